@@ -1,0 +1,1 @@
+"""The commands ``ldata`` and ``ltrain``: options in, one library call, text out."""

@@ -1,0 +1,61 @@
+"""Files that appear whole or not at all.
+
+A file is written under a temporary name in its own directory, flushed to disk and moved over the final name in
+one step. A reader therefore meets the old file or the new one, never a part of either.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def scratch_path(directory: Path, stem: str) -> Iterator[Path]:
+    """Yield a fresh temporary path in `directory`; what still lies there when the block ends is removed."""
+    scratch = directory / f"{stem}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
+    try:
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yield a temporary path that becomes `final` when the block ends, and vanishes when it raises.
+
+    The file is flushed to disk before it takes the name, the name after. `final`'s directory must exist.
+    """
+    with scratch_path(final.parent, final.name) as scratch:
+        yield scratch
+        sync_file(scratch)
+        scratch.replace(final)
+        sync_directory(final.parent)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Write `text` as UTF-8 with LF line ends, atomically and durably."""
+    with atomic_path(final) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sync_file(path: Path) -> None:
+    """Block until the bytes of `path` are on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: Path) -> None:
+    """Block until the names in `directory` are on disk; a no-op on Windows, which cannot open directories."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""Open, find and choose caches; read samples by number.
+
+A :class:`Cache` is a snapshot: it belongs to the manifest that was there when it was opened, and keeps reading that
+state's shards whatever later builds do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.index import read_index
+from leukemia_data.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
+from leukemia_data.samples import SampleTable
+from leukemia_data.shard import ShardImages, open_images
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A committed cache and its sample table.
+
+    Sample number i is row i of the table: shard by shard in the manifest's order.
+    """
+
+    directory: Path
+    manifest: Manifest
+    table: SampleTable
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        return self.manifest.size_px
+
+    @property
+    def pixels_per_image(self) -> int:
+        """Height times width of the images."""
+        return self.size_px * self.size_px
+
+    @cached_property
+    def first_rows(self) -> NDArray[np.int64]:
+        """Sample number at which each shard starts, and the number of samples at the end."""
+        return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+class SampleReader:
+    """Copies samples' pixels out of the shards, by sample number.
+
+    Holds paths and offsets only, so it pickles into any kind of worker; each process maps the files it needs when
+    it first reads them. Safe to use from several threads.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._shards = [open_images(cache.directory / shard.name) for shard in cache.manifest.shards]
+        self._first_rows = cache.first_rows
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self.size_px = cache.size_px
+        _check_shapes(cache, self._shards)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_maps": {}}
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """One image, shape (S, S, 3), uint8: a read-only view of the map."""
+        shard = int(np.searchsorted(self._first_rows, number, side="right")) - 1
+        view: NDArray[np.uint8] = self._map(shard)[number - int(self._first_rows[shard])]
+        return view
+
+    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Several images in the order asked for.
+
+        Parameters
+        ----------
+        numbers_B : ndarray of shape (B,), int64
+            Sample numbers.
+        out : ndarray of shape (B, S, S, 3), uint8, optional
+            Buffer to fill.
+
+        Returns
+        -------
+        ndarray of shape (B, S, S, 3), uint8
+        """
+        if out is None:
+            out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
+        for position, number in enumerate(numbers_B.tolist()):
+            out[position] = self.image(number)
+        return out
+
+    def _map(self, shard: int) -> NDArray[np.uint8]:
+        if shard not in self._maps:
+            self._maps[shard] = self._shards[shard].map()
+        return self._maps[shard]
+
+
+def open_cache(directory: Path) -> Cache:
+    """Open the cache in a directory.
+
+    Raises
+    ------
+    CacheError
+        If there is no manifest, a file is missing or truncated, or the index does not fit the manifest.
+    """
+    manifest = load_manifest(directory)
+    absent = missing_files(directory, manifest)
+    if absent:
+        raise CacheError(
+            f"{directory}: {len(absent)} files are missing or truncated, first {absent[0]}; "
+            "`ldata verify` lists them, building again makes them anew"
+        )
+    table = read_index(directory, manifest.index).table
+    if len(table) != manifest.num_samples:
+        raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
+    return Cache(directory, manifest, table)
+
+
+def find_cache_dirs(root: Path) -> list[Path]:
+    """Directories of all committed caches: `root` itself, or up to two levels below it."""
+    candidates = [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
+    return [path for path in candidates if (path / MANIFEST_NAME).is_file()]
+
+
+def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
+    """The one cache that a path means: the path itself, or the only matching cache below it.
+
+    Raises
+    ------
+    UsageError
+        If several match; the message lists them.
+    CacheError
+        If none does.
+    """
+    found = find_cache_dirs(path)
+    fitting = [directory for directory in found if size_px is None or load_manifest(directory).size_px == size_px]
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = "cache" if size_px is None else f"cache of {size_px} px"
+    if fitting:
+        choices = "".join(f"\n  {directory}" for directory in fitting)
+        raise UsageError(f"several caches at {path}, name one:{choices}")
+    others = f" (there are: {', '.join(map(str, found))})" if found else "; make one with `ldata build`"
+    raise CacheError(f"no {wanted} at {path}{others}")
+
+
+def _check_shapes(cache: Cache, shards: Sequence[ShardImages]) -> None:
+    for entry, shard in zip(cache.manifest.shards, shards, strict=True):
+        expected = (entry.num_samples, cache.size_px, cache.size_px, 3)
+        if shard.shape != expected:
+            raise CacheError(f"{shard.path}: holds images {shard.shape}, the manifest says {expected}")

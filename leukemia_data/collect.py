@@ -1,0 +1,93 @@
+"""Garbage collection: find and remove what no manifest names.
+
+Rebuilding leaves shards that only earlier manifests named, and a killed build leaves temporary files, receipts and
+shards that nobody committed. Only files that this project writes, told by their names, are ever touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.atomic import PARTIAL_SUFFIX
+from leukemia_data.errors import CacheError
+from leukemia_data.index import INDEX_GLOB
+from leukemia_data.lock import LOCK_NAME, lock_cache
+from leukemia_data.manifest import MANIFEST_NAME, load_manifest
+from leukemia_data.shard import SHARD_GLOB
+from leukemia_data.shard_task import RECEIPTS_DIR
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Files of one cache directory that no manifest names."""
+
+    directory: Path
+    files: tuple[Path, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What was found or removed, and the directories that could not be looked at, with reasons."""
+
+    garbage: tuple[Garbage, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files found."""
+        return sum(item.num_bytes for item in self.garbage)
+
+
+def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
+    """Find the garbage of every cache directory at or below `root`, and remove it if told so.
+
+    A directory that a build is writing to, or whose manifest cannot be read, is left alone.
+    """
+    garbage: list[Garbage] = []
+    skipped: list[str] = []
+    for directory in _cache_like_dirs(root):
+        try:
+            with lock_cache(directory):
+                found = _find(directory)
+                if remove:
+                    _remove(directory, found)
+        except CacheError as error:
+            skipped.append(str(error))
+        else:
+            if found.files:
+                garbage.append(found)
+    return CollectReport(tuple(garbage), tuple(skipped))
+
+
+def _cache_like_dirs(root: Path) -> Iterator[Path]:
+    for path in [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]:
+        if path.is_dir() and ((path / MANIFEST_NAME).exists() or (path / LOCK_NAME).exists()):
+            yield path
+
+
+def _find(directory: Path) -> Garbage:
+    named = load_manifest(directory).file_names() if (directory / MANIFEST_NAME).exists() else set()
+    candidates = [
+        *directory.glob(SHARD_GLOB),
+        *directory.glob(INDEX_GLOB),
+        *directory.glob(f"*{PARTIAL_SUFFIX}"),
+        *(directory / RECEIPTS_DIR).glob("*.json"),
+        *(directory / RECEIPTS_DIR).glob(f"*{PARTIAL_SUFFIX}"),
+    ]
+    files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))
+    return Garbage(directory, files, sum(path.stat().st_size for path in files))
+
+
+def _remove(directory: Path, garbage: Garbage) -> None:
+    for path in garbage.files:
+        try:
+            path.unlink()
+        except OSError as error:
+            # Windows refuses while a reader has the file mapped; the next gc gets it.
+            raise CacheError(f"{path} cannot be removed now: {error.strerror or error}") from error
+    receipts = directory / RECEIPTS_DIR
+    if receipts.is_dir() and not any(receipts.iterdir()):
+        receipts.rmdir()

@@ -1,0 +1,54 @@
+"""Every error a user can cause or meet, in one tree.
+
+::
+
+    LeukemiaError
+    |-- UsageError        the request itself is wrong: an option, a recipe, a split name   (exit code 2)
+    `-- FailedError       the request is fine, the work could not be done                  (exit code 1)
+        |-- SourceError   images or tables that are missing, unreadable or contradictory
+        |-- ImageError    one image that cannot be used; names the reason, the caller adds the path
+        |-- CacheError    a cache that is absent, incomplete, damaged or of another format
+        |-- BuildError    a build that stopped: no space, too many bad images, a lost worker
+        `-- RunError      a training run that is absent, incomplete or does not fit what it is asked for
+
+The library raises these and nothing else for a user's mistake; ``cli`` turns each into one line and an exit code.
+A message says what was wrong, in which file or option, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class LeukemiaError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+    exit_code = 1
+
+
+class UsageError(LeukemiaError, ValueError):
+    """The request itself is wrong: an option value, a recipe, a split name."""
+
+    exit_code = 2
+
+
+class FailedError(LeukemiaError, RuntimeError):
+    """The request is fine, but the work could not be done."""
+
+
+class SourceError(FailedError):
+    """Images or tables that are missing, unreadable or contradict each other."""
+
+
+class ImageError(FailedError):
+    """One image cannot be used; the message is the reason, the caller adds the path."""
+
+
+class CacheError(FailedError):
+    """A cache that is absent, incomplete, damaged or written in another format."""
+
+
+class BuildError(FailedError):
+    """A build that stopped: no space, too many unusable images, a lost worker."""
+
+
+class RunError(FailedError):
+    """A training run that is absent, incomplete, or does not fit what it is asked for."""

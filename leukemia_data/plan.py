@@ -1,0 +1,313 @@
+"""The build plan: which shards stay, which must be made, and from what.
+
+Samples are ordered by the hash of their ids and cut into shards by a binary trie over that hash: a shard that would
+hold too many is split by the next bit. The shards are thus a function of the set of records alone, not of the
+order of builds, and adding or removing an image changes one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leukemia_data.decode import decode_rgb
+from leukemia_data.errors import CacheError, ImageError
+from leukemia_data.fingerprint import cache_fingerprint, id_hash
+from leukemia_data.index import SampleIndex, read_index
+from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, cache_dir_name, find_manifest, missing_files
+from leukemia_data.recipe import Recipe
+from leukemia_data.record import Record
+from leukemia_data.samples import SampleTable, bytes_per_row
+from leukemia_data.shard import shard_bytes
+from leukemia_data.shard_task import PriorSample, ShardTask, Target, read_file
+
+DEFAULT_SHARD_CAPACITY = 128
+_HASH_BITS = 64
+
+
+@dataclass(frozen=True)
+class PriorCache:
+    """An earlier state of a cache: what may be kept or copied.
+
+    Attributes
+    ----------
+    row_of_id
+        Row of the index for each record id.
+    first_rows
+        Row of the index at which each shard starts.
+    whole_shards
+        Numbers of the shards whose files are there with the size that the manifest knows.
+    """
+
+    manifest: Manifest
+    index: SampleIndex
+    row_of_id: Mapping[str, int]
+    first_rows: tuple[int, ...]
+    whole_shards: frozenset[int]
+
+    def shard_of(self, row: int) -> tuple[int, int]:
+        """Number of the shard that holds a row of the index, and the row in it."""
+        shard = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return shard, row - self.first_rows[shard]
+
+
+@dataclass(frozen=True)
+class KeptShard:
+    """A shard of the earlier cache that stays as it is: rows [first, end) of the earlier index."""
+
+    entry: ShardEntry
+    first_row: int
+    end_row: int
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """One cache: what it was, and shard by shard what stays; None marks a shard that a task will make."""
+
+    target: Target
+    prior: PriorCache | None
+    kept: tuple[KeptShard | None, ...]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything a build will do, as a value.
+
+    Attributes
+    ----------
+    targets
+        One per size; all have the same number of shards.
+    tasks
+        Per shard the work, or None where every cache keeps it.
+    quarantined
+        Images that are unusable already now: missing, or unusable at the last build and still.
+    notes
+        What a user should know.
+    """
+
+    name: str
+    recipe: Recipe
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+    targets: tuple[TargetPlan, ...]
+    tasks: tuple[ShardTask | None, ...]
+    quarantined: tuple[QuarantinedImage, ...]
+    notes: tuple[str, ...]
+
+    def bytes_to_write(self) -> int:
+        """Room that the tasks and the new indexes need: pixels and rows exactly, headers rounded up."""
+        row_bytes = bytes_per_row(SampleTable.from_records(self.records))
+        indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 2 * np.int64().nbytes)
+        shards = sum(
+            shard_bytes(len(task.records), target.size_px, row_bytes)
+            for task in self.tasks
+            if task is not None
+            for target in task.targets
+        )
+        return indexes + shards
+
+
+def plan_build(
+    *,
+    name: str,
+    cache_root: Path,
+    recipe: Recipe,
+    sizes_px: Sequence[int],
+    classes: Sequence[str],
+    records: Sequence[Record],
+    opencv_version: str,
+    shard_capacity: int = DEFAULT_SHARD_CAPACITY,
+) -> BuildPlan:
+    """Compare a source with the caches there are.
+
+    Parameters
+    ----------
+    name, cache_root
+        The caches lie in ``cache_root/name/<size>-<fingerprint>``.
+    recipe, sizes_px, opencv_version
+        What decides the pixels.
+    classes, records
+        The source's listing.
+    shard_capacity
+        Samples a shard holds at the most.
+
+    Raises
+    ------
+    CacheError
+        If an earlier cache of this name was made from other images altogether.
+    """
+    notes: list[str] = []
+    targets = []
+    priors = []
+    for size_px in sizes_px:
+        fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
+        directory = cache_root / name / cache_dir_name(size_px, fingerprint)
+        targets.append(Target(size_px, fingerprint, directory))
+        priors.append(_load_prior(targets[-1], records, notes))
+    bad, usable = _sort_out(records, priors)
+    buckets = assign_shards(usable, shard_capacity)
+    kept_per_target = [[_find_kept(bucket, prior) for bucket in buckets] for prior in priors]
+    removed = _removed_samples(targets, priors, records)
+    tasks = []
+    for number, bucket in enumerate(buckets):
+        lacking = [n for n, kept in enumerate(kept_per_target) if kept[number] is None]
+        chosen = [(targets[n], priors[n]) for n in lacking]
+        tasks.append(_make_task(bucket, chosen, recipe, removed) if lacking else None)
+    plans = [
+        TargetPlan(target, prior, tuple(kept))
+        for target, prior, kept in zip(targets, priors, kept_per_target, strict=True)
+    ]
+    return BuildPlan(name, recipe, tuple(classes), tuple(records), tuple(plans), tuple(tasks), tuple(bad), tuple(notes))
+
+
+def assign_shards(records: Iterable[Record], capacity: int) -> list[tuple[Record, ...]]:
+    """Cut records into shards of at most `capacity`, as a function of the set of their ids alone."""
+    ordered = sorted((id_hash(record.record_id), record.record_id, record) for record in records)
+    shards: list[tuple[Record, ...]] = []
+
+    def split(first: int, end: int, bit: int) -> None:
+        if end - first <= capacity or bit < 0:
+            if end > first:
+                shards.append(tuple(record for _, _, record in ordered[first:end]))
+            return
+        middle = first
+        while middle < end and not ordered[middle][0] >> bit & 1:
+            middle += 1
+        split(first, middle, bit - 1)
+        split(middle, end, bit - 1)
+
+    split(0, len(ordered), _HASH_BITS - 1)
+    return shards
+
+
+def _load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> PriorCache | None:
+    try:
+        manifest = find_manifest(target.directory)
+        if manifest is None:
+            return None
+        index = read_index(target.directory, manifest.index)
+    except CacheError as error:
+        notes.append(f"the earlier {target.size_px} px cache cannot be used and is built anew: {error}")
+        return None
+    if manifest.fingerprint != target.fingerprint:
+        notes.append(f"{target.directory} holds a cache of another fingerprint: built anew")
+        return None
+    row_of_id = {record_id: row for row, record_id in enumerate(index.table.id_texts)}
+    if row_of_id and records and row_of_id.keys().isdisjoint(record.record_id for record in records):
+        raise CacheError(
+            f"{target.directory} was made from other images: none of its {len(row_of_id)} ids is in this source; "
+            "give this source a cache of its own with --name"
+        )
+    first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).tolist()
+    absent = set(missing_files(target.directory, manifest))
+    whole = frozenset(n for n, shard in enumerate(manifest.shards) if shard.name not in absent)
+    if len(whole) < len(manifest.shards):
+        num_absent = len(manifest.shards) - len(whole)
+        notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or truncated and are made anew")
+    return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
+
+
+def _sort_out(
+    records: Sequence[Record], priors: Sequence[PriorCache | None]
+) -> tuple[list[QuarantinedImage], list[Record]]:
+    """Part the records into those unusable already now and the rest; images quarantined before are tried again."""
+    before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
+    bad: list[QuarantinedImage] = []
+    usable: list[Record] = []
+    for record in records:
+        reason = _why_unusable(record) if record.is_missing or record.record_id in before else None
+        if reason is None:
+            usable.append(record)
+        else:
+            bad.append(QuarantinedImage(record.record_id, reason))
+    return bad, usable
+
+
+def _why_unusable(record: Record) -> str | None:
+    try:
+        decode_rgb(read_file(record.path)[0])
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def _find_kept(bucket: Sequence[Record], prior: PriorCache | None) -> KeptShard | None:
+    """The earlier shard that holds exactly these records, unchanged and whole; or None."""
+    if prior is None:
+        return None
+    first_row = prior.row_of_id.get(bucket[0].record_id)
+    if first_row is None:
+        return None
+    shard, row_in_shard = prior.shard_of(first_row)
+    entry = prior.manifest.shards[shard]
+    if row_in_shard != 0 or entry.num_samples != len(bucket) or shard not in prior.whole_shards:
+        return None
+    for row, record in enumerate(bucket, first_row):
+        if prior.row_of_id.get(record.record_id) != row or not _is_same(record, prior, row):
+            return None
+    return KeptShard(entry, first_row, first_row + len(bucket))
+
+
+def _is_same(record: Record, prior: PriorCache, row: int) -> bool:
+    """Whether a record's file and metadata are those of a row of the earlier index."""
+    table = prior.index.table
+    return (
+        _is_same_file(record, prior, row)
+        and int(table.labels[row]) == record.label
+        and int(table.folds[row]) == record.fold
+        and table.subjects[row] == record.subject.encode()
+        and table.splits[row] == record.split.encode()
+    )
+
+
+def _is_same_file(record: Record, prior: PriorCache, row: int) -> bool:
+    index = prior.index
+    return bool(index.source_sizes_bytes[row] == record.size_bytes and index.source_mtimes_ns[row] == record.mtime_ns)
+
+
+def _removed_samples(
+    targets: Sequence[Target], priors: Sequence[PriorCache | None], records: Sequence[Record]
+) -> dict[bytes, PriorSample]:
+    """Earlier samples whose ids are gone: a new id with the same bytes is a renamed file."""
+    present = {record.record_id for record in records}
+    gone = {
+        record_id for prior in priors if prior is not None for record_id in prior.row_of_id if record_id not in present
+    }
+    samples = [_prior_sample(record_id, list(zip(targets, priors, strict=True))) for record_id in sorted(gone)]
+    return {sample.source_digest: sample for sample in samples if sample is not None}
+
+
+def _make_task(
+    bucket: tuple[Record, ...],
+    chosen: Sequence[tuple[Target, PriorCache | None]],
+    recipe: Recipe,
+    removed: Mapping[bytes, PriorSample],
+) -> ShardTask:
+    unchanged: dict[str, PriorSample] = {}
+    by_digest = dict(removed)
+    for record in bucket:
+        sample = _prior_sample(record.record_id, chosen)
+        if sample is None:
+            continue
+        by_digest[sample.source_digest] = sample
+        holders = [prior for _, prior in chosen if prior is not None and record.record_id in prior.row_of_id]
+        if all(_is_same_file(record, prior, prior.row_of_id[record.record_id]) for prior in holders):
+            unchanged[record.record_id] = sample
+    return ShardTask(bucket, tuple(target for target, _ in chosen), recipe, unchanged, by_digest)
+
+
+def _prior_sample(record_id: str, caches: Sequence[tuple[Target, PriorCache | None]]) -> PriorSample | None:
+    """Where earlier caches hold a record; None unless all that hold it agree on its bytes."""
+    rows: dict[int, tuple[str, int]] = {}
+    digests: set[bytes] = set()
+    for target, prior in caches:
+        row = None if prior is None else prior.row_of_id.get(record_id)
+        if prior is None or row is None:
+            continue
+        shard, row_in_shard = prior.shard_of(row)
+        rows[target.size_px] = prior.manifest.shards[shard].name, row_in_shard
+        digests.add(prior.index.table.source_digests[row].tobytes())
+    return PriorSample(digests.pop(), rows) if len(digests) == 1 else None

@@ -1,0 +1,80 @@
+"""One source image's metadata, and what a C-NMC file name says about it.
+
+C-NMC names its cells ``UID_<P>_<photo>_<cell>_all.bmp`` and ``UID_H<S>_<photo>_<cell>_hem.bmp``. Patient ``1`` and
+healthy subject ``H1`` are different people, so the ``H`` belongs to the subject's id; case does not (one subject
+of the published set is written ``h3``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+UNKNOWN_LABEL = -1
+NO_FOLD = -1
+CELL_CLASSES = ("hem", "all")
+"""The two C-NMC classes; a class's position is its label: 0 normal (hem), 1 leukaemia (all)."""
+GIVEN_SPLITS = ("train", "valid", "test")
+
+_UID_NAME = re.compile(r"uid_(h?\d+)_(\d+)_(\d+)_(all|hem)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class CellName:
+    """What a C-NMC file name tells: who, which photograph, which cell in it, which class."""
+
+    subject: str
+    photo: int
+    cell: int
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One source image before its pixels are read.
+
+    Attributes
+    ----------
+    record_id
+        Unique in its source and free of absolute paths: the path below the source's root with ``/`` between
+        its parts, or a table's ``Path`` string unchanged.
+    path
+        Where the image lies now.
+    label
+        Position in the source's class list, or :data:`UNKNOWN_LABEL`.
+    subject
+        Whose cell it is; empty where nothing tells.
+    split, fold
+        What the source brought: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
+        :data:`NO_FOLD`.
+    size_bytes, mtime_ns
+        The file's state when it was listed; both -1 for a file that is missing.
+    """
+
+    record_id: str
+    path: Path
+    label: int = UNKNOWN_LABEL
+    subject: str = ""
+    split: str = ""
+    fold: int = NO_FOLD
+    size_bytes: int = -1
+    mtime_ns: int = -1
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a table named a file that does not exist."""
+        return self.size_bytes < 0
+
+
+def parse_cell_name(file_name: str) -> CellName | None:
+    """Read a C-NMC file name, with or without its extension; ``None`` where it is not one.
+
+    >>> parse_cell_name("UID_h3_12_4_hem.bmp")
+    CellName(subject='H3', photo=12, cell=4, label=0)
+    """
+    match = _UID_NAME.fullmatch(file_name.rsplit(".", 1)[0])
+    if match is None:
+        return None
+    subject, photo, cell, class_name = match.groups()
+    return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))

@@ -1,0 +1,201 @@
+"""Folders of images: the C-NMC trees in every published layout, and any folder-per-class tree.
+
+A C-NMC file name tells class and subject by itself. The unnamed preliminary test images get theirs from the label
+table that lies beside or inside their folder; the final test images have none. In other trees the class is the first
+folder below splits and folds, and a folder between class and image is the subject.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.errors import SourceError
+from leukemia_data.found_image import IMAGE_SUFFIXES, FoundImage, split_word
+from leukemia_data.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
+
+_FOLD = re.compile(r"fold[_-]?(\d+)", re.IGNORECASE)
+_PRELIMINARY = re.compile(r"prelim|^phase2$", re.IGNORECASE)
+_FINAL = re.compile(r"final_phase|test_final|^phase3$", re.IGNORECASE)
+_MERGED_FOLDER = "train_merged"
+_LABEL_TABLE_COLUMNS = ("Patient_ID", "new_names", "labels")
+_MAX_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    folders: tuple[str, ...]
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def record_id(self) -> str:
+        return "/".join((*self.folders, self.path.name))
+
+
+def walk_tree_images(root: Path) -> tuple[list[FoundImage], list[str]]:
+    """List the images below `root`, with notes on what was decided.
+
+    Raises
+    ------
+    SourceError
+        If there is no image, an image lies in no class's folder, or folder and file name contradict each other.
+    """
+    images: list[_File] = []
+    label_tables: list[Path] = []
+    for file in _walk(root):
+        suffix = file.path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            images.append(file)
+        elif suffix == ".csv":
+            label_tables.append(file.path)
+    if not images:
+        raise SourceError(f"no images below {root}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    images, notes = _without_merged_copies(images)
+    named = _read_label_tables(label_tables) if any(_is_preliminary(file) for file in images) else {}
+    wrapper = _common_wrapper(images)
+    found = [_place(file, named, wrapper) for file in images]
+    _check(root, images, found)
+    return found, notes + _notes(images, found, named)
+
+
+def _walk(root: Path, folders: tuple[str, ...] = ()) -> Iterator[_File]:
+    """Every regular file below a folder; dot files (``._x`` of macOS too) and dot folders are passed over."""
+    try:
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except OSError as error:
+        raise SourceError(f"cannot list {root}: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), (*folders, entry.name))
+        elif entry.is_file():
+            status = entry.stat()
+            yield _File(folders, Path(entry.path), status.st_size, status.st_mtime_ns)
+
+
+def _without_merged_copies(images: list[_File]) -> tuple[list[_File], list[str]]:
+    """Drop a ``train_merged`` folder's copies of images that the fold folders hold too."""
+    in_folds = {file.path.name for file in images if _fold(file) != NO_FOLD}
+    kept = [file for file in images if not (_is_merged(file) and file.path.name in in_folds)]
+    num_dropped = len(images) - len(kept)
+    notes = [f"passed over {num_dropped} copies in {_MERGED_FOLDER}: the folds hold them"] if num_dropped else []
+    return kept, notes
+
+
+def _place(file: _File, named: Mapping[str, CellName], wrapper: int) -> FoundImage:
+    """Decide class, subject, split and fold of one file."""
+    cell = parse_cell_name(file.path.name)
+    class_name, subject = _folder_class(file, wrapper)
+    split = next((word for word in map(split_word, reversed(file.folders)) if word), "")
+    if _is_preliminary(file):
+        cell, split = named.get(file.path.name.lower()), "valid"
+        class_name = None
+    elif _is_final(file):
+        class_name, split = None, "test"
+    elif cell is not None and _fold(file) != NO_FOLD:
+        split = "train"
+    if cell is not None:
+        class_name, subject = CELL_CLASSES[cell.label], cell.subject
+    return FoundImage(
+        record_id=file.record_id,
+        path=file.path,
+        class_name=class_name,
+        subject=subject,
+        split=split,
+        fold=_fold(file),
+        size_bytes=file.size_bytes,
+        mtime_ns=file.mtime_ns,
+    )
+
+
+def _folder_class(file: _File, wrapper: int) -> tuple[str | None, str]:
+    """Class and subject that the folders name: the first folder that is no split and no fold, and what follows."""
+    folders = [name for name in file.folders[wrapper:] if split_word(name) is None and not _FOLD.fullmatch(name)]
+    if not folders:
+        return None, ""
+    return folders[0], "/".join(folders[1:])
+
+
+def _common_wrapper(images: list[_File]) -> int:
+    """Number of leading folders that hold every image and therefore name no class."""
+    shallowest = min(len(file.folders) for file in images)
+    level = 0
+    while level < shallowest - 1 and len({file.folders[level] for file in images}) == 1:
+        level += 1
+    return level
+
+
+def _read_label_tables(paths: list[Path]) -> dict[str, CellName]:
+    """New name (lower case) -> original name, from every C-NMC label table in the tree."""
+    named: dict[str, CellName] = {}
+    for path in paths:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(_LABEL_TABLE_COLUMNS) <= set(reader.fieldnames or ()):
+                continue
+            for row in reader:
+                cell = parse_cell_name(row["Patient_ID"])
+                if cell is None or str(cell.label) != row["labels"].strip():
+                    raise SourceError(
+                        f"{path}, line {reader.line_num}: "
+                        f"name {row['Patient_ID']!r} and label {row['labels']!r} disagree"
+                    )
+                named[row["new_names"].strip().lower()] = cell
+    return named
+
+
+def _check(root: Path, files: list[_File], found: list[FoundImage]) -> None:
+    misplaced = [
+        file.record_id
+        for file, image in zip(files, found, strict=True)
+        if image.class_name in CELL_CLASSES
+        and file.folders
+        and file.folders[-1].lower() in CELL_CLASSES
+        and file.folders[-1].lower() != image.class_name
+    ]
+    if misplaced:
+        raise SourceError(
+            f"{len(misplaced)} images below {root} lie in the folder of the class that their name denies: "
+            f"{', '.join(misplaced[:_MAX_LISTED])}"
+        )
+    homeless = [image.record_id for image in found if image.class_name is None and image.split not in ("valid", "test")]
+    if homeless:
+        raise SourceError(
+            f"{len(homeless)} images below {root} lie in no class's folder and have no C-NMC name: "
+            f"{', '.join(homeless[:_MAX_LISTED])}; sort them into one folder per class, or list them in a CSV table"
+        )
+
+
+def _notes(files: list[_File], found: list[FoundImage], named: Mapping[str, CellName]) -> list[str]:
+    notes = []
+    num_unnamed = sum(_is_preliminary(file) and file.path.name.lower() not in named for file in files)
+    if num_unnamed:
+        notes.append(f"{num_unnamed} preliminary test images have no row in a label table: taken as unlabelled")
+    from_folders = {image.subject for image in found if image.subject and parse_cell_name(image.path.name) is None}
+    if from_folders - {cell.subject for cell in named.values()}:
+        notes.append("subjects were taken from the folders between class and image")
+    return notes
+
+
+def _fold(file: _File) -> int:
+    numbers = [match for name in file.folders if (match := _FOLD.fullmatch(name))]
+    return int(numbers[-1].group(1)) if numbers else NO_FOLD
+
+
+def _is_preliminary(file: _File) -> bool:
+    return any(_PRELIMINARY.search(name) for name in file.folders)
+
+
+def _is_final(file: _File) -> bool:
+    return any(_FINAL.search(name) for name in file.folders)
+
+
+def _is_merged(file: _File) -> bool:
+    return any(_MERGED_FOLDER in name.lower() for name in file.folders)

@@ -1,0 +1,127 @@
+"""Check a cache byte by byte, and say exactly what is damaged.
+
+The digest of each shard finds any changed byte; the CRC of each image tells which images it hit; the rows of each
+shard are held against the index. Nothing is repaired here: building again makes damaged shards anew.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leukemia_data.errors import CacheError
+from leukemia_data.fingerprint import cache_fingerprint, file_digest
+from leukemia_data.index import read_index
+from leukemia_data.manifest import Manifest, ShardEntry, load_manifest
+from leukemia_data.samples import SampleTable
+from leukemia_data.shard import open_images, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is wrong with a file, and the ids of the images it hit, where that is known."""
+
+    file: str
+    problem: str
+    record_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a check found."""
+
+    directory: Path
+    num_shards: int
+    num_samples: int
+    num_bytes: int
+    damages: tuple[Damage, ...]
+
+
+def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
+    """Check every file of a cache.
+
+    Parameters
+    ----------
+    directory
+        The cache.
+    num_threads
+        Shards checked at a time; hashing and CRC release the interpreter lock.
+    progress
+        Called with the number of samples of each checked shard.
+
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest: then nothing says what should be there.
+    """
+    manifest = load_manifest(directory)
+    damages = _check_manifest(manifest)
+    try:
+        table: SampleTable | None = read_index(directory, manifest.index).table
+    except CacheError as error:
+        damages.append(Damage(manifest.index.name, str(error)))
+        table = None
+    first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)])
+
+    def check(number: int) -> list[Damage]:
+        shard = manifest.shards[number]
+        rows = None if table is None else table.take(np.arange(first_rows[number], first_rows[number + 1]))
+        found = _check_shard(directory, manifest, shard, rows)
+        progress(shard.num_samples)
+        return found
+
+    if table is not None and len(table) != manifest.num_samples:
+        damages.append(
+            Damage(manifest.index.name, f"has {len(table)} samples, the manifest says {manifest.num_samples}")
+        )
+        table = None
+    with ThreadPoolExecutor(num_threads) as pool:
+        for found in pool.map(check, range(len(manifest.shards))):
+            damages.extend(found)
+    return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
+
+
+def _check_manifest(manifest: Manifest) -> list[Damage]:
+    expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
+    if expected != manifest.fingerprint:
+        return [Damage("manifest.json", "its fingerprint does not belong to its recipe, size and OpenCV release")]
+    return []
+
+
+def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
+    path = directory / shard.name
+    if not path.is_file():
+        return [Damage(shard.name, "is missing")]
+    num_bytes = path.stat().st_size
+    if num_bytes != shard.num_bytes:
+        return [Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")]
+    problems: list[Damage] = []
+    if file_digest(path) != shard.digest:
+        problems.append(Damage(shard.name, "its bytes are not those that were written (digest differs)"))
+    try:
+        problems.extend(_check_content(path, manifest, shard, indexed))
+    except CacheError as error:
+        problems.append(Damage(shard.name, str(error)))
+    return problems
+
+
+def _check_content(path: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
+    images = open_images(path)
+    expected_shape = (shard.num_samples, manifest.size_px, manifest.size_px, 3)
+    if images.shape != expected_shape:
+        return [Damage(shard.name, f"holds images {images.shape}, the manifest says {expected_shape}")]
+    table = read_table(path)
+    problems = []
+    if indexed is not None and not table.equals(indexed):
+        problems.append(Damage(shard.name, "its rows are not those of the index"))
+    crcs = (indexed if indexed is not None else table).crcs
+    bad = [row for row, image in enumerate(images.map()) if zlib.crc32(image.data) != crcs[row]]
+    if bad:
+        ids = (indexed if indexed is not None else table).take(bad).id_texts
+        problems.append(Damage(shard.name, f"{len(bad)} images fail their CRC", tuple(ids)))
+    return problems

@@ -1,0 +1,1 @@
+"""Networks written from scratch, their training, and the judging of what they learned."""

@@ -1,0 +1,92 @@
+"""What a training run did, epoch by epoch: plain values without torch, for checkpoints, tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch. The `valid_*` fields are None without a validation split, or where undefined.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1.
+    lr : float
+        Learning rate of the epoch's last step.
+    train_loss, train_accuracy : float
+        Means over the epoch's samples, in training mode, on augmented images, while the weights moved.
+    valid_loss, valid_accuracy : float or None
+        Means over the validation samples, in eval mode, with the weights of the epoch's end.
+    valid_balanced_accuracy, valid_weighted_f1, valid_auroc : float or None
+        See :class:`~leukemia_models.metrics.ClassificationMetrics`.
+    seconds : float
+        Training and validation together.
+    images_per_s : float
+        Training images per second of training.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float | None
+    valid_accuracy: float | None
+    valid_balanced_accuracy: float | None
+    valid_weighted_f1: float | None
+    valid_auroc: float | None
+    seconds: float
+    images_per_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+
+
+@dataclass(frozen=True)
+class TrainHistory:
+    """The epochs of a run, in order.
+
+    Parameters
+    ----------
+    records : tuple of EpochRecord
+        One per finished epoch.
+    """
+
+    records: tuple[EpochRecord, ...] = ()
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The best epoch so far, see :func:`best_record`."""
+        return best_record(self.records)
+
+    def extended(self, record: EpochRecord) -> TrainHistory:
+        """Return the history with one more epoch."""
+        return TrainHistory((*self.records, record))
+
+
+def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
+    """Return the epoch whose weights a run is judged by, None for no epochs.
+
+    The highest balanced accuracy on the validation split; among equals the lower validation loss, then the
+    earlier epoch. Where the validation split holds one class only, accuracy takes the place of balanced accuracy.
+    Without validation there is nothing to choose by, and the last epoch is the answer: picking by training loss would
+    only pick the most overfitted.
+    """
+    if not records or records[-1].valid_loss is None:
+        return records[-1] if records else None
+    return max(records, key=_merit)
+
+
+def _merit(record: EpochRecord) -> tuple[float, float]:
+    score = record.valid_balanced_accuracy
+    if score is None:
+        score = record.valid_accuracy
+    loss = record.valid_loss
+    return (score if score is not None else -1.0, -loss if loss is not None else float("-inf"))

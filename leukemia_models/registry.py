@@ -1,0 +1,71 @@
+"""Networks by name: a name and a number of classes in, a freshly initialised network out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from leukemia_data.errors import UsageError
+from leukemia_models.resnet import BasicBlock, Block, Bottleneck, ResNet
+
+
+class ResNetDesign(NamedTuple):
+    """What tells one ResNet from another (He et al. 2015, table 1)."""
+
+    block: Block
+    blocks_per_stage: tuple[int, int, int, int]
+
+
+DESIGNS: Mapping[str, ResNetDesign] = MappingProxyType(
+    {
+        "resnet18": ResNetDesign(BasicBlock, (2, 2, 2, 2)),
+        "resnet34": ResNetDesign(BasicBlock, (3, 4, 6, 3)),
+        "resnet50": ResNetDesign(Bottleneck, (3, 4, 6, 3)),
+        "resnet101": ResNetDesign(Bottleneck, (3, 4, 23, 3)),
+        "resnet152": ResNetDesign(Bottleneck, (3, 8, 36, 3)),
+    }
+)
+MODEL_NAMES = tuple(DESIGNS)
+
+
+def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """Return the network `name` with weights drawn from `seed`.
+
+    torch's global random state is the same after the call as before it.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODEL_NAMES`.
+    num_classes : int
+        Number of logits, at least 2.
+    seed : int
+        The same seed gives the same weights.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, float32, in training mode; (B,3,H,W) in, logits (B,num_classes) out.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown or there are fewer than two classes.
+    """
+    if name not in DESIGNS:
+        raise UsageError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    if num_classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes, got {num_classes}")
+    design = DESIGNS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNet(design.block, design.blocks_per_stage, num_classes)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable numbers in a network."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,0 +1,73 @@
+"""Small stand-ins for the stream: batches made of noise whose brightness tells the class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from leukemia_models.normalization import Normalization
+
+CPU = torch.device("cpu")
+NORMALIZATION = Normalization((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+
+
+@dataclass(frozen=True)
+class FakeBatch:
+    images_BHWC: Tensor
+    labels_B: Tensor
+    indices_B: Tensor
+
+
+def fake_batch(num_samples: int, seed: int, size_px: int = 32) -> FakeBatch:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (num_samples,), generator=generator)
+    images = torch.randint(0, 128, (num_samples, size_px, size_px, 3), generator=generator)
+    images = images + 100 * labels[:, None, None, None]
+    first = 1000 * seed
+    return FakeBatch(images.to(torch.uint8), labels, torch.arange(first, first + num_samples))
+
+
+class FakeSource:
+    """The same batches in an order that depends on the epoch alone."""
+
+    def __init__(self, batches: list[FakeBatch]) -> None:
+        self.batches = batches
+        self.epochs_asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[FakeBatch]:
+        self.epochs_asked.append(epoch)
+        turn = epoch % len(self.batches)
+        return iter(self.batches[turn:] + self.batches[:turn])
+
+
+def fake_source(*sizes: int, size_px: int = 32) -> FakeSource:
+    return FakeSource([fake_batch(size, seed, size_px) for seed, size in enumerate(sizes)])
+
+
+def tiny_network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    """A convolution, a BatchNorm and two logits: everything the loop touches, in a few kilobytes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 2),
+        )
+
+
+def copied_state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
