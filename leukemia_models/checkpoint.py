@@ -243,14 +243,10 @@ def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the XXH3-128 of the digests of all tensors with their names, types and shapes."""
     lines = [
-        f"{name} {value.dtype} {tuple(value.shape)} {bytes_digest(_bytes_of(value)).hex()}"
+        f"{name} {value.dtype} {tuple(value.shape)} {bytes_digest(value.reshape(-1).view(torch.uint8).numpy()).hex()}"
         for name, value in sorted(tensors.items())
     ]
     return bytes_digest("\n".join(lines).encode("utf-8")).hex()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -153,17 +153,22 @@ def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence
 class MajorityBaseline:
     """What answering one class always would score: the mark a network must beat.
 
+    Its balanced accuracy and its AUROC are 0.5, whatever the data.
+
     Parameters
     ----------
     prediction : int
         The class that is always answered: the more frequent one.
     accuracy, weighted_f1 : float
-        Its scores. Its balanced accuracy is 0.5 and its AUROC 0.5, whatever the data.
+        Its scores.
+    macro_f1 : float or None
+        None where the labels hold one class only.
     """
 
     prediction: int
     accuracy: float
     weighted_f1: float
+    macro_f1: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -179,7 +184,12 @@ def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaselin
     probabilities = np.zeros((len(labels_N), 2))
     probabilities[:, prediction] = 1
     scores = classification_metrics(labels_N, probabilities)
-    return MajorityBaseline(prediction=prediction, accuracy=scores.accuracy, weighted_f1=scores.weighted_f1)
+    return MajorityBaseline(
+        prediction=prediction,
+        accuracy=scores.accuracy,
+        weighted_f1=scores.weighted_f1,
+        macro_f1=scores.macro_f1,
+    )
 
 
 def subjects_per_class(

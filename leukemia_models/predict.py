@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from leukemia_data.errors import RunError
 from leukemia_models.normalization import Normalization, Normalizer
 from leukemia_models.precision import autocast
+from leukemia_models.predictions import Predictions
 
 
 class Batch(Protocol):
@@ -38,37 +36,6 @@ class Batch(Protocol):
     def indices_B(self) -> Tensor:
         """Numbers of the samples in their cache, int64 (B,)."""
         ...
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row per sample, in the order of the batches.
-
-    Parameters
-    ----------
-    indices_N : int64 array (N,)
-        Numbers of the samples in their cache.
-    labels_N : int64 array (N,)
-        True classes, -1 where unknown.
-    log_probabilities_NK : float64 array (N,K)
-        Logarithms of the class probabilities.
-    """
-
-    indices_N: npt.NDArray[np.int64]
-    labels_N: npt.NDArray[np.int64]
-    log_probabilities_NK: npt.NDArray[np.float64]
-
-    @property
-    def probabilities_NK(self) -> npt.NDArray[np.float64]:
-        """Probability of each class; every row sums to 1."""
-        probabilities: npt.NDArray[np.float64] = np.exp(self.log_probabilities_NK)
-        return probabilities
-
-    @property
-    def loss(self) -> float:
-        """Cross-entropy, averaged over the samples; all labels must be known."""
-        chosen = self.log_probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
-        return float(-chosen.mean())
 
 
 @contextmanager

@@ -35,7 +35,7 @@ INFO = CheckpointInfo(
     recipe={"name": "report-a", "steps": [{"op": "crop", "side_px": 270}]},
     data_fingerprint="0123abcd",
     split_kind="subject",
-    settings=TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.01, schedule="step")),
+    settings=TrainSettings(epochs=2, optimizer=OptimizerSettings(lr=0.01, schedule="step")),
     details={"split_seed": 7, "note": "é"},
 )
 
@@ -65,8 +65,9 @@ def train(model: nn.Module, observer: Observer | None = None, start: TrainState 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of a run's three epochs, and the final weights beside them."""
+    """Checkpoints of a run's two epochs, and the final weights beside them."""
     directory = tmp_path_factory.mktemp("run")
+    torch.set_num_threads(1)
     model = build_model("resnet18", 2, seed=1)
     train(model, Saver(directory / "epoch.safetensors", model))
     safetensors.torch.save_model(model, directory / "final.safetensors")
@@ -109,7 +110,7 @@ def test_checkpoint_for_judging_has_no_optimizer(tmp_path: Path) -> None:
     model = build_model("resnet18", 2)
     saver = Saver(tmp_path / "best.safetensors", model, resumable=False)
     train(model, saver)
-    found = load_checkpoint(tmp_path / "best3.safetensors")
+    found = load_checkpoint(tmp_path / "best2.safetensors")
     assert found.state.optimizer_state is None
     assert same_state(copied_state(found.build_model()), copied_state(model))
     with pytest.raises(RunError, match="no optimizer state"):

@@ -107,6 +107,7 @@ def test_majority_baseline_of_the_data_set() -> None:
     assert found.prediction == 1
     assert found.accuracy == pytest.approx(share)
     assert found.weighted_f1 == pytest.approx(share * 2 * share / (1 + share))
+    assert found.macro_f1 == pytest.approx(share / (1 + share))
 
 
 def test_majority_may_be_class_0() -> None:

@@ -165,13 +165,20 @@ def test_validation_changes_nothing() -> None:
     assert same_state(copied_state(without), copied_state(with_validation))
 
 
+def weights_after_training(model: nn.Module, source: FakeSource) -> dict[str, Tensor]:
+    train(model, source, fake_source(6))
+    return copied_state(model)
+
+
 def test_same_seed_gives_the_same_weights_bit_by_bit() -> None:
-    states = []
-    for _ in range(2):
-        model = build_model("resnet18", 2, seed=3)
-        train(model, fake_source(8, 8, 5), fake_source(6))
-        states.append(copied_state(model))
-    assert same_state(*states)
+    first, second = (weights_after_training(build_model("resnet18", 2, seed=3), fake_source(8, 5)) for _ in range(2))
+    assert same_state(first, second)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_same_seed_gives_the_same_weights_with_two_threads() -> None:
+    first, second = (weights_after_training(tiny_network(seed=3), fake_source(64, 64)) for _ in range(2))
+    assert same_state(first, second)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -1,0 +1,166 @@
+"""The folder of a run: what it was told, which sample was in which split, and where its files lie.
+
+::
+
+    runs/NAME/
+      run.json            settings, cache and split; written before the first epoch
+      split.csv           id, subject, label and split of every sample
+      last.safetensors    after every epoch; training resumes from it
+      best.safetensors    weights of the best epoch, for judging
+      history.csv         one row an epoch, and history.png
+      <part>/             results.json, summary.md, confusion.png, predictions.csv of valid, test, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leukemia_data.atomic import write_text
+from leukemia_data.cache import Cache
+from leukemia_data.errors import RunError
+from leukemia_data.splits import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_models.run_state import TrainSettings
+
+RUN_FORMAT = "leukemia-cells run"
+RUN_FORMAT_VERSION = 1
+_UNUSED_NAME = "unused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names of a run's files."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """What the run was told."""
+        return self.root / "run.json"
+
+    @property
+    def split(self) -> Path:
+        """Which sample was in which split."""
+        return self.root / "split.csv"
+
+    @property
+    def history(self) -> Path:
+        """Metrics per epoch."""
+        return self.root / "history.csv"
+
+    @property
+    def history_figure(self) -> Path:
+        """Accuracy and loss per epoch, drawn."""
+        return self.root / "history.png"
+
+    def checkpoint(self, which: str) -> Path:
+        """Checkpoint ``last`` or ``best``."""
+        return self.root / f"{which}.safetensors"
+
+    def part(self, name: str) -> Path:
+        """Folder of one judged part."""
+        return self.root / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run was told, apart from where it is written.
+
+    Attributes
+    ----------
+    cache_dir
+        The cache it trains from, as an absolute path.
+    data_fingerprint, data_digest
+        Identity of the cache's preprocessing, and of its content.
+    split, split_seed
+        Name of the split and the seed that drew it.
+    """
+
+    model_name: str
+    cache_dir: str
+    data_fingerprint: str
+    data_digest: str
+    split: str
+    split_seed: int
+    batch_size: int
+    settings: TrainSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **asdict(self)}
+
+
+def save_config(folder: RunFolder, config: RunConfig) -> None:
+    """Write ``run.json`` atomically."""
+    write_text(folder.config, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def load_config(folder: RunFolder) -> RunConfig:
+    """Read ``run.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or one of another format.
+    """
+    try:
+        content = json.loads(folder.config.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{folder.root} holds no run: there is no {folder.config.name} in it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder.config} cannot be read: {error}") from error
+    try:
+        kind, version = content.pop("format"), content.pop("format_version")
+        if (kind, version) != (RUN_FORMAT, RUN_FORMAT_VERSION):
+            raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
+        return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{folder.config} is damaged: {error}") from error
+
+
+def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:
+    """Write ``split.csv`` atomically, in the order of the ids."""
+    names = [*SPLIT_NAMES, _UNUSED_NAME]
+    table = cache.table
+    rows = sorted(
+        zip(table.id_texts, table.subject_texts, table.labels.tolist(), (names[code] for code in codes), strict=True)
+    )
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["id", "subject", "label", "split"])
+    writer.writerows(rows)
+    write_text(folder.split, buffer.getvalue())
+
+
+def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
+    """Read ``split.csv`` for the samples of a cache; samples it does not know are unused.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged, or samples of the split are gone from the cache.
+    """
+    try:
+        with folder.split.open(encoding="utf-8", newline="") as file:
+            split_of = {row["id"]: row["split"] for row in csv.DictReader(file)}
+        code_of = {record_id: _code(name) for record_id, name in split_of.items()}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise RunError(f"{folder.split} cannot be read: {error}") from error
+    ids = cache.table.id_texts
+    gone = code_of.keys() - set(ids)
+    if gone:
+        raise RunError(
+            f"{len(gone)} samples of the run are no longer in {cache.directory}, first {min(gone)}: "
+            "name the cache it was trained from with --cache"
+        )
+    return np.array([code_of.get(record_id, UNUSED) for record_id in ids], np.int8)
+
+
+def _code(name: str) -> int:
+    return UNUSED if name == _UNUSED_NAME else SPLIT_NAMES.index(name)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leukemia_data.splits import LeakCheck
+from leukemia_models.history import EpochRecord, TrainHistory
+from leukemia_models.metrics import classification_metrics, majority_baseline
+from leukemia_models.report import (
+    Results,
+    SplitCounts,
+    SplitSummary,
+    cautions,
+    summary_text,
+    write_history,
+    write_results,
+    write_summary,
+)
+
+LABELS = np.repeat([0, 1], [4, 6])
+PROBABILITIES = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1, 0]]
+
+
+NO_LEAK = LeakCheck(shared_subjects=0, shared_images=0, unknown_subjects=0)
+SHARED = LeakCheck(shared_subjects=5, shared_images=2, unknown_subjects=0)
+UNKNOWN = LeakCheck(shared_subjects=0, shared_images=0, unknown_subjects=10)
+
+
+def summary(leaks: LeakCheck, subjects: tuple[int, ...] | None) -> SplitSummary:
+    parts = {"train": SplitCounts((30, 60), (9, 20)), "valid": SplitCounts((4, 6), subjects)}
+    return SplitSummary("subject", leaks, "valid", parts)
+
+
+def results(split: SplitSummary) -> Results:
+    return Results(
+        model_name="resnet18",
+        classes=("hem", "all"),
+        settings={"epochs": 3, "optimizer": {"lr": 0.005}, "note": "a|b"},
+        split=split,
+        epoch=2,
+        metrics=classification_metrics(LABELS, PROBABILITIES),
+        baseline=majority_baseline(LABELS),
+    )
+
+
+DISJOINT = results(summary(NO_LEAK, (10, 12)))
+MIXED = results(summary(SHARED, (10, 12)))
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_stamp_says_what_stands_on_two_sides() -> None:
+    assert summary(NO_LEAK, (1, 1)).stamp == "subject-disjoint"
+    assert summary(SHARED, (1, 1)).stamp == (
+        "PATIENT-MIXED (5 subjects on both sides, 2 identical images on both sides)"
+    )
+    assert summary(UNKNOWN, None).stamp == "PATIENT-MIXED (10 images of unknown subjects)"
+
+
+def test_summary_holds_metrics_baseline_counts_settings_and_figures() -> None:
+    text = summary_text(DISJOINT, ["confusion.png"])
+    rows = rows_of(text)
+    assert rows["recall `hem`"] == ["0.750", "0.000"]
+    assert rows["recall `all`"] == ["0.833", "1.000"]
+    assert rows["balanced accuracy"] == ["0.792", "0.500"]
+    assert rows["accuracy"] == ["0.800", "0.600"]
+    assert rows["weighted F1"][1] == "0.450"  # 0.6 * (2 * 0.6 / 1.6)
+    assert rows["per image"] == ["resnet18", "always `all`"]
+    assert rows["train"] == ["30", "60", "9", "20"]
+    assert rows["valid (judged)"] == ["4", "6", "10", "12"]
+    assert rows["optimizer.lr"] == ["0.005"]
+    assert "a\\|b" in text
+    assert "- [confusion.png](confusion.png)" in text
+
+
+def test_every_section_with_numbers_is_stamped() -> None:
+    headings = [line for line in summary_text(MIXED).splitlines() if line.startswith(("## Results", "## Data"))]
+    assert len(headings) == 2
+    assert all("PATIENT-MIXED" in heading for heading in headings)
+    assert "PATIENT-MIXED" not in summary_text(DISJOINT)
+
+
+def test_enough_disjoint_subjects_need_no_caution() -> None:
+    assert cautions(DISJOINT) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        (
+            summary(NO_LEAK, (9, 12)),
+            "the judged images come from few people, 9 of class 'hem' and 12 of class 'all'",
+        ),
+        (summary(SHARED, (10, 12)), "cells of the same patients are in the training"),
+        (summary(UNKNOWN, None), "subjects of the judged images are unknown"),
+    ],
+)
+def test_cautions_are_plain_sentences(split: SplitSummary, words: str) -> None:
+    (sentence,) = cautions(results(split))
+    assert words in sentence
+    assert sentence in summary_text(results(split))
+
+
+def test_collapsed_network_and_other_warnings_are_told() -> None:
+    collapsed = classification_metrics(LABELS, np.eye(2)[[1] * 10])
+    found = cautions(replace(DISJOINT, metrics=collapsed, warnings=("Something else.",)))
+    assert found[0] == "Something else."
+    assert "100.0% of the predictions are 'all'" in found[1]
+
+
+def test_undefined_numbers_are_words_in_the_page_and_null_in_json(tmp_path: Path) -> None:
+    labels = np.ones(3, dtype=np.int64)
+    one_class = replace(
+        DISJOINT,
+        metrics=classification_metrics(labels, np.eye(2)[[1, 1, 0]]),
+        baseline=majority_baseline(labels),
+    )
+    rows = rows_of(summary_text(one_class))
+    assert rows["AUROC"] == rows["recall `hem`"] == rows["macro F1"] == ["undefined", "undefined"]
+    write_results(tmp_path / "results.json", one_class)
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["metrics"]["auroc"] is None
+
+
+def test_results_json_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, MIXED)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["split"]["stamp"] == MIXED.split.stamp
+    assert found["split"]["parts"]["train"]["subjects_per_class"] == [9, 20]
+    assert found["metrics"]["confusion"] == [[3, 1], [1, 5]]
+    assert found["metrics"]["recall_per_class"] == [0.75, 5 / 6]
+    assert found["baseline"]["prediction"] == 1
+    assert found["cautions"] == cautions(MIXED)
+    assert found["settings"]["optimizer"] == {"lr": 0.005}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_summary_survives_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    write_summary(tmp_path / "summary.md", replace(DISJOINT, settings={"out": odd}))
+    write_results(tmp_path / "results.json", replace(DISJOINT, settings={"out": odd}))
+    assert "caf\\udce9" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert found["settings"]["out"] == odd
+
+
+def test_history_csv_has_a_row_an_epoch_and_the_stamp(tmp_path: Path) -> None:
+    record = EpochRecord(
+        epoch=1,
+        lr=0.1,
+        train_loss=0.5,
+        train_accuracy=0.75,
+        valid_loss=None,
+        valid_accuracy=None,
+        valid_balanced_accuracy=None,
+        valid_weighted_f1=None,
+        valid_auroc=None,
+        seconds=2.0,
+        images_per_s=70.0,
+    )
+    path = tmp_path / "history.csv"
+    write_history(path, TrainHistory((record, replace(record, epoch=2))), "PATIENT-MIXED")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows[0]["valid_auroc"] == ""
+    assert float(rows[0]["train_accuracy"]) == 0.75
+    assert {row["split"] for row in rows} == {"PATIENT-MIXED"}
