@@ -1,0 +1,84 @@
+"""A click group that loads a command's module when it is used, and turns the library's errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from leukemia_data.errors import LeukemiaError, UsageError
+
+
+class LazyGroup(click.Group):
+    """Group whose commands are named by module, so that ``--help`` and light commands start fast.
+
+    Parameters
+    ----------
+    lazy_commands
+        Command name -> (module, short help). The module's attribute ``command`` is the click command.
+    """
+
+    def __init__(self, *args: Any, lazy_commands: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._lazy_commands = lazy_commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the work."""
+        return list(self._lazy_commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in self._lazy_commands:
+            return None
+        module = importlib.import_module(self._lazy_commands[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, without importing them."""
+        rows = [(name, short_help) for name, (_, short_help) in self._lazy_commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the group's own options; a wrong one becomes one line on stderr."""
+        with _one_line_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run the command; an expected error becomes one line on stderr and its exit code."""
+        with _one_line_errors():
+            return super().invoke(ctx)
+
+
+class _WrongUsage(click.ClickException):
+    exit_code = UsageError.exit_code
+
+
+class _FailedWork(click.ClickException):
+    exit_code = LeukemiaError.exit_code
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn errors that a user can cause into one line on stderr and an exit code."""
+    try:
+        yield
+    except UsageError as error:
+        raise _WrongUsage(str(error)) from error
+    except LeukemiaError as error:
+        raise _FailedWork(str(error)) from error
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        # click's own form of it takes four lines.
+        hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
+        raise _WrongUsage(f"{error.format_message()}{hint}") from error
+    except OSError as error:
+        # A file that may not be read or written; what has no file is a fault of the program.
+        if error.filename is None:
+            raise
+        raise _FailedWork(f"{error.filename}: {error.strerror}") from error

@@ -1,0 +1,37 @@
+"""The command ``ldata``: build, inspect and check caches."""
+
+from __future__ import annotations
+
+import click
+
+from cli.lazy_group import LazyGroup
+
+_COMMANDS = {
+    "sample": ("cli.ldata.sample", "Write generated cells in the C-NMC folder tree."),
+    "build": ("cli.ldata.build", "Preprocess images into caches, only what is new or changed."),
+    "stats": ("cli.ldata.stats", "Print exact mean and std for normalisation, and counts."),
+    "info": ("cli.ldata.info", "Show what a cache holds and how it was made."),
+    "list": ("cli.ldata.list_caches", "List the caches in a folder."),
+    "recipes": ("cli.ldata.recipes", "List the preprocessing recipes, or show one."),
+    "preview": ("cli.ldata.preview", "Draw images step by step through a recipe."),
+    "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
+    "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy_commands=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="leukemia-cells", prog_name="ldata")
+def main() -> None:
+    """Preprocess leukaemia cell images once, into caches that training streams from.
+
+    \b
+    Examples:
+      ldata sample demo-images            # generated cells to try everything with
+      ldata build demo-images --size 128 --size 224
+      ldata stats --size 224              # values to paste into Normalize
+      ldata preview demo-images           # what each preprocessing step does
+    """

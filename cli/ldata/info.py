@@ -1,0 +1,101 @@
+"""``ldata info``: what a cache holds and how it was made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
+from cli.output import format_bytes, print_json
+from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.samples import decode_texts
+
+_MAX_LISTED = 20
+
+
+@click.command("info")
+@cache_argument
+@cache_root_option
+@size_filter_option
+@json_option
+def command(cache: Path | None, cache_root: Path, size_px: int | None, as_json: bool) -> None:
+    """Show a cache's images, classes, subjects, recipe, files, quarantined images and makers.
+
+    \b
+    Examples:
+      ldata info --size 224
+      ldata info cache/C-NMC_Leukemia/224-0123456789ab --json
+    """
+    opened = open_cache(choose_cache_dir(cache if cache is not None else cache_root, size_px=size_px))
+    described = describe_cache(opened)
+    if as_json:
+        print_json(described)
+    else:
+        _print(described)
+
+
+def describe_cache(cache: Cache) -> dict[str, Any]:
+    """Everything ``info`` tells, as JSON values."""
+    manifest, table = cache.manifest, cache.table
+    names = {UNKNOWN_LABEL: "unlabelled", **dict(enumerate(manifest.classes))}
+    splits = Counter(split or "none" for split in decode_texts(table.splits))
+    folds = Counter(int(fold) for fold in table.folds if fold != NO_FOLD)
+    return {
+        "directory": str(cache.directory),
+        "name": manifest.name,
+        "size_px": manifest.size_px,
+        "fingerprint": manifest.fingerprint,
+        "num_samples": len(cache),
+        "num_subjects": len({subject for subject in table.subjects.tolist() if subject}),
+        "images_per_class": {names[label]: count for label, count in sorted(Counter(table.labels.tolist()).items())},
+        "given_splits": dict(splits),
+        "given_folds": {str(fold): folds[fold] for fold in sorted(folds)},
+        "num_bytes": manifest.num_bytes,
+        "num_shards": len(manifest.shards),
+        "recipe": manifest.recipe.to_dict(),
+        "quarantined": [asdict(image) for image in manifest.quarantined],
+        "library_versions": dict(manifest.library_versions),
+    }
+
+
+def _print(described: dict[str, Any]) -> None:
+    def joined(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+    rows = [
+        ("cache", described["directory"]),
+        ("fingerprint", described["fingerprint"]),
+        (
+            "images",
+            f"{described['num_samples']:,} of {described['size_px']} px: {joined(described['images_per_class'])}",
+        ),
+        ("subjects", f"{described['num_subjects']:,}"),
+        ("given splits", joined(described["given_splits"])),
+        ("given folds", joined(described["given_folds"]) or "none"),
+        ("files", f"{described['num_shards']} shards, {format_bytes(described['num_bytes'])}"),
+        ("made with", ", ".join(f"{name} {release}" for name, release in described["library_versions"].items())),
+        ("recipe", described["recipe"]["name"]),
+    ]
+    for label, text in rows:
+        click.echo(f"{label:<13}{text}")
+    for number, step in enumerate(described["recipe"]["steps"], 1):
+        click.echo(f"{'':13}{number}. {format_step(step)}")
+    quarantined = described["quarantined"]
+    click.echo(f"{'quarantined':<13}{len(quarantined):,}")
+    for image in quarantined[:_MAX_LISTED]:
+        click.echo(f"{'':13}{image['record_id']}: {image['reason']}")
+    if len(quarantined) > _MAX_LISTED:
+        click.echo(f"{'':13}and {len(quarantined) - _MAX_LISTED} more (--json lists all)")
+
+
+def format_step(step: dict[str, Any]) -> str:
+    """A recipe's step on one line, such as ``clahe clip_limit=3.0 tiles=9``."""
+    parameters = " ".join(
+        f"{key}={value}" for key, value in step.items() if key not in ("op", "version") and value is not None
+    )
+    return f"{step['op']} {parameters}".rstrip()

@@ -1,0 +1,54 @@
+"""``ldata list``: the caches in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli.ldata.build import cache_summary
+from cli.options import cache_root_option, json_option
+from cli.output import format_bytes, format_table, print_json, print_note
+from leukemia_data.cache import find_cache_dirs
+from leukemia_data.errors import CacheError
+from leukemia_data.manifest import load_manifest
+
+
+@click.command("list")
+@cache_root_option
+@json_option
+def command(cache_root: Path, as_json: bool) -> None:
+    """List the caches below --cache.
+
+    \b
+    Examples:
+      ldata list
+      ldata list --cache /data/caches --json
+    """
+    manifests = []
+    for directory in find_cache_dirs(cache_root):
+        try:
+            manifests.append((directory, load_manifest(directory)))
+        except CacheError as error:
+            print_note(f"note: {error}")
+    if as_json:
+        print_json(
+            [{**cache_summary(*pair), "recipe": pair[1].recipe.name, "name": pair[1].name} for pair in manifests]
+        )
+        return
+    if not manifests:
+        click.echo(f"no caches in {cache_root}; make one with `ldata build`")
+        return
+    rows = [
+        [
+            manifest.name,
+            str(manifest.size_px),
+            manifest.recipe.name,
+            f"{manifest.num_samples:,}",
+            str(len(manifest.quarantined)),
+            format_bytes(manifest.num_bytes),
+            str(directory),
+        ]
+        for directory, manifest in manifests
+    ]
+    click.echo(format_table(["name", "px", "recipe", "images", "quarantined", "size", "directory"], rows))

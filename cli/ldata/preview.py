@@ -1,0 +1,72 @@
+"""``ldata preview``: look at what preprocessing does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
+from cli.output import print_json, print_note
+from cli.source_choice import announce_source, choose_source
+from leukemia_data.errors import ImageError, SourceError
+from leukemia_data.preview import SheetRow, choose_records, draw_sheet, make_row
+from leukemia_data.recipe import load_recipe
+from leukemia_data.source import list_source
+
+
+@click.command("preview")
+@source_argument
+@recipe_option
+@click.option("--size", "sizes_px", type=int, multiple=True, help="Sizes to show, repeatable.  [default: 128 and 224]")
+@click.option(
+    "--images", "per_class", default=3, show_default=True, type=click.IntRange(1, 20), help="Images of each class."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("preview.png"),
+    show_default=True,
+    help="PNG to write.",
+)
+@cache_root_option
+@root_option
+@json_option
+def command(
+    source: tuple[Path, ...],
+    recipe_name: str,
+    sizes_px: tuple[int, ...],
+    per_class: int,
+    out: Path,
+    cache_root: Path,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw a contact sheet: a few images of each class of SOURCE, raw and after every step of the recipe.
+
+    \b
+    Examples:
+      ldata preview C-NMC_Leukemia
+      ldata preview my-cells --recipe my-recipe.toml --size 224 --images 5 --out sheet.png
+    """
+    recipe = load_recipe(recipe_name)
+    if not out.resolve().parent.is_dir():
+        raise SourceError(f"cannot write {out}: its folder does not exist")
+    choice = choose_source(source, os.environ, cache_root)
+    announce_source(choice)
+    listing = list_source(choice.paths, root=root)
+    rows: list[SheetRow] = []
+    for record in choose_records(listing.records, listing.classes, per_class):
+        class_name = listing.classes[record.label] if record.label >= 0 else "unlabelled"
+        try:
+            rows.append(make_row(record, class_name, recipe, sizes_px or (128, 224)))
+        except ImageError as error:
+            print_note(f"note: left out {record.path}: {error}")
+    if not rows:
+        raise SourceError("none of the chosen images can be used")
+    draw_sheet(rows, f"{listing.name}, recipe {recipe.name}", out)
+    if as_json:
+        print_json({"out": str(out), "images": [row.record_id for row in rows]})
+    else:
+        click.echo(f"{len(rows)} images, recipe {recipe.name}: {out}")

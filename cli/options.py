@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DEFAULT_CACHE_ROOT = Path("cache")
+
+seed_type = click.IntRange(0, 2**63 - 1)
+
+
+def option_name(parameter: str) -> str:
+    """The option as the user writes it: ``--lr`` for ``lr``, ``--size`` for ``size_px``."""
+    return "--" + parameter.removeprefix("as_").removesuffix("_px").removesuffix("_name").replace("_", "-")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for scripts.")
+
+cache_root_option = click.option(
+    "--cache",
+    "cache_root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_CACHE_ROOT,
+    show_default=True,
+    help="Folder that holds the caches.",
+)
+
+cache_argument = click.argument("cache", required=False, type=click.Path(path_type=Path, file_okay=False))
+
+size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
+
+recipe_option = click.option(
+    "--recipe", "recipe_name", default="report-a", show_default=True, help="Preset name or recipe file (.toml)."
+)
+
+source_argument = click.argument("source", nargs=-1, type=click.Path(path_type=Path))
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder that the paths in CSV tables start from (default: the table's own).",
+)

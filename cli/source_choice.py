@@ -1,0 +1,56 @@
+"""Which images are meant when no source is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.output import print_note, progress_bar
+
+SOURCE_VARIABLE = "LDATA_SOURCE"
+DEFAULT_SOURCE = Path("data")
+SAMPLE_DIR_NAME = "sample-images"
+SAMPLE_SUBJECTS = 24
+SAMPLE_CELLS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChoice:
+    """The chosen source, why, and whether it is the built-in sample (which may have to be generated)."""
+
+    paths: tuple[Path, ...]
+    reason: str
+    is_sample: bool = False
+
+
+def choose_source(arguments: Sequence[Path], environment: Mapping[str, str], cache_root: Path) -> SourceChoice:
+    """Arguments first, then ``$LDATA_SOURCE``, then ``./data``, then the built-in sample."""
+    if arguments:
+        return SourceChoice(tuple(arguments), "given")
+    if environment.get(SOURCE_VARIABLE):
+        return SourceChoice((Path(environment[SOURCE_VARIABLE]),), f"from ${SOURCE_VARIABLE}")
+    if DEFAULT_SOURCE.is_dir():
+        return SourceChoice((DEFAULT_SOURCE,), f"no SOURCE given, ${SOURCE_VARIABLE} not set: found ./{DEFAULT_SOURCE}")
+    reason = (
+        f"no SOURCE given, ${SOURCE_VARIABLE} not set, no ./{DEFAULT_SOURCE}: the built-in sample of generated cells"
+    )
+    return SourceChoice((cache_root / SAMPLE_DIR_NAME,), reason, is_sample=True)
+
+
+def announce_source(choice: SourceChoice) -> None:
+    """Say on stderr which source is used, and generate the built-in sample where it is not there yet."""
+    print_note(f"source: {', '.join(map(str, choice.paths))} ({choice.reason})")
+    if choice.is_sample and not choice.paths[0].is_dir():
+        _generate_sample(choice.paths[0])
+
+
+def _generate_sample(directory: Path) -> None:
+    """Write the built-in sample; only a whole one gets the directory's name."""
+    # OpenCV takes as long to load as all the rest of a build with nothing to do.
+    from leukemia_data.synthetic import write_sample
+
+    partial = directory.with_name(f"{directory.name}.partial")
+    with progress_bar(SAMPLE_SUBJECTS * SAMPLE_CELLS, "generating the sample") as bar:
+        write_sample(partial, num_subjects=SAMPLE_SUBJECTS, cells_per_subject=SAMPLE_CELLS, progress=bar.update)
+    partial.replace(directory)
