@@ -25,7 +25,7 @@ from leukemia_data.atomic import sync_directory, sync_file
 from leukemia_data.errors import BuildError
 from leukemia_data.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
 from leukemia_data.lock import lock_cache
-from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, save_manifest, source_state
+from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.plan import BuildPlan, KeptShard, TargetPlan
 from leukemia_data.record import Record
 from leukemia_data.samples import SampleTable
@@ -134,6 +134,7 @@ def _run_locked(
     package_version: str,
     progress: Callable[[int], None],
 ) -> BuildSummary:
+    _check_kept_shards(plan)
     _check_free_space(plan)
     results = _run_tasks(plan, run_tasks, policy, progress)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
@@ -162,6 +163,17 @@ def library_versions(package_version: str) -> dict[str, str]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def _check_kept_shards(plan: BuildPlan) -> None:
+    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
+    for target in plan.targets:
+        for kept in target.kept:
+            if kept is not None and not is_whole(target.target.directory, kept.entry):
+                raise BuildError(
+                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
+                    "another build and gc were faster; build again"
+                )
 
 
 def _check_free_space(plan: BuildPlan) -> None:

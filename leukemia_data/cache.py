@@ -6,10 +6,10 @@ state's shards whatever later builds do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.index import read_index
 from leukemia_data.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
 from leukemia_data.samples import SampleTable
-from leukemia_data.shard import ShardImages, open_images
+from leukemia_data.shard import shard_images
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,28 @@ class Cache:
 class SampleReader:
     """Copies samples' pixels out of the shards, by sample number.
 
-    Holds paths and offsets only, so it pickles into any kind of worker; each process maps the files it needs when
-    it first reads them. Safe to use from several threads.
+    Maps all shards at once and keeps them mapped, so that later builds and gc cannot take them away (Windows: gc cannot
+    remove them meanwhile). Pickles as paths and offsets into any kind of worker, which maps them anew. Safe to use
+    from several threads.
     """
 
     def __init__(self, cache: Cache) -> None:
-        self._shards = [open_images(cache.directory / shard.name) for shard in cache.manifest.shards]
+        self._shards = [shard_images(cache.directory, entry, cache.size_px) for entry in cache.manifest.shards]
         self._first_rows = cache.first_rows
-        self._maps: dict[int, NDArray[np.uint8]] = {}
         self.size_px = cache.size_px
-        _check_shapes(cache, self._shards)
+        self._maps = [shard.map() for shard in self._shards]
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_maps": {}}
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_maps"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._maps = [shard.map() for shard in self._shards]
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """One image, shape (S, S, 3), uint8: a read-only view of the map."""
         shard = int(np.searchsorted(self._first_rows, number, side="right")) - 1
-        view: NDArray[np.uint8] = self._map(shard)[number - int(self._first_rows[shard])]
+        view: NDArray[np.uint8] = self._maps[shard][number - int(self._first_rows[shard])]
         return view
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -93,11 +97,6 @@ class SampleReader:
         for position, number in enumerate(numbers_B.tolist()):
             out[position] = self.image(number)
         return out
-
-    def _map(self, shard: int) -> NDArray[np.uint8]:
-        if shard not in self._maps:
-            self._maps[shard] = self._shards[shard].map()
-        return self._maps[shard]
 
 
 def open_cache(directory: Path) -> Cache:
@@ -147,10 +146,3 @@ def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
         raise UsageError(f"several caches at {path}, name one:{choices}")
     others = f" (there are: {', '.join(map(str, found))})" if found else "; make one with `ldata build`"
     raise CacheError(f"no {wanted} at {path}{others}")
-
-
-def _check_shapes(cache: Cache, shards: Sequence[ShardImages]) -> None:
-    for entry, shard in zip(cache.manifest.shards, shards, strict=True):
-        expected = (entry.num_samples, cache.size_px, cache.size_px, 3)
-        if shard.shape != expected:
-            raise CacheError(f"{shard.path}: holds images {shard.shape}, the manifest says {expected}")

@@ -6,17 +6,19 @@ shards that nobody committed. Only files that this project writes, told by their
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.atomic import PARTIAL_SUFFIX
 from leukemia_data.errors import CacheError
-from leukemia_data.index import INDEX_GLOB
 from leukemia_data.lock import LOCK_NAME, lock_cache
-from leukemia_data.manifest import MANIFEST_NAME, load_manifest
-from leukemia_data.shard import SHARD_GLOB
+from leukemia_data.manifest import MANIFEST_NAME, find_manifest
 from leukemia_data.shard_task import RECEIPTS_DIR
+
+_CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
+_CACHE_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial")
+_RECEIPT_FILE = re.compile(r"[0-9a-f]{32}\.json(\.[0-9a-f]{12}\.partial)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
     skipped: list[str] = []
     for directory in _cache_like_dirs(root):
         try:
+            # Before the lock, which would leave its file in the folder of a foreign manifest.
+            find_manifest(directory)
             with lock_cache(directory):
                 found = _find(directory)
                 if remove:
@@ -64,18 +68,16 @@ def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
 
 def _cache_like_dirs(root: Path) -> Iterator[Path]:
     for path in [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]:
-        if path.is_dir() and ((path / MANIFEST_NAME).exists() or (path / LOCK_NAME).exists()):
+        if (path / MANIFEST_NAME).is_file() or (_CACHE_DIR.fullmatch(path.name) and (path / LOCK_NAME).is_file()):
             yield path
 
 
 def _find(directory: Path) -> Garbage:
-    named = load_manifest(directory).file_names() if (directory / MANIFEST_NAME).exists() else set()
+    manifest = find_manifest(directory)
+    named = set() if manifest is None else manifest.file_names()
     candidates = [
-        *directory.glob(SHARD_GLOB),
-        *directory.glob(INDEX_GLOB),
-        *directory.glob(f"*{PARTIAL_SUFFIX}"),
-        *(directory / RECEIPTS_DIR).glob("*.json"),
-        *(directory / RECEIPTS_DIR).glob(f"*{PARTIAL_SUFFIX}"),
+        *(path for path in directory.glob("*") if _CACHE_FILE.fullmatch(path.name)),
+        *(path for path in (directory / RECEIPTS_DIR).glob("*") if _RECEIPT_FILE.fullmatch(path.name)),
     ]
     files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))
     return Garbage(directory, files, sum(path.stat().st_size for path in files))

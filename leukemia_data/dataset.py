@@ -55,7 +55,7 @@ class CachedCells(Dataset[Sample]):
 
     def __getitems__(self, positions: Sequence[int]) -> list[Sample]:
         """Fetch several samples with one gather; DataLoader calls this for each batch."""
-        images_BHWC = torch.from_numpy(self._reader.gather(self.numbers[np.asarray(positions)]))
+        images_BHWC = torch.from_numpy(self._reader.gather(self.numbers[np.asarray(positions, np.intp)]))
         return [self._sample(position, image) for position, image in zip(positions, images_BHWC, strict=True)]
 
     @property

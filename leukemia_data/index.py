@@ -21,7 +21,6 @@ from leukemia_data.manifest import IndexEntry
 from leukemia_data.samples import SampleTable, read_columns, write_columns
 from leukemia_data.shard import open_hdf5
 
-INDEX_GLOB = "index-*.h5"
 UNSETTLED_MTIME_NS = -2
 """Stands for the modification time of a file that was written within the clock's grain of being listed."""
 
@@ -67,7 +66,10 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
     path = directory / entry.name
     if not path.is_file():
         raise CacheError(f"{path} is missing: the cache is incomplete; build it again")
-    digest = file_digest(path)
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
     if digest != entry.digest:
         raise CacheError(f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}")
     with open_hdf5(path) as file:

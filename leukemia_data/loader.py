@@ -48,7 +48,7 @@ class BatchStream:
     seed
         Shuffles each epoch anew; ``None`` keeps the order of `numbers`, for evaluation.
     drop_last
-        Leave out a last batch that is not full (only when more than one batch would remain).
+        Leave out a last batch that is not full, unless it is the only one.
     pin_memory
         Put batches into page-locked memory, from which CUDA copies asynchronously.
     """

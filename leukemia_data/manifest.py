@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,12 +26,17 @@ FINGERPRINT_IN_NAME = 12
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """A shard that belongs to the cache."""
+    """A shard that belongs to the cache.
+
+    ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
+    which a damaged header can make hang or crash.
+    """
 
     name: str
     num_samples: int
     num_bytes: int
     digest: str
+    images_offset_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,9 @@ def save_manifest(directory: Path, manifest: Manifest) -> None:
         "library_versions": dict(manifest.library_versions),
         "source_state": manifest.source_state,
     }
-    write_text(directory / MANIFEST_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    content["digest"] = _content_digest(content)
+    # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
+    write_text(directory / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -157,11 +164,14 @@ def load_manifest(directory: Path) -> Manifest:
             f"{MANIFEST_FORMAT_VERSION}: build the cache anew"
         )
     try:
-        return _parse(content)
+        manifest = _parse(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise CacheError(f"{path}: {error}") from error
         raise CacheError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    if content.get("digest") != _content_digest(content):
+        raise CacheError(f"{path} is damaged: its digest does not belong to its content")
+    return manifest
 
 
 def find_manifest(directory: Path) -> Manifest | None:
@@ -169,17 +179,37 @@ def find_manifest(directory: Path) -> Manifest | None:
     return load_manifest(directory) if (directory / MANIFEST_NAME).exists() else None
 
 
+def find_current(directory: Path, state: str) -> Manifest | None:
+    """The manifest in `directory` if its cache is whole and was made from a source in exactly this state.
+
+    Quarantined images count as a change: they are tried again at every build.
+    """
+    try:
+        manifest = find_manifest(directory)
+    except CacheError:
+        return None
+    if manifest is None or manifest.source_state != state or manifest.quarantined:
+        return None
+    return None if missing_files(directory, manifest) else manifest
+
+
 def missing_files(directory: Path, manifest: Manifest) -> list[str]:
     """Names of the cache's files that are absent or have another size than the manifest says."""
     entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
-    return [entry.name for entry in entries if not _is_whole(directory, entry)]
+    return [entry.name for entry in entries if not is_whole(directory, entry)]
 
 
-def _is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
+def is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
+    """Whether a file of the cache is there with the size that the manifest says."""
     try:
         return (directory / entry.name).stat().st_size == entry.num_bytes
     except OSError:
         return False
+
+
+def _content_digest(content: Mapping[str, Any]) -> str:
+    """Digest of a manifest's content: a flipped bit in a class's name would show nowhere else."""
+    return lines_digest([json.dumps({**content, "digest": None}, sort_keys=True)])
 
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
@@ -201,9 +231,11 @@ Entry = TypeVar("Entry", ShardEntry, IndexEntry)
 
 
 def _checked(entry: Entry) -> Entry:
-    """Refuse entries that point outside the cache's directory or carry no usable size."""
+    """Refuse entries that point outside the cache's directory or carry no usable numbers."""
     if Path(entry.name).name != entry.name or entry.name in ("", ".", "..") or "\\" in entry.name:
         raise ValueError(f"file name {entry.name!r} leaves the cache's directory")
-    if not isinstance(entry.num_bytes, int) or entry.num_bytes < 0:
-        raise ValueError(f"{entry.name}: num_bytes is {entry.num_bytes!r}")
+    for field in fields(entry):
+        value = getattr(entry, field.name)
+        if field.type == "int" and not (isinstance(value, int) and value >= 0):
+            raise ValueError(f"{entry.name}: {field.name} is {value!r}")
     return entry

@@ -21,7 +21,7 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     seed, epoch
         Non-negative; each pair has an order of its own.
     """
-    generator = np.random.Generator(np.random.Philox(key=[_mix(seed), epoch]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([_mix(seed), epoch], np.uint64)))
     return generator.permutation(num_samples)
 
 

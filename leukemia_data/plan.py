@@ -20,7 +20,7 @@ from leukemia_data.index import SampleIndex, read_index
 from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, cache_dir_name, find_manifest, missing_files
 from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
-from leukemia_data.samples import SampleTable, bytes_per_row
+from leukemia_data.samples import SampleTable, bytes_per_row, encode_text
 from leukemia_data.shard import shard_bytes
 from leukemia_data.shard_task import PriorSample, ShardTask, Target, read_file
 
@@ -147,8 +147,8 @@ def plan_build(
         directory = cache_root / name / cache_dir_name(size_px, fingerprint)
         targets.append(Target(size_px, fingerprint, directory))
         priors.append(_load_prior(targets[-1], records, notes))
-    bad, usable = _sort_out(records, priors)
-    buckets = assign_shards(usable, shard_capacity)
+    bad = _find_unusable(records, priors)
+    buckets = _usable_shards(records, bad, shard_capacity)
     kept_per_target = [[_find_kept(bucket, prior) for bucket in buckets] for prior in priors]
     removed = _removed_samples(targets, priors, records)
     tasks = []
@@ -195,6 +195,9 @@ def _load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> 
     if manifest.fingerprint != target.fingerprint:
         notes.append(f"{target.directory} holds a cache of another fingerprint: built anew")
         return None
+    if len(index.table) != manifest.num_samples:
+        notes.append(f"the manifest and the index in {target.directory} do not fit together: built anew")
+        return None
     row_of_id = {record_id: row for row, record_id in enumerate(index.table.id_texts)}
     if row_of_id and records and row_of_id.keys().isdisjoint(record.record_id for record in records):
         raise CacheError(
@@ -210,20 +213,27 @@ def _load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> 
     return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
 
 
-def _sort_out(
-    records: Sequence[Record], priors: Sequence[PriorCache | None]
-) -> tuple[list[QuarantinedImage], list[Record]]:
-    """Part the records into those unusable already now and the rest; images quarantined before are tried again."""
+def _find_unusable(records: Sequence[Record], priors: Sequence[PriorCache | None]) -> list[QuarantinedImage]:
+    """Images that are unusable already now; those quarantined before are tried again."""
     before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
-    bad: list[QuarantinedImage] = []
-    usable: list[Record] = []
-    for record in records:
-        reason = _why_unusable(record) if record.is_missing or record.record_id in before else None
-        if reason is None:
-            usable.append(record)
-        else:
-            bad.append(QuarantinedImage(record.record_id, reason))
-    return bad, usable
+    doubtful = [record for record in records if record.is_missing or record.record_id in before]
+    reasons = [(record.record_id, _why_unusable(record)) for record in doubtful]
+    return [QuarantinedImage(record_id, reason) for record_id, reason in reasons if reason is not None]
+
+
+def _usable_shards(
+    records: Sequence[Record], bad: Sequence[QuarantinedImage], capacity: int
+) -> list[tuple[Record, ...]]:
+    """Shards without the unusable images, which take part in the cut all the same.
+
+    Otherwise the shards would depend on whether an earlier build had found out about those images.
+    """
+    left_out = {image.record_id for image in bad}
+    shards = [
+        tuple(record for record in shard if record.record_id not in left_out)
+        for shard in assign_shards(records, capacity)
+    ]
+    return [shard for shard in shards if shard]
 
 
 def _why_unusable(record: Record) -> str | None:
@@ -258,8 +268,8 @@ def _is_same(record: Record, prior: PriorCache, row: int) -> bool:
         _is_same_file(record, prior, row)
         and int(table.labels[row]) == record.label
         and int(table.folds[row]) == record.fold
-        and table.subjects[row] == record.subject.encode()
-        and table.splits[row] == record.split.encode()
+        and table.subjects[row] == encode_text(record.subject)
+        and table.splits[row] == encode_text(record.split)
     )
 
 

@@ -112,13 +112,33 @@ class Preprocessor:
         }
 
 
+def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Operation, Image]]:
+    """Every step of a recipe with the whole-frame image it leaves, for looking at.
+
+    Raises
+    ------
+    UsageError
+        If the recipe cannot end in a square of `size_px`.
+    """
+    recipe.check_size(size_px)
+    side = recipe.canvas_side_px
+    pixels = place_on_canvas(frame_HWC, side, Window.full(side))
+    traced: list[tuple[Operation, Image]] = [(recipe.steps[0], pixels)]
+    for step in recipe.steps[1:]:
+        next_side = step.output_side(side, size_px)
+        pixels = _apply(_Stage(step, side, Window.full(side), Window.full(next_side)), pixels)
+        traced.append((step, pixels))
+        side = next_side
+    return traced
+
+
 def place_on_canvas(frame_HWC: Image, side_px: int, window: Window) -> Image:
     """The part `window` of a black square of `side_px` with the frame at its centre.
 
     A frame larger than the square is cropped, a smaller one padded with zeros; odd remainders fall below and right.
     """
     height, width = frame_HWC.shape[:2]
-    top, left = (side_px - height) // 2, (side_px - width) // 2
+    top, left = _margin_px(side_px, height), _margin_px(side_px, width)
     inner = Window(
         max(window.top, top),
         max(window.left, left),
@@ -132,6 +152,13 @@ def place_on_canvas(frame_HWC: Image, side_px: int, window: Window) -> Image:
     if inner.height > 0 and inner.width > 0:
         inner.cut(canvas, window)[:] = inner.cut(frame_HWC, held)
     return canvas
+
+
+def _margin_px(side_px: int, length_px: int) -> int:
+    """Zeros before a length centred in a side; negative where the length is cut."""
+    if length_px <= side_px:
+        return (side_px - length_px) // 2
+    return -((length_px - side_px) // 2)
 
 
 def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
@@ -202,8 +229,9 @@ def _apply(stage: _Stage, pixels: Image) -> Image:
         case Unsharp(sigma_px=sigma_px, strength=strength, radius_px=radius_px):
             return stage.produced.cut(unsharp_mask(pixels, sigma_px, strength, radius_px), stage.needed)
         case CenterCrop():
-            offset = (stage.side_px - CenterCrop.output_side(stage.step, stage.side_px, stage.produced.height)) // 2
-            return stage.produced.shifted(offset).cut(pixels, stage.needed)
+            # Held is the whole frame or the crop alone: either way the crop lies in the middle.
+            held_px = stage.needed.height
+            return Window.central(held_px, stage.produced.height).cut(pixels, Window.full(held_px))
         case Resize(method="antialias"):
             return resize_antialiased(pixels, stage.produced.height)
         case Resize():

@@ -10,7 +10,7 @@ become misses.
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -256,7 +256,7 @@ def _parse_step(step: object, where: str) -> Operation:
     _require(isinstance(step, Mapping), f"{where}: expected a table, got {step!r}")
     parameters = dict(cast(Mapping[str, Any], step))
     op = parameters.pop("op", None)
-    _require(op in OPERATIONS, f"{where}: unknown op {op!r}; known are {', '.join(OPERATIONS)}")
+    _require(isinstance(op, str) and op in OPERATIONS, f"{where}: unknown op {op!r}; known are {', '.join(OPERATIONS)}")
     operation = OPERATIONS[str(op)]
     expected = {field.name: str(field.type) for field in fields(operation)}
     for key, value in parameters.items():
@@ -273,7 +273,7 @@ def _parse_step(step: object, where: str) -> Operation:
 
 def _parse_parameter(value: object, annotation: str, where: str) -> Any:  # noqa: ANN401 - one of three scalar types
     if annotation == "float":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         _require(is_number, f"{where} must be a number, got {value!r}")
         return float(cast(float, value))
     if annotation.startswith("int"):

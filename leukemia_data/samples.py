@@ -79,7 +79,8 @@ class SampleTable:
 
     def take(self, rows: NDArray[np.integer[Any]] | Sequence[int] | NDArray[np.bool_]) -> SampleTable:
         """Table of the chosen rows."""
-        return SampleTable(**{name: getattr(self, name)[np.asarray(rows)] for name in column_names()})
+        chosen = np.asarray(rows, None if len(rows) else np.intp)
+        return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
     def equals(self, other: SampleTable) -> bool:
         """Whether all columns hold the same values."""
@@ -111,12 +112,18 @@ def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
     return [value.decode(_TEXT_ENCODING, "surrogateescape") for value in column.tolist()]
 
 
+def encode_text(text: str) -> bytes:
+    """A text as its column holds it; file names that are no valid UTF-8 survive unchanged."""
+    return text.encode(_TEXT_ENCODING, "surrogateescape")
+
+
 def write_columns(group: h5py.Group, table: SampleTable) -> None:
-    """Store each column as one contiguous dataset; texts as fixed-length UTF-8."""
+    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest."""
     for name in column_names():
         column = getattr(table, name)
         if column.dtype.kind == "S":
-            dtype = h5py.string_dtype(_TEXT_ENCODING, column.dtype.itemsize)
+            length = int(np.strings.str_len(column).max(initial=1))
+            dtype = h5py.string_dtype(_TEXT_ENCODING, length)
             group.create_dataset(name, data=column.astype(dtype), dtype=dtype)
         else:
             group.create_dataset(name, data=column)
@@ -134,7 +141,7 @@ def read_columns(group: h5py.Group) -> SampleTable:
     """
     columns = {name: group[name][()] for name in column_names()}
     expected = SampleTable.from_records([])
-    num_samples = len(columns["labels"])
+    num_samples = np.size(columns["labels"])
     for name, column in columns.items():
         model = getattr(expected, name)
         same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
@@ -145,6 +152,6 @@ def read_columns(group: h5py.Group) -> SampleTable:
 
 
 def _encode(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    encoded = [text.encode(_TEXT_ENCODING, "surrogateescape") for text in texts]
+    encoded = [encode_text(text) for text in texts]
     length = max((len(value) for value in encoded), default=1)
     return np.array(encoded, f"S{max(length, 1)}")

@@ -24,7 +24,6 @@ from leukemia_data.samples import SampleTable, read_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
 SHARD_FORMAT_VERSION = 1
-SHARD_GLOB = "shard-*.h5"
 # Large datasets start at a page boundary, so that maps and direct I/O need no shifting.
 _ALIGN_ABOVE_BYTES = 1 << 16
 _PAGE_BYTES = 4096
@@ -40,8 +39,17 @@ class ShardImages:
     shape: tuple[int, int, int, int]
 
     def map(self) -> NDArray[np.uint8]:
-        """Read-only memory map of the images, shape (n, S, S, 3)."""
-        return np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape)
+        """Read-only memory map of the images, shape (n, S, S, 3).
+
+        Raises
+        ------
+        CacheError
+            If the file is absent, too short, or the system's limit of open files is reached.
+        """
+        try:
+            return np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape)
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{self.path} cannot be mapped: {error}") from error
 
 
 def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str) -> ShardEntry:
@@ -66,13 +74,16 @@ def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTa
             file.attrs["format"] = SHARD_FORMAT
             file.attrs["format_version"] = SHARD_FORMAT_VERSION
             file.attrs["fingerprint"] = fingerprint
-            file.create_dataset("images", data=images_NSSC)
+            images = file.create_dataset("images", data=images_NSSC)
+            offset_bytes = int(images.id.get_offset() or 0)
             write_columns(file, table)
         digest = file_digest(scratch)
-        num_bytes = scratch.stat().st_size
-        name = shard_name(digest)
-        scratch.replace(directory / name)
-    return ShardEntry(name, len(table), num_bytes, digest)
+        entry = ShardEntry(shard_name(digest), len(table), scratch.stat().st_size, digest, offset_bytes)
+        final = directory / entry.name
+        # An equal file is left alone: Windows refuses to replace one that a reader has mapped.
+        if not final.is_file() or file_digest(final) != digest:
+            scratch.replace(final)
+    return entry
 
 
 def shard_name(digest: str) -> str:
@@ -83,6 +94,12 @@ def shard_name(digest: str) -> str:
 def shard_bytes(num_samples: int, size_px: int, row_bytes: int) -> int:
     """Room to keep free for a shard: its pixels and rows, and a page-aligned header."""
     return num_samples * (size_px * size_px * 3 + row_bytes) + _HEADER_BYTES
+
+
+def shard_images(directory: Path, entry: ShardEntry, size_px: int) -> ShardImages:
+    """Where the pixels of a shard of a cache lie, as its manifest says; the file is not opened."""
+    shape = (entry.num_samples, size_px, size_px, 3)
+    return ShardImages(directory / entry.name, entry.images_offset_bytes, shape)
 
 
 def open_images(path: Path) -> ShardImages:

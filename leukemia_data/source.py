@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError
-from leukemia_data.found_image import FoundImage
+from leukemia_data.found_image import IMAGE_SUFFIXES, FoundImage
 from leukemia_data.record import CELL_CLASSES, UNKNOWN_LABEL, Record
 from leukemia_data.source_table import read_table_images
-from leukemia_data.source_tree import walk_tree_images
+from leukemia_data.source_tree import describe_file, walk_tree_images
 
 _MAX_LISTED = 10
 
@@ -74,9 +74,38 @@ def list_source(paths: Sequence[Path], *, root: Path | None = None) -> SourceLis
     return SourceListing(_suggest_name(paths[0]), classes, tuple(records), tuple(notes))
 
 
-def _read_one(path: Path, root: Path | None) -> tuple[list[FoundImage], list[str]]:
+def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Record]:
+    """List images to predict: files, folders with or without class folders, and tables, in the order given.
+
+    Labels are those of C-NMC's two classes where a name, folder or table tells them, otherwise unknown.
+
+    Raises
+    ------
+    UsageError
+        If a path is no folder, CSV table or image file.
+    SourceError
+        If there are no images, or a table cannot be read.
+    """
+    images: list[FoundImage] = []
+    for path in paths:
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+            images.append(describe_file(path))
+            continue
+        found, _ = _read_one(path, root, need_classes=False)
+        prefix = f"{path.resolve().name}/" if len(paths) > 1 and path.is_dir() else ""
+        images.extend(image.with_prefix(prefix) for image in found)
+    known = {name.lower() for name in CELL_CLASSES}
+    return [
+        _to_record(
+            image if (image.class_name or "").lower() in known else replace(image, class_name=None), CELL_CLASSES
+        )
+        for image in _merge_same_ids(images)
+    ]
+
+
+def _read_one(path: Path, root: Path | None, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
     if path.is_dir():
-        return walk_tree_images(path)
+        return walk_tree_images(path, need_classes=need_classes)
     if path.suffix.lower() == ".csv" and path.is_file():
         return read_table_images(path, root if root is not None else path.parent), []
     if not path.exists():
@@ -103,6 +132,12 @@ def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
 def _class_list(names: set[str]) -> tuple[str, ...]:
     if {name.lower() for name in names} <= set(CELL_CLASSES):
         return CELL_CLASSES
+    numbers = sorted(name for name in names if name.isdecimal())
+    if numbers and names & set(CELL_CLASSES):
+        raise SourceError(
+            f"labels 0 and 1 of a table mean hem and all, but there are labels {listed(numbers)} too: "
+            "write names of classes instead of numbers"
+        )
     return tuple(sorted(names))
 
 

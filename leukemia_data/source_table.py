@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
 from leukemia_data.found_image import FoundImage, split_word
-from leukemia_data.record import CELL_CLASSES, GIVEN_SPLITS, parse_cell_name
+from leukemia_data.record import CELL_CLASSES, GIVEN_SPLITS, CellName, parse_cell_name
 
 _MAX_LISTED = 10
 
@@ -81,11 +82,14 @@ def _image(row: Mapping[str, str | None], root: Path, table_split: str) -> Found
         raise ValueError("Path is empty")
     path = root / text.strip()
     cell = parse_cell_name(path.name)
+    class_name = _class_name(row.get("label"))
+    if cell is not None and class_name is not None and _denies(class_name, cell):
+        raise ValueError(f"label is {class_name}, but the file name says {CELL_CLASSES[cell.label]}")
     size_bytes, mtime_ns = _status(path)
     return FoundImage(
         record_id=text,
         path=path,
-        class_name=_class_name(row.get("label")),
+        class_name=class_name,
         subject=(row.get("subject") or "").strip() or (cell.subject if cell is not None else ""),
         split=_split(row.get("split"), table_split),
         size_bytes=size_bytes,
@@ -99,6 +103,11 @@ def _class_name(text: str | None) -> str | None:
     if not label:
         return None
     return CELL_CLASSES[int(label)] if label in ("0", "1") else label
+
+
+def _denies(class_name: str, cell: CellName) -> bool:
+    name = class_name.lower()
+    return name in CELL_CLASSES and name != CELL_CLASSES[cell.label]
 
 
 def _split(text: str | None, table_split: str) -> str:
@@ -116,4 +125,4 @@ def _status(path: Path) -> tuple[int, int]:
         status = os.stat(path)  # noqa: PTH116 - a third faster than Path.stat over ten thousand rows
     except (OSError, ValueError):
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, -1)

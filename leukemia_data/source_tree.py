@@ -11,7 +11,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
@@ -38,8 +38,10 @@ class _File:
         return "/".join((*self.folders, self.path.name))
 
 
-def walk_tree_images(root: Path) -> tuple[list[FoundImage], list[str]]:
+def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
     """List the images below `root`, with notes on what was decided.
+
+    With `need_classes` every image outside the test folders must have a class.
 
     Raises
     ------
@@ -60,12 +62,27 @@ def walk_tree_images(root: Path) -> tuple[list[FoundImage], list[str]]:
     named = _read_label_tables(label_tables) if any(_is_preliminary(file) for file in images) else {}
     wrapper = _common_wrapper(images)
     found = [_place(file, named, wrapper) for file in images]
-    _check(root, images, found)
+    _check_classes(root, images, found)
+    if need_classes:
+        _check_homes(root, images, found)
     return found, notes + _notes(images, found, named)
 
 
-def _walk(root: Path, folders: tuple[str, ...] = ()) -> Iterator[_File]:
-    """Every regular file below a folder; dot files (``._x`` of macOS too) and dot folders are passed over."""
+def describe_file(path: Path) -> FoundImage:
+    """One image file named by itself: its name tells what it can."""
+    status = path.stat()
+    file = _File((), path, status.st_size, status.st_mtime_ns)
+    return replace(_place(file, {}, 0), record_id=path.as_posix())
+
+
+def _walk(root: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[_File]:
+    """Every regular file below a folder; dot files (``._x`` of macOS too) and dot folders are passed over.
+
+    Links are followed, but not back into a folder `above`.
+    """
+    here = root.resolve()
+    if here in above:
+        return
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
@@ -74,7 +91,7 @@ def _walk(root: Path, folders: tuple[str, ...] = ()) -> Iterator[_File]:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path), (*folders, entry.name))
+            yield from _walk(Path(entry.path), (*folders, entry.name), above | {here})
         elif entry.is_file():
             status = entry.stat()
             yield _File(folders, Path(entry.path), status.st_size, status.st_mtime_ns)
@@ -95,7 +112,7 @@ def _place(file: _File, named: Mapping[str, CellName], wrapper: int) -> FoundIma
     class_name, subject = _folder_class(file, wrapper)
     split = next((word for word in map(split_word, reversed(file.folders)) if word), "")
     if _is_preliminary(file):
-        cell, split = named.get(file.path.name.lower()), "valid"
+        cell, split = named.get(file.path.name.lower(), cell), "valid"
         class_name = None
     elif _is_final(file):
         class_name, split = None, "test"
@@ -135,23 +152,34 @@ def _common_wrapper(images: list[_File]) -> int:
 def _read_label_tables(paths: list[Path]) -> dict[str, CellName]:
     """New name (lower case) -> original name, from every C-NMC label table in the tree."""
     named: dict[str, CellName] = {}
+    problems: list[str] = []
     for path in paths:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(_LABEL_TABLE_COLUMNS) <= set(reader.fieldnames or ()):
-                continue
-            for row in reader:
-                cell = parse_cell_name(row["Patient_ID"])
-                if cell is None or str(cell.label) != row["labels"].strip():
-                    raise SourceError(
-                        f"{path}, line {reader.line_num}: "
-                        f"name {row['Patient_ID']!r} and label {row['labels']!r} disagree"
-                    )
-                named[row["new_names"].strip().lower()] = cell
+        for line, row in _label_rows(path):
+            original, new_name, label = ((row[column] or "").strip() for column in _LABEL_TABLE_COLUMNS)
+            cell = parse_cell_name(original)
+            if cell is None or str(cell.label) != label:
+                problems.append(f"{path}, line {line}: name {original!r} and label {label!r} disagree")
+            elif named.setdefault(new_name.lower(), cell) != cell:
+                problems.append(f"{path}, line {line}: another row says that {new_name!r} is another cell")
+    if problems:
+        rest = f" (and {len(problems) - _MAX_LISTED} more)" if len(problems) > _MAX_LISTED else ""
+        raise SourceError("; ".join(problems[:_MAX_LISTED]) + rest)
     return named
 
 
-def _check(root: Path, files: list[_File], found: list[FoundImage]) -> None:
+def _label_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a C-NMC label table with their line numbers; none for a table of another kind, in whatever encoding."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(_LABEL_TABLE_COLUMNS) <= set(reader.fieldnames or ()):
+                return []
+            return [(reader.line_num, row) for row in reader]
+    except (OSError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _check_classes(root: Path, files: list[_File], found: list[FoundImage]) -> None:
     misplaced = [
         file.record_id
         for file, image in zip(files, found, strict=True)
@@ -165,7 +193,14 @@ def _check(root: Path, files: list[_File], found: list[FoundImage]) -> None:
             f"{len(misplaced)} images below {root} lie in the folder of the class that their name denies: "
             f"{', '.join(misplaced[:_MAX_LISTED])}"
         )
-    homeless = [image.record_id for image in found if image.class_name is None and image.split not in ("valid", "test")]
+
+
+def _check_homes(root: Path, files: list[_File], found: list[FoundImage]) -> None:
+    homeless = [
+        file.record_id
+        for file, image in zip(files, found, strict=True)
+        if image.class_name is None and image.split != "test" and not _is_preliminary(file)
+    ]
     if homeless:
         raise SourceError(
             f"{len(homeless)} images below {root} lie in no class's folder and have no C-NMC name: "
@@ -175,7 +210,9 @@ def _check(root: Path, files: list[_File], found: list[FoundImage]) -> None:
 
 def _notes(files: list[_File], found: list[FoundImage], named: Mapping[str, CellName]) -> list[str]:
     notes = []
-    num_unnamed = sum(_is_preliminary(file) and file.path.name.lower() not in named for file in files)
+    num_unnamed = sum(
+        _is_preliminary(file) and image.class_name is None for file, image in zip(files, found, strict=True)
+    )
     if num_unnamed:
         notes.append(f"{num_unnamed} preliminary test images have no row in a label table: taken as unlabelled")
     from_folders = {image.subject for image in found if image.subject and parse_cell_name(image.path.name) is None}

@@ -23,6 +23,7 @@ from leukemia_data.samples import SampleTable, decode_texts
 SPLIT_NAMES = ("train", "valid", "test")
 UNUSED = len(SPLIT_NAMES)
 """Code of samples that are in no split: those without a label, unless the source gave them one."""
+DISJOINT_STAMP = "subject-disjoint"
 FRACTIONS = (0.75, 0.15, 0.10)
 _FOLD_SPEC = re.compile(r"fold:(\d+)/(\d+)")
 _MAX_DRAWS = 200
@@ -71,7 +72,7 @@ class LeakCheck:
     def stamp(self) -> str:
         """The words that every table, figure and page of this split carries."""
         if self.is_disjoint:
-            return "subject-disjoint"
+            return DISJOINT_STAMP
         reasons = [
             f"{count} {what}"
             for count, what in (
@@ -139,7 +140,7 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int) -> SplitCodes:
     else:
         _require_subjects(spec, known)
         groups = linked_groups(known)
-    generator = np.random.Generator(np.random.Philox(key=[seed, len(SPLIT_NAMES)]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, len(SPLIT_NAMES)], np.uint64)))
     if spec.kind == "fold":
         parts = _assign_groups(groups, known.labels, [1 / spec.num_folds] * spec.num_folds, generator, str(spec))
         codes[labelled] = np.where(parts == spec.fold - 1, SPLIT_NAMES.index("valid"), SPLIT_NAMES.index("train"))
@@ -205,13 +206,14 @@ def split_numbers(codes: SplitCodes, name: str) -> NDArray[np.int64]:
 def _given_codes(table: SampleTable) -> SplitCodes:
     names = decode_texts(table.splits)
     codes = np.array([SPLIT_NAMES.index(name) if name in SPLIT_NAMES else UNUSED for name in names], np.int8)
+    unlabelled = (codes < SPLIT_NAMES.index("test")) & (table.labels == UNKNOWN_LABEL)
+    codes[unlabelled] = UNUSED
     missing = [name for n, name in enumerate(SPLIT_NAMES[:2]) if not (codes == n).any()]
     if missing:
         raise UsageError(
-            f"split given: the source brought no {' and no '.join(missing)} images; use --split subject or fold:K/N"
+            f"split given: the source brought no {' and no '.join(missing)} images with a label; "
+            "use --split subject or fold:K/N"
         )
-    unlabelled = (codes < SPLIT_NAMES.index("test")) & (table.labels == UNKNOWN_LABEL)
-    codes[unlabelled] = UNUSED
     return codes
 
 
@@ -246,9 +248,9 @@ def _assign_groups(
     for label in np.unique(class_of_group):
         members = np.flatnonzero(class_of_group == label)
         if len(members) < len(fractions):
+            unit = "images" if spec == "image" else "independent subjects"
             raise UsageError(
-                f"split {spec}: class {label} has {len(members)} independent subjects, "
-                f"too few for {len(fractions)} parts"
+                f"split {spec}: class {label} has {len(members)} {unit}, too few for {len(fractions)} parts"
             )
         part_of_group[members] = _best_draw(sizes[members], np.array(fractions), generator)
     return part_of_group[groups]

@@ -1,7 +1,7 @@
 """Check a cache byte by byte, and say exactly what is damaged.
 
 The digest of each shard finds any changed byte; the CRC of each image tells which images it hit; the rows of each
-shard are held against the index. Nothing is repaired here: building again makes damaged shards anew.
+shard are held against the index. Nothing is repaired here: remove the files that are named and build again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from leukemia_data.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.index import read_index
 from leukemia_data.manifest import Manifest, ShardEntry, load_manifest
 from leukemia_data.samples import SampleTable
-from leukemia_data.shard import open_images, read_table
+from leukemia_data.shard import ShardImages, open_images, read_table, shard_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,33 +95,27 @@ def _check_manifest(manifest: Manifest) -> list[Damage]:
 
 def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
     path = directory / shard.name
-    if not path.is_file():
-        return [Damage(shard.name, "is missing")]
-    num_bytes = path.stat().st_size
-    if num_bytes != shard.num_bytes:
-        return [Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")]
-    problems: list[Damage] = []
-    if file_digest(path) != shard.digest:
-        problems.append(Damage(shard.name, "its bytes are not those that were written (digest differs)"))
+    images = shard_images(directory, shard, manifest.size_px)
     try:
-        problems.extend(_check_content(path, manifest, shard, indexed))
-    except CacheError as error:
-        problems.append(Damage(shard.name, str(error)))
-    return problems
+        num_bytes = path.stat().st_size
+        if num_bytes != shard.num_bytes:
+            return [Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")]
+        if file_digest(path) != shard.digest:
+            # Nothing but the pixels is looked at from here on: HDF5 may hang or crash on damaged files.
+            damage = Damage(shard.name, "its bytes are not those that were written (digest differs)")
+            return [damage, *(_check_pixels(images, indexed) if indexed is not None else [])]
+        if open_images(path) != images:
+            return [Damage(shard.name, "its images are of another shape or place than the manifest says")]
+        table = read_table(path)
+        rows = [] if indexed is None or table.equals(indexed) else ["its rows are not those of the index"]
+        return [*(Damage(shard.name, problem) for problem in rows), *_check_pixels(images, table)]
+    except FileNotFoundError:
+        return [Damage(shard.name, "is missing")]
+    except (OSError, CacheError) as error:
+        return [Damage(shard.name, f"cannot be read: {error}")]
 
 
-def _check_content(path: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
-    images = open_images(path)
-    expected_shape = (shard.num_samples, manifest.size_px, manifest.size_px, 3)
-    if images.shape != expected_shape:
-        return [Damage(shard.name, f"holds images {images.shape}, the manifest says {expected_shape}")]
-    table = read_table(path)
-    problems = []
-    if indexed is not None and not table.equals(indexed):
-        problems.append(Damage(shard.name, "its rows are not those of the index"))
-    crcs = (indexed if indexed is not None else table).crcs
-    bad = [row for row, image in enumerate(images.map()) if zlib.crc32(image.data) != crcs[row]]
-    if bad:
-        ids = (indexed if indexed is not None else table).take(bad).id_texts
-        problems.append(Damage(shard.name, f"{len(bad)} images fail their CRC", tuple(ids)))
-    return problems
+def _check_pixels(images: ShardImages, table: SampleTable) -> list[Damage]:
+    bad = [row for row, image in enumerate(images.map()) if zlib.crc32(image.data) != table.crcs[row]]
+    ids = tuple(table.take(bad).id_texts) if bad else ()
+    return [Damage(images.path.name, f"{len(bad)} images fail their CRC", ids)] if bad else []

@@ -1,0 +1,93 @@
+"""Contact sheets: what each step of a recipe does to a few images of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from leukemia_data.atomic import scratch_path
+from leukemia_data.decode import decode_rgb
+from leukemia_data.image_ops import Image
+from leukemia_data.preprocess import trace_steps
+from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Operation, Recipe, Resize, Unsharp, depends_on_size
+from leukemia_data.record import Record
+from leukemia_data.shard_task import read_file
+
+_CELL_INCHES = 1.9
+_DPI = 120
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One image of the sheet: its class, its id and its frames, each with a title."""
+
+    class_name: str
+    record_id: str
+    frames: tuple[tuple[str, Image], ...]
+
+
+def choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
+    """A few records of each class, spread evenly over the list, unlabelled ones last."""
+    chosen: list[Record] = []
+    for label in [*range(len(classes)), -1]:
+        members = [record for record in records if record.label == label and not record.is_missing]
+        count = min(per_class, len(members))
+        chosen.extend(members[position * len(members) // count] for position in range(count))
+    return chosen
+
+
+def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence[int]) -> SheetRow:
+    """Decode one image and follow it through the recipe, to each size.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be used.
+    """
+    frame = decode_rgb(read_file(record.path)[0])
+    frames: list[tuple[str, Image]] = [(f"raw {frame.shape[0]}x{frame.shape[1]}", frame)]
+    for position, size_px in enumerate(sizes_px):
+        for step, pixels in trace_steps(recipe, size_px, frame):
+            if position == 0 or depends_on_size(step):
+                frames.append((_title(step, pixels), pixels))
+    return SheetRow(class_name, record.record_id, tuple(frames))
+
+
+def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
+    """Draw the rows into one PNG, columns titled by step, and put it at `path` in one move."""
+    num_columns = len(rows[0].frames)
+    figure = Figure(figsize=(_CELL_INCHES * num_columns, _CELL_INCHES * len(rows) + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for row_axes, row in zip(axes, rows, strict=True):
+        for axis, (name, pixels) in zip(row_axes, row.frames, strict=True):
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row is rows[0]:
+                axis.set_title(name, fontsize=8)
+        row_axes[0].set_ylabel(row.class_name, fontsize=9)
+        row_axes[0].set_xlabel(Path(row.record_id).name, fontsize=6)
+    figure.suptitle(title, fontsize=10)
+    with scratch_path(path.parent, path.name) as scratch:
+        figure.savefig(scratch, dpi=_DPI, format="png")
+        scratch.replace(path)
+
+
+def _title(step: Operation, pixels: Image) -> str:
+    side = f"{pixels.shape[0]} px"
+    match step:
+        case Canvas():
+            return f"canvas {side}"
+        case Clahe(clip_limit=clip_limit, tiles=tiles):
+            return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
+        case Unsharp(sigma_px=sigma_px, strength=strength):
+            return f"unsharp sigma {sigma_px:g}, {strength:g}"
+        case CenterCrop():
+            return f"crop {side}"
+        case Resize(method=method):
+            return f"resize {side} ({method})"

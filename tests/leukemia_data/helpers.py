@@ -1,0 +1,175 @@
+"""Small image sources and builds that the tests of the cache share.
+
+Frames are about forty pixels wide, so that a whole build takes milliseconds. Modification times are set by hand and lie
+far in the past: a build trusts them at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import leukemia_data
+from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.manifest import load_manifest
+from leukemia_data.plan import BuildPlan, plan_build
+from leukemia_data.recipe import Canvas, CenterCrop, Recipe, Resize, Unsharp
+from leukemia_data.shard_task import ShardResult, ShardTask, run_task
+from leukemia_data.source import SourceListing, list_source
+
+TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
+CAPACITY = 8
+SIZES = (16, 24)
+NAME = "cells"
+OLD_NS = 1_600_000_000_000_000_000
+LISTED_NS = OLD_NS + 3_600_000_000_000
+
+
+def python_environment(**variables: str) -> dict[str, str]:
+    """Environment in which a fresh interpreter finds the packages under test."""
+    root = Path(leukemia_data.__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]), **variables}
+
+
+def run_here(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+    """Engine of these tests: this process, one task after the other."""
+    for position, task in enumerate(tasks):
+        yield position, run_task(task)
+
+
+def write_cell(path: Path, seed: int, *, mtime_ns: int = OLD_NS) -> None:
+    """Write a PNG of random pixels that the seed chooses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (36, 44, 3), dtype=np.uint8)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def make_source(root: Path, num_images: int = 40) -> Path:
+    """Folder-per-class source: two classes, four subjects each."""
+    for number in range(num_images):
+        label, subject = number % 2, number // 2 % 4
+        write_cell(root / ("blast", "normal")[label] / f"p{subject}" / f"{number:03}.png", number)
+    return root
+
+
+def image_paths(root: Path) -> list[Path]:
+    """All PNG files of a source, in a fixed order."""
+    return sorted(root.rglob("*.png"))
+
+
+def make_plan(
+    source: Path | SourceListing,
+    cache_root: Path,
+    *,
+    sizes_px: Sequence[int] = SIZES,
+    recipe: Recipe = TINY_RECIPE,
+    name: str = NAME,
+    capacity: int = CAPACITY,
+) -> BuildPlan:
+    """Plan a build of a folder."""
+    listing = list_source([source]) if isinstance(source, Path) else source
+    return plan_build(
+        name=name,
+        cache_root=cache_root,
+        recipe=recipe,
+        sizes_px=sizes_px,
+        classes=listing.classes,
+        records=listing.records,
+        opencv_version=cv2.__version__,
+        shard_capacity=capacity,
+    )
+
+
+def run_plan(
+    plan: BuildPlan, *, engine: TaskRunner = run_here, max_bad: int = 0, listed_at_ns: int = LISTED_NS
+) -> BuildSummary:
+    """Run a plan."""
+    return run_build(
+        plan,
+        run_tasks=engine,
+        policy=FailurePolicy(max_bad),
+        listed_at_ns=listed_at_ns,
+        package_version="0.0.test",
+        progress=lambda _: None,
+    )
+
+
+def build(
+    source: Path | SourceListing,
+    cache_root: Path,
+    *,
+    sizes_px: Sequence[int] = SIZES,
+    recipe: Recipe = TINY_RECIPE,
+    name: str = NAME,
+    capacity: int = CAPACITY,
+    engine: TaskRunner = run_here,
+    max_bad: int = 0,
+    listed_at_ns: int = LISTED_NS,
+) -> BuildSummary:
+    """Plan and run a build of a folder."""
+    plan = make_plan(source, cache_root, sizes_px=sizes_px, recipe=recipe, name=name, capacity=capacity)
+    return run_plan(plan, engine=engine, max_bad=max_bad, listed_at_ns=listed_at_ns)
+
+
+def work_done(summary: BuildSummary) -> tuple[int, int, int]:
+    """Images processed, copied and kept."""
+    return summary.num_processed, summary.num_copied, summary.num_kept
+
+
+def cache_dir(cache_root: Path, size_px: int = SIZES[0], name: str = NAME) -> Path:
+    """The only cache directory of a size below a root."""
+    [directory] = (cache_root / name).glob(f"{size_px}-*")
+    return directory
+
+
+def named_shards(directory: Path) -> dict[str, bytes]:
+    """Name and bytes of each shard that the manifest names, in its order."""
+    return {shard.name: (directory / shard.name).read_bytes() for shard in load_manifest(directory).shards}
+
+
+def all_shards(cache_root: Path) -> dict[str, dict[str, bytes]]:
+    """By cache directory below a root: what :func:`named_shards` tells."""
+    return {
+        path.parent.relative_to(cache_root).as_posix(): named_shards(path.parent)
+        for path in sorted(cache_root.rglob("manifest.json"))
+    }
+
+
+def file_states(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Inode, size and modification time of every file below a folder."""
+    return {
+        path.relative_to(root).as_posix(): (path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fresh_shards(source: Path, scratch: Path, *, max_bad: int = 0) -> dict[str, dict[str, bytes]]:
+    """Shards of a build of the source's present state that knows no earlier one."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    build(source, scratch, max_bad=max_bad)
+    return all_shards(scratch)
+
+
+def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
+    """Flip one bit of a file in place; its size and modification time stay."""
+    status = path.stat()
+    with path.open("rb+") as file:
+        file.seek(offset)
+        value = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([value ^ 1 << bit]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def relabelled(listing: SourceListing, record_id: str, label: int) -> SourceListing:
+    """Listing in which one record has another label."""
+    records = tuple(replace(r, label=label) if r.record_id == record_id else r for r in listing.records)
+    return replace(listing, records=records)

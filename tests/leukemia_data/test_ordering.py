@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from leukemia_data.ordering import epoch_order, sample_bits
+
+
+def chi_square(counts: np.ndarray) -> float:
+    expected = counts.sum() / counts.size
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+# --- order ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 2, 3, 100, 10_661])
+def test_an_order_is_a_permutation(num_samples):
+    order = epoch_order(num_samples, seed=3, epoch=5)
+    assert order.dtype == np.int64
+    np.testing.assert_array_equal(np.sort(order), np.arange(num_samples))
+
+
+def test_the_order_is_a_function_of_its_arguments():
+    np.testing.assert_array_equal(epoch_order(1000, 3, 5), epoch_order(1000, 3, 5))
+
+
+def test_seeds_and_epochs_have_orders_of_their_own():
+    orders = [epoch_order(1000, seed, epoch) for seed in range(10) for epoch in range(10)]
+    for first, second in itertools.combinations(orders, 2):
+        # Two unrelated permutations agree at one place on average; 12 or more has a probability below 1e-9.
+        assert (first == second).sum() < 12
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**53 + 1, 2**63, 2**64 - 1])
+def test_large_seeds_differ_from_their_neighbours(seed):
+    assert not np.array_equal(epoch_order(50, seed, 0), epoch_order(50, seed - 1, 0))
+
+
+def test_every_permutation_of_four_is_equally_likely():
+    counts = Counter(tuple(epoch_order(4, seed, epoch).tolist()) for seed in range(80) for epoch in range(60))
+    assert len(counts) == 24
+    # 23 degrees of freedom: 49.7 is exceeded with probability 0.001. The seeds are fixed, so this never flickers.
+    assert chi_square(np.array(list(counts.values()))) < 49.7
+
+
+def test_every_sample_comes_first_equally_often():
+    firsts = np.bincount([epoch_order(20, 1, epoch)[0] for epoch in range(4000)], minlength=20)
+    # 19 degrees of freedom: 43.8 is exceeded with probability 0.001.
+    assert chi_square(firsts) < 43.8
+
+
+# --- bits -----------------------------------------------------------------------------------------------------
+
+
+def test_bits_of_a_sample_do_not_depend_on_the_others_in_the_batch():
+    whole = sample_bits(np.arange(1000), seed=1, epoch=2, draw=3)
+    assert whole.dtype == np.uint64
+    some = np.array([999, 0, 500, 500])
+    np.testing.assert_array_equal(sample_bits(some, seed=1, epoch=2, draw=3), whole[some])
+    for sample in (0, 1, 999):
+        assert sample_bits(np.array([sample]), seed=1, epoch=2, draw=3)[0] == whole[sample]
+    assert len(sample_bits(np.array([], np.int64), seed=1, epoch=2, draw=3)) == 0
+
+
+def test_seed_epoch_draw_and_sample_all_count():
+    rows = [
+        sample_bits(np.arange(50), seed, epoch, draw)
+        for seed, epoch, draw in itertools.product((0, 1, 2**63, 2**64 - 1), range(5), range(5))
+    ]
+    assert len(np.unique(np.concatenate(rows))) == 100 * 50
+
+
+@pytest.mark.parametrize("shift", [0, 8, 29, 61])
+def test_the_eight_codes_of_three_bits_are_equally_likely(shift):
+    codes = sample_bits(np.arange(80_000), 0, 0, 0) >> np.uint64(shift) & np.uint64(7)
+    # 7 degrees of freedom: 24.3 is exceeded with probability 0.001.
+    assert chi_square(np.bincount(codes.astype(int), minlength=8)) < 24.3
+
+
+def codes_of(seed: int, epoch: int, draw: int) -> np.ndarray:
+    return (sample_bits(np.arange(64_000), seed, epoch, draw) & np.uint64(7)).astype(int)
+
+
+@pytest.mark.parametrize("other", [(0, 1, 0), (0, 0, 1), (1, 0, 0), (1, 1, 0)])
+def test_codes_of_other_epochs_draws_and_seeds_are_independent(other):
+    joint = np.bincount(8 * codes_of(0, 0, 0) + codes_of(*other), minlength=64)
+    # 63 degrees of freedom: 103.4 is exceeded with probability 0.001.
+    assert chi_square(joint) < 103.4
+
+
+def test_neighbouring_samples_have_independent_codes():
+    codes = codes_of(0, 0, 0)
+    assert chi_square(np.bincount(8 * codes[:-1] + codes[1:], minlength=64)) < 103.4
+
+
+def test_every_bit_is_set_half_of_the_time():
+    bits = sample_bits(np.arange(40_000), 7, 7, 7)
+    shares = [float((bits >> np.uint64(k) & np.uint64(1)).mean()) for k in range(64)]
+    # Standard deviation 0.0025: four of them.
+    assert max(abs(share - 0.5) for share in shares) < 0.01
+
+
+def test_bits_are_pinned():
+    """The finalizer of SplitMix64 on a counter, written out with Python's whole numbers."""
+    mask = 2**64 - 1
+    gamma = 0x9E3779B97F4A7C15
+
+    def finalize(z: int) -> int:
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    # The published first outputs of SplitMix64 from state 0 (its state grows by gamma before each output).
+    assert finalize(gamma) == 0xE220A8397B1DCDAF
+    stream = 5
+    for value in (11, 3):
+        stream = finalize((stream + gamma) & mask) ^ value
+    stream = finalize((stream + gamma) & mask)
+    expected = [finalize((sample * gamma + stream) & mask) for sample in (0, 1, 12345, 2**40)]
+    assert sample_bits(np.array([0, 1, 12345, 2**40]), seed=5, epoch=11, draw=3).tolist() == expected
