@@ -1,0 +1,62 @@
+# One command for each thing; every target sets up what it needs. Needs Python 3.11 or newer, and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-quick lint type check format bench clean
+
+help:
+	@echo "make demo        everything once on generated cells: build, statistics, training, figures (in demo/)"
+	@echo "make test        the whole test suite"
+	@echo "make test-quick  without the slow tests"
+	@echo "make check       lint, types and tests"
+	@echo "make format      format the code"
+	@echo "make bench       how fast a build is on this machine"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	rm -rf demo/run
+	$(BIN)/ldata sample demo/images
+	$(BIN)/ldata build demo/images --size 128 --size 224 --cache demo/cache --name sample
+	$(BIN)/ldata stats --cache demo/cache --size 128
+	$(BIN)/ldata stats --cache demo/cache --size 224
+	$(BIN)/ldata preview demo/images --out demo/preview.png
+	$(BIN)/ltrain --cache demo/cache --size 128 --model resnet18 --epochs 6 --out demo/run
+	@echo
+	@echo "Done. Look at:"
+	@echo "  demo/preview.png           what preprocessing does to each class"
+	@echo "  demo/run/history.png       accuracy and loss per epoch"
+	@echo "  demo/run/test/summary.md   the results, and how far they can be believed"
+	@echo "  demo/run/test/confusion.png"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint type test
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench_build.py
+
+clean:
+	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
