@@ -11,10 +11,10 @@ SOURCE is a C-NMC folder; without one, a generated sample of 960 cells is used.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -27,8 +27,9 @@ import cv2
 import h5py
 import joblib
 import numpy as np
+import psutil
 
-from leukemia_data.cache import SampleReader, choose_cache_dir, open_cache
+from leukemia_data.cache import choose_cache_dir, open_cache
 from leukemia_data.source import list_source
 from leukemia_data.synthetic import write_sample
 
@@ -60,10 +61,26 @@ def time_plain_loop(paths: list[Path]) -> tuple[float, dict[int, list[np.ndarray
 
 def time_command(*arguments: object) -> tuple[float, dict]:
     """Seconds of a whole ldata command and its JSON answer."""
-    command = [sys.executable, "-c", "from cli.ldata import main; main()", *map(str, arguments), "--json"]
     started = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command_line(*arguments), check=True, capture_output=True, text=True)
     return time.perf_counter() - started, json.loads(done.stdout)
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from cli.ldata import main; main()", *map(str, arguments), "--json"]
+
+
+def peak_memory_bytes(*arguments: object) -> int:
+    """Largest resident memory of any process of a command, looked at every 20 ms (of an extra, untimed run)."""
+    peak = 0
+    with psutil.Popen(command_line(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        while parent.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for process in (parent, *parent.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        peak = max(peak, process.memory_info().rss)
+            time.sleep(0.02)
+    return peak
 
 
 def link_copy(source: Path, copy: Path) -> None:
@@ -77,7 +94,7 @@ def compare_pixels(cache_root: Path, paths: list[Path], plain: dict[int, list[np
     for size_px in SIZES_PX:
         cache = open_cache(choose_cache_dir(cache_root, size_px=size_px))
         number_of = {record_id: number for number, record_id in enumerate(cache.table.id_texts)}
-        reader, total, largest = SampleReader(cache), 0.0, 0
+        reader, total, largest = cache.reader, 0.0, 0
         for path, expected_bgr in zip(paths, plain[size_px], strict=True):
             image = reader.image(number_of[path.relative_to(source).as_posix()])
             difference = np.abs(image.astype(np.int16) - expected_bgr[..., ::-1])
@@ -126,6 +143,8 @@ def run(given_source: Path | None, scratch: Path, repeats: int) -> dict:
             inside[name].append(answer["seconds"])
         extra.unlink()
         time_command(*build)
+    shutil.rmtree(cache_root)
+    peak_bytes = peak_memory_bytes(*build)
     return {
         "num_images": len(paths),
         "source_bytes": sum(path.stat().st_size for path in paths),
@@ -167,7 +186,7 @@ def print_table(result: dict) -> None:
     print(f"  share of the build        {spread(result['one_added_share_of_build'], '.2%')}")
     inside = {name: statistics.median(values) for name, values in result["seconds_inside_the_command"].items()}
     print(f"seconds inside the command  {', '.join(f'{name} {value:.2f}' for name, value in inside.items())}")
-    print(f"peak memory of any process  {result['peak_bytes_of_any_process'] / 1e6:.0f} MB (this script's children)")
+    print(f"peak memory of any process  {result['peak_bytes_of_any_process'] / 1e6:.0f} MB")
     for size_px, difference in result["pixel_difference"].items():
         print(f"pixels against plain, {size_px} px: mean {difference['mean']:.5f}, max {difference['max']} grey levels")
 

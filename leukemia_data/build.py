@@ -139,6 +139,8 @@ def _run_locked(
     results = _run_tasks(plan, run_tasks, policy, progress)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
     policy.check(bad, len(plan.records))
+    if len(bad) == len(plan.records):
+        raise BuildError(f"none of the {len(bad)} images can be used, the first because: {bad[0].reason}")
     bad = tuple(sorted(bad, key=lambda image: image.record_id))
     versions = library_versions(package_version)
     caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions) for target in plan.targets)

@@ -47,6 +47,11 @@ class Cache:
         """Sample number at which each shard starts, and the number of samples at the end."""
         return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
 
+    @cached_property
+    def reader(self) -> SampleReader:
+        """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
+        return SampleReader(self)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -137,7 +142,7 @@ def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
         If none does.
     """
     found = find_cache_dirs(path)
-    fitting = [directory for directory in found if size_px is None or load_manifest(directory).size_px == size_px]
+    fitting = found if len(found) == 1 and size_px is None else [d for d in found if _fits(d, size_px)]
     if len(fitting) == 1:
         return fitting[0]
     wanted = "cache" if size_px is None else f"cache of {size_px} px"
@@ -146,3 +151,11 @@ def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
         raise UsageError(f"several caches at {path}, name one:{choices}")
     others = f" (there are: {', '.join(map(str, found))})" if found else "; make one with `ldata build`"
     raise CacheError(f"no {wanted} at {path}{others}")
+
+
+def _fits(directory: Path, size_px: int | None) -> bool:
+    """Whether a directory holds a readable cache of this size; a damaged neighbour shall not hide the others."""
+    try:
+        return load_manifest(directory).size_px == size_px or size_px is None
+    except CacheError:
+        return False

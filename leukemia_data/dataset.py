@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from leukemia_data.cache import Cache, SampleReader
+from leukemia_data.cache import Cache
 
 
 class Sample(NamedTuple):
@@ -41,7 +41,7 @@ class CachedCells(Dataset[Sample]):
     """
 
     def __init__(self, cache: Cache, numbers: NDArray[np.int64]) -> None:
-        self._reader = SampleReader(cache)
+        self._reader = cache.reader
         self.numbers = numbers
         self.labels = cache.table.labels[numbers].astype(np.int64)
         self._ids = cache.table.ids[numbers]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.cache import Cache, SampleReader
+from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.ordering import epoch_order
 
@@ -65,7 +65,7 @@ class BatchStream:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, got {batch_size}")
-        self._reader = SampleReader(cache)
+        self._reader = cache.reader
         self._numbers = numbers
         self._labels = cache.table.labels.astype(np.int64)
         self._batch_size = batch_size

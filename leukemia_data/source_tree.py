@@ -18,7 +18,7 @@ from leukemia_data.errors import SourceError
 from leukemia_data.found_image import IMAGE_SUFFIXES, FoundImage, split_word
 from leukemia_data.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
 
-_FOLD = re.compile(r"fold[_-]?(\d+)", re.IGNORECASE)
+_FOLD = re.compile(r"fold[_-]?(\d{1,4})", re.IGNORECASE)
 _PRELIMINARY = re.compile(r"prelim|^phase2$", re.IGNORECASE)
 _FINAL = re.compile(r"final_phase|test_final|^phase3$", re.IGNORECASE)
 _MERGED_FOLDER = "train_merged"

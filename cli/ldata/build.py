@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
-from cli.output import format_bytes, print_json, print_note
+from cli.output import print_json, print_note
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import UsageError
 from leukemia_data.fingerprint import cache_fingerprint, installed_opencv_version
@@ -147,24 +148,3 @@ def _print_unchanged(manifests: dict[Path, Manifest], num_images: int, seconds: 
     click.echo(f"Nothing to do: {num_images:,} images unchanged ({seconds:.2f} s)")
     for line in cache_lines(list(manifests.items())):
         click.echo(line)
-
-
-def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
-    """A cache as JSON output names it."""
-    return {
-        "directory": str(directory),
-        "size_px": manifest.size_px,
-        "fingerprint": manifest.fingerprint,
-        "num_samples": manifest.num_samples,
-        "num_shards": len(manifest.shards),
-        "num_bytes": manifest.num_bytes,
-    }
-
-
-def cache_lines(caches: Sequence[tuple[Path, Manifest]]) -> list[str]:
-    """One line per cache for people."""
-    return [
-        f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "
-        f"in {len(manifest.shards)} shards"
-        for directory, manifest in caches
-    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cli.ldata.build import cache_lines, cache_summary
+from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.output import print_json, print_note, progress_bar
 from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
 from leukemia_data.errors import BuildError

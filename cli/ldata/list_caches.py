@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.ldata.build import cache_summary
+from cli.ldata.cache_text import cache_summary
 from cli.options import cache_root_option, json_option
 from cli.output import format_bytes, format_table, print_json, print_note
 from leukemia_data.cache import find_cache_dirs

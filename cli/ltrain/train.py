@@ -20,7 +20,7 @@ from cli.ltrain.run_data import data_digest, open_run_cache
 from cli.options import option_name
 from cli.output import print_json, print_note, progress_bar
 from leukemia_data.augment import random_square_views
-from leukemia_data.cache import Cache, SampleReader, choose_cache_dir, open_cache
+from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.loader import BatchStream
 from leukemia_data.moments import channel_statistics
@@ -213,7 +213,7 @@ def _train_normalization(cache: Cache, numbers: np.ndarray[Any, np.dtype[np.int6
         raise UsageError("there is no image to train on")
     normalization = Normalization(statistics.mean, statistics.std)
     step = max(len(numbers) // _GUARD_IMAGES, 1)
-    check_normalization(normalization, SampleReader(cache).gather(numbers[::step]))
+    check_normalization(normalization, cache.reader.gather(numbers[::step]))
     return normalization
 
 

@@ -95,6 +95,7 @@ METHODS = [method for method in ("spawn", "forkserver", "fork") if method in mul
 
 # Forking a process with threads is what Python warns of; the dataset holds nothing that could break by it.
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
 @pytest.mark.parametrize("method", [None, *METHODS])
 def test_data_loader_gives_what_h5py_reads(dataset, stored, method):
     dataset[0]

@@ -1,0 +1,30 @@
+"""How commands name a cache, for people and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.output import format_bytes
+from leukemia_data.manifest import Manifest
+
+
+def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
+    """A cache as JSON output names it."""
+    return {
+        "directory": str(directory),
+        "size_px": manifest.size_px,
+        "fingerprint": manifest.fingerprint,
+        "num_samples": manifest.num_samples,
+        "num_shards": len(manifest.shards),
+        "num_bytes": manifest.num_bytes,
+    }
+
+
+def cache_lines(caches: Sequence[tuple[Path, Manifest]]) -> list[str]:
+    """One line per cache for people."""
+    return [
+        f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "
+        f"in {len(manifest.shards)} shards"
+        for directory, manifest in caches
+    ]
