@@ -26,10 +26,12 @@ from leukemia_data.errors import BuildError
 from leukemia_data.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
 from leukemia_data.lock import lock_cache
 from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
-from leukemia_data.plan import BuildPlan, KeptShard, TargetPlan
+from leukemia_data.plan import BuildPlan, TargetPlan
+from leukemia_data.prior import KeptShard
+from leukemia_data.receipts import RECEIPTS_DIR
 from leukemia_data.record import Record
 from leukemia_data.samples import SampleTable
-from leukemia_data.shard_task import RECEIPTS_DIR, ShardResult, ShardTask
+from leukemia_data.shard_task import ShardResult, ShardTask
 
 TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 """Runs tasks on some engine and yields (position, result) in whatever order they finish."""

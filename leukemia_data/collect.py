@@ -14,7 +14,7 @@ from pathlib import Path
 from leukemia_data.errors import CacheError
 from leukemia_data.lock import LOCK_NAME, lock_cache
 from leukemia_data.manifest import MANIFEST_NAME, find_manifest
-from leukemia_data.shard_task import RECEIPTS_DIR
+from leukemia_data.receipts import RECEIPTS_DIR
 
 _CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
 _CACHE_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial")

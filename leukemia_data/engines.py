@@ -12,7 +12,8 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from leukemia_data.errors import BuildError
-from leukemia_data.shard_task import ShardResult, ShardTask, run_task
+from leukemia_data.shard_maker import run_task
+from leukemia_data.shard_task import ShardResult, ShardTask
 
 
 def run_in_processes(num_processes: int) -> Callable[[Sequence[ShardTask]], Iterator[tuple[int, ShardResult]]]:

@@ -15,7 +15,7 @@ from leukemia_data.loader import Batch
 from leukemia_data.preprocess import Preprocessor
 from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
-from leukemia_data.shard_task import read_file
+from leukemia_data.source_file import read_file
 
 
 def stream_files(

@@ -16,7 +16,7 @@ from leukemia_data.atomic import write_text
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.fingerprint import lines_digest
 from leukemia_data.recipe import Recipe
-from leukemia_data.record import Record
+from leukemia_data.record import Record, listing_line
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
@@ -112,10 +112,7 @@ def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
 
     Equal states mean that no image was added, removed, touched or given another label; paths do not count.
     """
-    rows = sorted(
-        json.dumps([r.record_id, r.label, r.subject, r.split, r.fold, r.size_bytes, r.mtime_ns]) for r in records
-    )
-    return lines_digest([json.dumps(list(classes)), *rows])
+    return lines_digest([json.dumps(list(classes)), *sorted(map(listing_line, records))])
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:

@@ -14,53 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from leukemia_data.decode import decode_rgb
-from leukemia_data.errors import CacheError, ImageError
+from leukemia_data.errors import ImageError
 from leukemia_data.fingerprint import cache_fingerprint, id_hash
-from leukemia_data.index import SampleIndex, read_index
-from leukemia_data.manifest import Manifest, QuarantinedImage, ShardEntry, cache_dir_name, find_manifest, missing_files
+from leukemia_data.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.prior import KeptShard, PriorCache, find_kept, is_same_file, load_prior, prior_sample
 from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
-from leukemia_data.samples import SampleTable, bytes_per_row, encode_text
+from leukemia_data.samples import SampleTable, bytes_per_row
 from leukemia_data.shard import shard_bytes
-from leukemia_data.shard_task import PriorSample, ShardTask, Target, read_file
+from leukemia_data.shard_task import PriorSample, ShardTask, Target
+from leukemia_data.source_file import read_file
 
 DEFAULT_SHARD_CAPACITY = 128
 _HASH_BITS = 64
-
-
-@dataclass(frozen=True)
-class PriorCache:
-    """An earlier state of a cache: what may be kept or copied.
-
-    Attributes
-    ----------
-    row_of_id
-        Row of the index for each record id.
-    first_rows
-        Row of the index at which each shard starts.
-    whole_shards
-        Numbers of the shards whose files are there with the size that the manifest knows.
-    """
-
-    manifest: Manifest
-    index: SampleIndex
-    row_of_id: Mapping[str, int]
-    first_rows: tuple[int, ...]
-    whole_shards: frozenset[int]
-
-    def shard_of(self, row: int) -> tuple[int, int]:
-        """Number of the shard that holds a row of the index, and the row in it."""
-        shard = int(np.searchsorted(self.first_rows, row, side="right")) - 1
-        return shard, row - self.first_rows[shard]
-
-
-@dataclass(frozen=True)
-class KeptShard:
-    """A shard of the earlier cache that stays as it is: rows [first, end) of the earlier index."""
-
-    entry: ShardEntry
-    first_row: int
-    end_row: int
 
 
 @dataclass(frozen=True)
@@ -146,10 +112,10 @@ def plan_build(
         fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
         directory = cache_root / name / cache_dir_name(size_px, fingerprint)
         targets.append(Target(size_px, fingerprint, directory))
-        priors.append(_load_prior(targets[-1], records, notes))
+        priors.append(load_prior(targets[-1], records, notes))
     bad = _find_unusable(records, priors)
     buckets = _usable_shards(records, bad, shard_capacity)
-    kept_per_target = [[_find_kept(bucket, prior) for bucket in buckets] for prior in priors]
+    kept_per_target = [[find_kept(bucket, prior) for bucket in buckets] for prior in priors]
     removed = _removed_samples(targets, priors, records)
     tasks = []
     for number, bucket in enumerate(buckets):
@@ -183,36 +149,6 @@ def assign_shards(records: Iterable[Record], capacity: int) -> list[tuple[Record
     return shards
 
 
-def _load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> PriorCache | None:
-    try:
-        manifest = find_manifest(target.directory)
-        if manifest is None:
-            return None
-        index = read_index(target.directory, manifest.index)
-    except CacheError as error:
-        notes.append(f"the earlier {target.size_px} px cache cannot be used and is built anew: {error}")
-        return None
-    if manifest.fingerprint != target.fingerprint:
-        notes.append(f"{target.directory} holds a cache of another fingerprint: built anew")
-        return None
-    if len(index.table) != manifest.num_samples:
-        notes.append(f"the manifest and the index in {target.directory} do not fit together: built anew")
-        return None
-    row_of_id = {record_id: row for row, record_id in enumerate(index.table.id_texts)}
-    if row_of_id and records and row_of_id.keys().isdisjoint(record.record_id for record in records):
-        raise CacheError(
-            f"{target.directory} was made from other images: none of its {len(row_of_id)} ids is in this source; "
-            "give this source a cache of its own with --name"
-        )
-    first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).tolist()
-    absent = set(missing_files(target.directory, manifest))
-    whole = frozenset(n for n, shard in enumerate(manifest.shards) if shard.name not in absent)
-    if len(whole) < len(manifest.shards):
-        num_absent = len(manifest.shards) - len(whole)
-        notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or truncated and are made anew")
-    return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
-
-
 def _find_unusable(records: Sequence[Record], priors: Sequence[PriorCache | None]) -> list[QuarantinedImage]:
     """Images that are unusable already now; those quarantined before are tried again."""
     before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
@@ -244,40 +180,6 @@ def _why_unusable(record: Record) -> str | None:
     return None
 
 
-def _find_kept(bucket: Sequence[Record], prior: PriorCache | None) -> KeptShard | None:
-    """The earlier shard that holds exactly these records, unchanged and whole; or None."""
-    if prior is None:
-        return None
-    first_row = prior.row_of_id.get(bucket[0].record_id)
-    if first_row is None:
-        return None
-    shard, row_in_shard = prior.shard_of(first_row)
-    entry = prior.manifest.shards[shard]
-    if row_in_shard != 0 or entry.num_samples != len(bucket) or shard not in prior.whole_shards:
-        return None
-    for row, record in enumerate(bucket, first_row):
-        if prior.row_of_id.get(record.record_id) != row or not _is_same(record, prior, row):
-            return None
-    return KeptShard(entry, first_row, first_row + len(bucket))
-
-
-def _is_same(record: Record, prior: PriorCache, row: int) -> bool:
-    """Whether a record's file and metadata are those of a row of the earlier index."""
-    table = prior.index.table
-    return (
-        _is_same_file(record, prior, row)
-        and int(table.labels[row]) == record.label
-        and int(table.folds[row]) == record.fold
-        and table.subjects[row] == encode_text(record.subject)
-        and table.splits[row] == encode_text(record.split)
-    )
-
-
-def _is_same_file(record: Record, prior: PriorCache, row: int) -> bool:
-    index = prior.index
-    return bool(index.source_sizes_bytes[row] == record.size_bytes and index.source_mtimes_ns[row] == record.mtime_ns)
-
-
 def _removed_samples(
     targets: Sequence[Target], priors: Sequence[PriorCache | None], records: Sequence[Record]
 ) -> dict[bytes, PriorSample]:
@@ -286,7 +188,7 @@ def _removed_samples(
     gone = {
         record_id for prior in priors if prior is not None for record_id in prior.row_of_id if record_id not in present
     }
-    samples = [_prior_sample(record_id, list(zip(targets, priors, strict=True))) for record_id in sorted(gone)]
+    samples = [prior_sample(record_id, list(zip(targets, priors, strict=True))) for record_id in sorted(gone)]
     return {sample.source_digest: sample for sample in samples if sample is not None}
 
 
@@ -299,25 +201,11 @@ def _make_task(
     unchanged: dict[str, PriorSample] = {}
     by_digest = dict(removed)
     for record in bucket:
-        sample = _prior_sample(record.record_id, chosen)
+        sample = prior_sample(record.record_id, chosen)
         if sample is None:
             continue
         by_digest[sample.source_digest] = sample
         holders = [prior for _, prior in chosen if prior is not None and record.record_id in prior.row_of_id]
-        if all(_is_same_file(record, prior, prior.row_of_id[record.record_id]) for prior in holders):
+        if all(is_same_file(record, prior, prior.row_of_id[record.record_id]) for prior in holders):
             unchanged[record.record_id] = sample
     return ShardTask(bucket, tuple(target for target, _ in chosen), recipe, unchanged, by_digest)
-
-
-def _prior_sample(record_id: str, caches: Sequence[tuple[Target, PriorCache | None]]) -> PriorSample | None:
-    """Where earlier caches hold a record; None unless all that hold it agree on its bytes."""
-    rows: dict[int, tuple[str, int]] = {}
-    digests: set[bytes] = set()
-    for target, prior in caches:
-        row = None if prior is None else prior.row_of_id.get(record_id)
-        if prior is None or row is None:
-            continue
-        shard, row_in_shard = prior.shard_of(row)
-        rows[target.size_px] = prior.manifest.shards[shard].name, row_in_shard
-        digests.add(prior.index.table.source_digests[row].tobytes())
-    return PriorSample(digests.pop(), rows) if len(digests) == 1 else None

@@ -15,7 +15,7 @@ from leukemia_data.image_ops import Image
 from leukemia_data.preprocess import trace_steps
 from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Operation, Recipe, Resize, Unsharp, depends_on_size
 from leukemia_data.record import Record
-from leukemia_data.shard_task import read_file
+from leukemia_data.source_file import read_file
 
 _CELL_INCHES = 1.9
 _DPI = 120

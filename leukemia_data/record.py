@@ -7,6 +7,7 @@ of the published set is written ``h3``).
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,18 @@ def parse_cell_name(file_name: str) -> CellName | None:
         return None
     subject, photo, cell, class_name = match.groups()
     return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))
+
+
+def listing_line(record: Record) -> str:
+    """One line of text that changes whenever a record's metadata or its file's state does; its path does not count."""
+    return json.dumps(
+        [
+            record.record_id,
+            record.label,
+            record.subject,
+            record.split,
+            record.fold,
+            record.size_bytes,
+            record.mtime_ns,
+        ]
+    )

@@ -20,7 +20,8 @@ from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_bui
 from leukemia_data.manifest import load_manifest
 from leukemia_data.plan import BuildPlan, plan_build
 from leukemia_data.recipe import Canvas, CenterCrop, Recipe, Resize, Unsharp
-from leukemia_data.shard_task import ShardResult, ShardTask, run_task
+from leukemia_data.shard_maker import run_task
+from leukemia_data.shard_task import ShardResult, ShardTask
 from leukemia_data.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))

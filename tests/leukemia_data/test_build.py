@@ -474,16 +474,16 @@ def test_missing_files_of_a_table(source, cache):
     assert (summary.num_processed, summary.quarantined) == (1, ())
 
 
-def test_source_without_a_usable_image_fails_or_gives_an_empty_cache_but_never_crashes(tmp_path, cache):
+def test_source_without_a_usable_image_fails_whatever_the_policy(tmp_path, cache):
     for number in range(3):
         path = tmp_path / "source" / "a" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     with pytest.raises(BuildError, match="3 of 3 images cannot be used"):
         build(tmp_path / "source", cache)
-    summary = build(tmp_path / "source", cache, max_bad=3)
-    assert len(summary.quarantined) == 3
-    assert len(open_cache(cache_dir(cache))) == 0
+    with pytest.raises(BuildError, match="none of the 3 images can be used, the first because: the file is empty"):
+        build(tmp_path / "source", cache, max_bad=3)
+    assert not list(cache.rglob("manifest.json"))
 
 
 # --- too many of them

@@ -15,8 +15,11 @@ import pytest
 import xxhash
 
 from leukemia_data.errors import ImageError
+from leukemia_data.receipts import RECEIPTS_DIR
 from leukemia_data.record import Record
-from leukemia_data.shard_task import RECEIPTS_DIR, PriorSample, ShardTask, Target, read_file, run_task
+from leukemia_data.shard_maker import run_task
+from leukemia_data.shard_task import PriorSample, ShardTask, Target
+from leukemia_data.source_file import read_file
 
 from .helpers import TINY_RECIPE, file_states, flip_bit, image_paths, make_source, write_cell
 
