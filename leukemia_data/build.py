@@ -304,8 +304,11 @@ def _indexed_records(records: Sequence[Record], index: SampleIndex, bad: Sequenc
     )
     left_out = {image.record_id for image in bad}
     return [
-        record
-        if record.record_id in left_out
-        else replace(record, size_bytes=states[record.record_id][0], mtime_ns=states[record.record_id][1])
-        for record in records
+        record if record.record_id in left_out else _with_state(record, *states[record.record_id]) for record in records
     ]
+
+
+def _with_state(record: Record, size_bytes: int, mtime_ns: int) -> Record:
+    if (record.size_bytes, record.mtime_ns) == (size_bytes, mtime_ns):
+        return record
+    return replace(record, size_bytes=size_bytes, mtime_ns=mtime_ns)

@@ -7,7 +7,6 @@ of the published set is written ``h3``).
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,14 +82,5 @@ def parse_cell_name(file_name: str) -> CellName | None:
 
 def listing_line(record: Record) -> str:
     """One line of text that changes whenever a record's metadata or its file's state does; its path does not count."""
-    return json.dumps(
-        [
-            record.record_id,
-            record.label,
-            record.subject,
-            record.split,
-            record.fold,
-            record.size_bytes,
-            record.mtime_ns,
-        ]
-    )
+    state = record.size_bytes, record.mtime_ns
+    return repr((record.record_id, record.label, record.subject, record.split, record.fold, *state))

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
@@ -26,16 +27,37 @@ _LABEL_TABLE_COLUMNS = ("Patient_ID", "new_names", "labels")
 _MAX_LISTED = 5
 
 
+class _Folder:
+    """A folder below the root: what its names say, found out once for all its files."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.id_prefix = "".join(f"{name}/" for name in names)
+        folds = [match for name in names if (match := _FOLD.fullmatch(name))]
+        self.fold = int(folds[-1].group(1)) if folds else NO_FOLD
+        self.split = next((word for word in map(split_word, reversed(names)) if word), "")
+        self.is_preliminary = any(_PRELIMINARY.search(name) for name in names)
+        self.is_final = any(_FINAL.search(name) for name in names)
+        self.is_merged = any(_MERGED_FOLDER in name.lower() for name in names)
+
+    @lru_cache(maxsize=4)  # noqa: B019 - folders live as long as one listing
+    def class_and_subject(self, wrapper: int) -> tuple[str | None, str]:
+        """The first name that is no split and no fold, and what follows it; `wrapper` names hold everything."""
+        names = [name for name in self.names[wrapper:] if split_word(name) is None and not _FOLD.fullmatch(name)]
+        return (names[0], "/".join(names[1:])) if names else (None, "")
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
-    folders: tuple[str, ...]
-    path: Path
+    folder: _Folder
+    name: str
+    location: str
     size_bytes: int
     mtime_ns: int
 
     @property
     def record_id(self) -> str:
-        return "/".join((*self.folders, self.path.name))
+        return self.folder.id_prefix + self.name
 
 
 def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
@@ -51,31 +73,31 @@ def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[Fou
     images: list[_File] = []
     label_tables: list[Path] = []
     for file in _walk(root):
-        suffix = file.path.suffix.lower()
+        suffix = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - a Path for each file takes as long as the walk
         if suffix in IMAGE_SUFFIXES:
             images.append(file)
         elif suffix == ".csv":
-            label_tables.append(file.path)
+            label_tables.append(Path(file.location))
     if not images:
         raise SourceError(f"no images below {root}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     images, notes = _without_merged_copies(images)
-    named = _read_label_tables(label_tables) if any(_is_preliminary(file) for file in images) else {}
+    named = _read_label_tables(label_tables) if any(file.folder.is_preliminary for file in images) else {}
     wrapper = _common_wrapper(images)
     found = [_place(file, named, wrapper) for file in images]
     _check_classes(root, images, found)
     if need_classes:
         _check_homes(root, images, found)
-    return found, notes + _notes(images, found, named)
+    return found, notes + _notes(images, found, wrapper)
 
 
 def describe_file(path: Path) -> FoundImage:
     """One image file named by itself: its name tells what it can."""
     status = path.stat()
-    file = _File((), path, status.st_size, status.st_mtime_ns)
+    file = _File(_Folder(()), path.name, str(path), status.st_size, status.st_mtime_ns)
     return replace(_place(file, {}, 0), record_id=path.as_posix())
 
 
-def _walk(root: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[_File]:
+def _walk(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[_File]:
     """Every regular file below a folder; dot files (``._x`` of macOS too) and dot folders are passed over.
 
     Links are followed, but not back into a folder `above`.
@@ -87,20 +109,21 @@ def _walk(root: Path, folders: tuple[str, ...] = (), above: frozenset[Path] = fr
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
         raise SourceError(f"cannot list {root}: {error.strerror}") from error
+    folder = _Folder(names)
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path), (*folders, entry.name), above | {here})
+            yield from _walk(Path(entry.path), (*names, entry.name), above | {here})
         elif entry.is_file():
             status = entry.stat()
-            yield _File(folders, Path(entry.path), status.st_size, status.st_mtime_ns)
+            yield _File(folder, entry.name, entry.path, status.st_size, status.st_mtime_ns)
 
 
 def _without_merged_copies(images: list[_File]) -> tuple[list[_File], list[str]]:
     """Drop a ``train_merged`` folder's copies of images that the fold folders hold too."""
-    in_folds = {file.path.name for file in images if _fold(file) != NO_FOLD}
-    kept = [file for file in images if not (_is_merged(file) and file.path.name in in_folds)]
+    in_folds = {file.name for file in images if file.folder.fold != NO_FOLD}
+    kept = [file for file in images if not (file.folder.is_merged and file.name in in_folds)]
     num_dropped = len(images) - len(kept)
     notes = [f"passed over {num_dropped} copies in {_MERGED_FOLDER}: the folds hold them"] if num_dropped else []
     return kept, notes
@@ -108,43 +131,37 @@ def _without_merged_copies(images: list[_File]) -> tuple[list[_File], list[str]]
 
 def _place(file: _File, named: Mapping[str, CellName], wrapper: int) -> FoundImage:
     """Decide class, subject, split and fold of one file."""
-    cell = parse_cell_name(file.path.name)
-    class_name, subject = _folder_class(file, wrapper)
-    split = next((word for word in map(split_word, reversed(file.folders)) if word), "")
-    if _is_preliminary(file):
-        cell, split = named.get(file.path.name.lower(), cell), "valid"
+    folder = file.folder
+    cell = parse_cell_name(file.name)
+    class_name, subject = folder.class_and_subject(wrapper)
+    split = folder.split
+    if folder.is_preliminary:
+        cell, split = named.get(file.name.lower(), cell), "valid"
         class_name = None
-    elif _is_final(file):
+    elif folder.is_final:
         class_name, split = None, "test"
-    elif cell is not None and _fold(file) != NO_FOLD:
+    elif cell is not None and folder.fold != NO_FOLD:
         split = "train"
     if cell is not None:
         class_name, subject = CELL_CLASSES[cell.label], cell.subject
     return FoundImage(
         record_id=file.record_id,
-        path=file.path,
+        path=Path(file.location),
         class_name=class_name,
         subject=subject,
         split=split,
-        fold=_fold(file),
+        fold=folder.fold,
         size_bytes=file.size_bytes,
         mtime_ns=file.mtime_ns,
     )
 
 
-def _folder_class(file: _File, wrapper: int) -> tuple[str | None, str]:
-    """Class and subject that the folders name: the first folder that is no split and no fold, and what follows."""
-    folders = [name for name in file.folders[wrapper:] if split_word(name) is None and not _FOLD.fullmatch(name)]
-    if not folders:
-        return None, ""
-    return folders[0], "/".join(folders[1:])
-
-
 def _common_wrapper(images: list[_File]) -> int:
     """Number of leading folders that hold every image and therefore name no class."""
-    shallowest = min(len(file.folders) for file in images)
+    folders = {file.folder.names for file in images}
+    shallowest = min(map(len, folders))
     level = 0
-    while level < shallowest - 1 and len({file.folders[level] for file in images}) == 1:
+    while level < shallowest - 1 and len({names[level] for names in folders}) == 1:
         level += 1
     return level
 
@@ -184,9 +201,9 @@ def _check_classes(root: Path, files: list[_File], found: list[FoundImage]) -> N
         file.record_id
         for file, image in zip(files, found, strict=True)
         if image.class_name in CELL_CLASSES
-        and file.folders
-        and file.folders[-1].lower() in CELL_CLASSES
-        and file.folders[-1].lower() != image.class_name
+        and file.folder.names
+        and file.folder.names[-1].lower() in CELL_CLASSES
+        and file.folder.names[-1].lower() != image.class_name
     ]
     if misplaced:
         raise SourceError(
@@ -199,7 +216,7 @@ def _check_homes(root: Path, files: list[_File], found: list[FoundImage]) -> Non
     homeless = [
         file.record_id
         for file, image in zip(files, found, strict=True)
-        if image.class_name is None and image.split != "test" and not _is_preliminary(file)
+        if image.class_name is None and image.split != "test" and not file.folder.is_preliminary
     ]
     if homeless:
         raise SourceError(
@@ -208,31 +225,12 @@ def _check_homes(root: Path, files: list[_File], found: list[FoundImage]) -> Non
         )
 
 
-def _notes(files: list[_File], found: list[FoundImage], named: Mapping[str, CellName]) -> list[str]:
+def _notes(files: list[_File], found: list[FoundImage], wrapper: int) -> list[str]:
     notes = []
-    num_unnamed = sum(
-        _is_preliminary(file) and image.class_name is None for file, image in zip(files, found, strict=True)
-    )
+    placed = list(zip(files, found, strict=True))
+    num_unnamed = sum(file.folder.is_preliminary and image.class_name is None for file, image in placed)
     if num_unnamed:
         notes.append(f"{num_unnamed} preliminary test images have no row in a label table: taken as unlabelled")
-    from_folders = {image.subject for image in found if image.subject and parse_cell_name(image.path.name) is None}
-    if from_folders - {cell.subject for cell in named.values()}:
+    if any(image.subject and image.subject == file.folder.class_and_subject(wrapper)[1] for file, image in placed):
         notes.append("subjects were taken from the folders between class and image")
     return notes
-
-
-def _fold(file: _File) -> int:
-    numbers = [match for name in file.folders if (match := _FOLD.fullmatch(name))]
-    return int(numbers[-1].group(1)) if numbers else NO_FOLD
-
-
-def _is_preliminary(file: _File) -> bool:
-    return any(_PRELIMINARY.search(name) for name in file.folders)
-
-
-def _is_final(file: _File) -> bool:
-    return any(_FINAL.search(name) for name in file.folders)
-
-
-def _is_merged(file: _File) -> bool:
-    return any(_MERGED_FOLDER in name.lower() for name in file.folders)
