@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -43,10 +41,3 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     return "\n".join(lines)
-
-
-@contextmanager
-def progress_bar(total: int, description: str, unit: str = "img") -> Iterator[tqdm[Any]]:
-    """Progress bar with rate and time left on stderr; silent where stderr is no terminal."""
-    with tqdm(total=total, desc=description, unit=f" {unit}", disable=None, dynamic_ncols=True, smoothing=0.1) as bar:
-        yield bar

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.output import print_note, progress_bar
+from cli.output import print_note
 
 SOURCE_VARIABLE = "LDATA_SOURCE"
 DEFAULT_SOURCE = Path("data")
@@ -47,7 +47,8 @@ def announce_source(choice: SourceChoice) -> None:
 
 def _generate_sample(directory: Path) -> None:
     """Write the built-in sample; only a whole one gets the directory's name."""
-    # OpenCV takes as long to load as all the rest of a build with nothing to do.
+    # OpenCV and tqdm take as long to load as all the rest of a build with nothing to do.
+    from cli.progress import progress_bar
     from leukemia_data.synthetic import write_sample
 
     partial = directory.with_name(f"{directory.name}.partial")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class RunConfig:
         Identity of the cache's preprocessing, and of its content.
     split, split_seed
         Name of the split and the seed that drew it.
+    normalization
+        ``mean`` and ``std``, three numbers each.
     """
 
     model_name: str
@@ -89,6 +92,7 @@ class RunConfig:
     split: str
     split_seed: int
     batch_size: int
+    normalization: Mapping[str, Sequence[float]]
     settings: TrainSettings
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def load_config(folder: RunFolder) -> RunConfig:
             raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
         return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder.config} is damaged: {error}") from error
+        raise RunError(f"{folder.config} is damaged ({error!r}): its run cannot be used; start a new one") from error
 
 
 def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:

@@ -20,6 +20,7 @@ _COMMANDS = {
 
 
 @click.group(
+    "ldata",
     cls=LazyGroup,
     lazy_commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -11,12 +11,14 @@ from pathlib import Path
 import click
 
 from cli.ldata.cache_text import cache_lines, cache_summary
-from cli.output import print_json, print_note, progress_bar
+from cli.output import print_json, print_note
+from cli.progress import progress_bar
 from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
 from leukemia_data.errors import BuildError
 from leukemia_data.plan import BuildPlan, plan_build
 from leukemia_data.recipe import Recipe
-from leukemia_data.shard_task import ShardResult, ShardTask, run_task
+from leukemia_data.shard_maker import run_task
+from leukemia_data.shard_task import ShardResult, ShardTask
 from leukemia_data.source import SourceListing
 
 _MAX_LISTED = 20

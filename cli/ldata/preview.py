@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
-from cli.output import print_json, print_note
+from cli.output import print_json
 from cli.source_choice import announce_source, choose_source
-from leukemia_data.errors import ImageError, SourceError
-from leukemia_data.preview import SheetRow, choose_records, draw_sheet, make_row
+from leukemia_data.errors import SourceError
 from leukemia_data.recipe import load_recipe
 from leukemia_data.source import list_source
 
@@ -51,22 +50,19 @@ def command(
       ldata preview my-cells --recipe my-recipe.toml --size 224 --images 5 --out sheet.png
     """
     recipe = load_recipe(recipe_name)
+    sizes = sizes_px or (128, 224)
+    for size_px in sizes:
+        recipe.check_size(size_px)
     if not out.resolve().parent.is_dir():
         raise SourceError(f"cannot write {out}: its folder does not exist")
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
     listing = list_source(choice.paths, root=root)
-    rows: list[SheetRow] = []
-    for record in choose_records(listing.records, listing.classes, per_class):
-        class_name = listing.classes[record.label] if record.label >= 0 else "unlabelled"
-        try:
-            rows.append(make_row(record, class_name, recipe, sizes_px or (128, 224)))
-        except ImageError as error:
-            print_note(f"note: left out {record.path}: {error}")
-    if not rows:
-        raise SourceError("none of the chosen images can be used")
-    draw_sheet(rows, f"{listing.name}, recipe {recipe.name}", out)
+    # matplotlib takes a second to load: not for --help.
+    from cli.ldata.preview_work import draw_preview
+
+    ids = draw_preview(listing, recipe, sizes, per_class, out)
     if as_json:
-        print_json({"out": str(out), "images": [row.record_id for row in rows]})
+        print_json({"out": str(out), "images": ids})
     else:
-        click.echo(f"{len(rows)} images, recipe {recipe.name}: {out}")
+        click.echo(f"{len(ids)} images, recipe {recipe.name}: {out}")

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from cli.options import json_option
-from cli.output import format_bytes, print_json, progress_bar
+from cli.output import format_bytes, print_json
+from cli.progress import progress_bar
 from leukemia_data.synthetic import write_sample
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
-from cli.output import format_bytes, print_json, progress_bar
+from cli.output import format_bytes, print_json
+from cli.progress import progress_bar
 from leukemia_data.cache import choose_cache_dir
 from leukemia_data.errors import CacheError
 from leukemia_data.manifest import load_manifest

@@ -19,6 +19,7 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 @click.group(
+    "ltrain",
     cls=LazyGroup,
     lazy_commands=_COMMANDS,
     invoke_without_command=True,
@@ -45,6 +46,12 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 @click.option("--weight-decay", default=1e-4, show_default=True)
 @click.option("--schedule", type=click.Choice(["cosine", "step", "constant"]), default="cosine", show_default=True)
 @click.option("--warmup-epochs", default=0.0, show_default=True, help="Epochs in which the learning rate rises from 0.")
+@click.option(
+    "--normalize",
+    default="train",
+    show_default=True,
+    help="train: exact mean and std of the training images; or six numbers, mean R,G,B and std R,G,B.",
+)
 @click.option("--seed", default=0, show_default=True, type=seed_type, help="Of weights, order, augmentation and split.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only.")
@@ -75,7 +82,8 @@ def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - c
             )
         return
     # torch takes seconds to load: not for --help.
-    from cli.ltrain.train import TrainRequest, train
+    from cli.ltrain.prepare import TrainRequest
+    from cli.ltrain.train import train
 
     train(TrainRequest(given=given, **options))
 

@@ -1,0 +1,177 @@
+"""Begin a run or take one up again: everything that can be wrong is found before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cli.ltrain.run_data import data_digest, open_run_cache
+from cli.options import option_name
+from cli.output import print_note
+from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.moments import channel_statistics
+from leukemia_data.splits import assign_split, parse_split
+from leukemia_models.checkpoint import load_checkpoint
+from leukemia_models.judge import SplitCache
+from leukemia_models.normalization import Normalization, check_normalization
+from leukemia_models.optim import OptimizerSettings
+from leukemia_models.run_files import RunConfig, RunFolder, load_config, load_split, save_config, save_split
+from leukemia_models.run_state import TrainSettings
+
+_GUARD_IMAGES = 256
+_NORMALIZATION_NUMBERS = 6
+_NUM_CLASSES = 2
+_KEPT_ON_RESUME = {"out", "resume", "device", "epochs", "as_json", "cache"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """The command line; `given` names the options that the user set."""
+
+    given: frozenset[str]
+    cache: Path
+    size_px: int | None
+    model_name: str
+    epochs: int
+    split: str
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    warmup_epochs: float
+    normalize: str
+    seed: int
+    device: str
+    amp: bool
+    out: Path | None
+    resume: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to be trained: its folder, its settings, its samples."""
+
+    folder: RunFolder
+    config: RunConfig
+    data: SplitCache
+
+
+def prepare_run(request: TrainRequest) -> Run:
+    """Check everything that can be wrong before anything is written, then write the run's settings."""
+    spec = parse_split(request.split)
+    cache = open_cache(choose_cache_dir(request.cache, size_px=request.size_px))
+    if len(cache.manifest.classes) != _NUM_CLASSES:
+        raise UsageError(
+            f"{cache.directory} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
+            "training and judging know two"
+        )
+    data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed))
+    data.numbers("valid")
+    normalization = _choose_normalization(request.normalize, cache, data.numbers("train"))
+    optimizer = OptimizerSettings(
+        lr=request.lr,
+        momentum=request.momentum,
+        weight_decay=request.weight_decay,
+        schedule=request.schedule,
+        warmup_epochs=request.warmup_epochs,
+    )
+    config = RunConfig(
+        model_name=request.model_name,
+        cache_dir=str(cache.directory.resolve()),
+        data_fingerprint=cache.manifest.fingerprint,
+        data_digest=data_digest(cache),
+        split=str(spec),
+        split_seed=request.seed,
+        batch_size=request.batch_size,
+        normalization=normalization.to_dict(),
+        settings=TrainSettings(
+            epochs=request.epochs, optimizer=optimizer, seed=request.seed, amp=request.amp, num_classes=_NUM_CLASSES
+        ),
+    )
+    folder = RunFolder(request.out if request.out is not None else _free_folder(config, cache))
+    if folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
+        raise UsageError(f"{folder.root} is not empty: go on with it by --resume, or name another --out")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    save_split(folder, cache, data.codes)
+    save_config(folder, config)
+    return Run(folder, config, data)
+
+
+def _free_folder(config: RunConfig, cache: Cache) -> Path:
+    """``runs/resnet18-128px-subject-seed0``, numbered when that is taken."""
+    name = f"{config.model_name}-{cache.size_px}px-{config.split}-seed{config.settings.seed}"
+    base = Path("runs") / name.replace(":", "").replace("/", "of")
+    numbered = (base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))
+    return next(path for path in (base, *numbered) if not path.exists())
+
+
+def take_up_run(request: TrainRequest) -> Run:
+    """Read a run's settings; only its length and its device may change."""
+    if request.out is None:
+        raise UsageError("--resume needs --out: the folder of the run to go on with")
+    changed = sorted(request.given - _KEPT_ON_RESUME)
+    if changed:
+        names = ", ".join(map(option_name, changed))
+        raise UsageError(f"--resume takes the run's own settings: leave out {names}")
+    folder = RunFolder(request.out)
+    config = load_config(folder)
+    cache = open_run_cache(config, request.cache if "cache" in request.given else None)
+    if data_digest(cache) != config.data_digest:
+        raise RunError(
+            f"{cache.directory} holds other images than when the run began: a resumed run would not be the same; "
+            "start a new one"
+        )
+    data = SplitCache(cache, parse_split(config.split), load_split(folder, cache))
+    if "epochs" in request.given and request.epochs != config.settings.epochs:
+        config = _with_epochs(folder, config, request.epochs)
+    return Run(folder, config, data)
+
+
+def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int) -> RunConfig:
+    """Give a run another length, not below the epochs that it has behind it."""
+    num_done = load_checkpoint(folder.checkpoint("last")).state.epochs_done if is_begun(folder) else 0
+    if epochs < num_done:
+        raise UsageError(f"--epochs {epochs}: {folder.root} has {num_done} epochs behind it already")
+    print_note(f"note: the run now ends after {epochs} epochs instead of {config.settings.epochs}")
+    config = replace(config, settings=replace(config.settings, epochs=epochs))
+    save_config(folder, config)
+    return config
+
+
+def is_begun(folder: RunFolder) -> bool:
+    """Whether a run has a finished epoch to go on from."""
+    return folder.checkpoint("last").exists()
+
+
+def _choose_normalization(text: str, cache: Cache, numbers: NDArray[np.int64]) -> Normalization:
+    """The exact mean and std of the training images, or given ones; checked against some training images."""
+    normalization = _train_normalization(cache, numbers) if text == "train" else _parse_normalization(text)
+    step = max(len(numbers) // _GUARD_IMAGES, 1)
+    check_normalization(normalization, cache.reader.gather(numbers[::step]))
+    return normalization
+
+
+def _train_normalization(cache: Cache, numbers: NDArray[np.int64]) -> Normalization:
+    table = cache.table
+    statistics = channel_statistics(
+        table.channel_sums[numbers], table.channel_square_sums[numbers], cache.pixels_per_image
+    )
+    if statistics is None:
+        raise UsageError("there is no image to train on")
+    return Normalization(statistics.mean, statistics.std)
+
+
+def _parse_normalization(text: str) -> Normalization:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != _NORMALIZATION_NUMBERS:
+        raise UsageError(f"--normalize {text!r}: give train, or mean and std as six numbers: R,G,B,R,G,B")
+    return Normalization.of(numbers[:3], numbers[3:])

@@ -1,0 +1,324 @@
+"""``ltrain`` with options alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from safetensors.torch import load_file
+
+from leukemia_models.history import EPOCH_FIELDS
+from leukemia_models.learner import Learner
+from leukemia_models.run_files import RunFolder
+
+
+def tensors_of(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(RunFolder(run).checkpoint(which))
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    for which in ("last", "best"):
+        one, other = tensors_of(first, which), tensors_of(second, which)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def history_rows(run: Path) -> list[dict[str, str]]:
+    with RunFolder(run).history.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_leaves_its_files(finished_run: Path) -> None:
+    names = {path.relative_to(finished_run).as_posix() for path in finished_run.rglob("*") if path.is_file()}
+    parts = {
+        f"{part}/{name}"
+        for part in ("valid", "test")
+        for name in ("results.json", "summary.md", "confusion.png", "predictions.csv")
+    }
+    assert names == parts | {
+        "run.json",
+        "split.csv",
+        "last.safetensors",
+        "best.safetensors",
+        "history.csv",
+        "history.png",
+    }
+
+
+def test_history_has_a_row_per_epoch(finished_run: Path) -> None:
+    rows = history_rows(finished_run)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == [*EPOCH_FIELDS, "split"]
+    assert all(float(row["train_loss"]) > 0 and 0 <= float(row["valid_accuracy"]) <= 1 for row in rows)
+    assert {row["split"] for row in rows} == {"subject-disjoint"}
+
+
+def test_results_hold_what_a_reviewer_asks_for(finished_run: Path) -> None:
+    results = json.loads((finished_run / "test" / "results.json").read_text(encoding="utf-8"))
+    assert results["split"]["kind"] == "subject"
+    assert results["split"]["stamp"] == "subject-disjoint"
+    subjects = {name: part["subjects_per_class"] for name, part in results["split"]["parts"].items()}
+    images = {name: part["images_per_class"] for name, part in results["split"]["parts"].items()}
+    assert [sum(subjects[part][label] for part in subjects) for label in (0, 1)] == [3, 5]
+    assert [sum(images[part][label] for part in images) for label in (0, 1)] == [12, 20]
+    metrics = results["metrics"]
+    assert metrics["num_samples"] == sum(images["test"])
+    assert len(metrics["recall_per_class"]) == 2
+    for name in ("balanced_accuracy", "weighted_f1", "macro_f1", "auroc"):
+        assert 0 <= metrics[name] <= 1
+    assert [sum(row) for row in metrics["confusion"]] == images["test"]
+
+
+def test_split_is_saved_with_the_run(finished_run: Path) -> None:
+    with (finished_run / "split.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 32
+    parts: dict[str, set[str]] = {}
+    for row in rows:
+        parts.setdefault(row["subject"], set()).add(row["split"])
+    assert len(parts) == 8
+    assert all(len(names) == 1 for names in parts.values())
+
+
+def test_figures_decode(finished_run: Path) -> None:
+    for name in ("history.png", "valid/confusion.png", "test/confusion.png"):
+        image = cv2.imread(str(finished_run / name))
+        assert min(image.shape[:2]) > 300
+        assert image.std() > 5
+
+
+def test_patient_mixed_is_stamped_on_everything_with_numbers(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    savefig = Figure.savefig
+
+    def save(figure: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(" ".join(text.get_text() for text in figure.findobj(Text)))
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    run = tmp_path / "mixed"
+    result = ltrain(*train_options, "--split", "image", "--epochs", 1, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "PATIENT-MIXED" in result.stderr
+    assert result.stdout.count("PATIENT-MIXED") >= 2
+    # The curves and one confusion matrix for each judged part.
+    assert len(drawn) == 3
+    assert all("PATIENT-MIXED" in texts for texts in drawn)
+    assert all(row["split"].startswith("PATIENT-MIXED") for row in history_rows(run))
+    for part in ("valid", "test"):
+        results = json.loads((run / part / "results.json").read_text(encoding="utf-8"))
+        assert results["split"]["stamp"].startswith("PATIENT-MIXED")
+        assert any("same patients" in caution for caution in results["cautions"])
+        # Once a heading, so that no table can be cut out without it.
+        assert (run / part / "summary.md").read_text(encoding="utf-8").count("PATIENT-MIXED") >= 3
+
+
+def test_json_is_pure(tmp_path: Path, train_options: list[object], ltrain: Callable, json_of: Callable) -> None:
+    result = ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run", "--json")
+    told = json_of(result)
+    assert told["run"] == str(tmp_path / "run")
+    assert told["results"].keys() == {"valid", "test"}
+    assert "epoch   1/1" in result.stderr
+
+
+def test_default_folder_names_the_run_and_is_never_taken_twice(
+    scratch: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    for _ in range(2):
+        assert ltrain(*train_options, "--epochs", 1, "--split", "fold:1/3").exit_code == 0
+    names = sorted(path.name for path in Path("runs").iterdir())
+    assert names == ["resnet18-64px-fold1of3-seed0", "resnet18-64px-fold1of3-seed0-2"]
+
+
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
+def test_killed_run_resumes_to_the_same_bits(
+    tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable, start_process: Callable
+) -> None:
+    run = tmp_path / "killed"
+    process = start_process("ltrain", *train_options, "--epochs", 2, "--out", run, cwd=tmp_path)
+    deadline_s = time.monotonic() + 120
+    while not RunFolder(run).history.exists() and time.monotonic() < deadline_s:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert len(history_rows(run)) == 1
+    result = ltrain("--out", run, "--resume", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert_same_weights(run, finished_run)
+    assert [row["train_loss"] for row in history_rows(run)] == [row["train_loss"] for row in history_rows(finished_run)]
+    assert (run / "test" / "predictions.csv").read_bytes() == (finished_run / "test" / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("stopped_in", [1, 2])
+def test_ctrl_c_says_how_to_go_on(
+    stopped_in: int,
+    tmp_path: Path,
+    train_options: list[object],
+    finished_run: Path,
+    ltrain: Callable,
+    error_of: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "stopped"
+
+    train_epoch = Learner.train_epoch
+
+    def interrupt(learner: Learner, source: Any, epoch: int, on_step: Any) -> Any:
+        totals = train_epoch(learner, source, epoch, on_step)
+        if epoch == stopped_in:
+            raise KeyboardInterrupt
+        return totals
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "train_epoch", interrupt)
+        message = error_of(ltrain(*train_options, "--epochs", 2, "--out", run), 1)
+    assert f"ltrain --out {run} --resume" in message
+    assert ltrain("--out", run, "--resume", "--device", "cpu").exit_code == 0
+    assert_same_weights(run, finished_run)
+
+
+def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path, ltrain: Callable) -> None:
+    before = (own_run / "last.safetensors").read_bytes()
+    (own_run / "test" / "results.json").unlink()
+    result = ltrain("--out", own_run, "--resume", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (own_run / "last.safetensors").read_bytes() == before
+    for name in ("test/results.json", "history.csv"):
+        assert (own_run / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None:
+    result = ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "3 epochs instead of 2" in result.stderr
+    assert [row["epoch"] for row in history_rows(own_run)] == ["1", "2", "3"]
+    assert json.loads((own_run / "run.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "words"),
+    [
+        (["--epochs", 1], 2, ["--epochs", "2 epochs"]),
+        (["--lr", 0.5, "--size", 64], 2, ["--lr", "--size"]),
+        (["--model", "resnet34"], 2, ["--model"]),
+        (["--seed", 1], 2, ["--seed"]),
+        (["--split", "image"], 2, ["--split"]),
+        (["--device", "nope"], 2, ["--device", "nope"]),
+        (["--cache", "nowhere"], 1, ["nowhere"]),
+    ],
+)
+def test_wrong_resume_changes_nothing(
+    options: list[object],
+    exit_code: int,
+    words: list[str],
+    own_run: Path,
+    ltrain: Callable,
+    error_of: Callable,
+    files_below: Callable,
+) -> None:
+    before = files_below(own_run)
+    message = error_of(ltrain("--out", own_run, "--resume", *options), exit_code)
+    assert all(word in message for word in words), message
+    assert files_below(own_run) == before
+
+
+def test_resume_refuses_a_cache_of_other_images(
+    own_run: Path,
+    tmp_path: Path,
+    cells: Path,
+    ldata: Callable,
+    ltrain: Callable,
+    error_of: Callable,
+    files_below: Callable,
+) -> None:
+    fewer = tmp_path / "cells"
+    shutil.copytree(cells, fewer)
+    next(iter(sorted(fewer.rglob("UID_1_1_1_all.bmp")))).unlink()
+    ldata("build", fewer, "--size", 64, "--recipe", "raw", "--cache", tmp_path / "fewer")
+    before = files_below(own_run)
+    options = ("--out", own_run, "--resume", "--epochs", 5, "--cache", tmp_path / "fewer")
+    assert "other images" in error_of(ltrain(*options), 1)
+    assert files_below(own_run) == before
+
+
+def test_resume_needs_out_and_a_run(scratch: Path, ltrain: Callable, error_of: Callable) -> None:
+    assert "--out" in error_of(ltrain("--resume"), 2)
+    assert "nowhere" in error_of(ltrain("--resume", "--out", "nowhere"), 1)
+    assert list(scratch.iterdir()) == []
+
+
+# --- wrong requests -------------------------------------------------------------------------------------------------
+
+
+def test_existing_out_is_refused_and_untouched(
+    own_run: Path, train_options: list[object], ltrain: Callable, error_of: Callable, files_below: Callable
+) -> None:
+    before = files_below(own_run)
+    message = error_of(ltrain(*train_options, "--epochs", 1, "--out", own_run), 2)
+    assert "--resume" in message
+    assert files_below(own_run) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "words"),
+    [
+        (["--size", 64, "--device", "nope"], 2, ["--device", "cpu"]),
+        (["--size", 64, "--device", "meta"], 2, ["--device", "cpu"]),
+        (["--size", 64, "--split", "half"], 2, ["half", "fold:K/N"]),
+        (["--size", 64, "--split", "fold:1/9"], 2, ["fold:1/9"]),
+        (["--size", 64, "--split", "given"], 2, ["given"]),
+        (["--size", 64, "--split", "all"], 2, ["all"]),
+        (["--size", 64, "--lr", 0], 2, ["lr"]),
+        (["--size", 64, "--lr", "nan"], 2, ["lr"]),
+        (["--size", 64, "--momentum", 1], 2, ["momentum"]),
+        (["--size", 64, "--epochs", 0], 2, ["--epochs"]),
+        (["--size", 64, "--batch-size", 1], 2, ["--batch-size"]),
+        (["--size", 64, "--seed", -1], 2, ["--seed"]),
+        (["--size", 64, "--model", "vgg"], 2, ["--model", "resnet18"]),
+        (["--size", 65], 1, ["65 px"]),
+        ([], 2, ["several caches"]),
+        (["--cache", "nowhere"], 1, ["nowhere"]),
+        (["--cache", "nowhere", "evaluate", "run"], 2, ["--cache", "evaluate"]),
+    ],
+)
+def test_wrong_request_leaves_no_run(
+    options: list[object],
+    exit_code: int,
+    words: list[str],
+    scratch: Path,
+    caches: Path,
+    ltrain: Callable,
+    error_of: Callable,
+) -> None:
+    given = [] if "--cache" in options else ["--cache", caches]
+    message = error_of(ltrain(*given, *options), exit_code)
+    assert all(word in message for word in words), message
+    assert list(scratch.iterdir()) == []
+
+
+def test_three_classes_are_refused(
+    tmp_path: Path, write_image: Callable, rng: Any, ldata: Callable, ltrain: Callable, error_of: Callable
+) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "in" / name / "1.png", rng.integers(0, 255, (20, 20, 3), dtype="uint8"))
+    ldata("build", tmp_path / "in", "--size", 32, "--recipe", "raw", "--cache", tmp_path / "cache")
+    message = error_of(ltrain("--cache", tmp_path / "cache", "--out", tmp_path / "run"), 2)
+    assert "a, b, c" in message
+    assert not (tmp_path / "run").exists()

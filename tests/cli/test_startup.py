@@ -1,0 +1,133 @@
+"""What the commands load: light ones must start at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.ldata import main as ldata_main
+from cli.ltrain import main as ltrain_main
+
+HEAVY = {"torch", "matplotlib", "pandas", "sklearn"}
+LDATA_COMMANDS = ["sample", "build", "stats", "info", "list", "recipes", "preview", "verify", "gc"]
+LTRAIN_COMMANDS = ["evaluate", "predict"]
+_SCRIPT = """
+import sys, json
+from cli.{tool} import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+
+
+def modules_after(tool: str, *command_lines: list[str]) -> tuple[str, set[str]]:
+    """Output of some commands in one fresh process, and the top-level modules it has loaded."""
+    environment = {name: value for name, value in os.environ.items() if name != "LDATA_SOURCE"}
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT.format(tool=tool), json.dumps(command_lines)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**environment, "PYTHONUTF8": "1"},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    output, _, modules = done.stdout.strip().rpartition("\n")
+    return output, set(json.loads(modules))
+
+
+def test_all_commands_are_known() -> None:
+    assert sorted(ldata_main.list_commands(None)) == sorted(LDATA_COMMANDS)
+    assert sorted(ltrain_main.list_commands(None)) == sorted(LTRAIN_COMMANDS)
+
+
+@pytest.mark.parametrize(("tool", "commands"), [("ldata", LDATA_COMMANDS), ("ltrain", LTRAIN_COMMANDS)])
+def test_help_shows_examples_and_loads_nothing_heavy(tool: str, commands: list[str]) -> None:
+    lines = [["--help"], *([command, "--help"] for command in commands)]
+    output, modules = modules_after(tool, *lines)
+    pages = output.split("Usage: ")[1:]
+    assert len(pages) == len(lines)
+    for page, line in zip(pages, lines, strict=True):
+        shown = [text.strip() for text in page.splitlines()]
+        name = "" if line == ["--help"] else f" {line[0]}"
+        assert page.startswith(f"-c{name} [OPTIONS]"), page
+        assert any(text.startswith(f"{tool}{name} ") or text == f"{tool}{name}" for text in shown), page
+        assert "Examples:" in shown
+    assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("group", [ldata_main, ltrain_main])
+def test_short_help_in_the_list_names_every_command(group: object, ldata: Callable, ltrain: Callable) -> None:
+    run, commands = (ldata, LDATA_COMMANDS) if group is ldata_main else (ltrain, LTRAIN_COMMANDS)
+    listed = run("--help").stdout.split("Commands:")[1].split()
+    assert set(commands) <= set(listed)
+
+
+def test_bare_ldata_shows_its_help(ldata: Callable) -> None:
+    result = ldata()
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+
+
+@pytest.mark.parametrize("tool", ["ldata", "ltrain"])
+def test_version(tool: str, ldata: Callable, ltrain: Callable) -> None:
+    result = {"ldata": ldata, "ltrain": ltrain}[tool]("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{tool}, version ")
+
+
+def test_stats_loads_neither_torch_nor_matplotlib(caches: Path) -> None:
+    output, modules = modules_after("ldata", ["stats", "--cache", str(caches), "--size", "64", "--report-estimator"])
+    assert "Normalize" in output
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_build_with_nothing_to_do_loads_no_library_of_the_work(caches: Path, cells: Path) -> None:
+    line = ["build", str(cells), "--size", "64", "--recipe", "raw", "--cache", str(caches)]
+    output, modules = modules_after("ldata", line)
+    assert output.startswith("Nothing to do: 32 images unchanged")
+    assert modules.isdisjoint(HEAVY | {"cv2", "h5py", "joblib", "numpy"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], ["nonsense", "ldata --help"]),
+        (["build", "--sizes", "3"], ["--sizes", "ldata build --help"]),
+        (["build", "--size", "x"], ["--size", "'x'"]),
+        (["sample"], ["OUT"]),
+        (["gc", "surplus"], ["surplus"]),
+    ],
+)
+def test_wrong_command_line_is_one_line(
+    arguments: list[str], words: list[str], ldata: Callable, error_of: Callable
+) -> None:
+    result = ldata(*arguments)
+    message = error_of(result, 2)
+    assert all(word in message for word in words), message
+    assert result.stderr.count("\n") == 1
+
+
+def test_wrong_option_of_the_group_itself_is_one_line(ltrain: Callable, error_of: Callable) -> None:
+    result = ltrain("--epochs", 0)
+    assert "--epochs" in error_of(result, 2)
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_file_without_permission_is_one_line(own_caches: Path, ldata: Callable, error_of: Callable) -> None:
+    locked = own_caches / "cells"
+    locked.chmod(0)
+    try:
+        error_of(ldata("stats", "--cache", own_caches, "--size", 64), 1)
+    finally:
+        locked.chmod(0o755)

@@ -1,0 +1,72 @@
+"""The README's example and the code in the documents, run as they stand (training for one epoch instead of six)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FORMAT_PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+CODE_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [code for name, code in CODE_BLOCK.findall(page) if name == language]
+
+
+def run_command(line: str, folder: Path) -> str:
+    tool, *words = line.split("#")[0].split()
+    code = f"from cli.{tool} import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return done.stdout
+
+
+def run_python(code: str, folder: Path) -> str:
+    script = folder / "example.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which the README's section "An example" was run from top to bottom."""
+    folder = tmp_path_factory.mktemp("readme")
+    section = README.split("## An example")[1].split("\n## ")[0]
+    commands = [line for block in blocks(section, "sh") for line in block.strip().splitlines()]
+    outputs = [run_command(re.sub(r"--epochs \d+", "--epochs 1", command), folder) for command in commands]
+    (folder / "stdout.txt").write_text("\n".join(outputs), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_readme_example_runs_and_prints_the_numbers_it_shows(example_folder: Path) -> None:
+    said = (example_folder / "stdout.txt").read_text(encoding="utf-8")
+    shown = re.search(r"^transforms\.Normalize.*$", README, re.MULTILINE)
+    assert shown is not None
+    assert shown.group(0) in said
+    for name in ("preview.png", "demo/run/history.png", "demo/run/test/summary.md"):
+        assert (example_folder / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_readme_python_runs(example_folder: Path) -> None:
+    (code,) = blocks(README, "python")
+    run_python(code + "print(tuple(images.shape[1:]), images.dtype, len(ids) == len(labels))\n", example_folder)
+
+
+@pytest.mark.slow
+def test_format_page_reads_a_cache_without_this_project(example_folder: Path) -> None:
+    cache = next((example_folder / "demo" / "cache" / "sample").glob("224-*"))
+    with_h5py, with_numpy, _ = blocks(FORMAT_PAGE, "python")
+    code = re.sub(r'Path\(".*?"\)', f"Path({str(cache)!r})", with_h5py) + with_numpy
+    said = run_python(f"{code}assert (images[0] == image).all()\n", example_folder).splitlines()
+    assert len(said) == 5
+    assert all(line.split()[1] in ("hem", "all") for line in said)
