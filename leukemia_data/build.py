@@ -38,24 +38,28 @@ TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 
 # A file written this shortly before it was listed may change again without its modification time telling.
 _CLOCK_GRAIN_NS = 2_000_000_000
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """How many unusable images a build puts up with: none, or up to `max_bad` that are then quarantined."""
+    """What a build does about unusable images.
 
-    max_bad: int = 0
+    ``max_bad`` of them are left out and listed in the manifest; ``None`` means that one is enough to fail.
+    """
+
+    max_bad: int | None = None
 
     def check(self, bad: Sequence[QuarantinedImage], num_records: int) -> None:
         """Raise BuildError, naming the images and reasons, when there are too many."""
-        if len(bad) <= self.max_bad:
+        if len(bad) <= (self.max_bad or 0):
             return
-        lines = "".join(f"\n  {image.record_id}: {image.reason}" for image in bad[:20])
-        rest = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
-        if self.max_bad:
-            remedy = f"more than --max-bad allows ({self.max_bad})"
-        else:
+        lines = "".join(f"\n  {image.record_id}: {image.reason}" for image in bad[:_MAX_LISTED])
+        rest = f"\n  and {len(bad) - _MAX_LISTED} more" if len(bad) > _MAX_LISTED else ""
+        if self.max_bad is None:
             remedy = "mend or remove them, or leave them out with --on-error quarantine"
+        else:
+            remedy = f"more than --max-bad allows ({self.max_bad})"
         raise BuildError(
             f"{len(bad)} of {num_records} images cannot be used: {remedy}. "
             f"What is finished is kept for the next build.{lines}{rest}"
@@ -209,7 +213,7 @@ def _run_tasks(
                         flushes.append(flusher.submit(sync_file, path))
                 progress(result.num_records)
                 num_bad += len(result.failures)
-                if policy.max_bad and num_bad > policy.max_bad:
+                if policy.max_bad is not None and num_bad > policy.max_bad:
                     break
         for flush in flushes:
             flush.result()

@@ -49,7 +49,7 @@ def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if decoded is None:
         raise ImageError("cannot be decoded: truncated or damaged")
     image_HWC = np.asarray(decoded, np.uint8) if flags == cv2.IMREAD_COLOR_RGB else _to_rgb(decoded)
-    if not image_HWC.any():
+    if not cv2.hasNonZero(image_HWC.reshape(len(image_HWC), -1)):
         raise ImageError("every pixel is black: no cell in it")
     return image_HWC
 

@@ -46,7 +46,7 @@ def stream_files(
 
     def load(record: Record) -> Image | ImageError:
         try:
-            return preprocess(decode_rgb(read_file(record.path)[0]))[size_px]
+            return preprocess(decode_rgb(read_file(record.path).data))[size_px]
         except ImageError as error:
             return error
 

@@ -32,7 +32,7 @@ def equalize_channels(image_HWC: Image, clip_limit: float, tiles: tuple[int, int
     first report did so, and the recipe keeps it.
     """
     clahe = cv2.createCLAHE(clip_limit, (tiles[1], tiles[0]))
-    return np.asarray(cv2.merge([clahe.apply(channel) for channel in cv2.split(image_HWC)]), np.uint8)
+    return np.asarray(cv2.merge([clahe.apply(cv2.extractChannel(image_HWC, c)) for c in range(3)]), np.uint8)
 
 
 def unsharp_mask(image_HWC: Image, sigma_px: float, strength: float, radius_px: int) -> Image:

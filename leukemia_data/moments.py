@@ -28,12 +28,17 @@ class ChannelStatistics:
 def channel_moments(image_HWC: NDArray[np.uint8]) -> tuple[list[int], list[int]]:
     """Sum and sum of squares of each channel of one uint8 image (H, W, 3), exact.
 
-    OpenCV adds in double precision, which holds every whole number up to 2**53. Its squared norm is the square of a
-    rounded root, off by up to 3 parts in 2**53: rounded to the nearest whole number it is exact below 2e10 pixels.
+    OpenCV adds whole numbers and returns mean and standard deviation in double precision. Undoing the division and
+    the root is off by a few parts in 2**52 of the sum, so rounding to the nearest whole number is exact for images of
+    up to 1e10 pixels.
     """
-    sums = [int(total) for total in cv2.sumElems(image_HWC)[:3]]
-    squares = [round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in cv2.split(image_HWC)]
-    return sums, squares
+    height, width = image_HWC.shape[:2]
+    count = height * width
+    mean_C1, std_C1 = cv2.meanStdDev(image_HWC)
+    mean, std = mean_C1[:, 0], std_C1[:, 0]
+    sums = np.rint(mean * count).astype(np.int64)
+    squares = np.rint((std * std + mean * mean) * count).astype(np.int64)
+    return sums.tolist(), squares.tolist()
 
 
 def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: int) -> ChannelStatistics | None:

@@ -174,7 +174,7 @@ def _usable_shards(
 
 def _why_unusable(record: Record) -> str | None:
     try:
-        decode_rgb(read_file(record.path)[0])
+        decode_rgb(read_file(record.path).data)
     except ImageError as error:
         return str(error)
     return None

@@ -48,7 +48,7 @@ def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence
     ImageError
         If the image cannot be used.
     """
-    frame = decode_rgb(read_file(record.path)[0])
+    frame = decode_rgb(read_file(record.path).data)
     frames: list[tuple[str, Image]] = [(f"raw {frame.shape[0]}x{frame.shape[1]}", frame)]
     for position, size_px in enumerate(sizes_px):
         for step, pixels in trace_steps(recipe, size_px, frame):

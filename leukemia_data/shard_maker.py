@@ -7,7 +7,9 @@ shard per cache and leaves a receipt. Running it again finds the receipt.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,9 @@ from leukemia_data.record import Record
 from leukemia_data.samples import SampleTable
 from leukemia_data.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.shard_task import PriorSample, ShardResult, ShardTask
-from leukemia_data.source_file import read_file
+from leukemia_data.source_file import SourceFile, read_file
+
+_FILES_AHEAD = 2
 
 
 def run_task(task: ShardTask) -> ShardResult:
@@ -40,6 +44,17 @@ def run_task(task: ShardTask) -> ShardResult:
         If a shard cannot be written.
     """
     return find_receipts(task) or _ShardMaker(task).make()
+
+
+def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
+    """Run a task and say which it was; what engines hand to their workers."""
+    return position, run_task(task)
+
+
+def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+    """Run tasks one after the other in this process: the simplest engine."""
+    for position, task in enumerate(tasks):
+        yield position, run_task(task)
 
 
 class _ShardMaker:
@@ -62,9 +77,9 @@ class _ShardMaker:
     def make(self) -> ShardResult:
         kept: list[int] = []
         failures: list[QuarantinedImage] = []
-        for row, record in enumerate(self._task.records):
+        for row, record, source in self._read_ahead():
             try:
-                self._fill(row, record)
+                self._fill(row, record, source)
             except ImageError as error:
                 failures.append(QuarantinedImage(record.record_id, str(error)))
             else:
@@ -86,17 +101,28 @@ class _ShardMaker:
             leave_receipts(self._task, result)
         return result
 
-    def _fill(self, row: int, record: Record) -> None:
+    def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
+        """Each record with its file, read by a thread while earlier ones are computed; None where none is needed."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
+            for row, record in enumerate(self._task.records):
+                is_unchanged = record.record_id in self._task.unchanged
+                waiting.append((row, record, None if is_unchanged else reader.submit(read_file, record.path)))
+                if len(waiting) > _FILES_AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _fill(self, row: int, record: Record, source: Future[SourceFile] | None) -> None:
         prior = self._task.unchanged.get(record.record_id)
         if prior is not None and self._copy(row, prior):
             self._file_states[row] = record.size_bytes, record.mtime_ns
             return
-        data, size_bytes, mtime_ns = read_file(record.path)
-        self._file_states[row] = size_bytes, mtime_ns
-        digest = bytes_digest(data)
+        file = read_file(record.path) if source is None else source.result()
+        self._file_states[row] = file.size_bytes, file.mtime_ns
+        digest = bytes_digest(file.data)
         prior = self._task.by_digest.get(digest)
         if prior is None or not self._copy(row, prior):
-            self._process(row, data, digest)
+            self._process(row, file.data, digest)
 
     def _copy(self, row: int, prior: PriorSample) -> bool:
         """Take pixels and sums from earlier shards; False where one lacks them or holds damaged ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,3 +91,8 @@ class ShardResult:
     num_processed: int
     num_copied: int
     num_records: int
+
+
+def largest_first(tasks: Sequence[ShardTask]) -> list[int]:
+    """Positions of the tasks, so ordered that no worker is left alone with a large one at the end."""
+    return sorted(range(len(tasks)), key=lambda position: -len(tasks[position].records))

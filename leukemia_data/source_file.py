@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,17 @@ from numpy.typing import NDArray
 from leukemia_data.errors import ImageError
 
 
-def read_file(path: Path) -> tuple[NDArray[np.uint8], int, int]:
-    """Read a whole file: its bytes, size and modification time (ns) as they were when it was opened.
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """The bytes of a file, with its size and modification time as they were when it was opened."""
+
+    data: NDArray[np.uint8]
+    size_bytes: int
+    mtime_ns: int
+
+
+def read_file(path: Path) -> SourceFile:
+    """Read a whole file.
 
     Raises
     ------
@@ -26,4 +36,4 @@ def read_file(path: Path) -> tuple[NDArray[np.uint8], int, int]:
     except (OSError, ValueError) as error:
         reason = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise ImageError(reason) from error
-    return data, status.st_size, status.st_mtime_ns
+    return SourceFile(data, status.st_size, status.st_mtime_ns)

@@ -105,7 +105,7 @@ def parse_split(text: str) -> SplitSpec:
     return SplitSpec("fold", number, num_folds)
 
 
-def assign_split(spec: SplitSpec, table: SampleTable, seed: int) -> SplitCodes:
+def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str] = ()) -> SplitCodes:
     """Put every sample into a split.
 
     Parameters
@@ -116,6 +116,8 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int) -> SplitCodes:
         All samples of a cache.
     seed
         Decides among equally good splits.
+    class_names
+        For messages; without them labels are shown.
 
     Returns
     -------
@@ -141,11 +143,12 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int) -> SplitCodes:
         _require_subjects(spec, known)
         groups = linked_groups(known)
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, len(SPLIT_NAMES)], np.uint64)))
+    names = _PartNames(spec, tuple(class_names))
     if spec.kind == "fold":
-        parts = _assign_groups(groups, known.labels, [1 / spec.num_folds] * spec.num_folds, generator, str(spec))
+        parts = _assign_groups(groups, known.labels, [1 / spec.num_folds] * spec.num_folds, generator, names)
         codes[labelled] = np.where(parts == spec.fold - 1, SPLIT_NAMES.index("valid"), SPLIT_NAMES.index("train"))
     else:
-        codes[labelled] = _assign_groups(groups, known.labels, FRACTIONS, generator, str(spec))
+        codes[labelled] = _assign_groups(groups, known.labels, FRACTIONS, generator, names)
     return codes
 
 
@@ -233,12 +236,25 @@ def _num_shared(keys: Sequence[bytes], codes: SplitCodes) -> int:
     return len(shared)
 
 
+@dataclass(frozen=True, slots=True)
+class _PartNames:
+    """What messages about a split call things."""
+
+    spec: SplitSpec
+    class_names: tuple[str, ...]
+
+    def too_few(self, label: int, num_groups: int, num_parts: int) -> str:
+        name = repr(self.class_names[label]) if label < len(self.class_names) else str(label)
+        unit = "images" if self.spec.kind == "image" else "independent subjects"
+        return f"split {self.spec}: class {name} has {num_groups} {unit}, too few for {num_parts} parts"
+
+
 def _assign_groups(
     groups: NDArray[np.int64],
     labels: NDArray[np.int16],
     fractions: Sequence[float],
     generator: np.random.Generator,
-    spec: str,
+    names: _PartNames,
 ) -> NDArray[np.int8]:
     """Distribute whole groups over parts, class by class, close to the wanted shares of images and of groups."""
     num_groups = int(groups.max()) + 1
@@ -248,10 +264,7 @@ def _assign_groups(
     for label in np.unique(class_of_group):
         members = np.flatnonzero(class_of_group == label)
         if len(members) < len(fractions):
-            unit = "images" if spec == "image" else "independent subjects"
-            raise UsageError(
-                f"split {spec}: class {label} has {len(members)} {unit}, too few for {len(fractions)} parts"
-            )
+            raise UsageError(names.too_few(int(label), len(members), len(fractions)))
         part_of_group[members] = _best_draw(sizes[members], np.array(fractions), generator)
     return part_of_group[groups]
 

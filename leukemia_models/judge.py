@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -77,11 +78,17 @@ def predict_part(
 
 
 def save_part_predictions(path: Path, predictions: Predictions, data: SplitCache, part: str) -> None:
-    """Write ``id, subject, label, split, probability, prediction`` of a part as CSV."""
+    """Write ``id, subject, label, split, probability, prediction, stamp`` of a part as CSV."""
+    write_predictions(path, part_predictions(predictions, data, part))
+
+
+def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp."""
     table = data.cache.table
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
-    write_predictions(path, predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes))
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
+    return rows.assign(stamp=check_leaks(data.codes, table).stamp)
 
 
 def judge_part(

@@ -36,7 +36,7 @@ class TrainSettings:
     Raises
     ------
     UsageError
-        If `epochs` is not positive.
+        If `epochs` is not positive, or the warm-up is longer.
     """
 
     epochs: int
@@ -49,6 +49,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise UsageError(f"epochs must be at least 1, got {self.epochs}")
+        if self.optimizer.warmup_epochs > self.epochs:
+            raise UsageError(f"a warm-up of {self.optimizer.warmup_epochs} epochs is longer than {self.epochs} epochs")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, nested, as JSON can hold them."""

@@ -44,7 +44,7 @@ LAYERS = {
         "prior",
         "plan",
         "build",
-        "engines",
+        "process_engine",
         "verify",
         "collect",
     },

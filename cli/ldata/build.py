@@ -110,7 +110,7 @@ def command(
         sizes_px=sizes,
         opencv_version=opencv_version,
         n_jobs=n_jobs,
-        max_bad=allowed_bad(len(listing.records)) if on_error == "quarantine" else 0,
+        max_bad=allowed_bad(len(listing.records)) if on_error == "quarantine" else None,
         listed_at_ns=listed_at_ns,
         started_s=started_s,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +16,7 @@ from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_bui
 from leukemia_data.errors import BuildError
 from leukemia_data.plan import BuildPlan, plan_build
 from leukemia_data.recipe import Recipe
-from leukemia_data.shard_maker import run_task
-from leukemia_data.shard_task import ShardResult, ShardTask
+from leukemia_data.shard_maker import run_serially
 from leukemia_data.source import SourceListing
 
 _MAX_LISTED = 20
@@ -35,7 +33,7 @@ class BuildRequest:
     sizes_px: tuple[int, ...]
     opencv_version: str
     n_jobs: int
-    max_bad: int
+    max_bad: int | None
     listed_at_ns: int
     started_s: float
 
@@ -73,16 +71,11 @@ def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
     """Worker processes, or this process where there is one job or one shard to make."""
     num_tasks = sum(task is not None for task in plan.tasks)
     if n_jobs == 1 or num_tasks <= 1:
-        return _run_here
+        return run_serially
     # joblib takes as long to load as a small build.
-    from leukemia_data.engines import num_processes, run_in_processes
+    from leukemia_data.process_engine import num_processes, run_in_processes
 
     return run_in_processes(num_processes(n_jobs))
-
-
-def _run_here(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-    for position, task in enumerate(tasks):
-        yield position, run_task(task)
 
 
 def _report(request: BuildRequest, summary: BuildSummary, seconds: float, as_json: bool) -> None:

@@ -92,7 +92,8 @@ def _assign(cache: Cache, split_name: str | None, seed: int) -> SplitCodes | Non
     if split_name == "all":
         return None
     try:
-        return assign_split(parse_split(split_name or _DEFAULT_SPLIT), cache.table, seed)
+        spec = parse_split(split_name or _DEFAULT_SPLIT)
+        return assign_split(spec, cache.table, seed, cache.manifest.classes)
     except UsageError as error:
         if split_name is not None:
             raise

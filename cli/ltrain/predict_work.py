@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pandas as pd
 import torch
 
 from cli.ltrain.devices import choose_device
@@ -20,9 +21,9 @@ from leukemia_data.record import Record
 from leukemia_data.source import list_images
 from leukemia_data.splits import parse_split
 from leukemia_models.checkpoint import Checkpoint, load_checkpoint
-from leukemia_models.judge import SplitCache, predict_part
+from leukemia_models.judge import SplitCache, part_predictions, predict_part
 from leukemia_models.predict import predict_probabilities
-from leukemia_models.predictions import Predictions, predictions_table, write_predictions, write_submission
+from leukemia_models.predictions import predictions_table, write_predictions, write_submission
 from leukemia_models.run_files import RunFolder, load_config, load_split
 
 
@@ -45,12 +46,9 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class _Predicted:
-    """Predictions, and id, subject and split of every sample number they may name; ids of images without."""
+    """One row per predicted image, and the ids of images without a prediction."""
 
-    predictions: Predictions
-    ids: Sequence[str]
-    subjects: Sequence[str]
-    splits: Sequence[str]
+    table: pd.DataFrame
     failures: Sequence[str] = ()
 
 
@@ -66,7 +64,7 @@ def predict(request: PredictRequest) -> None:
     found = (
         _predict_files(request, checkpoint, device) if request.images else _predict_part(request, checkpoint, device)
     )
-    table = predictions_table(found.predictions, found.ids, found.subjects, found.splits, checkpoint.info.classes)
+    table = found.table
     write_predictions(written, table)
     if request.submission is not None:
         write_submission(request.submission, table)
@@ -80,7 +78,8 @@ def predict(request: PredictRequest) -> None:
         click.echo(f"{len(table):,} images predicted ({said}): {written}")
     if found.failures:
         raise RunError(
-            f"{len(found.failures)} of {len(found.ids)} images could not be used and have no prediction (listed above)"
+            f"{len(found.failures)} of {len(found.failures) + len(table)} images could not be used "
+            "and have no prediction (listed above)"
         )
 
 
@@ -90,8 +89,7 @@ def _predict_part(request: PredictRequest, checkpoint: Checkpoint, device: torch
     opened = open_run_cache(config, request.cache)
     data = SplitCache(opened, parse_split(config.split), load_split(folder, opened))
     predictions = predict_part(checkpoint, data, request.part, device=device, batch_size=request.batch_size)
-    table = opened.table
-    return _Predicted(predictions, table.id_texts, table.subject_texts, [request.part] * len(table))
+    return _Predicted(part_predictions(predictions, data, request.part))
 
 
 def _predict_files(request: PredictRequest, checkpoint: Checkpoint, device: torch.device) -> _Predicted:
@@ -117,10 +115,11 @@ def _predict_files(request: PredictRequest, checkpoint: Checkpoint, device: torc
         if len(failures) == len(records):
             raise RunError(f"none of the {len(records)} images could be used (listed above)") from error
         raise
-    return _Predicted(
+    table = predictions_table(
         predictions,
         [record.record_id for record in records],
         [record.subject for record in records],
         [record.split for record in records],
-        failures,
+        checkpoint.info.classes,
     )
+    return _Predicted(table, failures)

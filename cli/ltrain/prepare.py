@@ -71,8 +71,8 @@ def prepare_run(request: TrainRequest) -> Run:
             f"{cache.directory} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
             "training and judging know two"
         )
-    data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed))
-    data.numbers("valid")
+    data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
+    _check_parts(data)
     normalization = _choose_normalization(request.normalize, cache, data.numbers("train"))
     optimizer = OptimizerSettings(
         lr=request.lr,
@@ -101,6 +101,15 @@ def prepare_run(request: TrainRequest) -> Run:
     save_split(folder, cache, data.codes)
     save_config(folder, config)
     return Run(folder, config, data)
+
+
+def _check_parts(data: SplitCache) -> None:
+    """Refuse to train without validation images, or on images of one class."""
+    data.numbers("valid")
+    labels = set(data.cache.table.labels[data.numbers("train")].tolist())
+    absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
+    if absent:
+        raise UsageError(f"split {data.spec}: the training part has no image of class {absent[0]!r}")
 
 
 def _free_folder(config: RunConfig, cache: Cache) -> Path:

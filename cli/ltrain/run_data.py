@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
-from leukemia_data.errors import RunError
+from leukemia_data.errors import CacheError, RunError
 from leukemia_data.fingerprint import lines_digest
 from leukemia_data.manifest import MANIFEST_NAME, load_manifest
 from leukemia_models.run_files import RunConfig
@@ -43,5 +43,12 @@ def open_run_cache(config: RunConfig, given: Path | None) -> Cache:
 
 def _fitting_dir(config: RunConfig, given: Path) -> Path:
     """The only cache at or below `given` that was made as the run's was, else the only one there."""
-    fitting = [path for path in find_cache_dirs(given) if load_manifest(path).fingerprint == config.data_fingerprint]
+    fitting = [path for path in find_cache_dirs(given) if _has_fingerprint(path, config.data_fingerprint)]
     return fitting[0] if len(fitting) == 1 else choose_cache_dir(given)
+
+
+def _has_fingerprint(directory: Path, fingerprint: str) -> bool:
+    try:
+        return load_manifest(directory).fingerprint == fingerprint
+    except CacheError:
+        return False

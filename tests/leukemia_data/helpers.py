@@ -89,7 +89,7 @@ def make_plan(
 
 
 def run_plan(
-    plan: BuildPlan, *, engine: TaskRunner = run_here, max_bad: int = 0, listed_at_ns: int = LISTED_NS
+    plan: BuildPlan, *, engine: TaskRunner = run_here, max_bad: int | None = None, listed_at_ns: int = LISTED_NS
 ) -> BuildSummary:
     """Run a plan."""
     return run_build(
@@ -111,7 +111,7 @@ def build(
     name: str = NAME,
     capacity: int = CAPACITY,
     engine: TaskRunner = run_here,
-    max_bad: int = 0,
+    max_bad: int | None = None,
     listed_at_ns: int = LISTED_NS,
 ) -> BuildSummary:
     """Plan and run a build of a folder."""

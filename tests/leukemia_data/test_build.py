@@ -18,11 +18,11 @@ import pytest
 
 from leukemia_data.build import FailurePolicy, run_build
 from leukemia_data.cache import SampleReader, open_cache
-from leukemia_data.engines import run_in_processes
 from leukemia_data.errors import BuildError, CacheError
 from leukemia_data.index import UNSETTLED_MTIME_NS, read_index
 from leukemia_data.lock import lock_cache
 from leukemia_data.manifest import QuarantinedImage, find_current, load_manifest, source_state
+from leukemia_data.process_engine import run_in_processes
 from leukemia_data.recipe import Canvas, Recipe, Resize, load_recipe
 from leukemia_data.source import list_source
 
@@ -500,6 +500,8 @@ def test_policy_allows_exactly_max_bad():
         FailurePolicy(3).check(bad_images(4), 10)
     with pytest.raises(BuildError, match="--on-error quarantine"):
         FailurePolicy().check(bad_images(1), 10)
+    with pytest.raises(BuildError, match=r"more than --max-bad allows \(0\)"):
+        FailurePolicy(0).check(bad_images(1), 10)
 
 
 def test_policy_names_the_first_twenty():

@@ -39,7 +39,7 @@ import sys, time
 from pathlib import Path
 import cv2
 from leukemia_data.build import FailurePolicy, run_build
-from leukemia_data.engines import run_in_processes
+from leukemia_data.process_engine import run_in_processes
 from leukemia_data.errors import BuildError
 from leukemia_data.plan import plan_build
 from leukemia_data.recipe import Canvas, Clahe, Recipe, Resize, Unsharp

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zlib
 from dataclasses import replace
@@ -14,12 +13,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from leukemia_data.errors import ImageError
 from leukemia_data.receipts import RECEIPTS_DIR
 from leukemia_data.record import Record
 from leukemia_data.shard_maker import run_task
 from leukemia_data.shard_task import PriorSample, ShardTask, Target
-from leukemia_data.source_file import read_file
 
 from .helpers import TINY_RECIPE, file_states, flip_bit, image_paths, make_source, write_cell
 
@@ -215,19 +212,3 @@ def test_damaged_shards_are_never_copied_from(task, where):
     result = run_task(replace(alone, unchanged={record.record_id: prior}))
     assert (result.num_copied, result.num_processed) == (0, 1)
     assert result.entries == expected.entries
-
-
-def test_read_file_gives_bytes_and_state(tmp_path):
-    path = tmp_path / "x.bin"
-    path.write_bytes(bytes(range(200)))
-    os.utime(path, ns=(5, 1_500_000_000_123_456_700))
-    data, size_bytes, mtime_ns = read_file(path)
-    assert data.tobytes() == bytes(range(200))
-    assert (size_bytes, mtime_ns) == (200, path.stat().st_mtime_ns)
-
-
-def test_read_file_tells_why_not(tmp_path):
-    with pytest.raises(ImageError, match="the file is missing"):
-        read_file(tmp_path / "absent.bmp")
-    with pytest.raises(ImageError, match="cannot be read"):
-        read_file(tmp_path)

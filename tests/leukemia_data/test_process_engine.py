@@ -3,7 +3,7 @@ from __future__ import annotations
 import joblib
 import pytest
 
-from leukemia_data.engines import num_processes, run_in_processes
+from leukemia_data.process_engine import num_processes, run_in_processes
 
 from .helpers import all_shards, build, make_plan, make_source
 

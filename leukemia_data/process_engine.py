@@ -1,25 +1,24 @@
-"""Engines that run shard tasks: in this process, or in worker processes through joblib."""
+"""The engine that runs shard tasks in worker processes, through joblib."""
 
 from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from leukemia_data.build import TaskRunner
 from leukemia_data.errors import BuildError
-from leukemia_data.shard_maker import run_task
-from leukemia_data.shard_task import ShardResult, ShardTask
+from leukemia_data.shard_maker import run_numbered
+from leukemia_data.shard_task import ShardResult, ShardTask, largest_first
 
 
-def run_in_processes(num_processes: int) -> Callable[[Sequence[ShardTask]], Iterator[tuple[int, ShardResult]]]:
-    """Engine with `num_processes` worker processes, started afresh (no fork), on Linux, macOS and Windows alike.
-
-    Largest tasks start first, so that no worker is left alone with a large one at the end.
+def run_in_processes(num_processes: int) -> TaskRunner:
+    """Engine with worker processes, started afresh (no fork), on Linux, macOS and Windows alike.
 
     Raises
     ------
@@ -28,7 +27,6 @@ def run_in_processes(num_processes: int) -> Callable[[Sequence[ShardTask]], Iter
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-        order = sorted(range(len(tasks)), key=lambda position: -len(tasks[position].records))
         parallel = Parallel(
             n_jobs=min(num_processes, max(len(tasks), 1)),
             backend="loky",
@@ -36,7 +34,7 @@ def run_in_processes(num_processes: int) -> Callable[[Sequence[ShardTask]], Iter
             return_as="generator_unordered",
         )
         with _holding_ctrl_c():
-            results = parallel(delayed(_run_numbered)(position, tasks[position]) for position in order)
+            results = parallel(delayed(run_numbered)(position, tasks[position]) for position in largest_first(tasks))
         try:
             for result in results:  # noqa: UP028 - "yield from" would close `results` outside the block below
                 yield result
@@ -76,7 +74,3 @@ def _holding_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-
-
-def _run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
-    return position, run_task(task)
