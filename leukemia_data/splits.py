@@ -73,15 +73,12 @@ class LeakCheck:
         """The words that every table, figure and page of this split carries."""
         if self.is_disjoint:
             return DISJOINT_STAMP
-        reasons = [
-            f"{count} {what}"
-            for count, what in (
-                (self.shared_subjects, "subjects on both sides"),
-                (self.shared_images, "identical images on both sides"),
-                (self.unknown_subjects, "images of unknown subjects"),
-            )
-            if count
-        ]
+        found = (
+            (self.shared_subjects, "subject on both sides", "subjects on both sides"),
+            (self.shared_images, "identical image on both sides", "identical images on both sides"),
+            (self.unknown_subjects, "image of an unknown subject", "images of unknown subjects"),
+        )
+        reasons = [f"{count} {one if count == 1 else many}" for count, one, many in found if count]
         return f"PATIENT-MIXED ({', '.join(reasons)})"
 
 

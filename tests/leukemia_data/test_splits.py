@@ -292,7 +292,7 @@ def test_leaks_are_counted(make_table):
     leaks = check_leaks(codes, make_table(subjects, [ALL] * 9, pixels=pixels))
     assert (leaks.shared_subjects, leaks.shared_images, leaks.unknown_subjects) == (1, 1, 1)
     assert leaks.stamp == (
-        "PATIENT-MIXED (1 subjects on both sides, 1 identical images on both sides, 1 images of unknown subjects)"
+        "PATIENT-MIXED (1 subject on both sides, 1 identical image on both sides, 1 image of an unknown subject)"
     )
 
 
@@ -306,9 +306,9 @@ def test_unused_samples_do_not_leak(make_table):
 @pytest.mark.parametrize(
     ("subjects", "pixels", "stamp"),
     [
-        (["1", "1"], [1, 2], "PATIENT-MIXED (1 subjects on both sides)"),
-        (["1", "2"], [1, 1], "PATIENT-MIXED (1 identical images on both sides)"),
-        (["1", ""], [1, 2], "PATIENT-MIXED (1 images of unknown subjects)"),
+        (["1", "1"], [1, 2], "PATIENT-MIXED (1 subject on both sides)"),
+        (["1", "2"], [1, 1], "PATIENT-MIXED (1 identical image on both sides)"),
+        (["1", ""], [1, 2], "PATIENT-MIXED (1 image of an unknown subject)"),
         (["1", "2"], [1, 2], "subject-disjoint"),
     ],
 )
