@@ -11,6 +11,7 @@ from cli.output import print_note
 SOURCE_VARIABLE = "LDATA_SOURCE"
 DEFAULT_SOURCE = Path("data")
 SAMPLE_DIR_NAME = "sample-images"
+SAMPLE_CACHE_NAME = "sample"
 SAMPLE_SUBJECTS = 24
 SAMPLE_CELLS = 20
 

@@ -212,7 +212,7 @@ def _given_codes(table: SampleTable) -> SplitCodes:
     if missing:
         raise UsageError(
             f"split given: the source brought no {' and no '.join(missing)} images with a label; "
-            "use --split subject or fold:K/N"
+            "use --split subject, fold:K/N or image"
         )
     return codes
 

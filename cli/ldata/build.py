@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -13,12 +13,12 @@ import click
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
 from cli.output import print_json, print_note
-from cli.source_choice import announce_source, choose_source
+from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from leukemia_data.errors import UsageError
 from leukemia_data.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.manifest import Manifest, cache_dir_name, find_current, source_state
-from leukemia_data.recipe import load_recipe
-from leukemia_data.source import list_source
+from leukemia_data.recipe import Recipe, load_recipe
+from leukemia_data.source import SourceListing, list_source
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -87,17 +87,11 @@ def command(
     listing = list_source(choice.paths, root=root)
     for note in listing.notes:
         print_note(f"note: {note}")
-    cache_name = name if name is not None else listing.name
+    cache_name = name or (SAMPLE_CACHE_NAME if choice.is_sample else listing.name)
     opencv_version = installed_opencv_version()
-    state = source_state(listing.classes, listing.records)
-    directories = {
-        size_px: cache_root / cache_name / cache_dir_name(size_px, cache_fingerprint(recipe, size_px, opencv_version))
-        for size_px in sizes
-    }
-    current = {size_px: find_current(directory, state) for size_px, directory in directories.items()}
-    if all(current.values()):
-        manifests = {directories[size]: manifest for size, manifest in current.items() if manifest is not None}
-        _print_unchanged(manifests, len(listing.records), time.perf_counter() - started_s, as_json)
+    current = _find_current(listing, cache_root / cache_name, recipe, sizes, opencv_version)
+    if len(current) == len(sizes):
+        _print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
@@ -115,6 +109,20 @@ def command(
         started_s=started_s,
     )
     build_and_report(request, as_json=as_json)
+
+
+def _find_current(
+    listing: SourceListing, caches: Path, recipe: Recipe, sizes_px: Sequence[int], opencv_version: str
+) -> dict[Path, Manifest]:
+    """The caches that hold this source in exactly this state already."""
+    state = source_state(listing.classes, listing.records)
+    found = {}
+    for size_px in sizes_px:
+        directory = caches / cache_dir_name(size_px, cache_fingerprint(recipe, size_px, opencv_version))
+        manifest = find_current(directory, state)
+        if manifest is not None:
+            found[directory] = manifest
+    return found
 
 
 def _check_name(name: str) -> None:
