@@ -92,6 +92,7 @@ def test_then_the_built_in_sample(scratch: Path, ldata: Callable, monkeypatch: p
     assert result.exit_code == 0
     assert "the built-in sample of generated cells" in result.stderr
     assert len(list((scratch / "cache" / SAMPLE_DIR_NAME).rglob("*.bmp"))) == 6
+    assert (scratch / "cache" / "sample").is_dir()
     assert ldata("build", *RAW).exit_code == 0
 
 
