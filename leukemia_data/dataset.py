@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leukemia_data.cache import Cache
+from leukemia_data.samples import decode_texts
 
 
 class Sample(NamedTuple):
@@ -61,8 +62,8 @@ class CachedCells(Dataset[Sample]):
     @property
     def record_ids(self) -> list[str]:
         """Ids in the dataset's order."""
-        return [value.decode("utf-8", "surrogateescape") for value in self._ids.tolist()]
+        return decode_texts(self._ids)
 
     def _sample(self, position: int, image_HWC: Tensor) -> Sample:
-        record_id = self._ids[position].decode("utf-8", "surrogateescape")
+        (record_id,) = decode_texts(self._ids[[position]])
         return Sample(image_HWC.permute(2, 0, 1), int(self.labels[position]), record_id)

@@ -17,6 +17,8 @@ A message says what was wrong, in which file or option, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class LeukemiaError(Exception):
     """Base of all errors raised on purpose by this project."""
@@ -52,3 +54,10 @@ class BuildError(FailedError):
 
 class RunError(FailedError):
     """A training run that is absent, incomplete, or does not fit what it is asked for."""
+
+
+def listed(texts: Iterable[str], *, most: int = 10, separator: str = ", ") -> str:
+    """The first few of many texts, and how many more there are; for messages."""
+    items = list(texts)
+    rest = len(items) - most
+    return separator.join(items[:most]) + (f" (and {rest} more)" if rest > 0 else "")

@@ -12,13 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, UsageError
+from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.found_image import IMAGE_SUFFIXES, FoundImage
 from leukemia_data.record import CELL_CLASSES, UNKNOWN_LABEL, Record
 from leukemia_data.source_table import read_table_images
 from leukemia_data.source_tree import describe_file, walk_tree_images
-
-_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +62,8 @@ def list_source(paths: Sequence[Path], *, root: Path | None = None) -> SourceLis
     images: list[FoundImage] = []
     notes: list[str] = []
     for path in paths:
-        found, found_notes = _read_one(path, root)
-        prefix = f"{path.resolve().name}/" if len(paths) > 1 and path.is_dir() else ""
-        images.extend(image.with_prefix(prefix) for image in found)
+        found, found_notes = _read_one(path, root, is_alone=len(paths) == 1)
+        images.extend(found)
         notes.extend(found_notes)
     images = _merge_same_ids(images)
     classes = _class_list({image.class_name for image in images if image.class_name is not None})
@@ -91,9 +88,7 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Reco
         if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
             images.append(describe_file(path))
             continue
-        found, _ = _read_one(path, root, need_classes=False)
-        prefix = f"{path.resolve().name}/" if len(paths) > 1 and path.is_dir() else ""
-        images.extend(image.with_prefix(prefix) for image in found)
+        images.extend(_read_one(path, root, is_alone=len(paths) == 1, need_classes=False)[0])
     known = {name.lower() for name in CELL_CLASSES}
     return [
         _to_record(
@@ -103,9 +98,14 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Reco
     ]
 
 
-def _read_one(path: Path, root: Path | None, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
+def _read_one(
+    path: Path, root: Path | None, *, is_alone: bool, need_classes: bool = True
+) -> tuple[list[FoundImage], list[str]]:
+    """Images and notes of one source; a folder beside others puts its name before its ids."""
     if path.is_dir():
-        return walk_tree_images(path, need_classes=need_classes)
+        images, notes = walk_tree_images(path, need_classes=need_classes)
+        prefix = "" if is_alone else f"{path.resolve().name}/"
+        return [image.with_prefix(prefix) for image in images], notes
     if path.suffix.lower() == ".csv" and path.is_file():
         return read_table_images(path, root if root is not None else path.parent), []
     if not path.exists():
@@ -162,10 +162,3 @@ def _to_record(image: FoundImage, classes: Sequence[str]) -> Record:
 def _suggest_name(path: Path) -> str:
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "images"
-
-
-def listed(texts: Iterable[str]) -> str:
-    """The first few of many texts, and how many more there are."""
-    items = list(texts)
-    rest = len(items) - _MAX_LISTED
-    return ", ".join(items[:_MAX_LISTED]) + (f" (and {rest} more)" if rest > 0 else "")

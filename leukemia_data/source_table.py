@@ -13,11 +13,9 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from leukemia_data.errors import SourceError
+from leukemia_data.errors import SourceError, listed
 from leukemia_data.found_image import FoundImage, split_word
 from leukemia_data.record import CELL_CLASSES, GIVEN_SPLITS, CellName, parse_cell_name
-
-_MAX_LISTED = 10
 
 
 def read_table_images(table: Path, root: Path) -> list[FoundImage]:
@@ -46,8 +44,7 @@ def read_table_images(table: Path, root: Path) -> list[FoundImage]:
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     if problems:
-        rest = f" (and {len(problems) - _MAX_LISTED} more)" if len(problems) > _MAX_LISTED else ""
-        raise SourceError(f"{table}: " + "; ".join(problems[:_MAX_LISTED]) + rest)
+        raise SourceError(f"{table}: {listed(problems, separator='; ')}")
     if all(image.size_bytes < 0 for image in images):
         raise SourceError(
             f"{table}: none of its {len(images)} files exists, the first is looked for at {images[0].path}; "

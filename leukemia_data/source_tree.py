@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from leukemia_data.errors import SourceError
+from leukemia_data.errors import SourceError, listed
 from leukemia_data.found_image import IMAGE_SUFFIXES, FoundImage, split_word
 from leukemia_data.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
 
@@ -179,8 +179,7 @@ def _read_label_tables(paths: list[Path]) -> dict[str, CellName]:
             elif named.setdefault(new_name.lower(), cell) != cell:
                 problems.append(f"{path}, line {line}: another row says that {new_name!r} is another cell")
     if problems:
-        rest = f" (and {len(problems) - _MAX_LISTED} more)" if len(problems) > _MAX_LISTED else ""
-        raise SourceError("; ".join(problems[:_MAX_LISTED]) + rest)
+        raise SourceError(listed(problems, most=_MAX_LISTED, separator="; "))
     return named
 
 

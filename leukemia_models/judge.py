@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.loader import BatchStream
 from leukemia_data.record import UNKNOWN_LABEL
-from leukemia_data.splits import SPLIT_NAMES, SplitCodes, SplitSpec, check_leaks, split_numbers
+from leukemia_data.splits import SPLIT_NAMES, LeakCheck, SplitCodes, SplitSpec, check_leaks, split_numbers
 from leukemia_models.checkpoint import Checkpoint
 from leukemia_models.figures import draw_confusion, save_figure
 from leukemia_models.metrics import classification_metrics, majority_baseline, subjects_per_class
@@ -36,6 +37,11 @@ class SplitCache:
     cache: Cache
     spec: SplitSpec
     codes: SplitCodes
+
+    @cached_property
+    def leaks(self) -> LeakCheck:
+        """What stands on two sides of the split."""
+        return check_leaks(self.codes, self.cache.table)
 
     def numbers(self, part: str) -> NDArray[np.int64]:
         """Sample numbers of a part; never empty.
@@ -60,7 +66,7 @@ class SplitCache:
             labels = table.labels[numbers]
             counts = tuple(int((labels == label).sum()) for label in range(len(self.cache.manifest.classes)))
             parts[name] = SplitCounts(counts, subjects_per_class(labels, subjects[numbers].tolist()))
-        return SplitSummary(str(self.spec), check_leaks(self.codes, table), judged, parts)
+        return SplitSummary(str(self.spec), self.leaks, judged, parts)
 
 
 def predict_part(
@@ -88,7 +94,7 @@ def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> p
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
-    return rows.assign(stamp=check_leaks(data.codes, table).stamp)
+    return rows.assign(stamp=data.leaks.stamp)
 
 
 def judge_part(

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import click
 
+from cli.ltrain.run_options import (
+    PART_NAMES,
+    batch_size_option,
+    checkpoint_option,
+    device_option,
+    moved_cache_option,
+)
 from cli.options import json_option
 
 
@@ -13,17 +20,15 @@ from cli.options import json_option
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--part",
-    type=click.Choice(["train", "valid", "test", "all"]),
+    type=PART_NAMES,
     default="test",
     show_default=True,
     help="What to judge.",
 )
-@click.option("--checkpoint", "which", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), help="Where the run's cache is now, if it was moved."
-)
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
-@click.option("--device", default="auto", show_default=True)
+@checkpoint_option
+@moved_cache_option
+@batch_size_option
+@device_option
 @json_option
 def command(run: Path, part: str, which: str, cache: Path | None, batch_size: int, device: str, as_json: bool) -> None:
     """Judge RUN on one part of the split it was trained with, in eval mode.

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from cli.ltrain.devices import choose_device
-from cli.ltrain.run_data import open_run_cache
+from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.text import result_lines
 from cli.output import print_json
-from leukemia_data.splits import parse_split
 from leukemia_models.checkpoint import load_checkpoint
-from leukemia_models.judge import SplitCache, judge_part
-from leukemia_models.run_files import RunFolder, load_config, load_split
+from leukemia_models.judge import judge_part
+from leukemia_models.run_files import RunFolder, load_config
 
 
 def evaluate(
@@ -23,7 +22,7 @@ def evaluate(
     folder = RunFolder(run)
     config = load_config(folder)
     opened = open_run_cache(config, cache)
-    data = SplitCache(opened, parse_split(config.split), load_split(folder, opened))
+    data = split_of_run(folder, config, opened)
     checkpoint = load_checkpoint(folder.checkpoint(which))
     out_dir = folder.part(part if which == "best" else f"{part}-{which}")
     results = judge_part(checkpoint, data, part, out_dir, device=choose_device(device), batch_size=batch_size)

@@ -7,6 +7,13 @@ from typing import Any
 
 import click
 
+from cli.ltrain.run_options import (
+    PART_NAMES,
+    batch_size_option,
+    checkpoint_option,
+    device_option,
+    moved_cache_option,
+)
 from cli.options import json_option, root_option
 
 
@@ -15,15 +22,13 @@ from cli.options import json_option, root_option
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--part",
-    type=click.Choice(["train", "valid", "test", "all"]),
+    type=PART_NAMES,
     default="test",
     show_default=True,
     help="Without IMAGES: what to predict.",
 )
-@click.option("--checkpoint", "which", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), help="Where the run's cache is now, if it was moved."
-)
+@checkpoint_option
+@moved_cache_option
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write.  [default: RUN/predictions.csv]"
 )
@@ -31,8 +36,8 @@ from cli.options import json_option, root_option
     "--submission", type=click.Path(path_type=Path, dir_okay=False), help="Also write the lab's ID,label file here."
 )
 @root_option
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))
-@click.option("--device", default="auto", show_default=True)
+@batch_size_option
+@device_option
 @json_option
 def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
     """Predict a part of RUN's split, or IMAGES: files, folders and CSV tables with a column Path.

@@ -12,19 +12,18 @@ import pandas as pd
 import torch
 
 from cli.ltrain.devices import choose_device
-from cli.ltrain.run_data import open_run_cache
+from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json, print_note
 from leukemia_data.errors import ImageError, RunError, SourceError
 from leukemia_data.file_stream import stream_files
 from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
 from leukemia_data.source import list_images
-from leukemia_data.splits import parse_split
 from leukemia_models.checkpoint import Checkpoint, load_checkpoint
-from leukemia_models.judge import SplitCache, part_predictions, predict_part
+from leukemia_models.judge import part_predictions, predict_part
 from leukemia_models.predict import predict_probabilities
 from leukemia_models.predictions import predictions_table, write_predictions, write_submission
-from leukemia_models.run_files import RunFolder, load_config, load_split
+from leukemia_models.run_files import RunFolder, load_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def _predict_part(request: PredictRequest, checkpoint: Checkpoint, device: torch
     folder = RunFolder(request.run)
     config = load_config(folder)
     opened = open_run_cache(config, request.cache)
-    data = SplitCache(opened, parse_split(config.split), load_split(folder, opened))
+    data = split_of_run(folder, config, opened)
     predictions = predict_part(checkpoint, data, request.part, device=device, batch_size=request.batch_size)
     return _Predicted(part_predictions(predictions, data, request.part))
 

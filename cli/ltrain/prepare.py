@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cli.ltrain.run_data import data_digest, open_run_cache
+from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.options import option_name
 from cli.output import print_note
 from leukemia_data.cache import Cache, choose_cache_dir, open_cache
@@ -19,7 +19,7 @@ from leukemia_models.checkpoint import load_checkpoint
 from leukemia_models.judge import SplitCache
 from leukemia_models.normalization import Normalization, check_normalization
 from leukemia_models.optim import OptimizerSettings
-from leukemia_models.run_files import RunConfig, RunFolder, load_config, load_split, save_config, save_split
+from leukemia_models.run_files import RunConfig, RunFolder, load_config, save_config, save_split
 from leukemia_models.run_state import TrainSettings
 
 _GUARD_IMAGES = 256
@@ -136,7 +136,7 @@ def take_up_run(request: TrainRequest) -> Run:
             f"{cache.directory} holds other images than when the run began: a resumed run would not be the same; "
             "start a new one"
         )
-    data = SplitCache(cache, parse_split(config.split), load_split(folder, cache))
+    data = split_of_run(folder, config, cache)
     if "epochs" in request.given and request.epochs != config.settings.epochs:
         config = _with_epochs(folder, config, request.epochs)
     return Run(folder, config, data)

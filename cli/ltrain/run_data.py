@@ -8,7 +8,9 @@ from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_c
 from leukemia_data.errors import CacheError, RunError
 from leukemia_data.fingerprint import lines_digest
 from leukemia_data.manifest import MANIFEST_NAME, load_manifest
-from leukemia_models.run_files import RunConfig
+from leukemia_data.splits import parse_split
+from leukemia_models.judge import SplitCache
+from leukemia_models.run_files import RunConfig, RunFolder, load_split
 
 
 def data_digest(cache: Cache) -> str:
@@ -39,6 +41,11 @@ def open_run_cache(config: RunConfig, given: Path | None) -> Cache:
             f"{config.data_fingerprint[:12]}: another recipe, size or OpenCV release"
         )
     return cache
+
+
+def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCache:
+    """The run's cache with the split that the run wrote down when it began."""
+    return SplitCache(cache, parse_split(config.split), load_split(folder, cache))
 
 
 def _fitting_dir(config: RunConfig, given: Path) -> Path:

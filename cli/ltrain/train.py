@@ -44,7 +44,7 @@ def _fit(run: Run, model: nn.Module, start: TrainState | None, device: torch.dev
     info = _checkpoint_info(run)
     stream = partial(BatchStream, data.cache, batch_size=config.batch_size, pin_memory=device.type == "cuda")
     seed = config.settings.seed
-    recorder = Recorder(run.folder, info, model, config.settings.epochs, data.summary("valid").stamp)
+    recorder = Recorder(run.folder, info, model, config.settings.epochs, data.leaks.stamp)
     try:
         fit(
             model,
