@@ -35,6 +35,13 @@ recipe_option = click.option(
     "--recipe", "recipe_name", default="report-a", show_default=True, help="Preset name or recipe file (.toml)."
 )
 
+augment_option = click.option(
+    "--augment",
+    default="flips",
+    show_default=True,
+    help="Random changes of the training images: none, flips, report-a, report-b, or a file (.toml).",
+)
+
 source_argument = click.argument("source", nargs=-1, type=click.Path(path_type=Path))
 
 root_option = click.option(

@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress_bar(total: int, description: str, unit: str = "img") -> Iterator[tqdm[Any]]:
-    """Progress bar with rate and time left on stderr; silent where stderr is no terminal."""
-    with tqdm(total=total, desc=description, unit=f" {unit}", disable=None, dynamic_ncols=True, smoothing=0.1) as bar:
+def progress_bar(total: int, description: str, unit: str = "img", done: int = 0) -> Iterator[tqdm[Any]]:
+    """Progress bar with rate and time left on stderr, from `done` on; silent where stderr is no terminal."""
+    with tqdm(
+        total=total, initial=done, desc=description, unit=f" {unit}", disable=None, dynamic_ncols=True, smoothing=0.1
+    ) as bar:
         yield bar

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,16 @@ class Cache:
         """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
         return SampleReader(self)
 
+    def close(self) -> None:
+        """Let go of the pixels' maps and files; streams and datasets that are still in use keep them open."""
+        self.__dict__.pop("reader", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -68,19 +78,29 @@ class SampleReader:
         self._shards = [shard_images(cache.directory, entry, cache.size_px) for entry in cache.manifest.shards]
         self._first_rows = cache.first_rows
         self.size_px = cache.size_px
-        self._maps = [shard.map() for shard in self._shards]
+        self._map()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_maps"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_rows")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._map()
+
+    def _map(self) -> None:
         self._maps = [shard.map() for shard in self._shards]
+        self._rows = [images_NSSC.reshape(len(images_NSSC), -1) for images_NSSC in self._maps]
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8: a read-only view of the map."""
-        shard = int(np.searchsorted(self._first_rows, number, side="right")) - 1
-        view: NDArray[np.uint8] = self._maps[shard][number - int(self._first_rows[shard])]
+        """One image, shape (S, S, 3), uint8: a read-only view of the map.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+        (shard,), (row,) = self._locate(np.array([number], np.int64))
+        view: NDArray[np.uint8] = self._maps[shard][row]
         return view
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -91,17 +111,34 @@ class SampleReader:
         numbers_B : ndarray of shape (B,), int64
             Sample numbers.
         out : ndarray of shape (B, S, S, 3), uint8, optional
-            Buffer to fill.
+            Contiguous buffer to fill.
 
         Returns
         -------
         ndarray of shape (B, S, S, 3), uint8
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ValueError
+            If `out` has another shape or is not contiguous.
         """
         if out is None:
             out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
-        for position, number in enumerate(numbers_B.tolist()):
-            out[position] = self.image(number)
+        rows = self._rows
+        # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
+        flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
+        for position, (shard, row) in enumerate(zip(*self._locate(numbers_B), strict=True)):
+            flat[position] = rows[shard][row]
         return out
+
+    def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """Shard of each sample, and its row there."""
+        if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < self._first_rows[-1]:
+            raise IndexError(f"sample numbers must be in 0 ... {self._first_rows[-1] - 1}")
+        shards_B = np.searchsorted(self._first_rows, numbers_B, side="right") - 1
+        return shards_B.tolist(), (numbers_B - self._first_rows[shards_B]).tolist()
 
 
 def open_cache(directory: Path) -> Cache:
@@ -119,7 +156,7 @@ def open_cache(directory: Path) -> Cache:
             f"{directory}: {len(absent)} files are missing or truncated, first {absent[0]}; "
             "`ldata verify` lists them, building again makes them anew"
         )
-    table = read_index(directory, manifest.index).table
+    table = read_index(directory, manifest.index, in_memory=False).table
     if len(table) != manifest.num_samples:
         raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
     return Cache(directory, manifest, table)

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from leukemia_data.batch import Batch
 from leukemia_data.decode import decode_rgb
 from leukemia_data.errors import ImageError
 from leukemia_data.image_ops import Image
-from leukemia_data.loader import Batch
 from leukemia_data.preprocess import Preprocessor
 from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
@@ -62,4 +62,5 @@ def stream_files(
                     numbers.append(number)
             if images:
                 labels = [records[number].label for number in numbers]
-                yield Batch(torch.from_numpy(np.stack(images)), torch.tensor(labels), torch.tensor(numbers))
+                mask = torch.ones(len(numbers), dtype=torch.bool)
+                yield Batch(torch.from_numpy(np.stack(images)), torch.tensor(labels), torch.tensor(numbers), mask)

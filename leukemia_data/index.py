@@ -8,6 +8,7 @@ shard, whose name is its content.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -18,7 +19,7 @@ from leukemia_data.atomic import scratch_path, sync_file
 from leukemia_data.errors import CacheError
 from leukemia_data.fingerprint import file_digest
 from leukemia_data.manifest import IndexEntry
-from leukemia_data.samples import SampleTable, read_columns, write_columns
+from leukemia_data.samples import SampleTable, read_columns, read_dataset, view_dataset, write_columns
 from leukemia_data.shard import open_hdf5
 
 UNSETTLED_MTIME_NS = -2
@@ -55,8 +56,16 @@ def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
     return entry
 
 
-def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
+def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) -> SampleIndex:
     """Read the index that a manifest names.
+
+    Parameters
+    ----------
+    directory, entry
+        The cache's directory, and the manifest's word on the file.
+    in_memory
+        False leaves the columns on disk and maps them: a million samples then open at once and take no memory of the
+        process, but Windows cannot remove the file meanwhile.
 
     Raises
     ------
@@ -72,9 +81,11 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
     if digest != entry.digest:
         raise CacheError(f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}")
+    load = read_dataset if in_memory else partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
     with open_hdf5(path) as file:
         try:
-            index = SampleIndex(read_columns(file), file["source_sizes_bytes"][()], file["source_mtimes_ns"][()])
+            table = read_columns(file, load)
+            index = SampleIndex(table, load(file["source_sizes_bytes"]), load(file["source_mtimes_ns"]))
         except (KeyError, ValueError, OSError, AttributeError) as error:
             raise CacheError(f"{path} cannot be read: {error}") from error
     if not len(index.table) == len(index.source_sizes_bytes) == len(index.source_mtimes_ns):

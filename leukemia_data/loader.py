@@ -1,93 +1,236 @@
-"""The batch stream: shuffled or ordered batches of a cache, copied straight from the shards' memory maps.
+"""The batch stream: shuffled or ordered batches of a cache, gathered by threads ahead of the network.
 
-The order of an epoch is a function of (seed, epoch); nothing is kept between epochs.
+Each thread copies whole batches straight from memory maps of the shards into buffers that are used again once nobody
+holds their batch any more. What a batch holds is a function of the plan, the epoch and the step alone, so a stream can
+go on at any step of any epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leukemia_data.batch import Batch, move_batches
+from leukemia_data.batch_plan import BatchPlan, BatchRows
+from leukemia_data.buffers import BufferPool
 from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
-from leukemia_data.ordering import epoch_order
+from leukemia_data.pixel_store import DeviceStore, PixelStore, RamStore
+from leukemia_data.residency import AUTO, DEVICE, RAM, choose_residency, free_bytes, free_ram_bytes
 
-
-class Batch(NamedTuple):
-    """What one step consumes.
-
-    Attributes
-    ----------
-    images_BHWC : Tensor of shape (B, S, S, 3), uint8, RGB, in pinned memory if the stream was told so
-    labels_B : Tensor of shape (B,), int64, -1 where unknown
-    indices_B : Tensor of shape (B,), int64
-        Sample numbers in the cache.
-    """
-
-    images_BHWC: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
+_MOST_THREADS = 4
+_CPU = torch.device("cpu")
 
 
 class BatchStream:
-    """Batches of chosen samples.
+    """Batches of chosen samples, on the device that the network runs on.
+
+    Iterating over the stream gives the rest of the epoch it stands in, and leaves it at the next one's start;
+    :meth:`epoch` gives any epoch by number. A batch's memory belongs to its holder for as long as any tensor of it is
+    alive.
 
     Parameters
     ----------
     cache
         An opened cache.
-    numbers : ndarray of shape (n,), int64
+    numbers_N : ndarray of shape (N,), int64
         Sample numbers to serve.
-    batch_size
-        Samples a batch.
-    seed
-        Shuffles each epoch anew; ``None`` keeps the order of `numbers`, for evaluation.
-    drop_last
-        Leave out a last batch that is not full, unless it is the only one.
-    pin_memory
-        Put batches into page-locked memory, from which CUDA copies asynchronously.
+    batch_size, seed, weights_N, drop_last, rank, world_size
+        See :class:`~leukemia_data.batch_plan.BatchPlan`.
+    device
+        Where images and labels go.
+    num_threads
+        Batches gathered at a time; by default one a core, at most 4: more do not make memory faster.
+    prefetch
+        Batches prepared while the network works on one, at least 1; by default one less than threads. More of them take
+        more room in the processor's caches, and help only where the time of a step varies much.
+    residency
+        Where the pixels are kept, see :mod:`leukemia_data.residency`.
+
+    Attributes
+    ----------
+    plan : BatchPlan
+    residency : Residency
+        What was chosen, and why.
+
+    Raises
+    ------
+    UsageError
+        If an argument is out of range, or the split does not fit where it is wanted.
+    CacheError
+        If a shard cannot be mapped.
     """
 
     def __init__(
         self,
         cache: Cache,
-        numbers: NDArray[np.int64],
+        numbers_N: NDArray[np.int64],
         *,
         batch_size: int,
         seed: int | None = None,
+        weights_N: NDArray[np.float64] | None = None,
         drop_last: bool = False,
-        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = _CPU,
+        num_threads: int | None = None,
+        prefetch: int | None = None,
+        residency: str = AUTO,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch size must be at least 1, got {batch_size}")
-        self._reader = cache.reader
-        self._numbers = numbers
-        self._labels = cache.table.labels.astype(np.int64)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._drop_last = drop_last and len(numbers) >= batch_size
-        self._pin_memory = pin_memory
+        self.plan = BatchPlan(
+            numbers_N,
+            batch_size=batch_size,
+            seed=seed,
+            weights_N=weights_N,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
+        self._prefetch = prefetch if prefetch is not None else max(self._num_threads - 1, 1)
+        if self._num_threads < 1 or self._prefetch < 1:
+            raise UsageError(f"a stream needs 1 thread and 1 batch ahead or more, got {num_threads} and {prefetch}")
+        self._device = device
+        self._labels = cache.table.labels
+        self._size_px = cache.size_px
+        self.residency = choose_residency(
+            residency,
+            len(numbers_N) * cache.pixels_per_image * 3,
+            device_free_bytes=free_bytes(device),
+            ram_free_bytes=free_ram_bytes(),
+            num_processes=world_size,
+        )
+        self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
+        self._buffers = BufferPool()
+        self._epoch, self._step = 0, 0
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        full, rest = divmod(len(self._numbers), self._batch_size)
-        return full if self._drop_last or rest == 0 else full + 1
+        """Steps an epoch, the same on every rank."""
+        return len(self.plan)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """All batches of one epoch."""
-        numbers = self._numbers
-        if self._seed is not None:
-            numbers = numbers[epoch_order(len(numbers), self._seed, epoch)]
-        for step in range(len(self)):
-            yield self._batch(numbers[step * self._batch_size : (step + 1) * self._batch_size])
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the rest of the epoch that the stream stands in."""
+        return self.epoch(self._epoch, self._step)
 
-    def _batch(self, numbers_B: NDArray[np.int64]) -> Batch:
-        size_px = self._reader.size_px
-        images = torch.empty((len(numbers_B), size_px, size_px, 3), dtype=torch.uint8, pin_memory=self._pin_memory)
-        self._reader.gather(numbers_B, out=images.numpy())
-        return Batch(images, torch.from_numpy(self._labels[numbers_B]), torch.from_numpy(numbers_B.copy()))
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch, from a step on.
+
+        The last iterator asked for is the one whose progress :meth:`state_dict` tells.
+
+        Raises
+        ------
+        UsageError
+            If the epoch has no such step.
+        """
+        if epoch < 0 or not 0 <= first_step <= len(self):
+            raise UsageError(f"there is no step {first_step} in epoch {epoch}: an epoch has {len(self)} steps")
+        self._epoch, self._step = epoch, first_step
+        return self._count(epoch, first_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: batches already handed out count, those prepared ahead do not.
+
+        It holds for every number of ranks, threads and devices.
+        """
+        return {"epoch": self._epoch, "step": self._step, "plan": self.plan.identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another stream of the same plan stood: iterating gives the batches that it would have given.
+
+        Raises
+        ------
+        UsageError
+            If the state is none, or belongs to other samples, another order or batch size.
+        """
+        try:
+            epoch, step, plan = int(state["epoch"]), int(state["step"]), dict(state["plan"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"this is no state of a stream: {error!r}") from error
+        own = self.plan.identity()
+        if plan != own:
+            differing = ", ".join(name for name in own if plan.get(name) != own[name])
+            raise UsageError(f"the state belongs to a stream of another {differing}: it cannot be continued here")
+        self.epoch(epoch, step)
+
+    def close(self) -> None:
+        """Give back the pixels' memory; the cache keeps its own maps until it is closed."""
+        self._store = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_store(self, cache: Cache, numbers_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
+        if self.residency.kind == DEVICE:
+            return DeviceStore(cache.reader, numbers_N, self._device)
+        if self.residency.kind == RAM:
+            return RamStore(cache.reader, numbers_N)
+        return cache.reader
+
+    def _count(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Keep the stream's place while its batches are handed out."""
+        store = self._store
+        if store is None:
+            raise UsageError("the stream is closed")
+        if isinstance(store, DeviceStore):
+            batches = self._taken(store, epoch, first_step)
+        else:
+            batches = move_batches(self._gathered(store, epoch, first_step), self._device)
+        with closing(batches):
+            for step, batch in enumerate(batches, start=first_step + 1):
+                self._epoch, self._step = epoch, step
+                yield batch
+        self._epoch, self._step = epoch + 1, 0
+
+    def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
+        """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
+        ready: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._num_threads, "batch-stream") as threads:
+            try:
+                for rows in self.plan.batches(epoch, first_step):
+                    ready.append(threads.submit(self._gather, store, rows))
+                    if len(ready) > self._prefetch:
+                        yield ready.popleft().result()
+                while ready:
+                    yield ready.popleft().result()
+            finally:
+                for future in ready:
+                    future.cancel()
+
+    def _gather(self, store: PixelStore, rows: BatchRows) -> Batch:
+        """Copy one batch, in a thread."""
+        images_BHWC = self._buffer(len(rows.numbers_B))
+        store.gather(rows.numbers_B, images_BHWC.numpy())
+        return self._batch(images_BHWC, rows)
+
+    def _taken(self, store: DeviceStore, epoch: int, first_step: int) -> Generator[Batch]:
+        """Take batches out of the device's own memory."""
+        for rows in self.plan.batches(epoch, first_step):
+            batch = self._batch(store.take(rows.numbers_B), rows)
+            yield batch._replace(labels_B=batch.labels_B.to(self._device, non_blocking=True))
+
+    def _batch(self, images_BHWC: Tensor, rows: BatchRows) -> Batch:
+        labels_B = torch.from_numpy(self._labels[rows.numbers_B].astype(np.int64))
+        labels_B = labels_B.pin_memory() if self._device.type == "cuda" else labels_B
+        return Batch(images_BHWC, labels_B, torch.from_numpy(rows.numbers_B.copy()), torch.from_numpy(rows.mask_B))
+
+    def _buffer(self, num_samples: int) -> Tensor:
+        shape = (num_samples, self._size_px, self._size_px, 3)
+        if self._device.type == "cuda":
+            # torch itself gives pinned memory out again, once its copies are done.
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return self._buffers.take(shape, torch.uint8)

@@ -1,10 +1,12 @@
-"""Random order and random draws as pure functions of seed, epoch and sample.
+"""Random order and random draws as pure functions of seed, epoch and position or sample.
 
-Nothing here keeps a state: the same arguments give the same numbers on every machine, whatever the batch size, the
-number of threads or the step at which a run was resumed.
+Nothing here keeps a state or a list: the same arguments give the same numbers on every machine, whatever the batch
+size, the x
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +14,80 @@ from numpy.typing import NDArray
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _MASK_64 = (1 << 64) - 1
 
+# Few rounds favour some orders of very few samples; with twelve, all 120 orders of five are equally likely.
+_NUM_ROUNDS = 12
+# Draw numbers of this module, far from those of augmentations, which count from 0.
+_ROUND_DRAW = 1 << 40
+_SLOT_DRAW = 1 << 41
 
-def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Uniformly random permutation of ``range(num_samples)`` for one epoch.
+
+def permuted(positions_B: NDArray[np.int64], num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Where a uniformly random permutation of ``range(num_samples)`` sends some positions.
 
     Parameters
     ----------
+    positions_B : ndarray of shape (B,), int64
+        Positions in the epoch, in ``range(num_samples)``.
     seed, epoch
-        Non-negative; each pair has an order of its own.
+        Non-negative; each pair has a permutation of its own.
+
+    Returns
+    -------
+    ndarray of shape (B,), int64
+
+    Notes
+    -----
+    An alternating Feistel network on pairs of numbers below a and b, with a*b the least such product not below
+    `num_samples`; results outside the range go through it again until they are inside (Black, Rogaway, "Ciphers with
+    arbitrary finite domains", CT-RSA 2002).
     """
-    generator = np.random.Generator(np.random.Philox(key=np.array([_mix(seed), epoch], np.uint64)))
-    return generator.permutation(num_samples)
+    if len(positions_B) == 0:
+        return np.empty(0, np.int64)
+    rows = math.isqrt(max(num_samples - 1, 0)) + 1
+    columns = -(-num_samples // rows)
+    keys = [np.uint64(_stream(seed, epoch, _ROUND_DRAW + number)) for number in range(_NUM_ROUNDS)]
+    places = _shuffle_pairs(positions_B.astype(np.uint64), rows, columns, keys)
+    while (outside := places >= num_samples).any():
+        places[outside] = _shuffle_pairs(places[outside], rows, columns, keys)
+    return places.astype(np.int64)
+
+
+def stratified(
+    positions_B: NDArray[np.int64], cumulative_weights_N: NDArray[np.float64], seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Draw one sample for each position of an epoch, in proportion to weights.
+
+    The total weight is cut into as many equal slots as there are samples; each slot gives one sample, drawn inside it,
+    and the slots come in random order. So a sample of n times the mean weight comes about n times an epoch (never
+    two more or less than that), where drawing with plain replacement would leave out a third of all samples by chance.
+
+    Parameters
+    ----------
+    positions_B : ndarray of shape (B,), int64
+        Positions in the epoch, in ``range(N)``.
+    cumulative_weights_N : ndarray of shape (N,), float64
+        Running sum of the samples' weights, rising, its last value above 0.
+    seed, epoch
+        As for :func:`permuted`.
+
+    Returns
+    -------
+    ndarray of shape (B,), int64
+        Rows of `cumulative_weights_N`.
+    """
+    num_samples = len(cumulative_weights_N)
+    slots_B = permuted(positions_B, num_samples, seed, epoch)
+    inside_B = unit_interval(sample_bits(slots_B, seed, epoch, _SLOT_DRAW))
+    weights_B = (slots_B + inside_B) * (cumulative_weights_N[-1] / num_samples)
+    rows_B = np.searchsorted(cumulative_weights_N, weights_B, side="right")
+    # Rounding may reach the end of the last sample that has any weight.
+    last = np.searchsorted(cumulative_weights_N, cumulative_weights_N[-1], side="left")
+    return np.asarray(np.minimum(rows_B, last), np.int64)
+
+
+def unit_interval(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Random bits as numbers in [0, 1), from their upper 53 bits."""
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) -> NDArray[np.uint64]:
@@ -33,7 +98,7 @@ def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) 
     samples_B : ndarray of shape (B,), int64
         Sample numbers.
     seed, epoch
-        As for :func:`epoch_order`.
+        As for :func:`permuted`.
     draw
         Which random decision the bits are for; different decisions get independent bits.
 
@@ -46,9 +111,25 @@ def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) 
     SplitMix64's finalizer (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) over a
     counter that seed, epoch and draw have offset.
     """
-    stream = _mix(_mix(_mix(seed) ^ epoch) ^ draw)
-    counters_B = samples_B.astype(np.uint64) * np.uint64(_GOLDEN_GAMMA) + np.uint64(stream)
+    counters_B = samples_B.astype(np.uint64) * np.uint64(_GOLDEN_GAMMA) + np.uint64(_stream(seed, epoch, draw))
     return _finalize(counters_B)
+
+
+def _shuffle_pairs(places_B: NDArray[np.uint64], rows: int, columns: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
+    """One way through the network: row and column of each place are turned by a hash of the other, in turns."""
+    gamma, num_rows, num_columns = np.uint64(_GOLDEN_GAMMA), np.uint64(rows), np.uint64(columns)
+    row_B, column_B = np.divmod(places_B, num_columns)
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
+            row_B = (row_B + _finalize(column_B * gamma + key) % num_rows) % num_rows
+        else:
+            column_B = (column_B + _finalize(row_B * gamma + key) % num_columns) % num_columns
+    shuffled: NDArray[np.uint64] = row_B * num_columns + column_B
+    return shuffled
+
+
+def _stream(seed: int, epoch: int, draw: int) -> int:
+    return _mix(_mix(_mix(seed) ^ epoch) ^ draw)
 
 
 def _mix(value: int) -> int:

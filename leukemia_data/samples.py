@@ -6,7 +6,7 @@ cache opens without touching any shard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -129,8 +129,43 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
             group.create_dataset(name, data=column)
 
 
-def read_columns(group: h5py.Group) -> SampleTable:
+def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
+    """A dataset's values in memory."""
+    values: NDArray[Any] = dataset[()]
+    return np.asarray(values, _plain_dtype(dataset))
+
+
+def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
+    """A contiguous dataset as a view of its file's bytes, which may be a memory map.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is not stored contiguously.
+    """
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise ValueError(f"{dataset.name} is not stored contiguously")
+    offset_bytes = dataset.id.get_offset()
+    if dataset.size == 0 or offset_bytes is None:
+        return np.zeros(dataset.shape, _plain_dtype(dataset))
+    return np.ndarray(dataset.shape, _plain_dtype(dataset), file_bytes, int(offset_bytes))
+
+
+def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
+    """The dataset's type without HDF5's notes on it."""
+    dtype: np.dtype[Any] = dataset.dtype
+    return np.dtype(f"S{dtype.itemsize}") if dtype.kind == "S" else dtype
+
+
+def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
     """Read what :func:`write_columns` stored.
+
+    Parameters
+    ----------
+    group
+        Where the columns are.
+    load
+        Makes a column of a dataset: :func:`read_dataset`, or :func:`view_dataset` for one that stays where it is.
 
     Raises
     ------
@@ -139,7 +174,7 @@ def read_columns(group: h5py.Group) -> SampleTable:
     ValueError
         If a column has another type or length than the format says.
     """
-    columns = {name: group[name][()] for name in column_names()}
+    columns = {name: load(group[name]) for name in column_names()}
     expected = SampleTable.from_records([])
     num_samples = np.size(columns["labels"])
     for name, column in columns.items():
@@ -147,7 +182,6 @@ def read_columns(group: h5py.Group) -> SampleTable:
         same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
         if not same_kind or column.shape != (num_samples, *model.shape[1:]):
             raise ValueError(f"column {name} is {column.dtype} {column.shape}")
-    columns.update({name: np.asarray(c, f"S{c.dtype.itemsize}") for name, c in columns.items() if c.dtype.kind == "S"})
     return SampleTable(**columns)
 
 

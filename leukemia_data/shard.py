@@ -47,7 +47,8 @@ class ShardImages:
             If the file is absent, too short, or the system's limit of open files is reached.
         """
         try:
-            return np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape)
+            # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
+            return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape))
         except (OSError, ValueError) as error:
             raise CacheError(f"{self.path} cannot be mapped: {error}") from error
 

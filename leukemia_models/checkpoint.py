@@ -5,7 +5,8 @@ Layout
 Tensors ``model.<name>`` are the network's parameters and buffers; ``optimizer.<parameter number>.<name>`` are the
 optimizer's, in checkpoints that a run can go on from. The header's metadata holds ``format``, ``format_version``,
 ``digest`` (XXH3-128 over the tensors) and ``content``, a JSON object with everything else. Nothing is pickled: reading
-a checkpoint runs no code, and any safetensors reader opens it.
+a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the position inside an
+epoch.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
 """
@@ -29,10 +30,11 @@ from leukemia_data.fingerprint import bytes_digest, canonical_json
 from leukemia_models.history import EpochRecord, TrainHistory
 from leukemia_models.normalization import Normalization
 from leukemia_models.registry import build_model
-from leukemia_models.run_state import TrainSettings, TrainState
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
 
 FORMAT = "leukemia-cells checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = ("1", "2")
 MODEL_PREFIX = "model."
 OPTIMIZER_PREFIX = "optimizer."
 MAX_LISTED = 3
@@ -157,6 +159,7 @@ def save_checkpoint(
         "history": [record.to_dict() for record in state.history.records],
         "optimizer_values": optimizer_values,
         "scaler_state": dict(state.scaler_state) if resumable else {},
+        "progress": state.progress.to_dict() if resumable and state.progress else None,
     }
     metadata = {
         "format": FORMAT,
@@ -179,10 +182,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     metadata, tensors = _read(path)
     if metadata.get("format") != FORMAT:
         raise RunError(f"{path} is no checkpoint of this project: its header does not say {FORMAT!r}")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    if metadata.get("format_version") not in READABLE_VERSIONS:
         raise RunError(
-            f"{path} has checkpoint format {metadata.get('format_version')}, this version reads {FORMAT_VERSION}: "
-            "use the version of the program that wrote it"
+            f"{path} has checkpoint format {metadata.get('format_version')}, this version reads "
+            f"{' and '.join(READABLE_VERSIONS)}: use the version of the program that wrote it"
         )
     if metadata.get("digest") != _digest(tensors):
         raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
@@ -265,7 +268,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
     values = content["optimizer_values"]
     history = TrainHistory(tuple(EpochRecord(**record) for record in content["history"]))
-    state = TrainState(history, None if values is None else _unflatten(tensors, values), content["scaler_state"])
+    # Version 1 knew no positions inside an epoch.
+    progress = EpochProgress(**content["progress"]) if content.get("progress") else None
+    optimizer_state = None if values is None else _unflatten(tensors, values)
+    state = TrainState(history, optimizer_state, content["scaler_state"], progress)
     info = CheckpointInfo.from_dict(content["info"])
     return Checkpoint(path, info, state, _without_prefix(tensors, MODEL_PREFIX))
 

@@ -27,6 +27,9 @@ class EpochRecord:
         Training and validation together.
     images_per_s : float
         Training images per second of training.
+    data_wait_share : float or None
+        Share of the training time that was spent waiting for batches, in [0, 1]; with several ranks that of the one
+        that waited longest. None in runs of earlier versions.
     """
 
     epoch: int
@@ -40,6 +43,7 @@ class EpochRecord:
     valid_auroc: float | None
     seconds: float
     images_per_s: float
+    data_wait_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

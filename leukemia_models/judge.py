@@ -15,6 +15,7 @@ from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.loader import BatchStream
 from leukemia_data.record import UNKNOWN_LABEL
+from leukemia_data.residency import MAPPED
 from leukemia_data.splits import SPLIT_NAMES, LeakCheck, SplitCodes, SplitSpec, check_leaks, split_numbers
 from leukemia_models.checkpoint import Checkpoint
 from leukemia_models.figures import draw_confusion, save_figure
@@ -79,8 +80,8 @@ def predict_part(
 ) -> Predictions:
     """Predict every sample of a part, in the order of the sample numbers."""
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    stream = BatchStream(data.cache, data.numbers(part), batch_size=batch_size, pin_memory=device.type == "cuda")
-    return predict_probabilities(model, stream.epoch(0), checkpoint.info.normalization, device)
+    with BatchStream(data.cache, data.numbers(part), batch_size=batch_size, device=device, residency=MAPPED) as stream:
+        return predict_probabilities(model, stream.epoch(0), checkpoint.info.normalization, device)
 
 
 def save_part_predictions(path: Path, predictions: Predictions, data: SplitCache, part: str) -> None:

@@ -1,138 +1,136 @@
-"""One step and one epoch of learning: batches in, moved weights and sums out.
+"""The network with all that moves its weights: one rank's share of a batch in, gradients and moved weights out.
 
-The only waits for the device are for each step's loss, which must be finite before the optimizer may use its
-gradient, and for the count of right answers at the epoch's end.
+The only wait for the device in a step is for its loss and the range of its labels, which must be right before the
+optimizer may use the gradient.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from leukemia_data.errors import RunError
+from leukemia_models.batch_source import Batch, BatchSource
 from leukemia_models.history import TrainHistory
 from leukemia_models.metrics import classification_metrics
-from leukemia_models.normalization import Normalization, Normalizer
-from leukemia_models.optim import build_optimizer, learning_rate
+from leukemia_models.normalization import Normalization
+from leukemia_models.optim import build_optimizer
 from leukemia_models.precision import autocast, gradient_scaler
-from leukemia_models.predict import Batch, predict_probabilities
-from leukemia_models.run_state import TrainSettings, TrainState
+from leukemia_models.predict import predict_probabilities
+from leukemia_models.ranks import SINGLE, Ranks
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
 
-Augment = Callable[[Tensor, int, Tensor], Tensor]
-"""(uint8 images (B,S,S,3), epoch, sample indices (B,)), all on the device -> images of the same kind or float."""
+Prepare = Callable[[Tensor, int, Tensor], Tensor]
+"""(uint8 images (B,S,S,3) on the device, epoch, sample numbers (B,) on the CPU) -> the network's float input (B,3,S,S).
 
-OnStep = Callable[[int, float, int], None]
-"""(step from 1, mean loss of the batch, its number of samples)."""
-
-
-class BatchSource(Protocol):
-    """A split as a stream of batches."""
-
-    def epoch(self, epoch: int) -> Iterable[Batch]:
-        """Return the batches of one epoch, counted from 1; the order may depend on the epoch and nothing else."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        ...
+Augments and normalises. Each sample's result depends on the epoch and the sample alone, not on its batch.
+"""
 
 
-@dataclass(frozen=True)
-class EpochTotals:
-    """Sums over the samples of one epoch, and the learning rate of its last step."""
+class Share(NamedTuple):
+    """A rank's rows of a batch, on the device."""
 
-    lr: float
+    images_BCHW: Tensor
+    labels_B: Tensor
+
+
+class StepSums(NamedTuple):
+    """What one step found on one rank."""
+
     loss_sum: float
-    num_correct: int
-    num_samples: int
+    lowest_label: int
+    highest_label: int
+    num_correct: Tensor  # stays on the device: reading it at every step would stall a GPU
 
 
 class Learner:
-    """The network with all that moves its weights."""
+    """The network, its optimizer, and what feeds them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
+        be synchronised.
+    settings, normalization, prepare, device
+        See :func:`leukemia_models.train.fit`.
+    ranks : Ranks
+        Every rank has a learner, with the same weights.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         settings: TrainSettings,
         normalization: Normalization,
-        augment: Augment,
+        prepare: Prepare,
         device: torch.device,
+        ranks: Ranks = SINGLE,
     ) -> None:
-        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=memory_format)
+        self.model = model
         self.settings = settings
-        self.normalization = normalization
-        self.normalizer = Normalizer(normalization, device, channels_last=settings.channels_last)
-        self.augment = augment
         self.device = device
-        self.optimizer = build_optimizer(model.parameters(), settings.optimizer)
-        self.scaler = gradient_scaler(device, settings.amp)
+        self.ranks = ranks
+        self._normalization = normalization
+        self._prepare = prepare
+        self._optimizer = build_optimizer(model.parameters(), settings.optimizer)
+        self._scaler = gradient_scaler(device, settings.amp)
+        # Kept beside the network, not in its place: names in checkpoints stay what they are.
+        self._network = _averaging_gradients(model, device) if ranks.world_size > 1 else model
 
-    def train_epoch(self, source: BatchSource, epoch: int, on_step: OnStep) -> EpochTotals:
-        """Take one step per batch; the sums are weighted by samples, not by batches."""
-        self.model.train()
-        lr, loss_sum, num_samples = 0.0, 0.0, 0
-        # Stays on the device until the epoch ends: reading it at every step would stall a GPU.
-        num_correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        with _random_layers_seeded(self.settings.seed, epoch, self.device):
-            for step, batch in enumerate(source.epoch(epoch), start=1):
-                batch_size = len(batch.labels_B)
-                if batch_size < 2:
-                    continue
-                lr = self._learning_rate(epoch, step, len(source))
-                where = f"epoch {epoch}, step {step}"
-                loss, correct = self._step(batch, epoch, lr, where)
-                num_correct += correct
-                loss_sum += loss * batch_size
-                num_samples += batch_size
-                on_step(step, loss, batch_size)
-        if num_samples == 0:
-            raise RunError(
-                f"epoch {epoch} has no batch of two or more images: training needs more images or a larger batch"
-            )
-        return EpochTotals(lr, loss_sum, int(num_correct), num_samples)
-
-    def _learning_rate(self, epoch: int, step: int, num_steps: int) -> float:
-        progress = epoch - 1 + (step - 0.5) / num_steps
-        return learning_rate(self.settings.optimizer, min(progress, epoch), self.settings.epochs)
-
-    def _step(self, batch: Batch, epoch: int, lr: float, where: str) -> tuple[float, Tensor]:
-        """Return the batch's mean loss and, on the device, how many predictions were right."""
-        _check_labels(batch.labels_B, self.settings.num_classes, where)
+    def load(self, batch: Batch, epoch: int) -> Share:
+        """Bring a batch's rows to the device and prepare them; masked rows are left out."""
+        images_BHWC = batch.images_BHWC.to(self.device, non_blocking=True)
         labels_B = batch.labels_B.to(self.device, non_blocking=True)
+        indices_B = batch.indices_B
+        if not batch.mask_B.all():
+            rows = batch.mask_B.nonzero().flatten()
+            indices_B = indices_B[rows]
+            rows = rows.to(self.device)
+            images_BHWC, labels_B = images_BHWC[rows], labels_B[rows]
+        if not len(indices_B):
+            return Share(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
         with torch.no_grad():
-            images_BHWC = batch.images_BHWC.to(self.device, non_blocking=True)
-            indices_B = batch.indices_B.to(self.device, non_blocking=True)
-            images_BCHW = self.normalizer(self.augment(images_BHWC, epoch, indices_B))
+            images_BCHW = self._prepare(images_BHWC, epoch, indices_B)
+        return Share(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
+
+    def backward(self, share: Share, num_samples: int) -> StepSums:
+        """Compute the gradient of the mean loss over the `num_samples` rows of all ranks."""
         with autocast(self.device, self.settings.amp):
-            logits_BK = self.model(images_BCHW)
-        loss = functional.cross_entropy(logits_BK.float(), labels_B)
-        pending_loss = _PendingScalar(loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
-        loss_value = _require_finite(pending_loss.value(), where, lr)
-        for group in self.optimizer.param_groups:
+            logits_BK = self._network(share.images_BCHW)
+        # A label outside stops the step before the weights move; on CUDA it would stop the whole process here.
+        labels_B = share.labels_B.clamp(0, self.settings.num_classes - 1)
+        loss_sum = functional.cross_entropy(logits_BK.float(), labels_B, reduction="sum")
+        pending = _PendingNumbers(torch.stack([loss_sum.detach(), *_label_range(share.labels_B)]))
+        self._optimizer.zero_grad(set_to_none=True)
+        # The ranks' gradients are averaged, so each rank's part counts as often as there are ranks.
+        torch.autograd.backward(self._scaler.scale(loss_sum * (self.ranks.world_size / num_samples)))
+        num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
+        loss, lowest, highest = pending.values()
+        return StepSums(loss, int(lowest), int(highest), num_correct)
+
+    def update(self, lr: float) -> None:
+        """Move the weights along the gradient."""
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss_value, (logits_BK.detach().argmax(dim=1) == labels_B).sum()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
 
     def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
-        """Return the validation fields of an epoch's record."""
+        """Return the validation fields of an epoch's record, over the samples of all ranks."""
         predictions = predict_probabilities(
             self.model,
             source.epoch(epoch),
-            self.normalization,
+            self._normalization,
             self.device,
             amp=self.settings.amp,
             channels_last=self.settings.channels_last,
+            ranks=self.ranks,
         )
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK)
         return {
@@ -143,9 +141,9 @@ class Learner:
             "valid_auroc": scores.auroc,
         }
 
-    def state(self, history: TrainHistory) -> TrainState:
+    def state(self, history: TrainHistory, progress: EpochProgress | None = None) -> TrainState:
         """Return what a later process needs to go on, apart from the weights."""
-        return TrainState(history, self.optimizer.state_dict()["state"], self.scaler.state_dict())
+        return TrainState(history, self._optimizer.state_dict()["state"], self._scaler.state_dict(), progress)
 
     def restore(self, start: TrainState) -> None:
         """Take over the optimizer's tensors; rates and penalties are the settings'."""
@@ -155,65 +153,61 @@ class Learner:
         for number, tensors in start.optimizer_state.items():
             if number >= len(parameters) or not _fits(parameters[number], tensors):
                 raise RunError("the saved optimizer state does not fit this network: was it saved by another one?")
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": dict(start.optimizer_state), "param_groups": groups})
-        for parameter, tensors in self.optimizer.state.items():
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": dict(start.optimizer_state), "param_groups": groups})
+        for parameter, tensors in self._optimizer.state.items():
             for name, value in tensors.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     # The same strides as in the uninterrupted run: other loops round differently.
                     tensors[name] = torch.empty_like(parameter).copy_(value)
         if start.scaler_state:
-            self.scaler.load_state_dict(dict(start.scaler_state))
+            self._scaler.load_state_dict(dict(start.scaler_state))
 
 
-class _PendingScalar:
-    """A number on its way from the device, waited for only when it is wanted.
+def place(model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+    """Move a network to a device, in the settings' memory format."""
+    model.to(device).to(memory_format=_memory_format(settings))
+
+
+def _memory_format(settings: TrainSettings) -> torch.memory_format:
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def _averaging_gradients(model: nn.Module, device: torch.device) -> nn.Module:
+    """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
+    # Synchronised BatchNorm keeps buffers equal; the option not to send them has another name since torch 2.14.
+    names = signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, [device] if device.type == "cuda" else None, **options)
+
+
+class _PendingNumbers:
+    """A few numbers on their way from the device, waited for only when they are wanted.
 
     On CUDA the copy runs while the backward pass is queued, so waiting for it never leaves the GPU idle.
     """
 
-    def __init__(self, scalar: Tensor) -> None:
+    def __init__(self, numbers: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
-        self._host = scalar.detach()
-        if scalar.device.type == "cuda":
-            self._host = torch.empty((), dtype=scalar.dtype, pin_memory=True)
-            self._host.copy_(scalar.detach(), non_blocking=True)
-            self._event = torch.cuda.current_stream(scalar.device).record_event()
+        self._host = numbers
+        if numbers.device.type == "cuda":
+            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._host.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.current_stream(numbers.device).record_event()
 
-    def value(self) -> float:
+    def values(self) -> list[float]:
         if self._event is not None:
             self._event.synchronize()
-        return float(self._host)
+        return [float(number) for number in self._host.tolist()]
 
 
-@contextmanager
-def _random_layers_seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Let layers such as dropout draw from (seed, epoch); afterwards torch's global state is as before."""
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
-        yield
-
-
-def _require_finite(loss: float, where: str, lr: float) -> float:
-    if not math.isfinite(loss):
-        raise RunError(
-            f"the training loss became {loss} in {where}, at learning rate {lr:.3g}; the weights were not updated "
-            "with it. Try a lower learning rate or some warm-up epochs"
-        )
-    return loss
-
-
-def _check_labels(labels_B: Tensor, num_classes: int, where: str) -> None:
-    """Refuse labels that are no class, where looking costs no wait for the device."""
-    if labels_B.device.type != "cpu":
-        return
-    low, high = (int(bound) for bound in labels_B.aminmax())
-    if low < 0 or high >= num_classes:
-        raise RunError(
-            f"{where}: labels from {low} to {high}, but the classes are 0 to {num_classes - 1}; "
-            "images without a label (-1) cannot be trained on"
-        )
+def _label_range(labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    if not len(labels_B):
+        nothing = torch.zeros((), device=labels_B.device)
+        return nothing, nothing
+    low, high = labels_B.aminmax()
+    return low.float(), high.float()
 
 
 def _fits(parameter: nn.Parameter, tensors: Mapping[str, Any]) -> bool:

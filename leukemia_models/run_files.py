@@ -5,6 +5,7 @@
     runs/NAME/
       run.json            settings, cache and split; written before the first epoch
       split.csv           id, subject, label and split of every sample
+      augment.toml        the augmentation, as --augment takes it
       last.safetensors    after every epoch; training resumes from it
       best.safetensors    weights of the best epoch, for judging
       history.csv         one row an epoch, and history.png
@@ -30,7 +31,10 @@ from leukemia_data.splits import SPLIT_NAMES, UNUSED, SplitCodes
 from leukemia_models.run_state import TrainSettings
 
 RUN_FORMAT = "leukemia-cells run"
-RUN_FORMAT_VERSION = 1
+RUN_FORMAT_VERSION = 2
+"""2 added the augmentation and the sampling."""
+UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED = "uniform", "class-balanced", "subject-balanced"
+SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
 _UNUSED_NAME = "unused"
 
 
@@ -49,6 +53,11 @@ class RunFolder:
     def split(self) -> Path:
         """Which sample was in which split."""
         return self.root / "split.csv"
+
+    @property
+    def augmentation(self) -> Path:
+        """What the training images went through."""
+        return self.root / "augment.toml"
 
     @property
     def history(self) -> Path:
@@ -83,6 +92,10 @@ class RunConfig:
         Name of the split and the seed that drew it.
     normalization
         ``mean`` and ``std``, three numbers each.
+    augmentation
+        All parameters, as JSON values; None in runs of earlier versions, which flipped and transposed.
+    sampling
+        One of :data:`SAMPLINGS`.
     """
 
     model_name: str
@@ -94,6 +107,8 @@ class RunConfig:
     batch_size: int
     normalization: Mapping[str, Sequence[float]]
     settings: TrainSettings
+    augmentation: Mapping[str, Any] | None = None
+    sampling: str = UNIFORM
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -121,7 +136,7 @@ def load_config(folder: RunFolder) -> RunConfig:
         raise RunError(f"{folder.config} cannot be read: {error}") from error
     try:
         kind, version = content.pop("format"), content.pop("format_version")
-        if (kind, version) != (RUN_FORMAT, RUN_FORMAT_VERSION):
+        if kind != RUN_FORMAT or version not in range(1, RUN_FORMAT_VERSION + 1):
             raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
         return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:

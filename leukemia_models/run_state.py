@@ -64,9 +64,42 @@ class TrainSettings:
         return cls(**{**values, "optimizer": OptimizerSettings(**optimizer)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochProgress:
+    """How far an epoch has come, with its sums over all ranks' samples.
+
+    Parameters
+    ----------
+    steps_done : int
+        Steps behind it; a later process goes on with the next one.
+    lr : float
+        Learning rate of the last step.
+    loss_sum : float
+        Of the samples' losses, each with the weights of its step.
+    num_correct, num_samples : int
+        Right answers, and all.
+    wait_s : float
+        Seconds spent waiting for batches; with several ranks those of the one that waited longest.
+    train_s : float
+        Seconds of training so far, waiting included.
+    """
+
+    steps_done: int = 0
+    lr: float = 0.0
+    loss_sum: float = 0.0
+    num_correct: int = 0
+    num_samples: int = 0
+    wait_s: float = 0.0
+    train_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON can hold them."""
+        return asdict(self)
+
+
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands at an epoch's end. The weights are not in it: the network has them.
+    """Where a run stands, at an epoch's end or inside one. The weights are not in it: the network has them.
 
     Parameters
     ----------
@@ -76,11 +109,14 @@ class TrainState:
         The optimizer's tensors. None in a checkpoint that is for judging only.
     scaler_state : mapping
         The gradient scaler's numbers; empty without float16.
+    progress : EpochProgress or None
+        Of the epoch after those done; None at its beginning.
     """
 
     history: TrainHistory
     optimizer_state: OptimizerState | None
     scaler_state: Mapping[str, Any] = field(default_factory=dict)
+    progress: EpochProgress | None = None
 
     @property
     def epochs_done(self) -> int:

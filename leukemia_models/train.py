@@ -1,38 +1,31 @@
 """The training loop: a network and streams of batches in, trained weights and one record per epoch out.
 
 It knows nothing of caches, shards, files or the command line. Batches come from a
-:class:`~leukemia_models.learner.BatchSource`, random augmentation is a function handed in, and whoever wants to draw a
-progress bar or write checkpoints is an :class:`Observer`. Everything random is a function of (seed, epoch, sample), so
-a run that starts again at an epoch's boundary ends with the same weights, bit by bit on the CPU, as one that was
-never interrupted.
+:class:`~leukemia_models.batch_source.BatchSource`, augmentation and normalisation are a function handed in, and whoever
+wants to draw a progress bar or write checkpoints is an :class:`~leukemia_models.observer.Observer`. Everything random
+is a function of (seed, epoch, sample) or (seed, epoch, step), so a run that starts again from a state of any step ends
+with the same weights, bit by bit on the CPU, as one that was never interrupted.
+
+Several ranks, each with its share of every batch, do together what one process does with whole batches.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import nn
 
+from leukemia_models.batch_source import BatchSource
+from leukemia_models.epoch import TrainingEpoch
 from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.learner import Augment, BatchSource, Learner
+from leukemia_models.learner import Learner, Prepare, place
 from leukemia_models.normalization import Normalization
-from leukemia_models.run_state import TrainSettings, TrainState
-
-
-class Observer:
-    """Hears of a run's progress. The methods do nothing here: override those of interest."""
-
-    def on_epoch_start(self, epoch: int, num_steps: int) -> None:
-        """Before the first of `num_steps` batches of `epoch` (counted from 1)."""
-
-    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
-        """After each batch; `step` counts from 1, `loss` is the batch's mean."""
-
-    def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
-        """After validation. Save `state` before returning: its tensors are the running ones, not copies."""
+from leukemia_models.observer import Observer
+from leukemia_models.ranks import SINGLE, Ranks
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.sync_batchnorm import synchronized_batchnorm
 
 
 def fit(
@@ -41,11 +34,12 @@ def fit(
     valid_source: BatchSource | None,
     settings: TrainSettings,
     normalization: Normalization,
-    augment: Augment,
+    prepare: Prepare,
     device: torch.device,
     observer: Observer | None = None,
     start: TrainState | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    ranks: Ranks = SINGLE,
 ) -> TrainHistory:
     """Train `model` in place.
 
@@ -55,58 +49,91 @@ def fit(
         Normalised images in, logits out; is moved to `device`. For a resumed run it holds the weights that
         belong to `start`.
     train_source : BatchSource
-        A batch of a single sample is left out: BatchNorm cannot estimate a variance from it.
+        A batch of a single sample is left out: BatchNorm cannot estimate a variance from it. With several ranks
+        this one's shares of the batches; shares may differ in size.
     valid_source : BatchSource or None
         Judged after every epoch in eval mode, without touching a buffer.
     settings : TrainSettings
         Length, optimizer, precision.
     normalization : Normalization
-        Of the training split.
-    augment : callable
-        See :data:`~leukemia_models.learner.Augment`; for the training batches only.
+        Of the training split, for the validation batches.
+    prepare : callable
+        See :data:`~leukemia_models.learner.Prepare`; for the training batches.
     device : torch.device
         Where the network runs.
     observer : Observer, optional
         Is told of every step and epoch.
     start : TrainState, optional
-        Where to go on; the run ends after ``settings.epochs`` epochs in total.
+        Where to go on, also inside an epoch; the run ends after ``settings.epochs`` epochs in total.
     clock : callable
         Seconds from any origin.
+    ranks : Ranks
+        The processes that train together. Every one calls this with the same arguments, apart from its shares.
 
     Returns
     -------
     TrainHistory
-        All epochs, those of `start` included.
+        All epochs, those of `start` included; the same on every rank.
 
     Raises
     ------
     RunError
         When the loss or an output is not finite (the optimizer has then not stepped), a label is no class, the
-        epoch has no batch of two or more samples, or `start` does not fit the network.
+        epoch has no batch of two or more samples, or `start` does not fit the network. On every rank, whichever
+        rank met it.
     """
     observer = observer or Observer()
     history = start.history if start else TrainHistory()
-    learner = Learner(model, settings, normalization, augment, device)
-    if start and start.epochs_done < settings.epochs:
-        learner.restore(start)
-    for epoch in range(len(history.records) + 1, settings.epochs + 1):
-        started_s = clock()
-        observer.on_epoch_start(epoch, len(train_source))
-        totals = learner.train_epoch(train_source, epoch, partial(observer.on_step, epoch))
-        trained_s = clock()
-        judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_JUDGED
-        record = EpochRecord(
-            epoch=epoch,
-            lr=totals.lr,
-            train_loss=totals.loss_sum / totals.num_samples,
-            train_accuracy=totals.num_correct / totals.num_samples,
-            **judged,
-            seconds=clock() - started_s,
-            images_per_s=totals.num_samples / max(trained_s - started_s, 1e-9),
-        )
-        history = history.extended(record)
-        observer.on_epoch_end(record, learner.state(history), is_best=history.best is record)
+    place(model, settings, device)
+    with synchronized_batchnorm(model, ranks):
+        learner = Learner(model, settings, normalization, prepare, device, ranks)
+        if start and start.epochs_done < settings.epochs:
+            learner.restore(start)
+        done = start.progress if start else None
+        for _ in range(len(history.records), settings.epochs):
+            history = _train_epoch(learner, train_source, valid_source, observer, history, done, clock)
+            done = None
     return history
+
+
+def _train_epoch(
+    learner: Learner,
+    train_source: BatchSource,
+    valid_source: BatchSource | None,
+    observer: Observer,
+    history: TrainHistory,
+    done: EpochProgress | None,
+    clock: Callable[[], float],
+) -> TrainHistory:
+    """Train and judge the epoch after those of `history`, and return the history with it."""
+    epoch, done, ranks = len(history.records) + 1, done or EpochProgress(), learner.ranks
+    observer.on_epoch_start(epoch, len(train_source), done.steps_done)
+
+    def save(progress: EpochProgress) -> None:
+        ranks.together(lambda: observer.on_state(learner.state(history, progress)))
+
+    trained = TrainingEpoch(learner, train_source, epoch, done, clock).run(observer, save)
+    started_s = clock()
+    judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_JUDGED
+    judged_s = float(ranks.exchange(clock() - started_s).max())
+    record = _record(epoch, trained, judged, judged_s)
+    longer = history.extended(record)
+    ranks.together(lambda: observer.on_epoch_end(record, learner.state(longer), is_best=longer.best is record))
+    return longer
+
+
+def _record(epoch: int, trained: EpochProgress, judged: dict[str, float | None], judged_s: float) -> EpochRecord:
+    train_s = max(trained.train_s, 1e-9)
+    return EpochRecord(
+        epoch=epoch,
+        lr=trained.lr,
+        train_loss=trained.loss_sum / trained.num_samples,
+        train_accuracy=trained.num_correct / trained.num_samples,
+        **judged,
+        seconds=trained.train_s + judged_s,
+        images_per_s=trained.num_samples / train_s,
+        data_wait_share=trained.wait_s / train_s,
+    )
 
 
 _NOT_JUDGED: dict[str, float | None] = dict.fromkeys(

@@ -22,8 +22,18 @@ from .leukemia_data.helpers import python_environment
 ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 LAYERS = {
-    "values": {"errors", "record", "recipe", "fingerprint", "window", "found_image", "samples"},
-    "pure functions": {"image_ops", "decode", "preprocess", "moments", "ordering", "splits", "synthetic_cell"},
+    "values": {"errors", "record", "recipe", "fingerprint", "window", "found_image", "samples", "augmentation"},
+    "pure functions": {
+        "image_ops",
+        "decode",
+        "preprocess",
+        "moments",
+        "ordering",
+        "batch_plan",
+        "augment_draws",
+        "splits",
+        "synthetic_cell",
+    },
     "files": {
         "atomic",
         "source",
@@ -49,7 +59,17 @@ LAYERS = {
         "collect",
     },
     "pictures": {"preview"},
-    "streams": {"dataset", "file_stream", "loader", "augment"},
+    "streams": {
+        "batch",
+        "buffers",
+        "residency",
+        "pixel_store",
+        "loader",
+        "dataset",
+        "file_stream",
+        "augment_ops",
+        "augment",
+    },
 }
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS.values()) for module in modules}

@@ -14,6 +14,7 @@ _COMMANDS = {
     "list": ("cli.ldata.list_caches", "List the caches in a folder."),
     "recipes": ("cli.ldata.recipes", "List the preprocessing recipes, or show one."),
     "preview": ("cli.ldata.preview", "Draw images step by step through a recipe."),
+    "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
     "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
     "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),
 }

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from cli.lazy_group import LazyGroup
-from cli.options import option_name, seed_type
+from cli.options import augment_option, option_name, seed_type
 from leukemia_data.errors import UsageError
 
 _COMMANDS = {
     "evaluate": ("cli.ltrain.evaluate", "Judge a run on one part of its split."),
     "predict": ("cli.ltrain.predict", "Predict a part of the split, or image files."),
+    "preview-augment": ("cli.ltrain.preview_augment", "Draw what training sees: cells after random augmentation."),
 }
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
@@ -40,7 +41,15 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 @click.option(
     "--split", default="subject", show_default=True, help="subject, given, fold:K/N, or image (then patient-mixed)."
 )
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
+@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Of all processes together.")
+@augment_option
+@click.option(
+    "--sampling",
+    type=click.Choice(["uniform", "class-balanced", "subject-balanced"]),
+    default="uniform",
+    show_default=True,
+    help="Each image once an epoch; or each class, or each subject, equally often.",
+)
 @click.option("--lr", default=0.005, show_default=True, help="Highest learning rate of SGD.")
 @click.option("--momentum", default=0.9, show_default=True)
 @click.option("--weight-decay", default=1e-4, show_default=True)
@@ -55,6 +64,23 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 @click.option("--seed", default=0, show_default=True, type=seed_type, help="Of weights, order, augmentation and split.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only.")
+@click.option(
+    "--residency",
+    type=click.Choice(["auto", "mapped", "ram", "device"]),
+    default="auto",
+    show_default=True,
+    help="Where the pixels are kept: auto takes the device if they fit, else memory if they fit, else maps the files.",
+)
+@click.option(
+    "--num-threads", type=click.IntRange(1), help="Threads that prepare batches.  [default: one a core, to 4]"
+)
+@click.option(
+    "--save-minutes",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Save within an epoch when the last checkpoint is this old; 0: after every step.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.  [default: runs/...]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out where it stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
@@ -69,7 +95,9 @@ def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - c
     Examples:
       ltrain --cache cache --size 128 --model resnet18 --epochs 10
       ltrain --size 224 --model resnet50 --split fold:1/5 --out runs/r50-fold1
+      ltrain --size 128 --augment report-b --sampling class-balanced --epochs 50
       ltrain --out runs/r50-fold1 --resume
+      torchrun --nproc-per-node 2 --no-python ltrain --size 128 --epochs 10
       ltrain evaluate runs/r50-fold1 --part valid
       ltrain predict runs/r50-fold1 new-cells --out predictions.csv
     """

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.options import option_name
 from cli.output import print_note
+from leukemia_data.atomic import write_text
+from leukemia_data.augmentation import load_augmentation
 from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.moments import channel_statistics
@@ -19,13 +21,24 @@ from leukemia_models.checkpoint import load_checkpoint
 from leukemia_models.judge import SplitCache
 from leukemia_models.normalization import Normalization, check_normalization
 from leukemia_models.optim import OptimizerSettings
+from leukemia_models.ranks import Ranks
 from leukemia_models.run_files import RunConfig, RunFolder, load_config, save_config, save_split
 from leukemia_models.run_state import TrainSettings
 
 _GUARD_IMAGES = 256
 _NORMALIZATION_NUMBERS = 6
 _NUM_CLASSES = 2
-_KEPT_ON_RESUME = {"out", "resume", "device", "epochs", "as_json", "cache"}
+_FREE_ON_RESUME = {
+    "out",
+    "resume",
+    "device",
+    "epochs",
+    "as_json",
+    "cache",
+    "residency",
+    "num_threads",
+    "save_minutes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +58,14 @@ class TrainRequest:
     schedule: str
     warmup_epochs: float
     normalize: str
+    augment: str
+    sampling: str
     seed: int
     device: str
     amp: bool
+    residency: str
+    num_threads: int | None
+    save_minutes: float
     out: Path | None
     resume: bool
     as_json: bool
@@ -62,9 +80,32 @@ class Run:
     data: SplitCache
 
 
+def begin_run(request: TrainRequest, ranks: Ranks) -> Run:
+    """Begin a run or take one up; with several ranks the first does so, and the others read what it wrote."""
+    run: Run | None = None
+
+    def lead() -> None:
+        nonlocal run
+        if ranks.is_first:
+            run = take_up_run(request) if request.resume else prepare_run(request)
+
+    ranks.together(lead)
+    root = ranks.tell_all(str(run.folder.root) if run is not None else "")
+    return ranks.together(lambda: run if run is not None else _open_run(RunFolder(Path(root))))
+
+
+def _open_run(folder: RunFolder) -> Run:
+    """Open a run that another process has checked."""
+    config = load_config(folder)
+    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, None)))
+
+
 def prepare_run(request: TrainRequest) -> Run:
     """Check everything that can be wrong before anything is written, then write the run's settings."""
     spec = parse_split(request.split)
+    augmentation = load_augmentation(request.augment)
+    for warning in augmentation.warnings():
+        print_note(f"warning: {warning}")
     cache = open_cache(choose_cache_dir(request.cache, size_px=request.size_px))
     if len(cache.manifest.classes) != _NUM_CLASSES:
         raise UsageError(
@@ -93,12 +134,15 @@ def prepare_run(request: TrainRequest) -> Run:
         settings=TrainSettings(
             epochs=request.epochs, optimizer=optimizer, seed=request.seed, amp=request.amp, num_classes=_NUM_CLASSES
         ),
+        augmentation=augmentation.to_dict(),
+        sampling=request.sampling,
     )
     folder = RunFolder(request.out if request.out is not None else _free_folder(config, cache))
     if folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
         raise UsageError(f"{folder.root} is not empty: go on with it by --resume, or name another --out")
     folder.root.mkdir(parents=True, exist_ok=True)
     save_split(folder, cache, data.codes)
+    write_text(folder.augmentation, augmentation.to_toml())
     save_config(folder, config)
     return Run(folder, config, data)
 
@@ -124,12 +168,17 @@ def take_up_run(request: TrainRequest) -> Run:
     """Read a run's settings; only its length and its device may change."""
     if request.out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
-    changed = sorted(request.given - _KEPT_ON_RESUME)
+    changed = sorted(request.given - _FREE_ON_RESUME)
     if changed:
         names = ", ".join(map(option_name, changed))
         raise UsageError(f"--resume takes the run's own settings: leave out {names}")
     folder = RunFolder(request.out)
     config = load_config(folder)
+    if config.augmentation is None:
+        raise RunError(
+            f"{folder.root} was begun by an earlier version, whose augmentation drew other numbers: it can be judged "
+            "and used, but not gone on with; start a new run"
+        )
     cache = open_run_cache(config, request.cache if "cache" in request.given else None)
     if data_digest(cache) != config.data_digest:
         raise RunError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,25 +15,39 @@ from cli.progress import progress_bar
 from leukemia_models.checkpoint import CheckpointInfo, save_checkpoint
 from leukemia_models.figures import draw_history, save_figure
 from leukemia_models.history import EpochRecord, TrainHistory
+from leukemia_models.observer import Observer
 from leukemia_models.report import write_history
 from leukemia_models.run_files import RunFolder
 from leukemia_models.run_state import TrainState
-from leukemia_models.train import Observer
 
 
 class Recorder(Observer):
-    """Draws the progress bar and writes checkpoints, metrics and curves after every epoch."""
+    """Draws the progress bar and writes checkpoints, metrics and curves after every epoch.
 
-    def __init__(self, folder: RunFolder, info: CheckpointInfo, model: nn.Module, epochs: int, stamp: str) -> None:
+    Within an epoch it saves when the last checkpoint is `save_minutes` old. `clock` tells seconds from any origin.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        info: CheckpointInfo,
+        model: nn.Module,
+        epochs: int,
+        stamp: str,
+        save_minutes: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._folder, self._info, self._model, self._epochs = folder, info, model, epochs
         self._stamp = stamp
+        self._save_seconds, self._clock = save_minutes * 60, clock
+        self._saved_s = clock()
         self._bar_context: AbstractContextManager[tqdm[Any]] | None = None
         self._bar: tqdm[Any] | None = None
 
-    def on_epoch_start(self, epoch: int, num_steps: int) -> None:
+    def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
         """Open a progress bar over the epoch's steps."""
         self.close()
-        self._bar_context = progress_bar(num_steps, f"epoch {epoch}/{self._epochs}", unit="step")
+        self._bar_context = progress_bar(num_steps, f"epoch {epoch}/{self._epochs}", unit="step", done=steps_done)
         self._bar = self._bar_context.__enter__()
 
     def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
@@ -41,12 +56,22 @@ class Recorder(Observer):
             self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             self._bar.update()
 
+    def wants_state(self, epoch: int, step: int) -> bool:
+        """Whether the last checkpoint is old."""
+        return self._clock() - self._saved_s >= self._save_seconds
+
+    def on_state(self, state: TrainState) -> None:
+        """Save the step."""
+        save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
+        self._saved_s = self._clock()
+
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
         """Save weights first and pictures last: whoever dies in between resumes from whole files."""
         self.close()
         if is_best:
             save_checkpoint(self._folder.checkpoint("best"), self._model, self._info, state, resumable=False)
         save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
+        self._saved_s = self._clock()
         _write_history(self._folder, state.history, self._info.model_name, self._stamp)
         print_note(epoch_line(record, self._epochs, is_best))
 

@@ -12,7 +12,7 @@ def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
         f"epoch {record.epoch:>3}/{epochs}  train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}  "
         f"valid loss {_number(record.valid_loss)} acc {_number(record.valid_accuracy)} "
         f"bal {_number(record.valid_balanced_accuracy)} wF1 {_number(record.valid_weighted_f1)}  "
-        f"{record.seconds:.1f} s, {record.images_per_s:.0f} images/s{'  best' if is_best else ''}"
+        f"{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {_wait(record)}{'  best' if is_best else ''}"
     )
 
 
@@ -35,3 +35,8 @@ def result_lines(part: str, results: Results) -> str:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def _wait(record: EpochRecord) -> str:
+    """How much of the training time was spent waiting for batches."""
+    return "" if record.data_wait_share is None else f"waiting {100 * record.data_wait_share:.2f} %"

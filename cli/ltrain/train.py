@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import os
+import time
 
 import click
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cli.ltrain.devices import choose_device
-from cli.ltrain.prepare import Run, TrainRequest, is_begun, prepare_run, take_up_run
+from cli.ltrain.prepare import Run, TrainRequest, begin_run, is_begun
 from cli.ltrain.recorder import Recorder
+from cli.ltrain.run_streams import make_augmenter, train_stream, valid_stream
 from cli.ltrain.text import result_lines
 from cli.output import print_json, print_note
-from leukemia_data.augment import random_square_views
 from leukemia_data.errors import RunError
 from leukemia_data.loader import BatchStream
 from leukemia_models.checkpoint import CheckpointInfo, load_checkpoint, load_weights
 from leukemia_models.judge import judge_part
 from leukemia_models.normalization import Normalization
+from leukemia_models.observer import Observer
+from leukemia_models.ranks import Ranks, joined_ranks, rank_device
 from leukemia_models.registry import build_model, count_parameters
 from leukemia_models.report import Results
 from leukemia_models.run_files import RunFolder
@@ -28,39 +30,56 @@ from leukemia_models.train import fit
 
 
 def train(request: TrainRequest) -> None:
-    """Prepare or take up a run, train it, judge its best epoch."""
-    device = choose_device(request.device)
-    run = take_up_run(request) if request.resume else prepare_run(request)
-    model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
-    start = _load_start(run.folder, model) if request.resume else None
-    _announce(run, model, device)
-    _fit(run, model, start, device)
-    _report(run.folder, _judge(run, device), request.as_json)
+    """Prepare or take up a run, train it, judge its best epoch; rank 0 alone writes and speaks."""
+    device = rank_device(choose_device(request.device), os.environ)
+    with joined_ranks(os.environ, device) as ranks:
+        run = begin_run(request, ranks)
+        model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
+        start = ranks.together(lambda: _load_start(run.folder, model) if request.resume else None)
+        _fit(run, request, model, start, device, ranks)
+    if ranks.is_first:
+        _report(run.folder, _judge(run, device), request.as_json)
 
 
-def _fit(run: Run, model: nn.Module, start: TrainState | None, device: torch.device) -> None:
+def _fit(
+    run: Run, request: TrainRequest, model: nn.Module, start: TrainState | None, device: torch.device, ranks: Ranks
+) -> None:
     """Join streams, network and recorder, and train."""
-    config, data = run.config, run.data
     info = _checkpoint_info(run)
-    stream = partial(BatchStream, data.cache, batch_size=config.batch_size, pin_memory=device.type == "cuda")
-    seed = config.settings.seed
-    recorder = Recorder(run.folder, info, model, config.settings.epochs, data.leaks.stamp)
-    try:
-        fit(
+    training, validation = ranks.together(
+        lambda: (train_stream(run, request, device, ranks), valid_stream(run, request, device, ranks))
+    )
+    observer = Observer()
+    if ranks.is_first:
+        _announce(run, model, device, ranks, training)
+        observer = recorder = Recorder(
+            run.folder,
+            info,
             model,
-            stream(data.numbers("train"), seed=seed, drop_last=True),
-            stream(data.numbers("valid")),
-            config.settings,
-            info.normalization,
-            _square_views(seed),
-            device,
-            recorder,
-            start,
+            run.config.settings.epochs,
+            run.data.leaks.stamp,
+            request.save_minutes,
+            time.monotonic,
         )
+    try:
+        with training, validation:
+            fit(
+                model,
+                training,
+                validation,
+                run.config.settings,
+                info.normalization,
+                make_augmenter(run, device),
+                device,
+                observer,
+                start,
+                ranks=ranks,
+            )
     except KeyboardInterrupt:
         raise RunError(f"interrupted: go on with `ltrain --out {run.folder.root} --resume`") from None
     finally:
-        recorder.close()
+        if ranks.is_first:
+            recorder.close()
 
 
 def _checkpoint_info(run: Run) -> CheckpointInfo:
@@ -74,7 +93,12 @@ def _checkpoint_info(run: Run) -> CheckpointInfo:
         data_fingerprint=config.data_fingerprint,
         split_kind=config.split,
         settings=config.settings,
-        details={"batch_size": config.batch_size, "split_seed": config.split_seed, "augment": "flips and transposes"},
+        details={
+            "batch_size": config.batch_size,
+            "split_seed": config.split_seed,
+            "augmentation": config.augmentation,
+            "sampling": config.sampling,
+        },
     )
 
 
@@ -87,21 +111,18 @@ def _load_start(folder: RunFolder, model: nn.Module) -> TrainState | None:
     return checkpoint.state
 
 
-def _square_views(seed: int) -> Callable[[Tensor, int, Tensor], Tensor]:
-    def augment(images_BHWC: Tensor, epoch: int, samples_B: Tensor) -> Tensor:
-        return random_square_views(images_BHWC, samples_B, seed, epoch)
-
-    return augment
-
-
-def _announce(run: Run, model: nn.Module, device: torch.device) -> None:
+def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, stream: BatchStream) -> None:
     config, data = run.config, run.data
     summary = data.summary("valid")
     parts = ", ".join(f"{name} {sum(counts.images_per_class):,}" for name, counts in summary.parts.items())
+    processes = f", {ranks.world_size} processes" if ranks.world_size > 1 else ""
+    augmentation = (config.augmentation or {}).get("name", "none")
     print_note(
-        f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}, "
+        f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
         f"{data.cache.directory} ({data.cache.size_px} px)\n"
-        f"split {config.split}: {summary.stamp}; images: {parts}\nrun: {run.folder.root}"
+        f"split {config.split}: {summary.stamp}; images: {parts}\n"
+        f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
+        f"run: {run.folder.root}"
     )
 
 

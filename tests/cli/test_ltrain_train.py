@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from safetensors.torch import load_file
 
+from cli.ltrain.recorder import Recorder
+from leukemia_data.augmentation import load_augmentation
+from leukemia_models.checkpoint import load_checkpoint
 from leukemia_models.history import EPOCH_FIELDS
-from leukemia_models.learner import Learner
-from leukemia_models.run_files import RunFolder
+from leukemia_models.run_files import RunFolder, load_config
 
 
 def tensors_of(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
@@ -49,6 +54,7 @@ def test_run_leaves_its_files(finished_run: Path) -> None:
     assert names == parts | {
         "run.json",
         "split.csv",
+        "augment.toml",
         "last.safetensors",
         "best.safetensors",
         "history.csv",
@@ -143,32 +149,148 @@ def test_default_folder_names_the_run_and_is_never_taken_twice(
     assert names == ["resnet18-64px-fold1of3-seed0", "resnet18-64px-fold1of3-seed0-2"]
 
 
+# --- stream and augmentation ------------------------------------------------------------------------------------------
+
+
+def test_run_keeps_its_augmentation_as_a_file_that_can_be_used_again(
+    tmp_path: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = ltrain(*train_options, "--epochs", 1, "--augment", "report-b", "--out", first)
+    assert result.exit_code == 0, result.output
+    assert load_augmentation(str(first / "augment.toml")) == load_augmentation("report-b")
+    again = ltrain(*train_options, "--epochs", 1, "--augment", first / "augment.toml", "--out", second)
+    assert again.exit_code == 0, again.output
+    assert_same_weights(first, second)
+    assert load_config(RunFolder(second)).augmentation == load_config(RunFolder(first)).augmentation
+
+
+def test_report_a_warns_of_its_contrast(tmp_path: Path, train_options: list[object], ltrain: Callable) -> None:
+    result = ltrain(*train_options, "--epochs", 1, "--augment", "report-a", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "warning: augmentation 'report-a': contrast = [0, 2.2]" in result.stderr
+
+
+def test_threads_and_residency_change_nothing_and_are_told(
+    tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable
+) -> None:
+    run = tmp_path / "run"
+    result = ltrain(*train_options, "--epochs", 2, "--residency", "ram", "--num-threads", 1, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "in this process's memory" in result.stderr
+    assert_same_run(run, finished_run)
+
+
+@pytest.mark.parametrize("sampling", ["class-balanced", "subject-balanced"])
+def test_balanced_sampling_trains_on_other_batches(
+    sampling: str, tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable
+) -> None:
+    run = tmp_path / "run"
+    result = ltrain(*train_options, "--epochs", 1, "--sampling", sampling, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert f"sampling {sampling}" in result.stderr
+    assert history_rows(run)[0]["train_loss"] != history_rows(finished_run)[0]["train_loss"]
+
+
+def test_every_epoch_says_what_it_waited(tmp_path: Path, train_options: list[object], ltrain: Callable) -> None:
+    result = ltrain(*train_options, "--epochs", 2, "--out", tmp_path / "run")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert all(re.search(r"waiting \d+\.\d\d %", line) for line in lines)
+    assert all(0 <= float(row["data_wait_share"]) < 1 for row in history_rows(tmp_path / "run"))
+
+
+def test_run_of_an_earlier_version_is_judged_but_not_gone_on_with(
+    own_run: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))
+    del config["augmentation"], config["sampling"]
+    (own_run / "run.json").write_text(json.dumps({**config, "format_version": 1}), encoding="utf-8")
+    assert "earlier version" in error_of(ltrain("--resume", "--out", own_run, "--epochs", 3), 1)
+    assert ltrain("evaluate", own_run, "--device", "cpu").exit_code == 0
+
+
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline_s:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def position_of(run: Path) -> tuple[int, int] | None:
+    """Epochs and steps of the epoch under way in the last checkpoint; None without one."""
+    path = RunFolder(run).checkpoint("last")
+    if not path.exists():
+        return None
+    state = load_checkpoint(path).state
+    return state.epochs_done, state.progress.steps_done if state.progress else 0
+
+
+def assert_same_run(run: Path, finished_run: Path) -> None:
+    assert_same_weights(run, finished_run)
+    timings = {"seconds", "images_per_s", "data_wait_share"}
+    rows, expected = (
+        [{name: value for name, value in row.items() if name not in timings} for row in history_rows(path)]
+        for path in (run, finished_run)
+    )
+    assert rows == expected
+    assert (run / "test" / "predictions.csv").read_bytes() == (finished_run / "test" / "predictions.csv").read_bytes()
+
+
 @pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
-def test_killed_run_resumes_to_the_same_bits(
+def test_killed_between_epochs_a_run_resumes_to_the_same_bits(
     tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable, start_process: Callable
 ) -> None:
     run = tmp_path / "killed"
     process = start_process("ltrain", *train_options, "--epochs", 2, "--out", run, cwd=tmp_path)
-    deadline_s = time.monotonic() + 120
-    while not RunFolder(run).history.exists() and time.monotonic() < deadline_s:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
+    wait_for(RunFolder(run).history.exists, process)
     process.kill()
     process.communicate()
     assert len(history_rows(run)) == 1
     result = ltrain("--out", run, "--resume", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert_same_weights(run, finished_run)
-    assert [row["train_loss"] for row in history_rows(run)] == [row["train_loss"] for row in history_rows(finished_run)]
-    assert (run / "test" / "predictions.csv").read_bytes() == (finished_run / "test" / "predictions.csv").read_bytes()
+    assert_same_run(run, finished_run)
 
 
-@pytest.mark.parametrize("stopped_in", [1, 2])
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_steps_a_run_resumes_to_the_same_bits(
+    seed: int,
+    tmp_path: Path,
+    train_options: list[object],
+    finished_run: Path,
+    ltrain: Callable,
+    start_process: Callable,
+) -> None:
+    """Twice killed somewhere in epochs of two steps, also while a checkpoint is being written."""
+    run, chance = tmp_path / "killed", random.Random(seed)
+    every_step = ("--save-minutes", 0, "--out", run)
+    process = start_process("ltrain", *train_options, "--epochs", 2, *every_step, cwd=tmp_path)
+    for kills_left in (1, 0):
+        before = position_of(run)
+        # A run that had nothing left to do has ended by itself.
+        while position_of(run) == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        _, said = process.communicate()
+        assert "Error" not in said
+        if kills_left:
+            process = start_process("ltrain", "--resume", "--device", "cpu", *every_step, cwd=tmp_path)
+    result = ltrain("--resume", "--device", "cpu", *every_step)
+    assert result.exit_code == 0, result.output
+    assert_same_run(run, finished_run)
+
+
+@pytest.mark.parametrize("stopped_at", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("save_minutes", [0, 10])
 def test_ctrl_c_says_how_to_go_on(
-    stopped_in: int,
+    stopped_at: tuple[int, int],
+    save_minutes: int,
     tmp_path: Path,
     train_options: list[object],
     finished_run: Path,
@@ -177,21 +299,21 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "stopped"
+    options = ("--out", run, "--save-minutes", save_minutes)
 
-    train_epoch = Learner.train_epoch
-
-    def interrupt(learner: Learner, source: Any, epoch: int, on_step: Any) -> Any:
-        totals = train_epoch(learner, source, epoch, on_step)
-        if epoch == stopped_in:
+    def interrupt(recorder: Recorder, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        if (epoch, step) == stopped_at:
             raise KeyboardInterrupt
-        return totals
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "train_epoch", interrupt)
-        message = error_of(ltrain(*train_options, "--epochs", 2, "--out", run), 1)
+        patch.setattr(Recorder, "on_step", interrupt)
+        message = error_of(ltrain(*train_options, "--epochs", 2, *options), 1)
     assert f"ltrain --out {run} --resume" in message
-    assert ltrain("--out", run, "--resume", "--device", "cpu").exit_code == 0
-    assert_same_weights(run, finished_run)
+    epoch, step = stopped_at
+    if save_minutes == 0:
+        assert position_of(run) == ((epoch - 1, step - 1) if (epoch, step) != (1, 1) else None)
+    assert ltrain("--resume", "--device", "cpu", *options).exit_code == 0
+    assert_same_run(run, finished_run)
 
 
 def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path, ltrain: Callable) -> None:
@@ -292,6 +414,11 @@ def test_existing_out_is_refused_and_untouched(
         (["--size", 64, "--batch-size", 1], 2, ["--batch-size"]),
         (["--size", 64, "--seed", -1], 2, ["--seed"]),
         (["--size", 64, "--model", "vgg"], 2, ["--model", "resnet18"]),
+        (["--size", 64, "--augment", "report-c"], 2, ["report-c", "flips", "report-a"]),
+        (["--size", 64, "--augment", "gone.toml"], 2, ["gone.toml"]),
+        (["--size", 64, "--sampling", "fair"], 2, ["--sampling", "class-balanced"]),
+        (["--size", 64, "--save-minutes", -1], 2, ["--save-minutes"]),
+        (["--size", 64, "--num-threads", 0], 2, ["--num-threads"]),
         (["--size", 65], 1, ["65 px"]),
         ([], 2, ["several caches"]),
         (["--cache", "nowhere"], 1, ["nowhere"]),

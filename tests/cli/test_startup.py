@@ -15,8 +15,8 @@ from cli.ldata import main as ldata_main
 from cli.ltrain import main as ltrain_main
 
 HEAVY = {"torch", "matplotlib", "pandas", "sklearn"}
-LDATA_COMMANDS = ["sample", "build", "stats", "info", "list", "recipes", "preview", "verify", "gc"]
-LTRAIN_COMMANDS = ["evaluate", "predict"]
+LDATA_COMMANDS = ["sample", "build", "stats", "info", "list", "recipes", "preview", "bench", "verify", "gc"]
+LTRAIN_COMMANDS = ["evaluate", "predict", "preview-augment"]
 _SCRIPT = """
 import sys, json
 from cli.{tool} import main

@@ -152,3 +152,21 @@ def test_cache_is_a_value(root):
     assert isinstance(cache, Cache)
     assert cache.pixels_per_image == 256
     assert cache.manifest == load_manifest(cache.directory)
+
+
+def test_gather_refuses_a_buffer_that_it_could_not_fill(root):
+    reader = open_cache(cache_dir(root)).reader
+    size = reader.size_px
+    columns_first = np.empty((2, size, size, 3), np.uint8).swapaxes(1, 2)
+    for wrong in (columns_first, np.empty((3, size, size, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"reshape|copy"):
+            reader.gather(np.array([0, 1]), out=wrong)
+
+
+def test_samples_that_do_not_exist_are_refused(root):
+    cache = open_cache(cache_dir(root))
+    for number in (-1, len(cache)):
+        with pytest.raises(IndexError, match="must be in 0"):
+            cache.reader.gather(np.array([0, number]))
+        with pytest.raises(IndexError, match="must be in 0"):
+            cache.reader.image(number)

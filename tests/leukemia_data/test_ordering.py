@@ -6,7 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from leukemia_data.ordering import epoch_order, sample_bits
+from leukemia_data.ordering import permuted, sample_bits, stratified, unit_interval
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    return permuted(np.arange(num_samples), num_samples, seed, epoch)
 
 
 def chi_square(counts: np.ndarray) -> float:
@@ -17,7 +21,7 @@ def chi_square(counts: np.ndarray) -> float:
 # --- order ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_samples", [0, 1, 2, 3, 100, 10_661])
+@pytest.mark.parametrize("num_samples", [*range(40), 100, 10_661, 65_536, 65_537])
 def test_an_order_is_a_permutation(num_samples):
     order = epoch_order(num_samples, seed=3, epoch=5)
     assert order.dtype == np.int64
@@ -40,17 +44,88 @@ def test_large_seeds_differ_from_their_neighbours(seed):
     assert not np.array_equal(epoch_order(50, seed, 0), epoch_order(50, seed - 1, 0))
 
 
-def test_every_permutation_of_four_is_equally_likely():
-    counts = Counter(tuple(epoch_order(4, seed, epoch).tolist()) for seed in range(80) for epoch in range(60))
-    assert len(counts) == 24
-    # 23 degrees of freedom: 49.7 is exceeded with probability 0.001. The seeds are fixed, so this never flickers.
-    assert chi_square(np.array(list(counts.values()))) < 49.7
+# Exceeded with probability 0.001 at 5, 23 and 119 degrees of freedom. The seeds are fixed, so this never flickers.
+@pytest.mark.parametrize(("num_samples", "num_orders", "limit"), [(3, 6, 20.5), (4, 24, 49.7), (5, 120, 172.7)])
+def test_every_permutation_of_a_few_is_equally_likely(num_samples, num_orders, limit):
+    counts = Counter(tuple(epoch_order(num_samples, seed, epoch).tolist()) for seed in range(80) for epoch in range(60))
+    assert len(counts) == num_orders
+    assert chi_square(np.array(list(counts.values()))) < limit
+
+
+@pytest.mark.parametrize("num_samples", [9, 100, 1000])
+def test_pairs_of_neighbours_are_independent(num_samples):
+    """Where the first two positions go, and two in the middle, on a grid of 3 by 3 thirds."""
+    for first in (0, num_samples // 2):
+        pairs = [permuted(np.array([first, first + 1]), num_samples, 0, epoch) for epoch in range(1500)]
+        thirds = np.array(pairs) * 3 // num_samples
+        counts = np.bincount(3 * thirds[:, 0] + thirds[:, 1], minlength=9)
+        sizes = np.bincount(np.arange(num_samples) * 3 // num_samples)
+        together = np.outer(sizes, sizes) - np.diag(sizes)
+        expected = 1500 * together.ravel() / (num_samples * (num_samples - 1))
+        # 8 degrees of freedom: 26.1 is exceeded with probability 0.001.
+        assert ((counts - expected) ** 2 / expected).sum() < 26.1
+
+
+def test_any_part_of_an_order_is_that_of_the_whole():
+    whole = epoch_order(10_661, 3, 5)
+    for part in (np.array([10_660, 0, 5, 5]), np.arange(4000, 4064), np.array([], np.int64)):
+        np.testing.assert_array_equal(permuted(part, 10_661, 3, 5), whole[part])
+
+
+def test_no_order_has_runs_of_neighbours():
+    order = epoch_order(100_000, 0, 0)
+    # The mean distance of two uniform numbers below n is n/3, its standard deviation over 100,000 steps 0.00075 n.
+    assert abs(np.abs(np.diff(order)).mean() / 100_000 - 1 / 3) < 0.004
+    assert 0.49 < (np.diff(order) > 0).mean() < 0.51
 
 
 def test_every_sample_comes_first_equally_often():
-    firsts = np.bincount([epoch_order(20, 1, epoch)[0] for epoch in range(4000)], minlength=20)
+    firsts = np.bincount([epoch_order(20, 1, epoch)[0] for epoch in range(1500)], minlength=20)
     # 19 degrees of freedom: 43.8 is exceeded with probability 0.001.
     assert chi_square(firsts) < 43.8
+
+
+# --- weights --------------------------------------------------------------------------------------------------
+
+
+def drawn_counts(weights: list[float], num_epochs: int, seed: int = 1) -> np.ndarray:
+    """Epochs by samples: how often each sample came."""
+    cumulative, positions = np.cumsum(weights), np.arange(len(weights))
+    rows = [stratified(positions, cumulative, seed, epoch) for epoch in range(num_epochs)]
+    return np.array([np.bincount(row, minlength=len(weights)) for row in rows])
+
+
+def test_equal_weights_give_every_sample_once():
+    assert (drawn_counts([0.1] * 50, 20) == 1).all()
+
+
+def test_samples_come_in_proportion_to_their_weights():
+    weights = np.array([1.0, 2.0, 3.0, 0.0, 0.5, 3.5])
+    counts = drawn_counts(weights.tolist(), 6000)
+    expected = weights / weights.sum() * 6
+    # The variance of a stratified count is below 1/2: five standard errors of the mean.
+    assert np.abs(counts.mean(axis=0) - expected).max() < 5 * 0.71 / 6000**0.5
+    assert np.abs(counts - expected).max() < 2
+    assert counts[:, 3].sum() == 0
+
+
+def test_weighted_order_is_mixed_and_a_function_of_its_arguments():
+    cumulative = np.cumsum([1.0] * 90 + [9.0] * 10)
+    drawn = stratified(np.arange(100), cumulative, 3, 4)
+    np.testing.assert_array_equal(drawn, stratified(np.arange(100), cumulative, 3, 4))
+    np.testing.assert_array_equal(drawn[[5, 99]], stratified(np.array([5, 99]), cumulative, 3, 4))
+    assert not np.array_equal(drawn, stratified(np.arange(100), cumulative, 3, 5))
+    halves = (drawn[:50] >= 90).sum(), (drawn[50:] >= 90).sum()
+    assert min(halves) > 15
+
+
+def test_samples_of_no_weight_at_the_end_never_come():
+    assert (drawn_counts([1.0, 1.0, 0.0, 0.0], 500)[:, 2:] == 0).all()
+
+
+def test_unit_interval_is_half_open():
+    numbers = unit_interval(np.array([0, 2**64 - 1, 2**63], np.uint64))
+    assert numbers.tolist() == [0.0, 1 - 2**-53, 0.5]
 
 
 # --- bits -----------------------------------------------------------------------------------------------------

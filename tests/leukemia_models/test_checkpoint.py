@@ -20,12 +20,13 @@ from leukemia_models.checkpoint import (
     save_checkpoint,
 )
 from leukemia_models.history import EpochRecord, TrainHistory
+from leukemia_models.observer import Observer
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.registry import build_model
-from leukemia_models.run_state import TrainSettings, TrainState
-from leukemia_models.train import Observer, fit
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.train import fit
 
-from .fakes import CPU, NORMALIZATION, copied_state, fake_source, same_state
+from .fakes import CPU, NORMALIZATION, copied_state, fake_source, flipped_by_epoch_and_sample, same_state
 
 INFO = CheckpointInfo(
     model_name="resnet18",
@@ -44,6 +45,13 @@ class Saver(Observer):
     def __init__(self, path: Path, model: nn.Module, *, resumable: bool = True) -> None:
         self.path, self.model, self.resumable = path, model, resumable
 
+    def wants_state(self, epoch: int, step: int) -> bool:
+        return epoch == 2
+
+    def on_state(self, state: TrainState) -> None:
+        path = self.path.with_stem(f"step{state.progress.steps_done}")
+        save_checkpoint(path, self.model, INFO, state, resumable=self.resumable)
+
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
         path = self.path.with_stem(f"{self.path.stem}{record.epoch}")
         save_checkpoint(path, self.model, INFO, state, resumable=self.resumable)
@@ -56,7 +64,7 @@ def train(model: nn.Module, observer: Observer | None = None, start: TrainState 
         fake_source(5),
         INFO.settings,
         NORMALIZATION,
-        lambda images, epoch, indices: images,
+        flipped_by_epoch_and_sample,
         CPU,
         observer,
         start,
@@ -93,6 +101,43 @@ def test_run_resumed_from_disk_ends_bit_by_bit_the_same(checkpoint_path: Path, r
     train(model, start=checkpoint.state)
     final = safetensors.torch.load_file(run_dir / "final.safetensors")
     assert same_state(copied_state(model), final)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_run_resumed_from_disk_inside_an_epoch_ends_bit_by_bit_the_same(run_dir: Path, step: int) -> None:
+    checkpoint = load_checkpoint(run_dir / f"step{step}.safetensors")
+    assert (checkpoint.state.epochs_done, checkpoint.state.progress.steps_done) == (1, step)
+    model = checkpoint.build_model()
+    resumed = train(model, start=checkpoint.state)
+    assert same_state(copied_state(model), safetensors.torch.load_file(run_dir / "final.safetensors"))
+    whole = load_checkpoint(run_dir / "epoch2.safetensors").state.history
+    assert [record.train_loss for record in resumed.records] == [record.train_loss for record in whole.records]
+
+
+def test_position_comes_back_exactly(tmp_path: Path) -> None:
+    progress = EpochProgress(
+        steps_done=3, lr=0.1, loss_sum=1 / 3, num_correct=17, num_samples=2**40, wait_s=1e-9, train_s=0.7
+    )
+    path = tmp_path / "c.safetensors"
+    state = TrainState(TrainHistory(), {}, progress=progress)
+    save_checkpoint(path, nn.Linear(1, 1), INFO, state)
+    assert load_checkpoint(path).state.progress == progress
+    save_checkpoint(path, nn.Linear(1, 1), INFO, state, resumable=False)
+    assert load_checkpoint(path).state.progress is None
+
+
+def test_checkpoints_of_version_1_are_read(checkpoint_path: Path, tmp_path: Path) -> None:
+    with safe_open(checkpoint_path, framework="pt") as file:
+        content = json.loads(file.metadata()["content"])
+    del content["progress"]
+    for record in content["history"]:
+        del record["data_wait_share"]
+    old = rewrite(checkpoint_path, tmp_path / "old.safetensors", format_version="1", content=json.dumps(content))
+    found = load_checkpoint(old)
+    assert found.state.progress is None
+    assert found.state.history.records[0].data_wait_share is None
+    assert found.state.epochs_done == 1
+    assert found.info == INFO
 
 
 def test_any_safetensors_reader_opens_it(checkpoint_path: Path) -> None:
@@ -209,8 +254,8 @@ def rewrite(source: Path, target: Path, **changes: str) -> Path:
 
 
 def test_later_format_and_broken_description_are_refused(checkpoint_path: Path, tmp_path: Path) -> None:
-    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="2")
-    with pytest.raises(RunError, match="format 2, this version reads 1"):
+    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="3")
+    with pytest.raises(RunError, match="format 3, this version reads 1 and 2"):
         load_checkpoint(later)
     for content in ("{}", "[1", '{"info": 3, "optimizer_values": null, "history": [], "scaler_state": {}}'):
         broken = rewrite(checkpoint_path, tmp_path / "broken.safetensors", content=content)

@@ -49,3 +49,4 @@ def test_history_grows_without_changing() -> None:
     assert (empty.best, grown.best) == (None, FIRST)
     assert empty.records == ()
     assert EpochRecord(**FIRST.to_dict()) == FIRST
+    assert FIRST.data_wait_share is None

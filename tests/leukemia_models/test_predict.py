@@ -32,9 +32,7 @@ def test_equals_a_plain_forward_pass_in_eval_mode() -> None:
 def test_batch_size_does_not_change_a_prediction() -> None:
     model = tiny_network()
     whole = fake_batch(6, 3)
-    parts = [
-        FakeBatch(whole.images_BHWC[i : i + 1], whole.labels_B[i : i + 1], whole.indices_B[i : i + 1]) for i in range(6)
-    ]
+    parts = [FakeBatch(*(tensor[i : i + 1] for tensor in vars(whole).values())) for i in range(6)]
     together = predict_probabilities(model, [whole], NORMALIZATION, CPU)
     apart = predict_probabilities(model, parts, NORMALIZATION, CPU)
     np.testing.assert_allclose(together.probabilities_NK, apart.probabilities_NK, atol=1e-6)
@@ -76,6 +74,23 @@ def test_reused_buffers_are_copied() -> None:
     found = predict_probabilities(tiny_network(), stream(), NORMALIZATION, CPU)
     assert found.indices_N.tolist() == [*source.indices_B.tolist(), 7, 7, 7, 7]
     assert found.labels_N.tolist() == [*source.labels_B.tolist(), 1, 1, 1, 1]
+
+
+def test_masked_rows_are_left_out() -> None:
+    model = tiny_network()
+    batches = [fake_batch(4, 1), fake_batch(3, 2), fake_batch(2, 3)]
+    whole = predict_probabilities(model, batches, NORMALIZATION, CPU)
+    batches[0].mask_B[1] = False
+    batches[2].mask_B[:] = False
+    found = predict_probabilities(model, batches, NORMALIZATION, CPU)
+    kept = [0, 2, 3, 4, 5, 6]
+    assert found.indices_N.tolist() == whole.indices_N[kept].tolist()
+    assert found.labels_N.tolist() == whole.labels_N[kept].tolist()
+    np.testing.assert_array_equal(found.probabilities_NK, whole.probabilities_NK[kept])
+    for batch in batches:
+        batch.mask_B[:] = False
+    with pytest.raises(RunError, match="no images"):
+        predict_probabilities(model, batches, NORMALIZATION, CPU)
 
 
 def test_certain_and_wrong_has_a_finite_loss() -> None:

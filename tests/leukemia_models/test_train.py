@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import numpy as np
 import pytest
@@ -10,12 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leukemia_data.errors import RunError, UsageError
-from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.learner import BatchSource
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.registry import build_model
 from leukemia_models.run_state import TrainSettings, TrainState
-from leukemia_models.train import Observer, fit
+from leukemia_models.train import fit
 
 from .fakes import (
     CPU,
@@ -25,71 +22,15 @@ from .fakes import (
     copied_state,
     fake_batch,
     fake_source,
+    normalized,
     same_state,
     tiny_network,
 )
-
-FAST = OptimizerSettings(lr=0.05)
+from .training import Recorder, train, without_times
 
 
 def as_is(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
-    return images_BHWC
-
-
-def flipped_by_epoch_and_sample(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
-    flip_B = (indices_B + epoch) % 2 == 0
-    return torch.where(flip_B[:, None, None, None], images_BHWC.flip(2), images_BHWC)
-
-
-class Recorder(Observer):
-    """Keeps what it hears; the state is copied, as a checkpoint would."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.heard: list[tuple[object, ...]] = []
-        self.states: list[TrainState] = []
-        self.weights: list[dict[str, Tensor]] = []
-        self.best: list[int] = []
-
-    def on_epoch_start(self, epoch: int, num_steps: int) -> None:
-        self.heard.append(("start", epoch, num_steps))
-
-    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
-        self.heard.append(("step", epoch, step, num_samples))
-
-    def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
-        self.heard.append(("end", record.epoch))
-        self.states.append(copy.deepcopy(state))
-        self.weights.append(copied_state(self.model))
-        if is_best:
-            self.best.append(record.epoch)
-
-
-def train(
-    model: nn.Module,
-    source: BatchSource,
-    valid: BatchSource | None = None,
-    *,
-    epochs: int = 2,
-    optimizer: OptimizerSettings = FAST,
-    start: TrainState | None = None,
-    observer: Observer | None = None,
-    channels_last: bool = True,
-) -> TrainHistory:
-    settings = TrainSettings(epochs=epochs, optimizer=optimizer, seed=5, channels_last=channels_last)
-    ticks = itertools.count()
-    return fit(
-        model,
-        source,
-        valid,
-        settings,
-        NORMALIZATION,
-        flipped_by_epoch_and_sample,
-        CPU,
-        observer,
-        start,
-        clock=lambda: float(next(ticks)),
-    )
+    return normalized(images_BHWC)
 
 
 def plain_sgd(model: nn.Module, batches: list[FakeBatch], lrs: list[float]) -> tuple[float, float]:
@@ -136,8 +77,11 @@ def test_network_learns_and_history_is_complete() -> None:
     assert last.train_loss < history.records[0].train_loss
     assert last.valid_balanced_accuracy == 1.0
     assert last.valid_auroc == 1.0
-    assert last.seconds == 2.0  # three ticks of the counted clock, two between first and last
-    assert last.images_per_s == 48.0
+    # Every look at the clock is a tick later. In an epoch: at its start, before and after each of three waits, at its
+    # end; and around the validation.
+    assert last.seconds == 7 + 1
+    assert last.images_per_s == 48 / 7
+    assert last.data_wait_share == 3 / 7
 
 
 def test_observer_hears_everything_in_order() -> None:
@@ -147,7 +91,7 @@ def test_observer_hears_everything_in_order() -> None:
     expected = []
     for epoch, sizes in ((1, (3, 4)), (2, (4, 3))):
         steps = [("step", epoch, step, size) for step, size in enumerate(sizes, start=1)]
-        expected += [("start", epoch, 2), *steps, ("end", epoch)]
+        expected += [("start", epoch, 2, 0), *steps, ("end", epoch)]
     assert recorder.heard == expected
     assert recorder.best[0] == 1
 
@@ -155,7 +99,7 @@ def test_observer_hears_everything_in_order() -> None:
 def test_epochs_are_counted_from_one_for_the_streams() -> None:
     source, valid = fake_source(4), fake_source(4)
     train(tiny_network(), source, valid, epochs=3)
-    assert source.epochs_asked == valid.epochs_asked == [1, 2, 3]
+    assert source.asked == valid.asked == [(1, 0), (2, 0), (3, 0)]
 
 
 def test_validation_changes_nothing() -> None:
@@ -194,10 +138,7 @@ def test_resumed_run_ends_bit_by_bit_like_the_uninterrupted_one(channels_last: b
     before = copy.deepcopy(start)
     again = train(resumed, source, valid, epochs=3, start=start, channels_last=channels_last)
     assert same_state(copied_state(resumed), recorder.weights[-1])
-    drop_time = {"seconds": 0, "images_per_s": 0}
-    assert [{**a.to_dict(), **drop_time} for a in again.records] == [
-        {**b.to_dict(), **drop_time} for b in history.records
-    ]
+    assert without_times(again) == without_times(history)
     # What was handed in to start from is still what was saved.
     for number, tensors in before.optimizer_state.items():
         assert torch.equal(tensors["momentum_buffer"], start.optimizer_state[number]["momentum_buffer"])

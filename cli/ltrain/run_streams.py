@@ -1,0 +1,68 @@
+"""The batches of a run: its training and validation part as streams, and what its training images go through."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cli.ltrain.prepare import Run, TrainRequest
+from leukemia_data.augment import Augmenter
+from leukemia_data.augmentation import Augmentation
+from leukemia_data.batch_plan import balanced_weights
+from leukemia_data.loader import BatchStream
+from leukemia_data.samples import SampleTable
+from leukemia_models.ranks import Ranks
+from leukemia_models.run_files import CLASS_BALANCED, SUBJECT_BALANCED
+
+
+def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:
+    """The training part, shuffled; each rank gets its share of every batch."""
+    config, numbers = run.config, run.data.numbers("train")
+    return BatchStream(
+        run.data.cache,
+        numbers,
+        batch_size=config.batch_size,
+        seed=config.settings.seed,
+        weights_N=_weights(config.sampling, run.data.cache.table, numbers),
+        drop_last=True,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device=device,
+        num_threads=request.num_threads,
+        residency=request.residency,
+    )
+
+
+def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:
+    """The validation part, in its own order."""
+    return BatchStream(
+        run.data.cache,
+        run.data.numbers("valid"),
+        batch_size=run.config.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device=device,
+        num_threads=request.num_threads,
+        residency=request.residency,
+    )
+
+
+def make_augmenter(run: Run, device: torch.device) -> Augmenter:
+    """What the training images go through: the run's augmentation, and its normalisation."""
+    config = run.config
+    return Augmenter(
+        Augmentation.from_dict(config.augmentation or {}),
+        seed=config.settings.seed,
+        mean=config.normalization["mean"],
+        std=config.normalization["std"],
+        device=device,
+    )
+
+
+def _weights(sampling: str, table: SampleTable, numbers: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    if sampling == CLASS_BALANCED:
+        return balanced_weights(table.labels[numbers])
+    if sampling == SUBJECT_BALANCED:
+        return balanced_weights(table.subjects[numbers])
+    return None

@@ -1,0 +1,39 @@
+"""``ldata bench``: it measures something plausible; how fast, is for benchmarks to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+OPTIONS = ("--size", 48, "--batch-size", 8, "--seconds", 0.1, "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_figures_are_there_and_fit_together(caches: Path, ldata: Callable, json_of: Callable) -> None:
+    said = json_of(ldata("bench", caches, *OPTIONS, "--num-threads", 1, "--json"))
+    assert said["num_samples"] == 32
+    assert said["num_threads"] == 1
+    rates = [said[f"{name}_images_per_s"] for name in ("ceiling", "stream", "augment", "train")]
+    assert all(rate > 0 for rate in rates)
+    assert said["epoch_s"] == pytest.approx(32 / said["train_images_per_s"])
+    assert 0 <= said["epoch_wait_s"] <= said["epoch_s"]
+
+
+def test_text_says_what_an_epoch_waits(caches: Path, ldata: Callable) -> None:
+    result = ldata("bench", caches, *OPTIONS, "--augment", "report-b")
+    assert result.exit_code == 0, result.output
+    for words in ("memory copies", "stream of uint8 batches", "augmentation report-b", "training resnet18", "waits"):
+        assert words in result.stdout
+
+
+def test_wrong_requests(caches: Path, ldata: Callable, error_of: Callable) -> None:
+    assert "less than --batch-size 64" in error_of(ldata("bench", caches, "--size", 48, "--device", "cpu"), 2)
+    assert "report-z" in error_of(ldata("bench", caches, *OPTIONS, "--augment", "report-z"), 2)
+    assert "49 px" in error_of(ldata("bench", caches, "--size", 49), 1)

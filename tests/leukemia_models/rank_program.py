@@ -1,0 +1,233 @@
+"""What one of several processes does in the tests of ranks: ``python -m tests.leukemia_models.rank_program FOLDER``.
+
+They meet in the folder, and each leaves what it found in ``rank<n>.pt`` there. At last one of them vanishes.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leukemia_data.errors import CacheError, RunError
+from leukemia_models.observer import Observer
+from leukemia_models.optim import OptimizerSettings
+from leukemia_models.predict import predict_probabilities
+from leukemia_models.ranks import Ranks, joined_ranks, rank_device
+from leukemia_models.run_state import TrainSettings, TrainState
+from leukemia_models.sync_batchnorm import SynchronizedBatchNorm
+from leukemia_models.train import fit
+
+from .fakes import (
+    CPU,
+    NORMALIZATION,
+    FakeBatch,
+    FakeSource,
+    copied_state,
+    fake_batch,
+    flipped_by_epoch_and_sample,
+    share_of,
+    tiny_network,
+)
+
+# An odd batch, a batch of one that is left out, and one of three.
+TRAIN_SIZES = (8, 7, 1, 3)
+VALID_SIZES = (6, 6, 3)
+SETTINGS = TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.05), seed=5)
+STATE_AFTER = (2, 2)
+# Rows of each rank, shape of a row, and how the layer differs from the default one.
+LAYER_CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
+    ((4, 4), (5, 6, 7), {}),
+    ((5, 2), (5, 6, 7), {"momentum": None}),
+    ((3, 0), (5, 6, 7), {"eps": 0.1}),
+    ((1, 1), (5, 1, 1), {}),
+    ((4, 3), (5,), {"affine": False}),
+    ((4, 3), (5, 2, 2), {"track_running_stats": False}),
+)
+
+
+def batches(sizes: tuple[int, ...], first_seed: int) -> list[FakeBatch]:
+    return [fake_batch(size, first_seed + number, size_px=16) for number, size in enumerate(sizes)]
+
+
+def shares(sizes: tuple[int, ...], first_seed: int, ranks: Ranks, *, padded: bool = True) -> FakeSource:
+    whole = batches(sizes, first_seed)
+    return FakeSource([share_of(batch, ranks.rank, ranks.world_size, padded=padded) for batch in whole])
+
+
+class Saver(Observer):
+    """Wants the state of one step, on the last rank only; keeps what it hears."""
+
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        self.model, self.wanting = model, ranks.rank == ranks.world_size - 1
+        self.steps: list[tuple[int, int, float, int]] = []
+        self.saved: tuple[TrainState, dict[str, Tensor]] | None = None
+
+    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        self.steps.append((epoch, step, loss, num_samples))
+
+    def wants_state(self, epoch: int, step: int) -> bool:
+        return self.wanting and (epoch, step) == STATE_AFTER
+
+    def on_state(self, state: TrainState) -> None:
+        self.saved = copy.deepcopy(state), copied_state(self.model)
+
+
+def trained(ranks: Ranks, *, padded: bool = True, start: TrainState | None = None, **changes: Any) -> dict[str, Any]:
+    """Train a fresh network, or one that goes on from a state."""
+    model = tiny_network(seed=3)
+    if changes.get("weights"):
+        model.load_state_dict(changes.pop("weights"))
+    observer = changes.pop("observer", None) or Saver(model, ranks)
+    arguments = {
+        "train_source": shares(TRAIN_SIZES, 0, ranks, padded=padded),
+        "valid_source": shares(VALID_SIZES, 10, ranks),
+        "prepare": flipped_by_epoch_and_sample,
+        **changes,
+    }
+    layers = [type(module) for module in model.modules()]
+    history = fit(
+        model,
+        settings=SETTINGS,
+        normalization=NORMALIZATION,
+        device=CPU,
+        observer=observer,
+        start=start,
+        ranks=ranks,
+        **arguments,
+    )
+    assert [type(module) for module in model.modules()] == layers
+    assert model.training == model[1].training
+    records = [record.to_dict() for record in history.records]
+    return {
+        "records": records,
+        "weights": copied_state(model),
+        **{k: vars(observer).get(k) for k in ("steps", "saved")},
+    }
+
+
+def resumed(ranks: Ranks, whole: dict[str, Any]) -> dict[str, Any]:
+    state, weights = whole["saved"]
+    return trained(ranks, start=state, weights=weights)
+
+
+def predicted(ranks: Ranks) -> dict[str, Any]:
+    source = shares(VALID_SIZES, 10, ranks)
+    found = predict_probabilities(tiny_network(seed=3), source.epoch(0), NORMALIZATION, CPU, ranks=ranks)
+    return vars(found)
+
+
+def layer_inputs(shares_W: tuple[int, ...], row: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Features far from 0, and the gradients that come back."""
+    generator = torch.Generator().manual_seed(1)
+    features, gradients = torch.randn(2, sum(shares_W), *row, generator=generator)
+    return 20 + 3 * features, gradients
+
+
+def normalized_share(ranks: Ranks, case: int) -> dict[str, Tensor]:
+    """Two training steps of a layer and one judgement on this rank's rows."""
+    rows_W, row, options = LAYER_CASES[case]
+    layer = (nn.BatchNorm1d if len(row) == 1 else nn.BatchNorm2d)(row[0], **options)
+    synchronized = SynchronizedBatchNorm(layer, ranks)
+    features, gradients = (tensor.split(rows_W)[ranks.rank] for tensor in layer_inputs(rows_W, row))
+    leaf = features.clone().requires_grad_()
+    synchronized(features)
+    output = synchronized(leaf)
+    output.backward(gradients)
+    found = {"output": output.detach(), "grad": leaf.grad, **copied_state(layer)}
+    found |= {f"grad.{name}": parameter.grad for name, parameter in layer.named_parameters()}
+    judged = synchronized.eval()(features) if layer.track_running_stats and ranks.rank == 0 else torch.empty(0)
+    return {**found, "judged": judged.detach()}
+
+
+class Broken(FakeSource):
+    """Fails before the third batch of every epoch."""
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[FakeBatch]:
+        yield from self.batches[:2]
+        raise CacheError("shard 7 is gone")
+
+
+class FullDisk(Saver):
+    def on_state(self, state: TrainState) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def spoilt(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+    return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B) * (torch.nan if epoch == 2 else 1.0)
+
+
+def unprepared(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+    raise ValueError("no such augmentation")
+
+
+def unlabelled(ranks: Ranks) -> FakeSource:
+    source = shares(TRAIN_SIZES, 0, ranks)
+    source.batches[1].labels_B[0] = -1
+    return source
+
+
+FAILURES: dict[str, Callable[[Ranks], dict[str, Any]]] = {
+    "label": lambda ranks: {"train_source": unlabelled(ranks)},
+    "loss": lambda ranks: {"prepare": spoilt},
+    "augmentation": lambda ranks: {"prepare": unprepared},
+    "stream": lambda ranks: {"train_source": Broken(shares(TRAIN_SIZES, 0, ranks).batches)},
+    "validation": lambda ranks: {"valid_source": Broken(shares(VALID_SIZES, 10, ranks).batches)},
+    "saving": lambda ranks: {"observer": FullDisk(tiny_network(), ranks)},
+}
+
+
+def failed(ranks: Ranks, name: str) -> tuple[str, str]:
+    """Kind and message of the error when something fails on rank 1 alone."""
+    try:
+        trained(ranks, **(FAILURES[name](ranks) if ranks.rank == 1 else {}))
+    except (RunError, CacheError, ValueError, OSError) as error:
+        return type(error).__name__, str(error)
+    return "", "no error"
+
+
+def work(ranks: Ranks) -> dict[str, Any]:
+    whole = trained(ranks)
+    return {
+        "trained": whole,
+        "unpadded": trained(ranks, padded=False),
+        "resumed": resumed(ranks, whole),
+        "predicted": predicted(ranks),
+        "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],
+        "failed": {name: failed(ranks, name) for name in FAILURES},
+        "told": ranks.tell_all("grün\udc80" if ranks.is_first else "red, and longer"),
+        "after failures": ranks.sum(torch.tensor([ranks.rank + 1])).tolist(),
+    }
+
+
+class Vanishing(Observer):
+    """Ends the process of the last rank in the middle of a step, without a word."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+
+    def wants_state(self, epoch: int, step: int) -> bool:
+        if self.ranks.rank == self.ranks.world_size - 1 and step == 2:
+            os._exit(9)
+        return False
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    device = rank_device(CPU, os.environ)
+    try:
+        with joined_ranks(os.environ, device, init_method=(folder / "meeting").as_uri()) as ranks:
+            torch.save(work(ranks), folder / f"rank{ranks.rank}.pt")
+            trained(ranks, observer=Vanishing(ranks))
+    except RunError as error:
+        sys.exit(f"RunError: {error}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
