@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-quick lint type check format bench clean
+.PHONY: help install demo test test-quick lint type check format bench bench-stream clean
 
 help:
 	@echo "make demo        everything once on generated cells: build, statistics, training, figures (in demo/)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check       lint, types and tests"
 	@echo "make format      format the code"
 	@echo "make bench       how fast a build is on this machine"
+	@echo "make bench-stream  how fast batches are, beside other libraries (CACHE=folder for images of your own)"
 
 install: $(INSTALLED)
 
@@ -57,6 +58,11 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench_build.py
+
+# CACHE names a cache of 224 px images; empty, images are generated.
+bench-stream: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+	$(BIN)/python benchmarks/bench_stream.py $(CACHE)
 
 clean:
 	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
