@@ -26,6 +26,7 @@ from leukemia_data.augment_ops import (
     warp,
 )
 from leukemia_data.augmentation import Augmentation, Cutout, may_happen
+from leukemia_data.batch import to_device
 from leukemia_data.buffers import BufferPool
 from leukemia_data.errors import UsageError
 
@@ -178,7 +179,7 @@ class Augmenter:
         table_BP = torch.from_numpy(draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px))
         if self._device.type == "cuda":
             table_BP = table_BP.pin_memory()
-        return table_BP.to(self._device, non_blocking=True)
+        return to_device(table_BP, self._device)
 
     def _prepare_noise(self, size_px: int) -> None:
         """Make the bank of noise for images of this side, once."""

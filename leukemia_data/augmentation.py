@@ -161,7 +161,7 @@ OPERATIONS: Mapping[str, type[Chance]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random changes in the order in which they are applied; ``None`` where one is left out.
+    """Random changes of an image; ``None`` where one is left out.
 
     ``quarter_turns`` turns by 90, 180 or 270 degrees, each equally likely. With ``keep_black`` what contrast and
     noise add is added only to pixels of which a channel is above ``black_level``, a grey level, after the geometry.
@@ -278,13 +278,17 @@ def _parse(table: Mapping[str, Any], where: str, default_name: str) -> Augmentat
     keep_black = table.get("keep_black", True)
     _require(isinstance(keep_black, bool), f"{where}: keep_black must be true or false, got {keep_black!r}")
     operations = {key: _parse_operation(key, table[key], f"{where} [{key}]") for key in OPERATIONS if key in table}
-    return Augmentation(
-        name=str(table.get("name", default_name)),
-        description=str(table.get("description", "")),
-        keep_black=keep_black,
-        black_level=_parse_number(table.get("black_level", DEFAULT_BLACK_LEVEL), f"{where}: black_level"),
-        **cast(dict[str, Any], operations),
-    )
+    black_level = _parse_number(table.get("black_level", DEFAULT_BLACK_LEVEL), f"{where}: black_level")
+    try:
+        return Augmentation(
+            name=str(table.get("name", default_name)),
+            description=str(table.get("description", "")),
+            keep_black=keep_black,
+            black_level=black_level,
+            **cast(dict[str, Any], operations),
+        )
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _parse_operation(key: str, parameters: object, where: str) -> Chance:

@@ -49,6 +49,15 @@ def move_batches(batches: Generator[Batch], device: torch.device) -> Generator[B
     return _move_each(batches, device)
 
 
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Bring a tensor from the host to a device; `values` may be dropped or overwritten as far as torch allows it.
+
+    Only on CUDA the host does not wait: there, torch has read unpinned memory by then, and keeps pinned memory until it
+    has. On MPS the copy would read the memory later, whoever owns it then.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def _move_each(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
     with closing(batches):
         for batch in batches:
@@ -57,8 +66,8 @@ def _move_each(batches: Generator[Batch], device: torch.device) -> Generator[Bat
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
     return batch._replace(
-        images_BHWC=batch.images_BHWC.to(device, non_blocking=True),
-        labels_B=batch.labels_B.to(device, non_blocking=True),
+        images_BHWC=to_device(batch.images_BHWC, device),
+        labels_B=to_device(batch.labels_B, device),
     )
 
 

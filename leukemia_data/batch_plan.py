@@ -17,8 +17,8 @@ from leukemia_data.errors import UsageError
 from leukemia_data.fingerprint import bytes_digest
 from leukemia_data.ordering import permuted, stratified
 
-# Positions put in order at a time: enough to make the cost per batch vanish, little enough to be no memory.
-_BLOCK_POSITIONS = 16_384
+# Positions put in order at a time: enough to cost little each, few enough to be ready before a batch is copied.
+_BLOCK_POSITIONS = 4096
 
 
 class BatchRows(NamedTuple):
@@ -79,9 +79,9 @@ class BatchPlan:
         if seed is not None and seed < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         self.numbers_N = numbers_N
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.share = -(-batch_size // world_size)
-        self._seed = seed
+        self._seed = None if seed is None else int(seed)
         self._cumulative = None if weights_N is None else _cumulative(weights_N, len(numbers_N), seed)
         self._drop_last = drop_last and len(numbers_N) >= batch_size
         self._rank, self._world_size = rank, world_size
@@ -104,14 +104,15 @@ class BatchPlan:
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
         """Return this rank's shares of an epoch's batches, from a step on."""
-        steps_per_block = max(_BLOCK_POSITIONS // self.batch_size, 1)
-        for start in range(first_step, len(self), steps_per_block):
-            stop = min(start + steps_per_block, len(self))
+        # The first batch shall not wait for others to be put in order.
+        start, stop = first_step, first_step + 1
+        while start < len(self):
             first = start * self.batch_size
+            stop = min(stop, len(self))
             numbers = self._numbers(epoch, first, min(stop * self.batch_size, len(self.numbers_N)))
-            for step in range(start, stop):
-                begin = step * self.batch_size - first
+            for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
                 yield self._own_share(numbers[begin : begin + self.batch_size])
+            start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
 
     def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
         """Sample numbers at the positions from `first` to before `last`."""

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
+from threading import current_thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,16 +22,26 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.batch import Batch, move_batches
+from leukemia_data.batch import Batch, move_batches, to_device
 from leukemia_data.batch_plan import BatchPlan, BatchRows
 from leukemia_data.buffers import BufferPool
 from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
+from leukemia_data.free_memory import free_ram_bytes
 from leukemia_data.pixel_store import DeviceStore, PixelStore, RamStore
-from leukemia_data.residency import AUTO, DEVICE, RAM, choose_residency, free_bytes, free_ram_bytes
+from leukemia_data.residency import AUTO, DEVICE, RAM, choose_residency, free_bytes, most_bytes
 
 _MOST_THREADS = 4
+_THREAD_NAME = "batch-stream"
 _CPU = torch.device("cpu")
+
+
+@dataclass
+class _Place:
+    """Where an iterator stands: `step` batches of an epoch are handed out."""
+
+    epoch: int
+    step: int
 
 
 class BatchStream:
@@ -107,12 +119,13 @@ class BatchStream:
             residency,
             len(numbers_N) * cache.pixels_per_image * 3,
             device_free_bytes=free_bytes(device),
+            device_most_bytes=most_bytes(device),
             ram_free_bytes=free_ram_bytes(),
             num_processes=world_size,
         )
         self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
         self._buffers = BufferPool()
-        self._epoch, self._step = 0, 0
+        self._place = _Place(0, 0)
 
     def __len__(self) -> int:
         """Steps an epoch, the same on every rank."""
@@ -120,7 +133,7 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the rest of the epoch that the stream stands in."""
-        return self.epoch(self._epoch, self._step)
+        return self.epoch(self._place.epoch, self._place.step)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from a step on.
@@ -134,15 +147,15 @@ class BatchStream:
         """
         if epoch < 0 or not 0 <= first_step <= len(self):
             raise UsageError(f"there is no step {first_step} in epoch {epoch}: an epoch has {len(self)} steps")
-        self._epoch, self._step = epoch, first_step
-        return self._count(epoch, first_step)
+        self._place = _Place(int(epoch), int(first_step))
+        return self._count(self._place)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands: batches already handed out count, those prepared ahead do not.
 
         It holds for every number of ranks, threads and devices.
         """
-        return {"epoch": self._epoch, "step": self._step, "plan": self.plan.identity()}
+        return {"epoch": self._place.epoch, "step": self._place.step, "plan": self.plan.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where another stream of the same plan stood: iterating gives the batches that it would have given.
@@ -181,35 +194,36 @@ class BatchStream:
             return RamStore(cache.reader, numbers_N)
         return cache.reader
 
-    def _count(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Keep the stream's place while its batches are handed out."""
+    def _count(self, place: _Place) -> Iterator[Batch]:
+        """Keep the iterator's place while its batches are handed out."""
         store = self._store
         if store is None:
             raise UsageError("the stream is closed")
         if isinstance(store, DeviceStore):
-            batches = self._taken(store, epoch, first_step)
+            batches = self._taken(store, place.epoch, place.step)
         else:
-            batches = move_batches(self._gathered(store, epoch, first_step), self._device)
+            batches = move_batches(self._gathered(store, place.epoch, place.step), self._device)
         with closing(batches):
-            for step, batch in enumerate(batches, start=first_step + 1):
-                self._epoch, self._step = epoch, step
+            for batch in batches:
+                place.step += 1
                 yield batch
-        self._epoch, self._step = epoch + 1, 0
+        place.epoch, place.step = place.epoch + 1, 0
 
     def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
         """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
         ready: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self._num_threads, "batch-stream") as threads:
-            try:
-                for rows in self.plan.batches(epoch, first_step):
-                    ready.append(threads.submit(self._gather, store, rows))
-                    if len(ready) > self._prefetch:
-                        yield ready.popleft().result()
-                while ready:
+        threads = ThreadPoolExecutor(self._num_threads, _THREAD_NAME)
+        try:
+            for rows in self.plan.batches(epoch, first_step):
+                ready.append(threads.submit(self._gather, store, rows))
+                if len(ready) > self._prefetch:
                     yield ready.popleft().result()
-            finally:
-                for future in ready:
-                    future.cancel()
+            while ready:
+                yield ready.popleft().result()
+        finally:
+            # The garbage collector may end this in one of these threads, which cannot wait for itself.
+            is_own = current_thread().name.startswith(_THREAD_NAME)
+            threads.shutdown(wait=not is_own, cancel_futures=True)
 
     def _gather(self, store: PixelStore, rows: BatchRows) -> Batch:
         """Copy one batch, in a thread."""
@@ -221,7 +235,7 @@ class BatchStream:
         """Take batches out of the device's own memory."""
         for rows in self.plan.batches(epoch, first_step):
             batch = self._batch(store.take(rows.numbers_B), rows)
-            yield batch._replace(labels_B=batch.labels_B.to(self._device, non_blocking=True))
+            yield batch._replace(labels_B=to_device(batch.labels_B, self._device))
 
     def _batch(self, images_BHWC: Tensor, rows: BatchRows) -> Batch:
         labels_B = torch.from_numpy(self._labels[rows.numbers_B].astype(np.int64))

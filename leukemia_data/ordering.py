@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+_FIRST_FACTOR, _SECOND_FACTOR = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
 
 # Few rounds favour some orders of very few samples; with twelve, all 120 orders of five are equally likely.
@@ -37,13 +38,15 @@ def permuted(positions_B: NDArray[np.int64], num_samples: int, seed: int, epoch:
 
     Notes
     -----
-    An alternating Feistel network on pairs of numbers below a and b, with a*b the least such product not below
-    `num_samples`; results outside the range go through it again until they are inside (Black, Rogaway, "Ciphers with
-    arbitrary finite domains", CT-RSA 2002).
+    An alternating Feistel network on pairs of numbers below a and b, with a*b little above `num_samples` or equal;
+    results outside the range go through it again until they are inside (Black, Rogaway, "Ciphers with arbitrary finite
+    domains", CT-RSA 2002).
     """
     if len(positions_B) == 0:
         return np.empty(0, np.int64)
     rows = math.isqrt(max(num_samples - 1, 0)) + 1
+    # Even: to turn an odd number of rows round and round is never an odd permutation.
+    rows += rows % 2
     columns = -(-num_samples // rows)
     keys = [np.uint64(_stream(seed, epoch, _ROUND_DRAW + number)) for number in range(_NUM_ROUNDS)]
     places = _shuffle_pairs(positions_B.astype(np.uint64), rows, columns, keys)
@@ -117,26 +120,41 @@ def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) 
 
 def _shuffle_pairs(places_B: NDArray[np.uint64], rows: int, columns: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
     """One way through the network: row and column of each place are turned by a hash of the other, in turns."""
-    gamma, num_rows, num_columns = np.uint64(_GOLDEN_GAMMA), np.uint64(rows), np.uint64(columns)
+    num_rows, num_columns = np.uint64(rows), np.uint64(columns)
     row_B, column_B = np.divmod(places_B, num_columns)
     for number, key in enumerate(keys):
         if number % 2 == 0:
-            row_B = (row_B + _finalize(column_B * gamma + key) % num_rows) % num_rows
+            row_B = _turned(row_B, column_B, num_rows, key)
         else:
-            column_B = (column_B + _finalize(row_B * gamma + key) % num_columns) % num_columns
+            column_B = _turned(column_B, row_B, num_columns, key)
     shuffled: NDArray[np.uint64] = row_B * num_columns + column_B
     return shuffled
 
 
+def _turned(
+    values_B: NDArray[np.uint64], other_B: NDArray[np.uint64], count: np.uint64, key: np.uint64
+) -> NDArray[np.uint64]:
+    """Add a hash of `other_B`, uniform below `count`, to values below `count`, round and round."""
+    hashes_B = _finalize(other_B * np.uint64(_GOLDEN_GAMMA) + key)
+    # The upper half of the hash as a fraction of `count`: divisions would take most of the time.
+    sums_B = values_B + ((hashes_B >> np.uint64(32)) * count >> np.uint64(32))
+    return np.minimum(sums_B, sums_B - count)
+
+
 def _stream(seed: int, epoch: int, draw: int) -> int:
-    return _mix(_mix(_mix(seed) ^ epoch) ^ draw)
+    # NumPy's integers would overflow where Python's do not.
+    return _mix(_mix(_mix(int(seed)) ^ int(epoch)) ^ draw)
 
 
 def _mix(value: int) -> int:
-    return int(_finalize(np.array([(value + _GOLDEN_GAMMA) & _MASK_64], np.uint64))[0])
+    """:func:`_finalize` of one counter, in whole numbers: arrays of one element take ten times as long."""
+    bits = (value + _GOLDEN_GAMMA) & _MASK_64
+    bits = ((bits ^ bits >> 30) * _FIRST_FACTOR) & _MASK_64
+    bits = ((bits ^ bits >> 27) * _SECOND_FACTOR) & _MASK_64
+    return bits ^ bits >> 31
 
 
 def _finalize(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_FIRST_FACTOR)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_SECOND_FACTOR)
     return bits ^ (bits >> np.uint64(31))

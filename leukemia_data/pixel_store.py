@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from leukemia_data.batch import to_device
 from leukemia_data.cache import SampleReader
 
 _CHUNK_SAMPLES = 128
+_ABSENT = -1
 
 
 class PixelStore(Protocol):
@@ -37,17 +40,30 @@ class RamStore:
         self._reader = reader
         self._numbers = np.unique(numbers_N)
         self._images = np.empty((len(self._numbers), reader.size_px, reader.size_px, 3), np.uint8)
-        self._is_here = np.zeros(len(self._numbers), np.bool_)
+        # Samples lie in the order in which they were first asked for: the first batch then touches little memory.
+        self._places = np.full(len(self._numbers), _ABSENT)
+        self._num_here = 0
+        self._filling = Lock()
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
         """Fill `out`, (B, S, S, 3) uint8, with the samples `numbers_B`."""
         rows_B = np.searchsorted(self._numbers, numbers_B)
-        # Two threads may read the same sample at once: they write the same bytes, and say so after that.
-        for row in rows_B[~self._is_here[rows_B]].tolist():
-            self._images[row] = self._reader.image(int(self._numbers[row]))
-            self._is_here[row] = True
-        # "clip" lets NumPy write to `out` without a copy in between; all rows are in range.
-        return np.take(self._images, rows_B, axis=0, out=out, mode="clip")
+        places_B = self._places[rows_B]
+        if (places_B == _ABSENT).any():
+            places_B = self._fetch(rows_B)
+        # "clip" lets NumPy write to `out` without a copy in between; all places are in range.
+        return np.take(self._images, places_B, axis=0, out=out, mode="clip")
+
+    def _fetch(self, rows_B: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Read the samples that are not here yet, and return where all of them lie."""
+        with self._filling:
+            for row in rows_B.tolist():
+                if self._places[row] == _ABSENT:
+                    self._images[self._num_here] = self._reader.image(int(self._numbers[row]))
+                    # Told last: other threads look without waiting.
+                    self._places[row] = self._num_here
+                    self._num_here += 1
+            return self._places[rows_B]
 
 
 class DeviceStore:
@@ -74,4 +90,4 @@ class DeviceStore:
     def take(self, numbers_B: NDArray[np.int64]) -> Tensor:
         """The samples' pixels, (B, S, S, 3) uint8, on the device."""
         rows_B = torch.from_numpy(np.searchsorted(self._numbers, numbers_B))
-        return self._images.index_select(0, rows_B.to(self._images.device, non_blocking=True))
+        return self._images.index_select(0, to_device(rows_B, self._images.device))

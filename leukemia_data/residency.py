@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from leukemia_data.errors import UsageError
@@ -23,6 +22,8 @@ _DEVICE_SHARE = 0.4
 _RAM_SHARE = 0.25
 # Of what is free, for those who ask for it by name.
 _MOST_RAM_SHARE = 0.8
+# Up to torch 2.13 taking rows of a tensor of more elements gives zeros on MPS, without an error (pytorch #188756).
+_MOST_MPS_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
-def free_ram_bytes() -> int:
-    """Memory of this machine that programs can still have."""
-    return int(psutil.virtual_memory().available)
+def most_bytes(device: torch.device) -> int | None:
+    """How large a split one tensor of a device may hold, whatever is free; None for no limit."""
+    return _MOST_MPS_BYTES if device.type == "mps" else None
 
 
 def choose_residency(
@@ -53,6 +54,7 @@ def choose_residency(
     *,
     device_free_bytes: int | None,
     ram_free_bytes: int,
+    device_most_bytes: int | None = None,
     num_processes: int = 1,
 ) -> Residency:
     """Decide where to keep a split.
@@ -67,7 +69,9 @@ def choose_residency(
     device_free_bytes
         From :func:`free_bytes`; None where the network runs on the CPU.
     ram_free_bytes
-        From :func:`free_ram_bytes`.
+        From :func:`leukemia_data.free_memory.free_ram_bytes`.
+    device_most_bytes
+        From :func:`most_bytes`.
     num_processes
         How many processes keep the split, each for itself.
 
@@ -79,14 +83,17 @@ def choose_residency(
     if wanted not in RESIDENCIES:
         raise UsageError(f"unknown residency {wanted!r}: use {', '.join(RESIDENCIES)}")
     ram_bytes = ram_free_bytes // num_processes
+    is_too_large = device_most_bytes is not None and split_bytes > device_most_bytes
     if wanted == AUTO:
-        return _choose_freely(split_bytes, device_free_bytes, ram_bytes)
+        return _choose_freely(split_bytes, None if is_too_large else device_free_bytes, ram_bytes)
     if wanted == MAPPED:
         return Residency(MAPPED, f"{_text(split_bytes)} mapped from disk, as asked for")
     if wanted == RAM:
         return _checked(RAM, split_bytes, int(ram_bytes * _MOST_RAM_SHARE), "of this machine's free memory")
     if device_free_bytes is None:
         raise UsageError("residency 'device' needs a CUDA or MPS device; use ram, mapped or auto on the CPU")
+    if device_most_bytes is not None and is_too_large:
+        return _checked(DEVICE, split_bytes, device_most_bytes, "that one tensor can hold on this device")
     return _checked(DEVICE, split_bytes, device_free_bytes, "of free memory on the device")
 
 

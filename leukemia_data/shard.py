@@ -9,6 +9,7 @@ docs/format.md specifies the file for other readers.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,9 @@ class ShardImages:
             # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
             return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape))
         except (OSError, ValueError) as error:
-            raise CacheError(f"{self.path} cannot be mapped: {error}") from error
+            is_limit = isinstance(error, OSError) and error.errno == errno.EMFILE
+            cure = "; every shard is one open file: raise the limit, as with `ulimit -n 65536`" if is_limit else ""
+            raise CacheError(f"{self.path} cannot be mapped: {error}{cure}") from error
 
 
 def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str) -> ShardEntry:

@@ -168,7 +168,8 @@ def save_checkpoint(
         "content": canonical_json(content).decode("ascii"),
     }
     with atomic_path(path) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata)
+        # Not its `save_file`: that leaves a file of its own behind when killed, and one that only the owner may read.
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

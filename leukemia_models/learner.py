@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+from leukemia_data.batch import to_device
 from leukemia_data.errors import RunError
 from leukemia_models.batch_source import Batch, BatchSource
 from leukemia_models.history import TrainHistory
@@ -85,8 +86,8 @@ class Learner:
 
     def load(self, batch: Batch, epoch: int) -> Share:
         """Bring a batch's rows to the device and prepare them; masked rows are left out."""
-        images_BHWC = batch.images_BHWC.to(self.device, non_blocking=True)
-        labels_B = batch.labels_B.to(self.device, non_blocking=True)
+        images_BHWC = to_device(batch.images_BHWC, self.device)
+        labels_B = to_device(batch.labels_B, self.device)
         indices_B = batch.indices_B
         if not batch.mask_B.all():
             rows = batch.mask_B.nonzero().flatten()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leukemia_data.batch import to_device
 from leukemia_data.errors import RunError
 from leukemia_models.batch_source import Batch
 from leukemia_models.normalization import Normalization, Normalizer
@@ -83,7 +84,7 @@ def predict_probabilities(
 
     def logits_of(images_BHWC: Tensor) -> Tensor:
         with autocast(device, amp):
-            return cast(Tensor, model(normalizer(images_BHWC.to(device, non_blocking=True))))
+            return cast(Tensor, model(normalizer(to_device(images_BHWC, device))))
 
     def predict_share() -> tuple[Tensor, Tensor]:
         with evaluating(model):

@@ -6,7 +6,7 @@
       run.json            settings, cache and split; written before the first epoch
       split.csv           id, subject, label and split of every sample
       augment.toml        the augmentation, as --augment takes it
-      last.safetensors    after every epoch; training resumes from it
+      last.safetensors    after every epoch, and now and then within one; training resumes from it
       best.safetensors    weights of the best epoch, for judging
       history.csv         one row an epoch, and history.png
       <part>/             results.json, summary.md, confusion.png, predictions.csv of valid, test, ...

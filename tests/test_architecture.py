@@ -36,6 +36,7 @@ LAYERS = {
     },
     "files": {
         "atomic",
+        "free_memory",
         "source",
         "source_tree",
         "source_table",

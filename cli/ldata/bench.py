@@ -21,7 +21,7 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 @click.option("--num-threads", type=click.IntRange(1), help="Threads of the stream.  [default: one a core, at most 4]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
-    "--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1), help="Time for each measurement."
+    "--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Time for each measurement."
 )
 @json_option
 def command(

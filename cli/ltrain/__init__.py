@@ -72,7 +72,7 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
     help="Where the pixels are kept: auto takes the device if they fit, else memory if they fit, else maps the files.",
 )
 @click.option(
-    "--num-threads", type=click.IntRange(1), help="Threads that prepare batches.  [default: one a core, to 4]"
+    "--num-threads", type=click.IntRange(1), help="Threads that prepare batches.  [default: one a core, at most 4]"
 )
 @click.option(
     "--save-minutes",

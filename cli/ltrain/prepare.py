@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.options import option_name
 from cli.output import print_note
-from leukemia_data.atomic import write_text
-from leukemia_data.augmentation import load_augmentation
+from leukemia_data.atomic import PARTIAL_SUFFIX, write_text
+from leukemia_data.augmentation import Augmentation, load_augmentation
 from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import RunError, UsageError
+from leukemia_data.free_memory import free_ram_bytes
 from leukemia_data.moments import channel_statistics
+from leukemia_data.residency import choose_residency, free_bytes, most_bytes
 from leukemia_data.splits import assign_split, parse_split
 from leukemia_models.checkpoint import load_checkpoint
 from leukemia_models.judge import SplitCache
 from leukemia_models.normalization import Normalization, check_normalization
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.ranks import Ranks
-from leukemia_models.run_files import RunConfig, RunFolder, load_config, save_config, save_split
+from leukemia_models.run_files import SAMPLINGS, RunConfig, RunFolder, load_config, save_config, save_split
 from leukemia_models.run_state import TrainSettings
 
 _GUARD_IMAGES = 256
@@ -80,14 +85,15 @@ class Run:
     data: SplitCache
 
 
-def begin_run(request: TrainRequest, ranks: Ranks) -> Run:
+def begin_run(request: TrainRequest, device: torch.device, ranks: Ranks) -> Run:
     """Begin a run or take one up; with several ranks the first does so, and the others read what it wrote."""
     run: Run | None = None
 
     def lead() -> None:
         nonlocal run
         if ranks.is_first:
-            run = take_up_run(request) if request.resume else prepare_run(request)
+            prepare = take_up_run if request.resume else prepare_run
+            run = prepare(request, device, ranks.world_size)
 
     ranks.together(lead)
     root = ranks.tell_all(str(run.folder.root) if run is not None else "")
@@ -100,7 +106,7 @@ def _open_run(folder: RunFolder) -> Run:
     return Run(folder, config, split_of_run(folder, config, open_run_cache(config, None)))
 
 
-def prepare_run(request: TrainRequest) -> Run:
+def prepare_run(request: TrainRequest, device: torch.device, num_processes: int) -> Run:
     """Check everything that can be wrong before anything is written, then write the run's settings."""
     spec = parse_split(request.split)
     augmentation = load_augmentation(request.augment)
@@ -114,6 +120,7 @@ def prepare_run(request: TrainRequest) -> Run:
         )
     data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
     _check_parts(data)
+    _check_room(request, data, device, num_processes)
     normalization = _choose_normalization(request.normalize, cache, data.numbers("train"))
     optimizer = OptimizerSettings(
         lr=request.lr,
@@ -156,6 +163,18 @@ def _check_parts(data: SplitCache) -> None:
         raise UsageError(f"split {data.spec}: the training part has no image of class {absent[0]!r}")
 
 
+def _check_room(request: TrainRequest, data: SplitCache, device: torch.device, num_processes: int) -> None:
+    """Refuse a --residency that cannot be had, before the run's folder is made or changed."""
+    choose_residency(
+        request.residency,
+        len(data.numbers("train")) * data.cache.pixels_per_image * 3,
+        device_free_bytes=free_bytes(device),
+        device_most_bytes=most_bytes(device),
+        ram_free_bytes=free_ram_bytes(),
+        num_processes=num_processes,
+    )
+
+
 def _free_folder(config: RunConfig, cache: Cache) -> Path:
     """``runs/resnet18-128px-subject-seed0``, numbered when that is taken."""
     name = f"{config.model_name}-{cache.size_px}px-{config.split}-seed{config.settings.seed}"
@@ -164,8 +183,8 @@ def _free_folder(config: RunConfig, cache: Cache) -> Path:
     return next(path for path in (base, *numbered) if not path.exists())
 
 
-def take_up_run(request: TrainRequest) -> Run:
-    """Read a run's settings; only its length and its device may change."""
+def take_up_run(request: TrainRequest, device: torch.device, num_processes: int) -> Run:
+    """Read a run's settings; only its length may change, and what has no part in its numbers."""
     if request.out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     changed = sorted(request.given - _FREE_ON_RESUME)
@@ -179,6 +198,7 @@ def take_up_run(request: TrainRequest) -> Run:
             f"{folder.root} was begun by an earlier version, whose augmentation drew other numbers: it can be judged "
             "and used, but not gone on with; start a new run"
         )
+    _check_streams(folder, config, config.augmentation)
     cache = open_run_cache(config, request.cache if "cache" in request.given else None)
     if data_digest(cache) != config.data_digest:
         raise RunError(
@@ -186,9 +206,27 @@ def take_up_run(request: TrainRequest) -> Run:
             "start a new one"
         )
     data = split_of_run(folder, config, cache)
+    _check_room(request, data, device, num_processes)
     if "epochs" in request.given and request.epochs != config.settings.epochs:
         config = _with_epochs(folder, config, request.epochs)
+    _clear_leftovers(folder)
     return Run(folder, config, data)
+
+
+def _check_streams(folder: RunFolder, config: RunConfig, stored: Mapping[str, Any]) -> None:
+    """Refuse settings of the stream that nobody could have given; say so if their readable copy was changed since."""
+    try:
+        augmentation = Augmentation.from_dict(stored)
+    except (UsageError, AttributeError, TypeError) as error:
+        raise RunError(f"{folder.config} is damaged ({error}): start a new run") from error
+    if config.sampling not in SAMPLINGS:
+        raise RunError(f"{folder.config} is damaged (unknown sampling {config.sampling!r}): start a new run")
+    path = folder.augmentation
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != augmentation.to_toml():
+        print_note(
+            f"warning: {path} was changed after the run began. The run goes on with the augmentation it began with, "
+            f"which {folder.config.name} holds; for another one start a new run"
+        )
 
 
 def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int) -> RunConfig:
@@ -202,8 +240,14 @@ def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int) -> RunConfig
     return config
 
 
+def _clear_leftovers(folder: RunFolder) -> None:
+    """Remove what a killed process was writing: files that never got their name, each as large as a checkpoint."""
+    for leftover in folder.root.glob(f"*{PARTIAL_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
 def is_begun(folder: RunFolder) -> bool:
-    """Whether a run has a finished epoch to go on from."""
+    """Whether a run has a checkpoint to go on from."""
     return folder.checkpoint("last").exists()
 
 

@@ -33,7 +33,7 @@ def train(request: TrainRequest) -> None:
     """Prepare or take up a run, train it, judge its best epoch; rank 0 alone writes and speaks."""
     device = rank_device(choose_device(request.device), os.environ)
     with joined_ranks(os.environ, device) as ranks:
-        run = begin_run(request, ranks)
+        run = begin_run(request, device, ranks)
         model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
         start = ranks.together(lambda: _load_start(run.folder, model) if request.resume else None)
         _fit(run, request, model, start, device, ranks)
@@ -103,7 +103,7 @@ def _checkpoint_info(run: Run) -> CheckpointInfo:
 
 
 def _load_start(folder: RunFolder, model: nn.Module) -> TrainState | None:
-    """Weights and state after the last finished epoch; None when none was finished."""
+    """Load the last checkpoint's weights and return its state; None when there is none yet."""
     if not is_begun(folder):
         return None
     checkpoint = load_checkpoint(folder.checkpoint("last"))

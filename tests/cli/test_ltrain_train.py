@@ -210,6 +210,31 @@ def test_run_of_an_earlier_version_is_judged_but_not_gone_on_with(
     assert ltrain("evaluate", own_run, "--device", "cpu").exit_code == 0
 
 
+@pytest.mark.parametrize("changed", ["[transpose]\np = 1.0\n", "x = ["])
+def test_resume_says_that_an_edited_augmentation_does_not_count(changed: str, own_run: Path, ltrain: Callable) -> None:
+    path = RunFolder(own_run).augmentation
+    assert "augment.toml" not in ltrain("--resume", "--out", own_run, "--device", "cpu").stderr
+    path.write_text(changed, encoding="utf-8")
+    result = ltrain("--resume", "--out", own_run, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert f"warning: {path} was changed" in result.stderr
+    assert path.read_text(encoding="utf-8") == changed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("augmentation", [1]), ("augmentation", {"rotate": 5}), ("sampling", "fair")]
+)
+def test_resume_refuses_damaged_settings_of_the_stream(
+    key: str, value: Any, own_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable
+) -> None:
+    config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))
+    (own_run / "run.json").write_text(json.dumps({**config, key: value}), encoding="utf-8")
+    before = files_below(own_run)
+    message = error_of(ltrain("--resume", "--out", own_run, "--epochs", 3, "--device", "cpu"), 1)
+    assert "run.json is damaged" in message
+    assert files_below(own_run) == before
+
+
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +351,13 @@ def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path
         assert (own_run / name).read_bytes() == (finished_run / name).read_bytes()
 
 
+def test_resume_removes_what_a_killed_process_was_writing(own_run: Path, ltrain: Callable) -> None:
+    leftover = own_run / "last.safetensors.0123456789ab.partial"
+    leftover.write_bytes(b"half a checkpoint")
+    assert ltrain("--out", own_run, "--resume", "--device", "cpu").exit_code == 0
+    assert not leftover.exists()
+
+
 def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None:
     result = ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -344,6 +376,7 @@ def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None
         (["--split", "image"], 2, ["--split"]),
         (["--device", "nope"], 2, ["--device", "nope"]),
         (["--cache", "nowhere"], 1, ["nowhere"]),
+        (["--epochs", 3, "--residency", "device", "--device", "cpu"], 2, ["residency 'device'"]),
     ],
 )
 def test_wrong_resume_changes_nothing(
@@ -419,6 +452,7 @@ def test_existing_out_is_refused_and_untouched(
         (["--size", 64, "--sampling", "fair"], 2, ["--sampling", "class-balanced"]),
         (["--size", 64, "--save-minutes", -1], 2, ["--save-minutes"]),
         (["--size", 64, "--num-threads", 0], 2, ["--num-threads"]),
+        (["--size", 64, "--residency", "device", "--device", "cpu"], 2, ["residency 'device'"]),
         (["--size", 65], 1, ["65 px"]),
         ([], 2, ["several caches"]),
         (["--cache", "nowhere"], 1, ["nowhere"]),

@@ -25,6 +25,8 @@ from leukemia_data.augmentation import (
 )
 from leukemia_data.errors import UsageError
 
+from .copies import UnfinishedCopies
+
 MEAN, STD = (0.171, 0.1, 0.174), (0.201, 0.125, 0.195)
 BLACK = -torch.tensor(MEAN) / torch.tensor(STD)
 PRESETS = ["none", "flips", "report-a", "report-b"]
@@ -322,6 +324,12 @@ def test_compiled_code_serves_every_batch_of_a_shape(cells, name):
     for epoch in range(4):
         assert torch.equal(augment(cells, epoch, torch.arange(8)), expected[epoch])
     assert counter.frame_count == 1
+
+
+def test_no_copy_that_may_outlive_its_source_is_begun_off_cuda(cells):
+    with UnfinishedCopies() as copies:
+        augmenter("report-b", device="meta")(cells.to("meta"), 0, torch.arange(8))
+    assert copies.begun == []
 
 
 @pytest.mark.gpu

@@ -191,7 +191,7 @@ def test_factors_that_leave_nothing_to_see_are_warned_of():
         ("[noise]\np = 1\nvariance = -1", r"\[noise\]: variance must lie in 0\.\.65025"),
         ("[cutout]\np = 1\nfraction = 0", r"\[cutout\]: fraction must lie in \(0, 1\]"),
         ("keep_black = 1", r"keep_black must be true or false, got 1"),
-        ("black_level = 256", r"black_level must lie in 0\.\.255, got 256"),
+        ("black_level = 256", r"mine\.toml: black_level must lie in 0\.\.255, got 256"),
         ('black_level = "dark"', r"black_level must be a number, got 'dark'"),
     ],
 )

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gc
+import json
 import math
 import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -17,6 +20,7 @@ from leukemia_data.loader import BatchStream
 from leukemia_data.manifest import load_manifest
 from leukemia_data.pixel_store import DeviceStore, RamStore
 
+from .copies import UnfinishedCopies
 from .helpers import build, cache_dir, make_source
 
 SIZE, NUM = 16, 30
@@ -206,6 +210,33 @@ def test_error_in_a_thread_surfaces_at_its_batch(cache, monkeypatch):
     assert list(batches) == []
 
 
+def test_iterator_that_the_garbage_collector_drops_in_one_of_its_own_threads(cache, monkeypatch):
+    """Such a thread cannot wait for itself: pytest makes an error of the one that would be ignored then."""
+    dropped, gather = threading.Event(), cache.reader.gather
+
+    def collecting(numbers_B, out):
+        if numbers_B[0] > 0:
+            dropped.wait(10)
+            gc.collect()
+        return gather(numbers_B, out)
+
+    monkeypatch.setattr(cache.reader, "gather", collecting)
+    gc.disable()
+    try:
+        stream = BatchStream(cache, np.arange(NUM), batch_size=2, num_threads=2, prefetch=4, residency="mapped")
+        cycle = SimpleNamespace(batches=stream.epoch(0))
+        cycle.itself = cycle
+        next(cycle.batches)
+        own = [thread for thread in threading.enumerate() if thread.name in stream_threads()]
+        del cycle, stream
+        dropped.set()
+        for thread in own:
+            thread.join(10)
+    finally:
+        gc.enable()
+    assert not stream_threads()
+
+
 def open_files_and_maps(directory: Path) -> list[str]:
     files = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
     return [line for line in [*files, *Path("/proc/self/maps").read_text().splitlines()] if str(directory) in line]
@@ -287,6 +318,16 @@ def gpu() -> torch.device:
     return torch.device(name)
 
 
+def test_no_copy_that_may_outlive_its_source_is_begun_off_cuda(cache):
+    """On MPS such a copy reads its source later, when the buffer may hold the next batch."""
+    device = torch.device("meta")
+    with UnfinishedCopies() as copies:
+        batch = next(BatchStream(cache, np.arange(NUM), batch_size=4, device=device, residency="mapped").epoch(0))
+        DeviceStore(cache.reader, np.arange(NUM), device).take(np.arange(4))
+    assert batch.images_BHWC.device == batch.labels_B.device == device
+    assert copies.begun == []
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("residency", ["mapped", "ram", "device"])
 def test_batches_arrive_whole_on_the_device(cache, stored, residency):
@@ -340,6 +381,23 @@ def test_stream_restored_twice_within_an_epoch_and_at_its_end(make_stream):
     # All batches were handed out, but the loop over them had not ended yet.
     assert steps(stream) == []
     assert steps(stream) == steps(make_stream().epoch(1))
+
+
+def test_state_is_that_of_the_iterator_asked_for_last(make_stream):
+    stream = make_stream()
+    earlier, later = stream.epoch(0), stream.epoch(5)
+    next(later)
+    list(earlier)
+    assert (stream.state_dict()["epoch"], stream.state_dict()["step"]) == (5, 1)
+    assert steps(stream) == steps(later) == steps(make_stream().epoch(5, 1))
+
+
+def test_state_of_numpys_integers_is_plain_data(make_stream):
+    stream = make_stream(seed=np.int64(1), batch_size=np.int64(4))
+    next(stream.epoch(np.int64(2)))
+    plain = make_stream()
+    plain.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert steps(plain) == steps(make_stream().epoch(2, 1))
 
 
 def test_state_holds_for_another_number_of_ranks(make_stream):

@@ -52,6 +52,31 @@ def test_every_permutation_of_a_few_is_equally_likely(num_samples, num_orders, l
     assert chi_square(np.array(list(counts.values()))) < limit
 
 
+def is_odd(order: np.ndarray) -> bool:
+    """Whether an odd number of swaps leads to a permutation."""
+    left, num_cycles = set(range(len(order))), 0
+    while left:
+        place, num_cycles = next(iter(left)), num_cycles + 1
+        while place in left:
+            left.remove(place)
+            place = int(order[place])
+    return (len(order) - num_cycles) % 2 == 1
+
+
+@pytest.mark.parametrize("num_samples", [7, 8, 9, 24, 25, 49])
+def test_odd_permutations_are_as_likely_as_even_ones(num_samples):
+    share = np.mean([is_odd(epoch_order(num_samples, 0, epoch)) for epoch in range(600)])
+    # Standard deviation 0.02: four of them.
+    assert abs(share - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint64])
+def test_numpys_integers_are_seeds_and_epochs_like_pythons(integer):
+    np.testing.assert_array_equal(epoch_order(100, integer(3), integer(5)), epoch_order(100, 3, 5))
+    samples = np.arange(5)
+    np.testing.assert_array_equal(sample_bits(samples, integer(3), integer(5), 1), sample_bits(samples, 3, 5, 1))
+
+
 @pytest.mark.parametrize("num_samples", [9, 100, 1000])
 def test_pairs_of_neighbours_are_independent(num_samples):
     """Where the first two positions go, and two in the middle, on a grid of 3 by 3 thirds."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leukemia_data.errors import UsageError
-from leukemia_data.residency import choose_residency, free_bytes, free_ram_bytes
+from leukemia_data.residency import choose_residency, free_bytes, most_bytes
 
 GB = 10**9
 
@@ -43,6 +43,20 @@ def test_what_does_not_fit_is_refused(wanted, split_bytes, device_free, words):
         choose_residency(wanted, split_bytes, device_free_bytes=device_free, ram_free_bytes=10 * GB)
 
 
+@pytest.mark.parametrize(("split_bytes", "kind"), [(2**31 - 1, "device"), (2**31, "ram")])
+def test_device_that_indexes_with_32_bits_gets_no_larger_split(split_bytes, kind):
+    limits = {"device_free_bytes": 60 * GB, "device_most_bytes": 2**31 - 1, "ram_free_bytes": 60 * GB}
+    assert choose_residency("auto", split_bytes, **limits).kind == kind
+    if kind != "device":
+        with pytest.raises(UsageError, match=r"2\.15 GB, more than 2\.15 GB that one tensor"):
+            choose_residency("device", split_bytes, **limits)
+
+
+def test_only_mps_limits_what_one_tensor_may_hold():
+    assert most_bytes(torch.device("mps")) == 2**31 - 1
+    assert most_bytes(torch.device("cuda")) is most_bytes(torch.device("cpu")) is None
+
+
 def test_processes_share_the_memory():
     for num_processes, kind in ((1, "ram"), (2, "mapped")):
         chosen = choose_residency(
@@ -51,6 +65,5 @@ def test_processes_share_the_memory():
         assert chosen.kind == kind
 
 
-def test_free_memory_is_that_of_this_machine():
+def test_the_cpu_has_no_memory_of_its_own():
     assert free_bytes(torch.device("cpu")) is None
-    assert 10**6 < free_ram_bytes() < 10**14

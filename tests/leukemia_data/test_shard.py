@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,15 @@ def test_map_of_a_vanished_or_short_file_is_a_cache_error(tmp_path, entry):
     located.path.unlink()
     with pytest.raises(CacheError, match="cannot be mapped"):
         located.map()
+
+
+def test_limit_of_open_files_is_named_with_its_cure(tmp_path, entry, monkeypatch):
+    def no_descriptor_left(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "memmap", no_descriptor_left)
+    with pytest.raises(CacheError, match=r"cannot be mapped: .*Too many open files; .*`ulimit -n"):
+        shard_images(tmp_path, entry, SIZE).map()
 
 
 @pytest.mark.parametrize("column", ["labels", "ids", "crcs"])

@@ -188,13 +188,15 @@ def test_failed_write_keeps_the_old_file(
     path.write_bytes(checkpoint_path.read_bytes())
     checkpoint = load_checkpoint(path)
 
-    def run_out_of_space(tensors: object, file: Path, metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def run_out_of_space(file: Path, data: bytes) -> None:
+        with file.open("wb") as opened:
+            opened.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", run_out_of_space)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(path, checkpoint.build_model(), INFO, checkpoint.state)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", run_out_of_space)
+        with pytest.raises(OSError, match="No space"):
+            save_checkpoint(path, checkpoint.build_model(), INFO, checkpoint.state)
     assert path.read_bytes() == checkpoint_path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -278,3 +280,11 @@ def test_another_network_lists_a_few_differences(checkpoint_path: Path) -> None:
     extra = Checkpoint(checkpoint.path, INFO, checkpoint.state, {**checkpoint.model_state, "x": torch.zeros(1)})
     with pytest.raises(RunError, match="x is not in the network"):
         extra.build_model()
+
+
+def test_a_checkpoint_may_be_read_by_whom_other_files_may(tmp_path: Path) -> None:
+    model = build_model("resnet18", 2, seed=0)
+    save_checkpoint(tmp_path / "last.safetensors", model, INFO, TrainState(TrainHistory(), {}))
+    (tmp_path / "ordinary").write_bytes(b"")
+    assert (tmp_path / "last.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "ordinary"}
