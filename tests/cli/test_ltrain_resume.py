@@ -1,0 +1,228 @@
+"""``ltrain --resume``: a stopped or killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.ltrain.recorder import Recorder
+from leukemia_models.checkpoint import load_checkpoint
+from leukemia_models.run_files import RunFolder
+
+from .runs import assert_same_run, history_rows
+
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline_s = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline_s:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def position_of(run: Path) -> tuple[int, int] | None:
+    """Epochs and steps of the epoch under way in the last checkpoint; None without one."""
+    path = RunFolder(run).checkpoint("last")
+    if not path.exists():
+        return None
+    state = load_checkpoint(path).state
+    return state.epochs_done, state.progress.steps_done if state.progress else 0
+
+
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
+def test_killed_between_epochs_a_run_resumes_to_the_same_bits(
+    tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable, start_process: Callable
+) -> None:
+    run = tmp_path / "killed"
+    process = start_process("ltrain", *train_options, "--epochs", 2, "--out", run, cwd=tmp_path)
+    wait_for(RunFolder(run).history.exists, process)
+    process.kill()
+    process.communicate()
+    assert len(history_rows(run)) == 1
+    result = ltrain("--out", run, "--resume", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert_same_run(run, finished_run)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_steps_a_run_resumes_to_the_same_bits(
+    seed: int,
+    tmp_path: Path,
+    train_options: list[object],
+    finished_run: Path,
+    ltrain: Callable,
+    start_process: Callable,
+) -> None:
+    """Twice killed somewhere in epochs of two steps, also while a checkpoint is being written."""
+    run, chance = tmp_path / "killed", random.Random(seed)
+    every_step = ("--save-minutes", 0, "--out", run)
+    process = start_process("ltrain", *train_options, "--epochs", 2, *every_step, cwd=tmp_path)
+    for kills_left in (1, 0):
+        before = position_of(run)
+        # A run that had nothing left to do has ended by itself.
+        while position_of(run) == before and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        _, said = process.communicate()
+        assert "Error" not in said
+        if kills_left:
+            process = start_process("ltrain", "--resume", "--device", "cpu", *every_step, cwd=tmp_path)
+    result = ltrain("--resume", "--device", "cpu", *every_step)
+    assert result.exit_code == 0, result.output
+    assert_same_run(run, finished_run)
+
+
+@pytest.mark.parametrize("stopped_at", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("save_minutes", [0, 10])
+def test_ctrl_c_says_how_to_go_on(
+    stopped_at: tuple[int, int],
+    save_minutes: int,
+    tmp_path: Path,
+    train_options: list[object],
+    finished_run: Path,
+    ltrain: Callable,
+    error_of: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "stopped"
+    options = ("--out", run, "--save-minutes", save_minutes)
+
+    def interrupt(recorder: Recorder, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        if (epoch, step) == stopped_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_step", interrupt)
+        message = error_of(ltrain(*train_options, "--epochs", 2, *options), 1)
+    assert f"ltrain --out {run} --resume" in message
+    epoch, step = stopped_at
+    if save_minutes == 0:
+        assert position_of(run) == ((epoch - 1, step - 1) if (epoch, step) != (1, 1) else None)
+    assert ltrain("--resume", "--device", "cpu", *options).exit_code == 0
+    assert_same_run(run, finished_run)
+
+
+def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path, ltrain: Callable) -> None:
+    before = (own_run / "last.safetensors").read_bytes()
+    (own_run / "test" / "results.json").unlink()
+    result = ltrain("--out", own_run, "--resume", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (own_run / "last.safetensors").read_bytes() == before
+    for name in ("test/results.json", "history.csv"):
+        assert (own_run / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_resume_removes_what_a_killed_process_was_writing(own_run: Path, ltrain: Callable) -> None:
+    leftover = own_run / "last.safetensors.0123456789ab.partial"
+    leftover.write_bytes(b"half a checkpoint")
+    assert ltrain("--out", own_run, "--resume", "--device", "cpu").exit_code == 0
+    assert not leftover.exists()
+
+
+def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None:
+    result = ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "3 epochs instead of 2" in result.stderr
+    assert [row["epoch"] for row in history_rows(own_run)] == ["1", "2", "3"]
+    assert json.loads((own_run / "run.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "words"),
+    [
+        (["--epochs", 1], 2, ["--epochs", "2 epochs"]),
+        (["--lr", 0.5, "--size", 64], 2, ["--lr", "--size"]),
+        (["--model", "resnet34"], 2, ["--model"]),
+        (["--seed", 1], 2, ["--seed"]),
+        (["--split", "image"], 2, ["--split"]),
+        (["--device", "nope"], 2, ["--device", "nope"]),
+        (["--cache", "nowhere"], 1, ["nowhere"]),
+        (["--epochs", 3, "--residency", "device", "--device", "cpu"], 2, ["residency 'device'"]),
+    ],
+)
+def test_wrong_resume_changes_nothing(
+    options: list[object],
+    exit_code: int,
+    words: list[str],
+    own_run: Path,
+    ltrain: Callable,
+    error_of: Callable,
+    files_below: Callable,
+) -> None:
+    before = files_below(own_run)
+    message = error_of(ltrain("--out", own_run, "--resume", *options), exit_code)
+    assert all(word in message for word in words), message
+    assert files_below(own_run) == before
+
+
+def test_resume_refuses_a_cache_of_other_images(
+    own_run: Path,
+    tmp_path: Path,
+    cells: Path,
+    ldata: Callable,
+    ltrain: Callable,
+    error_of: Callable,
+    files_below: Callable,
+) -> None:
+    fewer = tmp_path / "cells"
+    shutil.copytree(cells, fewer)
+    next(iter(sorted(fewer.rglob("UID_1_1_1_all.bmp")))).unlink()
+    ldata("build", fewer, "--size", 64, "--recipe", "raw", "--cache", tmp_path / "fewer")
+    before = files_below(own_run)
+    options = ("--out", own_run, "--resume", "--epochs", 5, "--cache", tmp_path / "fewer")
+    assert "other images" in error_of(ltrain(*options), 1)
+    assert files_below(own_run) == before
+
+
+def test_resume_needs_out_and_a_run(scratch: Path, ltrain: Callable, error_of: Callable) -> None:
+    assert "--out" in error_of(ltrain("--resume"), 2)
+    assert "nowhere" in error_of(ltrain("--resume", "--out", "nowhere"), 1)
+    assert list(scratch.iterdir()) == []
+
+
+def test_run_of_an_earlier_version_is_judged_but_not_gone_on_with(
+    own_run: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))
+    del config["augmentation"], config["sampling"]
+    (own_run / "run.json").write_text(json.dumps({**config, "format_version": 1}), encoding="utf-8")
+    assert "earlier version" in error_of(ltrain("--resume", "--out", own_run, "--epochs", 3), 1)
+    assert ltrain("evaluate", own_run, "--device", "cpu").exit_code == 0
+
+
+@pytest.mark.parametrize("changed", ["[transpose]\np = 1.0\n", "x = ["])
+def test_resume_says_that_an_edited_augmentation_does_not_count(changed: str, own_run: Path, ltrain: Callable) -> None:
+    path = RunFolder(own_run).augmentation
+    assert "augment.toml" not in ltrain("--resume", "--out", own_run, "--device", "cpu").stderr
+    path.write_text(changed, encoding="utf-8")
+    result = ltrain("--resume", "--out", own_run, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert f"warning: {path} was changed" in result.stderr
+    assert path.read_text(encoding="utf-8") == changed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("augmentation", [1]), ("augmentation", {"rotate": 5}), ("sampling", "fair")]
+)
+def test_resume_refuses_damaged_settings_of_the_stream(
+    key: str, value: Any, own_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable
+) -> None:
+    config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))
+    (own_run / "run.json").write_text(json.dumps({**config, key: value}), encoding="utf-8")
+    before = files_below(own_run)
+    message = error_of(ltrain("--resume", "--out", own_run, "--epochs", 3, "--device", "cpu"), 1)
+    assert "run.json is damaged" in message
+    assert files_below(own_run) == before
