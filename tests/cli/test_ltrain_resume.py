@@ -20,8 +20,6 @@ from leukemia_models.run_files import RunFolder
 
 from .runs import assert_same_run, history_rows
 
-# --- resuming -------------------------------------------------------------------------------------------------------
-
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline_s = time.monotonic() + 120
