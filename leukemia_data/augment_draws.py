@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.augmentation import Augmentation, Blur, Chance, Color, Cutout, Noise, Range
-from leukemia_data.ordering import sample_bits
+from leukemia_data.ordering import sample_bits, unit_interval
 
 FloatArray = NDArray[np.float64]
 
@@ -98,8 +98,7 @@ class _Draws:
 
     def __init__(self, samples_B: NDArray[np.int64], seed: int, epoch: int) -> None:
         counters_BD = samples_B[:, None] * _COUNTERS_A_SAMPLE + np.arange(len(Draw))
-        bits_BD = sample_bits(counters_BD, seed, epoch, _STREAM) >> np.uint64(11)
-        self._uniform_DB: FloatArray = bits_BD.T.astype(np.float64) * 2.0**-53
+        self._uniform_DB: FloatArray = unit_interval(sample_bits(counters_BD, seed, epoch, _STREAM).T)
 
     def happens(self, operation: Chance | None, draw: Draw) -> NDArray[np.bool_]:
         """Which samples an operation is applied to."""

@@ -72,6 +72,7 @@ class BatchStream:
     Attributes
     ----------
     plan : BatchPlan
+    num_threads : int
     residency : Residency
         What was chosen, and why.
 
@@ -108,9 +109,9 @@ class BatchStream:
             rank=rank,
             world_size=world_size,
         )
-        self._num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
-        self._prefetch = prefetch if prefetch is not None else max(self._num_threads - 1, 1)
-        if self._num_threads < 1 or self._prefetch < 1:
+        self.num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
+        self._prefetch = prefetch if prefetch is not None else max(self.num_threads - 1, 1)
+        if self.num_threads < 1 or self._prefetch < 1:
             raise UsageError(f"a stream needs 1 thread and 1 batch ahead or more, got {num_threads} and {prefetch}")
         self._device = device
         self._labels = cache.table.labels
@@ -212,7 +213,7 @@ class BatchStream:
     def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
         """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
         ready: deque[Future[Batch]] = deque()
-        threads = ThreadPoolExecutor(self._num_threads, _THREAD_NAME)
+        threads = ThreadPoolExecutor(self.num_threads, _THREAD_NAME)
         try:
             for rows in self.plan.batches(epoch, first_step):
                 ready.append(threads.submit(self._gather, store, rows))

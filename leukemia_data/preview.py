@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Operation, Recipe, R
 from leukemia_data.record import Record
 from leukemia_data.source_file import read_file
 
+_T = TypeVar("_T")
 _CELL_INCHES = 1.9
 _DPI = 120
 
@@ -35,9 +37,14 @@ def choose_records(records: Sequence[Record], classes: Sequence[str], per_class:
     chosen: list[Record] = []
     for label in [*range(len(classes)), -1]:
         members = [record for record in records if record.label == label and not record.is_missing]
-        count = min(per_class, len(members))
-        chosen.extend(members[position * len(members) // count] for position in range(count))
+        chosen.extend(spread_evenly(members, per_class))
     return chosen
+
+
+def spread_evenly(members: Sequence[_T], most: int) -> list[_T]:
+    """At most so many of `members`, at equal distances."""
+    count = min(most, len(members))
+    return [members[position * len(members) // count] for position in range(count)]
 
 
 def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence[int]) -> SheetRow:

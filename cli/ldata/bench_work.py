@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from joblib import cpu_count
 
 from cli.ltrain.devices import choose_device
 from cli.output import format_table, print_json
@@ -29,7 +28,6 @@ from leukemia_models.registry import build_model
 from leukemia_models.run_state import TrainSettings
 from leukemia_models.train import fit
 
-_MOST_THREADS = 4
 _CEILING_BYTES = 1 << 29
 _FEWEST_STEPS = 3
 
@@ -98,7 +96,6 @@ def bench(request: BenchRequest) -> None:
 
 def _measure(request: BenchRequest) -> BenchResult:
     device, augmentation = choose_device(request.device), load_augmentation(request.augment)
-    threads = request.num_threads if request.num_threads is not None else min(cpu_count(), _MOST_THREADS)
     started_s = time.perf_counter()
     with open_cache(choose_cache_dir(request.directory, size_px=request.size_px)) as cache:
         if len(cache) < request.batch_size:
@@ -113,7 +110,7 @@ def _measure(request: BenchRequest) -> BenchResult:
             seed=0,
             drop_last=True,
             device=device,
-            num_threads=threads,
+            num_threads=request.num_threads,
         )
         batch = next(stream.epoch(0))
         first_batch_s = time.perf_counter() - started_s
@@ -125,12 +122,12 @@ def _measure(request: BenchRequest) -> BenchResult:
             size_px=cache.size_px,
             num_samples=len(cache),
             device=str(device),
-            num_threads=threads,
+            num_threads=stream.num_threads,
             batch_size=request.batch_size,
             augmentation=augmentation.name,
             model_name=request.model_name,
             residency=stream.residency.reason,
-            ceiling_images_per_s=_copy_ceiling(cache.size_px, request.batch_size, threads, request.seconds),
+            ceiling_images_per_s=_copy_ceiling(cache.size_px, request.batch_size, stream.num_threads, request.seconds),
             stream_images_per_s=_rate(_endless(stream), request, device),
             augment_images_per_s=_rate(_augmented(batch, augmenter), request, device),
             train_images_per_s=train_images_per_s,

@@ -15,7 +15,7 @@ from leukemia_data.augmentation import load_augmentation
 from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import SourceError
 from leukemia_data.image_ops import Image
-from leukemia_data.preview import SheetRow, draw_sheet
+from leukemia_data.preview import SheetRow, draw_sheet, spread_evenly
 from leukemia_data.record import UNKNOWN_LABEL
 
 _GREY_LEVELS = 255
@@ -62,9 +62,7 @@ def _choose_samples(cache: Cache, per_class: int) -> NDArray[np.int64]:
     labels = cache.table.labels
     chosen: list[int] = []
     for label in [*range(len(cache.manifest.classes)), UNKNOWN_LABEL]:
-        members = np.flatnonzero(labels == label).tolist()
-        count = min(per_class, len(members))
-        chosen.extend(members[position * len(members) // count] for position in range(count))
+        chosen.extend(spread_evenly(np.flatnonzero(labels == label).tolist(), per_class))
     return np.array(chosen, np.int64)
 
 
