@@ -139,6 +139,7 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Se
     else:
         _require_subjects(spec, known)
         groups = linked_groups(known)
+    groups = _numbered_by_content(groups, known)
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, len(SPLIT_NAMES)], np.uint64)))
     names = _PartNames(spec, tuple(class_names))
     if spec.kind == "fold":
@@ -174,6 +175,17 @@ def linked_groups(table: SampleTable) -> NDArray[np.int64]:
         parents[find(owner)] = find(pixels)
     numbers: dict[tuple[str, bytes], int] = {}
     return np.array([numbers.setdefault(find(owner), len(numbers)) for owner, _ in nodes], np.int64)
+
+
+def _numbered_by_content(groups: NDArray[np.int64], table: SampleTable) -> NDArray[np.int64]:
+    """Number groups by their smallest pixel digest, so that a split depends on the images, not on their file names."""
+    digests = np.ascontiguousarray(table.pixel_digests).view(f"S{table.pixel_digests.shape[1]}").ravel()
+    by_digest = np.argsort(digests, kind="stable")
+    _, first_of_group, group_of = np.unique(groups[by_digest], return_index=True, return_inverse=True)
+    number_of_group = np.argsort(np.argsort(first_of_group))
+    numbered = np.empty_like(groups)
+    numbered[by_digest] = number_of_group[group_of]
+    return numbered
 
 
 def check_leaks(codes: SplitCodes, table: SampleTable) -> LeakCheck:

@@ -117,6 +117,16 @@ def test_every_64_bit_seed_is_taken(cohort, seed):
     assign_split(SUBJECT, cohort, seed)
 
 
+@pytest.mark.parametrize("text", ["subject", "fold:2/5", "image"])
+def test_file_names_and_their_order_do_not_matter(cohort, text):
+    rng = np.random.default_rng(8)
+    digests = rng.integers(0, 256, cohort.pixel_digests.shape, dtype=np.uint8)
+    table = replace(cohort, pixel_digests=digests)
+    order = rng.permutation(len(table))
+    spec = parse_split(text)
+    np.testing.assert_array_equal(assign_split(spec, table.take(order), 3), assign_split(spec, table, 3)[order])
+
+
 def test_too_few_subjects_of_a_class(make_table):
     table = make_table(["1", "2", "3", "H1", "H2"], [ALL] * 3 + [HEM] * 2)
     with pytest.raises(UsageError, match=r"split subject: class 0 has 2 .*3 parts"):
