@@ -18,7 +18,8 @@ from typing import Any
 
 import xxhash
 
-from leukemia_data.recipe import Recipe, operation_to_dict
+from leukemia_data.operations import operation_to_dict
+from leukemia_data.recipe import Recipe
 
 FINGERPRINT_VERSION = 1
 DIGEST_BYTES = 16

@@ -35,6 +35,34 @@ def equalize_channels(image_HWC: Image, clip_limit: float, tiles: tuple[int, int
     return np.asarray(cv2.merge([clahe.apply(cv2.extractChannel(image_HWC, c)) for c in range(3)]), np.uint8)
 
 
+def equalize_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
+    """Contrast-limited adaptive histogram equalisation of L in CIE L*a*b*; black pixels stay black.
+
+    Parameters
+    ----------
+    image_HWC : ndarray of shape (height, width, 3), uint8
+        Cell on an exactly black background.
+    clip_limit, tiles
+        As in :func:`equalize_channels`.
+
+    Notes
+    -----
+    The one channel that is equalised carries no colour, so hue stays, but for what leaves the sRGB gamut. L, a and b
+    are OpenCV's 8-bit ones: on cells of C-NMC the way there and back alone moves a pixel by 0.4 grey levels in the
+    mean. The background counts in the histograms of the tiles it lies in, as it does in the usual form.
+    """
+    clahe = cv2.createCLAHE(clip_limit, (tiles[1], tiles[0]))
+    lab_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2Lab)
+    cv2.insertChannel(clahe.apply(cv2.extractChannel(lab_HWC, 0)), lab_HWC, 0)
+    equalized = cv2.cvtColor(lab_HWC, cv2.COLOR_Lab2RGB)
+    return np.asarray(cv2.copyTo(equalized, cell_mask(image_HWC)), np.uint8)
+
+
+def cell_mask(image_HWC: Image) -> NDArray[np.uint8]:
+    """255 where any channel is above zero, 0 where a pixel is exactly black: (H, W, 3) -> (H, W), uint8."""
+    return np.asarray(cv2.bitwise_not(cv2.inRange(image_HWC, (0, 0, 0), (0, 0, 0))), np.uint8)
+
+
 def unsharp_mask(image_HWC: Image, sigma_px: float, strength: float, radius_px: int) -> Image:
     """Image * (1 + strength) - Gaussian(image) * strength, rounded and saturated to 0..255.
 

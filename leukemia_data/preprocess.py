@@ -8,29 +8,16 @@ that of the whole-frame computation within rounding: tests hold the two against 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from leukemia_data.image_ops import (
-    Image,
-    equalize_channels,
-    resize_antialiased,
-    resize_area,
-    unsharp_mask,
-)
-from leukemia_data.recipe import (
-    Canvas,
-    CenterCrop,
-    Clahe,
-    Operation,
-    Recipe,
-    Resize,
-    Unsharp,
-    depends_on_size,
-)
+from leukemia_data.image_ops import Image, resize_antialiased, resize_area
+from leukemia_data.operations import Canvas, CenterCrop, Clahe, ClaheLab, Operation, Resize, depends_on_size
+from leukemia_data.recipe import Recipe
+from leukemia_data.step_pixels import change_pixels, equalize
+from leukemia_data.step_windows import needed_window, tile_grid
 from leukemia_data.window import Window
 
 
@@ -176,41 +163,9 @@ def _compile(
     stages: list[_Stage] = []
     for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
         produced = wanted if limit_region else Window.full(next_side)
-        wanted = _needed_window(step, produced, side, next_side) if limit_region else Window.full(side)
+        wanted = needed_window(step, produced, side, next_side) if limit_region else Window.full(side)
         stages.append(_Stage(step, side, wanted, produced))
     return tuple(reversed(stages))
-
-
-def _needed_window(step: Operation, produced: Window, side_px: int, next_side_px: int) -> Window:
-    """Which part of a step's input decides the part `produced` of its output."""
-    match step:
-        case Clahe(tiles=tiles):
-            return _tiles_around(produced, side_px, tiles)
-        case Unsharp(radius_px=radius_px):
-            return produced.grown(radius_px, side_px)
-        case CenterCrop():
-            return produced.shifted((side_px - next_side_px) // 2)
-        case Resize() | Canvas():
-            return Window.full(side_px)
-
-
-def _tiles_around(produced: Window, side_px: int, tiles: int) -> Window:
-    """Whole tiles whose look-up tables are blended into `produced`.
-
-    OpenCV blends, for row y, the tables of tiles floor(y / tile - 0.5) and the one after it.
-    """
-    if side_px % tiles != 0:
-        return Window.full(side_px)
-    tile_px = side_px // tiles
-
-    def span(first: int, end: int) -> tuple[int, int]:
-        first_tile = max(math.floor(first / tile_px - 0.5), 0)
-        last_tile = min(math.floor((end - 1) / tile_px - 0.5) + 1, tiles - 1)
-        return first_tile * tile_px, (last_tile + 1) * tile_px
-
-    top, bottom = span(produced.top, produced.bottom)
-    left, right = span(produced.left, produced.right)
-    return Window(top, left, bottom, right)
 
 
 def _run(stages: Sequence[_Stage], pixels: Image, held: Window) -> Image:
@@ -223,11 +178,6 @@ def _run(stages: Sequence[_Stage], pixels: Image, held: Window) -> Image:
 def _apply(stage: _Stage, pixels: Image) -> Image:
     """Run one step on the window it needs and cut what it promised."""
     match stage.step:
-        case Clahe(clip_limit=clip_limit, tiles=tiles):
-            grid = _tile_grid(stage, tiles)
-            return stage.produced.cut(equalize_channels(pixels, clip_limit, grid), stage.needed)
-        case Unsharp(sigma_px=sigma_px, strength=strength, radius_px=radius_px):
-            return stage.produced.cut(unsharp_mask(pixels, sigma_px, strength, radius_px), stage.needed)
         case CenterCrop():
             # Held is the whole frame or the crop alone: either way the crop lies in the middle.
             held_px = stage.needed.height
@@ -238,11 +188,8 @@ def _apply(stage: _Stage, pixels: Image) -> Image:
             return resize_area(pixels, stage.produced.height)
         case Canvas(side_px=side_px):
             return place_on_canvas(pixels, side_px, stage.produced)
-
-
-def _tile_grid(stage: _Stage, tiles: int) -> tuple[int, int]:
-    """Number of tiles (vertically, horizontally) in the window; the tile's size stays that of the whole frame."""
-    if stage.needed == Window.full(stage.side_px):
-        return tiles, tiles
-    tile_px = stage.side_px // tiles
-    return stage.needed.height // tile_px, stage.needed.width // tile_px
+        case Clahe(tiles=tiles) | ClaheLab(tiles=tiles):
+            grid = tile_grid(stage.needed, stage.side_px, tiles)
+            return stage.produced.cut(equalize(stage.step, pixels, grid), stage.needed)
+        case _:
+            return stage.produced.cut(change_pixels(stage.step, pixels), stage.needed)

@@ -1,4 +1,4 @@
-"""Contact sheets: what each step of a recipe does to a few images of each class."""
+"""Contact sheets: what each step of a recipe, or each of several recipes, does to a few images of each class."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ from matplotlib.figure import Figure
 from leukemia_data.atomic import scratch_path
 from leukemia_data.decode import decode_rgb
 from leukemia_data.image_ops import Image
-from leukemia_data.preprocess import trace_steps
-from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Operation, Recipe, Resize, Unsharp, depends_on_size
+from leukemia_data.operations import (
+    Canvas,
+    CenterCrop,
+    Clahe,
+    ClaheLab,
+    Gabor,
+    HighPass,
+    MeanFilter,
+    Operation,
+    Resize,
+    Unsharp,
+    depends_on_size,
+)
+from leukemia_data.preprocess import Preprocessor, trace_steps
+from leukemia_data.recipe import Recipe
 from leukemia_data.record import Record
 from leukemia_data.source_file import read_file
 
@@ -56,12 +69,29 @@ def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence
         If the image cannot be used.
     """
     frame = decode_rgb(read_file(record.path).data)
-    frames: list[tuple[str, Image]] = [(f"raw {frame.shape[0]}x{frame.shape[1]}", frame)]
+    frames = [_raw(frame)]
     for position, size_px in enumerate(sizes_px):
         for step, pixels in trace_steps(recipe, size_px, frame):
             if position == 0 or depends_on_size(step):
                 frames.append((_title(step, pixels), pixels))
     return SheetRow(class_name, record.record_id, tuple(frames))
+
+
+def compare_row(record: Record, class_name: str, recipes: Sequence[Recipe], size_px: int) -> SheetRow:
+    """Decode one image and take it through several recipes, to one size: raw, then what a cache of each would hold.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be used.
+    """
+    frame = decode_rgb(read_file(record.path).data)
+    results = [(recipe.name, Preprocessor(recipe, [size_px])(frame)[size_px]) for recipe in recipes]
+    return SheetRow(class_name, record.record_id, (_raw(frame), *results))
+
+
+def _raw(frame_HWC: Image) -> tuple[str, Image]:
+    return f"raw {frame_HWC.shape[0]}x{frame_HWC.shape[1]}", frame_HWC
 
 
 def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
@@ -86,15 +116,28 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
 
 
 def _title(step: Operation, pixels: Image) -> str:
+    """What a step does, short enough for a column."""
     side = f"{pixels.shape[0]} px"
     match step:
         case Canvas():
             return f"canvas {side}"
-        case Clahe(clip_limit=clip_limit, tiles=tiles):
-            return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
-        case Unsharp(sigma_px=sigma_px, strength=strength):
-            return f"unsharp sigma {sigma_px:g}, {strength:g}"
         case CenterCrop():
             return f"crop {side}"
         case Resize(method=method):
             return f"resize {side} ({method})"
+        case Clahe(clip_limit=clip_limit, tiles=tiles):
+            return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
+        case ClaheLab(clip_limit=clip_limit, tiles=tiles):
+            return f"CLAHE of L {clip_limit:g}, {tiles}x{tiles}"
+        case Unsharp(sigma_px=sigma_px, strength=strength):
+            return f"unsharp sigma {sigma_px:g}, {strength:g}"
+        case MeanFilter(size_px=size_px) | HighPass(size_px=size_px):
+            return f"{_in_words(step)} {size_px}x{size_px}"
+        case Gabor(theta_deg=theta_deg, lambda_px=lambda_px):
+            return f"Gabor {theta_deg:g}°, {lambda_px:g} px"
+        case _:
+            return _in_words(step)
+
+
+def _in_words(step: Operation) -> str:
+    return step.op.replace("_", " ")

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from cli.ldata.preview import repeat_option
+
 
 def columns_of(sheet: np.ndarray) -> int:
     """Number of pictures beside each other: runs of columns that are dark somewhere down the middle of the sheet."""
@@ -31,6 +33,40 @@ def test_sizes_and_recipe_decide_the_columns(scratch: Path, cells: Path, ldata: 
     assert result.exit_code == 0
     assert "2 images, recipe raw: preview.png" in result.stdout
     assert columns_of(cv2.imread("preview.png")) == 3
+
+
+def test_comparison_has_a_column_for_each_recipe(
+    scratch: Path, cells: Path, ldata: Callable, json_of: Callable
+) -> None:
+    Path("mine.toml").write_text('[[step]]\nop = "canvas"\n[[step]]\nop = "resize"\n', encoding="utf-8")
+    told = json_of(ldata("preview", cells, "--compare", "crop", "lab-clahe", "mine.toml", "--images", 1, "--json"))
+    assert told["recipes"] == ["crop", "lab-clahe", "mine"]
+    assert [name.rsplit("_", 1)[1] for name in told["images"]] == ["hem.bmp", "all.bmp"]
+    assert columns_of(cv2.imread("preview.png")) == 1 + 3
+
+
+def test_comparison_may_come_before_the_source(scratch: Path, cells: Path, ldata: Callable) -> None:
+    result = ldata("preview", "--size", 48, "--compare", "raw", "crop", cells, "--images", 1, "--out", "sheet.png")
+    assert result.exit_code == 0, result.output
+    assert "2 images, recipes raw, crop: sheet.png" in result.stdout
+
+
+def test_the_words_of_compare_are_spread(scratch: Path) -> None:
+    Path("cells").mkdir()
+
+    def spread(line: str) -> str:
+        return " ".join(repeat_option(line.split(), "--compare"))
+
+    both = "--compare raw --compare crop"
+    assert spread("cells --compare raw crop") == f"cells {both}"
+    assert spread("--compare raw crop cells --images 2") == f"{both} cells --images 2"
+    assert spread("--compare=raw crop -h") == "--compare=raw --compare crop -h"
+    assert spread("--compare raw --images 2 cells") == "--compare raw --images 2 cells"
+    assert spread(both) == both
+    assert spread("--compare raw -- crop") == "--compare raw -- crop"
+    # A word that is neither a recipe nor there is taken for a recipe, so that the message lists those there are.
+    assert spread("--compare raw corp cells") == "--compare raw --compare corp cells"
+    assert spread("cells --images 2") == "cells --images 2"
 
 
 def test_source_is_told_and_chosen_as_by_build(scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +98,12 @@ def test_unusable_image_is_left_out_with_a_note(
         (["in", "--size", 0], 2, "--size"),
         (["in", "--recipe", "nope"], 2, "nope"),
         (["in"], 1, "none of the chosen images"),
+        (["in", "--compare", "raw", "crop"], 1, "none of the chosen images"),
+        (["in", "--compare", "raw", "corp"], 2, "no recipe 'corp': presets are"),
+        (["in", "--compare"], 2, "--compare"),
+        (["in", "--compare", "raw", "--recipe", "report-a"], 2, "exclude each other"),
+        (["in", "--compare", "raw", "--size", 64, "--size", 128], 2, "give --size once"),
+        (["in", "--compare", "report-b", "--size", 451], 2, "cannot cut 451 px"),
     ],
 )
 def test_wrong_request_leaves_the_earlier_sheet(

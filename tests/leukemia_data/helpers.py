@@ -18,8 +18,9 @@ import numpy as np
 import leukemia_data
 from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
 from leukemia_data.manifest import load_manifest
+from leukemia_data.operations import Canvas, CenterCrop, Resize, Unsharp
 from leukemia_data.plan import BuildPlan, plan_build
-from leukemia_data.recipe import Canvas, CenterCrop, Recipe, Resize, Unsharp
+from leukemia_data.recipe import Recipe
 from leukemia_data.shard_maker import run_task
 from leukemia_data.shard_task import ShardResult, ShardTask
 from leukemia_data.source import SourceListing, list_source

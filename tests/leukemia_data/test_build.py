@@ -22,8 +22,9 @@ from leukemia_data.errors import BuildError, CacheError
 from leukemia_data.index import UNSETTLED_MTIME_NS, read_index
 from leukemia_data.lock import lock_cache
 from leukemia_data.manifest import QuarantinedImage, find_current, load_manifest, source_state
+from leukemia_data.operations import Canvas, Resize
 from leukemia_data.process_engine import run_in_processes
-from leukemia_data.recipe import Canvas, Recipe, Resize, load_recipe
+from leukemia_data.recipe import Recipe, load_recipe
 from leukemia_data.source import list_source
 
 from .helpers import (

@@ -16,7 +16,8 @@ from leukemia_data.fingerprint import (
     installed_opencv_version,
     lines_digest,
 )
-from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Recipe, Resize, Unsharp, load_recipe
+from leukemia_data.operations import Canvas, CenterCrop, Clahe, Resize, Unsharp
+from leukemia_data.recipe import Recipe, load_recipe
 
 OPENCV = "5.0.0"
 REPORT_A_AT_224 = (
@@ -35,6 +36,7 @@ REPORT_A_AT_224 = (
         ("raw", "5a7e852610a6b124ae2a57db62ab2f3650e1ed02320dc3299f7eb1f307b85e78"),
         ("report-a", "e05872f720cff3cbbe419db3d5af3daf82fadf700f5b8ad218d6b7f2ffabc5d3"),
         ("report-b", "f61053e9aa42e39f4f3df0a0af84139e2ce209ff943ebf94637de504d3e0a7c4"),
+        ("lab-clahe", "5b8311ddd5b6cfdbf976819ad271063dbe482b527d8381f9471f77ffa694a3ba"),
     ],
 )
 def test_golden_fingerprints(name, expected):

@@ -7,8 +7,16 @@ import torch
 from PIL import Image as PillowImage
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
-from leukemia_data.image_ops import equalize_channels, resize_antialiased, resize_area, unsharp_mask
-from leukemia_data.recipe import Unsharp
+from leukemia_data.image_ops import (
+    cell_mask,
+    equalize_channels,
+    equalize_lightness,
+    resize_antialiased,
+    resize_area,
+    unsharp_mask,
+)
+from leukemia_data.operations import Unsharp
+from leukemia_data.stain import lab_of
 
 SHAPES = [(450, 450), (90, 135), (31, 47)]
 
@@ -43,6 +51,39 @@ def test_clahe_without_a_limit_on_one_tile_is_histogram_equalization():
     result = equalize_channels(np.dstack([ramp] * 3), 256.0, (1, 1))
     expected = np.rint((ramp.astype(float) + 2) / 256 * 255)
     assert np.abs(result[..., 0] - expected).max() <= 1
+
+
+def test_clahe_of_the_lightness_keeps_colour_and_background(make_frame, rng):
+    # Mild colours: what leaves sRGB cannot keep its a and b.
+    frame = make_frame(rng, 180, 180)
+    image = np.where(frame > 0, frame // 4 + np.uint8(80), 0).astype(np.uint8)
+    result = equalize_lightness(image, 3.0, (9, 9))
+    is_cell = image.any(axis=2)
+    assert not result[~is_cell].any()
+    before, after = lab_of(image[is_cell]), lab_of(result[is_cell])
+    is_inside = (result[is_cell] > 2).all(axis=1) & (result[is_cell] < 253).all(axis=1)
+    assert is_inside.mean() > 0.9
+    assert np.abs(after - before)[is_inside, 1:].mean() < 1
+    lightness = np.zeros(image.shape[:2], np.uint8)
+    lightness[is_cell] = np.rint(before[:, 0] * 2.55)
+    expected = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(9, 9)).apply(lightness)[is_cell] / 2.55
+    assert np.abs(after[:, 0] - expected)[is_inside].mean() < 1
+
+
+def test_clahe_of_the_lightness_is_the_usual_loop(make_noise, rng):
+    image = make_noise(rng, 90, 135)
+    image[:40, :50] = 0
+    lightness, a, b = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2Lab))
+    equalized = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(5, 9)).apply(lightness)
+    expected = cv2.cvtColor(cv2.merge([equalized, a, b]), cv2.COLOR_Lab2RGB)
+    expected[~image.any(axis=2)] = 0
+    np.testing.assert_array_equal(equalize_lightness(image, 2.0, (9, 5)), expected)
+
+
+def test_the_cell_is_where_any_channel_is_above_zero():
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0, 0, 2], image[1, 1, 0] = 1, 255
+    np.testing.assert_array_equal(cell_mask(image), [[255, 0], [0, 255]])
 
 
 # --- unsharp mask ---------------------------------------------------------------------------------------------
@@ -125,6 +166,7 @@ def test_antialiased_transposes_with_its_input(make_noise, rng):
 
 OPERATIONS = {
     "clahe": lambda image: equalize_channels(image, 3.0, (9, 9)),
+    "clahe of L": lambda image: equalize_lightness(image, 3.0, (9, 9)),
     "unsharp": lambda image: unsharp_mask(image, 3.0, 1.5, 9),
     "area": lambda image: resize_area(image, 45),
     "antialias": lambda image: resize_antialiased(image, 45),

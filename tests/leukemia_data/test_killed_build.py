@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from leukemia_data.cache import SampleReader, open_cache
-from leukemia_data.recipe import Canvas, Clahe, Recipe, Resize, Unsharp
+from leukemia_data.operations import Canvas, Clahe, Resize, Unsharp
+from leukemia_data.recipe import Recipe
 
 from .helpers import (
     CAPACITY,
@@ -42,7 +43,8 @@ from leukemia_data.build import FailurePolicy, run_build
 from leukemia_data.process_engine import run_in_processes
 from leukemia_data.errors import BuildError
 from leukemia_data.plan import plan_build
-from leukemia_data.recipe import Canvas, Clahe, Recipe, Resize, Unsharp
+from leukemia_data.operations import Canvas, Clahe, Resize, Unsharp
+from leukemia_data.recipe import Recipe
 from leukemia_data.source import list_source
 listing = list_source([Path(sys.argv[1])])
 recipe = Recipe("slow", (Canvas(side_px=720), Clahe(tiles=8), Unsharp(sigma_px=4.0), Resize()))

@@ -10,12 +10,29 @@ from hypothesis import strategies as st
 
 from leukemia_data.decode import decode_rgb
 from leukemia_data.errors import UsageError
+from leukemia_data.operations import (
+    Canvas,
+    CenterCrop,
+    Clahe,
+    ClaheLab,
+    Gabor,
+    Gray,
+    GrayWorld,
+    HighPass,
+    MeanFilter,
+    Operation,
+    Resize,
+    StainMacenko,
+    StainReinhard,
+    Unsharp,
+)
 from leukemia_data.preprocess import Preprocessor, place_on_canvas, trace_steps
-from leukemia_data.recipe import Canvas, CenterCrop, Clahe, Operation, Recipe, Resize, Unsharp, load_recipe
+from leukemia_data.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.synthetic import generate_cell
 from leukemia_data.window import Window
 
-PRESETS = ("raw", "report-a", "report-b")
+PRESETS = tuple(preset_names())
+WHOLE_FRAME_PRESETS = ("raw", "report-b")
 SIZES_PX = (128, 224)
 MAX_MEAN_DIFFERENCE = 0.02
 MAX_DIFFERENCE = 4
@@ -63,6 +80,32 @@ def test_the_order_of_the_channels_is_kept_and_means_nothing(cells):
     preprocess = Preprocessor(load_recipe("report-a"), [128], limit_region=False)
     bgr = np.ascontiguousarray(cells[0][..., ::-1])
     np.testing.assert_array_equal(preprocess(cells[0])[128], plain_report_a(bgr, 128)[..., ::-1])
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_lab_clahe_is_the_plain_loop_on_the_lightness(cells, make_noise, rng, size_px):
+    preprocess = Preprocessor(load_recipe("lab-clahe"), [size_px], limit_region=False)
+    for frame in [*cells, make_noise(rng)]:
+        lightness, a, b = cv2.split(cv2.cvtColor(frame, cv2.COLOR_RGB2Lab))
+        equalized = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(9, 9)).apply(lightness)
+        image = cv2.cvtColor(cv2.merge([equalized, a, b]), cv2.COLOR_Lab2RGB)
+        image[~frame.any(axis=2)] = 0
+        sharp = cv2.addWeighted(image, 2.5, cv2.GaussianBlur(image, (0, 0), 3), -1.5, 0)
+        expected = cv2.resize(sharp[90:360, 90:360], (size_px, size_px), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(preprocess(frame)[size_px], expected)
+
+
+@pytest.mark.parametrize("name", ["lab-clahe", "macenko", "reinhard", "gray", "gray-world"])
+def test_the_background_stays_exactly_black(name, cells):
+    recipe = load_recipe(name)
+    for frame in cells:
+        cropped = frame[90:360, 90:360]
+        black = cv2.resize(cropped.max(axis=2), (224, 224), interpolation=cv2.INTER_AREA) == 0
+        result = Preprocessor(recipe, [224])(frame)[224]
+        # Where the area's mean is below half a grey level the cell's outermost pixels may still show.
+        assert result[black].max() <= 2
+        assert (result[black] == 0).mean() > 0.999
+        assert not result[:10, :10].any()
 
 
 @pytest.mark.parametrize("size_px", SIZES_PX)
@@ -125,6 +168,25 @@ RECIPES: dict[str, tuple[Operation, ...]] = {
     "sharpened after the resize": (Canvas(side_px=120), CenterCrop(side_px=90), Resize(), Unsharp(sigma_px=1.0)),
     "sharpened before the equalization": (Canvas(side_px=120), Unsharp(), Clahe(tiles=4), CenterCrop()),
     "Pillow's resize": (Canvas(side_px=120), Clahe(tiles=5), CenterCrop(side_px=70), Resize(method="antialias")),
+    "lightness, tiles that divide it": (Canvas(side_px=135), ClaheLab(), Unsharp(), CenterCrop(side_px=80), Resize()),
+    "lightness, tiles that do not": (Canvas(side_px=145), ClaheLab(tiles=7), CenterCrop(side_px=84), Resize()),
+    "stains after a crop": (Canvas(side_px=120), CenterCrop(side_px=110), StainMacenko(), CenterCrop(), Resize()),
+    "colours and lightness": (
+        Canvas(side_px=120),
+        StainReinhard(),
+        ClaheLab(tiles=4),
+        CenterCrop(side_px=60),
+        Resize(),
+    ),
+    "balance of a blurred frame": (Canvas(side_px=120), MeanFilter(), GrayWorld(), CenterCrop(side_px=70), Resize()),
+    "grey, then detail": (Canvas(side_px=120), Gray(), HighPass(size_px=5), CenterCrop(side_px=70), Resize()),
+    "detail of the edge": (Canvas(side_px=90), CenterCrop(side_px=89), HighPass(), MeanFilter(size_px=9), Resize()),
+    "waves": (
+        Canvas(side_px=120),
+        Gabor(size_px=13, sigma_px=3.0, theta_deg=30.0, psi_deg=45.0),
+        CenterCrop(side_px=70),
+        Resize(),
+    ),
     "wide blur": (Canvas(side_px=120), Unsharp(sigma_px=12.0, strength=2.0), CenterCrop(side_px=40), Resize()),
 }
 
@@ -145,10 +207,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
     side_px = draw(st.integers(40, 96))
     clahe = st.builds(Clahe, clip_limit=st.sampled_from([1.0, 3.0, 8.0]), tiles=st.integers(1, 12))
     unsharp = st.builds(Unsharp, sigma_px=st.sampled_from([0.5, 1.0, 2.0, 3.0]), strength=st.sampled_from([0.5, 1.5]))
+    small = st.sampled_from([MeanFilter(), HighPass(size_px=5), Gabor(theta_deg=20.0), Gray(), GrayWorld()])
     crop = st.builds(CenterCrop, side_px=st.one_of(st.none(), st.integers(24, 40)))
-    middle = draw(st.lists(st.one_of(clahe, unsharp, crop), max_size=4, unique_by=lambda step: type(step)))
+    middle = draw(st.lists(st.one_of(clahe, unsharp, small, crop), max_size=4, unique_by=lambda step: type(step)))
     method = draw(st.sampled_from(["area", "antialias"]))
-    return Recipe("drawn", (Canvas(side_px=side_px), *middle, Resize(method=method)))
+    cell_steps = draw(st.sampled_from([(), (StainMacenko(),), (StainReinhard(), ClaheLab(tiles=3))]))
+    return Recipe("drawn", (Canvas(side_px=side_px), *cell_steps, *middle, Resize(method=method)))
 
 
 @settings(
@@ -182,7 +246,7 @@ def test_only_the_tiles_around_the_crop_are_equalized_and_once_for_all_sizes(mon
     # The crop is 90..360, with the blur's 9 px 81..369. Row 81 blends the tiles 1 (50..100) and 2, row 368 the tiles
     # 6 and 7 (350..400): rows 50..400.
     spy = CountingClahe([])
-    monkeypatch.setattr("leukemia_data.preprocess.equalize_channels", spy)
+    monkeypatch.setattr("leukemia_data.step_pixels.equalize_channels", spy)
     Preprocessor(load_recipe("report-a"), SIZES_PX)(make_noise(rng))
     assert spy.shapes == [(350, 350, 3)]
 
@@ -192,7 +256,7 @@ def test_only_the_tiles_around_the_crop_are_equalized_and_once_for_all_sizes(mon
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sizes_together_equal_each_alone(name, cells):
-    recipe, sizes_px = load_recipe(name), (224, 64, 128, 450 if name != "report-a" else 270)
+    recipe, sizes_px = load_recipe(name), (224, 64, 128, 450 if name in WHOLE_FRAME_PRESETS else 270)
     together = Preprocessor(recipe, sizes_px)(cells[0])
     assert list(together) == list(sizes_px)
     for size_px in sizes_px:
@@ -306,3 +370,14 @@ def test_real_cells_in_windows(real_data):
         for size_px, image in preprocess(frame).items():
             canvas = place_on_canvas(frame, 450, Window.full(450))
             assert_close(image, plain_report_a(canvas, size_px))
+
+
+@pytest.mark.real
+def test_every_preset_on_real_cells_in_windows(real_data):
+    paths = sorted(path for path in real_data.rglob("UID_*") if path.suffix in (".bmp", ".png"))
+    for name in PRESETS:
+        limited = Preprocessor(load_recipe(name), [128])
+        whole = Preprocessor(load_recipe(name), [128], limit_region=False)
+        for path in paths[:: max(len(paths) // 4, 1)]:
+            frame = decode_rgb(np.fromfile(path, np.uint8))
+            assert_close(limited(frame)[128], whole(frame)[128])
