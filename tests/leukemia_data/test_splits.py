@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
+from leukemia_data.leaks import check_leaks
 from leukemia_data.samples import SampleTable
-from leukemia_data.splits import (
-    SPLIT_NAMES,
-    UNUSED,
-    SplitSpec,
-    assign_split,
-    check_leaks,
-    linked_groups,
-    parse_split,
-    split_numbers,
-)
+from leukemia_data.split_spec import SPLIT_NAMES, UNUSED, SplitSpec, parse_split
+from leukemia_data.splits import assign_split, split_numbers
 
 HEM, ALL = 0, 1
 TRAIN, VALID, TEST = 0, 1, 2
@@ -44,28 +37,7 @@ def shares(codes: np.ndarray, chosen: np.ndarray) -> list[float]:
     return (np.bincount(codes[chosen], minlength=3) / chosen.sum()).tolist()
 
 
-# --- names ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["given", "subject", "image", "fold:1/2", "fold:5/5", "fold:3/10"])
-def test_names_are_read_and_written_back(text):
-    assert str(parse_split(text)) == text
-
-
-def test_fold_numbers():
-    assert parse_split("fold:3/10") == SplitSpec("fold", 3, 10)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "subjects", "Subject", "fold", "fold:1", "fold:0/5", "fold:6/5", "fold:1/1", "fold:-1/5", "fold:1/5 "]
-)
-def test_other_names_are_refused(text):
-    with pytest.raises(UsageError) as caught:
-        parse_split(text)
-    assert repr(text) in str(caught.value)
-
-
-# --- subject --------------------------------------------------------------------------------------------------
+# --- subject ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -117,7 +89,7 @@ def test_every_64_bit_seed_is_taken(cohort, seed):
     assign_split(SUBJECT, cohort, seed)
 
 
-@pytest.mark.parametrize("text", ["subject", "fold:2/5", "image"])
+@pytest.mark.parametrize("text", ["subject", "fold:2/5", "image", "test-fold:2/5+valid", "leave-out:3,H4+valid"])
 def test_file_names_and_their_order_do_not_matter(cohort, text):
     rng = np.random.default_rng(8)
     digests = rng.integers(0, 256, cohort.pixel_digests.shape, dtype=np.uint8)
@@ -154,19 +126,7 @@ def test_no_labels_at_all(make_table, text):
         assign_split(parse_split(text), make_table(["1", "2"], [-1, -1]), 0)
 
 
-# --- identical pixels -----------------------------------------------------------------------------------------
-
-
-def test_groups_by_hand(make_table):
-    # A-B share pixels 7, B-C share 8: one chain of three. D stands alone. "" is nobody, twice, once linked to D.
-    subjects = ["A", "B", "B", "C", "D", "", "", "C"]
-    pixels = [7, 7, 8, 8, 1, 2, 1, 3]
-    groups = linked_groups(make_table(subjects, [ALL] * 8, pixels=pixels))
-    assert groups.tolist() == [0, 0, 0, 0, 1, 2, 1, 0]
-
-
-def test_a_subject_called_like_a_sample_s_number_is_not_that_sample(make_table):
-    assert linked_groups(make_table(["1", "", "2"], [ALL] * 3)).tolist() == [0, 1, 2]
+# --- identical pixels ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["subject", "fold:2/4"])
@@ -194,7 +154,34 @@ def test_linked_subjects_count_as_one(make_table):
         assign_split(SUBJECT, table, 0)
 
 
-# --- folds ----------------------------------------------------------------------------------------------------
+# --- the same for ever -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "subject",
+            "011000000000000000000000000022222222000000000111111111100000000000000000000000000000000000000000000111112222000000",
+        ),
+        (
+            "image",
+            "101020100000000010210000010000000100000000022002000110000201010000020000000201200121020100000000000000001000001020",
+        ),
+        (
+            "fold:2/5",
+            "000000000000000000000111111100000000111111111000000000000000000000000000000000000000000000000000000000001111111000",
+        ),
+    ],
+)
+def test_splits_of_the_first_version_stay_as_they_were(make_table, text, expected):
+    subjects = [str(k) for k in range(1, 13) for _ in range(k)] + [f"H{k}" for k in range(1, 9) for _ in range(9 - k)]
+    pixels = [k * 2654435761 % 2**32 for k in range(114)]
+    codes = assign_split(parse_split(text), make_table(subjects, [ALL] * 78 + [HEM] * 36, pixels=pixels), 3)
+    assert "".join(map(str, codes.tolist())) == expected
+
+
+# --- folds -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_folds", [2, 3, 5, 10])
@@ -224,7 +211,61 @@ def test_as_many_folds_as_subjects_and_one_more(make_table):
         assign_split(parse_split("fold:1/4"), table, 0)
 
 
-# --- image ----------------------------------------------------------------------------------------------------
+# --- held out -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fold", range(1, 6))
+def test_a_test_fold_is_the_same_part_held_out(cohort, fold):
+    validating = assign_split(SplitSpec("fold", fold, 5), cohort, 9)
+    held_out = assign_split(SplitSpec("test-fold", fold, 5), cohort, 9)
+    np.testing.assert_array_equal(held_out == TEST, validating == VALID)
+    np.testing.assert_array_equal(held_out == TRAIN, validating == TRAIN)
+
+
+@pytest.mark.parametrize("text", ["test-fold:2/5", "leave-out:3,H4,H5"])
+@pytest.mark.parametrize("seed", range(5))
+def test_validation_beside_what_is_held_out(cohort, text, seed):
+    without, codes = (assign_split(parse_split(text + ending), cohort, seed) for ending in ("", "+valid"))
+    np.testing.assert_array_equal(codes == TEST, without == TEST)
+    assert set(codes.tolist()) == {TRAIN, VALID, TEST}
+    assert check_leaks(codes, cohort).is_disjoint
+    for label in (HEM, ALL):
+        rest = (cohort.labels == label) & (codes != TEST)
+        assert (codes[rest] == VALID).mean() == pytest.approx(0.15, abs=0.02)
+
+
+def test_the_seed_decides_about_validation_too(cohort):
+    spec = parse_split("leave-out:3+valid")
+    np.testing.assert_array_equal(assign_split(spec, cohort, 1), assign_split(spec, cohort, 1))
+    assert not np.array_equal(assign_split(spec, cohort, 1), assign_split(spec, cohort, 2))
+
+
+def test_linked_subjects_validate_together(make_table):
+    # Four healthy subjects, of whom 2 and 3 share an image; the rest of the table is patients.
+    subjects = ["H1", "H2", "H2", "H3", "H3", "H4"] + [str(k) for k in range(1, 7)]
+    pixels = [0, 1, 2, 2, 4, 5, *range(10, 16)]
+    table = make_table(subjects, [HEM] * 6 + [ALL] * 6, pixels=pixels)
+    for seed in range(8):
+        codes = assign_split(parse_split("leave-out:H1,1+valid"), table, seed)
+        assert parts_of(codes, table)["H2"] == parts_of(codes, table)["H3"]
+        assert check_leaks(codes, table).is_disjoint
+
+
+def test_too_few_subjects_to_validate(make_table):
+    table = make_table(["1", "2", "3", "H1", "H2"], [ALL] * 3 + [HEM] * 2)
+    with pytest.raises(UsageError, match=r"leave-out:H1\+valid: class 'hem' has 1 .*beside those held out.*2 parts"):
+        assign_split(parse_split("leave-out:H1+valid"), table, 0, ("hem", "all"))
+
+
+def test_a_validation_part_needs_subjects(make_table):
+    table = make_table(["1", "2", ""], [ALL] * 3)
+    folds = replace(table, folds=np.array([0, 1, 1], np.int16))
+    assert assign_split(parse_split("official:0"), folds, 0).tolist() == [TEST, TRAIN, TRAIN]
+    with pytest.raises(UsageError, match="1 of 2 images do not say"):
+        assign_split(parse_split("official:0+valid"), folds, 0)
+
+
+# --- image -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_hem", "num_all"), [(339, 728), (3, 4), (20, 7), (101, 13)])
@@ -262,7 +303,7 @@ def test_image_splits_differ_by_seed(cohort):
     np.testing.assert_array_equal(assign_split(IMAGE, cohort, 1), assign_split(IMAGE, cohort, 1))
 
 
-# --- given ----------------------------------------------------------------------------------------------------
+# --- given -----------------------------------------------------------------------------------------------------
 
 
 def test_given_is_what_the_source_brought(make_table):
@@ -291,49 +332,7 @@ def test_given_without_labelled_train_or_valid_images(make_table, splits, labels
         assign_split(GIVEN, make_table(["1", "2"], labels, splits=splits), 0)
 
 
-# --- what is on two sides -------------------------------------------------------------------------------------
-
-
-def test_leaks_are_counted(make_table):
-    #            shared subject 1   2 in one part   nobody   pixels 9 in train and test, 8 only in valid
-    subjects = ["1", "1", "1", "2", "2", "", "3", "4", "5"]
-    pixels = [0, 1, 2, 3, 9, 9, 8, 8, 7]
-    codes = np.array([TRAIN, VALID, TEST, TRAIN, TRAIN, TEST, VALID, VALID, UNUSED], np.int8)
-    leaks = check_leaks(codes, make_table(subjects, [ALL] * 9, pixels=pixels))
-    assert (leaks.shared_subjects, leaks.shared_images, leaks.unknown_subjects) == (1, 1, 1)
-    assert leaks.stamp == (
-        "PATIENT-MIXED (1 subject on both sides, 1 identical image on both sides, 1 image of an unknown subject)"
-    )
-
-
-def test_unused_samples_do_not_leak(make_table):
-    table = make_table(["1", "1", ""], [ALL] * 3, pixels=[3, 3, 3])
-    leaks = check_leaks(np.array([TRAIN, UNUSED, UNUSED], np.int8), table)
-    assert leaks.is_disjoint
-    assert leaks.stamp == "subject-disjoint"
-
-
-@pytest.mark.parametrize(
-    ("subjects", "pixels", "stamp"),
-    [
-        (["1", "1"], [1, 2], "PATIENT-MIXED (1 subject on both sides)"),
-        (["1", "2"], [1, 1], "PATIENT-MIXED (1 identical image on both sides)"),
-        (["1", ""], [1, 2], "PATIENT-MIXED (1 image of an unknown subject)"),
-        (["1", "2"], [1, 2], "subject-disjoint"),
-    ],
-)
-def test_each_leak_alone_is_stamped(make_table, subjects, pixels, stamp):
-    leaks = check_leaks(np.array([TRAIN, VALID], np.int8), make_table(subjects, [ALL] * 2, pixels=pixels))
-    assert leaks.stamp == stamp
-    assert leaks.is_disjoint == (stamp == "subject-disjoint")
-
-
-def test_identical_images_of_one_split_are_no_leak_even_across_subjects(make_table):
-    table = make_table(["1", "2", "3"], [ALL] * 3, pixels=[1, 1, 2])
-    assert check_leaks(np.array([TRAIN, TRAIN, VALID], np.int8), table).is_disjoint
-
-
-# --- numbers --------------------------------------------------------------------------------------------------
+# --- numbers ---------------------------------------------------------------------------------------------------
 
 
 def test_numbers_of_a_part(make_table):
@@ -347,6 +346,6 @@ def test_numbers_of_a_part(make_table):
 
 def test_the_table_is_left_alone(cohort):
     before = replace(cohort, labels=cohort.labels.copy(), subjects=cohort.subjects.copy())
-    for spec in (SUBJECT, IMAGE, parse_split("fold:1/5")):
-        assign_split(spec, cohort, 0)
+    for text in ("subject", "image", "fold:1/5", "test-fold:1/5+valid", "leave-out:3+valid"):
+        assign_split(parse_split(text), cohort, 0)
     assert cohort.equals(before)
