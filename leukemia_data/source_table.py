@@ -34,7 +34,7 @@ def read_table_images(table: Path, root: Path) -> list[FoundImage]:
         If the table has no ``Path`` column or no row, a row is wrong (all wrong rows are told), or every file it
         names is missing.
     """
-    rows = _read_rows(table)
+    rows = read_rows(table)
     table_split = split_word(table.stem) or ""
     problems: list[str] = []
     images: list[FoundImage] = []
@@ -53,7 +53,14 @@ def read_table_images(table: Path, root: Path) -> list[FoundImage]:
     return images
 
 
-def _read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+def read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table, each with the line it ends in and its values by column name in lower case.
+
+    Raises
+    ------
+    SourceError
+        If the table cannot be read, or has no ``Path`` column or no row.
+    """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

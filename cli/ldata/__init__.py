@@ -14,6 +14,8 @@ _COMMANDS = {
     "list": ("cli.ldata.list_caches", "List the caches in a folder."),
     "recipes": ("cli.ldata.recipes", "List the preprocessing recipes, or show one."),
     "preview": ("cli.ldata.preview", "Draw images step by step through a recipe."),
+    "audit": ("cli.ldata.audit", "Look for leaks, near duplicates, wrong labels and odd frames."),
+    "recover-subjects": ("cli.ldata.recover_subjects", "Find whose cells renumbered files show, by their content."),
     "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
     "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
     "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),

@@ -14,9 +14,11 @@ from cli.options import cache_argument, cache_root_option, json_option, seed_typ
 from cli.output import format_table, print_json, print_note
 from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
+from leukemia_data.leaks import check_leaks
 from leukemia_data.moments import ChannelStatistics, channel_statistics, report_estimator
 from leukemia_data.record import UNKNOWN_LABEL
-from leukemia_data.splits import SPLIT_NAMES, SplitCodes, assign_split, check_leaks, parse_split, split_numbers
+from leukemia_data.split_spec import SPLIT_NAMES, SplitCodes, parse_split
+from leukemia_data.splits import assign_split, split_numbers
 
 _DEFAULT_SPLIT = "subject"
 
@@ -28,7 +30,8 @@ _DEFAULT_SPLIT = "subject"
 @click.option(
     "--split",
     "split_name",
-    help="subject (the default), given, image or fold:K/N: also the numbers of its training part; all: no split.",
+    help="subject (the default), given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,...: also the "
+    "numbers of its training part; all: no split.",
 )
 @click.option("--seed", default=0, show_default=True, type=seed_type, help="Seed of the split.")
 @click.option(

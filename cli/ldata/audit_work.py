@@ -1,0 +1,221 @@
+"""The part of ``ldata audit`` that reads, compares, prints and draws."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+import cv2
+
+from cli.output import print_json, print_note
+from cli.progress import progress_bar
+from leukemia_data.atomic import write_text
+from leukemia_data.audit import AuditReport, Check, audit_images
+from leukemia_data.audit_files import report_json, write_findings
+from leukemia_data.audit_image import AuditImage
+from leukemia_data.audit_input import cache_audit_images, inspect_records, reference_audit_images
+from leukemia_data.audit_notes import AuditArgument, blind_spots
+from leukemia_data.audit_pairs import AuditPair, brought_sides
+from leukemia_data.audit_split import training_sides
+from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.decode import decode_rgb
+from leukemia_data.errors import ImageError, SourceError
+from leukemia_data.image_ops import Image
+from leukemia_data.near_duplicates import MOST_CELLS, find_near_pairs
+from leukemia_data.record import CELL_CLASSES
+from leukemia_data.reference_table import read_reference_table, reference_classes
+from leukemia_data.source import list_source
+from leukemia_data.source_file import read_file
+from leukemia_data.split_spec import parse_split
+
+_VERDICT_WIDTH = 10
+_COUNT_WIDTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """A checked command line; ``max_distance`` is None where near duplicates are not looked for."""
+
+    inputs: tuple[Path, ...]
+    references: tuple[Path, ...]
+    root: Path | None
+    size_px: int | None
+    split_name: str | None
+    seed: int
+    max_distance: int | None
+    num_threads: int
+    out: Path | None
+
+
+@dataclass(slots=True)
+class _Material:
+    """What was read so far."""
+
+    arguments: list[AuditArgument] = field(default_factory=list)
+    images: list[AuditImage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    caches: dict[int, Cache] = field(default_factory=dict)
+    classes: tuple[str, ...] = CELL_CLASSES
+    seen_files: set[str] = field(default_factory=set)
+
+
+def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> None:
+    """Run the audit, print the verdicts, and write the files if a folder was named.
+
+    Raises
+    ------
+    SourceError
+        With `strict`, after everything was printed and written, if a leak was found.
+    """
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    split = None if request.split_name is None else parse_split(request.split_name)
+    if request.out is not None:
+        request.out.mkdir(parents=True, exist_ok=True)
+    material = _collect(request)
+    sides = brought_sides(material.images, [argument.name for argument in material.arguments])
+    stamps: list[Check] = []
+    if split is not None:
+        training, stamp = training_sides(split, material.images, request.seed, material.classes)
+        sides, stamps = [*sides, training], [stamp]
+    near, reason = _find_near(request, material.images)
+    report = audit_images(material.images, sides, near=near, near_missing=reason)
+    report = replace(report, checks=[*report.checks, *stamps])
+    notes = [*material.notes, *blind_spots(material.arguments, material.images)]
+    written = [] if request.out is None else _write(request.out, report, material, notes)
+    if as_json:
+        print_json({**report_json(report, material.arguments, notes), "files": [str(path) for path in written]})
+    else:
+        _print(report, material.arguments, notes, written)
+    if strict and report.has_leak:
+        leaks = [check.key for check in report.checks if check.verdict == "LEAK"]
+        raise SourceError(f"the audit found leaks ({', '.join(leaks)}), and --strict was given")
+
+
+def _collect(request: AuditRequest) -> _Material:
+    material = _Material()
+    for path in request.inputs:
+        if find_cache_dirs(path):
+            _add_cache(material, choose_cache_dir(path, size_px=request.size_px))
+        else:
+            _add_source(material, path, request)
+    for path in request.references:
+        rows = read_reference_table(path)
+        material.classes = reference_classes(rows)
+        _add(
+            material,
+            AuditArgument(str(path), "table", "table of names"),
+            reference_audit_images(rows, argument=len(material.arguments)),
+        )
+    return material
+
+
+def _add_cache(material: _Material, directory: Path) -> None:
+    cache = open_cache(directory)
+    number = len(material.arguments)
+    with progress_bar(len(cache), "hashing the cache") as bar:
+        images = cache_audit_images(cache, argument=number, progress=bar.update)
+    material.caches[number] = cache
+    material.classes = cache.manifest.classes
+    text = f"cache, recipe {cache.manifest.recipe.name}, {cache.size_px} px"
+    _add(material, AuditArgument(str(directory), "cache", text), images)
+
+
+def _add_source(material: _Material, path: Path, request: AuditRequest) -> None:
+    listing = list_source([path], root=request.root)
+    material.notes.extend(listing.notes)
+    records = []
+    for record in listing.records:
+        # The lab's three test tables list the same files; one file is one image.
+        file = os.path.normcase(os.path.abspath(record.path))  # noqa: PTH100 - Path.resolve asks the disk for each part
+        if file not in material.seen_files:
+            material.seen_files.add(file)
+            records.append(record)
+    num_again = len(listing.records) - len(records)
+    if num_again:
+        material.notes.append(f"{path}: {num_again:,} files were given before and are not taken twice")
+    with progress_bar(len(records), "reading images") as bar:
+        images = inspect_records(
+            records,
+            listing.classes,
+            argument=len(material.arguments),
+            with_sha256=bool(request.references),
+            num_threads=request.num_threads,
+            progress=bar.update,
+        )
+    material.classes = listing.classes
+    _add(material, AuditArgument(str(path), "source", "source"), images)
+
+
+def _add(material: _Material, argument: AuditArgument, images: list[AuditImage]) -> None:
+    material.arguments.append(argument)
+    material.images.extend(images)
+
+
+def _find_near(request: AuditRequest, images: Sequence[AuditImage]) -> tuple[list[AuditPair] | None, str]:
+    """Pairs that look alike, or why they were not looked for."""
+    if request.max_distance is None:
+        return None, "--no-near was given"
+    numbers = [number for number, image in enumerate(images) if image.cell_print is not None]
+    prints = [image.cell_print for image in images if image.cell_print is not None]
+    if not prints:
+        return None, "there are no pixels to look at"
+    if len(prints) > MOST_CELLS:
+        return None, f"{len(prints):,} cells are more than the {MOST_CELLS:,} that can be compared with each other"
+    with progress_bar(len(prints), "comparing cells") as bar:
+        found = find_near_pairs(prints, max_distance=request.max_distance, progress=bar.update)
+    return [AuditPair(numbers[p.first], numbers[p.second], p.distance, p.correlation) for p in found], ""
+
+
+def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> list[Path]:
+    # matplotlib takes a second to load.
+    from leukemia_data.audit_sheet import draw_balance, draw_findings
+
+    write_findings(out / "findings.csv", report, material.arguments)
+    content = json.dumps(report_json(report, material.arguments, notes), indent=2, ensure_ascii=True)
+    write_text(out / "audit.json", f"{content}\n")
+    draw_balance(report, out / "balance.png")
+    written = [out / "findings.csv", out / "audit.json", out / "balance.png"]
+
+    def load(image: AuditImage) -> Image | None:
+        return _load_pixels(image, material.caches)
+
+    if draw_findings(report, load, out / "findings.png"):
+        written.append(out / "findings.png")
+    return written
+
+
+def _load_pixels(image: AuditImage, caches: dict[int, Cache]) -> Image | None:
+    if image.row >= 0:
+        return caches[image.argument].reader.image(image.row)
+    if image.path is None:
+        return None
+    try:
+        return decode_rgb(read_file(image.path).data)
+    except ImageError:
+        # What can be shown of a black frame needs no picture.
+        return None
+
+
+def _print(
+    report: AuditReport, arguments: Sequence[AuditArgument], notes: Sequence[str], written: Sequence[Path]
+) -> None:
+    for number, argument in enumerate(arguments):
+        count = sum(image.argument == number for image in report.images)
+        click.echo(f"{argument.name} ({argument.text}): {count:,} images")
+    click.echo()
+    for check in report.checks:
+        count_text = "" if check.count is None else f"{check.count:,}"
+        click.echo(f"{check.verdict:<{_VERDICT_WIDTH}}{count_text:>{_COUNT_WIDTH}}  {check.text}")
+    leaks = sum(check.verdict == "LEAK" for check in report.checks)
+    click.echo()
+    found = "1 finding is a leak." if leaks == 1 else f"{leaks} findings are leaks."
+    click.echo(found if leaks else "No leak was found by what could be checked.")
+    for note in notes:
+        print_note(f"note: {note}")
+    if written:
+        click.echo(f"Written: {', '.join(str(path) for path in written)}")
