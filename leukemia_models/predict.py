@@ -22,6 +22,7 @@ from leukemia_models.normalization import Normalization, Normalizer
 from leukemia_models.precision import autocast
 from leukemia_models.predictions import Predictions
 from leukemia_models.ranks import SINGLE, Ranks
+from leukemia_models.tta import NO_TTA, Tta, average_views, views
 
 _NOTHING = "nothing to predict: the split holds no images"
 _NO_STEP = -1
@@ -48,6 +49,7 @@ def predict_probabilities(
     *,
     amp: bool = False,
     channels_last: bool = True,
+    tta: Tta = NO_TTA,
     ranks: Ranks = SINGLE,
 ) -> Predictions:
     """Run `model` over `batches` and return what it thinks of every sample.
@@ -67,6 +69,8 @@ def predict_probabilities(
         Mixed precision, on CUDA only.
     channels_last : bool
         Memory format of the network's weights.
+    tta : Tta
+        Which views of each image are shown to the network, one after the other, and how their answers become one.
     ranks : Ranks
         All of them must call this.
 
@@ -84,11 +88,13 @@ def predict_probabilities(
 
     def logits_of(images_BHWC: Tensor) -> Tensor:
         with autocast(device, amp):
-            return cast(Tensor, model(normalizer(to_device(images_BHWC, device))))
+            shown = views(tta, to_device(images_BHWC, device))
+            return torch.stack([cast(Tensor, model(normalizer(view_BHWC))) for view_BHWC in shown], dim=1)
 
     def predict_share() -> tuple[Tensor, Tensor]:
         with evaluating(model):
-            return _predict_share(logits_of, batches)
+            logits_NVK, keys_NC = _predict_share(logits_of, batches)
+        return average_views(logits_NVK, tta.average), keys_NC
 
     logits_NK, keys_NC = _in_order_of_all(*ranks.together(predict_share), ranks)
     if not len(keys_NC):
@@ -101,7 +107,7 @@ def predict_probabilities(
 
 
 def _predict_share(logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Return float64 logits (N,K) and int64 keys (N,3): step, label, index; without masked rows, on the CPU."""
+    """Return float64 logits (N,V,K) and int64 keys (N,3): step, label, index; without masked rows, on the CPU."""
     logits, labels, keys, masks = [], [], [], []
     for step, batch in enumerate(batches):
         # On the device until the end: fetching each batch's would make it wait.

@@ -123,7 +123,8 @@ def stage(block: Block, in_channels: int, width: int, num_blocks: int, stride: i
 class ResNet(nn.Module):
     """Stem, four stages, global average, one linear layer.
 
-    At 224 px the stages put out 56, 28, 14 and 7 px; any height and width of at least 32 px works.
+    At 224 px the stages put out 56, 28, 14 and 7 px, without the max-pool twice as many; any height and width of at
+    least 32 px works.
 
     Parameters
     ----------
@@ -133,14 +134,23 @@ class ResNet(nn.Module):
         For example (2, 2, 2, 2) for ResNet-18.
     num_classes : int
         Number of logits.
+    has_maxpool : bool
+        Whether the stem ends in a 3x3 max-pool of stride 2. Parameters are the same with and without it.
     """
 
-    def __init__(self, block: Block, blocks_per_stage: tuple[int, int, int, int], num_classes: int) -> None:
+    def __init__(
+        self,
+        block: Block,
+        blocks_per_stage: tuple[int, int, int, int],
+        num_classes: int,
+        *,
+        has_maxpool: bool = True,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if has_maxpool else nn.Identity()
         expansion = block.expansion
         self.layer1 = stage(block, STEM_CHANNELS, 64, blocks_per_stage[0], stride=1)
         self.layer2 = stage(block, 64 * expansion, 128, blocks_per_stage[1], stride=2)

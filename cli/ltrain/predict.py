@@ -7,13 +7,8 @@ from typing import Any
 
 import click
 
-from cli.ltrain.run_options import (
-    PART_NAMES,
-    batch_size_option,
-    checkpoint_option,
-    device_option,
-    moved_cache_option,
-)
+from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
+from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import json_option, root_option
 
 
@@ -27,7 +22,9 @@ from cli.options import json_option, root_option
     show_default=True,
     help="Without IMAGES: what to predict.",
 )
-@checkpoint_option
+@final_checkpoint_option
+@tta_option
+@tta_average_option
 @moved_cache_option
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write.  [default: RUN/predictions.csv]"
@@ -43,12 +40,13 @@ def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is 
     """Predict a part of RUN's split, or IMAGES: files, folders and CSV tables with a column Path.
 
     Image files are put through the recipe that the network was trained with; it travels in the checkpoint. A CSV table
-    keeps its order and its Path strings, so that --submission is ready to hand in.
+    keeps its order and its Path strings, so that --submission is ready to hand in; `ltrain submit` does that for
+    several lists at once.
 
     \b
     Examples:
       ltrain predict runs/r18 --part test
-      ltrain predict runs/r18 new-cells one-cell.bmp --out predictions.csv
+      ltrain predict runs/r18 new-cells one-cell.bmp --tta d4 --out predictions.csv
       ltrain predict runs/r18 resnet_18_test.csv --root lab3 --submission 0816000_resnet18.csv
     """
     # torch takes seconds to load: not for --help.

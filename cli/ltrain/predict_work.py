@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,18 @@ import pandas as pd
 import torch
 
 from cli.ltrain.devices import choose_device
+from cli.ltrain.file_predictions import predict_files
+from cli.ltrain.judging_progress import watched
+from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json, print_note
-from leukemia_data.errors import ImageError, RunError, SourceError
-from leukemia_data.file_stream import stream_files
-from leukemia_data.recipe import Recipe
-from leukemia_data.record import Record
+from cli.output import print_json
+from leukemia_data.errors import RunError, SourceError
 from leukemia_data.source import list_images
-from leukemia_models.checkpoint import Checkpoint, load_checkpoint
+from leukemia_models.checkpoint import Checkpoint
 from leukemia_models.judge import part_predictions, predict_part
-from leukemia_models.predict import predict_probabilities
 from leukemia_models.predictions import predictions_table, write_predictions, write_submission
-from leukemia_models.run_files import RunFolder, load_config
+from leukemia_models.run_files import last_run, load_config
+from leukemia_models.tta import Tta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,8 @@ class PredictRequest:
     images: tuple[Path, ...]
     part: str
     which: str
+    tta: str | None
+    tta_average: str | None
     cache: Path | None
     out: Path | None
     submission: Path | None
@@ -41,6 +42,16 @@ class PredictRequest:
     batch_size: int
     device: str
     as_json: bool
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A run's network, and how it is asked."""
+
+    checkpoint: Checkpoint
+    tta: Tta
+    device: torch.device
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -53,72 +64,71 @@ class _Predicted:
 
 def predict(request: PredictRequest) -> None:
     """Predict a part of the run's split or image files, and write the tables."""
-    folder = RunFolder(request.run)
-    checkpoint = load_checkpoint(folder.checkpoint(request.which))
+    checkpoint = open_checkpoint(last_run(request.run), request.which)
     written = request.out if request.out is not None else request.run / "predictions.csv"
     for path in (written, request.submission):
         if path is not None and not path.resolve().parent.is_dir():
             raise SourceError(f"cannot write {path}: its folder does not exist")
-    device = choose_device(request.device)
-    found = (
-        _predict_files(request, checkpoint, device) if request.images else _predict_part(request, checkpoint, device)
-    )
-    table = found.table
-    write_predictions(written, table)
+    tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
+    network = _Network(checkpoint, tta, choose_device(request.device), request.batch_size)
+    found = _predict_files(request, network) if request.images else _predict_part(request, network)
+    write_predictions(written, found.table)
     if request.submission is not None:
-        write_submission(request.submission, table)
-    counts = {name: int((table["prediction"] == label).sum()) for label, name in enumerate(checkpoint.info.classes)}
-    if request.as_json:
-        print_json(
-            {"out": str(written), "num_predicted": len(table), "predicted": counts, "failed": list(found.failures)}
-        )
-    else:
-        said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        click.echo(f"{len(table):,} images predicted ({said}): {written}")
+        write_submission(request.submission, found.table)
+    _tell(request, network, found, written)
     if found.failures:
         raise RunError(
-            f"{len(found.failures)} of {len(found.failures) + len(table)} images could not be used "
+            f"{len(found.failures)} of {len(found.failures) + len(found.table)} images could not be used "
             "and have no prediction (listed above)"
         )
 
 
-def _predict_part(request: PredictRequest, checkpoint: Checkpoint, device: torch.device) -> _Predicted:
-    folder = RunFolder(request.run)
+def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
+    folder = last_run(request.run)
     config = load_config(folder)
-    opened = open_run_cache(config, request.cache)
-    data = split_of_run(folder, config, opened)
-    predictions = predict_part(checkpoint, data, request.part, device=device, batch_size=request.batch_size)
+    data = split_of_run(folder, config, open_run_cache(config, request.cache))
+    predictions = predict_part(
+        network.checkpoint,
+        data,
+        request.part,
+        device=network.device,
+        batch_size=network.batch_size,
+        tta=network.tta,
+        watch=watched,
+    )
     return _Predicted(part_predictions(predictions, data, request.part))
 
 
-def _predict_files(request: PredictRequest, checkpoint: Checkpoint, device: torch.device) -> _Predicted:
+def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
     records = list_images(request.images, root=request.root)
-    failures: list[str] = []
-
-    def on_failure(record: Record, error: ImageError) -> None:
-        failures.append(record.record_id)
-        print_note(f"{record.path}: {error}")
-
-    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    batches = stream_files(
-        records,
-        Recipe.from_dict(checkpoint.info.recipe),
-        checkpoint.info.size_px,
-        batch_size=request.batch_size,
-        num_threads=os.cpu_count() or 1,
-        on_failure=on_failure,
+    found = predict_files(
+        records, network.checkpoint, device=network.device, batch_size=network.batch_size, tta=network.tta
     )
-    try:
-        predictions = predict_probabilities(model, batches, checkpoint.info.normalization, device)
-    except RunError as error:
-        if len(failures) == len(records):
-            raise RunError(f"none of the {len(records)} images could be used (listed above)") from error
-        raise
     table = predictions_table(
-        predictions,
+        found.predictions,
         [record.record_id for record in records],
         [record.subject for record in records],
         [record.split for record in records],
-        checkpoint.info.classes,
+        network.checkpoint.info.classes,
     )
-    return _Predicted(table, failures)
+    return _Predicted(table, [record.record_id for record in found.failures])
+
+
+def _tell(request: PredictRequest, network: _Network, found: _Predicted, written: Path) -> None:
+    classes = network.checkpoint.info.classes
+    counts = {name: int((found.table["prediction"] == label).sum()) for label, name in enumerate(classes)}
+    if request.as_json:
+        print_json(
+            {
+                "out": str(written),
+                "checkpoint": str(network.checkpoint.path),
+                "tta": network.tta.to_dict(),
+                "num_predicted": len(found.table),
+                "predicted": counts,
+                "failed": list(found.failures),
+            }
+        )
+        return
+    said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    shown = f", each shown as {network.tta.description}" if network.tta.num_views > 1 else ""
+    click.echo(f"{len(found.table):,} images predicted ({said}{shown}): {written}")

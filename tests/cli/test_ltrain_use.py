@@ -86,15 +86,16 @@ def test_what_is_no_run(command: str, scratch: Path, ltrain: Callable, error_of:
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "rubbish", "gone"])
 def test_damaged_checkpoint(command: str, damage: str, own_run: Path, ltrain: Callable, error_of: Callable) -> None:
-    path = own_run / "best.safetensors"
+    path = own_run / "final.safetensors"
     content = bytearray(path.read_bytes())
     if damage == "gone":
-        path.unlink()
+        for name in ("final", "best"):
+            (own_run / f"{name}.safetensors").unlink()
     else:
         content[-1000] ^= 1
         damaged = {"cut": content[:100_000], "flipped": content, "rubbish": b"rubbish"}[damage]
         path.write_bytes(bytes(damaged))
-    assert "best.safetensors" in error_of(ltrain(command, own_run, "--device", "cpu"), 1)
+    assert "final.safetensors" in error_of(ltrain(command, own_run, "--device", "cpu"), 1)
 
 
 @pytest.mark.parametrize(("name", "content"), [("run.json", "{}"), ("run.json", "{"), ("split.csv", "a,b\n1,2\n")])
@@ -112,6 +113,14 @@ def test_part_of_the_split(own_run: Path, ltrain: Callable) -> None:
     assert str(own_run / "predictions.csv") in result.stdout
     predicted = (own_run / "predictions.csv").read_bytes()
     assert predicted == (own_run / "valid" / "predictions.csv").read_bytes()
+
+
+def test_views_of_the_judging_are_used_again(own_run: Path, ltrain: Callable, json_of: Callable) -> None:
+    for options, views in (((), "none"), (("--tta", "d4"), "d4")):
+        told = json_of(ltrain("predict", own_run, "--part", "test", "--device", "cpu", "--json", *options))
+        assert told["tta"] == {"views": views, "average": "logits"}
+        same = (own_run / "predictions.csv").read_bytes() == (own_run / "test" / "predictions.csv").read_bytes()
+        assert same == (views == "none")
 
 
 def test_files_folders_and_tables_give_what_the_cache_gives(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -15,11 +17,55 @@ from leukemia_models.registry import MODEL_NAMES, build_model, count_parameters
         ("resnet50", 23.51),
         ("resnet101", 42.50),
         ("resnet152", 58.15),
+        ("resnet18-no-maxpool", 11.18),
+        ("resnet50-no-maxpool", 23.51),
+        ("resnet152-no-maxpool", 58.15),
+        ("resnet50-report-b", 23.51),
+        ("resnet152-report-b", 58.15),
+        ("resnet18-concat", 23.71),
     ],
 )
 def test_parameter_counts_at_two_classes(name: str, millions: float) -> None:
     with torch.device("meta"):
         assert round(count_parameters(build_model(name, 2)) / 1e6, 2) == millions
+
+
+def convolution(inputs: int, outputs: int, side: int) -> int:
+    """A convolution without bias, and the scale and shift of its BatchNorm."""
+    return side * side * inputs * outputs + 2 * outputs
+
+
+def basic_block(inputs: int, width: int) -> int:
+    shortcut = convolution(inputs, width, 1) if inputs != width else 0
+    return convolution(inputs, width, 3) + convolution(width, width, 3) + shortcut
+
+
+def bottleneck(inputs: int, width: int) -> int:
+    shortcut = convolution(inputs, 4 * width, 1) if inputs != 4 * width else 0
+    branch = convolution(inputs, width, 1) + convolution(width, width, 3) + convolution(width, 4 * width, 1)
+    return branch + shortcut
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "expansion", "blocks"),
+    [
+        ("resnet18", basic_block, 1, (2, 2, 2, 2)),
+        ("resnet34", basic_block, 1, (3, 4, 6, 3)),
+        ("resnet50", bottleneck, 4, (3, 4, 6, 3)),
+        ("resnet50-report-b", bottleneck, 4, (3, 4, 6, 3)),
+        ("resnet101", bottleneck, 4, (3, 4, 23, 3)),
+        ("resnet152", bottleneck, 4, (3, 8, 36, 3)),
+    ],
+)
+def test_parameter_counts_by_hand(
+    name: str, block: Callable[[int, int], int], expansion: int, blocks: tuple[int, ...]
+) -> None:
+    expected, channels = convolution(3, 64, 7), 64
+    for width, count in zip((64, 128, 256, 512), blocks, strict=True):
+        expected += block(channels, width) + (count - 1) * block(expansion * width, width)
+        channels = expansion * width
+    with torch.device("meta"):
+        assert count_parameters(build_model(name, 3)) == expected + 3 * channels + 3
 
 
 def test_frozen_parameters_are_not_counted() -> None:

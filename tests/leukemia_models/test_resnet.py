@@ -5,8 +5,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from leukemia_models.registry import MODEL_NAMES, build_model
+from leukemia_models.registry import build_model
 from leukemia_models.resnet import BasicBlock, Bottleneck
+
+STANDARD_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 def torchvision_model(name: str, num_classes: int) -> nn.Module:
@@ -23,7 +25,7 @@ def give_batchnorms_a_past(model: nn.Module, generator: torch.Generator) -> None
             module.bias.data.normal_(0, 0.1, generator=generator)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", STANDARD_NAMES)
 def test_state_dict_is_torchvisions(name: str) -> None:
     with torch.device("meta"):
         ours = build_model(name, 2).state_dict()
@@ -65,24 +67,53 @@ def test_gradients_equal_torchvisions() -> None:
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
-def test_stages_are_56_28_14_7_at_224(name: str) -> None:
-    sizes_px: dict[str, int] = {}
+@pytest.mark.parametrize(
+    ("names", "sizes_px"),
+    [
+        ((*STANDARD_NAMES, "resnet50-report-b", "resnet152-report-b", "resnet18-concat"), [112, 56, 28, 14, 7]),
+        (("resnet18-no-maxpool", "resnet50-no-maxpool", "resnet152-no-maxpool"), [112, 112, 56, 28, 14]),
+    ],
+    ids=["with max-pool", "without"],
+)
+def test_sizes_of_the_stages_at_224(names: tuple[str, ...], sizes_px: list[int]) -> None:
+    for name in names:
+        found: dict[str, int] = {}
 
-    def note_size(stage: str) -> object:
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            assert output.shape[-1] == output.shape[-2]
-            sizes_px[stage] = output.shape[-1]
+        def note_size(stage: str, found: dict[str, int] = found) -> object:
+            def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+                assert output.shape[-1] == output.shape[-2]
+                found[stage] = output.shape[-1]
 
-        return hook
+            return hook
 
-    with torch.device("meta"):
-        model = build_model(name, 2)
-        for stage in ("conv1", "layer1", "layer2", "layer3", "layer4"):
-            model.get_submodule(stage).register_forward_hook(note_size(stage))
-        logits = model(torch.empty(2, 3, 224, 224))
-    assert list(sizes_px.values()) == [112, 56, 28, 14, 7]
-    assert logits.shape == (2, 2)
+        with torch.device("meta"):
+            model = build_model(name, 2)
+            for stage in ("conv1", "layer1", "layer2", "layer3", "layer4"):
+                model.get_submodule(stage).register_forward_hook(note_size(stage))
+            logits = model(torch.empty(2, 3, 224, 224))
+        assert list(found.values()) == sizes_px
+        assert logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_without_maxpool_equals_torchvisions_with_an_identity_there(name: str) -> None:
+    generator = torch.Generator().manual_seed(6)
+    theirs = torchvision_model(name, 2).eval()
+    theirs.maxpool = nn.Identity()
+    give_batchnorms_a_past(theirs, generator)
+    ours = build_model(f"{name}-no-maxpool", 2).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 48, 48, generator=generator)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152"])
+def test_weights_do_not_depend_on_the_maxpool(name: str) -> None:
+    """The same seed draws the same network; the pool has no parameter."""
+    ours, plain = (build_model(each, 2, seed=2).state_dict() for each in (f"{name}-no-maxpool", name))
+    assert ours.keys() == plain.keys()
+    assert all(torch.equal(ours[key], plain[key]) for key in plain)
 
 
 @pytest.mark.parametrize(

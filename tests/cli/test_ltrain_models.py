@@ -1,0 +1,60 @@
+"""``ltrain models``, and the names that options take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+import pytest
+
+import cli.ldata
+import cli.ltrain
+from leukemia_models.registry import MODEL_NAMES
+
+
+def model_choices(command: click.Command) -> set[str]:
+    [option] = [parameter for parameter in command.params if parameter.name == "model_name"]
+    assert isinstance(option.type, click.Choice)
+    return set(option.type.choices)
+
+
+def command_of(group: click.Group, name: str) -> click.Command:
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    return command
+
+
+def test_options_name_every_network() -> None:
+    """Options keep lists of their own, so that help does not load torch."""
+    assert model_choices(cli.ltrain.main) == set(MODEL_NAMES)
+    assert model_choices(command_of(cli.ltrain.main, "kfold")) == set(MODEL_NAMES)
+    assert model_choices(command_of(cli.ldata.main, "bench")) <= set(MODEL_NAMES)
+
+
+def test_table(ltrain: Callable) -> None:
+    result = ltrain("models")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(MODEL_NAMES)]] == list(MODEL_NAMES)
+    rows = {line.split()[0]: " ".join(line.split()) for line in lines if line}
+    assert "11.18 M 1.81 G 56 28 14 7 A B" in rows["resnet18"]
+    assert "58.15 M 45.69 G 112 56 28 14 A" in rows["resnet152-no-maxpool"]
+    assert "23.71 M 3.66 G 56 28 14 7 B" in rows["resnet18-concat"]
+    assert "224" in lines[-1]
+
+
+def test_json_at_another_size(ltrain: Callable, json_of: Callable) -> None:
+    rows = {row["name"]: row for row in json_of(ltrain("models", "--size", 128, "--json"))}
+    assert tuple(rows) == MODEL_NAMES
+    row = rows["resnet50-report-b"]
+    assert row["parameters"] == rows["resnet50"]["parameters"] == 23_512_130
+    assert row["multiply_adds"] == rows["resnet50"]["multiply_adds"]
+    assert row["stage_sizes_px"] == [32, 16, 8, 4]
+    assert row["size_px"] == 128
+    assert row["reports"] == ["B"]
+    assert "no ReLU" in row["description"]
+
+
+@pytest.mark.parametrize("size", [31, 5000, "x"])
+def test_wrong_size(size: object, ltrain: Callable, error_of: Callable) -> None:
+    assert str(size) in error_of(ltrain("models", "--size", size), 2)
