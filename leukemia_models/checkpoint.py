@@ -2,11 +2,13 @@
 
 Layout
 ------
-Tensors ``model.<name>`` are the network's parameters and buffers; ``optimizer.<parameter number>.<name>`` are the
-optimizer's, in checkpoints that a run can go on from. The header's metadata holds ``format``, ``format_version``,
-``digest`` (XXH3-128 over the tensors) and ``content``, a JSON object with everything else. Nothing is pickled: reading
-a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the position inside an
-epoch.
+Tensors ``model.<name>`` are the network's parameters and buffers. In checkpoints that a run can go on from,
+``optimizer.<parameter number>.<name>`` are the optimizer's, and ``average.<name>`` the running average of the
+parameters, where the run keeps one; a checkpoint for judging only has the average in ``model.<name>``, in the place of
+the parameters. The header's metadata holds ``format``, ``format_version``, ``digest`` (XXH3-128 over the tensors) and
+``content``, a JSON object with everything else. Nothing is pickled: reading a checkpoint runs no code, and any
+safetensors reader opens it. Version 2 added ``progress``, the position inside an epoch; version 3 the average, the
+optimizer's counters and the settings that go with them.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
 """
@@ -21,23 +23,29 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from leukemia_data.atomic import atomic_path
 from leukemia_data.errors import RunError
-from leukemia_data.fingerprint import bytes_digest, canonical_json
+from leukemia_data.fingerprint import canonical_json
+from leukemia_models.checkpoint_tensors import (
+    AVERAGE_PREFIX,
+    MODEL_PREFIX,
+    flatten,
+    named,
+    tensors_digest,
+    unflatten,
+    without_prefix,
+)
 from leukemia_models.history import EpochRecord, TrainHistory
 from leukemia_models.normalization import Normalization
 from leukemia_models.registry import build_model
-from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
+from leukemia_models.weights import copy_weights, judged_weights
 
 FORMAT = "leukemia-cells checkpoint"
-FORMAT_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
-MODEL_PREFIX = "model."
-OPTIMIZER_PREFIX = "optimizer."
-MAX_LISTED = 3
+FORMAT_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,9 @@ class CheckpointInfo:
         Of the run.
     details : mapping
         Whatever else the run wants to find again, as JSON values.
+    judging : mapping or None
+        How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
+        temperature and threshold, see :mod:`leukemia_models.finalize`. None before that is decided.
     """
 
     model_name: str
@@ -75,6 +86,7 @@ class CheckpointInfo:
     split_kind: str
     settings: TrainSettings
     details: Mapping[str, Any] = field(default_factory=dict)
+    judging: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -109,17 +121,24 @@ class Checkpoint:
         What the network is.
     state : TrainState
         Where its training stood; ``optimizer_state`` is None in a checkpoint for judging only.
-    model_state : mapping of str to tensor
-        The network's parameters and buffers.
+    training_weights : mapping of str to tensor
+        The network's parameters and buffers, as its training goes on from them.
     """
 
     path: Path
     info: CheckpointInfo
     state: TrainState
-    model_state: Mapping[str, Tensor]
+    training_weights: Mapping[str, Tensor]
+
+    @property
+    def model_state(self) -> dict[str, Tensor]:
+        """The parameters and buffers to judge by: with the average of the weights, where the run keeps one."""
+        return judged_weights(self.training_weights, self.state)
 
     def build_model(self) -> nn.Module:
-        """Return the network with its weights, on the CPU, in training mode.
+        """Return the network with the weights to judge by, on the CPU, in training mode.
+
+        A run goes on from others, where it keeps an average of its weights: see :func:`load_training_weights`.
 
         Raises
         ------
@@ -145,13 +164,18 @@ def save_checkpoint(
     info, state
         What goes with it.
     resumable : bool
-        False leaves out the optimizer's tensors: half the size, for judging only.
+        False leaves out the optimizer's tensors, and all weights but those to judge by: half the size, for judging
+        only.
     """
-    tensors = {MODEL_PREFIX + name: _plain(value) for name, value in model.state_dict().items()}
+    weights = model.state_dict() if resumable else judged_weights(model.state_dict(), state)
+    tensors = named(MODEL_PREFIX, weights)
     optimizer_values: dict[str, Any] | None = None
     if resumable and state.optimizer_state is not None:
-        optimizer_tensors, optimizer_values = _flatten(state.optimizer_state)
+        optimizer_tensors, optimizer_values = flatten(state.optimizer_state)
         tensors |= optimizer_tensors
+    average = state.average if resumable else None
+    if average is not None:
+        tensors |= named(AVERAGE_PREFIX, average.tensors)
     content = {
         "info": info.to_dict(),
         "epochs_done": state.epochs_done,
@@ -160,11 +184,13 @@ def save_checkpoint(
         "optimizer_values": optimizer_values,
         "scaler_state": dict(state.scaler_state) if resumable else {},
         "progress": state.progress.to_dict() if resumable and state.progress else None,
+        "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
+        "average_updates": None if average is None else average.num_updates,
     }
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "digest": _digest(tensors),
+        "digest": tensors_digest(tensors),
         "content": canonical_json(content).decode("ascii"),
     }
     with atomic_path(path) as partial:
@@ -180,15 +206,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     RunError
         If the file is missing, damaged, something else, or of a later format.
     """
-    metadata, tensors = _read(path)
+    return _checkpoint_of(path, *_read(path))
+
+
+def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         raise RunError(f"{path} is no checkpoint of this project: its header does not say {FORMAT!r}")
     if metadata.get("format_version") not in READABLE_VERSIONS:
         raise RunError(
-            f"{path} has checkpoint format {metadata.get('format_version')}, this version reads "
-            f"{' and '.join(READABLE_VERSIONS)}: use the version of the program that wrote it"
+            f"{path} has checkpoint format {metadata.get('format_version')}, this version reads formats "
+            f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version of the program that wrote it"
         )
-    if metadata.get("digest") != _digest(tensors):
+    if metadata.get("digest") != tensors_digest(tensors):
         raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
     try:
         content = json.loads(metadata["content"])
@@ -198,59 +227,43 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's tensors into `model`.
+    """Copy a checkpoint's weights to judge by into `model`, for judging or as the start of another training.
 
     Raises
     ------
     RunError
         If names or shapes differ; the first few differences are listed and nothing is copied.
     """
-    differences = _differences(model.state_dict(), checkpoint.model_state)
-    if differences:
-        listed = "; ".join(differences[:MAX_LISTED])
-        more = f"; and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
-        raise RunError(f"{checkpoint.path} does not fit this network: {listed}{more}")
-    model.load_state_dict(checkpoint.model_state)
+    copy_weights(model, checkpoint.model_state, checkpoint.path)
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+def load_training_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`, for its own run to go on from. See :func:`load_weights`."""
+    copy_weights(model, checkpoint.training_weights, checkpoint.path)
 
 
-def _flatten(optimizer_state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into named tensors and the values JSON can hold."""
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for number, entries in optimizer_state.items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = _plain(value)
-            else:
-                values[f"{number}.{name}"] = value
-    return tensors, values
+def load_weights_file(model: nn.Module, path: Path) -> None:
+    """Copy the weights of a file into `model`, as the start of a training.
 
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of the same architecture.
+    path : Path
+        A checkpoint of this project, of which the weights to judge by are taken, or a safetensors file with a network's
+        ``state_dict``. torchvision's ResNets have the same names.
 
-def _unflatten(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Undo :func:`_flatten`."""
-    state: dict[int, dict[str, Any]] = {}
-    named = _without_prefix(tensors, OPTIMIZER_PREFIX)
-    for key, value in [*named.items(), *values.items()]:
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    return dict(sorted(state.items()))
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the XXH3-128 of the digests of all tensors with their names, types and shapes."""
-    lines = [
-        f"{name} {value.dtype} {tuple(value.shape)} {bytes_digest(value.reshape(-1).view(torch.uint8).numpy()).hex()}"
-        for name, value in sorted(tensors.items())
-    ]
-    return bytes_digest("\n".join(lines).encode("utf-8")).hex()
+    Raises
+    ------
+    RunError
+        If the file cannot be read, is damaged, or belongs to another network or to another number of classes; then
+        nothing is copied.
+    """
+    metadata, tensors = _read(path)
+    if metadata.get("format") == FORMAT:
+        load_weights(model, _checkpoint_of(path, metadata, tensors))
+    else:
+        copy_weights(model, tensors, path)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -270,19 +283,12 @@ def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, 
     values = content["optimizer_values"]
     history = TrainHistory(tuple(EpochRecord(**record) for record in content["history"]))
     # Version 1 knew no positions inside an epoch.
-    progress = EpochProgress(**content["progress"]) if content.get("progress") else None
-    optimizer_state = None if values is None else _unflatten(tensors, values)
-    state = TrainState(history, optimizer_state, content["scaler_state"], progress)
+    progress = EpochProgress.from_dict(content["progress"]) if content.get("progress") else None
+    optimizer_state = None if values is None else unflatten(tensors, values)
+    updates = content.get("average_updates")
+    average = None if updates is None else WeightAverageState(without_prefix(tensors, AVERAGE_PREFIX), updates)
+    state = TrainState(
+        history, optimizer_state, content["scaler_state"], progress, content.get("optimizer_counters", {}), average
+    )
     info = CheckpointInfo.from_dict(content["info"])
-    return Checkpoint(path, info, state, _without_prefix(tensors, MODEL_PREFIX))
-
-
-def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{name} is missing" for name in expected if name not in found]
-    unknown = [f"{name} is not in the network" for name in found if name not in expected]
-    shapes = [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    return [*shapes, *missing, *unknown]
+    return Checkpoint(path, info, state, without_prefix(tensors, MODEL_PREFIX))

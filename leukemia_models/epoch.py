@@ -7,7 +7,7 @@ saved :class:`~leukemia_models.run_state.EpochProgress` ends, bit by bit on the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from leukemia_data.errors import RunError
 from leukemia_models.batch_source import Batch, BatchSource
+from leukemia_models.history import EpochRecord
 from leukemia_models.learner import Learner, Share
 from leukemia_models.observer import Observer
-from leukemia_models.optim import learning_rate
 from leukemia_models.run_state import EpochProgress
+from leukemia_models.schedule import learning_rate
 
 SaveState = Callable[[EpochProgress], None]
 
@@ -34,8 +35,8 @@ class TrainingEpoch:
         Moves its network's weights.
     source : BatchSource
         A batch of a single sample, counted over all ranks, is left out.
-    epoch : int
-        Counted from 1.
+    records : sequence of EpochRecord
+        The epochs before it.
     done : EpochProgress
         Where to go on; at the beginning an empty one.
     clock : callable
@@ -48,9 +49,15 @@ class TrainingEpoch:
     """
 
     def __init__(
-        self, learner: Learner, source: BatchSource, epoch: int, done: EpochProgress, clock: Callable[[], float]
+        self,
+        learner: Learner,
+        source: BatchSource,
+        records: Sequence[EpochRecord],
+        done: EpochProgress,
+        clock: Callable[[], float],
     ) -> None:
-        self._learner, self._epoch, self._clock = learner, epoch, clock
+        self._learner, self._records, self._clock = learner, records, clock
+        self._epoch = len(records) + 1
         self._num_steps = len(source)
         if done.steps_done > self._num_steps:
             raise RunError(
@@ -62,7 +69,7 @@ class TrainingEpoch:
         self._started_s = clock()
         # On the device, until somebody wants to know.
         self._num_correct = torch.zeros((), dtype=torch.int64, device=learner.device)
-        self._batches = learner.ranks.together(lambda: iter(source.epoch(epoch, done.steps_done)))
+        self._batches = learner.ranks.together(lambda: iter(source.epoch(self._epoch, done.steps_done)))
 
     def run(self, observer: Observer, save: SaveState) -> EpochProgress:
         """Take the steps that are left and return the sums of the whole epoch.
@@ -97,15 +104,18 @@ class TrainingEpoch:
             self._sums = replace(self._sums, steps_done=step)
             return
         lr = self._learning_rate(step)
-        loss_sum, lowest, highest, num_correct = learner.backward(share, num_samples)
+        found = learner.backward(share, num_samples)
         wants_state = observer.wants_state(self._epoch, step)
-        told_WN = learner.ranks.exchange(loss_sum, lowest, highest, wants_state)
-        self._require_labels(told_WN[:, 1:3], step)
-        batch_loss_sum = self._finite_loss(float(told_WN[:, 0].sum()), step, lr)
-        learner.update(lr)
-        self._count(step, lr, batch_loss_sum, num_samples, num_correct)
-        observer.on_step(self._epoch, step, batch_loss_sum / num_samples, num_samples)
-        if told_WN[:, 3].any():
+        told_WN = learner.ranks.exchange(
+            found.lowest_label, found.highest_label, wants_state, found.loss_sum, found.weight_sum
+        )
+        self._require_labels(told_WN[:, :2], step)
+        loss_sum, weight_sum = told_WN[:, 3:].sum(dim=0).tolist()
+        self._require_finite(loss_sum, step, lr)
+        lr = learner.update(lr)
+        self._count(step, lr, loss_sum, weight_sum, num_samples, found.num_correct)
+        observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
+        if told_WN[:, 2].any():
             save(self._progress())
 
     def _next_share(self, step: int) -> tuple[Share, int]:
@@ -121,13 +131,16 @@ class TrainingEpoch:
             raise RunError(f"epoch {self._epoch} ended before step {step}, of {self._num_steps} that were announced")
         return batch
 
-    def _count(self, step: int, lr: float, loss_sum: float, num_samples: int, num_correct: Tensor) -> None:
+    def _count(
+        self, step: int, lr: float, loss_sum: float, weight_sum: float, num_samples: int, num_correct: Tensor
+    ) -> None:
         self._num_correct += num_correct
         self._sums = replace(
             self._sums,
             steps_done=step,
             lr=lr,
             loss_sum=self._sums.loss_sum + loss_sum,
+            weight_sum=self._sums.weight_sum + weight_sum,
             num_samples=self._sums.num_samples + num_samples,
         )
 
@@ -144,8 +157,8 @@ class TrainingEpoch:
 
     def _learning_rate(self, step: int) -> float:
         settings = self._learner.settings
-        progress = self._epoch - 1 + (step - 0.5) / self._num_steps
-        return learning_rate(settings.optimizer, min(progress, self._epoch), settings.epochs)
+        progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
+        return learning_rate(settings.optimizer.peak_lr, settings.schedule, progress, settings.epochs, self._records)
 
     def _require_labels(self, ranges_W2: Tensor, step: int) -> None:
         low, high, num_classes = int(ranges_W2.min()), int(ranges_W2.max()), self._learner.settings.num_classes
@@ -155,13 +168,12 @@ class TrainingEpoch:
                 f"{num_classes - 1}; images without a label (-1) cannot be trained on"
             )
 
-    def _finite_loss(self, loss: float, step: int, lr: float) -> float:
+    def _require_finite(self, loss: float, step: int, lr: float) -> None:
         if not math.isfinite(loss):
             raise RunError(
                 f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}; the "
                 "weights were not updated with it. Try a lower learning rate or some warm-up epochs"
             )
-        return loss
 
 
 @contextmanager

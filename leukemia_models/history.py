@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -18,9 +19,11 @@ class EpochRecord:
     lr : float
         Learning rate of the epoch's last step.
     train_loss, train_accuracy : float
-        Means over the epoch's samples, in training mode, on augmented images, while the weights moved.
+        Means over the epoch's samples, in training mode, on augmented images, while the weights moved. The loss is the
+        one that was minimised: with label smoothing or class weights it is not comparable to `valid_loss`.
     valid_loss, valid_accuracy : float or None
-        Means over the validation samples, in eval mode, with the weights of the epoch's end.
+        Means over the validation samples, in eval mode, with the weights of the epoch's end, or with their running
+        average where the run keeps one. The loss is the plain cross-entropy, whatever was minimised.
     valid_balanced_accuracy, valid_weighted_f1, valid_auroc : float or None
         See :class:`~leukemia_models.metrics.ClassificationMetrics`.
     seconds : float
@@ -88,9 +91,25 @@ def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
     return max(records, key=_merit)
 
 
-def _merit(record: EpochRecord) -> tuple[float, float]:
+def validation_score(record: EpochRecord) -> float | None:
+    """Return the balanced accuracy, or where one class only was judged the accuracy; None where nothing was."""
     score = record.valid_balanced_accuracy
-    if score is None:
-        score = record.valid_accuracy
-    loss = record.valid_loss
+    return record.valid_accuracy if score is None else score
+
+
+def improvements(losses: Iterable[float], min_delta: float = 0.0) -> Iterator[bool]:
+    """Yield for each of some numbers, of which the lowest is best, whether it beats all improvements before it.
+
+    To count as an improvement, a number must be lower than the last improvement by more than `min_delta`. The first
+    one always is.
+    """
+    best = math.inf
+    for loss in losses:
+        improved = loss < best - min_delta
+        best = loss if improved else best
+        yield improved
+
+
+def _merit(record: EpochRecord) -> tuple[float, float]:
+    score, loss = validation_score(record), record.valid_loss
     return (score if score is not None else -1.0, -loss if loss is not None else float("-inf"))

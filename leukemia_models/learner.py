@@ -6,26 +6,30 @@ optimizer may use the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from leukemia_data.batch import to_device
 from leukemia_data.errors import RunError
 from leukemia_models.batch_source import Batch, BatchSource
+from leukemia_models.compiled import DEFAULT_BACKEND, Forward, compiled_forward
+from leukemia_models.ema import WeightAverage
 from leukemia_models.history import TrainHistory
+from leukemia_models.loss import LossSum, TrainingLoss
 from leukemia_models.metrics import classification_metrics
 from leukemia_models.normalization import Normalization
-from leukemia_models.optim import build_optimizer
+from leukemia_models.optim import build_optimizer, rate_in_use, set_learning_rate
+from leukemia_models.optimizer_state import optimizer_counters, optimizer_state, restore_optimizer
 from leukemia_models.precision import autocast, gradient_scaler
 from leukemia_models.predict import predict_probabilities
 from leukemia_models.ranks import SINGLE, Ranks
-from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
 
 Prepare = Callable[[Tensor, int, Tensor], Tensor]
 """(uint8 images (B,S,S,3) on the device, epoch, sample numbers (B,) on the CPU) -> the network's float input (B,3,S,S).
@@ -45,21 +49,24 @@ class StepSums(NamedTuple):
     """What one step found on one rank."""
 
     loss_sum: float
+    weight_sum: float  # what the mean divides by: the samples, or their class weights
     lowest_label: int
     highest_label: int
     num_correct: Tensor  # stays on the device: reading it at every step would stall a GPU
 
 
 class Learner:
-    """The network, its optimizer, and what feeds them.
+    """The network, its optimizer, the average of its weights where one is kept, and what feeds them.
 
     Parameters
     ----------
     model : torch.nn.Module
         On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
         be synchronised.
-    settings, normalization, prepare, device
+    settings, normalization, prepare, device, compile_backend
         See :func:`leukemia_models.train.fit`.
+    num_steps : int
+        Of the whole run.
     ranks : Ranks
         Every rank has a learner, with the same weights.
     """
@@ -71,7 +78,10 @@ class Learner:
         normalization: Normalization,
         prepare: Prepare,
         device: torch.device,
+        *,
+        num_steps: int,
         ranks: Ranks = SINGLE,
+        compile_backend: str = DEFAULT_BACKEND,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -79,10 +89,13 @@ class Learner:
         self.ranks = ranks
         self._normalization = normalization
         self._prepare = prepare
-        self._optimizer = build_optimizer(model.parameters(), settings.optimizer)
+        self._loss = TrainingLoss(settings, device)
+        self._optimizer = build_optimizer(model, settings.optimizer, num_steps)
         self._scaler = gradient_scaler(device, settings.amp)
+        self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
         # Kept beside the network, not in its place: names in checkpoints stay what they are.
-        self._network = _averaging_gradients(model, device) if ranks.world_size > 1 else model
+        network = _averaging_gradients(model, device) if ranks.world_size > 1 else model
+        self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
 
     def load(self, batch: Batch, epoch: int) -> Share:
         """Bring a batch's rows to the device and prepare them; masked rows are left out."""
@@ -103,29 +116,37 @@ class Learner:
     def backward(self, share: Share, num_samples: int) -> StepSums:
         """Compute the gradient of the mean loss over the `num_samples` rows of all ranks."""
         with autocast(self.device, self.settings.amp):
-            logits_BK = self._network(share.images_BCHW)
-        # A label outside stops the step before the weights move; on CUDA it would stop the whole process here.
-        labels_B = share.labels_B.clamp(0, self.settings.num_classes - 1)
-        loss_sum = functional.cross_entropy(logits_BK.float(), labels_B, reduction="sum")
-        pending = _PendingNumbers(torch.stack([loss_sum.detach(), *_label_range(share.labels_B)]))
+            logits_BK = self._forward(share.images_BCHW)
+        sums = self._loss.sums(logits_BK, share.labels_B)
+        pending = _PendingNumbers(torch.stack(_numbers_to_tell(sums, share.labels_B)))
         self._optimizer.zero_grad(set_to_none=True)
-        # The ranks' gradients are averaged, so each rank's part counts as often as there are ranks.
-        torch.autograd.backward(self._scaler.scale(loss_sum * (self.ranks.world_size / num_samples)))
+        torch.autograd.backward(self._scaler.scale(self._loss.mean(sums, num_samples, self.ranks)))
         num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
-        loss, lowest, highest = pending.values()
-        return StepSums(loss, int(lowest), int(highest), num_correct)
+        loss, lowest, highest, *weight = pending.values()
+        return StepSums(loss, weight[0] if weight else len(share.labels_B), int(lowest), int(highest), num_correct)
 
-    def update(self, lr: float) -> None:
-        """Move the weights along the gradient."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+    def update(self, lr: float) -> float:
+        """Move the weights along the gradient, and return the learning rate at which it was done."""
+        set_learning_rate(self._optimizer, lr)
+        if self.settings.clip_norm is not None:
+            # The norm that is limited is that of the gradient, not of its scaled copy.
+            self._scaler.unscale_(self._optimizer)
+            clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._average is not None:
+            self._average.update(self.model)
+        return rate_in_use(self._optimizer)
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """The network to judge by: with the averaged weights, where an average is kept."""
+        return self.model if self._average is None else self._average.network(self.model)
 
     def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
         """Return the validation fields of an epoch's record, over the samples of all ranks."""
         predictions = predict_probabilities(
-            self.model,
+            self.judged_model,
             source.epoch(epoch),
             self._normalization,
             self.device,
@@ -143,26 +164,27 @@ class Learner:
         }
 
     def state(self, history: TrainHistory, progress: EpochProgress | None = None) -> TrainState:
-        """Return what a later process needs to go on, apart from the weights."""
-        return TrainState(history, self._optimizer.state_dict()["state"], self._scaler.state_dict(), progress)
+        """Return what a later process needs to go on, apart from the network's weights."""
+        return TrainState(
+            history,
+            optimizer_state(self._optimizer, self.model),
+            self._scaler.state_dict(),
+            progress,
+            optimizer_counters(self._optimizer),
+            None if self._average is None else WeightAverageState(self._average.state(), self._average.num_updates),
+        )
 
     def restore(self, start: TrainState) -> None:
-        """Take over the optimizer's tensors; rates and penalties are the settings'."""
+        """Take over the optimizer's tensors and the average; rates and penalties are the settings'."""
         if start.optimizer_state is None:
             raise RunError("this checkpoint holds no optimizer state to go on from: resume from the run's last one")
-        parameters = list(self.model.parameters())
-        for number, tensors in start.optimizer_state.items():
-            if number >= len(parameters) or not _fits(parameters[number], tensors):
-                raise RunError("the saved optimizer state does not fit this network: was it saved by another one?")
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": dict(start.optimizer_state), "param_groups": groups})
-        for parameter, tensors in self._optimizer.state.items():
-            for name, value in tensors.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    # The same strides as in the uninterrupted run: other loops round differently.
-                    tensors[name] = torch.empty_like(parameter).copy_(value)
+        restore_optimizer(self._optimizer, self.model, start.optimizer_state, start.optimizer_counters)
         if start.scaler_state:
             self._scaler.load_state_dict(dict(start.scaler_state))
+        if self._average is not None:
+            if start.average is None:
+                raise RunError("this checkpoint holds no average of the weights: go on with the run's own settings")
+            self._average.restore(start.average.tensors, start.average.num_updates)
 
 
 def place(model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
@@ -203,14 +225,15 @@ class _PendingNumbers:
         return [float(number) for number in self._host.tolist()]
 
 
+def _numbers_to_tell(sums: LossSum, labels_B: Tensor) -> list[Tensor]:
+    """Return loss, lowest and highest label, and the sum of the weights if there are any, on the device."""
+    weights = [] if sums.weight_sum is None else [sums.weight_sum]
+    return [sums.loss_sum.detach(), *_label_range(labels_B), *weights]
+
+
 def _label_range(labels_B: Tensor) -> tuple[Tensor, Tensor]:
     if not len(labels_B):
         nothing = torch.zeros((), device=labels_B.device)
         return nothing, nothing
     low, high = labels_B.aminmax()
     return low.float(), high.float()
-
-
-def _fits(parameter: nn.Parameter, tensors: Mapping[str, Any]) -> bool:
-    values = (value for value in tensors.values() if isinstance(value, Tensor) and value.ndim)
-    return all(value.shape == parameter.shape for value in values)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from leukemia_models.batch_source import BatchSource
+from leukemia_models.compiled import DEFAULT_BACKEND
 from leukemia_models.epoch import TrainingEpoch
 from leukemia_models.history import EpochRecord, TrainHistory
 from leukemia_models.learner import Learner, Prepare, place
@@ -40,21 +41,25 @@ def fit(
     start: TrainState | None = None,
     clock: Callable[[], float] = time.perf_counter,
     ranks: Ranks = SINGLE,
+    compile_backend: str = DEFAULT_BACKEND,
 ) -> TrainHistory:
-    """Train `model` in place.
+    """Train `model` in place, from the weights it has.
+
+    At the end it holds the weights of the last step; where an average of them is kept, that is in the last state that
+    the observer was handed.
 
     Parameters
     ----------
     model : torch.nn.Module
         Normalised images in, logits out; is moved to `device`. For a resumed run it holds the weights that
-        belong to `start`.
+        belong to `start`: see :func:`leukemia_models.checkpoint.load_training_weights`.
     train_source : BatchSource
         A batch of a single sample is left out: BatchNorm cannot estimate a variance from it. With several ranks
         this one's shares of the batches; shares may differ in size.
     valid_source : BatchSource or None
-        Judged after every epoch in eval mode, without touching a buffer.
+        Judged after every epoch in eval mode, without touching a buffer. Without it, the last epoch is the best.
     settings : TrainSettings
-        Length, optimizer, precision.
+        Length, optimizer, schedule, loss, precision.
     normalization : Normalization
         Of the training split, for the validation batches.
     prepare : callable
@@ -64,11 +69,14 @@ def fit(
     observer : Observer, optional
         Is told of every step and epoch.
     start : TrainState, optional
-        Where to go on, also inside an epoch; the run ends after ``settings.epochs`` epochs in total.
+        Where to go on, also inside an epoch; the run ends after ``settings.epochs`` epochs in total, or by early
+        stopping, and then does not go on.
     clock : callable
         Seconds from any origin.
     ranks : Ranks
         The processes that train together. Every one calls this with the same arguments, apart from its shares.
+    compile_backend : str
+        What torch.compile hands the network to, where the settings want it compiled.
 
     Returns
     -------
@@ -77,6 +85,8 @@ def fit(
 
     Raises
     ------
+    UsageError
+        If the settings look at a validation split, and there is none.
     RunError
         When the loss or an output is not finite (the optimizer has then not stepped), a label is no class, the
         epoch has no batch of two or more samples, or `start` does not fit the network. On every rank, whichever
@@ -84,13 +94,24 @@ def fit(
     """
     observer = observer or Observer()
     history = start.history if start else TrainHistory()
+    settings.require_validation(valid_source is not None)
     place(model, settings, device)
+    num_steps = settings.epochs * len(train_source)
     with synchronized_batchnorm(model, ranks):
-        learner = Learner(model, settings, normalization, prepare, device, ranks)
-        if start and start.epochs_done < settings.epochs:
+        learner = Learner(
+            model,
+            settings,
+            normalization,
+            prepare,
+            device,
+            num_steps=num_steps,
+            ranks=ranks,
+            compile_backend=compile_backend,
+        )
+        if start and not settings.stops_after(history.records):
             learner.restore(start)
         done = start.progress if start else None
-        for _ in range(len(history.records), settings.epochs):
+        while not settings.stops_after(history.records):
             history = _train_epoch(learner, train_source, valid_source, observer, history, done, clock)
             done = None
     return history
@@ -112,7 +133,7 @@ def _train_epoch(
     def save(progress: EpochProgress) -> None:
         ranks.together(lambda: observer.on_state(learner.state(history, progress)))
 
-    trained = TrainingEpoch(learner, train_source, epoch, done, clock).run(observer, save)
+    trained = TrainingEpoch(learner, train_source, history.records, done, clock).run(observer, save)
     started_s = clock()
     judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_JUDGED
     judged_s = float(ranks.exchange(clock() - started_s).max())
@@ -127,7 +148,7 @@ def _record(epoch: int, trained: EpochProgress, judged: dict[str, float | None],
     return EpochRecord(
         epoch=epoch,
         lr=trained.lr,
-        train_loss=trained.loss_sum / trained.num_samples,
+        train_loss=trained.loss_sum / trained.weight_sum,
         train_accuracy=trained.num_correct / trained.num_samples,
         **judged,
         seconds=trained.train_s + judged_s,

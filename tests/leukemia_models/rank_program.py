@@ -9,6 +9,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from leukemia_models.optim import OptimizerSettings
 from leukemia_models.predict import predict_probabilities
 from leukemia_models.ranks import Ranks, joined_ranks, rank_device
 from leukemia_models.run_state import TrainSettings, TrainState
+from leukemia_models.stopping import EarlyStopping
 from leukemia_models.sync_batchnorm import SynchronizedBatchNorm
 from leukemia_models.train import fit
 
@@ -40,6 +42,15 @@ from .fakes import (
 TRAIN_SIZES = (8, 7, 1, 3)
 VALID_SIZES = (6, 6, 3)
 SETTINGS = TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.05), seed=5)
+EVERYTHING = replace(
+    SETTINGS,
+    optimizer=OptimizerSettings(lr=0.05, nesterov=True, decay_norm_and_bias=False),
+    clip_norm=0.8,  # of gradients from 0.6 to 1.1
+    label_smoothing=0.1,
+    class_weights=(1.0, 3.0),
+    ema_decay=0.8,
+    early_stopping=EarlyStopping(patience_epochs=1, min_delta=0.5, metric="loss"),
+)
 STATE_AFTER = (2, 2)
 # Rows of each rank, shape of a row, and how the layer differs from the default one.
 LAYER_CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
@@ -79,7 +90,14 @@ class Saver(Observer):
         self.saved = copy.deepcopy(state), copied_state(self.model)
 
 
-def trained(ranks: Ranks, *, padded: bool = True, start: TrainState | None = None, **changes: Any) -> dict[str, Any]:
+def trained(
+    ranks: Ranks,
+    *,
+    padded: bool = True,
+    start: TrainState | None = None,
+    settings: TrainSettings = SETTINGS,
+    **changes: Any,
+) -> dict[str, Any]:
     """Train a fresh network, or one that goes on from a state."""
     model = tiny_network(seed=3)
     if changes.get("weights"):
@@ -94,7 +112,7 @@ def trained(ranks: Ranks, *, padded: bool = True, start: TrainState | None = Non
     layers = [type(module) for module in model.modules()]
     history = fit(
         model,
-        settings=SETTINGS,
+        settings=settings,
         normalization=NORMALIZATION,
         device=CPU,
         observer=observer,
@@ -197,6 +215,7 @@ def work(ranks: Ranks) -> dict[str, Any]:
     return {
         "trained": whole,
         "unpadded": trained(ranks, padded=False),
+        "everything": trained(ranks, settings=EVERYTHING),
         "resumed": resumed(ranks, whole),
         "predicted": predicted(ranks),
         "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],

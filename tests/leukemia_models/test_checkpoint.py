@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -16,7 +17,9 @@ from leukemia_models.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     load_checkpoint,
+    load_training_weights,
     load_weights,
+    load_weights_file,
     save_checkpoint,
 )
 from leukemia_models.history import EpochRecord, TrainHistory
@@ -24,9 +27,10 @@ from leukemia_models.observer import Observer
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.registry import build_model
 from leukemia_models.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.schedule import ScheduleSettings
 from leukemia_models.train import fit
 
-from .fakes import CPU, NORMALIZATION, copied_state, fake_source, flipped_by_epoch_and_sample, same_state
+from .fakes import CPU, NORMALIZATION, copied_state, fake_source, flipped_by_epoch_and_sample, same_state, tiny_network
 
 INFO = CheckpointInfo(
     model_name="resnet18",
@@ -36,9 +40,12 @@ INFO = CheckpointInfo(
     recipe={"name": "report-a", "steps": [{"op": "crop", "side_px": 270}]},
     data_fingerprint="0123abcd",
     split_kind="subject",
-    settings=TrainSettings(epochs=2, optimizer=OptimizerSettings(lr=0.01, schedule="step")),
+    settings=TrainSettings(
+        epochs=2, optimizer=OptimizerSettings(lr=0.01), schedule=ScheduleSettings(name="step", step_factor=0.2)
+    ),
     details={"split_seed": 7, "note": "é"},
 )
+AVERAGED = replace(INFO.settings, ema_decay=0.6)
 
 
 class Saver(Observer):
@@ -57,12 +64,17 @@ class Saver(Observer):
         save_checkpoint(path, self.model, INFO, state, resumable=self.resumable)
 
 
-def train(model: nn.Module, observer: Observer | None = None, start: TrainState | None = None) -> TrainHistory:
+def train(
+    model: nn.Module,
+    observer: Observer | None = None,
+    start: TrainState | None = None,
+    settings: TrainSettings = INFO.settings,
+) -> TrainHistory:
     return fit(
         model,
         fake_source(6, 6),
         fake_source(5),
-        INFO.settings,
+        settings,
         NORMALIZATION,
         flipped_by_epoch_and_sample,
         CPU,
@@ -126,18 +138,90 @@ def test_position_comes_back_exactly(tmp_path: Path) -> None:
     assert load_checkpoint(path).state.progress is None
 
 
-def test_checkpoints_of_version_1_are_read(checkpoint_path: Path, tmp_path: Path) -> None:
-    with safe_open(checkpoint_path, framework="pt") as file:
+def as_first_written(content: dict[str, Any]) -> None:
+    """Turn a description of today into one of versions 1 and 2: one optimizer, with the schedule among its settings."""
+    settings = content["info"]["settings"]
+    schedule = settings.pop("schedule")
+    settings["optimizer"] = {
+        **{name: settings["optimizer"][name] for name in ("lr", "momentum", "weight_decay")},
+        "schedule": schedule["name"],
+        **{name: schedule[name] for name in ("warmup_epochs", "step_fractions", "step_factor")},
+    }
+    known = ("epochs", "optimizer", "num_classes", "seed", "amp", "channels_last")
+    content["info"]["settings"] = {name: settings[name] for name in known}
+    del content["optimizer_counters"], content["average_updates"]
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_checkpoints_of_earlier_versions_are_read_and_trained_on(run_dir: Path, tmp_path: Path, version: str) -> None:
+    path = run_dir / ("epoch1.safetensors" if version == "1" else "step1.safetensors")
+    with safe_open(path, framework="pt") as file:
         content = json.loads(file.metadata()["content"])
-    del content["progress"]
-    for record in content["history"]:
-        del record["data_wait_share"]
-    old = rewrite(checkpoint_path, tmp_path / "old.safetensors", format_version="1", content=json.dumps(content))
-    found = load_checkpoint(old)
-    assert found.state.progress is None
-    assert found.state.history.records[0].data_wait_share is None
+    as_first_written(content)
+    if version == "1":
+        del content["progress"]
+        for record in content["history"]:
+            del record["data_wait_share"]
+    else:
+        del content["progress"]["weight_sum"]
+    old = rewrite(path, tmp_path / "old.safetensors", format_version=version, content=json.dumps(content))
+    found, new = load_checkpoint(old), load_checkpoint(path)
+    assert found.state.progress == new.state.progress
     assert found.state.epochs_done == 1
     assert found.info == INFO
+    model = found.build_model()
+    train(model, start=found.state)
+    assert same_state(copied_state(model), safetensors.torch.load_file(run_dir / "final.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def averaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of a run that averages its weights, and some of the same run that are for judging only."""
+    directory = tmp_path_factory.mktemp("averaged")
+    for name, resumable in (("judging", False), ("run", True)):
+        model = tiny_network(seed=1)
+        train(model, Saver(directory / f"{name}.safetensors", model, resumable=resumable), settings=AVERAGED)
+    return directory
+
+
+def test_run_with_an_average_goes_on_from_its_own_weights_and_is_judged_by_the_average(averaged_dir: Path) -> None:
+    step, last, best = (load_checkpoint(averaged_dir / f"{name}.safetensors") for name in ("step1", "run2", "judging2"))
+    assert not torch.equal(last.training_weights["6.weight"], last.model_state["6.weight"])
+    assert (best.state.average, last.state.average.num_updates) == (None, 4)
+    assert same_state(dict(best.training_weights), last.model_state)
+
+    model = tiny_network()
+    load_training_weights(model, step)
+    again = train(model, start=step.state, settings=AVERAGED)
+    assert same_state(copied_state(model), dict(last.training_weights))
+    losses = ([record.valid_loss for record in history.records] for history in (again, last.state.history))
+    assert next(losses) == next(losses)
+
+
+@pytest.mark.parametrize("name", ["judging2", "run2"])
+def test_stage_starts_from_the_weights_that_were_judged(averaged_dir: Path, name: str) -> None:
+    expected = load_checkpoint(averaged_dir / "judging2.safetensors").model_state
+    by_path, by_checkpoint = tiny_network(), tiny_network()
+    load_weights_file(by_path, averaged_dir / f"{name}.safetensors")
+    load_weights(by_checkpoint, load_checkpoint(averaged_dir / f"{name}.safetensors"))
+    assert same_state(copied_state(by_path), expected)
+    assert same_state(copied_state(by_checkpoint), expected)
+
+
+def test_ranger21_goes_on_from_disk_bit_by_bit(tmp_path: Path) -> None:
+    settings = TrainSettings(
+        epochs=4,
+        optimizer=OptimizerSettings(name="ranger21", lr=0.01),
+        schedule=ScheduleSettings(name="constant"),
+    )
+    whole = tiny_network(seed=1)
+    train(whole, Saver(tmp_path / "last.safetensors", whole), settings=settings)
+    checkpoint = load_checkpoint(tmp_path / "step1.safetensors")
+    assert checkpoint.state.optimizer_counters["step"] == 3
+    model = tiny_network()
+    load_training_weights(model, checkpoint)
+    train(model, start=checkpoint.state, settings=settings)
+    assert same_state(copied_state(model), copied_state(whole))
 
 
 def test_any_safetensors_reader_opens_it(checkpoint_path: Path) -> None:
@@ -256,8 +340,8 @@ def rewrite(source: Path, target: Path, **changes: str) -> Path:
 
 
 def test_later_format_and_broken_description_are_refused(checkpoint_path: Path, tmp_path: Path) -> None:
-    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="3")
-    with pytest.raises(RunError, match="format 3, this version reads 1 and 2"):
+    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="4")
+    with pytest.raises(RunError, match="format 4, this version reads formats 1 to 3"):
         load_checkpoint(later)
     for content in ("{}", "[1", '{"info": 3, "optimizer_values": null, "history": [], "scaler_state": {}}'):
         broken = rewrite(checkpoint_path, tmp_path / "broken.safetensors", content=content)
@@ -269,10 +353,10 @@ def test_another_network_lists_a_few_differences(checkpoint_path: Path) -> None:
     checkpoint = load_checkpoint(checkpoint_path)
     three_classes = build_model("resnet18", 3)
     before = copied_state(three_classes)
-    with pytest.raises(RunError, match=r"fc\.weight is \(2, 512\) instead of \(3, 512\)"):
+    with pytest.raises(RunError, match=r"is for 2 classes, this network has 3 \(fc\.bias\)"):
         load_weights(three_classes, checkpoint)
     assert same_state(copied_state(three_classes), before)
-    with pytest.raises(RunError, match=r"instead of .*; and \d+ more"):
+    with pytest.raises(RunError, match=r"instead of .* \(and \d+ more\)"):
         load_weights(build_model("resnet50", 2), checkpoint)
     renamed = replace(checkpoint, info=replace(checkpoint.info, model_name="resnet34"))
     with pytest.raises(RunError, match=r"is missing.*more"):

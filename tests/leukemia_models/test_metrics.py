@@ -5,14 +5,19 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
 
 from leukemia_data.errors import UsageError
-from leukemia_models.metrics import (
-    classification_metrics,
-    majority_baseline,
-    subjects_per_class,
-)
+from leukemia_models.metrics import METRIC_NAMES, classification_metrics, subjects_per_class
 
 
 def answers(*classes: int) -> np.ndarray:
@@ -33,6 +38,12 @@ def test_small_case_by_hand() -> None:
     assert found.weighted_f1 == pytest.approx((3 * f1_0 + 5 * f1_1) / 8)
     pairs_in_order = 5 + 5 + 1  # for each 0: how many of the 1s score higher
     assert found.auroc == pytest.approx(pairs_in_order / 15)
+    # Falling scores: 1, 0, 1, 1, 1, 1, 0, 0 -> precision at each 1.
+    assert found.auprc == pytest.approx((1 / 1 + 2 / 3 + 3 / 4 + 4 / 5 + 5 / 6) / 5)
+    assert found.mcc == pytest.approx((2 * 4 - 1 * 1) / np.sqrt(3 * 5 * 3 * 5))
+    assert found.brier == pytest.approx(np.mean([0.01, 0.04, 0.64, 0.01, 0.09, 0.16, 0.45**2, 0.49]))
+    assert found.nll == pytest.approx(-np.log([0.9, 0.8, 0.2, 0.9, 0.7, 0.6, 0.55, 0.3]).mean())
+    assert (found.sensitivity, found.specificity) == pytest.approx((4 / 5, 2 / 3))
     assert found.one_class_warning is None
     assert found.num_samples == 8
 
@@ -48,6 +59,46 @@ def test_agrees_with_scikit_learn_on_random_data() -> None:
     assert found.macro_f1 == pytest.approx(f1_score(labels, predictions, average="macro"))
     assert found.recall_per_class == pytest.approx(tuple(recall_score(labels, predictions, average=None)))
     assert found.auroc == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))
+    assert found.auprc == pytest.approx(average_precision_score(labels, probabilities[:, 1]))
+    assert found.mcc == pytest.approx(matthews_corrcoef(labels, predictions))
+    assert found.brier == pytest.approx(brier_score_loss(labels, probabilities[:, 1]))
+    assert found.nll == pytest.approx(log_loss(labels, probabilities))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.9])
+def test_threshold_decides_the_predictions_alone(threshold: float) -> None:
+    generator = np.random.default_rng(1)
+    labels, scores = generator.integers(0, 2, 200), generator.integers(0, 11, 200) / 10
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    found = classification_metrics(labels, probabilities, threshold=threshold)
+    plain = classification_metrics(labels, probabilities)
+    assert found.threshold == threshold
+    assert found.accuracy == pytest.approx(np.mean((scores > threshold) == labels))
+    for name in ("auroc", "auprc", "brier", "ece", "nll"):
+        assert getattr(found, name) == getattr(plain, name)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
+def test_threshold_outside_is_refused(threshold: float) -> None:
+    with pytest.raises(UsageError, match="threshold"):
+        classification_metrics(np.array([0, 1]), answers(0, 1), threshold=threshold)
+
+
+def test_certain_and_wrong_costs_a_finite_number() -> None:
+    found = classification_metrics(np.array([0, 1]), answers(1, 1))
+    assert found.nll == pytest.approx(-np.log(1e-9) / 2, rel=1e-6)
+
+
+def test_votes_are_no_probabilities() -> None:
+    found = classification_metrics(np.array([0, 1]), answers(0, 1), are_probabilities=False)
+    assert (found.brier, found.ece, found.nll) == (None, None, None)
+    assert found.auroc == 1.0
+
+
+def test_values_hold_every_name() -> None:
+    values = classification_metrics(np.array([0, 1]), answers(0, 1)).values()
+    assert tuple(values) == METRIC_NAMES
+    assert values["sensitivity"] == 1.0
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -59,7 +110,9 @@ def test_one_class_in_the_labels_leaves_the_rest_undefined(label: int) -> None:
     assert found.accuracy == found.recall_per_class[label] == 0.75
     assert found.recall_per_class[1 - label] is None
     assert found.weighted_f1 == pytest.approx(6 / 7)
-    assert (found.balanced_accuracy, found.macro_f1, found.auroc) == (None, None, None)
+    undefined = (found.balanced_accuracy, found.macro_f1, found.auroc, found.auprc, found.mcc)
+    assert undefined == (None,) * 5
+    assert found.brier == 0.25
     assert found.one_class_warning is None
 
 
@@ -98,21 +151,6 @@ def test_equal_probabilities_are_class_0() -> None:
 def test_wrong_input_is_refused(labels: list[int], probabilities: np.ndarray, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         classification_metrics(np.array(labels, dtype=np.int64), probabilities)
-
-
-def test_majority_baseline_of_the_data_set() -> None:
-    """7,272 `all` and 3,389 `hem`: accuracy 0.682, weighted F1 p * 2p / (1 + p)."""
-    share = 7272 / 10661
-    found = majority_baseline(np.repeat([1, 0], [7272, 3389]))
-    assert found.prediction == 1
-    assert found.accuracy == pytest.approx(share)
-    assert found.weighted_f1 == pytest.approx(share * 2 * share / (1 + share))
-    assert found.macro_f1 == pytest.approx(share / (1 + share))
-
-
-def test_majority_may_be_class_0() -> None:
-    found = majority_baseline(np.array([0, 0, 1]))
-    assert (found.prediction, found.accuracy) == (0, pytest.approx(2 / 3))
 
 
 def test_subjects_are_counted_per_class() -> None:

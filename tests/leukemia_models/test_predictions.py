@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from leukemia_data.errors import RunError
-from leukemia_models.predictions import Predictions, predictions_table, write_predictions, write_submission
+from leukemia_models.predictions import (
+    Predictions,
+    judged_samples,
+    predictions_table,
+    read_predictions,
+    write_predictions,
+    write_submission,
+)
 
 IDS = ["./new_dataset/test/0.bmp", "./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp", "=1+1.bmp"]
 SUBJECTS = ["1", "", "H3", "-2"]
@@ -80,3 +87,52 @@ def test_names_that_are_no_utf8_survive(predictions: Predictions, tmp_path: Path
 def test_loss_by_hand(predictions: Predictions) -> None:
     known = Predictions(*(values[:2] for values in vars(predictions).values()))
     assert known.loss == pytest.approx(-np.log([0.25, 0.25]).mean())
+
+
+def test_written_table_is_read_back_as_it_was(predictions: Predictions, tmp_path: Path) -> None:
+    odd = b"caf\xe9,1.bmp".decode("utf-8", "surrogateescape")
+    ids = ["'=odd", odd, "NA", "=1+1.bmp"]
+    table = predictions_table(predictions, ids, ["1", "nan", "007", "-2"], SPLITS).assign(stamp="subject-disjoint")
+    write_predictions(tmp_path / "predictions.csv", table)
+    found = read_predictions(tmp_path / "predictions.csv")
+    pd.testing.assert_frame_equal(found, table.astype({"stamp": object}))
+
+
+def test_file_without_a_stamp_is_read(table: pd.DataFrame, tmp_path: Path) -> None:
+    write_predictions(tmp_path / "predictions.csv", table)
+    assert "stamp" not in read_predictions(tmp_path / "predictions.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("ID,label\na,1\n", "no column id, subject, split, prediction"),
+        ("id,subject,label,split,prediction\n", "one column probability_<class>"),
+        ("id,subject,label,split,probability_all,prediction\na,1,2,test,0.5,0\n", "row 2: label cannot be '2'"),
+        ("id,subject,label,split,probability_all,prediction\na,1,1,test,x,0\n", "row 2: probability_all cannot be 'x'"),
+        ("id,subject,label,split,probability_all,prediction\na,1,1,test,,0\n", "row 2: probability_all cannot be ''"),
+        (
+            "id,subject,label,split,probability_all,prediction\na,1,1,test,0.5,0\nb,1,1,test,1.5,0\n",
+            r"row 3: probability_all is 1.5, not in \[0, 1\]",
+        ),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_what_is_no_table_of_predictions_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=message):
+        read_predictions(path)
+
+
+def test_missing_table_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="ltrain evaluate"):
+        read_predictions(tmp_path / "predictions.csv")
+
+
+def test_judged_samples_are_the_labelled_rows(table: pd.DataFrame) -> None:
+    samples = judged_samples(table)
+    assert samples.ids == (IDS[3], IDS[0])
+    assert samples.subjects == ("-2", "1")
+    assert samples.labels_N.tolist() == [1, 0]
+    assert samples.probabilities_N.tolist() == pytest.approx([0.25, 0.75])

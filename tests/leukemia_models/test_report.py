@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.splits import LeakCheck
+from leukemia_data.leaks import LeakCheck
+from leukemia_models.baseline import majority_baseline
 from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.metrics import classification_metrics, majority_baseline
+from leukemia_models.metrics import classification_metrics
 from leukemia_models.report import (
     Results,
     SplitCounts,
     SplitSummary,
     cautions,
-    summary_text,
     write_history,
     write_results,
-    write_summary,
 )
 
 LABELS = np.repeat([0, 1], [4, 6])
@@ -52,40 +51,12 @@ DISJOINT = results(summary(NO_LEAK, (10, 12)))
 MIXED = results(summary(SHARED, (10, 12)))
 
 
-def rows_of(text: str) -> dict[str, list[str]]:
-    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return {line[0]: line[1:] for line in lines}
-
-
 def test_stamp_says_what_stands_on_two_sides() -> None:
     assert summary(NO_LEAK, (1, 1)).stamp == "subject-disjoint"
     assert summary(SHARED, (1, 1)).stamp == (
         "PATIENT-MIXED (5 subjects on both sides, 2 identical images on both sides)"
     )
     assert summary(UNKNOWN, None).stamp == "PATIENT-MIXED (10 images of unknown subjects)"
-
-
-def test_summary_holds_metrics_baseline_counts_settings_and_figures() -> None:
-    text = summary_text(DISJOINT, ["confusion.png"])
-    rows = rows_of(text)
-    assert rows["recall `hem`"] == ["0.750", "0.000"]
-    assert rows["recall `all`"] == ["0.833", "1.000"]
-    assert rows["balanced accuracy"] == ["0.792", "0.500"]
-    assert rows["accuracy"] == ["0.800", "0.600"]
-    assert rows["weighted F1"][1] == "0.450"  # 0.6 * (2 * 0.6 / 1.6)
-    assert rows["per image"] == ["resnet18", "always `all`"]
-    assert rows["train"] == ["30", "60", "9", "20"]
-    assert rows["valid (judged)"] == ["4", "6", "10", "12"]
-    assert rows["optimizer.lr"] == ["0.005"]
-    assert "a\\|b" in text
-    assert "- [confusion.png](confusion.png)" in text
-
-
-def test_every_section_with_numbers_is_stamped() -> None:
-    headings = [line for line in summary_text(MIXED).splitlines() if line.startswith(("## Results", "## Data"))]
-    assert len(headings) == 2
-    assert all("PATIENT-MIXED" in heading for heading in headings)
-    assert "PATIENT-MIXED" not in summary_text(DISJOINT)
 
 
 def test_enough_disjoint_subjects_need_no_caution() -> None:
@@ -106,7 +77,6 @@ def test_enough_disjoint_subjects_need_no_caution() -> None:
 def test_cautions_are_plain_sentences(split: SplitSummary, words: str) -> None:
     (sentence,) = cautions(results(split))
     assert words in sentence
-    assert sentence in summary_text(results(split))
 
 
 def test_collapsed_network_and_other_warnings_are_told() -> None:
@@ -116,17 +86,12 @@ def test_collapsed_network_and_other_warnings_are_told() -> None:
     assert "100.0% of the predictions are 'all'" in found[1]
 
 
-def test_undefined_numbers_are_words_in_the_page_and_null_in_json(tmp_path: Path) -> None:
+def test_undefined_numbers_are_null(tmp_path: Path) -> None:
     labels = np.ones(3, dtype=np.int64)
-    one_class = replace(
-        DISJOINT,
-        metrics=classification_metrics(labels, np.eye(2)[[1, 1, 0]]),
-        baseline=majority_baseline(labels),
-    )
-    rows = rows_of(summary_text(one_class))
-    assert rows["AUROC"] == rows["recall `hem`"] == rows["macro F1"] == ["undefined", "undefined"]
-    write_results(tmp_path / "results.json", one_class)
-    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["metrics"]["auroc"] is None
+    metrics = classification_metrics(labels, np.eye(2)[[1, 1, 0]])
+    write_results(tmp_path / "results.json", replace(DISJOINT, metrics=metrics, baseline=majority_baseline(labels)))
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["metrics"]
+    assert (found["auroc"], found["auprc"], found["mcc"], found["specificity"]) == (None,) * 4
 
 
 def test_results_json_is_complete(tmp_path: Path) -> None:
@@ -139,15 +104,20 @@ def test_results_json_is_complete(tmp_path: Path) -> None:
     assert found["metrics"]["recall_per_class"] == [0.75, 5 / 6]
     assert found["baseline"]["prediction"] == 1
     assert found["cautions"] == cautions(MIXED)
+    assert found["format_version"] == 2
+    assert (found["subjects"], found["calibrated"], found["intervals"]) == (None, None, {})
     assert found["settings"]["optimizer"] == {"lr": 0.005}
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_summary_survives_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+def test_title_names_network_epoch_and_part() -> None:
+    assert DISJOINT.title == "resnet18, epoch 2: valid images"
+    assert replace(DISJOINT, epoch=None).title == "resnet18: valid images"
+
+
+def test_results_survive_a_path_that_is_no_utf8(tmp_path: Path) -> None:
     odd = b"caf\xe9".decode("utf-8", "surrogateescape")
-    write_summary(tmp_path / "summary.md", replace(DISJOINT, settings={"out": odd}))
     write_results(tmp_path / "results.json", replace(DISJOINT, settings={"out": odd}))
-    assert "caf\\udce9" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert found["settings"]["out"] == odd
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leukemia_data.errors import RunError, UsageError
+from leukemia_models.history import EPOCH_FIELDS
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.registry import build_model
 from leukemia_models.run_state import TrainSettings, TrainState
+from leukemia_models.schedule import ScheduleSettings
+from leukemia_models.stopping import EarlyStopping
 from leukemia_models.train import fit
 
 from .fakes import (
@@ -56,7 +61,7 @@ def plain_sgd(model: nn.Module, batches: list[FakeBatch], lrs: list[float]) -> t
 def test_epoch_equals_a_plain_training_script() -> None:
     source = fake_source(8, 8, 3)
     model, script_model = tiny_network(), tiny_network()
-    settings = TrainSettings(epochs=1, optimizer=OptimizerSettings(lr=0.1, schedule="cosine"))
+    settings = TrainSettings(epochs=1, optimizer=OptimizerSettings(lr=0.1))
     history = fit(model, source, None, settings, NORMALIZATION, as_is, CPU)
     lrs = [0.05 * (1 + np.cos(np.pi * (step + 0.5) / 3)) for step in range(3)]
     loss, accuracy = plain_sgd(script_model, list(source.epoch(1)), lrs)
@@ -67,6 +72,27 @@ def test_epoch_equals_a_plain_training_script() -> None:
     assert record.train_accuracy == pytest.approx(accuracy)
     assert record.lr == pytest.approx(lrs[-1])
     assert (record.valid_loss, record.valid_auroc) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18"])
+def test_defaults_train_bit_by_bit_like_a_loop_of_torch_calls(name: str) -> None:
+    """The first report's training: SGD, plain cross-entropy, half a cosine."""
+    model, script_model = (tiny_network() if name == "tiny" else build_model(name, 2, seed=1) for _ in range(2))
+    source = fake_source(8, 8, 6)
+    fit(model, source, None, TrainSettings(epochs=2), NORMALIZATION, as_is, CPU)
+
+    script_model.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(script_model.parameters(), lr=0.005, momentum=0.9, weight_decay=1e-4)
+    for step, batch in enumerate([*source.epoch(1), *source.epoch(2)]):
+        optimizer.param_groups[0]["lr"] = (
+            0.005 * 0.5 * (1 + math.cos(math.pi * ((step // 3 + (step % 3 + 0.5) / 3) / 2)))
+        )
+        logits = script_model(as_is(batch.images_BHWC, 1, batch.indices_B).to(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits, batch.labels_B, reduction="sum") * (1 / len(batch.labels_B))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert same_state(copied_state(model), copied_state(script_model))
 
 
 def test_network_learns_and_history_is_complete() -> None:
@@ -167,6 +193,70 @@ def test_finished_run_has_nothing_left_to_do() -> None:
     assert same_state(copied_state(model), before)
 
 
+def test_run_that_stopped_early_says_so_and_does_not_go_on() -> None:
+    """Weights that hardly move: no epoch is better than the first by the given margin."""
+    stopping = EarlyStopping(patience_epochs=2, min_delta=0.5, metric="loss")
+    run = {"epochs": 9, "early_stopping": stopping, "optimizer": OptimizerSettings(lr=1e-9)}
+    recorder = Recorder(model := tiny_network())
+    history = train(model, fake_source(4, 4), fake_source(6), observer=recorder, **run)
+    assert [record.epoch for record in history.records] == [1, 2, 3]
+    assert TrainSettings(**run).stops_after(history.records)
+    before, source = copied_state(model), fake_source(4, 4)
+    assert train(model, source, fake_source(6), start=recorder.states[-1], **run) == history
+    assert same_state(copied_state(model), before)
+    assert source.asked == []
+
+
+def test_what_watches_the_validation_is_refused_without_it() -> None:
+    for settings in (
+        {"early_stopping": EarlyStopping(patience_epochs=2)},
+        {"schedule": ScheduleSettings(name="plateau")},
+    ):
+        with pytest.raises(UsageError, match="watches the validation part"):
+            train(tiny_network(), fake_source(4), **settings)
+
+
+def test_rate_falls_on_a_plateau_also_in_a_resumed_run() -> None:
+    schedule = ScheduleSettings(name="plateau", plateau_patience_epochs=1, plateau_min_delta=0.5, plateau_factor=0.1)
+    run = {"epochs": 4, "schedule": schedule, "optimizer": OptimizerSettings(lr=1e-9)}
+    recorder = Recorder(model := tiny_network(), ((3, 1),))
+    history = train(model, fake_source(4, 4), fake_source(6), observer=recorder, **run)
+    assert [record.lr for record in history.records] == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11])
+    ((start, weights),) = recorder.saved
+    model.load_state_dict(weights)
+    again = train(model, fake_source(4, 4), fake_source(6), start=start, **run)
+    assert without_times(again) == without_times(history)
+
+
+def test_without_validation_the_last_epoch_is_the_best() -> None:
+    recorder = Recorder(model := tiny_network())
+    history = train(model, fake_source(4, 4), epochs=3, observer=recorder)
+    assert recorder.best == [1, 2, 3]
+    assert history.best is history.records[-1]
+    assert {getattr(history.records[-1], name) for name in EPOCH_FIELDS if name.startswith("valid_")} == {None}
+
+
+@pytest.mark.parametrize("optimizer", [OptimizerSettings(name="adamw"), OptimizerSettings(nesterov=True)], ids=str)
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+def test_every_optimizer_resumes_bit_by_bit(optimizer: OptimizerSettings, decay_norm_and_bias: bool) -> None:
+    run = {
+        "epochs": 3,
+        "optimizer": replace(optimizer, decay_norm_and_bias=decay_norm_and_bias),
+        "clip_norm": 0.1,
+        "label_smoothing": 0.1,
+        "class_weights": (1.0, 3.0),
+    }
+    whole = tiny_network()
+    recorder = Recorder(whole, ((2, 1),))
+    history = train(whole, fake_source(5, 6), fake_source(6), observer=recorder, **run)
+    ((start, weights),) = recorder.saved
+    resumed = tiny_network(seed=9)
+    resumed.load_state_dict(weights)
+    again = train(resumed, fake_source(5, 6), fake_source(6), start=start, **run)
+    assert same_state(copied_state(resumed), copied_state(whole))
+    assert without_times(again) == without_times(history)
+
+
 def test_last_batch_of_one_image_is_left_out() -> None:
     """ResNet-18 at 32 px ends in 1x1 px: BatchNorm raises on a batch of one."""
     model = build_model("resnet18", 2)
@@ -227,12 +317,3 @@ def test_state_without_optimizer_or_of_another_network_is_refused() -> None:
         train(model, fake_source(4), start=TrainState(state.history, None))
     with pytest.raises(RunError, match="does not fit"):
         train(build_model("resnet18", 2), fake_source(4), start=state)
-
-
-def test_settings_survive_json_and_are_checked() -> None:
-    settings = TrainSettings(epochs=3, optimizer=OptimizerSettings(schedule="step", step_fractions=(0.2, 0.4)))
-    values = settings.to_dict()
-    values["optimizer"]["step_fractions"] = list(values["optimizer"]["step_fractions"])
-    assert TrainSettings.from_dict(values) == settings
-    with pytest.raises(UsageError, match="epochs"):
-        TrainSettings(epochs=0)

@@ -16,7 +16,7 @@ from torch import nn
 from leukemia_models.ranks import SINGLE
 
 from .fakes import same_state
-from .rank_program import FAILURES, LAYER_CASES, STATE_AFTER, layer_inputs, predicted, resumed, trained
+from .rank_program import EVERYTHING, FAILURES, LAYER_CASES, STATE_AFTER, layer_inputs, predicted, resumed, trained
 
 ROOT = Path(__file__).parents[2]
 TIME_LIMIT_S = 120
@@ -77,6 +77,21 @@ def test_two_ranks_train_like_one_process(ranks_found: list[dict], alone: dict, 
         ]
         losses = [step[2] for step in found[name]["steps"]]
         np.testing.assert_allclose(losses, [step[2] for step in alone["steps"]], rtol=1e-5)
+
+
+def test_loss_weights_clipping_and_average_are_those_of_the_whole_batch(ranks_found: list[dict]) -> None:
+    expected = trained(SINGLE, settings=EVERYTHING)
+    # Early stopping: two epochs of three.
+    assert len(expected["records"]) == 2
+    for found in (rank["everything"] for rank in ranks_found):
+        assert_same_run(found, expected)
+        np.testing.assert_allclose(
+            [step[2] for step in found["steps"]], [step[2] for step in expected["steps"]], rtol=1e-5
+        )
+        average, whole = (run["saved"][0].average for run in (found, expected))
+        assert average.num_updates == whole.num_updates
+        for name, value in whole.tensors.items():
+            torch.testing.assert_close(average.tensors[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_all_ranks_have_the_same_history_weights_and_buffers(ranks_found: list[dict]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,24 +67,42 @@ def train(
     optimizer: OptimizerSettings = FAST,
     start: TrainState | None = None,
     observer: Observer | None = None,
-    channels_last: bool = True,
+    compile_backend: str = "eager",
+    **settings: Any,
 ) -> TrainHistory:
-    settings = TrainSettings(epochs=epochs, optimizer=optimizer, seed=5, channels_last=channels_last)
     ticks = itertools.count()
     return fit(
         model,
         source,
         valid,
-        settings,
+        TrainSettings(epochs=epochs, optimizer=optimizer, seed=5, **settings),
         NORMALIZATION,
         flipped_by_epoch_and_sample,
         CPU,
         observer,
         start,
         clock=lambda: float(next(ticks)),
+        compile_backend=compile_backend,
     )
 
 
 def without_times(history: TrainHistory) -> list[dict[str, object]]:
     times = {"seconds": 0, "images_per_s": 0, "data_wait_share": 0}
     return [{**record.to_dict(), **times} for record in history.records]
+
+
+def epoch_record(epoch: int, **values: float | None) -> EpochRecord:
+    """An epoch of a made-up run."""
+    usual = {
+        "lr": 0.1,
+        "train_loss": 0.7,
+        "train_accuracy": 0.6,
+        "valid_loss": 0.6,
+        "valid_accuracy": 0.7,
+        "valid_balanced_accuracy": 0.6,
+        "valid_weighted_f1": 0.6,
+        "valid_auroc": 0.7,
+        "seconds": 2.0,
+        "images_per_s": 50.0,
+    }
+    return EpochRecord(epoch=epoch, **{**usual, **values})

@@ -1,0 +1,37 @@
+"""Tables of predictions and splits for tests of what is said about them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from leukemia_data.leaks import LeakCheck
+from leukemia_models.report import SplitCounts, SplitSummary
+
+CLASSES = ("hem", "all")
+NO_LEAK = LeakCheck(shared_subjects=0, shared_images=0, unknown_subjects=0)
+SHARED = LeakCheck(shared_subjects=5, shared_images=2, unknown_subjects=0)
+
+
+def make_predictions(num_subjects: int, num_cells: int = 4, seed: int = 0) -> pd.DataFrame:
+    """Predictions of `num_subjects` subjects a class, right for most of the cells."""
+    rng = np.random.default_rng(seed)
+    subject = np.repeat(np.arange(2 * num_subjects), num_cells)
+    labels = subject % 2
+    probabilities = 1 / (1 + np.exp(-(2 * labels - 1 + rng.normal(0, 1.2, len(subject)))))
+    return pd.DataFrame(
+        {
+            "id": [f"{number}.bmp" for number in range(len(subject))],
+            "subject": [f"{'H' if label == 0 else ''}{n}" for n, label in zip(subject, labels, strict=True)],
+            "label": pd.array(labels, dtype="Int64"),
+            "split": "test",
+            "probability_all": probabilities,
+            "prediction": (probabilities > 0.5).astype(np.int64),
+        }
+    )
+
+
+def make_split(num_subjects: int, num_cells: int = 4, leaks: LeakCheck = NO_LEAK) -> SplitSummary:
+    images = (num_subjects * num_cells,) * 2
+    parts = {"train": SplitCounts((30, 60), (9, 20)), "test": SplitCounts(images, (num_subjects,) * 2)}
+    return SplitSummary("subject", leaks, "test", parts)
