@@ -39,7 +39,7 @@ augment_option = click.option(
     "--augment",
     default="flips",
     show_default=True,
-    help="Random changes of the training images: none, flips, report-a, report-b, or a file (.toml).",
+    help="Random changes of training images: none, flips, report-a, report-a-geometry, report-b, or a file (.toml).",
 )
 
 source_argument = click.argument("source", nargs=-1, type=click.Path(path_type=Path))

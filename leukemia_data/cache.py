@@ -168,8 +168,15 @@ def find_cache_dirs(root: Path) -> list[Path]:
     return [path for path in candidates if (path / MANIFEST_NAME).is_file()]
 
 
-def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
+def choose_cache_dir(path: Path, *, size_px: int | None = None, recipe: str | None = None) -> Path:
     """The one cache that a path means: the path itself, or the only matching cache below it.
+
+    Parameters
+    ----------
+    path
+        A cache, or a folder with caches below it.
+    size_px, recipe
+        Side of its images, and name of its recipe; None where that does not matter.
 
     Raises
     ------
@@ -179,20 +186,23 @@ def choose_cache_dir(path: Path, *, size_px: int | None = None) -> Path:
         If none does.
     """
     found = find_cache_dirs(path)
-    fitting = found if len(found) == 1 and size_px is None else [d for d in found if _fits(d, size_px)]
+    is_free = size_px is None and recipe is None
+    fitting = found if len(found) == 1 and is_free else [d for d in found if _fits(d, size_px, recipe)]
     if len(fitting) == 1:
         return fitting[0]
-    wanted = "cache" if size_px is None else f"cache of {size_px} px"
     if fitting:
         choices = "".join(f"\n  {directory}" for directory in fitting)
         raise UsageError(f"several caches at {path}, name one:{choices}")
-    others = f" (there are: {', '.join(map(str, found))})" if found else "; make one with `ldata build`"
-    raise CacheError(f"no {wanted} at {path}{others}")
+    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
+    options = "".join([f" --size {size_px}" if size_px is not None else "", f" --recipe {recipe}" if recipe else ""])
+    others = f" (there are: {', '.join(map(str, found))})" if found else ""
+    raise CacheError(f"no {wanted} at {path}{others}; make one with `ldata build SOURCE{options}`")
 
 
-def _fits(directory: Path, size_px: int | None) -> bool:
-    """Whether a directory holds a readable cache of this size; a damaged neighbour shall not hide the others."""
+def _fits(directory: Path, size_px: int | None, recipe: str | None) -> bool:
+    """Whether a directory holds such a cache that is readable; a damaged neighbour shall not hide the others."""
     try:
-        return load_manifest(directory).size_px == size_px or size_px is None
+        manifest = load_manifest(directory)
     except CacheError:
         return False
+    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)

@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from leukemia_data.cache import Cache
 from leukemia_data.errors import UsageError
+from leukemia_data.leaks import LeakCheck, check_leaks
 from leukemia_data.loader import BatchStream
 from leukemia_data.record import UNKNOWN_LABEL
 from leukemia_data.residency import MAPPED
-from leukemia_data.splits import SPLIT_NAMES, LeakCheck, SplitCodes, SplitSpec, check_leaks, split_numbers
+from leukemia_data.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
+from leukemia_data.splits import split_numbers
+from leukemia_models.batch_source import Batch
+from leukemia_models.calibration import Calibration
 from leukemia_models.checkpoint import Checkpoint
-from leukemia_models.figures import draw_confusion, save_figure
-from leukemia_models.metrics import classification_metrics, majority_baseline, subjects_per_class
+from leukemia_models.judged_table import JudgedNetwork, results_of_table, write_judged
+from leukemia_models.metrics import subjects_per_class
+from leukemia_models.normalization import Normalization
 from leukemia_models.predict import predict_probabilities
-from leukemia_models.predictions import Predictions, predictions_table, write_predictions
-from leukemia_models.report import Results, SplitCounts, SplitSummary, write_results, write_summary
+from leukemia_models.predictions import Predictions, predictions_table
+from leukemia_models.report import Results, SplitCounts, SplitSummary
+from leukemia_models.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.tta import NO_TTA, Tta
 
+VALID, TEST = "valid", "test"
 HISTORY_FIGURE_FROM_PART = "../history.png"
-UNSEEN_PARTS = ("valid", "test")
+UNSEEN_PARTS = (VALID, TEST)
 SEEN_WARNING = (
     "The network was trained on judged images: these numbers say how well it remembers, not how well it judges."
 )
+CHOSEN_BY_NOTE = (
+    "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
+    "good. Numbers to quote are those of images that nothing was chosen by."
+)
+
+Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
+"""Hands batches on and shows how far they are: what is done with them, how many they are, and the batches."""
+
+
+def unwatched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Hand batches on and show nothing."""
+    return batches
 
 
 @dataclass(frozen=True)
@@ -77,16 +100,40 @@ def predict_part(
     *,
     device: torch.device,
     batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
 ) -> Predictions:
     """Predict every sample of a part, in the order of the sample numbers."""
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    with BatchStream(data.cache, data.numbers(part), batch_size=batch_size, device=device, residency=MAPPED) as stream:
-        return predict_probabilities(model, stream.epoch(0), checkpoint.info.normalization, device)
+    return predict_numbers(
+        model,
+        data,
+        data.numbers(part),
+        checkpoint.info.normalization,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        watch=watch,
+        purpose=f"judge {part}",
+    )
 
 
-def save_part_predictions(path: Path, predictions: Predictions, data: SplitCache, part: str) -> None:
-    """Write ``id, subject, label, split, probability, prediction, stamp`` of a part as CSV."""
-    write_predictions(path, part_predictions(predictions, data, part))
+def predict_numbers(
+    model: nn.Module,
+    data: SplitCache,
+    numbers_N: NDArray[np.int64],
+    normalization: Normalization,
+    *,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
+    purpose: str = "predict",
+) -> Predictions:
+    """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
+    with BatchStream(data.cache, numbers_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
+        batches = watch(purpose, len(stream), stream.epoch(0))
+        return predict_probabilities(model, batches, normalization, device, tta=tta)
 
 
 def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
@@ -106,8 +153,10 @@ def judge_part(
     *,
     device: torch.device,
     batch_size: int,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    watch: Watch = unwatched,
 ) -> Results:
-    """Judge a checkpoint on a part and write results, summary, confusion matrix and predictions into `out_dir`.
+    """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
 
     Samples of the part without a label are predicted, but not judged.
 
@@ -116,32 +165,66 @@ def judge_part(
     UsageError
         If no sample of the part has a label.
     """
-    predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size)
-    labelled = predictions.labels_N != UNKNOWN_LABEL
-    if not labelled.any():
+    tta = judging_tta(checkpoint.info.judging)
+    predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
+    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap)
+
+
+def judge_predictions(
+    predictions: Predictions,
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    out_dir: Path,
+    *,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+) -> Results:
+    """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
+
+    Raises
+    ------
+    UsageError
+        If no sample of the part has a label.
+    """
+    if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
-    labels, classes = predictions.labels_N[labelled], checkpoint.info.classes
-    epoch = checkpoint.state.history.best if checkpoint.path.stem == "best" else None
-    results = Results(
-        model_name=checkpoint.info.model_name,
-        classes=classes,
+    table = part_predictions(predictions, data, part)
+    results = results_of_table(table, data.summary(part), _judged_network(checkpoint, part), bootstrap=bootstrap)
+    write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
+    return results
+
+
+def judging_tta(judging: Mapping[str, Any] | None) -> Tta:
+    """Views of an image that a checkpoint's ``judging`` asks for."""
+    return Tta.from_dict(judging["tta"]) if judging and "tta" in judging else NO_TTA
+
+
+def judging_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
+    """Temperature and threshold of a checkpoint's ``judging``; None where there were none to fit."""
+    values = judging.get("calibration") if judging else None
+    return Calibration(**values) if values else None
+
+
+def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+    info, history = checkpoint.info, checkpoint.state.history
+    judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
+    best = history.best if judging["checkpoint"] == "best" else None
+    calibration = judging_calibration(info.judging)
+    batchnorm = dict(judging.get("batchnorm", {}))
+    batchnorm_text = batchnorm.pop("text", None)
+    is_chosen_by = part == VALID and best is not None and best.valid_loss is not None
+    return JudgedNetwork(
+        model_name=info.model_name,
+        classes=info.classes,
         settings={
-            "size_px": checkpoint.info.size_px,
-            "recipe": checkpoint.info.recipe["name"],
-            **checkpoint.info.details,
-            **checkpoint.info.settings.to_dict(),
+            "size_px": info.size_px,
+            "recipe": info.recipe["name"],
+            **info.details,
+            **info.settings.to_dict(),
         },
-        split=data.summary(part),
-        epoch=epoch.epoch if epoch is not None else checkpoint.state.epochs_done,
-        metrics=classification_metrics(labels, predictions.probabilities_NK[labelled], classes),
-        baseline=majority_baseline(labels),
+        epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
+        judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
+        calibration=calibration if part == TEST else None,
+        notes=tuple(note for note in (CHOSEN_BY_NOTE if is_chosen_by else None, batchnorm_text) if note),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    title = f"{results.model_name}, {part} images, epoch {results.epoch}"
-    figure = draw_confusion(results.metrics.confusion, classes, title=title, stamp=results.split.stamp)
-    save_figure(figure, out_dir / "confusion.png")
-    save_part_predictions(out_dir / "predictions.csv", predictions, data, part)
-    write_results(out_dir / "results.json", results)
-    write_summary(out_dir / "summary.md", results, ("confusion.png", HISTORY_FIGURE_FROM_PART))
-    return results

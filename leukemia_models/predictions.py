@@ -1,7 +1,8 @@
-"""Predictions as values and as tables: one row per sample in, CSV files out. No torch.
+"""Predictions as values and as tables: one row per sample in, CSV files out and back in. No torch.
 
 Two files are written from the same table. ``predictions.csv`` is for reading, in a spreadsheet too, so text there
-cannot be taken for a formula. A submission is for a grading program that joins by id, so ids there are unchanged.
+cannot be taken for a formula; :func:`read_predictions` takes the apostrophe off again. A submission is for a grading
+program that joins by id, so ids there are unchanged.
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ import pandas as pd
 
 from leukemia_data.atomic import atomic_path
 from leukemia_data.errors import RunError
+from leukemia_models.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+APOSTROPHE = "'"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", APOSTROPHE)
+"""What a text of ``predictions.csv`` never starts with; the apostrophe is among them so that it can be undone."""
+PROBABILITY_PREFIX = "probability_"
+TEXT_COLUMNS = ("id", "subject", "split")
 MAX_LISTED = 3
 
 
@@ -50,6 +56,42 @@ class Predictions:
         """Cross-entropy, averaged over the samples; all labels must be known."""
         chosen = self.log_probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
         return float(-chosen.mean())
+
+
+def judged_samples(table: pd.DataFrame) -> JudgedSamples:
+    """Return the rows of a table of predictions that have a label.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From :func:`predictions_table` or :func:`read_predictions`.
+
+    Raises
+    ------
+    UsageError
+        If no row has a label.
+    """
+    known = table[table["label"].notna()]
+    return JudgedSamples(
+        tuple(known["id"]),
+        tuple(known["subject"]),
+        known["label"].to_numpy(np.int64),
+        known[probability_column(table)].to_numpy(np.float64),
+    )
+
+
+def probability_column(table: pd.DataFrame) -> str:
+    """Name of the column that holds the probability of class 1: ``probability_`` and the name of that class.
+
+    Raises
+    ------
+    RunError
+        If there is not exactly one such column.
+    """
+    names = [str(name) for name in table.columns if str(name).startswith(PROBABILITY_PREFIX)]
+    if len(names) != 1:
+        raise RunError(f"a table of predictions has one column {PROBABILITY_PREFIX}<class>, not {names}")
+    return names[0]
 
 
 def predictions_table(
@@ -86,8 +128,8 @@ def predictions_table(
             "subject": _texts(subjects, rows),
             "label": labels,
             "split": _texts(splits, rows),
-            f"probability_{classes[1]}": probabilities_NK[:, 1],
-            "prediction": probabilities_NK.argmax(axis=1),
+            f"{PROBABILITY_PREFIX}{classes[1]}": probabilities_NK[:, 1],
+            "prediction": (probabilities_NK[:, 1] > DEFAULT_THRESHOLD).astype(np.int64),
         }
     )
 
@@ -100,15 +142,80 @@ def _texts(values: Sequence[str], rows: Sequence[int]) -> pd.Series[str]:
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """Write a table of predictions as CSV, atomically.
 
-    A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``) gets an apostrophe
-    in front.
+    A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``), or that starts
+    with an apostrophe itself, gets an apostrophe in front.
     """
-    texts = table[["id", "subject", "split"]].map(_formula_safe)
+    write_table(path, table, TEXT_COLUMNS)
+
+
+def write_table(path: Path, table: pd.DataFrame, text_columns: Sequence[str]) -> None:
+    """Write any table as CSV, atomically, with the texts of the named columns safe as in :func:`write_predictions`."""
+    texts = table[list(text_columns)].map(_formula_safe)
     _write_csv(path, table.assign(**{str(name): texts[name] for name in texts.columns}))
 
 
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read what :func:`write_predictions` wrote.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``id``, ``subject`` ("" where unknown), ``label`` (Int64, missing where unknown), ``split``,
+        ``probability_<class 1>``, ``prediction`` and, where the file has it, ``stamp``, in the file's order.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or no such table: the message names file and row.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=object,
+            keep_default_na=False,
+            encoding="utf-8",
+            encoding_errors="surrogateescape",
+            compression=None,
+        )
+    except FileNotFoundError:
+        raise RunError(f"there are no predictions {path}: judge the run first, with `ltrain evaluate`") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as a table of predictions: {error}") from error
+    missing = [name for name in (*TEXT_COLUMNS, "label", "prediction") if name not in table]
+    if missing:
+        raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
+    for name in TEXT_COLUMNS:
+        table[name] = table[name].map(lambda text: text.removeprefix(APOSTROPHE)).astype(object)
+    return _with_numbers(path, table)
+
+
+def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Turn the texts of the number columns into numbers."""
+    name = probability_column(table)
+    labels = table["label"].mask(table["label"] == "")
+    table = table.assign(
+        label=_parsed(path, labels, {0, 1}).astype("Int64"),
+        prediction=_parsed(path, table["prediction"], {0, 1}).astype("int64"),
+        **{name: _parsed(path, table[name], None).astype("float64")},
+    )
+    outside = ~table[name].between(0, 1)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise RunError(f"{path}, row {row + 2}: {name} is {table[name].iloc[row]}, not in [0, 1]")
+    return table
+
+
+def _parsed(path: Path, texts: pd.Series[str], allowed: set[int] | None) -> pd.Series[float]:
+    numbers = pd.to_numeric(texts, errors="coerce")
+    bad = texts.notna() & (numbers.isna() if allowed is None else ~numbers.isin(allowed))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise RunError(f"{path}, row {row + 2}: {texts.name} cannot be {texts.iloc[row]!r}")
+    return numbers
+
+
 def _formula_safe(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"{APOSTROPHE}{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def write_submission(path: Path, table: pd.DataFrame, order: Sequence[str] | None = None) -> None:

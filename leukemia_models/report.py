@@ -1,7 +1,8 @@
-"""The written report of one run: what was judged in, ``results.json``, ``history.csv`` and ``summary.md`` out.
+"""What a run is judged to be, as values: metrics, subjects and splits in, ``results.json`` and ``history.csv`` out.
 
-No number appears without the kind of split behind it. Subjects, not images, are the sample size: a summary says in
-plain words when they are too few, unknown, or on both sides of the split.
+No number appears without the kind of split behind it. Subjects, not images, are the sample size: the cautions say in
+plain words when they are too few, unknown, or on both sides of the split. The page for people is written by
+:mod:`leukemia_models.summary_page`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leukemia_data.atomic import write_text
-from leukemia_data.splits import LeakCheck
+from leukemia_data.leaks import LeakCheck
+from leukemia_models.baseline import MajorityBaseline
+from leukemia_models.bootstrap import SubjectBootstrap
+from leukemia_models.calibration import Calibration
 from leukemia_models.history import EPOCH_FIELDS, TrainHistory
-from leukemia_models.metrics import ClassificationMetrics, MajorityBaseline
+from leukemia_models.metrics import ClassificationMetrics
+from leukemia_models.resampling import ENOUGH_SUBJECTS
+from leukemia_models.subject_level import SubjectLevel
 
-FORMAT_VERSION = 1
-ENOUGH_SUBJECTS = 10
+FORMAT_VERSION = 2
+"""2 added subjects, intervals, calibration and how the network was judged, and more metrics."""
+IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
+LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
+PUBLISHED_RANGE = "on C-NMC 2019, published results for unseen patients are 0.83 to 0.91 weighted F1"
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,33 @@ class SplitSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibratedResults:
+    """The same predictions with a temperature and a threshold that were fitted on another part.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        The two numbers.
+    metrics : ClassificationMetrics
+        Per image.
+    bootstrap : SubjectBootstrap
+        Their intervals.
+    """
+
+    calibration: Calibration
+    metrics: ClassificationMetrics
+    bootstrap: SubjectBootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "calibration": self.calibration.to_dict(),
+            "metrics": self.metrics.to_dict(),
+            "bootstrap": self.bootstrap.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Everything a reader needs to judge a run.
 
@@ -89,12 +125,22 @@ class Results:
         What the run was told, as JSON values.
     split : SplitSummary
         How the data were split.
-    epoch : int
-        The epoch whose weights were judged.
+    epoch : int or None
+        The epoch whose weights were judged; None where several networks were.
     metrics : ClassificationMetrics
-        Of the judged part.
+        Of the judged part, per image, at the threshold 0.5 and without temperature.
     baseline : MajorityBaseline
         Of the same part.
+    subjects : SubjectLevel or None
+        The same per subject; None where it was not asked for.
+    intervals : mapping of str to SubjectBootstrap
+        By :data:`LEVELS`; a level that was not judged is absent.
+    calibrated : CalibratedResults or None
+        None on the part that calibration was fitted on, or where there was none to fit on.
+    judging : mapping
+        How the network was judged, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
+    notes : tuple of str
+        What a reader should know that does not speak against the numbers.
     warnings : tuple of str
         Anything else that speaks against the numbers.
     """
@@ -103,10 +149,21 @@ class Results:
     classes: tuple[str, ...]
     settings: Mapping[str, Any]
     split: SplitSummary
-    epoch: int
+    epoch: int | None
     metrics: ClassificationMetrics
     baseline: MajorityBaseline
-    warnings: tuple[str, ...] = field(default=())
+    subjects: SubjectLevel | None = None
+    intervals: Mapping[str, SubjectBootstrap] = field(default_factory=dict)
+    calibrated: CalibratedResults | None = None
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Network, epoch and part, for pages and figures."""
+        epoch = "" if self.epoch is None else f", epoch {self.epoch}"
+        return f"{self.model_name}{epoch}: {self.split.judged} images"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -116,6 +173,9 @@ class Results:
             "split": self.split.to_dict(),
             "metrics": self.metrics.to_dict(),
             "baseline": self.baseline.to_dict(),
+            "subjects": self.subjects.to_dict() if self.subjects else None,
+            "intervals": {level: bootstrap.to_dict() for level, bootstrap in self.intervals.items()},
+            "calibrated": self.calibrated.to_dict() if self.calibrated else None,
             "cautions": cautions(self),
         }
 
@@ -132,7 +192,8 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
     if split.leaks.shared_subjects or split.leaks.shared_images:
         yield (
             f"{split.stamp}: cells of the same patients are in the training and in the judged images. "
-            "These numbers do not say how the network does on new patients; there they are clearly lower."
+            "These numbers do not say how the network does on new patients; there they are clearly lower "
+            f"({PUBLISHED_RANGE})."
         )
     counts = split.parts[split.judged].subjects_per_class
     if counts is None:
@@ -162,87 +223,3 @@ def write_history(path: Path, history: TrainHistory, stamp: str) -> None:
         values = record.to_dict()
         writer.writerow([*(values[name] for name in EPOCH_FIELDS), stamp])
     write_text(path, buffer.getvalue())
-
-
-def write_summary(path: Path, results: Results, figures: Sequence[str] = ()) -> None:
-    """Write ``summary.md``, atomically.
-
-    Parameters
-    ----------
-    path : Path
-        In a directory that exists.
-    results : Results
-        What to report.
-    figures : sequence of str
-        File names beside `path`.
-    """
-    # A path in the settings may hold bytes that are no UTF-8.
-    text = summary_text(results, figures).encode("utf-8", "backslashreplace").decode("utf-8")
-    write_text(path, text)
-
-
-def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
-    """Return the page as Markdown."""
-    split = results.split
-    sections = [
-        f"# {results.model_name}, epoch {results.epoch}: {split.judged} images",
-        f"Split: **{split.stamp}** (`{split.kind}`)",
-        "\n".join(f"> {sentence}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
-        "## Results (" + split.stamp + ")\n\n" + _metrics_table(results),
-        "## Data (" + split.stamp + ")\n\n" + _split_table(split, results.classes),
-        "## Settings\n\n" + _table(("setting", "value"), _flattened(results.settings)),
-        "## Figures\n\n" + "\n".join(f"- [{name}]({name})" for name in figures) if figures else "",
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _metrics_table(results: Results) -> str:
-    metrics, baseline, classes = results.metrics, results.baseline, results.classes
-    two_classes = metrics.balanced_accuracy is not None
-    chance = 0.5 if two_classes else None
-    rows = [
-        ("images", f"{metrics.num_samples:,}", f"{metrics.num_samples:,}"),
-        ("balanced accuracy", _number(metrics.balanced_accuracy), _number(chance)),
-    ]
-    for label, (name, recall) in enumerate(zip(classes, metrics.recall_per_class, strict=True)):
-        constant = None if recall is None else float(label == baseline.prediction)
-        rows.append((f"recall `{name}`", _number(recall), _number(constant)))
-    rows += [
-        ("weighted F1", _number(metrics.weighted_f1), _number(baseline.weighted_f1)),
-        ("macro F1", _number(metrics.macro_f1), _number(baseline.macro_f1)),
-        ("AUROC", _number(metrics.auroc), _number(chance)),
-        ("accuracy", _number(metrics.accuracy), _number(baseline.accuracy)),
-    ]
-    return _table(("per image", results.model_name, f"always `{classes[baseline.prediction]}`"), rows)
-
-
-def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
-    header = ["part", *(f"images `{name}`" for name in classes), *(f"subjects `{name}`" for name in classes)]
-    rows = []
-    for name, counts in split.parts.items():
-        subjects = counts.subjects_per_class or ("unknown",) * len(classes)
-        label = f"{name} (judged)" if name == split.judged else name
-        rows.append([label, *(f"{count:,}" for count in counts.images_per_class), *map(str, subjects)])
-    return _table(header, rows)
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield nested settings as ``optimizer.lr`` and its value."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

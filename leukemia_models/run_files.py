@@ -7,9 +7,12 @@
       split.csv           id, subject, label and split of every sample
       augment.toml        the augmentation, as --augment takes it
       last.safetensors    after every epoch, and now and then within one; training resumes from it
-      best.safetensors    weights of the best epoch, for judging
+      best.safetensors    weights of the best epoch
+      final.safetensors   what is judged and used: the best weights, with the BatchNorm statistics chosen for them
       history.csv         one row an epoch, and history.png
-      <part>/             results.json, summary.md, confusion.png, predictions.csv of valid, test, ...
+      <part>/             results.json, summary.md, figures, predictions.csv of valid, test, ...
+
+A plan has a folder of its own, with a run for each stage, ``01-<stage>``, ``02-<stage>``, and itself as ``plan.toml``.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +30,13 @@ import numpy as np
 from leukemia_data.atomic import write_text
 from leukemia_data.cache import Cache
 from leukemia_data.errors import RunError
-from leukemia_data.splits import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_data.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
 from leukemia_models.run_state import TrainSettings
 
 RUN_FORMAT = "leukemia-cells run"
-RUN_FORMAT_VERSION = 2
-"""2 added the augmentation and the sampling."""
-UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED = "uniform", "class-balanced", "subject-balanced"
-SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
+RUN_FORMAT_VERSION = 3
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage."""
+PLAN_FILE_NAME = "plan.toml"
 _UNUSED_NAME = "unused"
 
 
@@ -70,12 +72,58 @@ class RunFolder:
         return self.root / "history.png"
 
     def checkpoint(self, which: str) -> Path:
-        """Checkpoint ``last`` or ``best``."""
+        """Checkpoint ``last``, ``best`` or ``final``."""
         return self.root / f"{which}.safetensors"
 
     def part(self, name: str) -> Path:
         """Folder of one judged part."""
         return self.root / name
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run began here."""
+        return self.config.is_file()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoint("last").is_file()
+
+
+def stage_folder_name(number: int, stage: str) -> str:
+    """Return the name of a stage's folder: ``02-large`` for number 1."""
+    return f"{number + 1:02d}-{stage}"
+
+
+def find_runs(path: Path) -> list[RunFolder]:
+    """Return the run in a folder, or the runs of all stages of a plan there, in order.
+
+    Raises
+    ------
+    RunError
+        If there is neither.
+    """
+    folder = RunFolder(path)
+    if folder.is_run:
+        return [folder]
+    if (path / PLAN_FILE_NAME).is_file():
+        stages = [RunFolder(child) for child in sorted(path.iterdir()) if (child / folder.config.name).is_file()]
+        if stages:
+            return stages
+    raise RunError(f"{path} holds no run: there is no {folder.config.name} in it")
+
+
+def last_run(path: Path) -> RunFolder:
+    """Return the run in a folder; of a plan's, the last stage that has begun.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    runs = find_runs(path)
+    begun = [run for run in runs if run.is_begun]
+    return begun[-1] if begun else runs[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +143,15 @@ class RunConfig:
     augmentation
         All parameters, as JSON values; None in runs of earlier versions, which flipped and transposed.
     sampling
-        One of :data:`SAMPLINGS`.
+        One of :data:`~leukemia_models.training_plan.SAMPLINGS`.
+    start
+        ``scratch``, or the file its first weights came from; a relative one is relative to the run's folder.
+    judging
+        The :class:`~leukemia_models.training_plan.JudgingSettings` as JSON values.
+    stage
+        Its name in the plan it belongs to; empty for a run by options alone.
+    class_weights
+        ``none`` or ``balanced``: where the numbers in the settings come from.
     """
 
     model_name: str
@@ -108,11 +164,16 @@ class RunConfig:
     normalization: Mapping[str, Sequence[float]]
     settings: TrainSettings
     augmentation: Mapping[str, Any] | None = None
-    sampling: str = UNIFORM
+    sampling: str = "uniform"
+    start: str = "scratch"
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    class_weights: str = "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **asdict(self)}
+        settings = {"settings": self.settings.to_dict()}
+        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **vars(self), **settings}
 
 
 def save_config(folder: RunFolder, config: RunConfig) -> None:

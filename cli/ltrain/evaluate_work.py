@@ -2,32 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import torch
 
 from cli.ltrain.devices import choose_device
+from cli.ltrain.judging_progress import watched
+from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.text import result_lines
 from cli.output import print_json
-from leukemia_models.checkpoint import load_checkpoint
-from leukemia_models.judge import judge_part
-from leukemia_models.run_files import RunFolder, load_config
+from leukemia_models.batchnorm_report import RUNNING
+from leukemia_models.checkpoint import Checkpoint
+from leukemia_models.finalize import FINAL
+from leukemia_models.judge import SplitCache, judge_part
+from leukemia_models.judging_settings import JudgingSettings
+from leukemia_models.preparation import prepare_network
+from leukemia_models.resampling import BootstrapSettings
+from leukemia_models.run_files import RunFolder, last_run, load_config
 
 
-def evaluate(
-    run: Path, *, part: str, which: str, cache: Path | None, batch_size: int, device: str, as_json: bool
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """The command line."""
+
+    run: Path
+    part: str
+    which: str
+    tta: str | None
+    tta_average: str | None
+    batchnorm: str | None
+    draws: int
+    cache: Path | None
+    batch_size: int
+    device: str
+    as_json: bool
+
+    @property
+    def changes_judging(self) -> bool:
+        """Whether the network is asked in another way than the run was judged."""
+        return any(option is not None for option in (self.tta, self.tta_average, self.batchnorm))
+
+    @property
+    def folder_name(self) -> str:
+        """Where the results go: the part, and what differs from the run's own judgement."""
+        words = [self.which] if self.which != FINAL or self.changes_judging else []
+        words += [
+            option.replace(":", "") for option in (self.tta, self.tta_average, self.batchnorm) if option is not None
+        ]
+        return "-".join([self.part, *words])
+
+
+def evaluate(request: EvaluateRequest) -> None:
     """Judge a run's checkpoint on one part and print the result."""
-    folder = RunFolder(run)
+    folder, device = last_run(request.run), choose_device(request.device)
     config = load_config(folder)
-    opened = open_run_cache(config, cache)
-    data = split_of_run(folder, config, opened)
-    checkpoint = load_checkpoint(folder.checkpoint(which))
-    out_dir = folder.part(part if which == "best" else f"{part}-{which}")
-    results = judge_part(checkpoint, data, part, out_dir, device=choose_device(device), batch_size=batch_size)
-    if as_json:
-        print_json({"run": str(run), "part": part, "out": str(out_dir), "results": results.to_dict()})
+    data = split_of_run(folder, config, open_run_cache(config, request.cache))
+    checkpoint = open_checkpoint(folder, request.which)
+    if request.changes_judging:
+        checkpoint = _prepared_anew(checkpoint, folder, data, request, device)
+    out_dir = folder.part(request.folder_name)
+    results = judge_part(
+        checkpoint,
+        data,
+        request.part,
+        out_dir,
+        device=device,
+        batch_size=request.batch_size,
+        bootstrap=BootstrapSettings(num_draws=request.draws),
+        watch=watched,
+    )
+    if request.as_json:
+        print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})
         return
-    click.echo(result_lines(part, results))
+    click.echo(result_lines(request.part, results))
     click.echo(f"Written to {out_dir}")
+
+
+def _prepared_anew(
+    checkpoint: Checkpoint, folder: RunFolder, data: SplitCache, request: EvaluateRequest, device: torch.device
+) -> Checkpoint:
+    """Decide again what was decided after training, from the weights that training left."""
+    decided = checkpoint.info.judging or {}
+    tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
+    batchnorm = request.batchnorm or decided.get("batchnorm", {}).get("mode", RUNNING)
+    base = open_checkpoint(folder, decided["checkpoint"]) if decided else checkpoint
+    settings = JudgingSettings(tta=tta, batchnorm=batchnorm)
+    return prepare_network(base, data, settings, device=device, batch_size=request.batch_size, watch=watched).checkpoint

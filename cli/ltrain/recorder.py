@@ -13,8 +13,9 @@ from cli.ltrain.text import epoch_line
 from cli.output import print_note
 from cli.progress import progress_bar
 from leukemia_models.checkpoint import CheckpointInfo, save_checkpoint
-from leukemia_models.figures import draw_history, save_figure
+from leukemia_models.figure_style import save_figure
 from leukemia_models.history import EpochRecord, TrainHistory
+from leukemia_models.history_figures import draw_history
 from leukemia_models.observer import Observer
 from leukemia_models.report import write_history
 from leukemia_models.run_files import RunFolder

@@ -8,7 +8,7 @@ from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_c
 from leukemia_data.errors import CacheError, RunError
 from leukemia_data.fingerprint import lines_digest
 from leukemia_data.manifest import MANIFEST_NAME, load_manifest
-from leukemia_data.splits import parse_split
+from leukemia_data.split_spec import parse_split
 from leukemia_models.judge import SplitCache
 from leukemia_models.run_files import RunConfig, RunFolder, load_split
 

@@ -6,14 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cli.ltrain.prepare import Run, TrainRequest
+from cli.ltrain.prepare import Run
+from cli.ltrain.train_request import TrainRequest
 from leukemia_data.augment import Augmenter
 from leukemia_data.augmentation import Augmentation
 from leukemia_data.batch_plan import balanced_weights
 from leukemia_data.loader import BatchStream
 from leukemia_data.samples import SampleTable
+from leukemia_data.splits import split_numbers
 from leukemia_models.ranks import Ranks
-from leukemia_models.run_files import CLASS_BALANCED, SUBJECT_BALANCED
+from leukemia_models.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
 
 
 def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:
@@ -34,11 +36,14 @@ def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
     )
 
 
-def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:
-    """The validation part, in its own order."""
+def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream | None:
+    """The validation part, in its own order; None where the split has none."""
+    numbers = split_numbers(run.data.codes, "valid")
+    if not len(numbers):
+        return None
     return BatchStream(
         run.data.cache,
-        run.data.numbers("valid"),
+        numbers,
         batch_size=run.config.batch_size,
         rank=ranks.rank,
         world_size=ranks.world_size,

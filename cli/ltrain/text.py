@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from leukemia_models.history import EpochRecord
-from leukemia_models.report import Results
+from leukemia_models.report import IMAGE, Results, cautions
 
 
 def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
@@ -19,18 +22,64 @@ def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
 def result_lines(part: str, results: Results) -> str:
     """One judged part in a few lines for people."""
     metrics = results.metrics
-
+    epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
         f"{name} {_number(value)}" for name, value in zip(results.classes, metrics.recall_per_class, strict=True)
     )
     lines = [
-        f"{part} ({metrics.num_samples:,} images, epoch {results.epoch}, {results.split.stamp}):",
-        f"  balanced accuracy {_number(metrics.balanced_accuracy)}, recall {recall}",
-        f"  weighted F1 {metrics.weighted_f1:.3f} (always the larger class: {results.baseline.weighted_f1:.3f}), "
-        f"macro F1 {_number(metrics.macro_f1)}, AUROC {_number(metrics.auroc)}",
-        *(f"  caution: {sentence}" for sentence in results.to_dict()["cautions"]),
+        f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):",
+        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, recall {recall}",
+        f"  weighted F1 {_with_interval(results, 'weighted_f1')} (always the larger class: "
+        f"{results.baseline.weighted_f1:.3f}), macro F1 {_number(metrics.macro_f1)}, "
+        f"AUROC {_with_interval(results, 'auroc')}",
+        *_subject_lines(results),
+        *_calibration_lines(results),
+        *_judging_lines(results),
+        *(f"  caution: {sentence}" for sentence in cautions(results)),
     ]
     return "\n".join(lines)
+
+
+def _with_interval(results: Results, name: str) -> str:
+    bootstrap = results.intervals.get(IMAGE)
+    interval = bootstrap.intervals.get(name) if bootstrap else None
+    text = _number(getattr(results.metrics, name))
+    return text if interval is None else f"{text} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _subject_lines(results: Results) -> Iterator[str]:
+    judged = results.subjects.mean if results.subjects else None
+    if judged is None:
+        return
+    right = " and ".join(
+        f"{row[label]} of {sum(row)} {name}"
+        for label, (name, row) in enumerate(zip(results.classes, judged.confusion, strict=True))
+    )
+    yield f"  per subject (mean probability): {right} right"
+
+
+def _judging_lines(results: Results) -> Iterator[str]:
+    judging = results.judging
+    if "batchnorm" in judging:
+        mode = judging["batchnorm"].get("mode", judging["batchnorm"]["chosen"])
+        yield f"  BatchNorm statistics: {judging['batchnorm']['chosen']} ({mode}); views of an image: {_views(judging)}"
+
+
+def _views(judging: Mapping[str, Any]) -> str:
+    """Test-time augmentation of a judged network, for people."""
+    tta = judging.get("tta", {"views": "none"})
+    return str(tta["views"]) if tta["views"] == "none" else f"{tta['views']}, mean of {tta['average']}"
+
+
+def _calibration_lines(results: Results) -> Iterator[str]:
+    if results.calibrated is None:
+        return
+    calibration, after, before = results.calibrated.calibration, results.calibrated.metrics, results.metrics
+    yield (
+        f"  calibrated (temperature {calibration.temperature:.3f}, threshold {calibration.threshold:.3f}): "
+        f"NLL {_number(before.nll)} -> {_number(after.nll)}, ECE {_number(before.ece)} -> {_number(after.ece)}, "
+        f"balanced accuracy {_number(after.balanced_accuracy)}"
+    )
 
 
 def _number(value: float | None) -> str:

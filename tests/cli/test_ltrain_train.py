@@ -26,7 +26,14 @@ def test_run_leaves_its_files(finished_run: Path) -> None:
     parts = {
         f"{part}/{name}"
         for part in ("valid", "test")
-        for name in ("results.json", "summary.md", "confusion.png", "predictions.csv")
+        for name in (
+            *("results.json", "summary.md", "predictions.csv", "subjects.csv"),
+            *(
+                f"{figure}.{kind}"
+                for figure in ("confusion", "roc", "reliability", "subjects")
+                for kind in ("png", "pdf")
+            ),
+        )
     }
     assert names == parts | {
         "run.json",
@@ -34,8 +41,10 @@ def test_run_leaves_its_files(finished_run: Path) -> None:
         "augment.toml",
         "last.safetensors",
         "best.safetensors",
+        "final.safetensors",
         "history.csv",
         "history.png",
+        "history.pdf",
     }
 
 
@@ -93,12 +102,12 @@ def test_patient_mixed_is_stamped_on_everything_with_numbers(
 
     monkeypatch.setattr(Figure, "savefig", save)
     run = tmp_path / "mixed"
-    result = ltrain(*train_options, "--split", "image", "--epochs", 1, "--out", run)
+    result = ltrain(*train_options, "--split", "image", "--allow-leak", "--epochs", 1, "--out", run)
     assert result.exit_code == 0, result.output
     assert "PATIENT-MIXED" in result.stderr
     assert result.stdout.count("PATIENT-MIXED") >= 2
-    # The curves and one confusion matrix for each judged part.
-    assert len(drawn) == 3
+    # The curves and four figures for each judged part, all as PNG and PDF.
+    assert len(drawn) == 18
     assert all("PATIENT-MIXED" in texts for texts in drawn)
     assert all(row["split"].startswith("PATIENT-MIXED") for row in history_rows(run))
     for part in ("valid", "test"):
@@ -198,6 +207,12 @@ def test_existing_out_is_refused_and_untouched(
         (["--size", 64, "--split", "fold:1/9"], 2, ["fold:1/9"]),
         (["--size", 64, "--split", "given"], 2, ["given"]),
         (["--size", 64, "--split", "all"], 2, ["all"]),
+        (["--size", 64, "--split", "image"], 2, ["PATIENT-MIXED", "--allow-leak"]),
+        (["--size", 64, "--recipe", "report-a"], 1, ["report-a", "ldata build"]),
+        (["--size", 64, "--optimizer", "adamw", "--momentum", 0.9], 2, ["momentum"]),
+        (["--size", 64, "--optimizer", "ranger21", "--schedule", "cosine"], 2, ["ranger21", "inner_schedule"]),
+        (["--size", 64, "--start", "gone.safetensors"], 2, ["gone.safetensors"]),
+        (["--size", 64, "--normalize", "0.00267,0.00157,0.00272,0.00314,0.00196,0.00305"], 2, ["--force-normalize"]),
         (["--size", 64, "--lr", 0], 2, ["lr"]),
         (["--size", 64, "--lr", "nan"], 2, ["lr"]),
         (["--size", 64, "--momentum", 1], 2, ["momentum"]),

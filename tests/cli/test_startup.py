@@ -15,8 +15,31 @@ from cli.ldata import main as ldata_main
 from cli.ltrain import main as ltrain_main
 
 HEAVY = {"torch", "matplotlib", "pandas", "sklearn"}
-LDATA_COMMANDS = ["sample", "build", "stats", "info", "list", "recipes", "preview", "bench", "verify", "gc"]
-LTRAIN_COMMANDS = ["evaluate", "predict", "preview-augment"]
+LDATA_COMMANDS = [
+    "sample",
+    "build",
+    "stats",
+    "info",
+    "list",
+    "recipes",
+    "preview",
+    "audit",
+    "recover-subjects",
+    "bench",
+    "verify",
+    "gc",
+]
+LTRAIN_COMMANDS = [
+    "kfold",
+    "plans",
+    "models",
+    "evaluate",
+    "compare",
+    "predict",
+    "submit",
+    "preview-augment",
+    "batchnorm-demo",
+]
 _SCRIPT = """
 import sys, json
 from cli.{tool} import main

@@ -48,10 +48,10 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_four_presets_are_shipped():
-    assert augmentation_names() == ["flips", "none", "report-a", "report-b"]
+    assert augmentation_names() == ["flips", "none", "report-a", "report-a-geometry", "report-b"]
 
 
-@pytest.mark.parametrize("name", ["flips", "none", "report-a", "report-b"])
+@pytest.mark.parametrize("name", ["flips", "none", "report-a", "report-a-geometry", "report-b"])
 def test_presets_are_named_described_and_keep_the_background_black(name):
     preset = load_augmentation(name)
     assert preset.name == name
@@ -110,7 +110,7 @@ def test_report_b_is_what_the_second_report_did():
 # --- round trips --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["flips", "none", "report-a", "report-b"])
+@pytest.mark.parametrize("name", ["flips", "none", "report-a", "report-a-geometry", "report-b"])
 def test_a_preset_written_as_a_file_is_read_back_equal(name, tmp_path):
     preset = load_augmentation(name)
     assert load_augmentation(write(tmp_path, preset.to_toml())) == preset
@@ -156,7 +156,7 @@ def test_factors_that_leave_nothing_to_see_are_warned_of():
     assert len(warnings) == 2
     assert "contrast = [0, 2.2] draws factors under 0.3" in warnings[0]
     assert "saturation" in warnings[1]
-    for name in ("none", "flips", "report-b"):
+    for name in ("none", "flips", "report-a-geometry", "report-b"):
         assert load_augmentation(name).warnings() == []
     assert Augmentation(name="off", color=Color(p=0.0, brightness=(0.0, 1.0))).warnings() == []
 
@@ -201,7 +201,9 @@ def test_what_is_wrong_with_a_file_is_said(text, message, tmp_path):
 
 
 def test_unknown_names_and_absent_files_are_said(tmp_path):
-    with pytest.raises(UsageError, match=r"no augmentation 'flip': presets are flips, none, report-a, report-b"):
+    with pytest.raises(
+        UsageError, match=r"no augmentation 'flip': presets are flips, none, report-a, report-a-geometry, report-b"
+    ):
         load_augmentation("flip")
     with pytest.raises(UsageError, match=r"augmentation file not found"):
         load_augmentation(str(tmp_path / "absent.toml"))

@@ -143,7 +143,7 @@ def test_choose_says_what_there_is_where_nothing_fits(root, tmp_path):
         choose_cache_dir(root, size_px=128)
     with pytest.raises(CacheError, match="no cache of 24 px"):
         choose_cache_dir(cache_dir(root, 16), size_px=24)
-    with pytest.raises(CacheError, match="make one with `ldata build`"):
+    with pytest.raises(CacheError, match="make one with `ldata build SOURCE`"):
         choose_cache_dir(tmp_path / "absent")
 
 

@@ -1,0 +1,206 @@
+"""What a plan comes to on the caches that are there: every stage checked, nothing written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cli.ltrain.normalize_choice import choose_normalization
+from cli.ltrain.run_data import data_digest
+from cli.ltrain.train_request import TrainRequest
+from cli.output import print_note
+from leukemia_data.augmentation import Augmentation
+from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.errors import UsageError
+from leukemia_data.free_memory import free_ram_bytes
+from leukemia_data.residency import choose_residency, free_bytes, most_bytes
+from leukemia_data.split_spec import SplitSpec, parse_split
+from leukemia_data.splits import assign_split, split_numbers
+from leukemia_models.checkpoint import load_weights_file
+from leukemia_models.judge import SplitCache
+from leukemia_models.registry import build_model
+from leukemia_models.run_files import RunConfig, RunFolder, stage_folder_name
+from leukemia_models.training_plan import Stage, TrainingPlan
+
+NUM_CLASSES = 2
+
+
+@dataclass(frozen=True)
+class RunDraft:
+    """A run that could begin: what it would be told, its samples and its augmentation."""
+
+    config: RunConfig
+    data: SplitCache
+    augmentation: Augmentation
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run is given to work on."""
+
+    device: torch.device
+    num_processes: int
+
+
+def draft_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[RunDraft]:
+    """Find every stage's cache and check all that can be wrong before anything is computed.
+
+    Raises
+    ------
+    UsageError, CacheError, RunError
+        If a cache is missing, holds other images than the first stage's, or cannot be split or trained on as asked; if
+        patients would be on both sides of the split and nobody allowed it; if weights to start from do not fit.
+    """
+    spec = parse_split(request.split)
+    caches = stage_caches(plan, request.cache)
+    drafts = []
+    for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
+        drafts.append(_draft(plan, number, cache, spec, request, machine))
+    return drafts
+
+
+def stage_caches(plan: TrainingPlan, path: Path) -> list[Cache]:
+    """Open the cache of every stage.
+
+    Raises
+    ------
+    UsageError, CacheError
+        If one is missing, or they do not hold the same images.
+    """
+    caches = [_stage_cache(stage, path) for stage in plan.stages]
+    for cache in caches[1:]:
+        _require_same_images(caches[0], cache)
+    return caches
+
+
+def _stage_cache(stage: Stage, path: Path) -> Cache:
+    try:
+        cache = open_cache(choose_cache_dir(path, size_px=stage.size_px, recipe=stage.recipe))
+    except UsageError as error:
+        if stage.size_px is not None or stage.recipe is not None:
+            raise
+        raise UsageError(f"{error}\nor choose one by its size or recipe") from None
+    if len(cache.manifest.classes) != NUM_CLASSES:
+        raise UsageError(
+            f"{cache.directory} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
+            "training and judging know two"
+        )
+    return cache
+
+
+def _require_same_images(first: Cache, other: Cache) -> None:
+    """A split must mean the same in every stage: nobody may learn in one what judges another."""
+    if set(first.table.id_texts) != set(other.table.id_texts) or first.manifest.classes != other.manifest.classes:
+        raise UsageError(
+            f"{other.directory} holds other images than {first.directory}: build both from the same source, so that "
+            "all stages split alike"
+        )
+
+
+def _draft(
+    plan: TrainingPlan, number: int, cache: Cache, spec: SplitSpec, request: TrainRequest, machine: Machine
+) -> RunDraft:
+    stage = plan.stages[number]
+    data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
+    _check_parts(data, stage)
+    _check_leaks(data, request.allow_leak)
+    check_room(request, data, machine)
+    numbers = data.numbers("train")
+    _check_start(plan, stage)
+    normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)
+    settings = replace(
+        stage.settings,
+        seed=_stage_seed(request.seed, number),
+        num_classes=NUM_CLASSES,
+        class_weights=_class_weights(stage.class_weights, cache.table.labels[numbers]),
+    )
+    config = RunConfig(
+        model_name=plan.model_name,
+        cache_dir=str(cache.directory.resolve()),
+        data_fingerprint=cache.manifest.fingerprint,
+        data_digest=data_digest(cache),
+        split=str(spec),
+        split_seed=request.seed,
+        batch_size=stage.batch_size,
+        normalization=normalization.to_dict(),
+        settings=settings,
+        augmentation=stage.augmentation.to_dict(),
+        sampling=stage.sampling,
+        start=_start_file(plan, stage),
+        judging=plan.judging.to_dict(),
+        stage=stage.name if plan.is_staged else "",
+        class_weights=stage.class_weights,
+    )
+    return RunDraft(config, data, stage.augmentation)
+
+
+def _check_parts(data: SplitCache, stage: Stage) -> None:
+    """Refuse to train on images of one class, or without the validation images that the settings count on."""
+    labels = set(data.cache.table.labels[data.numbers("train")].tolist())
+    absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
+    if absent:
+        raise UsageError(f"split {data.spec}: the training part has no image of class {absent[0]!r}")
+    try:
+        stage.settings.require_validation(len(split_numbers(data.codes, "valid")) > 0)
+    except UsageError as error:
+        raise UsageError(f"split {data.spec}: {error}") from None
+
+
+def _check_leaks(data: SplitCache, allowed: bool) -> None:
+    leaks = data.leaks
+    if leaks.is_disjoint:
+        return
+    if not allowed:
+        raise UsageError(
+            f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
+            "`ldata audit` shows what is on both sides, `ldata recover-subjects` finds lost subjects. Use --split "
+            "subject, or --allow-leak to train all the same, with a stamp on everything that comes of it"
+        )
+    print_note(f"warning: {leaks.stamp}: training as --allow-leak allows")
+
+
+def check_room(request: TrainRequest, data: SplitCache, machine: Machine) -> None:
+    """Refuse a --residency that cannot be had, before a run's folder is made or changed."""
+    choose_residency(
+        request.residency,
+        len(data.numbers("train")) * data.cache.pixels_per_image * 3,
+        device_free_bytes=free_bytes(machine.device),
+        device_most_bytes=most_bytes(machine.device),
+        ram_free_bytes=free_ram_bytes(),
+        num_processes=machine.num_processes,
+    )
+
+
+def _check_start(plan: TrainingPlan, stage: Stage) -> None:
+    if stage.start.path is not None:
+        load_weights_file(build_model(plan.model_name, NUM_CLASSES), stage.start.path)
+
+
+def _start_file(plan: TrainingPlan, stage: Stage) -> str:
+    """``scratch``, an absolute file, or a checkpoint of an earlier stage relative to this stage's folder."""
+    if stage.start.path is not None:
+        return str(stage.start.path.resolve())
+    if not stage.start.stage:
+        return stage.start.kind
+    [number] = [n for n, earlier in enumerate(plan.stages) if earlier.name == stage.start.stage]
+    folder = RunFolder(Path("..") / stage_folder_name(number, stage.start.stage))
+    return folder.checkpoint(stage.start.kind).as_posix()
+
+
+def _stage_seed(seed: int, number: int) -> int:
+    """The seed itself for the first stage; later ones must not repeat its orders and draws."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _class_weights(kind: str, labels_N: NDArray[np.int16]) -> tuple[float, ...] | None:
+    """Images over classes times images of the class, as scikit-learn's ``balanced``: mean 1 over the images."""
+    if kind == "none":
+        return None
+    counts = np.bincount(labels_N, minlength=NUM_CLASSES)
+    return tuple((len(labels_N) / (NUM_CLASSES * counts)).tolist())

@@ -1,0 +1,152 @@
+"""The part of ``ltrain kfold`` that needs torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+import click
+import torch
+
+from cli.ltrain.devices import choose_device
+from cli.ltrain.drafts import Machine, draft_runs, stage_caches
+from cli.ltrain.prepare import (
+    Run,
+    free_folder,
+    on_all_ranks,
+    require_empty,
+    require_free_options,
+    take_up_runs,
+    write_runs,
+)
+from cli.ltrain.requested_plan import requested_plan
+from cli.ltrain.text import result_lines
+from cli.ltrain.train import train_stages
+from cli.ltrain.train_request import TrainRequest
+from cli.output import print_json, print_note
+from leukemia_data.atomic import write_text
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.held_out import fold_specs
+from leukemia_models.cross_validation_report import pool_folds
+from leukemia_models.fold_predictions import HELD_OUT_PART
+from leukemia_models.ranks import Ranks, joined_ranks, rank_device
+
+KFOLD_FILE_NAME = "kfold.json"
+KFOLD_FORMAT = "leukemia-cells k-fold"
+KFOLD_FORMAT_VERSION = 1
+_DEFAULT_FOLDS = "5"
+
+
+def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
+    """Prepare or take up all folds, train and judge each, and pool what they say of the images held out."""
+    device = rank_device(choose_device(request.device), os.environ)
+    with joined_ranks(os.environ, device) as ranks:
+        machine = Machine(device, ranks.world_size)
+        runs = on_all_ranks(
+            lambda: _take_up(request, machine) if request.resume else _begin(request, machine, inner_valid), ranks
+        )
+        root = _root_of(runs[0])
+        # Whoever interrupts a fold must hear of the folder of all.
+        request = replace(request, out=root)
+        folds = [list(fold) for _, fold in groupby(runs, key=_fold_dir)]
+        for number, fold in enumerate(folds, 1):
+            _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
+    if ranks.is_first:
+        _report(root, [_fold_dir(fold[0]) for fold in folds], request.as_json)
+
+
+def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torch.device, ranks: Ranks) -> None:
+    if all(run.folder.checkpoint("final").is_file() for run in fold) and _is_judged(fold[-1]):
+        return
+    if ranks.is_first:
+        print_note(f"{title}: {fold[0].config.split}")
+    results = train_stages(fold, request, device, ranks)
+    if ranks.is_first:
+        print_note(result_lines(title, results[HELD_OUT_PART]))
+
+
+def _is_judged(run: Run) -> bool:
+    part = run.folder.part(HELD_OUT_PART)
+    return (part / "results.json").is_file() and (part / "predictions.csv").is_file()
+
+
+def _begin(request: TrainRequest, machine: Machine, inner_valid: bool) -> list[Run]:
+    """Check every fold and stage before anything is written; the list of folds comes last and completes the folder."""
+    plan = requested_plan(request)
+    kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
+    cache = stage_caches(plan, request.cache)[0]
+    specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
+    folds = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
+    what = plan.name if plan.is_staged else f"{plan.model_name}-{cache.size_px}px"
+    root = request.out if request.out is not None else free_folder(f"{what}-kfold-{kind}-seed{request.seed}")
+    require_empty(root)
+    width = len(str(len(specs)))
+    names = [f"fold-{number:0{width}d}" for number in range(1, len(specs) + 1)]
+    runs = [
+        run for name, drafts in zip(names, folds, strict=True) for run in write_runs(plan, request, drafts, root / name)
+    ]
+    _save(root, kind, request.seed, dict(zip(names, map(str, specs), strict=True)))
+    return runs
+
+
+def _save(root: Path, kind: str, seed: int, split_of_fold: dict[str, str]) -> None:
+    content = {
+        "format": KFOLD_FORMAT,
+        "format_version": KFOLD_FORMAT_VERSION,
+        "kind": kind,
+        "seed": seed,
+        "folds": split_of_fold,
+    }
+    write_text(root / KFOLD_FILE_NAME, json.dumps(content, indent=2) + "\n")
+
+
+def _take_up(request: TrainRequest, machine: Machine) -> list[Run]:
+    if request.out is None:
+        raise UsageError("--resume needs --out: the folder of the cross-validation to go on with")
+    require_free_options(request)
+    if "epochs" in request.given:
+        raise UsageError("--epochs: the folds of a cross-validation keep their length; start a new one")
+    names = load_fold_names(request.out)
+    return [run for name in names for run in take_up_runs(replace(request, out=request.out / name), machine)]
+
+
+def load_fold_names(root: Path) -> list[str]:
+    """Return the names of a cross-validation's folders, in order.
+
+    Raises
+    ------
+    RunError
+        If there is none, or its list of folds cannot be read.
+    """
+    path = root / KFOLD_FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != KFOLD_FORMAT or content["format_version"] != KFOLD_FORMAT_VERSION:
+            raise RunError(f"{path}: expected {KFOLD_FORMAT!r} version {KFOLD_FORMAT_VERSION}")
+        return list(content["folds"])
+    except FileNotFoundError:
+        raise RunError(f"{root} holds no cross-validation: there is no {path.name} in it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error!r}") from error
+
+
+def _fold_dir(run: Run) -> Path:
+    """The fold's folder: the run itself, or the plan's folder around its stages."""
+    return run.folder.root.parent if run.config.stage else run.folder.root
+
+
+def _root_of(run: Run) -> Path:
+    return _fold_dir(run).parent
+
+
+def _report(root: Path, fold_dirs: Sequence[Path], as_json: bool) -> None:
+    pooled = pool_folds(fold_dirs, root)
+    if as_json:
+        print_json({"kfold": str(root), "results": pooled.to_dict()})
+        return
+    click.echo(pooled.text())
+    click.echo(f"Look at {root / 'summary.md'}")

@@ -1,0 +1,84 @@
+"""The training plan that a command line means: a file's, or one stage made of the options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cli.ltrain.train_request import StageRequest, TrainRequest
+from cli.output import print_note
+from leukemia_data.augmentation import load_augmentation
+from leukemia_models.judging_settings import JudgingSettings
+from leukemia_models.optim import OptimizerSettings
+from leukemia_models.plan_file import load_plan
+from leukemia_models.run_state import TrainSettings
+from leukemia_models.schedule import ScheduleSettings
+from leukemia_models.stopping import EarlyStopping
+from leukemia_models.training_plan import OPTIONS_STAGE, Stage, TrainingPlan, parse_start, scaled
+from leukemia_models.tta import parse_tta
+
+
+def requested_plan(request: TrainRequest) -> TrainingPlan:
+    """Return the plan of a request, with what the command line says over what a file says.
+
+    Raises
+    ------
+    UsageError
+        If the file or an option is wrong.
+    """
+    plan = scaled(load_plan(request.plan), request.epochs_scale) if request.plan is not None else _one_stage(request)
+    for warning in sorted({text for stage in plan.stages for text in stage.augmentation.warnings()}):
+        print_note(f"warning: {warning}")
+    return _with_machine_options(_with_judging_options(plan, request), request)
+
+
+def _one_stage(request: TrainRequest) -> TrainingPlan:
+    options = request.stage
+    optimizer = _optimizer(options)
+    settings = TrainSettings(
+        epochs=options.epochs,
+        optimizer=optimizer,
+        schedule=_schedule(options, optimizer),
+        clip_norm=options.clip_norm,
+        label_smoothing=options.label_smoothing,
+        early_stopping=EarlyStopping(patience_epochs=options.early_stopping) if options.early_stopping else None,
+        ema_decay=options.ema,
+    )
+    stage = Stage(
+        name=OPTIONS_STAGE,
+        settings=settings,
+        augmentation=load_augmentation(options.augment),
+        size_px=options.size_px,
+        recipe=options.recipe_name,
+        batch_size=options.batch_size,
+        sampling=options.sampling,
+        class_weights=options.class_weights,
+        start=parse_start(options.start, Path()),
+    )
+    return TrainingPlan(name=OPTIONS_STAGE, model_name=options.model_name, stages=(stage,))
+
+
+def _optimizer(options: StageRequest) -> OptimizerSettings:
+    return OptimizerSettings(
+        name=options.optimizer, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+
+
+def _schedule(options: StageRequest, optimizer: OptimizerSettings) -> ScheduleSettings:
+    """Without a word from the user a cosine, unless the optimizer has a schedule of its own."""
+    name = options.schedule or ("constant" if optimizer.schedules_itself else "cosine")
+    return ScheduleSettings(name=name, warmup_epochs=options.warmup_epochs)
+
+
+def _with_judging_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:
+    given, judging = request.given, plan.judging
+    tta_text = request.tta if "tta" in given else str(judging.tta)
+    average = request.tta_average if "tta_average" in given else judging.tta.average
+    batchnorm = request.batchnorm if "batchnorm" in given else judging.batchnorm
+    return replace(plan, judging=JudgingSettings(tta=parse_tta(tta_text, average), batchnorm=batchnorm))
+
+
+def _with_machine_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:
+    chosen = {name: getattr(request, name) for name in ("amp", "compile") if name in request.given}
+    stages = (replace(stage, settings=replace(stage.settings, **chosen)) for stage in plan.stages)
+    return replace(plan, stages=tuple(stages))

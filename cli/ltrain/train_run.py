@@ -1,0 +1,161 @@
+"""Train one run: join its streams, network and recorder, then judge what came of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cli.ltrain.judging_progress import watched
+from cli.ltrain.prepare import Run
+from cli.ltrain.recorder import Recorder
+from cli.ltrain.run_streams import make_augmenter, train_stream, valid_stream
+from cli.ltrain.train_request import TrainRequest
+from cli.output import print_note
+from leukemia_data.errors import RunError
+from leukemia_data.loader import BatchStream
+from leukemia_models.checkpoint import CheckpointInfo, load_checkpoint, load_training_weights, load_weights_file
+from leukemia_models.finalize import finalize_run
+from leukemia_models.judging_settings import JudgingSettings
+from leukemia_models.normalization import Normalization
+from leukemia_models.observer import Observer
+from leukemia_models.ranks import Ranks
+from leukemia_models.registry import build_model, count_parameters
+from leukemia_models.report import Results
+from leukemia_models.run_files import RunConfig, RunFolder
+from leukemia_models.run_state import TrainState
+from leukemia_models.train import fit
+from leukemia_models.training_plan import SCRATCH
+
+
+def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
+    """Train a run to its end, from its last checkpoint if there is one, and judge it on the first rank.
+
+    Returns
+    -------
+    dict of str to Results
+        By part; empty on the other ranks.
+    """
+    model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
+    start = ranks.together(lambda: _load_start(run.folder, run.config, model))
+    _fit(run, request, model, start, device, ranks)
+    results: dict[str, Results] = {}
+
+    def judge() -> None:
+        if ranks.is_first:
+            results.update(_judge(run, device))
+
+    ranks.together(judge)
+    return results
+
+
+def _load_start(folder: RunFolder, config: RunConfig, model: nn.Module) -> TrainState | None:
+    """Give the network its weights, and return the state to go on from; None at a run's beginning."""
+    if folder.is_begun:
+        checkpoint = load_checkpoint(folder.checkpoint("last"))
+        load_training_weights(model, checkpoint)
+        return checkpoint.state
+    if config.start != SCRATCH:
+        load_weights_file(model, _start_path(folder, config.start))
+    return None
+
+
+def _start_path(folder: RunFolder, start: str) -> Path:
+    # Joined to a folder, an absolute path stays what it is.
+    return folder.root / start
+
+
+def _fit(
+    run: Run, request: TrainRequest, model: nn.Module, start: TrainState | None, device: torch.device, ranks: Ranks
+) -> None:
+    info = _checkpoint_info(run)
+    training, validation = ranks.together(
+        lambda: (train_stream(run, request, device, ranks), valid_stream(run, request, device, ranks))
+    )
+    observer = Observer()
+    if ranks.is_first:
+        _announce(run, model, device, ranks, training)
+        observer = recorder = Recorder(
+            run.folder,
+            info,
+            model,
+            run.config.settings.epochs,
+            run.data.leaks.stamp,
+            request.save_minutes,
+            time.monotonic,
+        )
+    try:
+        with training:
+            fit(
+                model,
+                training,
+                validation,
+                run.config.settings,
+                info.normalization,
+                make_augmenter(run, device),
+                device,
+                observer,
+                start,
+                ranks=ranks,
+            )
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted: go on with `{run_again(run.folder, request)}`") from None
+    finally:
+        if validation is not None:
+            validation.close()
+        if ranks.is_first:
+            recorder.close()
+
+
+def run_again(folder: RunFolder, request: TrainRequest) -> str:
+    """The command that goes on where an interrupted run stopped."""
+    command = "ltrain kfold" if request.folds else "ltrain"
+    return f"{command} --out {request.out if request.out is not None else folder.root} --resume"
+
+
+def _checkpoint_info(run: Run) -> CheckpointInfo:
+    config, manifest = run.config, run.data.cache.manifest
+    return CheckpointInfo(
+        model_name=config.model_name,
+        classes=manifest.classes,
+        size_px=manifest.size_px,
+        normalization=Normalization.of(**config.normalization),
+        recipe=manifest.recipe.to_dict(),
+        data_fingerprint=config.data_fingerprint,
+        split_kind=config.split,
+        settings=config.settings,
+        details={
+            "batch_size": config.batch_size,
+            "split_seed": config.split_seed,
+            "augmentation": config.augmentation,
+            "sampling": config.sampling,
+            "start": config.start,
+        },
+    )
+
+
+def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, stream: BatchStream) -> None:
+    config, data = run.config, run.data
+    summary = data.summary("train")
+    parts = ", ".join(f"{name} {sum(counts.images_per_class):,}" for name, counts in summary.parts.items())
+    processes = f", {ranks.world_size} processes" if ranks.world_size > 1 else ""
+    augmentation = (config.augmentation or {}).get("name", "none")
+    optimizer, schedule = config.settings.optimizer, config.settings.schedule
+    print_note(
+        f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
+        f"{data.cache.directory} ({data.cache.size_px} px)\n"
+        f"split {config.split}: {summary.stamp}; images: {parts}\n"
+        f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), batches of {config.batch_size}; "
+        f"start: {config.start}\n"
+        f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
+        f"run: {run.folder.root}"
+    )
+
+
+def _judge(run: Run, device: torch.device) -> dict[str, Results]:
+    judging = JudgingSettings.from_dict(run.config.judging)
+    return finalize_run(
+        run.folder, run.data, judging=judging, device=device, batch_size=run.config.batch_size, watch=watched
+    )

@@ -1,0 +1,198 @@
+"""The options of a training, shared by ``ltrain`` and ``ltrain kfold``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cli.options import augment_option, option_name, seed_type
+from leukemia_data.errors import UsageError
+
+MODELS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet18-no-maxpool",
+    "resnet50-no-maxpool",
+    "resnet152-no-maxpool",
+    "resnet50-report-b",
+    "resnet152-report-b",
+    "resnet18-concat",
+)
+OPTIMIZERS = ("sgd", "adamw", "ranger21")
+SCHEDULES = ("cosine", "constant", "step", "warm-restarts", "one-cycle", "plateau")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_DATA_OPTIONS = (
+    click.option(
+        "--cache",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("cache"),
+        show_default=True,
+        help="A cache, or a folder of caches of which one fits --size, or each stage of the plan.",
+    ),
+    click.option("--size", "size_px", type=int, help="Choose the cache of this size."),
+    click.option("--recipe", "recipe_name", help="Choose the cache of this recipe."),
+    click.option(
+        "--seed", default=0, show_default=True, type=seed_type, help="Of weights, order, augmentation, split."
+    ),
+    click.option(
+        "--allow-leak", is_flag=True, help="Train although patients are on both sides; everything is then stamped."
+    ),
+    click.option(
+        "--normalize",
+        default="train",
+        show_default=True,
+        help="train: exact mean and std of the training images; or six numbers, mean R,G,B and std R,G,B.",
+    ),
+    click.option("--force-normalize", is_flag=True, help="Use the six numbers even if they do not fit the images."),
+)
+
+_LEARNING_OPTIONS = (
+    click.option(
+        "--plan", help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows."
+    ),
+    click.option("--epochs-scale", default=1.0, show_default=True, help="Make the plan's stages this much longer."),
+    click.option("--model", "model_name", type=click.Choice(MODELS), default="resnet18", show_default=True),
+    click.option("--epochs", default=30, show_default=True, type=click.IntRange(1)),
+    click.option(
+        "--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Of all processes together."
+    ),
+    augment_option,
+    click.option(
+        "--sampling",
+        type=click.Choice(["uniform", "class-balanced", "subject-balanced"]),
+        default="uniform",
+        show_default=True,
+        help="Each image once an epoch; or each class, or each subject, equally often.",
+    ),
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="sgd", show_default=True),
+    click.option("--lr", type=float, help="Highest learning rate.  [default: 0.005 for sgd, else 0.001]"),
+    click.option("--momentum", type=float, help="Of sgd.  [default: 0.9]"),
+    click.option("--weight-decay", type=float, help="[default: 0.0001; 0.01 for adamw]"),
+    click.option(
+        "--schedule",
+        type=click.Choice(SCHEDULES),
+        help="Course of the learning rate.  [default: cosine; constant for ranger21, which has its own]",
+    ),
+    click.option(
+        "--warmup-epochs", default=0.0, show_default=True, help="Epochs in which the learning rate rises from 0."
+    ),
+    click.option("--clip-norm", type=float, help="Longest gradient; longer ones are shortened to it."),
+    click.option("--label-smoothing", default=0.0, show_default=True),
+    click.option(
+        "--class-weights",
+        type=click.Choice(["none", "balanced"]),
+        default="none",
+        show_default=True,
+        help="balanced: an image of a rare class weighs more in the loss.",
+    ),
+    click.option("--early-stopping", type=click.IntRange(1), help="End after this many epochs without a better one."),
+    click.option("--ema", type=float, help="Judge a moving average of the weights with this decay, such as 0.999."),
+    click.option(
+        "--start",
+        default="scratch",
+        show_default=True,
+        help="scratch, or a .safetensors file with weights to start from.",
+    ),
+)
+
+_MACHINE_OPTIONS = (
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only."),
+    click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),
+    click.option(
+        "--residency",
+        type=click.Choice(["auto", "mapped", "ram", "device"]),
+        default="auto",
+        show_default=True,
+        help="Where pixels are kept: auto takes the device if they fit, else memory if they fit, else maps the files.",
+    ),
+    click.option(
+        "--num-threads", type=click.IntRange(1), help="Threads that prepare batches.  [default: one a core, at most 4]"
+    ),
+    click.option(
+        "--save-minutes",
+        default=10.0,
+        show_default=True,
+        type=click.FloatRange(0, 525_600),
+        help="Save within an epoch when the last checkpoint is this old; 0: after every step.",
+    ),
+)
+
+_JUDGING_OPTIONS = (
+    click.option(
+        "--tta",
+        default="none",
+        show_default=True,
+        help="Judge by the mean answer to several views of an image: none, d4 (flips and quarter turns), rotations:N.",
+    ),
+    click.option("--tta-average", type=click.Choice(["logits", "probabilities"]), default="logits", show_default=True),
+    click.option(
+        "--batchnorm",
+        type=click.Choice(["auto", "running", "reestimated"]),
+        default="auto",
+        show_default=True,
+        help="BatchNorm statistics to judge with; auto re-estimates them on clean training images where that helps.",
+    ),
+)
+
+_RUN_OPTIONS = (
+    click.option(
+        "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write.  [default: runs/...]"
+    ),
+    click.option("--resume", is_flag=True, help="Go on with what is in --out where it stopped."),
+    click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout."),
+)
+
+
+def training_options(*own_options: _Option) -> Callable[[_Command], _Command]:
+    """Give a command the options of a training, its own ones after those of the data."""
+    options: tuple[_Option, ...] = (
+        *_DATA_OPTIONS[:3],
+        *own_options,
+        *_DATA_OPTIONS[3:],
+        *_LEARNING_OPTIONS,
+        *_JUDGING_OPTIONS,
+        *_MACHINE_OPTIONS,
+        *_RUN_OPTIONS,
+    )
+
+    def decorate(command: _Command) -> _Command:
+        # click's options hang themselves on the function and hand it back.
+        for option in reversed(options):
+            option(command)
+        return command
+
+    return decorate
+
+
+def given_options(context: click.Context, options: dict[str, Any]) -> frozenset[str]:
+    """Names of the options that the user set."""
+    sources = {name: context.get_parameter_source(name) for name in options}
+    return frozenset(
+        name for name, source in sources.items() if source not in (None, click.core.ParameterSource.DEFAULT)
+    )
+
+
+def require_plan_alone(given: frozenset[str], stage_options: frozenset[str], plan: str | None) -> None:
+    """Refuse options that a plan sets, and a scale without a plan.
+
+    Raises
+    ------
+    UsageError
+        Naming them.
+    """
+    clashing = sorted(given & stage_options)
+    if plan is not None and clashing:
+        raise UsageError(
+            f"--plan sets {', '.join(map(option_name, clashing))}: leave them out, or change a copy of the plan"
+        )
+    if plan is None and "epochs_scale" in given:
+        raise UsageError("--epochs-scale is for --plan; without one say --epochs")
