@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import auc, roc_curve
 
 from leukemia_models.figure_style import LINE_STYLES, series_style, stamped_figure
@@ -159,6 +160,7 @@ def draw_reliability(
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(-0.02, 1.02)
     counts_axes.set_ylabel("images")
+    counts_axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
     counts_axes.set_xlabel(f"probability of '{classes[1]}'")
     for each_axes in (axes, counts_axes):
         each_axes.grid(visible=True, color="0.9")
@@ -218,7 +220,7 @@ def draw_subjects_on(axes: Axes, table: pd.DataFrame, classes: Sequence[str]) ->
         style = series_style(number + 2 if number < 0 else number)
         name = "both classes" if number < 0 else classes[number]
         axes.hlines(group.index, 0, group["share_right"], color=style.color, linewidth=1, alpha=0.5)
-        named = f"{name} ({len(group)} subjects)"
+        named = f"{name} (n = {len(group)})"
         axes.plot(
             group["share_right"], group.index, color=style.color, marker=style.marker, linestyle="none", label=named
         )
