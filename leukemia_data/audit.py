@@ -222,7 +222,7 @@ def _subject_checks(
         found = shared[division.key]
         blind = sum(bool(side) and not image.subject for image, side in zip(images, division.of_image, strict=True))
         names = f": {listed(found, most=_MOST_LISTED)}" if found else ""
-        note = f"; {blind:,} images there have no subject and could not be checked" if blind else ""
+        note = f"; without a subject and not checked: {blind:,} there" if blind else ""
         yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
     if has_subjects:
         names = f": {listed(two_classes, most=_MOST_LISTED)}" if two_classes else ""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, listed
+from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.found_image import split_word
 from leukemia_data.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
 
@@ -47,6 +47,8 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
 
     Raises
     ------
+    UsageError
+        If there is no such file.
     SourceError
         If it cannot be read, lacks a needed column or has no rows, or a row is wrong (all wrong rows are told).
     """
@@ -88,6 +90,8 @@ def _read_cells(table: Path) -> list[tuple[int, dict[str, str]]]:
                 )
                 for row in reader
             ]
+    except FileNotFoundError:
+        raise UsageError(f"table of names not found: {table}") from None
     except (OSError, csv.Error) as error:
         raise SourceError(f"{table} cannot be read as CSV: {error}") from error
 

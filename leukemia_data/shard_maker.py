@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from leukemia_data.decode import decode_rgb
 from leukemia_data.errors import CacheError, ImageError
 from leukemia_data.fingerprint import bytes_digest, file_digest
+from leukemia_data.frame_digest import frame_digest
 from leukemia_data.image_ops import Image
 from leukemia_data.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.moments import channel_moments
@@ -141,7 +142,7 @@ class _ShardMaker:
 
     def _process(self, row: int, data: NDArray[np.uint8], digest: bytes) -> None:
         frame = decode_rgb(data)
-        pixel_digest = bytes_digest(np.array(frame.shape, "<i8").tobytes() + bytes_digest(np.ascontiguousarray(frame)))
+        pixel_digest = frame_digest(frame)
         for size, image in self._preprocess(frame).items():
             self._images[size][row] = image
             table = self._tables[size]

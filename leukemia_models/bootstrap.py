@@ -87,12 +87,12 @@ def subject_bootstrap(
     if groups is not None and (names := groups.metric_names()):
         drawn = drawn_metrics(samples, groups.subject_N, groups.draw(settings), threshold)
         intervals = {name: percentile_interval(drawn[name], settings.level) for name in names}
-    notes = [trust_note(samples, groups, classes), SAME_NOTE if None in intervals.values() else None]
+    same_note = SAME_NOTE if None in intervals.values() else None
     return SubjectBootstrap(
         settings=settings,
         subjects_per_class=groups.per_class if groups else None,
         intervals={name: interval for name, interval in intervals.items() if interval is not None},
-        note=" ".join(note for note in notes if note) or None,
+        note=_joined(trust_note(samples, groups, classes), same_note),
     )
 
 
@@ -109,7 +109,8 @@ class Difference:
     interval : Interval or None
         Of the difference; None where there are too few subjects, or all draws agree.
     share_at_most_zero : float or None
-        Share of draws in which the first was not higher than the second: near 0 or 1 where one is surely higher.
+        Share of draws in which the first was not higher than the second: near 0 or 1 where one is surely higher. None
+        where there is no interval.
     """
 
     first: float | None
@@ -194,15 +195,21 @@ def paired_bootstrap(
         one, other = (drawn_metrics(each, groups.subject_N, draws_DS, threshold) for each, threshold in pair)
         # Equal networks differ by exactly nothing, whatever the order of the additions.
         difference_of_draws = {name: (one[name] - other[name]).round(_DIGITS) for name in names}
+    differences = {
+        name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
+        for name in METRIC_NAMES
+    }
+    is_same = any(differences[name].interval is None for name in difference_of_draws)
     return PairedBootstrap(
         settings=settings,
         subjects_per_class=groups.per_class if groups else None,
-        differences={
-            name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
-            for name in METRIC_NAMES
-        },
-        note=trust_note(first, groups, classes),
+        differences=differences,
+        note=_joined(trust_note(first, groups, classes), SAME_NOTE if is_same else None),
     )
+
+
+def _joined(*notes: str | None) -> str | None:
+    return " ".join(note for note in notes if note) or None
 
 
 def _difference(
@@ -211,10 +218,10 @@ def _difference(
     if first is None or second is None:
         return Difference(first, second, None)
     defined = np.zeros(0) if draws_D is None else draws_D[np.isfinite(draws_D)]
-    if len(defined) == 0:
-        return Difference(first, second, first - second)
-    share = float(np.mean(defined <= 0))
-    return Difference(first, second, first - second, percentile_interval(defined, level), share)
+    interval = percentile_interval(defined, level)
+    # Where all draws agree on no difference, "not higher in 100 % of them" would read as "surely lower".
+    share = float(np.mean(defined <= 0)) if interval else None
+    return Difference(first, second, first - second, interval, share)
 
 
 def _in_order_of(samples: JudgedSamples, model: JudgedSamples) -> JudgedSamples:

@@ -19,8 +19,8 @@ from scipy.special import expit, logit
 
 from leukemia_data.errors import UsageError
 from leukemia_models.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
-from leukemia_models.metrics import LOWEST_PROBABILITY, nll_terms, subjects_per_class
-from leukemia_models.resampling import ENOUGH_SUBJECTS
+from leukemia_models.metrics import LOWEST_PROBABILITY, POSITIVE, subjects_per_class
+from leukemia_models.resampling import ENOUGH_SUBJECTS, MIN_SUBJECTS
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 """Outside, validation images do not say: they are all told apart (below), or not better than by chance (above)."""
@@ -114,13 +114,14 @@ def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArra
     probabilities_N : float64 array (N,)
         Of class 1.
     """
-    log_odds_N = _log_odds(probabilities_N)
+    wrong_log_odds_N = np.where(labels_N == POSITIVE, -1, 1) * _log_odds(probabilities_N)
 
     def loss(inverse: float) -> float:
-        return float(np.mean(nll_terms(labels_N, expit(log_odds_N * inverse))))
+        return float(np.mean(np.logaddexp(0, wrong_log_odds_N * inverse)))
 
     lowest, highest = TEMPERATURE_RANGE
-    # The loss is convex in the inverse temperature: one minimum.
+    # Without the NLL's bounded cost of a certain answer, the loss is convex in the inverse temperature: one minimum.
+    # With it, the loss is flat for all low temperatures of a network that is very sure, and the search ends there.
     found = minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-7})
     return float(1 / found.x)
 
@@ -164,7 +165,12 @@ def _note(samples: JudgedSamples, temperature: float, classes: Sequence[str]) ->
         sentences.append("The subjects behind temperature and threshold are unknown, and may be few.")
     elif min(counts) < ENOUGH_SUBJECTS:
         listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
-        sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}: they may not suit others.")
+        advice = (
+            "they suit these people, and say next to nothing about others. Do not use them"
+            if min(counts) < MIN_SUBJECTS
+            else "they may not suit others"
+        )
+        sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}: {advice}.")
     if not TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] / 1.01:
         sentences.append(f"The temperature ended at the border of its range {TEMPERATURE_RANGE}: do not rely on it.")
     return " ".join(sentences) or None

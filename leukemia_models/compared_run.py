@@ -26,10 +26,12 @@ from leukemia_models.markdown import flattened
 from leukemia_models.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.predictions import judged_samples, read_predictions
 from leukemia_models.registry import MODEL_NAMES, build_model, count_parameters
-from leukemia_models.run_files import RunConfig, find_runs, last_run, load_config
+from leukemia_models.run_files import RunConfig, RunFolder, find_runs, last_run, load_config
 from leukemia_models.subject_level import SubjectLevel, subject_level, subject_samples
 
 PATIENT_MIXED_MARK = "patient-mixed"
+_PARTS = ("test", "valid")
+_PREDICTIONS_NAME = "predictions.csv"
 _SETTINGS_OF_RESULTS = ("size_px", "recipe")
 _NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name"}
 _DIGEST_NAMES = {"data_fingerprint", "data_digest"}
@@ -181,8 +183,18 @@ def _read_run(path: Path, label: str, config: RunConfig, part: str) -> ComparedR
     if not runs:
         raise RunError(f"{path} has no finished epoch to compare")
     folder = last_run(path)
+    _check_judged(folder, part)
     stages = tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
     return _compared(path, label, config, folder.part(part), part, stages)
+
+
+def _check_judged(folder: RunFolder, part: str) -> None:
+    """A split may lack a part: say which one there is to compare by."""
+    if (folder.part(part) / _PREDICTIONS_NAME).is_file():
+        return
+    others = [name for name in _PARTS if (folder.part(name) / _PREDICTIONS_NAME).is_file()]
+    advice = f"compare by --part {others[0]}, or judge" if others else "judge"
+    raise RunError(f"{folder.root} was not judged on its part {part}: {advice} it first, with `ltrain evaluate`")
 
 
 def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
@@ -199,7 +211,7 @@ def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
 def _compared(
     path: Path, label: str, config: RunConfig, judged: Path, part: str, stages: tuple[StageCurve, ...]
 ) -> ComparedRun:
-    table = read_predictions(judged / "predictions.csv")
+    table = read_predictions(judged / _PREDICTIONS_NAME)
     results = _read_results(judged / "results.json")
     try:
         samples = judged_samples(table)

@@ -7,7 +7,6 @@ on different images are not compared at all: the difference would be one of the 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,8 +20,7 @@ from leukemia_models.cross_validation_files import OUT_OF_FOLD_PART
 from leukemia_models.metrics import ClassificationMetrics
 from leukemia_models.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 
-STAMP_WIDTH = 76
-"""Characters of a line below the narrowest figure."""
+VALID_PART = "valid"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,7 @@ class Comparison:
             labels_of.setdefault(run.stamp, []).append(run.label)
         if len(labels_of) == 1:
             return self.runs[0].stamp
-        lines = (f"{stamp}: {', '.join(labels)}" for stamp, labels in labels_of.items())
-        return "\n".join(textwrap.fill(line, STAMP_WIDTH) for line in lines)
+        return "\n".join(f"{stamp}: {', '.join(labels)}" for stamp, labels in labels_of.items())
 
     @property
     def cautions(self) -> list[str]:
@@ -101,6 +98,12 @@ class Comparison:
             sentences.append(
                 "The runs were judged on different images, so differences in the table may be those of the images."
             )
+        validated = [run.label for run in self.runs if run.part == VALID_PART]
+        if validated:
+            sentences.append(
+                f"{', '.join(validated)}: judged on validation images, which chose the epoch and more. These numbers "
+                "are a little too good; compare by --part test before you prefer one."
+            )
         pooled = [run.label for run in self.runs if run.part == OUT_OF_FOLD_PART]
         if pooled:
             sentences.append(
@@ -110,8 +113,8 @@ class Comparison:
         num_pairs = sum(pair.refusal is None for pair in self.pairs)
         if num_pairs > 1:
             sentences.append(
-                f"{num_pairs} pairs are compared, each with an interval of its own: with many pairs, one of them lies "
-                "apart from zero by chance."
+                f"{num_pairs} pairs are compared, each with an interval of its own: with many pairs, one of them may "
+                "lie apart from zero by chance."
             )
         return sentences
 

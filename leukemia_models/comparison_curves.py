@@ -17,6 +17,8 @@ from leukemia_models.compared_run import ComparedRun, StageCurve
 from leukemia_models.figure_style import series_style, stamped_figure
 
 MAX_MARKS = 12
+# Heights of the stages' names as shares of the axes: above them, where no curve is.
+_ABOVE_AXES, _LINE_SHARE = 1.01, 0.04
 
 
 def draw_accuracies(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
@@ -52,13 +54,19 @@ def draw_stage_accuracies(runs: Sequence[ComparedRun], stage: int, *, title: str
         As for :func:`draw_accuracies`.
     """
     figure, axes = _curve_axes(title, stamp)
-    names = {run.stages[stage].name for run in runs if stage < len(run.stages)}
+    is_named_alike = len({run.stages[stage].name for run in runs if stage < len(run.stages)}) == 1
     for number, run in enumerate(runs):
         if stage < len(run.stages):
-            name = f", {run.stages[stage].name}," if len(names) > 1 else ""
-            _draw_curves(axes, number, f"{run.marked_label}{name}", run.stages[stage : stage + 1])
+            name = run.stages[stage].name
+            label = run.marked_label if is_named_alike or not name else f"{run.marked_label}, {name},"
+            _draw_curves(axes, number, label, run.stages[stage : stage + 1])
     _finish_curves(figure, axes, "epoch of the stage")
     return figure
+
+
+def stage_names(runs: Sequence[ComparedRun], stage: int) -> list[str]:
+    """Different names that the runs give a stage, counted from 0; one without a plan has none."""
+    return sorted({run.stages[stage].name for run in runs if stage < len(run.stages)} - {""})
 
 
 def _has_stages(runs: Sequence[ComparedRun]) -> bool:
@@ -101,10 +109,12 @@ def _mark_stages(axes: Axes, runs: Sequence[ComparedRun]) -> None:
     staged = [(number, run) for number, run in enumerate(runs) if len(run.stages) > 1]
     boundaries = {tuple((stage.name, len(stage.epochs)) for stage in run.stages) for _, run in staged}
     if len(boundaries) == 1:
-        _draw_boundaries(axes, staged[0][1].stages, "0.45", "", 0.02)
+        _draw_boundaries(axes, staged[0][1].stages, "0.45", "", _ABOVE_AXES)
         return
     for row, (number, run) in enumerate(staged):
-        _draw_boundaries(axes, run.stages, series_style(number).color, f"{run.label}: ", 0.02 + 0.04 * row)
+        _draw_boundaries(
+            axes, run.stages, series_style(number).color, f"{run.label}: ", _ABOVE_AXES + _LINE_SHARE * row
+        )
 
 
 def _draw_boundaries(axes: Axes, stages: Sequence[StageCurve], color: str, prefix: str, height: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from leukemia_data.atomic import write_text
 from leukemia_models.bootstrap import Difference, PairedBootstrap, SubjectBootstrap
 from leukemia_models.compared_run import ComparedRun
 from leukemia_models.comparison import Comparison, PairComparison
-from leukemia_models.comparison_curves import draw_accuracies, draw_stage_accuracies
+from leukemia_models.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
 from leukemia_models.figure_style import save_figure
 from leukemia_models.markdown import markdown_table
@@ -24,6 +24,9 @@ FORMAT_VERSION = 1
 PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 """What the page shows of a pair; the JSON has all."""
 ABSENT = "-"
+_OCCASIONAL_FIGURES = tuple(
+    f"{name}.{suffix}" for name in ("accuracy-stage-[0-9]*", "subjects") for suffix in ("png", "pdf")
+)
 
 
 def write_comparison(out_dir: Path, comparison: Comparison) -> list[Path]:
@@ -53,18 +56,27 @@ def _write_figures(out_dir: Path, comparison: Comparison) -> list[Path]:
     drawn = {"accuracy": draw_accuracies(runs, title="Accuracy per epoch", stamp=stamp)}
     num_stages = max(len(run.stages) for run in runs)
     for stage in range(num_stages) if num_stages > 1 else ():
-        names = {run.stages[stage].name for run in runs if stage < len(run.stages)}
-        title = f"Accuracy per epoch, stage {stage + 1} of {num_stages}: {', '.join(sorted(names))}"
+        names = ", ".join(stage_names(runs, stage))
+        title = f"Accuracy per epoch, stage {stage + 1} of {num_stages}{f': {names}' if names else ''}"
         drawn[f"accuracy-stage-{stage + 1}"] = draw_stage_accuracies(runs, stage, title=title, stamp=stamp)
     drawn["confusion"] = draw_confusions(runs, title=f"Confusion matrices, {judged}", stamp=stamp)
     drawn["roc"] = draw_rocs(runs, title=f"ROC curves, {judged}", stamp=stamp)
     subjects = draw_subject_shares(runs, title=f"Share judged right per subject, {judged}", stamp=stamp)
     if subjects is not None:
         drawn["subjects"] = subjects
+    _remove_other_figures(out_dir, drawn)
     paths = [out_dir / f"{name}.png" for name in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
         save_figure(figure, path)
     return paths
+
+
+def _remove_other_figures(out_dir: Path, drawn: Collection[str]) -> None:
+    """Remove figures of an earlier comparison that this one has none of: they would pass for its own."""
+    for pattern in _OCCASIONAL_FIGURES:
+        for path in out_dir.glob(pattern):
+            if path.stem not in drawn:
+                path.unlink()
 
 
 def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:

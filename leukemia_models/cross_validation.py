@@ -145,8 +145,9 @@ def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _pooling_note(judged: Sequence[FoldMetrics]) -> str:
     note = (
-        f"Out-of-fold predictions of {len(judged)} networks, judged together. AUROC, AUPRC and calibration compare the "
-        "probabilities of different networks here, which may be scaled differently"
+        f"Out-of-fold predictions of {len(judged)} networks, judged together. Accuracy, recall, F1 and MCC count each "
+        "network's own answer at 0.5. AUROC, AUPRC and calibration compare the probabilities of different networks "
+        "here, which may be scaled differently"
     )
     aurocs = Spread.of([fold.values["auroc"] for fold in judged])
     if aurocs.mean is None:

@@ -127,7 +127,8 @@ def _spread_section(result: CrossValidation) -> str:
 def _pooled_section(result: CrossValidation) -> str:
     pooled, subjects = result.pooled, result.pooled.subjects
     images, people = pooled.intervals.get(IMAGE), pooled.intervals.get(SUBJECT_MEAN)
-    header = ("", "per image", "interval", "per subject", "interval", "mean over folds, per image")
+    level = f"{100 * images.settings.level:g} % interval" if images else "interval"
+    header = ("", "per image", level, "per subject", level, "mean over folds, per image")
     rows = [
         (
             METRIC_TITLES[name],

@@ -15,6 +15,8 @@ from leukemia_models.metrics import METRIC_TITLES
 from leukemia_models.report import IMAGE
 
 _MOST_NUMBERED_FOLDS = 12
+# Leaves room for the number of a fold whose metric is 1.
+_TOP = 1.07
 _FOLDS_WIDTH, _MEAN_AT, _POOLED_AT = 0.36, 0.24, 0.36
 
 
@@ -36,7 +38,10 @@ def draw_folds(result: CrossValidation) -> Figure:
         _draw_pooled(axes, position, name, result)
     axes.set_xticks(range(len(SHOWN_METRICS)), [METRIC_TITLES[name] for name in SHOWN_METRICS])
     axes.set_xlim(-0.5, len(SHOWN_METRICS) - 0.5)
-    axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.04)
+    lowest, highest = axes.get_ylim()
+    # No metric is above 1 or below 0, and no tick, but a mean with its standard deviation may be.
+    axes.set_yticks(np.arange(11) / 10)
+    axes.set_ylim(min(0.5, lowest), max(_TOP, highest))
     axes.set_ylabel("per image")
     axes.grid(visible=True, axis="y", color="0.9")
     handles, labels = axes.get_legend_handles_labels()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from leukemia_data.cache import Cache
-from leukemia_data.errors import UsageError
+from leukemia_data.errors import UsageError, listed
 from leukemia_data.leaks import LeakCheck, check_leaks
 from leukemia_data.loader import BatchStream
 from leukemia_data.record import UNKNOWN_LABEL
 from leukemia_data.residency import MAPPED
 from leukemia_data.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
 from leukemia_data.splits import split_numbers
+from leukemia_data.subject_groups import linked_groups
 from leukemia_models.batch_source import Batch
 from leukemia_models.calibration import Calibration
 from leukemia_models.checkpoint import Checkpoint
+from leukemia_models.history import EpochRecord, TrainHistory
 from leukemia_models.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.metrics import subjects_per_class
 from leukemia_models.normalization import Normalization
@@ -43,6 +45,10 @@ SEEN_WARNING = (
 CHOSEN_BY_NOTE = (
     "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
     "good. Numbers to quote are those of images that nothing was chosen by."
+)
+WATCHED_NOTE = (
+    "Training was watched by these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
+    "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
 )
 
 Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
@@ -189,9 +195,28 @@ def judge_predictions(
     if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
     table = part_predictions(predictions, data, part)
-    results = results_of_table(table, data.summary(part), _judged_network(checkpoint, part), bootstrap=bootstrap)
+    network = _judged_network(checkpoint, part)
+    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
+    results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
     write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
     return results
+
+
+def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
+    """Say, in one sentence or none, which judged subjects may be the same person."""
+    groups = linked_groups(data.cache.table)
+    texts = data.cache.table.subject_texts
+    names: dict[int, set[str]] = {}
+    for number in data.numbers(part).tolist():
+        if texts[number]:
+            names.setdefault(int(groups[number]), set()).add(texts[number])
+    linked = [" = ".join(sorted(each, key=lambda name: (len(name), name))) for each in names.values() if len(each) > 1]
+    if not linked:
+        return ()
+    return (
+        f"Judged subjects that share identical images may be one person ({listed(linked)}). They count as several "
+        "here, which makes intervals a little too narrow.",
+    )
 
 
 def judging_tta(judging: Mapping[str, Any] | None) -> Tta:
@@ -205,6 +230,13 @@ def judging_calibration(judging: Mapping[str, Any] | None) -> Calibration | None
     return Calibration(**values) if values else None
 
 
+def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
+    """Say what the judged images have decided; `best` is the judged epoch where it was chosen."""
+    if part != VALID or all(record.valid_loss is None for record in history.records):
+        return None
+    return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
+
+
 def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
@@ -212,7 +244,6 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     calibration = judging_calibration(info.judging)
     batchnorm = dict(judging.get("batchnorm", {}))
     batchnorm_text = batchnorm.pop("text", None)
-    is_chosen_by = part == VALID and best is not None and best.valid_loss is not None
     return JudgedNetwork(
         model_name=info.model_name,
         classes=info.classes,
@@ -225,6 +256,6 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
         calibration=calibration if part == TEST else None,
-        notes=tuple(note for note in (CHOSEN_BY_NOTE if is_chosen_by else None, batchnorm_text) if note),
+        notes=tuple(note for note in (_chosen_by_note(history, best, part), batchnorm_text) if note),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +23,12 @@ from leukemia_models.reliability import reliability_bins
 from leukemia_models.resampling import Interval
 from leukemia_models.subject_level import subject_samples
 
-MAX_HEIGHT_INCHES = 20.0
+BOTH_CLASSES = -1
+MAX_SUBJECTS_IN_A_COLUMN = 30
+MAX_NAMED_SUBJECTS = 60
+INCHES_PER_SUBJECT = 0.165
+"""Room for a name that can be read in print; the 47 and 26 subjects of C-NMC then fit on a page."""
+UNNAMED_HEIGHT_INCHES = 7.0
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, stamp: str) -> Figure:
@@ -196,6 +202,9 @@ def _draw_reliability_on(axes: Axes, counts_axes: Axes, samples: JudgedSamples, 
 def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, stamp: str) -> Figure:
     """Draw each subject's share of right answers, sorted, with the number of its images.
 
+    Each class has a column of its own where there are many subjects; their names are left out where they are too many
+    to be read.
+
     Parameters
     ----------
     table : pandas.DataFrame
@@ -205,34 +214,55 @@ def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, st
     title, stamp : str
         As for :func:`~leukemia_models.figure_style.stamped_figure`.
     """
-    height = float(np.clip(1.6 + 0.22 * len(table), 2.8, MAX_HEIGHT_INCHES))
-    figure = stamped_figure((6.4, height), title, stamp)
-    draw_subjects_on(figure.subplots(), table, classes)
+    by_class = table.assign(label=table["label"].astype("float64").fillna(BOTH_CLASSES).astype(np.int64))
+    rows = by_class.sort_values(["label", "share_right", "images"], kind="stable")
+    groups = [group for _, group in rows.groupby("label")]
+    columns = [[group] for group in groups] if len(rows) > MAX_SUBJECTS_IN_A_COLUMN else [groups]
+    longest = max(sum(map(len, column)) for column in columns)
+    is_named = longest <= MAX_NAMED_SUBJECTS
+    height = max(1.8 + INCHES_PER_SUBJECT * longest, 2.8) if is_named else UNNAMED_HEIGHT_INCHES
+    figure = stamped_figure((max(6.4, 3.2 * len(columns)), height), title, stamp)
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        _draw_subjects_on(axes, column, classes, is_named=is_named)
+    figure.supylabel("subject (images)" if is_named else "subjects, in the order of their shares", fontsize=10)
     return figure
 
 
-def draw_subjects_on(axes: Axes, table: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Draw the subjects of one table into axes, the worst at the bottom of its class."""
-    by_class = table.assign(label=table["label"].astype("float64")).fillna({"label": -1.0})
-    rows = by_class.sort_values(["label", "share_right", "images"], kind="stable").reset_index(drop=True)
-    for number in sorted({int(label) for label in rows["label"]}):
-        group = rows[rows["label"] == number]
-        style = series_style(number + 2 if number < 0 else number)
-        name = "both classes" if number < 0 else classes[number]
-        axes.hlines(group.index, 0, group["share_right"], color=style.color, linewidth=1, alpha=0.5)
-        named = f"{name} (n = {len(group)})"
-        axes.plot(
-            group["share_right"], group.index, color=style.color, marker=style.marker, linestyle="none", label=named
-        )
+def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Sequence[str], *, is_named: bool) -> None:
+    """Draw groups of subjects of one label each above one another, the worst of each at its bottom."""
+    start = 0
+    for group in groups:
+        number = int(group["label"].iloc[0])
+        heights = np.arange(start, start + len(group))
+        name = "both classes" if number == BOTH_CLASSES else classes[number]
+        _draw_group(axes, heights, group["share_right"], f"{name} (n = {len(group):,})", number, is_named=is_named)
+        start += len(group)
     axes.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
-    size = float(np.clip(400 / max(len(rows), 1), 4, 9))
-    axes.set_yticks(
-        rows.index, [f"{row.subject} ({row.images:,})" for row in rows.itertuples()], fontsize=size, parse_math=False
-    )
-    axes.set_ylim(-0.8, len(rows) - 0.2)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share of the subject's images judged right")
-    axes.set_ylabel("subject (images)")
+    named = [f"{row.subject} ({row.images:,})" for group in groups for row in group.itertuples()]
+    if is_named:
+        axes.set_yticks(range(start), named, fontsize=8, parse_math=False)
+    else:
+        axes.set_yticks([])
+    axes.set_ylim(-0.02 * start - 0.6, 1.02 * start - 0.4)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("share of the subject's images\njudged right")
     axes.grid(visible=True, axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
+
+
+def _draw_group(
+    axes: Axes, heights: npt.NDArray[np.int64], shares: pd.Series[float], label: str, number: int, *, is_named: bool
+) -> None:
+    style = series_style(number if number != BOTH_CLASSES else 2)
+    axes.plot(
+        shares,
+        heights,
+        color=style.color,
+        marker=style.marker,
+        markersize=5 if is_named else 1.5,
+        linestyle="none",
+        label=label,
+    )
+    if is_named:
+        axes.hlines(heights, 0, shares, color=style.color, linewidth=1, alpha=0.5)

@@ -17,11 +17,9 @@ import pandas as pd
 
 from leukemia_data.atomic import atomic_path
 from leukemia_data.errors import RunError
+from leukemia_data.spreadsheet import formula_restored, formula_safe
 from leukemia_models.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 
-APOSTROPHE = "'"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", APOSTROPHE)
-"""What a text of ``predictions.csv`` never starts with; the apostrophe is among them so that it can be undone."""
 PROBABILITY_PREFIX = "probability_"
 TEXT_COLUMNS = ("id", "subject", "split")
 MAX_LISTED = 3
@@ -150,7 +148,7 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
 
 def write_table(path: Path, table: pd.DataFrame, text_columns: Sequence[str]) -> None:
     """Write any table as CSV, atomically, with the texts of the named columns safe as in :func:`write_predictions`."""
-    texts = table[list(text_columns)].map(_formula_safe)
+    texts = table[list(text_columns)].map(formula_safe)
     _write_csv(path, table.assign(**{str(name): texts[name] for name in texts.columns}))
 
 
@@ -185,7 +183,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if missing:
         raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
     for name in TEXT_COLUMNS:
-        table[name] = table[name].map(lambda text: text.removeprefix(APOSTROPHE)).astype(object)
+        table[name] = table[name].map(formula_restored).astype(object)
     return _with_numbers(path, table)
 
 
@@ -212,10 +210,6 @@ def _parsed(path: Path, texts: pd.Series[str], allowed: set[int] | None) -> pd.S
         row = int(np.flatnonzero(bad)[0])
         raise RunError(f"{path}, row {row + 2}: {texts.name} cannot be {texts.iloc[row]!r}")
     return numbers
-
-
-def _formula_safe(text: str) -> str:
-    return f"{APOSTROPHE}{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def write_submission(path: Path, table: pd.DataFrame, order: Sequence[str] | None = None) -> None:

@@ -196,6 +196,11 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
             f"({PUBLISHED_RANGE})."
         )
     counts = split.parts[split.judged].subjects_per_class
+    if counts is not None and split.leaks.unknown_subjects:
+        yield (
+            "The subjects of some images in the other parts are unknown. Judged patients may be among them, and then "
+            "these numbers do not say how the network does on new patients."
+        )
     if counts is None:
         yield (
             "The subjects of the judged images are unknown. The same patients may be in the training images, and then "

@@ -162,10 +162,10 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
     if not columns:
         return _paragraphs("No subject of the judged images is known.", *_left_out(subjects))
     metrics_table = _subject_metrics(columns, results.classes)
-    bootstrap = columns[0][2]
+    notes = dict.fromkeys(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
     return _paragraphs(
         metrics_table,
-        bootstrap.note if bootstrap and bootstrap.note else "",
+        *notes,
         *_left_out(subjects),
         _subject_list(results),
     )
@@ -233,7 +233,7 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
         )
         for name in _CALIBRATED_ROWS
     ]
-    return _paragraphs(said, markdown_table(header, rows), calibration.note or "")
+    return _paragraphs(f"> {calibration.note}" if calibration.note else "", said, markdown_table(header, rows))
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:

@@ -186,6 +186,9 @@ def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[
 
     if draw_findings(report, load, out / "findings.png"):
         written.append(out / "findings.png")
+    else:
+        # That of an earlier audit would pass for this one's.
+        (out / "findings.png").unlink(missing_ok=True)
     return written
 
 

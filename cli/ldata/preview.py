@@ -32,6 +32,11 @@ def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
     """Write ``--compare A B`` as ``--compare A --compare B``.
 
     The recipes end at the next option and at an existing file or folder that is no recipe: the source.
+
+    Raises
+    ------
+    UsageError
+        If another option follows at once.
     """
     spread: list[str] = []
     is_open = False
@@ -39,6 +44,8 @@ def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
         if word == "--":
             return [*spread, *arguments[position:]]
         follows = position > 0 and arguments[position - 1] == option
+        if follows and word.startswith("-"):
+            raise UsageError(f"{option} names no recipe: {word} follows it at once")
         if word.startswith("-"):
             is_open = word == option or word.startswith(f"{option}=")
         elif is_open and not follows:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from leukemia_data.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.free_memory import free_ram_bytes
 from leukemia_data.residency import choose_residency, free_bytes, most_bytes
+from leukemia_data.samples import SampleTable
 from leukemia_data.split_spec import SplitSpec, parse_split
 from leukemia_data.splits import assign_split, split_numbers
 from leukemia_models.checkpoint import load_weights_file
@@ -94,11 +97,23 @@ def _stage_cache(stage: Stage, path: Path) -> Cache:
 
 def _require_same_images(first: Cache, other: Cache) -> None:
     """A split must mean the same in every stage: nobody may learn in one what judges another."""
-    if set(first.table.id_texts) != set(other.table.id_texts) or first.manifest.classes != other.manifest.classes:
+    same_classes = first.manifest.classes == other.manifest.classes
+    if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):
         raise UsageError(
-            f"{other.directory} holds other images than {first.directory}: build both from the same source, so that "
-            "all stages split alike"
+            f"{other.directory} holds other images than {first.directory}, or other labels or subjects of them: build "
+            "both from the same source, so that all stages split alike"
         )
+
+
+def _what_splits(table: SampleTable) -> Iterator[NDArray[Any]]:
+    """Yield all columns that may decide in which part a sample is, in the order of the ids."""
+    order = np.argsort(table.ids)
+    columns = (table.ids, table.subjects, table.labels, table.splits, table.folds, table.pixel_digests)
+    return (column[order] for column in columns)
+
+
+def _differ(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return not np.array_equal(one, other)
 
 
 def _draft(
@@ -106,7 +121,7 @@ def _draft(
 ) -> RunDraft:
     stage = plan.stages[number]
     data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
-    _check_parts(data, stage)
+    _check_parts(data, stage, request)
     _check_leaks(data, request.allow_leak)
     check_room(request, data, machine)
     numbers = data.numbers("train")
@@ -138,7 +153,7 @@ def _draft(
     return RunDraft(config, data, stage.augmentation)
 
 
-def _check_parts(data: SplitCache, stage: Stage) -> None:
+def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     """Refuse to train on images of one class, or without the validation images that the settings count on."""
     labels = set(data.cache.table.labels[data.numbers("train")].tolist())
     absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
@@ -147,7 +162,8 @@ def _check_parts(data: SplitCache, stage: Stage) -> None:
     try:
         stage.settings.require_validation(len(split_numbers(data.codes, "valid")) > 0)
     except UsageError as error:
-        raise UsageError(f"split {data.spec}: {error}") from None
+        hint = ", or set some training subjects apart with --inner-valid" if request.is_kfold else ""
+        raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
 def _check_leaks(data: SplitCache, allowed: bool) -> None:

@@ -44,4 +44,4 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     # torch takes seconds to load: not for --help.
     from cli.ltrain.kfold_work import cross_validate
 
-    cross_validate(make_request(given, {**options, "split": ""}), inner_valid=inner_valid)
+    cross_validate(make_request(given, {**options, "split": "", "is_kfold": True}), inner_valid=inner_valid)

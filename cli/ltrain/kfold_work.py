@@ -31,11 +31,11 @@ from cli.output import print_json, print_note
 from leukemia_data.atomic import write_text
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.held_out import fold_specs
+from leukemia_models.cross_validation_files import KFOLD_FILE_NAME
 from leukemia_models.cross_validation_report import pool_folds
 from leukemia_models.fold_predictions import HELD_OUT_PART
 from leukemia_models.ranks import Ranks, joined_ranks, rank_device
 
-KFOLD_FILE_NAME = "kfold.json"
 KFOLD_FORMAT = "leukemia-cells k-fold"
 KFOLD_FORMAT_VERSION = 1
 _DEFAULT_FOLDS = "5"
@@ -49,29 +49,24 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
         runs = on_all_ranks(
             lambda: _take_up(request, machine) if request.resume else _begin(request, machine, inner_valid), ranks
         )
-        root = _root_of(runs[0])
+        root = runs[0].plan_dir.parent
         # Whoever interrupts a fold must hear of the folder of all.
         request = replace(request, out=root)
-        folds = [list(fold) for _, fold in groupby(runs, key=_fold_dir)]
+        folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
         for number, fold in enumerate(folds, 1):
             _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
     if ranks.is_first:
-        _report(root, [_fold_dir(fold[0]) for fold in folds], request.as_json)
+        _report(root, [fold[0].plan_dir for fold in folds], request.as_json)
 
 
 def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torch.device, ranks: Ranks) -> None:
-    if all(run.folder.checkpoint("final").is_file() for run in fold) and _is_judged(fold[-1]):
+    if all(run.is_finished for run in fold):
         return
     if ranks.is_first:
         print_note(f"{title}: {fold[0].config.split}")
     results = train_stages(fold, request, device, ranks)
     if ranks.is_first:
         print_note(result_lines(title, results[HELD_OUT_PART]))
-
-
-def _is_judged(run: Run) -> bool:
-    part = run.folder.part(HELD_OUT_PART)
-    return (part / "results.json").is_file() and (part / "predictions.csv").is_file()
 
 
 def _begin(request: TrainRequest, machine: Machine, inner_valid: bool) -> list[Run]:
@@ -132,15 +127,6 @@ def load_fold_names(root: Path) -> list[str]:
         raise RunError(f"{root} holds no cross-validation: there is no {path.name} in it") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read: {error!r}") from error
-
-
-def _fold_dir(run: Run) -> Path:
-    """The fold's folder: the run itself, or the plan's folder around its stages."""
-    return run.folder.root.parent if run.config.stage else run.folder.root
-
-
-def _root_of(run: Run) -> Path:
-    return _fold_dir(run).parent
 
 
 def _report(root: Path, fold_dirs: Sequence[Path], as_json: bool) -> None:

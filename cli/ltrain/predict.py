@@ -10,6 +10,7 @@ import click
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import json_option, root_option
+from leukemia_data.errors import UsageError
 
 
 @click.command("predict")
@@ -18,9 +19,7 @@ from cli.options import json_option, root_option
 @click.option(
     "--part",
     type=PART_NAMES,
-    default="test",
-    show_default=True,
-    help="Without IMAGES: what to predict.",
+    help="Without IMAGES: what to predict.  [default: test]",
 )
 @final_checkpoint_option
 @tta_option
@@ -49,6 +48,9 @@ def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is 
       ltrain predict runs/r18 new-cells one-cell.bmp --tta d4 --out predictions.csv
       ltrain predict runs/r18 resnet_18_test.csv --root lab3 --submission 0816000_resnet18.csv
     """
+    if options["images"] and options["part"] is not None:
+        raise UsageError(f"--part {options['part']} is a part of the run's split: leave it out, or the IMAGES")
+    options["part"] = options["part"] or "test"
     # torch takes seconds to load: not for --help.
     from cli.ltrain.predict_work import PredictRequest, predict
 

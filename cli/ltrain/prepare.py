@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,13 @@ from cli.output import print_note
 from leukemia_data.atomic import PARTIAL_SUFFIX, write_text
 from leukemia_data.augmentation import Augmentation
 from leukemia_data.errors import RunError, UsageError
+from leukemia_data.record import UNKNOWN_LABEL
 from leukemia_data.split_spec import parse_split
+from leukemia_data.splits import split_numbers
 from leukemia_models.checkpoint import load_checkpoint
-from leukemia_models.judge import SplitCache
+from leukemia_models.cross_validation_files import is_kfold
+from leukemia_models.finalize import FINAL
+from leukemia_models.judge import TEST, VALID, SplitCache
 from leukemia_models.plan_file import plan_path
 from leukemia_models.ranks import Ranks
 from leukemia_models.run_files import (
@@ -30,6 +35,7 @@ from leukemia_models.run_files import (
     save_split,
     stage_folder_name,
 )
+from leukemia_models.run_state import TrainState
 from leukemia_models.training_plan import SAMPLINGS, TrainingPlan
 
 FREE_ON_RESUME = frozenset(
@@ -45,6 +51,27 @@ class Run:
     config: RunConfig
     data: SplitCache
 
+    @property
+    def plan_dir(self) -> Path:
+        """The folder around the stages of its plan; of a run by options alone, its own."""
+        return self.folder.root.parent if self.config.stage else self.folder.root
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is trained and all its parts are judged; the final checkpoint is written before them."""
+        return self.folder.checkpoint(FINAL).is_file() and all(
+            is_judged(self.folder, part) for part in (VALID, TEST) if self._has_labels(part)
+        )
+
+    def _has_labels(self, part: str) -> bool:
+        labels = self.data.cache.table.labels[split_numbers(self.data.codes, part)]
+        return bool((labels != UNKNOWN_LABEL).any())
+
+
+def is_judged(folder: RunFolder, part: str) -> bool:
+    """Whether everything about a part is written."""
+    return all((folder.part(part) / name).is_file() for name in ("predictions.csv", "results.json", "summary.md"))
+
 
 def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
     """Let the first rank prepare runs; the others open what it wrote."""
@@ -55,14 +82,15 @@ def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
             runs.extend(prepare())
 
     ranks.together(lead)
-    roots = ranks.tell_all("\n".join(str(run.folder.root) for run in runs)).split("\n")
-    return ranks.together(lambda: runs or [_open_run(RunFolder(Path(root))) for root in roots])
+    told = json.dumps([(str(run.folder.root), str(run.data.cache.directory)) for run in runs])
+    places = json.loads(ranks.tell_all(told))
+    return ranks.together(lambda: runs or [_open_run(RunFolder(Path(root)), Path(cache)) for root, cache in places])
 
 
-def _open_run(folder: RunFolder) -> Run:
-    """Open a run that another process has checked."""
+def _open_run(folder: RunFolder, cache_dir: Path) -> Run:
+    """Open a run that another process has checked, on the cache that it found."""
     config = load_config(folder)
-    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, None)))
+    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, cache_dir)))
 
 
 def begin_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[Run]:
@@ -114,6 +142,8 @@ def take_up_runs(request: TrainRequest, machine: Machine) -> list[Run]:
     if request.out is None:
         raise UsageError("--resume needs --out: the folder of the run to go on with")
     require_free_options(request)
+    if is_kfold(request.out):
+        raise UsageError(f"{request.out} is a cross-validation: go on with `ltrain kfold --out {request.out} --resume`")
     folders = find_runs(request.out)
     if "epochs" in request.given and len(folders) > 1:
         raise UsageError("--epochs gives one run another length; the stages of a plan keep theirs")
@@ -167,17 +197,28 @@ def _check_streams(folder: RunFolder, config: RunConfig, stored: Mapping[str, An
 
 
 def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int) -> RunConfig:
-    """Give a run another length, not below the epochs that it has behind it."""
-    num_done = load_checkpoint(folder.checkpoint("last")).state.epochs_done if folder.is_begun else 0
-    if epochs < num_done:
-        raise UsageError(f"--epochs {epochs}: {folder.root} has {num_done} epochs behind it already")
+    """Give a run another length, not below the epochs that it has begun."""
+    if folder.is_begun:
+        _require_epochs_ahead(folder, config, epochs, load_checkpoint(folder.checkpoint("last")).state)
     print_note(f"note: the run now ends after {epochs} epochs instead of {config.settings.epochs}")
     config = replace(config, settings=replace(config.settings, epochs=epochs))
     save_config(folder, config)
     return config
 
 
+def _require_epochs_ahead(folder: RunFolder, config: RunConfig, epochs: int, state: TrainState) -> None:
+    # The weights at hand are those of the last step: there are none of the end of an epoch that has another begun.
+    num_begun = state.epochs_done + (1 if state.progress else 0)
+    if epochs < num_begun:
+        raise UsageError(f"--epochs {epochs}: {folder.root} has begun {num_begun} epochs already")
+    if config.settings.stopped_early(state.history.records):
+        raise UsageError(
+            f"--epochs {epochs}: {folder.root} was ended by early stopping after {state.epochs_done} epochs, and would "
+            "end there again; start a new run"
+        )
+
+
 def _clear_leftovers(folder: RunFolder) -> None:
-    """Remove what a killed process was writing: files that never got their name, each as large as a checkpoint."""
-    for leftover in folder.root.glob(f"*{PARTIAL_SUFFIX}"):
+    """Remove what a killed process was writing: files that never got their name, some as large as a checkpoint."""
+    for leftover in folder.root.rglob(f"*{PARTIAL_SUFFIX}"):
         leftover.unlink(missing_ok=True)

@@ -45,6 +45,11 @@ class Recorder(Observer):
         self._bar_context: AbstractContextManager[tqdm[Any]] | None = None
         self._bar: tqdm[Any] | None = None
 
+    def on_resume(self, state: TrainState) -> None:
+        """Write what a process that was killed right after its last checkpoint did not come to."""
+        if state.history.records:
+            _write_history(self._folder, state.history, self._info.model_name, self._stamp)
+
     def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
         """Open a progress bar over the epoch's steps."""
         self.close()

@@ -8,13 +8,14 @@ from pathlib import Path
 from cli.ltrain.train_request import StageRequest, TrainRequest
 from cli.output import print_note
 from leukemia_data.augmentation import load_augmentation
+from leukemia_data.errors import UsageError
 from leukemia_models.judging_settings import JudgingSettings
 from leukemia_models.optim import OptimizerSettings
 from leukemia_models.plan_file import load_plan
 from leukemia_models.run_state import TrainSettings
 from leukemia_models.schedule import ScheduleSettings
 from leukemia_models.stopping import EarlyStopping
-from leukemia_models.training_plan import OPTIONS_STAGE, Stage, TrainingPlan, parse_start, scaled
+from leukemia_models.training_plan import OPTIONS_STAGE, Stage, StartWeights, TrainingPlan, parse_start, scaled
 from leukemia_models.tta import parse_tta
 
 
@@ -53,19 +54,34 @@ def _one_stage(request: TrainRequest) -> TrainingPlan:
         batch_size=options.batch_size,
         sampling=options.sampling,
         class_weights=options.class_weights,
-        start=parse_start(options.start, Path()),
+        start=_start(options.start),
     )
     return TrainingPlan(name=OPTIONS_STAGE, model_name=options.model_name, stages=(stage,))
 
 
+def _start(text: str) -> StartWeights:
+    start = parse_start(text, Path())
+    if start.stage:
+        raise UsageError(f"--start {text}: only a plan has stages; use scratch or a .safetensors file")
+    return start
+
+
 def _optimizer(options: StageRequest) -> OptimizerSettings:
+    """The optimizer; a schedule that the user names takes the place of Ranger21's own."""
+    own = False if options.optimizer == "ranger21" and options.schedule is not None else None
     return OptimizerSettings(
-        name=options.optimizer, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        name=options.optimizer,
+        lr=options.lr,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        inner_schedule=own,
     )
 
 
 def _schedule(options: StageRequest, optimizer: OptimizerSettings) -> ScheduleSettings:
     """Without a word from the user a cosine, unless the optimizer has a schedule of its own."""
+    if optimizer.schedules_itself and options.warmup_epochs:
+        raise UsageError(f"--warmup-epochs: {optimizer.name} warms up by itself; add a --schedule in place of its own")
     name = options.schedule or ("constant" if optimizer.schedules_itself else "cosine")
     return ScheduleSettings(name=name, warmup_epochs=options.warmup_epochs)
 
@@ -75,7 +91,10 @@ def _with_judging_options(plan: TrainingPlan, request: TrainRequest) -> Training
     tta_text = request.tta if "tta" in given else str(judging.tta)
     average = request.tta_average if "tta_average" in given else judging.tta.average
     batchnorm = request.batchnorm if "batchnorm" in given else judging.batchnorm
-    return replace(plan, judging=JudgingSettings(tta=parse_tta(tta_text, average), batchnorm=batchnorm))
+    tta = parse_tta(tta_text, average)
+    if "tta_average" in given and tta.num_views == 1:
+        raise UsageError(f"--tta-average {average}: there is only one view of each image; add --tta d4")
+    return replace(plan, judging=JudgingSettings(tta=tta, batchnorm=batchnorm))
 
 
 def _with_machine_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:

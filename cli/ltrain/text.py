@@ -13,9 +13,18 @@ def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
     """One finished epoch on one line."""
     return (
         f"epoch {record.epoch:>3}/{epochs}  train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}  "
+        f"{_validation(record)}{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {_wait(record)}"
+        f"{'  best' if is_best and record.valid_loss is not None else ''}"
+    )
+
+
+def _validation(record: EpochRecord) -> str:
+    """What the validation part said; nothing where there is none."""
+    if record.valid_loss is None:
+        return ""
+    return (
         f"valid loss {_number(record.valid_loss)} acc {_number(record.valid_accuracy)} "
         f"bal {_number(record.valid_balanced_accuracy)} wF1 {_number(record.valid_weighted_f1)}  "
-        f"{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {_wait(record)}{'  best' if is_best else ''}"
     )
 
 
@@ -78,8 +87,10 @@ def _calibration_lines(results: Results) -> Iterator[str]:
     yield (
         f"  calibrated (temperature {calibration.temperature:.3f}, threshold {calibration.threshold:.3f}): "
         f"NLL {_number(before.nll)} -> {_number(after.nll)}, ECE {_number(before.ece)} -> {_number(after.ece)}, "
-        f"balanced accuracy {_number(after.balanced_accuracy)}"
+        f"balanced accuracy {_number(before.balanced_accuracy)} -> {_number(after.balanced_accuracy)}"
     )
+    if calibration.note:
+        yield f"  caution: {calibration.note}"
 
 
 def _number(value: float | None) -> str:

@@ -43,7 +43,7 @@ def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, r
     results: dict[str, Results] = {}
     for number, run in enumerate(runs, 1):
         is_last = number == len(runs)
-        if not is_last and run.folder.checkpoint("final").is_file():
+        if not is_last and run.is_finished:
             continue
         if len(runs) > 1 and ranks.is_first:
             print_note(f"stage {number}/{len(runs)}: {run.config.stage}")

@@ -59,6 +59,7 @@ class TrainRequest:
     resume: bool
     as_json: bool
     folds: str | None = None
+    is_kfold: bool = False
 
 
 STAGE_OPTIONS = frozenset(field.name for field in fields(StageRequest))

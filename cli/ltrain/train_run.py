@@ -40,14 +40,17 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
     """
     model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
     start = ranks.together(lambda: _load_start(run.folder, run.config, model))
-    _fit(run, request, model, start, device, ranks)
     results: dict[str, Results] = {}
 
     def judge() -> None:
         if ranks.is_first:
             results.update(_judge(run, device))
 
-    ranks.together(judge)
+    try:
+        _fit(run, request, model, start, device, ranks)
+        ranks.together(judge)
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted: go on with `{run_again(run, request)}`") from None
     return results
 
 
@@ -86,6 +89,8 @@ def _fit(
             request.save_minutes,
             time.monotonic,
         )
+        if start is not None:
+            recorder.on_resume(start)
     try:
         with training:
             fit(
@@ -100,8 +105,6 @@ def _fit(
                 start,
                 ranks=ranks,
             )
-    except KeyboardInterrupt:
-        raise RunError(f"interrupted: go on with `{run_again(run.folder, request)}`") from None
     finally:
         if validation is not None:
             validation.close()
@@ -109,10 +112,12 @@ def _fit(
             recorder.close()
 
 
-def run_again(folder: RunFolder, request: TrainRequest) -> str:
-    """The command that goes on where an interrupted run stopped."""
-    command = "ltrain kfold" if request.folds else "ltrain"
-    return f"{command} --out {request.out if request.out is not None else folder.root} --resume"
+def run_again(run: Run, request: TrainRequest) -> str:
+    """The command that goes on where an interrupted run stopped: with all its stages, or all its folds."""
+    command = "ltrain kfold" if request.is_kfold else "ltrain"
+    out = str(request.out if request.out is not None else run.plan_dir)
+    quoted = f'"{out}"' if " " in out else out
+    return f"{command} --out {quoted} --resume"
 
 
 def _checkpoint_info(run: Run) -> CheckpointInfo:
@@ -152,6 +157,8 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
+    if config.settings.amp and device.type != "cuda":
+        print_note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
 
 
 def _judge(run: Run, device: torch.device) -> dict[str, Results]:

@@ -79,7 +79,7 @@ _LEARNING_OPTIONS = (
     click.option(
         "--schedule",
         type=click.Choice(SCHEDULES),
-        help="Course of the learning rate.  [default: cosine; constant for ranger21, which has its own]",
+        help="Course of the learning rate.  [default: cosine; for ranger21 its own]",
     ),
     click.option(
         "--warmup-epochs", default=0.0, show_default=True, help="Epochs in which the learning rate rises from 0."

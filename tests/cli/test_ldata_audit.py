@@ -84,9 +84,13 @@ def test_planted_faults_are_found_and_nothing_else(
     assert int((np.diff(dark.astype(int)) == 1).sum()) == 3
 
 
-def test_a_clean_sample_has_no_finding(cells: Path, ldata: Callable, json_of: Callable) -> None:
-    result = ldata("audit", cells, "--strict")
+def test_a_clean_sample_has_no_finding(cells: Path, tmp_path: Path, ldata: Callable, json_of: Callable) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "findings.png").write_bytes(b"of an earlier audit")
+    result = ldata("audit", cells, "--strict", "--out", out)
     assert result.exit_code == 0, result.output
+    assert not (out / "findings.png").exists()
     assert "No leak was found" in result.stdout
     told = json_of(ldata("audit", cells, "--json"))
     assert {one["verdict"] for one in told["checks"]} == {"ok", "info"}
@@ -152,7 +156,7 @@ def test_the_lab_s_test_tables_repeat_their_images(tmp_path: Path, write_tree: C
         (["in", "other", "--split", "subject"], 2, "--split"),
         (["in", "--split", "nonsense"], 2, "nonsense"),
         (["--reference", "lab.csv"], 1, "sha256"),
-        (["--reference", "absent.csv"], 1, "absent.csv"),
+        (["--reference", "absent.csv"], 2, "not found: absent.csv"),
     ],
 )
 def test_wrong_requests(

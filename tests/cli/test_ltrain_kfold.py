@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.ltrain.recorder import Recorder
 from leukemia_models.run_files import RunFolder
 
 from .runs import assert_same_weights
@@ -99,7 +100,7 @@ def test_inner_validation_comes_from_the_training_subjects(
         (["--folds", "1"], ["1", "official"]),
         (["--folds", "many"], ["many", "loso"]),
         (["--folds", "99"], ["too few"]),
-        (["--folds", "2", "--early-stopping", "3"], ["valid"]),
+        (["--folds", "2", "--early-stopping", "3"], ["valid", "--inner-valid"]),
         (["--folds", "2", "--schedule", "plateau"], ["valid"]),
         (["--epochs-scale", "2"], ["--plan"]),
     ],
@@ -121,3 +122,21 @@ def test_resume_needs_a_cross_validation(scratch: Path, ltrain: Callable, error_
     assert "--out" in error_of(ltrain("kfold", "--resume"), 2)
     assert "kfold.json" in error_of(ltrain("kfold", "--out", scratch, "--resume"), 1)
     assert "--folds" in error_of(ltrain("kfold", "--out", scratch, "--resume", "--folds", "3"), 2)
+    (scratch / "kfold.json").write_text("{}")
+    assert "ltrain kfold --out" in error_of(ltrain("--out", scratch, "--resume"), 2)
+
+
+def test_an_interrupted_fold_says_how_to_go_on_with_all(
+    kfold_run: Path, tmp_path: Path, ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no --folds was given, as on every --resume."""
+    died = Path(shutil.copytree(kfold_run, tmp_path / "died"))
+    shutil.rmtree(died / "fold-2" / "test")
+    RunFolder(died / "fold-2").checkpoint("last").unlink()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "on_step", interrupt)
+    message = error_of(ltrain("kfold", "--resume", "--device", "cpu", "--out", died), 1)
+    assert f"`ltrain kfold --out {died} --resume`" in message

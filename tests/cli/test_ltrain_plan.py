@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cli.ltrain.recorder import Recorder
 from leukemia_models.run_files import RunFolder, find_runs, last_run
 
 from .runs import assert_same_weights, history_rows, tensors_of
@@ -122,7 +123,7 @@ def test_a_scaled_plan_says_so(plan_file: Path, caches: Path, tmp_path: Path, lt
     [
         ("size = 64|size = 65", [], 1, ["65 px", "ldata build", "--recipe raw"]),
         ('recipe = "raw"|recipe = "report-a"', [], 1, ["report-a", "ldata build"]),
-        ('start = "best:small"|start = "best:tiny"', [], 2, ["line 22", "before it: small"]),
+        ('start = "best:small"|start = "best:tiny"', [], 2, ["line 19", "before it: small"]),
         ("|", ["--epochs", 3], 2, ["--plan sets --epochs"]),
         ("|", ["--lr", 3, "--model", "resnet50"], 2, ["--lr", "--model"]),
         ("|", ["--epochs-scale", 0], 2, ["epochs-scale"]),
@@ -187,3 +188,54 @@ def test_plans_are_listed_and_shown(ltrain: Callable, json_of: Callable, plan_fi
     assert "best:small" in shown
     assert "1e-30" in shown
     assert "known are" in error_of(ltrain("plans", "report-z"), 2)
+
+
+def test_stages_of_other_subjects_are_refused(
+    plan_file: Path,
+    own_caches: Path,
+    dir_of_size: Callable,
+    tmp_path: Path,
+    ldata: Callable,
+    ltrain: Callable,
+    error_of: Callable,
+    cells: Path,
+) -> None:
+    """The same file names, but two cells of different people changed places in one of the caches."""
+    shutil.rmtree(dir_of_size(own_caches, 64))
+    other = Path(shutil.copytree(cells, tmp_path / "cells"))
+    first, second = sorted(other.rglob("*.bmp"))[:: len(list(other.rglob("*.bmp"))) - 1][:2]
+    first.rename(tmp_path / "held")
+    second.rename(first)
+    (tmp_path / "held").rename(second)
+    assert ldata("build", other, "--size", 64, "--recipe", "raw", "--cache", own_caches).exit_code == 0
+    message = error_of(ltrain("--plan", plan_file, "--cache", own_caches, "--out", tmp_path / "out"), 2)
+    assert "other images" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_died_while_it_was_judged_is_judged_again(
+    plan_run: Path, tmp_path: Path, ltrain: Callable
+) -> None:
+    """Its final checkpoint is written first: that alone does not make it finished."""
+    stopped = Path(shutil.copytree(plan_run, tmp_path / "stopped"))
+    shutil.rmtree(stopped / "01-small" / "test")
+    assert ltrain("--out", stopped, "--resume", "--device", "cpu").exit_code == 0
+    for name in ("predictions.csv", "results.json", "summary.md"):
+        expected = (plan_run / "01-small" / "test" / name).read_bytes()
+        assert (stopped / "01-small" / "test" / name).read_bytes() == expected
+
+
+def test_an_interrupted_plan_says_how_to_go_on_with_all_of_it(
+    plan_file: Path,
+    caches: Path,
+    scratch: Path,
+    ltrain: Callable,
+    error_of: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "on_step", interrupt)
+    message = error_of(ltrain("--plan", plan_file, "--cache", caches, "--device", "cpu"), 1)
+    assert f"`ltrain --out {Path('runs') / 'two-sizes-subject-seed0'} --resume`" in message

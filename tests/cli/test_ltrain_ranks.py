@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -73,7 +74,10 @@ def test_two_processes_do_what_one_does_and_go_on(
     assert float(row["valid_loss"]) == pytest.approx(float(other["valid_loss"]), rel=1e-2)
     assert row["train_accuracy"] == other["train_accuracy"]
 
-    done = torchrun("--resume", "--epochs", 2, "--out", two, "--device", "cpu", cwd=tmp_path)
+    config = json.loads((two / "run.json").read_text(encoding="utf-8"))
+    (two / "run.json").write_text(json.dumps({**config, "cache_dir": "gone"}), encoding="utf-8")
+    moved = ("--cache", train_options[train_options.index("--cache") + 1])
+    done = torchrun("--resume", "--epochs", 2, "--out", two, "--device", "cpu", *moved, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in history(two)] == ["1", "2"]
     assert history(two)[0] == row

@@ -123,11 +123,50 @@ def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path
         assert (own_run / name).read_bytes() == (finished_run / name).read_bytes()
 
 
-def test_resume_removes_what_a_killed_process_was_writing(own_run: Path, ltrain: Callable) -> None:
-    leftover = own_run / "last.safetensors.0123456789ab.partial"
-    leftover.write_bytes(b"half a checkpoint")
+def test_resume_writes_the_history_that_a_killed_process_did_not_come_to(
+    own_run: Path, finished_run: Path, ltrain: Callable
+) -> None:
+    """The last checkpoint is whole before the table is written, so a run may be over without its last row."""
+    RunFolder(own_run).history.unlink()
+    RunFolder(own_run).history_figure.unlink()
     assert ltrain("--out", own_run, "--resume", "--device", "cpu").exit_code == 0
-    assert not leftover.exists()
+    for path in (RunFolder(finished_run).history, RunFolder(finished_run).history_figure):
+        assert (own_run / path.name).read_bytes() == path.read_bytes()
+
+
+def test_epochs_may_not_end_a_run_before_the_epoch_under_way(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights at hand are those of epoch 2, half way; those of the end of epoch 1 are gone."""
+    run = tmp_path / "stopped"
+
+    def interrupt(recorder: Recorder, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        if (epoch, step) == (2, 2):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_step", interrupt)
+        ltrain(*train_options, "--epochs", 3, "--save-minutes", 0, "--out", run)
+    assert position_of(run) == (1, 1)
+    message = error_of(ltrain("--out", run, "--resume", "--epochs", 1), 2)
+    assert "begun 2 epochs" in message
+
+
+def test_epochs_do_not_raise_what_early_stopping_ended(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, error_of: Callable
+) -> None:
+    run = tmp_path / "early"
+    assert ltrain(*train_options, "--early-stopping", 1, "--epochs", 9, "--lr", 1e-30, "--out", run).exit_code == 0
+    assert len(history_rows(run)) < 9
+    assert "early stopping" in error_of(ltrain("--out", run, "--resume", "--epochs", 20), 2)
+
+
+def test_resume_removes_what_a_killed_process_was_writing(own_run: Path, ltrain: Callable) -> None:
+    leftovers = [own_run / "last.safetensors.0123456789ab.partial", own_run / "test" / "roc.pdf.0123456789ab.partial"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half a file")
+    assert ltrain("--out", own_run, "--resume", "--device", "cpu").exit_code == 0
+    assert not any(leftover.exists() for leftover in leftovers)
 
 
 def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None:

@@ -22,6 +22,7 @@ from leukemia_models.history import TrainHistory
 from leukemia_models.normalization import Normalization
 from leukemia_models.predict import predict_probabilities
 from leukemia_models.registry import build_model
+from leukemia_models.run_files import RunConfig, RunFolder, save_config
 from leukemia_models.run_state import TrainSettings, TrainState
 from leukemia_models.tta import NO_TTA, Tta, parse_tta
 
@@ -61,7 +62,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
-    """A run's folder with a final checkpoint alone, whose network answers both classes."""
+    """A run's folder with its configuration and a final checkpoint alone, whose network answers both classes."""
     folder = tmp_path_factory.mktemp("runs") / "r18"
     folder.mkdir()
     info = CheckpointInfo(
@@ -79,6 +80,18 @@ def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     with torch.no_grad():
         network.get_parameter("fc.bias")[1] -= float(np.median(list(odds.values())))
     save_checkpoint(folder / "final.safetensors", network, info, NO_EPOCH, resumable=False)
+    config = RunConfig(
+        model_name="resnet18",
+        cache_dir="cache",
+        data_fingerprint="0" * 64,
+        data_digest="1" * 32,
+        split="given",
+        split_seed=0,
+        batch_size=8,
+        normalization={"mean": (0.1, 0.1, 0.1), "std": (0.2, 0.2, 0.2)},
+        settings=TrainSettings(epochs=1),
+    )
+    save_config(RunFolder(folder), config)
     return folder
 
 
@@ -201,6 +214,7 @@ def copy_of(
     """A run like the first whose checkpoint says how it was judged."""
     checkpoint = load_checkpoint(run / "final.safetensors")
     folder.mkdir(exist_ok=True)
+    shutil.copy2(run / "run.json", folder)
     info = replace(checkpoint.info, judging=judging)
     save_checkpoint(folder / f"{which}.safetensors", checkpoint.build_model(), info, NO_EPOCH, resumable=False)
     return load_checkpoint(folder / f"{which}.safetensors")

@@ -210,7 +210,9 @@ def test_existing_out_is_refused_and_untouched(
         (["--size", 64, "--split", "image"], 2, ["PATIENT-MIXED", "--allow-leak"]),
         (["--size", 64, "--recipe", "report-a"], 1, ["report-a", "ldata build"]),
         (["--size", 64, "--optimizer", "adamw", "--momentum", 0.9], 2, ["momentum"]),
-        (["--size", 64, "--optimizer", "ranger21", "--schedule", "cosine"], 2, ["ranger21", "inner_schedule"]),
+        (["--size", 64, "--optimizer", "ranger21", "--warmup-epochs", 1], 2, ["--warmup-epochs", "--schedule"]),
+        (["--size", 64, "--tta-average", "probabilities"], 2, ["--tta-average", "--tta d4"]),
+        (["--size", 64, "--start", "best:small"], 2, ["--start best:small", "plan"]),
         (["--size", 64, "--start", "gone.safetensors"], 2, ["gone.safetensors"]),
         (["--size", 64, "--normalize", "0.00267,0.00157,0.00272,0.00314,0.00196,0.00305"], 2, ["--force-normalize"]),
         (["--size", 64, "--lr", 0], 2, ["lr"]),
@@ -245,6 +247,29 @@ def test_wrong_request_leaves_no_run(
     message = error_of(ltrain(*given, *options), exit_code)
     assert all(word in message for word in words), message
     assert list(scratch.iterdir()) == []
+
+
+def test_without_validation_an_epoch_line_says_nothing_of_it(
+    tmp_path: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    options = ("--split", "test-fold:1/2", "--epochs", 1, "--amp", "--out", tmp_path / "run")
+    result = ltrain(*train_options, *options)
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("epoch   1/1")]
+    assert "train loss" in line
+    assert "images/s" in line
+    assert "valid" not in line
+    assert "best" not in line
+    assert "mixed precision is for CUDA only" in result.stderr
+
+
+def test_a_named_schedule_takes_the_place_of_rangers_own(
+    tmp_path: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    """Its own would end at 3e-5."""
+    options = ("--optimizer", "ranger21", "--epochs", 1, "--schedule", "constant", "--out", tmp_path / "run")
+    assert ltrain(*train_options, *options).exit_code == 0
+    assert [float(row["lr"]) for row in history_rows(tmp_path / "run")] == [0.01]
+    assert load_config(RunFolder(tmp_path / "run")).settings.optimizer.inner_schedule is False
 
 
 def test_three_classes_are_refused(

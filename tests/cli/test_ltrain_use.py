@@ -205,6 +205,7 @@ def test_only_bad_images(finished_run: Path, tmp_path: Path, ltrain: Callable, e
         (["--out", "empty"], 2, "empty"),
         (["--device", "nope"], 2, "nope"),
         (["--part", "some"], 2, "--part"),
+        (["--part", "valid", "empty"], 2, "leave it out"),
         (["--cache", "nowhere"], 1, "nowhere"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.errors import SourceError
+from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.reference_table import read_reference_table, reference_classes
 
 SHA = "ab" * 32
@@ -57,3 +57,8 @@ def test_own_columns_win_over_the_name(tmp_path):
 def test_wrong_tables(tmp_path, lines, words):
     with pytest.raises(SourceError, match=words):
         read_reference_table(write(tmp_path / "n.csv", *lines))
+
+
+def test_no_such_table(tmp_path):
+    with pytest.raises(UsageError, match=r"not found: .*names\.csv"):
+        read_reference_table(tmp_path / "names.csv")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from leukemia_data.errors import UsageError
 from leukemia_models.calibration import (
@@ -39,6 +39,22 @@ def test_temperature_is_logistic_regression_without_intercept(rng: np.random.Gen
     assert fit_temperature(labels, probabilities) == pytest.approx(1 / model.coef_[0, 0], rel=1e-4)
 
 
+def test_temperature_of_a_very_sure_network_by_hand() -> None:
+    # All answers have the log-odds 8 and nine of ten are right: the scaled probability must be 0.9.
+    labels = np.array([1] * 90 + [0] * 10)
+    assert fit_temperature(labels, expit(np.full(100, 8.0))) == pytest.approx(8 / np.log(9), rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [12.0, 30.0])
+def test_temperature_of_very_sure_networks_has_the_lowest_loss(rng: np.random.Generator, factor: float) -> None:
+    labels, probabilities = overconfident(rng, 40, factor)
+    found = fit_temperature(labels, probabilities)
+    tried = np.geomspace(*TEMPERATURE_RANGE, 400)
+    losses = [log_loss(labels, scaled_probabilities(probabilities, temperature)) for temperature in tried]
+    assert log_loss(labels, scaled_probabilities(probabilities, found)) <= min(losses) + 1e-9
+    assert found == pytest.approx(tried[np.argmin(losses)], rel=0.02)
+
+
 def test_temperature_undoes_overconfidence_on_other_images(rng: np.random.Generator) -> None:
     labels, probabilities = overconfident(rng, 20_000, 2.5)
     calibration = fit_calibration(samples_of(labels[:10_000], probabilities[:10_000]), fitted_on="valid")
@@ -68,6 +84,7 @@ def test_temperature_stays_within_its_range_and_says_so(labels: list[int], borde
     assert found.temperature == pytest.approx(border, rel=1e-3)
     assert "border of its range" in str(found.note)
     assert "few subjects, 1 of class 'hem' and 1 of class 'all'" in str(found.note)
+    assert "Do not use them" in str(found.note)
 
 
 def test_threshold_is_as_good_as_the_best_of_all(rng: np.random.Generator) -> None:

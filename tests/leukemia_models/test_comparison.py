@@ -16,7 +16,7 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.leaks import LeakCheck
 from leukemia_models.compared_run import ComparedRun, EpochAccuracy, StageCurve, mean_curves, read_compared_runs
 from leukemia_models.comparison import compare_runs, differing_settings
-from leukemia_models.comparison_curves import draw_accuracies, draw_stage_accuracies
+from leukemia_models.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
 from leukemia_models.comparison_report import comparison_text, write_comparison
 from leukemia_models.cross_validation_report import pool_folds
@@ -170,7 +170,11 @@ def test_what_cannot_be_compared(runs, change, error, message):
 
 
 def test_a_part_that_was_not_judged(runs):
-    with pytest.raises(RunError, match=r"valid.*ltrain evaluate"):
+    with pytest.raises(RunError, match=r"not judged on its part valid: compare by --part test.*ltrain evaluate"):
+        read_compared_runs(runs, "valid")
+    for run in runs:
+        (run / "test" / "predictions.csv").unlink()
+    with pytest.raises(RunError, match=r"part valid: judge it first, with `ltrain evaluate`"):
         read_compared_runs(runs, "valid")
 
 
@@ -195,6 +199,14 @@ def test_damaged_files_are_named(runs, name):
 def test_settings_that_differ():
     settings = [{"lr": 0.1, "seed": 0, "recipe": "raw"}, {"lr": 0.2, "seed": 0, "extra": [1, 2]}]
     assert differing_settings(settings) == {"lr": (0.1, 0.2), "recipe": ("raw", None), "extra": (None, [1, 2])}
+
+
+def test_validation_images_are_no_fair_judges(runs):
+    for number, run in enumerate(runs):
+        write_part(run, random_predictions(PEOPLE, 5, seed=number), split="subject", part="valid")
+    valid = compare_runs(read_compared_runs(runs, "valid"), QUICK)
+    assert any("judged on validation images, which chose the epoch" in sentence for sentence in valid.cautions)
+    assert not any("validation" in sentence for sentence in compare_runs(read_compared_runs(runs), QUICK).cautions)
 
 
 def test_every_pair_is_compared_on_the_same_draws(runs):
@@ -303,6 +315,22 @@ def test_different_stages_are_marked_for_each_run(plans, tmp_path):
     assert legend_of(stage)[0] == "resnet18, large, train"
 
 
+def test_a_run_beside_a_plan_has_no_stage_s_name(runs, plans, tmp_path):
+    compared = read_compared_runs([runs[0], plans[1]])
+    stage = draw_stage_accuracies(compared, 0, title="t", stamp="s")
+    assert legend_of(stage) == ["resnet18 train", "resnet18 valid", "resnet34, small, train", "resnet34, small, valid"]
+    assert [stage_names(compared, stage) for stage in (0, 1)] == [["small"], ["large"]]
+
+
+def test_stage_names_stand_above_the_curves(plans):
+    figure = draw_accuracies(read_compared_runs(plans), title="t", stamp="s")
+    render(figure)
+    [axes] = figure.axes
+    renderer = figure.canvas.get_renderer()
+    top = axes.get_window_extent(renderer).y1
+    assert all(text.get_window_extent(renderer).y0 >= top for text in axes.texts)
+
+
 def test_runs_without_validation_have_one_line(runs):
     write_curve(runs[0], [0.5, 0.6], [None, None])
     figure = draw_accuracies(read_compared_runs(runs), title="t", stamp="s")
@@ -377,6 +405,14 @@ def test_everything_is_written(plans, tmp_path):
     assert [int(row["parameters"]) for row in rows] == [run.num_parameters for run in comparison.runs]
     assert float(rows[0]["image_auroc"]) == pytest.approx(comparison.runs[0].metrics.auroc)
     assert float(rows[0]["image_auroc_low"]) <= float(rows[0]["image_auroc_high"])
+
+
+def test_figures_of_an_earlier_comparison_do_not_stay(plans, runs, tmp_path):
+    write_comparison(tmp_path, compare_runs(read_compared_runs(plans), QUICK))
+    (tmp_path / "own.png").write_bytes(b"")
+    write_comparison(tmp_path, compare_runs(read_compared_runs(runs), QUICK))
+    pictures = {path.stem for path in tmp_path.glob("*.p??")}
+    assert pictures == {"accuracy", "confusion", "roc", "subjects", "own"}
 
 
 def test_names_that_a_spreadsheet_would_compute_are_safe(tmp_path):

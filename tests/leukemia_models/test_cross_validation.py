@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from leukemia_data.errors import RunError
 from leukemia_data.leaks import LeakCheck
-from leukemia_models.cross_validation import CrossValidation, cross_validate, require_each_once
+from leukemia_models.cross_validation import SHOWN_METRICS, CrossValidation, cross_validate, require_each_once
 from leukemia_models.cross_validation_files import find_folds, is_kfold
 from leukemia_models.cross_validation_report import cross_validation_text, folds_table, pool_folds
+from leukemia_models.fold_figures import draw_folds
 from leukemia_models.fold_metrics import Spread, fold_metrics
 from leukemia_models.fold_predictions import read_fold
 from leukemia_models.predictions import read_predictions
@@ -194,6 +197,20 @@ def test_results_and_page(written):
     }
     assert (out / "folds.png").is_file()
     assert (out / "folds.pdf").is_file()
+
+
+def test_numbers_of_perfect_folds_stand_inside_the_figure(written):
+    result, _ = written
+    perfect = [replace(fold, values=dict.fromkeys(fold.values, 1.0)) for fold in result.folds]
+    figure = draw_folds(replace(result, folds=perfect))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    [axes] = figure.axes
+    renderer = canvas.get_renderer()
+    numbers = [text.get_window_extent(renderer).y1 for text in axes.texts]
+    assert len(numbers) == 3 * len(SHOWN_METRICS)
+    assert max(numbers) < axes.get_window_extent(renderer).y1
+    assert max(axes.get_yticks()) == 1
 
 
 def test_settings_that_folds_share_are_kept(written):

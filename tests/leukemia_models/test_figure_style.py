@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import pytest
 from matplotlib.figure import Figure
 
 from leukemia_models.figure_style import COLORS, DOTS_PER_INCH, save_figure, series_style, stamped_figure
@@ -33,6 +34,20 @@ def test_pdf_is_vector_and_names_neither_date_nor_version(tmp_path: Path) -> Non
     assert content.startswith(b"%PDF-")
     assert content.rstrip().endswith(b"%%EOF")
     assert not any(word in content for word in (b"CreationDate", b"matplotlib", b"/Subtype /Image"))
+
+
+@pytest.mark.parametrize("width", [4.8, 6.4, 9.0])
+def test_long_stamp_and_title_stay_within_the_figure(width: float) -> None:
+    reasons = "12 subjects on both sides, 1234 identical images on both sides, 10661 images of unknown subjects"
+    figure = stamped_figure(
+        (width, 4.0), "resnet152-no-maxpool, epoch 100: out-of-fold images", f"PATIENT-MIXED ({reasons})"
+    )
+    figure.subplots().plot([0, 1], [0, 1])
+    figure.draw_without_rendering()
+    for text in figure.texts:
+        extent = text.get_window_extent()
+        assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
+    assert " ".join(figure.get_supxlabel().split()).endswith(f"PATIENT-MIXED ({reasons})")
 
 
 def test_stamp_is_highlighted_unless_disjoint() -> None:

@@ -16,7 +16,14 @@ from leukemia_models.batchnorm_report import AUTO, REESTIMATED, RUNNING
 from leukemia_models.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.finalize import finalize_run, trained_checkpoint
 from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.judge import SplitCache, judge_part, judging_calibration, judging_tta, predict_part
+from leukemia_models.judge import (
+    SplitCache,
+    judge_part,
+    judging_calibration,
+    judging_tta,
+    linked_subjects_note,
+    predict_part,
+)
 from leukemia_models.judging_settings import JudgingSettings
 from leukemia_models.predictions import read_predictions
 from leukemia_models.preparation import LEFT_OUT, prepare_network
@@ -169,6 +176,24 @@ def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> 
     for views, is_same in ((D4, True), (NO_TTA, False)):
         found = predict_part(checkpoint, data, "test", device=CPU, batch_size=8, tta=views).probabilities_NK
         assert np.allclose(found[:, 1], probabilities, atol=1e-6) == is_same
+
+
+def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
+    last = load_checkpoint(finished.run.checkpoint("last"))
+    results = judge_part(last, finished.data, "valid", tmp_path, device=CPU, batch_size=8, bootstrap=SETTINGS)
+    assert any(note.startswith("Training was watched by these images") for note in results.notes)
+
+
+def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
+    assert linked_subjects_note(finished.data, "test") == ()
+    data, table = finished.data, finished.data.cache.table
+    digests = table.pixel_digests.copy()
+    names = sorted({table.subject_texts[number] for number in data.numbers("test").tolist()})
+    rows = [table.subject_texts.index(name) for name in names[:2]]
+    digests[rows[1]] = digests[rows[0]]
+    cache = replace(data.cache, table=replace(table, pixel_digests=digests))
+    [note] = linked_subjects_note(SplitCache(cache, data.spec, data.codes), "test")
+    assert " = ".join(names[:2]) in note
 
 
 def test_results_file_says_how_it_was_judged(finished: Finished) -> None:

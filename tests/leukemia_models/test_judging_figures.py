@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -97,10 +99,37 @@ def test_subjects_are_sorted_within_their_class(samples: JudgedSamples) -> None:
     assert hem.get_marker() != all_.get_marker()
 
 
-def test_hundred_subjects_and_strange_names_are_drawn(rng: np.random.Generator) -> None:
-    labels = rng.integers(0, 2, 300)
-    subjects = tuple(f"$x_{label}{number % 50}" for number, label in enumerate(labels))
-    many = JudgedSamples(tuple(map(str, range(300))), subjects, labels, rng.random(300))
-    figure = draw_subjects(subject_table(many), CLASSES, **NAMED)
+def make_many(rng: np.random.Generator, num_subjects: int) -> JudgedSamples:
+    labels = np.arange(3 * num_subjects) % num_subjects % 2
+    subjects = tuple(f"$x_{label}{number % num_subjects}" for number, label in enumerate(labels))
+    return JudgedSamples(tuple(map(str, range(len(labels)))), subjects, labels, rng.random(len(labels)))
+
+
+def test_a_cohort_fits_on_a_printed_page_with_every_name(rng: np.random.Generator) -> None:
+    figure = draw_subjects(subject_table(make_many(rng, 80)), CLASSES, **NAMED)
     figure.draw_without_rendering()
-    assert figure.get_figheight() <= 20
+    assert figure.get_figheight() <= 11
+    labels = [label for axes in figure.axes for label in axes.get_yticklabels()]
+    assert len({label.get_text() for label in labels}) == 80
+    assert min(label.get_fontsize() for label in labels) >= 7
+    extents = [[label.get_window_extent() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert not any(one.overlaps(other) for column in extents for one, other in itertools.pairwise(column))
+
+
+def test_thousands_of_subjects_are_drawn_without_names(rng: np.random.Generator) -> None:
+    figure = draw_subjects(subject_table(make_many(rng, 2000)), CLASSES, **NAMED)
+    assert figure.get_figheight() <= 11
+    assert not any(axes.get_yticklabels() for axes in figure.axes)
+    assert sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines[:1]) == 2000
+
+
+def test_a_subject_with_both_labels_is_drawn_by_itself(samples: JudgedSamples) -> None:
+    mixed = JudgedSamples(
+        samples.ids, ("H1", "H1", "x", "x", "x", "1", "2", "2"), samples.labels_N, samples.probabilities_N
+    )
+    assert "both classes (n = 1)" in texts_of_legends(draw_subjects(subject_table(mixed), CLASSES, **NAMED))
+
+
+def texts_of_legends(figure: Figure) -> list[str]:
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for legend in legends if legend is not None for text in legend.get_texts()]

@@ -72,6 +72,7 @@ def test_enough_disjoint_subjects_need_no_caution() -> None:
         ),
         (summary(SHARED, (10, 12)), "cells of the same patients are in the training"),
         (summary(UNKNOWN, None), "subjects of the judged images are unknown"),
+        (summary(UNKNOWN, (10, 12)), "subjects of some images in the other parts are unknown"),
     ],
 )
 def test_cautions_are_plain_sentences(split: SplitSummary, words: str) -> None:
