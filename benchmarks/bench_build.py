@@ -29,9 +29,9 @@ import joblib
 import numpy as np
 import psutil
 
-from leukemia_data.cache import choose_cache_dir, open_cache
-from leukemia_data.source import list_source
-from leukemia_data.synthetic import write_sample
+from leukemia_data.caches.cache import choose_cache_dir, open_cache
+from leukemia_data.generated.synthetic import write_sample
+from leukemia_data.sources.source import list_source
 
 SIZES_PX = (128, 224)
 CROP_PX = 270

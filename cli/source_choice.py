@@ -50,7 +50,7 @@ def _generate_sample(directory: Path) -> None:
     """Write the built-in sample; only a whole one gets the directory's name."""
     # OpenCV and tqdm take as long to load as all the rest of a build with nothing to do.
     from cli.progress import progress_bar
-    from leukemia_data.synthetic import write_sample
+    from leukemia_data.generated.synthetic import write_sample
 
     partial = directory.with_name(f"{directory.name}.partial")
     with progress_bar(SAMPLE_SUBJECTS * SAMPLE_CELLS, "generating the sample") as bar:

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.samples import SampleTable
-from leukemia_data.synthetic import write_sample
+from leukemia_data.generated.synthetic import write_sample
+from leukemia_data.samples.sample_table import SampleTable
 
 Frame = np.ndarray
 

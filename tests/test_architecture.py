@@ -1,7 +1,7 @@
-"""Imports run one way: between the packages, between the layers of leukemia_data, and nowhere in a circle.
+"""Imports run one way: between the packages, between their rooms, and nowhere in a circle.
 
-The layers are this file's table. A module may import from its own layer and from those above it in the table; a new
-module has to be given its place here.
+The order of the rooms is this file's table. A module may import from its own room and from those before it; a new
+room has to be given its place here.
 """
 
 from __future__ import annotations
@@ -21,104 +21,46 @@ from .leukemia_data.helpers import python_environment
 
 ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
-LAYERS = {
-    "values": {
+ROOMS = {
+    "leukemia_data": [
         "errors",
-        "record",
-        "operation_checks",
-        "gabor_kernel",
-        "frame_operations",
-        "contrast_operations",
-        "filter_operations",
-        "colour_operations",
-        "operations",
-        "recipe",
-        "fingerprint",
-        "window",
-        "found_image",
+        "files",
+        "recipes",
         "samples",
-        "augmentation",
-        "split_spec",
-        "toml_lines",
-        "spreadsheet",
-    },
-    "pure functions": {
-        "image_ops",
-        "filters",
-        "stain",
-        "step_windows",
-        "step_pixels",
-        "decode",
-        "preprocess",
-        "moments",
-        "ordering",
-        "batch_plan",
-        "augment_draws",
-        "splits",
-        "leaks",
-        "subject_groups",
-        "split_draw",
-        "held_out",
-        "synthetic_cell",
-        "frame_check",
-        "frame_digest",
-        "perceptual_hash",
-        "near_duplicates",
-        "audit_image",
-        "audit_pairs",
-        "audit_balance",
-        "audit",
-        "audit_split",
-        "audit_notes",
-    },
-    "files": {
-        "atomic",
-        "free_memory",
-        "source",
-        "source_tree",
-        "source_table",
-        "source_file",
-        "reference_table",
-        "lab_table",
-        "audit_files",
-        "submission_list",
-        "manifest",
-        "shard",
-        "index",
-        "lock",
-        "synthetic",
-    },
-    "work": {
-        "cache",
-        "shard_task",
-        "receipts",
-        "shard_maker",
-        "prior",
-        "plan",
-        "build",
-        "process_engine",
-        "verify",
-        "audit_input",
-        "reference_index",
-        "subject_recovery",
-        "recovery_report",
-        "collect",
-    },
-    "pictures": {"preview", "audit_sheet"},
-    "streams": {
-        "batch",
-        "buffers",
-        "residency",
-        "pixel_store",
-        "loader",
-        "dataset",
-        "file_stream",
-        "augment_ops",
-        "augment",
-    },
+        "sources",
+        "splitting",
+        "pixels",
+        "generated",
+        "caches",
+        "building",
+        "pictures",
+        "streams",
+        "augmenting",
+        "auditing",
+    ],
+    "leukemia_models": [
+        "judging",
+        "inference",
+        "networks",
+        "batchnorm",
+        "learning",
+        "planning",
+        "reports",
+        "runs",
+        "comparing",
+        "experiments",
+    ],
 }
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
-LAYER_OF = {module: number for number, modules in enumerate(LAYERS.values()) for module in modules}
+MAY_LOAD = {
+    "leukemia_data.pictures": {"matplotlib"},
+    "leukemia_data.auditing.audit_sheet": {"matplotlib"},
+    "leukemia_data.streams": {"torch"},
+    "leukemia_data.augmenting": {"torch"},
+}
+"""What of HEAVY a room or module of leukemia_data may import."""
+WITHOUT_TORCH = ("streams", "augmenting", "pictures", "auditing")
+"""Rooms that building a cache has no use for."""
 
 
 def module_name(path: Path) -> str:
@@ -155,13 +97,17 @@ def internal_imports(module: str) -> set[str]:
     return {name for name in found if not any(other.startswith(f"{name}.") for other in found)} - {module}
 
 
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
 def top_levels(module: str) -> set[str]:
     return {name.split(".")[0] for name in IMPORTS[module]}
 
 
 def test_all_modules_were_found():
-    assert {f"leukemia_data.{name}" for name in ("shard", "plan", "dataset")} <= MODULES.keys()
-    assert "leukemia_data.manifest" in internal_imports("leukemia_data.shard")
+    assert {f"leukemia_data.{name}" for name in ("caches.shard", "building.plan", "streams.dataset")} <= MODULES.keys()
+    assert "leukemia_data.caches.manifest" in internal_imports("leukemia_data.caches.shard")
     assert internal_imports("leukemia_data.errors") == set()
 
 
@@ -173,16 +119,21 @@ def test_packages_import_downwards_only(module):
     assert "benchmarks" not in top_levels(module)
 
 
-def test_every_module_of_leukemia_data_has_one_layer():
-    modules = {name.partition(".")[2] for name in MODULES if name.startswith("leukemia_data.")}
-    assert modules == LAYER_OF.keys()
-    assert sum(map(len, LAYERS.values())) == len(LAYER_OF)
+ROOMED = [module for module in MODULES if module.count(".") and module.split(".")[0] in ROOMS]
 
 
-@pytest.mark.parametrize("module", sorted(LAYER_OF))
-def test_layers_import_downwards_only(module):
-    imported = [name.partition(".")[2] for name in internal_imports(f"leukemia_data.{module}")]
-    assert [name for name in imported if name and LAYER_OF[name] > LAYER_OF[module]] == []
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_has_its_place(package):
+    found = {room_of(module) for module in MODULES if module.startswith(f"{package}.")}
+    assert found == set(ROOMS[package])
+
+
+@pytest.mark.parametrize("module", ROOMED)
+def test_rooms_import_downwards_only(module):
+    package = module.split(".")[0]
+    allowed = ROOMS[package][: ROOMS[package].index(room_of(module)) + 1]
+    imported = [name for name in internal_imports(module) if name.startswith(f"{package}.")]
+    assert [name for name in imported if room_of(name) not in allowed] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -209,16 +160,16 @@ def test_imports_stand_at_the_top_of_the_module(module):
     assert inside == set()
 
 
-@pytest.mark.parametrize("module", sorted(LAYER_OF))
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("leukemia_data.")])
 def test_torch_stands_only_where_batches_are_handed_to_a_network_and_matplotlib_where_pictures_are_drawn(module):
-    heavy = top_levels(f"leukemia_data.{module}") & HEAVY
-    allowed = {"pictures": {"matplotlib"}, "streams": {"torch"}}.get(list(LAYERS)[LAYER_OF[module]], set())
-    assert heavy <= allowed
+    allowed = MAY_LOAD.get(module, set()) | MAY_LOAD.get(f"leukemia_data.{room_of(module)}", set())
+    assert top_levels(module) & HEAVY <= allowed
 
 
 def test_building_loads_neither_torch_nor_matplotlib_nor_pandas():
-    layers = [LAYERS[name] for name in ("values", "pure functions", "files", "work")]
-    lower = [f"leukemia_data.{module}" for modules in layers for module in sorted(modules)]
+    lower = [
+        module for module in MODULES if module.startswith("leukemia_data.") and room_of(module) not in WITHOUT_TORCH
+    ]
     code = f"import sys, {', '.join(lower)}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
     done = subprocess.run(
         [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, check=True

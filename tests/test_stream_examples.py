@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.synthetic import write_sample
+from leukemia_data.generated.synthetic import write_sample
 
 from .leukemia_data.helpers import build, python_environment
 

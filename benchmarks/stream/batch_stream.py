@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leukemia_data.augment import Augmenter
-from leukemia_data.augmentation import load_augmentation
-from leukemia_data.cache import open_cache
-from leukemia_data.loader import BatchStream
+from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.streams.loader import BatchStream
 from stream.peer import AUGMENTED_IMAGES, Peer, Setting
 
 SEED = 0

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from leukemia_data.cache import open_cache
-from leukemia_data.dataset import CachedCells
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.streams.dataset import CachedCells
 from stream.peer import LoaderPeer, shuffled_loader
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import torch
 
-from leukemia_data.cache import open_cache
-from leukemia_data.loader import BatchStream
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.streams.loader import BatchStream
 
 BATCH_SIZE = 64
 NUM_THREADS = 2

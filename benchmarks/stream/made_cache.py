@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.cache import Cache
-from leukemia_data.fingerprint import cache_fingerprint, installed_opencv_version
-from leukemia_data.index import SampleIndex, write_index
-from leukemia_data.manifest import Manifest, ShardEntry, save_manifest
-from leukemia_data.recipe import load_recipe
-from leukemia_data.record import CELL_CLASSES, Record
-from leukemia_data.samples import SampleTable
-from leukemia_data.shard import shard_name, write_shard
+from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.index import SampleIndex, write_index
+from leukemia_data.caches.manifest import Manifest, ShardEntry, save_manifest
+from leukemia_data.caches.shard import shard_name, write_shard
+from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
+from leukemia_data.samples.record import CELL_CLASSES, Record
+from leukemia_data.samples.sample_table import SampleTable
 
 SHARD_CAPACITY = 128
 RECIPE = "report-a"

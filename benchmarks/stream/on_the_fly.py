@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from leukemia_data.source import list_source
+from leukemia_data.sources.source import list_source
 from stream.peer import LoaderPeer, Setting, shuffled_loader
 from stream.torchvision_samples import report_a_transform
 

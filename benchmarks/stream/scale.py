@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from leukemia_data.cache import open_cache
-from leukemia_data.manifest import MANIFEST_NAME
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.caches.manifest import MANIFEST_NAME
 from stream.made_cache import write_index_only_cache, write_repeated_cache
 
 FULL_SET = 10_661

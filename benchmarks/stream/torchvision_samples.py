@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from leukemia_data.cache import open_cache
-from leukemia_data.dataset import CachedCells
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.streams.dataset import CachedCells
 from stream.peer import AUGMENTED_IMAGES, LoaderPeer, Setting, shuffled_loader
 
 

@@ -13,24 +13,24 @@ import cv2
 
 from cli.output import print_json, print_note
 from cli.progress import progress_bar
-from leukemia_data.atomic import write_text
-from leukemia_data.audit import AuditReport, Check, audit_images
-from leukemia_data.audit_files import report_json, write_findings
-from leukemia_data.audit_image import AuditImage
-from leukemia_data.audit_input import cache_audit_images, inspect_records, reference_audit_images
-from leukemia_data.audit_notes import AuditArgument, blind_spots
-from leukemia_data.audit_pairs import AuditPair, brought_sides
-from leukemia_data.audit_split import training_sides
-from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
-from leukemia_data.decode import decode_rgb
+from leukemia_data.auditing.audit import AuditReport, Check, audit_images
+from leukemia_data.auditing.audit_files import report_json, write_findings
+from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, reference_audit_images
+from leukemia_data.auditing.audit_notes import AuditArgument, blind_spots
+from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides
+from leukemia_data.auditing.audit_split import training_sides
+from leukemia_data.auditing.near_duplicates import MOST_CELLS, find_near_pairs
+from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
+from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.errors import ImageError, SourceError
-from leukemia_data.image_ops import Image
-from leukemia_data.near_duplicates import MOST_CELLS, find_near_pairs
-from leukemia_data.record import CELL_CLASSES
-from leukemia_data.reference_table import read_reference_table, reference_classes
-from leukemia_data.source import list_source
-from leukemia_data.source_file import read_file
-from leukemia_data.split_spec import parse_split
+from leukemia_data.files.atomic import write_text
+from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.image_ops import Image
+from leukemia_data.samples.record import CELL_CLASSES
+from leukemia_data.sources.source import list_source
+from leukemia_data.sources.source_file import read_file
+from leukemia_data.splitting.split_spec import parse_split
 
 _VERDICT_WIDTH = 10
 _COUNT_WIDTH = 8
@@ -173,7 +173,7 @@ def _find_near(request: AuditRequest, images: Sequence[AuditImage]) -> tuple[lis
 
 def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> list[Path]:
     # matplotlib takes a second to load.
-    from leukemia_data.audit_sheet import draw_balance, draw_findings
+    from leukemia_data.auditing.audit_sheet import draw_balance, draw_findings
 
     write_findings(out / "findings.csv", report, material.arguments)
     content = json.dumps(report_json(report, material.arguments, notes), indent=2, ensure_ascii=True)

@@ -15,18 +15,18 @@ import torch
 
 from cli.ltrain.devices import choose_device
 from cli.output import format_table, print_json
-from leukemia_data.augment import Augmenter
-from leukemia_data.augmentation import load_augmentation
-from leukemia_data.batch import Batch
-from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
-from leukemia_data.loader import BatchStream
-from leukemia_data.moments import channel_statistics
-from leukemia_data.record import UNKNOWN_LABEL
-from leukemia_models.normalization import Normalization
-from leukemia_models.registry import build_model
-from leukemia_models.run_state import TrainSettings
-from leukemia_models.train import fit
+from leukemia_data.pixels.moments import channel_statistics
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.streams.batch import Batch
+from leukemia_data.streams.loader import BatchStream
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.learning.train import fit
+from leukemia_models.networks.registry import build_model
 
 _CEILING_BYTES = 1 << 29
 _FEWEST_STEPS = 3

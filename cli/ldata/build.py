@@ -14,11 +14,11 @@ from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
 from cli.output import print_json, print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
+from leukemia_data.caches.manifest import Manifest, cache_dir_name, find_current, source_state
 from leukemia_data.errors import UsageError
-from leukemia_data.fingerprint import cache_fingerprint, installed_opencv_version
-from leukemia_data.manifest import Manifest, cache_dir_name, find_current, source_state
-from leukemia_data.recipe import Recipe, load_recipe
-from leukemia_data.source import SourceListing, list_source
+from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
+from leukemia_data.sources.source import SourceListing, list_source
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -12,12 +12,12 @@ import click
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.output import print_json, print_note
 from cli.progress import progress_bar
-from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.shard_maker import run_serially
 from leukemia_data.errors import BuildError
-from leukemia_data.plan import BuildPlan, plan_build
-from leukemia_data.recipe import Recipe
-from leukemia_data.shard_maker import run_serially
-from leukemia_data.source import SourceListing
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.sources.source import SourceListing
 
 _MAX_LISTED = 20
 
@@ -73,7 +73,7 @@ def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
     if n_jobs == 1 or num_tasks <= 1:
         return run_serially
     # joblib takes as long to load as a small build.
-    from leukemia_data.process_engine import num_processes, run_in_processes
+    from leukemia_data.building.process_engine import num_processes, run_in_processes
 
     return run_in_processes(num_processes(n_jobs))
 

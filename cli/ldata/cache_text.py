@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.output import format_bytes
-from leukemia_data.manifest import Manifest
+from leukemia_data.caches.manifest import Manifest
 
 
 def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:

@@ -8,7 +8,7 @@ import click
 
 from cli.options import cache_root_option, json_option
 from cli.output import format_bytes, print_json, print_note
-from leukemia_data.collect import collect_garbage
+from leukemia_data.building.collect import collect_garbage
 
 
 @click.command("gc")

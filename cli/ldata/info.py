@@ -11,9 +11,9 @@ import click
 
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json
-from leukemia_data.cache import Cache, choose_cache_dir, open_cache
-from leukemia_data.record import NO_FOLD, UNKNOWN_LABEL
-from leukemia_data.samples import decode_texts
+from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.samples.sample_table import decode_texts
 
 _MAX_LISTED = 20
 

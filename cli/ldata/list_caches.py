@@ -9,9 +9,9 @@ import click
 from cli.ldata.cache_text import cache_summary
 from cli.options import cache_root_option, json_option
 from cli.output import format_bytes, format_table, print_json, print_note
-from leukemia_data.cache import find_cache_dirs
+from leukemia_data.caches.cache import find_cache_dirs
+from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError
-from leukemia_data.manifest import load_manifest
 
 
 @click.command("list")

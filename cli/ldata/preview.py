@@ -13,8 +13,8 @@ from cli.options import cache_root_option, json_option, recipe_option, root_opti
 from cli.output import print_json
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
-from leukemia_data.recipe import Recipe, load_recipe, preset_names
-from leukemia_data.source import SourceListing, list_source
+from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.sources.source import SourceListing, list_source
 
 _STEP_SIZES_PX = (128, 224)
 _COMPARED_SIZE_PX = 224

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from cli.output import print_note
 from leukemia_data.errors import ImageError, SourceError
-from leukemia_data.preview import SheetRow, choose_records, compare_row, draw_sheet, make_row
-from leukemia_data.recipe import Recipe
-from leukemia_data.record import Record
-from leukemia_data.source import SourceListing
+from leukemia_data.pictures.preview import SheetRow, choose_records, compare_row, draw_sheet, make_row
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.record import Record
+from leukemia_data.sources.source import SourceListing
 
 
 def draw_steps(listing: SourceListing, recipe: Recipe, sizes_px: Sequence[int], per_class: int, out: Path) -> list[str]:

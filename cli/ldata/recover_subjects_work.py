@@ -11,15 +11,15 @@ import cv2
 
 from cli.output import format_table, print_json, print_note
 from cli.progress import progress_bar
-from leukemia_data.audit import AuditReport
-from leukemia_data.cache import choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.auditing.audit import AuditReport
+from leukemia_data.auditing.lab_table import LabTable, read_lab_table, write_lab_table
+from leukemia_data.auditing.recovery_report import audit_rows, count_rows, mixed_shares, recovery_json, write_odd_rows
+from leukemia_data.auditing.reference_index import ReferenceIndex
+from leukemia_data.auditing.reference_table import read_reference_table
+from leukemia_data.auditing.subject_recovery import Recovery, match_files, recover_subjects
+from leukemia_data.caches.cache import choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.errors import SourceError, listed
-from leukemia_data.lab_table import LabTable, read_lab_table, write_lab_table
-from leukemia_data.recovery_report import audit_rows, count_rows, mixed_shares, recovery_json, write_odd_rows
-from leukemia_data.reference_index import ReferenceIndex
-from leukemia_data.reference_table import read_reference_table
-from leukemia_data.source import list_images
-from leukemia_data.subject_recovery import Recovery, match_files, recover_subjects
+from leukemia_data.sources.source import list_images
 
 _COUNTS = ("rows", "found", "ambiguous", "without_subject", "unknown", "unusable", "label_disagreements", "subjects")
 _TOLD_CHECKS = ("identical_split", "identical_labels", "subjects_split", "two_classes")

@@ -10,7 +10,7 @@ import click
 from cli.options import json_option
 from cli.output import format_bytes, print_json
 from cli.progress import progress_bar
-from leukemia_data.synthetic import write_sample
+from leukemia_data.generated.synthetic import write_sample
 
 
 @click.command("sample")

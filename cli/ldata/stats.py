@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from cli.options import cache_argument, cache_root_option, json_option, seed_type, size_filter_option
 from cli.output import format_table, print_json, print_note
-from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
-from leukemia_data.leaks import check_leaks
-from leukemia_data.moments import ChannelStatistics, channel_statistics, report_estimator
-from leukemia_data.record import UNKNOWN_LABEL
-from leukemia_data.split_spec import SPLIT_NAMES, SplitCodes, parse_split
-from leukemia_data.splits import assign_split, split_numbers
+from leukemia_data.pixels.moments import ChannelStatistics, channel_statistics, report_estimator
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.splitting.leaks import check_leaks
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, parse_split
+from leukemia_data.splitting.splits import assign_split, split_numbers
 
 _DEFAULT_SPLIT = "subject"
 

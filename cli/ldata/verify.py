@@ -12,10 +12,10 @@ import click
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json
 from cli.progress import progress_bar
-from leukemia_data.cache import choose_cache_dir
+from leukemia_data.caches.cache import choose_cache_dir
+from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.verify import VerifyReport, verify_cache
 from leukemia_data.errors import CacheError, listed
-from leukemia_data.manifest import load_manifest
-from leukemia_data.verify import VerifyReport, verify_cache
 
 
 @click.command("verify")

@@ -14,19 +14,19 @@ import torch
 
 from cli.output import format_table, print_json, print_note
 from cli.progress import progress_bar
-from leukemia_data.atomic import write_text
-from leukemia_data.augmentation import load_augmentation
+from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import RunError
-from leukemia_data.leaks import DISJOINT_STAMP
-from leukemia_models.batchnorm_experiment import WAYS, EpochScores, run_experiment
-from leukemia_models.batchnorm_figures import WAY_TITLES, draw_batchnorm
-from leukemia_models.figure_style import save_figure
-from leukemia_models.generated_cells import CellImages, draw_cells, plan_cells
-from leukemia_models.memory_source import MemorySource
-from leukemia_models.optim import OptimizerSettings
-from leukemia_models.registry import build_model
-from leukemia_models.run_state import TrainSettings
-from leukemia_models.schedule import ScheduleSettings
+from leukemia_data.files.atomic import write_text
+from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_models.experiments.batchnorm_experiment import WAYS, EpochScores, run_experiment
+from leukemia_models.experiments.batchnorm_figures import WAY_TITLES, draw_batchnorm
+from leukemia_models.experiments.generated_cells import CellImages, draw_cells, plan_cells
+from leukemia_models.experiments.memory_source import MemorySource
+from leukemia_models.learning.optim import OptimizerSettings
+from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.learning.schedule import ScheduleSettings
+from leukemia_models.networks.registry import build_model
+from leukemia_models.reports.figure_style import save_figure
 
 MODEL_NAME = "resnet18"
 AUGMENTATION = "report-b"

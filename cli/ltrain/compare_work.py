@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from cli.output import format_table, print_json
-from leukemia_models.compared_run import read_compared_runs
-from leukemia_models.comparison import Comparison, PairComparison, compare_runs
-from leukemia_models.comparison_report import write_comparison
-from leukemia_models.metrics import METRIC_TITLES
+from leukemia_models.comparing.compared_run import read_compared_runs
+from leukemia_models.comparing.comparison import Comparison, PairComparison, compare_runs
+from leukemia_models.comparing.comparison_report import write_comparison
+from leukemia_models.judging.metrics import METRIC_TITLES
 
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 

@@ -15,19 +15,19 @@ from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.run_data import data_digest
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
-from leukemia_data.augmentation import Augmentation
-from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.augmenting.augmentation import Augmentation
+from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
-from leukemia_data.free_memory import free_ram_bytes
-from leukemia_data.residency import choose_residency, free_bytes, most_bytes
-from leukemia_data.samples import SampleTable
-from leukemia_data.split_spec import SplitSpec, parse_split
-from leukemia_data.splits import assign_split, split_numbers
-from leukemia_models.checkpoint import load_weights_file
-from leukemia_models.judge import SplitCache
-from leukemia_models.registry import build_model
-from leukemia_models.run_files import RunConfig, RunFolder, stage_folder_name
-from leukemia_models.training_plan import Stage, TrainingPlan
+from leukemia_data.files.free_memory import free_ram_bytes
+from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
+from leukemia_models.learning.checkpoint import load_weights_file
+from leukemia_models.networks.registry import build_model
+from leukemia_models.planning.training_plan import Stage, TrainingPlan
+from leukemia_models.runs.judge import SplitCache
+from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
 
 NUM_CLASSES = 2
 

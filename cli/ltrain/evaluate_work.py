@@ -14,14 +14,14 @@ from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.text import result_lines
 from cli.output import print_json
-from leukemia_models.batchnorm_report import RUNNING
-from leukemia_models.checkpoint import Checkpoint
-from leukemia_models.finalize import FINAL
-from leukemia_models.judge import SplitCache, judge_part
-from leukemia_models.judging_settings import JudgingSettings
-from leukemia_models.preparation import prepare_network
-from leukemia_models.resampling import BootstrapSettings
-from leukemia_models.run_files import RunFolder, last_run, load_config
+from leukemia_models.batchnorm.batchnorm_report import RUNNING
+from leukemia_models.judging.resampling import BootstrapSettings
+from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.runs.finalize import FINAL
+from leukemia_models.runs.judge import SplitCache, judge_part
+from leukemia_models.runs.preparation import prepare_network
+from leukemia_models.runs.run_files import RunFolder, last_run, load_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,13 @@ import torch
 from cli.ltrain.judging_progress import watched
 from cli.output import print_note
 from leukemia_data.errors import ImageError, RunError
-from leukemia_data.file_stream import stream_files
-from leukemia_data.recipe import Recipe
-from leukemia_data.record import Record
-from leukemia_models.checkpoint import Checkpoint
-from leukemia_models.predict import predict_probabilities
-from leukemia_models.predictions import Predictions
-from leukemia_models.tta import Tta
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.record import Record
+from leukemia_data.streams.file_stream import stream_files
+from leukemia_models.inference.predict import predict_probabilities
+from leukemia_models.inference.tta import Tta
+from leukemia_models.judging.predictions import Predictions
+from leukemia_models.learning.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

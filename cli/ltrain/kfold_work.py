@@ -28,13 +28,13 @@ from cli.ltrain.text import result_lines
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note
-from leukemia_data.atomic import write_text
 from leukemia_data.errors import RunError, UsageError
-from leukemia_data.held_out import fold_specs
-from leukemia_models.cross_validation_files import KFOLD_FILE_NAME
-from leukemia_models.cross_validation_report import pool_folds
-from leukemia_models.fold_predictions import HELD_OUT_PART
-from leukemia_models.ranks import Ranks, joined_ranks, rank_device
+from leukemia_data.files.atomic import write_text
+from leukemia_data.splitting.held_out import fold_specs
+from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME
+from leukemia_models.comparing.cross_validation_report import pool_folds
+from leukemia_models.comparing.fold_predictions import HELD_OUT_PART
+from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
 
 KFOLD_FORMAT = "leukemia-cells k-fold"
 KFOLD_FORMAT_VERSION = 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from cli.output import format_table, print_json
-from leukemia_models.cost import ModelCost, model_cost
-from leukemia_models.registry import DESIGNS
+from leukemia_models.networks.cost import ModelCost, model_cost
+from leukemia_models.networks.registry import DESIGNS
 
 _HEADER = ("model", "parameters", "multiply-adds", "stages (px)", "reports")
 

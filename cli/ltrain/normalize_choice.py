@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.output import print_note
-from leukemia_data.cache import Cache
+from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
-from leukemia_data.moments import channel_statistics
-from leukemia_models.normalization import Normalization, check_normalization
+from leukemia_data.pixels.moments import channel_statistics
+from leukemia_models.inference.normalization import Normalization, check_normalization
 
 _GUARD_IMAGES = 256
 _NUM_NUMBERS = 6

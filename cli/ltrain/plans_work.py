@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from cli.output import format_table, print_json
-from leukemia_models.plan_file import load_plan, plan_names, plan_path
-from leukemia_models.training_plan import Stage, TrainingPlan
+from leukemia_models.planning.plan_file import load_plan, plan_names, plan_path
+from leukemia_models.planning.training_plan import Stage, TrainingPlan
 
 
 def list_plans(as_json: bool) -> None:

@@ -17,12 +17,12 @@ from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json
 from leukemia_data.errors import RunError, SourceError
-from leukemia_data.source import list_images
-from leukemia_models.checkpoint import Checkpoint
-from leukemia_models.judge import part_predictions, predict_part
-from leukemia_models.predictions import predictions_table, write_predictions, write_submission
-from leukemia_models.run_files import last_run, load_config
-from leukemia_models.tta import Tta
+from leukemia_data.sources.source import list_images
+from leukemia_models.inference.tta import Tta
+from leukemia_models.judging.predictions import predictions_table, write_predictions, write_submission
+from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.runs.judge import part_predictions, predict_part
+from leukemia_models.runs.run_files import last_run, load_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,19 +13,21 @@ from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
 from cli.output import print_note
-from leukemia_data.atomic import PARTIAL_SUFFIX, write_text
-from leukemia_data.augmentation import Augmentation
+from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.errors import RunError, UsageError
-from leukemia_data.record import UNKNOWN_LABEL
-from leukemia_data.split_spec import parse_split
-from leukemia_data.splits import split_numbers
-from leukemia_models.checkpoint import load_checkpoint
-from leukemia_models.cross_validation_files import is_kfold
-from leukemia_models.finalize import FINAL
-from leukemia_models.judge import TEST, VALID, SplitCache
-from leukemia_models.plan_file import plan_path
-from leukemia_models.ranks import Ranks
-from leukemia_models.run_files import (
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_models.comparing.cross_validation_files import is_kfold
+from leukemia_models.inference.ranks import Ranks
+from leukemia_models.learning.checkpoint import load_checkpoint
+from leukemia_models.learning.run_state import TrainState
+from leukemia_models.planning.plan_file import plan_path
+from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
+from leukemia_models.runs.finalize import FINAL
+from leukemia_models.runs.judge import TEST, VALID, SplitCache
+from leukemia_models.runs.run_files import (
     PLAN_FILE_NAME,
     RunConfig,
     RunFolder,
@@ -35,8 +37,6 @@ from leukemia_models.run_files import (
     save_split,
     stage_folder_name,
 )
-from leukemia_models.run_state import TrainState
-from leukemia_models.training_plan import SAMPLINGS, TrainingPlan
 
 FREE_ON_RESUME = frozenset(
     {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes"}

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from cli.output import print_json, print_note
-from leukemia_data.augment import Augmenter
-from leukemia_data.augmentation import load_augmentation
-from leukemia_data.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import SourceError
-from leukemia_data.image_ops import Image
-from leukemia_data.preview import SheetRow, draw_sheet, spread_evenly
-from leukemia_data.record import UNKNOWN_LABEL
+from leukemia_data.pictures.preview import SheetRow, draw_sheet, spread_evenly
+from leukemia_data.pixels.image_ops import Image
+from leukemia_data.samples.record import UNKNOWN_LABEL
 
 _GREY_LEVELS = 255
 

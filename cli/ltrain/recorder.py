@@ -12,14 +12,17 @@ from tqdm import tqdm
 from cli.ltrain.text import epoch_line
 from cli.output import print_note
 from cli.progress import progress_bar
-from leukemia_models.checkpoint import CheckpointInfo, save_checkpoint
-from leukemia_models.figure_style import save_figure
-from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.history_figures import draw_history
-from leukemia_models.observer import Observer
-from leukemia_models.report import write_history
-from leukemia_models.run_files import RunFolder
-from leukemia_models.run_state import TrainState
+from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.observer import Observer
+from leukemia_models.learning.run_state import TrainState
+from leukemia_models.reports.figure_style import save_figure
+from leukemia_models.reports.history_figures import draw_history
+from leukemia_models.reports.report import write_history
+from leukemia_models.runs.run_files import RunFolder
+
+_DRAW_SECONDS = 20
+"""Epochs may be short: the figure of the curves is not drawn more often than this."""
 
 
 class Recorder(Observer):
@@ -41,18 +44,19 @@ class Recorder(Observer):
         self._folder, self._info, self._model, self._epochs = folder, info, model, epochs
         self._stamp = stamp
         self._save_seconds, self._clock = save_minutes * 60, clock
-        self._saved_s = clock()
+        self._saved_s = self._drawn_s = clock()
+        self._undrawn: TrainHistory | None = None
         self._bar_context: AbstractContextManager[tqdm[Any]] | None = None
         self._bar: tqdm[Any] | None = None
 
     def on_resume(self, state: TrainState) -> None:
         """Write what a process that was killed right after its last checkpoint did not come to."""
         if state.history.records:
-            _write_history(self._folder, state.history, self._info.model_name, self._stamp)
+            self._write_history(state.history)
 
     def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
         """Open a progress bar over the epoch's steps."""
-        self.close()
+        self._close_bar()
         self._bar_context = progress_bar(num_steps, f"epoch {epoch}/{self._epochs}", unit="step", done=steps_done)
         self._bar = self._bar_context.__enter__()
 
@@ -73,21 +77,32 @@ class Recorder(Observer):
 
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
         """Save weights first and pictures last: whoever dies in between resumes from whole files."""
-        self.close()
+        self._close_bar()
         if is_best:
             save_checkpoint(self._folder.checkpoint("best"), self._model, self._info, state, resumable=False)
         save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
         self._saved_s = self._clock()
-        _write_history(self._folder, state.history, self._info.model_name, self._stamp)
+        self._write_history(state.history)
         print_note(epoch_line(record, self._epochs, is_best))
 
     def close(self) -> None:
-        """End the progress bar."""
+        """End the progress bar, and draw the epochs that are not yet in the figure."""
+        self._close_bar()
+        if self._undrawn is not None:
+            self._draw(self._undrawn)
+
+    def _close_bar(self) -> None:
         if self._bar_context is not None:
             self._bar_context.__exit__(None, None, None)
             self._bar_context = self._bar = None
 
+    def _write_history(self, history: TrainHistory) -> None:
+        write_history(self._folder.history, history, self._stamp)
+        self._undrawn = history
+        if self._clock() - self._drawn_s >= _DRAW_SECONDS:
+            self._draw(history)
 
-def _write_history(folder: RunFolder, history: TrainHistory, model_name: str, stamp: str) -> None:
-    write_history(folder.history, history, stamp)
-    save_figure(draw_history(history, title=model_name, stamp=stamp), folder.history_figure)
+    def _draw(self, history: TrainHistory) -> None:
+        figure = draw_history(history, title=self._info.model_name, stamp=self._stamp)
+        save_figure(figure, self._folder.history_figure)
+        self._undrawn, self._drawn_s = None, self._clock()

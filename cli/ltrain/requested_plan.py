@@ -7,16 +7,16 @@ from pathlib import Path
 
 from cli.ltrain.train_request import StageRequest, TrainRequest
 from cli.output import print_note
-from leukemia_data.augmentation import load_augmentation
+from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import UsageError
-from leukemia_models.judging_settings import JudgingSettings
-from leukemia_models.optim import OptimizerSettings
-from leukemia_models.plan_file import load_plan
-from leukemia_models.run_state import TrainSettings
-from leukemia_models.schedule import ScheduleSettings
-from leukemia_models.stopping import EarlyStopping
-from leukemia_models.training_plan import OPTIONS_STAGE, Stage, StartWeights, TrainingPlan, parse_start, scaled
-from leukemia_models.tta import parse_tta
+from leukemia_models.inference.tta import parse_tta
+from leukemia_models.learning.optim import OptimizerSettings
+from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.learning.schedule import ScheduleSettings
+from leukemia_models.learning.stopping import EarlyStopping
+from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.planning.plan_file import load_plan
+from leukemia_models.planning.training_plan import OPTIONS_STAGE, Stage, StartWeights, TrainingPlan, parse_start, scaled
 
 
 def requested_plan(request: TrainRequest) -> TrainingPlan:

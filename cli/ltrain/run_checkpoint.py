@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from cli.output import print_note
 from leukemia_data.errors import UsageError
-from leukemia_models.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
-from leukemia_models.run_files import RunFolder
-from leukemia_models.tta import LOGITS, NO_TTA, Tta, parse_tta
+from leukemia_models.inference.tta import LOGITS, NO_TTA, Tta, parse_tta
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
+from leukemia_models.runs.run_files import RunFolder
 
 
 def open_checkpoint(folder: RunFolder, which: str) -> Checkpoint:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leukemia_data.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.caches.manifest import MANIFEST_NAME, load_manifest
 from leukemia_data.errors import CacheError, RunError
-from leukemia_data.fingerprint import lines_digest
-from leukemia_data.manifest import MANIFEST_NAME, load_manifest
-from leukemia_data.split_spec import parse_split
-from leukemia_models.judge import SplitCache
-from leukemia_models.run_files import RunConfig, RunFolder, load_split
+from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.splitting.split_spec import parse_split
+from leukemia_models.runs.judge import SplitCache
+from leukemia_models.runs.run_files import RunConfig, RunFolder, load_split
 
 
 def data_digest(cache: Cache) -> str:

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from cli.ltrain.prepare import Run
 from cli.ltrain.train_request import TrainRequest
-from leukemia_data.augment import Augmenter
-from leukemia_data.augmentation import Augmentation
-from leukemia_data.batch_plan import balanced_weights
-from leukemia_data.loader import BatchStream
-from leukemia_data.samples import SampleTable
-from leukemia_data.splits import split_numbers
-from leukemia_models.ranks import Ranks
-from leukemia_models.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
+from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import Augmentation
+from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.streams.batch_plan import balanced_weights
+from leukemia_data.streams.loader import BatchStream
+from leukemia_models.inference.ranks import Ranks
+from leukemia_models.planning.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
 
 
 def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:

@@ -14,12 +14,12 @@ from cli.ltrain.file_predictions import predict_files
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.output import print_json
 from leukemia_data.errors import SourceError, UsageError, listed
-from leukemia_data.record import Record
-from leukemia_data.submission_list import ListedImage, read_submission_list
-from leukemia_models.checkpoint import Checkpoint
-from leukemia_models.predictions import write_submission
-from leukemia_models.run_files import last_run
-from leukemia_models.tta import Tta
+from leukemia_data.samples.record import Record
+from leukemia_data.sources.submission_list import ListedImage, read_submission_list
+from leukemia_models.inference.tta import Tta
+from leukemia_models.judging.predictions import write_submission
+from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.runs.run_files import last_run
 
 Lists = Mapping[Path, Sequence[ListedImage]]
 """Rows by the table they stand in."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leukemia_models.history import EpochRecord
-from leukemia_models.report import IMAGE, Results, cautions
+from leukemia_models.learning.history import EpochRecord
+from leukemia_models.reports.report import IMAGE, Results, cautions
 
 
 def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:

@@ -15,9 +15,9 @@ from cli.ltrain.text import result_lines
 from cli.ltrain.train_request import TrainRequest
 from cli.ltrain.train_run import train_run
 from cli.output import print_json, print_note
-from leukemia_models.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.report import Results
-from leukemia_models.run_files import RunFolder
+from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
+from leukemia_models.reports.report import Results
+from leukemia_models.runs.run_files import RunFolder
 
 
 def train(request: TrainRequest) -> None:

@@ -15,19 +15,24 @@ from cli.ltrain.run_streams import make_augmenter, train_stream, valid_stream
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.errors import RunError
-from leukemia_data.loader import BatchStream
-from leukemia_models.checkpoint import CheckpointInfo, load_checkpoint, load_training_weights, load_weights_file
-from leukemia_models.finalize import finalize_run
-from leukemia_models.judging_settings import JudgingSettings
-from leukemia_models.normalization import Normalization
-from leukemia_models.observer import Observer
-from leukemia_models.ranks import Ranks
-from leukemia_models.registry import build_model, count_parameters
-from leukemia_models.report import Results
-from leukemia_models.run_files import RunConfig, RunFolder
-from leukemia_models.run_state import TrainState
-from leukemia_models.train import fit
-from leukemia_models.training_plan import SCRATCH
+from leukemia_data.streams.loader import BatchStream
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.inference.ranks import Ranks
+from leukemia_models.learning.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    load_training_weights,
+    load_weights_file,
+)
+from leukemia_models.learning.observer import Observer
+from leukemia_models.learning.run_state import TrainState
+from leukemia_models.learning.train import fit
+from leukemia_models.networks.registry import build_model, count_parameters
+from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.planning.training_plan import SCRATCH
+from leukemia_models.reports.report import Results
+from leukemia_models.runs.finalize import finalize_run
+from leukemia_models.runs.run_files import RunConfig, RunFolder
 
 
 def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:

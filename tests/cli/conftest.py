@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 import cli.ldata
 import cli.ltrain
@@ -29,6 +30,14 @@ def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) ->
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_layout() -> Iterator[None]:
+    """Draw figures without arranging their parts, which takes longest; how they look is tested beside their modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "set_layout_engine", lambda figure, *given, **options: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from leukemia_data.cache import Cache, SampleReader, open_cache
-from leukemia_data.split_spec import parse_split
-from leukemia_data.splits import assign_split, split_numbers
+from leukemia_data.caches.cache import Cache, SampleReader, open_cache
+from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.splitting.splits import assign_split, split_numbers
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.cache import open_cache
-from leukemia_data.manifest import load_manifest
+from leukemia_data.caches.cache import open_cache
+from leukemia_data.caches.manifest import load_manifest
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.ltrain.recorder import Recorder
-from leukemia_models.run_files import RunFolder
+from leukemia_models.runs.run_files import RunFolder
 
 from .runs import assert_same_weights
 

@@ -9,7 +9,7 @@ import pytest
 
 import cli.ldata
 import cli.ltrain
-from leukemia_models.registry import MODEL_NAMES
+from leukemia_models.networks.registry import MODEL_NAMES
 
 
 def model_choices(command: click.Command) -> set[str]:

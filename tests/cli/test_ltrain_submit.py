@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from leukemia_data.batch import Batch
-from leukemia_data.decode import decode_rgb
-from leukemia_data.preprocess import Preprocessor
-from leukemia_data.recipe import Recipe, load_recipe
-from leukemia_models.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from leukemia_models.history import TrainHistory
-from leukemia_models.normalization import Normalization
-from leukemia_models.predict import predict_probabilities
-from leukemia_models.registry import build_model
-from leukemia_models.run_files import RunConfig, RunFolder, save_config
-from leukemia_models.run_state import TrainSettings, TrainState
-from leukemia_models.tta import NO_TTA, Tta, parse_tta
+from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.preprocess import Preprocessor
+from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.streams.batch import Batch
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.inference.predict import predict_probabilities
+from leukemia_models.inference.tta import NO_TTA, Tta, parse_tta
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from leukemia_models.learning.history import TrainHistory
+from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
 
 SIZE_PX = 32
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.cache import open_cache
+from leukemia_data.caches.cache import open_cache
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 
 import leukemia_data
-from leukemia_data.build import BuildSummary, FailurePolicy, TaskRunner, run_build
-from leukemia_data.manifest import load_manifest
-from leukemia_data.operations import Canvas, CenterCrop, Resize, Unsharp
-from leukemia_data.plan import BuildPlan, plan_build
-from leukemia_data.recipe import Recipe
-from leukemia_data.shard_maker import run_task
-from leukemia_data.shard_task import ShardResult, ShardTask
-from leukemia_data.source import SourceListing, list_source
+from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.shard_maker import run_task
+from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.recipes.operations import Canvas, CenterCrop, Resize, Unsharp
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
 CAPACITY = 8

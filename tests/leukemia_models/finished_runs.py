@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leukemia_data.leaks import LeakCheck
-from leukemia_models.history import EPOCH_FIELDS
-from leukemia_models.predictions import write_predictions
-from leukemia_models.run_files import RunConfig, RunFolder, save_config
-from leukemia_models.run_state import TrainSettings
+from leukemia_data.splitting.leaks import LeakCheck
+from leukemia_models.judging.predictions import write_predictions
+from leukemia_models.learning.history import EPOCH_FIELDS
+from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
 
 CLASSES = ("hem", "all")
 CLEAN = LeakCheck(0, 0, 0)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from leukemia_data.errors import CacheError, RunError
-from leukemia_models.observer import Observer
-from leukemia_models.optim import OptimizerSettings
-from leukemia_models.predict import predict_probabilities
-from leukemia_models.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.run_state import TrainSettings, TrainState
-from leukemia_models.stopping import EarlyStopping
-from leukemia_models.sync_batchnorm import SynchronizedBatchNorm
-from leukemia_models.train import fit
+from leukemia_models.batchnorm.sync_batchnorm import SynchronizedBatchNorm
+from leukemia_models.inference.predict import predict_probabilities
+from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
+from leukemia_models.learning.observer import Observer
+from leukemia_models.learning.optim import OptimizerSettings
+from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.learning.stopping import EarlyStopping
+from leukemia_models.learning.train import fit
 
 from .fakes import (
     CPU,

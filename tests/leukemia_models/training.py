@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from leukemia_models.batch_source import BatchSource
-from leukemia_models.history import EpochRecord, TrainHistory
-from leukemia_models.observer import Observer
-from leukemia_models.optim import OptimizerSettings
-from leukemia_models.run_state import TrainSettings, TrainState
-from leukemia_models.train import fit
+from leukemia_models.inference.batch_source import BatchSource
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.observer import Observer
+from leukemia_models.learning.optim import OptimizerSettings
+from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.learning.train import fit
 
 from .fakes import (
     CPU,

@@ -1,0 +1,279 @@
+"""The leak audit: images in, a verdict on each thing that can make results wrong out. Pure functions.
+
+Verdicts::
+
+    LEAK       the same image, look or person stands on two sides that a training could use
+    WRONG      a contradiction: identical images with two labels, a subject in two classes
+    LOOK       unusual; somebody should look
+    ok         checked, nothing found
+    unchecked  what was given does not allow it
+    info       a number, not a judgement
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from leukemia_data.auditing.audit_balance import ClassBalance, class_balance
+from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_pairs import (
+    AuditPair,
+    Sides,
+    count_value_pairs,
+    group_pairs,
+    identical_groups,
+    pairs_between,
+    shared_subjects,
+    subject_order,
+)
+from leukemia_data.auditing.frame_check import FAULTS, frame_faults, usual_size
+from leukemia_data.errors import listed
+
+Verdict = Literal["LEAK", "WRONG", "LOOK", "ok", "unchecked", "info"]
+SURE_CORRELATION = 0.95
+"""From here on, images on two sides that look alike are called a leak; below, somebody should look."""
+_MOST_LISTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what was found, and how often (``None`` where nothing could be counted)."""
+
+    key: str
+    verdict: Verdict
+    count: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFault:
+    """An odd frame: number of the image, which of ``FAULTS``, and the measured reason."""
+
+    image: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """Everything an audit found.
+
+    Attributes
+    ----------
+    images, sides
+        What was looked at, and the divisions that were judged.
+    identical, near
+        Pairs of identical images, and of images that look alike without being identical.
+    two_classes
+        Subject -> its classes, where there are several.
+    shared
+        Per division: subject -> side -> number of images, where a subject is on several.
+    faults
+        Odd frames.
+    balance
+        Images and subjects of each class.
+    checks
+        The verdicts, in the order of the table.
+    """
+
+    images: Sequence[AuditImage]
+    sides: Sequence[Sides]
+    identical: Sequence[AuditPair]
+    near: Sequence[AuditPair]
+    two_classes: dict[str, tuple[str, ...]]
+    shared: dict[str, dict[str, dict[str, int]]]
+    faults: Sequence[FrameFault]
+    balance: Sequence[ClassBalance]
+    checks: Sequence[Check]
+
+    @property
+    def has_leak(self) -> bool:
+        """Whether anything stands on two sides."""
+        return any(check.verdict == "LEAK" for check in self.checks)
+
+
+def audit_images(
+    images: Sequence[AuditImage],
+    sides: Sequence[Sides],
+    *,
+    near: Sequence[AuditPair] | None = None,
+    near_missing: str = "there are no pixels to look at",
+) -> AuditReport:
+    """Judge images.
+
+    Parameters
+    ----------
+    images
+        From any number of sources, caches and tables; unusable ones included.
+    sides
+        Divisions that a training could use.
+    near
+        Pairs that look alike, identical ones may be among them; ``None`` where this was not looked for.
+    near_missing
+        Why not.
+    """
+    groups = identical_groups(images)
+    identical = group_pairs(groups)
+    known = {(pair.first, pair.second) for pair in identical}
+    near_only = [pair for pair in near or () if (pair.first, pair.second) not in known]
+    shared = {division.key: shared_subjects(images, division) for division in sides}
+    two_classes = _subjects_of_two_classes(images)
+    faults = _all_faults(images)
+    balance = class_balance(images)
+    checks = [
+        *_identical_checks(images, sides, groups, identical),
+        *_near_checks(images, sides, None if near is None else near_only, near_missing),
+        *_subject_checks(images, sides, shared, two_classes),
+        *_frame_checks(images, faults),
+        *_balance_checks(images, balance),
+    ]
+    return AuditReport(
+        images=images,
+        sides=sides,
+        identical=identical,
+        near=near_only,
+        two_classes=two_classes,
+        shared=shared,
+        faults=faults,
+        balance=balance,
+        checks=checks,
+    )
+
+
+def _identical_checks(
+    images: Sequence[AuditImage], sides: Sequence[Sides], groups: list[tuple[int, ...]], pairs: list[AuditPair]
+) -> Iterator[Check]:
+    if not any(image.content_keys for image in images):
+        yield Check("identical", "unchecked", None, "identical images: neither pixels nor digests are known")
+        return
+    num_images = sum(map(len, groups))
+    text = "pairs of identical images"
+    if pairs:
+        groups_text = f"{len(groups):,} group{'s' if len(groups) > 1 else ''} of together {num_images:,} images"
+        text += f" ({groups_text}; k identical images are k(k-1)/2 pairs)"
+    yield Check("identical", "LOOK" if pairs else "ok", len(pairs), text)
+    if not pairs:
+        return
+    yield from _where_checks("identical", images, sides, pairs)
+    conflicts = pairs_between(pairs, [image.class_name for image in images])
+    yield Check("identical_labels", "WRONG" if conflicts else "ok", len(conflicts), "  with two labels")
+
+
+def _near_checks(
+    images: Sequence[AuditImage], sides: Sequence[Sides], pairs: list[AuditPair] | None, near_missing: str
+) -> Iterator[Check]:
+    if pairs is None:
+        yield Check("near", "unchecked", None, f"near duplicates: {near_missing}")
+        return
+    text = "pairs that look alike without being identical (one cell twice: another photograph, copy, flip or turn)"
+    yield Check("near", "LOOK" if pairs else "ok", len(pairs), text)
+    if not pairs:
+        return
+    photos = [image.photo for image in images]
+    within = sum(1 for pair in pairs if photos[pair.first] and photos[pair.first] == photos[pair.second])
+    yield Check("near_photo", "info", within, "  cut from one photograph")
+    yield from _where_checks("near", images, sides, pairs)
+
+
+def _where_checks(
+    key: str, images: Sequence[AuditImage], sides: Sequence[Sides], pairs: list[AuditPair]
+) -> Iterator[Check]:
+    """Between which subjects and sides pairs lie."""
+    subjects = [image.subject for image in images]
+    across = pairs_between(pairs, subjects)
+    between = [f"{a} = {b} ({count})" for (a, b), count in _naturally(count_value_pairs(across, subjects))]
+    names = f": {listed(between, most=_MOST_LISTED)}" if between else ""
+    num_unknown = sum(not (subjects[pair.first] and subjects[pair.second]) for pair in pairs)
+    names += f"; {num_unknown} more of unknown subjects" if num_unknown else ""
+    yield Check(f"{key}_subjects", "LOOK" if across else "ok", len(across), f"  of two subjects{names}")
+    for division in sides:
+        crossing = pairs_between(pairs, division.of_image)
+        places = [
+            f"{a if a == b else f'{a} and {b}'} ({count})"
+            for (a, b), count in count_value_pairs(pairs, division.of_image).items()
+        ]
+        where = f"; where: {listed(places, most=_MOST_LISTED)}" if places else ""
+        is_sure = any(pair.correlation is None or pair.correlation >= SURE_CORRELATION for pair in crossing)
+        verdict: Verdict = "LEAK" if is_sure else "LOOK" if crossing else "ok"
+        yield Check(f"{key}_{division.key}", verdict, len(crossing), f"  on two sides of the {division.name}{where}")
+
+
+def _naturally(counts: dict[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
+    """Pairs of subjects with the lower number first, most frequent pairs first."""
+    ordered = [((min(pair, key=subject_order), max(pair, key=subject_order)), count) for pair, count in counts.items()]
+    return sorted(ordered, key=lambda item: (-item[1], [subject_order(subject) for subject in item[0]]))
+
+
+def _subject_checks(
+    images: Sequence[AuditImage],
+    sides: Sequence[Sides],
+    shared: dict[str, dict[str, dict[str, int]]],
+    two_classes: dict[str, tuple[str, ...]],
+) -> Iterator[Check]:
+    num_unknown = sum(not image.subject for image in images)
+    has_subjects = num_unknown < len(images)
+    for division in sides:
+        key, title = f"subjects_{division.key}", f"subjects on two sides of the {division.name}"
+        if not has_subjects:
+            yield Check(key, "unchecked", None, f"{title}: no subject is known")
+            continue
+        found = shared[division.key]
+        blind = sum(bool(side) and not image.subject for image, side in zip(images, division.of_image, strict=True))
+        names = f": {listed(found, most=_MOST_LISTED)}" if found else ""
+        note = f"; without a subject and not checked: {blind:,} there" if blind else ""
+        yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
+    if has_subjects:
+        names = f": {listed(two_classes, most=_MOST_LISTED)}" if two_classes else ""
+        text = f"subjects with images of two classes{names}"
+        yield Check("two_classes", "WRONG" if two_classes else "ok", len(two_classes), text)
+    yield Check("no_subject", "LOOK" if num_unknown else "ok", num_unknown, "images whose subject nothing tells")
+
+
+def _subjects_of_two_classes(images: Sequence[AuditImage]) -> dict[str, tuple[str, ...]]:
+    classes: dict[str, set[str]] = {}
+    for image in images:
+        if image.subject and image.class_name:
+            classes.setdefault(image.subject, set()).add(image.class_name)
+    several = [subject for subject, names in classes.items() if len(names) > 1]
+    return {subject: tuple(sorted(classes[subject])) for subject in sorted(several, key=subject_order)}
+
+
+def _all_faults(images: Sequence[AuditImage]) -> list[FrameFault]:
+    usual = {
+        argument: usual_size(image.frame for image in images if image.argument == argument and image.frame is not None)
+        for argument in {image.argument for image in images}
+    }
+    faults = []
+    for number, image in enumerate(images):
+        size = usual[image.argument]
+        if image.problem:
+            faults.append(FrameFault(number, "unusable", image.problem))
+        if image.frame is not None and size is not None:
+            faults.extend(FrameFault(number, kind, detail) for kind, detail in frame_faults(image.frame, size))
+    return faults
+
+
+def _frame_checks(images: Sequence[AuditImage], faults: Sequence[FrameFault]) -> Iterator[Check]:
+    num_measured = sum(image.frame is not None for image in images)
+    for kind, title in FAULTS.items():
+        count = sum(fault.kind == kind for fault in faults)
+        if num_measured == 0 and count == 0:
+            continue
+        yield Check(f"frames_{kind}", "LOOK" if count else "ok", count, f"frames {title}")
+    if num_measured == 0:
+        yield Check(
+            "frames", "unchecked", None, "frames (size, black, border, centre, pieces, background): no originals"
+        )
+
+
+def _balance_checks(images: Sequence[AuditImage], balance: Sequence[ClassBalance]) -> Iterator[Check]:
+    for one in balance:
+        title = f"class {one.name}" if one.name else "without a label"
+        yield Check(f"class_{one.name}", "info", one.num_images, f"{title}: {one.describe()}")
+    labelled = [one.num_images for one in balance if one.name]
+    if len(labelled) > 1:
+        share = max(labelled) / sum(labelled)
+        text = f"classes; always answering the most frequent one scores an accuracy of {share:.3f}"
+        yield Check("classes", "info", len(labelled), text)

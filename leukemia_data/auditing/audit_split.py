@@ -1,0 +1,81 @@
+"""The split that a training would use, as one more division for the audit to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from leukemia_data.auditing.audit import Check
+from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_pairs import Sides
+from leukemia_data.samples.fingerprint import DIGEST_BYTES
+from leukemia_data.samples.record import UNKNOWN_LABEL, Record
+from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.splitting.leaks import check_leaks
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec
+from leukemia_data.splitting.splits import assign_split
+
+
+def training_sides(
+    spec: SplitSpec, images: Sequence[AuditImage], seed: int, classes: Sequence[str]
+) -> tuple[Sides, Check]:
+    """Assign the images to the parts of a split, as ``ltrain`` does with a cache of them.
+
+    Parameters
+    ----------
+    spec, seed
+        The split; it depends on the images' content, so a source and its cache are divided alike.
+    images
+        Unusable ones (which no cache would hold) are on no side.
+    classes
+        A class's position is its label.
+
+    Returns
+    -------
+    sides : Sides
+        ``train``, ``valid``, ``test``, or empty.
+    stamp : Check
+        What every report of such a training would say of the split.
+
+    Raises
+    ------
+    UsageError
+        If the images cannot be split so.
+    """
+    usable = [number for number, image in enumerate(images) if image.content_keys]
+    table = _sample_table([images[number] for number in usable], classes)
+    codes = assign_split(spec, table, seed, classes)
+    of_image = [""] * len(images)
+    for number, code in zip(usable, codes.tolist(), strict=True):
+        of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
+    leaks = check_leaks(codes, table)
+    has_leak = bool(leaks.shared_subjects or leaks.shared_images)
+    name = f"{spec}, seed {seed}"
+    stamp = Check(
+        "training_stamp",
+        "LEAK" if has_leak else "ok" if leaks.is_disjoint else "LOOK",
+        leaks.shared_subjects + leaks.shared_images,
+        f"leaks that training on split {name} would be stamped with: {leaks.stamp}",
+    )
+    return Sides("training", f"parts of split {name}", tuple(of_image)), stamp
+
+
+def _sample_table(images: Sequence[AuditImage], classes: Sequence[str]) -> SampleTable:
+    labels = {name: label for label, name in enumerate(classes)}
+    records = [
+        Record(
+            record_id=image.name,
+            path=Path(),
+            label=labels.get(image.class_name, UNKNOWN_LABEL),
+            subject=image.subject,
+            split=image.split,
+            fold=image.fold,
+        )
+        for image in images
+    ]
+    table = SampleTable.from_records(records)
+    for row, image in enumerate(images):
+        table.pixel_digests[row] = np.frombuffer(image.content_keys[0][:DIGEST_BYTES], np.uint8)
+    return table

@@ -1,0 +1,1 @@
+"""Random augmentation: its parameters, its draws, and whole batches on the device."""

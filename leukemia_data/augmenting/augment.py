@@ -1,0 +1,222 @@
+"""Random augmentation of whole batches where the network runs: uint8 batches in, augmented and normalised floats out.
+
+Parameters are drawn on the CPU (``augment_draws``), go to the device as one small table, and are applied there
+(``augment_ops``), with the normalisation folded in. The same sample gets the same augmentation in the same epoch
+whatever the batch, the device, the thread, the rank or the step at which a run was resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from leukemia_data.augmenting.augment_draws import (
+    GREY_WEIGHTS,
+    Columns,
+    draw_parameters,
+    make_noise_bank,
+    num_noise_values,
+)
+from leukemia_data.augmenting.augment_ops import (
+    blur,
+    clamp_channels_,
+    foreground,
+    mean_grey,
+    noise_windows,
+    normalize_pixels,
+    normalize_planes,
+    outside_squares,
+    recolor,
+    warp,
+)
+from leukemia_data.augmenting.augmentation import Augmentation, Cutout, may_happen
+from leukemia_data.errors import UsageError
+from leukemia_data.streams.batch import to_device
+from leukemia_data.streams.buffers import BufferPool
+
+_GREY_LEVELS = 255.0
+# Values of a part of a batch on the CPU: its few copies stay in the caches, and below the size from which allocators
+# fetch every block anew from the operating system.
+_PART_VALUES = 620_000
+# glibc keeps memory of freed blocks up to the size of the largest one it has seen freed, at most 32 MiB, and twice
+# that in all. Until it has seen one, it gives the copies above back to the system a thousand pages at a time.
+_HEAP_BYTES = 31 << 20
+
+
+class Augmenter:
+    """Augments and normalises batches.
+
+    Parameters
+    ----------
+    augmentation
+        What may happen, and how strongly.
+    seed
+        Non-negative; with the epoch and the sample number it decides every draw.
+    mean, std
+        Of the channels R, G, B on the scale [0, 1], as the cache's statistics give them.
+    device
+        Where the batches are.
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        *,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str,
+    ) -> None:
+        self.augmentation = augmentation
+        self._seed = seed
+        self._device = torch.device(device)
+        self._black = [-m / s for m, s in zip(mean, std, strict=True)]
+        self._white = [(1 - m) / s for m, s in zip(mean, std, strict=True)]
+        self._offset_C = torch.tensor(self._black, dtype=torch.float32, device=self._device)
+        self._scale_C = torch.tensor([1 / (_GREY_LEVELS * s) for s in std], dtype=torch.float32, device=self._device)
+        self._grey_C = torch.tensor(GREY_WEIGHTS, dtype=torch.float32, device=self._device)
+        self._pool = BufferPool(max_idle=2)
+        self._noise_bank: Tensor | None = None
+        changes = (augmentation.color, augmentation.blur, augmentation.noise, augmentation.cutout)
+        moves = augmentation.moves or augmentation.warps
+        self._only_normalizes = not moves and not any(map(may_happen, changes))
+        if self._device.type == "cpu":
+            torch.empty(_HEAP_BYTES, dtype=torch.uint8)
+
+    @torch.no_grad()
+    def __call__(self, images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+        """Augment and normalise one batch.
+
+        Parameters
+        ----------
+        images_BHWC : Tensor of shape (B, S, S, 3), uint8
+            On the augmenter's device; not changed.
+        epoch
+            Non-negative.
+        indices_B : Tensor of shape (B,), int64
+            Sample numbers, on the CPU.
+
+        Returns
+        -------
+        Tensor of shape (B, 3, S, S), float32
+            On the scale of the network. Its strides are those of ``channels_last`` where images are only normalised,
+            and those of a contiguous tensor elsewhere. On the CPU its memory is reused once nothing holds it.
+        """
+        size_px = self._check(images_BHWC, indices_B)
+        table_BP = self._parameters(epoch, indices_B, size_px)
+        self._prepare_noise(size_px)
+        out_BCHW = self._output(len(images_BHWC), size_px)
+        for part in self._parts(len(images_BHWC), size_px):
+            self.apply(images_BHWC[part], table_BP[part], out_BCHW[part])
+        return out_BCHW
+
+    def apply(self, images_BHWC: Tensor, table_BP: Tensor, out_BCHW: Tensor) -> None:
+        """Do to images what a table of parameters says, and write them, normalised, into `out_BCHW`.
+
+        This is all that runs on the device, and what ``torch.compile`` may compile.
+        """
+        if self._only_normalizes:
+            normalize_pixels(images_BHWC, self._scale_C, self._offset_C, out_BCHW.permute(0, 2, 3, 1))
+            return
+        images_BCHW = self._geometry(images_BHWC, table_BP)
+        where_B1HW = self._where_added(images_BCHW)
+        if may_happen(self.augmentation.blur):
+            images_BCHW = blur(images_BCHW, table_BP[:, Columns.BLUR])
+        added_B3 = self._added_color(images_BCHW, table_BP) if self._changes_contrast else None
+        if may_happen(self.augmentation.cutout):
+            images_BCHW, where_B1HW = self._cut(self.augmentation.cutout, images_BCHW, where_B1HW, table_BP)
+        if may_happen(self.augmentation.color):
+            matrix_B33 = table_BP[:, Columns.COLOR].reshape(-1, 3, 3) * self._scale_C[:, None]
+            recolor(images_BCHW, matrix_B33, added_B3, where_B1HW, self._offset_C, out_BCHW)
+        else:
+            normalize_planes(images_BCHW, self._scale_C, self._offset_C, out_BCHW)
+        if self._noise_bank is not None:
+            self._add_noise(self._noise_bank, out_BCHW, where_B1HW, table_BP)
+        if may_happen(self.augmentation.color) or may_happen(self.augmentation.noise):
+            clamp_channels_(out_BCHW, self._black, self._white)
+
+    def _geometry(self, images_BHWC: Tensor, table_BP: Tensor) -> Tensor:
+        """Grey levels as new contiguous floats (B, 3, S, S), moved or warped."""
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2)
+        if not self.augmentation.moves and not self.augmentation.warps:
+            return images_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
+        # Of all conversions the one that leaves the bytes' order alone is the fastest; the warp makes planes.
+        images_BCHW = images_BCHW.to(torch.float32, memory_format=torch.channels_last)
+        mode = "bilinear" if self.augmentation.warps else "nearest"
+        return warp(images_BCHW, table_BP[:, Columns.AFFINE].reshape(-1, 2, 3), mode)
+
+    def _where_added(self, images_BCHW: Tensor) -> Tensor | None:
+        """1 where something may be added to a pixel, (B, 1, S, S); None for everywhere."""
+        adds = self._changes_contrast or may_happen(self.augmentation.noise)
+        if not adds or not self.augmentation.keep_black:
+            return None
+        return foreground(images_BCHW, self.augmentation.black_level)
+
+    def _added_color(self, images_BCHW: Tensor, table_BP: Tensor) -> Tensor:
+        """What contrast adds to the channels, on the scale of the network: (B, 3)."""
+        greys_B = mean_grey(images_BCHW, self._grey_C)
+        return table_BP[:, Columns.GREY] * greys_B[:, None] * self._scale_C
+
+    def _cut(
+        self, cutout: Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Make squares black, and let nothing be added there."""
+        size_px = images_BCHW.shape[-1]
+        kept_B1HW = outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
+        where_B1HW = kept_B1HW if where_B1HW is None else where_B1HW * kept_B1HW
+        return images_BCHW.mul_(kept_B1HW), where_B1HW
+
+    def _add_noise(self, bank: Tensor, out_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor) -> None:
+        noise_BCHW = noise_windows(bank, table_BP[:, Columns.NOISE_START], out_BCHW.shape[-1])
+        if where_B1HW is not None:
+            noise_BCHW.mul_(where_B1HW)
+        levels_B3 = table_BP[:, Columns.NOISE_LEVEL, None] * self._scale_C
+        out_BCHW.addcmul_(noise_BCHW, levels_B3[:, :, None, None])
+
+    @property
+    def _changes_contrast(self) -> bool:
+        color = self.augmentation.color
+        return may_happen(color) and color.contrast != (1.0, 1.0)
+
+    def _parameters(self, epoch: int, indices_B: Tensor, size_px: int) -> Tensor:
+        """The batch's table of parameters on the device."""
+        table_BP = torch.from_numpy(draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px))
+        if self._device.type == "cuda":
+            table_BP = table_BP.pin_memory()
+        return to_device(table_BP, self._device)
+
+    def _prepare_noise(self, size_px: int) -> None:
+        """Make the bank of noise for images of this side, once."""
+        if not may_happen(self.augmentation.noise):
+            return
+        if self._noise_bank is None or len(self._noise_bank) != num_noise_values(size_px):
+            self._noise_bank = torch.from_numpy(make_noise_bank(self._seed, size_px)).to(self._device)
+
+    def _output(self, batch: int, size_px: int) -> Tensor:
+        """Uninitialised memory for a result, named (B, 3, S, S)."""
+        shape = (batch, size_px, size_px, 3) if self._only_normalizes else (batch, 3, size_px, size_px)
+        if self._device.type == "cpu":
+            out = self._pool.take(shape, torch.float32)
+        else:
+            out = torch.empty(shape, dtype=torch.float32, device=self._device)
+        return out.permute(0, 3, 1, 2) if self._only_normalizes else out
+
+    def _parts(self, batch: int, size_px: int) -> Iterator[slice]:
+        """Slices of the batch to work on one after the other: a few samples each on the CPU, all at once elsewhere."""
+        length = batch if self._device.type != "cpu" else max(1, _PART_VALUES // (3 * size_px**2))
+        return (slice(start, start + length) for start in range(0, batch, max(1, length)))
+
+    def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
+        """Refuse what is no batch of square uint8 images; return their side."""
+        batch, height_px, width_px, channels = images_BHWC.shape
+        if height_px != width_px or channels != 3 or images_BHWC.dtype != torch.uint8 or len(indices_B) != batch:
+            raise ValueError(
+                f"expected uint8 images (B, S, S, 3) and B sample numbers, got {images_BHWC.dtype} "
+                f"{tuple(images_BHWC.shape)} and {len(indices_B)} numbers"
+            )
+        kernel = self.augmentation.blur
+        if may_happen(kernel) and kernel.kernel_px // 2 >= height_px:
+            raise UsageError(f"blur: kernel_px {kernel.kernel_px} is too wide for images of {height_px} px")
+        return height_px

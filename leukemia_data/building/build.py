@@ -1,0 +1,318 @@
+"""Run a build plan and commit what it made.
+
+The order of events is what keeps a cache from ever being wrong: shards appear whole under names that tell their
+content, are flushed to disk, and only then the manifest is replaced. Whoever dies before that leaves the earlier
+cache as it was and receipts that let the next build go on.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.building.plan import BuildPlan, TargetPlan
+from leukemia_data.building.prior import KeptShard
+from leukemia_data.building.receipts import RECEIPTS_DIR
+from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
+from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
+from leukemia_data.errors import BuildError
+from leukemia_data.files.atomic import sync_directory, sync_file
+from leukemia_data.files.lock import lock_cache
+from leukemia_data.samples.record import Record
+from leukemia_data.samples.sample_table import SampleTable
+
+TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
+"""Runs tasks on some engine and yields (position, result) in whatever order they finish."""
+
+# A file written this shortly before it was listed may change again without its modification time telling.
+_CLOCK_GRAIN_NS = 2_000_000_000
+_MAX_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePolicy:
+    """What a build does about unusable images.
+
+    ``max_bad`` of them are left out and listed in the manifest; ``None`` means that one is enough to fail.
+    """
+
+    max_bad: int | None = None
+
+    def check(self, bad: Sequence[QuarantinedImage], num_records: int) -> None:
+        """Raise BuildError, naming the images and reasons, when there are too many."""
+        if len(bad) <= (self.max_bad or 0):
+            return
+        lines = "".join(f"\n  {image.record_id}: {image.reason}" for image in bad[:_MAX_LISTED])
+        rest = f"\n  and {len(bad) - _MAX_LISTED} more" if len(bad) > _MAX_LISTED else ""
+        if self.max_bad is None:
+            remedy = "mend or remove them, or leave them out with --on-error quarantine"
+        else:
+            remedy = f"more than --max-bad allows ({self.max_bad})"
+        raise BuildError(
+            f"{len(bad)} of {num_records} images cannot be used: {remedy}. "
+            f"What is finished is kept for the next build.{lines}{rest}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltCache:
+    """One cache that a build committed."""
+
+    directory: Path
+    manifest: Manifest
+    num_new_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a build did.
+
+    Attributes
+    ----------
+    num_processed, num_copied, num_kept
+        Images that were decoded and preprocessed, whose pixels were copied from earlier shards, and whose shards
+        stayed as they were.
+    """
+
+    caches: tuple[BuiltCache, ...]
+    num_processed: int
+    num_copied: int
+    num_kept: int
+    quarantined: tuple[QuarantinedImage, ...]
+
+
+def run_build(
+    plan: BuildPlan,
+    *,
+    run_tasks: TaskRunner,
+    policy: FailurePolicy,
+    listed_at_ns: int,
+    package_version: str,
+    progress: Callable[[int], None],
+) -> BuildSummary:
+    """Make the missing shards of a plan and commit its caches.
+
+    Parameters
+    ----------
+    plan
+        From :func:`leukemia_data.building.plan.plan_build`.
+    run_tasks
+        Engine that runs the tasks; the bytes do not depend on it.
+    policy
+        What to do about unusable images.
+    listed_at_ns
+        Clock when the source was listed (ns since the epoch).
+    package_version
+        Recorded in the manifests.
+    progress
+        Called with the number of images that each finished shard adds.
+
+    Raises
+    ------
+    BuildError
+        If there is too little room, too many images are unusable, or the disk fills up. Earlier caches stay as they
+        were, finished shards are kept for the next build.
+    """
+    policy.check(plan.quarantined, len(plan.records))
+    with ExitStack() as locks:
+        for target in plan.targets:
+            locks.enter_context(lock_cache(target.target.directory))
+        return _run_locked(plan, run_tasks, policy, listed_at_ns, package_version, progress)
+
+
+def _run_locked(
+    plan: BuildPlan,
+    run_tasks: TaskRunner,
+    policy: FailurePolicy,
+    listed_at_ns: int,
+    package_version: str,
+    progress: Callable[[int], None],
+) -> BuildSummary:
+    _check_kept_shards(plan)
+    _check_free_space(plan)
+    results = _run_tasks(plan, run_tasks, policy, progress)
+    bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
+    policy.check(bad, len(plan.records))
+    if len(bad) == len(plan.records):
+        raise BuildError(f"none of the {len(bad)} images can be used, the first because: {bad[0].reason}")
+    bad = tuple(sorted(bad, key=lambda image: image.record_id))
+    versions = library_versions(package_version)
+    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions) for target in plan.targets)
+    num_made = sum(result.num_records for result in results.values())
+    return BuildSummary(
+        caches=caches,
+        num_processed=sum(result.num_processed for result in results.values()),
+        num_copied=sum(result.num_copied for result in results.values()),
+        num_kept=len(plan.records) - len(plan.quarantined) - num_made,
+        quarantined=bad,
+    )
+
+
+def library_versions(package_version: str) -> dict[str, str]:
+    """Releases of everything that decides bytes, as manifests record them."""
+    return {
+        "leukemia-cells": package_version,
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "hdf5": h5py.version.hdf5_version,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _check_kept_shards(plan: BuildPlan) -> None:
+    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
+    for target in plan.targets:
+        for kept in target.kept:
+            if kept is not None and not is_whole(target.target.directory, kept.entry):
+                raise BuildError(
+                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
+                    "another build and gc were faster; build again"
+                )
+
+
+def _check_free_space(plan: BuildPlan) -> None:
+    directory = plan.targets[0].target.directory
+    needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
+    if needed > free:
+        raise BuildError(
+            f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
+            "make room, name another place with --cache, or build one --size at a time"
+        )
+
+
+def _run_tasks(
+    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None]
+) -> dict[int, ShardResult]:
+    """Results by shard number. Shards are flushed to disk in the background while later ones are computed."""
+    numbers = [number for number, task in enumerate(plan.tasks) if task is not None]
+    tasks = [task for task in plan.tasks if task is not None]
+    results: dict[int, ShardResult] = {}
+    num_bad = len(plan.quarantined)
+    flushes: list[Future[None]] = []
+    try:
+        with ThreadPoolExecutor(max_workers=1) as flusher:
+            for position, result in run_tasks(tasks):
+                results[numbers[position]] = result
+                for target in tasks[position].targets:
+                    if target.size_px in result.entries:
+                        path = target.directory / result.entries[target.size_px].name
+                        flushes.append(flusher.submit(sync_file, path))
+                progress(result.num_records)
+                num_bad += len(result.failures)
+                if policy.max_bad is not None and num_bad > policy.max_bad:
+                    break
+        for flush in flushes:
+            flush.result()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise BuildError(
+                f"the disk is full ({error.filename or plan.targets[0].target.directory}): make room and build again; "
+                "finished shards are kept"
+            ) from error
+        raise BuildError(f"a shard could not be written: {error}; finished shards are kept") from error
+    return results
+
+
+def _commit(
+    plan: BuildPlan,
+    target_plan: TargetPlan,
+    results: Mapping[int, ShardResult],
+    bad: tuple[QuarantinedImage, ...],
+    listed_at_ns: int,
+    versions: Mapping[str, str],
+) -> BuiltCache:
+    """Write the index, then the manifest; then the receipts have served."""
+    target = target_plan.target
+    shards: list[ShardEntry] = []
+    parts: list[SampleIndex] = []
+    for number, kept in enumerate(target_plan.kept):
+        entry, part = _shard_rows(target_plan, kept, results.get(number))
+        if entry is not None:
+            shards.append(entry)
+            parts.append(part)
+    index = _settle(_join(parts), listed_at_ns)
+    index_entry = write_index(target.directory, index)
+    sync_directory(target.directory)
+    manifest = Manifest(
+        name=plan.name,
+        size_px=target.size_px,
+        fingerprint=target.fingerprint,
+        recipe=plan.recipe,
+        classes=plan.classes,
+        shards=tuple(shards),
+        index=index_entry,
+        quarantined=bad,
+        library_versions=versions,
+        source_state=source_state(plan.classes, _indexed_records(plan.records, index, bad)),
+    )
+    save_manifest(target.directory, manifest)
+    shutil.rmtree(target.directory / RECEIPTS_DIR, ignore_errors=True)
+    return BuiltCache(target.directory, manifest, sum(kept is None for kept in target_plan.kept))
+
+
+def _shard_rows(
+    target_plan: TargetPlan, kept: KeptShard | None, result: ShardResult | None
+) -> tuple[ShardEntry | None, SampleIndex]:
+    """A shard's manifest entry and index rows, from the earlier cache or from the task that made it."""
+    size_px = target_plan.target.size_px
+    if kept is not None and target_plan.prior is not None:
+        index, rows = target_plan.prior.index, np.arange(kept.first_row, kept.end_row)
+        return kept.entry, SampleIndex(
+            index.table.take(rows), index.source_sizes_bytes[rows], index.source_mtimes_ns[rows]
+        )
+    if result is None:
+        raise BuildError("the build was stopped before all shards were made")
+    part = SampleIndex(result.tables[size_px], result.source_sizes_bytes, result.source_mtimes_ns)
+    return result.entries.get(size_px), part
+
+
+def _join(parts: Sequence[SampleIndex]) -> SampleIndex:
+    def join(columns: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        return np.concatenate(columns) if columns else np.empty(0, np.int64)
+
+    return SampleIndex(
+        SampleTable.concatenate([part.table for part in parts]),
+        join([part.source_sizes_bytes for part in parts]),
+        join([part.source_mtimes_ns for part in parts]),
+    )
+
+
+def _settle(index: SampleIndex, listed_at_ns: int) -> SampleIndex:
+    """Mark modification times that are too fresh to be trusted: those files are read again at the next build."""
+    fresh = index.source_mtimes_ns > listed_at_ns - _CLOCK_GRAIN_NS
+    return replace(index, source_mtimes_ns=np.where(fresh, UNSETTLED_MTIME_NS, index.source_mtimes_ns))
+
+
+def _indexed_records(records: Sequence[Record], index: SampleIndex, bad: Sequence[QuarantinedImage]) -> list[Record]:
+    """The records with the file states that the index holds; quarantined ones as they were listed."""
+    states = dict(
+        zip(
+            index.table.id_texts,
+            zip(index.source_sizes_bytes.tolist(), index.source_mtimes_ns.tolist(), strict=True),
+            strict=True,
+        )
+    )
+    left_out = {image.record_id for image in bad}
+    return [
+        record if record.record_id in left_out else _with_state(record, *states[record.record_id]) for record in records
+    ]
+
+
+def _with_state(record: Record, size_bytes: int, mtime_ns: int) -> Record:
+    if (record.size_bytes, record.mtime_ns) == (size_bytes, mtime_ns):
+        return record
+    return replace(record, size_bytes=size_bytes, mtime_ns=mtime_ns)

@@ -1,0 +1,95 @@
+"""Garbage collection: find and remove what no manifest names.
+
+Rebuilding leaves shards that only earlier manifests named, and a killed build leaves temporary files, receipts and
+shards that nobody committed. Only files that this project writes, told by their names, are ever touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.building.receipts import RECEIPTS_DIR
+from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest
+from leukemia_data.errors import CacheError
+from leukemia_data.files.lock import LOCK_NAME, lock_cache
+
+_CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
+_CACHE_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial")
+_RECEIPT_FILE = re.compile(r"[0-9a-f]{32}\.json(\.[0-9a-f]{12}\.partial)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Files of one cache directory that no manifest names."""
+
+    directory: Path
+    files: tuple[Path, ...]
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What was found or removed, and the directories that could not be looked at, with reasons."""
+
+    garbage: tuple[Garbage, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files found."""
+        return sum(item.num_bytes for item in self.garbage)
+
+
+def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
+    """Find the garbage of every cache directory at or below `root`, and remove it if told so.
+
+    A directory that a build is writing to, or whose manifest cannot be read, is left alone.
+    """
+    garbage: list[Garbage] = []
+    skipped: list[str] = []
+    for directory in _cache_like_dirs(root):
+        try:
+            # Before the lock, which would leave its file in the folder of a foreign manifest.
+            find_manifest(directory)
+            with lock_cache(directory):
+                found = _find(directory)
+                if remove:
+                    _remove(directory, found)
+        except CacheError as error:
+            skipped.append(str(error))
+        else:
+            if found.files:
+                garbage.append(found)
+    return CollectReport(tuple(garbage), tuple(skipped))
+
+
+def _cache_like_dirs(root: Path) -> Iterator[Path]:
+    for path in [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]:
+        if (path / MANIFEST_NAME).is_file() or (_CACHE_DIR.fullmatch(path.name) and (path / LOCK_NAME).is_file()):
+            yield path
+
+
+def _find(directory: Path) -> Garbage:
+    manifest = find_manifest(directory)
+    named = set() if manifest is None else manifest.file_names()
+    candidates = [
+        *(path for path in directory.glob("*") if _CACHE_FILE.fullmatch(path.name)),
+        *(path for path in (directory / RECEIPTS_DIR).glob("*") if _RECEIPT_FILE.fullmatch(path.name)),
+    ]
+    files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))
+    return Garbage(directory, files, sum(path.stat().st_size for path in files))
+
+
+def _remove(directory: Path, garbage: Garbage) -> None:
+    for path in garbage.files:
+        try:
+            path.unlink()
+        except OSError as error:
+            # Windows refuses while a reader has the file mapped; the next gc gets it.
+            raise CacheError(f"{path} cannot be removed now: {error.strerror or error}") from error
+    receipts = directory / RECEIPTS_DIR
+    if receipts.is_dir() and not any(receipts.iterdir()):
+        receipts.rmdir()

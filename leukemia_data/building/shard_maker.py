@@ -1,0 +1,189 @@
+"""Run a shard task: read, preprocess or copy its images, write its shards.
+
+A task is a pure function to files: it reads and preprocesses what is new, copies what earlier shards hold, writes one
+shard per cache and leaves a receipt. Running it again finds the receipt.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.building.receipts import find_receipts, leave_receipts
+from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
+from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
+from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
+from leukemia_data.errors import CacheError, ImageError
+from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.frame_digest import frame_digest
+from leukemia_data.pixels.image_ops import Image
+from leukemia_data.pixels.moments import channel_moments
+from leukemia_data.pixels.preprocess import Preprocessor
+from leukemia_data.samples.fingerprint import bytes_digest, file_digest
+from leukemia_data.samples.record import Record
+from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.source_file import SourceFile, read_file
+
+_FILES_AHEAD = 2
+
+
+def run_task(task: ShardTask) -> ShardResult:
+    """Make the shards of a task, or find them made.
+
+    Unusable images are returned as failures, never raised: whoever commits decides about them.
+
+    Raises
+    ------
+    OSError
+        If a shard cannot be written.
+    """
+    return find_receipts(task) or _ShardMaker(task).make()
+
+
+def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
+    """Run a task and say which it was; what engines hand to their workers."""
+    return position, run_task(task)
+
+
+def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+    """Run tasks one after the other in this process: the simplest engine."""
+    for position, task in enumerate(tasks):
+        yield position, run_task(task)
+
+
+class _ShardMaker:
+    """Collects the images and rows of one task."""
+
+    def __init__(self, task: ShardTask) -> None:
+        # One thread per worker: the workers are the parallelism.
+        cv2.setNumThreads(1)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._task = task
+        self._sizes = tuple(target.size_px for target in task.targets)
+        self._preprocess = Preprocessor(task.recipe, self._sizes)
+        self._prior_shards = _PriorShards({target.size_px: target.directory for target in task.targets})
+        n = len(task.records)
+        self._images = {size: np.empty((n, size, size, 3), np.uint8) for size in self._sizes}
+        self._tables = {size: SampleTable.from_records(task.records) for size in self._sizes}
+        self._file_states = np.empty((n, 2), np.int64)
+        self._num_copied = 0
+
+    def make(self) -> ShardResult:
+        kept: list[int] = []
+        failures: list[QuarantinedImage] = []
+        for row, record, source in self._read_ahead():
+            try:
+                self._fill(row, record, source)
+            except ImageError as error:
+                failures.append(QuarantinedImage(record.record_id, str(error)))
+            else:
+                kept.append(row)
+        tables = {size: table.take(kept) for size, table in self._tables.items()}
+        entries = self._write(kept, tables) if kept else {}
+        states = self._file_states[kept]
+        result = ShardResult(
+            entries=entries,
+            tables=tables,
+            source_sizes_bytes=states[:, 0].copy(),
+            source_mtimes_ns=states[:, 1].copy(),
+            failures=tuple(failures),
+            num_processed=len(kept) - self._num_copied,
+            num_copied=self._num_copied,
+            num_records=len(self._task.records),
+        )
+        if not failures:
+            leave_receipts(self._task, result)
+        return result
+
+    def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
+        """Each record with its file, read by a thread while earlier ones are computed; None where none is needed."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
+            for row, record in enumerate(self._task.records):
+                is_unchanged = record.record_id in self._task.unchanged
+                waiting.append((row, record, None if is_unchanged else reader.submit(read_file, record.path)))
+                if len(waiting) > _FILES_AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _fill(self, row: int, record: Record, source: Future[SourceFile] | None) -> None:
+        prior = self._task.unchanged.get(record.record_id)
+        if prior is not None and self._copy(row, prior):
+            self._file_states[row] = record.size_bytes, record.mtime_ns
+            return
+        file = read_file(record.path) if source is None else source.result()
+        self._file_states[row] = file.size_bytes, file.mtime_ns
+        digest = bytes_digest(file.data)
+        prior = self._task.by_digest.get(digest)
+        if prior is None or not self._copy(row, prior):
+            self._process(row, file.data, digest)
+
+    def _copy(self, row: int, prior: PriorSample) -> bool:
+        """Take pixels and sums from earlier shards; False where one lacks them or holds damaged ones."""
+        found = [self._prior_shards.sample(size, prior) for size in self._sizes]
+        if any(sample is None for sample in found):
+            return False
+        for size, sample in zip(self._sizes, found, strict=True):
+            if sample is not None:
+                image, source = sample
+                self._images[size][row] = image
+                table = self._tables[size]
+                for name in ("channel_sums", "channel_square_sums", "crcs", "source_digests", "pixel_digests"):
+                    getattr(table, name)[row] = getattr(source, name)[0]
+        self._num_copied += 1
+        return True
+
+    def _process(self, row: int, data: NDArray[np.uint8], digest: bytes) -> None:
+        frame = decode_rgb(data)
+        pixel_digest = frame_digest(frame)
+        for size, image in self._preprocess(frame).items():
+            self._images[size][row] = image
+            table = self._tables[size]
+            table.channel_sums[row], table.channel_square_sums[row] = channel_moments(image)
+            table.crcs[row] = zlib.crc32(image.data)
+            table.source_digests[row] = np.frombuffer(digest, np.uint8)
+            table.pixel_digests[row] = np.frombuffer(pixel_digest, np.uint8)
+
+    def _write(self, kept: Sequence[int], tables: Mapping[int, SampleTable]) -> dict[int, ShardEntry]:
+        entries = {}
+        for target in self._task.targets:
+            images = self._images[target.size_px]
+            chosen = images if len(kept) == len(images) else images[np.asarray(kept)]
+            entries[target.size_px] = write_shard(target.directory, chosen, tables[target.size_px], target.fingerprint)
+        return entries
+
+
+class _PriorShards:
+    """Pixels and rows of earlier shards, each opened once."""
+
+    def __init__(self, directories: Mapping[int, Path]) -> None:
+        self._directories = directories
+        self._opened: dict[Path, tuple[NDArray[np.uint8], SampleTable] | None] = {}
+
+    def sample(self, size_px: int, prior: PriorSample) -> tuple[Image, SampleTable] | None:
+        """Image and one-row table of a sample, or None where they are absent or damaged."""
+        if size_px not in prior.rows:
+            return None
+        shard_name, row = prior.rows[size_px]
+        opened = self._open(self._directories[size_px] / shard_name)
+        if opened is None or row >= len(opened[1]):
+            return None
+        image = np.asarray(opened[0][row])
+        return (image, opened[1].take([row])) if image.shape == (size_px, size_px, 3) else None
+
+    def _open(self, path: Path) -> tuple[NDArray[np.uint8], SampleTable] | None:
+        """A shard whose bytes are those that its name tells. Damaged ones are not shown to HDF5: it may crash."""
+        if path not in self._opened:
+            try:
+                is_intact = shard_name(file_digest(path)) == path.name
+                self._opened[path] = (open_images(path).map(), read_table(path)) if is_intact else None
+            except (CacheError, OSError):
+                self._opened[path] = None
+        return self._opened[path]

@@ -1,0 +1,98 @@
+"""One shard's work as a value, and what it made: all that a worker on any engine is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.samples.record import Record, listing_line
+from leukemia_data.samples.sample_table import SampleTable
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cache under construction: its size, identity and directory."""
+
+    size_px: int
+    fingerprint: str
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PriorSample:
+    """Where an earlier build left a sample: per size, the shard and the row in it."""
+
+    source_digest: bytes
+    rows: Mapping[int, tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """All that is needed to make one shard of one or several caches.
+
+    Attributes
+    ----------
+    records
+        Images of the shard in sample order.
+    targets
+        Caches that lack this shard.
+    recipe
+        What to do to each image.
+    unchanged
+        By record id: samples whose files have not changed since they were cached.
+    by_digest
+        By digest of the source file: samples that may turn out to be the same image.
+    """
+
+    records: tuple[Record, ...]
+    targets: tuple[Target, ...]
+    recipe: Recipe
+    unchanged: Mapping[str, PriorSample] = field(default_factory=dict)
+    by_digest: Mapping[bytes, PriorSample] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Identity of the task's work: the metadata and file states of its records."""
+        return lines_digest(listing_line(record) for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What a task made.
+
+    Attributes
+    ----------
+    entries
+        Per size, the shard; empty when no image of the task was usable.
+    tables
+        Per size, the rows of the shard.
+    source_sizes_bytes, source_mtimes_ns : ndarray of shape (n,), int64
+        State of each row's file when it was read.
+    failures
+        Images left out, with reasons.
+    num_processed, num_copied
+        Images that were decoded and preprocessed, and images whose pixels an earlier shard held.
+    num_records
+        Images the task was given.
+    """
+
+    entries: Mapping[int, ShardEntry]
+    tables: Mapping[int, SampleTable]
+    source_sizes_bytes: NDArray[np.int64]
+    source_mtimes_ns: NDArray[np.int64]
+    failures: tuple[QuarantinedImage, ...]
+    num_processed: int
+    num_copied: int
+    num_records: int
+
+
+def largest_first(tasks: Sequence[ShardTask]) -> list[int]:
+    """Positions of the tasks, so ordered that no worker is left alone with a large one at the end."""
+    return sorted(range(len(tasks)), key=lambda position: -len(tasks[position].records))

@@ -1,0 +1,1 @@
+"""A cache on disk: shards, manifest, index; opening and checking it."""

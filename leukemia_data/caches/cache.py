@@ -1,0 +1,208 @@
+"""Open, find and choose caches; read samples by number.
+
+A :class:`Cache` is a snapshot: it belongs to the manifest that was there when it was opened, and keeps reading that
+state's shards whatever later builds do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.index import read_index
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
+from leukemia_data.caches.shard import shard_images
+from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.samples.sample_table import SampleTable
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A committed cache and its sample table.
+
+    Sample number i is row i of the table: shard by shard in the manifest's order.
+    """
+
+    directory: Path
+    manifest: Manifest
+    table: SampleTable
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        return self.manifest.size_px
+
+    @property
+    def pixels_per_image(self) -> int:
+        """Height times width of the images."""
+        return self.size_px * self.size_px
+
+    @cached_property
+    def first_rows(self) -> NDArray[np.int64]:
+        """Sample number at which each shard starts, and the number of samples at the end."""
+        return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
+
+    @cached_property
+    def reader(self) -> SampleReader:
+        """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
+        return SampleReader(self)
+
+    def close(self) -> None:
+        """Let go of the pixels' maps and files; streams and datasets that are still in use keep them open."""
+        self.__dict__.pop("reader", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+class SampleReader:
+    """Copies samples' pixels out of the shards, by sample number.
+
+    Maps all shards at once and keeps them mapped, so that later builds and gc cannot take them away (Windows: gc cannot
+    remove them meanwhile). Pickles as paths and offsets into any kind of worker, which maps them anew. Safe to use
+    from several threads.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._shards = [shard_images(cache.directory, entry, cache.size_px) for entry in cache.manifest.shards]
+        self._first_rows = cache.first_rows
+        self.size_px = cache.size_px
+        self._map()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+    def _map(self) -> None:
+        self._maps = [shard.map() for shard in self._shards]
+        self._rows = [images_NSSC.reshape(len(images_NSSC), -1) for images_NSSC in self._maps]
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """One image, shape (S, S, 3), uint8: a read-only view of the map.
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        """
+        (shard,), (row,) = self._locate(np.array([number], np.int64))
+        view: NDArray[np.uint8] = self._maps[shard][row]
+        return view
+
+    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Several images in the order asked for.
+
+        Parameters
+        ----------
+        numbers_B : ndarray of shape (B,), int64
+            Sample numbers.
+        out : ndarray of shape (B, S, S, 3), uint8, optional
+            Contiguous buffer to fill.
+
+        Returns
+        -------
+        ndarray of shape (B, S, S, 3), uint8
+
+        Raises
+        ------
+        IndexError
+            If there is no such sample.
+        ValueError
+            If `out` has another shape or is not contiguous.
+        """
+        if out is None:
+            out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
+        rows = self._rows
+        # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
+        flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
+        for position, (shard, row) in enumerate(zip(*self._locate(numbers_B), strict=True)):
+            flat[position] = rows[shard][row]
+        return out
+
+    def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """Shard of each sample, and its row there."""
+        if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < self._first_rows[-1]:
+            raise IndexError(f"sample numbers must be in 0 ... {self._first_rows[-1] - 1}")
+        shards_B = np.searchsorted(self._first_rows, numbers_B, side="right") - 1
+        return shards_B.tolist(), (numbers_B - self._first_rows[shards_B]).tolist()
+
+
+def open_cache(directory: Path) -> Cache:
+    """Open the cache in a directory.
+
+    Raises
+    ------
+    CacheError
+        If there is no manifest, a file is missing or truncated, or the index does not fit the manifest.
+    """
+    manifest = load_manifest(directory)
+    absent = missing_files(directory, manifest)
+    if absent:
+        raise CacheError(
+            f"{directory}: {len(absent)} files are missing or truncated, first {absent[0]}; "
+            "`ldata verify` lists them, building again makes them anew"
+        )
+    table = read_index(directory, manifest.index, in_memory=False).table
+    if len(table) != manifest.num_samples:
+        raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
+    return Cache(directory, manifest, table)
+
+
+def find_cache_dirs(root: Path) -> list[Path]:
+    """Directories of all committed caches: `root` itself, or up to two levels below it."""
+    candidates = [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
+    return [path for path in candidates if (path / MANIFEST_NAME).is_file()]
+
+
+def choose_cache_dir(path: Path, *, size_px: int | None = None, recipe: str | None = None) -> Path:
+    """The one cache that a path means: the path itself, or the only matching cache below it.
+
+    Parameters
+    ----------
+    path
+        A cache, or a folder with caches below it.
+    size_px, recipe
+        Side of its images, and name of its recipe; None where that does not matter.
+
+    Raises
+    ------
+    UsageError
+        If several match; the message lists them.
+    CacheError
+        If none does.
+    """
+    found = find_cache_dirs(path)
+    is_free = size_px is None and recipe is None
+    fitting = found if len(found) == 1 and is_free else [d for d in found if _fits(d, size_px, recipe)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        choices = "".join(f"\n  {directory}" for directory in fitting)
+        raise UsageError(f"several caches at {path}, name one:{choices}")
+    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
+    options = "".join([f" --size {size_px}" if size_px is not None else "", f" --recipe {recipe}" if recipe else ""])
+    others = f" (there are: {', '.join(map(str, found))})" if found else ""
+    raise CacheError(f"no {wanted} at {path}{others}; make one with `ldata build SOURCE{options}`")
+
+
+def _fits(directory: Path, size_px: int | None, recipe: str | None) -> bool:
+    """Whether a directory holds such a cache that is readable; a damaged neighbour shall not hide the others."""
+    try:
+        manifest = load_manifest(directory)
+    except CacheError:
+        return False
+    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)

@@ -1,0 +1,93 @@
+"""The index of a cache: the rows of all its shards in one file, and the state of the files they came from.
+
+Opening a cache reads this one file, whatever the number of shards. It repeats what the shards hold, except for the
+sizes and modification times of the source files: those change without a pixel changing, so they may not be part of a
+shard, whose name is its content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.manifest import IndexEntry
+from leukemia_data.caches.shard import open_hdf5
+from leukemia_data.errors import CacheError
+from leukemia_data.files.atomic import scratch_path, sync_file
+from leukemia_data.samples.fingerprint import file_digest
+from leukemia_data.samples.sample_table import SampleTable, read_columns, read_dataset, view_dataset, write_columns
+
+UNSETTLED_MTIME_NS = -2
+"""Stands for the modification time of a file that was written within the clock's grain of being listed."""
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """All samples of a cache in sample order, with the state of their source files when they were read.
+
+    Attributes
+    ----------
+    table
+        One row a sample; shard by shard in the manifest's order.
+    source_sizes_bytes, source_mtimes_ns : ndarray of shape (n,), int64
+    """
+
+    table: SampleTable
+    source_sizes_bytes: NDArray[np.int64]
+    source_mtimes_ns: NDArray[np.int64]
+
+
+def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
+    """Write an index durably, under the name its content gives it."""
+    with scratch_path(directory, "index") as scratch:
+        with h5py.File(scratch, "w", locking=False) as file:
+            write_columns(file, index.table)
+            file.create_dataset("source_sizes_bytes", data=index.source_sizes_bytes)
+            file.create_dataset("source_mtimes_ns", data=index.source_mtimes_ns)
+        sync_file(scratch)
+        digest = file_digest(scratch)
+        entry = IndexEntry(f"index-{digest[:16]}.h5", scratch.stat().st_size, digest)
+        scratch.replace(directory / entry.name)
+    return entry
+
+
+def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) -> SampleIndex:
+    """Read the index that a manifest names.
+
+    Parameters
+    ----------
+    directory, entry
+        The cache's directory, and the manifest's word on the file.
+    in_memory
+        False leaves the columns on disk and maps them: a million samples then open at once and take no memory of the
+        process, but Windows cannot remove the file meanwhile.
+
+    Raises
+    ------
+    CacheError
+        If the file is absent, its bytes are not those the manifest knows, or its columns do not fit together.
+    """
+    path = directory / entry.name
+    if not path.is_file():
+        raise CacheError(f"{path} is missing: the cache is incomplete; build it again")
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
+    if digest != entry.digest:
+        raise CacheError(f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}")
+    load = read_dataset if in_memory else partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
+    with open_hdf5(path) as file:
+        try:
+            table = read_columns(file, load)
+            index = SampleIndex(table, load(file["source_sizes_bytes"]), load(file["source_mtimes_ns"]))
+        except (KeyError, ValueError, OSError, AttributeError) as error:
+            raise CacheError(f"{path} cannot be read: {error}") from error
+    if not len(index.table) == len(index.source_sizes_bytes) == len(index.source_mtimes_ns):
+        raise CacheError(f"{path}: its columns have different lengths")
+    return index

@@ -1,0 +1,1 @@
+"""Generated cells, for trying and testing."""

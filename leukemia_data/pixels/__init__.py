@@ -1,0 +1,1 @@
+"""Pixels in, pixels out: decoding, every operation of a recipe, whole recipes."""

@@ -1,0 +1,74 @@
+"""Operations that raise contrast: CLAHE, of the channels or of the lightness, and the unsharp mask, as parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from leukemia_data.recipes.operation_checks import require, require_tiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clahe:
+    """Contrast-limited adaptive histogram equalisation of each colour channel (OpenCV's meaning of the numbers).
+
+    ``clip_limit`` is a multiple of the mean bin height, ``tiles`` the number of tiles along each side.
+    """
+
+    op: ClassVar[str] = "clahe"
+    version: ClassVar[int] = 1
+    clip_limit: float = 3.0
+    tiles: int = 9
+
+    def __post_init__(self) -> None:
+        require_tiles(self.op, self.clip_limit, self.tiles)
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """Side of the square after this operation."""
+        require(side_px >= 2 * self.tiles, f"clahe: {self.tiles} tiles need more than {side_px} px")
+        return side_px
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaheLab:
+    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black.
+
+    The numbers mean what they mean in :class:`Clahe`.
+    """
+
+    op: ClassVar[str] = "clahe_lab"
+    version: ClassVar[int] = 1
+    clip_limit: float = 3.0
+    tiles: int = 9
+
+    def __post_init__(self) -> None:
+        require_tiles(self.op, self.clip_limit, self.tiles)
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """Side of the square after this operation."""
+        require(side_px >= 2 * self.tiles, f"clahe_lab: {self.tiles} tiles need more than {side_px} px")
+        return side_px
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsharp:
+    """Unsharp mask: image * (1 + strength) - Gaussian(image, sigma) * strength, saturated to 0..255."""
+
+    op: ClassVar[str] = "unsharp"
+    version: ClassVar[int] = 1
+    sigma_px: float = 3.0
+    strength: float = 1.5
+
+    def __post_init__(self) -> None:
+        require(0.1 <= self.sigma_px <= 50, f"unsharp: sigma_px must lie in [0.1, 50], got {self.sigma_px}")
+        require(0 < self.strength <= 20, f"unsharp: strength must lie in (0, 20], got {self.strength}")
+
+    @property
+    def radius_px(self) -> int:
+        """Reach of the Gaussian kernel: three sigma, as OpenCV chooses it for 8-bit images."""
+        return (round(6 * self.sigma_px + 1) | 1) // 2
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """Side of the square after this operation."""
+        require(side_px > self.radius_px, f"unsharp: sigma_px {self.sigma_px} is too wide for {side_px} px")
+        return side_px

@@ -1,0 +1,191 @@
+"""The sample table: everything a cache knows about its samples except their pixels, as columns.
+
+Each shard holds the rows of its own samples beside the images; the index file holds the rows of all shards, so that a
+cache opens without touching any shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.samples.fingerprint import DIGEST_BYTES
+from leukemia_data.samples.record import Record
+
+_TEXT_ENCODING = "utf-8"
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Columns of equal length n; row i of each belongs to sample i.
+
+    Attributes
+    ----------
+    ids, subjects, splits : ndarray of shape (n,), bytes
+        UTF-8: the record's id, its subject and the split its source gave it (the latter two may be empty).
+    labels, folds : ndarray of shape (n,), int16
+        -1 where unknown or absent.
+    channel_sums, channel_square_sums : ndarray of shape (n, 3), uint64
+        Sum and sum of squares of the cached pixels per channel, in RGB order.
+    crcs : ndarray of shape (n,), uint32
+        CRC-32 (zlib) of the cached pixels in C order.
+    source_digests, pixel_digests : ndarray of shape (n, 16), uint8
+        XXH3-128 of the source file's bytes, and of its decoded frame (height, width, pixels): equal pixels have
+        equal digests whatever the file format.
+    """
+
+    ids: NDArray[np.bytes_]
+    subjects: NDArray[np.bytes_]
+    splits: NDArray[np.bytes_]
+    labels: NDArray[np.int16]
+    folds: NDArray[np.int16]
+    channel_sums: NDArray[np.uint64]
+    channel_square_sums: NDArray[np.uint64]
+    crcs: NDArray[np.uint32]
+    source_digests: NDArray[np.uint8]
+    pixel_digests: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def from_records(cls, records: Sequence[Record]) -> SampleTable:
+        """Table with the records' metadata and zeros where pixels will tell."""
+        n = len(records)
+        return cls(
+            ids=_encode([record.record_id for record in records]),
+            subjects=_encode([record.subject for record in records]),
+            splits=_encode([record.split for record in records]),
+            labels=np.array([record.label for record in records], np.int16),
+            folds=np.array([record.fold for record in records], np.int16),
+            channel_sums=np.zeros((n, 3), np.uint64),
+            channel_square_sums=np.zeros((n, 3), np.uint64),
+            crcs=np.zeros(n, np.uint32),
+            source_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
+            pixel_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
+        )
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[SampleTable]) -> SampleTable:
+        """One table with the rows of several, in their order."""
+        if not tables:
+            return cls.from_records([])
+        return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
+
+    def take(self, rows: NDArray[np.integer[Any]] | Sequence[int] | NDArray[np.bool_]) -> SampleTable:
+        """Table of the chosen rows."""
+        chosen = np.asarray(rows, None if len(rows) else np.intp)
+        return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+
+    def equals(self, other: SampleTable) -> bool:
+        """Whether all columns hold the same values."""
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in column_names())
+
+    @property
+    def id_texts(self) -> list[str]:
+        """Ids as text."""
+        return decode_texts(self.ids)
+
+    @property
+    def subject_texts(self) -> list[str]:
+        """Subjects as text; empty where unknown."""
+        return decode_texts(self.subjects)
+
+
+def column_names() -> list[str]:
+    """Names of the columns, which are also the names of their HDF5 datasets."""
+    return [field.name for field in fields(SampleTable)]
+
+
+def bytes_per_row(table: SampleTable) -> int:
+    """Bytes that one row takes in all columns together."""
+    return sum(getattr(table, name)[:1].nbytes for name in column_names())
+
+
+def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
+    """A text column as Python strings."""
+    return [value.decode(_TEXT_ENCODING, "surrogateescape") for value in column.tolist()]
+
+
+def encode_text(text: str) -> bytes:
+    """A text as its column holds it; file names that are no valid UTF-8 survive unchanged."""
+    return text.encode(_TEXT_ENCODING, "surrogateescape")
+
+
+def write_columns(group: h5py.Group, table: SampleTable) -> None:
+    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest."""
+    for name in column_names():
+        column = getattr(table, name)
+        if column.dtype.kind == "S":
+            length = int(np.strings.str_len(column).max(initial=1))
+            dtype = h5py.string_dtype(_TEXT_ENCODING, length)
+            group.create_dataset(name, data=column.astype(dtype), dtype=dtype)
+        else:
+            group.create_dataset(name, data=column)
+
+
+def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
+    """A dataset's values in memory."""
+    values: NDArray[Any] = dataset[()]
+    return np.asarray(values, _plain_dtype(dataset))
+
+
+def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
+    """A contiguous dataset as a view of its file's bytes, which may be a memory map.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is not stored contiguously.
+    """
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise ValueError(f"{dataset.name} is not stored contiguously")
+    offset_bytes = dataset.id.get_offset()
+    if dataset.size == 0 or offset_bytes is None:
+        return np.zeros(dataset.shape, _plain_dtype(dataset))
+    return np.ndarray(dataset.shape, _plain_dtype(dataset), file_bytes, int(offset_bytes))
+
+
+def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
+    """The dataset's type without HDF5's notes on it."""
+    dtype: np.dtype[Any] = dataset.dtype
+    return np.dtype(f"S{dtype.itemsize}") if dtype.kind == "S" else dtype
+
+
+def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
+    """Read what :func:`write_columns` stored.
+
+    Parameters
+    ----------
+    group
+        Where the columns are.
+    load
+        Makes a column of a dataset: :func:`read_dataset`, or :func:`view_dataset` for one that stays where it is.
+
+    Raises
+    ------
+    KeyError
+        If a column is absent.
+    ValueError
+        If a column has another type or length than the format says.
+    """
+    columns = {name: load(group[name]) for name in column_names()}
+    expected = SampleTable.from_records([])
+    num_samples = np.size(columns["labels"])
+    for name, column in columns.items():
+        model = getattr(expected, name)
+        same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
+        if not same_kind or column.shape != (num_samples, *model.shape[1:]):
+            raise ValueError(f"column {name} is {column.dtype} {column.shape}")
+    return SampleTable(**columns)
+
+
+def _encode(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    encoded = [encode_text(text) for text in texts]
+    length = max((len(value) for value in encoded), default=1)
+    return np.array(encoded, f"S{max(length, 1)}")

@@ -1,0 +1,1 @@
+"""Which samples train, validate and test, by subject; and what leaks."""

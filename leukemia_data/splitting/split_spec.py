@@ -1,0 +1,156 @@
+"""Names of splits: the text that a user writes in, a :class:`SplitSpec` out, and back.
+
+::
+
+    subject              whole subjects: 75 / 15 / 10 % of each class's images train, validate and test
+    fold:K/N             part K of N validates, the rest trains (whole subjects)
+    test-fold:K/N        the same parts for the same seed, but part K is held out as test: nothing is chosen by it
+    official:K           fold K of the source is test, its other folds train
+    leave-out:NAME,NAME  the named subjects, and those tied to them by identical pixels, are test; the rest trains
+    image                75 / 15 / 10 % by image: patient-mixed
+    given                what the source brought
+
+``test-fold``, ``official`` and ``leave-out`` have no validation part. With ``+valid`` at their end, as in
+``official:0+valid``, about 15 % of what is left to train on, by whole subjects of each class, validates: something to
+choose the best epoch by.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.errors import UsageError
+from leukemia_data.samples.fingerprint import lines_digest
+
+SPLIT_NAMES = ("train", "valid", "test")
+UNUSED = len(SPLIT_NAMES)
+"""Code of samples that are in no split: those without a label, unless the source gave them one."""
+
+SplitCodes = NDArray[np.int8]
+"""Per sample: position in SPLIT_NAMES, or UNUSED."""
+
+SplitKind = Literal["given", "subject", "image", "fold", "test-fold", "official", "leave-out"]
+SPLIT_FORMS = "subject, given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,SUBJECT"
+WITH_VALID = "+valid"
+HELD_OUT_KINDS = ("test-fold", "official", "leave-out")
+"""Kinds that hold a part out as ``test`` and may draw a validation part from the rest."""
+
+_FOLD_SPEC = re.compile(r"(fold|test-fold):([0-9]+)/([0-9]+)")
+_OFFICIAL_SPEC = re.compile(r"official:([0-9]{1,4})")
+_LEAVE_OUT = "leave-out:"
+_ESCAPED = {"%": "%25", ",": "%2C", "+": "%2B"}
+_LONGEST_FILE_NAME = 60
+_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """A split as the user names it.
+
+    Attributes
+    ----------
+    kind
+        What kind of split, see the list above.
+    fold
+        K of ``fold``, ``test-fold`` (from 1) and ``official`` (the source's own number).
+    num_folds
+        N of ``fold`` and ``test-fold``.
+    subjects
+        Of ``leave-out``, as the sample table writes them.
+    with_valid
+        Whether a held-out split draws a validation part from the rest.
+    """
+
+    kind: SplitKind
+    fold: int = 0
+    num_folds: int = 0
+    subjects: tuple[str, ...] = ()
+    with_valid: bool = False
+
+    def __str__(self) -> str:
+        """The text that :func:`parse_split` reads."""
+        ending = WITH_VALID if self.with_valid else ""
+        match self.kind:
+            case "fold" | "test-fold":
+                return f"{self.kind}:{self.fold}/{self.num_folds}{ending}"
+            case "official":
+                return f"official:{self.fold}{ending}"
+            case "leave-out":
+                return f"{_LEAVE_OUT}{','.join(map(_escaped, self.subjects))}{ending}"
+        return self.kind
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the judged part is ``test`` by construction, and nothing may be chosen by it."""
+        return self.kind in HELD_OUT_KINDS
+
+    @property
+    def file_name(self) -> str:
+        """The split's name as part of a file's: short, without signs that a file system refuses.
+
+        >>> SplitSpec("test-fold", 1, 5, with_valid=True).file_name
+        'test-fold1of5-valid'
+        """
+        name = str(self).replace("/", "of").replace(_LEAVE_OUT, "leave-out-").replace(":", "")
+        safe = _NOT_IN_FILE_NAMES.sub("-", name)
+        if len(safe) <= _LONGEST_FILE_NAME:
+            return safe
+        # Long lists of subjects may begin alike: a digest stands for what is cut.
+        return f"{safe[: _LONGEST_FILE_NAME - 9]}-{lines_digest([str(self)])[:8]}"
+
+
+def parse_split(text: str) -> SplitSpec:
+    """Read a split's name.
+
+    Raises
+    ------
+    UsageError
+        If it is none of the forms in the list above; folds need 1 <= K <= N and N >= 2.
+    """
+    with_valid = text.endswith(WITH_VALID)
+    spec = _parse_form(text.removesuffix(WITH_VALID), text)
+    if with_valid and not spec.holds_out:
+        raise UsageError(
+            f"split {text!r}: {WITH_VALID} goes with {', '.join(HELD_OUT_KINDS)} only; "
+            f"{spec.kind} has a validation part of its own"
+        )
+    return replace(spec, with_valid=with_valid)
+
+
+def _parse_form(form: str, text: str) -> SplitSpec:
+    match form:
+        case "given" | "subject" | "image":
+            return SplitSpec(form)
+    if form.startswith(_LEAVE_OUT):
+        return SplitSpec("leave-out", subjects=_parse_subjects(form.removeprefix(_LEAVE_OUT), text))
+    if official := _OFFICIAL_SPEC.fullmatch(form):
+        return SplitSpec("official", int(official.group(1)))
+    fold = _FOLD_SPEC.fullmatch(form)
+    if fold is None:
+        raise UsageError(
+            f"unknown split {text!r}: use {SPLIT_FORMS} (such as fold:1/5, official:0 or leave-out:H3,12); "
+            f"the last three also with {WITH_VALID}"
+        )
+    kind: SplitKind = "fold" if fold.group(1) == "fold" else "test-fold"
+    number, num_folds = int(fold.group(2)), int(fold.group(3))
+    if not (num_folds >= 2 and 1 <= number <= num_folds):
+        raise UsageError(f"split {text!r}: folds are counted from 1 to N, and there are at least 2")
+    return SplitSpec(kind, number, num_folds)
+
+
+def _parse_subjects(names: str, text: str) -> tuple[str, ...]:
+    """The subjects between commas; a comma, plus or percent sign in a name is written %2C, %2B, %25."""
+    subjects = tuple(unquote(name.strip()) for name in names.split(","))
+    if not all(subjects):
+        raise UsageError(f"split {text!r}: name the subjects to leave out, with a comma between them: leave-out:H3,12")
+    return tuple(dict.fromkeys(subjects))
+
+
+def _escaped(subject: str) -> str:
+    return "".join(_ESCAPED.get(sign, sign) for sign in subject)

@@ -1,0 +1,1 @@
+"""Batches of cached samples for a network. torch is loaded here."""

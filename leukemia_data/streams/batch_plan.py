@@ -1,0 +1,160 @@
+"""Which samples each batch of an epoch holds: the split's numbers, put in order and cut into equal shares of ranks.
+
+The order of an epoch is a function of (seed, epoch) over the whole split. It is cut into global batches first, and each
+global batch into one contiguous share a rank. So every number of ranks takes the same steps over the same samples, and
+a position in an epoch is a number of steps that holds for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.errors import UsageError
+from leukemia_data.samples.fingerprint import bytes_digest
+from leukemia_data.streams.ordering import permuted, stratified
+
+# Positions put in order at a time: enough to cost little each, few enough to be ready before a batch is copied.
+_BLOCK_POSITIONS = 4096
+
+
+class BatchRows(NamedTuple):
+    """One rank's share of one batch.
+
+    Attributes
+    ----------
+    numbers_B : ndarray of shape (B,), int64
+        Sample numbers in the cache.
+    mask_B : ndarray of shape (B,), bool
+        False where a row only fills up the share: it repeats a sample that another row stands for.
+    """
+
+    numbers_B: NDArray[np.int64]
+    mask_B: NDArray[np.bool_]
+
+
+class BatchPlan:
+    """The batches of a split, as one rank sees them.
+
+    Parameters
+    ----------
+    numbers_N : ndarray of shape (N,), int64
+        Sample numbers to serve.
+    batch_size
+        Samples a step over all ranks together.
+    seed
+        Shuffles each epoch anew; ``None`` keeps the order of `numbers_N`, for evaluation.
+    weights_N : ndarray of shape (N,), float64, optional
+        Each sample comes in proportion to its weight instead of once, see
+        :func:`leukemia_data.streams.ordering.stratified`; an epoch still has N samples. Needs a seed.
+    drop_last
+        Leave out a last batch that is not full, unless it is the only one.
+    rank, world_size
+        Which share of each batch, of how many.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of range, or the weights are not N finite numbers from 0 with a sum above 0.
+    """
+
+    def __init__(
+        self,
+        numbers_N: NDArray[np.int64],
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        weights_N: NDArray[np.float64] | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank must be in 0 ... world size - 1, got rank {rank} of {world_size}")
+        if seed is not None and seed < 0:
+            raise UsageError(f"seed must not be negative, got {seed}")
+        self.numbers_N = numbers_N
+        self.batch_size = int(batch_size)
+        self.share = -(-batch_size // world_size)
+        self._seed = None if seed is None else int(seed)
+        self._cumulative = None if weights_N is None else _cumulative(weights_N, len(numbers_N), seed)
+        self._drop_last = drop_last and len(numbers_N) >= batch_size
+        self._rank, self._world_size = rank, world_size
+
+    def __len__(self) -> int:
+        """Steps an epoch, the same on every rank."""
+        full, rest = divmod(len(self.numbers_N), self.batch_size)
+        return full if self._drop_last or rest == 0 else full + 1
+
+    def identity(self) -> dict[str, int | str | None]:
+        """What decides the order of all epochs, apart from the rank: equal plans have equal identities."""
+        weights = b"" if self._cumulative is None else self._cumulative.tobytes()
+        return {
+            "num_samples": len(self.numbers_N),
+            "samples_digest": bytes_digest(np.ascontiguousarray(self.numbers_N).tobytes() + weights).hex(),
+            "batch_size": self.batch_size,
+            "seed": self._seed,
+            "drop_last": int(self._drop_last),
+        }
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
+        """Return this rank's shares of an epoch's batches, from a step on."""
+        # The first batch shall not wait for others to be put in order.
+        start, stop = first_step, first_step + 1
+        while start < len(self):
+            first = start * self.batch_size
+            stop = min(stop, len(self))
+            numbers = self._numbers(epoch, first, min(stop * self.batch_size, len(self.numbers_N)))
+            for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
+                yield self._own_share(numbers[begin : begin + self.batch_size])
+            start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
+
+    def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Sample numbers at the positions from `first` to before `last`."""
+        if self._seed is None:
+            return self.numbers_N[first:last]
+        positions = np.arange(first, last, dtype=np.int64)
+        if self._cumulative is not None:
+            return self.numbers_N[stratified(positions, self._cumulative, self._seed, epoch)]
+        return self.numbers_N[permuted(positions, len(self.numbers_N), self._seed, epoch)]
+
+    def _own_share(self, numbers_G: NDArray[np.int64]) -> BatchRows:
+        """Cut a global batch into equal shares; rows beyond its end repeat its last sample, masked."""
+        if self._world_size == 1:
+            return BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
+        share = -(-len(numbers_G) // self._world_size)
+        rows_B = np.arange(self._rank * share, (self._rank + 1) * share)
+        return BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
+
+
+def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Weights under which every group of samples comes equally often.
+
+    Parameters
+    ----------
+    groups_N : ndarray of shape (N,)
+        What each sample belongs to, such as its label or its subject.
+
+    Returns
+    -------
+    ndarray of shape (N,), float64
+        One over the size of the sample's group.
+    """
+    _, group_N, counts = np.unique(groups_N, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / counts[group_N], np.float64)
+
+
+def _cumulative(weights_N: NDArray[np.float64], num_samples: int, seed: int | None) -> NDArray[np.float64]:
+    if seed is None:
+        raise UsageError("weights choose samples at random: give a seed, or no weights")
+    weights = np.asarray(weights_N, np.float64)
+    if weights.shape != (num_samples,):
+        raise UsageError(f"there must be one weight for each of the {num_samples} samples, got shape {weights.shape}")
+    if num_samples and not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+        raise UsageError("weights must be finite, not negative, and not all 0")
+    return np.cumsum(weights)

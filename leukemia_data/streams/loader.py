@@ -1,0 +1,251 @@
+"""The batch stream: shuffled or ordered batches of a cache, gathered by threads ahead of the network.
+
+Each thread copies whole batches straight from memory maps of the shards into buffers that are used again once nobody
+holds their batch any more. What a batch holds is a function of the plan, the epoch and the step alone, so a stream can
+go on at any step of any epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from threading import current_thread
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from joblib import cpu_count
+from numpy.typing import NDArray
+from torch import Tensor
+
+from leukemia_data.caches.cache import Cache
+from leukemia_data.errors import UsageError
+from leukemia_data.files.free_memory import free_ram_bytes
+from leukemia_data.streams.batch import Batch, move_batches, to_device
+from leukemia_data.streams.batch_plan import BatchPlan, BatchRows
+from leukemia_data.streams.buffers import BufferPool
+from leukemia_data.streams.pixel_store import DeviceStore, PixelStore, RamStore
+from leukemia_data.streams.residency import AUTO, DEVICE, RAM, choose_residency, free_bytes, most_bytes
+
+_MOST_THREADS = 4
+_THREAD_NAME = "batch-stream"
+_CPU = torch.device("cpu")
+
+
+@dataclass
+class _Place:
+    """Where an iterator stands: `step` batches of an epoch are handed out."""
+
+    epoch: int
+    step: int
+
+
+class BatchStream:
+    """Batches of chosen samples, on the device that the network runs on.
+
+    Iterating over the stream gives the rest of the epoch it stands in, and leaves it at the next one's start;
+    :meth:`epoch` gives any epoch by number. A batch's memory belongs to its holder for as long as any tensor of it is
+    alive.
+
+    Parameters
+    ----------
+    cache
+        An opened cache.
+    numbers_N : ndarray of shape (N,), int64
+        Sample numbers to serve.
+    batch_size, seed, weights_N, drop_last, rank, world_size
+        See :class:`~leukemia_data.streams.batch_plan.BatchPlan`.
+    device
+        Where images and labels go.
+    num_threads
+        Batches gathered at a time; by default one a core, at most 4: more do not make memory faster.
+    prefetch
+        Batches prepared while the network works on one, at least 1; by default one less than threads. More of them take
+        more room in the processor's caches, and help only where the time of a step varies much.
+    residency
+        Where the pixels are kept, see :mod:`leukemia_data.streams.residency`.
+
+    Attributes
+    ----------
+    plan : BatchPlan
+    num_threads : int
+    residency : Residency
+        What was chosen, and why.
+
+    Raises
+    ------
+    UsageError
+        If an argument is out of range, or the split does not fit where it is wanted.
+    CacheError
+        If a shard cannot be mapped.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        numbers_N: NDArray[np.int64],
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        weights_N: NDArray[np.float64] | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = _CPU,
+        num_threads: int | None = None,
+        prefetch: int | None = None,
+        residency: str = AUTO,
+    ) -> None:
+        self.plan = BatchPlan(
+            numbers_N,
+            batch_size=batch_size,
+            seed=seed,
+            weights_N=weights_N,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        self.num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
+        self._prefetch = prefetch if prefetch is not None else max(self.num_threads - 1, 1)
+        if self.num_threads < 1 or self._prefetch < 1:
+            raise UsageError(f"a stream needs 1 thread and 1 batch ahead or more, got {num_threads} and {prefetch}")
+        self._device = device
+        self._labels = cache.table.labels
+        self._size_px = cache.size_px
+        self.residency = choose_residency(
+            residency,
+            len(numbers_N) * cache.pixels_per_image * 3,
+            device_free_bytes=free_bytes(device),
+            device_most_bytes=most_bytes(device),
+            ram_free_bytes=free_ram_bytes(),
+            num_processes=world_size,
+        )
+        self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
+        self._buffers = BufferPool()
+        self._place = _Place(0, 0)
+
+    def __len__(self) -> int:
+        """Steps an epoch, the same on every rank."""
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the rest of the epoch that the stream stands in."""
+        return self.epoch(self._place.epoch, self._place.step)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch, from a step on.
+
+        The last iterator asked for is the one whose progress :meth:`state_dict` tells.
+
+        Raises
+        ------
+        UsageError
+            If the epoch has no such step.
+        """
+        if epoch < 0 or not 0 <= first_step <= len(self):
+            raise UsageError(f"there is no step {first_step} in epoch {epoch}: an epoch has {len(self)} steps")
+        self._place = _Place(int(epoch), int(first_step))
+        return self._count(self._place)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: batches already handed out count, those prepared ahead do not.
+
+        It holds for every number of ranks, threads and devices.
+        """
+        return {"epoch": self._place.epoch, "step": self._place.step, "plan": self.plan.identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another stream of the same plan stood: iterating gives the batches that it would have given.
+
+        Raises
+        ------
+        UsageError
+            If the state is none, or belongs to other samples, another order or batch size.
+        """
+        try:
+            epoch, step, plan = int(state["epoch"]), int(state["step"]), dict(state["plan"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"this is no state of a stream: {error!r}") from error
+        own = self.plan.identity()
+        if plan != own:
+            differing = ", ".join(name for name in own if plan.get(name) != own[name])
+            raise UsageError(f"the state belongs to a stream of another {differing}: it cannot be continued here")
+        self.epoch(epoch, step)
+
+    def close(self) -> None:
+        """Give back the pixels' memory; the cache keeps its own maps until it is closed."""
+        self._store = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_store(self, cache: Cache, numbers_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
+        if self.residency.kind == DEVICE:
+            return DeviceStore(cache.reader, numbers_N, self._device)
+        if self.residency.kind == RAM:
+            return RamStore(cache.reader, numbers_N)
+        return cache.reader
+
+    def _count(self, place: _Place) -> Iterator[Batch]:
+        """Keep the iterator's place while its batches are handed out."""
+        store = self._store
+        if store is None:
+            raise UsageError("the stream is closed")
+        if isinstance(store, DeviceStore):
+            batches = self._taken(store, place.epoch, place.step)
+        else:
+            batches = move_batches(self._gathered(store, place.epoch, place.step), self._device)
+        with closing(batches):
+            for batch in batches:
+                place.step += 1
+                yield batch
+        place.epoch, place.step = place.epoch + 1, 0
+
+    def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
+        """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
+        ready: deque[Future[Batch]] = deque()
+        threads = ThreadPoolExecutor(self.num_threads, _THREAD_NAME)
+        try:
+            for rows in self.plan.batches(epoch, first_step):
+                ready.append(threads.submit(self._gather, store, rows))
+                if len(ready) > self._prefetch:
+                    yield ready.popleft().result()
+            while ready:
+                yield ready.popleft().result()
+        finally:
+            # The garbage collector may end this in one of these threads, which cannot wait for itself.
+            is_own = current_thread().name.startswith(_THREAD_NAME)
+            threads.shutdown(wait=not is_own, cancel_futures=True)
+
+    def _gather(self, store: PixelStore, rows: BatchRows) -> Batch:
+        """Copy one batch, in a thread."""
+        images_BHWC = self._buffer(len(rows.numbers_B))
+        store.gather(rows.numbers_B, images_BHWC.numpy())
+        return self._batch(images_BHWC, rows)
+
+    def _taken(self, store: DeviceStore, epoch: int, first_step: int) -> Generator[Batch]:
+        """Take batches out of the device's own memory."""
+        for rows in self.plan.batches(epoch, first_step):
+            batch = self._batch(store.take(rows.numbers_B), rows)
+            yield batch._replace(labels_B=to_device(batch.labels_B, self._device))
+
+    def _batch(self, images_BHWC: Tensor, rows: BatchRows) -> Batch:
+        labels_B = torch.from_numpy(self._labels[rows.numbers_B].astype(np.int64))
+        labels_B = labels_B.pin_memory() if self._device.type == "cuda" else labels_B
+        return Batch(images_BHWC, labels_B, torch.from_numpy(rows.numbers_B.copy()), torch.from_numpy(rows.mask_B))
+
+    def _buffer(self, num_samples: int) -> Tensor:
+        shape = (num_samples, self._size_px, self._size_px, 3)
+        if self._device.type == "cuda":
+            # torch itself gives pinned memory out again, once its copies are done.
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return self._buffers.take(shape, torch.uint8)

@@ -1,0 +1,1 @@
+"""BatchNorm: over several ranks, and statistics estimated anew."""

@@ -1,0 +1,303 @@
+"""One of several runs to compare: its folder in, its epochs, settings and judged predictions out.
+
+A folder may hold a run, a plan of several stages (its last stage is judged), or a k-fold (judged by its out-of-fold
+predictions; its curves are means over the folds).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
+from leukemia_models.judging.bootstrap import SubjectBootstrap, subject_bootstrap
+from leukemia_models.judging.judged_samples import JudgedSamples
+from leukemia_models.judging.metrics import ClassificationMetrics, classification_metrics
+from leukemia_models.judging.predictions import judged_samples, read_predictions
+from leukemia_models.judging.subject_level import SubjectLevel, subject_level, subject_samples
+from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
+from leukemia_models.reports.markdown import flattened
+from leukemia_models.runs.run_files import RunConfig, RunFolder, find_runs, last_run, load_config
+
+PATIENT_MIXED_MARK = "patient-mixed"
+_PARTS = ("test", "valid")
+_PREDICTIONS_NAME = "predictions.csv"
+_SETTINGS_OF_RESULTS = ("size_px", "recipe")
+_NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name"}
+_DIGEST_NAMES = {"data_fingerprint", "data_digest"}
+_DIGEST_LENGTH = 12
+_NUM_DIGITS = 4
+_META = torch.device("meta")
+
+
+@dataclass(frozen=True, slots=True)
+class EpochAccuracy:
+    """Accuracy of one epoch; None where nothing was validated."""
+
+    train: float
+    valid: float | None
+
+
+@dataclass(frozen=True)
+class StageCurve:
+    """The epochs of one stage, in order; a run without a plan has one stage without a name."""
+
+    name: str
+    epochs: tuple[EpochAccuracy, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ComparedRun:
+    """What a comparison needs to know of one run.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder, as it was named.
+    label : str
+        Its name in tables and figures, different from all others'.
+    model_name : str
+        Name of the network.
+    classes : tuple of str
+        Name of each label.
+    part : str
+        What was judged, such as ``test`` or ``out-of-fold``.
+    stamp : str
+        Kind of its split.
+    stages : tuple of StageCurve
+        Its curves.
+    settings : mapping of str to value
+        What it was told, flat: ``settings.optimizer.lr``; of a plan, its last stage's.
+    samples : JudgedSamples
+        Judged images and what it says of them.
+    """
+
+    path: Path
+    label: str
+    model_name: str
+    classes: tuple[str, ...]
+    part: str
+    stamp: str
+    stages: tuple[StageCurve, ...]
+    settings: Mapping[str, Any]
+    samples: JudgedSamples
+
+    @property
+    def is_patient_mixed(self) -> bool:
+        """Whether its numbers say nothing about new patients."""
+        return self.stamp != DISJOINT_STAMP
+
+    @property
+    def marked_label(self) -> str:
+        """Its label, with a mark that nobody overlooks where patients are mixed."""
+        return f"{self.label} ({PATIENT_MIXED_MARK})" if self.is_patient_mixed else self.label
+
+    @cached_property
+    def num_parameters(self) -> int | None:
+        """Trainable numbers of its network; None for a network this version does not know."""
+        if self.model_name not in MODEL_NAMES:
+            return None
+        with _META:
+            return count_parameters(build_model(self.model_name, len(self.classes)))
+
+    @cached_property
+    def metrics(self) -> ClassificationMetrics:
+        """Per image, at the threshold 0.5."""
+        return classification_metrics(self.samples.labels_N, self.samples.probabilities_NK, self.classes)
+
+    @cached_property
+    def intervals(self) -> SubjectBootstrap:
+        """Of the metrics per image, by resampling subjects."""
+        return subject_bootstrap(self.samples, classes=self.classes)
+
+    @cached_property
+    def subject_level(self) -> SubjectLevel:
+        """Per subject."""
+        return subject_level(self.samples, self.classes)
+
+    @cached_property
+    def subject_samples(self) -> JudgedSamples | None:
+        """One row a subject, with its mean probability; None where no subject is known."""
+        return subject_samples(self.samples, "mean")
+
+    @cached_property
+    def subject_intervals(self) -> SubjectBootstrap | None:
+        """Of the metrics per subject."""
+        return subject_bootstrap(self.subject_samples, classes=self.classes) if self.subject_samples else None
+
+
+def read_compared_runs(paths: Sequence[Path], part: str = "test") -> list[ComparedRun]:
+    """Read the runs, plans and k-folds to compare.
+
+    Parameters
+    ----------
+    paths
+        Two folders at least.
+    part
+        What to compare them by; of a k-fold always its out-of-fold predictions.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two, one is named twice, or a part holds no labelled image.
+    RunError
+        If a folder holds no run, or the part was not judged.
+    """
+    if len(paths) < 2:
+        raise UsageError("name two runs or more to compare")
+    resolved = [path.resolve() for path in paths]
+    twice = [path for number, path in enumerate(paths) if resolved[number] in resolved[:number]]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice")
+    configs = [load_config(last_run(find_folds(path)[0] if is_kfold(path) else path)) for path in paths]
+    labels = _labels(paths, [config.model_name for config in configs])
+    return [
+        _read_kfold(path, label, config) if is_kfold(path) else _read_run(path, label, config, part)
+        for path, label, config in zip(paths, labels, configs, strict=True)
+    ]
+
+
+def _labels(paths: Sequence[Path], model_names: Sequence[str]) -> list[str]:
+    """The networks' names where they differ, else the folders' names, else as much of the paths as tells them apart."""
+    if len(set(model_names)) == len(model_names):
+        return list(model_names)
+    parts = [path.resolve().parts for path in paths]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]
+
+
+def _read_run(path: Path, label: str, config: RunConfig, part: str) -> ComparedRun:
+    runs = [run for run in find_runs(path) if run.history.is_file()]
+    if not runs:
+        raise RunError(f"{path} has no finished epoch to compare")
+    folder = last_run(path)
+    _check_judged(folder, part)
+    stages = tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
+    return _compared(path, label, config, folder.part(part), part, stages)
+
+
+def _check_judged(folder: RunFolder, part: str) -> None:
+    """A split may lack a part: say which one there is to compare by."""
+    if (folder.part(part) / _PREDICTIONS_NAME).is_file():
+        return
+    others = [name for name in _PARTS if (folder.part(name) / _PREDICTIONS_NAME).is_file()]
+    advice = f"compare by --part {others[0]}, or judge" if others else "judge"
+    raise RunError(f"{folder.root} was not judged on its part {part}: {advice} it first, with `ltrain evaluate`")
+
+
+def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
+    curves = []
+    for fold in find_folds(path):
+        runs = [run for run in find_runs(fold) if run.history.is_file()]
+        curves.append([StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs])
+    run = _compared(path, label, config, path / POOLED_NAME, OUT_OF_FOLD_PART, mean_curves(curves))
+    # Every fold is normalised with its own training images.
+    shared = {name: value for name, value in run.settings.items() if not name.startswith("normalization.")}
+    return replace(run, settings=shared)
+
+
+def _compared(
+    path: Path, label: str, config: RunConfig, judged: Path, part: str, stages: tuple[StageCurve, ...]
+) -> ComparedRun:
+    table = read_predictions(judged / _PREDICTIONS_NAME)
+    results = _read_results(judged / "results.json")
+    try:
+        samples = judged_samples(table)
+    except UsageError as error:
+        raise UsageError(f"{judged}: {error}; compare by a part with labels, such as --part valid") from None
+    try:
+        classes, stamp = tuple(results["classes"]), str(results["split"]["stamp"])
+        settings = {name: results["settings"].get(name) for name in _SETTINGS_OF_RESULTS} | _settings(config, stages)
+        settings["split"] = results["split"]["kind"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
+    return ComparedRun(
+        path=path,
+        label=label,
+        model_name=config.model_name,
+        classes=classes,
+        part=part,
+        stamp=stamp,
+        stages=stages,
+        settings=settings,
+        samples=samples,
+    )
+
+
+def _read_results(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _settings(config: RunConfig, stages: Sequence[StageCurve]) -> dict[str, Any]:
+    """What a run was told, as flat names and values that fit into a table."""
+    values: dict[str, Any] = {"stages": _stages_text(stages)}
+    for name, value in flattened({key: value for key, value in config.to_dict().items() if key not in _NO_SETTINGS}):
+        short = str(value)[:_DIGEST_LENGTH] if name in _DIGEST_NAMES else _rounded(value)
+        values[name.removeprefix("settings.")] = short
+    return values
+
+
+def _stages_text(stages: Sequence[StageCurve]) -> str:
+    return ", ".join(f"{stage.name} ({len(stage.epochs)} epochs)".strip() for stage in stages)
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Lists of measured numbers, such as the normalization's, with as many digits as people compare."""
+    if isinstance(value, list | tuple):
+        return [round(item, _NUM_DIGITS) if isinstance(item, float) else item for item in value]
+    return value
+
+
+def read_accuracies(path: Path) -> tuple[EpochAccuracy, ...]:
+    """Read the accuracies of a run's ``history.csv``.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return tuple(
+            EpochAccuracy(float(row["train_accuracy"]), float(row["valid_accuracy"]) if row["valid_accuracy"] else None)
+            for row in rows
+        )
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def mean_curves(folds: Sequence[Sequence[StageCurve]]) -> tuple[StageCurve, ...]:
+    """Average the curves of several folds, stage by stage, over the epochs that all of them have."""
+    stages = zip(*folds, strict=False)
+    return tuple(
+        StageCurve(
+            same_stage[0].name, tuple(map(_mean_epoch, zip(*(fold.epochs for fold in same_stage), strict=False)))
+        )
+        for same_stage in stages
+    )
+
+
+def _mean_epoch(epochs: Sequence[EpochAccuracy]) -> EpochAccuracy:
+    valid = [epoch.valid for epoch in epochs if epoch.valid is not None]
+    return EpochAccuracy(
+        statistics.fmean(epoch.train for epoch in epochs),
+        statistics.fmean(valid) if len(valid) == len(epochs) else None,
+    )

@@ -1,0 +1,170 @@
+"""The files of a finished k-fold: the folders of its runs in; page, numbers, predictions and figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from leukemia_data.files.atomic import write_text
+from leukemia_models.comparing.cross_validation import SHOWN_METRICS, CrossValidation, cross_validate
+from leukemia_models.comparing.cross_validation_files import POOLED_NAME
+from leukemia_models.comparing.fold_figures import draw_folds
+from leukemia_models.comparing.fold_metrics import FoldMetrics
+from leukemia_models.comparing.fold_predictions import read_fold
+from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
+from leukemia_models.judging.predictions import TEXT_COLUMNS, write_table
+from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.reports.figure_style import save_figure
+from leukemia_models.reports.judged_table import write_judged
+from leukemia_models.reports.markdown import interval_text, markdown_table, number_text
+from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, cautions
+
+FORMAT = "leukemia-cells k-fold results"
+FORMAT_VERSION = 1
+FOLDS_FIGURE = "folds.png"
+_READING = (
+    "The standard deviation over the folds says how much the result of one training differs with the people in it. It "
+    "is no standard error: the folds share most of their training images. The pooled interval says how much the result "
+    "depends on which subjects are in the data; it holds nothing of another training's luck."
+)
+
+
+def pool_folds(
+    fold_dirs: Sequence[Path], out_dir: Path, bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
+) -> CrossValidation:
+    """Read the finished runs of a k-fold, judge them together, and write the result.
+
+    Parameters
+    ----------
+    fold_dirs
+        One folder a fold, in their order: a run's or a plan's, whose part ``test`` was judged.
+    out_dir
+        Gets ``summary.md``, ``results.json``, ``folds.csv``, ``folds.png``, ``predictions.csv`` (with a column
+        ``fold``) and ``pooled/``, the judged out-of-fold predictions.
+    bootstrap
+        How the pooled intervals are drawn.
+
+    Raises
+    ------
+    RunError
+        If a fold is missing or unfinished, or the folds do not hold out every labelled sample exactly once.
+    """
+    result = cross_validate([read_fold(path) for path in fold_dirs], bootstrap)
+    write_cross_validation(out_dir, result)
+    return result
+
+
+def write_cross_validation(out_dir: Path, result: CrossValidation) -> None:
+    """Write all files of a judged k-fold into `out_dir`, which is made if it does not exist."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_judged(out_dir / POOLED_NAME, result.pooled, result.table.drop(columns="fold"))
+    stamped = result.table.drop(columns="stamp", errors="ignore").assign(stamp=result.stamp)
+    write_table(out_dir / "predictions.csv", stamped, (*TEXT_COLUMNS, "fold"))
+    write_table(out_dir / "folds.csv", folds_table(result), ("fold", "split", "stamp"))
+    save_figure(draw_folds(result), out_dir / FOLDS_FIGURE)
+    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict()}
+    write_text(out_dir / "results.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    # Names of subjects may hold bytes that are no UTF-8.
+    text = cross_validation_text(result).encode("utf-8", "backslashreplace").decode("utf-8")
+    write_text(out_dir / "summary.md", text)
+
+
+def folds_table(result: CrossValidation) -> pd.DataFrame:
+    """Return one row a fold: what it held out and its metrics; missing where undefined."""
+    rows = []
+    for fold in result.folds:
+        subjects = fold.subjects_per_class or (None,) * len(fold.images_per_class)
+        counts = {
+            f"{unit}_{name}": count
+            for unit, numbers in (("images", fold.images_per_class), ("subjects", subjects))
+            for name, count in zip(result.pooled.classes, numbers, strict=True)
+        }
+        rows.append(
+            {"fold": fold.name, "split": fold.split, "epoch": fold.epoch, **counts, **fold.values, "stamp": fold.stamp}
+        )
+    return pd.DataFrame(rows)
+
+
+def cross_validation_text(result: CrossValidation) -> str:
+    """Return the page as Markdown."""
+    stamp = result.stamp
+    sections = [
+        f"# {result.pooled.model_name}: cross-validation, {result.name}",
+        f"Split: **{stamp}**" + (" (the counts are those of the worst fold)" if "(" in stamp else ""),
+        "\n".join(f"> {sentence}\n>" for sentence in cautions(result.pooled)).removesuffix("\n>"),
+        f"## Mean and spread over the folds ({stamp})\n\n" + _spread_section(result),
+        f"## Pooled out-of-fold predictions ({stamp})\n\n" + _pooled_section(result),
+        f"## Every fold, per image ({stamp})\n\n" + _folds_section(result),
+        "## How to read this\n\n" + _READING,
+        f"## Files\n\n- [{FOLDS_FIGURE}]({FOLDS_FIGURE})\n"
+        "- [predictions.csv](predictions.csv), [folds.csv](folds.csv)\n"
+        f"- [{POOLED_NAME}/summary.md]({POOLED_NAME}/summary.md): confusion, ROC, reliability, subjects",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _spread_section(result: CrossValidation) -> str:
+    rows = [
+        (
+            METRIC_TITLES[name],
+            *map(number_text, (spread.mean, spread.sd, spread.low, spread.high)),
+            f"{spread.num_folds} of {spread.num_folds + spread.num_undefined}",
+        )
+        for name, spread in result.spread.items()
+    ]
+    table = markdown_table(("per image", "mean", "sd", "lowest", "highest", "folds that define it"), rows)
+    if not result.num_one_class_folds:
+        return table
+    return (
+        f"{table}\n\n{result.num_one_class_folds} of {len(result.folds)} folds hold out one class alone. Its recall is "
+        "the only number such a fold can give; all others are left undefined instead of being averaged."
+    )
+
+
+def _pooled_section(result: CrossValidation) -> str:
+    pooled, subjects = result.pooled, result.pooled.subjects
+    images, people = pooled.intervals.get(IMAGE), pooled.intervals.get(SUBJECT_MEAN)
+    level = f"{100 * images.settings.level:g} % interval" if images else "interval"
+    header = ("", "per image", level, "per subject", level, "mean over folds, per image")
+    rows = [
+        (
+            METRIC_TITLES[name],
+            number_text(pooled.metrics.values()[name]),
+            interval_text(images.intervals.get(name) if images else None),
+            number_text(_value(subjects.mean if subjects else None, name)),
+            interval_text(people.intervals.get(name) if people else None),
+            number_text(result.spread[name].mean),
+        )
+        for name in METRIC_NAMES
+    ]
+    notes = dict.fromkeys(each.note for each in (images, people) if each is not None and each.note)
+    return "\n\n".join([markdown_table(header, rows), *notes, *pooled.notes])
+
+
+def _value(metrics: ClassificationMetrics | None, name: str) -> float | None:
+    return metrics.values()[name] if metrics is not None else None
+
+
+def _folds_section(result: CrossValidation) -> str:
+    classes = result.pooled.classes
+    header = (
+        "fold",
+        "held out",
+        *(f"images `{name}`" for name in classes),
+        *(f"subjects `{name}`" for name in classes),
+        "epoch",
+        *(METRIC_TITLES[name] for name in SHOWN_METRICS),
+        "split",
+    )
+    return markdown_table(header, _fold_rows(result.folds))
+
+
+def _fold_rows(folds: Sequence[FoldMetrics]) -> Iterator[tuple[object, ...]]:
+    for fold in folds:
+        subjects = fold.subjects_per_class or ("unknown",) * len(fold.images_per_class)
+        values = ("-" if (value := fold.values[name]) is None else f"{value:.3f}" for name in SHOWN_METRICS)
+        epoch = "-" if fold.epoch is None else fold.epoch
+        yield fold.name, f"`{fold.split}`", *fold.images_per_class, *subjects, epoch, *values, fold.stamp

@@ -1,0 +1,137 @@
+"""What one fold of a cross-validation held out, and what its network says of it: a run's folder in, values out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leukemia_data.errors import RunError
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.splitting.leaks import LeakCheck
+from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_models.judging.predictions import read_predictions
+from leukemia_models.runs.run_files import RunFolder, last_run
+
+HELD_OUT_PART = "test"
+_UNUSED_NAME = "unused"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FoldPredictions:
+    """What one fold's network says of the samples it was not shown.
+
+    Parameters
+    ----------
+    name : str
+        For tables, such as ``fold-1``.
+    split : SplitSpec
+        What was held out.
+    leaks : LeakCheck
+        What stood on both sides of it.
+    used_ids, held_out_ids : frozenset of str
+        Labelled samples in any part of the split, and those in its test part.
+    table : pandas.DataFrame
+        Predictions of the test part, from :func:`~leukemia_models.judging.predictions.read_predictions`.
+    model_name : str
+        Name of the network.
+    classes : tuple of str
+        Name of each label.
+    settings, judging : mapping
+        What the run was told, and how it was judged, as JSON values.
+    epoch : int or None
+        The epoch whose weights were judged.
+    """
+
+    name: str
+    split: SplitSpec
+    leaks: LeakCheck
+    used_ids: frozenset[str]
+    held_out_ids: frozenset[str]
+    table: pd.DataFrame
+    model_name: str
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    judging: Mapping[str, Any]
+    epoch: int | None
+
+
+def read_fold(path: Path) -> FoldPredictions:
+    """Read what a fold's run held out and said of it.
+
+    Parameters
+    ----------
+    path
+        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been judged.
+
+    Raises
+    ------
+    RunError
+        If a file is missing or damaged, or the predictions are not those of the part that was held out.
+    """
+    folder = last_run(path)
+    judged = folder.part(HELD_OUT_PART)
+    results = _read_json(judged / "results.json")
+    used_ids, held_out_ids = _read_split(folder)
+    try:
+        fold = FoldPredictions(
+            name=path.name,
+            split=parse_split(results["split"]["kind"]),
+            leaks=LeakCheck(**results["split"]["leaks"]),
+            used_ids=used_ids,
+            held_out_ids=held_out_ids,
+            table=read_predictions(judged / "predictions.csv"),
+            model_name=results["model_name"],
+            classes=tuple(results["classes"]),
+            settings=results["settings"],
+            judging=results.get("judging", {}),
+            epoch=results["epoch"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
+    _require_held_out(fold, judged)
+    return fold
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: judge the run again")
+    return content
+
+
+def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
+    """Ids of the labelled samples in use, and of those held out."""
+    used, held_out = set(), set()
+    try:
+        with folder.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["split"] == _UNUSED_NAME or int(row["label"]) == UNKNOWN_LABEL:
+                    continue
+                used.add(row["id"])
+                if row["split"] == HELD_OUT_PART:
+                    held_out.add(row["id"])
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunError(f"{folder.split} cannot be read: {error}") from error
+    return frozenset(used), frozenset(held_out)
+
+
+def _require_held_out(fold: FoldPredictions, judged: Path) -> None:
+    predicted = Counter(fold.table.loc[fold.table["label"].notna(), "id"])
+    if predicted != Counter(fold.held_out_ids):
+        raise RunError(
+            f"{judged / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
+            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: judge the run again, "
+            f"with `ltrain evaluate --part {HELD_OUT_PART}`"
+        )

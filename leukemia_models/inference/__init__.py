@@ -1,0 +1,1 @@
+"""Running a network: normalisation, precision, views, ranks, predictions."""

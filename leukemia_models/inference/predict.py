@@ -1,0 +1,144 @@
+"""Inference: a network and uint8 batches in, one row of probabilities per sample out.
+
+Always in eval mode and never with a change to a buffer: a BatchNorm that saw validation images has learnt
+from them. The network is handed back in the mode it came in. With several ranks each predicts its own rows, and
+all get the rows of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leukemia_data.errors import RunError
+from leukemia_data.streams.batch import to_device
+from leukemia_models.inference.batch_source import Batch
+from leukemia_models.inference.normalization import Normalization, Normalizer
+from leukemia_models.inference.precision import autocast
+from leukemia_models.inference.ranks import SINGLE, Ranks
+from leukemia_models.inference.tta import NO_TTA, Tta, average_views, views
+from leukemia_models.judging.predictions import Predictions
+
+_NOTHING = "nothing to predict: the split holds no images"
+_NO_STEP = -1
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module of `model` in eval mode for the block, without gradients; then each back as it was."""
+    was_training = [module.training for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in zip(model.modules(), was_training, strict=True):
+            module.training = training
+
+
+def predict_probabilities(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    normalization: Normalization,
+    device: torch.device,
+    *,
+    amp: bool = False,
+    channels_last: bool = True,
+    tta: Tta = NO_TTA,
+    ranks: Ranks = SINGLE,
+) -> Predictions:
+    """Run `model` over `batches` and return what it thinks of every sample.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On `device`; normalised images in, logits out. Parameters, buffers and mode are left as they are.
+    batches : iterable of Batch
+        Each sample once, not augmented. Rows whose mask is False are left out. With several ranks, this one's shares
+        of the same number of batches.
+    normalization : Normalization
+        What the network was trained with.
+    device : torch.device
+        Where it runs.
+    amp : bool
+        Mixed precision, on CUDA only.
+    channels_last : bool
+        Memory format of the network's weights.
+    tta : Tta
+        Which views of each image are shown to the network, one after the other, and how their answers become one.
+    ranks : Ranks
+        All of them must call this.
+
+    Returns
+    -------
+    Predictions
+        Of all ranks, on every rank: batch by batch, and within a batch in the order of the ranks.
+
+    Raises
+    ------
+    RunError
+        If no batch came, or the network's output is not finite.
+    """
+    normalizer = Normalizer(normalization, device, channels_last=channels_last)
+
+    def logits_of(images_BHWC: Tensor) -> Tensor:
+        with autocast(device, amp):
+            shown = views(tta, to_device(images_BHWC, device))
+            return torch.stack([cast(Tensor, model(normalizer(view_BHWC))) for view_BHWC in shown], dim=1)
+
+    def predict_share() -> tuple[Tensor, Tensor]:
+        with evaluating(model):
+            logits_NVK, keys_NC = _predict_share(logits_of, batches)
+        return average_views(logits_NVK, tta.average), keys_NC
+
+    logits_NK, keys_NC = _in_order_of_all(*ranks.together(predict_share), ranks)
+    if not len(keys_NC):
+        raise RunError(_NOTHING)
+    # In float64, so that the probabilities of a row sum to 1 and a certain answer keeps a finite loss.
+    log_probabilities_NK = logits_NK.log_softmax(dim=1)
+    _require_finite(log_probabilities_NK)
+    _, labels_N, indices_N = keys_NC.T.contiguous()
+    return Predictions(indices_N.numpy(), labels_N.numpy(), log_probabilities_NK.numpy())
+
+
+def _predict_share(logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Return float64 logits (N,V,K) and int64 keys (N,3): step, label, index; without masked rows, on the CPU."""
+    logits, labels, keys, masks = [], [], [], []
+    for step, batch in enumerate(batches):
+        # On the device until the end: fetching each batch's would make it wait.
+        logits.append(logits_of(batch.images_BHWC))
+        # Copies: a stream may fill the same buffers again for its next batch.
+        labels.append(batch.labels_B.clone())
+        keys.append(torch.stack([torch.full_like(batch.indices_B, step), batch.indices_B], dim=1))
+        masks.append(batch.mask_B.clone())
+    if not logits:
+        raise RunError(_NOTHING)
+    mask_N = torch.cat(masks)
+    steps_N, indices_N = torch.cat(keys).unbind(dim=1)
+    keys_NC = torch.stack([steps_N, torch.cat(labels).cpu(), indices_N], dim=1)
+    return torch.cat(logits).cpu().double()[mask_N], keys_NC[mask_N]
+
+
+def _in_order_of_all(logits_NK: Tensor, keys_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """Return the rows of all ranks, by step, and within a step by rank."""
+    missing = int(ranks.exchange(len(keys_NC)).max()) - len(keys_NC)
+    logits_WNK = ranks.gather(functional.pad(logits_NK, (0, 0, 0, missing)))
+    keys_WNC = ranks.gather(functional.pad(keys_NC, (0, 0, 0, missing), value=_NO_STEP))
+    is_row_WN = keys_WNC[..., 0] != _NO_STEP
+    logits_NK, keys_NC = logits_WNK[is_row_WN], keys_WNC[is_row_WN]
+    order_N = keys_NC[:, 0].argsort(stable=True)
+    return logits_NK[order_N], keys_NC[order_N]
+
+
+def _require_finite(log_probabilities_NK: Tensor) -> None:
+    bad = int((~log_probabilities_NK.isfinite().all(dim=1)).sum())
+    if bad:
+        raise RunError(
+            f"the network's output is not a number for {bad} of {len(log_probabilities_NK)} images: its weights or "
+            "BatchNorm statistics have overflowed; train again with a lower learning rate"
+        )

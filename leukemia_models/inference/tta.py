@@ -1,0 +1,191 @@
+"""Test-time augmentation: several views of each image in, one answer out.
+
+A cell has no up and no left. ``d4`` shows the network all eight flips and quarter turns of an image, which are moves of
+whole pixels; ``rotations:N`` shows N turns by 360/N degrees, of which those that are no quarter turns are interpolated.
+What is averaged is named: logits, or the probabilities of the views.
+
+Views are made before normalisation, where black is 0: a turned square leaves its corners black, as the background of
+the cells is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leukemia_data.augmenting.augment_ops import warp
+from leukemia_data.errors import UsageError
+
+NONE, D4, ROTATIONS = "none", "d4", "rotations"
+LOGITS, PROBABILITIES = "logits", "probabilities"
+AVERAGES = (LOGITS, PROBABILITIES)
+ROTATION_COUNTS = range(2, 361)
+_NUM_D4_VIEWS = 8
+_ROWS, _COLUMNS = 1, 2
+
+
+@dataclass(frozen=True)
+class Tta:
+    """Which views of an image the network is shown, and how its answers become one.
+
+    Parameters
+    ----------
+    kind : str
+        ``none`` (the image as it is), ``d4`` or ``rotations``.
+    num_rotations : int
+        Of ``rotations``: 2 to 360, evenly spread over the full turn; otherwise 0.
+    average : str
+        One of :data:`AVERAGES`. The mean of logits is the normalised geometric mean of the views' probabilities: one
+        view that is sure counts for more than in the mean of probabilities.
+
+    Raises
+    ------
+    UsageError
+        If one of them is unknown or out of range.
+    """
+
+    kind: str = NONE
+    num_rotations: int = 0
+    average: str = LOGITS
+
+    def __post_init__(self) -> None:
+        if self.kind not in (NONE, D4, ROTATIONS):
+            raise UsageError(f"test-time augmentation {self.kind!r} is unknown; known are none, d4 and rotations:N")
+        if self.kind == ROTATIONS and self.num_rotations not in ROTATION_COUNTS:
+            raise UsageError(f"rotations:N takes 2 to 360 rotations, got {self.num_rotations}; an example: rotations:8")
+        if self.kind != ROTATIONS and self.num_rotations:
+            raise UsageError(f"test-time augmentation {self.kind!r} has no number of rotations")
+        if self.average not in AVERAGES:
+            raise UsageError(f"the average {self.average!r} is unknown; known are {' and '.join(AVERAGES)}")
+
+    def __str__(self) -> str:
+        """Return the views as :func:`parse_tta` reads them."""
+        return f"{self.kind}:{self.num_rotations}" if self.kind == ROTATIONS else self.kind
+
+    @property
+    def num_views(self) -> int:
+        """How often the network runs for each image."""
+        return {NONE: 1, D4: _NUM_D4_VIEWS}.get(self.kind, self.num_rotations)
+
+    @property
+    def description(self) -> str:
+        """The views and the average for people."""
+        return NONE if self.kind == NONE else f"{self}, mean of {self.average}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return ``views`` and ``average`` as JSON can hold them."""
+        return {"views": str(self), "average": self.average}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tta:
+        """Return what :meth:`to_dict` wrote."""
+        return parse_tta(values["views"], values["average"])
+
+
+NO_TTA = Tta()
+
+
+def parse_tta(text: str, average: str = LOGITS) -> Tta:
+    """Read ``none``, ``d4`` or ``rotations:N``.
+
+    >>> parse_tta("rotations:8").num_views
+    8
+
+    Raises
+    ------
+    UsageError
+        If the text or the average is something else.
+    """
+    kind, _, number = text.partition(":")
+    if kind != ROTATIONS:
+        return Tta(text, average=average)
+    if not (number.isascii() and number.isdecimal()):
+        raise UsageError(f"test-time augmentation {text!r}: say how many rotations, for example rotations:8")
+    return Tta(kind, int(number), average)
+
+
+def views(tta: Tta, images_BHWC: Tensor) -> Iterator[Tensor]:
+    """Yield the views of a batch, one after the other, so that only one is in memory at a time.
+
+    Parameters
+    ----------
+    tta : Tta
+        Which views.
+    images_BHWC : tensor (B,S,S,3), uint8
+        Not modified; on any device, where the views are made too.
+
+    Yields
+    ------
+    tensor (B,S,S,3)
+        uint8; float32 in grey levels [0, 255] where a turn had to be interpolated. The first view is the image itself.
+
+    Raises
+    ------
+    ValueError
+        If the images are not square.
+    """
+    if tta.kind == NONE:
+        yield images_BHWC
+        return
+    if images_BHWC.shape[_ROWS] != images_BHWC.shape[_COLUMNS]:
+        raise ValueError(f"views need square images, got {tuple(images_BHWC.shape)}")
+    if tta.kind == D4:
+        yield from _d4_views(images_BHWC)
+    else:
+        yield from _turned_views(images_BHWC, tta.num_rotations)
+
+
+def _d4_views(images_BHWC: Tensor) -> Iterator[Tensor]:
+    """The four quarter turns, and those of the mirrored image."""
+    for start_BHWC in (images_BHWC, images_BHWC.flip(_COLUMNS)):
+        for quarter_turns in range(4):
+            yield torch.rot90(start_BHWC, quarter_turns, (_ROWS, _COLUMNS))
+
+
+def _turned_views(images_BHWC: Tensor, num_rotations: int) -> Iterator[Tensor]:
+    for number in range(num_rotations):
+        quarter_turns, rest = divmod(4 * number, num_rotations)
+        if rest == 0:
+            yield torch.rot90(images_BHWC, quarter_turns, (_ROWS, _COLUMNS))
+        else:
+            yield _turned(images_BHWC, math.tau * number / num_rotations)
+
+
+def _turned(images_BHWC: Tensor, angle_rad: float) -> Tensor:
+    """Images turned counter-clockwise, as ``rot90`` turns them; bilinear, with black around them."""
+    cosine, sine = math.cos(angle_rad), math.sin(angle_rad)
+    affine_23 = torch.tensor([[cosine, -sine, 0], [sine, cosine, 0]], dtype=torch.float32, device=images_BHWC.device)
+    images_BCHW = images_BHWC.permute(0, 3, 1, 2).to(torch.float32)
+    return warp(images_BCHW, affine_23.expand(len(images_BCHW), 2, 3)).permute(0, 2, 3, 1)
+
+
+def average_views(logits_NVK: Tensor, average: str) -> Tensor:
+    """Make one answer of those to the views.
+
+    Parameters
+    ----------
+    logits_NVK : tensor (N,V,K), float64
+        Of each image, view and class.
+    average : str
+        One of :data:`AVERAGES`.
+
+    Returns
+    -------
+    tensor (N,K), float64
+        Mean logits, or logarithms of the mean probabilities; the softmax of either is the answer. A row is not finite
+        where the logits of one of its views are not.
+    """
+    num_views = logits_NVK.shape[1]
+    if num_views == 1:
+        return logits_NVK[:, 0]
+    if average == LOGITS:
+        return logits_NVK.mean(dim=1)
+    log_means_NK = logits_NVK.log_softmax(dim=2).logsumexp(dim=1) - math.log(num_views)
+    # A view whose logit is -inf has a probability of 0, which would hide among the others'.
+    overflowed_N = ~logits_NVK.isfinite().flatten(1).all(dim=1)
+    return log_means_NK.masked_fill(overflowed_N[:, None], math.nan)

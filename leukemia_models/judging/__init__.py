@@ -1,0 +1,1 @@
+"""Judging numbers: metrics, subjects, intervals, calibration. No torch."""

@@ -1,0 +1,72 @@
+"""What every judgement is made from: labels, probabilities and whose cells they are, as one value. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from leukemia_data.errors import UsageError
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSamples:
+    """Samples with a label and the probability of class 1: what every judgement is made from.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        One per sample.
+    subjects : tuple of str
+        Whose cell it is; "" where nothing says.
+    labels_N : int64 array (N,)
+        0 or 1.
+    probabilities_N : float64 array (N,)
+        Of class 1, in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If there is no sample, the lengths differ, or a label or probability is not as described.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    labels_N: npt.NDArray[np.int64]
+    probabilities_N: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.ids), len(self.subjects), len(self.labels_N), len(self.probabilities_N)}
+        if len(lengths) != 1:
+            raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
+        if not self.ids:
+            raise UsageError("no image to judge has a label")
+        if not np.isin(self.labels_N, (0, 1)).all():
+            raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
+        if not ((self.probabilities_N >= 0) & (self.probabilities_N <= 1)).all():
+            raise UsageError("probabilities must lie in [0, 1]")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def probabilities_NK(self) -> npt.NDArray[np.float64]:
+        """Of both classes, as :func:`~leukemia_models.judging.metrics.classification_metrics` takes them."""
+        return np.stack([1 - self.probabilities_N, self.probabilities_N], axis=1)
+
+    def with_probabilities(self, probabilities_N: npt.NDArray[np.float64]) -> JudgedSamples:
+        """Return the same samples with other probabilities of class 1."""
+        return replace(self, probabilities_N=probabilities_N)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> JudgedSamples:
+        """Return the samples at the given rows, in that order."""
+        numbers = rows.tolist()
+        return JudgedSamples(
+            tuple(self.ids[row] for row in numbers),
+            tuple(self.subjects[row] for row in numbers),
+            self.labels_N[rows],
+            self.probabilities_N[rows],
+        )

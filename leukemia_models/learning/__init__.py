@@ -1,0 +1,1 @@
+"""Training: settings, optimizers, schedules, steps, epochs, checkpoints."""

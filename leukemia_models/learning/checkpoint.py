@@ -1,0 +1,294 @@
+"""Checkpoints: a network, all that is needed to use it, and where its training stands, in one safetensors file.
+
+Layout
+------
+Tensors ``model.<name>`` are the network's parameters and buffers. In checkpoints that a run can go on from,
+``optimizer.<parameter number>.<name>`` are the optimizer's, and ``average.<name>`` the running average of the
+parameters, where the run keeps one; a checkpoint for judging only has the average in ``model.<name>``, in the place of
+the parameters. The header's metadata holds ``format``, ``format_version``, ``digest`` (XXH3-128 over the tensors) and
+``content``, a JSON object with everything else. Nothing is pickled: reading a checkpoint runs no code, and any
+safetensors reader opens it. Version 2 added ``progress``, the position inside an epoch; version 3 the average, the
+optimizer's counters and the settings that go with them.
+
+A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from leukemia_data.errors import RunError
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.samples.fingerprint import canonical_json
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.learning.checkpoint_tensors import (
+    AVERAGE_PREFIX,
+    MODEL_PREFIX,
+    flatten,
+    named,
+    tensors_digest,
+    unflatten,
+    without_prefix,
+)
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
+from leukemia_models.learning.weights import copy_weights, judged_weights
+from leukemia_models.networks.registry import build_model
+
+FORMAT = "leukemia-cells checkpoint"
+FORMAT_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What a network must be fed and what it answers, and what it learnt from.
+
+    Parameters
+    ----------
+    model_name : str
+        One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
+    classes : tuple of str
+        Name of each label.
+    size_px : int
+        Side of the images it was trained on.
+    normalization : Normalization
+        Of its training split.
+    recipe : mapping
+        The preprocessing recipe as JSON values, so that raw images can be put through the same.
+    data_fingerprint : str
+        Identity of the cache it was trained from.
+    split_kind : str
+        Name of the split, such as ``subject`` or ``image``.
+    settings : TrainSettings
+        Of the run.
+    details : mapping
+        Whatever else the run wants to find again, as JSON values.
+    judging : mapping or None
+        How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
+        temperature and threshold, see :mod:`leukemia_models.runs.finalize`. None before that is decided.
+    """
+
+    model_name: str
+    classes: tuple[str, ...]
+    size_px: int
+    normalization: Normalization
+    recipe: Mapping[str, Any]
+    data_fingerprint: str
+    split_kind: str
+    settings: TrainSettings
+    details: Mapping[str, Any] = field(default_factory=dict)
+    judging: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {
+            **vars(self),
+            "normalization": self.normalization.to_dict(),
+            "settings": self.settings.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CheckpointInfo:
+        """Return what :meth:`to_dict` wrote, after a way through JSON."""
+        return cls(
+            **{
+                **values,
+                "classes": tuple(values["classes"]),
+                "normalization": Normalization.of(**values["normalization"]),
+                "settings": TrainSettings.from_dict(values["settings"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        Where it was read.
+    info : CheckpointInfo
+        What the network is.
+    state : TrainState
+        Where its training stood; ``optimizer_state`` is None in a checkpoint for judging only.
+    training_weights : mapping of str to tensor
+        The network's parameters and buffers, as its training goes on from them.
+    """
+
+    path: Path
+    info: CheckpointInfo
+    state: TrainState
+    training_weights: Mapping[str, Tensor]
+
+    @property
+    def model_state(self) -> dict[str, Tensor]:
+        """The parameters and buffers to judge by: with the average of the weights, where the run keeps one."""
+        return judged_weights(self.training_weights, self.state)
+
+    def build_model(self) -> nn.Module:
+        """Return the network with the weights to judge by, on the CPU, in training mode.
+
+        A run goes on from others, where it keeps an average of its weights: see :func:`load_training_weights`.
+
+        Raises
+        ------
+        RunError
+            If the tensors are not those of the network the checkpoint names.
+        """
+        model = build_model(self.info.model_name, len(self.info.classes))
+        load_weights(model, self)
+        return model
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, info: CheckpointInfo, state: TrainState, *, resumable: bool = True
+) -> None:
+    """Write a checkpoint, replacing `path` in one step when it is whole and on disk.
+
+    Parameters
+    ----------
+    path : Path
+        In a directory that exists.
+    model : torch.nn.Module
+        On any device, in any memory format.
+    info, state
+        What goes with it.
+    resumable : bool
+        False leaves out the optimizer's tensors, and all weights but those to judge by: half the size, for judging
+        only.
+    """
+    weights = model.state_dict() if resumable else judged_weights(model.state_dict(), state)
+    tensors = named(MODEL_PREFIX, weights)
+    optimizer_values: dict[str, Any] | None = None
+    if resumable and state.optimizer_state is not None:
+        optimizer_tensors, optimizer_values = flatten(state.optimizer_state)
+        tensors |= optimizer_tensors
+    average = state.average if resumable else None
+    if average is not None:
+        tensors |= named(AVERAGE_PREFIX, average.tensors)
+    content = {
+        "info": info.to_dict(),
+        "epochs_done": state.epochs_done,
+        "best_epoch": state.history.best.epoch if state.history.best else None,
+        "history": [record.to_dict() for record in state.history.records],
+        "optimizer_values": optimizer_values,
+        "scaler_state": dict(state.scaler_state) if resumable else {},
+        "progress": state.progress.to_dict() if resumable and state.progress else None,
+        "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
+        "average_updates": None if average is None else average.num_updates,
+    }
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "digest": tensors_digest(tensors),
+        "content": canonical_json(content).decode("ascii"),
+    }
+    with atomic_path(path) as partial:
+        # Not its `save_file`: that leaves a file of its own behind when killed, and one that only the owner may read.
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and check it whole.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, damaged, something else, or of a later format.
+    """
+    return _checkpoint_of(path, *_read(path))
+
+
+def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    if metadata.get("format") != FORMAT:
+        raise RunError(f"{path} is no checkpoint of this project: its header does not say {FORMAT!r}")
+    if metadata.get("format_version") not in READABLE_VERSIONS:
+        raise RunError(
+            f"{path} has checkpoint format {metadata.get('format_version')}, this version reads formats "
+            f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version of the program that wrote it"
+        )
+    if metadata.get("digest") != tensors_digest(tensors):
+        raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
+    try:
+        content = json.loads(metadata["content"])
+        return _from_content(path, content, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: its description cannot be read ({error!r})") from error
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights to judge by into `model`, for judging or as the start of another training.
+
+    Raises
+    ------
+    RunError
+        If names or shapes differ; the first few differences are listed and nothing is copied.
+    """
+    copy_weights(model, checkpoint.model_state, checkpoint.path)
+
+
+def load_training_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights into `model`, for its own run to go on from. See :func:`load_weights`."""
+    copy_weights(model, checkpoint.training_weights, checkpoint.path)
+
+
+def load_weights_file(model: nn.Module, path: Path) -> None:
+    """Copy the weights of a file into `model`, as the start of a training.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of the same architecture.
+    path : Path
+        A checkpoint of this project, of which the weights to judge by are taken, or a safetensors file with a network's
+        ``state_dict``. torchvision's ResNets have the same names.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be read, is damaged, or belongs to another network or to another number of classes; then
+        nothing is copied.
+    """
+    metadata, tensors = _read(path)
+    if metadata.get("format") == FORMAT:
+        load_weights(model, _checkpoint_of(path, metadata, tensors))
+    else:
+        copy_weights(model, tensors, path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise RunError(f"there is no checkpoint {path}: name a run's folder that holds one")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            # Copies: tensors that map the file would keep Windows from replacing it.
+            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise RunError(
+            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
+        ) from error
+
+
+def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    values = content["optimizer_values"]
+    history = TrainHistory(tuple(EpochRecord(**record) for record in content["history"]))
+    # Version 1 knew no positions inside an epoch.
+    progress = EpochProgress.from_dict(content["progress"]) if content.get("progress") else None
+    optimizer_state = None if values is None else unflatten(tensors, values)
+    updates = content.get("average_updates")
+    average = None if updates is None else WeightAverageState(without_prefix(tensors, AVERAGE_PREFIX), updates)
+    state = TrainState(
+        history, optimizer_state, content["scaler_state"], progress, content.get("optimizer_counters", {}), average
+    )
+    info = CheckpointInfo.from_dict(content["info"])
+    return Checkpoint(path, info, state, without_prefix(tensors, MODEL_PREFIX))

@@ -1,0 +1,115 @@
+"""What a training run did, epoch by epoch: plain values without torch, for checkpoints, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One epoch. The `valid_*` fields are None without a validation split, or where undefined.
+
+    Parameters
+    ----------
+    epoch : int
+        Counted from 1.
+    lr : float
+        Learning rate of the epoch's last step.
+    train_loss, train_accuracy : float
+        Means over the epoch's samples, in training mode, on augmented images, while the weights moved. The loss is the
+        one that was minimised: with label smoothing or class weights it is not comparable to `valid_loss`.
+    valid_loss, valid_accuracy : float or None
+        Means over the validation samples, in eval mode, with the weights of the epoch's end, or with their running
+        average where the run keeps one. The loss is the plain cross-entropy, whatever was minimised.
+    valid_balanced_accuracy, valid_weighted_f1, valid_auroc : float or None
+        See :class:`~leukemia_models.judging.metrics.ClassificationMetrics`.
+    seconds : float
+        Training and validation together.
+    images_per_s : float
+        Training images per second of training.
+    data_wait_share : float or None
+        Share of the training time that was spent waiting for batches, in [0, 1]; with several ranks that of the one
+        that waited longest. None in runs of earlier versions.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    valid_loss: float | None
+    valid_accuracy: float | None
+    valid_balanced_accuracy: float | None
+    valid_weighted_f1: float | None
+    valid_auroc: float | None
+    seconds: float
+    images_per_s: float
+    data_wait_share: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+
+
+@dataclass(frozen=True)
+class TrainHistory:
+    """The epochs of a run, in order.
+
+    Parameters
+    ----------
+    records : tuple of EpochRecord
+        One per finished epoch.
+    """
+
+    records: tuple[EpochRecord, ...] = ()
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The best epoch so far, see :func:`best_record`."""
+        return best_record(self.records)
+
+    def extended(self, record: EpochRecord) -> TrainHistory:
+        """Return the history with one more epoch."""
+        return TrainHistory((*self.records, record))
+
+
+def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
+    """Return the epoch whose weights a run is judged by, None for no epochs.
+
+    The highest balanced accuracy on the validation split; among equals the lower validation loss, then the
+    earlier epoch. Where the validation split holds one class only, accuracy takes the place of balanced accuracy.
+    Without validation there is nothing to choose by, and the last epoch is the answer: picking by training loss would
+    only pick the most overfitted.
+    """
+    if not records or records[-1].valid_loss is None:
+        return records[-1] if records else None
+    return max(records, key=_merit)
+
+
+def validation_score(record: EpochRecord) -> float | None:
+    """Return the balanced accuracy, or where one class only was judged the accuracy; None where nothing was."""
+    score = record.valid_balanced_accuracy
+    return record.valid_accuracy if score is None else score
+
+
+def improvements(losses: Iterable[float], min_delta: float = 0.0) -> Iterator[bool]:
+    """Yield for each of some numbers, of which the lowest is best, whether it beats all improvements before it.
+
+    To count as an improvement, a number must be lower than the last improvement by more than `min_delta`. The first
+    one always is.
+    """
+    best = math.inf
+    for loss in losses:
+        improved = loss < best - min_delta
+        best = loss if improved else best
+        yield improved
+
+
+def _merit(record: EpochRecord) -> tuple[float, float]:
+    score, loss = validation_score(record), record.valid_loss
+    return (score if score is not None else -1.0, -loss if loss is not None else float("-inf"))

@@ -1,0 +1,270 @@
+"""What a run is told to do, and where it stands: the values that a checkpoint carries from one process to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from leukemia_data.errors import UsageError
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
+from leukemia_models.learning.optim import OptimizerSettings
+from leukemia_models.learning.schedule import ScheduleSettings
+from leukemia_models.learning.stopping import EarlyStopping, has_stopped
+
+OptimizerState = Mapping[int, Mapping[str, Any]]
+"""Per parameter, in the network's order: the optimizer's tensors by name, as in torch's ``state_dict()["state"]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a run does, apart from its data. The defaults are the first report's training (A14).
+
+    Parameters
+    ----------
+    epochs : int
+        At least 1.
+    optimizer : OptimizerSettings
+        What moves the weights.
+    schedule : ScheduleSettings
+        Course of its learning rate. Where the optimizer brings its own, it must be ``constant`` without a warm-up.
+    num_classes : int
+        Labels are 0 ... num_classes - 1.
+    seed : int
+        Drives random layers of the network, where it has any. Weights, order and augmentation have their own.
+    amp : bool
+        Mixed precision, on CUDA only.
+    channels_last : bool
+        Memory format of weights and activations; the numbers are the same within rounding.
+    compile : bool
+        Train through torch.compile; the numbers are the same within rounding.
+    clip_norm : float or None
+        A gradient with a larger Euclidean norm, over all parameters, is shortened to this one; > 0.
+    label_smoothing : float
+        Share of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+    class_weights : tuple of float or None
+        Weight of each class in the loss, > 0. The loss of a batch is the weighted mean over the samples of all ranks.
+    early_stopping : EarlyStopping or None
+        When to end before `epochs`.
+    ema_decay : float or None
+        Keep a running average of the weights, and judge by it; in (0, 1). See :mod:`leukemia_models.learning.ema`.
+
+    Raises
+    ------
+    UsageError
+        If a value is outside its range, or two of them contradict each other.
+    """
+
+    epochs: int
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    num_classes: int = 2
+    seed: int = 0
+    amp: bool = False
+    channels_last: bool = True
+    compile: bool = False
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    early_stopping: EarlyStopping | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError(f"epochs must be at least 1, got {self.epochs}")
+        require(BELOW_ONE, "label_smoothing", self.label_smoothing)
+        if self.clip_norm is not None:
+            require(ABOVE_ZERO, "clip_norm", self.clip_norm)
+        if self.ema_decay is not None:
+            require(BETWEEN, "ema_decay", self.ema_decay)
+        if self.class_weights is not None:
+            _require_class_weights(self.class_weights, self.num_classes)
+        _require_fitting_schedule(self.optimizer, self.schedule, self.epochs)
+
+    def require_validation(self, has_validation: bool) -> None:
+        """Refuse settings that look at a validation split where there is none.
+
+        Raises
+        ------
+        UsageError
+            If early stopping or the schedule would have nothing to look at.
+        """
+        if has_validation:
+            return
+        if self.early_stopping is not None:
+            raise UsageError("early stopping watches the validation part, and there is none: leave early_stopping out")
+        if self.schedule.needs_validation:
+            raise UsageError(
+                f"schedule {self.schedule.name} watches the validation part, and there is none: choose another schedule"
+            )
+
+    def stops_after(self, records: Sequence[EpochRecord]) -> bool:
+        """Return whether a run with these epochs behind it is over, by its length or by early stopping."""
+        return len(records) >= self.epochs or has_stopped(self.early_stopping, records)
+
+    def stopped_early(self, records: Sequence[EpochRecord]) -> bool:
+        """Return whether a run with these epochs behind it is over before its time."""
+        return len(records) < self.epochs and self.stops_after(records)
+
+    def with_epochs_scaled(self, factor: float) -> TrainSettings:
+        """Return settings for a run that is `factor` times as long, rounded up, with all that is counted in epochs.
+
+        Patience is at least one epoch.
+        """
+        stopping = self.early_stopping
+        if stopping is not None:
+            stopping = replace(stopping, patience_epochs=max(1, round(stopping.patience_epochs * factor)))
+        return replace(
+            self,
+            # 550 x 0.02 may be a hair above 11.
+            epochs=max(1, math.ceil(self.epochs * factor - 1e-9)),
+            schedule=self.schedule.with_epochs_scaled(factor),
+            early_stopping=stopping,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, nested, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Return the settings that :meth:`to_dict` wrote, also after JSON made lists of its tuples.
+
+        Earlier versions knew SGD only, and kept the schedule among its settings; theirs are read too.
+        """
+        found = _tuples(values)
+        optimizer = _tuples(values["optimizer"])
+        schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
+        stopping = values.get("early_stopping")
+        return cls(
+            **{
+                **found,
+                "optimizer": OptimizerSettings(**optimizer),
+                "schedule": ScheduleSettings(**schedule),
+                "early_stopping": None if stopping is None else EarlyStopping(**stopping),
+            }
+        )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _schedule_of_earlier(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Take the schedule out of the optimizer's settings, where versions before Ranger21 kept it."""
+    schedule = {"name": optimizer.pop("schedule"), "warmup_epochs": optimizer.pop("warmup_epochs")}
+    steps = {name: optimizer.pop(name) for name in ("step_fractions", "step_factor")}
+    return {**schedule, **steps} if schedule["name"] == "step" else schedule
+
+
+def _require_class_weights(weights: tuple[float, ...], num_classes: int) -> None:
+    if len(weights) != num_classes:
+        raise UsageError(f"class_weights must be one number for each of {num_classes} classes, got {len(weights)}")
+    for weight in weights:
+        require(ABOVE_ZERO, "each of class_weights", weight)
+
+
+def _require_fitting_schedule(optimizer: OptimizerSettings, schedule: ScheduleSettings, epochs: int) -> None:
+    if schedule.warmup_epochs > epochs:
+        raise UsageError(f"a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
+    if schedule.min_lr > optimizer.peak_lr:
+        raise UsageError(f"min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
+    if optimizer.schedules_itself and (schedule.name != "constant" or schedule.warmup_epochs):
+        raise UsageError(
+            f"{optimizer.name} warms up and cools down by itself: give it schedule constant without warmup_epochs, or "
+            f"switch its own off (inner_schedule = false) for schedule {schedule.name}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochProgress:
+    """How far an epoch has come, with its sums over all ranks' samples.
+
+    Parameters
+    ----------
+    steps_done : int
+        Steps behind it; a later process goes on with the next one.
+    lr : float
+        Learning rate of the last step.
+    loss_sum : float
+        Of the samples' losses, each with the weights of its step.
+    weight_sum : float
+        What the mean loss divides that by: the samples, or with class weights those of their labels.
+    num_correct, num_samples : int
+        Right answers, and all.
+    wait_s : float
+        Seconds spent waiting for batches; with several ranks those of the one that waited longest.
+    train_s : float
+        Seconds of training so far, waiting included.
+    """
+
+    steps_done: int = 0
+    lr: float = 0.0
+    loss_sum: float = 0.0
+    weight_sum: float = 0.0
+    num_correct: int = 0
+    num_samples: int = 0
+    wait_s: float = 0.0
+    train_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochProgress:
+        """Return what :meth:`to_dict` wrote; earlier versions, without class weights, kept no sum of them."""
+        return cls(**{"weight_sum": float(values["num_samples"]), **values})
+
+
+@dataclass(frozen=True)
+class WeightAverageState:
+    """The running average of a network's weights.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        The averaged parameters by their names in the network.
+    num_updates : int
+        Steps that went into it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    num_updates: int
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a run stands, at an epoch's end or inside one. The weights are not in it: the network has them.
+
+    Parameters
+    ----------
+    history : TrainHistory
+        The epochs done.
+    optimizer_state : mapping or None
+        The optimizer's tensors. None in a checkpoint that is for judging only.
+    scaler_state : mapping
+        The gradient scaler's numbers; empty without float16.
+    progress : EpochProgress or None
+        Of the epoch after those done; None at its beginning.
+    optimizer_counters : mapping of str to float
+        What the optimizer counts for all parameters together.
+    average : WeightAverageState or None
+        The average of the weights, in a run that keeps one.
+    """
+
+    history: TrainHistory
+    optimizer_state: OptimizerState | None
+    scaler_state: Mapping[str, Any] = field(default_factory=dict)
+    progress: EpochProgress | None = None
+    optimizer_counters: Mapping[str, float] = field(default_factory=dict)
+    average: WeightAverageState | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history.records)

@@ -1,0 +1,100 @@
+"""Networks by name: a name and a number of classes in, a freshly initialised network out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from leukemia_data.errors import UsageError
+from leukemia_models.networks.resnet import BasicBlock, Block, Bottleneck, ResNet
+from leukemia_models.networks.resnet_variants import ConcatBlock, LinearBottleneck
+
+
+class ResNetDesign(NamedTuple):
+    """What tells one ResNet from another (He et al. 2015, table 1), and who uses it.
+
+    Attributes
+    ----------
+    reports
+        Which of the two reports has it: ``A``, ``B``, both or none.
+    description
+        What is special about it.
+    has_maxpool
+        Whether the stem ends in a max-pool.
+    """
+
+    block: Block
+    blocks_per_stage: tuple[int, int, int, int]
+    reports: tuple[str, ...]
+    description: str
+    has_maxpool: bool = True
+
+
+_BLOCKS_18 = (2, 2, 2, 2)
+_BLOCKS_50 = (3, 4, 6, 3)
+_BLOCKS_152 = (3, 8, 36, 3)
+_BASIC = "blocks of two 3x3 convolutions"
+_BOTTLENECK = "bottleneck blocks"
+_NO_MAXPOOL = "as its listing prints it: no max-pool"
+_LINEAR = "as its code has it: no ReLU between a branch's convolutions, one at its end"
+_CONCAT = "branch and shortcut concatenated, then a 3x3 convolution"
+
+DESIGNS: Mapping[str, ResNetDesign] = MappingProxyType(
+    {
+        "resnet18": ResNetDesign(BasicBlock, _BLOCKS_18, ("A", "B"), _BASIC),
+        "resnet34": ResNetDesign(BasicBlock, (3, 4, 6, 3), (), _BASIC),
+        "resnet50": ResNetDesign(Bottleneck, _BLOCKS_50, ("A", "B"), _BOTTLENECK),
+        "resnet101": ResNetDesign(Bottleneck, (3, 4, 23, 3), (), _BOTTLENECK),
+        "resnet152": ResNetDesign(Bottleneck, _BLOCKS_152, ("A", "B"), _BOTTLENECK),
+        "resnet18-no-maxpool": ResNetDesign(BasicBlock, _BLOCKS_18, ("A",), _NO_MAXPOOL, has_maxpool=False),
+        "resnet50-no-maxpool": ResNetDesign(Bottleneck, _BLOCKS_50, ("A",), _NO_MAXPOOL, has_maxpool=False),
+        "resnet152-no-maxpool": ResNetDesign(Bottleneck, _BLOCKS_152, ("A",), _NO_MAXPOOL, has_maxpool=False),
+        "resnet50-report-b": ResNetDesign(LinearBottleneck, _BLOCKS_50, ("B",), _LINEAR),
+        "resnet152-report-b": ResNetDesign(LinearBottleneck, _BLOCKS_152, ("B",), _LINEAR),
+        "resnet18-concat": ResNetDesign(ConcatBlock, _BLOCKS_18, ("B",), _CONCAT),
+    }
+)
+MODEL_NAMES = tuple(DESIGNS)
+
+
+def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """Return the network `name` with weights drawn from `seed`.
+
+    torch's global random state is the same after the call as before it.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODEL_NAMES`.
+    num_classes : int
+        Number of logits, at least 2.
+    seed : int
+        The same seed gives the same weights.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, float32, in training mode; (B,3,H,W) in, logits (B,num_classes) out.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown or there are fewer than two classes.
+    """
+    if name not in DESIGNS:
+        raise UsageError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    if num_classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes, got {num_classes}")
+    design = DESIGNS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNet(design.block, design.blocks_per_stage, num_classes, has_maxpool=design.has_maxpool)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable numbers in a network."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

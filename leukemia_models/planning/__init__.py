@@ -1,0 +1,1 @@
+"""Training plans of several stages."""

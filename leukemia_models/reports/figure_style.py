@@ -1,0 +1,114 @@
+"""How every figure looks and is saved: a size, a title and a stamp in, matplotlib figures and PNG and PDF files out.
+
+Drawn through matplotlib's objects with canvases of their own, so no window, no display and no global state is involved.
+Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; line style, marker and hatch tell them
+apart on a black-and-white print. Every figure carries its split's stamp: a number without it cannot be judged.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.figure import Figure
+
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.splitting.leaks import DISJOINT_STAMP
+
+DOTS_PER_INCH = 160
+POINTS_PER_INCH = 72
+LETTER_WIDTH = 0.7
+"""Of a bold letter with some room, as a share of the font's size."""
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+"""In the order in which figures take them; yellow is too pale for a line."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINE_STYLES = ("-", "--", "-.", ":")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+TRAIN_STYLE: dict[str, Any] = {"color": BLUE, "linestyle": "--", "marker": "o", "label": "training"}
+VALID_STYLE: dict[str, Any] = {"color": VERMILION, "linestyle": "-", "marker": "s", "label": "validation"}
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesStyle:
+    """What tells one of several series from the others, with and without colour."""
+
+    color: str
+    marker: str
+    hatch: str
+
+
+def series_style(number: int) -> SeriesStyle:
+    """Return the style of series `number` (from 0); after seven, colours come back with other markers and hatches."""
+    turn = number // len(COLORS)
+    return SeriesStyle(
+        COLORS[number % len(COLORS)],
+        MARKERS[(number + turn) % len(MARKERS)],
+        HATCHES[(number + turn) % len(HATCHES)],
+    )
+
+
+def stamped_figure(size_inches: tuple[float, float], title: str, stamp: str) -> Figure:
+    """Return an empty figure with a title above and the split's stamp below.
+
+    Parameters
+    ----------
+    size_inches : tuple of two floats
+        Width and height.
+    title : str
+        For example the network's name and what was judged.
+    stamp : str
+        Kind of split; highlighted unless it is subject-disjoint.
+    """
+    figure = Figure(figsize=size_inches, layout="constrained")
+    figure.suptitle(_wrapped(title, size_inches[0], fontsize=12), fontsize=12)
+    is_warning = stamp != DISJOINT_STAMP
+    box = {"boxstyle": "round", "facecolor": YELLOW if is_warning else "white", "edgecolor": "0.4"}
+    text = _wrapped(f"split: {stamp}", size_inches[0], fontsize=9)
+    figure.supxlabel(text, fontsize=9, fontweight="bold" if is_warning else "normal", bbox=box)
+    return figure
+
+
+def _wrapped(text: str, width_inches: float, fontsize: float) -> str:
+    """Break lines that would not fit; matplotlib cuts them off at the borders of the figure."""
+    num_letters = int(width_inches * POINTS_PER_INCH / (fontsize * LETTER_WIDTH))
+    return "\n".join(textwrap.fill(line, num_letters) for line in text.splitlines())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG to `path`, and as PDF (vector) beside it, each atomically.
+
+    The same figure gives the same bytes: neither file holds a date, or names the version of matplotlib.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Made without pyplot.
+    path : Path
+        Ends in ``.png``; in a directory that exists.
+    """
+    _lay_out(figure)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    with atomic_path(path.with_suffix(".pdf")) as partial:
+        FigureCanvasPdf(figure)
+        figure.savefig(partial, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of all parts once, for both files.
+
+    With a layout engine, each `savefig` draws everything once more, unseen: twice the work.
+    """
+    figure.set_dpi(DOTS_PER_INCH)
+    # A canvas binds itself to the figure.
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine(None)

@@ -1,0 +1,230 @@
+"""What a run is judged to be, as values: metrics, subjects and splits in, ``results.json`` and ``history.csv`` out.
+
+No number appears without the kind of split behind it. Subjects, not images, are the sample size: the cautions say in
+plain words when they are too few, unknown, or on both sides of the split. The page for people is written by
+:mod:`leukemia_models.reports.summary_page`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leukemia_data.files.atomic import write_text
+from leukemia_data.splitting.leaks import LeakCheck
+from leukemia_models.judging.baseline import MajorityBaseline
+from leukemia_models.judging.bootstrap import SubjectBootstrap
+from leukemia_models.judging.calibration import Calibration
+from leukemia_models.judging.metrics import ClassificationMetrics
+from leukemia_models.judging.resampling import ENOUGH_SUBJECTS
+from leukemia_models.judging.subject_level import SubjectLevel
+from leukemia_models.learning.history import EPOCH_FIELDS, TrainHistory
+
+FORMAT_VERSION = 2
+"""2 added subjects, intervals, calibration and how the network was judged, and more metrics."""
+IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
+LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
+PUBLISHED_RANGE = "on C-NMC 2019, published results for unseen patients are 0.83 to 0.91 weighted F1"
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """How much one part of a split holds.
+
+    Parameters
+    ----------
+    images_per_class : tuple of int
+        One number per class.
+    subjects_per_class : tuple of int or None
+        None where the source does not name subjects.
+    """
+
+    images_per_class: tuple[int, ...]
+    subjects_per_class: tuple[int, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {"images_per_class": self.images_per_class, "subjects_per_class": self.subjects_per_class}
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """How a run's data were split.
+
+    Parameters
+    ----------
+    kind : str
+        As the user named it: ``subject``, ``image``, ``given``, ``fold:1/5``.
+    leaks : LeakCheck
+        What stands on two sides of it.
+    judged : str
+        The part that was judged, such as ``valid`` or ``test``.
+    parts : mapping of str to SplitCounts
+        ``train``, ``valid``, ``test``.
+    """
+
+    kind: str
+    leaks: LeakCheck
+    judged: str
+    parts: Mapping[str, SplitCounts]
+
+    @property
+    def stamp(self) -> str:
+        """The words that go on every table, figure and page."""
+        return self.leaks.stamp
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the stamp as JSON can hold them."""
+        parts = {name: counts.to_dict() for name, counts in self.parts.items()}
+        return {**vars(self), "leaks": asdict(self.leaks), "parts": parts, "stamp": self.stamp}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedResults:
+    """The same predictions with a temperature and a threshold that were fitted on another part.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        The two numbers.
+    metrics : ClassificationMetrics
+        Per image.
+    bootstrap : SubjectBootstrap
+        Their intervals.
+    """
+
+    calibration: Calibration
+    metrics: ClassificationMetrics
+    bootstrap: SubjectBootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "calibration": self.calibration.to_dict(),
+            "metrics": self.metrics.to_dict(),
+            "bootstrap": self.bootstrap.to_dict(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything a reader needs to judge a run.
+
+    Parameters
+    ----------
+    model_name : str
+        Name of the network.
+    classes : tuple of str
+        Name of each label.
+    settings : mapping
+        What the run was told, as JSON values.
+    split : SplitSummary
+        How the data were split.
+    epoch : int or None
+        The epoch whose weights were judged; None where several networks were.
+    metrics : ClassificationMetrics
+        Of the judged part, per image, at the threshold 0.5 and without temperature.
+    baseline : MajorityBaseline
+        Of the same part.
+    subjects : SubjectLevel or None
+        The same per subject; None where it was not asked for.
+    intervals : mapping of str to SubjectBootstrap
+        By :data:`LEVELS`; a level that was not judged is absent.
+    calibrated : CalibratedResults or None
+        None on the part that calibration was fitted on, or where there was none to fit on.
+    judging : mapping
+        How the network was judged, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
+    notes : tuple of str
+        What a reader should know that does not speak against the numbers.
+    warnings : tuple of str
+        Anything else that speaks against the numbers.
+    """
+
+    model_name: str
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    split: SplitSummary
+    epoch: int | None
+    metrics: ClassificationMetrics
+    baseline: MajorityBaseline
+    subjects: SubjectLevel | None = None
+    intervals: Mapping[str, SubjectBootstrap] = field(default_factory=dict)
+    calibrated: CalibratedResults | None = None
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Network, epoch and part, for pages and figures."""
+        epoch = "" if self.epoch is None else f", epoch {self.epoch}"
+        return f"{self.model_name}{epoch}: {self.split.judged} images"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "format_version": FORMAT_VERSION,
+            **vars(self),
+            "split": self.split.to_dict(),
+            "metrics": self.metrics.to_dict(),
+            "baseline": self.baseline.to_dict(),
+            "subjects": self.subjects.to_dict() if self.subjects else None,
+            "intervals": {level: bootstrap.to_dict() for level, bootstrap in self.intervals.items()},
+            "calibrated": self.calibrated.to_dict() if self.calibrated else None,
+            "cautions": cautions(self),
+        }
+
+
+def cautions(results: Results) -> list[str]:
+    """Return, in plain sentences, what keeps the numbers from saying how the network does on new patients."""
+    sentences = [*_subject_cautions(results.split, results.classes), *results.warnings]
+    if results.metrics.one_class_warning:
+        sentences.append(f"{results.metrics.one_class_warning}.")
+    return sentences
+
+
+def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[str]:
+    if split.leaks.shared_subjects or split.leaks.shared_images:
+        yield (
+            f"{split.stamp}: cells of the same patients are in the training and in the judged images. "
+            "These numbers do not say how the network does on new patients; there they are clearly lower "
+            f"({PUBLISHED_RANGE})."
+        )
+    counts = split.parts[split.judged].subjects_per_class
+    if counts is not None and split.leaks.unknown_subjects:
+        yield (
+            "The subjects of some images in the other parts are unknown. Judged patients may be among them, and then "
+            "these numbers do not say how the network does on new patients."
+        )
+    if counts is None:
+        yield (
+            "The subjects of the judged images are unknown. The same patients may be in the training images, and then "
+            "these numbers do not say how the network does on new patients."
+        )
+    elif min(counts) < ENOUGH_SUBJECTS:
+        listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
+        yield (
+            f"Too few subjects to generalise: the judged images come from few people, {listed} "
+            f"(fewer than {ENOUGH_SUBJECTS} in a class). Another draw of patients can give quite different numbers."
+        )
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write ``results.json``, atomically; undefined numbers are null."""
+    write_text(path, json.dumps(results.to_dict(), indent=2, allow_nan=False) + "\n")
+
+
+def write_history(path: Path, history: TrainHistory, stamp: str) -> None:
+    """Write one CSV row per epoch, atomically; undefined numbers are empty, the last column is the split's stamp."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*EPOCH_FIELDS, "split"])
+    for record in history.records:
+        values = record.to_dict()
+        writer.writerow([*(values[name] for name in EPOCH_FIELDS), stamp])
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,254 @@
+"""The page of one judged part: results in, ``summary.md`` out. Every section with numbers carries the split's stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from leukemia_data.files.atomic import write_text
+from leukemia_models.judging.bootstrap import SubjectBootstrap
+from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
+from leukemia_models.judging.subject_level import SubjectLevel
+from leukemia_models.reports.markdown import flattened, interval_text, markdown_table, number_text
+from leukemia_models.reports.report import (
+    IMAGE,
+    SUBJECT_MEAN,
+    SUBJECT_VOTE,
+    CalibratedResults,
+    Results,
+    SplitSummary,
+    cautions,
+)
+
+CHANCE = 0.5
+MAX_LISTED_SUBJECTS = 80
+SUBJECTS_FILE = "subjects.csv"
+_JUDGING_SHOWN = (
+    "checkpoint",
+    "tta",
+    "batchnorm.mode",
+    "batchnorm.chosen",
+    "calibration.temperature",
+    "calibration.threshold",
+    "calibration.fitted_on",
+)
+_OF_PROBABILITIES = ("brier", "ece", "nll")
+_CALIBRATED_ROWS = ("nll", "brier", "ece", "balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "mcc")
+
+
+def write_summary(path: Path, results: Results, figures: Sequence[str] = ()) -> None:
+    """Write ``summary.md``, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        In a directory that exists.
+    results : Results
+        What to report.
+    figures : sequence of str
+        File names beside `path`.
+    """
+    # A path in the settings may hold bytes that are no UTF-8.
+    text = summary_text(results, figures).encode("utf-8", "backslashreplace").decode("utf-8")
+    write_text(path, text)
+
+
+def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
+    """Return the page as Markdown."""
+    split = results.split
+    sections = [
+        f"# {results.title}",
+        f"Split: **{split.stamp}** (`{split.kind}`)",
+        "\n".join(f"> {sentence}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
+        "\n\n".join(results.notes),
+        f"## Results per image ({split.stamp})\n\n" + _image_section(results),
+        f"## Results per subject ({split.stamp})\n\n" + _subject_section(results, results.subjects)
+        if results.subjects
+        else "",
+        f"## Calibrated ({split.stamp})\n\n" + _calibrated_section(results, results.calibrated)
+        if results.calibrated
+        else "",
+        f"## Data ({split.stamp})\n\n" + _split_table(split, results.classes),
+        "## Judged with\n\n" + markdown_table(("what", "how"), _judging_rows(results)) if results.judging else "",
+        "## Settings\n\n" + markdown_table(("setting", "value"), _setting_rows(results)),
+        "## Figures\n\n" + "\n".join(_figure_line(name) for name in figures) if figures else "",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _judging_rows(results: Results) -> Iterator[tuple[str, object]]:
+    """How the network was asked, without what was measured to decide it."""
+    rows = dict(flattened(results.judging))
+    yield from ((name, value) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
+
+
+def _setting_rows(results: Results) -> Iterator[tuple[str, object]]:
+    """The settings that say something."""
+    return ((name, value) for name, value in flattened(results.settings) if value is not None)
+
+
+def _figure_line(name: str) -> str:
+    vector = str(Path(name).with_suffix(".pdf").as_posix())
+    return f"- [{name}]({name}), as vectors [{vector}]({vector})"
+
+
+def metric_title(name: str, classes: Sequence[str]) -> str:
+    """Words for a metric; sensitivity and specificity say whose recall they are."""
+    titles = {
+        "sensitivity": f"recall `{classes[1]}` (sensitivity)",
+        "specificity": f"recall `{classes[0]}` (specificity)",
+    }
+    return titles.get(name, METRIC_TITLES[name])
+
+
+def _image_section(results: Results) -> str:
+    metrics, bootstrap = results.metrics, results.intervals.get(IMAGE)
+    constant = _constant_answers(results)
+    level = f"{_percent(bootstrap.settings.level)} interval" if bootstrap else "interval"
+    header = ("per image", results.model_name, level, f"always `{results.classes[results.baseline.prediction]}`")
+    rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
+    for name in METRIC_NAMES:
+        interval = bootstrap.intervals.get(name) if bootstrap else None
+        against = "-" if name in _OF_PROBABILITIES else number_text(constant[name])
+        title = metric_title(name, results.classes)
+        rows.append((title, number_text(getattr(metrics, name)), interval_text(interval), against))
+    return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
+
+
+def _constant_answers(results: Results) -> dict[str, float | None]:
+    """What answering the larger class always scores."""
+    baseline, recalls = results.baseline, results.metrics.recall_per_class
+    is_defined = None not in recalls
+    chance = CHANCE if is_defined else None
+    return {
+        "balanced_accuracy": chance,
+        "sensitivity": None if recalls[1] is None else float(baseline.prediction == 1),
+        "specificity": None if recalls[0] is None else float(baseline.prediction == 0),
+        "weighted_f1": baseline.weighted_f1,
+        "macro_f1": baseline.macro_f1,
+        "auroc": chance,
+        "auprc": baseline.auprc if is_defined else None,
+        "mcc": 0.0 if is_defined else None,
+        "accuracy": baseline.accuracy,
+    }
+
+
+def _interval_note(bootstrap: SubjectBootstrap | None, classes: Sequence[str]) -> str:
+    """How the intervals were made, and how far to trust them."""
+    if bootstrap is None:
+        return ""
+    if not bootstrap.intervals or bootstrap.subjects_per_class is None:
+        return bootstrap.note or ""
+    settings = bootstrap.settings
+    counts = " and ".join(
+        f"{count} of class `{name}`" for count, name in zip(bootstrap.subjects_per_class, classes, strict=True)
+    )
+    made = (
+        f"{_percent(settings.level)} intervals: percentiles over {settings.num_draws:,} resamples of the subjects "
+        f"({counts}), seed {settings.seed}. ECE has none: resampling by itself makes it larger."
+    )
+    return _paragraphs(made, bootstrap.note or "")
+
+
+def _subject_section(results: Results, subjects: SubjectLevel) -> str:
+    columns = [
+        (title, metrics, results.intervals.get(level))
+        for title, metrics, level in (
+            ("mean probability", subjects.mean, SUBJECT_MEAN),
+            ("majority vote", subjects.vote, SUBJECT_VOTE),
+        )
+        if metrics is not None
+    ]
+    if not columns:
+        return _paragraphs("No subject of the judged images is known.", *_left_out(subjects))
+    metrics_table = _subject_metrics(columns, results.classes)
+    notes = dict.fromkeys(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
+    return _paragraphs(
+        metrics_table,
+        *notes,
+        *_left_out(subjects),
+        _subject_list(results),
+    )
+
+
+def _subject_metrics(
+    columns: Sequence[tuple[str, ClassificationMetrics, SubjectBootstrap | None]], classes: Sequence[str]
+) -> str:
+    header = ["per subject"]
+    for title, _, _ in columns:
+        header += [title, "interval"]
+    rows = [["subjects", *(cell for _, metrics, _ in columns for cell in (f"{metrics.num_samples:,}", ""))]]
+    for name in METRIC_NAMES:
+        row = [metric_title(name, classes)]
+        for _, metrics, bootstrap in columns:
+            value = getattr(metrics, name)
+            is_absent = value is None and name in _OF_PROBABILITIES
+            interval = bootstrap.intervals.get(name) if bootstrap and value is not None else None
+            row += ["-" if is_absent else number_text(value), interval_text(interval)]
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def _left_out(subjects: SubjectLevel) -> Iterator[str]:
+    if subjects.num_unknown_images:
+        yield f"{subjects.num_unknown_images:,} images of unknown subjects are left out here."
+    if subjects.mixed_subjects:
+        names = ", ".join(f"`{name}`" for name in subjects.mixed_subjects[:10])
+        yield f"{len(subjects.mixed_subjects):,} subjects with images of both classes are left out here: {names}."
+
+
+def _subject_list(results: Results) -> str:
+    subjects, classes = results.subjects, results.classes
+    if subjects is None or len(subjects.table) > MAX_LISTED_SUBJECTS:
+        return f"Each subject stands in [{SUBJECTS_FILE}]({SUBJECTS_FILE})."
+    header = ("subject", "class", "images", "share right", f"mean P(`{classes[1]}`)", f"votes for `{classes[1]}`")
+    rows = [
+        (
+            row["subject"],
+            "both" if row["label"] is None else classes[row["label"]],
+            row["images"],
+            number_text(row["share_right"]),
+            number_text(row["mean_probability"]),
+            number_text(row["vote_share"]),
+        )
+        for row in subjects.to_dict()["subjects"]
+    ]
+    return markdown_table(header, rows)
+
+
+def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
+    calibration = calibrated.calibration
+    said = (
+        f"The same predictions with the temperature {calibration.temperature:.3f} and then the threshold "
+        f"{calibration.threshold:.3f}, both fitted on {calibration.num_images:,} {calibration.fitted_on} images. "
+        "All other tables and files are without them."
+    )
+    header = ("per image", "as trained, threshold 0.5", "calibrated", "interval")
+    rows = [
+        (
+            metric_title(name, results.classes),
+            number_text(getattr(results.metrics, name)),
+            number_text(getattr(calibrated.metrics, name)),
+            interval_text(calibrated.bootstrap.intervals.get(name)),
+        )
+        for name in _CALIBRATED_ROWS
+    ]
+    return _paragraphs(f"> {calibration.note}" if calibration.note else "", said, markdown_table(header, rows))
+
+
+def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
+    header = ["part", *(f"images `{name}`" for name in classes), *(f"subjects `{name}`" for name in classes)]
+    rows = []
+    for name, counts in split.parts.items():
+        subjects = counts.subjects_per_class or ("unknown",) * len(classes)
+        label = f"{name} (judged)" if name == split.judged else name
+        rows.append([label, *(f"{count:,}" for count in counts.images_per_class), *map(str, subjects)])
+    return markdown_table(header, rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)

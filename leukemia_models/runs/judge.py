@@ -1,0 +1,261 @@
+"""Judge a network on one part of a split and write down the result, with the split's stamp on everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from leukemia_data.caches.cache import Cache
+from leukemia_data.errors import UsageError, listed
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.splitting.leaks import LeakCheck, check_leaks
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.splitting.subject_groups import linked_groups
+from leukemia_data.streams.loader import BatchStream
+from leukemia_data.streams.residency import MAPPED
+from leukemia_models.inference.batch_source import Batch
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.inference.predict import predict_probabilities
+from leukemia_models.inference.tta import NO_TTA, Tta
+from leukemia_models.judging.calibration import Calibration
+from leukemia_models.judging.metrics import subjects_per_class
+from leukemia_models.judging.predictions import Predictions, predictions_table
+from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
+from leukemia_models.reports.report import Results, SplitCounts, SplitSummary
+
+VALID, TEST = "valid", "test"
+HISTORY_FIGURE_FROM_PART = "../history.png"
+UNSEEN_PARTS = (VALID, TEST)
+SEEN_WARNING = (
+    "The network was trained on judged images: these numbers say how well it remembers, not how well it judges."
+)
+CHOSEN_BY_NOTE = (
+    "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
+    "good. Numbers to quote are those of images that nothing was chosen by."
+)
+WATCHED_NOTE = (
+    "Training was watched by these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
+    "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
+)
+
+Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
+"""Hands batches on and shows how far they are: what is done with them, how many they are, and the batches."""
+
+
+def unwatched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Hand batches on and show nothing."""
+    return batches
+
+
+@dataclass(frozen=True)
+class SplitCache:
+    """A cache with the split that a run made of it."""
+
+    cache: Cache
+    spec: SplitSpec
+    codes: SplitCodes
+
+    @cached_property
+    def leaks(self) -> LeakCheck:
+        """What stands on two sides of the split."""
+        return check_leaks(self.codes, self.cache.table)
+
+    def numbers(self, part: str) -> NDArray[np.int64]:
+        """Sample numbers of a part; never empty.
+
+        Raises
+        ------
+        UsageError
+            If the part is unknown or holds no image.
+        """
+        numbers = split_numbers(self.codes, part)
+        if len(numbers) == 0:
+            raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
+        return numbers
+
+    def summary(self, judged: str) -> SplitSummary:
+        """The split as reports describe it."""
+        table = self.cache.table
+        subjects = np.array(table.subject_texts, object)
+        parts = {}
+        for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
+            numbers = split_numbers(self.codes, name)
+            labels = table.labels[numbers]
+            counts = tuple(int((labels == label).sum()) for label in range(len(self.cache.manifest.classes)))
+            parts[name] = SplitCounts(counts, subjects_per_class(labels, subjects[numbers].tolist()))
+        return SplitSummary(str(self.spec), self.leaks, judged, parts)
+
+
+def predict_part(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    *,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
+) -> Predictions:
+    """Predict every sample of a part, in the order of the sample numbers."""
+    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
+    return predict_numbers(
+        model,
+        data,
+        data.numbers(part),
+        checkpoint.info.normalization,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        watch=watch,
+        purpose=f"judge {part}",
+    )
+
+
+def predict_numbers(
+    model: nn.Module,
+    data: SplitCache,
+    numbers_N: NDArray[np.int64],
+    normalization: Normalization,
+    *,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
+    purpose: str = "predict",
+) -> Predictions:
+    """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
+    with BatchStream(data.cache, numbers_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
+        batches = watch(purpose, len(stream), stream.epoch(0))
+        return predict_probabilities(model, batches, normalization, device, tta=tta)
+
+
+def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp."""
+    table = data.cache.table
+    splits = [part] * len(table)
+    classes = data.cache.manifest.classes
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
+    return rows.assign(stamp=data.leaks.stamp)
+
+
+def judge_part(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    out_dir: Path,
+    *,
+    device: torch.device,
+    batch_size: int,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    watch: Watch = unwatched,
+) -> Results:
+    """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
+
+    Samples of the part without a label are predicted, but not judged.
+
+    Raises
+    ------
+    UsageError
+        If no sample of the part has a label.
+    """
+    tta = judging_tta(checkpoint.info.judging)
+    predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
+    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap)
+
+
+def judge_predictions(
+    predictions: Predictions,
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    out_dir: Path,
+    *,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+) -> Results:
+    """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
+
+    Raises
+    ------
+    UsageError
+        If no sample of the part has a label.
+    """
+    if (predictions.labels_N == UNKNOWN_LABEL).all():
+        raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
+    table = part_predictions(predictions, data, part)
+    network = _judged_network(checkpoint, part)
+    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
+    results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
+    write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
+    return results
+
+
+def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
+    """Say, in one sentence or none, which judged subjects may be the same person."""
+    groups = linked_groups(data.cache.table)
+    texts = data.cache.table.subject_texts
+    names: dict[int, set[str]] = {}
+    for number in data.numbers(part).tolist():
+        if texts[number]:
+            names.setdefault(int(groups[number]), set()).add(texts[number])
+    linked = [" = ".join(sorted(each, key=lambda name: (len(name), name))) for each in names.values() if len(each) > 1]
+    if not linked:
+        return ()
+    return (
+        f"Judged subjects that share identical images may be one person ({listed(linked)}). They count as several "
+        "here, which makes intervals a little too narrow.",
+    )
+
+
+def judging_tta(judging: Mapping[str, Any] | None) -> Tta:
+    """Views of an image that a checkpoint's ``judging`` asks for."""
+    return Tta.from_dict(judging["tta"]) if judging and "tta" in judging else NO_TTA
+
+
+def judging_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
+    """Temperature and threshold of a checkpoint's ``judging``; None where there were none to fit."""
+    values = judging.get("calibration") if judging else None
+    return Calibration(**values) if values else None
+
+
+def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
+    """Say what the judged images have decided; `best` is the judged epoch where it was chosen."""
+    if part != VALID or all(record.valid_loss is None for record in history.records):
+        return None
+    return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
+
+
+def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+    info, history = checkpoint.info, checkpoint.state.history
+    judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
+    best = history.best if judging["checkpoint"] == "best" else None
+    calibration = judging_calibration(info.judging)
+    batchnorm = dict(judging.get("batchnorm", {}))
+    batchnorm_text = batchnorm.pop("text", None)
+    return JudgedNetwork(
+        model_name=info.model_name,
+        classes=info.classes,
+        settings={
+            "size_px": info.size_px,
+            "recipe": info.recipe["name"],
+            **info.details,
+            **info.settings.to_dict(),
+        },
+        epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
+        judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
+        calibration=calibration if part == TEST else None,
+        notes=tuple(note for note in (_chosen_by_note(history, best, part), batchnorm_text) if note),
+        warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
+    )

@@ -1,0 +1,187 @@
+"""From a trained network to the one that is judged and used: a checkpoint in, its final form out.
+
+Three things are decided after training, each by validation images and never by those it is judged on: with which
+BatchNorm statistics it answers, at which temperature, and at which threshold. Without a validation part only the first
+is decided, by training images that were left out of the estimate; there is no temperature and no other threshold then.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from leukemia_data.samples.fingerprint import canonical_json
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.streams.loader import BatchStream
+from leukemia_data.streams.residency import MAPPED
+from leukemia_models.batchnorm.batchnorm_report import REESTIMATED, RUNNING, BatchNormReport, compare_batchnorm
+from leukemia_models.batchnorm.reestimation import BatchNormStatistics, reestimate_batchnorm
+from leukemia_models.inference.tta import NO_TTA, Tta
+from leukemia_models.judging.calibration import Calibration, fit_calibration
+from leukemia_models.judging.predictions import Predictions, judged_samples
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
+from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.runs.judge import VALID, SplitCache, Watch, part_predictions, predict_numbers, unwatched
+
+TRAIN = "train"
+MAX_ESTIMATION_IMAGES = 4096
+"""Of the training part, for BatchNorm: a few thousand are plenty (arXiv 2105.07576, section 3)."""
+MAX_LEFT_OUT_IMAGES = 1024
+LEFT_OUT_SHARE = 0.1
+LEFT_OUT = "training images left out of the estimate"
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedNetwork:
+    """A network as it is judged and used.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its weights with the chosen BatchNorm statistics, on the CPU; ``info.judging`` says all that was decided.
+    model : torch.nn.Module
+        The same on the device.
+    valid_predictions : Predictions or None
+        What it says of the validation part; None where there is none.
+    """
+
+    checkpoint: Checkpoint
+    model: nn.Module
+    valid_predictions: Predictions | None
+
+
+def prepare_network(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    judging: JudgingSettings,
+    *,
+    device: torch.device,
+    batch_size: int,
+    watch: Watch = unwatched,
+) -> PreparedNetwork:
+    """Decide how a trained network answers.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        ``best`` or ``last`` of a run.
+    data : SplitCache
+        The run's cache and split.
+    judging : JudgingSettings
+        Test-time augmentation, and how BatchNorm statistics are chosen.
+    device : torch.device
+        Where to compute.
+    batch_size : int
+        Images at a time.
+    watch : callable
+        Shows progress.
+    """
+    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
+    bench = _Bench(model, checkpoint.info, data, device, batch_size, watch)
+    report = None if judging.batchnorm == RUNNING else _choose_batchnorm(bench, judging.batchnorm)
+    valid = bench.labelled(VALID)
+    predictions = bench.predict(valid, "calibrate on valid", judging.tta) if len(valid) else None
+    calibration = _calibration(predictions, data) if predictions is not None else None
+    decided: dict[str, Any] = {
+        "checkpoint": checkpoint.path.stem,
+        "tta": judging.tta.to_dict(),
+        "batchnorm": {"chosen": RUNNING} if report is None else {**report.to_dict(), "text": report.text()},
+        "calibration": calibration.to_dict() if calibration else None,
+    }
+    prepared = Checkpoint(
+        checkpoint.path,
+        # As it will be read back: what is judged now and what is judged later then give the same files.
+        replace(checkpoint.info, judging=json.loads(canonical_json(decided))),
+        # For judging only: nothing of the optimizer, and the weights below are those to judge by already.
+        replace(checkpoint.state, optimizer_state=None, average=None, progress=None),
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+    )
+    return PreparedNetwork(prepared, model, predictions)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """The network on its device, and the images that decide about it."""
+
+    model: nn.Module
+    info: CheckpointInfo
+    data: SplitCache
+    device: torch.device
+    batch_size: int
+    watch: Watch
+
+    def labelled(self, part: str) -> NDArray[np.int64]:
+        """Numbers of the part's samples that have a label; may be empty."""
+        numbers = split_numbers(self.data.codes, part)
+        labelled: NDArray[np.int64] = numbers[self.data.cache.table.labels[numbers] != UNKNOWN_LABEL]
+        return labelled
+
+    def shuffled(self, part: str) -> NDArray[np.int64]:
+        """The same in an order that the run's seed decides."""
+        numbers = self.labelled(part)
+        shuffled: NDArray[np.int64] = np.random.default_rng(self.info.settings.seed).permutation(numbers)
+        return shuffled
+
+    def predict(self, numbers_N: NDArray[np.int64], purpose: str, tta: Tta = NO_TTA) -> Predictions:
+        """Ask the network as it is now."""
+        return predict_numbers(
+            self.model,
+            self.data,
+            numbers_N,
+            self.info.normalization,
+            device=self.device,
+            batch_size=self.batch_size,
+            tta=tta,
+            watch=self.watch,
+            purpose=purpose,
+        )
+
+    def reestimate(self, numbers_N: NDArray[np.int64]) -> BatchNormStatistics:
+        """Measure BatchNorm statistics on images as they are cached."""
+        # What reaches a layer depends on the batches of those before it: as large as in training.
+        batch_size = min(int(self.info.details.get("batch_size", self.batch_size)), len(numbers_N))
+        with BatchStream(
+            self.data.cache, numbers_N, batch_size=batch_size, device=self.device, residency=MAPPED
+        ) as stream:
+            batches = self.watch("re-estimate BatchNorm", len(stream), stream.epoch(0))
+            return reestimate_batchnorm(self.model, batches, self.info.normalization, self.device)
+
+
+def _choose_batchnorm(bench: _Bench, mode: str) -> BatchNormReport | None:
+    """Compare running and re-estimated statistics, and leave the network with the chosen ones.
+
+    None where too few training images are there to estimate by some and judge by others.
+    """
+    deciding, judged_on, train = bench.labelled(VALID), VALID, bench.shuffled(TRAIN)
+    if len(deciding) == 0:
+        num_left_out = int(min(max(LEFT_OUT_SHARE * len(train), 1), MAX_LEFT_OUT_IMAGES))
+        deciding, judged_on, train = train[:num_left_out], LEFT_OUT, train[num_left_out:]
+    if len(train) < 2:
+        return None
+    statistics = bench.reestimate(train[:MAX_ESTIMATION_IMAGES])
+    report = compare_batchnorm(
+        bench.model,
+        statistics,
+        lambda: bench.predict(deciding, "compare BatchNorm"),
+        mode=mode,
+        judged_on=judged_on,
+        classes=bench.info.classes,
+    )
+    if report.chosen == REESTIMATED:
+        statistics.apply(bench.model)
+    return report
+
+
+def _calibration(predictions: Predictions, data: SplitCache) -> Calibration | None:
+    """Fit temperature and threshold; None where the validation part holds one class."""
+    samples = judged_samples(part_predictions(predictions, data, VALID))
+    if len(np.unique(samples.labels_N)) < 2:
+        return None
+    return fit_calibration(samples, fitted_on=VALID, classes=data.cache.manifest.classes)

@@ -1,0 +1,246 @@
+"""The folder of a run: what it was told, which sample was in which split, and where its files lie.
+
+::
+
+    runs/NAME/
+      run.json            settings, cache and split; written before the first epoch
+      split.csv           id, subject, label and split of every sample
+      augment.toml        the augmentation, as --augment takes it
+      last.safetensors    after every epoch, and now and then within one; training resumes from it
+      best.safetensors    weights of the best epoch
+      final.safetensors   what is judged and used: the best weights, with the BatchNorm statistics chosen for them
+      history.csv         one row an epoch, and history.png
+      <part>/             results.json, summary.md, figures, predictions.csv of valid, test, ...
+
+A plan has a folder of its own, with a run for each stage, ``01-<stage>``, ``02-<stage>``, and itself as ``plan.toml``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leukemia_data.caches.cache import Cache
+from leukemia_data.errors import RunError
+from leukemia_data.files.atomic import write_text
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_models.learning.run_state import TrainSettings
+
+RUN_FORMAT = "leukemia-cells run"
+RUN_FORMAT_VERSION = 3
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage."""
+PLAN_FILE_NAME = "plan.toml"
+_UNUSED_NAME = "unused"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names of a run's files."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """What the run was told."""
+        return self.root / "run.json"
+
+    @property
+    def split(self) -> Path:
+        """Which sample was in which split."""
+        return self.root / "split.csv"
+
+    @property
+    def augmentation(self) -> Path:
+        """What the training images went through."""
+        return self.root / "augment.toml"
+
+    @property
+    def history(self) -> Path:
+        """Metrics per epoch."""
+        return self.root / "history.csv"
+
+    @property
+    def history_figure(self) -> Path:
+        """Accuracy and loss per epoch, drawn."""
+        return self.root / "history.png"
+
+    def checkpoint(self, which: str) -> Path:
+        """Checkpoint ``last``, ``best`` or ``final``."""
+        return self.root / f"{which}.safetensors"
+
+    def part(self, name: str) -> Path:
+        """Folder of one judged part."""
+        return self.root / name
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run began here."""
+        return self.config.is_file()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoint("last").is_file()
+
+
+def stage_folder_name(number: int, stage: str) -> str:
+    """Return the name of a stage's folder: ``02-large`` for number 1."""
+    return f"{number + 1:02d}-{stage}"
+
+
+def find_runs(path: Path) -> list[RunFolder]:
+    """Return the run in a folder, or the runs of all stages of a plan there, in order.
+
+    Raises
+    ------
+    RunError
+        If there is neither.
+    """
+    folder = RunFolder(path)
+    if folder.is_run:
+        return [folder]
+    if (path / PLAN_FILE_NAME).is_file():
+        stages = [RunFolder(child) for child in sorted(path.iterdir()) if (child / folder.config.name).is_file()]
+        if stages:
+            return stages
+    raise RunError(f"{path} holds no run: there is no {folder.config.name} in it")
+
+
+def last_run(path: Path) -> RunFolder:
+    """Return the run in a folder; of a plan's, the last stage that has begun.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    runs = find_runs(path)
+    begun = [run for run in runs if run.is_begun]
+    return begun[-1] if begun else runs[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run was told, apart from where it is written.
+
+    Attributes
+    ----------
+    cache_dir
+        The cache it trains from, as an absolute path.
+    data_fingerprint, data_digest
+        Identity of the cache's preprocessing, and of its content.
+    split, split_seed
+        Name of the split and the seed that drew it.
+    normalization
+        ``mean`` and ``std``, three numbers each.
+    augmentation
+        All parameters, as JSON values; None in runs of earlier versions, which flipped and transposed.
+    sampling
+        One of :data:`~leukemia_models.planning.training_plan.SAMPLINGS`.
+    start
+        ``scratch``, or the file its first weights came from; a relative one is relative to the run's folder.
+    judging
+        The :class:`~leukemia_models.planning.training_plan.JudgingSettings` as JSON values.
+    stage
+        Its name in the plan it belongs to; empty for a run by options alone.
+    class_weights
+        ``none`` or ``balanced``: where the numbers in the settings come from.
+    """
+
+    model_name: str
+    cache_dir: str
+    data_fingerprint: str
+    data_digest: str
+    split: str
+    split_seed: int
+    batch_size: int
+    normalization: Mapping[str, Sequence[float]]
+    settings: TrainSettings
+    augmentation: Mapping[str, Any] | None = None
+    sampling: str = "uniform"
+    start: str = "scratch"
+    judging: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    class_weights: str = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        settings = {"settings": self.settings.to_dict()}
+        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **vars(self), **settings}
+
+
+def save_config(folder: RunFolder, config: RunConfig) -> None:
+    """Write ``run.json`` atomically."""
+    write_text(folder.config, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def load_config(folder: RunFolder) -> RunConfig:
+    """Read ``run.json``.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, or one of another format.
+    """
+    try:
+        content = json.loads(folder.config.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"{folder.root} holds no run: there is no {folder.config.name} in it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder.config} cannot be read: {error}") from error
+    try:
+        kind, version = content.pop("format"), content.pop("format_version")
+        if kind != RUN_FORMAT or version not in range(1, RUN_FORMAT_VERSION + 1):
+            raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
+        return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{folder.config} is damaged ({error!r}): its run cannot be used; start a new one") from error
+
+
+def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:
+    """Write ``split.csv`` atomically, in the order of the ids."""
+    names = [*SPLIT_NAMES, _UNUSED_NAME]
+    table = cache.table
+    rows = sorted(
+        zip(table.id_texts, table.subject_texts, table.labels.tolist(), (names[code] for code in codes), strict=True)
+    )
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["id", "subject", "label", "split"])
+    writer.writerows(rows)
+    write_text(folder.split, buffer.getvalue())
+
+
+def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
+    """Read ``split.csv`` for the samples of a cache; samples it does not know are unused.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged, or samples of the split are gone from the cache.
+    """
+    try:
+        with folder.split.open(encoding="utf-8", newline="") as file:
+            split_of = {row["id"]: row["split"] for row in csv.DictReader(file)}
+        code_of = {record_id: _code(name) for record_id, name in split_of.items()}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise RunError(f"{folder.split} cannot be read: {error}") from error
+    ids = cache.table.id_texts
+    gone = code_of.keys() - set(ids)
+    if gone:
+        raise RunError(
+            f"{len(gone)} samples of the run are no longer in {cache.directory}, first {min(gone)}: "
+            "name the cache it was trained from with --cache"
+        )
+    return np.array([code_of.get(record_id, UNUSED) for record_id in ids], np.int8)
+
+
+def _code(name: str) -> int:
+    return UNUSED if name == _UNUSED_NAME else SPLIT_NAMES.index(name)

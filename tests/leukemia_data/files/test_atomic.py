@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, atomic_path, scratch_path, sync_directory, write_text
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail_while_writing(final: Path) -> None:
+    with atomic_path(final) as partial:
+        partial.write_text("half", encoding="utf-8")
+        raise RuntimeError("stop")
+
+
+def test_a_new_file_appears_whole_at_the_end(tmp_path):
+    final = tmp_path / "file.txt"
+    with atomic_path(final) as partial:
+        assert partial.parent == tmp_path
+        assert partial.name.endswith(PARTIAL_SUFFIX)
+        partial.write_text("all of it", encoding="utf-8")
+        assert not final.exists()
+    assert final.read_text(encoding="utf-8") == "all of it"
+    assert names_in(tmp_path) == ["file.txt"]
+
+
+def test_an_old_file_is_replaced_in_one_step(tmp_path):
+    final = tmp_path / "file.txt"
+    final.write_text("old", encoding="utf-8")
+    with atomic_path(final) as partial:
+        partial.write_text("new", encoding="utf-8")
+        assert final.read_text(encoding="utf-8") == "old"
+    assert final.read_text(encoding="utf-8") == "new"
+    assert names_in(tmp_path) == ["file.txt"]
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_while_writing(tmp_path / "file.txt")
+    assert names_in(tmp_path) == []
+
+
+def test_an_error_keeps_the_old_file(tmp_path):
+    final = tmp_path / "file.txt"
+    final.write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_while_writing(final)
+    assert final.read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["file.txt"]
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    def interrupted() -> None:
+        with atomic_path(tmp_path / "file.txt") as partial:
+            partial.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names_in(tmp_path) == []
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path):
+    final = tmp_path / "file.txt"
+    final.write_text("old", encoding="utf-8")
+    with pytest.raises(FileNotFoundError), atomic_path(final):
+        pass
+    assert final.read_text(encoding="utf-8") == "old"
+
+
+def test_the_bytes_are_on_disk_before_the_name_and_the_name_at_the_end(tmp_path, monkeypatch):
+    final = tmp_path / "file.txt"
+    had_name: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: had_name.append(final.exists()))
+    with atomic_path(final) as partial:
+        partial.write_bytes(b"x")
+    assert had_name == ([False] if os.name == "nt" else [False, True])
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    final = tmp_path / "file.txt"
+    with atomic_path(final) as first, atomic_path(final) as second:
+        assert first != second
+        first.write_text("outer", encoding="utf-8")
+        second.write_text("inner", encoding="utf-8")
+    assert final.read_text(encoding="utf-8") == "outer"
+    assert names_in(tmp_path) == ["file.txt"]
+
+
+def test_scratch_may_be_moved_away_or_left(tmp_path):
+    with scratch_path(tmp_path, "stem") as scratch:
+        scratch.write_text("kept", encoding="utf-8")
+        scratch.replace(tmp_path / "kept.txt")
+    with scratch_path(tmp_path, "stem") as scratch:
+        scratch.write_text("left", encoding="utf-8")
+    assert names_in(tmp_path) == ["kept.txt"]
+
+
+def test_text_is_utf_8_with_lf_on_every_system(tmp_path):
+    write_text(tmp_path / "text.txt", "größe\n2\n")
+    assert (tmp_path / "text.txt").read_bytes() == "größe\n2\n".encode()
+
+
+def test_text_that_cannot_be_written_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "text.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "text.txt", "new \udcff")
+    assert (tmp_path / "text.txt").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["text.txt"]
+
+
+def test_directories_can_be_synced(tmp_path):
+    sync_directory(tmp_path)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leukemia_data.errors import UsageError
+from leukemia_data.streams.batch_plan import BatchPlan, balanced_weights
+
+NUMBERS = np.arange(100, 137)
+
+
+def order(plan: BatchPlan, epoch: int, first_step: int = 0) -> list[int]:
+    return [number for rows in plan.batches(epoch, first_step) for number in rows.numbers_B[rows.mask_B].tolist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 8, 37, 64, 5000])
+@pytest.mark.parametrize("seed", [None, 0, 9])
+def test_every_sample_comes_once_an_epoch(batch_size, seed):
+    plan = BatchPlan(NUMBERS, batch_size=batch_size, seed=seed)
+    assert sorted(order(plan, 3)) == NUMBERS.tolist()
+    assert len(list(plan.batches(3))) == len(plan)
+
+
+def test_without_a_seed_the_order_is_the_callers():
+    numbers = np.array([9, 2, 25, 2])
+    assert order(BatchPlan(numbers, batch_size=3), 7) == [9, 2, 25, 2]
+
+
+def test_order_does_not_depend_on_the_batch_size():
+    first = order(BatchPlan(NUMBERS, batch_size=4, seed=1), 2)
+    assert order(BatchPlan(NUMBERS, batch_size=11, seed=1), 2) == first
+    assert order(BatchPlan(NUMBERS, batch_size=4, seed=1), 3) != first
+
+
+def test_order_of_many_samples_is_the_same_whichever_block_it_was_computed_in():
+    numbers = np.arange(10_000)
+    whole = order(BatchPlan(numbers, batch_size=10_000, seed=4), 1)
+    assert order(BatchPlan(numbers, batch_size=7, seed=4), 1) == whole
+    assert order(BatchPlan(numbers, batch_size=64, seed=4), 1, first_step=100) == whole[6400:]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("batch_size", [1, 8, 12, 40])
+def test_all_ranks_together_take_the_batches_of_one(world_size, batch_size):
+    alone = list(BatchPlan(NUMBERS, batch_size=batch_size, seed=5).batches(2))
+    ranks = [
+        list(BatchPlan(NUMBERS, batch_size=batch_size, seed=5, rank=rank, world_size=world_size).batches(2))
+        for rank in range(world_size)
+    ]
+    for step, rows in enumerate(alone):
+        shares = [batches[step] for batches in ranks]
+        assert len({len(share.numbers_B) for share in shares}) == 1
+        together = np.concatenate([share.numbers_B[share.mask_B] for share in shares])
+        np.testing.assert_array_equal(together, rows.numbers_B)
+        padding = np.concatenate([share.numbers_B[~share.mask_B] for share in shares])
+        assert set(padding.tolist()) <= {rows.numbers_B[-1]}
+    assert {len(batches) for batches in ranks} == {len(alone)}
+
+
+@pytest.mark.parametrize(("num", "steps", "served"), [(10, 2, 8), (8, 2, 8), (5, 1, 4), (3, 1, 3), (0, 0, 0)])
+def test_drop_last_drops_a_part_but_never_everything(num, steps, served):
+    plan = BatchPlan(np.arange(num), batch_size=4, seed=1, drop_last=True)
+    assert len(plan) == len(list(plan.batches(0))) == steps
+    assert len(order(plan, 0)) == served
+
+
+def test_weights_choose_the_samples():
+    weights = balanced_weights(np.array(["all"] * 30 + ["hem"] * 7))
+    plan = BatchPlan(NUMBERS, batch_size=8, seed=2, weights_N=weights)
+    rare = sum((np.array(order(plan, epoch)) >= 130).sum() for epoch in range(40))
+    assert abs(rare / (40 * 37) - 0.5) < 0.02
+    assert len(order(plan, 0)) == 37
+    assert order(plan, 0) == order(BatchPlan(NUMBERS, batch_size=5, seed=2, weights_N=weights), 0)
+
+
+def test_balanced_weights_are_one_over_the_groups_size():
+    assert balanced_weights(np.array([1, 0, 1, 1, 5])).tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3, 1])
+
+
+def test_identity_tells_plans_apart_but_not_ranks():
+    plan = BatchPlan(NUMBERS, batch_size=8, seed=1)
+    same = BatchPlan(NUMBERS.copy(), batch_size=8, seed=1, rank=1, world_size=2)
+    assert plan.identity() == same.identity()
+    others = [
+        BatchPlan(NUMBERS, batch_size=8, seed=2),
+        BatchPlan(NUMBERS, batch_size=8),
+        BatchPlan(NUMBERS, batch_size=4, seed=1),
+        BatchPlan(NUMBERS[::-1], batch_size=8, seed=1),
+        BatchPlan(NUMBERS, batch_size=8, seed=1, drop_last=True),
+        BatchPlan(NUMBERS, batch_size=8, seed=1, weights_N=np.ones(37)),
+    ]
+    assert all(other.identity() != plan.identity() for other in others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 0}, "batch size must be at least 1"),
+        ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
+        ({"rank": -1}, "rank -1"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": None, "weights_N": np.ones(37)}, "give a seed"),
+        ({"weights_N": np.ones(3)}, "one weight for each of the 37"),
+        ({"weights_N": np.zeros(37)}, "not all 0"),
+        ({"weights_N": np.full(37, np.nan)}, "finite"),
+        ({"weights_N": np.r_[np.ones(36), -1]}, "not negative"),
+    ],
+)
+def test_wrong_plans_are_refused(changes, words):
+    with pytest.raises(UsageError, match=words):
+        BatchPlan(NUMBERS, **{"batch_size": 8, "seed": 1, **changes})

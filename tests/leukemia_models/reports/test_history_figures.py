@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.reports.history_figures import draw_history
+
+
+def history(num_epochs: int, *, validated: bool = True) -> TrainHistory:
+    records = []
+    for epoch in range(1, num_epochs + 1):
+        valid = 0.5 + 0.04 * min(epoch, 6) if validated else None
+        records.append(
+            EpochRecord(
+                epoch=epoch,
+                lr=0.01,
+                train_loss=0.7 / epoch,
+                train_accuracy=1 - 0.5 / epoch,
+                valid_loss=0.9 / epoch if validated else None,
+                valid_accuracy=valid,
+                valid_balanced_accuracy=valid,
+                valid_weighted_f1=valid,
+                valid_auroc=None,
+                seconds=1.0,
+                images_per_s=70.0,
+            )
+        )
+    return TrainHistory(tuple(records))
+
+
+def test_curves_are_the_history() -> None:
+    figure = draw_history(history(4), title="resnet18", stamp="subject-disjoint")
+    accuracy, loss = figure.axes
+    assert [line.get_label() for line in accuracy.lines] == ["training", "validation", "best epoch (4)"]
+    assert list(accuracy.lines[1].get_ydata()) == [0.54, 0.58, 0.62, 0.66]
+    assert list(loss.lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert list(loss.lines[0].get_ydata()) == [0.7, 0.35, 0.7 / 3, 0.175]
+
+
+def test_lines_differ_without_colour() -> None:
+    accuracy = draw_history(history(3), title="t", stamp="s").axes[0]
+    training, validation = accuracy.lines[:2]
+    assert training.get_linestyle() != validation.get_linestyle()
+    assert training.get_marker() != validation.get_marker()
+
+
+def test_run_without_validation_has_one_line() -> None:
+    figure = draw_history(history(1, validated=False), title="t", stamp="s")
+    assert [len(axes.lines) for axes in figure.axes] == [1, 1]
+
+
+@pytest.mark.parametrize("stamp", ["subject-disjoint", "PATIENT-MIXED"])
+def test_curves_are_stamped(stamp: str) -> None:
+    figure = draw_history(history(2), title="t", stamp=stamp)
+    assert stamp in figure.get_supxlabel()

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
+from leukemia_models.batchnorm.batchnorm_report import AUTO, REESTIMATED, RUNNING
+from leukemia_models.inference.tta import NO_TTA, parse_tta
+from leukemia_models.judging.predictions import read_predictions
+from leukemia_models.judging.resampling import BootstrapSettings
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.networks.registry import build_model
+from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.reports.report import Results
+from leukemia_models.runs.finalize import finalize_run, trained_checkpoint
+from leukemia_models.runs.judge import (
+    SplitCache,
+    judge_part,
+    judging_calibration,
+    judging_tta,
+    linked_subjects_note,
+    predict_part,
+)
+from leukemia_models.runs.preparation import LEFT_OUT, prepare_network
+from leukemia_models.runs.run_files import RunFolder
+
+from ...leukemia_data.helpers import build, cache_dir, write_cell
+from ..fakes import CPU, NORMALIZATION
+
+SIZE_PX = 16
+D4 = parse_tta("d4", "probabilities")
+SETTINGS = BootstrapSettings(num_draws=100)
+PARTS = ("train", "train", "valid", "test")
+"""Of each class's four subjects."""
+RECORD = EpochRecord(
+    epoch=1,
+    lr=0.1,
+    train_loss=0.5,
+    train_accuracy=0.75,
+    valid_loss=0.6,
+    valid_accuracy=0.7,
+    valid_balanced_accuracy=0.7,
+    valid_weighted_f1=0.7,
+    valid_auroc=0.7,
+    seconds=2.0,
+    images_per_s=70.0,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """Two classes, four subjects each, six images a subject."""
+    root = tmp_path_factory.mktemp("judged")
+    for number in range(48):
+        label, subject = number % 2, number // 2 % 4
+        write_cell(root / "source" / ("hem", "all")[label] / f"{'ha'[label]}{subject}" / f"{number:03}.png", number)
+    build(root / "source", root / "cache", sizes_px=(SIZE_PX,))
+    return open_cache(cache_dir(root / "cache", SIZE_PX))
+
+
+def split_of(cache: Cache, parts: tuple[str, ...] = PARTS) -> SplitCache:
+    codes = [SPLIT_NAMES.index(parts[int(subject[1])]) for subject in cache.table.subject_texts]
+    return SplitCache(cache, SplitSpec("given"), np.array(codes, np.int8))
+
+
+def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFolder:
+    """A run whose network was never trained, and whose BatchNorm statistics fit nothing."""
+    run = RunFolder(folder)
+    folder.mkdir()
+    record = RECORD if validated else replace(RECORD, valid_loss=None)
+    info = CheckpointInfo(
+        model_name="resnet18",
+        classes=cache.manifest.classes,
+        size_px=SIZE_PX,
+        normalization=NORMALIZATION,
+        recipe={"name": "tiny"},
+        data_fingerprint="0123abcd",
+        split_kind="given",
+        settings=TrainSettings(epochs=2),
+        details={"batch_size": 8},
+    )
+    for which, epochs in (("best", 1), ("last", 2)):
+        model = build_model("resnet18", 2, seed=epochs)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name.endswith("running_var"):
+                    buffer.mul_(9.0)
+        records = tuple(replace(record, epoch=n + 1, valid_balanced_accuracy=0.7 - n / 10) for n in range(epochs))
+        save_checkpoint(run.checkpoint(which), model, info, TrainState(TrainHistory(records), None), resumable=False)
+    return run
+
+
+def finalized(run: RunFolder, data: SplitCache, judging: JudgingSettings) -> dict[str, Results]:
+    return finalize_run(run, data, judging=judging, device=CPU, batch_size=8, bootstrap=SETTINGS)
+
+
+def prepared(run: RunFolder, data: SplitCache, batchnorm: str) -> Checkpoint:
+    checkpoint = trained_checkpoint(run)
+    settings = JudgingSettings(batchnorm=batchnorm)
+    return prepare_network(checkpoint, data, settings, device=CPU, batch_size=8).checkpoint
+
+
+def judging_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    assert checkpoint.info.judging is not None
+    return checkpoint.info.judging
+
+
+def changed(before: Checkpoint, after: Checkpoint) -> set[str]:
+    """Last words of the names of the tensors that differ."""
+    assert before.model_state.keys() == after.model_state.keys()
+    return {
+        name.rpartition(".")[2]
+        for name, value in before.model_state.items()
+        if not torch.equal(value, after.model_state[name])
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    run: RunFolder
+    data: SplitCache
+    results: dict[str, Results]
+
+
+@pytest.fixture(scope="module")
+def finished(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run that was judged with d4 and re-estimated statistics. Read it, never change it."""
+    run, data = trained_run(tmp_path_factory.mktemp("runs") / "run", cache), split_of(cache)
+    return Finished(run, data, finalized(run, data, JudgingSettings(tta=D4, batchnorm=REESTIMATED)))
+
+
+def test_final_holds_the_best_weights_with_the_chosen_statistics(finished: Finished) -> None:
+    best, final = (load_checkpoint(finished.run.checkpoint(which)) for which in ("best", "final"))
+    assert changed(best, final) == {"running_mean", "running_var"}
+    assert final.state.history == best.state.history
+    results = finished.results
+    assert {part: result.metrics.num_samples for part, result in results.items()} == {"valid": 12, "test": 12}
+    assert all((finished.run.part(part) / "summary.md").is_file() for part in results)
+    judging = judging_of(final)
+    assert (judging["checkpoint"], judging["batchnorm"]["chosen"]) == ("best", REESTIMATED)
+    assert (judging["batchnorm"]["num_images"], judging["batchnorm"]["judged_on"]) == (24, "valid")
+    assert results["test"].epoch == 1
+    assert any(note.startswith("BatchNorm:") for note in results["test"].notes)
+
+
+def test_temperature_and_threshold_come_from_validation_and_are_shown_on_test_alone(finished: Finished) -> None:
+    results = finished.results
+    assert results["valid"].calibrated is None
+    assert results["test"].calibrated is not None
+    calibration = results["test"].calibrated.calibration
+    assert (calibration.fitted_on, calibration.num_images) == ("valid", 12)
+    assert judging_calibration(load_checkpoint(finished.run.checkpoint("final")).info.judging) == calibration
+    assert "few subjects, 1 of class" in str(calibration.note)
+    assert any("a little too good" in note for note in results["valid"].notes)
+    assert not any("a little too good" in note for note in results["test"].notes)
+
+
+def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> None:
+    run, data = finished.run, finished.data
+    checkpoint = load_checkpoint(run.checkpoint("final"))
+    assert judging_tta(checkpoint.info.judging) == D4
+    judge_part(checkpoint, data, "test", tmp_path / "test", device=CPU, batch_size=8, bootstrap=SETTINGS)
+    for name in ("results.json", "predictions.csv", "summary.md", "subjects.csv"):
+        assert (tmp_path / "test" / name).read_bytes() == (run.part("test") / name).read_bytes()
+    probabilities = read_predictions(run.part("test") / "predictions.csv").filter(like="probability").iloc[:, 0]
+    for views, is_same in ((D4, True), (NO_TTA, False)):
+        found = predict_part(checkpoint, data, "test", device=CPU, batch_size=8, tta=views).probabilities_NK
+        assert np.allclose(found[:, 1], probabilities, atol=1e-6) == is_same
+
+
+def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
+    last = load_checkpoint(finished.run.checkpoint("last"))
+    results = judge_part(last, finished.data, "valid", tmp_path, device=CPU, batch_size=8, bootstrap=SETTINGS)
+    assert any(note.startswith("Training was watched by these images") for note in results.notes)
+
+
+def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
+    assert linked_subjects_note(finished.data, "test") == ()
+    data, table = finished.data, finished.data.cache.table
+    digests = table.pixel_digests.copy()
+    names = sorted({table.subject_texts[number] for number in data.numbers("test").tolist()})
+    rows = [table.subject_texts.index(name) for name in names[:2]]
+    digests[rows[1]] = digests[rows[0]]
+    cache = replace(data.cache, table=replace(table, pixel_digests=digests))
+    [note] = linked_subjects_note(SplitCache(cache, data.spec, data.codes), "test")
+    assert " = ".join(names[:2]) in note
+
+
+def test_results_file_says_how_it_was_judged(finished: Finished) -> None:
+    found = json.loads((finished.run.part("test") / "results.json").read_text(encoding="utf-8"))
+    assert found["judging"]["tta"] == {"views": "d4", "average": "probabilities"}
+    assert found["judging"]["batchnorm"]["mode"] == REESTIMATED
+    assert found["intervals"]["image"]["num_draws"] == 100
+    assert [row["images"] for row in found["subjects"]["subjects"]] == [6, 6]
+
+
+def test_running_statistics_are_kept_when_asked_for(finished: Finished) -> None:
+    found = prepared(finished.run, finished.data, RUNNING)
+    assert changed(load_checkpoint(finished.run.checkpoint("best")), found) == set()
+    assert judging_of(found)["batchnorm"] == {"chosen": RUNNING}
+
+
+def test_auto_takes_what_does_better_on_validation_images(finished: Finished) -> None:
+    found = prepared(finished.run, finished.data, AUTO)
+    report = judging_of(found)["batchnorm"]
+    is_better = report["reestimated"]["loss"] < report["running"]["loss"]
+    assert report["chosen"] == (REESTIMATED if is_better else RUNNING)
+    assert bool(changed(load_checkpoint(finished.run.checkpoint("best")), found)) == is_better
+
+
+def test_test_images_decide_nothing(finished: Finished) -> None:
+    """Without the test part the final network is the same."""
+    codes = finished.data.codes.copy()
+    codes[codes == SPLIT_NAMES.index("test")] = len(SPLIT_NAMES)
+    without = prepared(finished.run, SplitCache(finished.data.cache, SplitSpec("given"), codes), REESTIMATED)
+    whole = prepared(finished.run, finished.data, REESTIMATED)
+    assert without.info == whole.info
+    assert changed(without, whole) == set()
+
+
+def test_without_validation_the_last_weights_are_judged(cache: Cache, tmp_path: Path) -> None:
+    run = trained_run(tmp_path / "run", cache, validated=False)
+    assert trained_checkpoint(run).path == run.checkpoint("last")
+    data = split_of(cache, ("train", "train", "train", "test"))
+    results = finalized(run, data, JudgingSettings(batchnorm=REESTIMATED))
+    assert set(results) == {"test"}
+    assert results["test"].epoch == 2
+    assert results["test"].calibrated is None
+    judging = judging_of(load_checkpoint(run.checkpoint("final")))
+    assert (judging["checkpoint"], judging["calibration"]) == ("last", None)
+    assert judging["batchnorm"]["judged_on"] == LEFT_OUT
+    # Of 36 training images three decide; of the others one would be a batch alone.
+    assert (judging["batchnorm"]["num_judged"], judging["batchnorm"]["num_images"]) == (3, 32)
