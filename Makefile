@@ -29,7 +29,7 @@ demo: $(INSTALLED)
 	$(BIN)/ldata stats --cache demo/cache --size 128
 	$(BIN)/ldata stats --cache demo/cache --size 224
 	$(BIN)/ldata preview demo/images --out demo/preview.png
-	$(BIN)/ltrain --cache demo/cache --size 128 --model resnet18 --epochs 6 --out demo/run
+	$(BIN)/ltrain --cache demo/cache --size 128 --model resnet18 --epochs 4 --out demo/run
 	@echo
 	@echo "Done. Look at:"
 	@echo "  demo/preview.png           what preprocessing does to each class"

@@ -92,7 +92,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     path : Path
         Ends in ``.png``; in a directory that exists.
     """
-    _lay_out(figure)
+    lay_out(figure)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     with atomic_path(path.with_suffix(".pdf")) as partial:
@@ -100,7 +100,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 
-def _lay_out(figure: Figure) -> None:
+def lay_out(figure: Figure) -> None:
     """Find the places of all parts once, for both files.
 
     With a layout engine, each `savefig` draws everything once more, unseen: twice the work.

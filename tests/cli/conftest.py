@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from matplotlib.figure import Figure
 
 import cli.ldata
 import cli.ltrain
+from leukemia_models.reports import figure_style
 
 Run = Callable[..., Result]
 OLD_NS = 1_600_000_000_000_000_000
@@ -33,10 +33,14 @@ def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) ->
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_layout() -> Iterator[None]:
-    """Draw figures without arranging their parts, which takes longest; how they look is tested beside their modules."""
+def _quick_files() -> Iterator[None]:
+    """Leave out what takes longest and is tested beside its modules: flushing to disk, and arranging figures.
+
+    Commands in processes of their own do both.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "set_layout_engine", lambda figure, *given, **options: None)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(figure_style, "lay_out", lambda figure: figure.set_layout_engine(None))
         yield
 
 
