@@ -83,8 +83,7 @@ def test_killed_at_random_steps_a_run_resumes_to_the_same_bits(
     assert_same_run(run, finished_run)
 
 
-@pytest.mark.parametrize("stopped_at", [(1, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("save_minutes", [0, 10])
+@pytest.mark.parametrize(("stopped_at", "save_minutes"), [((1, 1), 10), ((1, 2), 0), ((2, 2), 0)])
 def test_ctrl_c_says_how_to_go_on(
     stopped_at: tuple[int, int],
     save_minutes: int,
