@@ -16,6 +16,12 @@ from leukemia_data.samples.sample_table import SampleTable
 Frame = np.ndarray
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that hold slow tests: a long one at the end would keep a single process busy."""
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
 def _make_frame(rng: np.random.Generator, height: int = 450, width: int = 450) -> Frame:
     """Textured ellipse of cell-like size on exact-zero background: (height, width, 3), uint8, RGB.
 
