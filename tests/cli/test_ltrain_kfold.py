@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.ltrain.recorder import Recorder
+from leukemia_data.errors import RunError
 from leukemia_models.runs.run_files import RunFolder
 
 from .runs import assert_same_weights
@@ -24,8 +25,9 @@ def kfold_options(caches: Path) -> list[object]:
 @pytest.fixture(scope="module")
 def kfold_run(tmp_path_factory: pytest.TempPathFactory, kfold_options: list[object], ltrain: Callable) -> Path:
     out = tmp_path_factory.mktemp("runs") / "kfold"
-    result = ltrain("kfold", *kfold_options, "--folds", 2, "--out", out)
+    result = ltrain("kfold", *kfold_options, "--folds", 2, "--out", out, "--json")
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["kfold"] == str(out)
     return out
 
 
@@ -82,16 +84,21 @@ def test_it_goes_on_at_the_fold_that_died(kfold_run: Path, tmp_path: Path, ltrai
 
 
 def test_inner_validation_comes_from_the_training_subjects(
-    kfold_options: list[object], tmp_path: Path, ltrain: Callable, json_of: Callable
+    kfold_options: list[object], tmp_path: Path, ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def stop(*given: object) -> None:
+        raise RunError("all folds are prepared")
+
+    monkeypatch.setattr("cli.ltrain.kfold_work.train_stages", stop)
     out = tmp_path / "inner"
-    printed = json_of(ltrain("kfold", *kfold_options, "--folds", 3, "--inner-valid", "--out", out, "--json"))
-    assert printed["kfold"] == str(out)
-    rows = rows_of(out / "fold-1" / "split.csv")
-    assert {row["split"] for row in rows} == {"train", "valid", "test"}
-    subjects = {part: {row["subject"] for row in rows if row["split"] == part} for part in ("train", "valid", "test")}
-    assert not subjects["valid"] & subjects["train"]
-    assert not subjects["valid"] & subjects["test"]
+    assert error_of(ltrain("kfold", *kfold_options, "--folds", 3, "--inner-valid", "--out", out), 1)
+    for fold in ("fold-1", "fold-2", "fold-3"):
+        rows = rows_of(out / fold / "split.csv")
+        parts = ("train", "valid", "test")
+        assert {row["split"] for row in rows} == set(parts)
+        subjects = {part: {row["subject"] for row in rows if row["split"] == part} for part in parts}
+        assert not subjects["valid"] & subjects["train"]
+        assert not subjects["valid"] & subjects["test"]
 
 
 @pytest.mark.parametrize(
