@@ -8,10 +8,6 @@ import click
 
 PART_NAMES = click.Choice(["train", "valid", "test", "all"])
 
-checkpoint_option = click.option(
-    "--checkpoint", "which", type=click.Choice(["best", "last"]), default="best", show_default=True
-)
-
 moved_cache_option = click.option(
     "--cache", type=click.Path(path_type=Path, file_okay=False), help="Where the run's cache is now, if it was moved."
 )

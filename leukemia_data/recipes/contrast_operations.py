@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from leukemia_data.recipes.operation_checks import require, require_tiles
+from leukemia_data.recipes.operation_checks import require, require_tile_room, require_tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Clahe:
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """Side of the square after this operation."""
-        require(side_px >= 2 * self.tiles, f"clahe: {self.tiles} tiles need more than {side_px} px")
+        require_tile_room(self.op, self.tiles, side_px)
         return side_px
 
 
@@ -46,7 +46,7 @@ class ClaheLab:
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """Side of the square after this operation."""
-        require(side_px >= 2 * self.tiles, f"clahe_lab: {self.tiles} tiles need more than {side_px} px")
+        require_tile_room(self.op, self.tiles, side_px)
         return side_px
 
 

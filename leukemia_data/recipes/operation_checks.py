@@ -34,3 +34,8 @@ def require_tiles(op: str, clip_limit: float, tiles: int) -> None:
     """Raise UsageError unless the numbers are ones that CLAHE takes."""
     require(0 < clip_limit <= 256, f"{op}: clip_limit must lie in (0, 256], got {clip_limit}")
     require(1 <= tiles <= 64, f"{op}: tiles must lie in 1..64, got {tiles}")
+
+
+def require_tile_room(op: str, tiles: int, side_px: int) -> None:
+    """Raise UsageError unless every tile of a square of this side has more than one pixel a side."""
+    require(side_px >= 2 * tiles, f"{op}: {tiles} tiles need more than {side_px} px")

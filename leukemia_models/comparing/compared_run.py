@@ -7,7 +7,6 @@ predictions; its curves are means over the folds).
 from __future__ import annotations
 
 import csv
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from leukemia_models.judging.predictions import judged_samples, read_predictions
 from leukemia_models.judging.subject_level import SubjectLevel, subject_level, subject_samples
 from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
 from leukemia_models.reports.markdown import flattened
+from leukemia_models.reports.report import read_results
 from leukemia_models.runs.run_files import RunConfig, RunFolder, find_runs, last_run, load_config
 
 PATIENT_MIXED_MARK = "patient-mixed"
@@ -212,7 +212,7 @@ def _compared(
     path: Path, label: str, config: RunConfig, judged: Path, part: str, stages: tuple[StageCurve, ...]
 ) -> ComparedRun:
     table = read_predictions(judged / _PREDICTIONS_NAME)
-    results = _read_results(judged / "results.json")
+    results = read_results(judged / "results.json")
     try:
         samples = judged_samples(table)
     except UsageError as error:
@@ -234,15 +234,6 @@ def _compared(
         settings=settings,
         samples=samples,
     )
-
-
-def _read_results(path: Path) -> Any:  # noqa: ANN401 - any JSON value
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
 
 
 def _settings(config: RunConfig, stages: Sequence[StageCurve]) -> dict[str, Any]:

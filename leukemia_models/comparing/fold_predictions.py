@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.judging.predictions import read_predictions
-from leukemia_models.runs.run_files import RunFolder, last_run
+from leukemia_models.reports.report import read_results
+from leukemia_models.runs.run_files import UNUSED_NAME, RunFolder, last_run
 
 HELD_OUT_PART = "test"
-_UNUSED_NAME = "unused"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +76,7 @@ def read_fold(path: Path) -> FoldPredictions:
     """
     folder = last_run(path)
     judged = folder.part(HELD_OUT_PART)
-    results = _read_json(judged / "results.json")
+    results = read_results(judged / "results.json")
     used_ids, held_out_ids = _read_split(folder)
     try:
         fold = FoldPredictions(
@@ -99,25 +98,13 @@ def read_fold(path: Path) -> FoldPredictions:
     return fold
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: judge the run again")
-    return content
-
-
 def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
     """Ids of the labelled samples in use, and of those held out."""
     used, held_out = set(), set()
     try:
         with folder.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file):
-                if row["split"] == _UNUSED_NAME or int(row["label"]) == UNKNOWN_LABEL:
+                if row["split"] == UNUSED_NAME or int(row["label"]) == UNKNOWN_LABEL:
                     continue
                 used.add(row["id"])
                 if row["split"] == HELD_OUT_PART:

@@ -43,7 +43,6 @@ METRIC_TITLES: Mapping[str, str] = MappingProxyType(
 )
 """Names of all metrics, in the order of tables, with the words for people."""
 METRIC_NAMES = tuple(METRIC_TITLES)
-LOWER_IS_BETTER = frozenset({"brier", "ece", "nll"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.judging.baseline import MajorityBaseline
@@ -212,6 +213,25 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
             f"Too few subjects to generalise: the judged images come from few people, {listed} "
             f"(fewer than {ENOUGH_SUBJECTS} in a class). Another draw of patients can give quite different numbers."
         )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a ``results.json``, as JSON values.
+
+    Raises
+    ------
+    RunError
+        If it is missing or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: judge the run again")
+    return content
 
 
 def write_results(path: Path, results: Results) -> None:

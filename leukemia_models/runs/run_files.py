@@ -37,7 +37,7 @@ RUN_FORMAT = "leukemia-cells run"
 RUN_FORMAT_VERSION = 3
 """2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage."""
 PLAN_FILE_NAME = "plan.toml"
-_UNUSED_NAME = "unused"
+UNUSED_NAME = "unused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def load_config(folder: RunFolder) -> RunConfig:
 
 def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:
     """Write ``split.csv`` atomically, in the order of the ids."""
-    names = [*SPLIT_NAMES, _UNUSED_NAME]
+    names = [*SPLIT_NAMES, UNUSED_NAME]
     table = cache.table
     rows = sorted(
         zip(table.id_texts, table.subject_texts, table.labels.tolist(), (names[code] for code in codes), strict=True)
@@ -243,4 +243,4 @@ def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
 
 
 def _code(name: str) -> int:
-    return UNUSED if name == _UNUSED_NAME else SPLIT_NAMES.index(name)
+    return UNUSED if name == UNUSED_NAME else SPLIT_NAMES.index(name)
