@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,8 +53,9 @@ def test_readme_example_runs_and_prints_the_numbers_it_shows(example_folder: Pat
     shown = re.search(r"^transforms\.Normalize.*$", README, re.MULTILINE)
     assert shown is not None
     assert shown.group(0) in said
-    for name in ("preview.png", "demo/run/history.png", "demo/run/test/summary.md"):
-        assert (example_folder / name).stat().st_size > 0
+    assert (example_folder / "demo/run/test/summary.md").stat().st_size > 0
+    for name in ("preview.png", "demo/run/history.png", "demo/run/test/confusion.png"):
+        assert cv2.imread(str(example_folder / name)).std() > 5
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from leukemia_data.errors import UsageError
 
 MODELS = (
     "resnet18",
+    "resnet18-narrow",
     "resnet34",
     "resnet50",
     "resnet101",

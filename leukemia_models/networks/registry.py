@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.resnet import BasicBlock, Block, Bottleneck, ResNet
+from leukemia_models.networks.resnet import STANDARD_CHANNELS, BasicBlock, Block, Bottleneck, ResNet
 from leukemia_models.networks.resnet_variants import ConcatBlock, LinearBottleneck
 
 
@@ -25,6 +25,8 @@ class ResNetDesign(NamedTuple):
         What is special about it.
     has_maxpool
         Whether the stem ends in a max-pool.
+    channels
+        Of the stem and the first stage.
     """
 
     block: Block
@@ -32,11 +34,13 @@ class ResNetDesign(NamedTuple):
     reports: tuple[str, ...]
     description: str
     has_maxpool: bool = True
+    channels: int = STANDARD_CHANNELS
 
 
 _BLOCKS_18 = (2, 2, 2, 2)
 _BLOCKS_50 = (3, 4, 6, 3)
 _BLOCKS_152 = (3, 8, 36, 3)
+_NARROW = "a quarter of the channels: for trials on a CPU"
 _BASIC = "blocks of two 3x3 convolutions"
 _BOTTLENECK = "bottleneck blocks"
 _NO_MAXPOOL = "as its listing prints it: no max-pool"
@@ -46,6 +50,7 @@ _CONCAT = "branch and shortcut concatenated, then a 3x3 convolution"
 DESIGNS: Mapping[str, ResNetDesign] = MappingProxyType(
     {
         "resnet18": ResNetDesign(BasicBlock, _BLOCKS_18, ("A", "B"), _BASIC),
+        "resnet18-narrow": ResNetDesign(BasicBlock, _BLOCKS_18, (), _NARROW, channels=STANDARD_CHANNELS // 4),
         "resnet34": ResNetDesign(BasicBlock, (3, 4, 6, 3), (), _BASIC),
         "resnet50": ResNetDesign(Bottleneck, _BLOCKS_50, ("A", "B"), _BOTTLENECK),
         "resnet101": ResNetDesign(Bottleneck, (3, 4, 23, 3), (), _BOTTLENECK),
@@ -92,7 +97,13 @@ def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
     design = DESIGNS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet(design.block, design.blocks_per_stage, num_classes, has_maxpool=design.has_maxpool)
+        return ResNet(
+            design.block,
+            design.blocks_per_stage,
+            num_classes,
+            has_maxpool=design.has_maxpool,
+            channels=design.channels,
+        )
 
 
 def count_parameters(model: nn.Module) -> int:

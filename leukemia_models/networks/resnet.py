@@ -12,7 +12,8 @@ from typing import ClassVar, Protocol, cast
 
 from torch import Tensor, nn
 
-STEM_CHANNELS = 64
+STANDARD_CHANNELS = 64
+"""After the stem, and in the first stage; every later stage has twice as many."""
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -136,6 +137,8 @@ class ResNet(nn.Module):
         Number of logits.
     has_maxpool : bool
         Whether the stem ends in a 3x3 max-pool of stride 2. Parameters are the same with and without it.
+    channels : int
+        Channels of the stem and width of the first stage; every later stage is twice as wide as the one before.
     """
 
     def __init__(
@@ -145,19 +148,20 @@ class ResNet(nn.Module):
         num_classes: int,
         *,
         has_maxpool: bool = True,
+        channels: int = STANDARD_CHANNELS,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if has_maxpool else nn.Identity()
         expansion = block.expansion
-        self.layer1 = stage(block, STEM_CHANNELS, 64, blocks_per_stage[0], stride=1)
-        self.layer2 = stage(block, 64 * expansion, 128, blocks_per_stage[1], stride=2)
-        self.layer3 = stage(block, 128 * expansion, 256, blocks_per_stage[2], stride=2)
-        self.layer4 = stage(block, 256 * expansion, 512, blocks_per_stage[3], stride=2)
+        self.layer1 = stage(block, channels, channels, blocks_per_stage[0], stride=1)
+        self.layer2 = stage(block, channels * expansion, 2 * channels, blocks_per_stage[1], stride=2)
+        self.layer3 = stage(block, 2 * channels * expansion, 4 * channels, blocks_per_stage[2], stride=2)
+        self.layer4 = stage(block, 4 * channels * expansion, 8 * channels, blocks_per_stage[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * expansion, num_classes)
+        self.fc = nn.Linear(8 * channels * expansion, num_classes)
         initialise(self)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from matplotlib.figure import Figure
 
 import cli.ldata
 import cli.ltrain
@@ -32,15 +33,20 @@ def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) ->
     return result
 
 
+def _leave_blank(figure: Figure) -> None:
+    figure.set_layout_engine(None)
+    figure.draw = lambda renderer: None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quick_files() -> Iterator[None]:
-    """Leave out what takes longest and is tested beside its modules: flushing to disk, and arranging figures.
+    """Leave out what takes longest and is tested beside its modules: flushing to disk, and drawing a run's figures.
 
     Commands in processes of their own do both.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(figure_style, "lay_out", lambda figure: figure.set_layout_engine(None))
+        patch.setattr(figure_style, "lay_out", _leave_blank)
         yield
 
 
@@ -171,7 +177,8 @@ def dir_of_size() -> Callable[[Path, int], Path]:
 @pytest.fixture(scope="session")
 def train_options(caches: Path) -> list[object]:
     """Options of a tiny run, without its length and --out."""
-    return ["--cache", caches, "--size", 64, "--batch-size", 8, "--device", "cpu", "--lr", 0.01]
+    network = ("--model", "resnet18-narrow")
+    return ["--cache", caches, "--size", 64, *network, "--batch-size", 8, "--device", "cpu", "--lr", 0.01]
 
 
 @pytest.fixture(scope="session")

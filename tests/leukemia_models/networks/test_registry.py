@@ -13,6 +13,7 @@ from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_pa
     ("name", "millions"),
     [
         ("resnet18", 11.18),
+        ("resnet18-narrow", 0.70),
         ("resnet34", 21.29),
         ("resnet50", 23.51),
         ("resnet101", 42.50),
@@ -50,6 +51,7 @@ def bottleneck(inputs: int, width: int) -> int:
     ("name", "block", "expansion", "blocks"),
     [
         ("resnet18", basic_block, 1, (2, 2, 2, 2)),
+        ("resnet18-narrow", basic_block, 1, (2, 2, 2, 2)),
         ("resnet34", basic_block, 1, (3, 4, 6, 3)),
         ("resnet50", bottleneck, 4, (3, 4, 6, 3)),
         ("resnet50-report-b", bottleneck, 4, (3, 4, 6, 3)),
@@ -60,8 +62,9 @@ def bottleneck(inputs: int, width: int) -> int:
 def test_parameter_counts_by_hand(
     name: str, block: Callable[[int, int], int], expansion: int, blocks: tuple[int, ...]
 ) -> None:
-    expected, channels = convolution(3, 64, 7), 64
-    for width, count in zip((64, 128, 256, 512), blocks, strict=True):
+    first = 16 if name.endswith("narrow") else 64
+    expected, channels = convolution(3, first, 7), first
+    for width, count in zip((first, 2 * first, 4 * first, 8 * first), blocks, strict=True):
         expected += block(channels, width) + (count - 1) * block(expansion * width, width)
         channels = expansion * width
     with torch.device("meta"):

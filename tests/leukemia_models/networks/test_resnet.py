@@ -70,7 +70,10 @@ def test_gradients_equal_torchvisions() -> None:
 @pytest.mark.parametrize(
     ("names", "sizes_px"),
     [
-        ((*STANDARD_NAMES, "resnet50-report-b", "resnet152-report-b", "resnet18-concat"), [112, 56, 28, 14, 7]),
+        (
+            (*STANDARD_NAMES, "resnet18-narrow", "resnet50-report-b", "resnet152-report-b", "resnet18-concat"),
+            [112, 56, 28, 14, 7],
+        ),
         (("resnet18-no-maxpool", "resnet50-no-maxpool", "resnet152-no-maxpool"), [112, 112, 56, 28, 14]),
     ],
     ids=["with max-pool", "without"],
