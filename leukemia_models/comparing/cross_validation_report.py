@@ -19,7 +19,7 @@ from leukemia_models.judging.predictions import TEXT_COLUMNS, write_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.judged_table import write_judged
-from leukemia_models.reports.markdown import interval_text, markdown_table, number_text
+from leukemia_models.reports.markdown import interval_text, markdown_table, number_text, without_repeats
 from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, cautions
 
 FORMAT = "leukemia-cells k-fold results"
@@ -140,7 +140,7 @@ def _pooled_section(result: CrossValidation) -> str:
         )
         for name in METRIC_NAMES
     ]
-    notes = dict.fromkeys(each.note for each in (images, people) if each is not None and each.note)
+    notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
     return "\n\n".join([markdown_table(header, rows), *notes, *pooled.notes])
 
 

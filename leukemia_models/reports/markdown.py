@@ -26,6 +26,12 @@ def interval_text(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval.low:.3f} - {interval.high:.3f}"
 
 
+def without_repeats(paragraphs: Iterable[str]) -> list[str]:
+    """Return the paragraphs once each, without those that another one begins with."""
+    unique = list(dict.fromkeys(paragraphs))
+    return [text for text in unique if not any(other != text and other.startswith(text) for other in unique)]
+
+
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield nested settings as ``optimizer.lr`` and its value."""
     for name, value in values.items():

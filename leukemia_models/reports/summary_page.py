@@ -9,7 +9,7 @@ from leukemia_data.files.atomic import write_text
 from leukemia_models.judging.bootstrap import SubjectBootstrap
 from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
 from leukemia_models.judging.subject_level import SubjectLevel
-from leukemia_models.reports.markdown import flattened, interval_text, markdown_table, number_text
+from leukemia_models.reports.markdown import flattened, interval_text, markdown_table, number_text, without_repeats
 from leukemia_models.reports.report import (
     IMAGE,
     SUBJECT_MEAN,
@@ -79,12 +79,17 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
 def _judging_rows(results: Results) -> Iterator[tuple[str, object]]:
     """How the network was asked, without what was measured to decide it."""
     rows = dict(flattened(results.judging))
-    yield from ((name, value) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
+    yield from ((name, _plain(value)) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
 
 
 def _setting_rows(results: Results) -> Iterator[tuple[str, object]]:
     """The settings that say something."""
-    return ((name, value) for name, value in flattened(results.settings) if value is not None)
+    return ((name, _plain(value)) for name, value in flattened(results.settings) if value is not None)
+
+
+def _plain(value: object) -> object:
+    """Numbers without digits that nobody reads; results.json has them all."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _figure_line(name: str) -> str:
@@ -162,7 +167,7 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
     if not columns:
         return _paragraphs("No subject of the judged images is known.", *_left_out(subjects))
     metrics_table = _subject_metrics(columns, results.classes)
-    notes = dict.fromkeys(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
+    notes = without_repeats(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
     return _paragraphs(
         metrics_table,
         *notes,
