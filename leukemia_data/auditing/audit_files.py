@@ -13,7 +13,7 @@ from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_notes import AuditArgument
 from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.files.spreadsheet import formula_safe
+from leukemia_data.files.spreadsheet import formula_safe, quoting_for
 from leukemia_data.samples.record import NO_FOLD
 
 _IMAGE_COLUMNS = ("image", "argument", "class", "subject", "split", "fold")
@@ -35,14 +35,15 @@ def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArg
     int
         Number of findings. A pair of images is one, so are a subject on two sides and an odd frame.
     """
-    rows = list(_rows(report, arguments))
+    rows = [{name: formula_safe(text) for name, text in row.items()} for row in _rows(report, arguments)]
+    quoting = quoting_for(text for row in rows for text in row.values())
     with (
         atomic_path(path) as partial,
         partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n", quoting=quoting)
         writer.writeheader()
-        writer.writerows({name: formula_safe(text) for name, text in row.items()} for row in rows)
+        writer.writerows(rows)
     return len(rows)
 
 

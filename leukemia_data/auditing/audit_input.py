@@ -8,17 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from leukemia_data.auditing.audit_image import AuditImage, photo_of
-from leukemia_data.auditing.frame_check import FrameFacts, measure_frame
+from leukemia_data.auditing.frame_check import measure_frame
 from leukemia_data.auditing.perceptual_hash import cell_print
 from leukemia_data.auditing.reference_table import ReferenceRow
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import ImageError
-from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.decode import decode_frame, is_all_black
 from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.samples.sample_table import decode_texts
@@ -132,23 +128,13 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
     if with_sha256:
         image = replace(image, sha256=hashlib.sha256(data.data).digest())
     try:
-        frame = decode_rgb(data)
+        frame = decode_frame(data)
     except ImageError as error:
-        # All black frames are refused by the decoder, but a table of odd frames should call them by their name.
-        black = _black_frame(data)
-        return replace(image, problem=str(error)) if black is None else replace(image, frame=black)
+        return replace(image, problem=str(error))
+    if is_all_black(frame):
+        # Unusable, but a table of odd frames should call it by its name.
+        return replace(image, frame=measure_frame(frame))
     return replace(image, pixel_digest=frame_digest(frame), frame=measure_frame(frame), cell_print=cell_print(frame))
-
-
-def _black_frame(data: NDArray[np.uint8]) -> FrameFacts | None:
-    """Measurements of a whole image without any light in it; ``None`` for every other one."""
-    try:
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
-    except cv2.error:
-        return None
-    if decoded is None or np.any(decoded):
-        return None
-    return measure_frame(np.asarray(decoded, np.uint8))
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:

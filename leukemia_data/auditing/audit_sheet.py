@@ -18,6 +18,7 @@ from leukemia_data.auditing.audit_balance import ClassBalance
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.plain_text import printable
 from leukemia_data.pictures.preview import spread_evenly
 from leukemia_data.pixels.image_ops import Image
 
@@ -145,18 +146,18 @@ def _draw_panel(axis: Axes, panel: _Panel) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     # File names are data: a dollar sign in one starts no formula.
-    axis.set_title(panel.title, fontsize=6.5, parse_math=False)
-    axis.set_xlabel(panel.below, fontsize=6, parse_math=False)
+    axis.set_title(printable(panel.title), fontsize=6.5, parse_math=False)
+    axis.set_xlabel(printable(panel.below), fontsize=6, parse_math=False)
 
 
 def _draw_class(axis: Axes, one: ClassBalance, colour: str) -> None:
     names, counts = list(one.images_per_subject), list(one.images_per_subject.values())
     axis.bar(range(len(names)), counts, color=colour, edgecolor="white", linewidth=0.4)
-    axis.set_title(f"{one.name or 'unlabelled'}: {one.describe()}", fontsize=9, parse_math=False)
+    axis.set_title(printable(f"{one.name or 'unlabelled'}: {one.describe()}"), fontsize=9, parse_math=False)
     axis.set_ylabel("images")
     axis.set_xlim(-0.7, max(len(names), _FEWEST_BARS) - 0.3)
     if len(names) <= _MOST_NAMED_SUBJECTS:
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
+        axis.set_xticks(range(len(names)), list(map(printable, names)), rotation=90, fontsize=7, parse_math=False)
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(names)} subjects, most images first")

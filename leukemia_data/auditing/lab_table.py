@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.samples.record import CELL_CLASSES
+from leukemia_data.files.csv_table import CsvTable, read_csv_table
+from leukemia_data.files.spreadsheet import formula_safe
+from leukemia_data.files.table_problems import TableProblems, shown
+from leukemia_data.samples.record import GIVEN_SPLITS
 from leukemia_data.sources.found_image import split_word
+from leukemia_data.sources.listed_file import FileFinder
+from leukemia_data.sources.source_table import class_of_label
 
-_ENCODING = "utf-8-sig"
+_COLUMNS = ("path", "label", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +31,16 @@ class LabTable:
     header, rows
         Its cells, unchanged; every row is as long as the header.
     lines
-        Number of the line on which each row ends.
+        Number of the line on which each row starts.
+    separator
+        What stands between its cells.
     """
 
     path: Path
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
+    separator: str = ","
 
     def column(self, name: str) -> list[str] | None:
         """Cells of a column without blanks around them, ``None`` where there is none; case does not matter."""
@@ -51,7 +59,7 @@ class LabTable:
     def class_names(self) -> list[str]:
         """Class of each row, empty where there is none; 0 and 1 are hem and all."""
         labels = self.column("label") or [""] * len(self.rows)
-        return [CELL_CLASSES[int(label)] if label in ("0", "1") else label for label in labels]
+        return [class_of_label(label) or "" for label in labels]
 
     @property
     def splits(self) -> list[str]:
@@ -73,35 +81,56 @@ def read_lab_table(path: Path) -> LabTable:
     """
     if path.suffix.lower() != ".csv" or not path.is_file():
         raise UsageError(f"{path} is no .csv file")
-    try:
-        with path.open(encoding=_ENCODING, errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file)
-            header = tuple(next(reader, ()))
-            numbered = [(reader.line_num, tuple(row)) for row in reader if row]
-    except (OSError, csv.Error) as error:
-        raise SourceError(f"{path} cannot be read as CSV: {error}") from error
-    names = [name.strip().lower() for name in header]
-    if "path" not in names:
-        raise SourceError(f"{path} has no column Path; its header is {','.join(header) or 'empty'}")
-    if "subject" in names:
-        raise SourceError(
-            f"{path} has a column {header[names.index('subject')]} already: take it out or rename it first"
-        )
-    wrong = [f"line {line}" for line, row in numbered if len(row) != len(header)]
-    if wrong:
-        raise SourceError(f"{path}: another number of cells than the header's {len(header)} in {listed(wrong)}")
-    if not numbered:
-        raise SourceError(f"{path} has a header but no rows")
-    return LabTable(path, header, tuple(row for _, row in numbered), tuple(line for line, _ in numbered))
+    read = read_csv_table(path, _COLUMNS)
+    read.require("path", guarded=_COLUMNS[1:])
+    if "subject" in read.columns:
+        raise SourceError(f"{path} has a column {read.title('subject')} already: take it out or rename it first")
+    _check_cells(read)
+    read.problems.raise_any()
+    return LabTable(path, read.header, read.rows, read.lines, read.separator)
+
+
+def locate_files(table: LabTable, root: Path, *, allow_outside: bool = False) -> dict[str, Path]:
+    """The file that each ``Path`` of a table means, whether there is one or not.
+
+    Raises
+    ------
+    SourceError
+        If paths lead out of `root` without `allow_outside`, or may mean two files.
+    """
+    finder = FileFinder(root, allow_outside=allow_outside)
+    problems = TableProblems(table.path)
+    files: dict[str, Path] = {}
+    for line, text in zip(table.lines, table.image_paths, strict=True):
+        try:
+            files[text] = finder.find(text).path
+        except ValueError as error:
+            problems.tell(f"column Path {error}", line, shown(text))
+    problems.raise_any()
+    return files
 
 
 def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write a table with columns added at its end, atomically; all other cells stay as they were, in their order."""
+    """Write a table with columns added at its end, atomically; all other cells stay as they were, in their order.
+
+    Added cells that a spreadsheet would take for a formula are protected (:mod:`leukemia_data.files.spreadsheet`).
+    """
     added = zip(*columns.values(), strict=True)
+    # Names of folders that are no UTF-8 may have become subjects.
     with (
         atomic_path(path) as partial,
-        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")
         writer.writerow((*table.header, *columns))
-        writer.writerows((*row, *more) for row, more in zip(table.rows, added, strict=True))
+        writer.writerows((*row, *map(formula_safe, more)) for row, more in zip(table.rows, added, strict=True))
+
+
+def _check_cells(table: CsvTable) -> None:
+    table.words("label")
+    for line, text, split in zip(table.lines, table.cells("path"), table.words("split"), strict=True):
+        if not text.strip():
+            table.problems.tell(f"column {table.title('path')} is empty", line)
+        if split and split_word(split) is None:
+            what = f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
+            table.problems.tell(what, line, shown(split))

@@ -14,7 +14,7 @@ from leukemia_data.auditing.audit_pairs import brought_sides, shared_subjects
 from leukemia_data.auditing.lab_table import LabTable
 from leukemia_data.auditing.subject_recovery import RecoveredRow, Recovery
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.files.spreadsheet import formula_safe
+from leukemia_data.files.spreadsheet import formula_safe, quoting_for
 
 _COLUMNS = ("table", "line", "path", "finding", "subject", "detail")
 
@@ -84,17 +84,21 @@ def recovery_json(recovery: Recovery, tables: Sequence[LabTable], report: AuditR
 
 def write_odd_rows(path: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int:
     """Write the rows that need a look as CSV, atomically, and return their number."""
-    odd = [(row, *found) for row in recovery.rows for found in _findings(row)]
+    odd = [
+        (tables[row.table].path.name, str(row.line), row.path, finding, row.subject, detail)
+        for row in recovery.rows
+        for finding, detail in _findings(row)
+    ]
+    rows = [[formula_safe(cell) for cell in cells] for cells in odd]
+    quoting = quoting_for(cell for row in rows for cell in row)
     with (
         atomic_path(path) as partial,
         partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n", quoting=quoting)
         writer.writerow(_COLUMNS)
-        for row, finding, detail in odd:
-            cells = (tables[row.table].path.name, str(row.line), row.path, finding, row.subject, detail)
-            writer.writerow([formula_safe(cell) for cell in cells])
-    return len(odd)
+        writer.writerows(rows)
+    return len(rows)
 
 
 def _findings(row: RecoveredRow) -> Iterator[tuple[str, str]]:

@@ -13,17 +13,21 @@ Columns are found by name, whatever their order and case::
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.errors import UsageError
+from leukemia_data.files.csv_table import CsvTable, read_csv_table
+from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
 from leukemia_data.sources.found_image import split_word
+from leukemia_data.sources.source_table import class_of_label
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COLUMNS = ("sha256", "path", "uid_name", "label", "subject", "photo", "part", "fold", "bytes")
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NUM_BYTES = re.compile(r"[0-9]{1,15}")
 _FOLD = re.compile(r"(?:fold)?[_ -]?(\d{1,4})", re.IGNORECASE)
 _PHASES = {"prelim": "valid", "preliminary": "valid", "final": "test"}
 
@@ -52,17 +56,12 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
     SourceError
         If it cannot be read, lacks a needed column or has no rows, or a row is wrong (all wrong rows are told).
     """
-    rows: list[ReferenceRow] = []
-    problems: list[str] = []
-    for line, cells in _read_cells(table):
-        try:
-            rows.append(_row(cells))
-        except ValueError as error:
-            problems.append(f"line {line}: {error}")
-    if problems:
-        raise SourceError(f"{table}: {listed(problems, separator='; ')}")
-    if not rows:
-        raise SourceError(f"{table} has a header but no rows")
+    if not table.exists():
+        raise UsageError(f"table of names not found: {table}")
+    read = read_csv_table(table, _COLUMNS)
+    read.require("sha256", ("path", "uid_name"), guarded=("label", "subject", "part"))
+    rows = list(_rows(read))
+    read.problems.raise_any()
     return rows
 
 
@@ -72,73 +71,59 @@ def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
     return CELL_CLASSES if names <= set(CELL_CLASSES) else tuple(sorted(names))
 
 
-def _read_cells(table: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
-            known = set(columns.values())
-            if "sha256" not in known or not known & {"path", "uid_name"}:
-                raise SourceError(
-                    f"{table} is no table of names: it needs the columns sha256 and path (or uid_name); "
-                    f"its header is {','.join(columns) or 'empty'}"
-                )
-            return [
-                (
-                    reader.line_num,
-                    {columns[name]: (text or "").strip() for name, text in row.items() if name in columns},
-                )
-                for row in reader
-            ]
-    except FileNotFoundError:
-        raise UsageError(f"table of names not found: {table}") from None
-    except (OSError, csv.Error) as error:
-        raise SourceError(f"{table} cannot be read as CSV: {error}") from error
+def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
+    """Rows of which every cell could be read; all that is wrong with the others is told."""
+    columns = {name: table.words(name) for name in _COLUMNS}
+    for number, line in enumerate(table.lines):
+        cells = {name: words[number] for name, words in columns.items()}
+        problems = list(_row_problems(cells))
+        for name, what, detail in problems:
+            table.problems.tell(f"column {table.title(name)} {what}", line, detail)
+        if not problems:
+            yield _row(cells)
+
+
+def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Column, what is wrong with it, and its cell for the message."""
+    if not _SHA256.fullmatch(cells["sha256"].lower()):
+        yield "sha256", "is not 64 hexadecimal digits", shown(cells["sha256"])
+    if not (cells["path"] or cells["uid_name"]):
+        yield "path", "is empty", ""
+    if cells["part"] and not _split(cells["part"]):
+        yield "part", "is none of train, valid (or prelim), test (or final)", shown(cells["part"])
+    if cells["fold"] and not _FOLD.fullmatch(cells["fold"]):
+        yield "fold", "is not a number or fold_<number>", shown(cells["fold"])
+    if cells["bytes"] and not _NUM_BYTES.fullmatch(cells["bytes"]):
+        yield "bytes", "is not a number", shown(cells["bytes"])
 
 
 def _row(cells: Mapping[str, str]) -> ReferenceRow:
-    digest = cells["sha256"].lower()
-    if not _SHA256.fullmatch(digest):
-        raise ValueError(f"sha256 is {digest!r}, not 64 hexadecimal digits")
-    name = cells.get("path") or cells.get("uid_name") or ""
-    if not name:
-        raise ValueError("path is empty")
+    """A row whose cells have no problem."""
     cell = _cell_name(cells)
-    subject = cells.get("subject", "").upper() if cell is not None else cells.get("subject", "")
+    subject = cells["subject"].upper() if cell is not None else cells["subject"]
     subject = subject or (cell.subject if cell is not None else "")
-    photo = cells.get("photo") or (str(cell.photo) if cell is not None else "")
+    photo = cells["photo"] or (str(cell.photo) if cell is not None else "")
+    own_class = "" if cell is None else CELL_CLASSES[cell.label]
+    fold = _FOLD.fullmatch(cells["fold"])
     return ReferenceRow(
-        name=name,
-        sha256=bytes.fromhex(digest),
-        class_name=_class_name(cells.get("label", ""), cell),
+        name=cells["path"] or cells["uid_name"],
+        sha256=bytes.fromhex(cells["sha256"]),
+        class_name=class_of_label(cells["label"]) or own_class,
         subject=subject,
         photo=f"{subject}/{photo}" if subject and photo else "",
-        split=_split(cells.get("part", "")),
-        fold=_fold(cells.get("fold", "")),
-        size_bytes=int(cells["bytes"]) if cells.get("bytes", "").isdecimal() else -1,
+        split=_split(cells["part"]),
+        fold=NO_FOLD if fold is None else int(fold.group(1)),
+        size_bytes=int(cells["bytes"]) if cells["bytes"] else -1,
     )
 
 
 def _cell_name(cells: Mapping[str, str]) -> CellName | None:
     for column in ("uid_name", "path"):
-        cell = parse_cell_name(cells.get(column, "").replace("\\", "/").rsplit("/", 1)[-1])
+        cell = parse_cell_name(cells[column].replace("\\", "/").rsplit("/", 1)[-1])
         if cell is not None:
             return cell
     return None
 
 
-def _class_name(text: str, cell: CellName | None) -> str:
-    if not text:
-        return "" if cell is None else CELL_CLASSES[cell.label]
-    return CELL_CLASSES[int(text)] if text in ("0", "1") else text
-
-
 def _split(text: str) -> str:
     return _PHASES.get(text.lower()) or split_word(text) or ""
-
-
-def _fold(text: str) -> int:
-    match = _FOLD.fullmatch(text)
-    if text and match is None:
-        raise ValueError(f"fold is {text!r}, not a number")
-    return NO_FOLD if match is None else int(match.group(1))

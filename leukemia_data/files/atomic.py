@@ -6,10 +6,11 @@ one step. A reader therefore meets the old file or the new one, never a part of 
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL_SUFFIX = ".partial"
@@ -17,12 +18,18 @@ PARTIAL_SUFFIX = ".partial"
 
 @contextmanager
 def scratch_path(directory: Path, stem: str) -> Iterator[Path]:
-    """Yield a fresh temporary path in `directory`; what still lies there when the block ends is removed."""
+    """Yield a fresh temporary path in `directory`; what still lies there when the block ends is removed.
+
+    An OSError of the block that names no file, as of a write to a full disk, gets the name ``directory/stem``.
+    """
     scratch = directory / f"{stem}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
     try:
-        yield scratch
+        with naming_file(directory / stem):
+            yield scratch
     finally:
-        scratch.unlink(missing_ok=True)
+        # On a disk that fails this fails too, and must not hide why. `ldata gc` knows the name.
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def write_text(final: Path, text: str) -> None:
 
 def sync_file(path: Path) -> None:
     """Block until the bytes of `path` are on disk."""
-    with path.open("rb+") as file:
+    with naming_file(path), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
@@ -56,6 +63,20 @@ def sync_directory(directory: Path) -> None:
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming_file(directory):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Give an OSError of the block that names no file the name of `path`: the system names none once a file is open."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        number = errno.EIO if error.errno is None else error.errno
+        # HDF5's own text is a page of addresses.
+        raise OSError(number, os.strerror(number), str(path)) from error

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.errors import CacheError
+
 Moments = NDArray[np.uint64]
 
 
@@ -55,6 +57,11 @@ def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: in
     -------
     ChannelStatistics or None
         ``None`` for an empty set. Variances are computed as integers before the one division, so nothing cancels.
+
+    Raises
+    ------
+    CacheError
+        If no pixels have these sums.
     """
     num_images = len(sums)
     if num_images == 0:
@@ -62,11 +69,11 @@ def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: in
     count = num_images * pixels_per_image
     totals = [sum(sums[:, c].tolist()) for c in range(3)]
     square_totals = [sum(square_sums[:, c].tolist()) for c in range(3)]
+    variances = [count * square - total * total for total, square in zip(totals, square_totals, strict=True)]
+    if min(variances) < 0 or max(totals) > 255 * count:
+        raise CacheError("the cache's channel sums are those of no image: its index is forged; build the cache anew")
     mean = [total / (255 * count) for total in totals]
-    std = [
-        math.sqrt(count * square - total * total) / (255 * count)
-        for total, square in zip(totals, square_totals, strict=True)
-    ]
+    std = [math.sqrt(variance) / (255 * count) for variance in variances]
     return ChannelStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), num_images)
 
 

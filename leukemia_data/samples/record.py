@@ -17,7 +17,7 @@ CELL_CLASSES = ("hem", "all")
 """The two C-NMC classes; a class's position is its label: 0 normal (hem), 1 leukaemia (all)."""
 GIVEN_SPLITS = ("train", "valid", "test")
 
-_UID_NAME = re.compile(r"uid_(h?\d+)_(\d+)_(\d+)_(all|hem)", re.IGNORECASE)
+_UID_NAME = re.compile(r"uid_(h?\d{1,9})_(\d{1,9})_(\d{1,9})_(all|hem)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Record:
     ----------
     record_id
         Unique in its source and free of absolute paths: the path below the source's root with ``/`` between
-        its parts, or a table's ``Path`` string unchanged.
+        its parts (what no terminal can show of it escaped), or a table's ``Path`` string unchanged.
     path
         Where the image lies now.
     label
@@ -49,7 +49,7 @@ class Record:
         What the source brought: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
         :data:`NO_FOLD`.
     size_bytes, mtime_ns
-        The file's state when it was listed; both -1 for a file that is missing.
+        The file's state when it was listed; both -1 for what is no regular file or none at all.
     """
 
     record_id: str
@@ -63,7 +63,7 @@ class Record:
 
     @property
     def is_missing(self) -> bool:
-        """Whether a table named a file that does not exist."""
+        """Whether there was no regular file at its place: nothing at all, a link that leads nowhere, a pipe."""
         return self.size_bytes < 0
 
 

@@ -10,6 +10,9 @@ from leukemia_data.samples.record import NO_FOLD
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 
+# Control characters, what ends a line or turns the direction of writing unseen, and bytes that are no valid UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _SPLIT_WORDS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "test": "test"}
 _SPLIT_WORDS |= {"validation": "valid", "testing": "test"}
 
@@ -29,7 +32,28 @@ class FoundImage:
 
     def with_prefix(self, prefix: str) -> FoundImage:
         """Same image with `prefix` before its id."""
-        return replace(self, record_id=prefix + self.record_id) if prefix else self
+        return replace(self, record_id=printable_name(prefix) + self.record_id) if prefix else self
+
+
+def printable_name(name: str) -> str:
+    r"""A file's or folder's name as ids and messages show it: one line of valid text.
+
+    Line breaks, other control characters and bytes that are no valid UTF-8 become escapes; every other name stays as
+    it is.
+
+    >>> printable_name("UID_1_1_1_all.bmp"), printable_name("two\nlines\udcff.bmp")
+    ('UID_1_1_1_all.bmp', 'two\\nlines\\xff.bmp')
+    """
+    if name.isascii() and name.isprintable():
+        return name
+    return _UNPRINTABLE.sub(_escape, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def split_word(name: str) -> str | None:

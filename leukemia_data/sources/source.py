@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, Record
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
-from leukemia_data.sources.source_table import read_table_images
+from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
 from leukemia_data.sources.source_tree import describe_file, walk_tree_images
 
 
@@ -41,7 +42,16 @@ class SourceListing:
     notes: tuple[str, ...]
 
 
-def list_source(paths: Sequence[Path], *, root: Path | None = None) -> SourceListing:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one argument holds; ``table`` is None for a folder."""
+
+    images: list[FoundImage]
+    notes: list[str]
+    table: ImageTable | None = None
+
+
+def list_source(paths: Sequence[Path], *, root: Path | None = None, allow_outside: bool = False) -> SourceListing:
     """List the images of folders and tables.
 
     Parameters
@@ -50,6 +60,8 @@ def list_source(paths: Sequence[Path], *, root: Path | None = None) -> SourceLis
         Folders and ``.csv`` files.
     root
         Where the relative paths of tables start; by default each table's own folder.
+    allow_outside
+        Take files that a table names outside `root` too.
 
     Raises
     ------
@@ -59,19 +71,17 @@ def list_source(paths: Sequence[Path], *, root: Path | None = None) -> SourceLis
         If there are no images, labels contradict each other, or a table cannot be read. All problems of a source
         are told at once.
     """
-    images: list[FoundImage] = []
-    notes: list[str] = []
-    for path in paths:
-        found, found_notes = _read_one(path, root, is_alone=len(paths) == 1)
-        images.extend(found)
-        notes.extend(found_notes)
-    images = _merge_same_ids(images)
+    read = [_read_one(path, root, is_alone=len(paths) == 1, allow_outside=allow_outside) for path in paths]
+    _check_across([found.table for found in read if found.table is not None])
+    images = _merge_same_ids(image for found in read for image in found.images)
     classes = _class_list({image.class_name for image in images if image.class_name is not None})
     records = sorted((_to_record(image, classes) for image in images), key=lambda record: record.record_id)
-    return SourceListing(_suggest_name(paths[0]), classes, tuple(records), tuple(notes))
+    return SourceListing(
+        _suggest_name(paths[0]), classes, tuple(records), tuple(note for found in read for note in found.notes)
+    )
 
 
-def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Record]:
+def list_images(paths: Sequence[Path], *, root: Path | None = None, allow_outside: bool = False) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
     Labels are those of C-NMC's two classes where a name, folder or table tells them, otherwise unknown.
@@ -88,7 +98,8 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Reco
         if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
             images.append(describe_file(path))
             continue
-        images.extend(_read_one(path, root, is_alone=len(paths) == 1, need_classes=False)[0])
+        found = _read_one(path, root, is_alone=len(paths) == 1, allow_outside=allow_outside, need_classes=False)
+        images.extend(found.images)
     known = {name.lower() for name in CELL_CLASSES}
     return [
         _to_record(
@@ -99,18 +110,38 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None) -> list[Reco
 
 
 def _read_one(
-    path: Path, root: Path | None, *, is_alone: bool, need_classes: bool = True
-) -> tuple[list[FoundImage], list[str]]:
+    path: Path, root: Path | None, *, is_alone: bool, allow_outside: bool, need_classes: bool = True
+) -> _Found:
     """Images and notes of one source; a folder beside others puts its name before its ids."""
     if path.is_dir():
         images, notes = walk_tree_images(path, need_classes=need_classes)
         prefix = "" if is_alone else f"{path.resolve().name}/"
-        return [image.with_prefix(prefix) for image in images], notes
+        return _Found([image.with_prefix(prefix) for image in images], notes)
     if path.suffix.lower() == ".csv" and path.is_file():
-        return read_table_images(path, root if root is not None else path.parent), []
+        start = root if root is not None else path.parent
+        table = read_image_table(path, start, allow_outside=allow_outside, need_classes=need_classes)
+        return _Found(table.images, table.notes, table)
     if not path.exists():
         raise UsageError(f"source not found: {path}")
     raise UsageError(f"source {path} is neither a folder nor a .csv table")
+
+
+def _check_across(tables: Sequence[ImageTable]) -> None:
+    """Refuse tables of which one says of a file what another denies; a table by itself was checked when read."""
+    if len(tables) < 2:
+        return
+    first_of: dict[str, tuple[ImageTable, TableImage]] = {}
+    denied: list[str] = []
+    for table in tables:
+        for row in table.rows:
+            first_table, first = first_of.setdefault(row.key, (table, row))
+            columns = row.contradictions(first)
+            if columns:
+                place = f"{table.path} line {row.line}, {first_table.path} line {first.line}"
+                denied.append(f"{shown(row.image.record_id)} ({', '.join(columns)}: {place})")
+    if denied:
+        counted = "1 file is" if len(denied) == 1 else f"{len(denied):,} rows name files that are"
+        raise SourceError(f"{counted} listed twice with different labels, subjects or splits: {listed(denied, most=5)}")
 
 
 def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
@@ -132,6 +163,10 @@ def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
 def _class_list(names: set[str]) -> tuple[str, ...]:
     if {name.lower() for name in names} <= set(CELL_CLASSES):
         return CELL_CLASSES
+    spellings = Counter(name.lower() for name in names)
+    if any(count > 1 for count in spellings.values()):
+        alike = sorted(name for name in names if spellings[name.lower()] > 1)
+        raise SourceError(f"classes differ in the case of their names alone: {listed(alike)}; give each one name")
     numbers = sorted(name for name in names if name.isdecimal())
     if numbers and names & set(CELL_CLASSES):
         raise SourceError(

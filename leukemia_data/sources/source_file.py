@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,20 @@ from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError
 
+# A pipe without a writer would be waited for, for ever. Windows has neither.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """The bytes of a file, with its size and modification time as they were when it was opened."""
+    """The bytes of a file, with its size and modification time while it was read."""
 
     data: NDArray[np.uint8]
     size_bytes: int
@@ -27,13 +38,43 @@ def read_file(path: Path) -> SourceFile:
     Raises
     ------
     ImageError
-        If it cannot be read.
+        If it cannot be read, is no regular file, or changed while it was read.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
+        with open(path, "rb", opener=_open_at_once) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise ImageError(_why_no_file(before.st_mode))
             data = np.fromfile(file, np.uint8)
+            after = os.fstat(file.fileno())
     except (OSError, ValueError) as error:
-        reason = "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise ImageError(reason) from error
-    return SourceFile(data, status.st_size, status.st_mtime_ns)
+        raise ImageError(_why_unreadable(path, error)) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise ImageError("it changed while it was read: try again when nothing writes to it any more")
+    return SourceFile(data, after.st_size, after.st_mtime_ns)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | _AT_ONCE)
+
+
+def _why_no_file(mode: int) -> str:
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+    return f"{kind}, not an image file: rename or remove it"
+
+
+def _why_unreadable(path: Path, error: OSError | ValueError) -> str:
+    """What stands in the way, in words; the path itself is told by whoever reports it."""
+    if isinstance(error, PermissionError) and not path.is_dir():
+        return "may not be read: give yourself the permission to"
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        if path.is_symlink():
+            return "a link that leads to no file: mend or remove it"
+        return "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {_said(error)}"
+    return f"cannot be read: {_said(error)}" if stat.S_ISREG(mode) else _why_no_file(mode)
+
+
+def _said(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

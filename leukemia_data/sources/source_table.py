@@ -7,18 +7,74 @@ A row's id is its ``Path`` string unchanged, because submissions must repeat it.
 
 from __future__ import annotations
 
-import csv
-import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, listed
-from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, CellName, parse_cell_name
+from leukemia_data.errors import SourceError
+from leukemia_data.files.csv_table import CsvTable, read_csv_table
+from leukemia_data.files.table_problems import shown
+from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, parse_cell_name
 from leukemia_data.sources.found_image import FoundImage, split_word
+from leukemia_data.sources.listed_file import FileFinder, ListedFile
+
+_OPTIONAL_COLUMNS = ("label", "subject", "split")
+_NUMBERED_CLASSES = {text: CELL_CLASSES[int(float(text))] for text in ("0", "1", "0.0", "1.0")}
 
 
-def read_table_images(table: Path, root: Path) -> list[FoundImage]:
+@dataclass(frozen=True, slots=True)
+class TableImage:
+    """One row of a table.
+
+    Attributes
+    ----------
+    line
+        Line of the file on which the row starts, counted from 1.
+    key
+        Which file it names, however its path is written.
+    image
+        What it says of the image.
+    """
+
+    line: int
+    key: str
+    image: FoundImage
+
+    def contradictions(self, other: TableImage) -> list[str]:
+        """Columns in which two rows of one file say different things of it."""
+        mine, theirs = self.image, other.image
+        if mine is theirs:
+            return []
+        pairs = zip(_OPTIONAL_COLUMNS, _meaning(mine), _meaning(theirs), strict=True)
+        return [column for column, said, said_before in pairs if said != said_before]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTable:
+    """The rows of one table, in its order; a row that repeats an earlier one is left out and counted."""
+
+    path: Path
+    rows: tuple[TableImage, ...]
+    num_repeated: int
+
+    @property
+    def images(self) -> list[FoundImage]:
+        """The images alone."""
+        return [row.image for row in self.rows]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the rows."""
+        notes = []
+        if self.num_repeated:
+            notes.append(f"{self.path}: {self.num_repeated:,} rows repeat an earlier one and count once")
+        num_respelled = len(self.rows) - len({row.key for row in self.rows})
+        if num_respelled:
+            notes.append(f"{self.path}: {num_respelled:,} rows name a file again by another path and count as images")
+        return notes
+
+
+def read_image_table(table: Path, root: Path, *, allow_outside: bool = False, need_classes: bool = True) -> ImageTable:
     """List the images of one table; files that do not exist are listed too, as missing.
 
     Parameters
@@ -27,106 +83,119 @@ def read_table_images(table: Path, root: Path) -> list[FoundImage]:
         CSV file with a header that has at least ``Path`` (case does not matter).
     root
         Folder that relative paths start from.
+    allow_outside
+        Take files outside `root` too.
+    need_classes
+        Whether the labels are to become classes, and are therefore compared with each other.
 
     Raises
     ------
     SourceError
-        If the table has no ``Path`` column or no row, a row is wrong (all wrong rows are told), or every file it
-        names is missing.
+        If the table cannot be read, has no ``Path`` column or no row, rows are wrong (all are told), or every file
+        it names is missing.
     """
-    rows = read_rows(table)
-    table_split = split_word(table.stem) or ""
-    problems: list[str] = []
-    images: list[FoundImage] = []
-    for line, row in rows:
-        try:
-            images.append(_image(row, root, table_split))
-        except ValueError as error:
-            problems.append(f"line {line}: {error}")
-    if problems:
-        raise SourceError(f"{table}: {listed(problems, separator='; ')}")
-    if all(image.size_bytes < 0 for image in images):
+    read = read_csv_table(table, ("path", *_OPTIONAL_COLUMNS))
+    if "path" not in read.columns and {"patient_id", "new_names"} <= set(read.columns):
+        raise SourceError(f"{table} is a C-NMC label table: give the folder that holds the images instead")
+    read.require("path", guarded=_OPTIONAL_COLUMNS)
+    words = {name: read.words(name) for name in _OPTIONAL_COLUMNS}
+    if need_classes:
+        _compare_labels(read, words["label"])
+    rows = list(_rows(read, words, FileFinder(root, allow_outside=allow_outside)))
+    unique = _without_repeated(read, rows)
+    read.problems.raise_any()
+    if all(row.image.size_bytes < 0 for row in unique):
         raise SourceError(
-            f"{table}: none of its {len(images)} files exists, the first is looked for at {images[0].path}; "
-            "say with --root which folder the paths start from"
+            f"{table}: none of its {len(unique):,} files exists, the first is {shown(unique[0].image.record_id)} and "
+            f"looked for in {root}; say with --root which folder the paths start from"
         )
-    return images
+    return ImageTable(table, tuple(unique), len(rows) - len(unique))
 
 
-def read_rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a table, each with the line it ends in and its values by column name in lower case.
+def class_of_label(label: str) -> str | None:
+    """0 and 1 are the lab's labels for hem and all, empty means unknown; any other text is a class's name."""
+    return _NUMBERED_CLASSES.get(label, label) or None
 
-    Raises
-    ------
-    SourceError
-        If the table cannot be read, or has no ``Path`` column or no row.
-    """
+
+def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: FileFinder) -> Iterator[TableImage]:
+    """Rows of which every cell could be read; all that is wrong with the others is told."""
+    table_split = split_word(table.path.stem) or ""
+    columns = (table.lines, table.cells("path"), *(words[name] for name in _OPTIONAL_COLUMNS))
+    for line, text, label, subject, split_text in zip(*columns, strict=True):
+        num_before = table.problems.count
+        split = _split(table, line, split_text) if split_text else table_split
+        file = _file(table, line, text, finder)
+        class_name = class_of_label(label)
+        cell = parse_cell_name(file.path.name) if file is not None else None
+        if cell is not None and class_name is not None and class_name.lower() == CELL_CLASSES[1 - cell.label]:
+            what = f"column {table.title('label')} is not what the file's name says"
+            table.problems.tell(what, line, f"{shown(label)}, the name says {CELL_CLASSES[cell.label]}")
+        if file is not None and table.problems.count == num_before:
+            image = FoundImage(
+                record_id=text,
+                path=file.path,
+                class_name=class_name,
+                subject=subject or (cell.subject if cell is not None else ""),
+                split=split,
+                size_bytes=file.size_bytes,
+                mtime_ns=file.mtime_ns,
+            )
+            yield TableImage(line, file.key, image)
+
+
+def _file(table: CsvTable, line: int, text: str, finder: FileFinder) -> ListedFile | None:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = {name: (name or "").strip().lower() for name in reader.fieldnames or ()}
-            if "path" not in columns.values():
-                if {"patient_id", "new_names"} <= set(columns.values()):
-                    raise SourceError(f"{table} is a C-NMC label table: give the folder that holds the images instead")
-                raise SourceError(f"{table} has no column Path; its header is {','.join(columns) or 'empty'}")
-            rows = [
-                (reader.line_num, {columns[name]: value for name, value in row.items() if name in columns})
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{table} cannot be read as CSV: {error}") from error
-    if not rows:
-        raise SourceError(f"{table} has a header but no rows")
-    return rows
-
-
-def _image(row: Mapping[str, str | None], root: Path, table_split: str) -> FoundImage:
-    text = row.get("path") or ""
-    if not text.strip():
-        raise ValueError("Path is empty")
-    path = root / text.strip()
-    cell = parse_cell_name(path.name)
-    class_name = _class_name(row.get("label"))
-    if cell is not None and class_name is not None and _denies(class_name, cell):
-        raise ValueError(f"label is {class_name}, but the file name says {CELL_CLASSES[cell.label]}")
-    size_bytes, mtime_ns = _status(path)
-    return FoundImage(
-        record_id=text,
-        path=path,
-        class_name=class_name,
-        subject=(row.get("subject") or "").strip() or (cell.subject if cell is not None else ""),
-        split=_split(row.get("split"), table_split),
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-    )
-
-
-def _class_name(text: str | None) -> str | None:
-    """0 and 1 are the lab's labels for hem and all; any other text is a class's name."""
-    label = (text or "").strip()
-    if not label:
+        return finder.find(text)
+    except ValueError as error:
+        table.problems.tell(f"column {table.title('path')} {error}", line, shown(text) if text.strip() else "")
         return None
-    return CELL_CLASSES[int(label)] if label in ("0", "1") else label
 
 
-def _denies(class_name: str, cell: CellName) -> bool:
-    name = class_name.lower()
-    return name in CELL_CLASSES and name != CELL_CLASSES[cell.label]
-
-
-def _split(text: str | None, table_split: str) -> str:
-    word = (text or "").strip()
-    if not word:
-        return table_split
-    split = split_word(word)
+def _split(table: CsvTable, line: int, text: str) -> str:
+    split = split_word(text)
     if split is None:
-        raise ValueError(f"split is {word!r}, known are {', '.join(GIVEN_SPLITS)}")
-    return split
+        table.problems.tell(f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
+    return split or ""
 
 
-def _status(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a third faster than Path.stat over ten thousand rows
-    except (OSError, ValueError):
-        return -1, -1
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, -1)
+def _compare_labels(table: CsvTable, labels: Sequence[str]) -> None:
+    """Tell labels that can be no class beside the others: names beside 0 and 1, and names in another case."""
+    spellings: dict[str, str] = {}
+    for name in map(class_of_label, dict.fromkeys(labels)):
+        if name is not None:
+            spellings.setdefault(name.lower(), name)
+    if spellings.keys() <= set(CELL_CLASSES):
+        return
+    has_numbers = not _NUMBERED_CLASSES.keys().isdisjoint(labels)
+    title = table.title("label")
+    for line, label in zip(table.lines, labels, strict=True):
+        name = class_of_label(label)
+        if name is None:
+            continue
+        if has_numbers and name.lower() not in CELL_CLASSES:
+            what = (
+                f"column {title} is neither 0 (hem) nor 1 (all) as in other rows (write names of classes everywhere, "
+                "leave the cell empty where it is unknown)"
+            )
+            table.problems.tell(what, line, shown(name))
+        elif spellings[name.lower()] != name:
+            what = f"column {title} differs from other rows in its case alone"
+            table.problems.tell(what, line, f"{shown(name)}, before {shown(spellings[name.lower()])}")
+
+
+def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[TableImage]:
+    """Rows without those that say again what an earlier one says; rows that contradict an earlier one are told."""
+    first_of: dict[str, TableImage] = {}
+    unique: dict[str, TableImage] = {}
+    for row in rows:
+        first = first_of.setdefault(row.key, row)
+        for column in row.contradictions(first):
+            what = f"column {table.title(column)} contradicts an earlier row of the same file (keep the right one)"
+            table.problems.tell(what, row.line, f"{shown(row.image.record_id)} is in line {first.line} too")
+        unique.setdefault(row.image.record_id, row)
+    return list(unique.values())
+
+
+def _meaning(image: FoundImage) -> tuple[str, str, str]:
+    """Values of the optional columns as they are compared."""
+    return (image.class_name or "").lower(), image.subject, image.split

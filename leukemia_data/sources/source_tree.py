@@ -3,6 +3,9 @@
 A C-NMC file name tells class and subject by itself. The unnamed preliminary test images get theirs from the label
 table that lies beside or inside their folder; the final test images have none. In other trees the class is the first
 folder below splits and folds, and a folder between class and image is the subject.
+
+Whatever bears an image's name is listed, even a link that leads nowhere or a pipe: without a size, so that it counts as
+an image that cannot be used, and reading it tells why.
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, split_word
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, printable_name, split_word
 
 _FOLD = re.compile(r"fold[_-]?(\d{1,4})", re.IGNORECASE)
 _PRELIMINARY = re.compile(r"prelim|^phase2$", re.IGNORECASE)
@@ -25,12 +29,15 @@ _FINAL = re.compile(r"final_phase|test_final|^phase3$", re.IGNORECASE)
 _MERGED_FOLDER = "train_merged"
 _LABEL_TABLE_COLUMNS = ("Patient_ID", "new_names", "labels")
 _MAX_LISTED = 5
+_NO_FILE = -1
+"""Size and modification time of what is no regular file."""
 
 
 class _Folder:
     """A folder below the root: what its names say, found out once for all its files."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, found_names: tuple[str, ...]) -> None:
+        names = tuple(map(printable_name, found_names))
         self.names = names
         self.id_prefix = "".join(f"{name}/" for name in names)
         folds = [match for name in names if (match := _FOLD.fullmatch(name))]
@@ -57,7 +64,11 @@ class _File:
 
     @property
     def record_id(self) -> str:
-        return self.folder.id_prefix + self.name
+        return self.folder.id_prefix + printable_name(self.name)
+
+    @property
+    def is_regular(self) -> bool:
+        return self.size_bytes != _NO_FILE
 
 
 def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
@@ -72,14 +83,19 @@ def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[Fou
     """
     images: list[_File] = []
     label_tables: list[Path] = []
+    passed_over: list[_File] = []
     for file in _walk(root):
-        suffix = os.path.splitext(file.name)[1].lower()  # noqa: PTH122 - a Path for each file takes as long as the walk
+        suffix = _suffix(file.name)
         if suffix in IMAGE_SUFFIXES:
             images.append(file)
+        elif not file.is_regular:
+            passed_over.append(file)
         elif suffix == ".csv":
             label_tables.append(Path(file.location))
     if not images:
-        raise SourceError(f"no images below {root}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise SourceError(
+            f"no images below {printable_name(str(root))}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     images, notes = _without_merged_copies(images)
     named = _read_label_tables(label_tables) if any(file.folder.is_preliminary for file in images) else {}
     wrapper = _common_wrapper(images)
@@ -87,20 +103,25 @@ def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[Fou
     _check_classes(root, images, found)
     if need_classes:
         _check_homes(root, images, found)
-    return found, notes + _notes(images, found, wrapper)
+    return found, notes + _notes(images, found, wrapper) + _notes_on_names(images, passed_over)
 
 
 def describe_file(path: Path) -> FoundImage:
     """One image file named by itself: its name tells what it can."""
     status = path.stat()
     file = _File(_Folder(()), path.name, str(path), status.st_size, status.st_mtime_ns)
-    return replace(_place(file, {}, 0), record_id=path.as_posix())
+    return replace(_place(file, {}, 0), record_id=printable_name(path.as_posix()))
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each file takes as long as the walk
 
 
 def _walk(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[_File]:
-    """Every regular file below a folder; dot files (``._x`` of macOS too) and dot folders are passed over.
+    """Everything below a folder that is no folder; dot files (``._x`` of macOS too) and dot folders are passed over.
 
-    Links are followed, but not back into a folder `above`.
+    Links are followed, but not back into a folder `above`. A folder that bears an image's name and holds none counts
+    as an image that is no file.
     """
     here = root.resolve()
     if here in above:
@@ -108,16 +129,41 @@ def _walk(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] = froz
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError as error:
-        raise SourceError(f"cannot list {root}: {error.strerror}") from error
+        raise SourceError(f"cannot list {printable_name(str(root))}: {error.strerror}") from error
     folder = _Folder(names)
     for entry in entries:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), (*names, entry.name), above | {here})
-        elif entry.is_file():
+        if not _is_folder(entry):
+            yield _describe_entry(folder, entry)
+            continue
+        below = _walk(Path(entry.path), (*names, entry.name), above | {here})
+        if _suffix(entry.name) in IMAGE_SUFFIXES:
+            files = list(below)
+            yield from files
+            if not any(_suffix(file.name) in IMAGE_SUFFIXES for file in files):
+                yield _File(folder, entry.name, entry.path, _NO_FILE, _NO_FILE)
+        else:
+            yield from below
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle, or into a folder that may not be entered.
+        return False
+
+
+def _describe_entry(folder: _Folder, entry: os.DirEntry[str]) -> _File:
+    """A file with its state; without one where it is no regular file, or gone by now."""
+    try:
+        if entry.is_file():
             status = entry.stat()
-            yield _File(folder, entry.name, entry.path, status.st_size, status.st_mtime_ns)
+            return _File(folder, entry.name, entry.path, status.st_size, status.st_mtime_ns)
+    except OSError:
+        pass
+    return _File(folder, entry.name, entry.path, _NO_FILE, _NO_FILE)
 
 
 def _without_merged_copies(images: list[_File]) -> tuple[list[_File], list[str]]:
@@ -232,4 +278,23 @@ def _notes(files: list[_File], found: list[FoundImage], wrapper: int) -> list[st
         notes.append(f"{num_unnamed} preliminary test images have no row in a label table: taken as unlabelled")
     if any(image.subject and image.subject == file.folder.class_and_subject(wrapper)[1] for file, image in placed):
         notes.append("subjects were taken from the folders between class and image")
+    return notes
+
+
+def _notes_on_names(images: Sequence[_File], passed_over: Sequence[_File]) -> list[str]:
+    """What is neither image nor table nor folder, and names that other systems take for one."""
+    notes = []
+    if passed_over:
+        names = listed([file.record_id for file in passed_over], most=_MAX_LISTED)
+        notes.append(
+            f"passed over {len(passed_over)} that are neither files nor folders "
+            f"(links that lead nowhere, pipes, devices): {names}"
+        )
+    spellings = Counter(file.record_id.lower() for file in images)
+    if len(spellings) < len(images):
+        alike = [file.record_id for file in images if spellings[file.record_id.lower()] > 1]
+        notes.append(
+            f"{len(alike)} images differ from another in nothing but the case of their names: taken as images of their "
+            f"own here, one file where case does not count: {listed(alike, most=_MAX_LISTED)}"
+        )
     return notes

@@ -6,15 +6,12 @@ What a submission repeats is the ``Path`` string as it stands in the list. Which
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError, listed
-from leukemia_data.sources.source_table import read_rows
-
-_MAX_LISTED = 5
+from leukemia_data.files.csv_table import read_csv_table
+from leukemia_data.files.table_problems import shown
+from leukemia_data.sources.listed_file import FileFinder
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +21,22 @@ class ListedImage:
     Attributes
     ----------
     line
-        Where the row ends in the file, counted from 1.
+        Where the row starts in the file, counted from 1.
     text
         Its ``Path``, unchanged.
     path
         Where the image lies.
+    key
+        Which image this is, however its path is written.
     """
 
     line: int
     text: str
     path: Path
-
-    @property
-    def key(self) -> str:
-        """Which image this is, however its path is written."""
-        return os.path.normcase(os.path.abspath(self.path))  # noqa: PTH100 - links are files of their own here
+    key: str
 
 
-def read_submission_list(table: Path, root: Path) -> list[ListedImage]:
+def read_submission_list(table: Path, root: Path, *, allow_outside: bool = False) -> list[ListedImage]:
     """Read a list of images, of which each must be there and be listed once.
 
     Parameters
@@ -50,62 +45,32 @@ def read_submission_list(table: Path, root: Path) -> list[ListedImage]:
         CSV file with a header that has at least ``Path`` (case does not matter).
     root
         Folder that relative paths start from.
+    allow_outside
+        Take files outside `root` too.
 
     Raises
     ------
     SourceError
-        If the table cannot be read, or rows are wrong; the first of them are told with their lines.
+        If the table cannot be read, or rows are wrong; all kinds of problems are told with their first lines.
     """
-    images: list[ListedImage] = []
-    problems: list[str] = []
+    read = read_csv_table(table, ("path",))
+    read.require("path")
+    finder = FileFinder(root, allow_outside=allow_outside)
     first_line_of: dict[str, int] = {}
-    for line, row in read_rows(table):
-        text = row.get("path") or ""
+    images: list[ListedImage] = []
+    column = f"column {read.title('path')}"
+    for line, text in zip(read.lines, read.cells("path"), strict=True):
         try:
-            image = ListedImage(line, text, _located(text, root))
-            first = first_line_of.setdefault(image.key, line)
-            if first != line:
-                raise ValueError(f"{text} is the image of line {first} again")
+            file = finder.find(text)
         except ValueError as error:
-            problems.append(f"line {line}: {error}")
+            read.problems.tell(f"{column} {error}", line, shown(text) if text.strip() else "")
+            continue
+        first = first_line_of.setdefault(file.key, line)
+        if file.is_missing:
+            read.problems.tell(f"{column}: there is no such file (paths start from {root})", line, shown(text))
+        elif first != line:
+            read.problems.tell(f"{column} is an image that was listed before", line, f"{shown(text)}, line {first}")
         else:
-            images.append(image)
-    if problems:
-        raise SourceError(
-            f"{table}: {_counted(problems)}: {listed(problems, most=_MAX_LISTED, separator='; ')}"
-            + ("" if images else "; say with --root which folder the paths start from")
-        )
+            images.append(ListedImage(line, text, file.path, file.key))
+    read.problems.raise_any("" if images else "say with --root which folder the paths start from")
     return images
-
-
-def _counted(problems: Sequence[str]) -> str:
-    return "a row is wrong" if len(problems) == 1 else f"{len(problems)} rows are wrong"
-
-
-def _located(text: str, root: Path) -> Path:
-    """The file that a path string means.
-
-    A backslash separates folders on Windows and is a letter elsewhere; lists are written on both. It is taken for a
-    separator where there is no file with that letter in its name.
-
-    Raises
-    ------
-    ValueError
-        If the string is empty, means no file, or could mean two.
-    """
-    if not text.strip():
-        raise ValueError("Path is empty")
-    readings = dict.fromkeys(root / form for form in (text.strip(), text.strip().replace("\\", "/")))
-    found = [path for path in readings if _is_file(path)]
-    if not found:
-        raise ValueError(f"{text}: there is no file {next(reversed(readings))}")
-    if len(found) > 1 and not found[0].samefile(found[1]):
-        raise ValueError(f"{text} may mean {found[0]} or {found[1]}: rename one of them")
-    return found[0]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -50,8 +50,14 @@ def test_own_columns_win_over_the_name(tmp_path):
         ([f"sha256\n{SHA}"], "path"),
         (["path,sha256"], "no rows"),
         (["path,sha256", "a,12", f",{SHA}", f"b,{SHA}"], "line 2"),
-        (["path,sha256", "a,12", f",{SHA}", f"b,{SHA}"], "line 3: path is empty"),
-        (["path,sha256,fold", f"a,{SHA},first"], "fold is 'first'"),
+        (["path,sha256", "a,12", f",{SHA}", f"b,{SHA}"], "path is empty: line 3"),
+        (["path,sha256,fold", f"a,{SHA},first"], r"column fold is not a number.*line 2 \('first'\)"),
+        (["path,sha256,part,bytes", f"a,{SHA},holdout,1", f"b,{SHA},train,1e5"], "2 problems: column part.*line 2"),
+        (
+            ["path,sha256,part,bytes", f"a,{SHA},holdout,1", f"b,{SHA},train,1e5"],
+            "column bytes is not a number: line 3",
+        ),
+        (["path,sha256,labels", f"a,{SHA},1"], "column labels is not read: rename it to label"),
     ],
 )
 def test_wrong_tables(tmp_path, lines, words):

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, atomic_path, scratch_path, sync_directory, write_text
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, atomic_path, scratch_path, sync_directory, sync_file, write_text
 
 
 def names_in(folder: Path) -> list[str]:
@@ -116,3 +117,37 @@ def test_text_that_cannot_be_written_keeps_the_old_file(tmp_path):
 
 def test_directories_can_be_synced(tmp_path):
     sync_directory(tmp_path)
+
+
+def test_an_error_that_names_no_file_gets_the_final_name(tmp_path):
+    final = tmp_path / "file.txt"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(final):
+        raise OSError(errno.ENOSPC, "a page of addresses\nin two lines")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(final))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_that_names_a_file_keeps_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "file.txt"):
+        (tmp_path / "other").read_bytes()
+    assert Path(caught.value.filename) == tmp_path / "other"
+
+
+def test_a_failed_flush_names_the_file(tmp_path, monkeypatch):
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"file\.txt"):
+        sync_file(path)
+
+
+def test_a_scratch_file_that_cannot_be_removed_does_not_hide_the_error(tmp_path, monkeypatch):
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "refused", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_while_writing(tmp_path / "file.txt")

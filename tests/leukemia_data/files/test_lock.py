@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
+import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from leukemia_data.errors import CacheError
-from leukemia_data.files.lock import LOCK_NAME, lock_cache
+from leukemia_data.files.lock import HOLDER_NAME, LOCK_NAME, SOFT_LOCK_NAME, lock_cache, lock_caches, read_holder
 
 from ..helpers import python_environment
 
@@ -71,6 +77,156 @@ def test_released_when_the_work_fails(tmp_path):
         raise ZeroDivisionError
     with lock_cache(tmp_path):
         pass
+
+
+# --- who holds it
+
+
+def test_the_message_names_the_holder(tmp_path, holder):
+    with pytest.raises(CacheError) as caught, lock_cache(tmp_path / "cache"):
+        pass
+    told = re.search(r"\(build, process (\d+) on (\S+), since (.+?)\): wait", str(caught.value))
+    assert told is not None
+    assert (int(told[1]), told[2]) == (holder.pid, socket.gethostname())
+    age_s = datetime.now(UTC) - datetime.fromisoformat(told[3])
+    assert -2 < age_s.total_seconds() < 60
+
+
+def test_the_note_tells_the_work_and_goes_with_the_lock(tmp_path):
+    with lock_cache(tmp_path, "gc"):
+        holder = read_holder(tmp_path)
+        assert holder is not None
+        assert (holder.work, holder.pid) == ("gc", os.getpid())
+    assert read_holder(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+def test_note_of_a_dead_holder_is_of_no_account(tmp_path, holder):
+    holder.kill()
+    holder.wait(timeout=10)
+    left = read_holder(tmp_path / "cache")
+    assert left is not None
+    assert left.pid == holder.pid
+    with lock_cache(tmp_path / "cache"):
+        taken = read_holder(tmp_path / "cache")
+        assert taken is not None
+        assert taken.pid == os.getpid()
+    assert read_holder(tmp_path / "cache") is None
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"work": "build"}',
+        b'{"work": "build", "pid": "many", "host": "a", "since": "b"}',
+        b'{"work": "build", "pid": 1, "host": "\\u001b[2J", "since": "b"}',
+        b'{"work": "build\\nError: x", "pid": 1, "host": "a", "since": "b"}',
+        b'{"work": "' + b"x" * 2000 + b'", "pid": 1, "host": "a", "since": "b"}',
+        b"[" * 900,
+    ],
+)
+def test_note_that_is_none_is_not_shown(tmp_path, note):
+    with lock_cache(tmp_path):
+        (tmp_path / HOLDER_NAME).write_bytes(note)
+        assert read_holder(tmp_path) is None
+        with pytest.raises(CacheError, match=rf"working on {re.escape(str(tmp_path))}: wait"), lock_cache(tmp_path):
+            pass
+
+
+def test_the_lock_holds_though_its_note_cannot_be_written(tmp_path):
+    (tmp_path / HOLDER_NAME).mkdir()
+    for _ in range(2):
+        with lock_cache(tmp_path), pytest.raises(CacheError, match="another build"), lock_cache(tmp_path):
+            pass
+
+
+# --- waiting
+
+
+def test_waits_for_the_holder_and_says_so_once(tmp_path, holder):
+    told = []
+
+    def let_go(busy: str) -> None:
+        told.append(busy)
+        holder.stdin.close()
+
+    with lock_cache(tmp_path / "cache", on_busy=let_go):
+        assert read_holder(tmp_path / "cache").pid == os.getpid()
+    assert len(told) == 1
+    assert f"process {holder.pid} on " in told[0]
+
+
+def test_locks_are_taken_in_the_order_of_their_names(tmp_path):
+    """Whoever waits for the first holds none of the others: two can never wait for each other."""
+    first, second = tmp_path / "128-a", tmp_path / "224-b"
+    with lock_cache(first):
+        for order in ([first, second], [second, first], [second, first, second]):
+            with pytest.raises(CacheError, match="128-a"), lock_caches(order):
+                pass
+            with lock_cache(second):
+                pass
+    with lock_cache(second):
+        with pytest.raises(CacheError, match="224-b"), lock_caches([second, first]):
+            pass
+        with lock_cache(first):
+            pass
+    with lock_caches([second, first]):
+        for directory in (first, second):
+            with pytest.raises(CacheError), lock_cache(directory):
+                pass
+
+
+# --- file systems without locks
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS])
+def no_locks(request, monkeypatch):
+    """As on a network file system whose server knows no locks."""
+
+    def refuse(*arguments: object, **options: object) -> NoReturn:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr("leukemia_data.files.lock.FileLock.acquire", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_file_stands_for_the_lock_where_there_are_none(tmp_path):
+    for _ in range(2):
+        with lock_cache(tmp_path, "gc"):
+            with pytest.raises(CacheError) as caught, lock_cache(tmp_path):
+                pass
+            assert f"gc, process {os.getpid()} on" in str(caught.value)
+            assert f"if that process is no more, remove {tmp_path / SOFT_LOCK_NAME}" in str(caught.value)
+        assert not [path.name for path in tmp_path.iterdir() if path.name != LOCK_NAME]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_such_a_file_of_a_dead_process_is_recognised(tmp_path):
+    hold = "import filelock, os, sys; lock = filelock.SoftFileLock(sys.argv[1]); lock.acquire(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", hold, tmp_path / SOFT_LOCK_NAME], check=True)
+    assert (tmp_path / SOFT_LOCK_NAME).exists()
+    with lock_cache(tmp_path):
+        pass
+    assert not (tmp_path / SOFT_LOCK_NAME).exists()
+
+
+# --- places that cannot be written
+
+
+def test_folder_of_another_user_is_told_with_what_to_do(without_rights, shared_folder):
+    with (
+        without_rights(shared_folder),
+        pytest.raises(CacheError, match=r"cannot be written: Permission denied; get the right .* or .* --cache"),
+        lock_cache(shared_folder),
+    ):
+        pass
+    assert list(shared_folder.iterdir()) == []
 
 
 def test_place_that_cannot_be_a_directory_is_told(tmp_path):

@@ -20,3 +20,7 @@ def test_different_texts_stay_different() -> None:
 
 def test_ordinary_texts_stay_as_they_are() -> None:
     assert formula_safe("fold_0/all/UID_1_1_1_all.bmp") == "fold_0/all/UID_1_1_1_all.bmp"
+
+
+def test_an_apostrophe_that_protects_nothing_stays() -> None:
+    assert formula_restored("'tis.bmp") == "'tis.bmp"

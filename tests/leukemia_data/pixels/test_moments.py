@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from leukemia_data.errors import CacheError
 from leukemia_data.pixels.moments import channel_moments, channel_statistics, report_estimator
 
 
@@ -102,6 +103,15 @@ def test_sums_beyond_64_bits_do_not_wrap():
     assert statistics is not None
     assert statistics.mean == pytest.approx((1 / 255,) * 3)
     assert statistics.std == pytest.approx(((3**0.5) / 255,) * 3)
+
+
+@pytest.mark.parametrize(("total", "square_total"), [(100, 99), (1, 0), (4 * 255 + 1, 4 * 255**2 + 999)])
+def test_sums_of_no_pixels_are_an_error(total, square_total):
+    """Four pixels: the squares add up to a quarter of the squared sum or more, and nothing is brighter than white."""
+    sums = np.array([[0, 0, 0], [0, total, 0]], np.uint64)
+    square_sums = np.array([[0, 0, 0], [0, square_total, 0]], np.uint64)
+    with pytest.raises(CacheError, match="sums are those of no image"):
+        channel_statistics(sums[1:], square_sums[1:], 4 if square_total > 999 else 1)
 
 
 def test_no_images_have_no_statistics():

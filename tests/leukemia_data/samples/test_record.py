@@ -71,3 +71,8 @@ def test_a_record_that_nothing_is_known_of():
 
 def test_an_empty_file_is_not_missing():
     assert not Record("1.bmp", Path("1.bmp"), size_bytes=0, mtime_ns=1).is_missing
+
+
+def test_a_name_of_endless_digits_is_no_cell_name() -> None:
+    assert parse_cell_name(f"UID_{'9' * 5000}_1_1_all.bmp") is None
+    assert parse_cell_name(f"UID_1_{'9' * 5000}_1_all.bmp") is None

@@ -63,13 +63,13 @@ def test_tables_apart_from_the_images_need_the_root(lab, tmp_path):
 
 def test_one_image_with_two_labels_is_a_conflict(lab):
     table = write_csv(lab / "again.csv", "Path,label,split", "./new_dataset/train/0.bmp,1,train")
-    with pytest.raises(SourceError, match=r"1 ids .*\./new_dataset/train/0\.bmp"):
+    with pytest.raises(SourceError, match=r"1 file .*train/0\.bmp' \(label: .*again\.csv line 2, .*train\.csv line 2"):
         list_source([lab / "train.csv", table])
 
 
 def test_one_image_in_two_splits_is_a_conflict(lab):
     table = write_csv(lab / "valid_too.csv", "Path,label", "./new_dataset/train/0.bmp,0", "./new_dataset/train/1.bmp,1")
-    with pytest.raises(SourceError, match="2 ids"):
+    with pytest.raises(SourceError, match=r"2 rows .*split: .*valid_too\.csv line 3"):
         list_source([lab / "train.csv", table])
 
 
@@ -77,8 +77,34 @@ def test_conflicts_within_one_table_and_harmless_repeats(lab):
     row = "./new_dataset/train/0.bmp,0"
     assert len(list_source([write_csv(lab / "train.csv", "Path,label", row, row)]).records) == 1
     write_csv(lab / "train.csv", "Path,label", row, "./new_dataset/train/0.bmp,1")
-    with pytest.raises(SourceError, match="1 ids"):
+    with pytest.raises(SourceError, match="column label contradicts"):
         list_source([lab / "train.csv"])
+
+
+def test_one_file_by_two_paths_in_two_tables_is_in_one_split(lab):
+    table = write_csv(lab / "valid_too.csv", "Path,label", "new_dataset/train/../train/0.bmp,0")
+    with pytest.raises(SourceError, match=r"1 file .*\(split: .*valid_too\.csv line 2, .*train\.csv line 2\)"):
+        list_source([lab / "train.csv", table])
+    again = write_csv(lab / "train_too.csv", "Path,label", "new_dataset/train/../train/0.bmp,0")
+    assert len(list_source([lab / "train.csv", again]).records) == 4
+
+
+def test_files_outside_the_root_on_demand(lab):
+    (lab.parent / "outside.bmp").write_bytes(b"x")
+    table = write_csv(lab / "train.csv", "Path,label", "../outside.bmp,1")
+    for listing in (list_source, list_images):
+        with pytest.raises(SourceError, match="column Path leads out of"):
+            listing([table])
+    (record,) = list_images([table], allow_outside=True)
+    assert (record.is_missing, record.label) == (False, 1)
+    assert list_source([table], allow_outside=True).records == (record,)
+
+
+def test_classes_that_differ_in_case_alone(lab):
+    first = write_csv(lab / "a.csv", "Path,label", "new_dataset/train/0.bmp,blast")
+    second = write_csv(lab / "b.csv", "Path,label", "new_dataset/train/1.bmp,Blast")
+    with pytest.raises(SourceError, match="case of their names alone: Blast, blast"):
+        list_source([first, second])
 
 
 def test_missing_files_are_records(lab):

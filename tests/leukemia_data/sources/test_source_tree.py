@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -355,3 +356,100 @@ def test_one_file_tells_what_its_name_says(tmp_path, write_tree):
     write_tree(tmp_path, "UID_H3_1_1_hem.bmp", "unknown.png")
     assert meaning(describe_file(tmp_path / "UID_H3_1_1_hem.bmp")) == ("hem", "H3", "", -1)
     assert meaning(describe_file(tmp_path / "unknown.png")) == (None, "", "", -1)
+
+
+# --- what is no image file, and odd names ---------------------------------------------------------------------
+
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows has no such files and names")
+
+
+def missing(root: Path) -> set[str]:
+    found, _ = walk_tree_images(root)
+    return {image.record_id for image in found if image.size_bytes < 0}
+
+
+@posix_only
+def test_what_bears_an_images_name_is_listed_whatever_it_is(tmp_path, write_tree):
+    write_tree(tmp_path, "a/1.bmp", "b/2.bmp", "b/folder.png/3.bmp")
+    os.mkfifo(tmp_path / "a" / "pipe.bmp")
+    (tmp_path / "a" / "folder.JPG").mkdir()
+    (tmp_path / "a" / "nowhere.tif").symlink_to("absent")
+    (tmp_path / "a" / "circle.bmp").symlink_to("circle.bmp")
+    (tmp_path / "a" / "zero.bmp").symlink_to("/dev/zero")
+    odd = {"a/pipe.bmp", "a/folder.JPG", "a/nowhere.tif", "a/circle.bmp", "a/zero.bmp"}
+    assert missing(tmp_path) == odd
+    assert walk(tmp_path).keys() == odd | {"a/1.bmp", "b/2.bmp", "b/folder.png/3.bmp"}
+    assert all(image.class_name == "a" for image in walk_tree_images(tmp_path)[0] if image.record_id in odd)
+
+
+@posix_only
+def test_what_is_no_file_and_bears_no_images_name_is_told(tmp_path, write_tree):
+    write_tree(tmp_path, "a/1.bmp", "b/2.bmp")
+    os.mkfifo(tmp_path / "labels.csv")
+    (tmp_path / "fold_3").symlink_to("/not/mounted")
+    found, notes = walk_tree_images(tmp_path)
+    assert len(found) == 2
+    assert [note for note in notes if "fold_3, labels.csv" in note and note.startswith("passed over 2")] == notes
+
+
+def test_a_file_that_vanishes_while_the_folder_is_listed_counts_as_missing(tmp_path, write_tree, monkeypatch):
+    write_tree(tmp_path, "a/1.bmp", "a/2.bmp")
+    scan = os.scandir
+
+    def scan_and_lose(folder):
+        entries = list(scan(folder))
+        if Path(folder).name == "a":
+            (tmp_path / "a" / "2.bmp").unlink()
+        return entries
+
+    if os.name == "nt":
+        pytest.skip("on Windows listing a folder tells the files' states too")
+    monkeypatch.setattr(os, "scandir", scan_and_lose)
+    assert missing(tmp_path) == {"a/2.bmp"}
+
+
+ODD_NAMES = [
+    (b"two\nlines.bmp", "two\\nlines.bmp"),
+    (b"caf\xe9.bmp", "caf\\xe9.bmp"),
+    (b"\x1b[31mred.bmp", "\\x1b[31mred.bmp"),
+    ("zellen-ä-細胞.bmp".encode(), "zellen-ä-細胞.bmp"),
+    (b'=1+1, "x".bmp', '=1+1, "x".bmp'),
+]
+
+
+@posix_only
+@pytest.mark.parametrize(("name", "shown"), ODD_NAMES)
+def test_ids_are_lines_of_text_whatever_the_names_are(tmp_path, name, shown):
+    try:
+        for folder in ("a", os.fsdecode(name).removesuffix(".bmp")):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / os.fsdecode(name)).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system refuses the name")
+    odd_folder = shown.removesuffix(".bmp")
+    found, _ = walk_tree_images(tmp_path)
+    assert {image.record_id: image.class_name for image in found} == {
+        f"a/{shown}": "a",
+        f"{odd_folder}/{shown}": odd_folder,
+    }
+    assert all(image.path.read_bytes() == b"x" for image in found)
+    assert {describe_file(image.path).record_id for image in found} == {
+        f"{tmp_path.as_posix()}/{image.record_id}" for image in found
+    }
+
+
+def test_names_that_differ_in_case_alone_are_told(tmp_path, write_tree):
+    write_tree(tmp_path, "a/cell.bmp", "a/CELL.bmp", "b/cell.bmp")
+    found, notes = walk_tree_images(tmp_path)
+    if len(found) == 2:
+        pytest.skip("this file system takes them for one file")
+    assert len(found) == 3
+    [note] = notes
+    assert note.startswith("2 images differ")
+    assert "a/CELL.bmp, a/cell.bmp" in note
+
+
+def test_case_of_suffixes_and_of_cell_names_does_not_count(tmp_path, write_tree):
+    write_tree(tmp_path, "UID_1_1_1_all.BMP", "uid_h2_1_1_HEM.bmp", "Uid_H2_1_2_Hem.Png", "x/UID_3_1_1_ALL.JPG")
+    assert {meaning[:2] for meaning in walk(tmp_path).values()} == {("all", "1"), ("hem", "H2"), ("all", "3")}

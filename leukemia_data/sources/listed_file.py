@@ -1,0 +1,154 @@
+"""The file that a table's path string means: below the root, and nowhere else unless that is allowed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.files.spreadsheet import formula_restored
+from leukemia_data.sources.found_image import printable_name
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file that a table names.
+
+    Attributes
+    ----------
+    path
+        Where it lies.
+    key
+        Which file this is, however its path is written: ``./test/1.bmp`` and ``test/1.bmp`` have the same. A link to
+        a file is a file of its own; links to folders are followed.
+    size_bytes, mtime_ns
+        Its state; both -1 if there is no such regular file.
+    """
+
+    path: Path
+    key: str
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no such regular file."""
+        return self.size_bytes < 0
+
+
+class FileFinder:
+    """Finds the files of one table.
+
+    Parameters
+    ----------
+    root
+        Folder that relative paths start from.
+    allow_outside
+        Take files outside `root` too: absolute paths, paths with ``..``, and links that lead out of it.
+    """
+
+    def __init__(self, root: Path, *, allow_outside: bool = False) -> None:
+        self._root = str(root)
+        self._allow_outside = allow_outside
+        self._real_root = _with_end(os.path.realpath(root))
+        self._roots = (_with_end(os.path.abspath(root)), self._real_root)  # noqa: PTH100 - links as they are given
+        # Tables name thousands of files in a few folders.
+        self._folders: dict[str, _Folder] = {}
+
+    def find(self, text: str) -> ListedFile:
+        """Find a file.
+
+        A backslash separates folders on Windows and is a letter elsewhere; an apostrophe may protect a path from
+        spreadsheets. Another reading is taken where there is no file with that very name.
+
+        Parameters
+        ----------
+        text
+            A path string of the table, with or without blanks around it.
+
+        Raises
+        ------
+        ValueError
+            If the string is empty, holds control characters, leads out of the root, or could mean two files. The
+            message goes on after the name of the column, and is the same for every such path.
+        """
+        name = text.strip()
+        if not name:
+            raise ValueError("is empty")
+        if printable_name(name) != name:
+            raise ValueError("holds a line break or another control character: look for a quote, or rename the file")
+        if "\\" not in name and not name.startswith("'"):
+            return self._describe(name)
+        readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
+        files = [self._describe(reading) for reading in readings]
+        present = [file for file in files if not file.is_missing]
+        if any(not present[0].path.samefile(other.path) for other in present[1:]):
+            raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
+        return present[0] if present else files[-1]
+
+    def _describe(self, name: str) -> ListedFile:
+        folder_name, file_name = os.path.split(name)
+        folder = self._folders.get(folder_name)
+        if folder is None:
+            folder = self._folders[folder_name] = self._open(folder_name)
+        if not folder.is_allowed:
+            raise self._outside()
+        location = f"{folder.path}{file_name}"
+        size_bytes, mtime_ns, is_link = _state(location)
+        if is_link and not (self._allow_outside or _lies_in(os.path.realpath(location), (self._real_root,))):
+            raise self._outside()
+        return ListedFile(Path(location), f"{folder.real_path}{os.path.normcase(file_name)}", size_bytes, mtime_ns)
+
+    def _open(self, name: str) -> _Folder:
+        """The folder that a table names, whether it exists or not."""
+        path = _joined(self._root, name)
+        if not self._allow_outside and (os.path.isabs(name) or os.path.splitdrive(name)[0]):  # noqa: PTH117
+            # A share of another machine is not even asked for.
+            absolute = _joined(os.path.abspath(path), "")  # noqa: PTH100 - does not touch the disk
+            if not _lies_in(absolute, self._roots):
+                return _Folder(path, absolute, is_allowed=False)
+        real_path = _with_end(os.path.realpath(path))
+        return _Folder(path, real_path, is_allowed=self._allow_outside or _lies_in(real_path, (self._real_root,)))
+
+    def _outside(self) -> ValueError:
+        return ValueError(
+            f"leads out of {self._root} (--root may name a folder that holds all, --allow-outside takes them)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder as it is named and with all links followed, both with a separator at the end."""
+
+    path: str
+    real_path: str
+    is_allowed: bool
+
+
+def _joined(folder: str, name: str) -> str:
+    """A path with a separator at its end."""
+    return os.path.join(folder, name, "")  # noqa: PTH118 - Path takes the separator away
+
+
+def _with_end(folder: str) -> str:
+    """The folder with a separator at its end, in the case in which paths are compared."""
+    return os.path.normcase(_joined(folder, ""))
+
+
+def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
+    return os.path.normcase(path).startswith(folders)
+
+
+def _state(location: str) -> tuple[int, int, bool]:
+    """Size, modification time, both -1 if it is no regular file, and whether it is a link."""
+    is_link = False
+    try:
+        status = os.lstat(location)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link:
+            status = os.stat(location)  # noqa: PTH116 - follows the link that lstat has found
+    except (OSError, ValueError):
+        return -1, -1, is_link
+    is_file = stat.S_ISREG(status.st_mode)
+    return (status.st_size, status.st_mtime_ns, is_link) if is_file else (-1, -1, is_link)
