@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ from typing import Any
 
 import click
 
+from cli.signals import ending_on_signals
 from leukemia_data.errors import LeukemiaError, UsageError
+from leukemia_data.files.plain_text import printable
 
 
 class LazyGroup(click.Group):
@@ -24,6 +27,12 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy_commands: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self._lazy_commands = lazy_commands
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Run as a program does, or with arguments as tests do; a signal to end becomes one line on stderr."""
+        is_program = not args and kwargs.get("args") is None
+        with ending_on_signals(is_program=is_program):
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the work."""
@@ -54,6 +63,14 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
 
 
+# Faults of the machine that calls on open files report without the file's name.
+_MACHINE_FAULTS = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
+
+
 class _WrongUsage(click.ClickException):
     exit_code = UsageError.exit_code
 
@@ -68,17 +85,27 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise _WrongUsage(str(error)) from error
+        raise _WrongUsage(printable(str(error))) from error
     except LeukemiaError as error:
-        raise _FailedWork(str(error)) from error
+        raise _FailedWork(printable(str(error))) from error
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
         # click's own form of it takes four lines.
         hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
-        raise _WrongUsage(f"{error.format_message()}{hint}") from error
+        raise _WrongUsage(printable(f"{error.format_message()}{hint}")) from error
     except OSError as error:
-        # A file that may not be read or written; what has no file is a fault of the program.
-        if error.filename is None:
+        # A file that may not be read or written, or a disk that fails; the rest is a fault of the program.
+        if error.filename is None and error.errno not in _MACHINE_FAULTS:
             raise
-        raise _FailedWork(f"{error.filename}: {error.strerror}") from error
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise _FailedWork(printable(f"{where}{error.strerror}")) from error
+    except MemoryError as error:
+        raise _FailedWork("not enough memory: end other programs, or ask for less at a time") from error
+    except RuntimeError as error:
+        # Python's word for a system that gives no more memory or threads.
+        if "can't start new thread" not in str(error):
+            raise
+        raise _FailedWork("the system gives no more threads or memory: end other programs") from error
+    except KeyboardInterrupt:
+        raise _FailedWork("interrupted") from None

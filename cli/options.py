@@ -49,3 +49,9 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder that the paths in CSV tables start from (default: the table's own).",
 )
+
+allow_outside_option = click.option(
+    "--allow-outside",
+    is_flag=True,
+    help="Take files that a CSV table names outside its root too (absolute paths, .., links).",
+)

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from leukemia_data.files.plain_text import printable
+
+# JSON leaves them as they are; a terminal may obey the first, and no stream of text takes the second.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text))
+
+
+def print_text(text: str) -> None:
+    """Print a result for people on stdout; names in it may not steer the terminal."""
+    click.echo(printable(text))
 
 
 def print_note(text: str) -> None:
     """Tell something on stderr, where it disturbs no script."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def print_waiting(busy: str) -> None:
+    """Say whom the command waits for."""
+    print_note(f"waiting: {busy}")
 
 
 def format_bytes(num_bytes: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.output import print_note
+from cli.output import print_note, print_waiting
 
 SOURCE_VARIABLE = "LDATA_SOURCE"
 DEFAULT_SOURCE = Path("data")
@@ -50,9 +50,14 @@ def _generate_sample(directory: Path) -> None:
     """Write the built-in sample; only a whole one gets the directory's name."""
     # OpenCV and tqdm take as long to load as all the rest of a build with nothing to do.
     from cli.progress import progress_bar
+    from leukemia_data.files.lock import lock_cache
     from leukemia_data.generated.synthetic import write_sample
 
     partial = directory.with_name(f"{directory.name}.partial")
-    with progress_bar(SAMPLE_SUBJECTS * SAMPLE_CELLS, "generating the sample") as bar:
-        write_sample(partial, num_subjects=SAMPLE_SUBJECTS, cells_per_subject=SAMPLE_CELLS, progress=bar.update)
-    partial.replace(directory)
+    with lock_cache(directory.parent, "generating the sample", on_busy=print_waiting):
+        # Another process may have been faster.
+        if directory.is_dir():
+            return
+        with progress_bar(SAMPLE_SUBJECTS * SAMPLE_CELLS, "generating the sample") as bar:
+            write_sample(partial, num_subjects=SAMPLE_SUBJECTS, cells_per_subject=SAMPLE_CELLS, progress=bar.update)
+        partial.replace(directory)

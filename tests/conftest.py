@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,9 @@ import pytest
 
 from leukemia_data.generated.synthetic import write_sample
 from leukemia_data.samples.sample_table import SampleTable
+
+if os.name != "nt":
+    import pwd
 
 Frame = np.ndarray
 
@@ -126,6 +132,43 @@ def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out_dir = tmp_path_factory.mktemp("sample")
     write_sample(out_dir, num_subjects=8, cells_per_subject=4, seed=0)
     return out_dir
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """An empty folder that every user of this machine can reach, as folders of pytest's own cannot be."""
+    folder = Path(tempfile.mkdtemp(prefix="shared-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def without_rights() -> Callable[[Path], AbstractContextManager[None]]:
+    """``with without_rights(folder):`` whoever runs the tests may read the folder below there, and not write it.
+
+    Root, whom no permission binds, is another user meanwhile.
+    """
+    if os.name == "nt":
+        pytest.skip("Windows has no such permissions")
+
+    @contextmanager
+    def limit(folder: Path) -> Iterator[None]:
+        modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+        for path, mode in modes.items():
+            path.chmod(mode & ~0o222)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for path, mode in modes.items():
+                path.chmod(mode)
+
+    return limit
 
 
 @pytest.fixture(scope="session")

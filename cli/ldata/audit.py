@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from cli.options import cache_root_option, json_option, root_option, seed_type, size_filter_option
+from cli.options import (
+    allow_outside_option,
+    cache_root_option,
+    json_option,
+    root_option,
+    seed_type,
+    size_filter_option,
+)
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import UsageError
 
@@ -45,6 +52,7 @@ from leukemia_data.errors import UsageError
 @size_filter_option
 @cache_root_option
 @root_option
+@allow_outside_option
 @json_option
 def command(
     inputs: tuple[Path, ...],
@@ -59,6 +67,7 @@ def command(
     size_px: int | None,
     cache_root: Path,
     root: Path | None,
+    allow_outside: bool,
     as_json: bool,
 ) -> None:
     """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
@@ -89,6 +98,7 @@ def command(
         inputs=paths,
         references=references,
         root=root,
+        allow_outside=allow_outside,
         size_px=size_px,
         split_name=split_name,
         seed=seed,

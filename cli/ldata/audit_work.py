@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import cv2
 
-from cli.output import print_json, print_note
+from cli.output import print_json, print_note, print_text
 from cli.progress import progress_bar
 from leukemia_data.auditing.audit import AuditReport, Check, audit_images
 from leukemia_data.auditing.audit_files import report_json, write_findings
@@ -43,6 +43,7 @@ class AuditRequest:
     inputs: tuple[Path, ...]
     references: tuple[Path, ...]
     root: Path | None
+    allow_outside: bool
     size_px: int | None
     split_name: str | None
     seed: int
@@ -126,7 +127,7 @@ def _add_cache(material: _Material, directory: Path) -> None:
 
 
 def _add_source(material: _Material, path: Path, request: AuditRequest) -> None:
-    listing = list_source([path], root=request.root)
+    listing = list_source([path], root=request.root, allow_outside=request.allow_outside)
     material.notes.extend(listing.notes)
     records = []
     for record in listing.records:
@@ -209,16 +210,16 @@ def _print(
 ) -> None:
     for number, argument in enumerate(arguments):
         count = sum(image.argument == number for image in report.images)
-        click.echo(f"{argument.name} ({argument.text}): {count:,} images")
+        print_text(f"{argument.name} ({argument.text}): {count:,} images")
     click.echo()
     for check in report.checks:
         count_text = "" if check.count is None else f"{check.count:,}"
-        click.echo(f"{check.verdict:<{_VERDICT_WIDTH}}{count_text:>{_COUNT_WIDTH}}  {check.text}")
+        print_text(f"{check.verdict:<{_VERDICT_WIDTH}}{count_text:>{_COUNT_WIDTH}}  {check.text}")
     leaks = sum(check.verdict == "LEAK" for check in report.checks)
     click.echo()
     found = "1 finding is a leak." if leaks == 1 else f"{leaks} findings are leaks."
-    click.echo(found if leaks else "No leak was found by what could be checked.")
+    print_text(found if leaks else "No leak was found by what could be checked.")
     for note in notes:
         print_note(f"note: {note}")
     if written:
-        click.echo(f"Written: {', '.join(str(path) for path in written)}")
+        print_text(f"Written: {', '.join(str(path) for path in written)}")

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 
 from cli.ltrain.devices import choose_device
-from cli.output import format_table, print_json
+from cli.output import format_table, print_json, print_text
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
@@ -91,7 +90,7 @@ def bench(request: BenchRequest) -> None:
     if request.as_json:
         print_json(asdict(result))
     else:
-        click.echo(_as_text(result))
+        print_text(_as_text(result))
 
 
 def _measure(request: BenchRequest) -> BenchResult:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from cli.ldata.cache_text import cache_lines, cache_summary
-from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
-from cli.output import print_json, print_note
+from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
+from cli.options import (
+    allow_outside_option,
+    cache_root_option,
+    json_option,
+    recipe_option,
+    root_option,
+    source_argument,
+)
+from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
-from leukemia_data.caches.manifest import Manifest, cache_dir_name, find_current, source_state
 from leukemia_data.errors import UsageError
-from leukemia_data.recipes.recipe import Recipe, load_recipe
-from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
-from leukemia_data.sources.source import SourceListing, list_source
+from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.samples.fingerprint import installed_opencv_version
+from leukemia_data.sources.source import list_source
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -33,6 +39,7 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 @cache_root_option
 @click.option("--name", help="Name of the cache (default: that of the source's folder).")
 @root_option
+@allow_outside_option
 @click.option(
     "--n-jobs", default=-1, show_default=True, help="Worker processes; -1 means one per core. Never changes a byte."
 )
@@ -46,6 +53,9 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 @click.option(
     "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
 )
+@click.option(
+    "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
+)
 @json_option
 def command(
     source: tuple[Path, ...],
@@ -54,9 +64,11 @@ def command(
     cache_root: Path,
     name: str | None,
     root: Path | None,
+    allow_outside: bool,
     n_jobs: int,
     on_error: str,
     max_bad: str,
+    wait: bool,
     as_json: bool,
 ) -> None:
     """Preprocess the images of SOURCE into one cache per --size.
@@ -70,9 +82,9 @@ def command(
       ldata build C-NMC_Leukemia --size 128 --size 224
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
+      ldata build my-cells --wait
     """
     started_s = time.perf_counter()
-    listed_at_ns = time.time_ns()
     recipe = load_recipe(recipe_name)
     sizes = tuple(dict.fromkeys(sizes_px)) or (224,)
     for size_px in sizes:
@@ -84,45 +96,35 @@ def command(
         _check_name(name)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    listing = list_source(choice.paths, root=root)
+    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+
+    def list_now() -> ListedSource:
+        commits, listed_at_ns = wanted.commits(), time.time_ns()
+        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
+
+    listed = list_now()
+    listing = listed.listing
     for note in listing.notes:
         print_note(f"note: {note}")
     cache_name = name or (SAMPLE_CACHE_NAME if choice.is_sample else listing.name)
-    opencv_version = installed_opencv_version()
-    current = _find_current(listing, cache_root / cache_name, recipe, sizes, opencv_version)
+    current = wanted.current(cache_name, listing)
     if len(current) == len(sizes):
-        _print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json)
+        print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
 
     request = BuildRequest(
-        listing=listing,
+        listed=listed,
+        list_now=list_now,
         name=cache_name,
-        cache_root=cache_root,
-        recipe=recipe,
-        sizes_px=sizes,
-        opencv_version=opencv_version,
+        wanted=wanted,
         n_jobs=n_jobs,
-        max_bad=allowed_bad(len(listing.records)) if on_error == "quarantine" else None,
-        listed_at_ns=listed_at_ns,
+        allowed_bad=allowed_bad if on_error == "quarantine" else None,
         started_s=started_s,
+        wait=wait,
     )
     build_and_report(request, as_json=as_json)
-
-
-def _find_current(
-    listing: SourceListing, caches: Path, recipe: Recipe, sizes_px: Sequence[int], opencv_version: str
-) -> dict[Path, Manifest]:
-    """The caches that hold this source in exactly this state already."""
-    state = source_state(listing.classes, listing.records)
-    found = {}
-    for size_px in sizes_px:
-        directory = caches / cache_dir_name(size_px, cache_fingerprint(recipe, size_px, opencv_version))
-        manifest = find_current(directory, state)
-        if manifest is not None:
-            found[directory] = manifest
-    return found
 
 
 def _check_name(name: str) -> None:
@@ -139,20 +141,3 @@ def _parse_max_bad(text: str) -> Callable[[int], int]:
         raise UsageError(f"--max-bad {text!r}: give a number of images such as 20, or a share such as 5%")
     share, count = match.groups()
     return lambda num_images: int(count) if count is not None else int(float(share) / 100 * num_images)
-
-
-def _print_unchanged(manifests: dict[Path, Manifest], num_images: int, seconds: float, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "changed": False,
-                "num_images": num_images,
-                "num_processed": 0,
-                "seconds": round(seconds, 3),
-                "caches": [cache_summary(directory, manifest) for directory, manifest in manifests.items()],
-            }
-        )
-        return
-    click.echo(f"Nothing to do: {num_images:,} images unchanged ({seconds:.2f} s)")
-    for line in cache_lines(list(manifests.items())):
-        click.echo(line)

@@ -3,68 +3,109 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import click
-
 from cli.ldata.cache_text import cache_lines, cache_summary
-from cli.output import print_json, print_note
+from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
+from cli.output import print_json, print_note, print_text, print_waiting
 from cli.progress import progress_bar
-from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_serially
+from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.sources.source import SourceListing
+from leukemia_data.files.lock import lock_caches
 
 _MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """A checked command line."""
+    """A checked command line.
 
-    listing: SourceListing
+    Attributes
+    ----------
+    listed, list_now
+        The source as it was listed, and how to list it anew.
+    allowed_bad
+        From the number of images to the number that may be unusable; None to fail at the first.
+    wait
+        Wait for another build or gc of the same caches, instead of leaving.
+    """
+
+    listed: ListedSource
+    list_now: Callable[[], ListedSource]
     name: str
-    cache_root: Path
-    recipe: Recipe
-    sizes_px: tuple[int, ...]
-    opencv_version: str
+    wanted: WantedCaches
     n_jobs: int
-    max_bad: int | None
-    listed_at_ns: int
+    allowed_bad: Callable[[int], int] | None
     started_s: float
+    wait: bool
+
+    @property
+    def seconds(self) -> float:
+        """Time since the command began."""
+        return time.perf_counter() - self.started_s
 
 
 def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
-    """Run the build with a progress bar and print what it did."""
+    """Run the build with a progress bar and print what it did.
+
+    Everything from the plan on happens under the locks of all caches: what is planned is what is there.
+    """
+    on_busy = print_waiting if request.wait else None
+    try:
+        with lock_caches(request.wanted.directories(request.name), on_busy=on_busy):
+            listed, current = _newest_state(request)
+            summary = None if len(current) == len(request.wanted.sizes_px) else _build(request, listed)
+    except KeyboardInterrupt:
+        raise BuildError("interrupted: finished shards are kept; the same command goes on where it stopped") from None
+    num_images = len(listed.listing.records)
+    if summary is None:
+        print_unchanged(current, num_images, request.seconds, as_json=as_json)
+    else:
+        _report(summary, num_images, request.seconds, as_json)
+
+
+def _newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manifest]]:
+    """The source, and the caches that hold it in exactly this state.
+
+    Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
+    """
+    before, now = request.listed.commits, request.wanted.commits()
+    directories = request.wanted.directories(request.name)
+    if all(before.get(directory) == now.get(directory) for directory in directories):
+        return request.listed, {}
+    listed = request.list_now()
+    return listed, request.wanted.current(request.name, listed.listing)
+
+
+def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
+    wanted, listing = request.wanted, listed.listing
     plan = plan_build(
         name=request.name,
-        cache_root=request.cache_root,
-        recipe=request.recipe,
-        sizes_px=request.sizes_px,
-        classes=request.listing.classes,
-        records=request.listing.records,
-        opencv_version=request.opencv_version,
+        cache_root=wanted.cache_root,
+        recipe=wanted.recipe,
+        sizes_px=wanted.sizes_px,
+        classes=listing.classes,
+        records=listing.records,
+        opencv_version=wanted.opencv_version,
     )
     for note in plan.notes:
         print_note(f"note: {note}")
     num_to_make = sum(len(task.records) for task in plan.tasks if task is not None)
-    try:
-        with progress_bar(num_to_make, "building") as bar:
-            summary = run_build(
-                plan,
-                run_tasks=_choose_engine(plan, request.n_jobs),
-                policy=FailurePolicy(request.max_bad),
-                listed_at_ns=request.listed_at_ns,
-                package_version=version("leukemia-cells"),
-                progress=bar.update,
-            )
-    except KeyboardInterrupt:
-        raise BuildError("interrupted: finished shards are kept; the same command goes on where it stopped") from None
-    _report(request, summary, time.perf_counter() - request.started_s, as_json)
+    with progress_bar(num_to_make, "building") as bar:
+        return run_locked_build(
+            plan,
+            run_tasks=_choose_engine(plan, request.n_jobs),
+            policy=FailurePolicy(request.allowed_bad(len(listing.records)) if request.allowed_bad else None),
+            listed_at_ns=listed.listed_at_ns,
+            package_version=version("leukemia-cells"),
+            progress=bar.update,
+        )
 
 
 def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
@@ -78,9 +119,8 @@ def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
     return run_in_processes(num_processes(n_jobs))
 
 
-def _report(request: BuildRequest, summary: BuildSummary, seconds: float, as_json: bool) -> None:
+def _report(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:
     caches = [(cache.directory, cache.manifest) for cache in summary.caches]
-    num_images = len(request.listing.records)
     if as_json:
         print_json(
             {
@@ -96,15 +136,15 @@ def _report(request: BuildRequest, summary: BuildSummary, seconds: float, as_jso
             }
         )
         return
-    click.echo(
+    print_text(
         f"Built from {num_images:,} images in {seconds:.1f} s ({num_images / seconds:,.0f} images/s): "
         f"{summary.num_processed:,} preprocessed, {summary.num_copied:,} copied, {summary.num_kept:,} kept, "
         f"{len(summary.quarantined):,} quarantined"
     )
     for line in cache_lines(caches):
-        click.echo(line)
+        print_text(line)
     for image in summary.quarantined[:_MAX_LISTED]:
-        click.echo(f"  quarantined: {image.record_id}: {image.reason}")
+        print_text(f"  quarantined: {image.record_id}: {image.reason}")
     if len(summary.quarantined) > _MAX_LISTED:
-        click.echo(f"  and {len(summary.quarantined) - _MAX_LISTED} more: `ldata info --json` lists all")
-    click.echo(f"Next: ldata stats {caches[0][0]}")
+        print_text(f"  and {len(summary.quarantined) - _MAX_LISTED} more: `ldata info --json` lists all")
+    print_text(f"Next: ldata stats {caches[0][0]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.options import cache_root_option, json_option
-from cli.output import format_bytes, print_json, print_note
+from cli.output import format_bytes, print_json, print_note, print_text
 from leukemia_data.building.collect import collect_garbage
 
 
@@ -41,6 +41,6 @@ def command(cache_root: Path, dry_run: bool, as_json: bool) -> None:
         return
     num_files = sum(len(item.files) for item in report.garbage)
     for item in report.garbage:
-        click.echo(f"{item.directory}: {len(item.files)} files, {format_bytes(item.num_bytes)}")
+        print_text(f"{item.directory}: {len(item.files)} files, {format_bytes(item.num_bytes)}")
     verb = "would free" if dry_run else "freed"
-    click.echo(f"{num_files} files, {verb} {format_bytes(report.num_bytes)}")
+    print_text(f"{num_files} files, {verb} {format_bytes(report.num_bytes)}")

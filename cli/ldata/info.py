@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
-from cli.output import format_bytes, print_json
+from cli.output import format_bytes, print_json, print_text
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import decode_texts
@@ -82,15 +82,15 @@ def _print(described: dict[str, Any]) -> None:
         ("recipe", described["recipe"]["name"]),
     ]
     for label, text in rows:
-        click.echo(f"{label:<13}{text}")
+        print_text(f"{label:<13}{text}")
     for number, step in enumerate(described["recipe"]["steps"], 1):
-        click.echo(f"{'':13}{number}. {format_step(step)}")
+        print_text(f"{'':13}{number}. {format_step(step)}")
     quarantined = described["quarantined"]
-    click.echo(f"{'quarantined':<13}{len(quarantined):,}")
+    print_text(f"{'quarantined':<13}{len(quarantined):,}")
     for image in quarantined[:_MAX_LISTED]:
-        click.echo(f"{'':13}{image['record_id']}: {image['reason']}")
+        print_text(f"{'':13}{image['record_id']}: {image['reason']}")
     if len(quarantined) > _MAX_LISTED:
-        click.echo(f"{'':13}and {len(quarantined) - _MAX_LISTED} more (--json lists all)")
+        print_text(f"{'':13}and {len(quarantined) - _MAX_LISTED} more (--json lists all)")
 
 
 def format_step(step: dict[str, Any]) -> str:

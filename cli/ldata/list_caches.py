@@ -8,7 +8,7 @@ import click
 
 from cli.ldata.cache_text import cache_summary
 from cli.options import cache_root_option, json_option
-from cli.output import format_bytes, format_table, print_json, print_note
+from cli.output import format_bytes, format_table, print_json, print_note, print_text
 from leukemia_data.caches.cache import find_cache_dirs
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError
@@ -37,7 +37,7 @@ def command(cache_root: Path, as_json: bool) -> None:
         )
         return
     if not manifests:
-        click.echo(f"no caches in {cache_root}; make one with `ldata build`")
+        print_text(f"no caches in {cache_root}; make one with `ldata build`")
         return
     rows = [
         [
@@ -51,4 +51,4 @@ def command(cache_root: Path, as_json: bool) -> None:
         ]
         for directory, manifest in manifests
     ]
-    click.echo(format_table(["name", "px", "recipe", "images", "quarantined", "size", "directory"], rows))
+    print_text(format_table(["name", "px", "recipe", "images", "quarantined", "size", "directory"], rows))

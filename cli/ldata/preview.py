@@ -9,8 +9,15 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from cli.options import cache_root_option, json_option, recipe_option, root_option, source_argument
-from cli.output import print_json
+from cli.options import (
+    allow_outside_option,
+    cache_root_option,
+    json_option,
+    recipe_option,
+    root_option,
+    source_argument,
+)
+from cli.output import print_json, print_text
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
@@ -84,6 +91,7 @@ def _may_be_recipe(word: str) -> bool:
 )
 @cache_root_option
 @root_option
+@allow_outside_option
 @json_option
 @click.pass_context
 def command(
@@ -96,6 +104,7 @@ def command(
     out: Path,
     cache_root: Path,
     root: Path | None,
+    allow_outside: bool,
     as_json: bool,
 ) -> None:
     """Draw a contact sheet: a few images of each class of SOURCE, raw and after every step of the recipe.
@@ -115,13 +124,13 @@ def command(
     _check(recipes, sizes, bool(compared), out)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    listing = list_source(choice.paths, root=root)
+    listing = list_source(choice.paths, root=root, allow_outside=allow_outside)
     ids = _draw(listing, recipes, sizes, per_class, out, bool(compared))
     if as_json:
         print_json({"out": str(out), "images": ids, "recipes": [recipe.name for recipe in recipes]})
     else:
         names = ", ".join(recipe.name for recipe in recipes)
-        click.echo(f"{len(ids)} images, recipe{'s' * (len(recipes) > 1)} {names}: {out}")
+        print_text(f"{len(ids)} images, recipe{'s' * (len(recipes) > 1)} {names}: {out}")
 
 
 def _check(recipes: Sequence[Recipe], sizes_px: Sequence[int], is_comparison: bool, out: Path) -> None:

@@ -10,6 +10,7 @@ from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.pictures.preview import SheetRow, choose_records, compare_row, draw_sheet, make_row
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.record import Record
+from leukemia_data.sources.found_image import printable_name
 from leukemia_data.sources.source import SourceListing
 
 
@@ -49,7 +50,7 @@ def _rows(listing: SourceListing, per_class: int, make: Callable[[Record, str], 
         try:
             rows.append(make(record, class_name))
         except ImageError as error:
-            print_note(f"note: left out {record.path}: {error}")
+            print_note(f"note: left out {printable_name(str(record.path))}: {error}")
     if not rows:
         raise SourceError("none of the chosen images can be used")
     return rows

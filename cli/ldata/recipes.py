@@ -6,7 +6,7 @@ import click
 
 from cli.ldata.info import format_step
 from cli.options import json_option
-from cli.output import print_json
+from cli.output import print_json, print_text
 from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
 
 
@@ -28,7 +28,7 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json([recipe.to_dict() for recipe in recipes])
         return
-    click.echo("\n\n".join(_describe(recipe) for recipe in recipes))
+    print_text("\n\n".join(_describe(recipe) for recipe in recipes))
 
 
 def _describe(recipe: Recipe) -> str:

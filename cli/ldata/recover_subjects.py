@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.options import json_option, root_option
+from cli.options import allow_outside_option, json_option, root_option
 from leukemia_data.errors import UsageError
 
 
@@ -23,6 +23,7 @@ from leukemia_data.errors import UsageError
     help="Where the images have their names: a C-NMC folder, a table of names with SHA-256, or a cache; repeatable.",
 )
 @root_option
+@allow_outside_option
 @click.option(
     "--out-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -41,6 +42,7 @@ def command(
     tables: tuple[Path, ...],
     references: tuple[Path, ...],
     root: Path | None,
+    allow_outside: bool,
     out_dir: Path,
     join_linked: bool,
     num_threads: int | None,
@@ -72,6 +74,7 @@ def command(
         tables=tables,
         references=references,
         root=root,
+        allow_outside=allow_outside,
         out_dir=out_dir,
         join_linked=join_linked,
         num_threads=num_threads or os.cpu_count() or 1,

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import cv2
 
-from cli.output import format_table, print_json, print_note
+from cli.output import format_table, print_json, print_note, print_text
 from cli.progress import progress_bar
 from leukemia_data.auditing.audit import AuditReport
-from leukemia_data.auditing.lab_table import LabTable, read_lab_table, write_lab_table
+from leukemia_data.auditing.lab_table import LabTable, locate_files, read_lab_table, write_lab_table
 from leukemia_data.auditing.recovery_report import audit_rows, count_rows, mixed_shares, recovery_json, write_odd_rows
 from leukemia_data.auditing.reference_index import ReferenceIndex
 from leukemia_data.auditing.reference_table import read_reference_table
@@ -32,6 +31,7 @@ class RecoveryRequest:
     tables: tuple[Path, ...]
     references: tuple[Path, ...]
     root: Path | None
+    allow_outside: bool
     out_dir: Path
     join_linked: bool
     num_threads: int
@@ -86,9 +86,13 @@ def _read_references(request: RecoveryRequest) -> ReferenceIndex:
 
 def _recover(tables: Sequence[LabTable], index: ReferenceIndex, request: RecoveryRequest) -> Recovery:
     files = {
-        (number, path): (request.root if request.root is not None else table.path.parent) / path
+        (number, text): path
         for number, table in enumerate(tables)
-        for path in table.image_paths
+        for text, path in locate_files(
+            table,
+            request.root if request.root is not None else table.path.parent,
+            allow_outside=request.allow_outside,
+        ).items()
     }
     paths = list(dict.fromkeys(files.values()))
     with progress_bar(len(paths), "looking files up") as bar:
@@ -113,27 +117,27 @@ def _print(
 ) -> None:
     rows = [(table.path.name, count_rows(recovery.of_table(number))) for number, table in enumerate(tables)]
     header = ["table", *(name.replace("_", " ") for name in _COUNTS)]
-    click.echo(format_table(header, [[name, *(f"{counts[key]:,}" for key in _COUNTS)] for name, counts in rows]))
+    print_text(format_table(header, [[name, *(f"{counts[key]:,}" for key in _COUNTS)] for name, counts in rows]))
     totals = count_rows(recovery.rows)
-    click.echo(f"\nFound by equal bytes: {totals['by_bytes']:,}, by equal pixels: {totals['by_pixels']:,}.")
+    print_text(f"\nFound by equal bytes: {totals['by_bytes']:,}, by equal pixels: {totals['by_pixels']:,}.")
     _print_own_leak(report)
     _print_links(recovery)
-    click.echo(f"\nWritten: {', '.join(str(request.out_dir / table.path.name) for table in tables)}")
+    print_text(f"\nWritten: {', '.join(str(request.out_dir / table.path.name) for table in tables)}")
     if num_odd:
-        click.echo(f"Rows that need a look ({num_odd:,}): {request.out_dir / 'recovery.csv'}")
+        print_text(f"Rows that need a look ({num_odd:,}): {request.out_dir / 'recovery.csv'}")
 
 
 def _print_own_leak(report: AuditReport) -> None:
     told = [check for check in report.checks if check.key in _TOLD_CHECKS]
     if not mixed_shares(report):
-        click.echo("One table, one side: give train.csv and valid.csv together to see what the lab's split mixes.")
+        print_text("One table, one side: give train.csv and valid.csv together to see what the lab's split mixes.")
         return
-    click.echo("\nThe split of these tables:")
+    print_text("\nThe split of these tables:")
     for check in told:
         count_text = "" if check.count is None else f"{check.count:,}"
-        click.echo(f"{check.verdict:<10}{count_text:>8}  {check.text.strip()}")
+        print_text(f"{check.verdict:<10}{count_text:>8}  {check.text.strip()}")
     for side, (count, total) in mixed_shares(report).items():
-        click.echo(f"{side}: {count:,} of {total:,} images are of subjects who are on another side too")
+        print_text(f"{side}: {count:,} of {total:,} images are of subjects who are on another side too")
 
 
 def _print_links(recovery: Recovery) -> None:

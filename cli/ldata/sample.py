@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cli.options import json_option
-from cli.output import format_bytes, print_json
+from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
 from leukemia_data.generated.synthetic import write_sample
 
@@ -37,7 +37,7 @@ def command(out: Path, num_subjects: int, cells_per_subject: int, seed: int, as_
     if as_json:
         print_json({**asdict(summary), "root": str(summary.root)})
         return
-    click.echo(
+    print_text(
         f"{summary.num_images} generated cells of {summary.num_all_subjects} leukaemia and {summary.num_hem_subjects} "
         f"healthy subjects, {format_bytes(summary.num_bytes)}, in {summary.root}\nNext: ldata build {summary.root}"
     )

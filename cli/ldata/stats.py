@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.options import cache_argument, cache_root_option, json_option, seed_type, size_filter_option
-from cli.output import format_table, print_json, print_note
+from cli.output import format_table, print_json, print_note, print_text
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.pixels.moments import ChannelStatistics, channel_statistics, report_estimator
@@ -137,17 +137,17 @@ def _as_dict(statistics: ChannelStatistics | None) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any], with_report: bool) -> None:
-    click.echo(f"{result['cache']}  ({result['recipe']}, {result['size_px']} px)\n")
+    print_text(f"{result['cache']}  ({result['recipe']}, {result['size_px']} px)\n")
     classes = [name for name in (*result["classes"], "unlabelled") if result["counts"]["all"]["images_per_class"][name]]
     rows = [
         [part, f"{counts['images']:,}", f"{counts['subjects']:,}"]
         + [f"{counts['images_per_class'][name]:,} ({counts['subjects_per_class'][name]:,})" for name in classes]
         for part, counts in result["counts"].items()
     ]
-    click.echo(format_table(["", "images", "subjects", *(f"{name} (subjects)" for name in classes)], rows))
+    print_text(format_table(["", "images", "subjects", *(f"{name} (subjects)" for name in classes)], rows))
     if result["split"] is not None:
         split = result["split"]
-        click.echo(f"split {split['name']}, seed {split['seed']}: {split['stamp']}")
+        print_text(f"split {split['name']}, seed {split['seed']}: {split['stamp']}")
     rows = []
     for part, statistics in result["statistics"].items():
         rows.append([f"{part} mean", *(f"{value:.5f}" for value in statistics["mean"])])
@@ -157,13 +157,13 @@ def _print(result: dict[str, Any], with_report: bool) -> None:
         label = f"first report's estimator on {report['part']}, batches of {report['batch_size']} (WRONG)"
         rows.append([f"{label} mean", *(f"{value:.5f}" for value in report["mean"])])
         rows.append([f"{label} std", *(f"{value:.5f}" for value in report["std"])])
-    click.echo("\n" + format_table(["in [0, 1]", "R", "G", "B"], rows))
+    print_text("\n" + format_table(["in [0, 1]", "R", "G", "B"], rows))
     best = "train" if "train" in result["statistics"] else "all"
     mean, std = (", ".join(f"{v:.5f}" for v in result["statistics"][best][key]) for key in ("mean", "std"))
-    click.echo(f"\ntransforms.Normalize(mean=[{mean}], std=[{std}])  # {best}")
+    print_text(f"\ntransforms.Normalize(mean=[{mean}], std=[{std}])  # {best}")
     if with_report:
         ratio = result["statistics"][best]["mean"][0] / result["report_estimator"]["mean"][0]
-        click.echo(
+        print_text(
             f"The first report adds one mean and std per batch and divides by the number of images: {ratio:.2f} times "
             "too small, and different for every batch size."
         )

@@ -12,7 +12,6 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_in
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
 from leukemia_data.files.atomic import sync_directory, sync_file
-from leukemia_data.files.lock import lock_cache
+from leukemia_data.files.lock import lock_caches
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -102,7 +101,10 @@ def run_build(
     package_version: str,
     progress: Callable[[int], None],
 ) -> BuildSummary:
-    """Make the missing shards of a plan and commit its caches.
+    """Make the missing shards of a plan and commit its caches, whose locks are held meanwhile.
+
+    A plan that another build and gc have overtaken is refused. Who would rather plan under the locks takes them with
+    :func:`leukemia_data.files.lock.lock_caches` and calls :func:`run_locked_build`.
 
     Parameters
     ----------
@@ -126,20 +128,28 @@ def run_build(
         were, finished shards are kept for the next build.
     """
     policy.check(plan.quarantined, len(plan.records))
-    with ExitStack() as locks:
-        for target in plan.targets:
-            locks.enter_context(lock_cache(target.target.directory))
-        return _run_locked(plan, run_tasks, policy, listed_at_ns, package_version, progress)
+    with lock_caches(target.target.directory for target in plan.targets):
+        return run_locked_build(
+            plan,
+            run_tasks=run_tasks,
+            policy=policy,
+            listed_at_ns=listed_at_ns,
+            package_version=package_version,
+            progress=progress,
+        )
 
 
-def _run_locked(
+def run_locked_build(
     plan: BuildPlan,
+    *,
     run_tasks: TaskRunner,
     policy: FailurePolicy,
     listed_at_ns: int,
     package_version: str,
     progress: Callable[[int], None],
 ) -> BuildSummary:
+    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made."""
+    policy.check(plan.quarantined, len(plan.records))
     _check_kept_shards(plan)
     _check_free_space(plan)
     results = _run_tasks(plan, run_tasks, policy, progress)

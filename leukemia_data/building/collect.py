@@ -14,10 +14,14 @@ from pathlib import Path
 from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest
 from leukemia_data.errors import CacheError
-from leukemia_data.files.lock import LOCK_NAME, lock_cache
+from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 
 _CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
-_CACHE_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial")
+_CACHE_FILE = re.compile(
+    r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial"
+    # What is left when a process dies while it takes over the lock of a dead one (see filelock's SoftFileLock).
+    rf"|{re.escape(SOFT_LOCK_NAME)}\.(break|restore)\.\d+\.[0-9a-f]{{32}}"
+)
 _RECEIPT_FILE = re.compile(r"[0-9a-f]{32}\.json(\.[0-9a-f]{12}\.partial)?")
 
 
@@ -46,7 +50,8 @@ class CollectReport:
 def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
     """Find the garbage of every cache directory at or below `root`, and remove it if told so.
 
-    A directory that a build is writing to, or whose manifest cannot be read, is left alone.
+    A directory that a build is writing to, or whose manifest cannot be read, is left alone. So is a file that cannot
+    be removed now, as Windows keeps those that a reader has mapped: the next call gets it.
     """
     garbage: list[Garbage] = []
     skipped: list[str] = []
@@ -54,10 +59,10 @@ def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
         try:
             # Before the lock, which would leave its file in the folder of a foreign manifest.
             find_manifest(directory)
-            with lock_cache(directory):
+            with lock_cache(directory, "gc"):
                 found = _find(directory)
                 if remove:
-                    _remove(directory, found)
+                    found = _remove(found, skipped)
         except CacheError as error:
             skipped.append(str(error))
         else:
@@ -83,13 +88,19 @@ def _find(directory: Path) -> Garbage:
     return Garbage(directory, files, sum(path.stat().st_size for path in files))
 
 
-def _remove(directory: Path, garbage: Garbage) -> None:
+def _remove(garbage: Garbage, skipped: list[str]) -> Garbage:
+    """Remove what can be removed, and return that; tell `skipped` of the rest."""
+    removed, num_bytes = [], 0
     for path in garbage.files:
         try:
+            file_bytes = path.stat().st_size
             path.unlink()
         except OSError as error:
-            # Windows refuses while a reader has the file mapped; the next gc gets it.
-            raise CacheError(f"{path} cannot be removed now: {error.strerror or error}") from error
-    receipts = directory / RECEIPTS_DIR
+            skipped.append(f"{path} cannot be removed now: {error.strerror or error}")
+        else:
+            removed.append(path)
+            num_bytes += file_bytes
+    receipts = garbage.directory / RECEIPTS_DIR
     if receipts.is_dir() and not any(receipts.iterdir()):
         receipts.rmdir()
+    return Garbage(garbage.directory, tuple(removed), num_bytes)

@@ -10,6 +10,7 @@ import numpy as np
 from leukemia_data.building.shard_task import PriorSample, Target
 from leukemia_data.caches.index import SampleIndex, read_index
 from leukemia_data.caches.manifest import Manifest, ShardEntry, find_manifest, missing_files
+from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import encode_text
@@ -79,11 +80,13 @@ def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> P
             "give this source a cache of its own with --name"
         )
     first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).tolist()
+    manifest = brought_up_to_date(target.directory, manifest)
     absent = set(missing_files(target.directory, manifest))
+    absent.update(shard.name for shard in manifest.shards if shard.metadata_digest is None)
     whole = frozenset(n for n, shard in enumerate(manifest.shards) if shard.name not in absent)
     if len(whole) < len(manifest.shards):
         num_absent = len(manifest.shards) - len(whole)
-        notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or truncated and are made anew")
+        notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or damaged and are made anew")
     return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
+import psutil
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -15,6 +20,9 @@ from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.shard_maker import run_numbered
 from leukemia_data.building.shard_task import ShardResult, ShardTask, largest_first
 from leukemia_data.errors import BuildError
+
+_WATCH_EVERY_S = 0.5
+_HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def run_in_processes(num_processes: int) -> TaskRunner:
@@ -32,8 +40,13 @@ def run_in_processes(num_processes: int) -> TaskRunner:
             backend="loky",
             batch_size=1,
             return_as="generator_unordered",
+            # Nothing is shared by files here; joblib would make folders in shared memory, which killed builds leave.
+            max_nbytes=None,
+            temp_folder=tempfile.gettempdir(),
+            initializer=_end_with,
+            initargs=(os.getpid(),),
         )
-        with _holding_ctrl_c():
+        with _holding_signals():
             results = parallel(delayed(run_numbered)(position, tasks[position]) for position in largest_first(tasks))
         try:
             for result in results:  # noqa: UP028 - "yield from" would close `results` outside the block below
@@ -57,19 +70,38 @@ def num_processes(n_jobs: int) -> int:
     return max(cpu_count() + 1 + n_jobs, 1) if n_jobs < 0 else n_jobs
 
 
-@contextmanager
-def _holding_ctrl_c() -> Iterator[None]:
-    """Hold SIGINT back for the block. Processes started in it inherit that for life; this process hears of it after.
+def _end_with(parent: int) -> None:
+    """In a worker: end soon after its parent is gone. joblib's workers would wait minutes for more to do."""
 
-    A terminal sends Ctrl-C to every process. Workers that know nothing of it print no tracebacks; this process ends
-    them. Windows has no such mask.
+    def watch() -> None:
+        while is_child_of(parent):
+            time.sleep(_WATCH_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def is_child_of(parent: int) -> bool:
+    """Whether the process with this number started this one and still lives."""
+    if os.name != "nt":
+        # An orphan has another parent at once.
+        return os.getppid() == parent
+    return bool(psutil.pid_exists(parent))
+
+
+@contextmanager
+def _holding_signals() -> Iterator[None]:
+    """Hold signals to end back for the block. Processes started in it inherit that; this one hears of it after.
+
+    A terminal sends Ctrl-C to every process, a batch system its SIGTERM. Workers that know nothing of it print no
+    tracebacks; this process ends them. Windows has no such mask.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     # Started now, because it lifts the mask whenever it starts (Python's own; joblib's keeps it).
     resource_tracker.ensure_running()
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in _HELD_SIGNALS})
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from leukemia_data.building.receipts import find_receipts, leave_receipts
 from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
-from leukemia_data.errors import CacheError, ImageError
+from leukemia_data.errors import BuildError, CacheError, ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
@@ -43,8 +43,19 @@ def run_task(task: ShardTask) -> ShardResult:
     ------
     OSError
         If a shard cannot be written.
+    BuildError
+        If the memory does not suffice.
     """
-    return find_receipts(task) or _ShardMaker(task).make()
+    try:
+        return find_receipts(task) or _ShardMaker(task).make()
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        sizes = " and ".join(str(target.size_px) for target in task.targets)
+        raise BuildError(
+            f"not enough memory for a shard of {len(task.records)} images at {sizes} px: fewer --n-jobs need less, "
+            "so does one --size at a time; build again, it goes on where it stopped"
+        ) from error
 
 
 def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:

@@ -6,6 +6,7 @@ state's shards whatever later builds do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.index import read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
-from leukemia_data.caches.shard import shard_images
+from leukemia_data.caches.index import check_fit, read_index
+from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, load_manifest, missing_files
+from leukemia_data.caches.shard import ShardImages, shard_images
+from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -70,29 +72,43 @@ class SampleReader:
     """Copies samples' pixels out of the shards, by sample number.
 
     Maps all shards at once and keeps them mapped, so that later builds and gc cannot take them away (Windows: gc cannot
-    remove them meanwhile). Pickles as paths and offsets into any kind of worker, which maps them anew. Safe to use
-    from several threads.
+    remove them meanwhile). Where a file system knows no maps, they are kept open and read. Pickles as paths and offsets
+    into any kind of worker, which maps them anew. Safe to use from several threads.
+
+    Parameters
+    ----------
+    cache
+        Whose pixels.
+    open_rows
+        Opens one shard.
+
+    Raises
+    ------
+    CacheError
+        If a shard is absent, too short or damaged.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, open_rows: Callable[[ShardImages], ShardRows] = open_rows) -> None:
         self._shards = [shard_images(cache.directory, entry, cache.size_px) for entry in cache.manifest.shards]
         self._first_rows = cache.first_rows
         self.size_px = cache.size_px
-        self._map()
+        self._open_rows = open_rows
+        self._rows = [open_rows(shard) for shard in self._shards]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_rows")}
+        return {name: value for name, value in self.__dict__.items() if name != "_rows"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._map()
+        self._rows = [self._open_rows(shard) for shard in self._shards]
 
-    def _map(self) -> None:
-        self._maps = [shard.map() for shard in self._shards]
-        self._rows = [images_NSSC.reshape(len(images_NSSC), -1) for images_NSSC in self._maps]
+    @property
+    def num_unmapped(self) -> int:
+        """Shards that could not be mapped, whose rows are read instead."""
+        return sum(not isinstance(rows, np.ndarray) for rows in self._rows)
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8: a read-only view of the map.
+        """One image, shape (S, S, 3), uint8, read-only: a view of the map where there is one.
 
         Raises
         ------
@@ -100,8 +116,7 @@ class SampleReader:
             If there is no such sample.
         """
         (shard,), (row,) = self._locate(np.array([number], np.int64))
-        view: NDArray[np.uint8] = self._maps[shard][row]
-        return view
+        return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for.
@@ -156,10 +171,17 @@ def open_cache(directory: Path) -> Cache:
             f"{directory}: {len(absent)} files are missing or truncated, first {absent[0]}; "
             "`ldata verify` lists them, building again makes them anew"
         )
-    table = read_index(directory, manifest.index, in_memory=False).table
-    if len(table) != manifest.num_samples:
-        raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
+    table = _read_table(directory, manifest.index)
+    check_fit(directory, manifest, table)
     return Cache(directory, manifest, table)
+
+
+def _read_table(directory: Path, entry: IndexEntry) -> SampleTable:
+    try:
+        return read_index(directory, entry, in_memory=False).table
+    except (OSError, ValueError):
+        # A file system without memory maps.
+        return read_index(directory, entry).table
 
 
 def find_cache_dirs(root: Path) -> list[Path]:

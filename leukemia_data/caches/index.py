@@ -15,15 +15,24 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import IndexEntry
-from leukemia_data.caches.shard import open_hdf5
+from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
+from leukemia_data.caches.manifest import IndexEntry, Manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path, sync_file
-from leukemia_data.samples.fingerprint import file_digest
-from leukemia_data.samples.sample_table import SampleTable, read_columns, read_dataset, view_dataset, write_columns
+from leukemia_data.samples.fingerprint import bytes_digest, file_digest
+from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.samples.sample_table import (
+    SampleTable,
+    column_names,
+    read_columns,
+    read_dataset,
+    view_dataset,
+    write_columns,
+)
 
 UNSETTLED_MTIME_NS = -2
 """Stands for the modification time of a file that was written within the clock's grain of being listed."""
+_STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns")
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,18 @@ class SampleIndex:
 
 def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
     """Write an index durably, under the name its content gives it."""
+
+    def fill(file: h5py.File) -> None:
+        write_columns(file, index.table)
+        for name in _STATE_COLUMNS:
+            file.create_dataset(name, data=getattr(index, name))
+
+    data = hdf5_bytes(fill)
+    digest = bytes_digest(data).hex()
+    entry = IndexEntry(f"index-{digest[:16]}.h5", len(data), digest)
     with scratch_path(directory, "index") as scratch:
-        with h5py.File(scratch, "w", locking=False) as file:
-            write_columns(file, index.table)
-            file.create_dataset("source_sizes_bytes", data=index.source_sizes_bytes)
-            file.create_dataset("source_mtimes_ns", data=index.source_mtimes_ns)
+        scratch.write_bytes(data)
         sync_file(scratch)
-        digest = file_digest(scratch)
-        entry = IndexEntry(f"index-{digest[:16]}.h5", scratch.stat().st_size, digest)
         scratch.replace(directory / entry.name)
     return entry
 
@@ -74,20 +87,39 @@ def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) ->
     """
     path = directory / entry.name
     if not path.is_file():
-        raise CacheError(f"{path} is missing: the cache is incomplete; build it again")
+        raise CacheError(f"{path} is missing: `ldata verify --repair` makes it anew")
     try:
         digest = file_digest(path)
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
     if digest != entry.digest:
-        raise CacheError(f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}")
+        raise CacheError(
+            f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
+            "`ldata verify --repair` mends it"
+        )
     load = read_dataset if in_memory else partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
-    with open_hdf5(path) as file:
-        try:
-            table = read_columns(file, load)
-            index = SampleIndex(table, load(file["source_sizes_bytes"]), load(file["source_mtimes_ns"]))
-        except (KeyError, ValueError, OSError, AttributeError) as error:
-            raise CacheError(f"{path} cannot be read: {error}") from error
-    if not len(index.table) == len(index.source_sizes_bytes) == len(index.source_mtimes_ns):
-        raise CacheError(f"{path}: its columns have different lengths")
+    with open_hdf5(path, "its sample table") as file:
+        check_datasets(file, [*column_names(), *_STATE_COLUMNS])
+        index = SampleIndex(read_columns(file, load), *(load(file[name]) for name in _STATE_COLUMNS))
+    for column in (index.source_sizes_bytes, index.source_mtimes_ns):
+        if column.dtype != np.int64 or column.shape != (len(index.table),):
+            raise CacheError(f"{path}: its columns have different lengths or types")
     return index
+
+
+def check_fit(directory: Path, manifest: Manifest, table: SampleTable) -> None:
+    """Check that the rows of an index are those of the cache that its manifest describes.
+
+    Raises
+    ------
+    CacheError
+        If there are more or fewer, or a label is that of no class.
+    """
+    if len(table) != manifest.num_samples:
+        raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
+    labels = table.labels
+    if len(labels) and not UNKNOWN_LABEL <= labels.min() <= labels.max() < len(manifest.classes):
+        raise CacheError(
+            f"{directory}: the index has labels from {labels.min()} to {labels.max()}, the manifest "
+            f"{len(manifest.classes)} classes"
+        )

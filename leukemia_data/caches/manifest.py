@@ -7,21 +7,28 @@ No manifest, no cache. Reading it needs neither NumPy nor HDF5, so that a build 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
+from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record, listing_line
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
-MANIFEST_FORMAT_VERSION = 1
+MANIFEST_FORMAT_VERSION = 2
 FINGERPRINT_IN_NAME = 12
+_MOST_BYTES = 1 << 62
+_MOST_SIDE_PX = 1 << 15
+# Not one of them can lie elsewhere, on any system: no separators, drives, streams or devices.
+_FILE_NAME = re.compile(r"(shard|index)-[0-9a-z]+\.h5")
+_CURE = "`ldata build` with the images it was made from writes it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,8 @@ class ShardEntry:
     """A shard that belongs to the cache.
 
     ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
-    which a damaged header can make hang or crash.
+    which a damaged header can make hang or crash. ``metadata_digest`` is that of all bytes before and behind the
+    pixels, the header and the rows; ``None`` where a manifest of version 1 does not tell.
     """
 
     name: str
@@ -37,6 +45,7 @@ class ShardEntry:
     num_bytes: int
     digest: str
     images_offset_bytes: int
+    metadata_digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,11 @@ class Manifest:
         """Bytes of shards and index."""
         return sum(shard.num_bytes for shard in self.shards) + self.index.num_bytes
 
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether it tells all that the present format version does."""
+        return all(shard.metadata_digest is not None for shard in self.shards)
+
     def file_names(self) -> set[str]:
         """Names of all files the cache consists of, the manifest's own included."""
         return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
@@ -117,6 +131,11 @@ def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Commit a cache: replace the manifest in `directory` atomically and durably."""
+    # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
+    write_text(directory / MANIFEST_NAME, _as_text(_content(manifest)))
+
+
+def _content(manifest: Manifest) -> dict[str, Any]:
     content = {
         "format": MANIFEST_FORMAT,
         "format_version": MANIFEST_FORMAT_VERSION,
@@ -133,9 +152,11 @@ def save_manifest(directory: Path, manifest: Manifest) -> None:
         "library_versions": dict(manifest.library_versions),
         "source_state": manifest.source_state,
     }
-    content["digest"] = _content_digest(content)
-    # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
-    write_text(directory / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
+    return {**content, "digest": _content_digest(content)}
+
+
+def _as_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -146,29 +167,42 @@ def load_manifest(directory: Path) -> Manifest:
     CacheError
         If there is none (no cache, or a build that has not finished), it is damaged, or of another format version.
     """
+    content = _read_content(directory)
     path = directory / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _parse(content)
+        is_intact = content.get("digest") == _content_digest(content)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, UsageError):
+            raise CacheError(f"{path}: {error}") from error
+        raise CacheError(f"{path} is damaged: {type(error).__name__} {error}; {_CURE}") from error
+    if not is_intact:
+        raise CacheError(f"{path} is damaged: its digest does not belong to its content; {_CURE}")
+    return manifest
+
+
+def _read_content(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST_NAME
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CacheError(f"{directory} holds no {MANIFEST_NAME}: no cache, or a build that has not finished") from None
     except (OSError, ValueError) as error:
-        raise CacheError(f"{path} cannot be read: {error}") from error
+        raise CacheError(f"{path} cannot be read: {error}; {_CURE}") from error
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
         raise CacheError(f"{path} is no manifest of a leukemia-cells cache")
-    if content.get("format_version") != MANIFEST_FORMAT_VERSION:
+    version = content.get("format_version")
+    if not _is_count(version) or not 1 <= version <= MANIFEST_FORMAT_VERSION:
         raise CacheError(
-            f"{path} has format version {content.get('format_version')!r}, this installation reads version "
-            f"{MANIFEST_FORMAT_VERSION}: build the cache anew"
+            f"{path} has format version {version!r}, this installation reads versions 1 to {MANIFEST_FORMAT_VERSION}: "
+            "build the cache anew"
         )
-    try:
-        manifest = _parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UsageError):
-            raise CacheError(f"{path}: {error}") from error
-        raise CacheError(f"{path} is damaged: {type(error).__name__} {error}") from error
-    if content.get("digest") != _content_digest(content):
-        raise CacheError(f"{path} is damaged: its digest does not belong to its content")
-    return manifest
+    return content
+
+
+def is_as_written(directory: Path) -> bool:
+    """Whether a readable manifest has the very bytes of :func:`save_manifest`, not others that mean the same."""
+    return (directory / MANIFEST_NAME).read_bytes() == _as_text(_read_content(directory)).encode()
 
 
 def find_manifest(directory: Path) -> Manifest | None:
@@ -179,13 +213,14 @@ def find_manifest(directory: Path) -> Manifest | None:
 def find_current(directory: Path, state: str) -> Manifest | None:
     """The manifest in `directory` if its cache is whole and was made from a source in exactly this state.
 
-    Quarantined images count as a change: they are tried again at every build.
+    Quarantined images count as a change, they are tried again at every build; and so does a manifest of an earlier
+    version, which a build brings up to date.
     """
     try:
         manifest = find_manifest(directory)
     except CacheError:
         return None
-    if manifest is None or manifest.source_state != state or manifest.quarantined:
+    if manifest is None or manifest.source_state != state or manifest.quarantined or not manifest.is_up_to_date:
         return None
     return None if missing_files(directory, manifest) else manifest
 
@@ -210,18 +245,37 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
-    return Manifest(
-        name=str(content["name"]),
-        size_px=int(content["size_px"]),
-        fingerprint=str(content["fingerprint"]),
+    size_px = content["size_px"]
+    if not (_is_count(size_px) and 1 <= size_px <= _MOST_SIDE_PX):
+        raise ValueError(f"size_px is {size_px!r}")
+    texts = [content["name"], content["fingerprint"], *content["classes"], *dict(content["library_versions"]).values()]
+    texts += [text for image in content["quarantined"] for text in image.values()]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(content["classes"], list):
+        raise ValueError("a name, class, release or reason is no text")
+    manifest = Manifest(
+        name=content["name"],
+        size_px=size_px,
+        fingerprint=content["fingerprint"],
         recipe=Recipe.from_dict(content["recipe"]),
-        classes=tuple(str(name) for name in content["classes"]),
-        shards=tuple(_checked(ShardEntry(**entry)) for entry in content["shards"]),
+        classes=tuple(content["classes"]),
+        shards=tuple(_shard_entry(entry, content["format_version"], size_px) for entry in content["shards"]),
         index=_checked(IndexEntry(**content["index"])),
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
     )
+    if manifest.num_bytes > _MOST_BYTES:
+        raise ValueError(f"the files would have {manifest.num_bytes} bytes")
+    return manifest
+
+
+def _shard_entry(values: Mapping[str, Any], format_version: int, size_px: int) -> ShardEntry:
+    """A shard's entry, whose pixels lie within its file: whoever maps or allocates them relies on that."""
+    # A value of version 1 that stands under the later key all the same is not to be trusted.
+    entry = _checked(ShardEntry(**{**values, "metadata_digest": None} if format_version == 1 else values))
+    if entry.images_offset_bytes + entry.num_samples * size_px * size_px * 3 > entry.num_bytes:
+        raise ValueError(f"{entry.name}: {entry.num_samples} images of {size_px} px have no room in it")
+    return entry
 
 
 Entry = TypeVar("Entry", ShardEntry, IndexEntry)
@@ -229,10 +283,17 @@ Entry = TypeVar("Entry", ShardEntry, IndexEntry)
 
 def _checked(entry: Entry) -> Entry:
     """Refuse entries that point outside the cache's directory or carry no usable numbers."""
-    if Path(entry.name).name != entry.name or entry.name in ("", ".", "..") or "\\" in entry.name:
-        raise ValueError(f"file name {entry.name!r} leaves the cache's directory")
+    if not _FILE_NAME.fullmatch(entry.name):
+        raise ValueError(f"{entry.name!r} is no file of a cache, or leaves its directory")
     for field in fields(entry):
         value = getattr(entry, field.name)
-        if field.type == "int" and not (isinstance(value, int) and value >= 0):
+        is_number = _is_count(value) and value <= _MOST_BYTES
+        is_text = isinstance(value, str) or (value is None and field.name == "metadata_digest")
+        if not (is_number if field.type == "int" else is_text):
             raise ValueError(f"{entry.name}: {field.name} is {value!r}")
     return entry
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    # JSON's true is a number to Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -10,18 +10,23 @@ docs/format.md specifies the file for other readers.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import io
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import ShardEntry
+from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
+from leukemia_data.caches.manifest import Manifest, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
-from leukemia_data.samples.fingerprint import file_digest
-from leukemia_data.samples.sample_table import SampleTable, read_columns, write_columns
+from leukemia_data.samples.fingerprint import bytes_digest, file_digest
+from leukemia_data.samples.sample_table import SampleTable, column_names, read_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
 SHARD_FORMAT_VERSION = 1
@@ -29,31 +34,100 @@ SHARD_FORMAT_VERSION = 1
 _ALIGN_ABOVE_BYTES = 1 << 16
 _PAGE_BYTES = 4096
 _HEADER_BYTES = 16 << 10
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ShardImages:
-    """Where a shard's pixels lie: enough to map them, small enough to pickle."""
+    """Where a shard's pixels lie: enough to map them, small enough to pickle.
+
+    ``metadata_digest`` is what the manifest knows of the bytes around the pixels; ``None`` where it knows nothing.
+    """
 
     path: Path
     offset_bytes: int
     shape: tuple[int, int, int, int]
+    metadata_digest: str | None = field(default=None, compare=False)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pixels."""
+        count, height, width, channels = self.shape
+        return count * height * width * channels
 
     def map(self) -> NDArray[np.uint8]:
-        """Read-only memory map of the images, shape (n, S, S, 3).
+        """Read-only memory map of the images, shape (n, S, S, 3); never of a file with other bytes around them.
 
         Raises
         ------
         CacheError
-            If the file is absent, too short, or the system's limit of open files is reached.
+            If the file is absent, too short or another one, or the system's limit of open files is reached.
         """
         try:
-            # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
-            return np.asarray(np.memmap(self.path, np.uint8, "r", self.offset_bytes, self.shape))
+            with self.path.open("rb", buffering=0) as file:
+                self._check_metadata(file)
+                # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
+                return np.asarray(np.memmap(file, np.uint8, "r", self.offset_bytes, self.shape))
         except (OSError, ValueError) as error:
             is_limit = isinstance(error, OSError) and error.errno == errno.EMFILE
             cure = "; every shard is one open file: raise the limit, as with `ulimit -n 65536`" if is_limit else ""
             raise CacheError(f"{self.path} cannot be mapped: {error}{cure}") from error
+
+    def _check_metadata(self, file: BinaryIO) -> None:
+        if self.metadata_digest is not None and _file_digest_around(file, self) != self.metadata_digest:
+            raise CacheError(
+                f"{self.path} is damaged: its header or its rows are not those that were written; "
+                "`ldata verify --repair` mends it"
+            )
+
+
+def metadata_digest(images: ShardImages) -> str:
+    """XXH3-128 of a shard's bytes before and behind its pixels: the HDF5 header and the rows.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    with images.path.open("rb", buffering=0) as file:
+        return _file_digest_around(file, images)
+
+
+def brought_up_to_date(directory: Path, manifest: Manifest) -> Manifest:
+    """The manifest with the digests that an earlier version lacks, of every shard whose bytes are those it knows."""
+    if manifest.is_up_to_date:
+        return manifest
+    return replace(
+        manifest, shards=tuple(_with_metadata_digest(directory, entry, manifest.size_px) for entry in manifest.shards)
+    )
+
+
+def _with_metadata_digest(directory: Path, entry: ShardEntry, size_px: int) -> ShardEntry:
+    try:
+        # A damaged shard must not be given a digest that makes it look right.
+        if entry.metadata_digest is None and file_digest(directory / entry.name) == entry.digest:
+            return replace(entry, metadata_digest=metadata_digest(shard_images(directory, entry, size_px)))
+    except OSError:
+        pass
+    return entry
+
+
+def _file_digest_around(file: BinaryIO, images: ShardImages) -> str:
+    return _digest_around(file, os.fstat(file.fileno()).st_size, images.offset_bytes, images.num_bytes)
+
+
+def _digest_around(file: BinaryIO, file_bytes: int, offset_bytes: int, num_bytes: int) -> str:
+    """XXH3-128 of a file's bytes without the `num_bytes` from `offset_bytes` on."""
+    hasher = xxhash.xxh3_128()
+    end_bytes = offset_bytes + num_bytes
+    if end_bytes > file_bytes:
+        raise OSError(errno.EIO, "the file is too short for its images")
+    for start, left in ((0, offset_bytes), (end_bytes, file_bytes - end_bytes)):
+        file.seek(start)
+        while left and (block := file.read(min(left, _READ_BYTES))):
+            hasher.update(block)
+            left -= len(block)
+    return hasher.hexdigest()
 
 
 def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str) -> ShardEntry:
@@ -71,21 +145,25 @@ def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTa
     fingerprint
         The cache's, stored so that a shard in a foreign directory is recognised.
     """
-    with scratch_path(directory, "shard") as scratch:
-        with h5py.File(
-            scratch, "w", alignment_threshold=_ALIGN_ABOVE_BYTES, alignment_interval=_PAGE_BYTES, locking=False
-        ) as file:
-            file.attrs["format"] = SHARD_FORMAT
-            file.attrs["format_version"] = SHARD_FORMAT_VERSION
-            file.attrs["fingerprint"] = fingerprint
-            images = file.create_dataset("images", data=images_NSSC)
-            offset_bytes = int(images.id.get_offset() or 0)
-            write_columns(file, table)
-        digest = file_digest(scratch)
-        entry = ShardEntry(shard_name(digest), len(table), scratch.stat().st_size, digest, offset_bytes)
-        final = directory / entry.name
-        # An equal file is left alone: Windows refuses to replace one that a reader has mapped.
-        if not final.is_file() or file_digest(final) != digest:
+    places: list[int] = []
+
+    def fill(file: h5py.File) -> None:
+        file.attrs["format"] = SHARD_FORMAT
+        file.attrs["format_version"] = SHARD_FORMAT_VERSION
+        file.attrs["fingerprint"] = fingerprint
+        images = file.create_dataset("images", data=images_NSSC)
+        places.append(int(images.id.get_offset() or 0))
+        write_columns(file, table)
+
+    data = hdf5_bytes(fill, alignment_threshold=_ALIGN_ABOVE_BYTES, alignment_interval=_PAGE_BYTES)
+    digest = bytes_digest(data).hex()
+    around = _digest_around(io.BytesIO(data), len(data), places[0], images_NSSC.nbytes)
+    entry = ShardEntry(shard_name(digest), len(table), len(data), digest, places[0], around)
+    final = directory / entry.name
+    # An equal file is left alone: Windows refuses to replace one that a reader has mapped.
+    if not final.is_file() or file_digest(final) != digest:
+        with scratch_path(directory, "shard") as scratch:
+            scratch.write_bytes(data)
             scratch.replace(final)
     return entry
 
@@ -103,7 +181,7 @@ def shard_bytes(num_samples: int, size_px: int, row_bytes: int) -> int:
 def shard_images(directory: Path, entry: ShardEntry, size_px: int) -> ShardImages:
     """Where the pixels of a shard of a cache lie, as its manifest says; the file is not opened."""
     shape = (entry.num_samples, size_px, size_px, 3)
-    return ShardImages(directory / entry.name, entry.images_offset_bytes, shape)
+    return ShardImages(directory / entry.name, entry.images_offset_bytes, shape, entry.metadata_digest)
 
 
 def open_images(path: Path) -> ShardImages:
@@ -114,17 +192,18 @@ def open_images(path: Path) -> ShardImages:
     CacheError
         If the file is absent, no shard of this format, or its images are not contiguous uint8 (n, S, S, 3).
     """
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "its images") as file:
         _check_format(file, path)
-        images = file.get("images")
-        if not isinstance(images, h5py.Dataset) or images.dtype != np.uint8 or images.ndim != 4:
+        check_datasets(file, ["images"])
+        images = file["images"]
+        if images.dtype != np.uint8 or images.ndim != 4:
             raise CacheError(f"{path}: holds no uint8 images (n, S, S, 3)")
-        offset = images.id.get_offset()
-        is_contiguous = images.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
-        if not is_contiguous or (offset is None and images.shape[0] > 0):
-            raise CacheError(f"{path}: its images are not stored contiguously")
-        n, height, width, channels = images.shape
-    return ShardImages(path, int(offset or 0), (int(n), int(height), int(width), int(channels)))
+        return ShardImages(path, int(images.id.get_offset() or 0), _four(images.shape))
+
+
+def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    count, height, width, channels = map(int, shape)
+    return count, height, width, channels
 
 
 def read_table(path: Path) -> SampleTable:
@@ -135,22 +214,20 @@ def read_table(path: Path) -> SampleTable:
     CacheError
         If the file is absent or no shard of this format.
     """
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "its sample table") as file:
         _check_format(file, path)
-        try:
-            return read_columns(file)
-        except (KeyError, ValueError, OSError, AttributeError) as error:
-            raise CacheError(f"{path}: its sample table cannot be read: {error}") from error
+        check_datasets(file, column_names())
+        return read_columns(file)
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading, without file locks (network file systems refuse them)."""
+def intact_table(images: ShardImages) -> SampleTable | None:
+    """The rows of a shard whose pixels may be damaged; None unless all bytes around them are as they were written."""
     try:
-        return h5py.File(path, "r", locking=False)
-    except FileNotFoundError as error:
-        raise CacheError(f"{path} is missing") from error
-    except OSError as error:
-        raise CacheError(f"{path} cannot be read as HDF5: {error}") from error
+        if images.metadata_digest is None or metadata_digest(images) != images.metadata_digest:
+            return None
+        return read_table(images.path)
+    except (OSError, CacheError):
+        return None
 
 
 def _check_format(file: h5py.File, path: Path) -> None:

@@ -1,22 +1,23 @@
 """Check a cache byte by byte, and say exactly what is damaged.
 
 The digest of each shard finds any changed byte; the CRC of each image tells which images it hit; the rows of each
-shard are held against the index. Nothing is repaired here: remove the files that are named and build again.
+shard are held against the index. Nothing is repaired here: see ``building/repair.py``.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leukemia_data.caches.index import read_index
-from leukemia_data.caches.manifest import Manifest, ShardEntry, load_manifest
-from leukemia_data.caches.shard import ShardImages, open_images, read_table, shard_images
+from leukemia_data.caches.index import check_fit, read_index
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, is_as_written, is_whole, load_manifest
+from leukemia_data.caches.shard import ShardImages, intact_table, open_images, read_table, shard_images
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.samples.sample_table import SampleTable
@@ -60,9 +61,9 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
         If there is no readable manifest: then nothing says what should be there.
     """
     manifest = load_manifest(directory)
-    damages = _check_manifest(manifest)
+    damages = _check_manifest(directory, manifest)
     try:
-        table: SampleTable | None = read_index(directory, manifest.index).table
+        table: SampleTable | None = _read_rows(directory, manifest)
     except CacheError as error:
         damages.append(Damage(manifest.index.name, str(error)))
         table = None
@@ -75,47 +76,106 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
         progress(shard.num_samples)
         return found
 
-    if table is not None and len(table) != manifest.num_samples:
-        damages.append(
-            Damage(manifest.index.name, f"has {len(table)} samples, the manifest says {manifest.num_samples}")
-        )
-        table = None
     with ThreadPoolExecutor(num_threads) as pool:
         for found in pool.map(check, range(len(manifest.shards))):
             damages.extend(found)
     return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
 
 
-def _check_manifest(manifest: Manifest) -> list[Damage]:
-    expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
-    if expected != manifest.fingerprint:
-        return [Damage("manifest.json", "its fingerprint does not belong to its recipe, size and OpenCV release")]
-    return []
+def changed_shards(
+    directory: Path, shards: Sequence[ShardEntry], *, num_threads: int, progress: Callable[[int], None]
+) -> list[Damage]:
+    """Find the shards whose bytes are not those that were written, by size and digest alone: as fast as memory is read.
+
+    Parameters
+    ----------
+    directory, shards
+        The cache's directory, and those of its shards to look at.
+    num_threads
+        Shards read at a time.
+    progress
+        Called with the number of bytes of each shard.
+    """
+
+    def check(shard: ShardEntry) -> list[Damage]:
+        damages = _check_bytes(directory, shard)
+        progress(shard.num_bytes)
+        return damages
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        return [damage for damages in pool.map(check, shards) for damage in damages]
 
 
-def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
+def _check_bytes(directory: Path, shard: ShardEntry) -> list[Damage]:
     path = directory / shard.name
-    images = shard_images(directory, shard, manifest.size_px)
     try:
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
             return [Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")]
         if file_digest(path) != shard.digest:
-            # Nothing but the pixels is looked at from here on: HDF5 may hang or crash on damaged files.
-            damage = Damage(shard.name, "its bytes are not those that were written (digest differs)")
-            return [damage, *(_check_pixels(images, indexed) if indexed is not None else [])]
-        if open_images(path) != images:
-            return [Damage(shard.name, "its images are of another shape or place than the manifest says")]
-        table = read_table(path)
-        rows = [] if indexed is None or table.equals(indexed) else ["its rows are not those of the index"]
-        return [*(Damage(shard.name, problem) for problem in rows), *_check_pixels(images, table)]
+            return [Damage(shard.name, "its bytes are not those that were written (digest differs)")]
     except FileNotFoundError:
         return [Damage(shard.name, "is missing")]
-    except (OSError, CacheError) as error:
+    except OSError as error:
         return [Damage(shard.name, f"cannot be read: {error}")]
+    return []
+
+
+def _read_rows(directory: Path, manifest: Manifest) -> SampleTable:
+    table = read_index(directory, manifest.index).table
+    check_fit(directory, manifest, table)
+    return table
+
+
+def _check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
+    damages = []
+    expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
+    if expected != manifest.fingerprint:
+        damages.append(Damage(MANIFEST_NAME, "its fingerprint does not belong to its recipe, size and OpenCV release"))
+    if not is_as_written(directory):
+        damages.append(Damage(MANIFEST_NAME, "its bytes are not those that were written, though they mean the same"))
+    return damages
+
+
+def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
+    images = shard_images(directory, shard, manifest.size_px)
+    found = _check_bytes(directory, shard)
+    try:
+        if found:
+            return [*found, *_check_what_is_left(images, shard, indexed)]
+        # Only now: HDF5 may hang or crash on damaged files.
+        if open_images(images.path) != images:
+            return [Damage(shard.name, "its images are of another shape or place than the manifest says")]
+        table = read_table(images.path)
+        if len(table) != shard.num_samples:
+            return [Damage(shard.name, f"has {len(table)} rows, the manifest says {shard.num_samples}")]
+        rows = [] if indexed is None or table.equals(indexed) else ["its rows are not those of the index"]
+        return [*(Damage(shard.name, problem) for problem in rows), *_check_pixels(images, table)]
+    except (OSError, CacheError) as error:
+        return [*found, Damage(shard.name, f"cannot be read: {error}")]
+
+
+def _check_what_is_left(images: ShardImages, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
+    """Which images a shard's damage hit, where it has its size still."""
+    rows = intact_table(images) if indexed is None else indexed
+    if rows is None or not is_whole(images.path.parent, shard):
+        return []
+    return _check_pixels(images, rows)
 
 
 def _check_pixels(images: ShardImages, table: SampleTable) -> list[Damage]:
-    bad = [row for row, image in enumerate(images.map()) if zlib.crc32(image.data) != table.crcs[row]]
+    bad = np.flatnonzero(~intact_images(images, table)).tolist()
     ids = tuple(table.take(bad).id_texts) if bad else ()
     return [Damage(images.path.name, f"{len(bad)} images fail their CRC", ids)] if bad else []
+
+
+def intact_images(images: ShardImages, table: SampleTable) -> NDArray[np.bool_]:
+    """Which images of a shard have the CRC that its rows tell, shape (n,); the bytes around them do not matter.
+
+    Raises
+    ------
+    CacheError
+        If the file cannot be mapped.
+    """
+    mapped = replace(images, metadata_digest=None).map()
+    return np.array([zlib.crc32(image.data) == crc for image, crc in zip(mapped, table.crcs, strict=True)], bool)

@@ -125,6 +125,8 @@ class BatchStream:
             num_processes=world_size,
         )
         self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
+        if cache.reader.num_unmapped:
+            self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
         self._buffers = BufferPool()
         self._place = _Place(0, 0)
 

@@ -8,7 +8,7 @@ operating system keeps what was read in memory that it shares between processes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,6 +32,10 @@ class Residency:
 
     kind: str
     reason: str
+
+    def with_unmapped(self, num_shards: int) -> Residency:
+        """The same, with a note that the file system could not map so many shards."""
+        return replace(self, reason=f"{self.reason}; {num_shards} shards cannot be mapped there and are read instead")
 
 
 def free_bytes(device: torch.device) -> int | None:

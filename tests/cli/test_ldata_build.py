@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -363,12 +364,20 @@ def _shards(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in root.rglob("shard-*.h5")}
 
 
-def test_bytes_do_not_depend_on_the_number_of_processes(many: Path, tmp_path: Path, ldata: Callable) -> None:
+def test_bytes_do_not_depend_on_the_number_of_processes(
+    many: Path, tmp_path: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    # Workers take over what this process has for folders of temporary files.
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     for n_jobs in (1, 2):
         result = ldata("build", many, *RAW, "--cache", tmp_path / str(n_jobs), "--n-jobs", n_jobs)
         assert result.exit_code == 0, result.output
     assert len(_shards(tmp_path / "1")) >= 3
     assert _shards(tmp_path / "1") == _shards(tmp_path / "2")
+    assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
@@ -414,9 +423,16 @@ def test_ctrl_c_while_workers_start_prints_no_traceback(many: Path, tmp_path: Pa
     assert "\nError: interrupted" in stderr
 
 
-def test_json_of_a_real_process_is_pure(source: Path, scratch: Path, start_process: Callable) -> None:
+def test_json_of_a_real_process_is_pure_and_nothing_is_written_elsewhere(
+    source: Path, scratch: Path, start_process: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scratch / "elsewhere").mkdir()
+    for variable in ("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(variable, str(scratch / "elsewhere"))
     process = start_process("ldata", "build", source, *RAW, "--json", cwd=scratch)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
     assert json.loads(stdout)["num_images"] == 12
     assert stderr.startswith("source: ")
+    assert list((scratch / "elsewhere").iterdir()) == []
+    assert sorted(path.name for path in scratch.iterdir()) == ["cache", "cells", "elsewhere"]

@@ -61,13 +61,69 @@ def test_flipped_bit_as_json(damaged: tuple[Path, str, str], ldata: Callable, er
 
 
 def test_the_advice_mends_it(
-    damaged: tuple[Path, str, str], own_caches: Path, cells: Path, ldata: Callable, error_of: Callable
+    damaged: tuple[Path, str, str],
+    cells: Path,
+    ldata: Callable,
+    error_of: Callable,
+    files_below: Callable,
+    caches: Path,
 ) -> None:
     directory, shard, _ = damaged
-    assert "remove" in error_of(ldata("verify", directory), 1)
-    (directory / shard).unlink()
-    assert ldata("build", cells, "--size", 64, "--recipe", "raw", "--cache", own_caches).exit_code == 0
-    assert ldata("verify", directory).exit_code == 0
+    assert f"`ldata verify {directory} --repair --source SOURCE`" in error_of(ldata("verify", directory), 1)
+    result = ldata("verify", directory, "--repair", "--source", cells)
+    assert result.exit_code == 0
+    assert f"{shard}: mended, byte for byte as it was written" in result.stdout
+    assert "31 images were intact, 1 were made from the source again" in result.stdout
+    assert "all as written" in result.stdout
+    original = files_below(caches / "cells" / directory.name)
+    assert {name: files_below(directory)[name] for name in original} == original
+
+
+def test_without_the_source_a_repair_says_what_is_lost(
+    damaged: tuple[Path, str, str], scratch: Path, ldata: Callable, error_of: Callable
+) -> None:
+    directory, shard, record_id = damaged
+    result = ldata("verify", directory, "--repair")
+    message = error_of(result, 1)
+    assert f"1 images lost, no source was given: {record_id} (subject 3)" in result.stdout
+    assert "1 images are lost, of 1 subjects; 31 are intact" in message
+    assert shard in message
+    assert list(scratch.iterdir()) == [scratch / "own"]
+
+
+def test_damage_beside_the_pixels_is_mended_without_a_source(
+    directory: Path, scratch: Path, ldata: Callable, json_of: Callable
+) -> None:
+    [shard] = directory.glob("shard-*.h5")
+    content = shard.read_bytes()
+    shard.write_bytes(b"?" + content[1:])
+    told = json_of(ldata("verify", directory, "--repair", "--json"))
+    assert (told["mended"], told["lost"], told["left"]["damages"]) == ([shard.name], [], [])
+    assert shard.read_bytes() == content
+    assert json_of(ldata("verify", directory, "--repair", "--json"))["mended"] == []
+
+
+def test_the_source_of_a_repair_may_be_the_environments(
+    damaged: tuple[Path, str, str], scratch: Path, cells: Path, ldata: Callable
+) -> None:
+    directory, _, _ = damaged
+    assert ldata("verify", directory, "--repair", env={"LDATA_SOURCE": str(cells)}).exit_code == 0
+
+
+def test_a_source_that_is_none_is_an_error_if_named_and_none_if_found(
+    damaged: tuple[Path, str, str], scratch: Path, ldata: Callable, error_of: Callable
+) -> None:
+    directory, _, _ = damaged
+    (scratch / "data").mkdir()
+    assert "are lost" in error_of(ldata("verify", directory, "--repair"), 1)
+    assert "data" in error_of(ldata("verify", directory, "--repair", "--source", "data"), 1)
+
+
+@pytest.mark.parametrize("options", [("--source", "x"), ("--root", ".")])
+def test_checking_alone_takes_no_source(
+    caches: Path, options: tuple[str, ...], ldata: Callable, error_of: Callable
+) -> None:
+    assert "is for --repair" in error_of(ldata("verify", "--cache", caches, "--size", 64, *options), 2)
 
 
 def test_missing_and_truncated_files(directory: Path, ldata: Callable, error_of: Callable) -> None:

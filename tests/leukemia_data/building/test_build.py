@@ -429,16 +429,16 @@ def test_image_that_becomes_bad_leaves_the_cache(source, built, tmp_path):
 
 def test_image_that_may_be_read_again_is_picked_up_though_its_state_did_not_change(source, cache, monkeypatch):
     locked = image_paths(source)[4]
-    open_path = Path.open
+    open_file = os.open
 
-    def refuse(self: Path, *arguments: object, **options: object) -> object:
-        if self == locked:
-            raise PermissionError(13, "Permission denied", str(self))
-        return open_path(self, *arguments, **options)
+    def refuse(path: str | Path, *arguments: int, **options: int) -> int:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     summary = build(source, cache, max_bad=1)
-    assert "Permission denied" in summary.quarantined[0].reason
+    assert "may not be read" in summary.quarantined[0].reason
     monkeypatch.undo()
     listing = list_source([source])
     assert find_current(cache_dir(cache), source_state(listing.classes, listing.records)) is None

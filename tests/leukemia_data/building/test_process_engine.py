@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
+
 import joblib
+import psutil
 import pytest
 
-from leukemia_data.building.process_engine import num_processes, run_in_processes
+from leukemia_data.building.process_engine import is_child_of, num_processes, run_in_processes
 
 from ..helpers import all_shards, build, make_plan, make_source
 
@@ -44,3 +47,8 @@ def test_same_files_for_one_and_two_processes_and_this_one(tmp_path):
     here = all_shards(tmp_path / "here")
     assert here == all_shards(tmp_path / "one") == all_shards(tmp_path / "two")
     assert sum(map(len, here.values())) > 6
+
+
+def test_workers_know_their_parent():
+    assert is_child_of(os.getppid())
+    assert not is_child_of(max(psutil.pids()) + 100_000)

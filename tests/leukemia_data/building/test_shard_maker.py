@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zlib
 from dataclasses import replace
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import xxhash
 
+from leukemia_data.building import shard_maker
 from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
+from leukemia_data.errors import BuildError
 from leukemia_data.samples.record import Record
 
 from ..helpers import TINY_RECIPE, file_states, flip_bit, image_paths, make_source, write_cell
@@ -130,6 +133,55 @@ def test_receipt_without_its_intact_shard_is_worth_nothing(task, damage):
     assert again.num_processed == 6
     assert again.entries == first.entries
     assert shard.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": [1.5] * 6},
+        {"sizes": [1] * 5},
+        {"mtimes": [2**70] * 6},
+        {"mtimes": 6},
+        {"shard": {"name": "../shard.h5"}},
+        {"shard": {"num_samples": 7}},
+        {"shard": {"num_bytes": 1}},
+        {"shard": {"images_offset_bytes": 0}},
+        {"shard": {"metadata_digest": None}},
+        {"shard": {"other": 1}},
+    ],
+)
+def test_receipt_that_says_anything_else_than_the_shard_is_worth_nothing(task, changes):
+    first = run_task(task)
+    path = next((task.targets[0].directory / RECEIPTS_DIR).iterdir())
+    receipt = json.loads(path.read_text(encoding="utf-8"))
+    shard = receipt["shard"] | changes.pop("shard", {})
+    path.write_text(json.dumps({**receipt, "shard": shard, **changes}), encoding="utf-8")
+    again = run_task(task)
+    assert again.num_processed == 6
+    assert again.entries == first.entries
+
+
+def test_receipt_of_other_images_is_worth_nothing(task):
+    run_task(task)
+    others = replace(task, records=(replace(task.records[0], record_id="other"), *task.records[1:]))
+    for target in task.targets:
+        folder = target.directory / RECEIPTS_DIR
+        (folder / f"{task.key}.json").replace(folder / f"{others.key}.json")
+    assert run_task(others).num_processed == 6
+
+
+@pytest.mark.parametrize("error", [MemoryError(), "OpenCV"])
+def test_want_of_memory_is_told_and_no_bad_image(task, monkeypatch, error):
+    if error == "OpenCV":
+        error = cv2.error("Failed to allocate")
+        error.code = cv2.Error.StsNoMem
+
+    def fail(data: object) -> None:
+        raise error
+
+    monkeypatch.setattr(shard_maker, "decode_rgb", fail)
+    with pytest.raises(BuildError, match="not enough memory for a shard of 6 images at 16 and 24 px"):
+        run_task(task)
 
 
 @pytest.mark.parametrize(

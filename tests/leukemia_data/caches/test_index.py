@@ -9,9 +9,10 @@ import pytest
 import xxhash
 
 from leukemia_data.caches import index as index_module
-from leukemia_data.caches.index import SampleIndex, read_index, write_index
-from leukemia_data.caches.manifest import IndexEntry
+from leukemia_data.caches.index import SampleIndex, check_fit, read_index, write_index
+from leukemia_data.caches.manifest import IndexEntry, Manifest, ShardEntry
 from leukemia_data.errors import CacheError
+from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -50,6 +51,30 @@ def test_same_rows_give_the_same_file(tmp_path, index):
 def test_empty_index(tmp_path, index):
     empty = SampleIndex(index.table.take([]), np.empty(0, np.int64), np.empty(0, np.int64))
     assert len(read_index(tmp_path, write_index(tmp_path, empty)).table) == 0
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "num_classes", "fits"), [(7, 2, True), (7, 3, True), (6, 2, False), (7, 1, False)]
+)
+def test_rows_fit_the_manifests_counts_and_classes(tmp_path, index, num_samples, num_classes, fits):
+    shard = ShardEntry("shard-a.h5", num_samples, 10**6, "aa", 0, "bb")
+    manifest = Manifest(
+        name="n",
+        size_px=8,
+        fingerprint="f",
+        recipe=load_recipe("raw"),
+        classes=("hem", "all", "other")[:num_classes],
+        shards=(shard,),
+        index=IndexEntry("index-a.h5", 1, "aa"),
+        quarantined=(),
+        library_versions={},
+        source_state=None,
+    )
+    if fits:
+        check_fit(tmp_path, manifest, index.table)
+        return
+    with pytest.raises(CacheError, match=r"the index has (7 samples, the manifest 6|labels from 0 to 1, .* 1 classes)"):
+        check_fit(tmp_path, manifest, index.table)
 
 
 def test_every_flipped_bit_is_found(tmp_path, index):

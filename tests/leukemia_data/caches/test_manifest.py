@@ -17,6 +17,7 @@ from leukemia_data.caches.manifest import (
     cache_dir_name,
     find_current,
     find_manifest,
+    is_as_written,
     load_manifest,
     missing_files,
     save_manifest,
@@ -30,11 +31,14 @@ from leukemia_data.samples.record import Record
 UNDECODABLE = b"f\xfcnf.bmp".decode("utf-8", "surrogateescape")
 MANIFEST = Manifest(
     name="C-NMC größe",
-    size_px=224,
+    size_px=1,
     fingerprint="0123456789abcdef" * 4,
     recipe=load_recipe("report-a"),
     classes=("hem", "all"),
-    shards=(ShardEntry("shard-a.h5", 3, 5, "aa", 2048), ShardEntry("shard-b.h5", 2, 7, "bb", 2048)),
+    shards=(
+        ShardEntry("shard-a.h5", 3, 2048 + 3 * 3, "aa", 2048, "a" * 32),
+        ShardEntry("shard-b.h5", 2, 2048 + 2 * 3 + 7, "bb", 2048, "b" * 32),
+    ),
     index=IndexEntry("index-c.h5", 11, "cc"),
     quarantined=(QuarantinedImage("細胞/1.bmp", "the file is empty"),),
     library_versions={"opencv": "5.0.0"},
@@ -56,7 +60,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], Any], *, sign: bool = 
 def cache_dir(tmp_path) -> Path:
     """Folder with a manifest and files of the sizes that it names."""
     save_manifest(tmp_path, MANIFEST)
-    for name, num_bytes in (("shard-a.h5", 5), ("shard-b.h5", 7), ("index-c.h5", 11)):
+    for name, num_bytes in (("shard-a.h5", 2057), ("shard-b.h5", 2061), ("index-c.h5", 11)):
         (tmp_path / name).write_bytes(bytes(num_bytes))
     return tmp_path
 
@@ -84,7 +88,7 @@ def test_ids_that_are_not_utf_8_survive(tmp_path):
 def test_counts_are_written_out_for_people(cache_dir):
     content = json.loads((cache_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
     assert (content["num_samples"], content["num_quarantined"]) == (5, 1)
-    assert (MANIFEST.num_samples, MANIFEST.num_bytes) == (5, 23)
+    assert (MANIFEST.num_samples, MANIFEST.num_bytes) == (5, 2057 + 2061 + 11)
     assert MANIFEST.file_names() == {"manifest.json", "shard-a.h5", "shard-b.h5", "index-c.h5"}
 
 
@@ -132,7 +136,7 @@ def test_other_files_of_that_name_are_no_manifest(tmp_path, content):
         load_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", True, 1.5, None, [], "x" * 50])
 def test_another_format_version_is_refused(cache_dir, version):
     change(cache_dir, lambda content: content.update(format_version=version))
     with pytest.raises(CacheError, match="version"):
@@ -187,6 +191,89 @@ def test_a_wrong_entry_is_damage(cache_dir, key, value):
         load_manifest(cache_dir)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size_px", True),
+        ("size_px", 0),
+        ("size_px", 1.0),
+        ("size_px", 2**20),
+        ("name", 5),
+        ("fingerprint", None),
+        ("classes", ["hem", 1]),
+        ("classes", [["hem"], "all"]),
+        ("classes", "hem"),
+        ("library_versions", {"opencv": 5}),
+        ("quarantined", [{"record_id": 3, "reason": "x"}]),
+        ("quarantined", [{"record_id": "x", "reason": None}]),
+        ("index", {"name": "index-c.h5", "num_bytes": 2**63, "digest": "cc"}),
+        ("index", {"name": "index-c.h5", "num_bytes": 5, "digest": 7}),
+    ],
+)
+def test_a_value_of_another_kind_or_beyond_all_files_is_damage(cache_dir, key, value):
+    change(cache_dir, lambda content: content.update({key: value}))
+    with pytest.raises(CacheError, match=r"manifest\.json is damaged"):
+        load_manifest(cache_dir)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_samples": 4},
+        {"num_samples": 2**61},
+        {"num_samples": True},
+        {"images_offset_bytes": 2049},
+        {"num_bytes": 2056},
+        {"metadata_digest": 5},
+        {"digest": None},
+    ],
+)
+def test_images_that_have_no_room_in_their_shard_are_damage(cache_dir, changes):
+    change(cache_dir, lambda content: content["shards"][0].update(changes))
+    with pytest.raises(CacheError, match=r"manifest\.json is damaged: ValueError shard-a\.h5"):
+        load_manifest(cache_dir)
+
+
+def test_sizes_whose_sum_no_disk_holds_are_damage(cache_dir):
+    change(cache_dir, lambda content: [shard.update(num_bytes=2**61 + 1) for shard in content["shards"]])
+    with pytest.raises(CacheError, match="the files would have"):
+        load_manifest(cache_dir)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"format": 1e999}', "9" * 5000])
+def test_json_that_exceeds_parsers_is_a_cache_error(tmp_path, text):
+    (tmp_path / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    with pytest.raises(CacheError, match=r"manifest\.json"):
+        load_manifest(tmp_path)
+
+
+def as_version_1(content: dict[str, Any]) -> None:
+    content["format_version"] = 1
+    for shard in content["shards"]:
+        del shard["metadata_digest"]
+
+
+def test_manifest_of_the_first_version_is_read_and_known_to_lack_digests(cache_dir):
+    change(cache_dir, as_version_1)
+    manifest = load_manifest(cache_dir)
+    assert [shard.metadata_digest for shard in manifest.shards] == [None, None]
+    assert replace(manifest, shards=MANIFEST.shards) == MANIFEST
+    assert (manifest.is_up_to_date, MANIFEST.is_up_to_date) == (False, True)
+
+
+def test_manifest_of_the_first_version_is_not_current(cache_dir):
+    save_manifest(cache_dir, replace(MANIFEST, quarantined=()))
+    assert find_current(cache_dir, "dd") is not None
+    change(cache_dir, as_version_1)
+    assert find_current(cache_dir, "dd") is None
+
+
+def test_as_written_means_the_very_bytes(cache_dir):
+    assert is_as_written(cache_dir)
+    change(cache_dir, lambda content: None, sign=False)
+    assert not is_as_written(cache_dir)
+
+
 @pytest.mark.parametrize("offset", ["0", -1, None, 1.5])
 def test_a_wrong_offset_of_the_pixels_is_damage(cache_dir, offset):
     change(cache_dir, lambda content: content["shards"][0].update(images_offset_bytes=offset))
@@ -210,7 +297,11 @@ def test_reformatting_is_no_damage(cache_dir):
 
 
 @pytest.mark.parametrize(
-    "name", ["../other.h5", "a/b.h5", "/etc/passwd", "..", ".", "", "..\\other.h5", "C:\\x.h5", "sub/../x.h5"]
+    "name",
+    [
+        *("../other.h5", "a/b.h5", "/etc/passwd", "..", ".", "", "..\\other.h5", "C:\\x.h5", "sub/../x.h5"),
+        *("CON", "C:shard-a.h5", "shard-a.h5:stream", "shard-a.h5\n", "shard-\x00.h5", "manifest.json", ".lock"),
+    ],
 )
 def test_names_that_leave_the_directory_are_refused(cache_dir, name):
     change(cache_dir, lambda content: content["shards"][0].update(name=name))

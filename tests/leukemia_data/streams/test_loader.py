@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import math
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.shard_rows import OpenFile, PlainRows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.pixel_store import DeviceStore, RamStore
@@ -304,6 +306,38 @@ def test_stores_hold_the_samples_pixels(cache, stored, store):
     else:
         out = DeviceStore(cache.reader, numbers, torch.device("cpu")).take(asked).numpy()
     assert np.array_equal(out, stored[0][asked])
+
+
+@pytest.fixture
+def unmapped(directory) -> Cache:
+    """The cache as on a file system that knows no memory maps."""
+    cache = open_cache(directory)
+    cache.__dict__["reader"] = SampleReader(cache, open_rows=PlainRows)
+    return cache
+
+
+@pytest.mark.parametrize("residency", ["mapped", "ram"])
+def test_shards_that_cannot_be_mapped_give_the_same_batches_and_are_told(cache, unmapped, residency):
+    num_shards = len(cache.manifest.shards)
+    mapped = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency=residency)
+    plain = BatchStream(unmapped, np.arange(NUM), batch_size=4, seed=2, residency=residency)
+    for first, second in zip(mapped.epoch(1), plain.epoch(1), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert plain.residency.reason.endswith(f"; {num_shards} shards cannot be mapped there and are read instead")
+    assert "cannot" not in mapped.residency.reason
+
+
+@pytest.mark.parametrize("residency", ["mapped", "ram"])
+def test_shard_that_can_no_longer_be_read_is_told_by_name(unmapped, residency, monkeypatch):
+    stream = BatchStream(unmapped, np.arange(NUM), batch_size=4, residency=residency, num_threads=2)
+
+    def fail(file: OpenFile, num_bytes: int, offset_bytes: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(OpenFile, "read_at", fail)
+    with pytest.raises(CacheError, match=r"shard-\w+\.h5 cannot be read: Input/output error"):
+        list(stream.epoch(0))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch-stream")]
 
 
 def test_device_residency_needs_a_device(cache):

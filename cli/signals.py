@@ -1,0 +1,79 @@
+"""Ctrl-C, and the signals by which a system asks a program to end: one line, no traceback, and an end at the second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from leukemia_data.errors import LeukemiaError
+
+# SIGTERM comes from batch systems, SIGHUP from a terminal that is closed, SIGBREAK from Windows' Ctrl-Break.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_AT_ONCE = b"Error: interrupted twice: ended at once\n"
+
+
+class _Ending:
+    """Handler of all signals: the first raises KeyboardInterrupt, any later one ends the process."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.is_over = False
+        self.exit_code = LeukemiaError.exit_code
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.is_asked or self.is_over:
+            # Whatever waits, such as a thread on a network that hangs, is left to the system.
+            if not self.is_over:
+                os.write(2, _AT_ONCE)
+            _end_children()
+            os._exit(self.exit_code)
+        self.is_asked = True
+        raise KeyboardInterrupt
+
+
+def _end_children() -> None:
+    """Kill the processes that this one started, but those that clean up after it and end by themselves."""
+    # In the middle of whatever was interrupted anything may fail, and the end must not.
+    with suppress(Exception):
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            if not any("resource_tracker" in word for word in child.cmdline()):
+                child.kill()
+
+
+@contextmanager
+def ending_on_signals(*, is_program: bool) -> Iterator[None]:
+    """Turn the first signal to end into KeyboardInterrupt for the block, and the second into an end at once.
+
+    Signals that somebody else handles, or that are ignored as under ``nohup``, stay so.
+
+    Parameters
+    ----------
+    is_program
+        Whether the process ends after the block: then signals that come while it does so end it without a word, with
+        the code that it was ending with. Otherwise the earlier handlers come back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = _Ending()
+    numbers = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
+    untouched = (signal.SIG_DFL, signal.default_int_handler)
+    earlier = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) in untouched}
+    for number in earlier:
+        signal.signal(number, ending)
+    try:
+        yield
+    except SystemExit as done:
+        ending.exit_code = done.code if isinstance(done.code, int) else ending.exit_code
+        raise
+    finally:
+        ending.is_over = True
+        if not is_program:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)

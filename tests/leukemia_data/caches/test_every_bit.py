@@ -1,0 +1,94 @@
+"""Each single bit of a cache of two images: flipped, it is found; and a damaged shard's pixels are not handed out."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from leukemia_data.caches.index import read_index
+from leukemia_data.caches.manifest import is_as_written, load_manifest
+from leukemia_data.caches.shard import metadata_digest, shard_images
+from leukemia_data.caches.verify import changed_shards, verify_cache
+from leukemia_data.errors import CacheError
+from leukemia_data.recipes.operations import Canvas, Resize
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.fingerprint import file_digest
+
+from ..helpers import build, cache_dir, flip_bit, write_cell
+
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("bits")
+    for number, label in enumerate("ab"):
+        write_cell(root / "s" / label / f"{number}.png", number)
+    build(root / "s", root / "c", sizes_px=(SIZE,), recipe=Recipe("r", (Canvas(side_px=16), Resize())), name="c")
+    return cache_dir(root / "c", SIZE, "c")
+
+
+def flips(path: Path, *, one_a_byte: bool = False) -> Iterator[int]:
+    """Flip each bit of a file in turn, or one of each byte, and flip it back."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        for offset in range(len(content)):
+            intact = content[offset]
+            for bit in [offset % 8] if one_a_byte else range(8):
+                content[offset] = intact ^ 1 << bit
+                yield offset
+            content[offset] = intact
+
+
+def is_refused(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except CacheError:
+        return True
+    return False
+
+
+def test_every_bit_of_the_manifest(cache):
+    path = cache / "manifest.json"
+    unseen = [n for n in flips(path) if not is_refused(lambda: load_manifest(cache)) and is_as_written(cache)]
+    assert unseen == []
+    assert is_as_written(cache)
+
+
+@pytest.mark.parametrize("which", ["shard", "index"])
+def test_every_bit_of_a_file_changes_its_digest(cache, which):
+    manifest = load_manifest(cache)
+    entry = manifest.shards[0] if which == "shard" else manifest.index
+    assert [n for n in flips(cache / entry.name) if file_digest(cache / entry.name) == entry.digest] == []
+    assert file_digest(cache / entry.name) == entry.digest
+
+
+def test_every_byte_around_the_pixels_changes_the_metadata_digest_and_none_of_the_pixels(cache):
+    [entry] = load_manifest(cache).shards
+    images = shard_images(cache, entry, SIZE)
+    pixels = range(images.offset_bytes, images.offset_bytes + images.num_bytes)
+    unseen = {n for n in flips(images.path, one_a_byte=True) if metadata_digest(images) == entry.metadata_digest}
+    assert unseen == set(pixels)
+
+
+@pytest.mark.parametrize("step", [1009])
+def test_verify_and_readers_find_what_the_digests_tell(cache, step):
+    manifest = load_manifest(cache)
+    [entry] = manifest.shards
+    images = shard_images(cache, entry, SIZE)
+    for offset in range(0, entry.num_bytes, step):
+        flip_bit(images.path, offset, offset % 8)
+        assert {damage.file for damage in verify_cache(cache, num_threads=1, progress=lambda _: None).damages} == {
+            entry.name
+        }
+        assert len(changed_shards(cache, [entry], num_threads=1, progress=lambda _: None)) == 1
+        is_pixel = images.offset_bytes <= offset < images.offset_bytes + images.num_bytes
+        assert is_refused(images.map) != is_pixel
+        flip_bit(images.path, offset, offset % 8)
+    for offset in range(0, manifest.index.num_bytes, step):
+        flip_bit(cache / manifest.index.name, offset)
+        assert is_refused(lambda: read_index(cache, manifest.index))
+        flip_bit(cache / manifest.index.name, offset)
+    assert verify_cache(cache, num_threads=1, progress=lambda _: None).damages == ()
