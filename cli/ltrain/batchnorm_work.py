@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
-from cli.output import format_table, print_json, print_note
+from cli.output import format_table, print_json, print_note, print_text
 from cli.progress import progress_bar
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import RunError
@@ -62,7 +61,7 @@ def batchnorm_demo(out: Path, *, epochs: int, lr: float, seed: int, as_json: boo
     if as_json:
         print_json(document)
     else:
-        click.echo(_as_text(out, valid, scores))
+        print_text(_as_text(out, valid, scores))
 
 
 def _cells(seed: int) -> tuple[CellImages, CellImages]:

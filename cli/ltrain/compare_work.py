@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
-from cli.output import format_table, print_json
+from cli.output import format_table, print_json, print_text
 from leukemia_models.comparing.compared_run import read_compared_runs
 from leukemia_models.comparing.comparison import Comparison, PairComparison, compare_runs
 from leukemia_models.comparing.comparison_report import write_comparison
@@ -23,12 +21,12 @@ def compare(paths: tuple[Path, ...], *, part: str, out: Path, as_json: bool) -> 
     if as_json:
         print_json({**comparison.to_dict(), "out": str(out), "files": [path.name for path in written]})
         return
-    click.echo(_table(comparison))
+    print_text(_table(comparison))
     for sentence in comparison.cautions:
-        click.echo(f"caution: {sentence}")
+        print_text(f"caution: {sentence}")
     for pair in comparison.pairs:
-        click.echo(_pair_line(pair, {run.label: run.marked_label for run in comparison.runs}))
-    click.echo(f"Look at {written[0]} and {out / 'accuracy.png'}")
+        print_text(_pair_line(pair, {run.label: run.marked_label for run in comparison.runs}))
+    print_text(f"Look at {written[0]} and {out / 'accuracy.png'}")
 
 
 def _table(comparison: Comparison) -> str:

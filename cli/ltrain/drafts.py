@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_data.splitting.splits import assign_split, split_numbers
 from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
 from leukemia_models.learning.checkpoint import load_weights_file
+from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
 from leukemia_models.runs.judge import SplitCache
@@ -125,7 +126,7 @@ def _draft(
     _check_leaks(data, request.allow_leak)
     check_room(request, data, machine)
     numbers = data.numbers("train")
-    _check_start(plan, stage)
+    _check_start(plan, stage, cache.manifest.classes)
     normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)
     settings = replace(
         stage.settings,
@@ -191,9 +192,13 @@ def check_room(request: TrainRequest, data: SplitCache, machine: Machine) -> Non
     )
 
 
-def _check_start(plan: TrainingPlan, stage: Stage) -> None:
+def _check_start(plan: TrainingPlan, stage: Stage, classes: Sequence[str]) -> None:
     if stage.start.path is not None:
-        load_weights_file(build_model(plan.model_name, NUM_CLASSES), stage.start.path)
+        load_weights_file(
+            build_model(plan.model_name, NUM_CLASSES),
+            stage.start.path,
+            lambda found: require_same_network(found, plan.model_name, classes),
+        )
 
 
 def _start_file(plan: TrainingPlan, stage: Stage) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import torch
 
 from cli.ltrain.devices import choose_device
@@ -13,7 +12,7 @@ from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.text import result_lines
-from cli.output import print_json
+from cli.output import print_json, print_text
 from leukemia_models.batchnorm.batchnorm_report import RUNNING
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
@@ -77,8 +76,8 @@ def evaluate(request: EvaluateRequest) -> None:
     if request.as_json:
         print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})
         return
-    click.echo(result_lines(request.part, results))
-    click.echo(f"Written to {out_dir}")
+    print_text(result_lines(request.part, results))
+    print_text(f"Written to {out_dir}")
 
 
 def _prepared_anew(

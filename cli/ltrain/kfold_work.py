@@ -9,13 +9,14 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-import click
 import torch
 
+from cli.ltrain.data_check import check_data
 from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine, draft_runs, stage_caches
 from cli.ltrain.prepare import (
     Run,
+    clear_leftovers,
     free_folder,
     on_all_ranks,
     require_empty,
@@ -27,11 +28,12 @@ from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.text import result_lines
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
-from cli.output import print_json, print_note
+from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import write_text
+from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.held_out import fold_specs
-from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME
+from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME, is_fold_name
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.comparing.fold_predictions import HELD_OUT_PART
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
@@ -52,6 +54,7 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
         root = runs[0].plan_dir.parent
         # Whoever interrupts a fold must hear of the folder of all.
         request = replace(request, out=root)
+        check_data([run for run in runs if not run.is_finished], request, os.environ, ranks)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
         for number, fold in enumerate(folds, 1):
             _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
@@ -102,11 +105,15 @@ def _save(root: Path, kind: str, seed: int, split_of_fold: dict[str, str]) -> No
 def _take_up(request: TrainRequest, machine: Machine) -> list[Run]:
     if request.out is None:
         raise UsageError("--resume needs --out: the folder of the cross-validation to go on with")
+    if not request.out.exists():
+        raise UsageError(f"{request.out} does not exist: name the folder of a cross-validation")
     require_free_options(request)
     if "epochs" in request.given:
         raise UsageError("--epochs: the folds of a cross-validation keep their length; start a new one")
     names = load_fold_names(request.out)
-    return [run for name in names for run in take_up_runs(replace(request, out=request.out / name), machine)]
+    runs = [run for name in names for run in take_up_runs(replace(request, out=request.out / name), machine)]
+    clear_leftovers(request.out)
+    return runs
 
 
 def load_fold_names(root: Path) -> list[str]:
@@ -119,14 +126,19 @@ def load_fold_names(root: Path) -> list[str]:
     """
     path = root / KFOLD_FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != KFOLD_FORMAT or content["format_version"] != KFOLD_FORMAT_VERSION:
             raise RunError(f"{path}: expected {KFOLD_FORMAT!r} version {KFOLD_FORMAT_VERSION}")
-        return list(content["folds"])
+        names = list(content["folds"].keys())
     except FileNotFoundError:
         raise RunError(f"{root} holds no cross-validation: there is no {path.name} in it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: {error!r}") from error
+    wrong = [name for name in names if not is_fold_name(name)]
+    if wrong or not names:
+        what = f"{wrong[0]!r} is no name of a fold, such as fold-1" if wrong else "it names no fold"
+        raise RunError(f"{path} is damaged: {what}; start a new cross-validation")
+    return names
 
 
 def _report(root: Path, fold_dirs: Sequence[Path], as_json: bool) -> None:
@@ -134,5 +146,5 @@ def _report(root: Path, fold_dirs: Sequence[Path], as_json: bool) -> None:
     if as_json:
         print_json({"kfold": str(root), "results": pooled.to_dict()})
         return
-    click.echo(pooled.text())
-    click.echo(f"Look at {root / 'summary.md'}")
+    print_text(pooled.text())
+    print_text(f"Look at {root / 'summary.md'}")

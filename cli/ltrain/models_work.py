@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from cli.output import format_table, print_json
+from cli.output import format_table, print_json, print_text
 from leukemia_models.networks.cost import ModelCost, model_cost
 from leukemia_models.networks.registry import DESIGNS
 
@@ -21,8 +19,8 @@ def list_models(size_px: int, *, as_json: bool) -> None:
     numbers = format_table(_HEADER, rows).splitlines()
     descriptions = ["", *(design.description for design in DESIGNS.values())]
     for line, description in zip(numbers, descriptions, strict=True):
-        click.echo(f"{line}  {description}".rstrip())
-    click.echo(f"\nOf one image of {size_px} x {size_px} px; 2 classes.")
+        print_text(f"{line}  {description}".rstrip())
+    print_text(f"\nOf one image of {size_px} x {size_px} px; 2 classes.")
 
 
 def _row(name: str, cost: ModelCost) -> list[str]:

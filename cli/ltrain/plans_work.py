@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from cli.output import format_table, print_json
+from cli.output import format_table, print_json, print_text
 from leukemia_models.planning.plan_file import load_plan, plan_names, plan_path
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
 
@@ -18,8 +16,8 @@ def list_plans(as_json: bool) -> None:
         print_json([_to_json(plan) for plan in plans])
         return
     rows = [(plan.name, plan.model_name, str(sum(s.settings.epochs for s in plan.stages))) for plan in plans]
-    click.echo(format_table(("plan", "network", "epochs"), rows))
-    click.echo("\n`ltrain plans NAME` shows one with its stages; `ltrain --plan NAME` trains by it.")
+    print_text(format_table(("plan", "network", "epochs"), rows))
+    print_text("\n`ltrain plans NAME` shows one with its stages; `ltrain --plan NAME` trains by it.")
 
 
 def show_plan(name_or_path: str, as_json: bool) -> None:
@@ -29,13 +27,13 @@ def show_plan(name_or_path: str, as_json: bool) -> None:
         print_json(_to_json(plan))
         return
     folds = f", {plan.num_folds} folds" if plan.num_folds is not None else ""
-    click.echo(
+    print_text(
         f"{plan.name}: {plan.description}\n{plan.model_name}{folds}; judged with tta {plan.judging.tta.description}, "
         f"BatchNorm {plan.judging.batchnorm}\n"
     )
     header = ("stage", "size", "recipe", "epochs", "batch", "optimizer", "lr", "schedule", "augment", "start")
-    click.echo(format_table(header, [_row(stage) for stage in plan.stages]))
-    click.echo(f"\n{plan_path(name_or_path)}")
+    print_text(format_table(header, [_row(stage) for stage in plan.stages]))
+    print_text(f"\n{plan_path(name_or_path)}")
 
 
 def _row(stage: Stage) -> tuple[str, ...]:

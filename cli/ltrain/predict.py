@@ -9,7 +9,7 @@ import click
 
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
-from cli.options import json_option, root_option
+from cli.options import allow_outside_option, json_option, root_option
 from leukemia_data.errors import UsageError
 
 
@@ -32,6 +32,7 @@ from leukemia_data.errors import UsageError
     "--submission", type=click.Path(path_type=Path, dir_okay=False), help="Also write the lab's ID,label file here."
 )
 @root_option
+@allow_outside_option
 @batch_size_option
 @device_option
 @json_option

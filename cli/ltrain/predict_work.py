@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import pandas as pd
 import torch
 
@@ -15,7 +14,7 @@ from cli.ltrain.file_predictions import predict_files
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json
+from cli.output import print_json, print_text
 from leukemia_data.errors import RunError, SourceError
 from leukemia_data.sources.source import list_images
 from leukemia_models.inference.tta import Tta
@@ -39,6 +38,7 @@ class PredictRequest:
     out: Path | None
     submission: Path | None
     root: Path | None
+    allow_outside: bool
     batch_size: int
     device: str
     as_json: bool
@@ -100,7 +100,7 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
-    records = list_images(request.images, root=request.root)
+    records = list_images(request.images, root=request.root, allow_outside=request.allow_outside)
     found = predict_files(
         records, network.checkpoint, device=network.device, batch_size=network.batch_size, tta=network.tta
     )
@@ -131,4 +131,4 @@ def _tell(request: PredictRequest, network: _Network, found: _Predicted, written
         return
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     shown = f", each shown as {network.tta.description}" if network.tta.num_views > 1 else ""
-    click.echo(f"{len(found.table):,} images predicted ({said}{shown}): {written}")
+    print_text(f"{len(found.table):,} images predicted ({said}{shown}): {written}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cli.ltrain.disk_check import require_disk_room
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
 from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.ltrain.train_request import TrainRequest
@@ -39,7 +40,7 @@ from leukemia_models.runs.run_files import (
 )
 
 FREE_ON_RESUME = frozenset(
-    {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes"}
+    {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes", "check"}
 )
 
 
@@ -80,6 +81,7 @@ def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
     def lead() -> None:
         if ranks.is_first:
             runs.extend(prepare())
+            require_disk_room([(run.folder, run.config) for run in runs if not run.is_finished])
 
     ranks.together(lead)
     told = json.dumps([(str(run.folder.root), str(run.data.cache.directory)) for run in runs])
@@ -147,7 +149,9 @@ def take_up_runs(request: TrainRequest, machine: Machine) -> list[Run]:
     folders = find_runs(request.out)
     if "epochs" in request.given and len(folders) > 1:
         raise UsageError("--epochs gives one run another length; the stages of a plan keep theirs")
-    return [_take_up(folder, request, machine) for folder in folders]
+    runs = [_take_up(folder, request, machine) for folder in folders]
+    clear_leftovers(request.out)
+    return runs
 
 
 def require_free_options(request: TrainRequest) -> None:
@@ -176,7 +180,6 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
     check_room(request, data, machine)
     if "epochs" in request.given and request.stage.epochs != config.settings.epochs:
         config = _with_epochs(folder, config, request.stage.epochs)
-    _clear_leftovers(folder)
     return Run(folder, config, data)
 
 
@@ -218,7 +221,7 @@ def _require_epochs_ahead(folder: RunFolder, config: RunConfig, epochs: int, sta
         )
 
 
-def _clear_leftovers(folder: RunFolder) -> None:
+def clear_leftovers(root: Path) -> None:
     """Remove what a killed process was writing: files that never got their name, some as large as a checkpoint."""
-    for leftover in folder.root.rglob(f"*{PARTIAL_SUFFIX}"):
+    for leftover in root.rglob(f"*{PARTIAL_SUFFIX}"):
         leftover.unlink(missing_ok=True)

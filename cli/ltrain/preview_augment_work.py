@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cli.output import print_json, print_note
+from cli.output import print_json, print_note, print_text
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
@@ -54,7 +53,7 @@ def preview_augment(
     if as_json:
         print_json({"out": str(out), "augmentation": augmentation.to_dict(), "images": [row.record_id for row in rows]})
     else:
-        click.echo(f"{len(rows)} images, augmentation {augmentation.name}, epochs 1 to {epochs}: {out}")
+        print_text(f"{len(rows)} images, augmentation {augmentation.name}, epochs 1 to {epochs}: {out}")
 
 
 def _choose_samples(cache: Cache, per_class: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from torch import nn
@@ -85,11 +85,15 @@ class Recorder(Observer):
         self._write_history(state.history)
         print_note(epoch_line(record, self._epochs, is_best))
 
-    def close(self) -> None:
-        """End the progress bar, and draw the epochs that are not yet in the figure."""
+    def close(self, *, is_failing: bool = False) -> None:
+        """End the progress bar, and draw the epochs that are not yet in the figure.
+
+        Where the run is failing, as on a full disk, a figure that cannot be written must not hide why.
+        """
         self._close_bar()
         if self._undrawn is not None:
-            self._draw(self._undrawn)
+            with suppress(OSError) if is_failing else nullcontext():
+                self._draw(self._undrawn)
 
     def _close_bar(self) -> None:
         if self._bar_context is not None:

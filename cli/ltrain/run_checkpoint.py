@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import NoneType
+from typing import Any
 
 from cli.output import print_note
-from leukemia_data.errors import UsageError
-from leukemia_models.inference.tta import LOGITS, NO_TTA, Tta, parse_tta
+from leukemia_data.errors import RunError, UsageError
+from leukemia_models.batchnorm.batchnorm_report import require_batchnorm_mode
+from leukemia_models.inference.tta import LOGITS, Tta, parse_tta
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
+from leukemia_models.runs.judge import judging_calibration, judging_tta
 from leukemia_models.runs.run_files import RunFolder
 
 
@@ -24,7 +29,35 @@ def open_checkpoint(folder: RunFolder, which: str) -> Checkpoint:
             f"{folder.root} has no final checkpoint (the run is not finished, or of an earlier version): best is used"
         )
         which = "best"
-    return load_checkpoint(folder.checkpoint(which))
+    checkpoint = load_checkpoint(folder.checkpoint(which))
+    try:
+        _require_judging(checkpoint.info.judging or {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{checkpoint.path} is damaged: how its network is judged cannot be read ({error!r}); use --checkpoint best"
+        ) from error
+    return checkpoint
+
+
+def _require_judging(judging: Mapping[str, Any]) -> None:
+    """Check what :func:`~leukemia_models.runs.preparation.prepare_network` wrote down, after its way through a file."""
+    if judging and judging["checkpoint"] not in ("best", "last"):
+        raise ValueError(f"checkpoint {judging['checkpoint']!r}")
+    judging_tta(judging)
+    calibration = judging_calibration(judging)
+    if calibration is not None:
+        _require_kinds(vars(calibration), fitted_on=str, num_images=int, note=(str, NoneType))
+    batchnorm = judging.get("batchnorm", {})
+    if batchnorm:
+        require_batchnorm_mode(batchnorm["chosen"])
+        require_batchnorm_mode(batchnorm.get("mode", batchnorm["chosen"]))
+        _require_kinds({"text": None, **batchnorm}, text=(str, NoneType))
+
+
+def _require_kinds(values: Mapping[str, Any], **kinds: type | tuple[type, ...]) -> None:
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} is {values[name]!r:.40}")
 
 
 def chosen_tta(info: CheckpointInfo, text: str | None, average: str | None) -> Tta:
@@ -38,8 +71,7 @@ def chosen_tta(info: CheckpointInfo, text: str | None, average: str | None) -> T
     if text is not None:
         tta = parse_tta(text, average or LOGITS)
     else:
-        judging = info.judging or {}
-        tta = Tta.from_dict(judging["tta"]) if "tta" in judging else NO_TTA
+        tta = judging_tta(info.judging)
         tta = replace(tta, average=average or tta.average)
     if average is not None and tta.num_views == 1:
         raise UsageError(f"--tta-average {average}: there is only one view of each image; add --tta d4")

@@ -14,8 +14,12 @@ from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_data.streams.batch_plan import balanced_weights
 from leukemia_data.streams.loader import BatchStream
+from leukemia_data.streams.residency import MAPPED
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.planning.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
+
+CLEAN_IMAGES = 512
+"""Plenty for a mean and a variance, and little beside an epoch."""
 
 
 def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream:
@@ -50,6 +54,27 @@ def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
         device=device,
         num_threads=request.num_threads,
         residency=request.residency,
+    )
+
+
+def clean_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream | None:
+    """Some of the training part, for the BatchNorm statistics of averaged weights; None where none are kept.
+
+    Its batches are as large as those of the training: what reaches a layer depends on them a little.
+    """
+    config = run.config
+    if config.settings.ema_decay is None:
+        return None
+    numbers = np.random.default_rng(config.settings.seed).permutation(run.data.numbers("train"))[:CLEAN_IMAGES]
+    return BatchStream(
+        run.data.cache,
+        numbers,
+        batch_size=min(config.batch_size, len(numbers)),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device=device,
+        num_threads=request.num_threads,
+        residency=MAPPED,
     )
 
 

@@ -9,7 +9,7 @@ import click
 
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import batch_size_option, device_option
-from cli.options import json_option, root_option
+from cli.options import allow_outside_option, json_option, root_option
 
 
 @click.command("submit")
@@ -23,6 +23,7 @@ from cli.options import json_option, root_option
     help="Folder for the submissions, each named like its list.",
 )
 @root_option
+@allow_outside_option
 @final_checkpoint_option
 @tta_option
 @tta_average_option

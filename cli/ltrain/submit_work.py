@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import pandas as pd
 
 from cli.ltrain.devices import choose_device
 from cli.ltrain.file_predictions import predict_files
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.output import print_json
+from cli.output import print_json, print_text
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.submission_list import ListedImage, read_submission_list
@@ -33,6 +32,7 @@ class SubmitRequest:
     lists: tuple[Path, ...]
     out_dir: Path
     root: Path | None
+    allow_outside: bool
     which: str
     tta: str | None
     tta_average: str | None
@@ -45,7 +45,11 @@ def submit(request: SubmitRequest) -> None:
     """Predict each image of the lists once, and write a submission for each list."""
     out_paths = _out_paths(request.lists, request.out_dir)
     lists = {
-        table: read_submission_list(table, request.root if request.root is not None else table.parent)
+        table: read_submission_list(
+            table,
+            request.root if request.root is not None else table.parent,
+            allow_outside=request.allow_outside,
+        )
         for table in request.lists
     }
     checkpoint = open_checkpoint(last_run(request.run), request.which)
@@ -134,6 +138,6 @@ def _tell(
         return
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     shown = f", each shown as {tta.description}" if tta.num_views > 1 else ""
-    click.echo(f"{len(labels):,} images predicted ({said}{shown})")
+    print_text(f"{len(labels):,} images predicted ({said}{shown})")
     for table, images in lists.items():
-        click.echo(f"{len(images):,} rows in the order of {table.name}: {out_paths[table]}")
+        print_text(f"{len(images):,} rows in the order of {table.name}: {out_paths[table]}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-import click
 import torch
 
+from cli.ltrain.data_check import check_data
 from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine
 from cli.ltrain.prepare import Run, begin_runs, on_all_ranks, take_up_runs
@@ -14,7 +14,7 @@ from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.text import result_lines
 from cli.ltrain.train_request import TrainRequest
 from cli.ltrain.train_run import train_run
-from cli.output import print_json, print_note
+from cli.output import print_json, print_note, print_text
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.run_files import RunFolder
@@ -33,6 +33,7 @@ def train(request: TrainRequest) -> None:
             ),
             ranks,
         )
+        check_data(runs, request, os.environ, ranks)
         results = train_stages(runs, request, device, ranks)
     if ranks.is_first:
         _report(runs[-1].folder, results, request.as_json)
@@ -59,6 +60,6 @@ def _report(folder: RunFolder, results: dict[str, Results], as_json: bool) -> No
         print_json({"run": str(folder.root), "results": {part: result.to_dict() for part, result in results.items()}})
         return
     for part, result in results.items():
-        click.echo(result_lines(part, result))
+        print_text(result_lines(part, result))
     pages = [str(folder.part(part) / "summary.md") for part in results]
-    click.echo(f"Look at {' and '.join([str(folder.history_figure), *pages[:1]])}")
+    print_text(f"Look at {' and '.join([str(folder.history_figure), *pages[:1]])}")

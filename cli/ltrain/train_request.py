@@ -55,6 +55,7 @@ class TrainRequest:
     residency: str
     num_threads: int | None
     save_minutes: float
+    check: bool
     out: Path | None
     resume: bool
     as_json: bool

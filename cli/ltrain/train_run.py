@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -11,10 +12,10 @@ from torch import nn
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.prepare import Run
 from cli.ltrain.recorder import Recorder
-from cli.ltrain.run_streams import make_augmenter, train_stream, valid_stream
+from cli.ltrain.run_faults import explained_faults
+from cli.ltrain.run_streams import clean_stream, make_augmenter, train_stream, valid_stream
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
-from leukemia_data.errors import RunError
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.ranks import Ranks
@@ -24,6 +25,7 @@ from leukemia_models.learning.checkpoint import (
     load_training_weights,
     load_weights_file,
 )
+from leukemia_models.learning.checkpoint_match import require_same_network, require_same_run
 from leukemia_models.learning.observer import Observer
 from leukemia_models.learning.run_state import TrainState
 from leukemia_models.learning.train import fit
@@ -32,7 +34,7 @@ from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.planning.training_plan import SCRATCH
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.run_files import RunConfig, RunFolder
+from leukemia_models.runs.run_files import RunFolder
 
 
 def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
@@ -44,29 +46,33 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
         By part; empty on the other ranks.
     """
     model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
-    start = ranks.together(lambda: _load_start(run.folder, run.config, model))
+    start = ranks.together(lambda: _load_start(run, model))
     results: dict[str, Results] = {}
 
     def judge() -> None:
         if ranks.is_first:
             results.update(_judge(run, device))
 
-    try:
+    with explained_faults(run, request, device):
         _fit(run, request, model, start, device, ranks)
         ranks.together(judge)
-    except KeyboardInterrupt:
-        raise RunError(f"interrupted: go on with `{run_again(run, request)}`") from None
     return results
 
 
-def _load_start(folder: RunFolder, config: RunConfig, model: nn.Module) -> TrainState | None:
+def _load_start(run: Run, model: nn.Module) -> TrainState | None:
     """Give the network its weights, and return the state to go on from; None at a run's beginning."""
+    folder, config, classes = run.folder, run.config, run.data.cache.manifest.classes
     if folder.is_begun:
         checkpoint = load_checkpoint(folder.checkpoint("last"))
+        require_same_run(checkpoint, _checkpoint_info(run))
         load_training_weights(model, checkpoint)
         return checkpoint.state
     if config.start != SCRATCH:
-        load_weights_file(model, _start_path(folder, config.start))
+        load_weights_file(
+            model,
+            _start_path(folder, config.start),
+            lambda found: require_same_network(found, config.model_name, classes),
+        )
     return None
 
 
@@ -79,50 +85,38 @@ def _fit(
     run: Run, request: TrainRequest, model: nn.Module, start: TrainState | None, device: torch.device, ranks: Ranks
 ) -> None:
     info = _checkpoint_info(run)
-    training, validation = ranks.together(
-        lambda: (train_stream(run, request, device, ranks), valid_stream(run, request, device, ranks))
+    given = (run, request, device, ranks)
+    training, validation, clean = ranks.together(
+        lambda: (train_stream(*given), valid_stream(*given), clean_stream(*given))
     )
-    observer = Observer()
-    if ranks.is_first:
-        _announce(run, model, device, ranks, training)
-        observer = recorder = Recorder(
-            run.folder,
-            info,
-            model,
-            run.config.settings.epochs,
-            run.data.leaks.stamp,
-            request.save_minutes,
-            time.monotonic,
-        )
-        if start is not None:
-            recorder.on_resume(start)
-    try:
-        with training:
-            fit(
-                model,
-                training,
-                validation,
-                run.config.settings,
-                info.normalization,
-                make_augmenter(run, device),
-                device,
-                observer,
-                start,
-                ranks=ranks,
-            )
-    finally:
-        if validation is not None:
-            validation.close()
+    with ExitStack() as closing:
+        for stream in filter(None, (training, validation, clean)):
+            closing.enter_context(stream)
+        observer = Observer()
         if ranks.is_first:
-            recorder.close()
+            _announce(run, model, device, ranks, training)
+            observer = recorder = _recorder(run, request, info, model)
+            closing.push(lambda kind, *_: recorder.close(is_failing=kind is not None))
+            if start is not None:
+                recorder.on_resume(start)
+        fit(
+            model,
+            training,
+            validation,
+            run.config.settings,
+            info.normalization,
+            make_augmenter(run, device),
+            device,
+            observer,
+            start,
+            ranks=ranks,
+            clean_source=clean,
+        )
 
 
-def run_again(run: Run, request: TrainRequest) -> str:
-    """The command that goes on where an interrupted run stopped: with all its stages, or all its folds."""
-    command = "ltrain kfold" if request.is_kfold else "ltrain"
-    out = str(request.out if request.out is not None else run.plan_dir)
-    quoted = f'"{out}"' if " " in out else out
-    return f"{command} --out {quoted} --resume"
+def _recorder(run: Run, request: TrainRequest, info: CheckpointInfo, model: nn.Module) -> Recorder:
+    epochs, stamp = run.config.settings.epochs, run.data.leaks.stamp
+    return Recorder(run.folder, info, model, epochs, stamp, request.save_minutes, time.monotonic)
 
 
 def _checkpoint_info(run: Run) -> CheckpointInfo:

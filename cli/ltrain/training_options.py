@@ -125,6 +125,13 @@ _MACHINE_OPTIONS = (
         type=click.FloatRange(0, 525_600),
         help="Save within an epoch when the last checkpoint is this old; 0: after every step.",
     ),
+    click.option(
+        "--check/--no-check",
+        "check",
+        default=True,
+        show_default=True,
+        help="Read every byte of the shards to be used first, and refuse damaged ones.",
+    ),
 )
 
 _JUDGING_OPTIONS = (

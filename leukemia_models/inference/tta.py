@@ -83,8 +83,17 @@ class Tta:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Tta:
-        """Return what :meth:`to_dict` wrote."""
-        return parse_tta(values["views"], values["average"])
+        """Return what :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        UsageError
+            If the values are something else, as in a damaged file.
+        """
+        found = [values.get(name) for name in ("views", "average")] if isinstance(values, Mapping) else []
+        if not found or not all(isinstance(text, str) for text in found):
+            raise UsageError(f"test-time augmentation is stored as views and average, not as {values!r:.60}")
+        return parse_tta(*map(str, found))
 
 
 NO_TTA = Tta()

@@ -5,20 +5,21 @@ Layout
 Tensors ``model.<name>`` are the network's parameters and buffers. In checkpoints that a run can go on from,
 ``optimizer.<parameter number>.<name>`` are the optimizer's, and ``average.<name>`` the running average of the
 parameters, where the run keeps one; a checkpoint for judging only has the average in ``model.<name>``, in the place of
-the parameters. The header's metadata holds ``format``, ``format_version``, ``digest`` (XXH3-128 over the tensors) and
-``content``, a JSON object with everything else. Nothing is pickled: reading a checkpoint runs no code, and any
-safetensors reader opens it. Version 2 added ``progress``, the position inside an epoch; version 3 the average, the
-optimizer's counters and the settings that go with them.
+the parameters. The header's metadata holds ``format``, ``format_version``, ``content``, a JSON object with everything
+else, and two XXH3-128: ``digest`` over the tensors and ``content_digest`` over the text of the object. Nothing is
+pickled: reading a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the
+position inside an epoch; version 3 the average, the optimizer's counters and the settings that go with them; version 4
+the object's digest.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.samples.fingerprint import canonical_json
+from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
+from leukemia_data.files.documents import parse_json
+from leukemia_data.samples.fingerprint import bytes_digest, canonical_json
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint_tensors import (
     AVERAGE_PREFIX,
@@ -39,13 +42,33 @@ from leukemia_models.learning.checkpoint_tensors import (
     without_prefix,
 )
 from leukemia_models.learning.history import EpochRecord, TrainHistory
+from leukemia_models.learning.json_kinds import COUNT, OBJECT, OBJECT_OR_NONE, TEXT, TEXTS, Kind, require_kinds
 from leukemia_models.learning.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
 from leukemia_models.learning.weights import copy_weights, judged_weights
 from leukemia_models.networks.registry import build_model
 
 FORMAT = "leukemia-cells checkpoint"
-FORMAT_VERSION = 3
-READABLE_VERSIONS = ("1", "2", "3")
+FORMAT_VERSION = 4
+READABLE_VERSIONS = ("1", "2", "3", "4")
+VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
+
+
+_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "model_name": TEXT,
+        "classes": TEXTS,
+        "size_px": COUNT,
+        "recipe": OBJECT,
+        "data_fingerprint": TEXT,
+        "split_kind": TEXT,
+        "details": OBJECT,
+        "judging": OBJECT_OR_NONE,
+    }
+)
+
+
+class NotSavedError(RunError):
+    """A checkpoint could not be written, for lack of room or another fault of the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +121,14 @@ class CheckpointInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CheckpointInfo:
-        """Return what :meth:`to_dict` wrote, after a way through JSON."""
+        """Return what :meth:`to_dict` wrote, after a way through JSON.
+
+        Raises
+        ------
+        ValueError
+            If a value is of another kind, as in a damaged file.
+        """
+        require_kinds(values, _KINDS)
         return cls(
             **{
                 **values,
@@ -166,6 +196,11 @@ def save_checkpoint(
     resumable : bool
         False leaves out the optimizer's tensors, and all weights but those to judge by: half the size, for judging
         only.
+
+    Raises
+    ------
+    NotSavedError
+        If it could not be written; a file that `path` names already is as it was then.
     """
     weights = model.state_dict() if resumable else judged_weights(model.state_dict(), state)
     tensors = named(MODEL_PREFIX, weights)
@@ -187,15 +222,30 @@ def save_checkpoint(
         "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
         "average_updates": None if average is None else average.num_updates,
     }
+    text = canonical_json(content).decode("ascii")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "digest": tensors_digest(tensors),
-        "content": canonical_json(content).decode("ascii"),
+        "content_digest": _text_digest(text),
+        "content": text,
     }
-    with atomic_path(path) as partial:
-        # Not its `save_file`: that leaves a file of its own behind when killed, and one that only the owner may read.
-        partial.write_bytes(safetensors.torch.save(tensors, metadata))
+    # Not its `save_file`: that leaves a file of its own behind when killed, and one that only the owner may read.
+    data = safetensors.torch.save(tensors, metadata)
+    try:
+        with atomic_path(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise NotSavedError(_not_saved(path, len(data), error)) from error
+
+
+def _not_saved(path: Path, num_bytes: int, error: OSError) -> str:
+    free = free_disk_bytes(path.parent)
+    room = "" if free is None else f", and {free / 1e6:,.1f} MB are free"
+    kept = f"; the earlier {path.name} is still whole" if path.is_file() else ""
+    cure = "make room" if is_disk_full(error) else "see to the disk"
+    need = f"it needs {num_bytes / 1e6:,.1f} MB{room}{kept}"
+    return f"{path} could not be saved: {error.strerror or error}; {need}; {cure}"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -219,11 +269,25 @@ def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str
         )
     if metadata.get("digest") != tensors_digest(tensors):
         raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
+    if not _has_own_content(metadata):
+        raise RunError(
+            f"{path} is damaged: its description does not match its digest; use another checkpoint of the run"
+        )
     try:
-        content = json.loads(metadata["content"])
-        return _from_content(path, content, tensors)
-    except (KeyError, TypeError, ValueError) as error:
+        return _from_content(path, parse_json(metadata["content"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(f"{path} is damaged: its description cannot be read ({error!r})") from error
+
+
+def _has_own_content(metadata: Mapping[str, str]) -> bool:
+    digest = metadata.get("content_digest")
+    if digest is None:
+        return metadata.get("format_version") in VERSIONS_WITHOUT_CONTENT_DIGEST
+    return digest == _text_digest(metadata.get("content", ""))
+
+
+def _text_digest(text: str) -> str:
+    return bytes_digest(text.encode("utf-8", "surrogatepass")).hex()
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -242,7 +306,7 @@ def load_training_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     copy_weights(model, checkpoint.training_weights, checkpoint.path)
 
 
-def load_weights_file(model: nn.Module, path: Path) -> None:
+def load_weights_file(model: nn.Module, path: Path, require: Callable[[Checkpoint], None] | None = None) -> None:
     """Copy the weights of a file into `model`, as the start of a training.
 
     Parameters
@@ -252,6 +316,8 @@ def load_weights_file(model: nn.Module, path: Path) -> None:
     path : Path
         A checkpoint of this project, of which the weights to judge by are taken, or a safetensors file with a network's
         ``state_dict``. torchvision's ResNets have the same names.
+    require : callable, optional
+        Is shown a checkpoint of this project before anything is copied, and raises where it is not the right one.
 
     Raises
     ------
@@ -261,7 +327,10 @@ def load_weights_file(model: nn.Module, path: Path) -> None:
     """
     metadata, tensors = _read(path)
     if metadata.get("format") == FORMAT:
-        load_weights(model, _checkpoint_of(path, metadata, tensors))
+        checkpoint = _checkpoint_of(path, metadata, tensors)
+        if require is not None:
+            require(checkpoint)
+        load_weights(model, checkpoint)
     else:
         copy_weights(model, tensors, path)
 
@@ -281,7 +350,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
     values = content["optimizer_values"]
-    history = TrainHistory(tuple(EpochRecord(**record) for record in content["history"]))
+    history = TrainHistory(tuple(EpochRecord.from_dict(record) for record in content["history"]))
     # Version 1 knew no positions inside an epoch.
     progress = EpochProgress.from_dict(content["progress"]) if content.get("progress") else None
     optimizer_state = None if values is None else unflatten(tensors, values)

@@ -6,8 +6,8 @@ epochs; so the decay grows with the number n of steps in the average, as ``min(d
 TensorFlow's ``ExponentialMovingAverage(num_updates)``.
 
 Buffers are not averaged but the network's own. The running statistics of its BatchNorm layers belong to its weights,
-not to the averaged ones; where that matters they can be re-estimated, see
-:mod:`leukemia_models.batchnorm.reestimation`.
+not to the averaged ones, so that the average is judged with statistics estimated for it, see
+:meth:`leukemia_models.learning.learner.Learner.validate`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WeightAverage:
         return {name: parameter.detach() for name, parameter in self._averaged.named_parameters()}
 
     def restore(self, state: Mapping[str, Tensor], num_updates: int) -> None:
-        """Go on where :meth:`state` and `num_updates` were asked.
+        """Go on where :meth:`state` and `num_updates` were asked; other names than parameters' are left out.
 
         Raises
         ------
@@ -66,7 +66,9 @@ class WeightAverage:
             If the names or shapes are not those of the network.
         """
         own = self.state()
-        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in state.items()}:
+        buffers = {name for name, _ in self._averaged.named_buffers()}
+        saved = {name: value.shape for name, value in state.items() if name not in buffers}
+        if {name: value.shape for name, value in own.items()} != saved:
             raise RunError("the saved average of the weights does not fit this network: was it saved by another one?")
         for name, value in own.items():
             value.copy_(state[name])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from leukemia_data.errors import RunError
 from leukemia_models.inference.batch_source import Batch, BatchSource
+from leukemia_models.learning.divergence import DivergenceError, SkippedSteps, first_not_finite
 from leukemia_models.learning.history import EpochRecord
 from leukemia_models.learning.learner import Learner, Share
 from leukemia_models.learning.observer import Observer
@@ -66,6 +67,7 @@ class TrainingEpoch:
                 "images and the batch size it was trained with"
             )
         self._sums = done
+        self._skipped = SkippedSteps()
         self._wait_s = 0.0
         self._started_s = clock()
         # On the device, until somebody wants to know.
@@ -81,6 +83,13 @@ class TrainingEpoch:
             Is told of every step.
         save : callable
             Is called after the steps for which an observer wants the state.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss, the weights or all gradients are no longer finite. What `save` was given is.
+        RunError
+            If a label is no class, or there is no batch to train on.
         """
         self._learner.model.train()
         try:
@@ -94,6 +103,7 @@ class TrainingEpoch:
             raise RunError(
                 f"epoch {self._epoch} has no batch of two or more images: training needs more images or a larger batch"
             )
+        self._require_finite_weights(self._num_steps)
         return progress
 
     def _take_step(self, step: int, observer: Observer, save: SaveState) -> None:
@@ -112,11 +122,13 @@ class TrainingEpoch:
         )
         self._require_labels(told_WN[:, :2], step)
         loss_sum, weight_sum = told_WN[:, 3:].sum(dim=0).tolist()
-        self._require_finite(loss_sum, step, lr)
+        self._require_finite_loss(loss_sum, step, lr)
+        self._skipped.require_few(found.scale, self._epoch, step)
         lr = learner.update(lr)
         self._count(step, lr, loss_sum, weight_sum, num_samples, found.num_correct)
         observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
         if told_WN[:, 2].any():
+            self._require_finite_weights(step)
             save(self._progress())
 
     def _next_share(self, step: int) -> tuple[Share, int]:
@@ -169,11 +181,22 @@ class TrainingEpoch:
                 f"{num_classes - 1}; images without a label (-1) cannot be trained on"
             )
 
-    def _require_finite(self, loss: float, step: int, lr: float) -> None:
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}; the "
-                "weights were not updated with it. Try a lower learning rate or some warm-up epochs"
+    def _require_finite_loss(self, loss: float, step: int, lr: float) -> None:
+        if math.isfinite(loss):
+            return
+        where = f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}"
+        # The batch's statistics are in the buffers already: only the weights tell where it began.
+        if first_not_finite(dict(self._learner.model.named_parameters())) is None:
+            raise DivergenceError(f"{where}; the weights were not updated with it")
+        raise DivergenceError(f"{where}: a step before it had made weights that are not finite")
+
+    def _require_finite_weights(self, step: int) -> None:
+        spoilt = self._learner.spoilt()
+        # Every rank must hear of it, though the weights should be the same on all.
+        if self._learner.ranks.exchange(spoilt is not None).any():
+            raise DivergenceError(
+                f"the training is no longer finite by epoch {self._epoch}, step {step}: "
+                f"{spoilt or 'a tensor of another rank'} holds values that are not; none of it was saved"
             )
 
 

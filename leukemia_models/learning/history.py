@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any
+
+from leukemia_models.learning.json_kinds import COUNT, NUMBER, NUMBER_OR_NONE, Kind, require_kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,27 @@ class EpochRecord:
         """Return the fields by name."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
+        """Return what :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a field is missing, unknown or no number, as in a damaged file.
+        """
+        require_kinds(values, _KINDS)
+        return cls(**values)
+
 
 EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        **dict.fromkeys(EPOCH_FIELDS, NUMBER),
+        **{name: NUMBER_OR_NONE for name in EPOCH_FIELDS if name.startswith("valid_") or name == "data_wait_share"},
+        "epoch": COUNT,
+    }
+)
 
 
 @dataclass(frozen=True)

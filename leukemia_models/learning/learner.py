@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
+from leukemia_models.batchnorm.reestimation import BatchNormStatistics, reestimate_batchnorm
 from leukemia_models.inference.batch_source import Batch, BatchSource
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.precision import autocast, gradient_scaler
@@ -24,6 +25,7 @@ from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.ranks import SINGLE, Ranks
 from leukemia_models.judging.metrics import classification_metrics
 from leukemia_models.learning.compiled import DEFAULT_BACKEND, Forward, compiled_forward
+from leukemia_models.learning.divergence import first_not_finite, optimizer_tensors
 from leukemia_models.learning.ema import WeightAverage
 from leukemia_models.learning.history import TrainHistory
 from leukemia_models.learning.loss import LossSum, TrainingLoss
@@ -52,6 +54,7 @@ class StepSums(NamedTuple):
     weight_sum: float  # what the mean divides by: the samples, or their class weights
     lowest_label: int
     highest_label: int
+    scale: float  # of the gradient, by a scaler for float16; 1 without one
     num_correct: Tensor  # stays on the device: reading it at every step would stall a GPU
 
 
@@ -93,6 +96,7 @@ class Learner:
         self._optimizer = build_optimizer(model, settings.optimizer, num_steps)
         self._scaler = gradient_scaler(device, settings.amp)
         self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
+        self._statistics: BatchNormStatistics | None = None
         # Kept beside the network, not in its place: names in checkpoints stay what they are.
         network = _averaging_gradients(model, device) if ranks.world_size > 1 else model
         self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
@@ -118,12 +122,15 @@ class Learner:
         with autocast(self.device, self.settings.amp):
             logits_BK = self._forward(share.images_BCHW)
         sums = self._loss.sums(logits_BK, share.labels_B)
-        pending = _PendingNumbers(torch.stack(_numbers_to_tell(sums, share.labels_B)))
+        # The scaler's own way to tell its scale would wait for the device.
+        scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
+        pending = _PendingNumbers(torch.stack([scale, *_numbers_to_tell(sums, share.labels_B)]))
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self._scaler.scale(self._loss.mean(sums, num_samples, self.ranks)))
         num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
-        loss, lowest, highest, *weight = pending.values()
-        return StepSums(loss, weight[0] if weight else len(share.labels_B), int(lowest), int(highest), num_correct)
+        scale_now, loss, lowest, highest, *weight = pending.values()
+        weight_sum = weight[0] if weight else len(share.labels_B)
+        return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
 
     def update(self, lr: float) -> float:
         """Move the weights along the gradient, and return the learning rate at which it was done."""
@@ -136,12 +143,48 @@ class Learner:
         self._scaler.update()
         if self._average is not None:
             self._average.update(self.model)
+            self._statistics = None
         return rate_in_use(self._optimizer)
+
+    def spoilt(self) -> str | None:
+        """Return what a run would go on from and is not finite: a weight, a buffer or what the optimizer remembers.
+
+        None where all is well. This waits for the device.
+        """
+        remembered = optimizer_tensors(optimizer_state(self._optimizer, self.model))
+        return first_not_finite({**self.model.state_dict(), **remembered})
 
     @property
     def judged_model(self) -> nn.Module:
         """The network to judge by: with the averaged weights, where an average is kept."""
-        return self.model if self._average is None else self._average.network(self.model)
+        if self._average is None:
+            return self.model
+        network = self._average.network(self.model)
+        if self._statistics is not None:
+            self._statistics.apply(network)
+        return network
+
+    def estimate_batchnorm(self, source: BatchSource) -> None:
+        """Estimate the BatchNorm statistics of the averaged weights, by which :meth:`validate` then judges them.
+
+        They hold until the next step. Without an average nothing is done: the network's own statistics are judged.
+
+        Parameters
+        ----------
+        source : BatchSource
+            Training images without augmentation; the same ones, in the same order, every time.
+        """
+        if self._average is None:
+            return
+        self._statistics = reestimate_batchnorm(
+            self._average.network(self.model),
+            source.epoch(0),
+            self._normalization,
+            self.device,
+            amp=self.settings.amp,
+            channels_last=self.settings.channels_last,
+            ranks=self.ranks,
+        )
 
     def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
         """Return the validation fields of an epoch's record, over the samples of all ranks."""
@@ -171,8 +214,14 @@ class Learner:
             self._scaler.state_dict(),
             progress,
             optimizer_counters(self._optimizer),
-            None if self._average is None else WeightAverageState(self._average.state(), self._average.num_updates),
+            self._average_state(),
         )
+
+    def _average_state(self) -> WeightAverageState | None:
+        if self._average is None:
+            return None
+        statistics = {} if self._statistics is None else self._statistics.buffers
+        return WeightAverageState({**self._average.state(), **statistics}, self._average.num_updates)
 
     def restore(self, start: TrainState) -> None:
         """Take over the optimizer's tensors and the average; rates and penalties are the settings'."""

@@ -228,7 +228,8 @@ class WeightAverageState:
     Parameters
     ----------
     tensors : mapping of str to tensor
-        The averaged parameters by their names in the network.
+        The averaged parameters by their names in the network; after an epoch that was judged with BatchNorm statistics
+        estimated for them, those too.
     num_updates : int
         Steps that went into it.
     """

@@ -43,6 +43,7 @@ def fit(
     clock: Callable[[], float] = time.perf_counter,
     ranks: Ranks = SINGLE,
     compile_backend: str = DEFAULT_BACKEND,
+    clean_source: BatchSource | None = None,
 ) -> TrainHistory:
     """Train `model` in place, from the weights it has.
 
@@ -78,6 +79,9 @@ def fit(
         The processes that train together. Every one calls this with the same arguments, apart from its shares.
     compile_backend : str
         What torch.compile hands the network to, where the settings want it compiled.
+    clean_source : BatchSource or None
+        Some of the training images without augmentation, the same every time. Where an average of the weights is
+        judged, its BatchNorm statistics are estimated from them before; without them the network's own are used.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def fit(
             learner.restore(start)
         done = start.progress if start else None
         while not settings.stops_after(history.records):
-            history = _train_epoch(learner, train_source, valid_source, observer, history, done, clock)
+            history = _train_epoch(learner, train_source, valid_source, clean_source, observer, history, done, clock)
             done = None
     return history
 
@@ -122,6 +126,7 @@ def _train_epoch(
     learner: Learner,
     train_source: BatchSource,
     valid_source: BatchSource | None,
+    clean_source: BatchSource | None,
     observer: Observer,
     history: TrainHistory,
     done: EpochProgress | None,
@@ -136,6 +141,8 @@ def _train_epoch(
 
     trained = TrainingEpoch(learner, train_source, history.records, done, clock).run(observer, save)
     started_s = clock()
+    if clean_source is not None:
+        learner.estimate_batchnorm(clean_source)
     judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_JUDGED
     judged_s = float(ranks.exchange(clock() - started_s).max())
     record = _record(epoch, trained, judged, judged_s)

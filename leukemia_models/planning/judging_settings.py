@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from leukemia_data.errors import UsageError
 from leukemia_models.batchnorm.batchnorm_report import AUTO, require_batchnorm_mode
 from leukemia_models.inference.tta import NO_TTA, Tta
 
@@ -39,6 +40,14 @@ class JudgingSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JudgingSettings:
-        """Return what :meth:`to_dict` wrote; what is missing (in runs of earlier versions) has its default."""
+        """Return what :meth:`to_dict` wrote; what is missing (in runs of earlier versions) has its default.
+
+        Raises
+        ------
+        UsageError
+            If the values are something else, as in a damaged file.
+        """
+        if not isinstance(values, Mapping):
+            raise UsageError(f"judging settings are stored by name, not as {values!r:.60}")
         tta = Tta.from_dict(values["tta"]) if "tta" in values else NO_TTA
         return cls(tta=tta, batchnorm=values.get("batchnorm", AUTO))

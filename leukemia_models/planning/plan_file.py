@@ -30,7 +30,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
@@ -40,6 +39,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import UsageError
+from leukemia_data.files.documents import parse_toml
 from leukemia_data.files.toml_lines import KeyPath, find_line
 from leukemia_models.inference.tta import parse_tta
 from leukemia_models.learning.optim import OptimizerSettings
@@ -57,6 +57,7 @@ from leukemia_models.planning.training_plan import (
     check_order,
     parse_start,
     require_one_of,
+    require_plan_name,
     require_stage_name,
 )
 
@@ -114,8 +115,8 @@ def load_plan(name_or_path: str) -> TrainingPlan:
     path = plan_path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = parse_toml(text)
+    except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     try:
         return _parse_plan(table, path)
@@ -177,10 +178,13 @@ def _parse_plan(table: Mapping[str, Any], path: Path) -> TrainingPlan:
         with _at(*keys, "name" if stage.name in earlier else "start"):
             check_order(stage, earlier)
         stages.append(stage)
+    with _at("name"):
+        name = _coerced(table.get("name", path.stem), str, "name")
+        require_plan_name(name)
     with _at("folds"):
         num_folds = _coerced(table["folds"], int, "folds") if "folds" in table else None
         return TrainingPlan(
-            name=str(table.get("name", path.stem)),
+            name=name,
             description=str(table.get("description", "")),
             model_name=model_name,
             stages=tuple(stages),
@@ -313,13 +317,14 @@ def _coerced(value: object, hint: object, name: str) -> Any:  # noqa: ANN401 - a
     """Return a TOML value as the type its field has, or say what was expected."""
     if get_origin(hint) in (Union, UnionType):
         [hint] = [option for option in get_args(hint) if option is not NoneType]
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, float):
         return value
+    # TOML's whole numbers have 64 bits; Python's parser reads longer ones, which cannot become floats.
+    if hint in (int, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return float(value) if hint is float else value
     if get_origin(hint) is tuple and isinstance(value, list):
         return tuple(_coerced(item, get_args(hint)[0], name) for item in value)
     if hint in (bool, str) and isinstance(value, cast(type, hint)):
         return value
     expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    raise UsageError(f"{name} must be {expected.get(cast(type, hint), 'a list of numbers')}, got {value!r}")
+    raise UsageError(f"{name} must be {expected.get(cast(type, hint), 'a list of numbers')}, got {value!r:.60}")

@@ -25,7 +25,8 @@ CLASS_WEIGHTINGS = ("none", "balanced")
 SCRATCH: Literal["scratch"] = "scratch"
 OPTIONS_STAGE = "options"
 """Name of the only stage of a plan that no file describes."""
-_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAN_NAME = re.compile(r"(?![.\s-])[^\x00-\x1f\x7f-\x9f/\\<>:\"|?*]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class TrainingPlan:
     Parameters
     ----------
     name, description : str
-        For people.
+        For people; the name is the beginning of a folder's name too, so it may hold no signs that part folders.
     model_name : str
         One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
     stages : tuple of Stage
@@ -161,6 +162,7 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         require_one_of("model", self.model_name, MODEL_NAMES)
+        require_plan_name(self.name)
         if not self.stages:
             raise UsageError("a plan needs at least one [[stage]]")
         if self.num_folds is not None and self.num_folds < 2:
@@ -183,7 +185,18 @@ def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
 def require_stage_name(name: str) -> None:
     """Raise UsageError unless a text can name a stage, and its folder."""
     if not _STAGE_NAME.fullmatch(name):
-        raise UsageError(f"a stage's name is letters, digits, dots, hyphens and underscores, got {name!r}")
+        raise UsageError(
+            f"a stage's name is letters, digits, dots, hyphens and underscores, 100 at most, got {name!r:.120}"
+        )
+
+
+def require_plan_name(name: str) -> None:
+    """Raise UsageError unless a text can name a plan, and begin the name of its folder."""
+    if not _PLAN_NAME.fullmatch(name):
+        raise UsageError(
+            "a plan's name is up to 100 signs that a file's name may hold, not beginning with a dot, hyphen or blank, "
+            f"got {name!r:.120}"
+        )
 
 
 def check_order(stage: Stage, earlier: Sequence[str]) -> None:

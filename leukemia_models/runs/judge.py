@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from leukemia_data.caches.cache import Cache
-from leukemia_data.errors import UsageError, listed
+from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
@@ -25,6 +25,7 @@ from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.inference.batch_source import Batch
 from leukemia_models.inference.normalization import Normalization
+from leukemia_models.inference.out_of_memory import is_out_of_memory
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
@@ -32,6 +33,7 @@ from leukemia_models.judging.metrics import subjects_per_class
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.reports.report import Results, SplitCounts, SplitSummary
@@ -109,7 +111,14 @@ def predict_part(
     tta: Tta = NO_TTA,
     watch: Watch = unwatched,
 ) -> Predictions:
-    """Predict every sample of a part, in the order of the sample numbers."""
+    """Predict every sample of a part, in the order of the sample numbers.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint was made with another cache or split.
+    """
+    require_same_data(checkpoint, data)
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
     return predict_numbers(
         model,
@@ -122,6 +131,31 @@ def predict_part(
         watch=watch,
         purpose=f"judge {part}",
     )
+
+
+def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
+    """Refuse to judge a network by images that are not as those it was trained on, or were split otherwise.
+
+    Raises
+    ------
+    RunError
+        With all differences.
+    """
+    manifest = data.cache.manifest
+    expected = replace(
+        checkpoint.info,
+        classes=manifest.classes,
+        size_px=manifest.size_px,
+        recipe=manifest.recipe.to_dict(),
+        data_fingerprint=manifest.fingerprint,
+        split_kind=str(data.spec),
+    )
+    found = differences(checkpoint.info, expected)
+    if found:
+        raise RunError(
+            f"{checkpoint.path} does not belong to {data.cache.directory} and the run's split: {'; '.join(found)}. "
+            "Use the run's own checkpoint, with the cache it was trained from"
+        )
 
 
 def predict_numbers(
@@ -137,9 +171,17 @@ def predict_numbers(
     purpose: str = "predict",
 ) -> Predictions:
     """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
-    with BatchStream(data.cache, numbers_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
-        batches = watch(purpose, len(stream), stream.epoch(0))
-        return predict_probabilities(model, batches, normalization, device, tta=tta)
+    try:
+        with BatchStream(data.cache, numbers_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
+            batches = watch(purpose, len(stream), stream.epoch(0))
+            return predict_probabilities(model, batches, normalization, device, tta=tta)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"memory ran out on {device} with {batch_size} images at a time: end what else uses it, or judge with a "
+            "smaller --batch-size (`ltrain evaluate`, `ltrain predict`)"
+        ) from error
 
 
 def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:

@@ -28,7 +28,15 @@ from leukemia_models.judging.calibration import Calibration, fit_calibration
 from leukemia_models.judging.predictions import Predictions, judged_samples
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.judge import VALID, SplitCache, Watch, part_predictions, predict_numbers, unwatched
+from leukemia_models.runs.judge import (
+    VALID,
+    SplitCache,
+    Watch,
+    part_predictions,
+    predict_numbers,
+    require_same_data,
+    unwatched,
+)
 
 TRAIN = "train"
 MAX_ESTIMATION_IMAGES = 4096
@@ -82,7 +90,13 @@ def prepare_network(
         Images at a time.
     watch : callable
         Shows progress.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint was made with another cache or split.
     """
+    require_same_data(checkpoint, data)
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
     bench = _Bench(model, checkpoint.info, data, device, batch_size, watch)
     report = None if judging.batchnorm == RUNNING else _choose_batchnorm(bench, judging.batchnorm)

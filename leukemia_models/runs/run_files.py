@@ -18,20 +18,33 @@ A plan has a folder of its own, with a run for each stage, ``01-<stage>``, ``02-
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from leukemia_data.caches.cache import Cache
-from leukemia_data.errors import RunError
-from leukemia_data.files.atomic import write_text
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.files.atomic import atomic_path, write_text
+from leukemia_data.files.documents import parse_json
+from leukemia_data.files.spreadsheet import formula_restored, formula_safe, quoting_for
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.learning.json_kinds import (
+    COUNT,
+    OBJECT,
+    OBJECT_OR_NONE,
+    TEXT,
+    WHOLE_NUMBER,
+    Kind,
+    require_kinds,
+)
 from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.planning.judging_settings import JudgingSettings
 
 RUN_FORMAT = "leukemia-cells run"
 RUN_FORMAT_VERSION = 3
@@ -100,9 +113,13 @@ def find_runs(path: Path) -> list[RunFolder]:
 
     Raises
     ------
+    UsageError
+        If there is nothing at `path`.
     RunError
         If there is neither.
     """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: name the folder of a run")
     folder = RunFolder(path)
     if folder.is_run:
         return [folder]
@@ -110,7 +127,18 @@ def find_runs(path: Path) -> list[RunFolder]:
         stages = [RunFolder(child) for child in sorted(path.iterdir()) if (child / folder.config.name).is_file()]
         if stages:
             return stages
+    _refuse_beginning(path)
     raise RunError(f"{path} holds no run: there is no {folder.config.name} in it")
+
+
+def _refuse_beginning(path: Path) -> None:
+    """Say so where a process was stopped while it wrote down what a run, or the runs of a plan, should do."""
+    written = (RunFolder(path).split, *path.glob(f"*/{RunFolder(path).config.name}"))
+    if path.is_dir() and any(file.is_file() for file in written):
+        raise RunError(
+            f"{path} holds the beginning of a run that was stopped before its first step: nothing was trained; remove "
+            "it and start again"
+        )
 
 
 def last_run(path: Path) -> RunFolder:
@@ -176,6 +204,26 @@ class RunConfig:
         return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **vars(self), **settings}
 
 
+_KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "model_name": TEXT,
+        "cache_dir": TEXT,
+        "data_fingerprint": TEXT,
+        "data_digest": TEXT,
+        "split": TEXT,
+        "split_seed": WHOLE_NUMBER,
+        "batch_size": COUNT,
+        "normalization": OBJECT,
+        "augmentation": OBJECT_OR_NONE,
+        "sampling": TEXT,
+        "start": TEXT,
+        "judging": OBJECT,
+        "stage": TEXT,
+        "class_weights": TEXT,
+    }
+)
+
+
 def save_config(folder: RunFolder, config: RunConfig) -> None:
     """Write ``run.json`` atomically."""
     write_text(folder.config, json.dumps(config.to_dict(), indent=2) + "\n")
@@ -190,7 +238,7 @@ def load_config(folder: RunFolder) -> RunConfig:
         If the folder holds no run, or one of another format.
     """
     try:
-        content = json.loads(folder.config.read_text(encoding="utf-8"))
+        content = parse_json(folder.config.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{folder.root} holds no run: there is no {folder.config.name} in it") from None
     except (OSError, ValueError) as error:
@@ -199,23 +247,34 @@ def load_config(folder: RunFolder) -> RunConfig:
         kind, version = content.pop("format"), content.pop("format_version")
         if kind != RUN_FORMAT or version not in range(1, RUN_FORMAT_VERSION + 1):
             raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
-        return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _config_of(content)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(f"{folder.config} is damaged ({error!r}): its run cannot be used; start a new one") from error
+
+
+def _config_of(content: Mapping[str, Any]) -> RunConfig:
+    require_kinds(content, _KINDS)
+    Normalization.of(**content["normalization"])
+    JudgingSettings.from_dict(content.get("judging", {}))
+    return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
 
 
 def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:
     """Write ``split.csv`` atomically, in the order of the ids."""
     names = [*SPLIT_NAMES, UNUSED_NAME]
     table = cache.table
-    rows = sorted(
+    known = sorted(
         zip(table.id_texts, table.subject_texts, table.labels.tolist(), (names[code] for code in codes), strict=True)
     )
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "subject", "label", "split"])
-    writer.writerows(rows)
-    write_text(folder.split, buffer.getvalue())
+    rows = [(formula_safe(record_id), formula_safe(subject), label, name) for record_id, subject, label, name in known]
+    with (
+        atomic_path(folder.split) as partial,
+        # File names may hold bytes that are no UTF-8.
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n", quoting=quoting_for(cell for row in rows for cell in row))
+        writer.writerow(["id", "subject", "label", "split"])
+        writer.writerows(rows)
 
 
 def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
@@ -227,8 +286,8 @@ def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
         If the file is missing or damaged, or samples of the split are gone from the cache.
     """
     try:
-        with folder.split.open(encoding="utf-8", newline="") as file:
-            split_of = {row["id"]: row["split"] for row in csv.DictReader(file)}
+        with folder.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            split_of = {formula_restored(row["id"]): row["split"] for row in csv.DictReader(file)}
         code_of = {record_id: _code(name) for record_id, name in split_of.items()}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise RunError(f"{folder.split} cannot be read: {error}") from error

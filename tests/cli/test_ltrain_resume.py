@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import time
@@ -48,37 +47,6 @@ def test_killed_between_epochs_a_run_resumes_to_the_same_bits(
     process.communicate()
     assert len(history_rows(run)) == 1
     result = ltrain("--out", run, "--resume", "--device", "cpu")
-    assert result.exit_code == 0, result.output
-    assert_same_run(run, finished_run)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "kill"), reason="kills a process")
-@pytest.mark.parametrize("seed", [2])
-def test_killed_at_random_steps_a_run_resumes_to_the_same_bits(
-    seed: int,
-    tmp_path: Path,
-    train_options: list[object],
-    finished_run: Path,
-    ltrain: Callable,
-    start_process: Callable,
-) -> None:
-    """Twice killed somewhere in epochs of two steps, also while a checkpoint is being written."""
-    run, chance = tmp_path / "killed", random.Random(seed)
-    every_step = ("--save-minutes", 0, "--out", run)
-    process = start_process("ltrain", *train_options, "--epochs", 2, *every_step, cwd=tmp_path)
-    for kills_left in (1, 0):
-        before = position_of(run)
-        # A run that had nothing left to do has ended by itself.
-        while position_of(run) == before and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.4))
-        process.kill()
-        _, said = process.communicate()
-        assert "Error" not in said
-        if kills_left:
-            process = start_process("ltrain", "--resume", "--device", "cpu", *every_step, cwd=tmp_path)
-    result = ltrain("--resume", "--device", "cpu", *every_step)
     assert result.exit_code == 0, result.output
     assert_same_run(run, finished_run)
 
@@ -225,8 +193,26 @@ def test_resume_refuses_a_cache_of_other_images(
 
 def test_resume_needs_out_and_a_run(scratch: Path, ltrain: Callable, error_of: Callable) -> None:
     assert "--out" in error_of(ltrain("--resume"), 2)
-    assert "nowhere" in error_of(ltrain("--resume", "--out", "nowhere"), 1)
+    for command in ([], ["kfold"]):
+        message = error_of(ltrain(*command, "--resume", "--out", "nowhere"), 2)
+        assert "nowhere does not exist" in message
     assert list(scratch.iterdir()) == []
+    (scratch / "empty").mkdir()
+    assert "empty holds no run" in error_of(ltrain("--resume", "--out", "empty"), 1)
+    assert "empty holds no cross-validation" in error_of(ltrain("kfold", "--resume", "--out", "empty"), 1)
+
+
+@pytest.mark.parametrize("written", ["split.csv", "01-small/run.json"])
+def test_a_beginning_that_was_killed_before_it_was_whole_is_named(
+    written: str, tmp_path: Path, finished_run: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    """The settings of a run, and the plan of several, are written last; without them there is nothing to go on with."""
+    begun = tmp_path / "begun"
+    (begun / written).parent.mkdir(parents=True)
+    shutil.copyfile(finished_run / Path(written).name, begun / written)
+    message = error_of(ltrain("--resume", "--out", begun), 1)
+    assert "stopped before its first step" in message
+    assert "remove it" in message
 
 
 def test_run_of_an_earlier_version_is_judged_but_not_gone_on_with(

@@ -240,7 +240,8 @@ def test_views_are_those_asked_for_else_those_of_the_judging(
     ltrain: Callable,
     json_of: Callable,
 ) -> None:
-    judging = {"tta": parse_tta(judged_by, "probabilities").to_dict()} if judged_by is not None else None
+    views = parse_tta(judged_by, "probabilities").to_dict() if judged_by is not None else None
+    judging = {"checkpoint": "best", "tta": views} if views is not None else None
     checkpoint = copy_of(run, scratch / "run", judging=judging)
     paths = sorted(images.rglob("*.bmp"))[:4]
     told = json_of(ltrain("predict", "run", *paths, "--out", "p.csv", "--device", "cpu", "--json", *options))

@@ -78,8 +78,8 @@ def test_moved_cache_is_named(
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_what_is_no_run(command: str, scratch: Path, ltrain: Callable, error_of: Callable) -> None:
     (scratch / "folder").mkdir()
-    for name in ("folder", "nowhere"):
-        assert name in error_of(ltrain(command, name), 1)
+    for name, exit_code in (("folder", 1), ("nowhere", 2)):
+        assert name in error_of(ltrain(command, name), exit_code)
     assert list(scratch.iterdir()) == [scratch / "folder"]
 
 

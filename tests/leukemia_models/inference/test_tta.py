@@ -93,6 +93,12 @@ def test_other_values_are_refused() -> None:
         Tta("d4", 4)
 
 
+@pytest.mark.parametrize("values", [None, "d4", [], {}, {"views": "d4"}, {"views": 4, "average": "logits"}])
+def test_what_is_no_stored_augmentation_is_refused(values: object) -> None:
+    with pytest.raises(UsageError, match="is stored as views and average"):
+        Tta.from_dict(values)
+
+
 # --- views ----------------------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,11 @@ from safetensors import safe_open
 from torch import nn
 
 from leukemia_data.errors import RunError
+from leukemia_data.samples.fingerprint import bytes_digest
 from leukemia_models.learning.checkpoint import (
     Checkpoint,
     CheckpointInfo,
+    NotSavedError,
     load_checkpoint,
     load_training_weights,
     load_weights,
@@ -279,7 +281,7 @@ def test_failed_write_keeps_the_old_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", run_out_of_space)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(NotSavedError, match=r"No space left on device; it needs [\d.]+ MB, .* is still whole"):
             save_checkpoint(path, checkpoint.build_model(), INFO, checkpoint.state)
     assert path.read_bytes() == checkpoint_path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
@@ -332,21 +334,80 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def rewrite(source: Path, target: Path, **changes: str) -> Path:
+    """Copy a checkpoint with other metadata, whose description fits its digest, or has none as in old versions."""
     with safe_open(source, framework="pt") as file:
         metadata = {**file.metadata(), **changes}
+        metadata["content_digest"] = bytes_digest(metadata["content"].encode()).hex()
+        if metadata["format_version"] in ("1", "2", "3"):
+            del metadata["content_digest"]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     safetensors.torch.save_file(tensors, target, metadata)
     return target
 
 
 def test_later_format_and_broken_description_are_refused(checkpoint_path: Path, tmp_path: Path) -> None:
-    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="4")
-    with pytest.raises(RunError, match="format 4, this version reads formats 1 to 3"):
+    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="5")
+    with pytest.raises(RunError, match="format 5, this version reads formats 1 to 4"):
         load_checkpoint(later)
-    for content in ("{}", "[1", '{"info": 3, "optimizer_values": null, "history": [], "scaler_state": {}}'):
+    for content in (
+        "{}",
+        "[]",
+        "[" * 5000,
+        "[1",
+        '{"info": 3, "optimizer_values": null, "history": [], "scaler_state": {}}',
+    ):
         broken = rewrite(checkpoint_path, tmp_path / "broken.safetensors", content=content)
         with pytest.raises(RunError, match="description cannot be read"):
             load_checkpoint(broken)
+
+
+@pytest.mark.parametrize("version", ["3", "4"])
+def test_a_description_that_was_changed_is_found_where_there_is_a_digest(
+    checkpoint_path: Path, tmp_path: Path, version: str
+) -> None:
+    changed = tmp_path / "changed.safetensors"
+    data = rewrite(checkpoint_path, changed, format_version=version).read_bytes()
+    place = data.index(b'\\"size_px\\":') + len(b'\\"size_px\\":')
+    changed.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    if version == "3":
+        assert load_checkpoint(changed).info.size_px != INFO.size_px
+        return
+    with pytest.raises(RunError, match="its description does not match its digest"):
+        load_checkpoint(changed)
+
+
+def test_a_checkpoint_without_its_description_s_digest_is_refused(checkpoint_path: Path, tmp_path: Path) -> None:
+    path = rewrite(checkpoint_path, tmp_path / "new.safetensors", format_version="3")
+    with safe_open(path, framework="pt") as file:
+        metadata = {**file.metadata(), "format_version": "4"}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(RunError, match="its description does not match its digest"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("size_px", "abc", "size_px must be a whole number above 0"),
+        ("size_px", True, "size_px must be"),
+        ("classes", [1, 2], "classes must be a list of texts"),
+        ("classes", "hem", "classes must be a list of texts"),
+        ("recipe", [], "recipe must be an object"),
+        ("judging", "d4", "judging must be an object or null"),
+        ("settings", {"optimizer": 3}, "cannot be read"),
+        ("settings", "x", "cannot be read"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(
+    checkpoint_path: Path, tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    with safe_open(checkpoint_path, framework="pt") as file:
+        content = json.loads(file.metadata()["content"])
+    content["info"][key] = value
+    broken = rewrite(checkpoint_path, tmp_path / "broken.safetensors", content=json.dumps(content))
+    with pytest.raises(RunError, match=rf"is damaged: its description cannot be read.*{words}|{words}"):
+        load_checkpoint(broken)
 
 
 def test_another_network_lists_a_few_differences(checkpoint_path: Path) -> None:

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from leukemia_data.errors import RunError
+from leukemia_models.batchnorm.reestimation import reestimate_batchnorm
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.learning.ema import WeightAverage
+from leukemia_models.learning.weights import judged_weights
 
 from ..fakes import CPU, NORMALIZATION, copied_state, fake_source, same_state, tiny_network
 from ..training import Recorder, train, without_times
@@ -88,3 +90,44 @@ def test_run_without_an_average_cannot_go_on_with_one() -> None:
     train(model, fake_source(4), epochs=1, observer=recorder)
     with pytest.raises(RunError, match="no average of the weights"):
         train(model, fake_source(4), epochs=2, ema_decay=0.9, start=recorder.states[-1])
+
+
+def test_average_is_judged_with_statistics_estimated_for_it_and_they_are_saved_with_it() -> None:
+    """The running ones belong to other weights; they stay as they are, and so does the training."""
+    without, model = tiny_network(), tiny_network()
+    train(without, fake_source(6, 6), fake_source(9), ema_decay=0.9)
+    clean, recorder = fake_source(8, 8), Recorder(model, ((2, 1),))
+    history = train(model, fake_source(6, 6), fake_source(9), ema_decay=0.9, observer=recorder, clean_source=clean)
+    assert clean.asked == [(0, 0), (0, 0)]
+    assert same_state(copied_state(model), copied_state(without))
+
+    judged = tiny_network()
+    judged.load_state_dict(judged_weights(recorder.weights[-1], recorder.states[-1]))
+    assert predict_probabilities(judged, fake_source(9).epoch(2), NORMALIZATION, CPU).loss == (
+        history.records[-1].valid_loss
+    )
+    expected = reestimate_batchnorm(judged, fake_source(8, 8).epoch(0), NORMALIZATION, CPU)
+    for name, value in expected.buffers.items():
+        assert torch.equal(judged.get_buffer(name), value)
+        assert not torch.equal(model.get_buffer(name), value)
+    # After one more step they would be those of other weights.
+    ((inside, _),) = recorder.saved
+    assert inside.average.tensors.keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("stop", ["inside", "at the end"])
+def test_run_with_estimated_statistics_resumes_bit_by_bit(stop: str) -> None:
+    run = {"epochs": 3, "ema_decay": 0.8}
+    whole = tiny_network()
+    recorder = Recorder(whole, ((2, 1),))
+    history = train(whole, fake_source(5, 6), fake_source(6), observer=recorder, clean_source=fake_source(8), **run)
+    start, weights = recorder.saved[0] if stop == "inside" else (recorder.states[0], recorder.weights[0])
+    resumed = tiny_network(seed=9)
+    resumed.load_state_dict(weights)
+    again = Recorder(resumed)
+    other = train(
+        resumed, fake_source(5, 6), fake_source(6), observer=again, start=start, clean_source=fake_source(8), **run
+    )
+    assert same_state(copied_state(resumed), copied_state(whole))
+    assert without_times(other) == without_times(history)
+    assert same_state(dict(again.states[-1].average.tensors), dict(recorder.states[-1].average.tensors))

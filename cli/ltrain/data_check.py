@@ -1,0 +1,77 @@
+"""Before a run: every byte of the shards that it will use, once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cli.ltrain.prepare import Run
+from cli.ltrain.run_faults import run_again
+from cli.ltrain.train_request import TrainRequest
+from cli.output import format_bytes, print_note
+from cli.progress import progress_bar
+from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.manifest import ShardEntry
+from leukemia_data.caches.verify import changed_shards
+from leukemia_data.errors import CacheError
+from leukemia_data.splitting.split_spec import SPLIT_NAMES
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_models.inference.ranks import Ranks
+from leukemia_models.runs.judge import SplitCache
+
+
+def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str, str], ranks: Ranks) -> None:
+    """Hold the shards that the runs use against their digests, once on each machine, and say how long that took.
+
+    Raises
+    ------
+    CacheError
+        On every rank, if one of them is damaged on some machine.
+    """
+    if not (request.check and runs):
+        return
+    shards = used_shards(run.data for run in runs)
+    num_bytes = sum(shard.num_bytes for entries in shards.values() for shard in entries)
+    started_s = time.perf_counter()
+
+    def check() -> None:
+        # Processes on one machine read the same files.
+        if int(environment.get("LOCAL_RANK", "0")) == 0:
+            _check(shards, num_bytes, run_again(runs[0], request))
+
+    ranks.together(check)
+    if ranks.is_first:
+        print_note(f"checked {format_bytes(num_bytes)} in {time.perf_counter() - started_s:.1f} s")
+
+
+def used_shards(splits: Iterable[SplitCache]) -> dict[Path, list[ShardEntry]]:
+    """By cache directory: the shards that hold a sample of some part of a split, in the manifest's order."""
+    caches: dict[Path, Cache] = {}
+    numbers: dict[Path, set[int]] = {}
+    for data in splits:
+        caches[data.cache.directory] = data.cache
+        numbers.setdefault(data.cache.directory, set()).update(_shard_numbers(data))
+    return {path: [caches[path].manifest.shards[n] for n in sorted(numbers[path])] for path in caches}
+
+
+def _shard_numbers(data: SplitCache) -> list[int]:
+    samples = np.concatenate([split_numbers(data.codes, part) for part in SPLIT_NAMES])
+    numbers = np.unique(np.searchsorted(data.cache.first_rows, samples, side="right") - 1)
+    return [int(number) for number in numbers]
+
+
+def _check(shards: Mapping[Path, list[ShardEntry]], num_bytes: int, run_command: str) -> None:
+    with progress_bar(num_bytes, "checking", unit="B") as bar:
+        for directory, entries in shards.items():
+            damages = changed_shards(directory, entries, num_threads=os.cpu_count() or 1, progress=bar.update)
+            if damages:
+                raise CacheError(
+                    f"{len(damages)} of the {len(entries)} shards to train on are damaged, first "
+                    f"{directory / damages[0].file}: {damages[0].problem}. Mend them with `ldata verify {directory} "
+                    f"--repair --source SOURCE`, where SOURCE is what they were built from; then go on with "
+                    f"`{run_command}`"
+                )
