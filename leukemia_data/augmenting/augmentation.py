@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 from leukemia_data.errors import UsageError, listed
+from leukemia_data.files.documents import parse_toml
 
 AUGMENTATIONS_DIR = Path(__file__).parent / "augmentations"
 WEAK_FACTOR = 0.3
@@ -264,8 +264,8 @@ def augmentation_names() -> list[str]:
 
 def _read_toml(path: Path) -> Augmentation:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     return _parse(table, str(path), default_name=path.stem)
 

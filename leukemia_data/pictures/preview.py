@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.plain_text import printable
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.preprocess import Preprocessor, trace_steps
@@ -106,10 +107,10 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             if row is rows[0]:
-                axis.set_title(name, fontsize=8)
-        row_axes[0].set_ylabel(row.class_name, fontsize=9)
-        row_axes[0].set_xlabel(Path(row.record_id).name, fontsize=6)
-    figure.suptitle(title, fontsize=10)
+                axis.set_title(printable(name), fontsize=8, parse_math=False)
+        row_axes[0].set_ylabel(printable(row.class_name), fontsize=9, parse_math=False)
+        row_axes[0].set_xlabel(printable(Path(row.record_id).name), fontsize=6, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     with scratch_path(path.parent, path.name) as scratch:
         figure.savefig(scratch, dpi=_DPI, format="png")
         scratch.replace(path)

@@ -8,13 +8,13 @@ The operations themselves are in ``operations``, their pixels in ``preprocess``;
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 from leukemia_data.errors import UsageError
+from leukemia_data.files.documents import parse_toml
 from leukemia_data.recipes.operation_checks import require, require_side
 from leukemia_data.recipes.operations import (
     OPERATIONS,
@@ -117,8 +117,8 @@ def preset_names() -> list[str]:
 
 def _read_toml(path: Path) -> Recipe:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     unknown = sorted(table.keys() - {"name", "description", "step"})
     require(not unknown, f"{path}: unknown key {unknown[:1]}; allowed are name, description and [[step]] tables")

@@ -268,11 +268,18 @@ def read_accuracies(path: Path) -> tuple[EpochAccuracy, ...]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return tuple(
-            EpochAccuracy(float(row["train_accuracy"]), float(row["valid_accuracy"]) if row["valid_accuracy"] else None)
+            EpochAccuracy(_share(row["train_accuracy"]), _share(valid) if (valid := row["valid_accuracy"]) else None)
             for row in rows
         )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError(f"an accuracy of {text}")
+    return number
 
 
 def mean_curves(folds: Sequence[Sequence[StageCurve]]) -> tuple[StageCurve, ...]:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from leukemia_data.files.plain_text import printable
 from leukemia_models.comparing.compared_run import ComparedRun
 from leukemia_models.reports.figure_style import series_style, stamped_figure
 from leukemia_models.reports.judging_figures import draw_confusion_on
@@ -158,7 +159,9 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
             axes.axvspan(members[0] - 0.5, members[-1] + 0.5, color="0.5", alpha=0.10 * label, zorder=0, linewidth=0)
             axes.text((members[0] + members[-1]) / 2, 1.07, f"true class {name}", ha="center", va="center", fontsize=9)
     axes.axhline(0.5, color="0.45", linestyle=":", linewidth=1)
-    axes.set_xticks(range(len(keys)), [subject for _, subject in keys], rotation=90, fontsize=8)
+    axes.set_xticks(
+        range(len(keys)), [printable(subject) for _, subject in keys], rotation=90, fontsize=8, parse_math=False
+    )
     axes.set_xlim(-0.6, len(keys) - 0.4)
     axes.set_ylim(-0.03, 1.12)
     axes.set_yticks(np.linspace(0, 1, 6))

@@ -18,7 +18,7 @@ from leukemia_models.judging.bootstrap import Difference, PairedBootstrap, Subje
 from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
 from leukemia_models.judging.predictions import write_table
 from leukemia_models.reports.figure_style import save_figure
-from leukemia_models.reports.markdown import markdown_table
+from leukemia_models.reports.markdown import code, markdown_table, plain
 
 FORMAT_VERSION = 1
 PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -40,13 +40,10 @@ def write_comparison(out_dir: Path, comparison: Comparison) -> list[Path]:
     out_dir.mkdir(parents=True, exist_ok=True)
     figures = _write_figures(out_dir, comparison)
     page, table, values = (out_dir / f"comparison{suffix}" for suffix in (".md", ".csv", ".json"))
-    frame = comparison_table(comparison)
-    write_table(table, frame, [str(name) for name in frame.columns if frame[name].map(_is_text).all()])
+    write_table(table, comparison_table(comparison))
     document = {"format_version": FORMAT_VERSION, **comparison.to_dict(), "figures": [path.name for path in figures]}
     write_text(values, json.dumps(document, indent=2, allow_nan=False, default=str) + "\n")
-    text = comparison_text(comparison, [path.name for path in figures])
-    # A path in the settings may hold bytes that are no UTF-8.
-    write_text(page, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(page, comparison_text(comparison, [path.name for path in figures]))
     return [page, table, values, *figures]
 
 
@@ -83,11 +80,11 @@ def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:
     """Return the page as Markdown."""
     runs = comparison.runs
     mark = " (some PATIENT-MIXED)" if any(run.is_patient_mixed for run in runs) else ""
-    header = ("", *(run.marked_label for run in runs))
-    marked = {run.label: run.marked_label for run in runs}
+    header = ("", *(plain(run.marked_label) for run in runs))
+    marked = {run.label: plain(run.marked_label) for run in runs}
     sections = [
         f"# {len(runs)} runs compared{mark}",
-        "\n".join(f"> {sentence}\n>" for sentence in comparison.cautions).removesuffix("\n>"),
+        "\n".join(f"> {plain(sentence)}\n>" for sentence in comparison.cautions).removesuffix("\n>"),
         f"## Runs{mark}\n\n" + markdown_table(header, _run_rows(runs)),
         f"## Per image{mark}\n\n"
         + markdown_table(header, _metric_rows([(run.metrics, run.intervals) for run in runs])),
@@ -105,12 +102,12 @@ def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:
 
 def _run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
     return [
-        ("folder", *(str(run.path) for run in runs)),
+        ("folder", *(plain(run.path) for run in runs)),
         ("split", *(f"**{run.stamp}**" if run.is_patient_mixed else run.stamp for run in runs)),
-        ("network", *(run.model_name for run in runs)),
+        ("network", *(plain(run.model_name) for run in runs)),
         ("parameters", *(ABSENT if run.num_parameters is None else f"{run.num_parameters:,}" for run in runs)),
         ("epochs", *(" + ".join(str(len(stage.epochs)) for stage in run.stages) for run in runs)),
-        ("judged part", *(run.part for run in runs)),
+        ("judged part", *(plain(run.part) for run in runs)),
         ("images", *(f"{len(run.samples):,}" for run in runs)),
         ("subjects", *(_subjects_text(run) for run in runs)),
     ]
@@ -120,7 +117,7 @@ def _subjects_text(run: ComparedRun) -> str:
     counts = run.intervals.subjects_per_class
     if counts is None:
         return "unknown"
-    return ", ".join(f"{count} {name}" for count, name in zip(counts, run.classes, strict=True))
+    return ", ".join(f"{count} {plain(name)}" for count, name in zip(counts, run.classes, strict=True))
 
 
 Judged = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
@@ -142,7 +139,7 @@ def _interval_notes(runs: Sequence[ComparedRun]) -> str:
     """Say what the intervals are, and why some are missing."""
     level = runs[0].intervals.settings.level
     notes = dict.fromkeys(
-        f"{run.label}: {bootstrap.note}"
+        plain(f"{run.label}: {bootstrap.note}")
         for run in runs
         for bootstrap in (run.intervals, run.subject_intervals)
         if bootstrap is not None and bootstrap.note
@@ -154,14 +151,14 @@ def _interval_notes(runs: Sequence[ComparedRun]) -> str:
 def _pair_text(pair: PairComparison, marked: Mapping[str, str]) -> str:
     title = f"### {marked[pair.first]} minus {marked[pair.second]}\n\n"
     if pair.refusal is not None:
-        return f"{title}Not compared: {pair.refusal}."
+        return f"{title}Not compared: {plain(pair.refusal)}."
     header = ("", "per image", "interval", "draws <= 0", "per subject", "interval", "draws <= 0")
     rows = [
         (METRIC_TITLES[name], *_difference_cells(pair.images, name), *_difference_cells(pair.subjects, name))
         for name in PAIRED_METRICS
     ]
     notes = dict.fromkeys(each.note for each in (pair.images, pair.subjects) if each is not None and each.note)
-    return title + markdown_table(header, rows) + "".join(f"\n\n{note}" for note in notes)
+    return title + markdown_table(header, rows) + "".join(f"\n\n{plain(note)}" for note in notes)
 
 
 def _difference_cells(paired: PairedBootstrap | None, name: str) -> tuple[str, str, str]:
@@ -178,7 +175,7 @@ def _settings_text(header: Sequence[str], settings: Mapping[str, Sequence[Any]])
     if not settings:
         return "None: the runs were told the same."
     rows = [
-        (f"`{name}`", *(ABSENT if value is None else str(value) for value in row)) for name, row in settings.items()
+        (code(name), *(ABSENT if value is None else plain(value) for value in row)) for name, row in settings.items()
     ]
     return markdown_table(header, rows)
 
@@ -215,7 +212,3 @@ def _metric_columns(
         columns[f"{unit}_{name}_low"] = interval.low if interval else None
         columns[f"{unit}_{name}_high"] = interval.high if interval else None
     return columns
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)

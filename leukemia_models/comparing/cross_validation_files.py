@@ -30,6 +30,11 @@ def is_kfold(path: Path) -> bool:
     return (path / KFOLD_FILE_NAME).is_file()
 
 
+def is_fold_name(name: str) -> bool:
+    """Whether a name is that of a fold's folder, such as ``fold-1``."""
+    return _FOLD_NAME.fullmatch(name) is not None
+
+
 def find_folds(path: Path) -> list[Path]:
     """Return the folders of a k-fold's folds, in order of their numbers.
 

@@ -15,11 +15,11 @@ from leukemia_models.comparing.fold_figures import draw_folds
 from leukemia_models.comparing.fold_metrics import FoldMetrics
 from leukemia_models.comparing.fold_predictions import read_fold
 from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
-from leukemia_models.judging.predictions import TEXT_COLUMNS, write_table
+from leukemia_models.judging.predictions import write_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.judged_table import write_judged
-from leukemia_models.reports.markdown import interval_text, markdown_table, number_text, without_repeats
+from leukemia_models.reports.markdown import code, interval_text, markdown_table, number_text, plain, without_repeats
 from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, cautions
 
 FORMAT = "leukemia-cells k-fold results"
@@ -62,14 +62,12 @@ def write_cross_validation(out_dir: Path, result: CrossValidation) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     write_judged(out_dir / POOLED_NAME, result.pooled, result.table.drop(columns="fold"))
     stamped = result.table.drop(columns="stamp", errors="ignore").assign(stamp=result.stamp)
-    write_table(out_dir / "predictions.csv", stamped, (*TEXT_COLUMNS, "fold"))
-    write_table(out_dir / "folds.csv", folds_table(result), ("fold", "split", "stamp"))
+    write_table(out_dir / "predictions.csv", stamped)
+    write_table(out_dir / "folds.csv", folds_table(result))
     save_figure(draw_folds(result), out_dir / FOLDS_FIGURE)
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict()}
     write_text(out_dir / "results.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
-    # Names of subjects may hold bytes that are no UTF-8.
-    text = cross_validation_text(result).encode("utf-8", "backslashreplace").decode("utf-8")
-    write_text(out_dir / "summary.md", text)
+    write_text(out_dir / "summary.md", cross_validation_text(result))
 
 
 def folds_table(result: CrossValidation) -> pd.DataFrame:
@@ -92,9 +90,9 @@ def cross_validation_text(result: CrossValidation) -> str:
     """Return the page as Markdown."""
     stamp = result.stamp
     sections = [
-        f"# {result.pooled.model_name}: cross-validation, {result.name}",
+        f"# {plain(result.pooled.model_name)}: cross-validation, {plain(result.name)}",
         f"Split: **{stamp}**" + (" (the counts are those of the worst fold)" if "(" in stamp else ""),
-        "\n".join(f"> {sentence}\n>" for sentence in cautions(result.pooled)).removesuffix("\n>"),
+        "\n".join(f"> {plain(sentence)}\n>" for sentence in cautions(result.pooled)).removesuffix("\n>"),
         f"## Mean and spread over the folds ({stamp})\n\n" + _spread_section(result),
         f"## Pooled out-of-fold predictions ({stamp})\n\n" + _pooled_section(result),
         f"## Every fold, per image ({stamp})\n\n" + _folds_section(result),
@@ -141,7 +139,7 @@ def _pooled_section(result: CrossValidation) -> str:
         for name in METRIC_NAMES
     ]
     notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
-    return "\n\n".join([markdown_table(header, rows), *notes, *pooled.notes])
+    return "\n\n".join([markdown_table(header, rows), *map(plain, notes), *map(plain, pooled.notes)])
 
 
 def _value(metrics: ClassificationMetrics | None, name: str) -> float | None:
@@ -153,8 +151,8 @@ def _folds_section(result: CrossValidation) -> str:
     header = (
         "fold",
         "held out",
-        *(f"images `{name}`" for name in classes),
-        *(f"subjects `{name}`" for name in classes),
+        *(f"images {code(name)}" for name in classes),
+        *(f"subjects {code(name)}" for name in classes),
         "epoch",
         *(METRIC_TITLES[name] for name in SHOWN_METRICS),
         "split",
@@ -167,4 +165,4 @@ def _fold_rows(folds: Sequence[FoldMetrics]) -> Iterator[tuple[object, ...]]:
         subjects = fold.subjects_per_class or ("unknown",) * len(fold.images_per_class)
         values = ("-" if (value := fold.values[name]) is None else f"{value:.3f}" for name in SHOWN_METRICS)
         epoch = "-" if fold.epoch is None else fold.epoch
-        yield fold.name, f"`{fold.split}`", *fold.images_per_class, *subjects, epoch, *values, fold.stamp
+        yield plain(fold.name), code(fold.split), *fold.images_per_class, *subjects, epoch, *values, fold.stamp

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from leukemia_data.errors import RunError
+from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
@@ -82,20 +83,26 @@ def read_fold(path: Path) -> FoldPredictions:
         fold = FoldPredictions(
             name=path.name,
             split=parse_split(results["split"]["kind"]),
-            leaks=LeakCheck(**results["split"]["leaks"]),
+            leaks=_leak_check(results["split"]["leaks"]),
             used_ids=used_ids,
             held_out_ids=held_out_ids,
             table=read_predictions(judged / "predictions.csv"),
             model_name=results["model_name"],
             classes=tuple(results["classes"]),
             settings=results["settings"],
-            judging=results.get("judging", {}),
+            judging=dict(results.get("judging", {})),
             epoch=results["epoch"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
     _require_held_out(fold, judged)
     return fold
+
+
+def _leak_check(counts: Mapping[str, Any]) -> LeakCheck:
+    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        raise ValueError(f"leaks are counts, not {dict(counts)}")
+    return LeakCheck(**counts)
 
 
 def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
@@ -106,9 +113,10 @@ def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
             for row in csv.DictReader(file):
                 if row["split"] == UNUSED_NAME or int(row["label"]) == UNKNOWN_LABEL:
                     continue
-                used.add(row["id"])
+                sample_id = formula_restored(row["id"])
+                used.add(sample_id)
                 if row["split"] == HELD_OUT_PART:
-                    held_out.add(row["id"])
+                    held_out.add(sample_id)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{folder.split} cannot be read: {error}") from error
     return frozenset(used), frozenset(held_out)

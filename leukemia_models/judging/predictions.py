@@ -17,7 +17,7 @@ import pandas as pd
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.files.spreadsheet import formula_restored, formula_safe
+from leukemia_data.files.spreadsheet import formula_restored, formula_safe, quoting_for
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 
 PROBABILITY_PREFIX = "probability_"
@@ -143,13 +143,17 @@ def write_predictions(path: Path, table: pd.DataFrame) -> None:
     A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``), or that starts
     with an apostrophe itself, gets an apostrophe in front.
     """
-    write_table(path, table, TEXT_COLUMNS)
+    write_table(path, table)
 
 
-def write_table(path: Path, table: pd.DataFrame, text_columns: Sequence[str]) -> None:
-    """Write any table as CSV, atomically, with the texts of the named columns safe as in :func:`write_predictions`."""
-    texts = table[list(text_columns)].map(formula_safe)
-    _write_csv(path, table.assign(**{str(name): texts[name] for name in texts.columns}))
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write any table as CSV, atomically, with all texts safe as in :func:`write_predictions`."""
+    texts = table.select_dtypes(["object", "string"])
+    _write_csv(path, table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns}))
+
+
+def _safe(value: object) -> object:
+    return formula_safe(value) if isinstance(value, str) else value
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -250,10 +254,12 @@ def _listed(ids: Sequence[str]) -> str:
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    texts = frame.select_dtypes(["object", "string"])
     with atomic_path(path) as partial:
         frame.to_csv(
             partial,
             index=False,
+            quoting=quoting_for(cell for name in texts.columns for cell in texts[name]),
             lineterminator="\n",
             encoding="utf-8",
             errors="surrogateescape",

@@ -15,8 +15,10 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.plain_text import printable
 from leukemia_data.splitting.leaks import DISJOINT_STAMP
 
 DOTS_PER_INCH = 160
@@ -100,12 +102,20 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 
+def _show_texts_as_they_are(figure: Figure) -> None:
+    """Names of classes, subjects and runs may hold a dollar sign, which begins a formula, or what no font can show."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(printable(text.get_text()))
+
+
 def lay_out(figure: Figure) -> None:
     """Find the places of all parts once, for both files.
 
     With a layout engine, each `savefig` draws everything once more, unseen: twice the work.
     """
     figure.set_dpi(DOTS_PER_INCH)
+    _show_texts_as_they_are(figure)
     # A canvas binds itself to the figure.
     FigureCanvasAgg(figure)
     engine = figure.get_layout_engine()

@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from leukemia_data.errors import RunError
 from leukemia_models.judging.baseline import majority_baseline
 from leukemia_models.judging.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 from leukemia_models.judging.metrics import classification_metrics
-from leukemia_models.judging.predictions import TEXT_COLUMNS, judged_samples, write_predictions, write_table
+from leukemia_models.judging.predictions import judged_samples, write_predictions, write_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.judging.subject_level import MAJORITY, subject_level, subject_samples
 from leukemia_models.reports.figure_style import save_figure
@@ -153,13 +154,20 @@ def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figu
         What they are of; a column ``stamp`` with the split's stamp is put last.
     more_figures : sequence of str
         Other PNG files to name in the page, relative to it.
+
+    Raises
+    ------
+    RunError
+        If the folder is a link: a run from elsewhere could have its results written anywhere.
     """
+    if out_dir.is_symlink():
+        raise RunError(f"{out_dir} is a link to {out_dir.readlink()}, and would be written there: remove it first")
     out_dir.mkdir(parents=True, exist_ok=True)
     figures = _draw(out_dir, results, judged_samples(table))
     stamp = results.split.stamp
     write_predictions(out_dir / "predictions.csv", table.drop(columns="stamp", errors="ignore").assign(stamp=stamp))
     if results.subjects is not None:
-        write_table(out_dir / SUBJECTS_FILE, results.subjects.table.assign(stamp=stamp), TEXT_COLUMNS[1:2])
+        write_table(out_dir / SUBJECTS_FILE, results.subjects.table.assign(stamp=stamp))
     write_results(out_dir / "results.json", results)
     write_summary(out_dir / "summary.md", results, (*figures, *more_figures))
 

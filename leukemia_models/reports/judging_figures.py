@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import auc, roc_curve
 
+from leukemia_data.files.plain_text import printable
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 from leukemia_models.judging.reliability import reliability_bins
 from leukemia_models.judging.resampling import Interval
@@ -60,10 +61,10 @@ def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: S
         share = f"{shares[row, column]:.1%}" if totals[row, 0] else "none"
         ink = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, f"{share}\n({count:,})", ha="center", va="center", color=ink, fontsize=12)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(
-        range(len(classes)), [f"{name}\n(n = {total:,})" for name, total in zip(classes, totals[:, 0], strict=True)]
-    )
+    names = [printable(name) for name in classes]
+    counted = [f"{name}\n(n = {total:,})" for name, total in zip(names, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(classes)), names, parse_math=False)
+    axes.set_yticks(range(len(classes)), counted, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     return image
@@ -238,7 +239,7 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
         _draw_group(axes, heights, group["share_right"], f"{name} (n = {len(group):,})", number, is_named=is_named)
         start += len(group)
     axes.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
-    named = [f"{row.subject} ({row.images:,})" for group in groups for row in group.itertuples()]
+    named = [f"{printable(str(row.subject))} ({row.images:,})" for group in groups for row in group.itertuples()]
     if is_named:
         axes.set_yticks(range(start), named, fontsize=8, parse_math=False)
     else:

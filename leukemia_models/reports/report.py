@@ -13,10 +13,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, cast
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
+from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.judging.baseline import MajorityBaseline
 from leukemia_models.judging.bootstrap import SubjectBootstrap
@@ -30,6 +32,7 @@ FORMAT_VERSION = 2
 """2 added subjects, intervals, calibration and how the network was judged, and more metrics."""
 IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
 LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
+_VALUE_KINDS: Mapping[str, type | tuple[type, ...]] = {"model_name": str, "settings": dict, "epoch": (int, NoneType)}
 PUBLISHED_RANGE = "on C-NMC 2019, published results for unseen patients are 0.83 to 0.91 weighted F1"
 
 
@@ -218,20 +221,44 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
 def read_results(path: Path) -> dict[str, Any]:
     """Read a ``results.json``, as JSON values.
 
+    Returns
+    -------
+    dict
+        At least ``model_name`` (a text), ``classes`` (two texts), ``settings`` (an object), ``epoch`` (a number or
+        None) and ``split`` (an object with the texts ``kind`` and ``stamp``).
+
     Raises
     ------
     RunError
-        If it is missing or cannot be read.
+        If it is missing or cannot be read, or one of these is not there or something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+    wrong = _wrong_value(content)
+    if wrong:
+        raise RunError(f"{path} is damaged ({wrong}): judge the run again")
+    return cast(dict[str, Any], content)
+
+
+def _wrong_value(content: object) -> str:
+    """Name the first of the values that every reader counts on which is not what it should be; "" where all are."""
     if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: judge the run again")
-    return content
+        return "it is no JSON object"
+    classes, split = content.get("classes"), content.get("split")
+    has_two_classes = isinstance(classes, list) and len(classes) == 2 and classes[0] != classes[1]
+    if not has_two_classes or not all(isinstance(name, str) for name in cast(list[object], classes)):
+        return "classes are not two different names"
+    if not isinstance(split, dict) or not all(isinstance(split.get(name), str) for name in ("kind", "stamp")):
+        return "split has no kind and stamp"
+    for name, kinds in _VALUE_KINDS.items():
+        value = content.get(name)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return f"{name} is {value!r:.40}"
+    return ""
 
 
 def write_results(path: Path, results: Results) -> None:

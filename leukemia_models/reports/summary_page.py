@@ -9,7 +9,15 @@ from leukemia_data.files.atomic import write_text
 from leukemia_models.judging.bootstrap import SubjectBootstrap
 from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
 from leukemia_models.judging.subject_level import SubjectLevel
-from leukemia_models.reports.markdown import flattened, interval_text, markdown_table, number_text, without_repeats
+from leukemia_models.reports.markdown import (
+    code,
+    flattened,
+    interval_text,
+    markdown_table,
+    number_text,
+    plain,
+    without_repeats,
+)
 from leukemia_models.reports.report import (
     IMAGE,
     SUBJECT_MEAN,
@@ -48,19 +56,17 @@ def write_summary(path: Path, results: Results, figures: Sequence[str] = ()) -> 
     figures : sequence of str
         File names beside `path`.
     """
-    # A path in the settings may hold bytes that are no UTF-8.
-    text = summary_text(results, figures).encode("utf-8", "backslashreplace").decode("utf-8")
-    write_text(path, text)
+    write_text(path, summary_text(results, figures))
 
 
 def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
     """Return the page as Markdown."""
     split = results.split
     sections = [
-        f"# {results.title}",
-        f"Split: **{split.stamp}** (`{split.kind}`)",
-        "\n".join(f"> {sentence}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
-        "\n\n".join(results.notes),
+        f"# {plain(results.title)}",
+        f"Split: **{split.stamp}** ({code(split.kind)})",
+        "\n".join(f"> {plain(sentence)}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
+        "\n\n".join(map(plain, results.notes)),
         f"## Results per image ({split.stamp})\n\n" + _image_section(results),
         f"## Results per subject ({split.stamp})\n\n" + _subject_section(results, results.subjects)
         if results.subjects
@@ -79,15 +85,15 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
 def _judging_rows(results: Results) -> Iterator[tuple[str, object]]:
     """How the network was asked, without what was measured to decide it."""
     rows = dict(flattened(results.judging))
-    yield from ((name, _plain(value)) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
+    yield from ((plain(name), plain(_short(value))) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
 
 
 def _setting_rows(results: Results) -> Iterator[tuple[str, object]]:
     """The settings that say something."""
-    return ((name, _plain(value)) for name, value in flattened(results.settings) if value is not None)
+    return ((plain(name), plain(_short(value))) for name, value in flattened(results.settings) if value is not None)
 
 
-def _plain(value: object) -> object:
+def _short(value: object) -> object:
     """Numbers without digits that nobody reads; results.json has them all."""
     return f"{value:.6g}" if isinstance(value, float) else value
 
@@ -100,8 +106,8 @@ def _figure_line(name: str) -> str:
 def metric_title(name: str, classes: Sequence[str]) -> str:
     """Words for a metric; sensitivity and specificity say whose recall they are."""
     titles = {
-        "sensitivity": f"recall `{classes[1]}` (sensitivity)",
-        "specificity": f"recall `{classes[0]}` (specificity)",
+        "sensitivity": f"recall {code(classes[1])} (sensitivity)",
+        "specificity": f"recall {code(classes[0])} (specificity)",
     }
     return titles.get(name, METRIC_TITLES[name])
 
@@ -110,7 +116,8 @@ def _image_section(results: Results) -> str:
     metrics, bootstrap = results.metrics, results.intervals.get(IMAGE)
     constant = _constant_answers(results)
     level = f"{_percent(bootstrap.settings.level)} interval" if bootstrap else "interval"
-    header = ("per image", results.model_name, level, f"always `{results.classes[results.baseline.prediction]}`")
+    always = f"always {code(results.classes[results.baseline.prediction])}"
+    header = ("per image", plain(results.model_name), level, always)
     rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
     for name in METRIC_NAMES:
         interval = bootstrap.intervals.get(name) if bootstrap else None
@@ -143,16 +150,16 @@ def _interval_note(bootstrap: SubjectBootstrap | None, classes: Sequence[str]) -
     if bootstrap is None:
         return ""
     if not bootstrap.intervals or bootstrap.subjects_per_class is None:
-        return bootstrap.note or ""
+        return plain(bootstrap.note or "")
     settings = bootstrap.settings
     counts = " and ".join(
-        f"{count} of class `{name}`" for count, name in zip(bootstrap.subjects_per_class, classes, strict=True)
+        f"{count} of class {code(name)}" for count, name in zip(bootstrap.subjects_per_class, classes, strict=True)
     )
     made = (
         f"{_percent(settings.level)} intervals: percentiles over {settings.num_draws:,} resamples of the subjects "
         f"({counts}), seed {settings.seed}. ECE has none: resampling by itself makes it larger."
     )
-    return _paragraphs(made, bootstrap.note or "")
+    return _paragraphs(made, plain(bootstrap.note or ""))
 
 
 def _subject_section(results: Results, subjects: SubjectLevel) -> str:
@@ -170,7 +177,7 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
     notes = without_repeats(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
     return _paragraphs(
         metrics_table,
-        *notes,
+        *map(plain, notes),
         *_left_out(subjects),
         _subject_list(results),
     )
@@ -198,7 +205,7 @@ def _left_out(subjects: SubjectLevel) -> Iterator[str]:
     if subjects.num_unknown_images:
         yield f"{subjects.num_unknown_images:,} images of unknown subjects are left out here."
     if subjects.mixed_subjects:
-        names = ", ".join(f"`{name}`" for name in subjects.mixed_subjects[:10])
+        names = ", ".join(code(name) for name in subjects.mixed_subjects[:10])
         yield f"{len(subjects.mixed_subjects):,} subjects with images of both classes are left out here: {names}."
 
 
@@ -206,11 +213,12 @@ def _subject_list(results: Results) -> str:
     subjects, classes = results.subjects, results.classes
     if subjects is None or len(subjects.table) > MAX_LISTED_SUBJECTS:
         return f"Each subject stands in [{SUBJECTS_FILE}]({SUBJECTS_FILE})."
-    header = ("subject", "class", "images", "share right", f"mean P(`{classes[1]}`)", f"votes for `{classes[1]}`")
+    positive = code(classes[1])
+    header = ("subject", "class", "images", "share right", f"mean P({positive})", f"votes for {positive}")
     rows = [
         (
-            row["subject"],
-            "both" if row["label"] is None else classes[row["label"]],
+            plain(row["subject"]),
+            "both" if row["label"] is None else plain(classes[row["label"]]),
             row["images"],
             number_text(row["share_right"]),
             number_text(row["mean_probability"]),
@@ -223,10 +231,10 @@ def _subject_list(results: Results) -> str:
 
 def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     calibration = calibrated.calibration
+    fitted_on = f"{calibration.num_images:,} {plain(calibration.fitted_on)} images"
     said = (
         f"The same predictions with the temperature {calibration.temperature:.3f} and then the threshold "
-        f"{calibration.threshold:.3f}, both fitted on {calibration.num_images:,} {calibration.fitted_on} images. "
-        "All other tables and files are without them."
+        f"{calibration.threshold:.3f}, both fitted on {fitted_on}. All other tables and files are without them."
     )
     header = ("per image", "as trained, threshold 0.5", "calibrated", "interval")
     rows = [
@@ -238,11 +246,11 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
         )
         for name in _CALIBRATED_ROWS
     ]
-    return _paragraphs(f"> {calibration.note}" if calibration.note else "", said, markdown_table(header, rows))
+    return _paragraphs(f"> {plain(calibration.note)}" if calibration.note else "", said, markdown_table(header, rows))
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
-    header = ["part", *(f"images `{name}`" for name in classes), *(f"subjects `{name}`" for name in classes)]
+    header = ["part", *(f"images {code(name)}" for name in classes), *(f"subjects {code(name)}" for name in classes)]
     rows = []
     for name, counts in split.parts.items():
         subjects = counts.subjects_per_class or ("unknown",) * len(classes)

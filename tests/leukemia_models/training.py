@@ -68,6 +68,7 @@ def train(
     start: TrainState | None = None,
     observer: Observer | None = None,
     compile_backend: str = "eager",
+    clean_source: BatchSource | None = None,
     **settings: Any,
 ) -> TrainHistory:
     ticks = itertools.count()
@@ -83,6 +84,7 @@ def train(
         start,
         clock=lambda: float(next(ticks)),
         compile_backend=compile_backend,
+        clean_source=clean_source,
     )
 
 

@@ -166,7 +166,7 @@ def test_mean_curves_end_with_the_shortest_fold():
     [
         (lambda paths: paths[:1], UsageError, "two runs or more"),
         (lambda paths: [paths[0], paths[0].parent / "." / paths[0].name], UsageError, "named twice"),
-        (lambda paths: [paths[0], paths[0].parent / "absent"], RunError, "holds no run"),
+        (lambda paths: [paths[0], paths[0].parent / "absent"], UsageError, "does not exist"),
         (lambda paths: [paths[0], paths[0] / "test"], RunError, "holds no run"),
     ],
 )
@@ -189,6 +189,13 @@ def test_a_part_without_labels(runs):
     table["label"] = table["label"].mask(table["label"] == 1)
     write_part(runs[0], table, split="given")
     with pytest.raises(UsageError, match=r"--part valid"):
+        read_compared_runs(runs)
+
+
+@pytest.mark.parametrize("accuracy", ["nan", "-0.1", "1.5", "inf", "x"])
+def test_an_accuracy_that_is_none_is_refused(runs, accuracy):
+    (runs[0] / "history.csv").write_text(f"train_accuracy,valid_accuracy\n0.5,{accuracy}\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"history\.csv cannot be read"):
         read_compared_runs(runs)
 
 

@@ -292,6 +292,16 @@ def test_damaged_results_are_named(own_dirs, content):
         read_fold(own_dirs[0])
 
 
+@pytest.mark.parametrize("change", [{"judging": "d4"}, {"split": {"leaks": []}}, {"split": {"leaks": {"a": 1}}}])
+def test_results_of_a_fold_with_other_values_are_refused(own_dirs, change):
+    path = own_dirs[0] / "test" / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    split = {**content["split"], **change.get("split", {})}
+    path.write_text(json.dumps({**content, **change, "split": split}), encoding="utf-8")
+    with pytest.raises(RunError, match=r"results\.json is damaged"):
+        read_fold(own_dirs[0])
+
+
 def test_a_damaged_split_is_named(own_dirs):
     (own_dirs[0] / "split.csv").write_text("id,subject,label,split\n1,a,x,train\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"split\.csv cannot be read"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.judging.baseline import majority_baseline
 from leukemia_models.judging.metrics import classification_metrics
@@ -17,6 +18,7 @@ from leukemia_models.reports.report import (
     SplitCounts,
     SplitSummary,
     cautions,
+    read_results,
     write_history,
     write_results,
 )
@@ -145,3 +147,45 @@ def test_history_csv_has_a_row_an_epoch_and_the_stamp(tmp_path: Path) -> None:
     assert rows[0]["valid_auroc"] == ""
     assert float(rows[0]["train_accuracy"]) == 0.75
     assert {row["split"] for row in rows} == {"PATIENT-MIXED"}
+
+
+SOUND = {
+    "model_name": "resnet18",
+    "classes": ["hem", "all"],
+    "settings": {},
+    "epoch": None,
+    "split": {"kind": "subject", "stamp": "subject-disjoint"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"classes": ["hem"]}, "classes are not two different names"),
+        ({"classes": ["hem", "hem"]}, "classes are not two different names"),
+        ({"classes": ["hem", 1]}, "classes are not two different names"),
+        ({"classes": "ab"}, "classes are not two different names"),
+        ({"split": None}, "split has no kind and stamp"),
+        ({"split": {"kind": 1, "stamp": ""}}, "split has no kind and stamp"),
+        ({"settings": []}, r"settings is \[\]"),
+        ({"model_name": None}, "model_name is None"),
+        ({"epoch": "3"}, "epoch is '3'"),
+        ({"epoch": True}, "epoch is True"),
+    ],
+)
+def test_results_without_what_every_reader_counts_on_are_refused(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(SOUND), encoding="utf-8")
+    assert read_results(path) == SOUND
+    path.write_text(json.dumps({**SOUND, **change}), encoding="utf-8")
+    with pytest.raises(RunError, match=f"is damaged .{reason}"):
+        read_results(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"a": NaN}', "[" * 100_000, '{"a": 1, "a": 2}'])
+def test_what_is_no_document_of_results_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=r"results\.json"):
+        read_results(tmp_path / "results.json")

@@ -1,0 +1,62 @@
+"""Nothing that is read can bring code: no unpickling, no evaluation of texts, anywhere in the packages."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import leukemia_data
+
+ROOT = Path(leukemia_data.__file__).parents[1]
+PATHS = sorted(
+    path for package in ("leukemia_data", "leukemia_models", "cli") for path in (ROOT / package).rglob("*.py")
+)
+MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle", "yaml", "runpy"}
+CALLS = {"eval", "exec", "compile", "__import__"}
+ATTRIBUTES = {
+    ("torch", "load"), ("torch", "save"), ("torch", "hub"), ("np", "load"), ("numpy", "load"), ("np", "save"),
+    ("np", "fromregex"), ("joblib", "load"), ("joblib", "dump"), ("pd", "read_pickle"), ("pd", "read_hdf"),
+    ("pandas", "read_pickle"), ("pd", "eval"),
+}  # fmt: skip
+NAMES = {"allow_pickle", "weights_only", "load_pickle", "to_pickle", "read_pickle", "Unpickler"}
+FROM = {("torch", "load"), ("joblib", "load"), ("numpy", "load"), ("torch.serialization", "load")}
+
+
+def code_in_files(tree: ast.AST) -> Iterator[str]:
+    """What in a module could run code out of a file."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name.split(".")[0] in MODULES)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from [module] if module.split(".")[0] in MODULES else []
+                yield from (f"{module}.{alias.name}" for alias in names if (module, alias.name) in FROM)
+            case ast.Call(func=ast.Name(id=name)) if name in CALLS:
+                yield name
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if (owner, name) in ATTRIBUTES:
+                yield f"{owner}.{name}"
+            case ast.Attribute(attr=name) | ast.keyword(arg=str(name)) | ast.Name(id=name) if name in NAMES:
+                yield name
+            case _:
+                pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle", "from pickle import loads", "import dill as d", "torch.load(path)", "from torch import load",
+        "np.load(p, allow_pickle=True)", "f(allow_pickle=True)", "joblib.load(p)", "pd.read_pickle(p)", "eval(text)",
+        "import os, marshal", "exec(text)",
+    ],
+)  # fmt: skip
+def test_the_search_finds_what_it_looks_for(text: str) -> None:
+    assert list(code_in_files(ast.parse(text)))
+
+
+def test_no_module_can_run_code_out_of_a_file() -> None:
+    assert len(PATHS) > 200
+    found = {path: list(code_in_files(ast.parse(path.read_text(encoding="utf-8")))) for path in PATHS}
+    assert {path: names for path, names in found.items() if names} == {}
