@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-quick lint type check format bench bench-stream clean
+.PHONY: help install demo test test-quick lint type check format bench bench-stream torture clean
 
 help:
 	@echo "make demo        everything once on generated cells: build, statistics, training, figures (in demo/)"
 	@echo "make test        the whole test suite"
 	@echo "make test-quick  without the slow tests"
 	@echo "make check       lint, types and tests"
+	@echo "make torture     break builds, runs and files at random (SCENARIOS=... SEED=0 COUNT=100 or MINUTES=...)"
 	@echo "make format      format the code"
 	@echo "make bench       how fast a build is on this machine"
 	@echo "make bench-stream  how fast batches are, beside other libraries (CACHE=folder for images of your own)"
@@ -63,6 +64,11 @@ bench: $(INSTALLED)
 bench-stream: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
 	$(BIN)/python benchmarks/bench_stream.py $(CACHE)
+
+SEED ?= 0
+COUNT ?= 100
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(SCENARIOS) --seed $(SEED) --count $(COUNT) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache

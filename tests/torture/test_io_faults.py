@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from . import io_faults
+
+
+def test_everything_survives(tmp_path):
+    tally = io_faults.run(tmp_path, seed=1, count=8, report=lambda fault, outcome: None)
+    assert tally.lost == ()
+    assert tally.tried == tally.survived == 8

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from . import memory
+
+
+def test_everything_survives(tmp_path):
+    tally = memory.run(tmp_path, seed=1, count=4, report=lambda fault, outcome: None)
+    assert tally.lost == ()
+    assert tally.tried == tally.survived == 4
