@@ -21,7 +21,7 @@ from leukemia_data.errors import CacheError
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.inference.ranks import Ranks
-from leukemia_models.runs.judge import SplitCache
+from leukemia_models.runs.split_cache import SplitCache
 
 
 def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str, str], ranks: Ranks) -> None:

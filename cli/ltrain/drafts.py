@@ -27,8 +27,8 @@ from leukemia_models.learning.checkpoint import load_weights_file
 from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
-from leukemia_models.runs.judge import SplitCache
 from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
+from leukemia_models.runs.split_cache import SplitCache
 
 NUM_CLASSES = 2
 

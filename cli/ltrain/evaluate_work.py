@@ -9,18 +9,18 @@ import torch
 
 from cli.ltrain.devices import choose_device
 from cli.ltrain.judging_progress import watched
+from cli.ltrain.result_text import result_lines
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.ltrain.text import result_lines
 from cli.output import print_json, print_text
-from leukemia_models.batchnorm.batchnorm_report import RUNNING
+from leukemia_models.batchnorm.batchnorm_mode import RUNNING
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.finalize import FINAL
-from leukemia_models.runs.judge import SplitCache, judge_part
+from leukemia_models.runs.judge import judge_part
 from leukemia_models.runs.preparation import prepare_network
-from leukemia_models.runs.run_files import RunFolder, last_run, load_config
+from leukemia_models.runs.run_files import FINAL, RunFolder, last_run, load_config
+from leukemia_models.runs.split_cache import SplitCache
 
 
 @dataclass(frozen=True, kw_only=True)

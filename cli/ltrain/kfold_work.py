@@ -25,7 +25,7 @@ from cli.ltrain.prepare import (
     write_runs,
 )
 from cli.ltrain.requested_plan import requested_plan
-from cli.ltrain.text import result_lines
+from cli.ltrain.result_text import result_lines
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text

@@ -26,9 +26,8 @@ from leukemia_models.learning.checkpoint import load_checkpoint
 from leukemia_models.learning.run_state import TrainState
 from leukemia_models.planning.plan_file import plan_path
 from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
-from leukemia_models.runs.finalize import FINAL
-from leukemia_models.runs.judge import TEST, VALID, SplitCache
 from leukemia_models.runs.run_files import (
+    FINAL,
     PLAN_FILE_NAME,
     RunConfig,
     RunFolder,
@@ -38,6 +37,7 @@ from leukemia_models.runs.run_files import (
     save_split,
     stage_folder_name,
 )
+from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 FREE_ON_RESUME = frozenset(
     {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes", "check"}

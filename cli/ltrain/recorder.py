@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from cli.ltrain.text import epoch_line
+from cli.ltrain.epoch_text import epoch_line
 from cli.output import print_note
 from cli.progress import progress_bar
 from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
@@ -18,7 +18,7 @@ from leukemia_models.learning.observer import Observer
 from leukemia_models.learning.run_state import TrainState
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.history_figures import draw_history
-from leukemia_models.reports.report import write_history
+from leukemia_models.reports.history_table import write_history
 from leukemia_models.runs.run_files import RunFolder
 
 _DRAW_SECONDS = 20

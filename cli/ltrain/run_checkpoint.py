@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.output import print_note
 from leukemia_data.errors import RunError, UsageError
-from leukemia_models.batchnorm.batchnorm_report import require_batchnorm_mode
+from leukemia_models.batchnorm.batchnorm_mode import require_batchnorm_mode
 from leukemia_models.inference.tta import LOGITS, Tta, parse_tta
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
 from leukemia_models.runs.judge import judging_calibration, judging_tta

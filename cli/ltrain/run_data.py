@@ -9,8 +9,8 @@ from leukemia_data.caches.manifest import MANIFEST_NAME, load_manifest
 from leukemia_data.errors import CacheError, RunError
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_models.runs.judge import SplitCache
 from leukemia_models.runs.run_files import RunConfig, RunFolder, load_split
+from leukemia_models.runs.split_cache import SplitCache
 
 
 def data_digest(cache: Cache) -> str:

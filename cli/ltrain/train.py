@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,13 +12,13 @@ from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine
 from cli.ltrain.prepare import Run, begin_runs, on_all_ranks, take_up_runs
 from cli.ltrain.requested_plan import requested_plan
-from cli.ltrain.text import result_lines
 from cli.ltrain.train_request import TrainRequest
-from cli.ltrain.train_run import train_run
 from cli.output import print_json, print_note, print_text
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.reports.report import Results
 from leukemia_models.runs.run_files import RunFolder
+
+if TYPE_CHECKING:
+    from leukemia_models.reports.report import Results
 
 
 def train(request: TrainRequest) -> None:
@@ -41,6 +42,9 @@ def train(request: TrainRequest) -> None:
 
 def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
     """Train and judge the stages that are not finished, one after the other, and return what the last one came to."""
+    # Loads scikit-learn and pandas, which take as long as torch: whoever asks wrongly shall not wait for them.
+    from cli.ltrain.train_run import train_run
+
     results: dict[str, Results] = {}
     for number, run in enumerate(runs, 1):
         is_last = number == len(runs)
@@ -50,16 +54,20 @@ def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, r
             print_note(f"stage {number}/{len(runs)}: {run.config.stage}")
         results = train_run(run, request, device, ranks)
         if not is_last and ranks.is_first:
-            for part, result in results.items():
-                print_note(result_lines(part, result))
+            print_note(_lines(results))
     return results
+
+
+def _lines(results: dict[str, Results]) -> str:
+    from cli.ltrain.result_text import result_lines
+
+    return "\n".join(result_lines(part, result) for part, result in results.items())
 
 
 def _report(folder: RunFolder, results: dict[str, Results], as_json: bool) -> None:
     if as_json:
         print_json({"run": str(folder.root), "results": {part: result.to_dict() for part, result in results.items()}})
         return
-    for part, result in results.items():
-        print_text(result_lines(part, result))
+    print_text(_lines(results))
     pages = [str(folder.part(part) / "summary.md") for part in results]
     print_text(f"Look at {' and '.join([str(folder.history_figure), *pages[:1]])}")

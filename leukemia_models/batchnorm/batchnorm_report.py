@@ -13,13 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from leukemia_data.errors import UsageError
+from leukemia_models.batchnorm.batchnorm_mode import AUTO, REESTIMATED, RUNNING, require_batchnorm_mode
 from leukemia_models.batchnorm.reestimation import BatchNormStatistics, applied
 from leukemia_models.judging.metrics import POSITIVE, classification_metrics
 from leukemia_models.judging.predictions import Predictions
 
-AUTO, RUNNING, REESTIMATED = "auto", "running", "reestimated"
-BATCHNORM_MODES = (AUTO, RUNNING, REESTIMATED)
 TWO_CLASSES = ("hem", "all")
 
 
@@ -135,18 +133,6 @@ class BatchNormReport:
         if running.balanced_accuracy is not None and reestimated.balanced_accuracy is not None:
             changes[2:2] = [f"balanced accuracy {running.balanced_accuracy:.3f} -> {reestimated.balanced_accuracy:.3f}"]
         return ", ".join(changes)
-
-
-def require_batchnorm_mode(mode: str) -> None:
-    """Refuse a mode that is not one of `BATCHNORM_MODES`.
-
-    Raises
-    ------
-    UsageError
-        With the known ones.
-    """
-    if mode not in BATCHNORM_MODES:
-        raise UsageError(f"unknown BatchNorm mode {mode!r}; known modes: {', '.join(BATCHNORM_MODES)}")
 
 
 def compare_batchnorm(

@@ -22,12 +22,14 @@ from leukemia_data.splitting.split_spec import SplitSpec
 from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART
 from leukemia_models.comparing.fold_metrics import FoldMetrics, Spread, fold_metrics, spread_over_folds
 from leukemia_models.comparing.fold_predictions import FoldPredictions
-from leukemia_models.judging.metrics import METRIC_TITLES, subjects_per_class
+from leukemia_models.judging.metrics import METRIC_TITLES
 from leukemia_models.judging.predictions import judged_samples
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.judging.subject_counts import subjects_per_class
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table
 from leukemia_models.reports.markdown import number_text
-from leukemia_models.reports.report import IMAGE, Results, SplitCounts, SplitSummary, cautions
+from leukemia_models.reports.report import IMAGE, Results, cautions
+from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
 
 SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 """What short texts and figures show; tables have all."""

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leukemia_models.comparing.fold_predictions import FoldPredictions
-from leukemia_models.judging.metrics import METRIC_NAMES, classification_metrics, subjects_per_class
+from leukemia_models.judging.metrics import METRIC_NAMES, classification_metrics
 from leukemia_models.judging.predictions import judged_samples
+from leukemia_models.judging.subject_counts import subjects_per_class
 
 DEFINED_WITH_ONE_CLASS = ("sensitivity", "specificity")
 

@@ -19,8 +19,9 @@ from scipy.special import expit, logit
 
 from leukemia_data.errors import UsageError
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
-from leukemia_models.judging.metrics import LOWEST_PROBABILITY, POSITIVE, subjects_per_class
+from leukemia_models.judging.metrics import LOWEST_PROBABILITY, POSITIVE
 from leukemia_models.judging.resampling import ENOUGH_SUBJECTS, MIN_SUBJECTS
+from leukemia_models.judging.subject_counts import subjects_per_class
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 """Outside, validation images do not say: they are all told apart (below), or not better than by chance (above)."""

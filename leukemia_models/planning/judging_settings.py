@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leukemia_data.errors import UsageError
-from leukemia_models.batchnorm.batchnorm_report import AUTO, require_batchnorm_mode
+from leukemia_models.batchnorm.batchnorm_mode import AUTO, require_batchnorm_mode
 from leukemia_models.inference.tta import NO_TTA, Tta
 
 

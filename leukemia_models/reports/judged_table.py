@@ -24,15 +24,8 @@ from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSetti
 from leukemia_models.judging.subject_level import MAJORITY, subject_level, subject_samples
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.judging_figures import draw_confusion, draw_reliability, draw_roc, draw_subjects
-from leukemia_models.reports.report import (
-    IMAGE,
-    SUBJECT_MEAN,
-    SUBJECT_VOTE,
-    CalibratedResults,
-    Results,
-    SplitSummary,
-    write_results,
-)
+from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, SUBJECT_VOTE, CalibratedResults, Results, write_results
+from leukemia_models.reports.split_summary import SplitSummary
 from leukemia_models.reports.summary_page import SUBJECTS_FILE, write_summary
 
 CONFUSION_FIGURE, ROC_FIGURE = "confusion.png", "roc.png"

@@ -1,4 +1,4 @@
-"""What a run is judged to be, as values: metrics, subjects and splits in, ``results.json`` and ``history.csv`` out.
+"""What a run is judged to be, as values: metrics, subjects and splits in, ``results.json`` out.
 
 No number appears without the kind of split behind it. Subjects, not images, are the sample size: the cautions say in
 plain words when they are too few, unknown, or on both sides of the split. The page for people is written by
@@ -7,11 +7,9 @@ plain words when they are too few, unknown, or on both sides of the split. The p
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, cast
@@ -19,14 +17,13 @@ from typing import Any, cast
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
-from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.judging.baseline import MajorityBaseline
 from leukemia_models.judging.bootstrap import SubjectBootstrap
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.metrics import ClassificationMetrics
 from leukemia_models.judging.resampling import ENOUGH_SUBJECTS
 from leukemia_models.judging.subject_level import SubjectLevel
-from leukemia_models.learning.history import EPOCH_FIELDS, TrainHistory
+from leukemia_models.reports.split_summary import SplitSummary
 
 FORMAT_VERSION = 2
 """2 added subjects, intervals, calibration and how the network was judged, and more metrics."""
@@ -34,58 +31,6 @@ IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
 LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
 _VALUE_KINDS: Mapping[str, type | tuple[type, ...]] = {"model_name": str, "settings": dict, "epoch": (int, NoneType)}
 PUBLISHED_RANGE = "on C-NMC 2019, published results for unseen patients are 0.83 to 0.91 weighted F1"
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """How much one part of a split holds.
-
-    Parameters
-    ----------
-    images_per_class : tuple of int
-        One number per class.
-    subjects_per_class : tuple of int or None
-        None where the source does not name subjects.
-    """
-
-    images_per_class: tuple[int, ...]
-    subjects_per_class: tuple[int, ...] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return {"images_per_class": self.images_per_class, "subjects_per_class": self.subjects_per_class}
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """How a run's data were split.
-
-    Parameters
-    ----------
-    kind : str
-        As the user named it: ``subject``, ``image``, ``given``, ``fold:1/5``.
-    leaks : LeakCheck
-        What stands on two sides of it.
-    judged : str
-        The part that was judged, such as ``valid`` or ``test``.
-    parts : mapping of str to SplitCounts
-        ``train``, ``valid``, ``test``.
-    """
-
-    kind: str
-    leaks: LeakCheck
-    judged: str
-    parts: Mapping[str, SplitCounts]
-
-    @property
-    def stamp(self) -> str:
-        """The words that go on every table, figure and page."""
-        return self.leaks.stamp
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the stamp as JSON can hold them."""
-        parts = {name: counts.to_dict() for name, counts in self.parts.items()}
-        return {**vars(self), "leaks": asdict(self.leaks), "parts": parts, "stamp": self.stamp}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,14 +209,3 @@ def _wrong_value(content: object) -> str:
 def write_results(path: Path, results: Results) -> None:
     """Write ``results.json``, atomically; undefined numbers are null."""
     write_text(path, json.dumps(results.to_dict(), indent=2, allow_nan=False) + "\n")
-
-
-def write_history(path: Path, history: TrainHistory, stamp: str) -> None:
-    """Write one CSV row per epoch, atomically; undefined numbers are empty, the last column is the split's stamp."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*EPOCH_FIELDS, "split"])
-    for record in history.records:
-        values = record.to_dict()
-        writer.writerow([*(values[name] for name in EPOCH_FIELDS), stamp])
-    write_text(path, buffer.getvalue())

@@ -18,15 +18,8 @@ from leukemia_models.reports.markdown import (
     plain,
     without_repeats,
 )
-from leukemia_models.reports.report import (
-    IMAGE,
-    SUBJECT_MEAN,
-    SUBJECT_VOTE,
-    CalibratedResults,
-    Results,
-    SplitSummary,
-    cautions,
-)
+from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, SUBJECT_VOTE, CalibratedResults, Results, cautions
+from leukemia_models.reports.split_summary import SplitSummary
 
 CHANCE = 0.5
 MAX_LISTED_SUBJECTS = 80

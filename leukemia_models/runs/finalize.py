@@ -10,11 +10,10 @@ from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSetti
 from leukemia_models.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.reports.report import Results
-from leukemia_models.runs.judge import TEST, VALID, SplitCache, Watch, judge_part, judge_predictions, unwatched
+from leukemia_models.runs.judge import Watch, judge_part, judge_predictions, unwatched
 from leukemia_models.runs.preparation import PreparedNetwork, prepare_network
-from leukemia_models.runs.run_files import RunFolder
-
-FINAL = "final"
+from leukemia_models.runs.run_files import FINAL, RunFolder
+from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 
 def finalize_run(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.splitting.leaks import LeakCheck, check_leaks
-from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
-from leukemia_data.splitting.splits import split_numbers
 from leukemia_data.splitting.subject_groups import linked_groups
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
@@ -29,16 +24,15 @@ from leukemia_models.inference.out_of_memory import is_out_of_memory
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
-from leukemia_models.judging.metrics import subjects_per_class
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
-from leukemia_models.reports.report import Results, SplitCounts, SplitSummary
+from leukemia_models.reports.report import Results
+from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
-VALID, TEST = "valid", "test"
 HISTORY_FIGURE_FROM_PART = "../history.png"
 UNSEEN_PARTS = (VALID, TEST)
 SEEN_WARNING = (
@@ -60,45 +54,6 @@ Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
 def unwatched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterable[Batch]:
     """Hand batches on and show nothing."""
     return batches
-
-
-@dataclass(frozen=True)
-class SplitCache:
-    """A cache with the split that a run made of it."""
-
-    cache: Cache
-    spec: SplitSpec
-    codes: SplitCodes
-
-    @cached_property
-    def leaks(self) -> LeakCheck:
-        """What stands on two sides of the split."""
-        return check_leaks(self.codes, self.cache.table)
-
-    def numbers(self, part: str) -> NDArray[np.int64]:
-        """Sample numbers of a part; never empty.
-
-        Raises
-        ------
-        UsageError
-            If the part is unknown or holds no image.
-        """
-        numbers = split_numbers(self.codes, part)
-        if len(numbers) == 0:
-            raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
-        return numbers
-
-    def summary(self, judged: str) -> SplitSummary:
-        """The split as reports describe it."""
-        table = self.cache.table
-        subjects = np.array(table.subject_texts, object)
-        parts = {}
-        for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
-            numbers = split_numbers(self.codes, name)
-            labels = table.labels[numbers]
-            counts = tuple(int((labels == label).sum()) for label in range(len(self.cache.manifest.classes)))
-            parts[name] = SplitCounts(counts, subjects_per_class(labels, subjects[numbers].tolist()))
-        return SplitSummary(str(self.spec), self.leaks, judged, parts)
 
 
 def predict_part(

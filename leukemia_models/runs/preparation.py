@@ -21,22 +21,16 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
-from leukemia_models.batchnorm.batchnorm_report import REESTIMATED, RUNNING, BatchNormReport, compare_batchnorm
+from leukemia_models.batchnorm.batchnorm_mode import REESTIMATED, RUNNING
+from leukemia_models.batchnorm.batchnorm_report import BatchNormReport, compare_batchnorm
 from leukemia_models.batchnorm.reestimation import BatchNormStatistics, reestimate_batchnorm
 from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration, fit_calibration
 from leukemia_models.judging.predictions import Predictions, judged_samples
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.judge import (
-    VALID,
-    SplitCache,
-    Watch,
-    part_predictions,
-    predict_numbers,
-    require_same_data,
-    unwatched,
-)
+from leukemia_models.runs.judge import Watch, part_predictions, predict_numbers, require_same_data, unwatched
+from leukemia_models.runs.split_cache import VALID, SplitCache
 
 TRAIN = "train"
 MAX_ESTIMATION_IMAGES = 4096

@@ -51,6 +51,8 @@ RUN_FORMAT_VERSION = 3
 """2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage."""
 PLAN_FILE_NAME = "plan.toml"
 UNUSED_NAME = "unused"
+FINAL = "final"
+"""Name of the checkpoint that a finished run is judged and used by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from sklearn.metrics import (
 )
 
 from leukemia_data.errors import UsageError
-from leukemia_models.judging.metrics import METRIC_NAMES, classification_metrics, subjects_per_class
+from leukemia_models.judging.metrics import METRIC_NAMES, classification_metrics
+from leukemia_models.judging.subject_counts import subjects_per_class
 
 
 def answers(*classes: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from leukemia_data.caches.cache import Cache, open_cache
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
-from leukemia_models.batchnorm.batchnorm_report import AUTO, REESTIMATED, RUNNING
+from leukemia_models.batchnorm.batchnorm_mode import AUTO, REESTIMATED, RUNNING
 from leukemia_models.inference.tta import NO_TTA, parse_tta
 from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
@@ -23,16 +23,10 @@ from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.finalize import finalize_run, trained_checkpoint
-from leukemia_models.runs.judge import (
-    SplitCache,
-    judge_part,
-    judging_calibration,
-    judging_tta,
-    linked_subjects_note,
-    predict_part,
-)
+from leukemia_models.runs.judge import judge_part, judging_calibration, judging_tta, linked_subjects_note, predict_part
 from leukemia_models.runs.preparation import LEFT_OUT, prepare_network
 from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.split_cache import SplitCache
 
 from ...leukemia_data.helpers import build, cache_dir, write_cell
 from ..fakes import CPU, NORMALIZATION

@@ -1,0 +1,58 @@
+"""A cache with the split that a run made of it. Light: a run is prepared and trained without what judges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.cache import Cache
+from leukemia_data.errors import UsageError
+from leukemia_data.splitting.leaks import LeakCheck, check_leaks
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
+from leukemia_data.splitting.splits import split_numbers
+from leukemia_models.judging.subject_counts import subjects_per_class
+from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+
+VALID, TEST = "valid", "test"
+
+
+@dataclass(frozen=True)
+class SplitCache:
+    """A cache with the split that a run made of it."""
+
+    cache: Cache
+    spec: SplitSpec
+    codes: SplitCodes
+
+    @cached_property
+    def leaks(self) -> LeakCheck:
+        """What stands on two sides of the split."""
+        return check_leaks(self.codes, self.cache.table)
+
+    def numbers(self, part: str) -> NDArray[np.int64]:
+        """Sample numbers of a part; never empty.
+
+        Raises
+        ------
+        UsageError
+            If the part is unknown or holds no image.
+        """
+        numbers = split_numbers(self.codes, part)
+        if len(numbers) == 0:
+            raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
+        return numbers
+
+    def summary(self, judged: str) -> SplitSummary:
+        """The split as reports describe it."""
+        table = self.cache.table
+        subjects = np.array(table.subject_texts, object)
+        parts = {}
+        for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
+            numbers = split_numbers(self.codes, name)
+            labels = table.labels[numbers]
+            counts = tuple(int((labels == label).sum()) for label in range(len(self.cache.manifest.classes)))
+            parts[name] = SplitCounts(counts, subjects_per_class(labels, subjects[numbers].tolist()))
+        return SplitSummary(str(self.spec), self.leaks, judged, parts)
