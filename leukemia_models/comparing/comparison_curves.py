@@ -140,4 +140,4 @@ def _finish_curves(figure: Figure, axes: Axes, x_label: str) -> None:
     axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, color="0.9")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, handlelength=3.2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8, handlelength=3.2)

@@ -167,4 +167,4 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel("subject, in the order of the mean share right")
     axes.set_ylabel("share of the subject's images judged right")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)

@@ -18,7 +18,7 @@ from leukemia_models.judging.bootstrap import Difference, PairedBootstrap, Subje
 from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
 from leukemia_models.judging.predictions import write_table
 from leukemia_models.reports.figure_style import save_figure
-from leukemia_models.reports.markdown import code, markdown_table, plain
+from leukemia_models.reports.markdown import code, markdown_table, plain, without_repeats
 
 FORMAT_VERSION = 1
 PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -157,7 +157,7 @@ def _pair_text(pair: PairComparison, marked: Mapping[str, str]) -> str:
         (METRIC_TITLES[name], *_difference_cells(pair.images, name), *_difference_cells(pair.subjects, name))
         for name in PAIRED_METRICS
     ]
-    notes = dict.fromkeys(each.note for each in (pair.images, pair.subjects) if each is not None and each.note)
+    notes = without_repeats(each.note for each in (pair.images, pair.subjects) if each is not None and each.note)
     return title + markdown_table(header, rows) + "".join(f"\n\n{plain(note)}" for note in notes)
 
 

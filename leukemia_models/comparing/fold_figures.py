@@ -46,7 +46,7 @@ def draw_folds(result: CrossValidation) -> Figure:
     axes.grid(visible=True, axis="y", color="0.9")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside right upper", fontsize=8)
+    figure.legend(unique.values(), unique.keys(), loc="outside right center", fontsize=8)
     return figure
 
 
