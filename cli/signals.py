@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from leukemia_data.errors import LeukemiaError
 
 # SIGTERM comes from batch systems, SIGHUP from a terminal that is closed, SIGBREAK from Windows' Ctrl-Break.
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+# Until the callback that swallowed a signal has returned.
+_AGAIN_AFTER_S = 0.02
 _AT_ONCE = b"Error: interrupted twice: ended at once\n"
 
 
@@ -22,6 +25,7 @@ class _Ending:
     def __init__(self) -> None:
         self.is_asked = False
         self.is_over = False
+        self.number = signal.SIGINT.value
         self.exit_code = LeukemiaError.exit_code
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -32,7 +36,15 @@ class _Ending:
             _end_children()
             os._exit(self.exit_code)
         self.is_asked = True
+        self.number = number
         raise KeyboardInterrupt
+
+    def come_again(self) -> None:
+        """Send the signal once more: its KeyboardInterrupt came where Python can only print and forget it."""
+        self.is_asked = False
+        timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), self.number))
+        timer.daemon = True
+        timer.start()
 
 
 def _end_children() -> None:
@@ -67,6 +79,15 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
     earlier = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) in untouched}
     for number in earlier:
         signal.signal(number, ending)
+    earlier_hook = sys.unraisablehook
+
+    def on_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt and ending.is_asked:
+            ending.come_again()
+        else:
+            earlier_hook(unraisable)
+
+    sys.unraisablehook = on_unraisable
     try:
         yield
     except SystemExit as done:
@@ -74,6 +95,7 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
         raise
     finally:
         ending.is_over = True
+        sys.unraisablehook = earlier_hook
         if not is_program:
             for number, handler in earlier.items():
                 signal.signal(number, handler)

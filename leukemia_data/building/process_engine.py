@@ -8,8 +8,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 
 import psutil
@@ -46,23 +46,45 @@ def run_in_processes(num_processes: int) -> TaskRunner:
             initializer=_end_with,
             initargs=(os.getpid(),),
         )
-        with _holding_signals():
-            results = parallel(delayed(run_numbered)(position, tasks[position]) for position in largest_first(tasks))
-        try:
-            for result in results:  # noqa: UP028 - "yield from" would close `results` outside the block below
-                yield result
-        except TerminatedWorkerError as error:
-            raise BuildError(
-                "a worker process died (killed, or out of memory): build again, it goes on where it stopped; "
-                "fewer --n-jobs need less memory"
-            ) from error
-        finally:
-            with warnings.catch_warnings():
-                # Whoever stops early knows it; joblib's warning about dropped tasks tells them nothing.
-                warnings.simplefilter("ignore", UserWarning)
-                results.close()
+        jobs = (delayed(run_numbered)(position, tasks[position]) for position in largest_first(tasks))
+        with ExitStack() as opened:
+            with _holding_signals():
+                results = parallel(jobs)
+                # Now: a signal that was held back comes as soon as this block ends.
+                opened.push(_Closing(results))
+            try:
+                for result in results:  # noqa: UP028 - "yield from" would close `results` with joblib's warnings
+                    yield result
+            except TerminatedWorkerError as error:
+                raise BuildError(
+                    "a worker process died (killed, or out of memory): build again, it goes on where it stopped; "
+                    "fewer --n-jobs need less memory"
+                ) from error
 
     return run
+
+
+class _Closing:
+    """Ends joblib's results, and with them the workers, without a word of theirs."""
+
+    def __init__(self, results: Generator[tuple[int, ShardResult]]) -> None:
+        self._results = results
+
+    def __call__(self, error_type: type[BaseException] | None, *details: object) -> None:
+        if error_type is not None:
+            _kill_workers()
+        with warnings.catch_warnings():
+            # Whoever stops early knows it; joblib's warning about dropped tasks tells them nothing.
+            warnings.simplefilter("ignore", UserWarning)
+            self._results.close()
+
+
+def _kill_workers() -> None:
+    """Kill this process's workers; those that are just starting would print what they miss once joblib cleans up."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("popen_loky" in word for word in child.cmdline()):
+                child.kill()
 
 
 def num_processes(n_jobs: int) -> int:

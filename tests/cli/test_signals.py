@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -91,3 +92,19 @@ def test_other_threads_change_nothing():
     thread.start()
     thread.join()
     assert seen == [signal.default_int_handler]
+
+
+def test_a_signal_that_python_can_only_print_comes_again(capsys):
+    """What a destructor raises cannot leave it."""
+
+    class Destroyed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def work():
+        Destroyed()
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt), ending_on_signals(is_program=False):
+        work()
+    assert "Traceback" not in capsys.readouterr().err
