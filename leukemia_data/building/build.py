@@ -7,7 +7,6 @@ cache as it was and receipts that let the next build go on.
 
 from __future__ import annotations
 
-import errno
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_in
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
 from leukemia_data.files.atomic import sync_directory, sync_file
+from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
@@ -228,7 +228,7 @@ def _run_tasks(
         for flush in flushes:
             flush.result()
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             raise BuildError(
                 f"the disk is full ({error.filename or plan.targets[0].target.directory}): make room and build again; "
                 "finished shards are kept"

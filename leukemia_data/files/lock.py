@@ -24,6 +24,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from leukemia_data.errors import CacheError
+from leukemia_data.files.documents import parse_json
 
 LOCK_NAME = ".lock"
 SOFT_LOCK_NAME = ".lock-soft"
@@ -101,7 +102,7 @@ def read_holder(directory: Path) -> Holder | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            note = json.loads(file.read(_MOST_NOTE_BYTES))
+            note = parse_json(file.read(_MOST_NOTE_BYTES).decode("utf-8"))
         holder = Holder(str(note["work"]), int(note["pid"]), str(note["host"]), str(note["since"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

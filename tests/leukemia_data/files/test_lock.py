@@ -129,6 +129,7 @@ def test_note_of_a_dead_holder_is_of_no_account(tmp_path, holder):
         b'{"work": "build\\nError: x", "pid": 1, "host": "a", "since": "b"}',
         b'{"work": "' + b"x" * 2000 + b'", "pid": 1, "host": "a", "since": "b"}',
         b"[" * 900,
+        b"[" * 1000,
     ],
 )
 def test_note_that_is_none_is_not_shown(tmp_path, note):
