@@ -22,7 +22,10 @@ from leukemia_data.samples.record import Record, listing_line
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
-MANIFEST_FORMAT_VERSION = 2
+MANIFEST_FORMAT_VERSION = 3
+RAW, ZSTD = "raw", "zstd"
+CODECS = (RAW, ZSTD)
+"""How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
 FINGERPRINT_IN_NAME = 12
 _MOST_BYTES = 1 << 62
 _MOST_SIDE_PX = 1 << 15
@@ -83,6 +86,10 @@ class Manifest:
         Releases of the libraries that made the pixels and the files.
     source_state
         Digest of the source's listing (:func:`source_state`); ``None`` where it must be read again next time.
+    codec
+        One of :data:`CODECS`; the pixels, and so the fingerprint, do not depend on it.
+    shard_capacity
+        Samples a shard holds at the most, where the user decided it; ``None`` where it follows from their number.
     """
 
     name: str
@@ -95,6 +102,8 @@ class Manifest:
     quarantined: tuple[QuarantinedImage, ...]
     library_versions: Mapping[str, str]
     source_state: str | None
+    codec: str = RAW
+    shard_capacity: int | None = None
 
     @property
     def num_samples(self) -> int:
@@ -143,6 +152,8 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "size_px": manifest.size_px,
         "fingerprint": manifest.fingerprint,
         "recipe": manifest.recipe.to_dict(),
+        "codec": manifest.codec,
+        "shard_capacity": manifest.shard_capacity,
         "classes": list(manifest.classes),
         "num_samples": manifest.num_samples,
         "num_quarantined": len(manifest.quarantined),
@@ -263,10 +274,23 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
+        **_layout(content),
     )
     if manifest.num_bytes > _MOST_BYTES:
         raise ValueError(f"the files would have {manifest.num_bytes} bytes")
     return manifest
+
+
+def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
+    """How the shards are laid out; versions 1 and 2 knew one layout only."""
+    if content["format_version"] < 3:
+        return {}
+    codec, capacity = content["codec"], content["shard_capacity"]
+    if codec not in CODECS:
+        raise ValueError(f"the codec is {codec!r}")
+    if capacity is not None and not (_is_count(capacity) and 1 <= capacity <= _MOST_BYTES):
+        raise ValueError(f"shard_capacity is {capacity!r}")
+    return {"codec": codec, "shard_capacity": capacity}
 
 
 def _shard_entry(values: Mapping[str, Any], format_version: int, size_px: int) -> ShardEntry:

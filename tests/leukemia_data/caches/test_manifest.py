@@ -136,7 +136,7 @@ def test_other_files_of_that_name_are_no_manifest(tmp_path, content):
         load_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, 1.5, None, [], "x" * 50])
+@pytest.mark.parametrize("version", [0, 4, "1", True, 1.5, None, [], "x" * 50])
 def test_another_format_version_is_refused(cache_dir, version):
     change(cache_dir, lambda content: content.update(format_version=version))
     with pytest.raises(CacheError, match="version"):
@@ -146,7 +146,7 @@ def test_another_format_version_is_refused(cache_dir, version):
 KEYS = ["name", "size_px", "fingerprint", "recipe", "classes", "shards", "index", "quarantined", "library_versions"]
 
 
-@pytest.mark.parametrize("key", [*KEYS, "source_state"])
+@pytest.mark.parametrize("key", [*KEYS, "source_state", "codec", "shard_capacity"])
 def test_a_missing_entry_is_damage(cache_dir, key):
     change(cache_dir, lambda content: content.pop(key))
     with pytest.raises(CacheError, match="damaged"):
@@ -245,6 +245,34 @@ def test_json_that_exceeds_parsers_is_a_cache_error(tmp_path, text):
     (tmp_path / MANIFEST_NAME).write_text(text, encoding="utf-8")
     with pytest.raises(CacheError, match=r"manifest\.json"):
         load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("codec", "gzip"), ("codec", None), ("codec", 0), ("shard_capacity", 0), ("shard_capacity", "128")],
+)
+def test_a_layout_that_nobody_wrote_is_damage(cache_dir, key, value):
+    change(cache_dir, lambda content: content.update({key: value}))
+    with pytest.raises(CacheError, match=key):
+        load_manifest(cache_dir)
+
+
+def test_layout_survives(cache_dir):
+    manifest = replace(MANIFEST, codec="zstd", shard_capacity=1024)
+    save_manifest(cache_dir, manifest)
+    assert load_manifest(cache_dir) == manifest
+
+
+def as_version_2(content: dict[str, Any]) -> None:
+    content["format_version"] = 2
+    del content["codec"], content["shard_capacity"]
+
+
+def test_manifest_of_the_second_version_is_raw_and_current(cache_dir):
+    save_manifest(cache_dir, replace(MANIFEST, quarantined=()))
+    change(cache_dir, as_version_2)
+    assert load_manifest(cache_dir) == replace(MANIFEST, quarantined=())
+    assert find_current(cache_dir, "dd") is not None
 
 
 def as_version_1(content: dict[str, Any]) -> None:
