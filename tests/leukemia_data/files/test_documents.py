@@ -42,7 +42,7 @@ def test_json_values_are_those_of_the_standard_library() -> None:
         "a = " + "9" * 10_000,
         "a = [{b = 0x" + "f" * 10_000 + "}]",
         "a = " + "[" * 100_000,
-        "a" + ".a" * 100_000 + " = [",
+        "a" + ".a" * 5_000 + " = [",
     ],
 )
 def test_what_is_no_toml_is_refused_by_value_error(text: str) -> None:
