@@ -78,6 +78,13 @@ class Ranks:
         # Added up here and not on the way, where the order could differ from rank to rank.
         return self.gather(values).sum(dim=0)
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of every rank's floating-point tensor, on the device where it lies: on all ranks the same."""
+        if values.device.type == "cpu":
+            return self.sum(values) / self.world_size
+        dist.all_reduce(values)
+        return values / self.world_size
+
     def exchange(self, *numbers: float, error: Exception | None = None) -> Tensor:
         """Tell every rank a few numbers, or that this rank has failed.
 
