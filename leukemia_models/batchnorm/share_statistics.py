@@ -80,7 +80,7 @@ class ShareStatistics:
         if self._is_synchronized:
             return self._sums
         flat = self._ranks.mean(torch.cat(self._sums))
-        return list(flat.split([len(buffer) for buffer in self._buffers]))
+        return list(torch.split(flat, [len(buffer) for buffer in self._buffers]))
 
 
 def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
