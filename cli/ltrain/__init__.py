@@ -8,7 +8,7 @@ import click
 
 from cli.lazy_group import LazyGroup
 from cli.ltrain.train_request import STAGE_OPTIONS, make_request
-from cli.ltrain.training_options import given_options, require_plan_alone, training_options
+from cli.ltrain.training_options import given_options, require_plan_alone, training_options, typed_options
 from cli.options import option_name
 from leukemia_data.errors import UsageError
 
@@ -59,17 +59,19 @@ def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - c
       ltrain --out runs/trial --resume
       ltrain kfold --folds 5 --size 128 --epochs 20
       torchrun --nproc-per-node 2 --no-python ltrain --size 128 --epochs 10
+      ltrain --size 224 --batch-size 256 --accumulate 4 --out runs/job --resume-if-begun
       ltrain evaluate runs/r50-fold1 --part valid
       ltrain predict runs/r50-fold1 new-cells --out predictions.csv
     """
-    given = given_options(context, options)
     if context.invoked_subcommand is not None:
-        if given:
-            names = ", ".join(sorted(option_name(name) for name in given))
+        typed = typed_options(context, options)
+        if typed:
+            names = ", ".join(sorted(option_name(name) for name in typed))
             raise UsageError(
                 f"{names}: options before {context.invoked_subcommand} are for training; write them after it"
             )
         return
+    given = given_options(context, options)
     require_plan_alone(given, STAGE_OPTIONS, options["plan"])
     # torch takes seconds to load: not for --help.
     from cli.ltrain.train import train

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cli.ltrain.batch_shares import require_shares
 from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.run_data import data_digest
 from cli.ltrain.train_request import TrainRequest
@@ -47,7 +48,8 @@ class Machine:
     """What a run is given to work on."""
 
     device: torch.device
-    num_processes: int
+    num_processes: int  # on this machine
+    num_ranks: int  # on all machines
 
 
 def draft_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[RunDraft]:
@@ -125,6 +127,7 @@ def _draft(
     _check_parts(data, stage, request)
     _check_leaks(data, request.allow_leak)
     check_room(request, data, machine)
+    require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
     _check_start(plan, stage, cache.manifest.classes)
     normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,19 +13,20 @@ import torch
 
 from cli.ltrain.data_check import check_data
 from cli.ltrain.devices import choose_device
-from cli.ltrain.drafts import Machine, draft_runs, stage_caches
+from cli.ltrain.drafts import Machine, RunDraft, draft_runs, stage_caches
 from cli.ltrain.prepare import (
     Run,
     clear_leftovers,
     free_folder,
-    on_all_ranks,
     require_empty,
     require_free_options,
     take_up_runs,
     write_runs,
 )
 from cli.ltrain.requested_plan import requested_plan
+from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
 from cli.ltrain.result_text import result_lines
+from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
@@ -33,10 +34,12 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.held_out import fold_specs
-from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME, is_fold_name
+from leukemia_data.splitting.split_spec import SplitSpec
+from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME, is_fold_name, is_kfold
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.comparing.fold_predictions import HELD_OUT_PART
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
+from leukemia_models.planning.training_plan import TrainingPlan
 
 KFOLD_FORMAT = "leukemia-cells k-fold"
 KFOLD_FORMAT_VERSION = 1
@@ -46,15 +49,14 @@ _DEFAULT_FOLDS = "5"
 def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
     """Prepare or take up all folds, train and judge each, and pool what they say of the images held out."""
     device = rank_device(choose_device(request.device), os.environ)
-    with joined_ranks(os.environ, device) as ranks:
-        machine = Machine(device, ranks.world_size)
-        runs = on_all_ranks(
-            lambda: _take_up(request, machine) if request.resume else _begin(request, machine, inner_valid), ranks
-        )
+    goes_on = may_go_on(request, os.environ)
+    with joined_ranks(os.environ, device, wait_minutes=request.wait_minutes) as ranks:
+        machine = Machine(device, ranks.processes_here, ranks.world_size)
+        runs = on_all_ranks(lambda: _prepare(request, machine, inner_valid, goes_on=goes_on), request, ranks)
         root = runs[0].plan_dir.parent
         # Whoever interrupts a fold must hear of the folder of all.
         request = replace(request, out=root)
-        check_data([run for run in runs if not run.is_finished], request, os.environ, ranks)
+        check_data([run for run in runs if not is_finished(run, ranks)], request, os.environ, ranks)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
         for number, fold in enumerate(folds, 1):
             _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
@@ -63,7 +65,7 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
 
 
 def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torch.device, ranks: Ranks) -> None:
-    if all(run.is_finished for run in fold):
+    if all(is_finished(run, ranks) for run in fold):
         return
     if ranks.is_first:
         print_note(f"{title}: {fold[0].config.split}")
@@ -72,22 +74,53 @@ def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torc
         print_note(result_lines(title, results[HELD_OUT_PART]))
 
 
-def _begin(request: TrainRequest, machine: Machine, inner_valid: bool) -> list[Run]:
-    """Check every fold and stage before anything is written; the list of folds comes last and completes the folder."""
+def _prepare(request: TrainRequest, machine: Machine, inner_valid: bool, *, goes_on: bool) -> list[Run]:
+    if request.resume:
+        return _take_up(request, machine)
     plan = requested_plan(request)
+    folds = _draft_folds(plan, request, machine, inner_valid)
+    if not goes_on or request.out is None:
+        return _begin(plan, request, folds)
+    if not is_kfold(request.out):
+        clear_beginning(request.out)
+        return _begin(plan, request, folds)
+    runs = _take_up(as_resumed(request), machine)
+    require_as_drafted(runs, [draft for drafts in folds.drafts for draft in drafts], request.out)
+    return runs
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """A cross-validation that could begin."""
+
+    kind: str
+    size_px: int
+    specs: Sequence[SplitSpec]
+    drafts: Sequence[list[RunDraft]]
+
+
+def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, inner_valid: bool) -> _Folds:
+    """Check every fold and stage before anything is written."""
     kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
     cache = stage_caches(plan, request.cache)[0]
     specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
-    folds = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
-    what = plan.name if plan.is_staged else f"{plan.model_name}-{cache.size_px}px"
-    root = request.out if request.out is not None else free_folder(f"{what}-kfold-{kind}-seed{request.seed}")
+    drafts = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
+    return _Folds(kind, cache.size_px, specs, drafts)
+
+
+def _begin(plan: TrainingPlan, request: TrainRequest, folds: _Folds) -> list[Run]:
+    """Write the settings of all folds; the list of folds comes last and completes the folder."""
+    what = plan.name if plan.is_staged else f"{plan.model_name}-{folds.size_px}px"
+    root = request.out if request.out is not None else free_folder(f"{what}-kfold-{folds.kind}-seed{request.seed}")
     require_empty(root)
-    width = len(str(len(specs)))
-    names = [f"fold-{number:0{width}d}" for number in range(1, len(specs) + 1)]
+    width = len(str(len(folds.specs)))
+    names = [f"fold-{number:0{width}d}" for number in range(1, len(folds.specs) + 1)]
     runs = [
-        run for name, drafts in zip(names, folds, strict=True) for run in write_runs(plan, request, drafts, root / name)
+        run
+        for name, drafts in zip(names, folds.drafts, strict=True)
+        for run in write_runs(plan, request, drafts, root / name)
     ]
-    _save(root, kind, request.seed, dict(zip(names, map(str, specs), strict=True)))
+    _save(root, folds.kind, request.seed, dict(zip(names, map(str, folds.specs), strict=True)))
     return runs
 
 

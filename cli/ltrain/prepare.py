@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.ltrain.disk_check import require_disk_room
+from cli.ltrain.batch_shares import require_shares
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
 from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.ltrain.train_request import TrainRequest
@@ -21,7 +20,6 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.comparing.cross_validation_files import is_kfold
-from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import load_checkpoint
 from leukemia_models.learning.run_state import TrainState
 from leukemia_models.planning.plan_file import plan_path
@@ -40,7 +38,21 @@ from leukemia_models.runs.run_files import (
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 FREE_ON_RESUME = frozenset(
-    {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes", "check"}
+    {
+        "out",
+        "resume",
+        "resume_if_begun",
+        "device",
+        "epochs",
+        "accumulate",
+        "as_json",
+        "cache",
+        "residency",
+        "num_threads",
+        "save_minutes",
+        "wait_minutes",
+        "check",
+    }
 )
 
 
@@ -72,27 +84,6 @@ class Run:
 def is_judged(folder: RunFolder, part: str) -> bool:
     """Whether everything about a part is written."""
     return all((folder.part(part) / name).is_file() for name in ("predictions.csv", "results.json", "summary.md"))
-
-
-def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
-    """Let the first rank prepare runs; the others open what it wrote."""
-    runs: list[Run] = []
-
-    def lead() -> None:
-        if ranks.is_first:
-            runs.extend(prepare())
-            require_disk_room([(run.folder, run.config) for run in runs if not run.is_finished])
-
-    ranks.together(lead)
-    told = json.dumps([(str(run.folder.root), str(run.data.cache.directory)) for run in runs])
-    places = json.loads(ranks.tell_all(told))
-    return ranks.together(lambda: runs or [_open_run(RunFolder(Path(root)), Path(cache)) for root, cache in places])
-
-
-def _open_run(folder: RunFolder, cache_dir: Path) -> Run:
-    """Open a run that another process has checked, on the cache that it found."""
-    config = load_config(folder)
-    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, cache_dir)))
 
 
 def begin_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[Run]:
@@ -178,8 +169,13 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
         )
     data = split_of_run(folder, config, cache)
     check_room(request, data, machine)
+    if "accumulate" in request.given:
+        config = replace(config, settings=replace(config.settings, accumulate=request.accumulate))
+    require_shares(config.batch_size, len(data.numbers("train")), config.settings, machine.num_ranks)
     if "epochs" in request.given and request.stage.epochs != config.settings.epochs:
         config = _with_epochs(folder, config, request.stage.epochs)
+    if "accumulate" in request.given:
+        save_config(folder, config)
     return Run(folder, config, data)
 
 

@@ -98,6 +98,10 @@ def _with_judging_options(plan: TrainingPlan, request: TrainRequest) -> Training
 
 
 def _with_machine_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:
-    chosen = {name: getattr(request, name) for name in ("amp", "compile") if name in request.given}
+    chosen = {
+        name: getattr(request, name)
+        for name in ("amp", "compile", "sync_batchnorm", "accumulate")
+        if name in request.given
+    }
     stages = (replace(stage, settings=replace(stage.settings, **chosen)) for stage in plan.stages)
     return replace(plan, stages=tuple(stages))

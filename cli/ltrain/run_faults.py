@@ -15,6 +15,7 @@ from cli.output import format_bytes
 from leukemia_data.errors import RunError
 from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
 from leukemia_models.inference.out_of_memory import is_out_of_memory, wanted_memory
+from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import NotSavedError
 from leukemia_models.learning.divergence import DivergenceError
 
@@ -23,8 +24,10 @@ _SCRATCH_NAME = re.compile(r"\.[0-9a-f]{12}\.partial$")
 
 
 @contextmanager
-def explained_faults(run: Run, request: TrainRequest, device: torch.device) -> Iterator[None]:
+def explained_faults(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> Iterator[None]:
     """Turn what stops the training in the block into a RunError that says how to go on.
+
+    What was saved is for the first rank to say: others may not see the run's folder.
 
     Raises
     ------
@@ -37,6 +40,8 @@ def explained_faults(run: Run, request: TrainRequest, device: torch.device) -> I
     except KeyboardInterrupt:
         raise RunError(f"interrupted: go on with `{run_again(run, request)}`") from None
     except DivergenceError as error:
+        if not ranks.is_first:
+            raise
         raise RunError(f"{error}. {_after_divergence(run, request)}") from error
     except NotSavedError as error:
         raise RunError(f"{error}, then go on with `{run_again(run, request)}`") from error
@@ -83,7 +88,9 @@ def _out_of_memory(error: BaseException, run: Run, request: TrainRequest, device
     if request.residency in ("auto", "device", "ram"):
         # These keep all pixels of a part in memory, where there seemed to be room.
         same_run = f"`{run_again(run, request)} --residency mapped`, which keeps fewer pixels in memory"
+    parts = 2 * run.config.settings.accumulate
     changes = [f"--batch-size {max(batch_size // 2, _SMALLEST_BATCH)}"] if batch_size > _SMALLEST_BATCH else []
+    changes += [f"--accumulate {parts}"] if batch_size >= _SMALLEST_BATCH * parts else []
     if device.type == "cuda" and not run.config.settings.amp:
         changes.append("--amp")
     changes.append("a cache of a smaller --size")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cli.ltrain.batch_shares import images_at_a_time
 from cli.ltrain.prepare import Run
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.augmenting.augment import Augmenter
@@ -34,9 +35,11 @@ def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
         drop_last=True,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        shares_per_rank=config.settings.accumulate,
         device=device,
         num_threads=request.num_threads,
         residency=request.residency,
+        num_processes=ranks.processes_here,
     )
 
 
@@ -48,19 +51,20 @@ def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
     return BatchStream(
         run.data.cache,
         numbers,
-        batch_size=run.config.batch_size,
+        batch_size=images_at_a_time(run.config),
         rank=ranks.rank,
         world_size=ranks.world_size,
         device=device,
         num_threads=request.num_threads,
         residency=request.residency,
+        num_processes=ranks.processes_here,
     )
 
 
 def clean_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream | None:
     """Some of the training part, for the BatchNorm statistics of averaged weights; None where none are kept.
 
-    Its batches are as large as those of the training: what reaches a layer depends on them a little.
+    Its batches are as large as what BatchNorm sees in training: what reaches a layer depends on them a little.
     """
     config = run.config
     if config.settings.ema_decay is None:
@@ -69,7 +73,7 @@ def clean_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
     return BatchStream(
         run.data.cache,
         numbers,
-        batch_size=min(config.batch_size, len(numbers)),
+        batch_size=min(images_at_a_time(config), len(numbers)),
         rank=ranks.rank,
         world_size=ranks.world_size,
         device=device,

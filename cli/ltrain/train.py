@@ -9,13 +9,15 @@ import torch
 
 from cli.ltrain.data_check import check_data
 from cli.ltrain.devices import choose_device
-from cli.ltrain.drafts import Machine
-from cli.ltrain.prepare import Run, begin_runs, on_all_ranks, take_up_runs
+from cli.ltrain.drafts import Machine, draft_runs
+from cli.ltrain.prepare import Run, begin_runs, take_up_runs
 from cli.ltrain.requested_plan import requested_plan
+from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
+from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_files import RunFolder, is_begun
 
 if TYPE_CHECKING:
     from leukemia_models.reports.report import Results
@@ -24,20 +26,29 @@ if TYPE_CHECKING:
 def train(request: TrainRequest) -> None:
     """Prepare or take up the stages, train and judge each; rank 0 alone writes and speaks."""
     device = rank_device(choose_device(request.device), os.environ)
-    with joined_ranks(os.environ, device) as ranks:
-        machine = Machine(device, ranks.world_size)
-        runs = on_all_ranks(
-            lambda: (
-                take_up_runs(request, machine)
-                if request.resume
-                else begin_runs(requested_plan(request), request, machine)
-            ),
-            ranks,
-        )
+    goes_on = may_go_on(request, os.environ)
+    with joined_ranks(os.environ, device, wait_minutes=request.wait_minutes) as ranks:
+        machine = Machine(device, ranks.processes_here, ranks.world_size)
+        runs = on_all_ranks(lambda: _prepare(request, machine, goes_on=goes_on), request, ranks)
         check_data(runs, request, os.environ, ranks)
         results = train_stages(runs, request, device, ranks)
     if ranks.is_first:
         _report(runs[-1].folder, results, request.as_json)
+
+
+def _prepare(request: TrainRequest, machine: Machine, *, goes_on: bool) -> list[Run]:
+    if request.resume:
+        return take_up_runs(request, machine)
+    plan = requested_plan(request)
+    if not goes_on or request.out is None:
+        return begin_runs(plan, request, machine)
+    if not is_begun(request.out):
+        clear_beginning(request.out)
+        return begin_runs(plan, request, machine)
+    drafts = draft_runs(plan, request, machine)
+    runs = take_up_runs(as_resumed(request), machine)
+    require_as_drafted(runs, drafts, request.out)
+    return runs
 
 
 def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
@@ -48,7 +59,7 @@ def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, r
     results: dict[str, Results] = {}
     for number, run in enumerate(runs, 1):
         is_last = number == len(runs)
-        if not is_last and run.is_finished:
+        if not is_last and is_finished(run, ranks):
             continue
         if len(runs) > 1 and ranks.is_first:
             print_note(f"stage {number}/{len(runs)}: {run.config.stage}")

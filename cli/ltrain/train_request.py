@@ -52,12 +52,16 @@ class TrainRequest:
     device: str
     amp: bool
     compile: bool
+    sync_batchnorm: bool
+    accumulate: int
     residency: str
     num_threads: int | None
     save_minutes: float
+    wait_minutes: float
     check: bool
     out: Path | None
     resume: bool
+    resume_if_begun: bool
     as_json: bool
     folds: str | None = None
     is_kfold: bool = False

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cli.ltrain.batch_shares import batches_in_words, images_at_a_time
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.prepare import Run
 from cli.ltrain.recorder import Recorder
 from cli.ltrain.run_faults import explained_faults
+from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.run_streams import clean_stream, make_augmenter, train_stream, valid_stream
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.streams.loader import BatchStream
-from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import (
     CheckpointInfo,
@@ -25,6 +26,7 @@ from leukemia_models.learning.checkpoint import (
     load_training_weights,
     load_weights_file,
 )
+from leukemia_models.learning.checkpoint_file import checkpoint_bytes
 from leukemia_models.learning.checkpoint_match import require_same_network, require_same_run
 from leukemia_models.learning.observer import Observer
 from leukemia_models.learning.run_state import TrainState
@@ -46,34 +48,42 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
         By part; empty on the other ranks.
     """
     model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
-    start = ranks.together(lambda: _load_start(run, model))
+    start = _load_start(run, model, ranks)
     results: dict[str, Results] = {}
 
     def judge() -> None:
         if ranks.is_first:
             results.update(_judge(run, device))
 
-    with explained_faults(run, request, device):
+    with explained_faults(run, request, device, ranks):
         _fit(run, request, model, start, device, ranks)
         ranks.together(judge)
     return results
 
 
-def _load_start(run: Run, model: nn.Module) -> TrainState | None:
-    """Give the network its weights, and return the state to go on from; None at a run's beginning."""
-    folder, config, classes = run.folder, run.config, run.data.cache.manifest.classes
-    if folder.is_begun:
-        checkpoint = load_checkpoint(folder.checkpoint("last"))
-        require_same_run(checkpoint, _checkpoint_info(run))
-        load_training_weights(model, checkpoint)
-        return checkpoint.state
-    if config.start != SCRATCH:
-        load_weights_file(
-            model,
-            _start_path(folder, config.start),
-            lambda found: require_same_network(found, config.model_name, classes),
-        )
-    return None
+def _load_start(run: Run, model: nn.Module, ranks: Ranks) -> TrainState | None:
+    """Give the network its weights, and return the state to go on from; None at a run's beginning.
+
+    The first rank reads the file for all: others may not see the run's folder.
+    """
+    is_begun = ranks.says_first(run.folder.is_begun)
+    if not is_begun and run.config.start == SCRATCH:
+        return None
+    path = run.folder.checkpoint("last") if is_begun else _start_path(run.folder, run.config.start)
+    data = ranks.hand_out(lambda: checkpoint_bytes(path)) if ranks.world_size > 1 else None
+    return ranks.together(lambda: _take_up(run, model, path, data) if is_begun else _begin(run, model, path, data))
+
+
+def _take_up(run: Run, model: nn.Module, path: Path, data: bytes | None) -> TrainState:
+    checkpoint = load_checkpoint(path, data)
+    require_same_run(checkpoint, checkpoint_info(run.config, run.data.cache))
+    load_training_weights(model, checkpoint)
+    return checkpoint.state
+
+
+def _begin(run: Run, model: nn.Module, path: Path, data: bytes | None) -> None:
+    config, classes = run.config, run.data.cache.manifest.classes
+    load_weights_file(model, path, lambda found: require_same_network(found, config.model_name, classes), data)
 
 
 def _start_path(folder: RunFolder, start: str) -> Path:
@@ -84,7 +94,7 @@ def _start_path(folder: RunFolder, start: str) -> Path:
 def _fit(
     run: Run, request: TrainRequest, model: nn.Module, start: TrainState | None, device: torch.device, ranks: Ranks
 ) -> None:
-    info = _checkpoint_info(run)
+    info = checkpoint_info(run.config, run.data.cache)
     given = (run, request, device, ranks)
     training, validation, clean = ranks.together(
         lambda: (train_stream(*given), valid_stream(*given), clean_stream(*given))
@@ -119,27 +129,6 @@ def _recorder(run: Run, request: TrainRequest, info: CheckpointInfo, model: nn.M
     return Recorder(run.folder, info, model, epochs, stamp, request.save_minutes, time.monotonic)
 
 
-def _checkpoint_info(run: Run) -> CheckpointInfo:
-    config, manifest = run.config, run.data.cache.manifest
-    return CheckpointInfo(
-        model_name=config.model_name,
-        classes=manifest.classes,
-        size_px=manifest.size_px,
-        normalization=Normalization.of(**config.normalization),
-        recipe=manifest.recipe.to_dict(),
-        data_fingerprint=config.data_fingerprint,
-        split_kind=config.split,
-        settings=config.settings,
-        details={
-            "batch_size": config.batch_size,
-            "split_seed": config.split_seed,
-            "augmentation": config.augmentation,
-            "sampling": config.sampling,
-            "start": config.start,
-        },
-    )
-
-
 def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, stream: BatchStream) -> None:
     config, data = run.config, run.data
     summary = data.summary("train")
@@ -147,11 +136,12 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
     processes = f", {ranks.world_size} processes" if ranks.world_size > 1 else ""
     augmentation = (config.augmentation or {}).get("name", "none")
     optimizer, schedule = config.settings.optimizer, config.settings.schedule
+    batches = batches_in_words(config, ranks.world_size)
     print_note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
         f"{data.cache.directory} ({data.cache.size_px} px)\n"
         f"split {config.split}: {summary.stamp}; images: {parts}\n"
-        f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), batches of {config.batch_size}; "
+        f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), {batches}; "
         f"start: {config.start}\n"
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
@@ -163,5 +153,5 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
 def _judge(run: Run, device: torch.device) -> dict[str, Results]:
     judging = JudgingSettings.from_dict(run.config.judging)
     return finalize_run(
-        run.folder, run.data, judging=judging, device=device, batch_size=run.config.batch_size, watch=watched
+        run.folder, run.data, judging=judging, device=device, batch_size=images_at_a_time(run.config), watch=watched
     )

@@ -36,7 +36,10 @@ _DATA_OPTIONS = (
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("cache"),
         show_default=True,
-        help="A cache, or a folder of caches of which one fits --size, or each stage of the plan.",
+        envvar="LTRAIN_CACHE",
+        show_envvar=True,
+        help="A cache, or a folder of caches of which one fits --size, or each stage of the plan. Of several machines "
+        "each may name its own copy.",
     ),
     click.option("--size", "size_px", type=int, help="Choose the cache of this size."),
     click.option("--recipe", "recipe_name", help="Choose the cache of this recipe."),
@@ -109,6 +112,20 @@ _MACHINE_OPTIONS = (
     click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only."),
     click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),
     click.option(
+        "--sync-batchnorm/--no-sync-batchnorm",
+        default=True,
+        show_default=True,
+        help="Of several processes: BatchNorm over what all have at a time, or over each process's own images.",
+    ),
+    click.option(
+        "--accumulate",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Work through each process's share of a batch in so many parts, with one optimizer step: less memory, the "
+        "same batch. BatchNorm sees one part at a time.",
+    ),
+    click.option(
         "--residency",
         type=click.Choice(["auto", "mapped", "ram", "device"]),
         default="auto",
@@ -124,6 +141,13 @@ _MACHINE_OPTIONS = (
         show_default=True,
         type=click.FloatRange(0, 525_600),
         help="Save within an epoch when the last checkpoint is this old; 0: after every step.",
+    ),
+    click.option(
+        "--wait-minutes",
+        default=30.0,
+        show_default=True,
+        type=click.FloatRange(0, 525_600, min_open=True),
+        help="Of several processes: how long they wait for one another, as while the first one judges.",
     ),
     click.option(
         "--check/--no-check",
@@ -156,6 +180,12 @@ _RUN_OPTIONS = (
         "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write.  [default: runs/...]"
     ),
     click.option("--resume", is_flag=True, help="Go on with what is in --out where it stopped."),
+    click.option(
+        "--resume-if-begun",
+        is_flag=True,
+        help="Begin the run in --out, or go on with it if this command line has begun it: for jobs that are started "
+        "again. torchrun --max-restarts implies it.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout."),
 )
 
@@ -179,6 +209,12 @@ def training_options(*own_options: _Option) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+def typed_options(context: click.Context, options: dict[str, Any]) -> frozenset[str]:
+    """Names of the options on the command line; those of environment variables are not among them."""
+    sources = {name: context.get_parameter_source(name) for name in options}
+    return frozenset(name for name, source in sources.items() if source is click.core.ParameterSource.COMMANDLINE)
 
 
 def given_options(context: click.Context, options: dict[str, Any]) -> frozenset[str]:

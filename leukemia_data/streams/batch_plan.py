@@ -1,8 +1,9 @@
 """Which samples each batch of an epoch holds: the split's numbers, put in order and cut into equal shares of ranks.
 
 The order of an epoch is a function of (seed, epoch) over the whole split. It is cut into global batches first, and each
-global batch into one contiguous share a rank. So every number of ranks takes the same steps over the same samples, and
-a position in an epoch is a number of steps that holds for all of them.
+global batch into one contiguous share a rank, or into several, which the rank works through one after the other. So
+every number of ranks and of shares takes the same steps over the same samples, and a position in an epoch is a number
+of steps that holds for all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _BLOCK_POSITIONS = 4096
 
 
 class BatchRows(NamedTuple):
-    """One rank's share of one batch.
+    """One share of one batch.
 
     Attributes
     ----------
@@ -53,7 +54,9 @@ class BatchPlan:
     drop_last
         Leave out a last batch that is not full, unless it is the only one.
     rank, world_size
-        Which share of each batch, of how many.
+        Which shares of each batch, of how many ranks.
+    shares_per_rank
+        How many shares of each batch a rank has: they come one after the other.
 
     Raises
     ------
@@ -71,20 +74,22 @@ class BatchPlan:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        shares_per_rank: int = 1,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, got {batch_size}")
+        if shares_per_rank < 1:
+            raise UsageError(f"a rank must have at least 1 share of a batch, got {shares_per_rank}")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank must be in 0 ... world size - 1, got rank {rank} of {world_size}")
         if seed is not None and seed < 0:
             raise UsageError(f"seed must not be negative, got {seed}")
         self.numbers_N = numbers_N
         self.batch_size = int(batch_size)
-        self.share = -(-batch_size // world_size)
         self._seed = None if seed is None else int(seed)
         self._cumulative = None if weights_N is None else _cumulative(weights_N, len(numbers_N), seed)
         self._drop_last = drop_last and len(numbers_N) >= batch_size
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._num_shares, self.shares_per_rank = rank, world_size * shares_per_rank, shares_per_rank
 
     def __len__(self) -> int:
         """Steps an epoch, the same on every rank."""
@@ -103,7 +108,7 @@ class BatchPlan:
         }
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
-        """Return this rank's shares of an epoch's batches, from a step on."""
+        """Return this rank's shares of an epoch's batches, from a step on: `shares_per_rank` for each step."""
         # The first batch shall not wait for others to be put in order.
         start, stop = first_step, first_step + 1
         while start < len(self):
@@ -111,7 +116,7 @@ class BatchPlan:
             stop = min(stop, len(self))
             numbers = self._numbers(epoch, first, min(stop * self.batch_size, len(self.numbers_N)))
             for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
-                yield self._own_share(numbers[begin : begin + self.batch_size])
+                yield from self._own_shares(numbers[begin : begin + self.batch_size])
             start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
 
     def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
@@ -123,13 +128,20 @@ class BatchPlan:
             return self.numbers_N[stratified(positions, self._cumulative, self._seed, epoch)]
         return self.numbers_N[permuted(positions, len(self.numbers_N), self._seed, epoch)]
 
-    def _own_share(self, numbers_G: NDArray[np.int64]) -> BatchRows:
+    def _own_shares(self, numbers_G: NDArray[np.int64]) -> Iterator[BatchRows]:
         """Cut a global batch into equal shares; rows beyond its end repeat its last sample, masked."""
-        if self._world_size == 1:
-            return BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
-        share = -(-len(numbers_G) // self._world_size)
-        rows_B = np.arange(self._rank * share, (self._rank + 1) * share)
-        return BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
+        if self._num_shares == 1:
+            yield BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
+            return
+        size = share_size(len(numbers_G), self._num_shares)
+        for share in range(self._rank * self.shares_per_rank, (self._rank + 1) * self.shares_per_rank):
+            rows_B = np.arange(share * size, (share + 1) * size)
+            yield BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
+
+
+def share_size(num_samples: int, num_shares: int) -> int:
+    """Rows of each share of a batch; the last ones may hold fewer samples, or none."""
+    return -(-num_samples // num_shares)
 
 
 def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -48,8 +48,9 @@ class BatchStream:
     """Batches of chosen samples, on the device that the network runs on.
 
     Iterating over the stream gives the rest of the epoch it stands in, and leaves it at the next one's start;
-    :meth:`epoch` gives any epoch by number. A batch's memory belongs to its holder for as long as any tensor of it is
-    alive.
+    :meth:`epoch` gives any epoch by number. Where a rank has several shares of each batch, each comes as a batch of its
+    own, and a step counts when all its shares are handed out. A batch's memory belongs to its holder for as long as any
+    tensor of it is alive.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class BatchStream:
         An opened cache.
     numbers_N : ndarray of shape (N,), int64
         Sample numbers to serve.
-    batch_size, seed, weights_N, drop_last, rank, world_size
+    batch_size, seed, weights_N, drop_last, rank, world_size, shares_per_rank
         See :class:`~leukemia_data.streams.batch_plan.BatchPlan`.
     device
         Where images and labels go.
@@ -68,6 +69,8 @@ class BatchStream:
         more room in the processor's caches, and help only where the time of a step varies much.
     residency
         Where the pixels are kept, see :mod:`leukemia_data.streams.residency`.
+    num_processes
+        How many processes of this machine keep the split, each for itself; by default all ranks.
 
     Attributes
     ----------
@@ -95,10 +98,12 @@ class BatchStream:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        shares_per_rank: int = 1,
         device: torch.device = _CPU,
         num_threads: int | None = None,
         prefetch: int | None = None,
         residency: str = AUTO,
+        num_processes: int | None = None,
     ) -> None:
         self.plan = BatchPlan(
             numbers_N,
@@ -108,6 +113,7 @@ class BatchStream:
             drop_last=drop_last,
             rank=rank,
             world_size=world_size,
+            shares_per_rank=shares_per_rank,
         )
         self.num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
         self._prefetch = prefetch if prefetch is not None else max(self.num_threads - 1, 1)
@@ -122,12 +128,13 @@ class BatchStream:
             device_free_bytes=free_bytes(device),
             device_most_bytes=most_bytes(device),
             ram_free_bytes=free_ram_bytes(),
-            num_processes=world_size,
+            num_processes=num_processes or world_size,
         )
         self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
         if cache.reader.num_unmapped:
             self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
-        self._buffers = BufferPool()
+        # All shares of a step are held at once.
+        self._buffers = BufferPool(3 + shares_per_rank)
         self._place = _Place(0, 0)
 
     def __len__(self) -> int:
@@ -207,8 +214,9 @@ class BatchStream:
         else:
             batches = move_batches(self._gathered(store, place.epoch, place.step), self._device)
         with closing(batches):
-            for batch in batches:
-                place.step += 1
+            first_step = place.step
+            for number, batch in enumerate(batches, 1):
+                place.step = first_step + number // self.plan.shares_per_rank
                 yield batch
         place.epoch, place.step = place.epoch + 1, 0
 

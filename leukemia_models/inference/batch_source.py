@@ -33,15 +33,19 @@ class Batch(Protocol):
 
 
 class BatchSource(Protocol):
-    """A split as a stream of batches. With several ranks, every rank's has the same length."""
+    """A split as a stream of batches. With several ranks, every rank's has the same length.
+
+    Where a rank works through its share of a batch in several parts, as ``TrainSettings.accumulate`` says, each part
+    comes as a batch of its own.
+    """
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:
-        """Return the batches of one epoch without its first `first_step` ones.
+        """Return the batches of one epoch without those of its first `first_step` steps.
 
         Epochs count from 1; the order may depend on the epoch and nothing else.
         """
         ...
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
+        """Return the number of steps in an epoch."""
         ...

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NoReturn, TypeVar
 
 import torch
@@ -35,6 +36,8 @@ class Ranks:
         Its number, from 0.
     world_size : int
         How many there are. With more than one, torch's process group must be set up: see :func:`joined_ranks`.
+    num_here : int
+        How many of them are on this machine; 0 where nobody said: then all are taken to be.
 
     Raises
     ------
@@ -44,10 +47,16 @@ class Ranks:
 
     rank: int = 0
     world_size: int = 1
+    num_here: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"a rank must be in 0 to world size - 1, got rank {self.rank} of {self.world_size}")
+
+    @property
+    def processes_here(self) -> int:
+        """How many processes share this machine's memory."""
+        return self.num_here or self.world_size
 
     @property
     def is_first(self) -> bool:
@@ -77,6 +86,13 @@ class Ranks:
         """Return the sum of every rank's array: the same bits on every rank. See :meth:`gather`."""
         # Added up here and not on the way, where the order could differ from rank to rank.
         return self.gather(values).sum(dim=0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of every rank's floating-point tensor, on the device where it lies: on all ranks the same."""
+        if values.device.type == "cpu":
+            return self.sum(values) / self.world_size
+        dist.all_reduce(values)
+        return values / self.world_size
 
     def exchange(self, *numbers: float, error: Exception | None = None) -> Tensor:
         """Tell every rank a few numbers, or that this rank has failed.
@@ -121,11 +137,26 @@ class Ranks:
         self.exchange(error=error)
         return result
 
+    def hand_out(self, read: Callable[[], bytes]) -> bytes:
+        """Return what `read` gives on rank 0, on every rank; the others do not call it.
+
+        An error of it is raised on all, as by :meth:`together`.
+        """
+        data = self.together(lambda: read() if self.is_first else b"")
+        num_bytes = int(self.exchange(len(data))[0])
+        if self.world_size == 1 or not num_bytes:
+            return data
+        values = torch.frombuffer(bytearray(data if self.is_first else num_bytes), dtype=torch.uint8)
+        dist.broadcast(values, src=0)
+        return values.numpy().tobytes()
+
     def tell_all(self, text: str) -> str:
         """Return rank 0's text, on every rank; the others' are not used."""
-        num_bytes = int(self.exchange(len(text.encode("utf-8", "surrogateescape")))[0])
-        texts = self.gather(_encoded(text, num_bytes))
-        return _decoded(texts[0], "surrogateescape")
+        return self.hand_out(lambda: text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+    def says_first(self, answer: bool) -> bool:
+        """Return rank 0's answer, on every rank; the others' are not used."""
+        return bool(self.exchange(answer)[0])
 
     def _fail(self, error: Exception | None, failed_rank: int) -> NoReturn:
         messages = self.gather(_encoded("" if error is None else str(error) or repr(error), MESSAGE_BYTES))
@@ -148,7 +179,9 @@ def _decoded(data: Tensor, errors: str) -> str:
 
 
 def ranks_of(environment: Mapping[str, str]) -> Ranks:
-    """Return who this process is by ``RANK`` and ``WORLD_SIZE``, which torchrun sets; alone, if they are not set.
+    """Return who this process is by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_WORLD_SIZE``, which torchrun sets.
+
+    Alone, if they are not set.
 
     Raises
     ------
@@ -157,7 +190,8 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
     """
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return SINGLE
-    return Ranks(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"))
+    num_here = _number(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else 0
+    return Ranks(_number(environment, "RANK"), _number(environment, "WORLD_SIZE"), num_here)
 
 
 def rank_device(device: torch.device, environment: Mapping[str, str]) -> torch.device:
@@ -192,7 +226,11 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 @contextmanager
 def joined_ranks(
-    environment: Mapping[str, str], device: torch.device, *, init_method: str = "env://"
+    environment: Mapping[str, str],
+    device: torch.device,
+    *,
+    init_method: str = "env://",
+    wait_minutes: float = 30,
 ) -> Iterator[Ranks]:
     """Set up torch's process group for the block, and take it down after it.
 
@@ -205,6 +243,8 @@ def joined_ranks(
         Where the network will run, from :func:`rank_device`. Host arrays travel by gloo; what lies on CUDA by NCCL.
     init_method : str
         Where the processes meet, as for ``torch.distributed.init_process_group``.
+    wait_minutes : float
+        How long one waits for another before it gives up, > 0. One that ends is noticed at once.
 
     Raises
     ------
@@ -215,7 +255,7 @@ def joined_ranks(
     if ranks.world_size == 1:
         yield ranks
         return
-    _set_up(ranks, device, init_method)
+    _set_up(ranks, device, init_method, timedelta(minutes=wait_minutes))
     try:
         yield ranks
     except RuntimeError as error:
@@ -229,7 +269,7 @@ def joined_ranks(
         dist.destroy_process_group()
 
 
-def _set_up(ranks: Ranks, device: torch.device, init_method: str) -> None:
+def _set_up(ranks: Ranks, device: torch.device, init_method: str, timeout: timedelta) -> None:
     if not dist.is_available():
         raise UsageError("this build of torch cannot train with several processes: start one without torchrun")
     backend = "gloo"
@@ -237,7 +277,7 @@ def _set_up(ranks: Ranks, device: torch.device, init_method: str) -> None:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, init_method, rank=ranks.rank, world_size=ranks.world_size)
+        dist.init_process_group(backend, init_method, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {ranks.rank} of {ranks.world_size} did not meet the others: {error}") from error
 

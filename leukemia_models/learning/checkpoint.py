@@ -9,7 +9,7 @@ the parameters. The header's metadata holds ``format``, ``format_version``, ``co
 else, and two XXH3-128: ``digest`` over the tensors and ``content_digest`` over the text of the object. Nothing is
 pickled: reading a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the
 position inside an epoch; version 3 the average, the optimizer's counters and the settings that go with them; version 4
-the object's digest.
+the object's digest; version 5 the settings of shares.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
 """
@@ -22,7 +22,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
 from leukemia_data.files.documents import parse_json
 from leukemia_data.samples.fingerprint import bytes_digest, canonical_json
 from leukemia_models.inference.normalization import Normalization
+from leukemia_models.learning.checkpoint_file import read_safetensors
 from leukemia_models.learning.checkpoint_tensors import (
     AVERAGE_PREFIX,
     MODEL_PREFIX,
@@ -48,8 +48,8 @@ from leukemia_models.learning.weights import copy_weights, judged_weights
 from leukemia_models.networks.registry import build_model
 
 FORMAT = "leukemia-cells checkpoint"
-FORMAT_VERSION = 4
-READABLE_VERSIONS = ("1", "2", "3", "4")
+FORMAT_VERSION = 5
+READABLE_VERSIONS = ("1", "2", "3", "4", "5")
 VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
 
 
@@ -248,15 +248,22 @@ def _not_saved(path: Path, num_bytes: int, error: OSError) -> str:
     return f"{path} could not be saved: {error.strerror or error}; {need}; {cure}"
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
     """Read a checkpoint and check it whole.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    data : bytes, optional
+        What it holds, where another machine has read it.
 
     Raises
     ------
     RunError
         If the file is missing, damaged, something else, or of a later format.
     """
-    return _checkpoint_of(path, *_read(path))
+    return _checkpoint_of(path, *read_safetensors(path, data))
 
 
 def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
@@ -306,7 +313,9 @@ def load_training_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     copy_weights(model, checkpoint.training_weights, checkpoint.path)
 
 
-def load_weights_file(model: nn.Module, path: Path, require: Callable[[Checkpoint], None] | None = None) -> None:
+def load_weights_file(
+    model: nn.Module, path: Path, require: Callable[[Checkpoint], None] | None = None, data: bytes | None = None
+) -> None:
     """Copy the weights of a file into `model`, as the start of a training.
 
     Parameters
@@ -318,6 +327,8 @@ def load_weights_file(model: nn.Module, path: Path, require: Callable[[Checkpoin
         ``state_dict``. torchvision's ResNets have the same names.
     require : callable, optional
         Is shown a checkpoint of this project before anything is copied, and raises where it is not the right one.
+    data : bytes, optional
+        What the file holds, where another machine has read it.
 
     Raises
     ------
@@ -325,7 +336,7 @@ def load_weights_file(model: nn.Module, path: Path, require: Callable[[Checkpoin
         If the file cannot be read, is damaged, or belongs to another network or to another number of classes; then
         nothing is copied.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = read_safetensors(path, data)
     if metadata.get("format") == FORMAT:
         checkpoint = _checkpoint_of(path, metadata, tensors)
         if require is not None:
@@ -333,19 +344,6 @@ def load_weights_file(model: nn.Module, path: Path, require: Callable[[Checkpoin
         load_weights(model, checkpoint)
     else:
         copy_weights(model, tensors, path)
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise RunError(f"there is no checkpoint {path}: name a run's folder that holds one")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            # Copies: tensors that map the file would keep Windows from replacing it.
-            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise RunError(
-            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
-        ) from error
 
 
 def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:

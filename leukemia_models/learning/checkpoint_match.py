@@ -12,8 +12,8 @@ from leukemia_data.samples.fingerprint import canonical_json
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 
 _MOST_LETTERS = 60
-_NO_DIFFERENCE = ("judging", "settings.epochs")
-"""A run may be given another length, and how it is judged is decided after its training."""
+_NO_DIFFERENCE = ("judging", "settings.epochs", "settings.accumulate")
+"""A run may be given another length and other hardware, and how it is judged is decided after its training."""
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",
@@ -36,6 +36,7 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.class_weights": "--class-weights",
         "settings.early_stopping": "--early-stopping",
         "settings.ema_decay": "--ema",
+        "settings.sync_batchnorm": "--sync-batchnorm",
         "settings.seed": "--seed",
         "settings.amp": "--amp",
         "settings.compile": "--compile",

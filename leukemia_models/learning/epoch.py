@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +18,9 @@ from leukemia_data.errors import RunError
 from leukemia_models.inference.batch_source import Batch, BatchSource
 from leukemia_models.learning.divergence import DivergenceError, SkippedSteps, first_not_finite
 from leukemia_models.learning.history import EpochRecord
-from leukemia_models.learning.learner import Learner, Share
+from leukemia_models.learning.learner import Learner
 from leukemia_models.learning.observer import Observer
+from leukemia_models.learning.random_layers import random_layers_apart
 from leukemia_models.learning.run_state import EpochProgress
 from leukemia_models.learning.schedule import learning_rate
 
@@ -36,7 +35,9 @@ class TrainingEpoch:
     learner : Learner
         Moves its network's weights.
     source : BatchSource
-        A batch of a single sample, counted over all ranks, is left out.
+        For each step as many batches as the settings have shares for each rank, see
+        :class:`~leukemia_models.inference.batch_source.BatchSource`. A step of a single sample, counted over all shares
+        and ranks, is left out.
     records : sequence of EpochRecord
         The epochs before it.
     done : EpochProgress
@@ -93,7 +94,7 @@ class TrainingEpoch:
         """
         self._learner.model.train()
         try:
-            with _random_layers_apart(self._learner.device):
+            with random_layers_apart(self._learner.device):
                 for step in range(self._sums.steps_done + 1, self._num_steps + 1):
                     self._take_step(step, observer, save)
         finally:
@@ -108,14 +109,13 @@ class TrainingEpoch:
 
     def _take_step(self, step: int, observer: Observer, save: SaveState) -> None:
         learner = self._learner
-        _seed_random_layers(learner.settings.seed, self._epoch, step, learner.ranks.rank)
-        share, num_samples = self._next_share(step)
+        batches, num_samples = self._next_shares(step)
         if num_samples < 2:
             # BatchNorm cannot estimate a variance from it.
             self._sums = replace(self._sums, steps_done=step)
             return
         lr = self._learning_rate(step)
-        found = learner.backward(share, num_samples)
+        found = learner.gradient(batches, num_samples, self._epoch, step)
         wants_state = observer.wants_state(self._epoch, step)
         told_WN = learner.ranks.exchange(
             found.lowest_label, found.highest_label, wants_state, found.loss_sum, found.weight_sum
@@ -131,10 +131,16 @@ class TrainingEpoch:
             self._require_finite_weights(step)
             save(self._progress())
 
-    def _next_share(self, step: int) -> tuple[Share, int]:
-        """Return this rank's rows of the next batch, and the number of rows of all ranks."""
-        share = self._learner.ranks.together(lambda: self._learner.load(self._next_batch(step), self._epoch))
-        return share, int(self._learner.ranks.exchange(len(share.labels_B)).sum())
+    def _next_shares(self, step: int) -> tuple[list[Batch], int]:
+        """Return this rank's shares of the next batch, and the number of rows of all shares of all ranks."""
+        batches: list[Batch] = []
+        error: Exception | None = None
+        try:
+            batches += [self._next_batch(step) for _ in range(self._learner.settings.accumulate)]
+        except Exception as caught:
+            error = caught
+        num_rows = sum(int(batch.mask_B.sum()) for batch in batches)
+        return batches, int(self._learner.ranks.exchange(num_rows, error=error).sum())
 
     def _next_batch(self, step: int) -> Batch:
         started_s = self._clock()
@@ -198,20 +204,6 @@ class TrainingEpoch:
                 f"the training is no longer finite by epoch {self._epoch}, step {step}: "
                 f"{spoilt or 'a tensor of another rank'} holds values that are not; none of it was saved"
             )
-
-
-@contextmanager
-def _random_layers_apart(device: torch.device) -> Iterator[None]:
-    """Let the block seed torch's global random state; afterwards it is as before."""
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-def _seed_random_layers(seed: int, epoch: int, step: int, rank: int) -> None:
-    """Let layers such as dropout draw from (seed, epoch, step); ranks draw each their own, for their own rows."""
-    mixed = np.random.SeedSequence((seed % 2**63, epoch, step, rank)).generate_state(1, np.uint64)
-    torch.manual_seed(int(mixed[0] >> 1))
 
 
 def _close(batches: Iterator[Batch]) -> None:

@@ -1,12 +1,14 @@
-"""The network with all that moves its weights: one rank's share of a batch in, gradients and moved weights out.
+"""The network with all that moves its weights: one rank's shares of a batch in, gradients and moved weights out.
 
-The only wait for the device in a step is for its loss and the range of its labels, which must be right before the
+The only wait for the device in a share is for its loss and the range of its labels, which must be right before the
 optimizer may use the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
 from leukemia_models.batchnorm.reestimation import BatchNormStatistics, reestimate_batchnorm
+from leukemia_models.batchnorm.share_statistics import ShareStatistics
 from leukemia_models.inference.batch_source import Batch, BatchSource
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.precision import autocast, gradient_scaler
@@ -28,10 +31,12 @@ from leukemia_models.learning.compiled import DEFAULT_BACKEND, Forward, compiled
 from leukemia_models.learning.divergence import first_not_finite, optimizer_tensors
 from leukemia_models.learning.ema import WeightAverage
 from leukemia_models.learning.history import TrainHistory
-from leukemia_models.learning.loss import LossSum, TrainingLoss
+from leukemia_models.learning.loss import TrainingLoss
 from leukemia_models.learning.optim import build_optimizer, rate_in_use, set_learning_rate
 from leukemia_models.learning.optimizer_state import optimizer_counters, optimizer_state, restore_optimizer
+from leukemia_models.learning.random_layers import seed_random_layers
 from leukemia_models.learning.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
+from leukemia_models.learning.step_sums import PendingNumbers, StepSums, added_up, numbers_to_tell
 
 Prepare = Callable[[Tensor, int, Tensor], Tensor]
 """(uint8 images (B,S,S,3) on the device, epoch, sample numbers (B,) on the CPU) -> the network's float input (B,3,S,S).
@@ -47,17 +52,6 @@ class Share(NamedTuple):
     labels_B: Tensor
 
 
-class StepSums(NamedTuple):
-    """What one step found on one rank."""
-
-    loss_sum: float
-    weight_sum: float  # what the mean divides by: the samples, or their class weights
-    lowest_label: int
-    highest_label: int
-    scale: float  # of the gradient, by a scaler for float16; 1 without one
-    num_correct: Tensor  # stays on the device: reading it at every step would stall a GPU
-
-
 class Learner:
     """The network, its optimizer, the average of its weights where one is kept, and what feeds them.
 
@@ -65,7 +59,7 @@ class Learner:
     ----------
     model : torch.nn.Module
         On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
-        be synchronised.
+        be synchronised, unless the settings say otherwise.
     settings, normalization, prepare, device, compile_backend
         See :func:`leukemia_models.learning.train.fit`.
     num_steps : int
@@ -98,39 +92,77 @@ class Learner:
         self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
         self._statistics: BatchNormStatistics | None = None
         # Kept beside the network, not in its place: names in checkpoints stay what they are.
-        network = _averaging_gradients(model, device) if ranks.world_size > 1 else model
+        self._parallel = _averaging_gradients(model, device) if ranks.world_size > 1 else None
+        network = self._parallel or model
         self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
+        self._share_statistics = ShareStatistics(
+            model, ranks, settings.accumulate, synchronized=settings.sync_batchnorm
+        )
 
     def load(self, batch: Batch, epoch: int) -> Share:
         """Bring a batch's rows to the device and prepare them; masked rows are left out."""
-        images_BHWC = to_device(batch.images_BHWC, self.device)
-        labels_B = to_device(batch.labels_B, self.device)
-        indices_B = batch.indices_B
-        if not batch.mask_B.all():
-            rows = batch.mask_B.nonzero().flatten()
-            indices_B = indices_B[rows]
-            rows = rows.to(self.device)
-            images_BHWC, labels_B = images_BHWC[rows], labels_B[rows]
+        images_BHWC = self._rows(batch.images_BHWC, batch)
+        labels_B = self._rows(batch.labels_B, batch)
+        indices_B = batch.indices_B[batch.mask_B]
         if not len(indices_B):
             return Share(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
         with torch.no_grad():
             images_BCHW = self._prepare(images_BHWC, epoch, indices_B)
         return Share(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
 
-    def backward(self, share: Share, num_samples: int) -> StepSums:
-        """Compute the gradient of the mean loss over the `num_samples` rows of all ranks."""
-        with autocast(self.device, self.settings.amp):
-            logits_BK = self._forward(share.images_BCHW)
-        sums = self._loss.sums(logits_BK, share.labels_B)
-        # The scaler's own way to tell its scale would wait for the device.
-        scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
-        pending = _PendingNumbers(torch.stack([scale, *_numbers_to_tell(sums, share.labels_B)]))
+    def _rows(self, values: Tensor, batch: Batch) -> Tensor:
+        """Bring a tensor of a batch to the device, without its masked rows."""
+        values = to_device(values, self.device)
+        return values if batch.mask_B.all() else values[batch.mask_B.nonzero().flatten().to(self.device)]
+
+    def gradient(self, batches: list[Batch], num_samples: int, epoch: int, step: int) -> StepSums:
+        """Compute the gradient of the mean loss over the `num_samples` rows of all shares of all ranks.
+
+        Parameters
+        ----------
+        batches : list of Batch
+            This rank's shares, worked through one after the other: only one at a time is prepared, and has activations.
+            They are taken out of the list.
+        num_samples : int
+            Rows that count, of all shares and ranks; at least 2.
+        epoch, step : int
+            Where the training is, both from 1.
+        """
+        total_weight = self._total_weight(batches)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self._scaler.scale(self._loss.mean(sums, num_samples, self.ranks)))
+        found: list[StepSums] = []
+        first_share = self.ranks.rank * len(batches)
+        with self._share_statistics.of_step():
+            while batches:
+                seed_random_layers(self.settings.seed, epoch, step, first_share + len(found))
+                share = self.ranks.together(partial(self.load, batches.pop(0), epoch))
+                with self._summing_alone(bool(batches)):
+                    found.append(self._backward(share, num_samples, total_weight))
+        return added_up(found)
+
+    def _total_weight(self, batches: Sequence[Batch]) -> Tensor | None:
+        if self.settings.class_weights is None:
+            return None
+        return self._loss.total_weight([self._rows(batch.labels_B, batch) for batch in batches], self.ranks)
+
+    def _backward(self, share: Share, num_samples: int, total_weight: Tensor | None) -> StepSums:
+        with self._share_statistics.of_share(len(share.labels_B)):
+            with autocast(self.device, self.settings.amp):
+                logits_BK = self._forward(share.images_BCHW)
+            sums = self._loss.sums(logits_BK, share.labels_B)
+            # The scaler's own way to tell its scale would wait for the device.
+            scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
+            pending = PendingNumbers(torch.stack([scale, *numbers_to_tell(sums, share.labels_B)]))
+            mean = self._loss.mean(sums, num_samples, total_weight, self.ranks)
+            torch.autograd.backward(self._scaler.scale(mean))
         num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
         scale_now, loss, lowest, highest, *weight = pending.values()
         weight_sum = weight[0] if weight else len(share.labels_B)
         return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
+
+    def _summing_alone(self, is_alone: bool) -> AbstractContextManager[None]:
+        """Leave this rank's gradients with it: they are exchanged once a step, with those of its last share."""
+        return self._parallel.no_sync() if is_alone and self._parallel is not None else nullcontext()
 
     def update(self, lr: float) -> float:
         """Move the weights along the gradient, and return the learning rate at which it was done."""
@@ -245,44 +277,11 @@ def _memory_format(settings: TrainSettings) -> torch.memory_format:
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
-def _averaging_gradients(model: nn.Module, device: torch.device) -> nn.Module:
+def _averaging_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
-    # Synchronised BatchNorm keeps buffers equal; the option not to send them has another name since torch 2.14.
+    # BatchNorm keeps buffers equal, synchronised or by ShareStatistics; the option not to send them has another name
+    # since torch 2.14.
     names = signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(model, [device] if device.type == "cuda" else None, **options)
-
-
-class _PendingNumbers:
-    """A few numbers on their way from the device, waited for only when they are wanted.
-
-    On CUDA the copy runs while the backward pass is queued, so waiting for it never leaves the GPU idle.
-    """
-
-    def __init__(self, numbers: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._host = numbers
-        if numbers.device.type == "cuda":
-            self._host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._host.copy_(numbers, non_blocking=True)
-            self._event = torch.cuda.current_stream(numbers.device).record_event()
-
-    def values(self) -> list[float]:
-        if self._event is not None:
-            self._event.synchronize()
-        return [float(number) for number in self._host.tolist()]
-
-
-def _numbers_to_tell(sums: LossSum, labels_B: Tensor) -> list[Tensor]:
-    """Return loss, lowest and highest label, and the sum of the weights if there are any, on the device."""
-    weights = [] if sums.weight_sum is None else [sums.weight_sum]
-    return [sums.loss_sum.detach(), *_label_range(labels_B), *weights]
-
-
-def _label_range(labels_B: Tensor) -> tuple[Tensor, Tensor]:
-    if not len(labels_B):
-        nothing = torch.zeros((), device=labels_B.device)
-        return nothing, nothing
-    low, high = labels_B.aminmax()
-    return low.float(), high.float()

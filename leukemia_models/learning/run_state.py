@@ -52,6 +52,11 @@ class TrainSettings:
         When to end before `epochs`.
     ema_decay : float or None
         Keep a running average of the weights, and judge by it; in (0, 1). See :mod:`leukemia_models.learning.ema`.
+    sync_batchnorm : bool
+        Let BatchNorm see what all ranks have of a batch; else each normalises its share by the share's own moments.
+    accumulate : int
+        Shares of each batch that a rank works through one after the other before the optimizer's step; at least 1.
+        BatchNorm sees one of them at a time.
 
     Raises
     ------
@@ -72,10 +77,14 @@ class TrainSettings:
     class_weights: tuple[float, ...] | None = None
     early_stopping: EarlyStopping | None = None
     ema_decay: float | None = None
+    sync_batchnorm: bool = True
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise UsageError(f"epochs must be at least 1, got {self.epochs}")
+        if self.accumulate < 1:
+            raise UsageError(f"accumulate must be at least 1, got {self.accumulate}")
         require(BELOW_ONE, "label_smoothing", self.label_smoothing)
         if self.clip_norm is not None:
             require(ABOVE_ZERO, "clip_norm", self.clip_norm)

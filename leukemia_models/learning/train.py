@@ -7,13 +7,15 @@ and whoever wants to draw a progress bar or write checkpoints is an
 epoch, step), so a run that starts again from a state of any step ends with the same weights, bit by bit on the CPU, as
 one that was never interrupted.
 
-Several ranks, each with its share of every batch, do together what one process does with whole batches.
+Several ranks, each with its share of every batch, do together what one process does with whole batches. With BatchNorm
+that sees one share at a time, they do what one process does that works through as many shares.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -57,7 +59,8 @@ def fit(
         belong to `start`: see :func:`leukemia_models.learning.checkpoint.load_training_weights`.
     train_source : BatchSource
         A batch of a single sample is left out: BatchNorm cannot estimate a variance from it. With several ranks
-        this one's shares of the batches; shares may differ in size.
+        this one's shares of the batches; shares may differ in size. For each step it gives as many batches as
+        ``settings.accumulate`` says.
     valid_source : BatchSource or None
         Judged after every epoch in eval mode, without touching a buffer. Without it, the last epoch is the best.
     settings : TrainSettings
@@ -102,7 +105,7 @@ def fit(
     settings.require_validation(valid_source is not None)
     place(model, settings, device)
     num_steps = settings.epochs * len(train_source)
-    with synchronized_batchnorm(model, ranks):
+    with synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext():
         learner = Learner(
             model,
             settings,

@@ -76,6 +76,8 @@ _SWITCHES: Mapping[str, Any] = {
     "clip_norm": float,
     "label_smoothing": float,
     "ema_decay": float,
+    "sync_batchnorm": bool,
+    "accumulate": int,
 }
 _STREAM_KEYS: Mapping[str, Any] = {"size": int, "recipe": str, "batch_size": int, "sampling": str, "class_weights": str}
 _STAGE_KEYS = ("name", "start", "augment", *_STREAM_KEYS, *_SWITCHES, *_TABLES)

@@ -19,6 +19,7 @@ from torch import nn
 from leukemia_data.samples.fingerprint import canonical_json
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.streams.batch_plan import share_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.batchnorm.batchnorm_mode import REESTIMATED, RUNNING
@@ -154,7 +155,8 @@ class _Bench:
     def reestimate(self, numbers_N: NDArray[np.int64]) -> BatchNormStatistics:
         """Measure BatchNorm statistics on images as they are cached."""
         # What reaches a layer depends on the batches of those before it: as large as in training.
-        batch_size = min(int(self.info.details.get("batch_size", self.batch_size)), len(numbers_N))
+        whole = int(self.info.details.get("batch_size", self.batch_size))
+        batch_size = min(share_size(whole, self.info.settings.accumulate), len(numbers_N))
         with BatchStream(
             self.data.cache, numbers_N, batch_size=batch_size, device=self.device, residency=MAPPED
         ) as stream:

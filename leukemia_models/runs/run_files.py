@@ -47,8 +47,8 @@ from leukemia_models.learning.run_state import TrainSettings
 from leukemia_models.planning.judging_settings import JudgingSettings
 
 RUN_FORMAT = "leukemia-cells run"
-RUN_FORMAT_VERSION = 3
-"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage."""
+RUN_FORMAT_VERSION = 4
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares."""
 PLAN_FILE_NAME = "plan.toml"
 UNUSED_NAME = "unused"
 FINAL = "final"
@@ -108,6 +108,11 @@ class RunFolder:
 def stage_folder_name(number: int, stage: str) -> str:
     """Return the name of a stage's folder: ``02-large`` for number 1."""
     return f"{number + 1:02d}-{stage}"
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a folder holds a run, or the runs of a plan, with all that they were told."""
+    return RunFolder(path).is_run or (path / PLAN_FILE_NAME).is_file()
 
 
 def find_runs(path: Path) -> list[RunFolder]:
@@ -246,15 +251,22 @@ def load_config(folder: RunFolder) -> RunConfig:
     except (OSError, ValueError) as error:
         raise RunError(f"{folder.config} cannot be read: {error}") from error
     try:
-        kind, version = content.pop("format"), content.pop("format_version")
-        if kind != RUN_FORMAT or version not in range(1, RUN_FORMAT_VERSION + 1):
+        if content["format"] != RUN_FORMAT or content["format_version"] not in range(1, RUN_FORMAT_VERSION + 1):
             raise RunError(f"{folder.config}: expected {RUN_FORMAT!r} version {RUN_FORMAT_VERSION}")
-        return _config_of(content)
+        return parse_config(content)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(f"{folder.config} is damaged ({error!r}): its run cannot be used; start a new one") from error
 
 
-def _config_of(content: Mapping[str, Any]) -> RunConfig:
+def parse_config(content: Mapping[str, Any]) -> RunConfig:
+    """Return what :meth:`RunConfig.to_dict` gave, after a way through JSON.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is something else.
+    """
+    content = {name: value for name, value in content.items() if name not in ("format", "format_version")}
     require_kinds(content, _KINDS)
     Normalization.of(**content["normalization"])
     JudgingSettings.from_dict(content.get("judging", {}))

@@ -51,6 +51,7 @@ EVERYTHING = replace(
     ema_decay=0.8,
     early_stopping=EarlyStopping(patience_epochs=1, min_delta=0.5, metric="loss"),
 )
+APART = replace(SETTINGS, sync_batchnorm=False)
 STATE_AFTER = (2, 2)
 # Rows of each rank, shape of a row, and how the layer differs from the default one.
 LAYER_CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
@@ -70,6 +71,24 @@ def batches(sizes: tuple[int, ...], first_seed: int) -> list[FakeBatch]:
 def shares(sizes: tuple[int, ...], first_seed: int, ranks: Ranks, *, padded: bool = True) -> FakeSource:
     whole = batches(sizes, first_seed)
     return FakeSource([share_of(batch, ranks.rank, ranks.world_size, padded=padded) for batch in whole])
+
+
+def several_shares(ranks: Ranks, shares_per_rank: int) -> FakeSource:
+    """Each batch as so many batches for each rank, filled up with rows that do not count."""
+    first, num_shares = ranks.rank * shares_per_rank, ranks.world_size * shares_per_rank
+    return SeveralShares(
+        [
+            [share_of(batch, first + part, num_shares, padded=True) for part in range(shares_per_rank)]
+            for batch in batches(TRAIN_SIZES, 0)
+        ]
+    )
+
+
+class SeveralShares(FakeSource):
+    """For each step a list of batches, in an order that depends on the epoch alone."""
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[FakeBatch]:
+        return (share for step in super().epoch(epoch, first_step) for share in step)
 
 
 class Saver(Observer):
@@ -128,6 +147,11 @@ def trained(
         "weights": copied_state(model),
         **{k: vars(observer).get(k) for k in ("steps", "saved")},
     }
+
+
+def trained_by_shares(ranks: Ranks, shares_per_rank: int, settings: TrainSettings) -> dict[str, Any]:
+    source = several_shares(ranks, shares_per_rank)
+    return trained(ranks, settings=replace(settings, accumulate=shares_per_rank), train_source=source)
 
 
 def resumed(ranks: Ranks, whole: dict[str, Any]) -> dict[str, Any]:
@@ -217,6 +241,9 @@ def work(ranks: Ranks) -> dict[str, Any]:
         "unpadded": trained(ranks, padded=False),
         "everything": trained(ranks, settings=EVERYTHING),
         "resumed": resumed(ranks, whole),
+        "apart": trained(ranks, settings=APART),
+        "shares apart": trained_by_shares(ranks, 2, replace(EVERYTHING, sync_batchnorm=False)),
+        "shares together": trained_by_shares(ranks, 2, SETTINGS),
         "predicted": predicted(ranks),
         "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],
         "failed": {name: failed(ranks, name) for name in FAILURES},

@@ -44,8 +44,7 @@ def movement(steps: int, **settings: Any) -> tuple[list[Tensor], list[Tensor]]:
         num_steps=steps,
     )
     for step in range(steps):
-        share = learner.load(fake_batch(6, step), 1)
-        learner.backward(share, 6)
+        learner.gradient([fake_batch(6, step)], 6, 1, step + 1)
         gradients = [parameter.grad.clone() for parameter in model.parameters()]
         learner.update(1.0)
     return [now.detach() - was for now, was in zip(model.parameters(), before, strict=True)], gradients

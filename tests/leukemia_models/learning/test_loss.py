@@ -23,7 +23,7 @@ def test_mean_and_gradient_are_those_of_torchs_loss(weights: tuple[float, ...] |
     labels = torch.randint(0, 3, (7,), generator=generator)
     settings = TrainSettings(epochs=1, num_classes=3, class_weights=weights, label_smoothing=smoothing)
     loss = TrainingLoss(settings, CPU)
-    found = loss.mean(loss.sums(logits, labels), 7, SINGLE)
+    found = loss.mean(loss.sums(logits, labels), 7, loss.total_weight([labels], SINGLE), SINGLE)
     oracle = nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights), label_smoothing=smoothing)
     expected = oracle(logits, labels)
     torch.testing.assert_close(found, expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,22 @@ from torch import nn
 
 from leukemia_models.inference.ranks import SINGLE
 
-from ..fakes import same_state
-from ..rank_program import EVERYTHING, FAILURES, LAYER_CASES, STATE_AFTER, layer_inputs, predicted, resumed, trained
+from ..fakes import FakeBatch, same_state
+from ..rank_program import (
+    APART,
+    EVERYTHING,
+    FAILURES,
+    LAYER_CASES,
+    SETTINGS,
+    STATE_AFTER,
+    SeveralShares,
+    layer_inputs,
+    predicted,
+    resumed,
+    several_shares,
+    trained,
+    trained_by_shares,
+)
 
 ROOT = Path(__file__).parents[3]
 TIME_LIMIT_S = 120
@@ -92,6 +107,36 @@ def test_loss_weights_clipping_and_average_are_those_of_the_whole_batch(ranks_fo
         assert average.num_updates == whole.num_updates
         for name, value in whole.tensors.items():
             torch.testing.assert_close(average.tensors[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_ranks_with_batchnorm_apart_train_like_one_process_that_accumulates(ranks_found: list[dict]) -> None:
+    expected = trained_by_shares(SINGLE, 2, APART)
+    for found in (rank["apart"] for rank in ranks_found):
+        assert_same_run(found, expected)
+        assert [step[3] for step in found["steps"]] == [step[3] for step in expected["steps"]]
+    first, second = (rank["apart"]["weights"] for rank in ranks_found)
+    assert same_state(first, second)  # running statistics too
+
+
+def test_shares_of_two_ranks_train_like_as_many_of_one(ranks_found: list[dict]) -> None:
+    """Class weights, clipping and average included; one share of the smallest batch is empty."""
+    expected = trained_by_shares(SINGLE, 4, replace(EVERYTHING, sync_batchnorm=False))
+    for found in (rank["shares apart"] for rank in ranks_found):
+        assert_same_run(found, expected)
+
+
+def test_synchronised_shares_are_normalised_over_the_ranks_one_after_the_other(ranks_found: list[dict]) -> None:
+    quarters = several_shares(SINGLE, 4)
+    # What both ranks have at the same time.
+    pairs = [[joined(step[number], step[number + 2]) for number in (0, 1)] for step in quarters.batches]
+    settings = replace(SETTINGS, accumulate=2)
+    expected = trained(SINGLE, settings=settings, train_source=SeveralShares(pairs))
+    for found in (rank["shares together"] for rank in ranks_found):
+        assert_same_run(found, expected)
+
+
+def joined(first: FakeBatch, second: FakeBatch) -> FakeBatch:
+    return FakeBatch(*(torch.cat(tensors) for tensors in zip(vars(first).values(), vars(second).values(), strict=True)))
 
 
 def test_all_ranks_have_the_same_history_weights_and_buffers(ranks_found: list[dict]) -> None:

@@ -1,0 +1,30 @@
+"""What a run's checkpoints say of it, told from its settings and its cache."""
+
+from __future__ import annotations
+
+from leukemia_data.caches.cache import Cache
+from leukemia_models.inference.normalization import Normalization
+from leukemia_models.learning.checkpoint import CheckpointInfo
+from leukemia_models.runs.run_files import RunConfig
+
+
+def checkpoint_info(config: RunConfig, cache: Cache) -> CheckpointInfo:
+    """Describe the network of a run that has these settings and is trained from this cache."""
+    manifest = cache.manifest
+    return CheckpointInfo(
+        model_name=config.model_name,
+        classes=manifest.classes,
+        size_px=manifest.size_px,
+        normalization=Normalization.of(**config.normalization),
+        recipe=manifest.recipe.to_dict(),
+        data_fingerprint=config.data_fingerprint,
+        split_kind=config.split,
+        settings=config.settings,
+        details={
+            "batch_size": config.batch_size,
+            "split_seed": config.split_seed,
+            "augmentation": config.augmentation,
+            "sampling": config.sampling,
+            "start": config.start,
+        },
+    )

@@ -1,0 +1,100 @@
+"""Runs that one rank has prepared, made known to all others: settings and split are told, caches are each node's own.
+
+Only the first rank reads and writes the folder of a run. The others need not see it: on another machine they open a
+copy of the cache, at a path of their own, and refuse it unless it holds the same pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cli.ltrain.disk_check import require_disk_room
+from cli.ltrain.prepare import Run
+from cli.ltrain.run_data import data_digest, open_run_cache
+from cli.ltrain.train_request import TrainRequest
+from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.manifest import MANIFEST_NAME
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.splitting.split_spec import parse_split
+from leukemia_models.comparing.cross_validation_files import is_kfold
+from leukemia_models.inference.ranks import Ranks
+from leukemia_models.runs.run_files import RunConfig, RunFolder, is_begun, parse_config
+from leukemia_models.runs.split_cache import SplitCache
+
+
+def on_all_ranks(prepare: Callable[[], list[Run]], request: TrainRequest, ranks: Ranks) -> list[Run]:
+    """Let the first rank prepare runs; the others open their own copies of the caches for them.
+
+    Raises
+    ------
+    RunError, UsageError
+        On every rank, whichever rank met it: if a node has no cache for a run, or one of other images, or if only
+        another node than the first rank's sees the run that is begun in --out.
+    """
+    _require_folder_of_first(request, ranks)
+    runs: list[Run] = []
+
+    def lead() -> None:
+        if ranks.is_first:
+            runs.extend(prepare())
+            require_disk_room([(run.folder, run.config) for run in runs if not run.is_finished])
+
+    ranks.together(lead)
+    if ranks.world_size == 1:
+        return runs
+    told = ranks.tell_all(json.dumps([_told(run) for run in runs]))
+    splits = ranks.hand_out(lambda: b"".join(run.data.codes.tobytes() for run in runs))
+    return ranks.together(lambda: runs or _opened(json.loads(told), splits, request))
+
+
+def is_finished(run: Run, ranks: Ranks) -> bool:
+    """Whether a run is trained and judged, as the first rank sees it."""
+    return ranks.says_first(ranks.is_first and run.is_finished)
+
+
+def _require_folder_of_first(request: TrainRequest, ranks: Ranks) -> None:
+    """Refuse to begin anew where another node has the run: the first rank may be on another node than last time."""
+    begun = request.out is not None and (is_begun(request.out) or is_kfold(request.out))
+    begun_W = ranks.exchange(begun)[:, 0]
+    if begun_W.any() and not begun_W[0]:
+        raise UsageError(
+            f"rank {int(begun_W.argmax())} finds a run in --out {request.out}, and rank 0 on its node does not: put "
+            "--out where all nodes see it, or let rank 0 be on the node that has it"
+        )
+
+
+def _told(run: Run) -> dict[str, Any]:
+    num_samples = len(run.data.codes)
+    return {"root": str(run.folder.root), "config": run.config.to_dict(), "num_samples": num_samples}
+
+
+def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) -> list[Run]:
+    runs, codes_N = [], np.frombuffer(splits, np.int8)
+    for values in told:
+        config = parse_config(values["config"])
+        codes, codes_N = np.split(codes_N, [values["num_samples"]])
+        data = SplitCache(_own_cache(config, request), parse_split(config.split), codes)
+        runs.append(Run(RunFolder(Path(values["root"])), config, data))
+    return runs
+
+
+def _own_cache(config: RunConfig, request: TrainRequest) -> Cache:
+    """Open the copy of a run's cache that this node has: where --cache says, else where the first rank has its own."""
+    given = request.cache if "cache" in request.given else None
+    if given is None and not (Path(config.cache_dir) / MANIFEST_NAME).is_file():
+        raise RunError(
+            f"there is no cache at {config.cache_dir} on this node: copy it there, or say by --cache or $LTRAIN_CACHE "
+            "where this node has its own"
+        )
+    cache = open_run_cache(config, given)
+    if data_digest(cache) != config.data_digest:
+        raise RunError(
+            f"{cache.directory} holds other images than the cache of rank 0 ({config.cache_dir}): give every node a "
+            "copy of the same cache"
+        )
+    return cache

@@ -1,0 +1,70 @@
+"""A safetensors file as its metadata and its tensors: read from disk, or from bytes that another machine has read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from leukemia_data.errors import RunError
+from leukemia_data.files.documents import parse_json
+
+_LENGTH_BYTES = 8
+
+
+def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return metadata and tensors of a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; with `data` only its name, for messages.
+    data : bytes, optional
+        What the file holds, where another machine has read it.
+
+    Raises
+    ------
+    RunError
+        If it is missing, or no such file.
+    """
+    try:
+        if data is not None:
+            return _metadata(data), safetensors.torch.load(data)
+        _require_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            # Copies: tensors that map the file would keep Windows from replacing it.
+            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
+        ) from error
+
+
+def checkpoint_bytes(path: Path) -> bytes:
+    """Return what a checkpoint's file holds, unchecked, to be handed to :func:`read_safetensors` on other machines.
+
+    Raises
+    ------
+    RunError
+        If it is missing or cannot be read.
+    """
+    _require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise RunError(f"there is no checkpoint {path}: name a run's folder that holds one")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header's metadata: safetensors itself tells it of files only."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode("utf-8"))
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
