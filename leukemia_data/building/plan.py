@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, load_
 from leukemia_data.building.record_columns import RecordColumns
 from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
 from leukemia_data.building.shard_task import Target
-from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
@@ -22,9 +22,6 @@ from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source_file import read_file
-
-CAPACITY_BY_COUNT = 0
-"""As shard capacity: follows from the number of images, whatever an earlier build was told."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,9 @@ def plan_build(
     classes, records
         The source's listing.
     shard_capacity
-        Samples a shard holds at the most: a number to decide it, :data:`CAPACITY_BY_COUNT` to let the number of images
-        decide, None for what an earlier build was told, if anything.
+        Samples a shard holds at the most: a number to decide it,
+        :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` to let the number of images decide, None for what an
+        earlier build was told, if anything.
 
     Raises
     ------
@@ -128,8 +126,10 @@ def plan_build(
         for target, prior in zip(targets, priors, strict=True)
     )
     bad = _find_unusable(columns, priors)
-    decided = _decided_capacity(shard_capacity, targets, priors, notes)
-    positions, bounds = _cut(columns, bad, decided or default_capacity(len(columns)))
+    decided = _decided_capacity(shard_capacity, priors)
+    capacity = decided or default_capacity(len(columns))
+    notes.extend(_notes_on_new_cut(capacity, targets, priors))
+    positions, bounds = _cut(columns, bad, capacity)
     kept = [find_kept(columns, positions, bounds, match) for match in matches]
     is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
     tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking)
@@ -143,21 +143,26 @@ def _target(size_px: int, folder: Path, recipe: Recipe, opencv_version: str) -> 
     return Target(size_px, fingerprint, folder / cache_dir_name(size_px, fingerprint))
 
 
-def _decided_capacity(
-    wanted: int | None, targets: Sequence[Target], priors: Sequence[PriorCache | None], notes: list[str]
-) -> int | None:
+def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -> int | None:
     """The capacity that the user decided, now or earlier; None where the number of images decides."""
     if wanted is not None:
         return None if wanted == CAPACITY_BY_COUNT else wanted
-    recorded = [None if prior is None else prior.manifest.shard_capacity for prior in priors]
-    decided = next((capacity for capacity in recorded if capacity is not None), None)
-    for target, prior, capacity in zip(targets, priors, recorded, strict=True):
-        if prior is not None and capacity != decided:
-            notes.append(
-                f"the {target.size_px} px cache is cut into shards of up to {decided} images, as another size is; "
-                "no image is preprocessed again for that"
+    recorded = (prior.manifest.shard_capacity for prior in priors if prior is not None)
+    return next((capacity for capacity in recorded if capacity is not None), None)
+
+
+def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence[PriorCache | None]) -> Iterator[str]:
+    """Say which earlier caches were cut in another way: all their pixels will be copied."""
+    for target, prior in zip(targets, priors, strict=True):
+        if prior is None:
+            continue
+        num_listed = prior.manifest.num_samples + len(prior.manifest.quarantined)
+        earlier = prior.manifest.shard_capacity or default_capacity(num_listed)
+        if earlier != capacity:
+            yield (
+                f"the {target.size_px} px cache was cut into shards of up to {earlier:,} images and is cut anew, up to "
+                f"{capacity:,}: pixels are copied, not preprocessed again, and `ldata gc` then frees the earlier shards"
             )
-    return decided
 
 
 def _cut(

@@ -28,6 +28,8 @@ MANIFEST_FORMAT_VERSION = 3
 RAW, ZSTD = "raw", "zstd"
 CODECS = (RAW, ZSTD)
 """How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
+CAPACITY_BY_COUNT = 0
+"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
 FINGERPRINT_IN_NAME = 12
 _MOST_BYTES = 1 << 62
 _MOST_SIDE_PX = 1 << 15
@@ -121,6 +123,10 @@ class Manifest:
     def is_up_to_date(self) -> bool:
         """Whether it tells all that the present format version does."""
         return all(shard.metadata_digest is not None for shard in self.shards)
+
+    def is_cut_as(self, wanted_capacity: int | None) -> bool:
+        """Whether a build that asks for this capacity leaves the shards as they are; None asks for nothing."""
+        return wanted_capacity is None or (self.shard_capacity or CAPACITY_BY_COUNT) == wanted_capacity
 
     def file_names(self) -> set[str]:
         """Names of all files the cache consists of, the manifest's own included."""
