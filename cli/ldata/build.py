@@ -21,6 +21,7 @@ from cli.options import (
 )
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
@@ -54,6 +55,11 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
 )
 @click.option(
+    "--shard-size",
+    metavar="N|auto",
+    help="Images a shard holds at the most; auto: as many as suit their number. Kept for later builds.",
+)
+@click.option(
     "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
 )
 @json_option
@@ -68,6 +74,7 @@ def command(
     n_jobs: int,
     on_error: str,
     max_bad: str,
+    shard_size: str | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -83,6 +90,7 @@ def command(
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --wait
+      ldata build my-cells --shard-size 1024
     """
     started_s = time.perf_counter()
     recipe = load_recipe(recipe_name)
@@ -90,13 +98,14 @@ def command(
     for size_px in sizes:
         recipe.check_size(size_px)
     allowed_bad = _parse_max_bad(max_bad)
+    shard_capacity = None if shard_size is None else _parse_shard_size(shard_size)
     if n_jobs == 0:
         raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
     if name is not None:
         _check_name(name)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity)
 
     def list_now() -> ListedSource:
         commits, listed_at_ns = wanted.commits(), time.time_ns()
@@ -132,6 +141,14 @@ def _check_name(name: str) -> None:
         raise UsageError(
             f"--name {name!r}: use letters, digits, dot, dash and underscore, starting with a letter or digit"
         )
+
+
+def _parse_shard_size(text: str) -> int:
+    if text == "auto":
+        return CAPACITY_BY_COUNT
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise UsageError(f"--shard-size {text!r}: give a number of images from 1 to 999999, or auto")
+    return int(text)
 
 
 def _parse_max_bad(text: str) -> Callable[[int], int]:

@@ -93,11 +93,11 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
         classes=listing.classes,
         records=listing.records,
         opencv_version=wanted.opencv_version,
+        shard_capacity=wanted.shard_capacity,
     )
     for note in plan.notes:
         print_note(f"note: {note}")
-    num_to_make = sum(len(task.records) for task in plan.tasks if task is not None)
-    with progress_bar(num_to_make, "building") as bar:
+    with progress_bar(plan.num_to_make, "building") as bar:
         return run_locked_build(
             plan,
             run_tasks=_choose_engine(plan, request.n_jobs),
@@ -110,7 +110,7 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
 
 def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
     """Worker processes, or this process where there is one job or one shard to make."""
-    num_tasks = sum(task is not None for task in plan.tasks)
+    num_tasks = len(plan.tasks_to_run)
     if n_jobs == 1 or num_tasks <= 1:
         return run_serially
     # joblib takes as long to load as a small build.

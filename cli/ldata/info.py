@@ -13,7 +13,6 @@ from cli.options import cache_argument, cache_root_option, json_option, size_fil
 from cli.output import format_bytes, print_json, print_text
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import decode_texts
 
 _MAX_LISTED = 20
 
@@ -43,8 +42,8 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
     """Everything ``info`` tells, as JSON values."""
     manifest, table = cache.manifest, cache.table
     names = {UNKNOWN_LABEL: "unlabelled", **dict(enumerate(manifest.classes))}
-    splits = Counter(split or "none" for split in decode_texts(table.splits))
-    folds = Counter(int(fold) for fold in table.folds if fold != NO_FOLD)
+    splits = {text.decode("utf-8", "surrogateescape") or "none": count for text, count in Counter(table.splits.tolist()).items()}
+    folds = Counter(table.folds[table.folds != NO_FOLD].tolist())
     return {
         "directory": str(cache.directory),
         "name": manifest.name,
@@ -53,10 +52,11 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
         "num_samples": len(cache),
         "num_subjects": len({subject for subject in table.subjects.tolist() if subject}),
         "images_per_class": {names[label]: count for label, count in sorted(Counter(table.labels.tolist()).items())},
-        "given_splits": dict(splits),
+        "given_splits": splits,
         "given_folds": {str(fold): folds[fold] for fold in sorted(folds)},
         "num_bytes": manifest.num_bytes,
         "num_shards": len(manifest.shards),
+        "shard_capacity": manifest.shard_capacity,
         "recipe": manifest.recipe.to_dict(),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
@@ -77,7 +77,7 @@ def _print(described: dict[str, Any]) -> None:
         ("subjects", f"{described['num_subjects']:,}"),
         ("given splits", joined(described["given_splits"])),
         ("given folds", joined(described["given_folds"]) or "none"),
-        ("files", f"{described['num_shards']} shards, {format_bytes(described['num_bytes'])}"),
+        ("files", f"{described['num_shards']} shards{_capacity(described)}, {format_bytes(described['num_bytes'])}"),
         ("made with", ", ".join(f"{name} {release}" for name, release in described["library_versions"].items())),
         ("recipe", described["recipe"]["name"]),
     ]
@@ -91,6 +91,11 @@ def _print(described: dict[str, Any]) -> None:
         print_text(f"{'':13}{image['record_id']}: {image['reason']}")
     if len(quarantined) > _MAX_LISTED:
         print_text(f"{'':13}and {len(quarantined) - _MAX_LISTED} more (--json lists all)")
+
+
+def _capacity(described: dict[str, Any]) -> str:
+    capacity = described["shard_capacity"]
+    return "" if capacity is None else f" of up to {capacity:,} images (--shard-size)"
 
 
 def format_step(step: dict[str, Any]) -> str:

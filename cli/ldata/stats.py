@@ -108,13 +108,17 @@ def _counts(cache: Cache, numbers: NDArray[np.int64]) -> dict[str, Any]:
     labels, subjects = cache.table.labels[numbers], cache.table.subjects[numbers]
     names = [*enumerate(cache.manifest.classes), (UNKNOWN_LABEL, "unlabelled")]
     images = {name: int((labels == label).sum()) for label, name in names}
-    people = {name: len({s for s in subjects[labels == label].tolist() if s}) for label, name in names}
+    people = {name: _num_named(subjects[labels == label]) for label, name in names}
     return {
         "images": len(numbers),
-        "subjects": len({subject for subject in subjects.tolist() if subject}),
+        "subjects": _num_named(subjects),
         "images_per_class": images,
         "subjects_per_class": people,
     }
+
+
+def _num_named(subjects: NDArray[np.bytes_]) -> int:
+    return len({subject for subject in subjects.tolist() if subject})
 
 
 def _statistics(cache: Cache, numbers: NDArray[np.int64]) -> dict[str, Any]:

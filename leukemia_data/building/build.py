@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,16 +208,15 @@ def _run_tasks(
     plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None]
 ) -> dict[int, ShardResult]:
     """Results by shard number. Shards are flushed to disk in the background while later ones are computed."""
-    numbers = [number for number, task in enumerate(plan.tasks) if task is not None]
-    tasks = [task for task in plan.tasks if task is not None]
+    numbers = plan.tasks.numbers
     results: dict[int, ShardResult] = {}
     num_bad = len(plan.quarantined)
     flushes: list[Future[None]] = []
     try:
         with ThreadPoolExecutor(max_workers=1) as flusher:
-            for position, result in run_tasks(tasks):
+            for position, result in run_tasks(plan.tasks_to_run):
                 results[numbers[position]] = result
-                for target in tasks[position].targets:
+                for target in plan.tasks.targets_of(numbers[position]):
                     if target.size_px in result.entries:
                         path = target.directory / result.entries[target.size_px].name
                         flushes.append(flusher.submit(sync_file, path))
@@ -267,7 +266,8 @@ def _commit(
         index=index_entry,
         quarantined=bad,
         library_versions=versions,
-        source_state=source_state(plan.classes, _indexed_records(plan.records, index, bad)),
+        source_state=source_state(plan.classes, _indexed_records(plan, index, bad)),
+        shard_capacity=plan.shard_capacity,
     )
     save_manifest(target.directory, manifest)
     shutil.rmtree(target.directory / RECEIPTS_DIR, ignore_errors=True)
@@ -280,9 +280,9 @@ def _shard_rows(
     """A shard's manifest entry and index rows, from the earlier cache or from the task that made it."""
     size_px = target_plan.target.size_px
     if kept is not None and target_plan.prior is not None:
-        index, rows = target_plan.prior.index, np.arange(kept.first_row, kept.end_row)
+        index, rows = target_plan.prior.index, slice(kept.first_row, kept.end_row)
         return kept.entry, SampleIndex(
-            index.table.take(rows), index.source_sizes_bytes[rows], index.source_mtimes_ns[rows]
+            index.table.rows(rows), index.source_sizes_bytes[rows], index.source_mtimes_ns[rows]
         )
     if result is None:
         raise BuildError("the build was stopped before all shards were made")
@@ -307,22 +307,22 @@ def _settle(index: SampleIndex, listed_at_ns: int) -> SampleIndex:
     return replace(index, source_mtimes_ns=np.where(fresh, UNSETTLED_MTIME_NS, index.source_mtimes_ns))
 
 
-def _indexed_records(records: Sequence[Record], index: SampleIndex, bad: Sequence[QuarantinedImage]) -> list[Record]:
+def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> Iterator[Record]:
     """The records with the file states that the index holds; quarantined ones as they were listed."""
-    states = dict(
-        zip(
-            index.table.id_texts,
-            zip(index.source_sizes_bytes.tolist(), index.source_mtimes_ns.tolist(), strict=True),
-            strict=True,
-        )
+    columns, left_out = plan.tasks.columns, {image.record_id for image in bad}
+    positions = plan.tasks.positions_M
+    if left_out:
+        is_used = [plan.records[position].record_id not in left_out for position in positions.tolist()]
+        positions = positions[np.array(is_used, np.bool_)]
+    is_other = (columns.sizes_bytes[positions] != index.source_sizes_bytes) | (
+        columns.mtimes_ns[positions] != index.source_mtimes_ns
     )
-    left_out = {image.record_id for image in bad}
-    return [
-        record if record.record_id in left_out else _with_state(record, *states[record.record_id]) for record in records
-    ]
+    rows = np.flatnonzero(is_other).tolist()
+    other_row_of = dict(zip(positions[is_other].tolist(), rows, strict=True))
+    for position, record in enumerate(plan.records):
+        row = other_row_of.get(position)
+        yield record if row is None else _with_state(record, index, row)
 
 
-def _with_state(record: Record, size_bytes: int, mtime_ns: int) -> Record:
-    if (record.size_bytes, record.mtime_ns) == (size_bytes, mtime_ns):
-        return record
-    return replace(record, size_bytes=size_bytes, mtime_ns=mtime_ns)
+def _with_state(record: Record, index: SampleIndex, row: int) -> Record:
+    return replace(record, size_bytes=int(index.source_sizes_bytes[row]), mtime_ns=int(index.source_mtimes_ns[row]))

@@ -1,32 +1,27 @@
-"""The build plan: which shards stay, which must be made, and from what.
-
-Samples are ordered by the hash of their ids and cut into shards by a binary trie over that hash: a shard that would
-hold too many is split by the next bit. The shards are thus a function of the set of records alone, not of the
-order of builds, and adding or removing an image changes one shard.
-"""
+"""The build plan: which shards stay, which must be made, and from what."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, is_same_file, load_prior, prior_sample
-from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
-from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun
+from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, load_prior, match_prior
+from leukemia_data.building.record_columns import RecordColumns
+from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
+from leukemia_data.building.shard_task import Target
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import cache_fingerprint, id_hash
+from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable, bytes_per_row
 from leukemia_data.sources.source_file import read_file
-
-DEFAULT_SHARD_CAPACITY = 128
-_HASH_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -44,34 +39,49 @@ class BuildPlan:
 
     Attributes
     ----------
+    records
+        The source's listing.
     targets
         One per size; all have the same number of shards.
     tasks
-        Per shard the work, or None where every cache keeps it.
+        Per shard the work, or None where every cache keeps it. A task is made when it is asked for.
     quarantined
         Images that are unusable already now: missing, or unusable at the last build and still.
     notes
         What a user should know.
+    shard_capacity
+        What the user decided about it, now or at an earlier build; None where it follows from the number of images.
     """
 
     name: str
     recipe: Recipe
     classes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     targets: tuple[TargetPlan, ...]
-    tasks: tuple[ShardTask | None, ...]
+    tasks: PlannedTasks
     quarantined: tuple[QuarantinedImage, ...]
     notes: tuple[str, ...]
+    shard_capacity: int | None
+
+    @property
+    def tasks_to_run(self) -> TasksToRun:
+        """The tasks alone, in the order of their shards."""
+        return TasksToRun(self.tasks)
+
+    @property
+    def num_to_make(self) -> int:
+        """Images of all tasks."""
+        return int(self.tasks.sizes[self.tasks.numbers].sum())
 
     def bytes_to_write(self) -> int:
         """Room that the tasks and the new indexes need: pixels and rows exactly, headers rounded up."""
-        row_bytes = bytes_per_row(SampleTable.from_records(self.records))
+        row_bytes = self.tasks.columns.row_bytes
         indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 2 * np.int64().nbytes)
+        sizes = self.tasks.sizes
         shards = sum(
-            shard_bytes(len(task.records), target.size_px, row_bytes)
-            for task in self.tasks
-            if task is not None
-            for target in task.targets
+            shard_bytes(num_samples, plan.target.size_px, row_bytes)
+            for plan, is_lacking in zip(self.targets, self.tasks.is_lacking, strict=True)
+            for num_samples in sizes[is_lacking].tolist()
         )
         return indexes + shards
 
@@ -85,7 +95,7 @@ def plan_build(
     classes: Sequence[str],
     records: Sequence[Record],
     opencv_version: str,
-    shard_capacity: int = DEFAULT_SHARD_CAPACITY,
+    shard_capacity: int | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -98,7 +108,9 @@ def plan_build(
     classes, records
         The source's listing.
     shard_capacity
-        Samples a shard holds at the most.
+        Samples a shard holds at the most: a number to decide it,
+        :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` to let the number of images decide, None for what an
+        earlier build was told, if anything.
 
     Raises
     ------
@@ -106,70 +118,78 @@ def plan_build(
         If an earlier cache of this name was made from other images altogether.
     """
     notes: list[str] = []
-    targets = []
-    priors = []
-    for size_px in sizes_px:
-        fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
-        directory = cache_root / name / cache_dir_name(size_px, fingerprint)
-        targets.append(Target(size_px, fingerprint, directory))
-        priors.append(load_prior(targets[-1], records, notes))
-    bad = _find_unusable(records, priors)
-    buckets = _usable_shards(records, bad, shard_capacity)
-    kept_per_target = [[find_kept(bucket, prior) for bucket in buckets] for prior in priors]
-    removed = _removed_samples(targets, priors, records)
-    tasks = []
-    for number, bucket in enumerate(buckets):
-        lacking = [n for n, kept in enumerate(kept_per_target) if kept[number] is None]
-        chosen = [(targets[n], priors[n]) for n in lacking]
-        tasks.append(_make_task(bucket, chosen, recipe, removed) if lacking else None)
-    plans = [
-        TargetPlan(target, prior, tuple(kept))
-        for target, prior, kept in zip(targets, priors, kept_per_target, strict=True)
-    ]
-    return BuildPlan(name, recipe, tuple(classes), tuple(records), tuple(plans), tuple(tasks), tuple(bad), tuple(notes))
+    targets = tuple(_target(size_px, cache_root / name, recipe, opencv_version) for size_px in sizes_px)
+    priors = [load_prior(target, notes) for target in targets]
+    columns = RecordColumns.of(records)
+    matches = tuple(
+        None if prior is None else match_prior(columns, target, prior)
+        for target, prior in zip(targets, priors, strict=True)
+    )
+    bad = _find_unusable(columns, priors)
+    decided = _decided_capacity(shard_capacity, priors)
+    capacity = decided or default_capacity(len(columns))
+    notes.extend(_notes_on_new_cut(capacity, targets, priors))
+    positions, bounds = _cut(columns, bad, capacity)
+    kept = [find_kept(columns, positions, bounds, match) for match in matches]
+    is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
+    tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking)
+    plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
+    unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
+    return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided)
 
 
-def assign_shards(records: Iterable[Record], capacity: int) -> list[tuple[Record, ...]]:
-    """Cut records into shards of at most `capacity`, as a function of the set of their ids alone."""
-    ordered = sorted((id_hash(record.record_id), record.record_id, record) for record in records)
-    shards: list[tuple[Record, ...]] = []
-
-    def split(first: int, end: int, bit: int) -> None:
-        if end - first <= capacity or bit < 0:
-            if end > first:
-                shards.append(tuple(record for _, _, record in ordered[first:end]))
-            return
-        middle = first
-        while middle < end and not ordered[middle][0] >> bit & 1:
-            middle += 1
-        split(first, middle, bit - 1)
-        split(middle, end, bit - 1)
-
-    split(0, len(ordered), _HASH_BITS - 1)
-    return shards
+def _target(size_px: int, folder: Path, recipe: Recipe, opencv_version: str) -> Target:
+    fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
+    return Target(size_px, fingerprint, folder / cache_dir_name(size_px, fingerprint))
 
 
-def _find_unusable(records: Sequence[Record], priors: Sequence[PriorCache | None]) -> list[QuarantinedImage]:
-    """Images that are unusable already now; those quarantined before are tried again."""
-    before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
-    doubtful = [record for record in records if record.is_missing or record.record_id in before]
-    reasons = [(record.record_id, _why_unusable(record)) for record in doubtful]
-    return [QuarantinedImage(record_id, reason) for record_id, reason in reasons if reason is not None]
+def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -> int | None:
+    """The capacity that the user decided, now or earlier; None where the number of images decides."""
+    if wanted is not None:
+        return None if wanted == CAPACITY_BY_COUNT else wanted
+    recorded = (prior.manifest.shard_capacity for prior in priors if prior is not None)
+    return next((capacity for capacity in recorded if capacity is not None), None)
 
 
-def _usable_shards(
-    records: Sequence[Record], bad: Sequence[QuarantinedImage], capacity: int
-) -> list[tuple[Record, ...]]:
-    """Shards without the unusable images, which take part in the cut all the same.
+def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence[PriorCache | None]) -> Iterator[str]:
+    """Say which earlier caches were cut in another way: all their pixels will be copied."""
+    for target, prior in zip(targets, priors, strict=True):
+        if prior is None:
+            continue
+        num_listed = prior.manifest.num_samples + len(prior.manifest.quarantined)
+        earlier = prior.manifest.shard_capacity or default_capacity(num_listed)
+        if earlier != capacity:
+            yield (
+                f"the {target.size_px} px cache was cut into shards of up to {earlier:,} images and is cut anew, up to "
+                f"{capacity:,}: pixels are copied, not preprocessed again, and `ldata gc` then frees the earlier shards"
+            )
 
-    Otherwise the shards would depend on whether an earlier build had found out about those images.
+
+def _cut(
+    columns: RecordColumns, bad: Sequence[tuple[int, str]], capacity: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the usable records in sample order, and where shards begin and end among them.
+
+    Unusable images take part in the cut all the same: otherwise the shards would depend on whether an earlier build had
+    found out about those images.
     """
-    left_out = {image.record_id for image in bad}
-    shards = [
-        tuple(record for record in shard if record.record_id not in left_out)
-        for shard in assign_shards(records, capacity)
-    ]
-    return [shard for shard in shards if shard]
+    order = sample_order(columns.id_hashes, lambda position: columns.records[position].record_id)
+    bounds = shard_bounds(columns.id_hashes[order], capacity)
+    is_bad = np.zeros(len(columns), np.bool_)
+    is_bad[[position for position, _ in bad]] = True
+    num_usable_before = np.concatenate(([0], np.cumsum(~is_bad[order])))
+    return order[~is_bad[order]], np.unique(num_usable_before[bounds]).astype(np.int64)
+
+
+def _find_unusable(columns: RecordColumns, priors: Sequence[PriorCache | None]) -> list[tuple[int, str]]:
+    """Positions of images that are unusable already now, with reasons; those quarantined before are tried again."""
+    before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
+    is_doubtful = columns.sizes_bytes < 0
+    if before:
+        is_doubtful |= np.fromiter((record.record_id in before for record in columns.records), np.bool_, len(columns))
+    doubtful = np.flatnonzero(is_doubtful).tolist()
+    reasons = [(position, _why_unusable(columns.records[position])) for position in doubtful]
+    return [(position, reason) for position, reason in reasons if reason is not None]
 
 
 def _why_unusable(record: Record) -> str | None:
@@ -178,34 +198,3 @@ def _why_unusable(record: Record) -> str | None:
     except ImageError as error:
         return str(error)
     return None
-
-
-def _removed_samples(
-    targets: Sequence[Target], priors: Sequence[PriorCache | None], records: Sequence[Record]
-) -> dict[bytes, PriorSample]:
-    """Earlier samples whose ids are gone: a new id with the same bytes is a renamed file."""
-    present = {record.record_id for record in records}
-    gone = {
-        record_id for prior in priors if prior is not None for record_id in prior.row_of_id if record_id not in present
-    }
-    samples = [prior_sample(record_id, list(zip(targets, priors, strict=True))) for record_id in sorted(gone)]
-    return {sample.source_digest: sample for sample in samples if sample is not None}
-
-
-def _make_task(
-    bucket: tuple[Record, ...],
-    chosen: Sequence[tuple[Target, PriorCache | None]],
-    recipe: Recipe,
-    removed: Mapping[bytes, PriorSample],
-) -> ShardTask:
-    unchanged: dict[str, PriorSample] = {}
-    by_digest = dict(removed)
-    for record in bucket:
-        sample = prior_sample(record.record_id, chosen)
-        if sample is None:
-            continue
-        by_digest[sample.source_digest] = sample
-        holders = [prior for _, prior in chosen if prior is not None and record.record_id in prior.row_of_id]
-        if all(is_same_file(record, prior, prior.row_of_id[record.record_id]) for prior in holders):
-            unchanged[record.record_id] = sample
-    return ShardTask(bucket, tuple(target for target, _ in chosen), recipe, unchanged, by_digest)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from leukemia_data.building.record_columns import RecordColumns, TextColumn, hash_encoded_ids
 from leukemia_data.building.shard_task import PriorSample, Target
 from leukemia_data.caches.index import SampleIndex, read_index
 from leukemia_data.caches.manifest import Manifest, ShardEntry, find_manifest, missing_files
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import encode_text
+
+ABSENT = -1
+"""Stands for the row of a record that an earlier cache does not hold."""
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,38 @@ class PriorCache:
 
     Attributes
     ----------
-    row_of_id
-        Row of the index for each record id.
-    first_rows
+    first_rows : ndarray of shape (number of shards,), int64
         Row of the index at which each shard starts.
-    whole_shards
-        Numbers of the shards whose files are there with the size that the manifest knows.
+    is_whole : ndarray of shape (number of shards,), bool
+        Whether a shard's file is there with the size that the manifest knows.
     """
 
     manifest: Manifest
     index: SampleIndex
-    row_of_id: Mapping[str, int]
-    first_rows: tuple[int, ...]
-    whole_shards: frozenset[int]
+    first_rows: NDArray[np.int64]
+    is_whole: NDArray[np.bool_]
 
     def shard_of(self, row: int) -> tuple[int, int]:
         """Number of the shard that holds a row of the index, and the row in it."""
         shard = int(np.searchsorted(self.first_rows, row, side="right")) - 1
-        return shard, row - self.first_rows[shard]
+        return shard, row - int(self.first_rows[shard])
+
+
+@dataclass(frozen=True)
+class PriorMatch:
+    """Where an earlier cache holds the records of a source.
+
+    Attributes
+    ----------
+    rows_N : ndarray of shape (N,), int64
+        Row of the index for each record, or :data:`ABSENT`.
+    same_file_N : ndarray of shape (N,), bool
+        Whether the record's file has the size and modification time that this row tells.
+    """
+
+    prior: PriorCache
+    rows_N: NDArray[np.int64]
+    same_file_N: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,14 +69,8 @@ class KeptShard:
     end_row: int
 
 
-def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> PriorCache | None:
-    """Read what an earlier build left for a target; None, with a note, where it cannot be used.
-
-    Raises
-    ------
-    CacheError
-        If the cache was made from other images altogether.
-    """
+def load_prior(target: Target, notes: list[str]) -> PriorCache | None:
+    """Read what an earlier build left for a target; None, with a note, where it cannot be used."""
     try:
         manifest = find_manifest(target.directory)
         if manifest is None:
@@ -73,66 +85,131 @@ def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> P
     if len(index.table) != manifest.num_samples:
         notes.append(f"the manifest and the index in {target.directory} do not fit together: built anew")
         return None
-    row_of_id = {record_id: row for row, record_id in enumerate(index.table.id_texts)}
-    if row_of_id and records and row_of_id.keys().isdisjoint(record.record_id for record in records):
-        raise CacheError(
-            f"{target.directory} was made from other images: none of its {len(row_of_id)} ids is in this source; "
-            "give this source a cache of its own with --name"
-        )
-    first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).tolist()
+    first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).astype(np.int64)[:-1]
     manifest = brought_up_to_date(target.directory, manifest)
     absent = set(missing_files(target.directory, manifest))
     absent.update(shard.name for shard in manifest.shards if shard.metadata_digest is None)
-    whole = frozenset(n for n, shard in enumerate(manifest.shards) if shard.name not in absent)
-    if len(whole) < len(manifest.shards):
-        num_absent = len(manifest.shards) - len(whole)
+    is_whole = np.array([shard.name not in absent for shard in manifest.shards], np.bool_)
+    if not is_whole.all():
+        num_absent = int((~is_whole).sum())
         notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or damaged and are made anew")
-    return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
+    return PriorCache(manifest, index, first_rows, is_whole)
 
 
-def find_kept(bucket: Sequence[Record], prior: PriorCache | None) -> KeptShard | None:
-    """The earlier shard that holds exactly these records, unchanged and whole; or None."""
-    if prior is None:
-        return None
-    first_row = prior.row_of_id.get(bucket[0].record_id)
-    if first_row is None:
-        return None
-    shard, row_in_shard = prior.shard_of(first_row)
-    entry = prior.manifest.shards[shard]
-    if row_in_shard != 0 or entry.num_samples != len(bucket) or shard not in prior.whole_shards:
-        return None
-    for row, record in enumerate(bucket, first_row):
-        if prior.row_of_id.get(record.record_id) != row or not _is_same(record, prior, row):
-            return None
-    return KeptShard(entry, first_row, first_row + len(bucket))
+def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> PriorMatch:
+    """Find the records of a source in an earlier cache.
 
-
-def _is_same(record: Record, prior: PriorCache, row: int) -> bool:
-    """Whether a record's file and metadata are those of a row of the earlier index."""
-    table = prior.index.table
-    return (
-        is_same_file(record, prior, row)
-        and int(table.labels[row]) == record.label
-        and int(table.folds[row]) == record.fold
-        and table.subjects[row] == encode_text(record.subject)
-        and table.splits[row] == encode_text(record.split)
-    )
-
-
-def is_same_file(record: Record, prior: PriorCache, row: int) -> bool:
-    """Whether a record's file has the size and modification time that a row of the earlier index tells."""
+    Raises
+    ------
+    CacheError
+        If the cache was made from other images altogether.
+    """
+    rows_N = _find_rows(columns, prior.index.table.ids)
+    is_found = rows_N != ABSENT
+    if len(prior.index.table) and len(columns) and not is_found.any():
+        raise CacheError(
+            f"{target.directory} was made from other images: none of its {len(prior.index.table)} ids is in this "
+            "source; give this source a cache of its own with --name"
+        )
     index = prior.index
-    return bool(index.source_sizes_bytes[row] == record.size_bytes and index.source_mtimes_ns[row] == record.mtime_ns)
+    is_same = is_found.copy()
+    is_same[is_found] = (index.source_sizes_bytes[rows_N[is_found]] == columns.sizes_bytes[is_found]) & (
+        index.source_mtimes_ns[rows_N[is_found]] == columns.mtimes_ns[is_found]
+    )
+    return PriorMatch(prior, rows_N, is_same)
 
 
-def prior_sample(record_id: str, caches: Sequence[tuple[Target, PriorCache | None]]) -> PriorSample | None:
-    """Where earlier caches hold a record; None unless all that hold it agree on its bytes."""
+def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Row of each record's id among the ids of an index, or ABSENT; of equal ids the first."""
+    rows_N = np.full(len(columns), ABSENT, np.int64)
+    if len(ids) == 0 or len(columns) == 0:
+        return rows_N
+    hashes = hash_encoded_ids(ids)
+    by_hash = np.argsort(hashes, kind="stable")
+    hashes = hashes[by_hash]
+    # In the order of their hashes, because looking up sorted ones is many times as fast.
+    positions = np.argsort(columns.id_hashes)
+    wanted = columns.id_hashes[positions]
+    places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+    alike = np.flatnonzero(hashes[places] == wanted)
+    positions, places = positions[alike], places[alike]
+    for chunk, encoded in columns.encoded_ids(positions):
+        rows = by_hash[places[chunk]]
+        is_equal = ids[rows] == encoded
+        rows_N[positions[chunk][is_equal]] = rows[is_equal]
+        for other in np.flatnonzero(~is_equal).tolist():
+            # Ids that are not equal though their hashes are: one of those that follow may be it.
+            place = int(places[chunk][other])
+            run = by_hash[place : int(np.searchsorted(hashes, hashes[place], side="right"))]
+            equal = run[ids[run] == encoded[other]]
+            rows_N[positions[chunk][other]] = equal[0] if len(equal) else ABSENT
+    return rows_N
+
+
+def find_kept(
+    columns: RecordColumns, positions_M: NDArray[np.int64], bounds: NDArray[np.int64], match: PriorMatch | None
+) -> list[KeptShard | None]:
+    """For each shard of a plan the earlier one that holds exactly its records, unchanged and whole; or None.
+
+    Parameters
+    ----------
+    columns
+        All records.
+    positions_M : ndarray of shape (M,), int64
+        Which of them are samples, in sample order.
+    bounds : ndarray of shape (number of shards + 1,), int64
+        Where the samples are cut; no shard is empty.
+    match
+        Where the earlier cache holds them, if there is one.
+    """
+    num_shards = len(bounds) - 1
+    if match is None or num_shards == 0 or len(match.prior.first_rows) == 0:
+        return [None] * num_shards
+    prior, rows_M = match.prior, match.rows_N[positions_M]
+    is_broken = ~_same_samples(columns, positions_M, match)
+    follows = np.concatenate(([True], rows_M[1:] == rows_M[:-1] + 1))
+    follows[bounds[:-1]] = True
+    num_broken = np.add.reduceat(is_broken | ~follows, bounds[:-1], dtype=np.int64)
+    firsts, counts = rows_M[bounds[:-1]], np.diff(bounds)
+    # A first row that is absent has its shard broken already.
+    shards = np.maximum(np.searchsorted(prior.first_rows, firsts, side="right") - 1, 0)
+    num_samples = np.diff(np.append(prior.first_rows, len(prior.index.table)))
+    is_kept = (num_broken == 0) & (prior.first_rows[shards] == firsts)
+    is_kept &= (num_samples[shards] == counts) & prior.is_whole[shards]
+    return [
+        KeptShard(prior.manifest.shards[shard], first, first + count) if kept else None
+        for kept, shard, first, count in zip(
+            is_kept.tolist(), shards.tolist(), firsts.tolist(), counts.tolist(), strict=True
+        )
+    ]
+
+
+def _same_samples(columns: RecordColumns, positions_M: NDArray[np.int64], match: PriorMatch) -> NDArray[np.bool_]:
+    """Whether file and metadata of each sample are those of its row in the earlier index, shape (M,)."""
+    table = match.prior.index.table
+    is_same = match.same_file_N[positions_M]
+    for start in range(0, len(positions_M), _CHUNK):
+        here = np.flatnonzero(is_same[start : start + _CHUNK]) + start
+        positions = positions_M[here]
+        rows = match.rows_N[positions]
+        is_same[here] = (
+            (table.labels[rows] == columns.labels[positions])
+            & (table.folds[rows] == columns.folds[positions])
+            & _equal_texts(table.subjects[rows], columns.subjects, positions)
+            & _equal_texts(table.splits[rows], columns.splits, positions)
+        )
+    return is_same
+
+
+def _equal_texts(earlier: NDArray[np.bytes_], column: TextColumn, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray(earlier == column.values[column.codes[positions]], np.bool_)
+
+
+def prior_sample(held: Sequence[tuple[Target, PriorCache, int]]) -> PriorSample | None:
+    """Where earlier caches hold an image, by target and row; None unless they agree on its bytes."""
     rows: dict[int, tuple[str, int]] = {}
     digests: set[bytes] = set()
-    for target, prior in caches:
-        row = None if prior is None else prior.row_of_id.get(record_id)
-        if prior is None or row is None:
-            continue
+    for target, prior, row in held:
         shard, row_in_shard = prior.shard_of(row)
         rows[target.size_px] = prior.manifest.shards[shard].name, row_in_shard
         digests.add(prior.index.table.source_digests[row].tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,15 @@ class ShardResult:
     num_records: int
 
 
+class CountedTasks(Sequence["ShardTask"], ABC):
+    """Tasks that tell how many images each has before they are made."""
+
+    @abstractmethod
+    def num_records(self) -> list[int]:
+        """Images of each task."""
+
+
 def largest_first(tasks: Sequence[ShardTask]) -> list[int]:
     """Positions of the tasks, so ordered that no worker is left alone with a large one at the end."""
-    return sorted(range(len(tasks)), key=lambda position: -len(tasks[position].records))
+    sizes = tasks.num_records() if isinstance(tasks, CountedTasks) else [len(task.records) for task in tasks]
+    return sorted(range(len(tasks)), key=lambda position: -sizes[position])

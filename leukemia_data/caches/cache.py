@@ -20,6 +20,7 @@ from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, l
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.samples.sample_table import SampleTable
 
 
@@ -93,14 +94,19 @@ class SampleReader:
         self._first_rows = cache.first_rows
         self.size_px = cache.size_px
         self._open_rows = open_rows
-        self._rows = [open_rows(shard) for shard in self._shards]
+        self._rows = self._opened()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_rows"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._rows = [self._open_rows(shard) for shard in self._shards]
+        self._rows = self._opened()
+
+    def _opened(self) -> list[ShardRows]:
+        # A map holds its file open, too.
+        allow_open_files(len(self._shards))
+        return [self._open_rows(shard) for shard in self._shards]
 
     @property
     def num_unmapped(self) -> int:

@@ -7,9 +7,11 @@ No manifest, no cache. Reading it needs neither NumPy nor HDF5, so that a build 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -26,6 +28,8 @@ MANIFEST_FORMAT_VERSION = 3
 RAW, ZSTD = "raw", "zstd"
 CODECS = (RAW, ZSTD)
 """How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
+CAPACITY_BY_COUNT = 0
+"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
 FINGERPRINT_IN_NAME = 12
 _MOST_BYTES = 1 << 62
 _MOST_SIDE_PX = 1 << 15
@@ -120,6 +124,10 @@ class Manifest:
         """Whether it tells all that the present format version does."""
         return all(shard.metadata_digest is not None for shard in self.shards)
 
+    def is_cut_as(self, wanted_capacity: int | None) -> bool:
+        """Whether a build that asks for this capacity leaves the shards as they are; None asks for nothing."""
+        return wanted_capacity is None or (self.shard_capacity or CAPACITY_BY_COUNT) == wanted_capacity
+
     def file_names(self) -> set[str]:
         """Names of all files the cache consists of, the manifest's own included."""
         return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
@@ -135,7 +143,10 @@ def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
 
     Equal states mean that no image was added, removed, touched or given another label; paths do not count.
     """
-    return lines_digest([json.dumps(list(classes)), *sorted(map(listing_line, records))])
+    lines = list(map(listing_line, records))
+    # Nearly in order already, which sorting makes use of.
+    lines.sort()
+    return lines_digest(chain([json.dumps(list(classes))], lines))
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
@@ -239,13 +250,19 @@ def find_current(directory: Path, state: str) -> Manifest | None:
 def missing_files(directory: Path, manifest: Manifest) -> list[str]:
     """Names of the cache's files that are absent or have another size than the manifest says."""
     entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
-    return [entry.name for entry in entries if not is_whole(directory, entry)]
+    # Text, because making a Path takes longer than asking for a file's size.
+    start = os.path.join(directory, "")  # noqa: PTH118
+    return [entry.name for entry in entries if not _has_size(start + entry.name, entry.num_bytes)]
 
 
 def is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
     """Whether a file of the cache is there with the size that the manifest says."""
+    return _has_size(str(directory / entry.name), entry.num_bytes)
+
+
+def _has_size(location: str, num_bytes: int) -> bool:
     try:
-        return (directory / entry.name).stat().st_size == entry.num_bytes
+        return os.stat(location).st_size == num_bytes  # noqa: PTH116
     except OSError:
         return False
 

@@ -61,9 +61,9 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
         If there is no readable manifest: then nothing says what should be there.
     """
     manifest = load_manifest(directory)
-    damages = _check_manifest(directory, manifest)
+    damages = check_manifest(directory, manifest)
     try:
-        table: SampleTable | None = _read_rows(directory, manifest)
+        table: SampleTable | None = read_rows(directory, manifest)
     except CacheError as error:
         damages.append(Damage(manifest.index.name, str(error)))
         table = None
@@ -121,13 +121,21 @@ def _check_bytes(directory: Path, shard: ShardEntry) -> list[Damage]:
     return []
 
 
-def _read_rows(directory: Path, manifest: Manifest) -> SampleTable:
+def read_rows(directory: Path, manifest: Manifest) -> SampleTable:
+    """The rows of an intact index that fits its manifest.
+
+    Raises
+    ------
+    CacheError
+        If it is absent, damaged, or another one.
+    """
     table = read_index(directory, manifest.index).table
     check_fit(directory, manifest, table)
     return table
 
 
-def _check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
+def check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
+    """What contradicts itself in a readable manifest."""
     damages = []
     expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
     if expected != manifest.fingerprint:

@@ -67,14 +67,19 @@ def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: in
     if num_images == 0:
         return None
     count = num_images * pixels_per_image
-    totals = [sum(sums[:, c].tolist()) for c in range(3)]
-    square_totals = [sum(square_sums[:, c].tolist()) for c in range(3)]
+    totals = [_exact_sum(sums[:, c]) for c in range(3)]
+    square_totals = [_exact_sum(square_sums[:, c]) for c in range(3)]
     variances = [count * square - total * total for total, square in zip(totals, square_totals, strict=True)]
     if min(variances) < 0 or max(totals) > 255 * count:
         raise CacheError("the cache's channel sums are those of no image: its index is forged; build the cache anew")
     mean = [total / (255 * count) for total in totals]
     std = [math.sqrt(variance) / (255 * count) for variance in variances]
     return ChannelStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), num_images)
+
+
+def _exact_sum(values: NDArray[np.uint64]) -> int:
+    """Sum of up to 2**32 numbers of 64 bits, which 64 bits may not hold: their halves are added up apart."""
+    return (int((values >> np.uint64(32)).sum()) << 32) + int((values & np.uint64(0xFFFFFFFF)).sum())
 
 
 def report_estimator(

@@ -82,6 +82,10 @@ class SampleTable:
         chosen = np.asarray(rows, None if len(rows) else np.intp)
         return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
+    def rows(self, chosen: slice) -> SampleTable:
+        """Table of consecutive rows, without a copy."""
+        return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+
     def equals(self, other: SampleTable) -> bool:
         """Whether all columns hold the same values."""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in column_names())

@@ -7,6 +7,7 @@ with a class *name*; here the names become labels, several sources become one, a
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -186,7 +187,8 @@ def _to_record(image: FoundImage, classes: Sequence[str]) -> Record:
         record_id=image.record_id,
         path=image.path,
         label=label,
-        subject=image.subject,
+        # One text for all cells of a subject.
+        subject=sys.intern(image.subject),
         split=image.split,
         fold=image.fold,
         size_bytes=image.size_bytes,

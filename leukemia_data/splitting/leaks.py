@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_data.splitting.subject_groups import digest_codes, text_codes
 
 DISJOINT_STAMP = "subject-disjoint"
 
@@ -60,16 +63,18 @@ def check_leaks(codes: SplitCodes, table: SampleTable) -> LeakCheck:
     """
     used = codes != UNUSED
     known = used & (table.subjects != b"")
-    digests = [digest.tobytes() for digest in table.pixel_digests[used]]
     return LeakCheck(
-        shared_subjects=_num_shared(table.subjects[known].tolist(), codes[known]),
-        shared_images=_num_shared(digests, codes[used]),
+        shared_subjects=_num_shared(text_codes(table.subjects[known]), codes[known]),
+        shared_images=_num_shared(digest_codes(table.pixel_digests[used]), codes[used]),
         unknown_subjects=int((used & (table.subjects == b"")).sum()),
     )
 
 
-def _num_shared(keys: Sequence[bytes], codes: SplitCodes) -> int:
-    """Number of keys that occur with more than one code."""
-    first: dict[bytes, int] = {}
-    shared = {key for key, code in zip(keys, codes.tolist(), strict=True) if first.setdefault(key, code) != code}
-    return len(shared)
+def _num_shared(keys: NDArray[np.int64], codes: SplitCodes) -> int:
+    """Number of keys (from 0) that occur with more than one code."""
+    if len(keys) == 0:
+        return 0
+    num_keys = int(keys.max()) + 1
+    occurs = np.zeros((len(SPLIT_NAMES), num_keys), np.bool_)
+    occurs[codes, keys] = True
+    return int((occurs.sum(axis=0) > 1).sum())

@@ -16,12 +16,11 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from cli.ldata import build_work, main
-from leukemia_data.building.plan import plan_build
+from cli.ldata import main
+from leukemia_data.building import plan
 
 from .build_bench import BuildBench, tallied
 from .build_ground import SIZES
@@ -130,11 +129,10 @@ def _calls(bench: BuildBench, root: Path, work: str) -> dict[str, int]:
 def run_ldata(arguments: Sequence[str]) -> tuple[int, str]:
     """Run a command in this process with small shards: its exit code, and what it wrote on stderr."""
     errors = io.StringIO()
-    small = partial(plan_build, shard_capacity=_SHARD_CAPACITY)
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(errors),
-        patch.object(build_work, "plan_build", small),
+        patch.object(plan, "default_capacity", lambda _: _SHARD_CAPACITY),
     ):
         try:
             main(list(arguments), prog_name="ldata")

@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import random
-from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import xxhash
 
-from leukemia_data.building.plan import assign_shards
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import cache_fingerprint
-from leukemia_data.samples.record import Record
 from leukemia_data.sources.source import list_source
 
 from ..helpers import (
@@ -28,46 +23,6 @@ from ..helpers import (
     named_shards,
     write_cell,
 )
-
-
-def records_of(*ids: str) -> list[Record]:
-    return [Record(record_id, Path(record_id)) for record_id in ids]
-
-
-def ids_by_shard(records: list[Record], capacity: int) -> list[list[str]]:
-    return [[record.record_id for record in shard] for shard in assign_shards(records, capacity)]
-
-
-@pytest.mark.parametrize("num", [0, 1, 8, 9, 500])
-def test_every_record_is_in_one_shard_of_at_most_capacity(num):
-    records = records_of(*(f"all/{n}.bmp" for n in range(num)))
-    shards = ids_by_shard(records, 8)
-    assert sorted(chain(*shards)) == sorted(record.record_id for record in records)
-    assert all(1 <= len(shard) <= 8 for shard in shards)
-
-
-def test_samples_are_ordered_by_the_hash_of_their_ids():
-    shards = ids_by_shard(records_of(*map(str, range(300))), 16)
-    hashes = [xxhash.xxh3_64_intdigest(record_id.encode()) for record_id in chain(*shards)]
-    assert hashes == sorted(hashes)
-
-
-def test_shards_do_not_depend_on_the_order_of_records():
-    records = records_of(*map(str, range(300)))
-    shuffled = random.Random(5).sample(records, len(records))
-    assert ids_by_shard(shuffled, 16) == ids_by_shard(records, 16)
-
-
-@pytest.mark.parametrize("number", range(300, 330))
-def test_one_more_record_changes_one_shard(number):
-    before = {tuple(shard) for shard in ids_by_shard(records_of(*map(str, range(300))), 16)}
-    after = {tuple(shard) for shard in ids_by_shard(records_of(*map(str, range(300)), str(number)), 16)}
-    assert len(before - after) <= 1
-    assert len(after - before) <= 2
-
-
-def test_capacity_of_one_and_ids_with_equal_beginnings():
-    assert len(ids_by_shard(records_of("a", "aa", "aaa"), 1)) == 3
 
 
 @pytest.fixture
