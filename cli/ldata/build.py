@@ -21,6 +21,7 @@ from cli.options import (
 )
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
+from leukemia_data.caches.manifest import CODECS
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
@@ -54,6 +55,11 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
 )
 @click.option(
+    "--codec",
+    type=click.Choice(CODECS),
+    help="How to store the pixels: raw, or compressed without loss.  [default: as the cache is, raw for a new one]",
+)
+@click.option(
     "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
 )
 @json_option
@@ -68,6 +74,7 @@ def command(
     n_jobs: int,
     on_error: str,
     max_bad: str,
+    codec: str | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -82,7 +89,7 @@ def command(
       ldata build C-NMC_Leukemia --size 128 --size 224
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
-      ldata build my-cells --wait
+      ldata build my-cells --codec zstd --wait
     """
     started_s = time.perf_counter()
     recipe = load_recipe(recipe_name)
@@ -96,7 +103,7 @@ def command(
         _check_name(name)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), codec)
 
     def list_now() -> ListedSource:
         commits, listed_at_ns = wanted.commits(), time.time_ns()

@@ -93,6 +93,7 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
         classes=listing.classes,
         records=listing.records,
         opencv_version=wanted.opencv_version,
+        codec=wanted.codec,
     )
     for note in plan.notes:
         print_note(f"note: {note}")

@@ -29,12 +29,13 @@ class ListedSource:
 
 @dataclass(frozen=True, slots=True)
 class WantedCaches:
-    """One cache a size, of whichever name the source will give them."""
+    """One cache a size, of whichever name the source will give them; of any codec where none is named."""
 
     cache_root: Path
     recipe: Recipe
     sizes_px: tuple[int, ...]
     opencv_version: str
+    codec: str | None = None
 
     def directories(self, name: str) -> list[Path]:
         """Where the caches of a name lie."""
@@ -44,7 +45,11 @@ class WantedCaches:
         """Those that hold a source in exactly this state already."""
         state = source_state(listing.classes, listing.records)
         found = {directory: find_current(directory, state) for directory in self.directories(name)}
-        return {directory: manifest for directory, manifest in found.items() if manifest is not None}
+        return {
+            directory: manifest
+            for directory, manifest in found.items()
+            if manifest is not None and self.codec in (None, manifest.codec)
+        }
 
     def commits(self) -> Commits:
         """Present commits of all names' caches."""

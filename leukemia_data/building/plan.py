@@ -8,14 +8,15 @@ order of builds, and adding or removing an image changes one shard.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, is_same_file, load_prior, prior_sample
 from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
-from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.manifest import RAW, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
@@ -68,7 +69,7 @@ class BuildPlan:
         row_bytes = bytes_per_row(SampleTable.from_records(self.records))
         indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 2 * np.int64().nbytes)
         shards = sum(
-            shard_bytes(len(task.records), target.size_px, row_bytes)
+            shard_bytes(len(task.records), target.size_px, row_bytes, target.codec)
             for task in self.tasks
             if task is not None
             for target in task.targets
@@ -86,6 +87,7 @@ def plan_build(
     records: Sequence[Record],
     opencv_version: str,
     shard_capacity: int = DEFAULT_SHARD_CAPACITY,
+    codec: str | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -99,11 +101,14 @@ def plan_build(
         The source's listing.
     shard_capacity
         Samples a shard holds at the most.
+    codec
+        How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
 
     Raises
     ------
     CacheError
-        If an earlier cache of this name was made from other images altogether.
+        If an earlier cache of this name was made from other images altogether, or the library of a codec that is
+        needed is not installed.
     """
     notes: list[str] = []
     targets = []
@@ -111,11 +116,15 @@ def plan_build(
     for size_px in sizes_px:
         fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
         directory = cache_root / name / cache_dir_name(size_px, fingerprint)
-        targets.append(Target(size_px, fingerprint, directory))
-        priors.append(load_prior(targets[-1], records, notes))
+        target = Target(size_px, fingerprint, directory)
+        priors.append(load_prior(target, records, notes))
+        targets.append(replace(target, codec=_choose_codec(codec, priors[-1])))
     bad = _find_unusable(records, priors)
     buckets = _usable_shards(records, bad, shard_capacity)
-    kept_per_target = [[find_kept(bucket, prior) for bucket in buckets] for prior in priors]
+    kept_per_target = [
+        [find_kept(bucket, prior, target.codec) for bucket in buckets]
+        for target, prior in zip(targets, priors, strict=True)
+    ]
     removed = _removed_samples(targets, priors, records)
     tasks = []
     for number, bucket in enumerate(buckets):
@@ -147,6 +156,14 @@ def assign_shards(records: Iterable[Record], capacity: int) -> list[tuple[Record
 
     split(0, len(ordered), _HASH_BITS - 1)
     return shards
+
+
+def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:
+    """The codec of a target. What it and the earlier one need is loaded now: a worker would preprocess everything."""
+    earlier = RAW if prior is None else prior.manifest.codec
+    for name in {earlier, wanted or earlier}:
+        codec_named(name)
+    return wanted or earlier
 
 
 def _find_unusable(records: Sequence[Record], priors: Sequence[PriorCache | None]) -> list[QuarantinedImage]:

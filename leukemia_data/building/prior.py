@@ -9,7 +9,7 @@ import numpy as np
 
 from leukemia_data.building.shard_task import PriorSample, Target
 from leukemia_data.caches.index import SampleIndex, read_index
-from leukemia_data.caches.manifest import Manifest, ShardEntry, find_manifest, missing_files
+from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry, find_manifest, missing_files
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.record import Record
@@ -90,9 +90,9 @@ def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> P
     return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
 
 
-def find_kept(bucket: Sequence[Record], prior: PriorCache | None) -> KeptShard | None:
-    """The earlier shard that holds exactly these records, unchanged and whole; or None."""
-    if prior is None:
+def find_kept(bucket: Sequence[Record], prior: PriorCache | None, codec: str = RAW) -> KeptShard | None:
+    """The earlier shard that holds exactly these records, unchanged and whole, stored by this codec; or None."""
+    if prior is None or prior.manifest.codec != codec:
         return None
     first_row = prior.row_of_id.get(bucket[0].record_id)
     if first_row is None:
