@@ -18,6 +18,7 @@ _COMMANDS = {
     "recover-subjects": ("cli.ldata.recover_subjects", "Find whose cells renumbered files show, by their content."),
     "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
     "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
+    "convert": ("cli.ldata.convert", "Store a cache's images compressed without loss, or raw again."),
     "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),
 }
 

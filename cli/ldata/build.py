@@ -21,7 +21,7 @@ from cli.options import (
 )
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
@@ -60,6 +60,11 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     help="Images a shard holds at the most; auto: as many as suit their number. Kept for later builds.",
 )
 @click.option(
+    "--codec",
+    type=click.Choice(CODECS),
+    help="How to store the pixels: raw, or compressed without loss.  [default: as the cache is, raw for a new one]",
+)
+@click.option(
     "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
 )
 @json_option
@@ -75,6 +80,7 @@ def command(
     on_error: str,
     max_bad: str,
     shard_size: str | None,
+    codec: str | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -89,8 +95,7 @@ def command(
       ldata build C-NMC_Leukemia --size 128 --size 224
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
-      ldata build my-cells --wait
-      ldata build my-cells --shard-size 1024
+      ldata build my-cells --codec zstd --shard-size 1024 --wait
     """
     started_s = time.perf_counter()
     recipe = load_recipe(recipe_name)
@@ -105,7 +110,7 @@ def command(
         _check_name(name)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity)
+    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity, codec)
 
     def list_now() -> ListedSource:
         commits, listed_at_ns = wanted.commits(), time.time_ns()

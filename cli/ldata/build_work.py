@@ -94,6 +94,7 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
         records=listing.records,
         opencv_version=wanted.opencv_version,
         shard_capacity=wanted.shard_capacity,
+        codec=wanted.codec,
     )
     for note in plan.notes:
         print_note(f"note: {note}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.output import format_bytes
-from leukemia_data.caches.manifest import Manifest
+from leukemia_data.caches.manifest import RAW, Manifest
 
 
 def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
@@ -18,6 +18,8 @@ def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
         "num_samples": manifest.num_samples,
         "num_shards": len(manifest.shards),
         "num_bytes": manifest.num_bytes,
+        "codec": manifest.codec,
+        "compression_ratio": round(manifest.compression_ratio, 3),
     }
 
 
@@ -25,6 +27,16 @@ def cache_lines(caches: Sequence[tuple[Path, Manifest]]) -> list[str]:
     """One line per cache for people."""
     return [
         f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "
-        f"in {len(manifest.shards)} shards"
+        f"in {len(manifest.shards)} shards{_codec_note(manifest)}"
         for directory, manifest in caches
     ]
+
+
+def codec_text(manifest: Manifest) -> str:
+    """How a cache stores its images, and how many times smaller than raw they are."""
+    return manifest.codec if manifest.codec == RAW else f"{manifest.codec} {manifest.compression_ratio:.2f}x"
+
+
+def _codec_note(manifest: Manifest) -> str:
+    """Nothing of raw caches: that is what everybody expects."""
+    return "" if manifest.codec == RAW else f", {codec_text(manifest)} smaller"

@@ -12,6 +12,7 @@ import click
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json, print_text
 from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.caches.manifest import RAW
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
 
 _MAX_LISTED = 20
@@ -42,7 +43,10 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
     """Everything ``info`` tells, as JSON values."""
     manifest, table = cache.manifest, cache.table
     names = {UNKNOWN_LABEL: "unlabelled", **dict(enumerate(manifest.classes))}
-    splits = {text.decode("utf-8", "surrogateescape") or "none": count for text, count in Counter(table.splits.tolist()).items()}
+    splits = {
+        text.decode("utf-8", "surrogateescape") or "none": count
+        for text, count in Counter(table.splits.tolist()).items()
+    }
     folds = Counter(table.folds[table.folds != NO_FOLD].tolist())
     return {
         "directory": str(cache.directory),
@@ -57,10 +61,17 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
         "num_bytes": manifest.num_bytes,
         "num_shards": len(manifest.shards),
         "shard_capacity": manifest.shard_capacity,
+        "codec": manifest.codec,
+        "compression_ratio": round(manifest.compression_ratio, 3),
         "recipe": manifest.recipe.to_dict(),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
     }
+
+
+def _codec_text(described: dict[str, Any]) -> str:
+    codec, ratio = described["codec"], described["compression_ratio"]
+    return RAW if codec == RAW else f"{codec}, images {ratio:.2f} times smaller than raw"
 
 
 def _print(described: dict[str, Any]) -> None:
@@ -78,6 +89,7 @@ def _print(described: dict[str, Any]) -> None:
         ("given splits", joined(described["given_splits"])),
         ("given folds", joined(described["given_folds"]) or "none"),
         ("files", f"{described['num_shards']} shards{_capacity(described)}, {format_bytes(described['num_bytes'])}"),
+        ("codec", _codec_text(described)),
         ("made with", ", ".join(f"{name} {release}" for name, release in described["library_versions"].items())),
         ("recipe", described["recipe"]["name"]),
     ]

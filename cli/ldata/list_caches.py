@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.ldata.cache_text import cache_summary
+from cli.ldata.cache_text import cache_summary, codec_text
 from cli.options import cache_root_option, json_option
 from cli.output import format_bytes, format_table, print_json, print_note, print_text
 from leukemia_data.caches.cache import find_cache_dirs
@@ -47,8 +47,9 @@ def command(cache_root: Path, as_json: bool) -> None:
             f"{manifest.num_samples:,}",
             str(len(manifest.quarantined)),
             format_bytes(manifest.num_bytes),
+            codec_text(manifest),
             str(directory),
         ]
         for directory, manifest in manifests
     ]
-    print_text(format_table(["name", "px", "recipe", "images", "quarantined", "size", "directory"], rows))
+    print_text(format_table(["name", "px", "recipe", "images", "quarantined", "size", "codec", "directory"], rows))

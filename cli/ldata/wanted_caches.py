@@ -31,7 +31,8 @@ class ListedSource:
 class WantedCaches:
     """One cache a size, of whichever name the source will give them.
 
-    ``shard_capacity`` is what the user asks for, see :meth:`leukemia_data.caches.manifest.Manifest.is_cut_as`.
+    ``shard_capacity`` is what the user asks for, see :meth:`leukemia_data.caches.manifest.Manifest.is_cut_as`; `codec`
+    is None where any will do.
     """
 
     cache_root: Path
@@ -39,6 +40,7 @@ class WantedCaches:
     sizes_px: tuple[int, ...]
     opencv_version: str
     shard_capacity: int | None = None
+    codec: str | None = None
 
     def directories(self, name: str) -> list[Path]:
         """Where the caches of a name lie."""
@@ -51,7 +53,7 @@ class WantedCaches:
         return {
             directory: manifest
             for directory, manifest in found.items()
-            if manifest is not None and manifest.is_cut_as(self.shard_capacity)
+            if manifest is not None and manifest.is_cut_as(self.shard_capacity) and self.codec in (None, manifest.codec)
         }
 
     def commits(self) -> Commits:

@@ -23,6 +23,7 @@ from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
 from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
@@ -265,8 +266,9 @@ def _commit(
         shards=tuple(shards),
         index=index_entry,
         quarantined=bad,
-        library_versions=versions,
+        library_versions={**versions, **codec_named(target.codec).library_versions},
         source_state=source_state(plan.classes, _indexed_records(plan, index, bad)),
+        codec=target.codec,
         shard_capacity=plan.shard_capacity,
     )
     save_manifest(target.directory, manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, load_
 from leukemia_data.building.record_columns import RecordColumns
 from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
 from leukemia_data.building.shard_task import Target
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, QuarantinedImage, cache_dir_name
+from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, RAW, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
@@ -79,7 +80,7 @@ class BuildPlan:
         indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 2 * np.int64().nbytes)
         sizes = self.tasks.sizes
         shards = sum(
-            shard_bytes(num_samples, plan.target.size_px, row_bytes)
+            shard_bytes(num_samples, plan.target.size_px, row_bytes, plan.target.codec)
             for plan, is_lacking in zip(self.targets, self.tasks.is_lacking, strict=True)
             for num_samples in sizes[is_lacking].tolist()
         )
@@ -96,6 +97,7 @@ def plan_build(
     records: Sequence[Record],
     opencv_version: str,
     shard_capacity: int | None = None,
+    codec: str | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -111,15 +113,21 @@ def plan_build(
         Samples a shard holds at the most: a number to decide it,
         :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` to let the number of images decide, None for what an
         earlier build was told, if anything.
+    codec
+        How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
 
     Raises
     ------
     CacheError
-        If an earlier cache of this name was made from other images altogether.
+        If an earlier cache of this name was made from other images altogether, or the library of a codec that is
+        needed is not installed.
     """
     notes: list[str] = []
-    targets = tuple(_target(size_px, cache_root / name, recipe, opencv_version) for size_px in sizes_px)
-    priors = [load_prior(target, notes) for target in targets]
+    wanted = [_target(size_px, cache_root / name, recipe, opencv_version) for size_px in sizes_px]
+    priors = [load_prior(target, notes) for target in wanted]
+    targets = tuple(
+        replace(target, codec=_choose_codec(codec, prior)) for target, prior in zip(wanted, priors, strict=True)
+    )
     columns = RecordColumns.of(records)
     matches = tuple(
         None if prior is None else match_prior(columns, target, prior)
@@ -130,7 +138,10 @@ def plan_build(
     capacity = decided or default_capacity(len(columns))
     notes.extend(_notes_on_new_cut(capacity, targets, priors))
     positions, bounds = _cut(columns, bad, capacity)
-    kept = [find_kept(columns, positions, bounds, match) for match in matches]
+    kept = [
+        find_kept(columns, positions, bounds, match, target.codec)
+        for target, match in zip(targets, matches, strict=True)
+    ]
     is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
     tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking)
     plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
@@ -141,6 +152,14 @@ def plan_build(
 def _target(size_px: int, folder: Path, recipe: Recipe, opencv_version: str) -> Target:
     fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
     return Target(size_px, fingerprint, folder / cache_dir_name(size_px, fingerprint))
+
+
+def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:
+    """The codec of a target. What it and the earlier one need is loaded now: a worker would preprocess everything."""
+    earlier = RAW if prior is None else prior.manifest.codec
+    for name in {earlier, wanted or earlier}:
+        codec_named(name)
+    return wanted or earlier
 
 
 def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -> int | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from leukemia_data.building.record_columns import RecordColumns, TextColumn, hash_encoded_ids
 from leukemia_data.building.shard_task import PriorSample, Target
 from leukemia_data.caches.index import SampleIndex, read_index
-from leukemia_data.caches.manifest import Manifest, ShardEntry, find_manifest, missing_files
+from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry, find_manifest, missing_files
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
 
@@ -147,7 +147,11 @@ def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.in
 
 
 def find_kept(
-    columns: RecordColumns, positions_M: NDArray[np.int64], bounds: NDArray[np.int64], match: PriorMatch | None
+    columns: RecordColumns,
+    positions_M: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    match: PriorMatch | None,
+    codec: str = RAW,
 ) -> list[KeptShard | None]:
     """For each shard of a plan the earlier one that holds exactly its records, unchanged and whole; or None.
 
@@ -161,9 +165,11 @@ def find_kept(
         Where the samples are cut; no shard is empty.
     match
         Where the earlier cache holds them, if there is one.
+    codec
+        How the pixels shall be stored.
     """
     num_shards = len(bounds) - 1
-    if match is None or num_shards == 0 or len(match.prior.first_rows) == 0:
+    if match is None or match.prior.manifest.codec != codec or num_shards == 0 or len(match.prior.first_rows) == 0:
         return [None] * num_shards
     prior, rows_M = match.prior, match.rows_N[positions_M]
     is_broken = ~_same_samples(columns, positions_M, match)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.caches.manifest import ShardEntry
-from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_name
+from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.documents import parse_json
@@ -82,6 +82,8 @@ def _shard_of(task: ShardTask, target: Target, values: Mapping[str, Any]) -> tup
     expected = (path.stat().st_size, len(table), images.offset_bytes, metadata_digest(images))
     if (entry.num_bytes, entry.num_samples, entry.images_offset_bytes, entry.metadata_digest) != expected:
         raise ValueError("the shard is another one")
+    if images.codec != target.codec or shard_images(target.directory, entry, target.size_px) != images:
+        raise ValueError("the images are stored in another way")
     if images.shape != (len(task.records), target.size_px, target.size_px, 3):
         raise ValueError("the images have another shape")
     if list(table.id_texts) != [record.record_id for record in task.records]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, read_index, write_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, save_manifest
 from leukemia_data.caches.shard import intact_table, read_table, shard_images, write_shard
+from leukemia_data.caches.shard_rows import open_damaged_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
 from leukemia_data.errors import CacheError, ImageError
 from leukemia_data.files.atomic import sync_directory, sync_file
@@ -235,8 +236,9 @@ class _Repair:
             return _ShardRepair(None, num_unnamed=shard.num_samples)
         images_NSSC = np.empty((len(rows), size_px, size_px, 3), np.uint8)
         if intact_N.any():
-            damaged = replace(shard_images(self._directory, shard, size_px), metadata_digest=None)
-            images_NSSC[intact_N] = damaged.map()[intact_N]
+            damaged = open_damaged_rows(shard_images(self._directory, shard, size_px))
+            for row in np.flatnonzero(intact_N).tolist():
+                images_NSSC[row] = damaged[row].reshape(size_px, size_px, 3)
         preprocess = Preprocessor(self._manifest.recipe, [size_px])
         lost = []
         for row in np.flatnonzero(~intact_N).tolist():
@@ -246,7 +248,7 @@ class _Repair:
                 lost.append(_lost_image(shard.name, rows.take([row]), str(error)))
         if lost:
             return _ShardRepair(None, lost=tuple(lost))
-        entry = write_shard(self._directory, images_NSSC, rows, self._manifest.fingerprint)
+        entry = write_shard(self._directory, images_NSSC, rows, self._manifest.fingerprint, self._manifest.codec)
         sync_file(self._directory / entry.name)
         return _ShardRepair(entry, int(intact_N.sum()), int((~intact_N).sum()))
 

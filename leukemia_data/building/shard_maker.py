@@ -20,6 +20,7 @@ from leukemia_data.building.receipts import find_receipts, leave_receipts
 from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
+from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import BuildError, CacheError, ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.frame_digest import frame_digest
@@ -167,7 +168,8 @@ class _ShardMaker:
         for target in self._task.targets:
             images = self._images[target.size_px]
             chosen = images if len(kept) == len(images) else images[np.asarray(kept)]
-            entries[target.size_px] = write_shard(target.directory, chosen, tables[target.size_px], target.fingerprint)
+            table = tables[target.size_px]
+            entries[target.size_px] = write_shard(target.directory, chosen, table, target.fingerprint, target.codec)
         return entries
 
 
@@ -176,25 +178,32 @@ class _PriorShards:
 
     def __init__(self, directories: Mapping[int, Path]) -> None:
         self._directories = directories
-        self._opened: dict[Path, tuple[NDArray[np.uint8], SampleTable] | None] = {}
+        self._opened: dict[Path, tuple[ShardRows, SampleTable] | None] = {}
 
     def sample(self, size_px: int, prior: PriorSample) -> tuple[Image, SampleTable] | None:
         """Image and one-row table of a sample, or None where they are absent or damaged."""
         if size_px not in prior.rows:
             return None
         shard_name, row = prior.rows[size_px]
-        opened = self._open(self._directories[size_px] / shard_name)
+        opened = self._open(self._directories[size_px] / shard_name, size_px)
         if opened is None or row >= len(opened[1]):
             return None
-        image = np.asarray(opened[0][row])
-        return (image, opened[1].take([row])) if image.shape == (size_px, size_px, 3) else None
+        try:
+            return opened[0][row].reshape(size_px, size_px, 3), opened[1].take([row])
+        except CacheError:
+            return None
 
-    def _open(self, path: Path) -> tuple[NDArray[np.uint8], SampleTable] | None:
+    def _open(self, path: Path, size_px: int) -> tuple[ShardRows, SampleTable] | None:
         """A shard whose bytes are those that its name tells. Damaged ones are not shown to HDF5: it may crash."""
         if path not in self._opened:
             try:
-                is_intact = shard_name(file_digest(path)) == path.name
-                self._opened[path] = (open_images(path).map(), read_table(path)) if is_intact else None
+                self._opened[path] = self._read(path, size_px)
             except (CacheError, OSError):
                 self._opened[path] = None
         return self._opened[path]
+
+    def _read(self, path: Path, size_px: int) -> tuple[ShardRows, SampleTable] | None:
+        if shard_name(file_digest(path)) != path.name:
+            return None
+        images, table = open_images(path), read_table(path)
+        return (open_rows(images), table) if images.shape == (len(table), size_px, size_px, 3) else None

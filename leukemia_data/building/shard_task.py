@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
+from leukemia_data.caches.manifest import RAW, QuarantinedImage, ShardEntry
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record, listing_line
@@ -19,11 +19,12 @@ from leukemia_data.samples.sample_table import SampleTable
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache under construction: its size, identity and directory."""
+    """A cache under construction: its size, identity and directory, and how its pixels are stored."""
 
     size_px: int
     fingerprint: str
     directory: Path
+    codec: str = RAW
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from leukemia_data.caches.index import check_fit, read_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, load_manifest, missing_files
 from leukemia_data.caches.shard import ShardImages, shard_images
-from leukemia_data.caches.shard_rows import ShardRows, open_rows
+from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.samples.sample_table import SampleTable
@@ -111,7 +111,7 @@ class SampleReader:
     @property
     def num_unmapped(self) -> int:
         """Shards that could not be mapped, whose rows are read instead."""
-        return sum(not isinstance(rows, np.ndarray) for rows in self._rows)
+        return sum(not is_mapped(rows) for rows in self._rows)
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """One image, shape (S, S, 3), uint8, read-only: a view of the map where there is one.
@@ -151,7 +151,11 @@ class SampleReader:
         # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
         flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
         for position, (shard, row) in enumerate(zip(*self._locate(numbers_B), strict=True)):
-            flat[position] = rows[shard][row]
+            shard_rows = rows[shard]
+            if isinstance(shard_rows, DecodedRows):
+                shard_rows.copy_to(row, flat[position])
+            else:
+                flat[position] = shard_rows[row]
         return out
 
     def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:

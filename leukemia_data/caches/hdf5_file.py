@@ -84,16 +84,30 @@ def check_datasets(file: h5py.File, names: Iterable[str]) -> None:
     """
     num_bytes = Path(file.filename).stat().st_size
     for name in names:
-        if name not in file:
-            raise KeyError(f"there is no {name}")
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link to another place")
-        _check_dataset(file[name], name, num_bytes)
+        _check_dataset(own_dataset(file, name), name, num_bytes)
 
 
-def _check_dataset(dataset: object, name: str, file_bytes: int) -> None:
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of the file itself.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    ValueError
+        If it is a link or a group.
+    """
+    if name not in file:
+        raise KeyError(f"there is no {name}")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link to another place")
+    dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is no dataset")
+    return dataset
+
+
+def _check_dataset(dataset: h5py.Dataset, name: str, file_bytes: int) -> None:
     stored = dataset.id.get_create_plist()
     if stored.get_layout() != h5py.h5d.CONTIGUOUS or stored.get_external_count():
         raise ValueError(f"{name} is not stored contiguously in this file")

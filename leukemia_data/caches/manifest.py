@@ -30,6 +30,10 @@ CODECS = (RAW, ZSTD)
 """How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
 CAPACITY_BY_COUNT = 0
 """Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
+ZSTD_LEVEL = 3
+# No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
+_MOST_ZSTD_RATIO = 1 << 15
+CHUNK_LENGTH_BYTES = 4
 FINGERPRINT_IN_NAME = 12
 _MOST_BYTES = 1 << 62
 _MOST_SIDE_PX = 1 << 15
@@ -45,6 +49,9 @@ class ShardEntry:
     ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
     which a damaged header can make hang or crash. ``metadata_digest`` is that of all bytes before and behind the
     pixels, the header and the rows; ``None`` where a manifest of version 1 does not tell.
+
+    The images of a compressed shard lie back to back as chunks, ``chunks_num_bytes`` bytes together, and the length of
+    each stands in a column that starts at ``chunk_lengths_offset_bytes``. Both are ``None`` for raw pixels.
     """
 
     name: str
@@ -53,6 +60,8 @@ class ShardEntry:
     digest: str
     images_offset_bytes: int
     metadata_digest: str | None
+    chunks_num_bytes: int | None = None
+    chunk_lengths_offset_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,18 @@ class Manifest:
         return sum(shard.num_bytes for shard in self.shards) + self.index.num_bytes
 
     @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all images' pixels."""
+        return self.num_samples * self.size_px * self.size_px * 3
+
+    @property
+    def compression_ratio(self) -> float:
+        """How many times smaller the images are stored than their pixels are; 1 for raw ones."""
+        if self.codec == RAW or not self.shards:
+            return 1.0
+        return self.pixel_bytes / sum(shard.chunks_num_bytes or 0 for shard in self.shards)
+
+    @property
     def is_up_to_date(self) -> bool:
         """Whether it tells all that the present format version does."""
         return all(shard.metadata_digest is not None for shard in self.shards)
@@ -168,13 +189,18 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "num_samples": manifest.num_samples,
         "num_quarantined": len(manifest.quarantined),
-        "shards": [asdict(shard) for shard in manifest.shards],
+        "shards": [_shard_values(shard) for shard in manifest.shards],
         "index": asdict(manifest.index),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
         "source_state": manifest.source_state,
     }
     return {**content, "digest": _content_digest(content)}
+
+
+def _shard_values(entry: ShardEntry) -> dict[str, Any]:
+    """An entry as JSON values; those of raw shards do not speak of chunks."""
+    return {name: value for name, value in asdict(entry).items() if value is not None or name == "metadata_digest"}
 
 
 def _as_text(content: Mapping[str, Any]) -> str:
@@ -280,18 +306,19 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     texts += [text for image in content["quarantined"] for text in image.values()]
     if not all(isinstance(text, str) for text in texts) or not isinstance(content["classes"], list):
         raise ValueError("a name, class, release or reason is no text")
+    layout = _layout(content)
     manifest = Manifest(
         name=content["name"],
         size_px=size_px,
         fingerprint=content["fingerprint"],
         recipe=Recipe.from_dict(content["recipe"]),
         classes=tuple(content["classes"]),
-        shards=tuple(_shard_entry(entry, content["format_version"], size_px) for entry in content["shards"]),
+        shards=tuple(_shard_entry(entry, content, layout.get("codec", RAW)) for entry in content["shards"]),
         index=_checked(IndexEntry(**content["index"])),
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
-        **_layout(content),
+        **layout,
     )
     if manifest.num_bytes > _MOST_BYTES:
         raise ValueError(f"the files would have {manifest.num_bytes} bytes")
@@ -310,12 +337,23 @@ def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"codec": codec, "shard_capacity": capacity}
 
 
-def _shard_entry(values: Mapping[str, Any], format_version: int, size_px: int) -> ShardEntry:
+def _shard_entry(values: Mapping[str, Any], content: Mapping[str, Any], codec: str) -> ShardEntry:
     """A shard's entry, whose pixels lie within its file: whoever maps or allocates them relies on that."""
     # A value of version 1 that stands under the later key all the same is not to be trusted.
-    entry = _checked(ShardEntry(**{**values, "metadata_digest": None} if format_version == 1 else values))
-    if entry.images_offset_bytes + entry.num_samples * size_px * size_px * 3 > entry.num_bytes:
-        raise ValueError(f"{entry.name}: {entry.num_samples} images of {size_px} px have no room in it")
+    is_first = content["format_version"] == 1
+    entry = _checked(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
+    pixel_bytes = entry.num_samples * content["size_px"] ** 2 * 3
+    chunk_bytes, lengths_offset = entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes
+    if codec == RAW and chunk_bytes is lengths_offset is None:
+        ends = [entry.images_offset_bytes + pixel_bytes]
+    elif codec == ZSTD and chunk_bytes is not None and lengths_offset is not None:
+        ends = [entry.images_offset_bytes + chunk_bytes, lengths_offset + entry.num_samples * CHUNK_LENGTH_BYTES]
+        if pixel_bytes > chunk_bytes * _MOST_ZSTD_RATIO:
+            raise ValueError(f"{entry.name}: {chunk_bytes} bytes cannot hold {pixel_bytes} pixel values")
+    else:
+        raise ValueError(f"{entry.name}: its chunks do not fit the codec {codec}")
+    if max(ends) > entry.num_bytes:
+        raise ValueError(f"{entry.name}: {entry.num_samples} images of {content['size_px']} px have no room in it")
     return entry
 
 
@@ -329,8 +367,8 @@ def _checked(entry: Entry) -> Entry:
     for field in fields(entry):
         value = getattr(entry, field.name)
         is_number = _is_count(value) and value <= _MOST_BYTES
-        is_text = isinstance(value, str) or (value is None and field.name == "metadata_digest")
-        if not (is_number if field.type == "int" else is_text):
+        is_right = is_number if str(field.type).startswith("int") else isinstance(value, str)
+        if not (is_right or (value is None and str(field.type).endswith("None"))):
             raise ValueError(f"{entry.name}: {field.name} is {value!r}")
     return entry
 

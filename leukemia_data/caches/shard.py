@@ -1,8 +1,9 @@
 """One shard: an HDF5 file of preprocessed images with the rows of the sample table beside them.
 
 ``images`` is one contiguous, unfiltered uint8 dataset of shape (n, S, S, 3). Its pixels therefore lie in the file as in
-memory, and after the header is read no HDF5 handle is needed: readers map the file. Chunked or compressed layouts
-are refused on purpose, they are up to a thousand times slower for single images.
+memory, and after the header is read no HDF5 handle is needed: readers map the file. HDF5's own chunks are not read
+through HDF5, which is up to a thousand times slower for single images: a compressed shard has one chunk an image at a
+known place (``chunked_images``).
 
 docs/format.md specifies the file for other readers.
 """
@@ -14,27 +15,32 @@ import io
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.manifest import Manifest, ShardEntry
+from leukemia_data.caches.chunked_images import ChunkTable, find_chunks, write_chunks
+from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5, own_dataset
+from leukemia_data.caches.manifest import RAW, ZSTD, Manifest, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.samples.sample_table import SampleTable, column_names, read_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
-SHARD_FORMAT_VERSION = 1
+# Releases that know nothing of compressed shards refuse them by their version.
+FORMAT_VERSIONS = {RAW: 1, ZSTD: 2}
 # Large datasets start at a page boundary, so that maps and direct I/O need no shifting.
 _ALIGN_ABOVE_BYTES = 1 << 16
 _PAGE_BYTES = 4096
 _HEADER_BYTES = 16 << 10
 _READ_BYTES = 1 << 20
+# What compressed cells take at the least, of their pixels' bytes; how much they will take is not known before.
+_LEAST_ZSTD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +48,48 @@ class ShardImages:
     """Where a shard's pixels lie: enough to map them, small enough to pickle.
 
     ``metadata_digest`` is what the manifest knows of the bytes around the pixels; ``None`` where it knows nothing.
+    ``chunks`` is ``None`` for raw pixels.
     """
 
     path: Path
     offset_bytes: int
     shape: tuple[int, int, int, int]
     metadata_digest: str | None = field(default=None, compare=False)
+    chunks: ChunkTable | None = None
+
+    @property
+    def codec(self) -> str:
+        """How the pixels are stored, one of ``manifest.CODECS``."""
+        return RAW if self.chunks is None else ZSTD
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the pixels."""
+        """Bytes of the pixels as they are stored, from the first image's to the last one's."""
+        if self.chunks is not None:
+            return self.chunks.num_bytes
         count, height, width, channels = self.shape
         return count * height * width * channels
 
     def map(self) -> NDArray[np.uint8]:
-        """Read-only memory map of the images, shape (n, S, S, 3); never of a file with other bytes around them.
+        """Read-only memory map of raw images, shape (n, S, S, 3); never of a file with other bytes around them.
 
         Raises
         ------
         CacheError
             If the file is absent, too short or another one, or the system's limit of open files is reached.
         """
+        return self._map(self.offset_bytes, self.shape)
+
+    def map_file(self) -> NDArray[np.uint8]:
+        """The same of the whole file, shape (num_bytes,)."""
+        return self._map(0, None)
+
+    def _map(self, offset_bytes: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
         try:
             with self.path.open("rb", buffering=0) as file:
                 self._check_metadata(file)
                 # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
-                return np.asarray(np.memmap(file, np.uint8, "r", self.offset_bytes, self.shape))
+                return np.asarray(np.memmap(file, np.uint8, "r", offset_bytes, shape))
         except (OSError, ValueError) as error:
             is_limit = isinstance(error, OSError) and error.errno == errno.EMFILE
             cure = "; every shard is one open file: raise the limit, as with `ulimit -n 65536`" if is_limit else ""
@@ -130,10 +152,13 @@ def _digest_around(file: BinaryIO, file_bytes: int, offset_bytes: int, num_bytes
     return hasher.hexdigest()
 
 
-def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str) -> ShardEntry:
+def write_shard(
+    directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str, codec: str = RAW
+) -> ShardEntry:
     """Write a shard under the name its content gives it.
 
-    The bytes are a function of the arguments alone. The file is not flushed to disk: that is the committer's work.
+    The bytes are a function of the arguments and of the libraries' releases. The file is not flushed to disk: that is
+    the committer's work.
 
     Parameters
     ----------
@@ -144,21 +169,24 @@ def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTa
         Row i describes image i.
     fingerprint
         The cache's, stored so that a shard in a foreign directory is recognised.
+    codec
+        How the pixels are stored, one of ``manifest.CODECS``.
     """
-    places: list[int] = []
+    places: list[tuple[int, ChunkTable | None]] = []
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = SHARD_FORMAT
-        file.attrs["format_version"] = SHARD_FORMAT_VERSION
+        file.attrs["format_version"] = FORMAT_VERSIONS[codec]
         file.attrs["fingerprint"] = fingerprint
-        images = file.create_dataset("images", data=images_NSSC)
-        places.append(int(images.id.get_offset() or 0))
+        places.append(_write_images(file, images_NSSC, codec))
         write_columns(file, table)
 
-    data = hdf5_bytes(fill, alignment_threshold=_ALIGN_ABOVE_BYTES, alignment_interval=_PAGE_BYTES)
+    data = hdf5_bytes(fill, **_file_layout(codec))
     digest = bytes_digest(data).hex()
-    around = _digest_around(io.BytesIO(data), len(data), places[0], images_NSSC.nbytes)
-    entry = ShardEntry(shard_name(digest), len(table), len(data), digest, places[0], around)
+    [(offset_bytes, chunks)] = places
+    images = ShardImages(directory / shard_name(digest), offset_bytes, _four(images_NSSC.shape), chunks=chunks)
+    around = _digest_around(io.BytesIO(data), len(data), offset_bytes, images.num_bytes)
+    entry = ShardEntry(images.path.name, len(table), len(data), digest, offset_bytes, around, *_chunk_numbers(chunks))
     final = directory / entry.name
     # An equal file is left alone: Windows refuses to replace one that a reader has mapped.
     if not final.is_file() or file_digest(final) != digest:
@@ -168,20 +196,44 @@ def write_shard(directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTa
     return entry
 
 
+def _file_layout(codec: str) -> dict[str, Any]:
+    """How HDF5 lays out the file. Where it manages free space, chunks would not lie back to back."""
+    if codec == RAW:
+        return {"alignment_threshold": _ALIGN_ABOVE_BYTES, "alignment_interval": _PAGE_BYTES}
+    return {"fs_strategy": "none"}
+
+
+def _write_images(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: str) -> tuple[int, ChunkTable | None]:
+    """Where the pixels start, and what must be known of their chunks."""
+    if codec == RAW:
+        images = file.create_dataset("images", data=images_NSSC)
+        return int(images.id.get_offset() or 0), None
+    return write_chunks(file, images_NSSC, codec_named(codec))
+
+
+def _chunk_numbers(chunks: ChunkTable | None) -> tuple[int | None, int | None]:
+    return (None, None) if chunks is None else (chunks.num_bytes, chunks.lengths_offset_bytes)
+
+
 def shard_name(digest: str) -> str:
     """File name of a shard whose bytes have this digest."""
     return f"shard-{digest[:16]}.h5"
 
 
-def shard_bytes(num_samples: int, size_px: int, row_bytes: int) -> int:
-    """Room to keep free for a shard: its pixels and rows, and a page-aligned header."""
-    return num_samples * (size_px * size_px * 3 + row_bytes) + _HEADER_BYTES
+def shard_bytes(num_samples: int, size_px: int, row_bytes: int, codec: str = RAW) -> int:
+    """Room to keep free for a shard: its pixels and rows, and a page-aligned header. Compressed ones may take more."""
+    image_bytes = size_px * size_px * 3
+    stored_bytes = image_bytes if codec == RAW else int(image_bytes * _LEAST_ZSTD_SHARE)
+    return num_samples * (stored_bytes + row_bytes) + _HEADER_BYTES
 
 
 def shard_images(directory: Path, entry: ShardEntry, size_px: int) -> ShardImages:
     """Where the pixels of a shard of a cache lie, as its manifest says; the file is not opened."""
     shape = (entry.num_samples, size_px, size_px, 3)
-    return ShardImages(directory / entry.name, entry.images_offset_bytes, shape, entry.metadata_digest)
+    chunks = None
+    if entry.chunks_num_bytes is not None and entry.chunk_lengths_offset_bytes is not None:
+        chunks = ChunkTable(entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes)
+    return ShardImages(directory / entry.name, entry.images_offset_bytes, shape, entry.metadata_digest, chunks)
 
 
 def open_images(path: Path) -> ShardImages:
@@ -190,15 +242,19 @@ def open_images(path: Path) -> ShardImages:
     Raises
     ------
     CacheError
-        If the file is absent, no shard of this format, or its images are not contiguous uint8 (n, S, S, 3).
+        If the file is absent, no shard of this format, or its images are not uint8 (n, S, S, 3), contiguous or in
+        chunks of one image each.
     """
     with open_hdf5(path, "its images") as file:
-        _check_format(file, path)
-        check_datasets(file, ["images"])
-        images = file["images"]
+        codec = _check_format(file, path)
+        images = own_dataset(file, "images")
         if images.dtype != np.uint8 or images.ndim != 4:
             raise CacheError(f"{path}: holds no uint8 images (n, S, S, 3)")
-        return ShardImages(path, int(images.id.get_offset() or 0), _four(images.shape))
+        if codec == RAW:
+            check_datasets(file, ["images"])
+            return ShardImages(path, int(images.id.get_offset() or 0), _four(images.shape))
+        offset_bytes, chunks = find_chunks(file)
+        return ShardImages(path, offset_bytes, _four(images.shape), chunks=chunks)
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -230,9 +286,13 @@ def intact_table(images: ShardImages) -> SampleTable | None:
         return None
 
 
-def _check_format(file: h5py.File, path: Path) -> None:
+def _check_format(file: h5py.File, path: Path) -> str:
+    """The codec that the file's format version stands for."""
     kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-    if kind != SHARD_FORMAT or version != SHARD_FORMAT_VERSION:
-        raise CacheError(
-            f"{path}: expected {SHARD_FORMAT!r} version {SHARD_FORMAT_VERSION}, found {kind!r} version {version}"
-        )
+    for codec, known in FORMAT_VERSIONS.items():
+        if kind == SHARD_FORMAT and version == known:
+            return codec
+    raise CacheError(
+        f"{path}: expected {SHARD_FORMAT!r} version 1 or {max(FORMAT_VERSIONS.values())}, "
+        f"found {kind!r} version {version}"
+    )

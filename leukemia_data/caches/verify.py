@@ -9,15 +9,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import check_fit, read_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, is_as_written, is_whole, load_manifest
 from leukemia_data.caches.shard import ShardImages, intact_table, open_images, read_table, shard_images
+from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.samples.sample_table import SampleTable
@@ -58,9 +60,12 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
     Raises
     ------
     CacheError
-        If there is no readable manifest: then nothing says what should be there.
+        If there is no readable manifest: then nothing says what should be there; or if the library that decodes the
+        images is not installed.
     """
     manifest = load_manifest(directory)
+    # Before any shard: what cannot be decoded here is not damaged.
+    codec_named(manifest.codec)
     damages = check_manifest(directory, manifest)
     try:
         table: SampleTable | None = read_rows(directory, manifest)
@@ -185,5 +190,13 @@ def intact_images(images: ShardImages, table: SampleTable) -> NDArray[np.bool_]:
     CacheError
         If the file cannot be mapped.
     """
-    mapped = replace(images, metadata_digest=None).map()
-    return np.array([zlib.crc32(image.data) == crc for image, crc in zip(mapped, table.crcs, strict=True)], bool)
+    rows = open_damaged_rows(images)
+    return np.array([_has_crc(rows, row, crc) for row, crc in enumerate(table.crcs.tolist())], bool)
+
+
+def _has_crc(rows: ShardRows, row: int, crc: int) -> bool:
+    try:
+        return zlib.crc32(rows[row].data) == crc
+    except CacheError:
+        # It cannot even be decoded.
+        return False

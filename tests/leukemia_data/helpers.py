@@ -74,6 +74,7 @@ def make_plan(
     recipe: Recipe = TINY_RECIPE,
     name: str = NAME,
     capacity: int = CAPACITY,
+    codec: str | None = None,
 ) -> BuildPlan:
     """Plan a build of a folder."""
     listing = list_source([source]) if isinstance(source, Path) else source
@@ -86,6 +87,7 @@ def make_plan(
         records=listing.records,
         opencv_version=cv2.__version__,
         shard_capacity=capacity,
+        codec=codec,
     )
 
 
@@ -114,9 +116,10 @@ def build(
     engine: TaskRunner = run_here,
     max_bad: int | None = None,
     listed_at_ns: int = LISTED_NS,
+    codec: str | None = None,
 ) -> BuildSummary:
     """Plan and run a build of a folder."""
-    plan = make_plan(source, cache_root, sizes_px=sizes_px, recipe=recipe, name=name, capacity=capacity)
+    plan = make_plan(source, cache_root, sizes_px=sizes_px, recipe=recipe, name=name, capacity=capacity, codec=codec)
     return run_plan(plan, engine=engine, max_bad=max_bad, listed_at_ns=listed_at_ns)
 
 

@@ -258,9 +258,52 @@ def test_a_layout_that_nobody_wrote_is_damage(cache_dir, key, value):
 
 
 def test_layout_survives(cache_dir):
-    manifest = replace(MANIFEST, codec="zstd", shard_capacity=1024)
+    shards = tuple(
+        replace(shard, chunks_num_bytes=shard.num_samples * 3, chunk_lengths_offset_bytes=10)
+        for shard in MANIFEST.shards
+    )
+    manifest = replace(MANIFEST, codec="zstd", shards=shards, shard_capacity=1024)
     save_manifest(cache_dir, manifest)
     assert load_manifest(cache_dir) == manifest
+    assert manifest.compression_ratio == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chunks_num_bytes": 10},
+        {"chunks_num_bytes": None},
+        {"chunks_num_bytes": -1},
+        {"chunks_num_bytes": True},
+        {"chunks_num_bytes": 0},
+        {"chunk_lengths_offset_bytes": "10"},
+        {"chunk_lengths_offset_bytes": None},
+        {"chunk_lengths_offset_bytes": 2057 - 3 * 4 + 1},
+    ],
+)
+def test_chunks_that_have_no_room_in_their_shard_are_damage(cache_dir, changes):
+    shards = tuple(
+        replace(shard, chunks_num_bytes=shard.num_samples * 3, chunk_lengths_offset_bytes=2057 - 3 * 4)
+        for shard in MANIFEST.shards
+    )
+    save_manifest(cache_dir, replace(MANIFEST, codec="zstd", shards=shards))
+    load_manifest(cache_dir)
+    change(cache_dir, lambda content: content["shards"][0].update(changes))
+    with pytest.raises(CacheError, match=r"manifest\.json is damaged: ValueError shard-a\.h5"):
+        load_manifest(cache_dir)
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_shards_of_another_codec_than_the_manifest_tells_are_damage(cache_dir, codec):
+    chunks = {"chunks_num_bytes": 9, "chunk_lengths_offset_bytes": 10} if codec == "raw" else {}
+    change(cache_dir, lambda content: content.update(codec=codec))
+    change(cache_dir, lambda content: [shard.update(chunks) for shard in content["shards"]])
+    with pytest.raises(CacheError, match=f"do not fit the codec {codec}"):
+        load_manifest(cache_dir)
+
+
+def test_raw_manifests_do_not_speak_of_chunks(cache_dir):
+    assert "chunk" not in (cache_dir / MANIFEST_NAME).read_text(encoding="ascii")
 
 
 def as_version_2(content: dict[str, Any]) -> None:

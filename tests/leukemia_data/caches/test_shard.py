@@ -191,11 +191,11 @@ def test_unallocated_images_are_refused(tmp_path):
         open_images(tmp_path / "empty.h5")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [0, 3, "1"])
 def test_other_format_version_is_refused(tmp_path, entry, version):
     with h5py.File(tmp_path / entry.name, "r+") as file:
         file.attrs["format_version"] = version
-    with pytest.raises(CacheError, match=r"version 1, found .* version"):
+    with pytest.raises(CacheError, match=r"version 1 or 2, found .* version"):
         open_images(tmp_path / entry.name)
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from leukemia_data.building.collect import collect_garbage
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
+from leukemia_data.caches.plain_reads import OpenFile
 from leukemia_data.caches.shard import ShardImages, shard_images
-from leukemia_data.caches.shard_rows import OpenFile, PlainRows, open_rows
+from leukemia_data.caches.shard_rows import PlainRows, open_rows
 from leukemia_data.errors import CacheError
 
 from ..helpers import OLD_NS, build, cache_dir, flip_bit, image_paths, make_source, named_shards, write_cell

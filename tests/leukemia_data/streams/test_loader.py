@@ -17,7 +17,8 @@ import torch
 
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.shard_rows import OpenFile, PlainRows
+from leukemia_data.caches.plain_reads import OpenFile
+from leukemia_data.caches.shard_rows import PlainRows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.pixel_store import DeviceStore, RamStore
