@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cli.ltrain.batch_shares import require_shares
+from cli.ltrain.data_identity import data_digest
 from cli.ltrain.normalize_choice import choose_normalization
-from cli.ltrain.run_data import data_digest
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.ltrain.batch_shares import require_shares
+from cli.ltrain.data_identity import holds_data
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
-from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
+from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
 from cli.output import print_note
@@ -162,7 +163,7 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
         )
     _check_streams(folder, config, config.augmentation)
     cache = open_run_cache(config, request.cache if "cache" in request.given else None)
-    if data_digest(cache) != config.data_digest:
+    if not holds_data(cache, config.data_digest):
         raise RunError(
             f"{cache.directory} holds other images than when the run began: a resumed run would not be the same; "
             "start a new one"

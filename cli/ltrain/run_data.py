@@ -7,15 +7,9 @@ from pathlib import Path
 from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME, load_manifest
 from leukemia_data.errors import CacheError, RunError
-from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_models.runs.run_files import RunConfig, RunFolder, load_split
 from leukemia_models.runs.split_cache import SplitCache
-
-
-def data_digest(cache: Cache) -> str:
-    """Identity of a cache's content: its classes and the digests of its shards in order."""
-    return lines_digest([*cache.manifest.classes, *(shard.digest for shard in cache.manifest.shards)])
 
 
 def open_run_cache(config: RunConfig, given: Path | None) -> Cache:

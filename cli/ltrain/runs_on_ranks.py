@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from cli.ltrain.data_identity import holds_data
 from cli.ltrain.disk_check import require_disk_room
 from cli.ltrain.prepare import Run
-from cli.ltrain.run_data import data_digest, open_run_cache
+from cli.ltrain.run_data import open_run_cache
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
@@ -92,7 +93,7 @@ def _own_cache(config: RunConfig, request: TrainRequest) -> Cache:
             "where this node has its own"
         )
     cache = open_run_cache(config, given)
-    if data_digest(cache) != config.data_digest:
+    if not holds_data(cache, config.data_digest):
         raise RunError(
             f"{cache.directory} holds other images than the cache of rank 0 ({config.cache_dir}): give every node a "
             "copy of the same cache"

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from cli.ltrain.recorder import Recorder
+from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_models.learning.checkpoint import load_checkpoint
 from leukemia_models.runs.run_files import RunFolder
 
@@ -170,6 +172,31 @@ def test_wrong_resume_changes_nothing(
     message = error_of(ltrain("--out", own_run, "--resume", *options), exit_code)
     assert all(word in message for word in words), message
     assert files_below(own_run) == before
+
+
+@pytest.mark.parametrize("begun_by", ["this version", "an earlier version"])
+def test_resume_goes_on_with_the_same_data_in_other_shards_or_of_an_earlier_version(
+    begun_by: str,
+    own_run: Path,
+    caches: Path,
+    own_caches: Path,
+    dir_of_size: Callable,
+    ldata: Callable,
+    ltrain: Callable,
+) -> None:
+    config_path, cache = own_run / "run.json", dir_of_size(caches, 64)
+    if begun_by == "this version":
+        cache = dir_of_size(own_caches, 64)
+        assert ldata("convert", cache).exit_code == 0
+    else:
+        manifest = load_manifest(cache)
+        digest = lines_digest([*manifest.classes, *(shard.digest for shard in manifest.shards)])
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config_path.write_text(json.dumps({**config, "data_digest": digest}), encoding="utf-8")
+    (own_run / "test" / "results.json").unlink()
+    result = ltrain("--out", own_run, "--resume", "--cache", cache, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (own_run / "test" / "results.json").exists()
 
 
 def test_resume_refuses_a_cache_of_other_images(

@@ -43,8 +43,22 @@ def cache_kinds(places: Places) -> Iterator[FileKind]:
     yield FileKind("index with its digest", (index_path.read_bytes(),), mutated_bytes, _told(index_path, read_as_users))
     yield kind_at("shard", shard_path, mutated_bytes, read)
     yield FileKind("shard with its digest", (shard_path.read_bytes(),), mutated_bytes, _told(shard_path, read_as_users))
+    yield from _compressed_kinds(places)
     receipt = receipt_path(places.task, places.task.targets[0])
     yield kind_at("receipt", receipt, mutated_json, lambda: _read_receipts(places))
+
+
+def _compressed_kinds(places: Places) -> Iterator[FileKind]:
+    directory = places.compressed
+    shard_path = directory / load_manifest(directory).shards[0].name
+
+    def read() -> None:
+        _read_cache(directory)
+
+    yield kind_at("compressed shard", shard_path, mutated_bytes, read)
+    told = _told(shard_path, read, own_metadata=True)
+    yield FileKind("compressed shard with its digests", (shard_path.read_bytes(),), mutated_bytes, told)
+    yield kind_at("manifest of a compressed cache", directory / "manifest.json", _signed(mutated_json), read)
 
 
 def _read_cache(directory: Path) -> None:
@@ -82,8 +96,8 @@ def signed_manifest(content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
-def _told(path: Path, read: Callable[[], None]) -> Callable[[bytes], None]:
-    """A reader of a file whose size and digest the manifest repeats."""
+def _told(path: Path, read: Callable[[], None], *, own_metadata: bool = False) -> Callable[[bytes], None]:
+    """A reader of a file whose size and digest the manifest repeats; also that of the bytes around its pixels."""
     manifest_path = path.with_name("manifest.json")
     sound = manifest_path.read_bytes()
     replace_and_read = replacing(path, read)
@@ -92,6 +106,9 @@ def _told(path: Path, read: Callable[[], None]) -> Callable[[bytes], None]:
         content = json.loads(sound)
         [entry] = [each for each in (*content["shards"], content["index"]) if each["name"] == path.name]
         entry |= {"num_bytes": len(data), "digest": bytes_digest(data).hex()}
+        if own_metadata:
+            pixels = slice(entry["images_offset_bytes"], entry["images_offset_bytes"] + entry["chunks_num_bytes"])
+            entry["metadata_digest"] = bytes_digest(data[: pixels.start] + data[pixels.stop :]).hex()
         manifest_path.write_bytes(signed_manifest(content))
         try:
             replace_and_read(data)

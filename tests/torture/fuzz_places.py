@@ -53,6 +53,11 @@ class Places:
         return cache_dir(self.root / "cache")
 
     @property
+    def compressed(self) -> Path:
+        """The same with compressed shards."""
+        return cache_dir(self.root / "compressed")
+
+    @property
     def run(self) -> Path:
         """A run on that cache, with a network that answers."""
         return self.root / "run"
@@ -82,6 +87,7 @@ def make_places(root: Path) -> Places:
     places = Places(root)
     make_source(places.source, 24)
     build(places.source, root / "cache", sizes_px=(16,))
+    build(places.source, root / "compressed", sizes_px=(16,), codec="zstd")
     (root / "unfinished").mkdir()
     leave_receipts(places.task, run_task(places.task))
     make_run(places.run, places.cache)

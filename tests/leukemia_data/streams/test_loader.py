@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from leukemia_data.building.convert import convert_cache
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.plain_reads import OpenFile
@@ -24,7 +25,7 @@ from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.pixel_store import DeviceStore, RamStore
 
 from ..copies import UnfinishedCopies
-from ..helpers import build, cache_dir, make_source
+from ..helpers import build, cache_dir, flip_bit, make_source
 
 SIZE, NUM = 16, 30
 
@@ -326,6 +327,34 @@ def test_shards_that_cannot_be_mapped_give_the_same_batches_and_are_told(cache, 
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert plain.residency.reason.endswith(f"; {num_shards} shards cannot be mapped there and are read instead")
     assert "cannot" not in mapped.residency.reason
+
+
+@pytest.fixture
+def compressed(directory, tmp_path) -> Cache:
+    """The cache with compressed shards."""
+    convert_cache(directory, "zstd", out=tmp_path / "zstd", num_threads=1, progress=lambda _: None)
+    return open_cache(tmp_path / "zstd")
+
+
+@pytest.mark.parametrize("residency", ["mapped", "ram"])
+def test_compressed_shards_give_the_same_batches(cache, compressed, residency):
+    raw = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency=residency)
+    zstd = BatchStream(compressed, np.arange(NUM), batch_size=4, seed=2, residency=residency, num_threads=3)
+    for first, second in zip(raw.epoch(1), zstd.epoch(1), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    on_device = DeviceStore(compressed.reader, np.arange(NUM), torch.device("cpu")).take(np.array([5, 2]))
+    assert np.array_equal(on_device.numpy(), cache.reader.gather(np.array([5, 2])))
+    assert "cannot" not in zstd.residency.reason
+
+
+@pytest.mark.parametrize("residency", ["mapped", "ram"])
+def test_damaged_chunk_ends_the_epoch_by_name(compressed, residency):
+    shard = compressed.manifest.shards[1]
+    flip_bit(compressed.directory / shard.name, shard.images_offset_bytes + 60, 2)
+    stream = BatchStream(compressed, np.arange(NUM), batch_size=4, residency=residency, num_threads=2)
+    with pytest.raises(CacheError, match=rf"{shard.name} is damaged, image 0 in it: .*`ldata verify --repair`"):
+        list(stream.epoch(0))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch-stream")]
 
 
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
