@@ -42,7 +42,10 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
     """Everything ``info`` tells, as JSON values."""
     manifest, table = cache.manifest, cache.table
     names = {UNKNOWN_LABEL: "unlabelled", **dict(enumerate(manifest.classes))}
-    splits = {text.decode("utf-8", "surrogateescape") or "none": count for text, count in Counter(table.splits.tolist()).items()}
+    splits = {
+        text.decode("utf-8", "surrogateescape") or "none": count
+        for text, count in Counter(table.splits.tolist()).items()
+    }
     folds = Counter(table.folds[table.folds != NO_FOLD].tolist())
     return {
         "directory": str(cache.directory),
