@@ -78,7 +78,12 @@ def _measure_here(work: Path, name: str, num_samples: int) -> dict:
         prepare(work, num_samples, SIZE_PX, with_files=num_samples <= MOST_LISTED)
         return {}
     meter = MEASUREMENTS[name][1](work, num_samples)
-    return {"seconds": meter.seconds, "peak_bytes": meter.peak_bytes, "kept_bytes": meter.kept_bytes}
+    return {
+        "seconds": meter.seconds,
+        "cpu_seconds": meter.cpu_seconds,
+        "peak_bytes": meter.peak_bytes,
+        "kept_bytes": meter.kept_bytes,
+    }
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ REFERENCE = 128
 SIZE_PX = 224
 BATCH_SIZE = 64
 EPOCHS = 3
-MANY_SAMPLES, MANY_SIZE_PX = 200_000, 8
+MANY_SAMPLES, MANY_SIZE_PX = 100_000, 8
 FIELDS = ("shards", "build", "one_changed", "open_ms", "map_ms", "first_batch_ms", "epoch")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=Path)
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--capacities", type=int, nargs="+", default=list(CAPACITIES))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, dest="json_path")

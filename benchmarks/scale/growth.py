@@ -15,6 +15,7 @@ class Point(NamedTuple):
 
     num_samples: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     kept_bytes: int
 

@@ -19,8 +19,8 @@ class Meter:
 
     Attributes
     ----------
-    seconds
-        What the block took.
+    seconds, cpu_seconds
+        What the block took: by the clock, and of the processor, which tells how busy the machine was beside.
     peak_bytes, kept_bytes
         Memory above that at its start: the most there was, and what was left at its end.
     """
@@ -30,13 +30,14 @@ class Meter:
         self._before = self._most = private_bytes()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        self._started = time.perf_counter()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._cpu_started
         now = private_bytes()
         self._ended.set()
         self._thread.join()

@@ -320,6 +320,9 @@ def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[Quaranti
         columns.mtimes_ns[positions] != index.source_mtimes_ns
     )
     rows = np.flatnonzero(is_other).tolist()
+    if not is_other.any():
+        yield from plan.records
+        return
     other_row_of = dict(zip(positions[is_other].tolist(), rows, strict=True))
     for position, record in enumerate(plan.records):
         row = other_row_of.get(position)

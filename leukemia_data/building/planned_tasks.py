@@ -83,13 +83,13 @@ class PlannedTasks(Sequence[ShardTask | None]):
         chosen = [n for n in np.flatnonzero(self.is_lacking[:, number]).tolist() if self.matches[n] is not None]
         unchanged: dict[str, PriorSample] = {}
         by_digest: dict[bytes, PriorSample] = {}
-        for position, record in zip(positions, records, strict=True):
+        for position, record in zip(positions, records, strict=True) if chosen else ():
             sample, is_same = self._prior_sample(position, chosen)
             if sample is not None:
                 by_digest[sample.source_digest] = sample
                 if is_same:
                     unchanged[record.record_id] = sample
-        new = [record for record in records if record.record_id not in unchanged]
+        new = [record for record in records if record.record_id not in unchanged] if unchanged else records
         return ShardTask(
             records, self.targets_of(number), self.recipe, unchanged, {**self._gone.candidates(new), **by_digest}
         )

@@ -66,7 +66,8 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Se
     labelled = np.flatnonzero(table.labels != UNKNOWN_LABEL)
     if len(labelled) == 0:
         raise UsageError(f"split {spec}: no image of this cache has a label")
-    known = table.take(labelled)
+    # Without a copy of everything where, as nearly always, that is everything.
+    known = table if len(labelled) == len(table) else table.take(labelled)
     if spec.kind not in ("image", "official"):
         require_subjects(f"split {spec}", known)
     codes[labelled] = _codes_of_labelled(spec, known, seed, class_names)

@@ -51,6 +51,23 @@ def test_flipped_bit_is_named_by_shard_and_image(
     assert result.stdout.count(".bmp") == 1
 
 
+def test_a_quick_check_looks_at_all_but_the_pixels(
+    damaged: tuple[Path, str, str], ldata: Callable, error_of: Callable
+) -> None:
+    directory, shard, _ = damaged
+    result = ldata("verify", directory, "--quick")
+    assert result.exit_code == 0
+    assert "all there, their pixels not looked at" in result.stdout
+    (directory / shard).unlink()
+    result = ldata("verify", directory, "--quick")
+    assert "is damaged (1 findings)" in error_of(result, 1)
+    assert result.stdout == f"{shard}: is missing\n"
+
+
+def test_a_quick_check_repairs_nothing(directory: Path, ldata: Callable, error_of: Callable) -> None:
+    assert "--quick" in error_of(ldata("verify", directory, "--quick", "--repair"), 2)
+
+
 def test_flipped_bit_as_json(damaged: tuple[Path, str, str], ldata: Callable, error_of: Callable) -> None:
     directory, shard, record_id = damaged
     result = ldata("verify", directory, "--json")

@@ -456,6 +456,16 @@ def test_place_and_order_do_not_change_the_state():
     assert source_state(("hem", "all"), moved) == source_state(("hem", "all"), RECORDS)
 
 
+def test_the_state_is_that_of_the_first_releases():
+    """Quotes, letters of several bytes and bytes that are no UTF-8; any other state would have all caches read anew."""
+    records = [
+        Record("b'/\"\\ü.bmp", Path("x"), 1, "p'1", "train", 2, 608_454, 1_600_000_000_000_000_001),
+        Record('a"\udcff\u20ac.bmp', Path("y"), -1, "", "", -1, -1, -1),
+        Record("a'.bmp", Path("z"), 0, 'q"', "valid", 0, 0, 0),
+    ]
+    assert source_state(("hem", 'a"ü'), records) == "f5ccdc362458fdb92257a35ed8f1385f"
+
+
 def test_a_line_end_in_an_id_cannot_forge_another_listing():
     first = [Record("a\nb", Path("x"))]
     second = [Record("a", Path("x")), Record("b", Path("x"))]

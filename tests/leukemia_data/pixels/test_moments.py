@@ -152,3 +152,13 @@ def test_the_report_s_estimator_on_equal_images_is_too_small_by_images_over_batc
     assert estimate is not None
     assert estimate.mean == pytest.approx((0.2 * 125 / 7995,) * 3, rel=1e-12)
     assert estimate.std == pytest.approx((0.2 * 125 / 7995,) * 3, rel=1e-12)
+
+
+def test_sums_that_64_bits_do_not_hold_are_exact():
+    # Images of the largest side that a manifest allows, white: the squares add up to more than 2**64.
+    pixels = (1 << 15) ** 2
+    sums = np.full((300_000, 3), 255 * pixels, np.uint64)
+    squares = np.full((300_000, 3), 255 * 255 * pixels, np.uint64)
+    assert 255 * 255 * pixels * 300_000 > 1 << 64
+    statistics = channel_statistics(sums, squares, pixels)
+    assert (statistics.mean, statistics.std) == ((1.0,) * 3, (0.0,) * 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from leukemia_data.splitting.subject_groups import linked_groups, majority_labels, numbered_by_content
 
@@ -19,6 +20,49 @@ def test_groups_by_hand(make_table):
 
 def test_a_subject_called_like_a_sample_s_number_is_not_that_sample(make_table):
     assert linked_groups(make_table(["1", "", "2"], [ALL] * 3)).tolist() == [0, 1, 2]
+
+
+def linked_one_by_one(subjects: list[str], pixels: list[int]) -> list[int]:
+    """Groups by their definition: go from sample to sample for as long as one more shares a subject or pixels."""
+    groups, number = [-1] * len(subjects), 0
+    for start in range(len(subjects)):
+        if groups[start] >= 0:
+            continue
+        waiting = [start]
+        while waiting:
+            here = waiting.pop()
+            if groups[here] < 0:
+                groups[here] = number
+                waiting += [
+                    other
+                    for other in range(len(subjects))
+                    if pixels[other] == pixels[here] or (subjects[here] and subjects[other] == subjects[here])
+                ]
+        number += 1
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_groups_are_those_of_going_from_sample_to_sample(make_table, seed):
+    random = np.random.default_rng(seed)
+    num_samples, num_subjects, num_pixels = 60, int(random.integers(2, 40)), int(random.integers(30, 400))
+    subjects = ["" if n == 0 else f"p{n}" for n in random.integers(0, num_subjects, num_samples).tolist()]
+    pixels = random.integers(0, num_pixels, num_samples).tolist()
+    table = make_table(subjects, [ALL] * num_samples, pixels=pixels)
+    assert linked_groups(table).tolist() == linked_one_by_one(subjects, pixels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_digests_have_the_order_of_their_bytes(make_table, seed):
+    random = np.random.default_rng(seed)
+    table = make_table([f"s{n}" for n in range(50)], [ALL] * 50)
+    table.pixel_digests[:] = random.choice([0, 1, 127, 128, 255], (50, 16))
+    table.pixel_digests[:, 15] = random.permutation(50)
+    groups = random.integers(0, 9, 50)
+    digests = [digest.tobytes() for digest in table.pixel_digests]
+    smallest = {group: min(d for d, g in zip(digests, groups, strict=True) if g == group) for group in set(groups)}
+    in_order = sorted(smallest, key=smallest.__getitem__)
+    assert numbered_by_content(groups, table).tolist() == [in_order.index(group) for group in groups]
 
 
 def test_groups_are_numbered_by_their_smallest_digest(make_table):
