@@ -44,6 +44,18 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     "--n-jobs", default=-1, show_default=True, help="Worker processes; -1 means one per core. Never changes a byte."
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["local", "dask", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs the work: processes of this machine, or a Dask or Ray cluster. Never changes a byte.",
+)
+@click.option(
+    "--address",
+    help="Cluster to use: HOST:PORT, tcp://HOST:PORT or a scheduler file (.json) of Dask; auto, HOST:PORT or "
+    "ray://HOST:PORT of Ray. Without it, a cluster of --n-jobs workers on this machine that ends with the build.",
+)
+@click.option(
     "--on-error",
     type=click.Choice(["fail", "quarantine"]),
     default="fail",
@@ -66,6 +78,8 @@ def command(
     root: Path | None,
     allow_outside: bool,
     n_jobs: int,
+    engine: str,
+    address: str | None,
     on_error: str,
     max_bad: str,
     wait: bool,
@@ -83,6 +97,8 @@ def command(
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --wait
+      ldata build my-cells --engine dask --address tcp://head:8786
+      ldata build my-cells --engine ray --address auto
     """
     started_s = time.perf_counter()
     recipe = load_recipe(recipe_name)
@@ -90,8 +106,7 @@ def command(
     for size_px in sizes:
         recipe.check_size(size_px)
     allowed_bad = _parse_max_bad(max_bad)
-    if n_jobs == 0:
-        raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
+    check_engine(engine, address, n_jobs)
     if name is not None:
         _check_name(name)
     choice = choose_source(source, os.environ, cache_root)
@@ -113,18 +128,29 @@ def command(
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
+    from cli.ldata.engine_choice import EngineChoice
 
     request = BuildRequest(
         listed=listed,
         list_now=list_now,
         name=cache_name,
         wanted=wanted,
-        n_jobs=n_jobs,
+        engine=EngineChoice(engine, address, n_jobs),
         allowed_bad=allowed_bad if on_error == "quarantine" else None,
         started_s=started_s,
         wait=wait,
     )
     build_and_report(request, as_json=as_json)
+
+
+def check_engine(engine: str, address: str | None, n_jobs: int) -> None:
+    """Refuse options that contradict each other."""
+    if n_jobs == 0:
+        raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
+    if address is not None and engine == "local":
+        raise UsageError(f"--address {address}: say whose address it is with --engine dask or --engine ray")
+    if address is not None and engine == "dask" and n_jobs != -1:
+        raise UsageError("--n-jobs with --address: a Dask cluster has the workers that were started for it")
 
 
 def _check_name(name: str) -> None:

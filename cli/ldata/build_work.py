@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cli.ldata.cache_text import cache_lines, cache_summary
+from cli.ldata.engine_choice import EngineChoice
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.output import print_json, print_note, print_text, print_waiting
 from cli.progress import progress_bar
-from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
-from leukemia_data.building.plan import BuildPlan, plan_build
-from leukemia_data.building.shard_maker import run_serially
+from leukemia_data.building.build import BuildSummary, FailurePolicy, run_locked_build
+from leukemia_data.building.plan import plan_build
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
@@ -40,7 +40,7 @@ class BuildRequest:
     list_now: Callable[[], ListedSource]
     name: str
     wanted: WantedCaches
-    n_jobs: int
+    engine: EngineChoice
     allowed_bad: Callable[[int], int] | None
     started_s: float
     wait: bool
@@ -96,27 +96,16 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
     )
     for note in plan.notes:
         print_note(f"note: {note}")
-    num_to_make = sum(len(task.records) for task in plan.tasks if task is not None)
-    with progress_bar(num_to_make, "building") as bar:
+    num_records = [len(task.records) for task in plan.tasks if task is not None]
+    with progress_bar(sum(num_records), "building") as bar:
         return run_locked_build(
             plan,
-            run_tasks=_choose_engine(plan, request.n_jobs),
+            run_tasks=request.engine.runner(len(num_records)),
             policy=FailurePolicy(request.allowed_bad(len(listing.records)) if request.allowed_bad else None),
             listed_at_ns=listed.listed_at_ns,
             package_version=version("leukemia-cells"),
             progress=bar.update,
         )
-
-
-def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
-    """Worker processes, or this process where there is one job or one shard to make."""
-    num_tasks = sum(task is not None for task in plan.tasks)
-    if n_jobs == 1 or num_tasks <= 1:
-        return run_serially
-    # joblib takes as long to load as a small build.
-    from leukemia_data.building.process_engine import num_processes, run_in_processes
-
-    return run_in_processes(num_processes(n_jobs))
 
 
 def _report(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
 from leukemia_data.building.receipts import RECEIPTS_DIR
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
@@ -219,7 +219,7 @@ def _run_tasks(
                 results[numbers[position]] = result
                 for target in tasks[position].targets:
                     if target.size_px in result.entries:
-                        path = target.directory / result.entries[target.size_px].name
+                        path = _made_shard(target, result.entries[target.size_px])
                         flushes.append(flusher.submit(sync_file, path))
                 progress(result.num_records)
                 num_bad += len(result.failures)
@@ -235,6 +235,14 @@ def _run_tasks(
             ) from error
         raise BuildError(f"a shard could not be written: {error}; finished shards are kept") from error
     return results
+
+
+def _made_shard(target: Target, entry: ShardEntry) -> Path:
+    """Where a shard lies that a worker, maybe on another machine, says it made."""
+    path = target.directory / entry.name
+    if not is_whole(target.directory, entry):
+        raise BuildError(f"{path} was made by a worker but is not there: do all workers see this folder?")
+    return path
 
 
 def _commit(
