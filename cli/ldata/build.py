@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from cli.ldata.beside_plan import check_beside_plan, plan_option, task_option
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.options import (
     allow_outside_option,
@@ -30,14 +31,31 @@ _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@click.command("build")
-@source_argument
-@click.option(
+sizes_option = click.option(
     "--size", "sizes_px", type=int, multiple=True, help="Side of the cached images in px, repeatable.  [default: 224]"
 )
+name_option = click.option("--name", help="Name of the cache (default: that of the source's folder).")
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["fail", "quarantine"]),
+    default="fail",
+    show_default=True,
+    help="Unusable images: stop, or leave them out and list them.",
+)
+max_bad_option = click.option(
+    "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
+)
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
+)
+
+
+@click.command("build")
+@source_argument
+@sizes_option
 @recipe_option
 @cache_root_option
-@click.option("--name", help="Name of the cache (default: that of the source's folder).")
+@name_option
 @root_option
 @allow_outside_option
 @click.option(
@@ -55,19 +73,11 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     help="Cluster to use: HOST:PORT, tcp://HOST:PORT or a scheduler file (.json) of Dask; auto, HOST:PORT or "
     "ray://HOST:PORT of Ray. Without it, a cluster of --n-jobs workers on this machine that ends with the build.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "quarantine"]),
-    default="fail",
-    show_default=True,
-    help="Unusable images: stop, or leave them out and list them.",
-)
-@click.option(
-    "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
-)
-@click.option(
-    "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
-)
+@on_error_option
+@max_bad_option
+@wait_option
+@plan_option
+@task_option
 @json_option
 def command(
     source: tuple[Path, ...],
@@ -83,6 +93,8 @@ def command(
     on_error: str,
     max_bad: str,
     wait: bool,
+    plan_path: Path | None,
+    share: tuple[int, int] | None,
     as_json: bool,
 ) -> None:
     """Preprocess the images of SOURCE into one cache per --size.
@@ -99,31 +111,22 @@ def command(
       ldata build my-cells --wait
       ldata build my-cells --engine dask --address tcp://head:8786
       ldata build my-cells --engine ray --address auto
+      ldata build --plan cells.plan --task 3/40
     """
     started_s = time.perf_counter()
-    recipe = load_recipe(recipe_name)
-    sizes = tuple(dict.fromkeys(sizes_px)) or (224,)
-    for size_px in sizes:
-        recipe.check_size(size_px)
-    allowed_bad = _parse_max_bad(max_bad)
     check_engine(engine, address, n_jobs)
-    if name is not None:
-        _check_name(name)
-    choice = choose_source(source, os.environ, cache_root)
-    announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+    if plan_path is not None or share is not None:
+        check_beside_plan(click.get_current_context())
+        from cli.ldata.share_work import make_share
 
-    def list_now() -> ListedSource:
-        commits, listed_at_ns = wanted.commits(), time.time_ns()
-        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
-
-    listed = list_now()
+        make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
+        return
+    allowed_bad = parse_max_bad(max_bad)
+    wanted = choose_caches(cache_root, recipe_name, sizes_px)
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside)
     listing = listed.listing
-    for note in listing.notes:
-        print_note(f"note: {note}")
-    cache_name = name or (SAMPLE_CACHE_NAME if choice.is_sample else listing.name)
     current = wanted.current(cache_name, listing)
-    if len(current) == len(sizes):
+    if len(current) == len(wanted.sizes_px):
         print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
@@ -143,6 +146,34 @@ def command(
     build_and_report(request, as_json=as_json)
 
 
+def choose_caches(cache_root: Path, recipe_name: str, sizes_px: tuple[int, ...]) -> WantedCaches:
+    """The caches that a recipe and sizes mean, of whichever name."""
+    recipe = load_recipe(recipe_name)
+    sizes = tuple(dict.fromkeys(sizes_px)) or (224,)
+    for size_px in sizes:
+        recipe.check_size(size_px)
+    return WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+
+
+def list_choice(
+    source: tuple[Path, ...], wanted: WantedCaches, name: str | None, root: Path | None, allow_outside: bool
+) -> tuple[ListedSource, Callable[[], ListedSource], str]:
+    """The chosen source as it is listed now, how to list it anew, and the name of its caches."""
+    if name is not None:
+        _check_name(name)
+    choice = choose_source(source, os.environ, wanted.cache_root)
+    announce_source(choice)
+
+    def list_now() -> ListedSource:
+        commits, listed_at_ns = wanted.commits(), time.time_ns()
+        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
+
+    listed = list_now()
+    for note in listed.listing.notes:
+        print_note(f"note: {note}")
+    return listed, list_now, name or (SAMPLE_CACHE_NAME if choice.is_sample else listed.listing.name)
+
+
 def check_engine(engine: str, address: str | None, n_jobs: int) -> None:
     """Refuse options that contradict each other."""
     if n_jobs == 0:
@@ -160,7 +191,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _parse_max_bad(text: str) -> Callable[[int], int]:
+def parse_max_bad(text: str) -> Callable[[int], int]:
     """From the number of all images to the number that may be bad."""
     match = _MAX_BAD.fullmatch(text.strip())
     if match is None or (match[1] is not None and float(match[1]) > 100):

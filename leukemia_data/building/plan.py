@@ -86,6 +86,7 @@ def plan_build(
     records: Sequence[Record],
     opencv_version: str,
     shard_capacity: int = DEFAULT_SHARD_CAPACITY,
+    quarantined: Sequence[QuarantinedImage] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -99,6 +100,8 @@ def plan_build(
         The source's listing.
     shard_capacity
         Samples a shard holds at the most.
+    quarantined
+        Images that are unusable already now, where an earlier plan of this listing has found them out.
 
     Raises
     ------
@@ -113,7 +116,7 @@ def plan_build(
         directory = cache_root / name / cache_dir_name(size_px, fingerprint)
         targets.append(Target(size_px, fingerprint, directory))
         priors.append(load_prior(targets[-1], records, notes))
-    bad = _find_unusable(records, priors)
+    bad = _find_unusable(records, priors) if quarantined is None else list(quarantined)
     buckets = _usable_shards(records, bad, shard_capacity)
     kept_per_target = [[find_kept(bucket, prior) for bucket in buckets] for prior in priors]
     removed = _removed_samples(targets, priors, records)

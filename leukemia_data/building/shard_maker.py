@@ -122,8 +122,7 @@ class _ShardMaker:
             num_copied=self._num_copied,
             num_records=len(self._task.records),
         )
-        if not failures:
-            leave_receipts(self._task, result)
+        leave_receipts(self._task, result)
         return result
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
