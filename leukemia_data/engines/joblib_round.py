@@ -32,6 +32,10 @@ class LossTelling:
 
     losses: tuple[type[BaseException], ...]
 
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Number of workers, or two: what one worker has to do joblib would do in this process."""
+        return max(int(super().effective_n_jobs(n_jobs)), 2)  # type: ignore[misc]
+
     def submit(self, batch: Any, callback: Callable[[Any], None]) -> Any:  # noqa: ANN401 - joblib's own types
         """Hand a batch of one task to the engine, and its answer or its loss to `callback`."""
         [(_, (position, _), _)] = batch.items
