@@ -59,19 +59,23 @@ def run_on_dask(address: str | None, num_processes: int) -> TaskRunner:
             try:
                 yield from run_until_done(partial(_run_round, client))(tasks)
             except (CommClosedError, TimeoutError) as error:
-                raise BuildError(
-                    f"the Dask scheduler was lost ({error}): finished shards are kept, build again when it is back"
-                ) from error
+                raise _lost_scheduler(str(error)) from error
 
     return run
 
 
 def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
-    # Asks the scheduler: if it is no more this raises, where a round would wait for ever.
+    if client.status != "running":
+        # Dask has tried for a while to reach it again, and then given all tasks up.
+        raise _lost_scheduler("it does not answer any more")
     num_workers = sum(client.ncores().values())
     num_ahead = max(2 * num_workers, _LEAST_AHEAD)
     backend = _Backend(client=client, wait_for_workers_timeout=_WORKERS_WITHIN_S)
     return run_round(backend, max(num_workers, 1), tasks, positions, num_ahead=num_ahead)
+
+
+def _lost_scheduler(reason: str) -> BuildError:
+    return BuildError(f"the Dask scheduler was lost ({reason}): finished shards are kept, build again when it is back")
 
 
 @contextmanager
@@ -110,12 +114,12 @@ def _client_of(address: str) -> Client:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep Dask's log lines and warnings from the terminal: what matters of them comes back as errors."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    earlier = logging.root.manager.disable
+    # Each of Dask's loggers has a level and a handler of its own.
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(earlier)
