@@ -33,6 +33,7 @@ ROOMS = {
         "generated",
         "caches",
         "building",
+        "engines",
         "pictures",
         "streams",
         "augmenting",
@@ -59,7 +60,7 @@ MAY_LOAD = {
     "leukemia_data.augmenting": {"torch"},
 }
 """What of HEAVY a room or module of leukemia_data may import."""
-WITHOUT_TORCH = ("streams", "augmenting", "pictures", "auditing")
+WITHOUT_TORCH = ("engines", "streams", "augmenting", "pictures", "auditing")
 """Rooms that building a cache has no use for."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from cli.ldata.beside_plan import check_beside_plan, plan_option, task_option
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.options import (
     allow_outside_option,
@@ -31,42 +32,65 @@ _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@click.command("build")
-@source_argument
-@click.option(
+sizes_option = click.option(
     "--size", "sizes_px", type=int, multiple=True, help="Side of the cached images in px, repeatable.  [default: 224]"
 )
-@recipe_option
-@cache_root_option
-@click.option("--name", help="Name of the cache (default: that of the source's folder).")
-@root_option
-@allow_outside_option
-@click.option(
-    "--n-jobs", default=-1, show_default=True, help="Worker processes; -1 means one per core. Never changes a byte."
-)
-@click.option(
+name_option = click.option("--name", help="Name of the cache (default: that of the source's folder).")
+on_error_option = click.option(
     "--on-error",
     type=click.Choice(["fail", "quarantine"]),
     default="fail",
     show_default=True,
     help="Unusable images: stop, or leave them out and list them.",
 )
-@click.option(
+max_bad_option = click.option(
     "--max-bad", default="5%", show_default=True, help="With quarantine: fail when more images than N or P% are bad."
 )
-@click.option(
+shard_size_option = click.option(
     "--shard-size",
     metavar="N|auto",
     help="Images a shard holds at the most; auto: as many as suit their number. Kept for later builds.",
 )
-@click.option(
+codec_option = click.option(
     "--codec",
     type=click.Choice(CODECS),
     help="How to store the pixels: raw, or compressed without loss.  [default: as the cache is, raw for a new one]",
 )
-@click.option(
+wait_option = click.option(
     "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
 )
+
+
+@click.command("build")
+@source_argument
+@sizes_option
+@recipe_option
+@cache_root_option
+@name_option
+@root_option
+@allow_outside_option
+@click.option(
+    "--n-jobs", default=-1, show_default=True, help="Worker processes; -1 means one per core. Never changes a byte."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs the work: processes of this machine, or a Dask or Ray cluster. Never changes a byte.",
+)
+@click.option(
+    "--address",
+    help="Cluster to use: HOST:PORT, tcp://HOST:PORT or a scheduler file (.json) of Dask; auto, HOST:PORT or "
+    "ray://HOST:PORT of Ray. Without it, a cluster of --n-jobs workers on this machine that ends with the build.",
+)
+@on_error_option
+@max_bad_option
+@shard_size_option
+@codec_option
+@wait_option
+@plan_option
+@task_option
 @json_option
 def command(
     source: tuple[Path, ...],
@@ -77,11 +101,15 @@ def command(
     root: Path | None,
     allow_outside: bool,
     n_jobs: int,
+    engine: str,
+    address: str | None,
     on_error: str,
     max_bad: str,
     shard_size: str | None,
     codec: str | None,
     wait: bool,
+    plan_path: Path | None,
+    share: tuple[int, int] | None,
     as_json: bool,
 ) -> None:
     """Preprocess the images of SOURCE into one cache per --size.
@@ -96,49 +124,82 @@ def command(
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --codec zstd --shard-size 1024 --wait
+      ldata build my-cells --engine dask --address tcp://head:8786
+      ldata build my-cells --engine ray --address auto
+      ldata build --plan cells.plan --task 3/40
     """
     started_s = time.perf_counter()
-    recipe = load_recipe(recipe_name)
-    sizes = tuple(dict.fromkeys(sizes_px)) or (224,)
-    for size_px in sizes:
-        recipe.check_size(size_px)
-    allowed_bad = _parse_max_bad(max_bad)
-    shard_capacity = None if shard_size is None else _parse_shard_size(shard_size)
-    if n_jobs == 0:
-        raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
-    if name is not None:
-        _check_name(name)
-    choice = choose_source(source, os.environ, cache_root)
-    announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity, codec)
+    check_engine(engine, address, n_jobs)
+    if plan_path is not None or share is not None:
+        check_beside_plan(click.get_current_context())
+        from cli.ldata.share_work import make_share
 
-    def list_now() -> ListedSource:
-        commits, listed_at_ns = wanted.commits(), time.time_ns()
-        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
-
-    listed = list_now()
+        make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
+        return
+    allowed_bad = parse_max_bad(max_bad)
+    wanted = choose_caches(cache_root, recipe_name, sizes_px, shard_size, codec)
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside)
     listing = listed.listing
-    for note in listing.notes:
-        print_note(f"note: {note}")
-    cache_name = name or (SAMPLE_CACHE_NAME if choice.is_sample else listing.name)
     current = wanted.current(cache_name, listing)
-    if len(current) == len(sizes):
+    if len(current) == len(wanted.sizes_px):
         print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
+    from cli.ldata.engine_choice import EngineChoice
 
     request = BuildRequest(
         listed=listed,
         list_now=list_now,
         name=cache_name,
         wanted=wanted,
-        n_jobs=n_jobs,
+        engine=EngineChoice(engine, address, n_jobs),
         allowed_bad=allowed_bad if on_error == "quarantine" else None,
         started_s=started_s,
         wait=wait,
     )
     build_and_report(request, as_json=as_json)
+
+
+def choose_caches(
+    cache_root: Path, recipe_name: str, sizes_px: tuple[int, ...], shard_size: str | None, codec: str | None
+) -> WantedCaches:
+    """The caches that a recipe and sizes mean, of whichever name, and how their shards shall be laid out."""
+    recipe = load_recipe(recipe_name)
+    sizes = tuple(dict.fromkeys(sizes_px)) or (224,)
+    for size_px in sizes:
+        recipe.check_size(size_px)
+    shard_capacity = None if shard_size is None else _parse_shard_size(shard_size)
+    return WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity, codec)
+
+
+def list_choice(
+    source: tuple[Path, ...], wanted: WantedCaches, name: str | None, root: Path | None, allow_outside: bool
+) -> tuple[ListedSource, Callable[[], ListedSource], str]:
+    """The chosen source as it is listed now, how to list it anew, and the name of its caches."""
+    if name is not None:
+        _check_name(name)
+    choice = choose_source(source, os.environ, wanted.cache_root)
+    announce_source(choice)
+
+    def list_now() -> ListedSource:
+        commits, listed_at_ns = wanted.commits(), time.time_ns()
+        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
+
+    listed = list_now()
+    for note in listed.listing.notes:
+        print_note(f"note: {note}")
+    return listed, list_now, name or (SAMPLE_CACHE_NAME if choice.is_sample else listed.listing.name)
+
+
+def check_engine(engine: str, address: str | None, n_jobs: int) -> None:
+    """Refuse options that contradict each other."""
+    if n_jobs == 0:
+        raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
+    if address is not None and engine == "local":
+        raise UsageError(f"--address {address}: say whose address it is with --engine dask or --engine ray")
+    if address is not None and engine == "dask" and n_jobs != -1:
+        raise UsageError("--n-jobs with --address: a Dask cluster has the workers that were started for it")
 
 
 def _check_name(name: str) -> None:
@@ -156,7 +217,7 @@ def _parse_shard_size(text: str) -> int:
     return int(text)
 
 
-def _parse_max_bad(text: str) -> Callable[[int], int]:
+def parse_max_bad(text: str) -> Callable[[int], int]:
     """From the number of all images to the number that may be bad."""
     match = _MAX_BAD.fullmatch(text.strip())
     if match is None or (match[1] is not None and float(match[1]) > 100):

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cli.ldata.cache_text import cache_lines, cache_summary
+from cli.ldata.engine_choice import EngineChoice
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.output import print_json, print_note, print_text, print_waiting
 from cli.progress import progress_bar
-from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
+from leukemia_data.building.build import BuildSummary, FailurePolicy, run_locked_build
 from leukemia_data.building.plan import BuildPlan, plan_build
-from leukemia_data.building.shard_maker import run_serially
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
@@ -40,7 +40,7 @@ class BuildRequest:
     list_now: Callable[[], ListedSource]
     name: str
     wanted: WantedCaches
-    n_jobs: int
+    engine: EngineChoice
     allowed_bad: Callable[[int], int] | None
     started_s: float
     wait: bool
@@ -59,7 +59,7 @@ def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
     on_busy = print_waiting if request.wait else None
     try:
         with lock_caches(request.wanted.directories(request.name), on_busy=on_busy):
-            listed, current = _newest_state(request)
+            listed, current = newest_state(request)
             summary = None if len(current) == len(request.wanted.sizes_px) else _build(request, listed)
     except KeyboardInterrupt:
         raise BuildError("interrupted: finished shards are kept; the same command goes on where it stopped") from None
@@ -67,10 +67,10 @@ def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
     if summary is None:
         print_unchanged(current, num_images, request.seconds, as_json=as_json)
     else:
-        _report(summary, num_images, request.seconds, as_json)
+        report_build(summary, num_images, request.seconds, as_json)
 
 
-def _newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manifest]]:
+def newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manifest]]:
     """The source, and the caches that hold it in exactly this state.
 
     Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
@@ -83,7 +83,8 @@ def _newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manif
     return listed, request.wanted.current(request.name, listed.listing)
 
 
-def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
+def plan_request(request: BuildRequest, listed: ListedSource) -> BuildPlan:
+    """Plan a build of a listing, and tell its notes."""
     wanted, listing = request.wanted, listed.listing
     plan = plan_build(
         name=request.name,
@@ -98,29 +99,24 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
     )
     for note in plan.notes:
         print_note(f"note: {note}")
+    return plan
+
+
+def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
+    plan = plan_request(request, listed)
     with progress_bar(plan.num_to_make, "building") as bar:
         return run_locked_build(
             plan,
-            run_tasks=_choose_engine(plan, request.n_jobs),
-            policy=FailurePolicy(request.allowed_bad(len(listing.records)) if request.allowed_bad else None),
+            run_tasks=request.engine.runner(len(plan.tasks_to_run)),
+            policy=FailurePolicy(request.allowed_bad(len(plan.records)) if request.allowed_bad else None),
             listed_at_ns=listed.listed_at_ns,
             package_version=version("leukemia-cells"),
             progress=bar.update,
         )
 
 
-def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:
-    """Worker processes, or this process where there is one job or one shard to make."""
-    num_tasks = len(plan.tasks_to_run)
-    if n_jobs == 1 or num_tasks <= 1:
-        return run_serially
-    # joblib takes as long to load as a small build.
-    from leukemia_data.building.process_engine import num_processes, run_in_processes
-
-    return run_in_processes(num_processes(n_jobs))
-
-
-def _report(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:
+def report_build(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:
+    """Print what a build or a commit did."""
     caches = [(cache.directory, cache.manifest) for cache in summary.caches]
     if as_json:
         print_json(

@@ -11,6 +11,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +20,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.building.pending_plan import clear_receipts
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
-from leukemia_data.building.receipts import RECEIPTS_DIR
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
@@ -148,11 +149,16 @@ def run_locked_build(
     listed_at_ns: int,
     package_version: str,
     progress: Callable[[int], None],
+    is_made: bool = False,
 ) -> BuildSummary:
-    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made."""
+    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made.
+
+    `is_made` says that the shards need no more room, because they are on disk already.
+    """
     policy.check(plan.quarantined, len(plan.records))
     _check_kept_shards(plan)
-    _check_free_space(plan)
+    if not is_made:
+        _check_free_space(plan)
     results = _run_tasks(plan, run_tasks, policy, progress)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
     policy.check(bad, len(plan.records))
@@ -213,13 +219,13 @@ def _run_tasks(
     results: dict[int, ShardResult] = {}
     num_bad = len(plan.quarantined)
     flushes: list[Future[None]] = []
-    try:
+    with telling_write_faults(plan.targets[0].target.directory):
         with ThreadPoolExecutor(max_workers=1) as flusher:
             for position, result in run_tasks(plan.tasks_to_run):
                 results[numbers[position]] = result
                 for target in plan.tasks.targets_of(numbers[position]):
                     if target.size_px in result.entries:
-                        path = target.directory / result.entries[target.size_px].name
+                        path = _made_shard(target, result.entries[target.size_px])
                         flushes.append(flusher.submit(sync_file, path))
                 progress(result.num_records)
                 num_bad += len(result.failures)
@@ -227,14 +233,28 @@ def _run_tasks(
                     break
         for flush in flushes:
             flush.result()
+    return results
+
+
+@contextmanager
+def telling_write_faults(directory: Path) -> Iterator[None]:
+    """Turn the system's complaints about writing shards into a BuildError; `directory` is named if they name none."""
+    try:
+        yield
     except OSError as error:
         if is_disk_full(error):
             raise BuildError(
-                f"the disk is full ({error.filename or plan.targets[0].target.directory}): make room and build again; "
-                "finished shards are kept"
+                f"the disk is full ({error.filename or directory}): make room and build again; finished shards are kept"
             ) from error
         raise BuildError(f"a shard could not be written: {error}; finished shards are kept") from error
-    return results
+
+
+def _made_shard(target: Target, entry: ShardEntry) -> Path:
+    """Where a shard lies that a worker, maybe on another machine, says it made."""
+    path = target.directory / entry.name
+    if not is_whole(target.directory, entry):
+        raise BuildError(f"{path} was made by a worker but is not there: do all workers see this folder?")
+    return path
 
 
 def _commit(
@@ -272,7 +292,7 @@ def _commit(
         shard_capacity=plan.shard_capacity,
     )
     save_manifest(target.directory, manifest)
-    shutil.rmtree(target.directory / RECEIPTS_DIR, ignore_errors=True)
+    clear_receipts(target.directory)
     return BuiltCache(target.directory, manifest, sum(kept is None for kept in target_plan.kept))
 
 

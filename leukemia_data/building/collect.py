@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from leukemia_data.building.pending_plan import KEPT_DAYS, pending_mark, spent_marks
 from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest
 from leukemia_data.errors import CacheError
@@ -18,7 +19,7 @@ from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 
 _CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
 _CACHE_FILE = re.compile(
-    r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json)\.[0-9a-f]{12}\.partial"
+    r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json|plan-[0-9a-f]{16}\.json)\.[0-9a-f]{12}\.partial"
     # What is left when a process dies while it takes over the lock of a dead one (see filelock's SoftFileLock).
     rf"|{re.escape(SOFT_LOCK_NAME)}\.(break|restore)\.\d+\.[0-9a-f]{{32}}"
 )
@@ -50,8 +51,8 @@ class CollectReport:
 def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
     """Find the garbage of every cache directory at or below `root`, and remove it if told so.
 
-    A directory that a build is writing to, or whose manifest cannot be read, is left alone. So is a file that cannot
-    be removed now, as Windows keeps those that a reader has mapped: the next call gets it.
+    A directory that a build or a plan's jobs are writing to, or whose manifest cannot be read, is left alone. So is a
+    file that cannot be removed now, as Windows keeps those that a reader has mapped: the next call gets it.
     """
     garbage: list[Garbage] = []
     skipped: list[str] = []
@@ -60,6 +61,7 @@ def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
             # Before the lock, which would leave its file in the folder of a foreign manifest.
             find_manifest(directory)
             with lock_cache(directory, "gc"):
+                _check_no_plan_waits(directory)
                 found = _find(directory)
                 if remove:
                     found = _remove(found, skipped)
@@ -77,11 +79,22 @@ def _cache_like_dirs(root: Path) -> Iterator[Path]:
             yield path
 
 
+def _check_no_plan_waits(directory: Path) -> None:
+    """Leave what the jobs of a plan have made, or are making without a lock, to its commit."""
+    mark = pending_mark(directory)
+    if mark is not None:
+        raise CacheError(
+            f"{directory} waits for `ldata commit` of a plan, at the most {KEPT_DAYS} days after its last job; "
+            f"to give it up, remove {mark}"
+        )
+
+
 def _find(directory: Path) -> Garbage:
     manifest = find_manifest(directory)
     named = set() if manifest is None else manifest.file_names()
     candidates = [
         *(path for path in directory.glob("*") if _CACHE_FILE.fullmatch(path.name)),
+        *spent_marks(directory),
         *(path for path in (directory / RECEIPTS_DIR).glob("*") if _RECEIPT_FILE.fullmatch(path.name)),
     ]
     files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))

@@ -98,6 +98,7 @@ def plan_build(
     opencv_version: str,
     shard_capacity: int | None = None,
     codec: str | None = None,
+    quarantined: Sequence[QuarantinedImage] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -115,6 +116,8 @@ def plan_build(
         earlier build was told, if anything.
     codec
         How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
+    quarantined
+        Images that are unusable already now, where an earlier plan of this listing has found them out.
 
     Raises
     ------
@@ -133,7 +136,7 @@ def plan_build(
         None if prior is None else match_prior(columns, target, prior)
         for target, prior in zip(targets, priors, strict=True)
     )
-    bad = _find_unusable(columns, priors)
+    bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
     decided = _decided_capacity(shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
     notes.extend(_notes_on_new_cut(capacity, targets, priors))
@@ -209,6 +212,14 @@ def _find_unusable(columns: RecordColumns, priors: Sequence[PriorCache | None]) 
     doubtful = np.flatnonzero(is_doubtful).tolist()
     reasons = [(position, _why_unusable(columns.records[position])) for position in doubtful]
     return [(position, reason) for position, reason in reasons if reason is not None]
+
+
+def _positions_of(columns: RecordColumns, quarantined: Sequence[QuarantinedImage]) -> list[tuple[int, str]]:
+    reasons = {image.record_id: image.reason for image in quarantined}
+    if not reasons:
+        return []
+    ids = (record.record_id for record in columns.records)
+    return [(position, reasons[record_id]) for position, record_id in enumerate(ids) if record_id in reasons]
 
 
 def _why_unusable(record: Record) -> str | None:

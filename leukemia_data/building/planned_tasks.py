@@ -15,6 +15,7 @@ from leukemia_data.building.prior import ABSENT, PriorMatch, prior_sample
 from leukemia_data.building.record_columns import RecordColumns
 from leukemia_data.building.shard_task import CountedTasks, PriorSample, ShardTask, Target
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.record import Record
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,18 @@ class PlannedTasks(Sequence[ShardTask | None]):
         """The caches that lack a shard."""
         return tuple(self.targets[n] for n in np.flatnonzero(self.is_lacking[:, number]).tolist())
 
+    def records_of(self, number: int) -> tuple[Record, ...]:
+        """The images of a shard in sample order."""
+        positions = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
+        return tuple(self.columns.records[position] for position in positions)
+
     @cached_property
     def _gone(self) -> GoneSamples:
         return GoneSamples(self.targets, self.matches)
 
     def _make(self, number: int) -> ShardTask:
         positions = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
-        records = tuple(self.columns.records[position] for position in positions)
+        records = self.records_of(number)
         chosen = [n for n in np.flatnonzero(self.is_lacking[:, number]).tolist() if self.matches[n] is not None]
         unchanged: dict[str, PriorSample] = {}
         by_digest: dict[bytes, PriorSample] = {}

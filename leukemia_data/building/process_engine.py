@@ -48,7 +48,7 @@ def run_in_processes(num_processes: int) -> TaskRunner:
         )
         jobs = (delayed(run_numbered)(position, tasks[position]) for position in largest_first(tasks))
         with ExitStack() as opened:
-            with _holding_signals():
+            with holding_signals():
                 results = parallel(jobs)
                 # Now: a signal that was held back comes as soon as this block ends.
                 opened.push(_Closing(results))
@@ -112,7 +112,7 @@ def is_child_of(parent: int) -> bool:
 
 
 @contextmanager
-def _holding_signals() -> Iterator[None]:
+def holding_signals() -> Iterator[None]:
     """Hold signals to end back for the block. Processes started in it inherit that; this one hears of it after.
 
     A terminal sends Ctrl-C to every process, a batch system its SIGTERM. Workers that know nothing of it print no

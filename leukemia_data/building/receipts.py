@@ -1,7 +1,8 @@
 """Receipts: what a finished task leaves in each cache it served, so that running it again costs nothing.
 
-A receipt is named by the task's key and tells which shard the task made. That is how a build that was stopped goes on
-where it stopped; the commit of a cache removes them.
+A receipt is named by the task's key and tells which shard the task made, and which of its images could not be used.
+That is how a build that was stopped goes on where it stopped, and how the commit of a plan learns what its shares made;
+the commit of a cache removes them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
-from leukemia_data.caches.manifest import ShardEntry
+from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
@@ -35,42 +36,75 @@ def receipt_path(task: ShardTask, target: Target) -> Path:
 def leave_receipts(task: ShardTask, result: ShardResult) -> None:
     """Write a receipt into each cache that the task served."""
     states = {"sizes": result.source_sizes_bytes.tolist(), "mtimes": result.source_mtimes_ns.tolist()}
+    failures = [[failure.record_id, failure.reason] for failure in result.failures]
     for target in task.targets:
         path = receipt_path(task, target)
         path.parent.mkdir(exist_ok=True)
+        entry = result.entries.get(target.size_px)
+        receipt = {"shard": None if entry is None else asdict(entry), **states, "failures": failures}
         with scratch_path(path.parent, path.name) as scratch:
-            scratch.write_text(
-                json.dumps({"shard": asdict(result.entries[target.size_px]), **states}), encoding="utf-8"
-            )
+            scratch.write_text(json.dumps(receipt), encoding="utf-8")
             scratch.replace(path)
 
 
-def find_receipts(task: ShardTask) -> ShardResult | None:
-    """The result of an earlier run of this task, if its shards are whole on disk and are what the receipts say."""
+def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResult | None:
+    """The result of an earlier run of this task, if its shards are whole on disk and are what the receipts say.
+
+    Parameters
+    ----------
+    take_failures
+        Whether a run that could not use some images counts. A build tries such images again; a commit reports them.
+    """
     entries: dict[int, ShardEntry] = {}
     tables: dict[int, SampleTable] = {}
     sizes, mtimes = np.empty(0, np.int64), np.empty(0, np.int64)
+    all_failures: set[tuple[QuarantinedImage, ...]] = set()
     for target in task.targets:
         try:
             receipt = parse_json(receipt_path(task, target).read_text(encoding="utf-8"))
-            entry, table = _shard_of(task, target, receipt["shard"])
+            failures = _failures(receipt.get("failures", []), task)
+            entry, table = _shard_of(task, target, receipt["shard"], failures)
             sizes, mtimes = _whole_numbers(receipt["sizes"], len(table)), _whole_numbers(receipt["mtimes"], len(table))
-        except (OSError, ValueError, TypeError, KeyError, CacheError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, CacheError):
             return None
-        entries[target.size_px], tables[target.size_px] = entry, table
-    n = len(task.records)
-    return ShardResult(entries, tables, sizes, mtimes, (), num_processed=0, num_copied=n, num_records=n)
+        all_failures.add(failures)
+        tables[target.size_px] = table
+        if entry is not None:
+            entries[target.size_px] = entry
+    # Two caches that were served by different runs may disagree about an image that was mended in between.
+    if len(all_failures) > 1 or (any(all_failures) and not take_failures):
+        return None
+    n, bad = len(task.records), next(iter(all_failures), ())
+    return ShardResult(entries, tables, sizes, mtimes, bad, num_processed=0, num_copied=n - len(bad), num_records=n)
 
 
-def _shard_of(task: ShardTask, target: Target, values: Mapping[str, Any]) -> tuple[ShardEntry, SampleTable]:
+def _failures(values: list[list[str]], task: ShardTask) -> tuple[QuarantinedImage, ...]:
+    failures = tuple(QuarantinedImage(record_id, reason) for record_id, reason in values)
+    ids = {failure.record_id for failure in failures}
+    if not all(isinstance(failure.reason, str) for failure in failures):
+        raise ValueError("a reason is no text")
+    if len(ids) < len(failures) or not ids <= {record.record_id for record in task.records}:
+        raise ValueError("failures of other images")
+    return failures
+
+
+def _shard_of(
+    task: ShardTask, target: Target, values: Mapping[str, Any] | None, failures: tuple[QuarantinedImage, ...]
+) -> tuple[ShardEntry | None, SampleTable]:
     """The shard that a receipt names, and its rows. Anybody may have written a receipt: all of it is compared.
+
+    There is none where no image could be used.
 
     Raises
     ------
     ValueError
         If the shard is not the one that the receipt describes, or does not hold the task's images.
     """
-    entry = ShardEntry(**values)
+    left_out = {failure.record_id for failure in failures}
+    record_ids = [record.record_id for record in task.records if record.record_id not in left_out]
+    if values is None and not record_ids:
+        return None, SampleTable.from_records([])
+    entry = ShardEntry(**(values or {}))
     if Path(entry.name).name != entry.name:
         raise ValueError("the name leaves the cache's directory")
     path = target.directory / entry.name
@@ -84,9 +118,9 @@ def _shard_of(task: ShardTask, target: Target, values: Mapping[str, Any]) -> tup
         raise ValueError("the shard is another one")
     if images.codec != target.codec or shard_images(target.directory, entry, target.size_px) != images:
         raise ValueError("the images are stored in another way")
-    if images.shape != (len(task.records), target.size_px, target.size_px, 3):
+    if images.shape != (len(record_ids), target.size_px, target.size_px, 3):
         raise ValueError("the images have another shape")
-    if list(table.id_texts) != [record.record_id for record in task.records]:
+    if list(table.id_texts) != record_ids:
         raise ValueError("the shard holds other images")
     return entry, table
 

@@ -6,6 +6,7 @@ shard per cache and leaves a receipt. Running it again finds the receipt.
 
 from __future__ import annotations
 
+import socket
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.moments import channel_moments
 from leukemia_data.pixels.preprocess import Preprocessor
-from leukemia_data.samples.fingerprint import bytes_digest, file_digest
+from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.source_file import SourceFile, read_file
@@ -45,8 +46,9 @@ def run_task(task: ShardTask) -> ShardResult:
     OSError
         If a shard cannot be written.
     BuildError
-        If the memory does not suffice.
+        If the memory does not suffice, or the OpenCV here would make other pixels than those that were planned.
     """
+    _check_fingerprints(task)
     try:
         return find_receipts(task) or _ShardMaker(task).make()
     except (MemoryError, cv2.error) as error:
@@ -57,6 +59,17 @@ def run_task(task: ShardTask) -> ShardResult:
             f"not enough memory for a shard of {len(task.records)} images at {sizes} px: fewer --n-jobs need less, "
             "so does one --size at a time; build again, it goes on where it stopped"
         ) from error
+
+
+def _check_fingerprints(task: ShardTask) -> None:
+    """Refuse to make what a cache's name does not tell: a worker may have another OpenCV than the planner."""
+    opencv = installed_opencv_version()
+    for target in task.targets:
+        if cache_fingerprint(task.recipe, target.size_px, opencv) != target.fingerprint:
+            raise BuildError(
+                f"OpenCV {opencv} on {socket.gethostname()} is not the release that {target.directory} is made with: "
+                "install the same on every machine that takes part"
+            )
 
 
 def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
@@ -110,8 +123,7 @@ class _ShardMaker:
             num_copied=self._num_copied,
             num_records=len(self._task.records),
         )
-        if not failures:
-            leave_receipts(self._task, result)
+        leave_receipts(self._task, result)
         return result
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:

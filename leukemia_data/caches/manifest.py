@@ -19,7 +19,7 @@ from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.samples.fingerprint import file_digest, lines_digest
 from leukemia_data.samples.record import Record, listing_line
 
 MANIFEST_NAME = "manifest.json"
@@ -256,6 +256,14 @@ def is_as_written(directory: Path) -> bool:
 def find_manifest(directory: Path) -> Manifest | None:
     """Read the manifest in `directory`, or return ``None`` where there is none."""
     return load_manifest(directory) if (directory / MANIFEST_NAME).exists() else None
+
+
+def manifest_digest(directory: Path) -> str | None:
+    """Digest of the manifest's bytes, which each commit of other content changes; None where there is none."""
+    try:
+        return file_digest(directory / MANIFEST_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def find_current(directory: Path, state: str) -> Manifest | None:

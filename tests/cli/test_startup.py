@@ -18,6 +18,8 @@ HEAVY = {"torch", "matplotlib", "pandas", "sklearn"}
 LDATA_COMMANDS = [
     "sample",
     "build",
+    "plan",
+    "commit",
     "stats",
     "info",
     "list",

@@ -14,6 +14,7 @@ from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import Manifest
+from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.samples.record import Record
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
@@ -79,7 +80,8 @@ class Places:
             Record(path.name, path, label=0, size_bytes=path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
             for path in image_paths(self.source)[:4]
         )
-        return ShardTask(records, (Target(16, "0" * 64, self.root / "unfinished"),), TINY_RECIPE)
+        fingerprint = cache_fingerprint(TINY_RECIPE, 16, installed_opencv_version())
+        return ShardTask(records, (Target(16, fingerprint, self.root / "unfinished"),), TINY_RECIPE)
 
 
 def make_places(root: Path) -> Places:

@@ -19,6 +19,7 @@ from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
 from leukemia_data.errors import BuildError
+from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
 
 from ..helpers import TINY_RECIPE, file_states, flip_bit, image_paths, make_source, write_cell
@@ -48,7 +49,10 @@ def source(tmp_path) -> Path:
 
 @pytest.fixture
 def targets(tmp_path) -> tuple[Target, ...]:
-    made = tuple(Target(size, f"{size:064}", tmp_path / f"cache-{size}") for size in SIZES)
+    made = tuple(
+        Target(size, cache_fingerprint(TINY_RECIPE, size, cv2.__version__), tmp_path / f"cache-{size}")
+        for size in SIZES
+    )
     for target in made:
         target.directory.mkdir()
     return made
@@ -99,6 +103,14 @@ def test_pixel_digest_is_that_of_the_decoded_frame(source, targets):
     png, bmp, other_shape = (row.tobytes() for row in table.pixel_digests)
     assert png == bmp != other_shape
     assert len({row.tobytes() for row in table.source_digests}) == 3
+
+
+def test_worker_with_another_opencv_refuses(task):
+    """What its pixels would be is another cache's business; nothing is written."""
+    elsewhere = replace(task.targets[1], fingerprint=cache_fingerprint(TINY_RECIPE, 24, "4.11.0"))
+    with pytest.raises(BuildError, match=rf"OpenCV {cv2.__version__} on .* is not the release"):
+        run_task(replace(task, targets=(task.targets[0], elsewhere)))
+    assert not any(path.is_file() for target in task.targets for path in target.directory.rglob("*"))
 
 
 def test_second_run_finds_the_receipt_and_touches_nothing(task, tmp_path):
