@@ -62,7 +62,7 @@ def test_list_as_json(caches: Path, dir_of_size: Callable, ldata: Callable, json
 
 def test_list_as_text(caches: Path, dir_of_size: Callable, ldata: Callable) -> None:
     header, *rows = ldata("list", "--cache", caches).stdout.splitlines()
-    assert header.split() == ["name", "px", "recipe", "images", "quarantined", "size", "directory"]
+    assert header.split() == ["name", "px", "recipe", "images", "quarantined", "size", "codec", "directory"]
     assert len(rows) == 2
     assert any(row.split()[:5] == ["cells", "64", "raw", "32", "0"] for row in rows)
 

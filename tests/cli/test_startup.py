@@ -29,6 +29,7 @@ LDATA_COMMANDS = [
     "recover-subjects",
     "bench",
     "verify",
+    "convert",
     "gc",
 ]
 LTRAIN_COMMANDS = [

@@ -12,6 +12,10 @@ import zstandard
 
 from leukemia_data.caches.codec import RawCodec, codec_named
 from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.preprocess import Preprocessor
+from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.sources.source_file import read_file
 
 
 def noise(side: int, seed: int = 0) -> np.ndarray:
@@ -116,6 +120,15 @@ def test_threads_have_decompressors_of_their_own(codec):
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(decode, range(400)))
+
+
+@pytest.mark.real
+def test_real_cells_take_less_than_half(codec, real_data):
+    paths = sorted(path for path in real_data.rglob("UID_*") if path.suffix in (".bmp", ".png"))
+    assert paths
+    preprocess = Preprocessor(load_recipe("report-a"), [224])
+    images = [preprocess(decode_rgb(read_file(path).data))[224] for path in paths[:: len(paths) // 24 or 1]]
+    assert sum(image.nbytes for image in images) > 2 * sum(len(codec.encode(image)) for image in images)
 
 
 def test_raw_pixels_are_their_own_bytes():
