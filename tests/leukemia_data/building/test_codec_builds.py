@@ -198,9 +198,7 @@ def test_a_build_that_needs_a_library_that_is_missing_says_so_before_it_begins(p
     for root, codec in (("raw", "zstd"), ("zstd", "raw"), ("zstd", None)):
         with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"'):
             make_plan(place / "source", place / root, sizes_px=(SIZE,), codec=codec)
-    assert make_plan(place / "source", place / "raw", sizes_px=(SIZE,)).tasks == (None,) * len(
-        load_manifest(cache_dir(place / "raw")).shards
-    )
+    assert make_plan(place / "source", place / "raw", sizes_px=(SIZE,)).num_to_make == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps mapped files")

@@ -40,6 +40,8 @@ def settings_of(plan: BuildPlan, cache_root: Path) -> PlanSettings:
         classes=plan.classes,
         opencv_version=cv2.__version__,
         shard_capacity=CAPACITY,
+        codec=None,
+        codecs=tuple(target.target.codec for target in plan.targets),
         listed_at_ns=LISTED_NS,
         commits=("0" * 32, None),
         quarantined=(QuarantinedImage("gone\udcff.png", "the file is missing"),),

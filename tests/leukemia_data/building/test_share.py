@@ -52,6 +52,8 @@ def plan_file(source: Path, cache: Path, path: Path) -> PlanFile:
         classes=plan.classes,
         opencv_version=cv2.__version__,
         shard_capacity=CAPACITY,
+        codec=None,
+        codecs=tuple(target.target.codec for target in plan.targets),
         listed_at_ns=LISTED_NS,
         commits=tuple(map(manifest_digest, directories)),
         quarantined=plan.quarantined,
