@@ -25,6 +25,7 @@ ROOMS = {
     "leukemia_data": [
         "errors",
         "files",
+        "storage",
         "recipes",
         "samples",
         "sources",
