@@ -214,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._hand_on(body, kind)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
     def _body(self) -> bytes | None:
         length = int(self.headers.get("Content-Length") or 0)

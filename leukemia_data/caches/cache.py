@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.storage.url import Location
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ class Cache:
         """Sample number at which each shard starts, and the number of samples at the end."""
         return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
 
+    @property
+    def location(self) -> Location:
+        """Where the cache is, for people and for those who open it again: its directory, or an address."""
+        return self.directory
+
     @cached_property
-    def reader(self) -> SampleReader:
+    def reader(self) -> PixelReader:
         """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
         return SampleReader(self)
 
@@ -66,6 +72,31 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self.table)
+
+
+class PixelReader(Protocol):
+    """Copies samples' pixels, by sample number; pickles, and is safe to use from several threads.
+
+    What the methods do, :class:`SampleReader` tells; others read pixels that are not on this machine.
+    """
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        ...
+
+    @property
+    def num_unmapped(self) -> int:
+        """Shards that could not be mapped, whose rows are read instead."""
+        ...
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """One image, shape (S, S, 3), uint8."""
+        ...
+
+    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Several images in the order asked for, (B, S, S, 3) uint8."""
+        ...
 
 
 class SampleReader:
