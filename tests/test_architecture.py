@@ -33,6 +33,7 @@ ROOMS = {
         "pixels",
         "generated",
         "caches",
+        "remote",
         "building",
         "pictures",
         "streams",
