@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cli.locations import RootType, SourceType
+
 DEFAULT_CACHE_ROOT = Path("cache")
 
 seed_type = click.IntRange(0, 2**63 - 1)
@@ -42,12 +44,12 @@ augment_option = click.option(
     help="Random changes of training images: none, flips, report-a, report-a-geometry, report-b, or a file (.toml).",
 )
 
-source_argument = click.argument("source", nargs=-1, type=click.Path(path_type=Path))
+source_argument = click.argument("source", nargs=-1, type=SourceType())
 
 root_option = click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that the paths in CSV tables start from (default: the table's own).",
+    type=RootType(),
+    help="Folder or URL that the paths in CSV tables start from (default: the table's own).",
 )
 
 allow_outside_option = click.option(

@@ -24,6 +24,7 @@ from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import list_source
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
@@ -58,12 +59,12 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 )
 @json_option
 def command(
-    source: tuple[Path, ...],
+    source: tuple[ImagePlace, ...],
     sizes_px: tuple[int, ...],
     recipe_name: str,
     cache_root: Path,
     name: str | None,
-    root: Path | None,
+    root: ImagePlace | None,
     allow_outside: bool,
     n_jobs: int,
     on_error: str,
@@ -74,8 +75,9 @@ def command(
     """Preprocess the images of SOURCE into one cache per --size.
 
     SOURCE is a C-NMC folder in any published layout, any folder with one folder per class, or CSV tables with columns
-    Path[,label[,subject[,split]]]. Without SOURCE: $LDATA_SOURCE, else ./data, else a built-in sample of generated
-    cells. Building again costs only what is new or changed; a build that was stopped goes on where it stopped.
+    Path[,label[,subject[,split]]]; either may lie in an object store (s3://, gs://, az://). Without SOURCE:
+    $LDATA_SOURCE, else ./data, else a built-in sample of generated cells. Building again costs only what is new or
+    changed; a build that was stopped goes on where it stopped.
 
     \b
     Examples:

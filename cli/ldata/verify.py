@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.locations import SourceType
 from cli.options import (
     allow_outside_option,
     cache_argument,
@@ -26,6 +27,7 @@ from leukemia_data.caches.cache import choose_cache_dir
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.verify import VerifyReport, verify_cache
 from leukemia_data.errors import CacheError, UsageError, listed
+from leukemia_data.samples.record import ImagePlace
 
 if TYPE_CHECKING:
     from leukemia_data.building.repair import LostImage, RepairReport
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     "--source",
     "source",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=SourceType(),
     help="With --repair: the images the cache was made from, repeatable.  [default: as for `ldata build`]",
 )
 @root_option
@@ -51,8 +53,8 @@ def command(
     cache_root: Path,
     size_px: int | None,
     is_repair: bool,
-    source: tuple[Path, ...],
-    root: Path | None,
+    source: tuple[ImagePlace, ...],
+    root: ImagePlace | None,
     allow_outside: bool,
     as_json: bool,
 ) -> None:

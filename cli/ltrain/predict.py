@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.locations import SourceType
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
@@ -15,7 +16,7 @@ from leukemia_data.errors import UsageError
 
 @click.command("predict")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=SourceType())
 @click.option(
     "--part",
     type=PART_NAMES,

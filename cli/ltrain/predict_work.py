@@ -16,6 +16,7 @@ from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json, print_text
 from leukemia_data.errors import RunError, SourceError
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import list_images
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import predictions_table, write_predictions, write_submission
@@ -29,7 +30,7 @@ class PredictRequest:
     """The command line."""
 
     run: Path
-    images: tuple[Path, ...]
+    images: tuple[ImagePlace, ...]
     part: str
     which: str
     tta: str | None
@@ -37,7 +38,7 @@ class PredictRequest:
     cache: Path | None
     out: Path | None
     submission: Path | None
-    root: Path | None
+    root: ImagePlace | None
     allow_outside: bool
     batch_size: int
     device: str

@@ -29,9 +29,11 @@ from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.sources.source_file import SourceFile, read_file
+from leukemia_data.sources.source_file import SourceFile, read_record
 
 _FILES_AHEAD = 2
+# Most of the time a store takes for an image is the way there and back: many are on it at a time.
+_OBJECTS_AHEAD = 24
 
 
 def run_task(task: ShardTask) -> ShardResult:
@@ -115,12 +117,13 @@ class _ShardMaker:
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
         """Each record with its file, read by a thread while earlier ones are computed; None where none is needed."""
-        with ThreadPoolExecutor(max_workers=1) as reader:
+        num_ahead = _num_ahead(self._task.records)
+        with ThreadPoolExecutor(max_workers=1 if num_ahead == _FILES_AHEAD else num_ahead) as reader:
             waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
             for row, record in enumerate(self._task.records):
                 is_unchanged = record.record_id in self._task.unchanged
-                waiting.append((row, record, None if is_unchanged else reader.submit(read_file, record.path)))
-                if len(waiting) > _FILES_AHEAD:
+                waiting.append((row, record, None if is_unchanged else reader.submit(read_record, record)))
+                if len(waiting) > num_ahead:
                     yield waiting.popleft()
             yield from waiting
 
@@ -129,7 +132,7 @@ class _ShardMaker:
         if prior is not None and self._copy(row, prior):
             self._file_states[row] = record.size_bytes, record.mtime_ns
             return
-        file = read_file(record.path) if source is None else source.result()
+        file = read_record(record) if source is None else source.result()
         self._file_states[row] = file.size_bytes, file.mtime_ns
         digest = bytes_digest(file.data)
         prior = self._task.by_digest.get(digest)
@@ -169,6 +172,10 @@ class _ShardMaker:
             chosen = images if len(kept) == len(images) else images[np.asarray(kept)]
             entries[target.size_px] = write_shard(target.directory, chosen, tables[target.size_px], target.fingerprint)
         return entries
+
+
+def _num_ahead(records: Sequence[Record]) -> int:
+    return _FILES_AHEAD if all(isinstance(record.path, Path) for record in records) else _OBJECTS_AHEAD
 
 
 class _PriorShards:

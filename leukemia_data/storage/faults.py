@@ -6,7 +6,6 @@ the names of their classes, so that none of these libraries has to be there.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 
@@ -34,6 +33,7 @@ _TRANSIENT_KINDS = frozenset(
     {
         "ClientConnectionError",
         "ClientPayloadError",
+        "ConnectionError",
         "HTTPClientError",
         "IncompleteRead",
         "IncompleteReadError",
@@ -76,7 +76,7 @@ def is_transient(error: BaseException) -> bool:
         return True
     if status is not None:
         return status in _TRANSIENT_STATUS or status // 100 == 5
-    known = (ShortReadError, TimeoutError, asyncio.TimeoutError, ConnectionError)
+    known = (ShortReadError, TimeoutError, ConnectionError)
     return any(isinstance(cause, known) for cause in _causes(error)) or bool(_kinds(error) & _TRANSIENT_KINDS)
 
 

@@ -7,7 +7,6 @@ An object appears whole or not at all, and no object is ever changed in place: t
 from __future__ import annotations
 
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -83,13 +82,18 @@ class ObjectStore:
         The folder; names of objects are relative to it, with ``/`` between their parts.
     retry
         How often a request is made.
+    opened
+        Number of this process, and the file system that it has opened already.
     """
 
-    def __init__(self, url: Url, retry: Retry) -> None:
+    def __init__(self, url: Url, retry: Retry, opened: tuple[int, Any] | None = None) -> None:
         self.url = url
         self._retry = retry
-        self._lock = threading.Lock()
-        self._opened = os.getpid(), open_filesystem(url.scheme)
+        self._opened = opened or (os.getpid(), open_filesystem(url.scheme))
+
+    def below(self, folder: str) -> ObjectStore:
+        """A folder of this store, read by the same connections."""
+        return ObjectStore(self.url / folder, self._retry, self._opened)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.url, self._retry)
@@ -99,8 +103,7 @@ class ObjectStore:
         process, files = self._opened
         if process == os.getpid():
             return files
-        # A forked child must not use its parent's connections, nor its parent's lock.
-        self._lock = threading.Lock()
+        # A forked child must not use its parent's connections.
         self._opened = os.getpid(), open_filesystem(self.url.scheme)
         return self._opened[1]
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path
+from typing import Self
 
 from leukemia_data.errors import UsageError
 
@@ -17,7 +18,8 @@ from leukemia_data.errors import UsageError
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # What stands before an @ is a container there, no user.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss"})
-_WITHOUT_HOST = frozenset({"file", "local", "memory"})
+_LOCAL = frozenset({"file", "local"})
+_WITHOUT_HOST = _LOCAL | {"memory"}
 
 
 @total_ordering
@@ -42,8 +44,8 @@ class Url:
     def __lt__(self, other: Url) -> bool:
         return str(self) < str(other)
 
-    def __truediv__(self, name: str) -> Url:
-        return Url(self.scheme, f"{self.path}/{name}" if self.path.strip("/") else f"{self.path}{name}")
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.scheme, f"{self.path}/{name}" if self.path.strip("/") else f"{self.path}{name}")
 
     @property
     def name(self) -> str:
@@ -51,10 +53,20 @@ class Url:
         return self.path.rsplit("/", 1)[-1]
 
     @property
-    def parent(self) -> Url:
+    def parent(self) -> Self:
         """The folder around it; a bucket is its own parent."""
         folder, slash, _ = self.path.rpartition("/")
-        return Url(self.scheme, folder) if slash and folder else self
+        return type(self)(self.scheme, folder) if slash and folder else self
+
+    @property
+    def bucket(self) -> Self:
+        """The outermost folder, which is a bucket or container where there is such a thing."""
+        return type(self)(self.scheme, self.path.split("/", 1)[0])
+
+    @property
+    def key(self) -> str:
+        """What follows the bucket: an object's name in it, with every character; empty for the bucket itself."""
+        return self.path.partition("/")[2]
 
     @property
     def suffix(self) -> str:
@@ -108,7 +120,10 @@ def parse_url(text: str) -> Url:
         raise UsageError(f"an address must not hold a query or a fragment: give {scheme}://{shown}")
     if not host and scheme not in _WITHOUT_HOST:
         raise UsageError(f"{scheme}:// names no bucket")
-    return Url(scheme, rest.rstrip("/") or "/" * (scheme in _WITHOUT_HOST))
+    path = rest.rstrip("/")
+    if scheme == "memory":
+        path = path.lstrip("/")
+    return Url(scheme, path or "/" * (scheme in _LOCAL))
 
 
 def parse_location(text: str) -> Location:
@@ -116,4 +131,4 @@ def parse_location(text: str) -> Location:
     if not is_url(text):
         return Path(text)
     url = parse_url(text)
-    return Path(url.path) if url.scheme in {"file", "local"} else url
+    return Path(url.path) if url.scheme in _LOCAL else url
