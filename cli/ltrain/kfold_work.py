@@ -26,6 +26,7 @@ from cli.ltrain.prepare import (
 )
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.result_text import result_lines
+from cli.ltrain.run_data import closing_caches
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
@@ -49,15 +50,18 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
     with joined_ranks(os.environ, device) as ranks:
         machine = Machine(device, ranks.world_size)
         runs = on_all_ranks(
-            lambda: _take_up(request, machine) if request.resume else _begin(request, machine, inner_valid), ranks
+            lambda: _take_up(request, machine) if request.resume else _begin(request, machine, inner_valid),
+            request.stage_choice,
+            ranks,
         )
         root = runs[0].plan_dir.parent
         # Whoever interrupts a fold must hear of the folder of all.
         request = replace(request, out=root)
         check_data([run for run in runs if not run.is_finished], request, os.environ, ranks)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
-        for number, fold in enumerate(folds, 1):
-            _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
+        with closing_caches(runs):
+            for number, fold in enumerate(folds, 1):
+                _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
     if ranks.is_first:
         _report(root, [fold[0].plan_dir for fold in folds], request.as_json)
 
@@ -76,7 +80,7 @@ def _begin(request: TrainRequest, machine: Machine, inner_valid: bool) -> list[R
     """Check every fold and stage before anything is written; the list of folds comes last and completes the folder."""
     plan = requested_plan(request)
     kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
-    cache = stage_caches(plan, request.cache)[0]
+    cache = stage_caches(plan, request)[0]
     specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
     folds = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
     what = plan.name if plan.is_staged else f"{plan.model_name}-{cache.size_px}px"

@@ -14,12 +14,14 @@ from cli.ltrain.run_data import data_digest, open_run_cache, split_of_run
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
 from cli.output import print_note
+from cli.stage_options import StageChoice
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.storage.url import Location, parse_location
 from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import load_checkpoint
@@ -40,7 +42,20 @@ from leukemia_models.runs.run_files import (
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 FREE_ON_RESUME = frozenset(
-    {"out", "resume", "device", "epochs", "as_json", "cache", "residency", "num_threads", "save_minutes", "check"}
+    {
+        "out",
+        "resume",
+        "device",
+        "epochs",
+        "as_json",
+        "cache",
+        "stage_dir",
+        "stage_gb",
+        "residency",
+        "num_threads",
+        "save_minutes",
+        "check",
+    }
 )
 
 
@@ -74,7 +89,7 @@ def is_judged(folder: RunFolder, part: str) -> bool:
     return all((folder.part(part) / name).is_file() for name in ("predictions.csv", "results.json", "summary.md"))
 
 
-def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
+def on_all_ranks(prepare: Callable[[], list[Run]], stage: StageChoice, ranks: Ranks) -> list[Run]:
     """Let the first rank prepare runs; the others open what it wrote."""
     runs: list[Run] = []
 
@@ -84,15 +99,17 @@ def on_all_ranks(prepare: Callable[[], list[Run]], ranks: Ranks) -> list[Run]:
             require_disk_room([(run.folder, run.config) for run in runs if not run.is_finished])
 
     ranks.together(lead)
-    told = json.dumps([(str(run.folder.root), str(run.data.cache.directory)) for run in runs])
+    told = json.dumps([(str(run.folder.root), str(run.data.cache.location)) for run in runs])
     places = json.loads(ranks.tell_all(told))
-    return ranks.together(lambda: runs or [_open_run(RunFolder(Path(root)), Path(cache)) for root, cache in places])
+    return ranks.together(
+        lambda: runs or [_open_run(RunFolder(Path(root)), parse_location(cache), stage) for root, cache in places]
+    )
 
 
-def _open_run(folder: RunFolder, cache_dir: Path) -> Run:
+def _open_run(folder: RunFolder, location: Location, stage: StageChoice) -> Run:
     """Open a run that another process has checked, on the cache that it found."""
     config = load_config(folder)
-    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, cache_dir)))
+    return Run(folder, config, split_of_run(folder, config, open_run_cache(config, location, stage)))
 
 
 def begin_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[Run]:
@@ -170,10 +187,10 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
             "and used, but not gone on with; start a new run"
         )
     _check_streams(folder, config, config.augmentation)
-    cache = open_run_cache(config, request.cache if "cache" in request.given else None)
+    cache = open_run_cache(config, request.cache if "cache" in request.given else None, request.stage_choice)
     if data_digest(cache) != config.data_digest:
         raise RunError(
-            f"{cache.directory} holds other images than when the run began: a resumed run would not be the same; "
+            f"{cache.location} holds other images than when the run began: a resumed run would not be the same; "
             "start a new one"
         )
     data = split_of_run(folder, config, cache)

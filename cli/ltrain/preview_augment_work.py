@@ -40,7 +40,7 @@ def preview_augment(
     cache = open_cache(choose_cache_dir(directory, size_px=size_px))
     numbers = _choose_samples(cache, per_class)
     if not len(numbers):
-        raise SourceError(f"{cache.directory} holds no image")
+        raise SourceError(f"{cache.location} holds no image")
     # Mean 0 and std 1 leave the pixels on the scale from 0 to 1.
     augmenter = Augmenter(augmentation, seed=seed, mean=(0.0,) * 3, std=(1.0,) * 3, device=torch.device("cpu"))
     images = cache.reader.gather(numbers)

@@ -12,6 +12,7 @@ from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine
 from cli.ltrain.prepare import Run, begin_runs, on_all_ranks, take_up_runs
 from cli.ltrain.requested_plan import requested_plan
+from cli.ltrain.run_data import closing_caches
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
@@ -32,10 +33,12 @@ def train(request: TrainRequest) -> None:
                 if request.resume
                 else begin_runs(requested_plan(request), request, machine)
             ),
+            request.stage_choice,
             ranks,
         )
-        check_data(runs, request, os.environ, ranks)
-        results = train_stages(runs, request, device, ranks)
+        with closing_caches(runs):
+            check_data(runs, request, os.environ, ranks)
+            results = train_stages(runs, request, device, ranks)
     if ranks.is_first:
         _report(runs[-1].folder, results, request.as_json)
 

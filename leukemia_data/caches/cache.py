@@ -55,6 +55,16 @@ class Cache:
         """Where the cache is, for people and for those who open it again: its directory, or an address."""
         return self.directory
 
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its files are copies from elsewhere, fetched anew where one is missing or damaged."""
+        return False
+
+    @property
+    def traffic_text(self) -> str:
+        """What was fetched so far to read its pixels, for people; empty for a cache of this machine."""
+        return ""
+
     @cached_property
     def reader(self) -> PixelReader:
         """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""

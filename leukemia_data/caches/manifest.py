@@ -140,8 +140,13 @@ def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Commit a cache: replace the manifest in `directory` atomically and durably."""
+    write_text(directory / MANIFEST_NAME, manifest_text(manifest))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of a manifest's file; the same for equal manifests."""
     # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
-    write_text(directory / MANIFEST_NAME, _as_text(_content(manifest)))
+    return _as_text(_content(manifest))
 
 
 def _content(manifest: Manifest) -> dict[str, Any]:

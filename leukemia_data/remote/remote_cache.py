@@ -41,6 +41,17 @@ class RemoteCache(Cache):
         """The address of the cache."""
         return self.store.url
 
+    @property
+    def is_fetched(self) -> bool:
+        """True: the stage holds copies."""
+        return True
+
+    @property
+    def traffic_text(self) -> str:
+        """What was staged and read by ranges so far; empty where nothing was."""
+        reader = self.__dict__.get("reader")
+        return str(reader.traffic) if isinstance(reader, StagedReader) and reader.traffic.is_any else ""
+
     @cached_property
     def reader(self) -> PixelReader:
         """The cache's pixels, from the stage as far as they are there."""
@@ -101,6 +112,11 @@ def read_manifest(store: ObjectStore) -> Manifest:
     return parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
 
 
+def read_manifest_at(url: Url) -> Manifest:
+    """The manifest of the cache at an address: see :func:`read_manifest`."""
+    return read_manifest(open_store(url))
+
+
 def find_remote_caches(url: Url) -> list[Url]:
     """Addresses of all committed caches: `url` itself, or up to two levels below it."""
     store = open_store(url)
@@ -141,7 +157,7 @@ def choose_location(location: Location, *, size_px: int | None = None, recipe: s
 def _fits(url: Url, size_px: int | None, recipe: str | None) -> bool:
     """Whether such a cache is there; a damaged neighbour shall not hide the others."""
     try:
-        manifest = read_manifest(open_store(url))
+        manifest = read_manifest_at(url)
     except CacheError:
         return False
     return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)

@@ -50,6 +50,17 @@ class Traffic:
     staging_s: float
     num_ranges: int
 
+    @property
+    def is_any(self) -> bool:
+        """Whether anything was fetched."""
+        return bool(self.staged_bytes or self.num_ranges)
+
+    def __str__(self) -> str:
+        return (
+            f"staged {self.staged_bytes / 1e6:,.0f} MB in {self.staging_s:.1f} s, {self.num_ranges:,} images read by "
+            "ranges"
+        )
+
 
 class StagedReader:
     """Copies samples' pixels out of staged shards or the store, by sample number.
