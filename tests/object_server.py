@@ -22,7 +22,8 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, unquote
 
-SERVER_ERROR, SLOW_DOWN, TRUNCATED, CORRUPTED, DROPPED, HANGING = "500", "503", "truncated", "corrupted", "drop", "hang"
+SERVER_ERROR, SLOW_DOWN, DENIED = "500", "503", "403"
+TRUNCATED, CORRUPTED, DROPPED, HANGING = "truncated", "corrupted", "drop", "hang"
 _START_S = 60.0
 # The server wants requests to be signed, and checks no signature.
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request"}
@@ -209,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif kind == SERVER_ERROR:
             self._answer(500, {}, _error("InternalError"))
+        elif kind == DENIED:
+            self._answer(403, {}, _error("AccessDenied"))
         elif kind == SLOW_DOWN:
             self._answer(503, {}, _error("SlowDown"))
         else:

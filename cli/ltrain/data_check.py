@@ -49,7 +49,7 @@ def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str,
     ranks.together(check)
     if ranks.is_first:
         num_later = sum(len(shards[place]) - len(to_read[place]) for place in caches)
-        later = f"; {num_later} shards will be checked as they arrive" if num_later else ""
+        later = f"; shards that are checked as they arrive: {num_later}" if num_later else ""
         print_note(f"checked {format_bytes(num_bytes)} in {time.perf_counter() - started_s:.1f} s{later}")
 
 
@@ -96,4 +96,4 @@ def _fetch_anew(directory: Path, damages: Sequence[Damage]) -> None:
     """Remove copies that are damaged: whoever needs them fetches them once more."""
     for damage in damages:
         (directory / damage.file).unlink(missing_ok=True)
-    print_note(f"{len(damages)} staged shards were damaged, and will be fetched anew: first {damages[0].file}")
+    print_note(f"damaged copies in the stage, to be fetched anew: {len(damages)}, first {damages[0].file}")

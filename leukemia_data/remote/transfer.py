@@ -28,7 +28,8 @@ from leukemia_data.files.disk_room import free_disk_bytes
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.storage.faults import MissingObjectError
-from leukemia_data.storage.object_store import ObjectStore, StoredObject
+from leukemia_data.storage.object_store import ObjectStore, StoredObject, open_store
+from leukemia_data.storage.url import Location, Url
 
 Entry = ShardEntry | IndexEntry
 Copy = Callable[[Entry], bool]
@@ -59,6 +60,19 @@ def cache_folder(manifest: Manifest) -> tuple[str, str]:
     if name in ("", ".", "..") or not name.isprintable() or _NAME_BREAKERS & set(name):
         raise CacheError(f"the cache is named {name!r}, which is no name of a folder: it cannot be copied")
     return name, cache_dir_name(manifest.size_px, manifest.fingerprint)
+
+
+def folder_of_cache(root: Location, manifest: Manifest) -> Location:
+    """Where a cache lies below a folder of caches; `root` itself where it is that place already."""
+    folders = cache_folder(manifest)
+    if (root.parent.name, root.name) == folders:
+        return root
+    return root / folders[0] / folders[1]
+
+
+def open_folder(location: Location) -> ObjectStore:
+    """The store whose folder a place is; a folder of this machine is one, too."""
+    return open_store(Url("file", location.absolute().as_posix()) if isinstance(location, Path) else location)
 
 
 def push_cache(

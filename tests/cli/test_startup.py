@@ -26,6 +26,8 @@ LDATA_COMMANDS = [
     "audit",
     "recover-subjects",
     "bench",
+    "push",
+    "pull",
     "verify",
     "gc",
 ]
