@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.locations import RootType, SourceType
+from cli.locations import LocationType, RootType, SourceType
 
 DEFAULT_CACHE_ROOT = Path("cache")
 
@@ -27,6 +27,15 @@ cache_root_option = click.option(
     default=DEFAULT_CACHE_ROOT,
     show_default=True,
     help="Folder that holds the caches.",
+)
+
+cache_location_option = click.option(
+    "--cache",
+    "cache_root",
+    type=LocationType(),
+    default=DEFAULT_CACHE_ROOT,
+    show_default=True,
+    help="Folder that holds the caches, or its URL.",
 )
 
 cache_argument = click.argument("cache", required=False, type=click.Path(path_type=Path, file_okay=False))

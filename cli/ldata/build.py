@@ -12,8 +12,9 @@ import click
 
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.options import (
+    DEFAULT_CACHE_ROOT,
     allow_outside_option,
-    cache_root_option,
+    cache_location_option,
     json_option,
     recipe_option,
     root_option,
@@ -21,11 +22,13 @@ from cli.options import (
 )
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
+from cli.stage_options import StageChoice, stage_dir_option
 from leukemia_data.errors import UsageError
-from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.recipes.recipe import Recipe, load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
 from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import list_source
+from leukemia_data.storage.url import Location
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,7 +40,8 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     "--size", "sizes_px", type=int, multiple=True, help="Side of the cached images in px, repeatable.  [default: 224]"
 )
 @recipe_option
-@cache_root_option
+@cache_location_option
+@stage_dir_option
 @click.option("--name", help="Name of the cache (default: that of the source's folder).")
 @root_option
 @allow_outside_option
@@ -62,7 +66,8 @@ def command(
     source: tuple[ImagePlace, ...],
     sizes_px: tuple[int, ...],
     recipe_name: str,
-    cache_root: Path,
+    cache_root: Location,
+    stage_dir: Path | None,
     name: str | None,
     root: ImagePlace | None,
     allow_outside: bool,
@@ -85,6 +90,7 @@ def command(
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --wait
+      ldata build s3://bucket/C-NMC_Leukemia --cache s3://bucket/caches --size 224
     """
     started_s = time.perf_counter()
     recipe = load_recipe(recipe_name)
@@ -96,9 +102,9 @@ def command(
         raise UsageError("--n-jobs 0: give a number of processes, or -1 for one per core")
     if name is not None:
         _check_name(name)
-    choice = choose_source(source, os.environ, cache_root)
+    choice = choose_source(source, os.environ, cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT)
     announce_source(choice)
-    wanted = WantedCaches(cache_root, recipe, sizes, installed_opencv_version())
+    wanted = _wanted_caches(cache_root, stage_dir, recipe, sizes)
 
     def list_now() -> ListedSource:
         commits, listed_at_ns = wanted.commits(), time.time_ns()
@@ -127,6 +133,19 @@ def command(
         wait=wait,
     )
     build_and_report(request, as_json=as_json)
+
+
+def _wanted_caches(
+    cache_root: Location, stage_dir: Path | None, recipe: Recipe, sizes_px: tuple[int, ...]
+) -> WantedCaches:
+    opencv_version = installed_opencv_version()
+    if isinstance(cache_root, Path):
+        return WantedCaches(cache_root, recipe, sizes_px, opencv_version)
+    # Loads fsspec, which takes as long as all of a build with nothing to do.
+    from cli.ldata.stored_caches import stored_caches
+
+    stage = StageChoice(stage_dir).open().directory
+    return stored_caches(cache_root, stage, recipe, sizes_px, opencv_version)
 
 
 def _check_name(name: str) -> None:

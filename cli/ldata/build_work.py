@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
@@ -18,6 +19,11 @@ from leukemia_data.building.shard_maker import run_serially
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
+from leukemia_data.storage.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_data.building.cache_home import CacheHome
+    from leukemia_data.remote.mirror import StoredCache
 
 _MAX_LISTED = 20
 
@@ -70,7 +76,7 @@ def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
         _report(summary, num_images, request.seconds, as_json)
 
 
-def _newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manifest]]:
+def _newest_state(request: BuildRequest) -> tuple[ListedSource, Mapping[Location, Manifest]]:
     """The source, and the caches that hold it in exactly this state.
 
     Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
@@ -85,6 +91,7 @@ def _newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manif
 
 def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
     wanted, listing = request.wanted, listed.listing
+    stored = wanted.stored(request.name)
     plan = plan_build(
         name=request.name,
         cache_root=wanted.cache_root,
@@ -93,6 +100,7 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
         classes=listing.classes,
         records=listing.records,
         opencv_version=wanted.opencv_version,
+        stored=stored,
     )
     for note in plan.notes:
         print_note(f"note: {note}")
@@ -105,7 +113,17 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
             listed_at_ns=listed.listed_at_ns,
             package_version=version("leukemia-cells"),
             progress=bar.update,
+            home=_home(stored),
         )
+
+
+def _home(stored: Mapping[Path, StoredCache] | None) -> CacheHome | None:
+    if stored is None:
+        return None
+    # Loads fsspec.
+    from leukemia_data.building.stored_home import StoredHome
+
+    return StoredHome(stored)
 
 
 def _choose_engine(plan: BuildPlan, n_jobs: int) -> TaskRunner:

@@ -8,29 +8,27 @@ cache as it was and receipts that let the next build go on.
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.building.cache_home import CacheHome, DiskHome
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
-from leukemia_data.building.receipts import RECEIPTS_DIR
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
+from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, source_state
 from leukemia_data.errors import BuildError
-from leukemia_data.files.atomic import sync_directory, sync_file
 from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.storage.url import Location
 
 TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 """Runs tasks on some engine and yields (position, result) in whatever order they finish."""
@@ -69,7 +67,7 @@ class FailurePolicy:
 class BuiltCache:
     """One cache that a build committed."""
 
-    directory: Path
+    directory: Location
     manifest: Manifest
     num_new_shards: int
 
@@ -147,19 +145,23 @@ def run_locked_build(
     listed_at_ns: int,
     package_version: str,
     progress: Callable[[int], None],
+    home: CacheHome | None = None,
 ) -> BuildSummary:
-    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made."""
+    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made.
+
+    `home` says where the caches are to lie; by default in the plan's directories.
+    """
+    home = DiskHome() if home is None else home
     policy.check(plan.quarantined, len(plan.records))
-    _check_kept_shards(plan)
-    _check_free_space(plan)
-    results = _run_tasks(plan, run_tasks, policy, progress)
+    home.check(plan)
+    results = _run_tasks(plan, run_tasks, policy, progress, home)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
     policy.check(bad, len(plan.records))
     if len(bad) == len(plan.records):
         raise BuildError(f"none of the {len(bad)} images can be used, the first because: {bad[0].reason}")
     bad = tuple(sorted(bad, key=lambda image: image.record_id))
     versions = library_versions(package_version)
-    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions) for target in plan.targets)
+    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions, home) for target in plan.targets)
     num_made = sum(result.num_records for result in results.values())
     return BuildSummary(
         caches=caches,
@@ -183,29 +185,8 @@ def library_versions(package_version: str) -> dict[str, str]:
     }
 
 
-def _check_kept_shards(plan: BuildPlan) -> None:
-    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
-    for target in plan.targets:
-        for kept in target.kept:
-            if kept is not None and not is_whole(target.target.directory, kept.entry):
-                raise BuildError(
-                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
-                    "another build and gc were faster; build again"
-                )
-
-
-def _check_free_space(plan: BuildPlan) -> None:
-    directory = plan.targets[0].target.directory
-    needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
-    if needed > free:
-        raise BuildError(
-            f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
-            "make room, name another place with --cache, or build one --size at a time"
-        )
-
-
 def _run_tasks(
-    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None]
+    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None], home: CacheHome
 ) -> dict[int, ShardResult]:
     """Results by shard number. Shards are flushed to disk in the background while later ones are computed."""
     numbers = [number for number, task in enumerate(plan.tasks) if task is not None]
@@ -220,7 +201,7 @@ def _run_tasks(
                 for target in tasks[position].targets:
                     if target.size_px in result.entries:
                         path = target.directory / result.entries[target.size_px].name
-                        flushes.append(flusher.submit(sync_file, path))
+                        flushes.append(flusher.submit(home.flush, path))
                 progress(result.num_records)
                 num_bad += len(result.failures)
                 if policy.max_bad is not None and num_bad > policy.max_bad:
@@ -244,6 +225,7 @@ def _commit(
     bad: tuple[QuarantinedImage, ...],
     listed_at_ns: int,
     versions: Mapping[str, str],
+    home: CacheHome,
 ) -> BuiltCache:
     """Write the index, then the manifest; then the receipts have served."""
     target = target_plan.target
@@ -256,7 +238,6 @@ def _commit(
             parts.append(part)
     index = _settle(_join(parts), listed_at_ns)
     index_entry = write_index(target.directory, index)
-    sync_directory(target.directory)
     manifest = Manifest(
         name=plan.name,
         size_px=target.size_px,
@@ -269,9 +250,8 @@ def _commit(
         library_versions=versions,
         source_state=source_state(plan.classes, _indexed_records(plan.records, index, bad)),
     )
-    save_manifest(target.directory, manifest)
-    shutil.rmtree(target.directory / RECEIPTS_DIR, ignore_errors=True)
-    return BuiltCache(target.directory, manifest, sum(kept is None for kept in target_plan.kept))
+    home.commit(target.directory, manifest)
+    return BuiltCache(target.stored_at or target.directory, manifest, sum(kept is None for kept in target_plan.kept))
 
 
 def _shard_rows(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from leukemia_data.samples.fingerprint import cache_fingerprint, id_hash
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable, bytes_per_row
 from leukemia_data.sources.source_file import read_file
+
+if TYPE_CHECKING:
+    # Loads fsspec, which caches on disks have no use for.
+    from leukemia_data.remote.mirror import StoredCache
 
 DEFAULT_SHARD_CAPACITY = 128
 _HASH_BITS = 64
@@ -86,6 +91,7 @@ def plan_build(
     records: Sequence[Record],
     opencv_version: str,
     shard_capacity: int = DEFAULT_SHARD_CAPACITY,
+    stored: Mapping[Path, StoredCache] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -99,6 +105,8 @@ def plan_build(
         The source's listing.
     shard_capacity
         Samples a shard holds at the most.
+    stored
+        By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
 
     Raises
     ------
@@ -111,8 +119,9 @@ def plan_build(
     for size_px in sizes_px:
         fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
         directory = cache_root / name / cache_dir_name(size_px, fingerprint)
-        targets.append(Target(size_px, fingerprint, directory))
-        priors.append(load_prior(targets[-1], records, notes))
+        cache = None if stored is None else stored[directory]
+        targets.append(Target(size_px, fingerprint, directory, None if cache is None else cache.url))
+        priors.append(load_prior(targets[-1], records, notes, None if cache is None else cache.files))
     bad = _find_unusable(records, priors)
     buckets = _usable_shards(records, bad, shard_capacity)
     kept_per_target = [[find_kept(bucket, prior) for bucket in buckets] for prior in priors]

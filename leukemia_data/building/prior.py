@@ -51,8 +51,20 @@ class KeptShard:
     end_row: int
 
 
-def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> PriorCache | None:
+def load_prior(
+    target: Target, records: Sequence[Record], notes: list[str], stored_files: Mapping[str, int] | None = None
+) -> PriorCache | None:
     """Read what an earlier build left for a target; None, with a note, where it cannot be used.
+
+    Parameters
+    ----------
+    target, records
+        The cache, and the source's listing.
+    notes
+        Is told what a user should know.
+    stored_files
+        Sizes in bytes of the cache's files by name, where it lies in a store: the target's directory then holds no
+        shards.
 
     Raises
     ------
@@ -81,13 +93,17 @@ def load_prior(target: Target, records: Sequence[Record], notes: list[str]) -> P
         )
     first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).tolist()
     manifest = brought_up_to_date(target.directory, manifest)
-    absent = set(missing_files(target.directory, manifest))
+    absent = set(missing_files(target.directory, manifest)) if stored_files is None else _absent(manifest, stored_files)
     absent.update(shard.name for shard in manifest.shards if shard.metadata_digest is None)
     whole = frozenset(n for n, shard in enumerate(manifest.shards) if shard.name not in absent)
     if len(whole) < len(manifest.shards):
         num_absent = len(manifest.shards) - len(whole)
         notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or damaged and are made anew")
     return PriorCache(manifest, index, row_of_id, tuple(first_rows[:-1]), whole)
+
+
+def _absent(manifest: Manifest, stored_files: Mapping[str, int]) -> set[str]:
+    return {shard.name for shard in manifest.shards if stored_files.get(shard.name) != shard.num_bytes}
 
 
 def find_kept(bucket: Sequence[Record], prior: PriorCache | None) -> KeptShard | None:

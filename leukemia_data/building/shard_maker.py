@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.building.receipts import find_receipts, leave_receipts
 from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
+from leukemia_data.building.stored_task import run_stored
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.errors import BuildError, CacheError, ImageError
@@ -47,9 +48,12 @@ def run_task(task: ShardTask) -> ShardResult:
         If a shard cannot be written.
     BuildError
         If the memory does not suffice.
+    StorageError
+        If a store that holds images or caches cannot be reached.
     """
     try:
-        return find_receipts(task) or _ShardMaker(task).make()
+        is_stored = any(target.stored_at is not None for target in task.targets)
+        return run_stored(task, _make_or_find) if is_stored else _make_or_find(task)
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
@@ -58,6 +62,10 @@ def run_task(task: ShardTask) -> ShardResult:
             f"not enough memory for a shard of {len(task.records)} images at {sizes} px: fewer --n-jobs need less, "
             "so does one --size at a time; build again, it goes on where it stopped"
         ) from error
+
+
+def _make_or_find(task: ShardTask) -> ShardResult:
+    return find_receipts(task) or _ShardMaker(task).make()
 
 
 def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:

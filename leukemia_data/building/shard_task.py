@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,19 @@ from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record, listing_line
 from leukemia_data.samples.sample_table import SampleTable
 
+if TYPE_CHECKING:
+    # Loads fsspec, which caches on disks have no use for.
+    from leukemia_data.storage.stored_url import StoredUrl
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache under construction: its size, identity and directory."""
+    """A cache under construction: its size, identity and directory; and its address if it is to lie in a store."""
 
     size_px: int
     fingerprint: str
     directory: Path
+    stored_at: StoredUrl | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, parse_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.samples.fingerprint import file_digest, lines_digest
@@ -42,7 +42,8 @@ class StoredCache:
 
     def holds(self, manifest: Manifest) -> bool:
         """Whether every file that the manifest names is there with its size."""
-        return all(self.files.get(entry.name) == entry.num_bytes for entry in (*manifest.shards, manifest.index))
+        entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
+        return all(self.files.get(entry.name) == entry.num_bytes for entry in entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,7 @@ def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes
             continue
         if store.stat(MANIFEST_NAME) == state:
             return state, data
-    raise StorageError(
-        f"{store.url / MANIFEST_NAME} changes all the time: try again when nothing writes to it any more"
-    )
+    raise StorageError(f"{store.url / MANIFEST_NAME} changes all the time: try again when nothing writes to it")
 
 
 def _fetch_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:

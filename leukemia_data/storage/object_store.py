@@ -22,6 +22,7 @@ from leukemia_data.storage.faults import (
     ConflictError,
     MissingObjectError,
     ShortReadError,
+    error_code,
     is_transient,
     storage_error,
 )
@@ -212,6 +213,18 @@ class ObjectStore:
                 # Names that end with a slash are how some tools write an empty folder.
                 if not path.endswith("/"):
                     yield path[skipped:], state
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly in a folder, in alphabetical order."""
+        base = self._path(folder) if folder else self._base
+        try:
+            found = self._ask(folder, lambda: self._files.ls(base, detail=True))
+        except MissingObjectError as error:
+            if error_code(error.__cause__ or error) == "NoSuchBucket":
+                raise
+            return []
+        paths = [str(info["name"]).rstrip("/") for info in found if info.get("type") == "directory"]
+        return sorted(path.rsplit("/", 1)[-1] for path in paths if path != base)
 
     def stat(self, name: str) -> StoredObject | None:
         """State of an object; None if there is none."""
