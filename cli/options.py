@@ -40,6 +40,8 @@ cache_location_option = click.option(
 
 cache_argument = click.argument("cache", required=False, type=click.Path(path_type=Path, file_okay=False))
 
+cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
+
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
 
 recipe_option = click.option(

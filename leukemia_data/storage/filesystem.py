@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -12,6 +15,26 @@ from leukemia_data.errors import UsageError
 _S3 = frozenset({"s3", "s3a"})
 _EXTRA = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _NUM_CONNECTIONS = 32
+# What the libraries find servers and credentials by.
+_SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
+# Threads that begin together must not open one each.
+_OPENING = threading.Lock()
+
+
+def shared_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
+    """The one file system of this process for a scheme, opened by :func:`open_filesystem` when it is first asked for.
+
+    Opening one takes up to a second of computing. Another environment, such as another server's address, and a forked
+    child get their own.
+    """
+    settings = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_SETTINGS))
+    with _OPENING:
+        return _opened(scheme, settings, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _opened(scheme: str, settings: tuple[tuple[str, str], ...], process: int) -> Any:  # noqa: ANN401
+    return open_filesystem(scheme)
 
 
 def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types

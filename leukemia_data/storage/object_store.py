@@ -26,7 +26,7 @@ from leukemia_data.storage.faults import (
     is_transient,
     storage_error,
 )
-from leukemia_data.storage.filesystem import open_filesystem
+from leukemia_data.storage.filesystem import shared_filesystem
 from leukemia_data.storage.retry import Retry
 from leukemia_data.storage.url import Url, parse_url
 
@@ -83,18 +83,16 @@ class ObjectStore:
         The folder; names of objects are relative to it, with ``/`` between their parts.
     retry
         How often a request is made.
-    opened
-        Number of this process, and the file system that it has opened already.
     """
 
-    def __init__(self, url: Url, retry: Retry, opened: tuple[int, Any] | None = None) -> None:
+    def __init__(self, url: Url, retry: Retry) -> None:
         self.url = url
         self._retry = retry
-        self._opened = opened or (os.getpid(), open_filesystem(url.scheme))
+        self._opened = os.getpid(), shared_filesystem(url.scheme)
 
     def below(self, folder: str) -> ObjectStore:
-        """A folder of this store, read by the same connections."""
-        return ObjectStore(self.url / folder, self._retry, self._opened)
+        """A folder of this store."""
+        return ObjectStore(self.url / folder, self._retry)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.url, self._retry)
@@ -105,7 +103,7 @@ class ObjectStore:
         if process == os.getpid():
             return files
         # A forked child must not use its parent's connections.
-        self._opened = os.getpid(), open_filesystem(self.url.scheme)
+        self._opened = os.getpid(), shared_filesystem(self.url.scheme)
         return self._opened[1]
 
     def read(self, name: str) -> bytes:

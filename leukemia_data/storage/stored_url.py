@@ -6,18 +6,10 @@ an address loads this module, because fsspec takes as long to load as all of a b
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator
 
 from leukemia_data.storage.object_store import ObjectStore, StoredObject, open_store
 from leukemia_data.storage.url import Url
-
-# What the libraries find servers and credentials by.
-_SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
-# Threads that begin together must not open a store each: that takes half a second of computing.
-_OPENING = threading.Lock()
 
 
 class StoredUrl(Url):
@@ -41,25 +33,14 @@ class StoredUrl(Url):
 
     @property
     def store(self) -> ObjectStore:
-        """The folder's objects, by connections that all who use this in the process share."""
-        return self._bucket_store.below(self.key) if self.key else self._bucket_store
+        """The folder's objects."""
+        return open_store(Url(self.scheme, self.path))
 
     @property
     def _bucket_store(self) -> ObjectStore:
-        with _OPENING:
-            return _shared_store(Url(self.scheme, self.bucket.path), _settings(os.environ))
+        return open_store(Url(self.scheme, self.bucket.path))
 
 
 def stored_url(url: Url) -> StoredUrl:
     """The same address, to be read."""
     return StoredUrl(url.scheme, url.path)
-
-
-def _settings(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    return tuple(item for item in environment.items() if item[0].startswith(_SETTINGS))
-
-
-@lru_cache(maxsize=4)
-def _shared_store(bucket: Url, settings: tuple[tuple[str, str], ...]) -> ObjectStore:
-    """One store for all objects of a bucket, as long as the process's settings stay the same."""
-    return open_store(bucket)
