@@ -119,12 +119,7 @@ def read_manifest_at(url: Url) -> Manifest:
 
 def find_remote_caches(url: Url) -> list[Url]:
     """Addresses of all committed caches: `url` itself, or up to two levels below it."""
-    store = open_store(url)
-    if store.stat(MANIFEST_NAME) is not None:
-        return [url]
-    found = [name for name, _ in store.iterate() if name.endswith(f"/{MANIFEST_NAME}") and name.count("/") <= _DEPTH]
-    folders = sorted(name.removesuffix(f"/{MANIFEST_NAME}") for name in found)
-    return [url / folder for folder in folders]
+    return _find_below(open_store(url), "", _DEPTH)
 
 
 def choose_location(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> Location:
@@ -152,6 +147,16 @@ def choose_location(location: Location, *, size_px: int | None = None, recipe: s
     wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
     others = f" (there are: {', '.join(map(str, found))})" if found else ""
     raise CacheError(f"no {wanted} at {location}{others}; copy one there with `ldata push CACHE {location}`")
+
+
+def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
+    """Caches in a folder, which are searched no further, or in those below it."""
+    if store.stat(f"{folder}{MANIFEST_NAME}") is not None:
+        return [store.url / folder.rstrip("/") if folder else store.url]
+    if depth == 0:
+        return []
+    below = [f"{folder}{name}/" for name in store.folders(folder.rstrip("/"))]
+    return [url for each in below for url in _find_below(store, each, depth - 1)]
 
 
 def _fits(url: Url, size_px: int | None, recipe: str | None) -> bool:

@@ -161,7 +161,7 @@ class StagedReader:
             out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
         flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
         shards, rows = self._locate(numbers_B)
-        self._bring(Counter(shards))
+        self._bring(shards)
         absent = []
         for position, (shard, row) in enumerate(zip(shards, rows, strict=True)):
             staged = self._rows[shard]
@@ -180,11 +180,12 @@ class StagedReader:
         shards_B = np.searchsorted(self._first_rows, numbers_B, side="right") - 1
         return shards_B.tolist(), (numbers_B - self._first_rows[shards_B]).tolist()
 
-    def _bring(self, wanted: Counter[int]) -> None:
+    def _bring(self, shards: Sequence[int]) -> None:
         """Map what is staged, wish for the rest, and wait for shards of which many rows are wanted at once."""
-        absent = [shard for shard in wanted if self._rows[shard] is None]
+        absent = [shard for shard in set(shards) if self._rows[shard] is None]
         if not absent:
             return
+        wanted = Counter(shards)
         open_shard = self._opener()
         absent = [shard for shard in absent if not (self._stage.holds(self._entries[shard]) and open_shard(shard))]
         whole = [s for s in absent if wanted[s] > max(self._entries[s].num_samples * _FETCH_WHOLE_SHARE, 1)]
