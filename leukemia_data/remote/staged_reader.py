@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import Manifest, ShardEntry
+from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import CacheError, StorageError
@@ -96,6 +96,8 @@ class StagedReader:
         self._shards = [shard_images(stage.directory, entry, manifest.size_px) for entry in manifest.shards]
         self._crcs = crcs_N
         self._first_rows = first_rows
+        # Where a compressed image lies only its shard tells.
+        self._has_ranges = manifest.codec == RAW
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,13 +190,21 @@ class StagedReader:
         wanted = Counter(shards)
         open_shard = self._opener()
         absent = [shard for shard in absent if not (self._stage.holds(self._entries[shard]) and open_shard(shard))]
-        whole = [s for s in absent if wanted[s] > max(self._entries[s].num_samples * _FETCH_WHOLE_SHARE, 1)]
+        whole = [shard for shard in absent if self._is_wanted_whole(shard, wanted[shard])]
         self._stager.want(whole, first=True)
         self._stager.want(absent)
         self._stager.wait(whole)
 
+    def _is_wanted_whole(self, shard: int, num_rows: int) -> bool:
+        return not self._has_ranges or num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
+
     def _read_ranges(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> None:
         """Read rows from the store, those that fail their CRC once more."""
+        if not self._has_ranges:
+            raise StorageError(
+                f"{self._stage.directory} has no room for the shards of {self._store.url}, which are compressed and "
+                "can only be read whole: allow it more with --stage-gb, or name another folder with --stage-dir"
+            )
         wrong = self._read_once(absent, flat)
         if wrong:
             wrong = self._read_once(wrong, flat)

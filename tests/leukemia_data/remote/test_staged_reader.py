@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from leukemia_data.caches.cache import Cache, open_cache
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.remote.remote_cache import RemoteCache, open_remote_cache
+from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Stage
 from leukemia_data.storage.object_store import ObjectStore
 from leukemia_data.storage.retry import Retry
@@ -133,6 +135,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from leukemia_data.remote.remote_cache import open_location
+from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Stage
 from leukemia_data.storage.url import parse_url
 with open_location(parse_url(sys.argv[1]), Stage(Path(sys.argv[2]))) as cache:
@@ -189,6 +192,23 @@ def test_damaged_staged_file_is_fetched_anew(url, local, s3, tmp_path):
         found = cache.reader.gather(np.arange(NUM))
         assert np.array_equal(found, local.reader.gather(np.arange(NUM)))
         assert cache.stage.is_intact(shard)
+
+
+def test_compressed_shards_are_never_read_by_ranges(url, local, s3, tmp_path):
+    with open_here(url, tmp_path) as cache:
+        crcs, first_rows = cache.table.crcs, cache.first_rows
+        # What such a manifest says; the bytes are raw all the same.
+        manifest = replace(cache.manifest, codec="zstd")
+        reader = StagedReader(cache.store, cache.stage, manifest, crcs, first_rows)
+        numbers = np.array([3, 20, 31])
+        assert np.array_equal(reader.gather(numbers), local.reader.gather(numbers))
+        assert reader.traffic.num_ranges == 0
+        reader.close()
+        full = Stage(tmp_path / "full", most_bytes=1)
+        reader = StagedReader(cache.store, full, manifest, crcs, first_rows)
+        with pytest.raises(StorageError, match=r"no room for the shards of .*--stage-gb"):
+            reader.gather(numbers)
+        reader.close()
 
 
 # --- faults ---------------------------------------------------------------------------------------------------
