@@ -186,8 +186,8 @@ def _point_to(server: ObjectServer, folder: Path, monkeypatch: pytest.MonkeyPatc
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     # Nor shall the user's own profiles count, or his own stage.
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "no-credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("LDATA_STAGE", str(folder / "stage"))
 
 

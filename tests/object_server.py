@@ -24,6 +24,8 @@ from urllib.parse import quote, unquote
 
 SERVER_ERROR, SLOW_DOWN, DENIED = "500", "503", "403"
 TRUNCATED, CORRUPTED, DROPPED, HANGING = "truncated", "corrupted", "drop", "hang"
+# The server does what it was asked for, and the answer is lost.
+UNANSWERED = "unanswered"
 _START_S = 60.0
 # The server wants requests to be signed, and checks no signature.
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request"}
@@ -243,6 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
         finally:
             connection.close()
+        if kind == UNANSWERED:
+            self.close_connection = True
+            return
         if kind == CORRUPTED and content:
             middle = len(content) // 2
             content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]

@@ -167,21 +167,20 @@ class ObjectStore:
     def write_over(self, name: str, data: bytes, previous: StoredObject | None) -> None:
         """Write an object only if the one there is still `previous`; None: only if there is none.
 
-        S3 decides that itself, in one step. Elsewhere the state is compared just before the object is written.
+        S3 decides that itself, in one step. Elsewhere the state is compared just before the object is written. That
+        the very same bytes are there already is no conflict: an attempt whose answer was lost may have written them.
         """
-        if not self._is_s3:
-            if self.stat(name) != previous:
-                raise ConflictError(f"{self.url / name} was changed by somebody else meanwhile")
-            self.write(name, data)
-            return
-        condition = {"IfNoneMatch": "*"} if previous is None else {"IfMatch": f'"{previous.tag}"'}
         try:
-            self._ask(name, lambda: self._files.pipe_file(self._path(name), data, **condition))
+            if self._is_s3:
+                condition = {"IfNoneMatch": "*"} if previous is None else {"IfMatch": f'"{previous.tag}"'}
+                self._ask(name, lambda: self._files.pipe_file(self._path(name), data, **condition))
+            elif self.stat(name) != previous:
+                raise ConflictError
+            else:
+                self.write(name, data)
         except (ConflictError, MissingObjectError) as error:
-            # An attempt whose answer was lost may have been the one that wrote it.
-            if self.stat(name) is not None and self.read(name) == data:
-                return
-            raise ConflictError(f"{self.url / name} was changed by somebody else meanwhile") from error
+            if self.stat(name) is None or self.read(name) != data:
+                raise ConflictError(f"{self.url / name} was changed by somebody else meanwhile") from error
 
     def upload(self, name: str, path: Path, progress: Progress | None = None) -> None:
         """Copy a file to an object; the object's size is held against the file's."""
