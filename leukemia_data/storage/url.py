@@ -6,6 +6,7 @@ holds credentials: those come the way the libraries take them, from the environm
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import total_ordering
@@ -18,6 +19,7 @@ from leukemia_data.errors import UsageError
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 # What stands before an @ is a container there, no user.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss"})
+_DRIVE = re.compile(r"/[A-Za-z]:")
 _LOCAL = frozenset({"file", "local"})
 _WITHOUT_HOST = _LOCAL | {"memory"}
 
@@ -131,4 +133,7 @@ def parse_location(text: str) -> Location:
     if not is_url(text):
         return Path(text)
     url = parse_url(text)
-    return Path(url.path) if url.scheme in _LOCAL else url
+    if url.scheme not in _LOCAL:
+        return url
+    # file:///C:/cells names a drive.
+    return Path(url.path[1:] if os.name == "nt" and _DRIVE.match(url.path) else url.path)
