@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocationType, RootType, SourceType
+
 DEFAULT_CACHE_ROOT = Path("cache")
 
 seed_type = click.IntRange(0, 2**63 - 1)
@@ -27,7 +29,18 @@ cache_root_option = click.option(
     help="Folder that holds the caches.",
 )
 
+cache_location_option = click.option(
+    "--cache",
+    "cache_root",
+    type=LocationType(),
+    default=DEFAULT_CACHE_ROOT,
+    show_default=True,
+    help="Folder that holds the caches, or its URL.",
+)
+
 cache_argument = click.argument("cache", required=False, type=click.Path(path_type=Path, file_okay=False))
+
+cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
 
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
 
@@ -42,12 +55,12 @@ augment_option = click.option(
     help="Random changes of training images: none, flips, report-a, report-a-geometry, report-b, or a file (.toml).",
 )
 
-source_argument = click.argument("source", nargs=-1, type=click.Path(path_type=Path))
+source_argument = click.argument("source", nargs=-1, type=SourceType())
 
 root_option = click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that the paths in CSV tables start from (default: the table's own).",
+    type=RootType(),
+    help="Folder or URL that the paths in CSV tables start from (default: the table's own).",
 )
 
 allow_outside_option = click.option(

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.locations import source_place
 from cli.output import print_note, print_waiting
+from leukemia_data.samples.record import ImagePlace
 
 SOURCE_VARIABLE = "LDATA_SOURCE"
 DEFAULT_SOURCE = Path("data")
@@ -20,17 +22,17 @@ SAMPLE_CELLS = 20
 class SourceChoice:
     """The chosen source, why, and whether it is the built-in sample (which may have to be generated)."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[ImagePlace, ...]
     reason: str
     is_sample: bool = False
 
 
-def choose_source(arguments: Sequence[Path], environment: Mapping[str, str], cache_root: Path) -> SourceChoice:
+def choose_source(arguments: Sequence[ImagePlace], environment: Mapping[str, str], cache_root: Path) -> SourceChoice:
     """Arguments first, then ``$LDATA_SOURCE``, then ``./data``, then the built-in sample."""
     if arguments:
         return SourceChoice(tuple(arguments), "given")
     if environment.get(SOURCE_VARIABLE):
-        return SourceChoice((Path(environment[SOURCE_VARIABLE]),), f"from ${SOURCE_VARIABLE}")
+        return SourceChoice((source_place(environment[SOURCE_VARIABLE]),), f"from ${SOURCE_VARIABLE}")
     if DEFAULT_SOURCE.is_dir():
         return SourceChoice((DEFAULT_SOURCE,), f"no SOURCE given, ${SOURCE_VARIABLE} not set: found ./{DEFAULT_SOURCE}")
     reason = (
@@ -42,8 +44,9 @@ def choose_source(arguments: Sequence[Path], environment: Mapping[str, str], cac
 def announce_source(choice: SourceChoice) -> None:
     """Say on stderr which source is used, and generate the built-in sample where it is not there yet."""
     print_note(f"source: {', '.join(map(str, choice.paths))} ({choice.reason})")
-    if choice.is_sample and not choice.paths[0].is_dir():
-        _generate_sample(choice.paths[0])
+    directory = choice.paths[0]
+    if choice.is_sample and isinstance(directory, Path) and not directory.is_dir():
+        _generate_sample(directory)
 
 
 def _generate_sample(directory: Path) -> None:

@@ -9,6 +9,7 @@
         |-- ImageError    one image that cannot be used; names the reason, the caller adds the path
         |-- CacheError    a cache that is absent, incomplete, damaged or of another format
         |-- BuildError    a build that stopped: no space, too many bad images, a lost worker
+        |-- StorageError  an object store that denies something, has not got it, or cannot be reached
         `-- RunError      a training run that is absent, incomplete or does not fit what it is asked for
 
 The library raises these and nothing else for a user's mistake; ``cli`` turns each into one line and an exit code.
@@ -50,6 +51,10 @@ class CacheError(FailedError):
 
 class BuildError(FailedError):
     """A build that stopped: no space, too many unusable images, a lost worker."""
+
+
+class StorageError(FailedError):
+    """An object store that denies something, has not got it, or cannot be reached."""
 
 
 class RunError(FailedError):

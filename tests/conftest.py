@@ -16,6 +16,8 @@ import pytest
 from leukemia_data.generated.synthetic import write_sample
 from leukemia_data.samples.sample_table import SampleTable
 
+from .object_server import FaultyProxy, ObjectServer, faulty_proxy, running_server
+
 if os.name != "nt":
     import pwd
 
@@ -169,6 +171,39 @@ def without_rights() -> Callable[[Path], AbstractContextManager[None]]:
                 path.chmod(mode)
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """An S3 server on loopback. Name it to a test's libraries by the fixture ``s3`` or ``faulty_s3``."""
+    with running_server() as server:
+        yield server
+
+
+def _point_to(server: ObjectServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    # Nor shall the user's own profiles count, or his own stage.
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("LDATA_STAGE", str(folder / "stage"))
+
+
+@pytest.fixture
+def s3(object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    """The S3 server, as the one that this test's libraries find by their environment."""
+    _point_to(object_server, tmp_path, monkeypatch)
+    return object_server
+
+
+@pytest.fixture
+def faulty_s3(object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A proxy before the S3 server, as the server that this test's libraries find; it spoils what ``faults`` say."""
+    with faulty_proxy(object_server) as proxy:
+        _point_to(proxy.server, tmp_path, monkeypatch)
+        yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ ROOMS = {
     "leukemia_data": [
         "errors",
         "files",
+        "storage",
         "recipes",
         "samples",
         "sources",
@@ -32,6 +33,7 @@ ROOMS = {
         "pixels",
         "generated",
         "caches",
+        "remote",
         "building",
         "engines",
         "pictures",

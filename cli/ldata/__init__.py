@@ -19,6 +19,8 @@ _COMMANDS = {
     "audit": ("cli.ldata.audit", "Look for leaks, near duplicates, wrong labels and odd frames."),
     "recover-subjects": ("cli.ldata.recover_subjects", "Find whose cells renumbered files show, by their content."),
     "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
+    "push": ("cli.ldata.push", "Copy a cache into an object store."),
+    "pull": ("cli.ldata.pull", "Copy a cache out of an object store."),
     "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
     "convert": ("cli.ldata.convert", "Store a cache's images compressed without loss, or raw again."),
     "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),

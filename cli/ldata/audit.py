@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.locations import SourceType
 from cli.options import (
     allow_outside_option,
     cache_root_option,
@@ -17,10 +18,11 @@ from cli.options import (
 )
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.record import ImagePlace
 
 
 @click.command("audit")
-@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=SourceType())
 @click.option(
     "--reference",
     "references",
@@ -55,7 +57,7 @@ from leukemia_data.errors import UsageError
 @allow_outside_option
 @json_option
 def command(
-    inputs: tuple[Path, ...],
+    inputs: tuple[ImagePlace, ...],
     references: tuple[Path, ...],
     split_name: str | None,
     seed: int,
@@ -66,7 +68,7 @@ def command(
     num_threads: int | None,
     size_px: int | None,
     cache_root: Path,
-    root: Path | None,
+    root: ImagePlace | None,
     allow_outside: bool,
     as_json: bool,
 ) -> None:

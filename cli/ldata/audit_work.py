@@ -27,7 +27,7 @@ from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.image_ops import Image
-from leukemia_data.samples.record import CELL_CLASSES
+from leukemia_data.samples.record import CELL_CLASSES, ImagePlace
 from leukemia_data.sources.source import list_source
 from leukemia_data.sources.source_file import read_file
 from leukemia_data.splitting.split_spec import parse_split
@@ -40,9 +40,9 @@ _COUNT_WIDTH = 8
 class AuditRequest:
     """A checked command line; ``max_distance`` is None where near duplicates are not looked for."""
 
-    inputs: tuple[Path, ...]
+    inputs: tuple[ImagePlace, ...]
     references: tuple[Path, ...]
-    root: Path | None
+    root: ImagePlace | None
     allow_outside: bool
     size_px: int | None
     split_name: str | None
@@ -100,7 +100,7 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
 def _collect(request: AuditRequest) -> _Material:
     material = _Material()
     for path in request.inputs:
-        if find_cache_dirs(path):
+        if isinstance(path, Path) and find_cache_dirs(path):
             _add_cache(material, choose_cache_dir(path, size_px=request.size_px))
         else:
             _add_source(material, path, request)
@@ -126,13 +126,15 @@ def _add_cache(material: _Material, directory: Path) -> None:
     _add(material, AuditArgument(str(directory), "cache", text), images)
 
 
-def _add_source(material: _Material, path: Path, request: AuditRequest) -> None:
+def _add_source(material: _Material, path: ImagePlace, request: AuditRequest) -> None:
     listing = list_source([path], root=request.root, allow_outside=request.allow_outside)
     material.notes.extend(listing.notes)
     records = []
     for record in listing.records:
         # The lab's three test tables list the same files; one file is one image.
-        file = os.path.normcase(os.path.abspath(record.path))  # noqa: PTH100 - Path.resolve asks the disk for each part
+        # Path.resolve would ask the disk for each part.
+        place = record.path
+        file = os.path.normcase(os.path.abspath(place)) if isinstance(place, Path) else str(place)  # noqa: PTH100
         if file not in material.seen_files:
             material.seen_files.add(file)
             records.append(record)

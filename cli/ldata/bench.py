@@ -6,15 +6,25 @@ from pathlib import Path
 
 import click
 
-from cli.options import augment_option, cache_argument, cache_root_option, json_option, size_filter_option
+from cli.options import (
+    augment_option,
+    cache_location_argument,
+    cache_location_option,
+    json_option,
+    size_filter_option,
+)
+from cli.stage_options import StageChoice, stage_dir_option, stage_gb_option
+from leukemia_data.storage.url import Location
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 @click.command("bench")
-@cache_argument
-@cache_root_option
+@cache_location_argument
+@cache_location_option
 @size_filter_option
+@stage_dir_option
+@stage_gb_option
 @augment_option
 @click.option("--model", "model_name", type=click.Choice(_MODELS), default="resnet18", show_default=True)
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
@@ -25,9 +35,11 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 )
 @json_option
 def command(
-    cache: Path | None,
-    cache_root: Path,
+    cache: Location | None,
+    cache_root: Location,
     size_px: int | None,
+    stage_dir: Path | None,
+    stage_gb: float | None,
     augment: str,
     model_name: str,
     batch_size: int,
@@ -44,12 +56,14 @@ def command(
     Examples:
       ldata bench --size 224
       ldata bench cache/C-NMC_Leukemia/128-abeec0bcfa84 --augment report-a --model resnet50 --json
+      ldata bench s3://lab/caches --size 128
     """
     # torch takes seconds to load: not for --help.
     from cli.ldata.bench_work import BenchRequest, bench
 
     request = BenchRequest(
-        directory=cache if cache is not None else cache_root,
+        location=cache if cache is not None else cache_root,
+        stage=StageChoice(stage_dir, stage_gb),
         size_px=size_px,
         augment=augment,
         model_name=model_name,

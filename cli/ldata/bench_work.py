@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from cli.cache_opening import open_chosen_cache
 from cli.ltrain.devices import choose_device
 from cli.output import format_table, print_json, print_text
+from cli.stage_options import StageChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
-from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.pixels.moments import channel_statistics
 from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.storage.url import Location
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.inference.normalization import Normalization
@@ -35,7 +37,8 @@ _FEWEST_STEPS = 3
 class BenchRequest:
     """The command line."""
 
-    directory: Path
+    location: Location
+    stage: StageChoice
     size_px: int | None
     augment: str
     model_name: str
@@ -64,6 +67,8 @@ class BenchResult:
         From opening the cache to the first batch.
     epoch_s, epoch_wait_s
         Estimated for all images of the cache: an epoch of training, and what of it is waiting for batches.
+    traffic
+        What was fetched of a cache at a URL, before the rates were measured; empty for one on disk.
     """
 
     cache: str
@@ -82,6 +87,7 @@ class BenchResult:
     first_batch_s: float
     epoch_s: float
     epoch_wait_s: float
+    traffic: str
 
 
 def bench(request: BenchRequest) -> None:
@@ -96,11 +102,9 @@ def bench(request: BenchRequest) -> None:
 def _measure(request: BenchRequest) -> BenchResult:
     device, augmentation = choose_device(request.device), load_augmentation(request.augment)
     started_s = time.perf_counter()
-    with open_cache(choose_cache_dir(request.directory, size_px=request.size_px)) as cache:
+    with open_chosen_cache(request.location, request.stage, size_px=request.size_px) as cache:
         if len(cache) < request.batch_size:
-            raise UsageError(
-                f"{cache.directory} holds {len(cache)} images, less than --batch-size {request.batch_size}"
-            )
+            raise UsageError(f"{cache.location} holds {len(cache)} images, less than --batch-size {request.batch_size}")
         normalization = _normalization(cache)
         stream = BatchStream(
             cache,
@@ -117,7 +121,7 @@ def _measure(request: BenchRequest) -> BenchResult:
         _drain(stream.epoch(0), device)
         train_images_per_s, wait_share = _train(request, cache, stream, augmenter, normalization, device)
         return BenchResult(
-            cache=str(cache.directory),
+            cache=str(cache.location),
             size_px=cache.size_px,
             num_samples=len(cache),
             device=str(device),
@@ -133,6 +137,7 @@ def _measure(request: BenchRequest) -> BenchResult:
             first_batch_s=first_batch_s,
             epoch_s=len(cache) / train_images_per_s,
             epoch_wait_s=len(cache) / train_images_per_s * wait_share,
+            traffic=cache.traffic_text,
         )
 
 
@@ -140,7 +145,7 @@ def _normalization(cache: Cache) -> Normalization:
     table = cache.table
     statistics = channel_statistics(table.channel_sums, table.channel_square_sums, cache.pixels_per_image)
     if statistics is None or min(statistics.std) == 0:
-        raise UsageError(f"{cache.directory} holds no images to normalise by")
+        raise UsageError(f"{cache.location} holds no images to normalise by")
     return Normalization(statistics.mean, statistics.std)
 
 
@@ -224,7 +229,7 @@ def _train(
 ) -> tuple[float, float]:
     """Images per second of training, and the share of the time that it waits for batches."""
     if (cache.table.labels == UNKNOWN_LABEL).any():
-        raise UsageError(f"{cache.directory} holds unlabelled images, and training cannot be measured with them")
+        raise UsageError(f"{cache.location} holds unlabelled images, and training cannot be measured with them")
     model = build_model(request.model_name, len(cache.manifest.classes))
 
     def run(num_steps: int) -> tuple[float, float]:
@@ -258,6 +263,7 @@ def _as_text(result: BenchResult) -> str:
             f"An epoch of {result.num_samples:,} images takes {result.epoch_s:,.1f} s, of which it waits "
             f"{result.epoch_wait_s:.2f} s for data ({100 * result.epoch_wait_s / result.epoch_s:.2f} %).",
             f"The stream could feed {headroom:,.0f} times as fast a network.",
+            *([f"From the URL: {result.traffic}."] if result.traffic else []),
         ]
     )
 

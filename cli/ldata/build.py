@@ -13,8 +13,9 @@ import click
 from cli.ldata.beside_plan import check_beside_plan, plan_option, task_option
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
 from cli.options import (
+    DEFAULT_CACHE_ROOT,
     allow_outside_option,
-    cache_root_option,
+    cache_location_option,
     json_option,
     recipe_option,
     root_option,
@@ -22,11 +23,14 @@ from cli.options import (
 )
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
+from cli.stage_options import StageChoice, stage_dir_option
 from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import list_source
+from leukemia_data.storage.url import Location
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -65,7 +69,8 @@ wait_option = click.option(
 @source_argument
 @sizes_option
 @recipe_option
-@cache_root_option
+@cache_location_option
+@stage_dir_option
 @name_option
 @root_option
 @allow_outside_option
@@ -93,12 +98,13 @@ wait_option = click.option(
 @task_option
 @json_option
 def command(
-    source: tuple[Path, ...],
+    source: tuple[ImagePlace, ...],
     sizes_px: tuple[int, ...],
     recipe_name: str,
-    cache_root: Path,
+    cache_root: Location,
+    stage_dir: Path | None,
     name: str | None,
-    root: Path | None,
+    root: ImagePlace | None,
     allow_outside: bool,
     n_jobs: int,
     engine: str,
@@ -115,8 +121,9 @@ def command(
     """Preprocess the images of SOURCE into one cache per --size.
 
     SOURCE is a C-NMC folder in any published layout, any folder with one folder per class, or CSV tables with columns
-    Path[,label[,subject[,split]]]. Without SOURCE: $LDATA_SOURCE, else ./data, else a built-in sample of generated
-    cells. Building again costs only what is new or changed; a build that was stopped goes on where it stopped.
+    Path[,label[,subject[,split]]]; either may lie in an object store (s3://, gs://, az://). Without SOURCE:
+    $LDATA_SOURCE, else ./data, else a built-in sample of generated cells. Building again costs only what is new or
+    changed; a build that was stopped goes on where it stopped.
 
     \b
     Examples:
@@ -124,6 +131,7 @@ def command(
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --codec zstd --shard-size 1024 --wait
+      ldata build s3://bucket/C-NMC_Leukemia --cache s3://bucket/caches --size 224
       ldata build my-cells --engine dask --address tcp://head:8786
       ldata build my-cells --engine ray --address auto
       ldata build --plan cells.plan --task 3/40
@@ -137,8 +145,9 @@ def command(
         make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
         return
     allowed_bad = parse_max_bad(max_bad)
-    wanted = choose_caches(cache_root, recipe_name, sizes_px, shard_size, codec)
-    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside)
+    wanted = choose_caches(cache_root, stage_dir, recipe_name, sizes_px, shard_size, codec)
+    sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, sample_root)
     listing = listed.listing
     current = wanted.current(cache_name, listing)
     if len(current) == len(wanted.sizes_px):
@@ -162,7 +171,12 @@ def command(
 
 
 def choose_caches(
-    cache_root: Path, recipe_name: str, sizes_px: tuple[int, ...], shard_size: str | None, codec: str | None
+    cache_root: Location,
+    stage_dir: Path | None,
+    recipe_name: str,
+    sizes_px: tuple[int, ...],
+    shard_size: str | None,
+    codec: str | None,
 ) -> WantedCaches:
     """The caches that a recipe and sizes mean, of whichever name, and how their shards shall be laid out."""
     recipe = load_recipe(recipe_name)
@@ -170,16 +184,31 @@ def choose_caches(
     for size_px in sizes:
         recipe.check_size(size_px)
     shard_capacity = None if shard_size is None else _parse_shard_size(shard_size)
-    return WantedCaches(cache_root, recipe, sizes, installed_opencv_version(), shard_capacity, codec)
+    opencv_version = installed_opencv_version()
+    if isinstance(cache_root, Path):
+        return WantedCaches(cache_root, recipe, sizes, opencv_version, shard_capacity, codec)
+    # Loads fsspec, which takes as long as all of a build with nothing to do.
+    from cli.ldata.stored_caches import stored_caches
+
+    stage = StageChoice(stage_dir).open().directory
+    return stored_caches(cache_root, stage, recipe, sizes, opencv_version, shard_capacity, codec)
 
 
 def list_choice(
-    source: tuple[Path, ...], wanted: WantedCaches, name: str | None, root: Path | None, allow_outside: bool
+    source: tuple[ImagePlace, ...],
+    wanted: WantedCaches,
+    name: str | None,
+    root: ImagePlace | None,
+    allow_outside: bool,
+    sample_root: Path,
 ) -> tuple[ListedSource, Callable[[], ListedSource], str]:
-    """The chosen source as it is listed now, how to list it anew, and the name of its caches."""
+    """The chosen source as it is listed now, how to list it anew, and the name of its caches.
+
+    Without a source, a sample of generated cells is made in `sample_root`.
+    """
     if name is not None:
         _check_name(name)
-    choice = choose_source(source, os.environ, wanted.cache_root)
+    choice = choose_source(source, os.environ, sample_root)
     announce_source(choice)
 
     def list_now() -> ListedSource:

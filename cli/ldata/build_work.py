@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.ldata.engine_choice import EngineChoice
@@ -18,6 +19,11 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
+from leukemia_data.storage.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_data.building.cache_home import CacheHome
+    from leukemia_data.remote.mirror import StoredCache
 
 _MAX_LISTED = 20
 
@@ -70,7 +76,7 @@ def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
         report_build(summary, num_images, request.seconds, as_json)
 
 
-def newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manifest]]:
+def newest_state(request: BuildRequest) -> tuple[ListedSource, Mapping[Location, Manifest]]:
     """The source, and the caches that hold it in exactly this state.
 
     Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
@@ -83,8 +89,10 @@ def newest_state(request: BuildRequest) -> tuple[ListedSource, dict[Path, Manife
     return listed, request.wanted.current(request.name, listed.listing)
 
 
-def plan_request(request: BuildRequest, listed: ListedSource) -> BuildPlan:
-    """Plan a build of a listing, and tell its notes."""
+def plan_request(
+    request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
+) -> BuildPlan:
+    """Plan a build of a listing, into caches in a store where they are given, and tell its notes."""
     wanted, listing = request.wanted, listed.listing
     plan = plan_build(
         name=request.name,
@@ -96,6 +104,7 @@ def plan_request(request: BuildRequest, listed: ListedSource) -> BuildPlan:
         opencv_version=wanted.opencv_version,
         shard_capacity=wanted.shard_capacity,
         codec=wanted.codec,
+        stored=stored,
     )
     for note in plan.notes:
         print_note(f"note: {note}")
@@ -103,7 +112,8 @@ def plan_request(request: BuildRequest, listed: ListedSource) -> BuildPlan:
 
 
 def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
-    plan = plan_request(request, listed)
+    stored = request.wanted.stored(request.name)
+    plan = plan_request(request, listed, stored)
     with progress_bar(plan.num_to_make, "building") as bar:
         return run_locked_build(
             plan,
@@ -112,7 +122,17 @@ def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:
             listed_at_ns=listed.listed_at_ns,
             package_version=version("leukemia-cells"),
             progress=bar.update,
+            home=_home(stored),
         )
+
+
+def _home(stored: Mapping[Path, StoredCache] | None) -> CacheHome | None:
+    if stored is None:
+        return None
+    # Loads fsspec.
+    from leukemia_data.building.stored_home import StoredHome
+
+    return StoredHome(stored)
 
 
 def report_build(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from cli.output import format_bytes
 from leukemia_data.caches.manifest import RAW, Manifest
+from leukemia_data.storage.url import Location
 
 
-def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
+def cache_summary(directory: Location, manifest: Manifest) -> dict[str, object]:
     """A cache as JSON output names it."""
     return {
         "directory": str(directory),
@@ -23,7 +23,7 @@ def cache_summary(directory: Path, manifest: Manifest) -> dict[str, object]:
     }
 
 
-def cache_lines(caches: Sequence[tuple[Path, Manifest]]) -> list[str]:
+def cache_lines(caches: Sequence[tuple[Location, Manifest]]) -> list[str]:
     """One line per cache for people."""
     return [
         f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "

@@ -9,21 +9,27 @@ from typing import Any
 
 import click
 
-from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
+from cli.cache_opening import open_chosen_cache
+from cli.options import cache_location_argument, cache_location_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json, print_text
-from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from cli.stage_options import StageChoice, stage_dir_option
+from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import RAW
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.storage.url import Location
 
 _MAX_LISTED = 20
 
 
 @click.command("info")
-@cache_argument
-@cache_root_option
+@cache_location_argument
+@cache_location_option
 @size_filter_option
+@stage_dir_option
 @json_option
-def command(cache: Path | None, cache_root: Path, size_px: int | None, as_json: bool) -> None:
+def command(
+    cache: Location | None, cache_root: Location, size_px: int | None, stage_dir: Path | None, as_json: bool
+) -> None:
     """Show a cache's images, classes, subjects, recipe, files, quarantined images and makers.
 
     \b
@@ -31,7 +37,7 @@ def command(cache: Path | None, cache_root: Path, size_px: int | None, as_json: 
       ldata info --size 224
       ldata info cache/C-NMC_Leukemia/224-0123456789ab --json
     """
-    opened = open_cache(choose_cache_dir(cache if cache is not None else cache_root, size_px=size_px))
+    opened = open_chosen_cache(cache if cache is not None else cache_root, StageChoice(stage_dir), size_px=size_px)
     described = describe_cache(opened)
     if as_json:
         print_json(described)
@@ -49,7 +55,7 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
     }
     folds = Counter(table.folds[table.folds != NO_FOLD].tolist())
     return {
-        "directory": str(cache.directory),
+        "directory": str(cache.location),
         "name": manifest.name,
         "size_px": manifest.size_px,
         "fingerprint": manifest.fingerprint,

@@ -24,6 +24,7 @@ from cli.options import (
     root_option,
     source_argument,
 )
+from leukemia_data.samples.record import ImagePlace
 
 
 @click.command("plan")
@@ -42,12 +43,12 @@ from cli.options import (
 )
 @json_option
 def command(
-    source: tuple[Path, ...],
+    source: tuple[ImagePlace, ...],
     sizes_px: tuple[int, ...],
     recipe_name: str,
     cache_root: Path,
     name: str | None,
-    root: Path | None,
+    root: ImagePlace | None,
     allow_outside: bool,
     shard_size: str | None,
     codec: str | None,
@@ -67,8 +68,8 @@ def command(
       ldata commit cells.plan
     """
     started_s = time.perf_counter()
-    wanted = choose_caches(cache_root.absolute(), recipe_name, sizes_px, shard_size, codec)
-    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside)
+    wanted = choose_caches(cache_root.absolute(), None, recipe_name, sizes_px, shard_size, codec)
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, cache_root)
     from cli.ldata.build_work import BuildRequest
     from cli.ldata.engine_choice import EngineChoice
     from cli.ldata.plan_work import write_plan_of

@@ -21,6 +21,7 @@ from cli.output import print_json, print_text
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import SourceListing, list_source
 
 _STEP_SIZES_PX = (128, 224)
@@ -96,14 +97,14 @@ def _may_be_recipe(word: str) -> bool:
 @click.pass_context
 def command(
     context: click.Context,
-    source: tuple[Path, ...],
+    source: tuple[ImagePlace, ...],
     recipe_name: str,
     compared: tuple[str, ...],
     sizes_px: tuple[int, ...],
     per_class: int,
     out: Path,
     cache_root: Path,
-    root: Path | None,
+    root: ImagePlace | None,
     allow_outside: bool,
     as_json: bool,
 ) -> None:

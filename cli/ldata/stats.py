@@ -10,23 +10,27 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cli.options import cache_argument, cache_root_option, json_option, seed_type, size_filter_option
+from cli.cache_opening import open_chosen_cache
+from cli.options import cache_location_argument, cache_location_option, json_option, seed_type, size_filter_option
 from cli.output import format_table, print_json, print_note, print_text
-from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from cli.stage_options import StageChoice, stage_dir_option
+from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.pixels.moments import ChannelStatistics, channel_statistics, report_estimator
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, parse_split
 from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.storage.url import Location
 
 _DEFAULT_SPLIT = "subject"
 
 
 @click.command("stats")
-@cache_argument
-@cache_root_option
+@cache_location_argument
+@cache_location_option
 @size_filter_option
+@stage_dir_option
 @click.option(
     "--split",
     "split_name",
@@ -40,9 +44,10 @@ _DEFAULT_SPLIT = "subject"
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1), help="For --report-estimator.")
 @json_option
 def command(
-    cache: Path | None,
-    cache_root: Path,
+    cache: Location | None,
+    cache_root: Location,
     size_px: int | None,
+    stage_dir: Path | None,
     split_name: str | None,
     seed: int,
     with_report: bool,
@@ -61,13 +66,13 @@ def command(
       ldata stats --size 224 --report-estimator --batch-size 64
       ldata stats --split all --json
     """
-    opened = open_cache(choose_cache_dir(cache if cache is not None else cache_root, size_px=size_px))
+    opened = open_chosen_cache(cache if cache is not None else cache_root, StageChoice(stage_dir), size_px=size_px)
     codes = _assign(opened, split_name, seed)
     parts = {"all": np.arange(len(opened), dtype=np.int64)}
     if codes is not None:
         parts |= {name: split_numbers(codes, name) for name in SPLIT_NAMES}
     result: dict[str, Any] = {
-        "cache": str(opened.directory),
+        "cache": str(opened.location),
         "size_px": opened.size_px,
         "recipe": opened.manifest.recipe.name,
         "classes": list(opened.manifest.classes),

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.locations import SourceType
 from cli.options import (
+    DEFAULT_CACHE_ROOT,
     allow_outside_option,
-    cache_argument,
-    cache_root_option,
+    cache_location_argument,
+    cache_location_option,
     json_option,
     root_option,
     size_filter_option,
@@ -27,14 +29,16 @@ from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.quick_check import check_quickly
 from leukemia_data.caches.verify import VerifyReport, verify_cache
 from leukemia_data.errors import CacheError, UsageError, listed
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.storage.url import Location, Url
 
 if TYPE_CHECKING:
     from leukemia_data.building.repair import LostImage, RepairReport
 
 
 @click.command("verify")
-@cache_argument
-@cache_root_option
+@cache_location_argument
+@cache_location_option
 @size_filter_option
 @click.option(
     "--quick", "is_quick", is_flag=True, help="All but the pixels: files, sizes, manifest, index, headers and rows."
@@ -44,20 +48,20 @@ if TYPE_CHECKING:
     "--source",
     "source",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=SourceType(),
     help="With --repair: the images the cache was made from, repeatable.  [default: as for `ldata build`]",
 )
 @root_option
 @allow_outside_option
 @json_option
 def command(
-    cache: Path | None,
-    cache_root: Path,
+    cache: Location | None,
+    cache_root: Location,
     size_px: int | None,
     is_quick: bool,
     is_repair: bool,
-    source: tuple[Path, ...],
-    root: Path | None,
+    source: tuple[ImagePlace, ...],
+    root: ImagePlace | None,
     allow_outside: bool,
     as_json: bool,
 ) -> None:
@@ -74,33 +78,60 @@ def command(
       ldata verify --size 224 --quick
       ldata verify cache/C-NMC_Leukemia/224-0123456789ab --json
       ldata verify --size 224 --repair --source C-NMC_Leukemia
+      ldata verify s3://bucket/caches --size 224
     """
     if not is_repair and (source or root is not None):
         raise UsageError(f"{'--source' if source else '--root'} is for --repair: checking alone needs no source")
     if is_quick and is_repair:
         raise UsageError("--quick does not look at the pixels that --repair mends: give one of them")
-    directory = choose_cache_dir(cache if cache is not None else cache_root, size_px=size_px)
+    chosen = cache if cache is not None else cache_root
     started_s = time.perf_counter()
+    if not isinstance(chosen, Path):
+        if is_quick:
+            raise UsageError(f"{chosen}: --quick is for folders; in a store every shard is fetched and checked whole")
+        if is_repair:
+            raise UsageError(
+                f"{chosen}: --repair mends folders; remove what is damaged and build again, which makes it anew"
+            )
+        _verify_stored(chosen, size_px, started_s, as_json)
+        return
+    directory = choose_cache_dir(chosen, size_px=size_px)
     if is_repair:
         # Loads OpenCV, which checking does not need.
         from cli.ldata.repair_work import RepairSource, repair
 
-        choice = RepairSource(cache_root, source, root, allow_outside)
+        sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
+        choice = RepairSource(sample_root, source, root, allow_outside)
         _report_repair(repair(directory, choice), started_s, as_json)
         return
     with progress_bar(load_manifest(directory).num_samples, "verifying") as bar:
         check = check_quickly if is_quick else verify_cache
         report = check(directory, num_threads=os.cpu_count() or 1, progress=bar.update)
+    cure = f"mend it with `ldata verify {directory} --repair --source SOURCE`, where SOURCE is what it was built from"
+    _report(report, cure, started_s, is_quick, as_json)
+
+
+def _verify_stored(url: Url, size_px: int | None, started_s: float, as_json: bool) -> None:
+    # Load fsspec, for which a folder has no use.
+    from leukemia_data.remote.remote_cache import choose_location, read_manifest
+    from leukemia_data.remote.remote_verify import verify_stored_cache
+    from leukemia_data.storage.object_store import open_store
+
+    store = open_store(str(choose_location(url, size_px=size_px)))
+    with progress_bar(read_manifest(store).num_samples, "verifying") as bar:
+        report = verify_stored_cache(store, num_threads=os.cpu_count() or 1, progress=bar.update)
+    cure = "remove the objects that are damaged and build it again, which makes them anew"
+    _report(report, cure, started_s, False, as_json)
+
+
+def _report(report: VerifyReport, cure: str, started_s: float, is_quick: bool, as_json: bool) -> None:
     seconds = time.perf_counter() - started_s
     if as_json:
-        print_json({**asdict(report), "directory": str(directory), "seconds": round(seconds, 3)})
+        print_json({**asdict(report), "directory": str(report.directory), "seconds": round(seconds, 3)})
     else:
         _print(report, seconds, "there, their pixels not looked at" if is_quick else "as written")
     if report.damages:
-        raise CacheError(
-            f"{directory} is damaged ({len(report.damages)} findings): mend it with "
-            f"`ldata verify {directory} --repair --source SOURCE`, where SOURCE is what it was built from"
-        )
+        raise CacheError(f"{report.directory} is damaged ({len(report.damages)} findings): {cure}")
 
 
 def _print(report: VerifyReport, seconds: float, words: str = "as written") -> None:

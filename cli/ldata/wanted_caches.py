@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.output import print_json, print_text
@@ -13,9 +14,13 @@ from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, cache_dir_nam
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.sources.source import SourceListing
+from leukemia_data.storage.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_data.remote.mirror import StoredCache
 
 Commits = Mapping[Path, tuple[int, int, int]]
-"""By cache directory: the manifest file's identity, which each commit changes."""
+"""By cache directory: the manifest's identity, which each commit changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +51,20 @@ class WantedCaches:
         """Where the caches of a name lie."""
         return [self.cache_root / name / dir_name for dir_name in self._dir_names()]
 
-    def current(self, name: str, listing: SourceListing) -> dict[Path, Manifest]:
+    def current(self, name: str, listing: SourceListing) -> Mapping[Location, Manifest]:
         """Those that hold a source in exactly this state already."""
         state = source_state(listing.classes, listing.records)
+        found: dict[Location, Manifest | None]
         found = {directory: find_current(directory, state) for directory in self.directories(name)}
         return {
             directory: manifest
             for directory, manifest in found.items()
-            if manifest is not None and manifest.is_cut_as(self.shard_capacity) and self.codec in (None, manifest.codec)
+            if manifest is not None and self.suits(manifest)
         }
+
+    def suits(self, manifest: Manifest) -> bool:
+        """Whether a cache's shards are laid out as they shall be."""
+        return manifest.is_cut_as(self.shard_capacity) and self.codec in (None, manifest.codec)
 
     def commits(self) -> Commits:
         """Present commits of all names' caches."""
@@ -66,6 +76,10 @@ class WantedCaches:
                     found[path.parent] = status.st_ino, status.st_size, status.st_mtime_ns
         return found
 
+    def stored(self, name: str) -> Mapping[Path, StoredCache] | None:
+        """What a build is planned on where the caches lie in a store; None where they lie in their directories."""
+        return None
+
     def _dir_names(self) -> list[str]:
         return [
             cache_dir_name(size_px, cache_fingerprint(self.recipe, size_px, self.opencv_version))
@@ -73,7 +87,7 @@ class WantedCaches:
         ]
 
 
-def print_unchanged(manifests: Mapping[Path, Manifest], num_images: int, seconds: float, *, as_json: bool) -> None:
+def print_unchanged(manifests: Mapping[Location, Manifest], num_images: int, seconds: float, *, as_json: bool) -> None:
     """Say that every cache is there already."""
     if as_json:
         print_json(

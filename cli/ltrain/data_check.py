@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ from cli.ltrain.train_request import TrainRequest
 from cli.output import format_bytes, print_note
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.manifest import ShardEntry
-from leukemia_data.caches.verify import changed_shards
+from leukemia_data.caches.manifest import ShardEntry, is_whole
+from leukemia_data.caches.verify import Damage, changed_shards
 from leukemia_data.errors import CacheError
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_data.splitting.splits import split_numbers
+from leukemia_data.storage.url import Location
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -34,28 +35,37 @@ def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str,
     """
     if not (request.check and runs):
         return
+    caches = {run.data.cache.location: run.data.cache for run in runs}
     shards = used_shards(run.data for run in runs)
-    num_bytes = sum(shard.num_bytes for entries in shards.values() for shard in entries)
+    to_read = {place: [shard for shard in shards[place] if _is_read(caches[place], shard)] for place in caches}
+    num_bytes = sum(shard.num_bytes for entries in to_read.values() for shard in entries)
     started_s = time.perf_counter()
 
     def check() -> None:
         # Processes on one machine read the same files.
         if int(environment.get("LOCAL_RANK", "0")) == 0:
-            _check(shards, num_bytes, run_again(runs[0], request))
+            _check(caches, to_read, num_bytes, run_again(runs[0], request))
 
     ranks.together(check)
     if ranks.is_first:
-        print_note(f"checked {format_bytes(num_bytes)} in {time.perf_counter() - started_s:.1f} s")
+        num_later = sum(len(shards[place]) - len(to_read[place]) for place in caches)
+        later = f"; shards that are checked as they arrive: {num_later}" if num_later else ""
+        print_note(f"checked {format_bytes(num_bytes)} in {time.perf_counter() - started_s:.1f} s{later}")
 
 
-def used_shards(splits: Iterable[SplitCache]) -> dict[Path, list[ShardEntry]]:
-    """By cache directory: the shards that hold a sample of some part of a split, in the manifest's order."""
-    caches: dict[Path, Cache] = {}
-    numbers: dict[Path, set[int]] = {}
+def used_shards(splits: Iterable[SplitCache]) -> dict[Location, list[ShardEntry]]:
+    """By the cache's place: the shards that hold a sample of some part of a split, in the manifest's order."""
+    caches: dict[Location, Cache] = {}
+    numbers: dict[Location, set[int]] = {}
     for data in splits:
-        caches[data.cache.directory] = data.cache
-        numbers.setdefault(data.cache.directory, set()).update(_shard_numbers(data))
-    return {path: [caches[path].manifest.shards[n] for n in sorted(numbers[path])] for path in caches}
+        caches[data.cache.location] = data.cache
+        numbers.setdefault(data.cache.location, set()).update(_shard_numbers(data))
+    return {place: [caches[place].manifest.shards[n] for n in sorted(numbers[place])] for place in caches}
+
+
+def _is_read(cache: Cache, shard: ShardEntry) -> bool:
+    """Whether a shard is to be read now: those that are still to be fetched are held against their digests then."""
+    return not cache.is_fetched or is_whole(cache.directory, shard)
 
 
 def _shard_numbers(data: SplitCache) -> list[int]:
@@ -64,14 +74,26 @@ def _shard_numbers(data: SplitCache) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def _check(shards: Mapping[Path, list[ShardEntry]], num_bytes: int, run_command: str) -> None:
+def _check(
+    caches: Mapping[Location, Cache], shards: Mapping[Location, list[ShardEntry]], num_bytes: int, run_command: str
+) -> None:
     with progress_bar(num_bytes, "checking", unit="B") as bar:
-        for directory, entries in shards.items():
+        for place, entries in shards.items():
+            directory = caches[place].directory
             damages = changed_shards(directory, entries, num_threads=os.cpu_count() or 1, progress=bar.update)
-            if damages:
+            if damages and caches[place].is_fetched:
+                _fetch_anew(directory, damages)
+            elif damages:
                 raise CacheError(
                     f"{len(damages)} of the {len(entries)} shards to train on are damaged, first "
                     f"{directory / damages[0].file}: {damages[0].problem}. Mend them with `ldata verify {directory} "
                     f"--repair --source SOURCE`, where SOURCE is what they were built from; then go on with "
                     f"`{run_command}`"
                 )
+
+
+def _fetch_anew(directory: Path, damages: Sequence[Damage]) -> None:
+    """Remove copies that are damaged: whoever needs them fetches them once more."""
+    for damage in damages:
+        (directory / damage.file).unlink(missing_ok=True)
+    print_note(f"damaged copies in the stage, to be fetched anew: {len(damages)}, first {damages[0].file}")

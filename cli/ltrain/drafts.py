@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cli.cache_opening import lasting_name, open_chosen_cache
 from cli.ltrain.batch_shares import require_shares
 from cli.ltrain.data_identity import data_digest
 from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
@@ -62,14 +63,14 @@ def draft_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> l
         patients would be on both sides of the split and nobody allowed it; if weights to start from do not fit.
     """
     spec = parse_split(request.split)
-    caches = stage_caches(plan, request.cache)
+    caches = stage_caches(plan, request)
     drafts = []
     for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
         drafts.append(_draft(plan, number, cache, spec, request, machine))
     return drafts
 
 
-def stage_caches(plan: TrainingPlan, path: Path) -> list[Cache]:
+def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
     """Open the cache of every stage.
 
     Raises
@@ -77,22 +78,22 @@ def stage_caches(plan: TrainingPlan, path: Path) -> list[Cache]:
     UsageError, CacheError
         If one is missing, or they do not hold the same images.
     """
-    caches = [_stage_cache(stage, path) for stage in plan.stages]
+    caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
         _require_same_images(caches[0], cache)
     return caches
 
 
-def _stage_cache(stage: Stage, path: Path) -> Cache:
+def _stage_cache(stage: Stage, request: TrainRequest) -> Cache:
     try:
-        cache = open_cache(choose_cache_dir(path, size_px=stage.size_px, recipe=stage.recipe))
+        cache = open_chosen_cache(request.cache, request.stage_choice, size_px=stage.size_px, recipe=stage.recipe)
     except UsageError as error:
         if stage.size_px is not None or stage.recipe is not None:
             raise
         raise UsageError(f"{error}\nor choose one by its size or recipe") from None
     if len(cache.manifest.classes) != NUM_CLASSES:
         raise UsageError(
-            f"{cache.directory} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
+            f"{cache.location} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
             "training and judging know two"
         )
     return cache
@@ -103,7 +104,7 @@ def _require_same_images(first: Cache, other: Cache) -> None:
     same_classes = first.manifest.classes == other.manifest.classes
     if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):
         raise UsageError(
-            f"{other.directory} holds other images than {first.directory}, or other labels or subjects of them: build "
+            f"{other.location} holds other images than {first.location}, or other labels or subjects of them: build "
             "both from the same source, so that all stages split alike"
         )
 
@@ -139,7 +140,7 @@ def _draft(
     )
     config = RunConfig(
         model_name=plan.model_name,
-        cache_dir=str(cache.directory.resolve()),
+        cache_dir=lasting_name(cache),
         data_fingerprint=cache.manifest.fingerprint,
         data_digest=data_digest(cache),
         split=str(spec),

@@ -10,6 +10,7 @@ import click
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import json_option
+from cli.stage_options import stage_dir_option, stage_gb_option
 
 
 @click.command("evaluate")
@@ -32,6 +33,8 @@ from cli.options import json_option
 )
 @click.option("--draws", default=2000, show_default=True, type=click.IntRange(100), help="Resamples of an interval.")
 @moved_cache_option
+@stage_dir_option
+@stage_gb_option
 @batch_size_option
 @device_option
 @json_option

@@ -13,6 +13,8 @@ from cli.ltrain.result_text import result_lines
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json, print_text
+from cli.stage_options import StageChoice
+from leukemia_data.storage.url import Location
 from leukemia_models.batchnorm.batchnorm_mode import RUNNING
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
@@ -34,7 +36,9 @@ class EvaluateRequest:
     tta_average: str | None
     batchnorm: str | None
     draws: int
-    cache: Path | None
+    cache: Location | None
+    stage_dir: Path | None
+    stage_gb: float | None
     batch_size: int
     device: str
     as_json: bool
@@ -58,7 +62,12 @@ def evaluate(request: EvaluateRequest) -> None:
     """Judge a run's checkpoint on one part and print the result."""
     folder, device = last_run(request.run), choose_device(request.device)
     config = load_config(folder)
-    data = split_of_run(folder, config, open_run_cache(config, request.cache))
+    stage = StageChoice(request.stage_dir, request.stage_gb)
+    with open_run_cache(config, request.cache, stage) as cache:
+        _judge(folder, split_of_run(folder, config, cache), request, device)
+
+
+def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device: torch.device) -> None:
     checkpoint = open_checkpoint(folder, request.which)
     if request.changes_judging:
         checkpoint = _prepared_anew(checkpoint, folder, data, request, device)

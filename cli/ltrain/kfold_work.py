@@ -26,6 +26,7 @@ from cli.ltrain.prepare import (
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
 from cli.ltrain.result_text import result_lines
+from cli.ltrain.run_data import closing_caches
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
@@ -58,8 +59,9 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
         request = replace(request, out=root)
         check_data([run for run in runs if not is_finished(run, ranks)], request, os.environ, ranks)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
-        for number, fold in enumerate(folds, 1):
-            _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
+        with closing_caches(runs):
+            for number, fold in enumerate(folds, 1):
+                _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
     if ranks.is_first:
         _report(root, [fold[0].plan_dir for fold in folds], request.as_json)
 
@@ -102,7 +104,7 @@ class _Folds:
 def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, inner_valid: bool) -> _Folds:
     """Check every fold and stage before anything is written."""
     kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
-    cache = stage_caches(plan, request.cache)[0]
+    cache = stage_caches(plan, request)[0]
     specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
     drafts = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
     return _Folds(kind, cache.size_px, specs, drafts)

@@ -7,15 +7,17 @@ from typing import Any
 
 import click
 
+from cli.locations import SourceType
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
+from cli.stage_options import stage_dir_option, stage_gb_option
 from leukemia_data.errors import UsageError
 
 
 @click.command("predict")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=SourceType())
 @click.option(
     "--part",
     type=PART_NAMES,
@@ -25,6 +27,8 @@ from leukemia_data.errors import UsageError
 @tta_option
 @tta_average_option
 @moved_cache_option
+@stage_dir_option
+@stage_gb_option
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write.  [default: RUN/predictions.csv]"
 )

@@ -15,8 +15,11 @@ from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json, print_text
+from cli.stage_options import StageChoice
 from leukemia_data.errors import RunError, SourceError
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.source import list_images
+from leukemia_data.storage.url import Location
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import predictions_table, write_predictions, write_submission
 from leukemia_models.learning.checkpoint import Checkpoint
@@ -29,15 +32,17 @@ class PredictRequest:
     """The command line."""
 
     run: Path
-    images: tuple[Path, ...]
+    images: tuple[ImagePlace, ...]
     part: str
     which: str
     tta: str | None
     tta_average: str | None
-    cache: Path | None
+    cache: Location | None
+    stage_dir: Path | None
+    stage_gb: float | None
     out: Path | None
     submission: Path | None
-    root: Path | None
+    root: ImagePlace | None
     allow_outside: bool
     batch_size: int
     device: str
@@ -86,17 +91,19 @@ def predict(request: PredictRequest) -> None:
 def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
     folder = last_run(request.run)
     config = load_config(folder)
-    data = split_of_run(folder, config, open_run_cache(config, request.cache))
-    predictions = predict_part(
-        network.checkpoint,
-        data,
-        request.part,
-        device=network.device,
-        batch_size=network.batch_size,
-        tta=network.tta,
-        watch=watched,
-    )
-    return _Predicted(part_predictions(predictions, data, request.part))
+    stage = StageChoice(request.stage_dir, request.stage_gb)
+    with open_run_cache(config, request.cache, stage) as cache:
+        data = split_of_run(folder, config, cache)
+        predictions = predict_part(
+            network.checkpoint,
+            data,
+            request.part,
+            device=network.device,
+            batch_size=network.batch_size,
+            tta=network.tta,
+            watch=watched,
+        )
+        return _Predicted(part_predictions(predictions, data, request.part))
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:

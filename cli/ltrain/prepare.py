@@ -48,6 +48,8 @@ FREE_ON_RESUME = frozenset(
         "accumulate",
         "as_json",
         "cache",
+        "stage_dir",
+        "stage_gb",
         "residency",
         "num_threads",
         "save_minutes",
@@ -162,10 +164,10 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
             "and used, but not gone on with; start a new run"
         )
     _check_streams(folder, config, config.augmentation)
-    cache = open_run_cache(config, request.cache if "cache" in request.given else None)
+    cache = open_run_cache(config, request.cache if "cache" in request.given else None, request.stage_choice)
     if not holds_data(cache, config.data_digest):
         raise RunError(
-            f"{cache.directory} holds other images than when the run began: a resumed run would not be the same; "
+            f"{cache.location} holds other images than when the run began: a resumed run would not be the same; "
             "start a new one"
         )
     data = split_of_run(folder, config, cache)

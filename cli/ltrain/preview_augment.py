@@ -6,12 +6,20 @@ from pathlib import Path
 
 import click
 
-from cli.options import augment_option, cache_argument, cache_root_option, json_option, seed_type, size_filter_option
+from cli.options import (
+    augment_option,
+    cache_location_argument,
+    cache_location_option,
+    json_option,
+    seed_type,
+    size_filter_option,
+)
+from leukemia_data.storage.url import Location
 
 
 @click.command("preview-augment")
-@cache_argument
-@cache_root_option
+@cache_location_argument
+@cache_location_option
 @size_filter_option
 @augment_option
 @click.option(
@@ -30,8 +38,8 @@ from cli.options import augment_option, cache_argument, cache_root_option, json_
 )
 @json_option
 def command(
-    cache: Path | None,
-    cache_root: Path,
+    cache: Location | None,
+    cache_root: Location,
     size_px: int | None,
     augment: str,
     per_class: int,
@@ -52,9 +60,8 @@ def command(
     # torch takes seconds to load: not for --help.
     from cli.ltrain.preview_augment_work import preview_augment
 
-    directory = cache if cache is not None else cache_root
     preview_augment(
-        directory,
+        cache if cache is not None else cache_root,
         size_px=size_px,
         augment=augment,
         per_class=per_class,

@@ -8,20 +8,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cli.cache_opening import open_chosen_cache
 from cli.output import print_json, print_note, print_text
+from cli.stage_options import StageChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
-from leukemia_data.caches.cache import Cache, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import SourceError
 from leukemia_data.pictures.preview import SheetRow, draw_sheet, spread_evenly
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.storage.url import Location
 
 _GREY_LEVELS = 255
 
 
 def preview_augment(
-    directory: Path,
+    location: Location,
     *,
     size_px: int | None,
     augment: str,
@@ -37,13 +40,14 @@ def preview_augment(
         raise SourceError(f"cannot write {out}: its folder does not exist")
     for warning in augmentation.warnings():
         print_note(f"warning: {warning}")
-    cache = open_cache(choose_cache_dir(directory, size_px=size_px))
+    cache = open_chosen_cache(location, StageChoice(), size_px=size_px)
     numbers = _choose_samples(cache, per_class)
     if not len(numbers):
-        raise SourceError(f"{cache.directory} holds no image")
+        raise SourceError(f"{cache.location} holds no image")
     # Mean 0 and std 1 leave the pixels on the scale from 0 to 1.
     augmenter = Augmenter(augmentation, seed=seed, mean=(0.0,) * 3, std=(1.0,) * 3, device=torch.device("cpu"))
-    images = cache.reader.gather(numbers)
+    with cache:
+        images = cache.reader.gather(numbers)
     columns = [("cached", images)]
     for epoch in range(1, epochs + 1):
         shown_BCHW = augmenter(torch.from_numpy(images), epoch, torch.from_numpy(numbers))

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
-from leukemia_data.caches.manifest import MANIFEST_NAME, load_manifest
-from leukemia_data.errors import CacheError, RunError
+from cli.cache_opening import fingerprints, open_chosen_cache
+from cli.stage_options import StageChoice
+from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.manifest import MANIFEST_NAME
+from leukemia_data.errors import RunError
 from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.storage.url import Location, parse_location
 from leukemia_models.runs.run_files import RunConfig, RunFolder, load_split
 from leukemia_models.runs.split_cache import SplitCache
 
 
-def open_run_cache(config: RunConfig, given: Path | None) -> Cache:
+class HasData(Protocol):
+    """A run, as far as its samples go."""
+
+    @property
+    def data(self) -> SplitCache:
+        """Its cache with its split."""
+        ...
+
+
+def open_run_cache(config: RunConfig, given: Location | None, stage: StageChoice) -> Cache:
     """Open the run's cache where it was, or where the user says it is now.
 
     Raises
@@ -21,17 +36,17 @@ def open_run_cache(config: RunConfig, given: Path | None) -> Cache:
         If it is not there, or was preprocessed otherwise than the one the run was trained from.
     """
     if given is not None:
-        directory = _fitting_dir(config, given)
+        location = _fitting_location(config, given)
     else:
-        directory = Path(config.cache_dir)
-        if not (directory / MANIFEST_NAME).is_file():
+        location = parse_location(config.cache_dir)
+        if isinstance(location, Path) and not (location / MANIFEST_NAME).is_file():
             raise RunError(
-                f"the run's cache is not at {directory} any more: say with --cache where it is, or build it again"
+                f"the run's cache is not at {location} any more: say with --cache where it is, or build it again"
             )
-    cache = open_cache(directory)
+    cache = open_chosen_cache(location, stage)
     if cache.manifest.fingerprint != config.data_fingerprint:
         raise RunError(
-            f"{directory} has fingerprint {cache.manifest.fingerprint[:12]}, the run was trained from "
+            f"{cache.location} has fingerprint {cache.manifest.fingerprint[:12]}, the run was trained from "
             f"{config.data_fingerprint[:12]}: another recipe, size or OpenCV release"
         )
     return cache
@@ -42,14 +57,18 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCac
     return SplitCache(cache, parse_split(config.split), load_split(folder, cache))
 
 
-def _fitting_dir(config: RunConfig, given: Path) -> Path:
-    """The only cache at or below `given` that was made as the run's was, else the only one there."""
-    fitting = [path for path in find_cache_dirs(given) if _has_fingerprint(path, config.data_fingerprint)]
-    return fitting[0] if len(fitting) == 1 else choose_cache_dir(given)
+def _fitting_location(config: RunConfig, given: Location) -> Location:
+    """The only cache at or below `given` that was made as the run's was, else `given` itself."""
+    found = fingerprints(given)
+    fitting = [location for location, fingerprint in found.items() if fingerprint == config.data_fingerprint]
+    return fitting[0] if len(fitting) == 1 else given
 
 
-def _has_fingerprint(directory: Path, fingerprint: str) -> bool:
+@contextmanager
+def closing_caches(runs: Iterable[HasData]) -> Iterator[None]:
+    """End, after the block, whatever still fetches shards of the runs' caches."""
     try:
-        return load_manifest(directory).fingerprint == fingerprint
-    except CacheError:
-        return False
+        yield
+    finally:
+        for run in runs:
+            run.data.cache.close()

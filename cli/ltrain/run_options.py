@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from cli.locations import LocationType
 
 PART_NAMES = click.Choice(["train", "valid", "test", "all"])
 
 moved_cache_option = click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), help="Where the run's cache is now, if it was moved."
+    "--cache", type=LocationType(), help="Where the run's cache is now, if it was moved: a folder or a URL."
 )
 
 batch_size_option = click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1))

@@ -22,6 +22,7 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.storage.url import parse_location
 from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.runs.run_files import RunConfig, RunFolder, is_begun, parse_config
@@ -87,15 +88,16 @@ def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) ->
 def _own_cache(config: RunConfig, request: TrainRequest) -> Cache:
     """Open the copy of a run's cache that this node has: where --cache says, else where the first rank has its own."""
     given = request.cache if "cache" in request.given else None
-    if given is None and not (Path(config.cache_dir) / MANIFEST_NAME).is_file():
+    told = parse_location(config.cache_dir)
+    if given is None and isinstance(told, Path) and not (told / MANIFEST_NAME).is_file():
         raise RunError(
             f"there is no cache at {config.cache_dir} on this node: copy it there, or say by --cache or $LTRAIN_CACHE "
             "where this node has its own"
         )
-    cache = open_run_cache(config, given)
+    cache = open_run_cache(config, given, request.stage_choice)
     if not holds_data(cache, config.data_digest):
         raise RunError(
-            f"{cache.directory} holds other images than the cache of rank 0 ({config.cache_dir}): give every node a "
+            f"{cache.location} holds other images than the cache of rank 0 ({config.cache_dir}): give every node a "
             "copy of the same cache"
         )
     return cache

@@ -13,6 +13,7 @@ from cli.ltrain.drafts import Machine, draft_runs
 from cli.ltrain.prepare import Run, begin_runs, take_up_runs
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
+from cli.ltrain.run_data import closing_caches
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
@@ -30,8 +31,9 @@ def train(request: TrainRequest) -> None:
     with joined_ranks(os.environ, device, wait_minutes=request.wait_minutes) as ranks:
         machine = Machine(device, ranks.processes_here, ranks.world_size)
         runs = on_all_ranks(lambda: _prepare(request, machine, goes_on=goes_on), request, ranks)
-        check_data(runs, request, os.environ, ranks)
-        results = train_stages(runs, request, device, ranks)
+        with closing_caches(runs):
+            check_data(runs, request, os.environ, ranks)
+            results = train_stages(runs, request, device, ranks)
     if ranks.is_first:
         _report(runs[-1].folder, results, request.as_json)
 

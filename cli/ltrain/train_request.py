@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cli.stage_options import StageChoice
+from leukemia_data.storage.url import Location
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
@@ -40,7 +43,9 @@ class TrainRequest:
     stage: StageRequest
     plan: str | None
     epochs_scale: float
-    cache: Path
+    cache: Location
+    stage_dir: Path | None
+    stage_gb: float | None
     split: str
     allow_leak: bool
     normalize: str
@@ -65,6 +70,11 @@ class TrainRequest:
     as_json: bool
     folds: str | None = None
     is_kfold: bool = False
+
+    @property
+    def stage_choice(self) -> StageChoice:
+        """Where shards of a cache at a URL are copied to."""
+        return StageChoice(self.stage_dir, self.stage_gb)
 
 
 STAGE_OPTIONS = frozenset(field.name for field in fields(StageRequest))

@@ -58,6 +58,8 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
     with explained_faults(run, request, device, ranks):
         _fit(run, request, model, start, device, ranks)
         ranks.together(judge)
+    if ranks.is_first and run.data.cache.traffic_text:
+        print_note(run.data.cache.traffic_text)
     return results
 
 
@@ -139,7 +141,7 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
     batches = batches_in_words(config, ranks.world_size)
     print_note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
-        f"{data.cache.directory} ({data.cache.size_px} px)\n"
+        f"{data.cache.location} ({data.cache.size_px} px)\n"
         f"split {config.split}: {summary.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), {batches}; "
         f"start: {config.start}\n"

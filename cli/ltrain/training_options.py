@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.options import augment_option, option_name, seed_type
+from cli.locations import LocationType
+from cli.options import DEFAULT_CACHE_ROOT, augment_option, option_name, seed_type
+from cli.stage_options import stage_dir_option, stage_gb_option
 from leukemia_data.errors import UsageError
 
 MODELS = (
@@ -33,13 +35,13 @@ _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 _DATA_OPTIONS = (
     click.option(
         "--cache",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path("cache"),
+        type=LocationType(),
+        default=DEFAULT_CACHE_ROOT,
         show_default=True,
         envvar="LTRAIN_CACHE",
         show_envvar=True,
-        help="A cache, or a folder of caches of which one fits --size, or each stage of the plan. Of several machines "
-        "each may name its own copy.",
+        help="A cache, or a folder of caches of which one fits --size, or each stage of the plan; or a URL of either. "
+        "Of several machines each may name its own copy.",
     ),
     click.option("--size", "size_px", type=int, help="Choose the cache of this size."),
     click.option("--recipe", "recipe_name", help="Choose the cache of this recipe."),
@@ -108,6 +110,8 @@ _LEARNING_OPTIONS = (
 )
 
 _MACHINE_OPTIONS = (
+    stage_dir_option,
+    stage_gb_option,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only."),
     click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),

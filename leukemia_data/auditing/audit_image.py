@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from leukemia_data.auditing.frame_check import FrameFacts
 from leukemia_data.auditing.perceptual_hash import CellPrint
-from leukemia_data.samples.record import NO_FOLD, parse_cell_name
+from leukemia_data.samples.record import NO_FOLD, ImagePlace, parse_cell_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ class AuditImage:
     photo: str = ""
     split: str = ""
     fold: int = NO_FOLD
-    path: Path | None = None
+    path: ImagePlace | None = None
     row: int = -1
     pixel_digest: bytes = b""
     sha256: bytes = b""

@@ -8,7 +8,6 @@ cache as it was and receipts that let the next build go on.
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,19 +19,19 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.pending_plan import clear_receipts
+from leukemia_data.building.cache_home import CacheHome, DiskHome
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
-from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
+from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
+from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, source_state
 from leukemia_data.errors import BuildError
-from leukemia_data.files.atomic import sync_directory, sync_file
 from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.storage.url import Location
 
 TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 """Runs tasks on some engine and yields (position, result) in whatever order they finish."""
@@ -71,7 +70,7 @@ class FailurePolicy:
 class BuiltCache:
     """One cache that a build committed."""
 
-    directory: Path
+    directory: Location
     manifest: Manifest
     num_new_shards: int
 
@@ -149,24 +148,23 @@ def run_locked_build(
     listed_at_ns: int,
     package_version: str,
     progress: Callable[[int], None],
-    is_made: bool = False,
+    home: CacheHome | None = None,
 ) -> BuildSummary:
     """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made.
 
-    `is_made` says that the shards need no more room, because they are on disk already.
+    `home` says where the caches are to lie; by default in the plan's directories.
     """
+    home = DiskHome() if home is None else home
     policy.check(plan.quarantined, len(plan.records))
-    _check_kept_shards(plan)
-    if not is_made:
-        _check_free_space(plan)
-    results = _run_tasks(plan, run_tasks, policy, progress)
+    home.check(plan)
+    results = _run_tasks(plan, run_tasks, policy, progress, home)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
     policy.check(bad, len(plan.records))
     if len(bad) == len(plan.records):
         raise BuildError(f"none of the {len(bad)} images can be used, the first because: {bad[0].reason}")
     bad = tuple(sorted(bad, key=lambda image: image.record_id))
     versions = library_versions(package_version)
-    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions) for target in plan.targets)
+    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions, home) for target in plan.targets)
     num_made = sum(result.num_records for result in results.values())
     return BuildSummary(
         caches=caches,
@@ -190,29 +188,8 @@ def library_versions(package_version: str) -> dict[str, str]:
     }
 
 
-def _check_kept_shards(plan: BuildPlan) -> None:
-    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
-    for target in plan.targets:
-        for kept in target.kept:
-            if kept is not None and not is_whole(target.target.directory, kept.entry):
-                raise BuildError(
-                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
-                    "another build and gc were faster; build again"
-                )
-
-
-def _check_free_space(plan: BuildPlan) -> None:
-    directory = plan.targets[0].target.directory
-    needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
-    if needed > free:
-        raise BuildError(
-            f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
-            "make room, name another place with --cache, or build one --size at a time"
-        )
-
-
 def _run_tasks(
-    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None]
+    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None], home: CacheHome
 ) -> dict[int, ShardResult]:
     """Results by shard number. Shards are flushed to disk in the background while later ones are computed."""
     numbers = plan.tasks.numbers
@@ -225,8 +202,9 @@ def _run_tasks(
                 results[numbers[position]] = result
                 for target in plan.tasks.targets_of(numbers[position]):
                     if target.size_px in result.entries:
-                        path = _made_shard(target, result.entries[target.size_px])
-                        flushes.append(flusher.submit(sync_file, path))
+                        entry = result.entries[target.size_px]
+                        home.check_made(target.directory, entry)
+                        flushes.append(flusher.submit(home.flush, target.directory / entry.name))
                 progress(result.num_records)
                 num_bad += len(result.failures)
                 if policy.max_bad is not None and num_bad > policy.max_bad:
@@ -249,14 +227,6 @@ def telling_write_faults(directory: Path) -> Iterator[None]:
         raise BuildError(f"a shard could not be written: {error}; finished shards are kept") from error
 
 
-def _made_shard(target: Target, entry: ShardEntry) -> Path:
-    """Where a shard lies that a worker, maybe on another machine, says it made."""
-    path = target.directory / entry.name
-    if not is_whole(target.directory, entry):
-        raise BuildError(f"{path} was made by a worker but is not there: do all workers see this folder?")
-    return path
-
-
 def _commit(
     plan: BuildPlan,
     target_plan: TargetPlan,
@@ -264,6 +234,7 @@ def _commit(
     bad: tuple[QuarantinedImage, ...],
     listed_at_ns: int,
     versions: Mapping[str, str],
+    home: CacheHome,
 ) -> BuiltCache:
     """Write the index, then the manifest; then the receipts have served."""
     target = target_plan.target
@@ -276,7 +247,6 @@ def _commit(
             parts.append(part)
     index = _settle(_join(parts), listed_at_ns)
     index_entry = write_index(target.directory, index)
-    sync_directory(target.directory)
     manifest = Manifest(
         name=plan.name,
         size_px=target.size_px,
@@ -291,9 +261,8 @@ def _commit(
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
     )
-    save_manifest(target.directory, manifest)
-    clear_receipts(target.directory)
-    return BuiltCache(target.directory, manifest, sum(kept is None for kept in target_plan.kept))
+    home.commit(target.directory, manifest)
+    return BuiltCache(target.stored_at or target.directory, manifest, sum(kept is None for kept in target_plan.kept))
 
 
 def _shard_rows(

@@ -73,6 +73,21 @@ def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
     return CollectReport(tuple(garbage), tuple(skipped))
 
 
+def is_cache_dir_name(name: str) -> bool:
+    """Whether a folder of this name may be a cache, whose manifest may not be there yet."""
+    return _CACHE_DIR.fullmatch(name) is not None
+
+
+def is_cache_file_name(name: str) -> bool:
+    """Whether this project writes files of this name into a cache's folder."""
+    return _CACHE_FILE.fullmatch(name) is not None
+
+
+def is_receipt_name(name: str) -> bool:
+    """Whether a file of this name is a receipt."""
+    return _RECEIPT_FILE.fullmatch(name) is not None
+
+
 def _cache_like_dirs(root: Path) -> Iterator[Path]:
     for path in [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]:
         if (path / MANIFEST_NAME).is_file() or (_CACHE_DIR.fullmatch(path.name) and (path / LOCK_NAME).is_file()):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source_file import read_file
+
+if TYPE_CHECKING:
+    # Loads fsspec, which caches on disks have no use for.
+    from leukemia_data.remote.mirror import StoredCache
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def plan_build(
     shard_capacity: int | None = None,
     codec: str | None = None,
     quarantined: Sequence[QuarantinedImage] | None = None,
+    stored: Mapping[Path, StoredCache] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -118,6 +124,8 @@ def plan_build(
         How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
     quarantined
         Images that are unusable already now, where an earlier plan of this listing has found them out.
+    stored
+        By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
 
     Raises
     ------
@@ -126,8 +134,8 @@ def plan_build(
         needed is not installed.
     """
     notes: list[str] = []
-    wanted = [_target(size_px, cache_root / name, recipe, opencv_version) for size_px in sizes_px]
-    priors = [load_prior(target, notes) for target in wanted]
+    wanted = [_target(size_px, cache_root / name, recipe, opencv_version, stored) for size_px in sizes_px]
+    priors = [load_prior(target, notes, _files(target, stored)) for target in wanted]
     targets = tuple(
         replace(target, codec=_choose_codec(codec, prior)) for target, prior in zip(wanted, priors, strict=True)
     )
@@ -152,9 +160,16 @@ def plan_build(
     return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided)
 
 
-def _target(size_px: int, folder: Path, recipe: Recipe, opencv_version: str) -> Target:
+def _target(
+    size_px: int, folder: Path, recipe: Recipe, opencv_version: str, stored: Mapping[Path, StoredCache] | None
+) -> Target:
     fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
-    return Target(size_px, fingerprint, folder / cache_dir_name(size_px, fingerprint))
+    directory = folder / cache_dir_name(size_px, fingerprint)
+    return Target(size_px, fingerprint, directory, stored_at=None if stored is None else stored[directory].url)
+
+
+def _files(target: Target, stored: Mapping[Path, StoredCache] | None) -> Mapping[str, int] | None:
+    return None if stored is None else stored[target.directory].files
 
 
 def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:

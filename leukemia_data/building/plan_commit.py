@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
+from leukemia_data.building.cache_home import DiskHome
 from leukemia_data.building.pending_plan import forget_plan
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.plan_file import PlanFile
@@ -69,7 +70,7 @@ def run_plan_commit(
         listed_at_ns=settings.listed_at_ns,
         package_version=package_version,
         progress=progress,
-        is_made=True,
+        home=DiskHome(is_made=True),
     )
     forget_plan([target.directory for target in settings.targets], plan.digest)
     return summary

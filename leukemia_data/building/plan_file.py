@@ -28,8 +28,10 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint
-from leukemia_data.samples.record import Record
+from leukemia_data.samples.record import ImagePlace, Record
 from leukemia_data.samples.sample_table import decode_texts, encode_text
+from leukemia_data.storage.stored_url import stored_url
+from leukemia_data.storage.url import parse_location
 
 PLAN_FORMAT = "leukemia-cells plan"
 PLAN_FORMAT_VERSION = 1
@@ -255,11 +257,20 @@ def _settings_of(content: dict[str, Any]) -> PlanSettings:
 
 def _common_start(records: Sequence[Record]) -> str:
     """What all paths begin with, letter by letter, so that rows need not repeat it."""
-    return os.path.commonprefix([os.fspath(record.path.absolute()) for record in records])  # noqa: RUF071
+    return os.path.commonprefix([_place_text(record.path) for record in records])  # noqa: RUF071
+
+
+def _place_text(place: ImagePlace) -> str:
+    return os.fspath(place.absolute()) if isinstance(place, Path) else str(place)
+
+
+def _place_of(text: str) -> ImagePlace:
+    location = parse_location(text)
+    return location if isinstance(location, Path) else stored_url(location)
 
 
 def _columns_of(records: Sequence[Record], path_start: str) -> dict[str, NDArray[Any]]:
-    ends = [os.fspath(record.path.absolute())[len(path_start) :] for record in records]
+    ends = [_place_text(record.path)[len(path_start) :] for record in records]
     return {
         "ids": _texts([record.record_id for record in records]),
         "path_ends": _texts(ends),
@@ -276,7 +287,7 @@ def _records_of(part: dict[str, NDArray[Any]], path_start: str) -> list[Record]:
     texts = [decode_texts(part[name]) for name in _TEXT_COLUMNS]
     numbers = [part[name].tolist() for name in _NUMBER_COLUMNS]
     return [
-        Record(record_id, Path(path_start + path_end), label, subject, split, fold, size_bytes, mtime_ns)
+        Record(record_id, _place_of(path_start + path_end), label, subject, split, fold, size_bytes, mtime_ns)
         for record_id, path_end, subject, split, label, fold, size_bytes, mtime_ns in zip(*texts, *numbers, strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,8 +69,19 @@ class KeptShard:
     end_row: int
 
 
-def load_prior(target: Target, notes: list[str]) -> PriorCache | None:
-    """Read what an earlier build left for a target; None, with a note, where it cannot be used."""
+def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int] | None = None) -> PriorCache | None:
+    """Read what an earlier build left for a target; None, with a note, where it cannot be used.
+
+    Parameters
+    ----------
+    target
+        The cache.
+    notes
+        Is told what a user should know.
+    stored_files
+        Sizes in bytes of the cache's files by name, where it lies in a store: the target's directory then holds no
+        shards.
+    """
     try:
         manifest = find_manifest(target.directory)
         if manifest is None:
@@ -87,13 +98,17 @@ def load_prior(target: Target, notes: list[str]) -> PriorCache | None:
         return None
     first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).astype(np.int64)[:-1]
     manifest = brought_up_to_date(target.directory, manifest)
-    absent = set(missing_files(target.directory, manifest))
+    absent = set(missing_files(target.directory, manifest)) if stored_files is None else _absent(manifest, stored_files)
     absent.update(shard.name for shard in manifest.shards if shard.metadata_digest is None)
     is_whole = np.array([shard.name not in absent for shard in manifest.shards], np.bool_)
     if not is_whole.all():
         num_absent = int((~is_whole).sum())
         notes.append(f"{num_absent} shards of the {target.size_px} px cache are missing or damaged and are made anew")
     return PriorCache(manifest, index, first_rows, is_whole)
+
+
+def _absent(manifest: Manifest, stored_files: Mapping[str, int]) -> set[str]:
+    return {shard.name for shard in manifest.shards if stored_files.get(shard.name) != shard.num_bytes}
 
 
 def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> PriorMatch:

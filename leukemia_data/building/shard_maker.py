@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.building.receipts import find_receipts, leave_receipts
 from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
+from leukemia_data.building.stored_task import run_stored
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
@@ -31,9 +32,11 @@ from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.sources.source_file import SourceFile, read_file
+from leukemia_data.sources.source_file import SourceFile, read_record
 
 _FILES_AHEAD = 2
+# Most of the time a store takes for an image is the way there and back: many are on it at a time.
+_OBJECTS_AHEAD = 24
 
 
 def run_task(task: ShardTask) -> ShardResult:
@@ -47,10 +50,13 @@ def run_task(task: ShardTask) -> ShardResult:
         If a shard cannot be written.
     BuildError
         If the memory does not suffice, or the OpenCV here would make other pixels than those that were planned.
+    StorageError
+        If a store that holds images or caches cannot be reached.
     """
     _check_fingerprints(task)
     try:
-        return find_receipts(task) or _ShardMaker(task).make()
+        is_stored = any(target.stored_at is not None for target in task.targets)
+        return run_stored(task, _make_or_find) if is_stored else _make_or_find(task)
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
@@ -70,6 +76,10 @@ def _check_fingerprints(task: ShardTask) -> None:
                 f"OpenCV {opencv} on {socket.gethostname()} is not the release that {target.directory} is made with: "
                 "install the same on every machine that takes part"
             )
+
+
+def _make_or_find(task: ShardTask) -> ShardResult:
+    return find_receipts(task) or _ShardMaker(task).make()
 
 
 def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
@@ -128,12 +138,13 @@ class _ShardMaker:
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
         """Each record with its file, read by a thread while earlier ones are computed; None where none is needed."""
-        with ThreadPoolExecutor(max_workers=1) as reader:
+        num_ahead = _num_ahead(self._task.records)
+        with ThreadPoolExecutor(max_workers=1 if num_ahead == _FILES_AHEAD else num_ahead) as reader:
             waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
             for row, record in enumerate(self._task.records):
                 is_unchanged = record.record_id in self._task.unchanged
-                waiting.append((row, record, None if is_unchanged else reader.submit(read_file, record.path)))
-                if len(waiting) > _FILES_AHEAD:
+                waiting.append((row, record, None if is_unchanged else reader.submit(read_record, record)))
+                if len(waiting) > num_ahead:
                     yield waiting.popleft()
             yield from waiting
 
@@ -142,7 +153,7 @@ class _ShardMaker:
         if prior is not None and self._copy(row, prior):
             self._file_states[row] = record.size_bytes, record.mtime_ns
             return
-        file = read_file(record.path) if source is None else source.result()
+        file = read_record(record) if source is None else source.result()
         self._file_states[row] = file.size_bytes, file.mtime_ns
         digest = bytes_digest(file.data)
         prior = self._task.by_digest.get(digest)
@@ -183,6 +194,10 @@ class _ShardMaker:
             table = tables[target.size_px]
             entries[target.size_px] = write_shard(target.directory, chosen, table, target.fingerprint, target.codec)
         return entries
+
+
+def _num_ahead(records: Sequence[Record]) -> int:
+    return _FILES_AHEAD if all(isinstance(record.path, Path) for record in records) else _OBJECTS_AHEAD
 
 
 class _PriorShards:

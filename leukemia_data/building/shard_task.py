@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,20 @@ from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record, listing_line
 from leukemia_data.samples.sample_table import SampleTable
 
+if TYPE_CHECKING:
+    # Loads fsspec, which caches on disks have no use for.
+    from leukemia_data.storage.stored_url import StoredUrl
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache under construction: its size, identity and directory, and how its pixels are stored."""
+    """A cache under construction: its size, identity and directory, how its pixels are stored; a store's address."""
 
     size_px: int
     fingerprint: str
     directory: Path
     codec: str = RAW
+    stored_at: StoredUrl | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, o
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.storage.url import Location
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,23 @@ class Cache:
         """Sample number at which each shard starts, and the number of samples at the end."""
         return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
 
+    @property
+    def location(self) -> Location:
+        """Where the cache is, for people and for those who open it again: its directory, or an address."""
+        return self.directory
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether its files are copies from elsewhere, fetched anew where one is missing or damaged."""
+        return False
+
+    @property
+    def traffic_text(self) -> str:
+        """What was fetched so far to read its pixels, for people; empty for a cache of this machine."""
+        return ""
+
     @cached_property
-    def reader(self) -> SampleReader:
+    def reader(self) -> PixelReader:
         """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
         return SampleReader(self)
 
@@ -67,6 +83,31 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self.table)
+
+
+class PixelReader(Protocol):
+    """Copies samples' pixels, by sample number; pickles, and is safe to use from several threads.
+
+    What the methods do, :class:`SampleReader` tells; others read pixels that are not on this machine.
+    """
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        ...
+
+    @property
+    def num_unmapped(self) -> int:
+        """Shards that could not be mapped, whose rows are read instead."""
+        ...
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """One image, shape (S, S, 3), uint8."""
+        ...
+
+    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Several images in the order asked for, (B, S, S, 3) uint8."""
+        ...
 
 
 class SampleReader:

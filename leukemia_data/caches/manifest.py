@@ -172,8 +172,13 @@ def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
     """Commit a cache: replace the manifest in `directory` atomically and durably."""
+    write_text(directory / MANIFEST_NAME, manifest_text(manifest))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of a manifest's file; the same for equal manifests."""
     # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
-    write_text(directory / MANIFEST_NAME, _as_text(_content(manifest)))
+    return _as_text(_content(manifest))
 
 
 def _content(manifest: Manifest) -> dict[str, Any]:
@@ -215,34 +220,58 @@ def load_manifest(directory: Path) -> Manifest:
     CacheError
         If there is none (no cache, or a build that has not finished), it is damaged, or of another format version.
     """
-    content = _read_content(directory)
-    path = directory / MANIFEST_NAME
+    return parse_manifest(_read_text(directory), directory / MANIFEST_NAME)
+
+
+def parse_manifest(text: str, where: object) -> Manifest:
+    """Read a manifest's text.
+
+    Parameters
+    ----------
+    text
+        What :func:`save_manifest` wrote.
+    where
+        Path or address that it was read from, for messages.
+
+    Raises
+    ------
+    CacheError
+        If it is damaged, none, or of another format version.
+    """
+    content = _parse_content(text, where)
     try:
         manifest = _parse(content)
         is_intact = content.get("digest") == _content_digest(content)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, UsageError):
-            raise CacheError(f"{path}: {error}") from error
-        raise CacheError(f"{path} is damaged: {type(error).__name__} {error}; {_CURE}") from error
+            raise CacheError(f"{where}: {error}") from error
+        raise CacheError(f"{where} is damaged: {type(error).__name__} {error}; {_CURE}") from error
     if not is_intact:
-        raise CacheError(f"{path} is damaged: its digest does not belong to its content; {_CURE}")
+        raise CacheError(f"{where} is damaged: its digest does not belong to its content; {_CURE}")
     return manifest
 
 
-def _read_content(directory: Path) -> dict[str, Any]:
+def _read_text(directory: Path) -> str:
     path = directory / MANIFEST_NAME
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise CacheError(f"{directory} holds no {MANIFEST_NAME}: no cache, or a build that has not finished") from None
     except (OSError, ValueError) as error:
         raise CacheError(f"{path} cannot be read: {error}; {_CURE}") from error
+
+
+def _parse_content(text: str, where: object) -> dict[str, Any]:
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise CacheError(f"{where} cannot be read: {error}; {_CURE}") from error
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
-        raise CacheError(f"{path} is no manifest of a leukemia-cells cache")
+        raise CacheError(f"{where} is no manifest of a leukemia-cells cache")
     version = content.get("format_version")
     if not _is_count(version) or not 1 <= version <= MANIFEST_FORMAT_VERSION:
         raise CacheError(
-            f"{path} has format version {version!r}, this installation reads versions 1 to {MANIFEST_FORMAT_VERSION}: "
+            f"{where} has format version {version!r}, this installation reads versions 1 to {MANIFEST_FORMAT_VERSION}: "
             "build the cache anew"
         )
     return content
@@ -250,7 +279,8 @@ def _read_content(directory: Path) -> dict[str, Any]:
 
 def is_as_written(directory: Path) -> bool:
     """Whether a readable manifest has the very bytes of :func:`save_manifest`, not others that mean the same."""
-    return (directory / MANIFEST_NAME).read_bytes() == _as_text(_read_content(directory)).encode()
+    content = _parse_content(_read_text(directory), directory / MANIFEST_NAME)
+    return (directory / MANIFEST_NAME).read_bytes() == _as_text(content).encode()
 
 
 def find_manifest(directory: Path) -> Manifest | None:

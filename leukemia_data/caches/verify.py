@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.storage.url import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,20 @@ class Damage:
 class VerifyReport:
     """What a check found."""
 
-    directory: Path
+    directory: Location
     num_shards: int
     num_samples: int
     num_bytes: int
     damages: tuple[Damage, ...]
 
 
-def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
+def verify_cache(
+    directory: Path,
+    *,
+    num_threads: int,
+    progress: Callable[[int], None],
+    holding: Callable[[str], AbstractContextManager[object]] | None = None,
+) -> VerifyReport:
     """Check every file of a cache.
 
     Parameters
@@ -56,6 +64,8 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
         Shards checked at a time; hashing and CRC release the interpreter lock.
     progress
         Called with the number of samples of each checked shard.
+    holding
+        Is given the name of each shard and entered while it is checked: brings files that lie elsewhere.
 
     Raises
     ------
@@ -77,7 +87,8 @@ def verify_cache(directory: Path, *, num_threads: int, progress: Callable[[int],
     def check(number: int) -> list[Damage]:
         shard = manifest.shards[number]
         rows = None if table is None else table.take(np.arange(first_rows[number], first_rows[number + 1]))
-        found = _check_shard(directory, manifest, shard, rows)
+        with nullcontext() if holding is None else holding(shard.name):
+            found = _check_shard(directory, manifest, shard, rows)
         progress(shard.num_samples)
         return found
 

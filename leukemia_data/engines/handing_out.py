@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.shard_task import ShardResult, ShardTask, largest_first
@@ -62,7 +63,10 @@ def run_until_done(run_round: RoundRunner) -> TaskRunner:
 
 def with_absolute_paths(task: ShardTask) -> ShardTask:
     """The task for a worker whose current folder is another one."""
-    records = tuple(replace(record, path=record.path.absolute()) for record in task.records)
+    records = tuple(
+        replace(record, path=record.path.absolute()) if isinstance(record.path, Path) else record
+        for record in task.records
+    )
     targets = tuple(replace(target, directory=target.directory.absolute()) for target in task.targets)
     return replace(task, records=records, targets=targets)
 

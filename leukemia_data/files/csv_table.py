@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Protocol
 
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.files.table_problems import TableProblems, shown
-from leukemia_data.files.table_text import read_table_text
+from leukemia_data.files.table_text import read_table_text, table_text
 
 SEPARATORS = (",", ";", "\t")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?[\r\n]', re.IGNORECASE)
@@ -25,6 +26,15 @@ _HEADER_CHARACTERS = 1 << 16
 _SIMILAR = 0.6
 _SURELY_MEANT = 0.8
 _MAX_COLUMNS_SHOWN = 20
+
+
+class TablePlace(Protocol):
+    """Where a table was read: a path, or an address that is none."""
+
+    @property
+    def stem(self) -> str:
+        """Its name without a suffix."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class CsvTable:
         What is wrong with the table; rows of another length are told already.
     """
 
-    path: Path
+    path: TablePlace
     separator: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -146,7 +156,15 @@ def read_csv_table(path: Path, names: Sequence[str]) -> CsvTable:
     SourceError
         If the file cannot be read, is no such text, or a quote is not closed; with lines.
     """
-    text = read_table_text(path)
+    return _parse(path, read_table_text(path), names)
+
+
+def parse_csv_table(place: TablePlace, data: bytes, names: Sequence[str]) -> CsvTable:
+    """Do what :func:`read_csv_table` does with bytes that were read elsewhere; `place` is for messages."""
+    return _parse(place, table_text(place, data), names)
+
+
+def _parse(path: TablePlace, text: str, names: Sequence[str]) -> CsvTable:
     chosen = _SEPARATOR_LINE.match(text)
     separator = chosen[1] if chosen else max(SEPARATORS, key=lambda candidate: _fit(text, candidate, names))
     numbered = _numbered_rows(path, text, separator)
@@ -181,7 +199,7 @@ def _fit(text: str, separator: str, names: Sequence[str]) -> tuple[int, int]:
     return len({cell.strip().lower() for cell in header} & set(names)), len(header)
 
 
-def _numbered_rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _numbered_rows(path: object, text: str, separator: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Rows that hold anything, each with the line on which it starts."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     line = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from leukemia_data.errors import SourceError
 
@@ -22,7 +21,7 @@ class TableProblems:
     Parameters
     ----------
     table
-        The file, for the message.
+        The file or its address, for the message.
 
     Attributes
     ----------
@@ -30,7 +29,7 @@ class TableProblems:
         How many were told.
     """
 
-    def __init__(self, table: Path) -> None:
+    def __init__(self, table: object) -> None:
         self._table = table
         self._places: dict[str, list[str]] = {}
         self._counts = Counter[str]()

@@ -18,14 +18,31 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def read_table_text(path: Path) -> str:
-    """Text of a CSV file, without its mark (BOM) and with its line ends as they are.
+    """Text of a CSV file, as :func:`table_text` reads it.
 
     Raises
     ------
     SourceError
-        If the file cannot be read, is too large, is a workbook, or is no UTF-8 or UTF-16 text; lines are told.
+        If the file cannot be read, is too large, or is no such text.
     """
-    data = _read_bytes(path)
+    return table_text(path, _read_bytes(path))
+
+
+def table_text(path: object, data: bytes) -> str:
+    """Text of a table, without its mark (BOM) and with its line ends as they are.
+
+    Parameters
+    ----------
+    path
+        Where it was read, for messages.
+    data
+        All of its bytes.
+
+    Raises
+    ------
+    SourceError
+        If it is a workbook, or no UTF-8 or UTF-16 text; lines are told.
+    """
     if data.startswith(b"PK\x03\x04"):
         raise SourceError(f"{path} is a workbook or an archive, not a CSV file: {_UTF8_CURE}")
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -56,14 +73,14 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _utf16_text(path: Path, data: bytes) -> str:
+def _utf16_text(path: object, data: bytes) -> str:
     try:
         return data.decode("utf-16")
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is damaged UTF-16 at byte {error.start:,}: {_UTF8_CURE}") from error
 
 
-def _utf8_text(path: Path, data: bytes) -> str:
+def _utf8_text(path: object, data: bytes) -> str:
     if b"\0" in data:
         _refuse_nul(path, data.decode("utf-8", errors="replace"))
     try:
@@ -80,7 +97,7 @@ def _utf8_text(path: Path, data: bytes) -> str:
         raise
 
 
-def _refuse_nul(path: Path, text: str) -> None:
+def _refuse_nul(path: object, text: str) -> None:
     problems = TableProblems(path)
     for line, content in enumerate(_LINE_END.split(text), start=1):
         if "\0" in content:

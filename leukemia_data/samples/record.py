@@ -10,7 +10,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
+if TYPE_CHECKING:
+    # Loads fsspec, which images on disks have no use for.
+    from leukemia_data.storage.stored_url import StoredUrl
+
+ImagePlace: TypeAlias = "Path | StoredUrl"
+"""Where an image lies: a file of this machine, or an object in a store. Either has a name, and bytes to read."""
 UNKNOWN_LABEL = -1
 NO_FOLD = -1
 CELL_CLASSES = ("hem", "all")
@@ -40,7 +47,7 @@ class Record:
         Unique in its source and free of absolute paths: the path below the source's root with ``/`` between
         its parts (what no terminal can show of it escaped), or a table's ``Path`` string unchanged.
     path
-        Where the image lies now.
+        Where the image lies now: a file of this machine or an object's address.
     label
         Position in the source's class list, or :data:`UNKNOWN_LABEL`.
     subject
@@ -53,7 +60,7 @@ class Record:
     """
 
     record_id: str
-    path: Path
+    path: ImagePlace
     label: int = UNKNOWN_LABEL
     subject: str = ""
     split: str = ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from leukemia_data.samples.record import NO_FOLD
+from leukemia_data.samples.record import NO_FOLD, ImagePlace
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 
@@ -22,7 +21,7 @@ class FoundImage:
     """One image with what its place tells; the fields mean what those of ``Record`` mean."""
 
     record_id: str
-    path: Path
+    path: ImagePlace
     class_name: str | None
     subject: str = ""
     split: str = ""

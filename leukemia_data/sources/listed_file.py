@@ -6,13 +6,17 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from leukemia_data.files.spreadsheet import formula_restored
+from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.found_image import printable_name
+
+Place = TypeVar("Place", bound=ImagePlace, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class ListedFile:
+class ListedFile(Generic[Place]):
     """A file that a table names.
 
     Attributes
@@ -26,7 +30,7 @@ class ListedFile:
         Its state; both -1 if there is no such regular file.
     """
 
-    path: Path
+    path: Place
     key: str
     size_bytes: int
     mtime_ns: int
@@ -37,8 +41,16 @@ class ListedFile:
         return self.size_bytes < 0
 
 
+class Finder(Protocol):
+    """Finds the files of one table: on disks, or in a store (see ``listed_object``)."""
+
+    def find(self, text: str) -> ListedFile[ImagePlace]:
+        """Find the file that a path string means; ValueError, as :meth:`FileFinder.find` says, if it can be none."""
+        ...
+
+
 class FileFinder:
-    """Finds the files of one table.
+    """Finds the files of one table on this machine.
 
     Parameters
     ----------
@@ -56,7 +68,7 @@ class FileFinder:
         # Tables name thousands of files in a few folders.
         self._folders: dict[str, _Folder] = {}
 
-    def find(self, text: str) -> ListedFile:
+    def find(self, text: str) -> ListedFile[Path]:
         """Find a file.
 
         A backslash separates folders on Windows and is a letter elsewhere; an apostrophe may protect a path from
@@ -73,11 +85,7 @@ class FileFinder:
             If the string is empty, holds control characters, leads out of the root, or could mean two files. The
             message goes on after the name of the column, and is the same for every such path.
         """
-        name = text.strip()
-        if not name:
-            raise ValueError("is empty")
-        if printable_name(name) != name:
-            raise ValueError("holds a line break or another control character: look for a quote, or rename the file")
+        name = checked_name(text)
         if "\\" not in name and not name.startswith("'"):
             return self._describe(name)
         readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
@@ -87,7 +95,7 @@ class FileFinder:
             raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
         return present[0] if present else files[-1]
 
-    def _describe(self, name: str) -> ListedFile:
+    def _describe(self, name: str) -> ListedFile[Path]:
         folder_name, file_name = os.path.split(name)
         folder = self._folders.get(folder_name)
         if folder is None:
@@ -115,6 +123,22 @@ class FileFinder:
         return ValueError(
             f"leads out of {self._root} (--root may name a folder that holds all, --allow-outside takes them)"
         )
+
+
+def checked_name(text: str) -> str:
+    """A table's path string without blanks around it.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left, or it holds control characters; the message goes on after the name of the column.
+    """
+    name = text.strip()
+    if not name:
+        raise ValueError("is empty")
+    if printable_name(name) != name:
+        raise ValueError("holds a line break or another control character: look for a quote, or rename the file")
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, Record
+from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, ImagePlace, Record
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
 from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
-from leukemia_data.sources.source_tree import describe_file, walk_tree_images
+from leukemia_data.sources.source_tree import describe_file, describe_object, walk_tree_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,15 @@ class _Found:
     table: ImageTable | None = None
 
 
-def list_source(paths: Sequence[Path], *, root: Path | None = None, allow_outside: bool = False) -> SourceListing:
+def list_source(
+    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+) -> SourceListing:
     """List the images of folders and tables.
 
     Parameters
     ----------
     paths
-        Folders and ``.csv`` files.
+        Folders and ``.csv`` files, of this machine or in a store.
     root
         Where the relative paths of tables start; by default each table's own folder.
     allow_outside
@@ -82,7 +84,9 @@ def list_source(paths: Sequence[Path], *, root: Path | None = None, allow_outsid
     )
 
 
-def list_images(paths: Sequence[Path], *, root: Path | None = None, allow_outside: bool = False) -> list[Record]:
+def list_images(
+    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
     Labels are those of C-NMC's two classes where a name, folder or table tells them, otherwise unknown.
@@ -96,8 +100,8 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None, allow_outsid
     """
     images: list[FoundImage] = []
     for path in paths:
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-            images.append(describe_file(path))
+        if _is_image(path):
+            images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
             continue
         found = _read_one(path, root, is_alone=len(paths) == 1, allow_outside=allow_outside, need_classes=False)
         images.extend(found.images)
@@ -111,18 +115,20 @@ def list_images(paths: Sequence[Path], *, root: Path | None = None, allow_outsid
 
 
 def _read_one(
-    path: Path, root: Path | None, *, is_alone: bool, allow_outside: bool, need_classes: bool = True
+    path: ImagePlace, root: ImagePlace | None, *, is_alone: bool, allow_outside: bool, need_classes: bool = True
 ) -> _Found:
     """Images and notes of one source; a folder beside others puts its name before its ids."""
-    if path.is_dir():
+    is_table = path.suffix.lower() == ".csv"
+    # What a store has is found out by listing it: a name that holds nothing is a folder without images.
+    if path.is_dir() if isinstance(path, Path) else not is_table:
         images, notes = walk_tree_images(path, need_classes=need_classes)
-        prefix = "" if is_alone else f"{path.resolve().name}/"
-        return _Found([image.with_prefix(prefix) for image in images], notes)
-    if path.suffix.lower() == ".csv" and path.is_file():
+        name = path.resolve().name if isinstance(path, Path) else path.name
+        return _Found([image.with_prefix("" if is_alone else f"{name}/") for image in images], notes)
+    if is_table and (path.is_file() if isinstance(path, Path) else path.state() is not None):
         start = root if root is not None else path.parent
         table = read_image_table(path, start, allow_outside=allow_outside, need_classes=need_classes)
         return _Found(table.images, table.notes, table)
-    if not path.exists():
+    if not isinstance(path, Path) or not path.exists():
         raise UsageError(f"source not found: {path}")
     raise UsageError(f"source {path} is neither a folder nor a .csv table")
 
@@ -196,6 +202,14 @@ def _to_record(image: FoundImage, classes: Sequence[str]) -> Record:
     )
 
 
-def _suggest_name(path: Path) -> str:
-    folder = path.resolve() if path.is_dir() else path.resolve().parent
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "images"
+def _is_image(path: ImagePlace) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and (not isinstance(path, Path) or path.is_file())
+
+
+def _suggest_name(path: ImagePlace) -> str:
+    if isinstance(path, Path):
+        folder = path.resolve() if path.is_dir() else path.resolve().parent
+        name = folder.name
+    else:
+        name = path.parent.name if path.suffix.lower() == ".csv" else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "images"

@@ -1,4 +1,4 @@
-"""One source file: its bytes and its state at the moment it was read."""
+"""One source file, on a disk or in a store: its bytes and its state at the moment it was read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError
+from leukemia_data.samples.record import ImagePlace, Record
+from leukemia_data.storage.faults import MissingObjectError
+
+if TYPE_CHECKING:
+    from leukemia_data.storage.stored_url import StoredUrl
 
 # A pipe without a writer would be waited for, for ever. Windows has neither.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
@@ -32,14 +38,43 @@ class SourceFile:
     mtime_ns: int
 
 
-def read_file(path: Path) -> SourceFile:
+def read_record(record: Record) -> SourceFile:
+    """Read the file of a record: see :func:`read_file`.
+
+    A store gives an object's bytes of one moment and no state with them: it is the listed one as long as the size is.
+    An object that another one of the same size replaced meanwhile is read again at the next build, which lists it with
+    another state.
+    """
+    file = read_file(record.path)
+    if isinstance(record.path, Path):
+        return file
+    if file.size_bytes != record.size_bytes:
+        raise ImageError("it changed after it was listed: try again when nothing writes to it any more")
+    return SourceFile(file.data, file.size_bytes, record.mtime_ns)
+
+
+def read_file(path: ImagePlace) -> SourceFile:
     """Read a whole file.
 
     Raises
     ------
     ImageError
         If it cannot be read, is no regular file, or changed while it was read.
+    StorageError
+        If the store that holds it cannot be reached, or denies it: that is no fault of the image.
     """
+    return _read_local(path) if isinstance(path, Path) else _read_stored(path)
+
+
+def _read_stored(url: StoredUrl) -> SourceFile:
+    try:
+        data = np.frombuffer(url.read_bytes(), np.uint8)
+    except MissingObjectError as error:
+        raise ImageError("the file is missing") from error
+    return SourceFile(data, len(data), -1)
+
+
+def _read_local(path: Path) -> SourceFile:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             before = os.fstat(file.fileno())

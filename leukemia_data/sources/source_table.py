@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
-from leukemia_data.files.csv_table import CsvTable, read_csv_table
+from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table
 from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, parse_cell_name
+from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, ImagePlace, parse_cell_name
 from leukemia_data.sources.found_image import FoundImage, split_word
-from leukemia_data.sources.listed_file import FileFinder, ListedFile
+from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile
+from leukemia_data.sources.listed_object import ObjectFinder
 
 _OPTIONAL_COLUMNS = ("label", "subject", "split")
 _NUMBERED_CLASSES = {text: CELL_CLASSES[int(float(text))] for text in ("0", "1", "0.0", "1.0")}
@@ -53,7 +54,7 @@ class TableImage:
 class ImageTable:
     """The rows of one table, in its order; a row that repeats an earlier one is left out and counted."""
 
-    path: Path
+    path: ImagePlace
     rows: tuple[TableImage, ...]
     num_repeated: int
 
@@ -74,7 +75,9 @@ class ImageTable:
         return notes
 
 
-def read_image_table(table: Path, root: Path, *, allow_outside: bool = False, need_classes: bool = True) -> ImageTable:
+def read_image_table(
+    table: ImagePlace, root: ImagePlace, *, allow_outside: bool = False, need_classes: bool = True
+) -> ImageTable:
     """List the images of one table; files that do not exist are listed too, as missing.
 
     Parameters
@@ -84,7 +87,7 @@ def read_image_table(table: Path, root: Path, *, allow_outside: bool = False, ne
     root
         Folder that relative paths start from.
     allow_outside
-        Take files outside `root` too.
+        Take files outside `root` too, where it is a folder of this machine.
     need_classes
         Whether the labels are to become classes, and are therefore compared with each other.
 
@@ -94,14 +97,15 @@ def read_image_table(table: Path, root: Path, *, allow_outside: bool = False, ne
         If the table cannot be read, has no ``Path`` column or no row, rows are wrong (all are told), or every file
         it names is missing.
     """
-    read = read_csv_table(table, ("path", *_OPTIONAL_COLUMNS))
+    read = _read_table(table, ("path", *_OPTIONAL_COLUMNS))
     if "path" not in read.columns and {"patient_id", "new_names"} <= set(read.columns):
         raise SourceError(f"{table} is a C-NMC label table: give the folder that holds the images instead")
     read.require("path", guarded=_OPTIONAL_COLUMNS)
     words = {name: read.words(name) for name in _OPTIONAL_COLUMNS}
     if need_classes:
         _compare_labels(read, words["label"])
-    rows = list(_rows(read, words, FileFinder(root, allow_outside=allow_outside)))
+    finder = FileFinder(root, allow_outside=allow_outside) if isinstance(root, Path) else ObjectFinder(root)
+    rows = list(_rows(read, words, finder))
     unique = _without_repeated(read, rows)
     read.problems.raise_any()
     if all(row.image.size_bytes < 0 for row in unique):
@@ -112,12 +116,18 @@ def read_image_table(table: Path, root: Path, *, allow_outside: bool = False, ne
     return ImageTable(table, tuple(unique), len(rows) - len(unique))
 
 
+def _read_table(table: ImagePlace, names: Sequence[str]) -> CsvTable:
+    return (
+        read_csv_table(table, names) if isinstance(table, Path) else parse_csv_table(table, table.read_bytes(), names)
+    )
+
+
 def class_of_label(label: str) -> str | None:
     """0 and 1 are the lab's labels for hem and all, empty means unknown; any other text is a class's name."""
     return _NUMBERED_CLASSES.get(label, label) or None
 
 
-def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: FileFinder) -> Iterator[TableImage]:
+def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: Finder) -> Iterator[TableImage]:
     """Rows of which every cell could be read; all that is wrong with the others is told."""
     table_split = split_word(table.path.stem) or ""
     columns = (table.lines, table.cells("path"), *(words[name] for name in _OPTIONAL_COLUMNS))
@@ -143,7 +153,7 @@ def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: FileFinde
             yield TableImage(line, file.key, image)
 
 
-def _file(table: CsvTable, line: int, text: str, finder: FileFinder) -> ListedFile | None:
+def _file(table: CsvTable, line: int, text: str, finder: Finder) -> ListedFile[ImagePlace] | None:
     try:
         return finder.find(text)
     except ValueError as error:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.caches.cache import SampleReader
+from leukemia_data.caches.cache import PixelReader
 from leukemia_data.streams.batch import to_device
 
 _CHUNK_SAMPLES = 128
@@ -36,7 +36,7 @@ class RamStore:
         The split's samples.
     """
 
-    def __init__(self, reader: SampleReader, numbers_N: NDArray[np.int64]) -> None:
+    def __init__(self, reader: PixelReader, numbers_N: NDArray[np.int64]) -> None:
         self._reader = reader
         self._numbers = np.unique(numbers_N)
         self._images = np.empty((len(self._numbers), reader.size_px, reader.size_px, 3), np.uint8)
@@ -56,13 +56,16 @@ class RamStore:
 
     def _fetch(self, rows_B: NDArray[np.intp]) -> NDArray[np.int64]:
         """Read the samples that are not here yet, and return where all of them lie."""
+        missing = np.unique(rows_B[self._places[rows_B] == _ABSENT])
+        # All at a time and beside other threads: over a network each read is a wait.
+        images = self._reader.gather(self._numbers[missing])
         with self._filling:
-            for row in rows_B.tolist():
-                if self._places[row] == _ABSENT:
-                    self._images[self._num_here] = self._reader.image(int(self._numbers[row]))
-                    # Told last: other threads look without waiting.
-                    self._places[row] = self._num_here
-                    self._num_here += 1
+            is_new = self._places[missing] == _ABSENT
+            start, stop = self._num_here, self._num_here + int(is_new.sum())
+            self._images[start:stop] = images[is_new]
+            # Told last: other threads look without waiting.
+            self._places[missing[is_new]] = np.arange(start, stop)
+            self._num_here = stop
             return self._places[rows_B]
 
 
@@ -79,7 +82,7 @@ class DeviceStore:
         Where they are kept.
     """
 
-    def __init__(self, reader: SampleReader, numbers_N: NDArray[np.int64], device: torch.device) -> None:
+    def __init__(self, reader: PixelReader, numbers_N: NDArray[np.int64], device: torch.device) -> None:
         self._numbers = np.unique(numbers_N)
         shape = (len(self._numbers), reader.size_px, reader.size_px, 3)
         self._images = torch.empty(shape, dtype=torch.uint8, device=device)

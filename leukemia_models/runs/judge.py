@@ -108,7 +108,7 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     found = differences(checkpoint.info, expected)
     if found:
         raise RunError(
-            f"{checkpoint.path} does not belong to {data.cache.directory} and the run's split: {'; '.join(found)}. "
+            f"{checkpoint.path} does not belong to {data.cache.location} and the run's split: {'; '.join(found)}. "
             "Use the run's own checkpoint, with the cache it was trained from"
         )
 

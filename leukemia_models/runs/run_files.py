@@ -309,7 +309,7 @@ def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
     gone = code_of.keys() - set(ids)
     if gone:
         raise RunError(
-            f"{len(gone)} samples of the run are no longer in {cache.directory}, first {min(gone)}: "
+            f"{len(gone)} samples of the run are no longer in {cache.location}, first {min(gone)}: "
             "name the cache it was trained from with --cache"
         )
     return np.array([code_of.get(record_id, UNUSED) for record_id in ids], np.int8)

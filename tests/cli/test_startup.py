@@ -28,6 +28,8 @@ LDATA_COMMANDS = [
     "audit",
     "recover-subjects",
     "bench",
+    "push",
+    "pull",
     "verify",
     "convert",
     "gc",

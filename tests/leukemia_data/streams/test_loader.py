@@ -285,13 +285,13 @@ def test_resident_stream_gives_the_same_batches(cache):
 
 
 def test_resident_stream_reads_each_sample_once(cache, monkeypatch):
-    image, read = cache.reader.image, []
+    gather, read = cache.reader.gather, []
 
-    def counting(number):
-        read.append(number)
-        return image(number)
+    def counting(numbers_B):
+        read.extend(numbers_B.tolist())
+        return gather(numbers_B)
 
-    monkeypatch.setattr(cache.reader, "image", counting)
+    monkeypatch.setattr(cache.reader, "gather", counting)
     stream = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency="ram", num_threads=1)
     assert read == []
     for epoch in range(3):

@@ -1,0 +1,58 @@
+"""Places that a command line names: paths of this machine, or addresses in object stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.storage.url import Location, Url, parse_location
+
+
+class LocationType(click.ParamType[Location]):
+    """A folder that may also be an address such as ``s3://bucket/caches``; nothing is asked of the store."""
+
+    name = "directory|url"
+
+    def convert(self, value: str | Location, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        """Read an argument; a folder must not be a file."""
+        location = parse_location(value) if isinstance(value, str) else value
+        if isinstance(location, Path) and location.is_file():
+            self.fail(f"Directory {str(location)!r} is a file.", param, ctx)
+        return location
+
+
+class SourceType(click.ParamType[ImagePlace]):
+    """A file or folder of this machine, or an address that can be read."""
+
+    name = "path|url"
+
+    def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
+        """Read an argument."""
+        return source_place(value) if isinstance(value, str) else value
+
+
+class RootType(SourceType):
+    """A folder that is there, or an address."""
+
+    name = "directory|url"
+
+    def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
+        """Read an argument; what is on this machine must exist."""
+        place = super().convert(value, param, ctx)
+        if isinstance(place, Path) and not place.is_dir():
+            what = "is a file" if place.exists() else "does not exist"
+            self.fail(f"Directory {str(place)!r} {what}.", param, ctx)
+        return place
+
+
+def source_place(text: str) -> ImagePlace:
+    """A path, or an address together with what reads it."""
+    location = parse_location(text)
+    if not isinstance(location, Url):
+        return location
+    # Loads fsspec, which takes as long as all of a build with nothing to do.
+    from leukemia_data.storage.stored_url import stored_url
+
+    return stored_url(location)

@@ -1,0 +1,44 @@
+"""Where copies of shards go that lie in an object store: the options, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from leukemia_data.remote.staging import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageChoice:
+    """Where shards of caches at URLs are copied to, and how much room they may take; None for the defaults."""
+
+    directory: Path | None = None
+    most_gb: float | None = None
+
+    def open(self) -> Stage:
+        """The stage; nothing is written yet."""
+        # Load fsspec, for which a cache on disk has no use.
+        from leukemia_data.remote.stage_place import default_stage_dir
+        from leukemia_data.remote.staging import Stage
+
+        directory = self.directory or default_stage_dir(os.environ, sys.platform, Path.home())
+        return Stage(directory, None if self.most_gb is None else int(self.most_gb * 1e9))
+
+
+stage_dir_option = click.option(
+    "--stage-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that holds copies of shards of a cache at a URL.  [default: $LDATA_STAGE, else in the user's caches]",
+)
+
+stage_gb_option = click.option(
+    "--stage-gb",
+    type=click.FloatRange(0, min_open=True),
+    help="Room for these copies, in GB.  [default: half of what the disk has without them]",
+)

@@ -1,0 +1,1 @@
+"""Caches in object stores: copied, staged to local disk, built there."""

@@ -1,0 +1,292 @@
+"""Builds into a store: the same bytes as on a disk, resumed, incremental, and safe when two commit."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import pytest
+
+from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
+from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.receipts import RECEIPTS_DIR
+from leukemia_data.building.stored_collect import MOST_AGE_NS, collect_stored_garbage
+from leukemia_data.building.stored_home import StoredHome
+from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
+from leukemia_data.errors import BuildError, StorageError
+from leukemia_data.remote.mirror import Mirror, StoredCache, mirror_of
+from leukemia_data.remote.remote_cache import read_manifest
+from leukemia_data.remote.remote_verify import verify_stored_cache
+from leukemia_data.samples.fingerprint import cache_fingerprint
+from leukemia_data.sources.source import list_source
+from leukemia_data.storage import object_store
+from leukemia_data.storage.object_store import ObjectStore
+from leukemia_data.storage.retry import Retry
+from leukemia_data.storage.stored_url import StoredUrl, stored_url
+from leukemia_data.storage.url import parse_url
+
+from ...object_server import DROPPED, SERVER_ERROR, SLOW_DOWN, TRUNCATED, Fault
+from ..helpers import (
+    CAPACITY,
+    LISTED_NS,
+    NAME,
+    SIZES,
+    TINY_RECIPE,
+    fresh_shards,
+    image_paths,
+    make_source,
+    run_here,
+    work_done,
+    write_cell,
+)
+
+DIR_NAMES = [cache_dir_name(size, cache_fingerprint(TINY_RECIPE, size, cv2.__version__)) for size in SIZES]
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Mirror:
+    """The mirror of an empty folder of a store in memory."""
+    return mirror_of(stored_url(parse_url(f"memory://{tmp_path.name}-{id(tmp_path)}/caches")), tmp_path / "stage")
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return make_source(tmp_path / "source")
+
+
+def plan_stored(source: Path | StoredUrl, mirror: Mirror) -> tuple[BuildPlan, dict[Path, StoredCache]]:
+    directories = [mirror.directory / NAME / name for name in DIR_NAMES]
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+    caches = {directory: mirror.refresh(directory) for directory in directories}
+    listing = list_source([source])
+    plan = plan_build(
+        name=NAME,
+        cache_root=mirror.directory,
+        recipe=TINY_RECIPE,
+        sizes_px=SIZES,
+        classes=listing.classes,
+        records=listing.records,
+        opencv_version=cv2.__version__,
+        shard_capacity=CAPACITY,
+        stored=caches,
+    )
+    return plan, caches
+
+
+def run_stored_plan(planned: tuple[BuildPlan, dict[Path, StoredCache]], engine: TaskRunner = run_here) -> BuildSummary:
+    plan, caches = planned
+    return run_locked_build(
+        plan,
+        run_tasks=engine,
+        policy=FailurePolicy(),
+        # Images of a store have just been written.
+        listed_at_ns=max(LISTED_NS, time.time_ns() + 10**10),
+        package_version="0.0.test",
+        progress=lambda _: None,
+        home=StoredHome(caches),
+    )
+
+
+def build_stored(source: Path | StoredUrl, mirror: Mirror, engine: TaskRunner = run_here) -> BuildSummary:
+    return run_stored_plan(plan_stored(source, mirror), engine)
+
+
+def cache_stores(mirror: Mirror) -> dict[str, ObjectStore]:
+    return {f"{NAME}/{name}": (mirror.url / NAME / name).store for name in DIR_NAMES}
+
+
+def stored_shards(mirror: Mirror) -> dict[str, dict[str, bytes]]:
+    """By cache: name and bytes of each shard that its manifest names."""
+    return {
+        folder: {shard.name: store.read(shard.name) for shard in read_manifest(store).shards}
+        for folder, store in cache_stores(mirror).items()
+    }
+
+
+def no_wait(seconds: float) -> None:
+    """Attempts follow each other at once here."""
+
+
+def stops_after(num_tasks: int) -> TaskRunner:
+    """An engine that dies after so many tasks."""
+
+    def run(tasks: Sequence[object]):
+        for position, result in run_here(tasks):
+            if position == num_tasks:
+                raise KeyboardInterrupt
+            yield position, result
+
+    return run
+
+
+def test_a_build_has_the_bytes_of_one_on_a_disk(source, mirror, tmp_path):
+    summary = build_stored(source, mirror)
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+    assert [str(cache.directory) for cache in summary.caches] == [f"{mirror.url}/{NAME}/{name}" for name in DIR_NAMES]
+    for folder, store in cache_stores(mirror).items():
+        local = load_manifest(tmp_path / "fresh" / folder)
+        assert replace(read_manifest(store), library_versions={}) == replace(local, library_versions={})
+        assert store.read(local.index.name) == (tmp_path / "fresh" / folder / local.index.name).read_bytes()
+        # Nothing but the cache is left, there and here.
+        assert set(store.entries()) == local.file_names()
+    assert not list(mirror.directory.rglob("shard-*"))
+
+
+def test_only_what_changed_is_made(source, mirror, tmp_path):
+    build_stored(source, mirror)
+    assert work_done(build_stored(source, mirror)) == (0, 0, 40)
+    write_cell(source / "blast" / "p0" / "new.png", 99)
+    image_paths(source)[3].unlink()
+    shutil.rmtree(mirror.directory)
+    processed, copied, kept = work_done(build_stored(source, mirror))
+    assert processed == 1
+    assert copied + kept == 39
+    assert 0 < copied < 39
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+
+
+def test_lost_and_damaged_objects_are_made_anew(source, mirror, tmp_path):
+    build_stored(source, mirror)
+    expected = stored_shards(mirror)
+    store = next(iter(cache_stores(mirror).values()))
+    names = [shard.name for shard in read_manifest(store).shards]
+    store.delete(names[0])
+    store.write(names[1], b"short")
+    assert work_done(build_stored(source, mirror))[2] < 40
+    assert stored_shards(mirror) == expected
+    store.write(MANIFEST_NAME, b"{}")
+    build_stored(source, mirror)
+    assert stored_shards(mirror) == expected
+
+
+def test_a_stopped_build_goes_on(source, mirror, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        build_stored(source, mirror, stops_after(3))
+    store = next(iter(cache_stores(mirror).values()))
+    assert store.stat(MANIFEST_NAME) is None
+    assert len(store.entries(RECEIPTS_DIR)) == 4
+    # On another machine, which has nothing of the first one's.
+    shutil.rmtree(mirror.directory)
+    processed, copied, _ = work_done(build_stored(source, mirror))
+    assert processed + copied == 40
+    assert copied > 0
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+    assert not store.entries(RECEIPTS_DIR)
+
+
+def test_a_false_receipt_is_not_believed(source, mirror, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        build_stored(source, mirror, stops_after(1))
+    for store in cache_stores(mirror).values():
+        for name in store.entries():
+            if name.startswith("shard-"):
+                store.write(name, store.read(name)[:-1] + b"?")
+            elif name.startswith(RECEIPTS_DIR):
+                assert b"shard-" in store.read(name)
+    assert work_done(build_stored(source, mirror)) == (40, 0, 0)
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+
+
+def test_of_two_builds_at_once_the_second_to_commit_is_refused(source, mirror, tmp_path):
+    early = plan_stored(source, mirror)
+    other = Mirror(mirror.url, tmp_path / "other")
+    write_cell(source / "blast" / "p0" / "new.png", 99)
+    build_stored(source, other)
+    expected = stored_shards(mirror)
+    with pytest.raises(BuildError, match="another build committed while this one was at work"):
+        run_stored_plan(early)
+    assert stored_shards(mirror) == expected == fresh_shards(source, tmp_path / "fresh")
+    assert work_done(build_stored(source, mirror)) == (0, 0, 41)
+
+
+def test_two_builds_of_the_same_images_may_both_commit(source, mirror, tmp_path):
+    early = plan_stored(source, mirror)
+    build_stored(source, Mirror(mirror.url, tmp_path / "other"))
+    run_stored_plan(early)
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+
+
+def test_a_shard_that_is_gone_at_the_commit_is_told(source, mirror):
+    build_stored(source, mirror)
+    write_cell(source / "blast" / "p0" / "new.png", 99)
+    planned = plan_stored(source, mirror)
+    plan, _ = planned
+    kept = next(kept for kept in plan.targets[0].kept if kept is not None)
+    store = (mirror.url / NAME / DIR_NAMES[0]).store
+    before = store.read(MANIFEST_NAME)
+    store.delete(kept.entry.name)
+    with pytest.raises(BuildError, match=r"1 shards are gone \(shard-.*build again"):
+        run_stored_plan(planned)
+    assert store.read(MANIFEST_NAME) == before
+    build_stored(source, mirror)
+
+
+def test_gc_takes_what_is_old_and_has_no_name(source, mirror):
+    build_stored(source, mirror)
+    first = {folder: set(store.entries()) for folder, store in cache_stores(mirror).items()}
+    image_paths(source)[0].unlink()
+    build_stored(source, mirror)
+    folder, store = next(iter(cache_stores(mirror).items()))
+    for name in ("notes.txt", "shard-mine.h5", "sub/shard-0123456789abcdef.h5"):
+        store.write(name, b"the user's")
+    store.write(f"{RECEIPTS_DIR}/{'0' * 32}.json", b"{}")
+    named = read_manifest(store).file_names()
+    everything = set(store.entries())
+    now = time.time_ns()
+    young = collect_stored_garbage(mirror.url.store, remove=True, now_ns=now + MOST_AGE_NS - 10**12)
+    assert young.garbage == ()
+    tomorrow = now + MOST_AGE_NS + 10**12
+    told = collect_stored_garbage(mirror.url.store, remove=False, now_ns=tomorrow)
+    assert set(store.entries()) == everything
+    assert collect_stored_garbage(mirror.url.store, remove=True, now_ns=tomorrow) == told
+    assert {str(found.url) for found in told.garbage} == {f"{mirror.url}/{folder}" for folder in first}
+    assert set(next(found.names for found in told.garbage if str(found.url).endswith(folder))) == (
+        (first[folder] - named) | {f"{RECEIPTS_DIR}/{'0' * 32}.json"}
+    )
+    assert set(store.entries()) == named | {"notes.txt", "shard-mine.h5", "sub/shard-0123456789abcdef.h5"}
+    store.write(MANIFEST_NAME, b"{}")
+    [reason] = collect_stored_garbage(mirror.url.store, remove=True, now_ns=tomorrow).skipped
+    assert "no manifest of a leukemia-cells cache" in reason
+    assert named <= set(store.entries())
+
+
+def test_verify_names_what_is_damaged(source, mirror):
+    build_stored(source, mirror)
+    store = next(iter(cache_stores(mirror).values()))
+    seen: list[int] = []
+    report = verify_stored_cache(store, num_threads=2, progress=seen.append)
+    assert (report.damages, report.directory, report.num_samples, sum(seen)) == ((), store.url, 40, 40)
+    shards = read_manifest(store).shards
+    data = bytearray(store.read(shards[0].name))
+    data[shards[0].images_offset_bytes] ^= 1
+    store.write(shards[0].name, bytes(data))
+    store.delete(shards[1].name)
+    found = verify_stored_cache(store, num_threads=2, progress=seen.append).damages
+    assert {damage.file for damage in found} == {shards[0].name, shards[1].name}
+    assert [len(damage.record_ids) for damage in found if "CRC" in damage.problem] == [1]
+
+
+def test_a_build_through_a_faulty_server_ends_with_the_same_bytes(faulty_s3, tmp_path, monkeypatch):
+    source = make_source(tmp_path / "source", 12)
+    monkeypatch.setattr(object_store, "Retry", partial(Retry, sleep=no_wait))
+    bucket = stored_url(parse_url(faulty_s3.server.make_bucket()))
+    images, caches = bucket / "images", bucket / "caches"
+    for path in image_paths(source):
+        images.store.write(path.relative_to(source).as_posix(), path.read_bytes())
+    mirror = mirror_of(caches, tmp_path / "stage")
+    faulty_s3.faults[:] = [Fault(kind, share=0.06) for kind in (SERVER_ERROR, SLOW_DOWN, TRUNCATED, DROPPED)]
+    summary = build_stored(images, mirror)
+    assert faulty_s3.num_failed > 3
+    assert work_done(summary) == (12, 0, 0)
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+    # An unreachable store ends the build; it is no fault of an image.
+    faulty_s3.faults[:] = [Fault(SERVER_ERROR, "GET .*images/.*png")]
+    images.store.write("blast/p0/new.png", image_paths(source)[0].read_bytes()[:-1])
+    with pytest.raises(StorageError, match="given up after 6 attempts"):
+        build_stored(images, mirror)
