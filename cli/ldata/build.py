@@ -110,24 +110,19 @@ def command(
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
       ldata build my-cells --wait
       ldata build my-cells --engine dask --address tcp://head:8786
-      ldata build my-cells --engine ray --address auto
       ldata build --plan cells.plan --task 3/40
     """
     started_s = time.perf_counter()
     check_engine(engine, address, n_jobs)
     if plan_path is not None or share is not None:
-        check_beside_plan(click.get_current_context())
-        from cli.ldata.share_work import make_share
-
-        make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
+        _make_share(plan_path, share, engine, address, n_jobs, as_json)
         return
     allowed_bad = parse_max_bad(max_bad)
     wanted = choose_caches(cache_root, recipe_name, sizes_px)
     listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside)
-    listing = listed.listing
-    current = wanted.current(cache_name, listing)
+    current = wanted.current(cache_name, listed.listing)
     if len(current) == len(wanted.sizes_px):
-        print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json=as_json)
+        print_unchanged(current, len(listed.listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
@@ -144,6 +139,20 @@ def command(
         wait=wait,
     )
     build_and_report(request, as_json=as_json)
+
+
+def _make_share(
+    plan_path: Path | None,
+    share: tuple[int, int] | None,
+    engine: str,
+    address: str | None,
+    n_jobs: int,
+    as_json: bool,
+) -> None:
+    check_beside_plan(click.get_current_context())
+    from cli.ldata.share_work import make_share
+
+    make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
 
 
 def choose_caches(cache_root: Path, recipe_name: str, sizes_px: tuple[int, ...]) -> WantedCaches:
