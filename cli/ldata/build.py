@@ -133,25 +133,20 @@ def command(
       ldata build my-cells --codec zstd --shard-size 1024 --wait
       ldata build s3://bucket/C-NMC_Leukemia --cache s3://bucket/caches --size 224
       ldata build my-cells --engine dask --address tcp://head:8786
-      ldata build my-cells --engine ray --address auto
       ldata build --plan cells.plan --task 3/40
     """
     started_s = time.perf_counter()
     check_engine(engine, address, n_jobs)
     if plan_path is not None or share is not None:
-        check_beside_plan(click.get_current_context())
-        from cli.ldata.share_work import make_share
-
-        make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
+        _make_share(plan_path, share, engine, address, n_jobs, as_json)
         return
     allowed_bad = parse_max_bad(max_bad)
     wanted = choose_caches(cache_root, stage_dir, recipe_name, sizes_px, shard_size, codec)
     sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
     listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, sample_root)
-    listing = listed.listing
-    current = wanted.current(cache_name, listing)
+    current = wanted.current(cache_name, listed.listing)
     if len(current) == len(wanted.sizes_px):
-        print_unchanged(current, len(listing.records), time.perf_counter() - started_s, as_json=as_json)
+        print_unchanged(current, len(listed.listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
     # Loaded only when there is work: OpenCV, HDF5 and joblib would triple the time of a build with nothing to do.
     from cli.ldata.build_work import BuildRequest, build_and_report
@@ -168,6 +163,20 @@ def command(
         wait=wait,
     )
     build_and_report(request, as_json=as_json)
+
+
+def _make_share(
+    plan_path: Path | None,
+    share: tuple[int, int] | None,
+    engine: str,
+    address: str | None,
+    n_jobs: int,
+    as_json: bool,
+) -> None:
+    check_beside_plan(click.get_current_context())
+    from cli.ldata.share_work import make_share
+
+    make_share(plan_path, share, engine, address, n_jobs, as_json=as_json)
 
 
 def choose_caches(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -90,12 +91,12 @@ def _connected(address: str | None, num_processes: int) -> Iterator[None]:
         # Whoever connected before, as a program that uses this library, goes on with it after.
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         _connect(address, num_processes)
-        for number, handler in handlers.items():
-            # Ray's own for SIGTERM ends the process on the spot.
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own ends the process on the spot.
+            signal.signal(signal.SIGTERM, handler)
         yield
     finally:
         ray.shutdown()

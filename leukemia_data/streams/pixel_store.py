@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Condition
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from leukemia_data.caches.cache import PixelReader
 from leukemia_data.streams.batch import to_device
 
 _CHUNK_SAMPLES = 128
-_ABSENT = -1
+_ABSENT, _COMING = -1, -2
 
 
 class PixelStore(Protocol):
@@ -42,31 +42,48 @@ class RamStore:
         self._images = np.empty((len(self._numbers), reader.size_px, reader.size_px, 3), np.uint8)
         # Samples lie in the order in which they were first asked for: the first batch then touches little memory.
         self._places = np.full(len(self._numbers), _ABSENT)
-        self._num_here = 0
-        self._filling = Lock()
+        self._num_taken = 0
+        self._changed = Condition()
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
         """Fill `out`, (B, S, S, 3) uint8, with the samples `numbers_B`."""
         rows_B = np.searchsorted(self._numbers, numbers_B)
         places_B = self._places[rows_B]
-        if (places_B == _ABSENT).any():
-            places_B = self._fetch(rows_B)
+        if (places_B < 0).any():
+            self._fetch(rows_B)
+            places_B = self._places[rows_B]
+        if (places_B < 0).any():
+            return self._reader.gather(numbers_B, out)
         # "clip" lets NumPy write to `out` without a copy in between; all places are in range.
         return np.take(self._images, places_B, axis=0, out=out, mode="clip")
 
-    def _fetch(self, rows_B: NDArray[np.intp]) -> NDArray[np.int64]:
-        """Read the samples that are not here yet, and return where all of them lie."""
-        missing = np.unique(rows_B[self._places[rows_B] == _ABSENT])
-        # All at a time and beside other threads: over a network each read is a wait.
-        images = self._reader.gather(self._numbers[missing])
-        with self._filling:
-            is_new = self._places[missing] == _ABSENT
-            start, stop = self._num_here, self._num_here + int(is_new.sum())
-            self._images[start:stop] = images[is_new]
-            # Told last: other threads look without waiting.
-            self._places[missing[is_new]] = np.arange(start, stop)
-            self._num_here = stop
-            return self._places[rows_B]
+    def _fetch(self, rows_B: NDArray[np.intp]) -> None:
+        """Read the samples that are not here yet, beside other threads, and wait for those that others are reading.
+
+        Where a read failed its room is lost: samples that find none are not kept.
+        """
+        with self._changed:
+            missing = np.unique(rows_B[self._places[rows_B] == _ABSENT])
+            start, stop = self._num_taken, self._num_taken + len(missing)
+            if stop <= len(self._images):
+                self._num_taken = stop
+                self._places[missing] = _COMING
+        if len(missing) and stop <= len(self._images):
+            self._read(missing, start, stop)
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._places[rows_B] == _COMING).any())
+
+    def _read(self, rows: NDArray[np.intp], start: int, stop: int) -> None:
+        is_read = False
+        try:
+            # All at a time: over a network each read is a wait.
+            self._reader.gather(self._numbers[rows], self._images[start:stop])
+            is_read = True
+        finally:
+            with self._changed:
+                # Told last: other threads look without waiting.
+                self._places[rows] = np.arange(start, stop) if is_read else _ABSENT
+                self._changed.notify_all()
 
 
 class DeviceStore:

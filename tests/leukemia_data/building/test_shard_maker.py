@@ -15,7 +15,7 @@ import pytest
 import xxhash
 
 from leukemia_data.building import shard_maker
-from leukemia_data.building.receipts import RECEIPTS_DIR
+from leukemia_data.building.receipts import RECEIPTS_DIR, find_receipts, receipt_path
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
 from leukemia_data.errors import BuildError
@@ -217,15 +217,42 @@ def test_unusable_images_are_failures_with_reasons(task, source):
     assert "not a BMP" in reasons[1]
     assert "missing" in reasons[2]
     assert result.tables[16].id_texts == [record.record_id for record in task.records]
-    assert not list(task.targets[0].directory.glob(f"{RECEIPTS_DIR}/*"))
     assert result.entries == run_task(task).entries
+
+
+def test_receipt_of_a_run_with_failures_is_for_the_commit_of_a_plan_alone(task, source):
+    """A build tries such images again."""
+    bad = source / "text.bmp"
+    bad.write_text("no image", encoding="utf-8")
+    partly_bad = replace(task, records=(*task.records, record_of(bad, source)))
+    made = run_task(partly_bad)
+    assert find_receipts(partly_bad) is None
+    found = find_receipts(partly_bad, take_failures=True)
+    assert (found.entries, found.failures) == (made.entries, made.failures)
+    assert found.source_mtimes_ns.tolist() == made.source_mtimes_ns.tolist()
+    assert all(found.tables[size].equals(made.tables[size]) for size in SIZES)
+    assert run_task(partly_bad).num_processed == len(task.records)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [None, 7, [["text.bmp"]], [["text.bmp", 7]], [["other.bmp", "why"]], [["text.bmp", "why"]] * 2, [[["x"], "why"]]],
+)
+def test_receipt_with_odd_failures_is_worth_nothing(task, source, failures):
+    bad = source / "text.bmp"
+    bad.write_text("no image", encoding="utf-8")
+    partly_bad = replace(task, records=(*task.records, record_of(bad, source)))
+    run_task(partly_bad)
+    path = receipt_path(partly_bad, partly_bad.targets[0])
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"failures": failures}), encoding="utf-8")
+    assert find_receipts(partly_bad, take_failures=True) is None
 
 
 def test_task_without_a_usable_image_makes_no_shard(task, source):
     (source / "empty.png").write_bytes(b"")
     result = run_task(replace(task, records=(record_of(source / "empty.png", source),)))
     assert (result.entries, len(result.tables[16]), len(result.failures)) == ({}, 0, 1)
-    assert not list(task.targets[0].directory.iterdir())
+    assert [path.name for path in task.targets[0].directory.iterdir()] == [RECEIPTS_DIR]
 
 
 def test_state_is_that_of_the_file_that_was_read(task):

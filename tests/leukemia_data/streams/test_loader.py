@@ -287,9 +287,9 @@ def test_resident_stream_gives_the_same_batches(cache):
 def test_resident_stream_reads_each_sample_once(cache, monkeypatch):
     gather, read = cache.reader.gather, []
 
-    def counting(numbers_B):
+    def counting(numbers_B, out):
         read.extend(numbers_B.tolist())
-        return gather(numbers_B)
+        return gather(numbers_B, out)
 
     monkeypatch.setattr(cache.reader, "gather", counting)
     stream = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency="ram", num_threads=1)
@@ -297,6 +297,45 @@ def test_resident_stream_reads_each_sample_once(cache, monkeypatch):
     for epoch in range(3):
         list(stream.epoch(epoch))
     assert sorted(read) == list(range(NUM))
+
+
+def test_resident_samples_that_two_threads_want_are_read_once_and_a_failed_read_is_made_again(cache, stored):
+    class Failing:
+        """Reads that meet in the middle; the first of them fails."""
+
+        size_px, num_reads, meeting = SIZE, 0, threading.Barrier(2)
+
+        def gather(self, numbers_B, out):
+            self.num_reads += 1
+            if self.num_reads == 1:
+                self.meeting.wait(10)
+                raise CacheError("gone")
+            return cache.reader.gather(numbers_B, out)
+
+    reader = Failing()
+    store, out, failures = RamStore(reader, np.arange(6)), np.empty((2, 4, SIZE, SIZE, 3), np.uint8), []
+
+    def read(numbers, out):
+        try:
+            store.gather(np.array(numbers), out)
+        except CacheError as error:
+            failures.append(str(error))
+
+    first = threading.Thread(target=read, args=([0, 1, 2, 3], out[0]))
+    first.start()
+    second = threading.Thread(target=read, args=([3, 2, 5, 2], out[1]))
+    while reader.num_reads == 0:
+        pass
+    second.start()
+    reader.meeting.wait(10)
+    first.join(10)
+    second.join(10)
+    assert failures == ["gone"]
+    assert np.array_equal(out[1], stored[0][[3, 2, 5, 2]])
+    # Half of the room was lost with the read that failed: what finds none is read each time.
+    for _ in range(2):
+        store.gather(np.array([4, 1, 0, 5]), out[0])
+        assert np.array_equal(out[0], stored[0][[4, 1, 0, 5]])
 
 
 @pytest.mark.parametrize("store", ["ram", "device"])
