@@ -26,7 +26,9 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
     for color, growth in zip(colors, growths, strict=False):
         numbers = [point.num_samples for point in growth.points]
         seconds.plot(numbers, [point.seconds for point in growth.points], "o-", color=color, ms=4, label=growth.title)
-        memory.plot(numbers, [max(point.peak_bytes, LEAST_BYTES) / 1e6 for point in growth.points], "o-", color=color, ms=4)
+        memory.plot(
+            numbers, [max(point.peak_bytes, LEAST_BYTES) / 1e6 for point in growth.points], "o-", color=color, ms=4
+        )
     _finish(seconds, "seconds", "time by the clock")
     _finish(memory, "MB", "memory above that at the start, at the most")
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
