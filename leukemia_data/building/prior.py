@@ -151,14 +151,19 @@ def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.in
     for chunk, encoded in columns.encoded_ids(positions):
         rows = by_hash[places[chunk]]
         is_equal = ids[rows] == encoded
-        rows_N[positions[chunk][is_equal]] = rows[is_equal]
         for other in np.flatnonzero(~is_equal).tolist():
-            # Ids that are not equal though their hashes are: one of those that follow may be it.
-            place = int(places[chunk][other])
-            run = by_hash[place : int(np.searchsorted(hashes, hashes[place], side="right"))]
-            equal = run[ids[run] == encoded[other]]
-            rows_N[positions[chunk][other]] = equal[0] if len(equal) else ABSENT
+            rows[other] = _row_of_equal_hash(ids, hashes, by_hash, int(places[chunk][other]), encoded[other])
+        rows_N[positions[chunk]] = rows
     return rows_N
+
+
+def _row_of_equal_hash(
+    ids: NDArray[np.bytes_], hashes: NDArray[np.uint64], by_hash: NDArray[np.int64], place: int, wanted: bytes
+) -> int:
+    """Row of an id that is not the first of those with its hash; ABSENT if it is none of them."""
+    run = by_hash[place : int(np.searchsorted(hashes, hashes[place], side="right"))]
+    equal = run[ids[run] == wanted]
+    return int(equal[0]) if len(equal) else ABSENT
 
 
 def find_kept(
