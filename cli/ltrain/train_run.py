@@ -110,6 +110,7 @@ def _fit(
             observer = recorder = _recorder(run, request, info, model)
             closing.push(lambda kind, *_: recorder.close(is_failing=kind is not None))
             if start is not None:
+                print_note(_going_on(start))
                 recorder.on_resume(start)
         fit(
             model,
@@ -129,6 +130,11 @@ def _fit(
 def _recorder(run: Run, request: TrainRequest, info: CheckpointInfo, model: nn.Module) -> Recorder:
     epochs, stamp = run.config.settings.epochs, run.data.leaks.stamp
     return Recorder(run.folder, info, model, epochs, stamp, request.save_minutes, time.monotonic)
+
+
+def _going_on(start: TrainState) -> str:
+    inside = f" and {start.progress.steps_done} steps of the next one" if start.progress else ""
+    return f"going on after {start.epochs_done} epochs{inside}"
 
 
 def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, stream: BatchStream) -> None:

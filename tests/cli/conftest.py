@@ -25,8 +25,8 @@ OLD_NS = 1_600_000_000_000_000_000
 
 
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
-    # $LDATA_SOURCE of whoever runs the tests must not decide them.
-    environment: dict[str, str | None] = {"LDATA_SOURCE": None, **(env or {})}
+    # What whoever runs the tests has set must not decide them.
+    environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
     result = CliRunner().invoke(group, [str(argument) for argument in arguments], env=environment)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -213,3 +213,4 @@ def files_below() -> Callable[[Path], dict[str, bytes]]:
 @pytest.fixture(autouse=True)
 def _no_source_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LDATA_SOURCE", raising=False)
+    monkeypatch.delenv("LTRAIN_CACHE", raising=False)

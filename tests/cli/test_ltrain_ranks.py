@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .nodes import MeetingPlace, Node
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch knows no process groups"),
@@ -47,7 +49,7 @@ def files_of(run: Path) -> set[str]:
     return {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
 
 
-def test_two_processes_do_what_one_does_and_go_on(
+def test_two_machines_do_what_one_process_does_and_two_processes_go_on(
     tmp_path: Path, train_options: list[object], ltrain: Callable
 ) -> None:
     """One step over the whole training part; small networks are compared to the last digits in the library's tests.
@@ -56,13 +58,21 @@ def test_two_processes_do_what_one_does_and_go_on(
     computes with one thread and with two differs by up to 3 % in a layer's step here, and so may two processes.
     """
     options = [*train_options, "--epochs", 1, "--batch-size", 16]
-    alone, two = tmp_path / "alone", tmp_path / "two"
+    alone = tmp_path / "alone"
     result = ltrain(*options, "--out", alone)
     assert result.exit_code == 0, result.output
-    done = torchrun(*options, "--out", two, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test (") == 1
-    assert done.stderr.count("epoch   1/1") == 1
+    meeting = MeetingPlace()
+    nodes = [Node(tmp_path / name, meeting, "2", *options, "--out", "run") for name in ("here", "there")]
+    try:
+        assert [node.wait() for node in nodes] == [0, 0], [node.said for node in nodes]
+    finally:
+        for node in nodes:
+            node.lose_power()
+    said = "".join(node.said for node in nodes)
+    assert said.count("test (") == 1
+    assert said.count("epoch   1/1") == 1
+    # Of two machines that share no folder, the one of the first rank has the run.
+    [two] = [node.home / "run" for node in nodes if (node.home / "run").exists()]
     assert files_of(two) == files_of(alone)
     weights, expected = (load_file(folder / "last.safetensors") for folder in (two, alone))
     assert weights.keys() == expected.keys()
@@ -81,11 +91,3 @@ def test_two_processes_do_what_one_does_and_go_on(
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in history(two)] == ["1", "2"]
     assert history(two)[0] == row
-
-
-def test_wrong_request_ends_both_processes(tmp_path: Path, train_options: list[object]) -> None:
-    done = torchrun(*train_options, "--split", "half", "--out", tmp_path / "run", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "Error: " in done.stderr
-    assert "half" in done.stderr
-    assert not (tmp_path / "run").exists()

@@ -248,6 +248,8 @@ def work(ranks: Ranks) -> dict[str, Any]:
         "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],
         "failed": {name: failed(ranks, name) for name in FAILURES},
         "told": ranks.tell_all("grün\udc80" if ranks.is_first else "red, and longer"),
+        "handed out": ranks.hand_out(lambda: bytes(range(256)) if ranks.is_first else 1 / 0),
+        "says first": [ranks.says_first(ranks.is_first), ranks.says_first(not ranks.is_first)],
         "after failures": ranks.sum(torch.tensor([ranks.rank + 1])).tolist(),
     }
 

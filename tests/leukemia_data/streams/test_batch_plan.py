@@ -57,6 +57,25 @@ def test_all_ranks_together_take_the_batches_of_one(world_size, batch_size):
     assert {len(batches) for batches in ranks} == {len(alone)}
 
 
+@pytest.mark.parametrize(("world_size", "shares_per_rank"), [(1, 2), (1, 5), (2, 2), (3, 2)])
+def test_shares_of_all_ranks_in_a_row_are_the_batch(world_size, shares_per_rank):
+    alone = list(BatchPlan(NUMBERS, batch_size=8, seed=5).batches(2, 1))
+    by_rank = [
+        list(
+            BatchPlan(
+                NUMBERS, batch_size=8, seed=5, rank=rank, world_size=world_size, shares_per_rank=shares_per_rank
+            ).batches(2, 1)
+        )
+        for rank in range(world_size)
+    ]
+    for step, whole in enumerate(alone):
+        own = slice(step * shares_per_rank, (step + 1) * shares_per_rank)
+        shares = [share for batches in by_rank for share in batches[own]]
+        assert len({len(share.numbers_B) for share in shares}) == 1
+        counted = np.concatenate([share.numbers_B[share.mask_B] for share in shares])
+        assert counted.tolist() == whole.numbers_B.tolist()
+
+
 @pytest.mark.parametrize(("num", "steps", "served"), [(10, 2, 8), (8, 2, 8), (5, 1, 4), (3, 1, 3), (0, 0, 0)])
 def test_drop_last_drops_a_part_but_never_everything(num, steps, served):
     plan = BatchPlan(np.arange(num), batch_size=4, seed=1, drop_last=True)
@@ -98,6 +117,7 @@ def test_identity_tells_plans_apart_but_not_ranks():
         ({"batch_size": 0}, "batch size must be at least 1"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
         ({"rank": -1}, "rank -1"),
+        ({"shares_per_rank": 0}, "at least 1 share"),
         ({"seed": -1}, "seed must not be negative"),
         ({"seed": None, "weights_N": np.ones(37)}, "give a seed"),
         ({"weights_N": np.ones(3)}, "one weight for each of the 37"),

@@ -541,3 +541,57 @@ def test_epochs_and_steps_out_of_range_are_refused(make_stream):
         with pytest.raises(UsageError, match="there is no step"):
             make_stream().epoch(epoch, step)
     assert steps(make_stream().epoch(0, 8)) == []
+
+
+@pytest.mark.parametrize("shares_per_rank", [1, 2])
+def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkeypatch, shares_per_rank):
+    """Mapped, as for sets that no memory holds: what a rank reads is what its part of the batches holds."""
+    read, gather = [], cache.reader.gather
+
+    def watched(numbers_B, out=None):
+        read.append(numbers_B.tolist())
+        return gather(numbers_B, out)
+
+    monkeypatch.setattr(cache.reader, "gather", watched)
+    by_rank = []
+    for rank in (0, 1):
+        stream = BatchStream(
+            cache,
+            np.arange(24),
+            batch_size=8,
+            seed=1,
+            rank=rank,
+            world_size=2,
+            shares_per_rank=shares_per_rank,
+            residency="mapped",
+            num_threads=1,
+        )
+        read.clear()
+        handed_out = [batch.indices_B.tolist() for batch in stream.epoch(3)]
+        assert sorted(read) == sorted(handed_out)
+        assert {len(numbers) for numbers in read} == {4 // shares_per_rank}
+        by_rank.append([number for numbers in read for number in numbers])
+    assert [len(numbers) for numbers in by_rank] == [12, 12]
+    assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
+
+
+def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
+    stream = BatchStream(cache, np.arange(24), batch_size=8, seed=1, shares_per_rank=4)
+    expected = [batch.indices_B.tolist() for batch in stream.epoch(0)]
+    assert (len(stream), len(expected)) == (3, 12)
+    batches = stream.epoch(0)
+    for _ in range(6):
+        next(batches)
+    state = stream.state_dict()
+    assert state["step"] == 1
+    again = BatchStream(cache, np.arange(24), batch_size=8, seed=1, shares_per_rank=4)
+    again.load_state_dict(state)
+    assert [batch.indices_B.tolist() for batch in again] == expected[4:]
+
+
+def test_memory_is_shared_by_the_processes_of_one_machine_only(cache, monkeypatch):
+    """24 images of 16 px are 18 kB, a quarter of what is free for one process but not for 4."""
+    monkeypatch.setattr("leukemia_data.streams.loader.free_ram_bytes", lambda: 100_000)
+    given = {"batch_size": 8, "rank": 3, "world_size": 4}
+    assert BatchStream(cache, np.arange(24), **given).residency.kind == "mapped"
+    assert BatchStream(cache, np.arange(24), **given, num_processes=1).residency.kind == "ram"

@@ -18,6 +18,8 @@ def test_one_process_needs_no_others() -> None:
     assert SINGLE.exchange(1.5, True).tolist() == [[1.5, 1.0]]
     assert SINGLE.tell_all("grün") == "grün"
     assert SINGLE.tell_all("") == ""
+    assert SINGLE.hand_out(lambda: b"\0\xff") == b"\0\xff"
+    assert SINGLE.says_first(True)
     assert SINGLE.together(lambda: 7) == 7
     with pytest.raises(KeyError):
         SINGLE.together(lambda: {}["x"])
@@ -27,6 +29,8 @@ def test_one_process_needs_no_others() -> None:
 def test_who_a_process_is_stands_in_the_environment() -> None:
     assert ranks_of({}) == SINGLE
     assert ranks_of({"RANK": "3", "WORLD_SIZE": "4"}) == Ranks(3, 4)
+    here = ranks_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
+    assert (here.processes_here, Ranks(3, 4).processes_here) == (2, 4)
     assert [Ranks(0, 2).is_first, Ranks(1, 2).is_first] == [True, False]
     with pytest.raises(UsageError, match=r"WORLD_SIZE must be a number, got ''.*torchrun"):
         ranks_of({"RANK": "0"})

@@ -47,6 +47,7 @@ def checkpoint_of(info: CheckpointInfo) -> Checkpoint:
             {"normalization": Normalization((0.1, 0.3, 0.1), (0.2, 0.2, 0.2))},
             "--normalize, mean: 0.1, 0.3, 0.1 instead of 0.1, 0.1, 0.1",
         ),
+        ({"settings": TrainSettings(epochs=3, sync_batchnorm=False)}, "--sync-batchnorm: False instead of True"),
         ({"settings": TrainSettings(epochs=3, clip_norm=1.0)}, "--clip-norm: 1 instead of none"),
         (
             {"settings": TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.1))},
@@ -77,6 +78,7 @@ def test_fingerprints_are_shortened_to_one_line() -> None:
     "change",
     [
         {"settings": TrainSettings(epochs=9)},
+        {"settings": TrainSettings(epochs=3, accumulate=2)},
         {"judging": {"checkpoint": "best"}},
         {"details": {"batch_size": 64}},
         {"details": {**INFO.details, "of_a_later_version": 1}},

@@ -199,6 +199,8 @@ def test_failure_of_one_rank_stops_all_with_its_message(ranks_found: list[dict],
 
 def test_all_know_the_text_of_the_first(ranks_found: list[dict]) -> None:
     assert [found["told"] for found in ranks_found] == ["grün\udc80"] * 2
+    assert [found["handed out"] for found in ranks_found] == [bytes(range(256))] * 2
+    assert [found["says first"] for found in ranks_found] == [[True, False]] * 2
 
 
 def test_ranks_still_understand_each_other_after_failures(ranks_found: list[dict]) -> None:
