@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry
+from leukemia_data.caches.manifest import Manifest, ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
-from leukemia_data.caches.shard_rows import ShardRows, open_rows
+from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, StorageError
-from leukemia_data.remote.row_ranges import row_pixels, row_range
+from leukemia_data.remote.row_ranges import RowRanges
 from leukemia_data.remote.shard_stager import ShardStager
 from leukemia_data.remote.staging import Stage
 from leukemia_data.storage.object_store import ObjectStore
@@ -96,12 +96,11 @@ class StagedReader:
         self._shards = [shard_images(stage.directory, entry, manifest.size_px) for entry in manifest.shards]
         self._crcs = crcs_N
         self._first_rows = first_rows
-        # Where a compressed image lies only its shard tells.
-        self._has_ranges = manifest.codec == RAW
+        self._codec = manifest.codec
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_rows", "_stager", "_process", "_counting", "_num_ranges", "_stopping")
+        own = ("_rows", "_ranges", "_stager", "_process", "_counting", "_num_ranges", "_stopping")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -112,6 +111,7 @@ class StagedReader:
         """Make what belongs to this process."""
         self._process = os.getpid()
         self._rows: list[ShardRows | None] = [None] * len(self._entries)
+        self._ranges = RowRanges(self._store, self._shards, self._codec)
         self._counting, self._num_ranges = threading.Lock(), 0
         self._stager = ShardStager(self._stage, self._store, self._entries, self._keep, self._opener())
         self._stopping = weakref.finalize(self, self._stager.stop)
@@ -122,7 +122,7 @@ class StagedReader:
     @property
     def num_unmapped(self) -> int:
         """Staged shards that could not be mapped, whose rows are read instead."""
-        return sum(rows is not None and not isinstance(rows, np.ndarray) for rows in self._rows)
+        return sum(rows is not None and not is_mapped(rows) for rows in self._rows)
 
     @property
     def traffic(self) -> Traffic:
@@ -169,6 +169,8 @@ class StagedReader:
             staged = self._rows[shard]
             if staged is None:
                 absent.append(_RemoteRow(position, int(numbers_B[position]), shard, row))
+            elif isinstance(staged, DecodedRows):
+                staged.copy_to(row, flat[position])
             else:
                 flat[position] = staged[row]
         if absent:
@@ -196,15 +198,10 @@ class StagedReader:
         self._stager.wait(whole)
 
     def _is_wanted_whole(self, shard: int, num_rows: int) -> bool:
-        return not self._has_ranges or num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
+        return num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
 
     def _read_ranges(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> None:
         """Read rows from the store, those that fail their CRC once more."""
-        if not self._has_ranges:
-            raise StorageError(
-                f"{self._stage.directory} has no room for the shards of {self._store.url}, which are compressed and "
-                "can only be read whole: allow it more with --stage-gb, or name another folder with --stage-dir"
-            )
         wrong = self._read_once(absent, flat)
         if wrong:
             wrong = self._read_once(wrong, flat)
@@ -219,11 +216,11 @@ class StagedReader:
 
     def _read_once(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> list[_RemoteRow]:
         """Read rows, and return those that fail their CRC."""
-        found = self._store.read_ranges([row_range(self._shards[each.shard], each.row) for each in absent])
+        found = self._store.read_ranges(self._ranges.find([(each.shard, each.row) for each in absent]))
         wrong = []
         for each, data in zip(absent, found, strict=True):
-            flat[each.position] = row_pixels(data)
-            if zlib.crc32(flat[each.position].data) != self._crcs[each.number]:
+            pixels = flat[each.position]
+            if not self._ranges.copy_pixels(data, pixels) or zlib.crc32(pixels.data) != self._crcs[each.number]:
                 wrong.append(each)
         return wrong
 

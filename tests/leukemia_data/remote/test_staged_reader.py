@@ -7,16 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.remote.remote_cache import RemoteCache, open_remote_cache
-from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Stage
 from leukemia_data.storage.object_store import ObjectStore
 from leukemia_data.storage.retry import Retry
@@ -135,7 +134,6 @@ import sys
 import numpy as np
 from pathlib import Path
 from leukemia_data.remote.remote_cache import open_location
-from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Stage
 from leukemia_data.storage.url import parse_url
 with open_location(parse_url(sys.argv[1]), Stage(Path(sys.argv[2]))) as cache:
@@ -194,21 +192,39 @@ def test_damaged_staged_file_is_fetched_anew(url, local, s3, tmp_path):
         assert cache.stage.is_intact(shard)
 
 
-def test_compressed_shards_are_never_read_by_ranges(url, local, s3, tmp_path):
-    with open_here(url, tmp_path) as cache:
-        crcs, first_rows = cache.table.crcs, cache.first_rows
-        # What such a manifest says; the bytes are raw all the same.
-        manifest = replace(cache.manifest, codec="zstd")
-        reader = StagedReader(cache.store, cache.stage, manifest, crcs, first_rows)
-        numbers = np.array([3, 20, 31])
-        assert np.array_equal(reader.gather(numbers), local.reader.gather(numbers))
-        assert reader.traffic.num_ranges == 0
-        reader.close()
-        full = Stage(tmp_path / "full", most_bytes=1)
-        reader = StagedReader(cache.store, full, manifest, crcs, first_rows)
-        with pytest.raises(StorageError, match=r"no room for the shards of .*--stage-gb"):
-            reader.gather(numbers)
-        reader.close()
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("compressed")
+    build(make_source(root / "source", NUM), root / "cache", sizes_px=(SIZE,), codec="zstd")
+    return cache_dir(root / "cache", SIZE)
+
+
+def test_compressed_shards_give_the_same_batches_by_ranges_and_staged(compressed, local, object_server, s3, tmp_path):
+    url = put_cache(compressed, object_server, f"{object_server.make_bucket()}/compressed")
+    index_bytes = load_manifest(compressed).index.num_bytes
+    with open_here(url, tmp_path / "small", index_bytes) as cache:
+        require_equal(batches(cache, 0), batches(local, 0))
+        assert cache.reader.traffic.num_ranges == NUM
+    with open_here(url, tmp_path / "large") as cache:
+        for epoch in range(2):
+            require_equal(batches(cache, epoch), batches(local, epoch))
+        assert all(cache.stage.holds(shard) for shard in cache.manifest.shards)
+        assert cache.reader.num_unmapped == 0
+
+
+def test_damaged_lengths_of_a_compressed_shard_are_told_by_name(compressed, object_server, s3, tmp_path):
+    url = put_cache(compressed, object_server, f"{object_server.make_bucket()}/damaged")
+    manifest = load_manifest(compressed)
+    entry = manifest.shards[1]
+    store = store_at(url)
+    data = bytearray(store.read(entry.name))
+    data[entry.chunk_lengths_offset_bytes] ^= 1
+    store.write(entry.name, bytes(data))
+    with (
+        open_here(url, tmp_path, manifest.index.num_bytes) as cache,
+        pytest.raises(StorageError, match=rf"{entry.name} is damaged: the lengths"),
+    ):
+        cache.reader.image(int(cache.first_rows[1]))
 
 
 # --- faults ---------------------------------------------------------------------------------------------------
