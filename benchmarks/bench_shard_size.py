@@ -4,7 +4,7 @@ In every round each capacity has one turn: a build with 2 processes, a build aft
 mapping, the first batch and shuffled epochs. Figures are medians over the rounds; ratios are taken within a round,
 against a capacity of 128.
 
-Usage: python benchmarks/bench_shard_size.py SOURCE [--images N] [--capacities N ...] [--rounds N] [--json OUT]
+Usage: python benchmarks/bench_shard_size.py SOURCE [--images N] [--capacities N ...] [--rounds N] [--many N] [--json F]
 SOURCE is a C-NMC folder; its images are read through links in a scratch folder below the current one.
 """
 
@@ -32,7 +32,7 @@ REFERENCE = 128
 SIZE_PX = 224
 BATCH_SIZE = 64
 EPOCHS = 9
-MANY_SAMPLES, MANY_SIZE_PX = 100_000, 8
+MANY_SIZE_PX = 8
 FIELDS = ("shards", "build", "one_changed", "open_ms", "map_ms", "first_batch_ms", "epoch")
 
 
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--capacities", type=int, nargs="+", default=list(CAPACITIES))
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--many", type=int, default=100_000, help="made images of 8 px, to see many shards")
     parser.add_argument("--json", type=Path, dest="json_path")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,25 +52,25 @@ def main() -> None:
     if arguments.source is None:
         parser.error("name a SOURCE")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as scratch:
-        result = run(Path(scratch), arguments.source, arguments.images, arguments.capacities, arguments.rounds)
+        result = run(Path(scratch), arguments)
     print_tables(result)
     if arguments.json_path:
         arguments.json_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def run(scratch: Path, source: Path, num_images: int, capacities: list[int], rounds: int) -> dict:
+def run(scratch: Path, arguments: argparse.Namespace) -> dict:
     """All rounds over the source's images, and reading made caches of many small ones once."""
-    linked = link_images(source, scratch / "source", num_images)
-    built: dict[int, list[dict]] = {capacity: [] for capacity in capacities}
-    for _ in range(rounds):
-        for capacity in capacities:
+    linked = link_images(arguments.source, scratch / "source", arguments.images)
+    built: dict[int, list[dict]] = {capacity: [] for capacity in arguments.capacities}
+    for _ in range(arguments.rounds):
+        for capacity in arguments.capacities:
             built[capacity].append(one_turn(scratch, linked, capacity))
     many = {}
-    for capacity in capacities:
-        directory = write_pixel_cache(scratch / "many", MANY_SAMPLES, MANY_SIZE_PX, capacity)
+    for capacity in arguments.capacities:
+        directory = write_pixel_cache(scratch / "many", arguments.many, MANY_SIZE_PX, capacity)
         many[capacity] = in_own_process(directory)
         shutil.rmtree(scratch / "many")
-    return {"num_images": num_images, "built": built, "many": many}
+    return {"num_images": arguments.images, "num_many": arguments.many, "built": built, "many": many}
 
 
 def link_images(source: Path, linked: Path, num_images: int) -> Path:
@@ -160,7 +161,7 @@ def print_tables(result: dict) -> None:
             f"{value['one_changed']:.2f} | {value['open_ms']:.1f} | {value['map_ms']:.1f} | "
             f"{value['first_batch_ms']:.1f} | {value['epoch']:,.0f} | {ratios['epoch']} |"
         )
-    print(f"\n{MANY_SAMPLES} images of {MANY_SIZE_PX} px")
+    print(f"\n{result['num_many']:,} images of {MANY_SIZE_PX} px")
     print("| capacity | shards | open ms | map ms | first batch ms | epoch images/s |")
     print("|---" * 6 + "|")
     for capacity, value in result["many"].items():
