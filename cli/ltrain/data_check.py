@@ -35,9 +35,11 @@ def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str,
     """
     if not (request.check and runs):
         return
-    caches = {run.data.cache.location: run.data.cache for run in runs}
+    caches: dict[Location, list[Cache]] = {}
+    for run in runs:
+        caches.setdefault(run.data.cache.location, []).append(run.data.cache)
     shards = used_shards(run.data for run in runs)
-    to_read = {place: [shard for shard in shards[place] if _is_read(caches[place], shard)] for place in caches}
+    to_read = {place: [shard for shard in shards[place] if _is_read(caches[place][0], shard)] for place in caches}
     num_bytes = sum(shard.num_bytes for entries in to_read.values() for shard in entries)
     started_s = time.perf_counter()
 
@@ -75,14 +77,18 @@ def _shard_numbers(data: SplitCache) -> list[int]:
 
 
 def _check(
-    caches: Mapping[Location, Cache], shards: Mapping[Location, list[ShardEntry]], num_bytes: int, run_command: str
+    caches: Mapping[Location, Sequence[Cache]],
+    shards: Mapping[Location, list[ShardEntry]],
+    num_bytes: int,
+    run_command: str,
 ) -> None:
     with progress_bar(num_bytes, "checking", unit="B") as bar:
         for place, entries in shards.items():
-            directory = caches[place].directory
+            cache = caches[place][0]
+            directory = cache.directory
             damages = changed_shards(directory, entries, num_threads=os.cpu_count() or 1, progress=bar.update)
-            if damages and caches[place].is_fetched:
-                _fetch_anew(directory, damages)
+            if damages and cache.is_fetched:
+                _fetch_anew(caches[place], directory, damages)
             elif damages:
                 raise CacheError(
                     f"{len(damages)} of the {len(entries)} shards to train on are damaged, first "
@@ -92,8 +98,11 @@ def _check(
                 )
 
 
-def _fetch_anew(directory: Path, damages: Sequence[Damage]) -> None:
+def _fetch_anew(caches: Iterable[Cache], directory: Path, damages: Sequence[Damage]) -> None:
     """Remove copies that are damaged: whoever needs them fetches them once more."""
+    for cache in caches:
+        # What was read to prepare the runs mapped these files, and would go on giving their bytes.
+        cache.close()
     for damage in damages:
         (directory / damage.file).unlink(missing_ok=True)
     print_note(f"damaged copies in the stage, to be fetched anew: {len(damages)}, first {damages[0].file}")

@@ -67,21 +67,35 @@ class RowRanges:
 
     def _read_starts(self, shards: Sequence[int]) -> None:
         """Find out where the images of some shards start; of compressed ones by a single request each, all at once."""
-        columns = [b""] * len(shards)
-        if not self._is_raw:
-            columns = self._store.read_ranges([_lengths_range(self._shards[shard]) for shard in shards])
-        for shard, column in zip(shards, columns, strict=True):
-            self._starts[shard] = self._checked_starts(shard, column)
-
-    def _checked_starts(self, shard: int, column: bytes) -> NDArray[np.int64]:
-        try:
-            return image_starts(self._shards[shard], lambda offset_bytes, num_bytes: column)
-        except CacheError:
-            name = self._shards[shard].path.name
+        wrong = self._read_starts_once(shards)
+        if wrong:
+            wrong = self._read_starts_once(wrong)
+        if wrong:
+            name = self._shards[wrong[0]].path.name
             raise StorageError(
                 f"{self._store.url / name} is damaged: the lengths of its images are not those that were written; "
                 "`ldata push --verify` from an intact copy of the cache mends it"
-            ) from None
+            )
+
+    def _read_starts_once(self, shards: Sequence[int]) -> list[int]:
+        """Read where images start, and return the shards of which that is damaged."""
+        columns = [b""] * len(shards)
+        if not self._is_raw:
+            columns = self._store.read_ranges([_lengths_range(self._shards[shard]) for shard in shards])
+        wrong = []
+        for shard, column in zip(shards, columns, strict=True):
+            starts = self._checked_starts(shard, column)
+            if starts is None:
+                wrong.append(shard)
+            else:
+                self._starts[shard] = starts
+        return wrong
+
+    def _checked_starts(self, shard: int, column: bytes) -> NDArray[np.int64] | None:
+        try:
+            return image_starts(self._shards[shard], lambda offset_bytes, num_bytes: column)
+        except CacheError:
+            return None
 
 
 def _lengths_range(images: ShardImages) -> Range:

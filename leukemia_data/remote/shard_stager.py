@@ -152,4 +152,12 @@ class ShardStager:
             if fetched is Fetched.HERE:
                 self.num_bytes += self._shards[number].num_bytes
                 self.seconds = time.perf_counter() - (self._started_s or 0.0)
+            else:
+                self._give_up(self._shards[number].num_bytes)
             self._changed.notify_all()
+
+    def _give_up(self, num_bytes: int) -> None:
+        """Settle the wishes that wait for files of a size for which there is no room: each would look at all files."""
+        hopeless = {number for number in self._wanted if self._shards[number].num_bytes >= num_bytes}
+        self._settled |= hopeless
+        self._wanted = deque(number for number in self._wanted if number not in hopeless)

@@ -23,6 +23,7 @@ from leukemia_data.caches.manifest import Manifest, ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, StorageError
+from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.remote.row_ranges import RowRanges
 from leukemia_data.remote.shard_stager import ShardStager
 from leukemia_data.remote.staging import Stage
@@ -110,6 +111,8 @@ class StagedReader:
     def _begin(self) -> None:
         """Make what belongs to this process."""
         self._process = os.getpid()
+        # A map holds its file open.
+        allow_open_files(len(self._entries))
         self._rows: list[ShardRows | None] = [None] * len(self._entries)
         self._ranges = RowRanges(self._store, self._shards, self._codec)
         self._counting, self._num_ranges = threading.Lock(), 0
@@ -170,12 +173,27 @@ class StagedReader:
             if staged is None:
                 absent.append(_RemoteRow(position, int(numbers_B[position]), shard, row))
             elif isinstance(staged, DecodedRows):
-                staged.copy_to(row, flat[position])
+                if not self._decode(staged, shard, row, flat[position]):
+                    absent.append(_RemoteRow(position, int(numbers_B[position]), shard, row))
             else:
                 flat[position] = staged[row]
         if absent:
             self._read_ranges(absent, flat)
         return out
+
+    def _decode(self, staged: DecodedRows, shard: int, row: int, out: NDArray[np.uint8]) -> bool:
+        """Decode a row of a staged shard; False if the file was damaged since it came, and is fetched anew."""
+        try:
+            staged.copy_to(row, out)
+        except CacheError:
+            if self._stage.is_intact(self._entries[shard]):
+                raise
+            self._rows[shard] = None
+            self._stage.discard(self._entries[shard].name)
+            self._stager.forget(shard)
+            self._stager.want([shard])
+            return False
+        return True
 
     def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
         """Shard of each sample, and its row there."""
@@ -191,7 +209,11 @@ class StagedReader:
             return
         wanted = Counter(shards)
         open_shard = self._opener()
-        absent = [shard for shard in absent if not (self._stage.holds(self._entries[shard]) and open_shard(shard))]
+        staged = {shard for shard in absent if self._stage.holds(self._entries[shard])}
+        damaged = {shard for shard in staged if not open_shard(shard)}
+        for shard in damaged:
+            self._stager.forget(shard)
+        absent = [shard for shard in absent if shard not in staged or shard in damaged]
         whole = [shard for shard in absent if self._is_wanted_whole(shard, wanted[shard])]
         self._stager.want(whole, first=True)
         self._stager.want(absent)

@@ -26,7 +26,7 @@ from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path, scratch_path
 from leukemia_data.files.disk_room import free_disk_bytes
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.samples.fingerprint import bytes_digest, file_digest
+from leukemia_data.samples.fingerprint import blocks_digest, file_digest
 from leukemia_data.storage.faults import MissingObjectError
 from leukemia_data.storage.object_store import ObjectStore, StoredObject, open_store
 from leukemia_data.storage.url import Location, Url
@@ -202,7 +202,7 @@ def _push_file(
             f"{path} is damaged or missing: `ldata verify {directory} --repair` mends it; then run this command again"
         )
     store.upload(entry.name, path, progress)
-    if is_verify and bytes_digest(store.read(entry.name)).hex() != entry.digest:
+    if is_verify and blocks_digest(store.blocks(entry.name, entry.num_bytes)) != entry.digest:
         raise StorageError(f"{store.url / entry.name}: other bytes arrived than were sent; run the same command again")
 
 
@@ -225,7 +225,7 @@ def _pull_file(store: ObjectStore, directory: Path, entry: Entry, progress: Call
 def _is_stored(store: ObjectStore, entry: Entry, found: StoredObject | None, is_verify: bool) -> bool:
     if found is None or found.num_bytes != entry.num_bytes:
         return False
-    return not is_verify or bytes_digest(store.read(entry.name)).hex() == entry.digest
+    return not is_verify or blocks_digest(store.blocks(entry.name, entry.num_bytes)) == entry.digest
 
 
 def _is_here(directory: Path, entry: Entry) -> bool:

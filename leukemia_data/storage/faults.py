@@ -34,6 +34,8 @@ _TRANSIENT_KINDS = frozenset(
         "ClientConnectionError",
         "ClientPayloadError",
         "ConnectionError",
+        # What arrived fails the checksum that the server sent along.
+        "FlexibleChecksumError",
         "HTTPClientError",
         "IncompleteRead",
         "IncompleteReadError",
@@ -125,8 +127,9 @@ def storage_error(url: Url, error: BaseException, *, num_attempts: int) -> Stora
     if is_conflict(error):
         return ConflictError(f"{url} was changed by somebody else meanwhile: {said}")
     if is_missing(error):
-        bucket = error_code(error) == "NoSuchBucket"
-        return MissingObjectError(f"{url}: there is no such {'bucket' if bucket else 'object'}; check the address")
+        if error_code(error) == "NoSuchBucket":
+            return MissingObjectError(f"{url}: there is no such bucket; check the address")
+        return MissingObjectError(f"{url}: there is no such object; check the address, and whether somebody removed it")
     if isinstance(error, PermissionError) or http_status(error) in {401, 403}:
         return StorageError(f"{url}: the store denies it: {said}; check the credentials and what they permit")
     return StorageError(f"{url}: {said}")

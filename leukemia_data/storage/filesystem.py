@@ -11,9 +11,13 @@ import fsspec
 from fsspec.config import conf
 
 from leukemia_data.errors import UsageError
+from leukemia_data.storage.faults import storage_error
+from leukemia_data.storage.url import Url
 
 _S3 = frozenset({"s3", "s3a"})
+_LOCAL = frozenset({"file", "local"})
 _EXTRA = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+_KNOWN = _LOCAL | {"memory"} | _EXTRA.keys()
 _NUM_CONNECTIONS = 32
 # What the libraries find servers and credentials by.
 _SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
@@ -47,20 +51,26 @@ def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
     ------
     UsageError
         If there is no such scheme, or its library is not installed.
+    StorageError
+        If the library refuses its settings.
     """
+    if scheme not in _KNOWN:
+        # fsspec knows more, some of which cannot be opened by an address alone, or give no tags or ranges.
+        raise UsageError(f"{scheme}:// is no kind of store that is known: use s3://, gs://, az:// or file://")
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if scheme in _S3:
         options["config_kwargs"] = _s3_settings(scheme)
-    elif scheme in {"file", "local"}:
+    elif scheme in _LOCAL:
         options["auto_mkdir"] = True
     try:
         filesystem = fsspec.filesystem(scheme, **options)
-    except ValueError as error:
-        raise UsageError(f"{scheme}:// is no kind of store that is known: {error}") from error
     except ImportError as error:
         extra = _EXTRA.get(scheme)
         cure = f'pip install "leukemia-cells[{extra}]"' if extra else "install the library that fsspec names for it"
         raise UsageError(f"{scheme}:// needs a library that is not installed: {cure}") from error
+    except Exception as error:
+        # Whatever a library finds wrong with its settings, such as no name of an account.
+        raise storage_error(Url(scheme, ""), error, num_attempts=1) from error
     if scheme in _S3:
         # Attempts are counted and spaced in one place, storage/retry.py.
         filesystem.retries = 1

@@ -143,19 +143,22 @@ class ObjectStore:
         """Copy an object into a file, which appears whole or not at all; its folder must exist."""
         state = self.stat(name)
         if state is None:
-            raise MissingObjectError(f"{self.url / name}: there is no such object; check the address")
-        starts = range(0, state.num_bytes, _CHUNK_BYTES)
+            raise storage_error(self.url / name, FileNotFoundError(name), num_attempts=1)
         with scratch_path(file.parent, file.name) as scratch:
             with scratch.open("wb") as target:
-                for first in range(0, len(starts), _CHUNKS_AT_ONCE):
-                    some = starts[first : first + _CHUNKS_AT_ONCE]
-                    ranges = [(name, start, min(_CHUNK_BYTES, state.num_bytes - start)) for start in some]
-                    for data in self.read_ranges(ranges):
-                        target.write(data)
-                        if progress:
-                            progress(len(data))
+                for data in self.blocks(name, state.num_bytes):
+                    target.write(data)
+                    if progress:
+                        progress(len(data))
             sync_file(scratch)
             scratch.replace(file)
+
+    def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
+        """The bytes of an object of `num_bytes` bytes, one block after the other, of which few are in memory."""
+        starts = range(0, num_bytes, _CHUNK_BYTES)
+        for first in range(0, len(starts), _CHUNKS_AT_ONCE):
+            some = starts[first : first + _CHUNKS_AT_ONCE]
+            yield from self.read_ranges([(name, start, min(_CHUNK_BYTES, num_bytes - start)) for start in some])
 
     def write(self, name: str, data: bytes) -> None:
         """Write an object, whatever was there."""

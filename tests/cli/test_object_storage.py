@@ -50,22 +50,24 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     out, stage = tmp_path / "run", tmp_path / "own-stage"
     network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--lr", 0.01)
     options = ["--cache", root, "--size", 64, *network, "--stage-dir", stage]
+    # What an earlier run staged is no good any more: it is told, and fetched anew before anything is learned from it.
+    [shard] = load_manifest(directory).shards
+    content = bytearray((directory / shard.name).read_bytes())
+    start, end = shard.images_offset_bytes, shard.images_offset_bytes + 100_000
+    content[start:end] = content[start:end][::-1]
+    stage.mkdir()
+    (stage / shard.name).write_bytes(content)
     first = ltrain(*options, "--epochs", 2, "--out", out)
     assert first.exit_code == 0, first.output
+    assert f"damaged copies in the stage, to be fetched anew: 1, first {shard.name}" in first.stderr
     assert re.search(r"staged 0 MB in \d+\.\d s, \d+ images read by ranges\n$", first.stderr)
     assert json.loads((out / "run.json").read_text())["cache_dir"] == address(root, directory)
     for part in ("valid", "test"):
         assert (out / part / "predictions.csv").read_bytes() == (finished_run / part / "predictions.csv").read_bytes()
     assert {path.name for path in stage.glob("*.h5")} == load_manifest(directory).file_names() - {"manifest.json"}
 
-    # The staged shard is no good any more: it is told, and fetched anew.
-    [shard] = stage.glob("shard-*")
-    content = bytearray(shard.read_bytes())
-    content[load_manifest(directory).shards[0].images_offset_bytes] ^= 1
-    shard.write_bytes(content)
     resumed = ltrain("--out", out, "--resume", "--epochs", 3, "--stage-dir", stage)
     assert resumed.exit_code == 0, resumed.output
-    assert f"damaged copies in the stage, to be fetched anew: 1, first {shard.name}" in resumed.stderr
     for command in (("evaluate", out, "--part", "valid"), ("predict", out, "--cache", root)):
         result = ltrain(*command, "--device", "cpu", "--stage-dir", stage)
         assert result.exit_code == 0, result.output
@@ -100,6 +102,11 @@ def test_mistakes_are_one_line_without_credentials(
     assert "s3://no-such-bucket" in error_of(ldata("push", directory, "s3://no-such-bucket/caches"), 1)
     assert "no-such-bucket" in error_of(ltrain("--cache", "s3://no-such-bucket/caches"), 1)
     assert "secret" not in error_of(ldata("pull", "s3://user:secret@bucket/caches", tmp_path), 2)
+    # As a path it would be a folder named "s3:".
+    for command in (("convert", root), ("convert", directory, "--out", root), ("pull", root, root)):
+        assert f"{root} is an address" in error_of(ldata(*command), 2)
+    assert f"{root} is an address" in error_of(ltrain("--cache", directory, "--out", root), 2)
+    assert "ftp:// is no kind of store" in error_of(ldata("push", directory, "ftp://host/caches"), 2)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert "no credentials" in error_of(ldata("push", directory, root), 1)

@@ -227,6 +227,38 @@ def test_damaged_lengths_of_a_compressed_shard_are_told_by_name(compressed, obje
         cache.reader.image(int(cache.first_rows[1]))
 
 
+def test_compressed_shard_that_is_damaged_in_the_stage_is_fetched_anew(compressed, local, object_server, s3, tmp_path):
+    url = put_cache(compressed, object_server, f"{object_server.make_bucket()}/compressed")
+    with open_here(url, tmp_path) as cache:
+        cache.reader.gather(np.arange(NUM))
+        shard = cache.manifest.shards[0]
+    staged = tmp_path / "stage" / shard.name
+    flip_bit(staged, shard.images_offset_bytes)
+    with open_here(url, tmp_path) as cache:
+        for number in range(2):
+            assert np.array_equal(cache.reader.image(number), local.reader.image(number))
+        wait_until_staged(cache)
+        assert np.array_equal(cache.reader.gather(np.arange(NUM)), local.reader.gather(np.arange(NUM)))
+        assert cache.stage.is_intact(shard)
+
+
+def test_lengths_that_arrive_damaged_are_read_once_more(compressed, local, faulty_s3, tmp_path):
+    url = put_cache(compressed, faulty_s3.server, f"{faulty_s3.server.make_bucket()}/compressed")
+    with open_here(url, tmp_path, load_manifest(compressed).index.num_bytes) as cache:
+        faulty_s3.faults.append(Fault(CORRUPTED, "GET .*shard-", times=1))
+        assert np.array_equal(cache.reader.image(0), local.reader.image(0))
+    assert faulty_s3.num_failed == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files")
+def test_reader_raises_the_limit_of_open_files_as_it_needs(url, s3, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("leukemia_data.remote.staged_reader.allow_open_files", asked.append)
+    with open_here(url, tmp_path) as cache:
+        cache.reader.image(0)
+        assert asked == [len(cache.manifest.shards)]
+
+
 # --- faults ---------------------------------------------------------------------------------------------------
 
 

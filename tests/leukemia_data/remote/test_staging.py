@@ -170,3 +170,17 @@ def test_default_place_of_each_system():
     assert default_stage_dir({"XDG_CACHE_HOME": "/x"}, "linux", home) == Path("/x/leukemia-cells/stage")
     assert default_stage_dir({}, "darwin", home) == home / "Library" / "Caches" / "leukemia-cells" / "stage"
     assert default_stage_dir({"LOCALAPPDATA": "/L"}, "win32", home) == Path("/L/leukemia-cells/stage")
+
+
+def test_when_there_is_no_room_for_one_the_others_of_its_size_are_not_asked_for(tmp_path, store, monkeypatch):
+    entries = [put(store, number) for number in range(40)]
+    stage, fetched = Stage(tmp_path, 3 * SIZE_BYTES), []
+    fetch = stage.fetch
+    monkeypatch.setattr(stage, "fetch", lambda *given: (fetched.append(given[1]), fetch(*given))[1])
+    stager = ShardStager(stage, store, entries, frozenset(entry.name for entry in entries), lambda number: None)
+    stager.want(range(40))
+    stager.wait(range(40))
+    stager.close()
+    assert sum(stage.holds(entry) for entry in entries) == 3
+    # Four threads may be at it when the first finds no room.
+    assert len(fetched) <= 3 + 4

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fsspec.config import conf
 
 from leukemia_data.errors import StorageError, UsageError
 from leukemia_data.storage.faults import ConflictError, MissingObjectError
@@ -213,5 +214,15 @@ def test_a_missing_library_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UsageError, match=r'gs:// needs a library .*pip install "leukemia-cells\[gs\]"'):
         open_store("gs://bucket/x")
-    with pytest.raises(UsageError, match="nonsense:// is no kind of store that is known"):
-        open_store("nonsense://bucket/x")
+    # fsspec knows the second one, which an address alone does not open.
+    for scheme in ("nonsense", "ftp"):
+        with pytest.raises(UsageError, match=f"{scheme}:// is no kind of store that is known"):
+            open_store(f"{scheme}://bucket/x")
+
+
+def test_settings_that_the_library_refuses_are_one_line(monkeypatch):
+    monkeypatch.setitem(conf, "s3", {"max_concurrency": 0})
+    # Another environment: what is open already is not taken.
+    monkeypatch.setenv("AWS_PROFILE", "one-of-its-own")
+    with pytest.raises(StorageError, match=r"^s3://: max_concurrency must be >= 1$"):
+        open_store("s3://bucket/x")
