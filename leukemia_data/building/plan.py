@@ -189,7 +189,8 @@ def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -
 
 
 def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence[PriorCache | None]) -> Iterator[str]:
-    """Say which earlier caches were cut in another way: all their pixels will be copied."""
+    """Say which earlier caches were cut in another way: all their pixels will be copied, if every cache has some."""
+    how = "pixels are copied, not preprocessed again" if all(priors) else "all is preprocessed again for the new size"
     for target, prior in zip(targets, priors, strict=True):
         if prior is None:
             continue
@@ -198,7 +199,7 @@ def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence
         if earlier != capacity:
             yield (
                 f"the {target.size_px} px cache was cut into shards of up to {earlier:,} images and is cut anew, up to "
-                f"{capacity:,}: pixels are copied, not preprocessed again, and `ldata gc` then frees the earlier shards"
+                f"{capacity:,}: {how}, and `ldata gc` then frees the earlier shards"
             )
 
 

@@ -30,8 +30,8 @@ from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint
 from leukemia_data.samples.record import ImagePlace, Record
 from leukemia_data.samples.sample_table import decode_texts, encode_text
-from leukemia_data.storage.stored_url import stored_url
-from leukemia_data.storage.url import parse_location
+from leukemia_data.storage.stored_url import StoredUrl
+from leukemia_data.storage.url import is_url
 
 PLAN_FORMAT = "leukemia-cells plan"
 PLAN_FORMAT_VERSION = 1
@@ -265,8 +265,8 @@ def _place_text(place: ImagePlace) -> str:
 
 
 def _place_of(text: str) -> ImagePlace:
-    location = parse_location(text)
-    return location if isinstance(location, Path) else stored_url(location)
+    # Names of objects may hold what no user may write in an address, such as "#"; and no absolute path looks like one.
+    return StoredUrl(*text.split("://", 1)) if is_url(text) else Path(text)
 
 
 def _columns_of(records: Sequence[Record], path_start: str) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
+from types import FrameType
 
 import psutil
 from joblib import Parallel, cpu_count, delayed
@@ -123,8 +124,40 @@ def holding_signals() -> Iterator[None]:
         return
     # Started now, because it lifts the mask whenever it starts (Python's own; joblib's keeps it).
     resource_tracker.ensure_running()
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in _HELD_SIGNALS})
+    with _putting_off_signals():
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in _HELD_SIGNALS})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+@contextmanager
+def _putting_off_signals() -> Iterator[None]:
+    """Call the handler of the first signal after the block: a mask is one thread's, and libraries have threads.
+
+    A second signal is not put off, for what the block waits for may never come.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.Signals[name] for name in _HELD_SIGNALS]
+    earlier = {number: signal.getsignal(number) for number in numbers}
+    caught: list[int] = []
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for held in mine:
+            signal.signal(held, earlier[held])
+
+    # None stands for a handler that is not Python's.
+    mine = [number for number, handler in earlier.items() if handler not in (None, signal.SIG_IGN)]
+    for number in mine:
+        signal.signal(number, put_off)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        for number in mine:
+            signal.signal(number, earlier[number])
+        if caught:
+            signal.raise_signal(caught[0])

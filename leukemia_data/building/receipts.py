@@ -58,7 +58,7 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
     entries: dict[int, ShardEntry] = {}
     tables: dict[int, SampleTable] = {}
     sizes, mtimes = np.empty(0, np.int64), np.empty(0, np.int64)
-    all_failures: set[tuple[QuarantinedImage, ...]] = set()
+    runs: set[tuple[tuple[QuarantinedImage, ...], bytes, bytes, bytes]] = set()
     for target in task.targets:
         try:
             receipt = parse_json(receipt_path(task, target).read_text(encoding="utf-8"))
@@ -67,14 +67,17 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
             sizes, mtimes = _whole_numbers(receipt["sizes"], len(table)), _whole_numbers(receipt["mtimes"], len(table))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, CacheError):
             return None
-        all_failures.add(failures)
+        runs.add((failures, sizes.tobytes(), mtimes.tobytes(), table.source_digests.tobytes()))
         tables[target.size_px] = table
         if entry is not None:
             entries[target.size_px] = entry
-    # Two caches that were served by different runs may disagree about an image that was mended in between.
-    if len(all_failures) > 1 or (any(all_failures) and not take_failures):
+    # Two caches that were served by different runs may disagree about an image that was mended or changed in between:
+    # with the file states of one, the other would look up to date for ever.
+    if len(runs) > 1:
         return None
-    n, bad = len(task.records), next(iter(all_failures), ())
+    n, bad = len(task.records), next(iter(runs))[0] if runs else ()
+    if bad and not take_failures:
+        return None
     return ShardResult(entries, tables, sizes, mtimes, bad, num_processed=0, num_copied=n - len(bad), num_records=n)
 
 

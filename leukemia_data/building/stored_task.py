@@ -11,11 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from leukemia_data.building.receipts import RECEIPTS_DIR, receipt_path
 from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.errors import StorageError
+from leukemia_data.files.scratch_folder import scratch_folder
 from leukemia_data.storage.faults import MissingObjectError
 
 
@@ -34,8 +34,8 @@ def run_stored(task: ShardTask, run: Callable[[ShardTask], ShardResult]) -> Shar
     StorageError
         If a store cannot be reached.
     """
-    with TemporaryDirectory(prefix="ldata-shard-") as scratch:
-        local = replace(task, targets=tuple(_in_folder(target, Path(scratch)) for target in task.targets))
+    with scratch_folder("ldata-shard-") as scratch:
+        local = replace(task, targets=tuple(_in_folder(target, scratch) for target in task.targets))
         if not all(_fetch_finished(task, target) for target in local.targets):
             _fetch_earlier(task, local)
         result = run(local)

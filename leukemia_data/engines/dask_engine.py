@@ -3,19 +3,19 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
 from asyncio import CancelledError as AsyncCancelledError
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distributed import Client, LocalCluster
 from distributed.client import FutureCancelledError
-from distributed.comm.core import CommClosedError
+from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 from joblib._dask import DaskDistributedBackend
 
@@ -26,6 +26,7 @@ from leukemia_data.engines.handing_out import run_until_done
 from leukemia_data.engines.joblib_round import Answer, LossTelling, run_round
 from leukemia_data.engines.scheduler_address import CONNECT_WITHIN_S, check_listening
 from leukemia_data.errors import BuildError, UsageError
+from leukemia_data.files.documents import parse_json
 
 # A cluster that grows with its work sees some before it has workers for it.
 _LEAST_AHEAD = 64
@@ -71,7 +72,15 @@ def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[i
     num_workers = sum(client.ncores().values())
     num_ahead = max(2 * num_workers, _LEAST_AHEAD)
     backend = _Backend(client=client, wait_for_workers_timeout=_WORKERS_WITHIN_S)
-    return run_round(backend, max(num_workers, 1), tasks, positions, num_ahead=num_ahead)
+    try:
+        yield from run_round(backend, max(num_workers, 1), tasks, positions, num_ahead=num_ahead)
+    except TimeoutError as error:
+        if num_workers > 0 or client.status != "running":
+            raise
+        raise BuildError(
+            f"the Dask cluster has no workers, and none came within {_WORKERS_WITHIN_S:.0f} s: start some with "
+            "`dask worker`, and build again"
+        ) from error
 
 
 def _lost_scheduler(reason: str) -> BuildError:
@@ -99,16 +108,34 @@ def _connected(address: str | None, num_processes: int) -> Iterator[Client]:
 
 def _client_of(address: str) -> Client:
     if address.endswith(".json"):
-        if not Path(address).is_file():
-            raise UsageError(f"--address {address}: there is no such scheduler file")
-        arguments: dict[str, Any] = {"scheduler_file": address}
+        address = _read_scheduler_file(address)
     else:
         check_listening(address, ("tcp", "tls"))
-        arguments = {"address": address}
     try:
-        return Client(**arguments, timeout=CONNECT_WITHIN_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, KeyError) as error:
-        raise BuildError(f"no Dask scheduler answers at --address {address}: {error}") from error
+        if not address.startswith("tls://"):
+            # In a thread, for a program that uses this library may have a loop of its own in this one.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, _shake_hands(address)).result()
+        return Client(address, timeout=CONNECT_WITHIN_S, set_as_default=False)
+    except Exception as error:
+        # Anybody may listen there, and say anything.
+        reason = str(error) or type(error).__name__
+        raise BuildError(f"no Dask scheduler answers at --address {address}: {reason}") from error
+
+
+def _read_scheduler_file(path: str) -> str:
+    if not Path(path).is_file():
+        raise UsageError(f"--address {path}: there is no such scheduler file")
+    try:
+        return str(parse_json(Path(path).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--address {path} is no scheduler file of Dask") from error
+
+
+async def _shake_hands(address: str) -> None:
+    """Speak with a scheduler; Dask's client would wait for ever for the word of a server that is none."""
+    comm = await asyncio.wait_for(connect(address, timeout=CONNECT_WITHIN_S), CONNECT_WITHIN_S)
+    await comm.close()
 
 
 @contextmanager

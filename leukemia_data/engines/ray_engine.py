@@ -109,11 +109,15 @@ def _connect(address: str | None, num_processes: int) -> None:
             ray.init("local", num_cpus=num_processes, include_dashboard=False, **quiet)
         return
     if address != "auto":
-        check_listening(address, ("ray",))
+        # Ray itself would ask whoever listens there for a quarter of an hour.
+        check_listening(address, ("ray",), is_grpc=os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"))
     try:
         ray.init(address, **quiet)
     except (ConnectionError, TimeoutError) as error:
-        raise BuildError(f"no Ray cluster answers at --address {address}: {_first_line(error)}") from error
+        raise BuildError(
+            f"no Ray cluster answers at --address {address}: {_first_line(error)}. If it wants a token, as `ray start` "
+            "says, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN to that of the cluster"
+        ) from error
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"--address {address}: {_first_line(error)}") from error
 

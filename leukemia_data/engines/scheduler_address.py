@@ -10,7 +10,11 @@ from leukemia_data.errors import BuildError, UsageError
 CONNECT_WITHIN_S = 10.0
 
 
-def check_listening(address: str, schemes: tuple[str, ...]) -> None:
+_FRAME_HEADER_BYTES = 9
+_SETTINGS = 4
+
+
+def check_listening(address: str, schemes: tuple[str, ...], *, is_grpc: bool = False) -> None:
     """Check that somebody listens at ``HOST:PORT`` or ``scheme://HOST:PORT``.
 
     Parameters
@@ -19,17 +23,21 @@ def check_listening(address: str, schemes: tuple[str, ...]) -> None:
         As the user wrote it.
     schemes
         Those that the engine knows.
+    is_grpc
+        Whether the server speaks gRPC, without TLS: such a one begins with HTTP/2's settings, before it is asked.
 
     Raises
     ------
     UsageError
         If it is no such address.
     BuildError
-        If nobody listens there.
+        If nobody listens there, or somebody who speaks something else.
     """
     host, port = _parse(address, schemes)
     try:
-        socket.create_connection((host, port), timeout=CONNECT_WITHIN_S).close()
+        with socket.create_connection((host, port), timeout=CONNECT_WITHIN_S) as connection:
+            if is_grpc and connection.recv(_FRAME_HEADER_BYTES)[3:4] != bytes([_SETTINGS]):
+                raise OSError("who listens there speaks something else")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BuildError(

@@ -76,6 +76,14 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def blocks_digest(blocks: Iterable[bytes]) -> str:
+    """XXH3-128 of bytes that come one block after the other, 32 hexadecimal digits."""
+    hasher = xxhash.xxh3_128()
+    for block in blocks:
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
 def lines_digest(lines: Iterable[str]) -> str:
     """XXH3-128 of text lines in their order, 32 hexadecimal digits."""
     hasher = xxhash.xxh3_128()

@@ -90,3 +90,9 @@ def test_plan_that_is_none(command: tuple[str, ...], scratch: Path, ldata: Calla
     assert "none.plan is missing" in error_of(ldata(*command, "none.plan"), 1)
     Path("none.plan").write_bytes(b"something else")
     assert "none.plan cannot be read as HDF5" in error_of(ldata(*command, "none.plan"), 1)
+
+
+def test_plan_into_a_folder_that_is_not_there(scratch: Path, cells: Path, ldata: Callable, error_of: Callable) -> None:
+    message = error_of(ldata("plan", cells, *BUILD, "--cache", "root", "--out", "none/cells.plan"), 2)
+    assert message.startswith("--out none/cells.plan: there is no folder ")
+    assert not Path("root").exists()

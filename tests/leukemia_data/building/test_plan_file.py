@@ -16,6 +16,8 @@ from leukemia_data.building.plan_file import PlanFile, PlanSettings, open_plan, 
 from leukemia_data.caches.manifest import QuarantinedImage
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.sources.source import list_source
+from leukemia_data.storage.stored_url import stored_url
+from leukemia_data.storage.url import parse_url
 
 from ..helpers import (
     CAPACITY,
@@ -114,6 +116,18 @@ def test_odd_names_and_relative_paths_survive(tmp_path, monkeypatch):
         replace(r, path=tmp_path / r.path) for r in listing.records
     ]
     assert all(record.path.is_file() for record in written.records())
+
+
+def test_images_in_a_store_are_read_there_whatever_their_names(source, tmp_path):
+    """A ``#`` or ``?`` in an object's name is a letter as any other."""
+    bucket = stored_url(parse_url(f"memory://{tmp_path.name}-{id(tmp_path)}"))
+    for number, path in enumerate(image_paths(source)):
+        bucket.store.write(f"{path.parent.parent.name}/{number}#?%20 @.png", path.read_bytes())
+    listing = list_source([bucket])
+    plan = make_plan(listing, tmp_path / "cache")
+    written = write_plan(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
+    assert written.records() == list(listing.records)
+    assert written.records()[0].path.read_bytes() == listing.records[0].path.read_bytes()
 
 
 def test_each_job_checks_the_rows_that_it_reads_and_no_others(plan, written):

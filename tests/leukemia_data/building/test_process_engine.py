@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 
 import joblib
 import psutil
 import pytest
 
-from leukemia_data.building.process_engine import is_child_of, num_processes, run_in_processes
+from leukemia_data.building.process_engine import holding_signals, is_child_of, num_processes, run_in_processes
 
 from ..helpers import all_shards, build, make_plan, make_source
 
@@ -52,3 +55,28 @@ def test_same_files_for_one_and_two_processes_and_this_one(tmp_path):
 def test_workers_know_their_parent():
     assert is_child_of(os.getppid())
     assert not is_child_of(max(psutil.pids()) + 100_000)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_ctrl_c_is_held_back_though_another_thread_could_take_it():
+    """OpenCV and clients of stores have threads of their own, whom a mask of this one does not bind."""
+    seen = []
+
+    def work() -> None:
+        with holding_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            seen.append("the end of the block")
+        seen.append("what follows")
+
+    is_over = threading.Event()
+    thread = threading.Thread(target=is_over.wait)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        is_over.set()
+        thread.join()
+    assert seen == ["the end of the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -173,6 +173,21 @@ def test_receipt_that_says_anything_else_than_the_shard_is_worth_nothing(task, c
     assert again.entries == first.entries
 
 
+def test_receipts_of_runs_that_read_other_files_do_not_go_together(task, tmp_path):
+    """Two runs of one task at once, as of a requeued job: an image changed between them, each left one receipt."""
+    run_task(task)
+    other, path = tmp_path / "other.json", receipt_path(task, task.targets[1])
+    other.write_bytes(path.read_bytes())
+    path.unlink()
+    write_cell(task.records[2].path, 999, mtime_ns=1_600_000_123_000_000_000)
+    changed = run_task(task)
+    other.replace(path)
+    assert find_receipts(task) is None
+    again = run_task(task)
+    assert again.entries == changed.entries
+    assert again.source_mtimes_ns.tolist() == changed.source_mtimes_ns.tolist()
+
+
 def test_receipt_of_other_images_is_worth_nothing(task):
     run_task(task)
     others = replace(task, records=(replace(task.records[0], record_id="other"), *task.records[1:]))

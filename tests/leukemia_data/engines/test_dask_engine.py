@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.engines import dask_engine
 from leukemia_data.engines.dask_engine import run_on_dask
-from leukemia_data.errors import BuildError
+from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.sources.source import list_source
 
 from ..helpers import all_shards, build, make_plan, make_source, python_environment
@@ -79,7 +81,9 @@ def local(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
 
 
 def worker_pids(scheduler: Path) -> set[int]:
+    """Of both workers: one that a test has killed is waited for until it is started anew."""
     with Client(scheduler_file=str(scheduler), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
         return set(client.run(os.getpid).values())
 
 
@@ -180,3 +184,24 @@ def test_a_cluster_of_its_own_ends_with_the_build(source, local, tmp_path):
 
 def test_no_tasks():
     assert list(run_on_dask("127.0.0.1:1", 2)([])) == []
+
+
+def test_a_server_that_is_no_scheduler_is_told_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_engine, "CONNECT_WITHIN_S", 0.3)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, pytest.raises(BuildError, match="no Dask scheduler answers at --address 127"):
+        list(run_on_dask(f"127.0.0.1:{listener.getsockname()[1]}", 2)([None]))
+    (tmp_path / "odd.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(UsageError, match="no scheduler file of Dask"):
+        list(run_on_dask(str(tmp_path / "odd.json"), 2)([None]))
+
+
+def test_a_cluster_without_workers_is_told(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_engine, "_WORKERS_WITHIN_S", 0.5)
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        pytest.raises(BuildError, match="has no workers, and none came within"),
+    ):
+        build(source, tmp_path, engine=run_on_dask(cluster.scheduler_address, 2))
