@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.storage.url import Location, Url, parse_location
+from leukemia_data.storage.url import Location, Url, is_url, parse_location
 
 
 class LocationType(click.ParamType[Location]):
@@ -21,6 +23,19 @@ class LocationType(click.ParamType[Location]):
         if isinstance(location, Path) and location.is_file():
             self.fail(f"Directory {str(location)!r} is a file.", param, ctx)
         return location
+
+
+class LocalPath(click.Path):
+    """A path of this machine. An address is refused: as a path it would be a folder named ``s3:``."""
+
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click has no type for it
+        """Read an argument; ``file://`` is a path."""
+        if isinstance(value, str) and is_url(value):
+            location = parse_location(value)
+            if isinstance(location, Url):
+                self.fail(f"{location} is an address, and a path of this machine is needed here.", param, ctx)
+            value = location
+        return super().convert(value, param, ctx)
 
 
 class SourceType(click.ParamType[ImagePlace]):

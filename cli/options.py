@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.locations import LocationType, RootType, SourceType
+from cli.locations import LocalPath, LocationType, RootType, SourceType
 
 DEFAULT_CACHE_ROOT = Path("cache")
 
@@ -23,7 +23,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 cache_root_option = click.option(
     "--cache",
     "cache_root",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     default=DEFAULT_CACHE_ROOT,
     show_default=True,
     help="Folder that holds the caches.",
@@ -38,7 +38,7 @@ cache_location_option = click.option(
     help="Folder that holds the caches, or its URL.",
 )
 
-cache_argument = click.argument("cache", required=False, type=click.Path(path_type=Path, file_okay=False))
+cache_argument = click.argument("cache", required=False, type=LocalPath(path_type=Path, file_okay=False))
 
 cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.locations import LocalPath
+
 if TYPE_CHECKING:
     from leukemia_data.remote.staging import Stage
 
@@ -33,7 +35,7 @@ class StageChoice:
 
 stage_dir_option = click.option(
     "--stage-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Folder that holds copies of shards of a cache at a URL.  [default: $LDATA_STAGE, else in the user's caches]",
 )
 

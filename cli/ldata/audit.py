@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.locations import SourceType
+from cli.locations import LocalPath, SourceType
 from cli.options import (
     allow_outside_option,
     cache_root_option,
@@ -27,7 +27,7 @@ from leukemia_data.samples.record import ImagePlace
     "--reference",
     "references",
     multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Table of names with SHA-256 and no pixels (columns path or uid_name, sha256, ...), repeatable.",
 )
 @click.option(
@@ -46,7 +46,7 @@ from leukemia_data.samples.record import ImagePlace
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Folder for findings.csv, audit.json, balance.png and findings.png (which shows the images).",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a leak was found.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from cli.locations import LocalPath
 from cli.options import option_name
 from leukemia_data.errors import UsageError
 
@@ -30,7 +31,7 @@ def _parse_share(context: click.Context, parameter: click.Parameter, text: str |
 plan_option = click.option(
     "--plan",
     "plan_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Make a share of the shards of this plan, instead of SOURCE; see `ldata plan`.",
 )
 task_option = click.option(

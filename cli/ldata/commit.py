@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from cli.ldata.build import max_bad_option, on_error_option, parse_max_bad, wait_option
+from cli.locations import LocalPath
 from cli.options import json_option
 
 
 @click.command("commit")
-@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("plan_path", metavar="PLAN", type=LocalPath(path_type=Path, dir_okay=False))
 @on_error_option
 @max_bad_option
 @wait_option

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from cli.ldata.cache_text import cache_summary
+from cli.locations import LocalPath
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
@@ -25,7 +26,7 @@ from leukemia_data.errors import CacheError
 @click.option("--codec", type=click.Choice(CODECS), default=ZSTD, show_default=True, help="How to store the images.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Folder of a new cache.  [default: replace the cache's own shards]",
 )
 @json_option
@@ -50,7 +51,8 @@ def command(
         with progress_bar(load_manifest(directory).num_samples, "converting") as bar:
             report = convert_cache(directory, codec, out=out, num_threads=os.cpu_count() or 1, progress=bar.update)
     except KeyboardInterrupt:
-        raise CacheError(f"interrupted: {directory} is as it was, `ldata gc` removes what was written") from None
+        cure = "`ldata gc` removes what was written" if out is None else f"run this again, or remove {out}"
+        raise CacheError(f"interrupted: {directory} is as it was, {cure}") from None
     _report(report, time.perf_counter() - started_s, as_json, is_in_place=out is None)
 
 

@@ -16,6 +16,7 @@ from cli.ldata.build import (
     sizes_option,
     wait_option,
 )
+from cli.locations import LocalPath
 from cli.options import (
     allow_outside_option,
     cache_root_option,
@@ -24,6 +25,7 @@ from cli.options import (
     root_option,
     source_argument,
 )
+from leukemia_data.errors import UsageError
 from leukemia_data.samples.record import ImagePlace
 
 
@@ -38,9 +40,7 @@ from leukemia_data.samples.record import ImagePlace
 @shard_size_option
 @codec_option
 @wait_option
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The plan, a file to write."
-)
+@click.option("--out", type=LocalPath(path_type=Path, dir_okay=False), required=True, help="The plan, a file to write.")
 @json_option
 def command(
     source: tuple[ImagePlace, ...],
@@ -68,6 +68,8 @@ def command(
       ldata commit cells.plan
     """
     started_s = time.perf_counter()
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}")
     wanted = choose_caches(cache_root.absolute(), None, recipe_name, sizes_px, shard_size, codec)
     listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, cache_root)
     from cli.ldata.build_work import BuildRequest

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from cli.locations import LocalPath
 from cli.options import (
     allow_outside_option,
     cache_root_option,
@@ -85,7 +86,7 @@ def _may_be_recipe(word: str) -> bool:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     default=Path("preview.png"),
     show_default=True,
     help="PNG to write.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.ldata.copy_options import num_files_option, print_copy
-from cli.locations import LocationType
+from cli.locations import LocalPath, LocationType
 from cli.options import DEFAULT_CACHE_ROOT, json_option, size_filter_option
 from cli.progress import progress_bar
 from leukemia_data.storage.url import Location
@@ -16,7 +16,7 @@ from leukemia_data.storage.url import Location
 @click.command("pull")
 @click.argument("url", type=LocationType())
 @click.argument(
-    "directory", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_CACHE_ROOT
+    "directory", metavar="[DIR]", type=LocalPath(path_type=Path, file_okay=False), default=DEFAULT_CACHE_ROOT
 )
 @size_filter_option
 @num_files_option

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.ldata.copy_options import num_files_option, print_copy
-from cli.locations import LocationType
+from cli.locations import LocalPath, LocationType
 from cli.options import json_option, size_filter_option
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import choose_cache_dir
@@ -16,7 +16,7 @@ from leukemia_data.storage.url import Location
 
 
 @click.command("push")
-@click.argument("cache", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("cache", type=LocalPath(path_type=Path, file_okay=False))
 @click.argument("url", type=LocationType())
 @size_filter_option
 @click.option(

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocalPath
 from cli.options import allow_outside_option, json_option, root_option
 from leukemia_data.errors import UsageError
 
 
 @click.command("recover-subjects")
-@click.argument("tables", nargs=-1, required=True, metavar="LAB_CSV...", type=click.Path(path_type=Path))
+@click.argument("tables", nargs=-1, required=True, metavar="LAB_CSV...", type=LocalPath(path_type=Path))
 @click.option(
     "--reference",
     "references",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     metavar="TREE|CSV|CACHE",
     help="Where the images have their names: a C-NMC folder, a table of names with SHA-256, or a cache; repeatable.",
 )
@@ -26,7 +27,7 @@ from leukemia_data.errors import UsageError
 @allow_outside_option
 @click.option(
     "--out-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     default=Path("recovered"),
     show_default=True,
     help="Folder for the tables with subjects, and recovery.csv.",

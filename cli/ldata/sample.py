@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocalPath
 from cli.options import json_option
 from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
@@ -14,7 +15,7 @@ from leukemia_data.generated.synthetic import write_sample
 
 
 @click.command("sample")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=LocalPath(path_type=Path, file_okay=False))
 @click.option("--subjects", "num_subjects", default=24, show_default=True, help="Subjects, two thirds with leukaemia.")
 @click.option("--cells", "cells_per_subject", default=20, show_default=True, help="Cells of each subject.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, other cells.")

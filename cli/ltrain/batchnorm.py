@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocalPath
 from cli.options import json_option, seed_type
 
 
 @click.command("batchnorm-demo")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     required=True,
     help="Folder for batchnorm.csv, .json, .png and .pdf; made where it is missing.",
 )

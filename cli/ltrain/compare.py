@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocalPath
 from cli.options import json_option
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=LocalPath(path_type=Path, file_okay=False))
 @click.option(
     "--part",
     default="test",
@@ -20,7 +21,7 @@ from cli.options import json_option
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     default=Path("comparison"),
     show_default=True,
     help="Folder of tables and figures; files of an earlier comparison in it are replaced.",

@@ -53,8 +53,12 @@ class Machine:
     num_ranks: int  # on all machines
 
 
-def draft_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> list[RunDraft]:
+def draft_runs(
+    plan: TrainingPlan, request: TrainRequest, machine: Machine, caches: Sequence[Cache] | None = None
+) -> list[RunDraft]:
     """Find every stage's cache and check all that can be wrong before anything is computed.
+
+    `caches` are those of the stages, where they are open already.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def draft_runs(plan: TrainingPlan, request: TrainRequest, machine: Machine) -> l
         patients would be on both sides of the split and nobody allowed it; if weights to start from do not fit.
     """
     spec = parse_split(request.split)
-    caches = stage_caches(plan, request)
+    caches = stage_caches(plan, request) if caches is None else caches
     drafts = []
     for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
         drafts.append(_draft(plan, number, cache, spec, request, machine))

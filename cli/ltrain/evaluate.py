@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.locations import LocalPath
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import json_option
@@ -14,7 +15,7 @@ from cli.stage_options import stage_dir_option, stage_gb_option
 
 
 @click.command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=LocalPath(path_type=Path, file_okay=False))
 @click.option(
     "--part",
     type=PART_NAMES,

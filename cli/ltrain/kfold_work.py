@@ -57,9 +57,9 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
         root = runs[0].plan_dir.parent
         # Whoever interrupts a fold must hear of the folder of all.
         request = replace(request, out=root)
-        check_data([run for run in runs if not is_finished(run, ranks)], request, os.environ, ranks)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
         with closing_caches(runs):
+            check_data([run for run in runs if not is_finished(run, ranks)], request, os.environ, ranks)
             for number, fold in enumerate(folds, 1):
                 _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
     if ranks.is_first:
@@ -104,9 +104,11 @@ class _Folds:
 def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, inner_valid: bool) -> _Folds:
     """Check every fold and stage before anything is written."""
     kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
-    cache = stage_caches(plan, request)[0]
+    # Opened once: an index holds a hundred bytes of every sample.
+    caches = stage_caches(plan, request)
+    cache = caches[0]
     specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
-    drafts = [draft_runs(plan, replace(request, split=str(spec)), machine) for spec in specs]
+    drafts = [draft_runs(plan, replace(request, split=str(spec)), machine, caches) for spec in specs]
     return _Folds(kind, cache.size_px, specs, drafts)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.locations import SourceType
+from cli.locations import LocalPath, SourceType
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
@@ -16,7 +16,7 @@ from leukemia_data.errors import UsageError
 
 
 @click.command("predict")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run", type=LocalPath(path_type=Path, file_okay=False))
 @click.argument("images", nargs=-1, type=SourceType())
 @click.option(
     "--part",
@@ -30,10 +30,10 @@ from leukemia_data.errors import UsageError
 @stage_dir_option
 @stage_gb_option
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write.  [default: RUN/predictions.csv]"
+    "--out", type=LocalPath(path_type=Path, dir_okay=False), help="CSV to write.  [default: RUN/predictions.csv]"
 )
 @click.option(
-    "--submission", type=click.Path(path_type=Path, dir_okay=False), help="Also write the lab's ID,label file here."
+    "--submission", type=LocalPath(path_type=Path, dir_okay=False), help="Also write the lab's ID,label file here."
 )
 @root_option
 @allow_outside_option

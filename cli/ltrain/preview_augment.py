@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.locations import LocalPath
 from cli.options import (
     augment_option,
     cache_location_argument,
@@ -31,7 +32,7 @@ from leukemia_data.storage.url import Location
 @click.option("--seed", default=0, show_default=True, type=seed_type, help="The run's seed.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     default=Path("augment.png"),
     show_default=True,
     help="PNG to write.",

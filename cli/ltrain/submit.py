@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
+from cli.locations import LocalPath
 from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import batch_size_option, device_option
 from cli.options import allow_outside_option, json_option, root_option
 
 
 @click.command("submit")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("lists", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("run", type=LocalPath(path_type=Path, file_okay=False))
+@click.argument("lists", nargs=-1, required=True, type=LocalPath(path_type=Path, dir_okay=False))
 @click.option(
     "--out-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     default=Path("submissions"),
     show_default=True,
     help="Folder for the submissions, each named like its list.",

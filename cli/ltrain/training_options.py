@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.locations import LocationType
+from cli.locations import LocalPath, LocationType
 from cli.options import DEFAULT_CACHE_ROOT, augment_option, option_name, seed_type
 from cli.stage_options import stage_dir_option, stage_gb_option
 from leukemia_data.errors import UsageError
@@ -181,7 +181,7 @@ _JUDGING_OPTIONS = (
 
 _RUN_OPTIONS = (
     click.option(
-        "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write.  [default: runs/...]"
+        "--out", type=LocalPath(path_type=Path, file_okay=False), help="Folder to write.  [default: runs/...]"
     ),
     click.option("--resume", is_flag=True, help="Go on with what is in --out where it stopped."),
     click.option(
