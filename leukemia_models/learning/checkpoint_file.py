@@ -31,7 +31,9 @@ def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, s
     """
     try:
         if data is not None:
-            return _metadata(data), safetensors.torch.load(data)
+            # First, because it checks the header as well.
+            tensors = safetensors.torch.load(data)
+            return _metadata(data), tensors
         _require_file(path)
         with safetensors.safe_open(path, framework="pt") as file:
             # Copies: tensors that map the file would keep Windows from replacing it.
@@ -66,5 +68,5 @@ def _metadata(data: bytes) -> dict[str, str]:
     """The header's metadata: safetensors itself tells it of files only."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode("utf-8"))
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata
+    metadata: dict[str, str] | None = header.get("__metadata__")
+    return metadata or {}

@@ -41,13 +41,13 @@ def test_a_loss_that_runs_away_stops_with_the_step_and_leaves_finite_weights(
 ) -> None:
     out = tmp_path / "run"
     options = (*train_options, "--lr", 0.01, "--save-minutes", 0, "--epochs", 2, "--out", out)
-    backward, steps = Learner.backward, iter(range(1, 99))
+    gradient, steps = Learner.gradient, iter(range(1, 99))
 
     def overflow(learner: Learner, *given: object) -> object:
-        sums = backward(learner, *given)
+        sums = gradient(learner, *given)
         return sums._replace(loss_sum=float("nan")) if next(steps) == 3 else sums
 
-    monkeypatch.setattr(Learner, "backward", overflow)
+    monkeypatch.setattr(Learner, "gradient", overflow)
     message = error_of(ltrain(*options), 1)
     last = RunFolder(out).checkpoint("last")
     for words in (
@@ -88,7 +88,7 @@ def test_memory_that_runs_out_says_what_to_change(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8")
 
     if when == "training":
-        monkeypatch.setattr(Learner, "backward", run_out)
+        monkeypatch.setattr(Learner, "gradient", run_out)
         message = error_of(ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run"), 1)
         expected = ["batches of 8 images of 64 px", "2.00 GiB", "--batch-size 4", "--residency mapped", "--size"]
     else:

@@ -18,7 +18,7 @@ from .runs import assert_same_weights, history_rows, tensors_of
 
 PLAN = """\
 description = "Two sizes."
-model = "resnet18"
+model = "resnet18-narrow"
 
 [defaults]
 recipe = "raw"

@@ -66,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "r18"
     folder.mkdir()
     info = CheckpointInfo(
-        model_name="resnet18",
+        model_name="resnet18-narrow",
         classes=("hem", "all"),
         size_px=SIZE_PX,
         normalization=Normalization((0.1, 0.1, 0.1), (0.2, 0.2, 0.2)),
@@ -75,13 +75,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
         split_kind="given",
         settings=TrainSettings(epochs=1),
     )
-    network = build_model("resnet18", 2, seed=3)
+    network = build_model("resnet18-narrow", 2, seed=3)
     odds = log_odds_of(network, sorted(images.rglob("*.bmp")), info)
     with torch.no_grad():
         network.get_parameter("fc.bias")[1] -= float(np.median(list(odds.values())))
     save_checkpoint(folder / "final.safetensors", network, info, NO_EPOCH, resumable=False)
     config = RunConfig(
-        model_name="resnet18",
+        model_name="resnet18-narrow",
         cache_dir="cache",
         data_fingerprint="0" * 64,
         data_digest="1" * 32,

@@ -16,6 +16,7 @@ from cli.ltrain.prepare import Run
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.runs_on_ranks import on_all_ranks
 from cli.ltrain.train_request import STAGE_OPTIONS, TrainRequest, make_request
+from cli.stage_options import StageChoice
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_models.inference.ranks import Ranks
@@ -47,7 +48,7 @@ class SecondOfTwo(Ranks):
 
     def _codes(self) -> SplitCodes:
         folder = RunFolder(self.told_root)
-        return split_of_run(folder, load_config(folder), open_run_cache(load_config(folder), None)).codes
+        return split_of_run(folder, load_config(folder), open_run_cache(load_config(folder), None, StageChoice())).codes
 
 
 def request_of(**options: object) -> TrainRequest:
