@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from leukemia_data.building.build import library_versions
 from leukemia_data.caches.index import SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, ShardEntry, cache_dir_name, save_manifest
+from leukemia_data.caches.manifest import Manifest, cache_dir_name, save_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import write_shard
 from leukemia_data.pixels.moments import channel_moments
 from leukemia_data.recipes.recipe import Recipe, load_recipe

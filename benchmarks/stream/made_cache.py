@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.index import SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, ShardEntry, save_manifest
+from leukemia_data.caches.manifest import Manifest, save_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import shard_name, write_shard
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version

@@ -24,7 +24,8 @@ from cli.options import (
 from cli.output import print_note
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from cli.stage_options import StageChoice, stage_dir_option
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
+from leukemia_data.caches.manifest_entries import CODECS
 from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version

@@ -15,7 +15,8 @@ from cli.ltrain.train_request import TrainRequest
 from cli.output import format_bytes, print_note
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.manifest import ShardEntry, is_whole
+from leukemia_data.caches.manifest import is_whole
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.verify import Damage, changed_shards
 from leukemia_data.errors import CacheError
 from leukemia_data.splitting.split_spec import SPLIT_NAMES

@@ -25,7 +25,8 @@ from leukemia_data.building.prior import KeptShard
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, source_state
+from leukemia_data.caches.manifest import Manifest, source_state
+from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
 from leukemia_data.errors import BuildError
 from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches

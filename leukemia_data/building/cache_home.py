@@ -8,7 +8,8 @@ from typing import Protocol
 
 from leukemia_data.building.pending_plan import clear_receipts
 from leukemia_data.building.plan import BuildPlan
-from leukemia_data.caches.manifest import Manifest, ShardEntry, is_whole, save_manifest
+from leukemia_data.caches.manifest import Manifest, is_whole, save_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.errors import BuildError
 from leukemia_data.files.atomic import sync_directory, sync_file
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import CODEC_LIBRARIES, codec_named
 from leukemia_data.caches.index import check_fit, read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, save_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import read_table, shard_bytes, shard_images, write_shard
 from leukemia_data.caches.shard_rows import open_rows
 from leukemia_data.caches.verify import intact_images
@@ -60,7 +61,7 @@ def convert_cache(
     directory
         The cache.
     codec
-        One of ``manifest.CODECS``.
+        One of ``manifest_entries.CODECS``.
     out
         Folder of the new cache; None replaces the cache in its own, where the old shards stay until they are collected.
     num_threads

@@ -16,7 +16,8 @@ from leukemia_data.building.record_columns import RecordColumns
 from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
 from leukemia_data.building.shard_task import Target
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, RAW, QuarantinedImage, cache_dir_name
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, cache_dir_name
+from leukemia_data.caches.manifest_entries import RAW, QuarantinedImage
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb

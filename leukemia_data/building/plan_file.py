@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from leukemia_data.building.plan import BuildPlan
 from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.caches.manifest import cache_dir_name
+from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import parse_json

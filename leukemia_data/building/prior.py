@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from leukemia_data.building.record_columns import RecordColumns, TextColumn, hash_encoded_ids
 from leukemia_data.building.shard_task import PriorSample, Target
 from leukemia_data.caches.index import SampleIndex, read_index
-from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry, find_manifest, missing_files
+from leukemia_data.caches.manifest import Manifest, find_manifest, missing_files
+from leukemia_data.caches.manifest_entries import RAW, ShardEntry
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
-from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
+from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, read_index, write_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, save_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import intact_table, read_table, shard_images, write_shard
 from leukemia_data.caches.shard_rows import open_damaged_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from leukemia_data.building.receipts import find_receipts, leave_receipts
 from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
 from leukemia_data.building.stored_task import run_stored
-from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
+from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.errors import BuildError, CacheError, ImageError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import RAW, QuarantinedImage, ShardEntry
+from leukemia_data.caches.manifest_entries import RAW, QuarantinedImage, ShardEntry
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record, listing_line

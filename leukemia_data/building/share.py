@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from leukemia_data.building.build import TaskRunner, telling_write_faults
 from leukemia_data.building.pending_plan import is_marked, mark_pending
 from leukemia_data.building.plan_file import PlanFile
-from leukemia_data.caches.manifest import QuarantinedImage
+from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import BuildError, UsageError
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.index import check_fit, read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, load_manifest, missing_files
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
+from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, UsageError

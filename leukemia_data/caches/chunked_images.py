@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import Codec
 from leukemia_data.caches.hdf5_file import check_datasets, own_dataset
-from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, ZSTD_LEVEL
+from leukemia_data.caches.manifest_entries import CHUNK_LENGTH_BYTES, ZSTD_LEVEL
 
 CHUNK_LENGTHS = "chunk_lengths"
 CHUNK_LENGTH_DTYPE = np.dtype(f"<u{CHUNK_LENGTH_BYTES}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.chunked_images import CHUNK_LENGTH_DTYPE
 from leukemia_data.caches.codec import StoredBytes, codec_named
-from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES
+from leukemia_data.caches.manifest_entries import CHUNK_LENGTH_BYTES
 from leukemia_data.caches.shard import ShardImages
 from leukemia_data.errors import CacheError
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.manifest import IndexEntry, Manifest
+from leukemia_data.caches.manifest import Manifest
+from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path, sync_file
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest

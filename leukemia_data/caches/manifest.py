@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
+from leukemia_data.caches.manifest_entries import (
+    CODECS,
+    MOST_BYTES,
+    RAW,
+    IndexEntry,
+    QuarantinedImage,
+    ShardEntry,
+    checked_entry,
+    is_count,
+    parse_shard_entry,
+    shard_values,
+)
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
@@ -25,60 +36,11 @@ from leukemia_data.samples.record import Record, listing_line
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
 MANIFEST_FORMAT_VERSION = 3
-RAW, ZSTD = "raw", "zstd"
-CODECS = (RAW, ZSTD)
-"""How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
 CAPACITY_BY_COUNT = 0
 """Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
-ZSTD_LEVEL = 3
-# No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
-_MOST_ZSTD_RATIO = 1 << 15
-CHUNK_LENGTH_BYTES = 4
 FINGERPRINT_IN_NAME = 12
-_MOST_BYTES = 1 << 62
 _MOST_SIDE_PX = 1 << 15
-# Not one of them can lie elsewhere, on any system: no separators, drives, streams or devices.
-_FILE_NAME = re.compile(r"(shard|index)-[0-9a-z]+\.h5")
 _CURE = "`ldata build` with the images it was made from writes it anew"
-
-
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
-    """A shard that belongs to the cache.
-
-    ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
-    which a damaged header can make hang or crash. ``metadata_digest`` is that of all bytes before and behind the
-    pixels, the header and the rows; ``None`` where a manifest of version 1 does not tell.
-
-    The images of a compressed shard lie back to back as chunks, ``chunks_num_bytes`` bytes together, and the length of
-    each stands in a column that starts at ``chunk_lengths_offset_bytes``. Both are ``None`` for raw pixels.
-    """
-
-    name: str
-    num_samples: int
-    num_bytes: int
-    digest: str
-    images_offset_bytes: int
-    metadata_digest: str | None
-    chunks_num_bytes: int | None = None
-    chunk_lengths_offset_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """The index file that belongs to the cache."""
-
-    name: str
-    num_bytes: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedImage:
-    """An image that was left out, and why."""
-
-    record_id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,18 +156,13 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "num_samples": manifest.num_samples,
         "num_quarantined": len(manifest.quarantined),
-        "shards": [_shard_values(shard) for shard in manifest.shards],
+        "shards": [shard_values(shard) for shard in manifest.shards],
         "index": asdict(manifest.index),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
         "source_state": manifest.source_state,
     }
     return {**content, "digest": _content_digest(content)}
-
-
-def _shard_values(entry: ShardEntry) -> dict[str, Any]:
-    """An entry as JSON values; those of raw shards do not speak of chunks."""
-    return {name: value for name, value in asdict(entry).items() if value is not None or name == "metadata_digest"}
 
 
 def _as_text(content: Mapping[str, Any]) -> str:
@@ -269,7 +226,7 @@ def _parse_content(text: str, where: object) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
         raise CacheError(f"{where} is no manifest of a leukemia-cells cache")
     version = content.get("format_version")
-    if not _is_count(version) or not 1 <= version <= MANIFEST_FORMAT_VERSION:
+    if not is_count(version) or not 1 <= version <= MANIFEST_FORMAT_VERSION:
         raise CacheError(
             f"{where} has format version {version!r}, this installation reads versions 1 to {MANIFEST_FORMAT_VERSION}: "
             "build the cache anew"
@@ -338,7 +295,7 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
     size_px = content["size_px"]
-    if not (_is_count(size_px) and 1 <= size_px <= _MOST_SIDE_PX):
+    if not (is_count(size_px) and 1 <= size_px <= _MOST_SIDE_PX):
         raise ValueError(f"size_px is {size_px!r}")
     texts = [content["name"], content["fingerprint"], *content["classes"], *dict(content["library_versions"]).values()]
     texts += [text for image in content["quarantined"] for text in image.values()]
@@ -351,14 +308,19 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         fingerprint=content["fingerprint"],
         recipe=Recipe.from_dict(content["recipe"]),
         classes=tuple(content["classes"]),
-        shards=tuple(_shard_entry(entry, content, layout.get("codec", RAW)) for entry in content["shards"]),
-        index=_checked(IndexEntry(**content["index"])),
+        shards=tuple(
+            parse_shard_entry(
+                entry, format_version=content["format_version"], size_px=size_px, codec=layout.get("codec", RAW)
+            )
+            for entry in content["shards"]
+        ),
+        index=checked_entry(IndexEntry(**content["index"])),
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
         **layout,
     )
-    if manifest.num_bytes > _MOST_BYTES:
+    if manifest.num_bytes > MOST_BYTES:
         raise ValueError(f"the files would have {manifest.num_bytes} bytes")
     return manifest
 
@@ -370,47 +332,6 @@ def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
     codec, capacity = content["codec"], content["shard_capacity"]
     if codec not in CODECS:
         raise ValueError(f"the codec is {codec!r}")
-    if capacity is not None and not (_is_count(capacity) and 1 <= capacity <= _MOST_BYTES):
+    if capacity is not None and not (is_count(capacity) and 1 <= capacity <= MOST_BYTES):
         raise ValueError(f"shard_capacity is {capacity!r}")
     return {"codec": codec, "shard_capacity": capacity}
-
-
-def _shard_entry(values: Mapping[str, Any], content: Mapping[str, Any], codec: str) -> ShardEntry:
-    """A shard's entry, whose pixels lie within its file: whoever maps or allocates them relies on that."""
-    # A value of version 1 that stands under the later key all the same is not to be trusted.
-    is_first = content["format_version"] == 1
-    entry = _checked(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
-    pixel_bytes = entry.num_samples * content["size_px"] ** 2 * 3
-    chunk_bytes, lengths_offset = entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes
-    if codec == RAW and chunk_bytes is lengths_offset is None:
-        ends = [entry.images_offset_bytes + pixel_bytes]
-    elif codec == ZSTD and chunk_bytes is not None and lengths_offset is not None:
-        ends = [entry.images_offset_bytes + chunk_bytes, lengths_offset + entry.num_samples * CHUNK_LENGTH_BYTES]
-        if pixel_bytes > chunk_bytes * _MOST_ZSTD_RATIO:
-            raise ValueError(f"{entry.name}: {chunk_bytes} bytes cannot hold {pixel_bytes} pixel values")
-    else:
-        raise ValueError(f"{entry.name}: its chunks do not fit the codec {codec}")
-    if max(ends) > entry.num_bytes:
-        raise ValueError(f"{entry.name}: {entry.num_samples} images of {content['size_px']} px have no room in it")
-    return entry
-
-
-Entry = TypeVar("Entry", ShardEntry, IndexEntry)
-
-
-def _checked(entry: Entry) -> Entry:
-    """Refuse entries that point outside the cache's directory or carry no usable numbers."""
-    if not _FILE_NAME.fullmatch(entry.name):
-        raise ValueError(f"{entry.name!r} is no file of a cache, or leaves its directory")
-    for field in fields(entry):
-        value = getattr(entry, field.name)
-        is_number = _is_count(value) and value <= _MOST_BYTES
-        is_right = is_number if str(field.type).startswith("int") else isinstance(value, str)
-        if not (is_right or (value is None and str(field.type).endswith("None"))):
-            raise ValueError(f"{entry.name}: {field.name} is {value!r}")
-    return entry
-
-
-def _is_count(value: object) -> TypeGuard[int]:
-    # JSON's true is a number to Python.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from leukemia_data.caches.manifest import ShardEntry, load_manifest
+from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import metadata_digest, shard_images
 from leukemia_data.caches.verify import Damage, VerifyReport, check_manifest, read_rows
 from leukemia_data.errors import CacheError

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from leukemia_data.caches.chunked_images import ChunkTable, find_chunks, write_chunks
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5, own_dataset
-from leukemia_data.caches.manifest import RAW, ZSTD, Manifest, ShardEntry
+from leukemia_data.caches.manifest import Manifest
+from leukemia_data.caches.manifest_entries import RAW, ZSTD, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
@@ -59,7 +60,7 @@ class ShardImages:
 
     @property
     def codec(self) -> str:
-        """How the pixels are stored, one of ``manifest.CODECS``."""
+        """How the pixels are stored, one of ``manifest_entries.CODECS``."""
         return RAW if self.chunks is None else ZSTD
 
     @property
@@ -170,7 +171,7 @@ def write_shard(
     fingerprint
         The cache's, stored so that a shard in a foreign directory is recognised.
     codec
-        How the pixels are stored, one of ``manifest.CODECS``.
+        How the pixels are stored, one of ``manifest_entries.CODECS``.
     """
     places: list[tuple[int, ChunkTable | None]] = []
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.index import check_fit, read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, is_as_written, is_whole, load_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, is_as_written, is_whole, load_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import ShardImages, intact_table, open_images, read_table, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
 from leukemia_data.errors import CacheError

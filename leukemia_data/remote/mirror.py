@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from leukemia_data.caches.manifest_entries import IndexEntry, ShardEntry
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.samples.fingerprint import file_digest, lines_digest

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, open_cache
 from leukemia_data.caches.index import check_fit, read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, parse_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Fetched, Stage

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.image_starts import image_starts
-from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, RAW
+from leukemia_data.caches.manifest_entries import CHUNK_LENGTH_BYTES, RAW
 from leukemia_data.caches.shard import ShardImages
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.storage.object_store import ObjectStore, Range

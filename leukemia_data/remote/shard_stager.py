@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from leukemia_data.caches.manifest import ShardEntry
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.remote.staging import Fetched, Stage
 from leukemia_data.storage.object_store import ObjectStore
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest import Manifest, ShardEntry
+from leukemia_data.caches.manifest import Manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, StorageError

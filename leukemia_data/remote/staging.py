@@ -16,7 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from leukemia_data.caches.manifest import IndexEntry, ShardEntry, is_whole
+from leukemia_data.caches.manifest import is_whole
+from leukemia_data.caches.manifest_entries import IndexEntry, ShardEntry
 from leukemia_data.errors import StorageError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.disk_room import is_disk_full

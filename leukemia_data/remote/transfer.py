@@ -13,15 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.caches.manifest import (
-    MANIFEST_NAME,
-    IndexEntry,
-    Manifest,
-    ShardEntry,
-    cache_dir_name,
-    find_manifest,
-    parse_manifest,
-)
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, cache_dir_name, find_manifest, parse_manifest
+from leukemia_data.caches.manifest_entries import IndexEntry, ShardEntry
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path, scratch_path
 from leukemia_data.files.disk_room import free_disk_bytes

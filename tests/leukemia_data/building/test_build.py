@@ -20,7 +20,8 @@ from leukemia_data.building.build import FailurePolicy, run_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.index import UNSETTLED_MTIME_NS, read_index
-from leukemia_data.caches.manifest import QuarantinedImage, find_current, load_manifest, source_state
+from leukemia_data.caches.manifest import find_current, load_manifest, source_state
+from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import BuildError, CacheError
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.recipes.operations import Canvas, Resize

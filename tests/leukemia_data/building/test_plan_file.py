@@ -13,7 +13,7 @@ import pytest
 
 from leukemia_data.building.plan import BuildPlan
 from leukemia_data.building.plan_file import PlanFile, PlanSettings, open_plan, write_plan
-from leukemia_data.caches.manifest import QuarantinedImage
+from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.sources.source import list_source
 from leukemia_data.storage.stored_url import stored_url

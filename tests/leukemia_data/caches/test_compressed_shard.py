@@ -22,7 +22,8 @@ import zstandard
 from leukemia_data.caches import shard as shard_module
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.image_starts import image_starts, starts_by_content
-from leukemia_data.caches.manifest import ShardEntry, load_manifest
+from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import (
     ShardImages,
     metadata_digest,

@@ -10,10 +10,7 @@ import pytest
 
 from leukemia_data.caches.manifest import (
     MANIFEST_NAME,
-    IndexEntry,
     Manifest,
-    QuarantinedImage,
-    ShardEntry,
     cache_dir_name,
     find_current,
     find_manifest,
@@ -23,6 +20,7 @@ from leukemia_data.caches.manifest import (
     save_manifest,
     source_state,
 )
+from leukemia_data.caches.manifest_entries import IndexEntry, QuarantinedImage, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import lines_digest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from leukemia_data.caches.manifest import ShardEntry
+from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import ShardImages, open_images, read_table, shard_bytes, shard_images, write_shard
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.record import Record

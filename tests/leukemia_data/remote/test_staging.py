@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.caches.manifest import IndexEntry
+from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.remote.remote_cache import open_remote_cache
 from leukemia_data.remote.shard_stager import ShardStager
 from leukemia_data.remote.stage_place import default_stage_dir
