@@ -163,7 +163,7 @@ class SampleReader:
         IndexError
             If there is no such sample.
         """
-        (shard,), (row,) = self._locate(np.array([number], np.int64))
+        (shard,), (row,) = locate_rows(self._first_rows, np.array([number], np.int64))
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
 
     def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -192,7 +192,7 @@ class SampleReader:
         rows = self._rows
         # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
         flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
-        for position, (shard, row) in enumerate(zip(*self._locate(numbers_B), strict=True)):
+        for position, (shard, row) in enumerate(zip(*locate_rows(self._first_rows, numbers_B), strict=True)):
             shard_rows = rows[shard]
             if isinstance(shard_rows, DecodedRows):
                 shard_rows.copy_to(row, flat[position])
@@ -200,12 +200,19 @@ class SampleReader:
                 flat[position] = shard_rows[row]
         return out
 
-    def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-        """Shard of each sample, and its row there."""
-        if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < self._first_rows[-1]:
-            raise IndexError(f"sample numbers must be in 0 ... {self._first_rows[-1] - 1}")
-        shards_B = np.searchsorted(self._first_rows, numbers_B, side="right") - 1
-        return shards_B.tolist(), (numbers_B - self._first_rows[shards_B]).tolist()
+
+def locate_rows(first_rows: NDArray[np.int64], numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Shard of each sample, and its row there; `first_rows` is :attr:`Cache.first_rows`.
+
+    Raises
+    ------
+    IndexError
+        If there is no such sample.
+    """
+    if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < first_rows[-1]:
+        raise IndexError(f"sample numbers must be in 0 ... {first_rows[-1] - 1}")
+    shards_B = np.searchsorted(first_rows, numbers_B, side="right") - 1
+    return shards_B.tolist(), (numbers_B - first_rows[shards_B]).tolist()
 
 
 def open_cache(directory: Path) -> Cache:

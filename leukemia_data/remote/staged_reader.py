@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.caches.cache import locate_rows
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
@@ -166,7 +167,7 @@ class StagedReader:
         if out is None:
             out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
         flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
-        shards, rows = self._locate(numbers_B)
+        shards, rows = locate_rows(self._first_rows, numbers_B)
         self._bring(shards)
         absent = []
         for position, (shard, row) in enumerate(zip(shards, rows, strict=True)):
@@ -195,13 +196,6 @@ class StagedReader:
             self._stager.want([shard])
             return False
         return True
-
-    def _locate(self, numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-        """Shard of each sample, and its row there."""
-        if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < self._first_rows[-1]:
-            raise IndexError(f"sample numbers must be in 0 ... {self._first_rows[-1] - 1}")
-        shards_B = np.searchsorted(self._first_rows, numbers_B, side="right") - 1
-        return shards_B.tolist(), (numbers_B - self._first_rows[shards_B]).tolist()
 
     def _bring(self, shards: Sequence[int]) -> None:
         """Map what is staged, wish for the rest, and wait for shards of which many rows are wanted at once."""
