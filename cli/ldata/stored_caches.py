@@ -53,9 +53,7 @@ class StoredCaches(WantedCaches):
             manifest = parse_manifest(data.decode("utf-8", "replace"), url)
         except CacheError:
             return None
-        if manifest.source_state != state or manifest.quarantined or not manifest.is_up_to_date:
-            return None
-        if not self.suits(manifest):
+        if not (manifest.is_current(state) and self.suits(manifest)):
             return None
         files = {file: entry.num_bytes for file, entry in url.store.iterate() if "/" not in file}
         return manifest if StoredCache(url, found, files).holds(manifest) else None

@@ -15,12 +15,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.index import check_fit, read_index
+from leukemia_data.caches.cache_choice import choose_only
+from leukemia_data.caches.index import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
-from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
-from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.errors import CacheError
 from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
@@ -230,17 +230,9 @@ def open_cache(directory: Path) -> Cache:
             f"{directory}: {len(absent)} files are missing or truncated, first {absent[0]}; "
             "`ldata verify` lists them, building again makes them anew"
         )
-    table = _read_table(directory, manifest.index)
+    table = map_table(directory, manifest.index)
     check_fit(directory, manifest, table)
     return Cache(directory, manifest, table)
-
-
-def _read_table(directory: Path, entry: IndexEntry) -> SampleTable:
-    try:
-        return read_index(directory, entry, in_memory=False).table
-    except (OSError, ValueError):
-        # A file system without memory maps.
-        return read_index(directory, entry).table
 
 
 def find_cache_dirs(root: Path) -> list[Path]:
@@ -266,24 +258,12 @@ def choose_cache_dir(path: Path, *, size_px: int | None = None, recipe: str | No
     CacheError
         If none does.
     """
-    found = find_cache_dirs(path)
-    is_free = size_px is None and recipe is None
-    fitting = found if len(found) == 1 and is_free else [d for d in found if _fits(d, size_px, recipe)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        choices = "".join(f"\n  {directory}" for directory in fitting)
-        raise UsageError(f"several caches at {path}, name one:{choices}")
-    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
     options = "".join([f" --size {size_px}" if size_px is not None else "", f" --recipe {recipe}" if recipe else ""])
-    others = f" (there are: {', '.join(map(str, found))})" if found else ""
-    raise CacheError(f"no {wanted} at {path}{others}; make one with `ldata build SOURCE{options}`")
-
-
-def _fits(directory: Path, size_px: int | None, recipe: str | None) -> bool:
-    """Whether a directory holds such a cache that is readable; a damaged neighbour shall not hide the others."""
-    try:
-        manifest = load_manifest(directory)
-    except CacheError:
-        return False
-    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)
+    return choose_only(
+        find_cache_dirs(path),
+        load_manifest,
+        where=path,
+        size_px=size_px,
+        recipe=recipe,
+        cure=f"make one with `ldata build SOURCE{options}`",
+    )

@@ -108,6 +108,15 @@ def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) ->
     return index
 
 
+def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
+    """The table of the index that a manifest names, mapped where the file system can; raises as :func:`read_index`."""
+    try:
+        return read_index(directory, entry, in_memory=False).table
+    except (OSError, ValueError):
+        # A file system without memory maps.
+        return read_index(directory, entry).table
+
+
 def check_fit(directory: Path, manifest: Manifest, table: SampleTable) -> None:
     """Check that the rows of an index are those of the cache that its manifest describes.
 

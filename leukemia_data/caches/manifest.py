@@ -107,6 +107,14 @@ class Manifest:
         """Whether it tells all that the present format version does."""
         return all(shard.metadata_digest is not None for shard in self.shards)
 
+    def is_current(self, state: str) -> bool:
+        """Whether a build from a source in exactly this state (:func:`source_state`) has nothing to change.
+
+        Quarantined images count as a change, they are tried again at every build; and so does a manifest of an earlier
+        version, which a build brings up to date.
+        """
+        return self.source_state == state and not self.quarantined and self.is_up_to_date
+
     def is_cut_as(self, wanted_capacity: int | None) -> bool:
         """Whether a build that asks for this capacity leaves the shards as they are; None asks for nothing."""
         return wanted_capacity is None or (self.shard_capacity or CAPACITY_BY_COUNT) == wanted_capacity
@@ -254,18 +262,14 @@ def manifest_digest(directory: Path) -> str | None:
 
 
 def find_current(directory: Path, state: str) -> Manifest | None:
-    """The manifest in `directory` if its cache is whole and was made from a source in exactly this state.
-
-    Quarantined images count as a change, they are tried again at every build; and so does a manifest of an earlier
-    version, which a build brings up to date.
-    """
+    """The manifest in `directory` if its cache is whole and current, see :meth:`Manifest.is_current`."""
     try:
         manifest = find_manifest(directory)
     except CacheError:
         return None
-    if manifest is None or manifest.source_state != state or manifest.quarantined or not manifest.is_up_to_date:
+    if manifest is None or not manifest.is_current(state) or missing_files(directory, manifest):
         return None
-    return None if missing_files(directory, manifest) else manifest
+    return manifest
 
 
 def missing_files(directory: Path, manifest: Manifest) -> list[str]:

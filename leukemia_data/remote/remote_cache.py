@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, open_cache
-from leukemia_data.caches.index import check_fit, read_index
+from leukemia_data.caches.cache_choice import choose_only
+from leukemia_data.caches.index import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from leukemia_data.caches.manifest_entries import IndexEntry
-from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.errors import CacheError
 from leukemia_data.remote.staged_reader import StagedReader
 from leukemia_data.remote.staging import Fetched, Stage
 from leukemia_data.samples.sample_table import SampleTable
@@ -137,17 +138,14 @@ def choose_location(location: Location, *, size_px: int | None = None, recipe: s
     """
     if isinstance(location, Path):
         return choose_cache_dir(location, size_px=size_px, recipe=recipe)
-    found = find_remote_caches(location)
-    is_free = size_px is None and recipe is None
-    fitting = found if len(found) == 1 and is_free else [url for url in found if _fits(url, size_px, recipe)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        choices = "".join(f"\n  {url}" for url in fitting)
-        raise UsageError(f"several caches at {location}, name one:{choices}")
-    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
-    others = f" (there are: {', '.join(map(str, found))})" if found else ""
-    raise CacheError(f"no {wanted} at {location}{others}; copy one there with `ldata push CACHE {location}`")
+    return choose_only(
+        find_remote_caches(location),
+        read_manifest_at,
+        where=location,
+        size_px=size_px,
+        recipe=recipe,
+        cure=f"copy one there with `ldata push CACHE {location}`",
+    )
 
 
 def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
@@ -160,36 +158,19 @@ def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
     return [url for each in below for url in _find_below(store, each, depth - 1)]
 
 
-def _fits(url: Url, size_px: int | None, recipe: str | None) -> bool:
-    """Whether such a cache is there; a damaged neighbour shall not hide the others."""
-    try:
-        manifest = read_manifest_at(url)
-    except CacheError:
-        return False
-    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)
-
-
 def _fetch_table(store: ObjectStore, manifest: Manifest, stage: Stage) -> SampleTable:
     _fetch_index(store, manifest.index, stage)
     try:
-        table = _read_table(stage, manifest.index)
+        table = map_table(stage.directory, manifest.index)
     except CacheError:
         # It was staged by an earlier process, and damaged since.
         if stage.is_intact(manifest.index):
             raise
         stage.discard(manifest.index.name)
         _fetch_index(store, manifest.index, stage)
-        table = _read_table(stage, manifest.index)
+        table = map_table(stage.directory, manifest.index)
     stage.use(manifest.index)
     return table
-
-
-def _read_table(stage: Stage, entry: IndexEntry) -> SampleTable:
-    try:
-        return read_index(stage.directory, entry, in_memory=False).table
-    except (OSError, ValueError):
-        # A file system without memory maps.
-        return read_index(stage.directory, entry).table
 
 
 def _fetch_index(store: ObjectStore, entry: IndexEntry, stage: Stage) -> None:
