@@ -17,7 +17,8 @@ from leukemia_data.pixels.exif import turn_upright
 from leukemia_data.pixels.image_header import ImageHeader
 from leukemia_data.pixels.jpeg_segments import JPEG_MAGIC, read_jpeg
 from leukemia_data.pixels.png_chunks import PNG_MAGIC, read_png
-from leukemia_data.pixels.tiff_image import TIFF_MAGICS, decode_tiff
+from leukemia_data.pixels.tiff_image import decode_tiff
+from leukemia_data.pixels.tiff_tags import TIFF_MAGICS
 
 ALL_BLACK = "every pixel is black: no cell in it"
 

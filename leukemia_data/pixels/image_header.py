@@ -1,7 +1,7 @@
 """What an image file declares about its picture, checked before any room is made for its pixels.
 
 A file of a few hundred bytes can declare a picture of terabytes. The header is therefore read first (``bmp_header``,
-``png_chunks``, ``jpeg_segments``; ``tiff_image`` by Pillow), and a decoder only sees what passed.
+``png_chunks``, ``jpeg_segments``, ``tiff_tags``), and a decoder only sees what passed.
 """
 
 from __future__ import annotations

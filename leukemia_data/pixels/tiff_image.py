@@ -1,38 +1,73 @@
 """Decode TIFF files, by Pillow.
 
-OpenCV hands out pictures whose compressed data ended early, filled with whatever was in memory. Pillow refuses them,
-turns pictures as the file says, and knows the kinds of TIFF that are none of ours.
+OpenCV hands out pictures whose compressed data ended early, filled with whatever was in memory. Pillow refuses them.
+It sees the file with another header: one directory of classic TIFF that holds nothing but what decides pixels. So it
+reads BigTIFF of both byte orders, and has no reason to warn about odd entries of other tags.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import TiffImageFile
 
 from leukemia_data.errors import ImageError
+from leukemia_data.pixels.exif import turn_upright
 from leukemia_data.pixels.image_header import check_frame_size
+from leukemia_data.pixels.tiff_kind import (
+    BITS,
+    CHANNELS,
+    COMPRESSION,
+    EXTRA_CHANNELS,
+    OLD_JPEG,
+    OPTIONAL_CODECS,
+    PALETTE,
+    PHOTOMETRIC,
+    UNCOMPRESSED,
+    channel_bits,
+    check_kind,
+    num_channels,
+    photometric,
+)
+from leukemia_data.pixels.tiff_pages import check_single_picture
+from leukemia_data.pixels.tiff_tags import TiffDirectory, read_directories
 
-TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-
-_WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG, _CHANNELS_TAG, _SAMPLE_FORMAT_TAG = 256, 257, 258, 277, 339
-_SUBFILE_KIND_TAG, _COMPRESSION_TAG, _PLANES_TAG = 254, 259, 284
-_STRIPS_TAG, _STRIP_SIZES_TAG, _ROWS_PER_STRIP_TAG = 273, 279, 278
-_TILES_TAG, _TILE_SIZES_TAG, _TILE_WIDTH_TAG, _TILE_HEIGHT_TAG = 324, 325, 322, 323
-_THUMBNAIL_OR_MASK = 1 | 4
-_MOST_PAGES_LOOKED_AT = 64
-_UNSIGNED = 1
-_NUMBERS_IN_WORDS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
-_UNCOMPRESSED = 1
+_WIDTH, _HEIGHT, _ORIENTATION, _COLOUR_MAP = 256, 257, 274, 320
+_PLANES = 284
+_STRIPS, _STRIP_SIZES, _ROWS_PER_STRIP = 273, 279, 278
+_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT = 324, 325, 322, 323
+_JPEG_TABLES, _JPEG_START, _JPEG_SIZE = 347, 513, 514
+_FRACTIONS = (529, 532)  # YCbCrCoefficients, ReferenceBlackWhite
+# One value: FillOrder, T4Options, T6Options, Predictor, old JPEG's parts. Many: its tables, YCbCr's subsampling.
+_SINGLE = (
+    _WIDTH,
+    _HEIGHT,
+    COMPRESSION,
+    266,
+    CHANNELS,
+    _PLANES,
+    292,
+    293,
+    317,
+    512,
+    _JPEG_START,
+    _JPEG_SIZE,
+    515,
+    517,
+    531,
+)
+_MULTIPLE = (EXTRA_CHANNELS, 518, 519, 520, 521, 530)
+_OF_STRIPS = (_STRIPS, _STRIP_SIZES, _ROWS_PER_STRIP)
+_OF_TILES = (_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT)
+_SHORT, _LONG, _FRACTION, _UNDEFINED = 3, 4, 5, 7
+_ENTRY = struct.Struct("<HHI")
+_MAX_BYTES = 2**32 - 2**24
 _PLANE_AFTER_PLANE = 2
-_COLOUR_MODES = ("1", "L", "P", "RGB", "YCbCr")
 _ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa", "La")
-
-# Odd entries of tables that decide no pixel; they would be told on stderr, as Python's warnings, without a file's name.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+_DAMAGED = "cannot be decoded: truncated or damaged"
 
 
 def decode_tiff(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -41,7 +76,7 @@ def decode_tiff(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Parameters
     ----------
     data : ndarray of shape (num_bytes,), uint8
-        The whole file; it starts with one of :data:`TIFF_MAGICS`.
+        The whole file; it starts with one of :data:`~leukemia_data.pixels.tiff_tags.TIFF_MAGICS`.
 
     Returns
     -------
@@ -51,79 +86,164 @@ def decode_tiff(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        If the file is truncated, damaged, too large, of more than one page, transparent, or neither grey nor colour
-        of at most 8 bits a channel.
+        If the file is truncated, damaged, too large, of more than one page, transparent, or of a kind that is not
+        read: neither grey nor colour of at most 8 bits a channel, or compressed in an unusual way.
     """
-    try:
-        with TiffImageFile(io.BytesIO(data.data)) as picture:
-            _check(picture)
-            _check_whole(picture, len(data))
-            _check_pages(picture)
-            return _rgb(picture)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's reader ends in whatever a damaged table leads it into.
-        raise ImageError("cannot be decoded: truncated or damaged") from error
+    directories = read_directories(data)
+    tags = next(directories, None)
+    if tags is None:
+        raise ImageError(_DAMAGED)
+    check_frame_size(*_stored_size(tags))
+    check_kind(tags)
+    check_single_picture(tags, directories)
+    _check_whole(tags, len(data))
+    return turn_upright(_pixels(_plain_file(data, tags), tags), tags.integer(_ORIENTATION, 1))
 
 
-def _check(picture: TiffImageFile) -> None:
-    check_frame_size(picture.height, picture.width)
-    tags = picture.tag_v2
-    bits = max(tags.get(_BITS_TAG, (1,)))
-    odd_formats = set(tags.get(_SAMPLE_FORMAT_TAG, ())) - {_UNSIGNED}
-    if odd_formats:
-        numbers = _NUMBERS_IN_WORDS.get(max(odd_formats), "numbers of an unknown kind")
-        raise ImageError(f"its samples are {numbers}: convert it to 8 bits a channel first")
-    if bits > 8:
-        raise ImageError(f"{bits} bits a channel: convert it to 8 bits a channel first")
-    if picture.mode not in _COLOUR_MODES + _ALPHA_MODES:
-        raise ImageError(f"its colours are {picture.mode}: convert it to RGB first")
+def _stored_size(tags: TiffDirectory) -> tuple[int, int]:
+    """Height and width before the orientation turns them."""
+    return tags.integer(_HEIGHT, 0), tags.integer(_WIDTH, 0)
 
 
-def _check_whole(picture: TiffImageFile, num_bytes: int) -> None:
+def _check_whole(tags: TiffDirectory, num_bytes: int) -> None:
     """Refuse a file that lacks a strip or tile, or its end: Pillow would leave black what none covers."""
-    tags = picture.tag_v2
-    is_tiled = _TILES_TAG in tags
-    starts = tags.get(_TILES_TAG if is_tiled else _STRIPS_TAG, ())
-    sizes = tags.get(_TILE_SIZES_TAG if is_tiled else _STRIP_SIZES_TAG, ())
-    lacks_bytes = tags.get(_COMPRESSION_TAG, _UNCOMPRESSED) == _UNCOMPRESSED and sum(sizes) < _bytes_needed(picture)
-    if len(starts) < _num_parts_needed(picture) or lacks_bytes:
-        raise ImageError(f"damaged: its header declares {picture.width} x {picture.height} pixels, more than it holds")
+    is_tiled = _TILES in tags
+    starts = tags.integers(_TILES if is_tiled else _STRIPS)
+    sizes = tags.integers(_TILE_SIZES if is_tiled else _STRIP_SIZES)
+    compression = tags.integer(COMPRESSION, UNCOMPRESSED)
+    if compression == OLD_JPEG and not starts:
+        _check_end(tags.integers(_JPEG_START), tags.integers(_JPEG_SIZE), num_bytes)
+        return
+    height, width = _stored_size(tags)
+    too_few = ImageError(f"damaged: its header declares {width} x {height} pixels, more than it holds")
+    num_rows, num_columns, num_planes = _grid(tags)
+    if len(starts) < num_rows * num_columns * num_planes:
+        raise too_few
+    if 0 in starts:
+        raise ImageError("parts of the picture are left out (a sparse TIFF): save it with all of them")
+    if compression == UNCOMPRESSED:
+        needed = _bytes_of_parts(tags)
+        if any(sizes) and sum(sizes) < _bytes_needed(tags):
+            raise too_few
+        # Declared sizes decide nothing without compression: some writers leave them out, or round them up.
+        sizes = needed
+    _check_end(starts, sizes, num_bytes)
+
+
+def _check_end(starts: tuple[int, ...], sizes: tuple[int, ...], num_bytes: int) -> None:
     if any(start + size > num_bytes for start, size in zip(starts, sizes, strict=False)):
         raise ImageError(f"truncated: its header speaks of more than the {num_bytes} bytes it has")
 
 
-def _num_parts_needed(picture: TiffImageFile) -> int:
-    """Strips or tiles that cover the picture."""
-    tags = picture.tag_v2
-    height, width = _stored_size(picture)
-    num_planes = int(tags.get(_CHANNELS_TAG, 1)) if tags.get(_PLANES_TAG) == _PLANE_AFTER_PLANE else 1
-    if _TILES_TAG in tags:
-        return num_planes * -(-height // int(tags[_TILE_HEIGHT_TAG])) * -(-width // int(tags[_TILE_WIDTH_TAG]))
-    return num_planes * -(-height // int(tags.get(_ROWS_PER_STRIP_TAG, height)))
+def _grid(tags: TiffDirectory) -> tuple[int, int, int]:
+    """Rows, columns and planes of strips or tiles that cover the picture."""
+    height, width = _stored_size(tags)
+    part_height, part_width = _part_size(tags)
+    num_planes = num_channels(tags) if tags.integer(_PLANES, 1) == _PLANE_AFTER_PLANE else 1
+    return -(-height // part_height), -(-width // part_width), num_planes
 
 
-def _bytes_needed(picture: TiffImageFile) -> int:
+def _part_size(tags: TiffDirectory) -> tuple[int, int]:
+    """Height and width of a strip or tile."""
+    height, width = _stored_size(tags)
+    if _TILES in tags:
+        height, width = tags.integer(_TILE_HEIGHT, 0), tags.integer(_TILE_WIDTH, 0)
+    else:
+        height = min(height, tags.integer(_ROWS_PER_STRIP, height))
+    if height < 1 or width < 1:
+        raise ImageError(f"damaged: its header declares parts of {width} x {height} pixels")
+    return height, width
+
+
+def _bytes_of_parts(tags: TiffDirectory) -> tuple[int, ...]:
+    """Bytes of each strip or tile without compression; the last strip of a plane has what rows are left."""
+    part_height, part_width = _part_size(tags)
+    num_rows, num_columns, num_planes = _grid(tags)
+    bits = channel_bits(tags)
+    row_bytes = (part_width * sum(bits if num_planes == 1 else bits[:1]) + 7) // 8
+    last_height = part_height if _TILES in tags else _stored_size(tags)[0] - (num_rows - 1) * part_height
+    heights = [part_height] * (num_rows - 1) * num_columns + [last_height] * num_columns
+    return tuple(row_bytes * height for height in heights * num_planes)
+
+
+def _bytes_needed(tags: TiffDirectory) -> int:
     """Bytes of the picture without compression, rows of single bits rounded down."""
-    height, width = _stored_size(picture)
-    return height * (width * sum(picture.tag_v2.get(_BITS_TAG, (1,))) // 8)
+    height, width = _stored_size(tags)
+    return height * (width * sum(channel_bits(tags)) // 8)
 
 
-def _stored_size(picture: TiffImageFile) -> tuple[int, int]:
-    """Height and width before the orientation turns them; `picture.height` is that of the upright picture."""
-    return int(picture.tag_v2[_HEIGHT_TAG]), int(picture.tag_v2[_WIDTH_TAG])
-
-
-def _check_pages(picture: TiffImageFile) -> None:
-    """Refuse a second picture; thumbnails, smaller copies and masks of the first may follow it."""
+def _plain_file(data: NDArray[np.uint8], tags: TiffDirectory) -> bytes:
+    """The file with a little-endian classic TIFF's header and directory; strips and tiles stay where they are."""
+    if len(data) > _MAX_BYTES:
+        raise ImageError("more than 4 GB: save the picture by itself")
+    start = len(data) + len(data) % 2
     try:
-        for page in range(1, _MOST_PAGES_LOOKED_AT):
-            picture.seek(page)
-            if not picture.tag_v2.get(_SUBFILE_KIND_TAG, 0) & _THUMBNAIL_OR_MASK:
-                raise ImageError("several pages: save the one that is meant as an image of its own")
-    except EOFError:
-        pass
-    picture.seek(0)
+        directory = _directory(_plain_entries(tags), start)
+    except struct.error as error:
+        raise ImageError(_DAMAGED) from error
+    header = b"II*\x00" + struct.pack("<I", start)
+    return b"".join((header, data.data[len(header) :], bytes(len(data) % 2), directory))
+
+
+def _plain_entries(tags: TiffDirectory) -> dict[int, tuple[int, tuple[int, ...]]]:
+    """Type and values by tag, of all that decides pixels."""
+    single = {tag: tags.integers(tag)[:1] for tag in _SINGLE}
+    single[PHOTOMETRIC] = (photometric(tags),)
+    multiple = {tag: tags.integers(tag) for tag in _MULTIPLE + (_OF_TILES if _TILES in tags else _OF_STRIPS)}
+    multiple |= {BITS: channel_bits(tags), _COLOUR_MAP: _colour_map(tags)}
+    entries = {tag: (_number_type(values), values) for tag, values in (single | multiple).items()}
+    entries |= {tag: (_FRACTION, tags.integers(tag)) for tag in _FRACTIONS}
+    entries[_JPEG_TABLES] = (_UNDEFINED, tags.integers(_JPEG_TABLES))
+    return {tag: entry for tag, entry in sorted(entries.items()) if entry[1]}
+
+
+def _number_type(values: tuple[int, ...]) -> int:
+    return _SHORT if max(values, default=0) < 2**16 else _LONG
+
+
+def _colour_map(tags: TiffDirectory) -> tuple[int, ...]:
+    """Palette of 16-bit values; one without any above 255 was written in 8 bits, as libtiff takes it too."""
+    if photometric(tags) != PALETTE:
+        return ()
+    values = tags.integers(_COLOUR_MAP)
+    if len(values) != 3 << channel_bits(tags)[0]:
+        raise ImageError(f"damaged: its palette has {len(values) // 3} colours")
+    return values if max(values) > 255 else tuple(257 * value for value in values)
+
+
+def _directory(entries: dict[int, tuple[int, tuple[int, ...]]], start: int) -> bytes:
+    """A directory that begins at `start`, and behind it the values that do not fit into it."""
+    letters = {_SHORT: "H", _LONG: "I", _FRACTION: "I", _UNDEFINED: "B"}
+    table, room = struct.pack("<H", len(entries)), b""
+    room_start = start + len(table) + 12 * len(entries) + 4
+    for tag, (kind, values) in entries.items():
+        content = struct.pack(f"<{len(values)}{letters[kind]}", *values)
+        count = len(values) // 2 if kind == _FRACTION else len(values)
+        place = content.ljust(4, b"\0")
+        if len(content) > 4:
+            place = struct.pack("<I", room_start + len(room))
+            room += content + bytes(len(content) % 2)
+        table += _ENTRY.pack(tag, kind, count) + place
+    return table + bytes(4) + room
+
+
+def _pixels(file: bytes, tags: TiffDirectory) -> NDArray[np.uint8]:
+    """Decode a file whose tags were checked; Pillow's reader ends in whatever damaged data lead it into."""
+    try:
+        picture = TiffImageFile(io.BytesIO(file))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError("a kind of TIFF that is not read: convert it to RGB of 8 bits a channel first") from error
+    try:
+        with picture:
+            return _rgb(picture)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        codec = OPTIONAL_CODECS.get(tags.integer(COMPRESSION, UNCOMPRESSED))
+        hint = "" if codec is None else f", or {codec} is missing in the Pillow that is installed"
+        raise ImageError(f"{_DAMAGED}{hint}") from error
 
 
 def _rgb(picture: TiffImageFile) -> NDArray[np.uint8]:

@@ -192,6 +192,7 @@ def read_rows() -> list[Row]:
         Row("1-bit BMP", pillow(black_and_white, "BMP"), rgb(black_and_white)),
         Row("32-bit BMP without alpha", bmp(30, 40, bgrx(0), bits=32), cell()),
         Row("32-bit BMP with opaque alpha", bmp_with_alpha(255), cell()),
+        Row("BMP of OS/2", _bmp_of_os2(12), cell()),
         Row("1-bit TIFF, fax", pillow(black_and_white, "TIFF", compression="group4"), rgb(black_and_white)),
         Row("TIFF, white is zero", pillow(grey, "TIFF", tiffinfo=tagged(262, 0)), rgb(grey)),
         Row("TIFF, YCbCr", pillow(picture("YCbCr"), "TIFF"), rgb(picture("YCbCr")), "", 2),
@@ -254,12 +255,12 @@ def refused_rows() -> list[Row]:
         Row("transparent palette", pillow(picture().quantize(9), "PNG", transparency=3), reason="transparent pixels"),
         Row("CMYK JPEG", pillow(picture("CMYK"), "JPEG"), reason="CMYK.*convert it to RGB first"),
         Row("CMYK TIFF", pillow(picture("CMYK"), "TIFF"), reason="CMYK: convert it to RGB first"),
-        Row("Lab TIFF", pillow(picture("LAB"), "TIFF"), reason="LAB: convert it to RGB first"),
+        Row("Lab TIFF", pillow(picture("LAB"), "TIFF"), reason="Lab: convert it to RGB first"),
         Row("APNG", _of_two_frames("PNG", turned), reason="animation of 2 frames: save the one that is meant"),
         Row("TIFF of two pages", _of_two_frames("TIFF", turned), reason="several pages: save the one that is meant"),
         Row("run-length coded BMP", bmp(30, 40, run_lengths, bits=8, compression=1), reason="compressed BMP: save it"),
         Row("BMP with swapped colours", _bmp_of_swapped_colours(), reason="unusual colour masks: save it"),
-        Row("BMP of OS/2", _bmp_of_os2(), reason="OS/2: save it"),
+        Row("BMP of OS/2, 16 bytes of header", _bmp_of_os2(16), reason="OS/2: save it"),
         Row("BMP without rows", bmp(0, 10, bytes(999)), reason="declares 0 x 10 pixels"),
         Row("BMP of negative width", bmp(-5, 5, bytes(999)), reason="declares -5 x 5 pixels"),
         Row("BMP whose pixels begin in its header", _bmp_that_begins_early(), reason="begin inside the header"),
@@ -298,9 +299,12 @@ def _bmp_of_swapped_colours() -> bytes:
     return bmp(30, 40, bgrx(0), bits=32, compression=3, masks=masks)
 
 
-def _bmp_of_os2() -> bytes:
-    rows = bytes(92 * 40)
-    return b"BM" + struct.pack("<IHHIIHHHH", 26 + len(rows), 0, 0, 26, 12, 30, 40, 1, 24) + rows + bytes(40)
+def _bmp_of_os2(header_bytes: int) -> bytes:
+    """A 24-bit bitmap of OS/2: the header has 12 bytes, and a longer one of its kind 16."""
+    start = 14 + header_bytes
+    info = struct.pack("<IHHHH", header_bytes, 30, 40, 1, 24).ljust(header_bytes, b"\0")
+    rows = np.pad(cell()[::-1, :, ::-1].reshape(40, 90), ((0, 0), (0, 2))).tobytes()
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + info + rows
 
 
 def _bmp_that_begins_early() -> bytes:
