@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import click
 
+from cli.output import escape_what_streams_lack
 from cli.signals import ending_on_signals
 from leukemia_data.errors import LeukemiaError, UsageError
 from leukemia_data.files.plain_text import printable
@@ -31,6 +33,8 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
         """Run as a program does, or with arguments as tests do; a signal to end becomes one line on stderr."""
         is_program = not args and kwargs.get("args") is None
+        if is_program:
+            escape_what_streams_lack()
         with ending_on_signals(is_program=is_program):
             return super().main(*args, **kwargs)
 
@@ -71,11 +75,17 @@ _MACHINE_FAULTS = frozenset(
 )
 
 
-class _WrongUsage(click.ClickException):
+class _OneLineError(click.ClickException):
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line; on a stream that declares ASCII too, where click would write UTF-8."""
+        super().show(file or sys.stderr)
+
+
+class _WrongUsage(_OneLineError):
     exit_code = UsageError.exit_code
 
 
-class _FailedWork(click.ClickException):
+class _FailedWork(_OneLineError):
     exit_code = LeukemiaError.exit_code
 
 

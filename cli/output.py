@@ -1,9 +1,14 @@
-"""What every command prints with: notes on stderr, results on stdout, numbers for people."""
+"""What every command prints with: notes on stderr, results on stdout, numbers for people.
+
+Streams are handed to click: for those that declare ASCII it would write UTF-8 instead.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,20 +20,46 @@ from leukemia_data.files.plain_text import printable
 _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
+# What streams do by themselves with letters that they cannot express: Python's default, and that of the C locale.
+_FAILING = ("strict", "surrogateescape")
+
+
+def escape_what_streams_lack() -> None:
+    """Let stdout and stderr write escapes such as ``\\u82bd`` for letters that their encodings lack.
+
+    For programs: the streams are the process's. Who chose what happens to such letters, as by
+    ``PYTHONIOENCODING=cp1252:replace``, keeps it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in _FAILING:
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Print a JSON document on stdout."""
+    """Print a JSON document on stdout, with JSON's own escapes for letters that its encoding lacks."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text))
+    if not _stdout_can_express(text):
+        text = json.dumps(value, indent=2)
+    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text), file=sys.stdout)
+
+
+def _stdout_can_express(text: str) -> bool:
+    try:
+        # Halves of pairs are escaped in any case.
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "surrogatepass")
+    except UnicodeError:
+        return False
+    return True
 
 
 def print_text(text: str) -> None:
     """Print a result for people on stdout; names in it may not steer the terminal."""
-    click.echo(printable(text))
+    click.echo(printable(text), file=sys.stdout)
 
 
 def print_note(text: str) -> None:
     """Tell something on stderr, where it disturbs no script."""
-    click.echo(printable(text), err=True)
+    click.echo(printable(text), file=sys.stderr)
 
 
 def print_waiting(busy: str) -> None:
