@@ -16,7 +16,7 @@ from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
 def command(name: str | None, as_json: bool) -> None:
     """List the shipped preprocessing recipes, or show the preset or .toml file NAME.
 
-    A recipe file holds [[step]] tables; the first is the canvas, the last one leads to the cache's size.
+    A recipe file holds [[step]] tables: the first makes a square of any frame, the last leads to the cache's size.
 
     \b
     Examples:

@@ -16,17 +16,17 @@ from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.preprocess import Preprocessor, trace_steps
 from leukemia_data.recipes.operations import (
-    Canvas,
     CenterCrop,
     Clahe,
     ClaheLab,
+    ClaheLightness,
+    Framing,
     Gabor,
     HighPass,
     MeanFilter,
     Operation,
     Resize,
     Unsharp,
-    depends_on_size,
 )
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.record import Record
@@ -72,9 +72,8 @@ def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence
     frame = decode_rgb(read_file(record.path).data)
     frames = [_raw(frame)]
     for position, size_px in enumerate(sizes_px):
-        for step, pixels in trace_steps(recipe, size_px, frame):
-            if position == 0 or depends_on_size(step):
-                frames.append((_title(step, pixels), pixels))
+        steps = trace_steps(recipe, size_px, frame)
+        frames += [(_title(step, pixels), pixels) for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]]
     return SheetRow(class_name, record.record_id, tuple(frames))
 
 
@@ -119,16 +118,16 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
 def _title(step: Operation, pixels: Image) -> str:
     """What a step does, short enough for a column."""
     side = f"{pixels.shape[0]} px"
+    if isinstance(step, Framing):
+        return f"{_in_words(step)} {side}"
     match step:
-        case Canvas():
-            return f"canvas {side}"
         case CenterCrop():
             return f"crop {side}"
         case Resize(method=method):
             return f"resize {side} ({method})"
         case Clahe(clip_limit=clip_limit, tiles=tiles):
             return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
-        case ClaheLab(clip_limit=clip_limit, tiles=tiles):
+        case ClaheLab(clip_limit=clip_limit, tiles=tiles) | ClaheLightness(clip_limit=clip_limit, tiles=tiles):
             return f"CLAHE of L {clip_limit:g}, {tiles}x{tiles}"
         case Unsharp(sigma_px=sigma_px, strength=strength):
             return f"unsharp sigma {sigma_px:g}, {strength:g}"

@@ -6,6 +6,7 @@ All images are RGB uint8 of shape (height, width, 3). No function changes its in
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -36,12 +37,11 @@ def equalize_channels(image_HWC: Image, clip_limit: float, tiles: tuple[int, int
 
 
 def equalize_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
-    """Contrast-limited adaptive histogram equalisation of L in CIE L*a*b*; black pixels stay black.
+    """Contrast-limited adaptive histogram equalisation of L in CIE L*a*b*, of all pixels.
 
     Parameters
     ----------
     image_HWC : ndarray of shape (height, width, 3), uint8
-        Cell on an exactly black background.
     clip_limit, tiles
         As in :func:`equalize_channels`.
 
@@ -49,12 +49,20 @@ def equalize_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, in
     -----
     The one channel that is equalised carries no colour, so hue stays, but for what leaves the sRGB gamut. L, a and b
     are OpenCV's 8-bit ones: on cells of C-NMC the way there and back alone moves a pixel by 0.4 grey levels in the
-    mean. The background counts in the histograms of the tiles it lies in, as it does in the usual form.
+    mean.
     """
     clahe = cv2.createCLAHE(clip_limit, (tiles[1], tiles[0]))
     lab_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2Lab)
     cv2.insertChannel(clahe.apply(cv2.extractChannel(lab_HWC, 0)), lab_HWC, 0)
-    equalized = cv2.cvtColor(lab_HWC, cv2.COLOR_Lab2RGB)
+    return np.asarray(cv2.cvtColor(lab_HWC, cv2.COLOR_Lab2RGB), np.uint8)
+
+
+def equalize_cell_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
+    """:func:`equalize_lightness` of a cell on an exactly black background; black pixels stay black.
+
+    The background counts in the histograms of the tiles it lies in, as it does in the usual form.
+    """
+    equalized = equalize_lightness(image_HWC, clip_limit, tiles)
     return np.asarray(cv2.copyTo(equalized, cell_mask(image_HWC)), np.uint8)
 
 
@@ -90,9 +98,32 @@ def resize_antialiased(image_HWC: Image, size_px: int) -> Image:
     What Pillow's BILINEAR and torchvision's ``antialias=True`` compute, here in single precision with one rounding
     at the end, so within one grey level of both.
     """
+    return _weighted_by_triangles(image_HWC, size_px, size_px)
+
+
+def resample(image_HWC: Image, height_px: int, width_px: int, method: Literal["area", "antialias"]) -> Image:
+    """Scale an image to any height and width: (H, W, 3) -> (height_px, width_px, 3).
+
+    Parameters
+    ----------
+    method
+        ``area``: mean of the source pixels under each target pixel, parts of pixels weighted, where neither direction
+        grows, and bilinear otherwise, because INTER_AREA repeats pixels where it enlarges. ``antialias``: as
+        :func:`resize_antialiased`.
+    """
+    if image_HWC.shape[:2] == (height_px, width_px):
+        return image_HWC
+    if method == "antialias":
+        return _weighted_by_triangles(image_HWC, height_px, width_px)
+    is_smaller = height_px <= image_HWC.shape[0] and width_px <= image_HWC.shape[1]
+    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR_EXACT
+    return np.asarray(cv2.resize(image_HWC, (width_px, height_px), interpolation=interpolation), np.uint8)
+
+
+def _weighted_by_triangles(image_HWC: Image, height_px: int, width_px: int) -> Image:
     height, width = image_HWC.shape[:2]
-    rows = _triangle_weights(height, size_px)
-    columns = _triangle_weights(width, size_px)
+    rows = _triangle_weights(height, height_px)
+    columns = _triangle_weights(width, width_px)
     planes_CHW = np.ascontiguousarray(image_HWC.transpose(2, 0, 1), np.float32)
     resized_CSS = rows @ planes_CHW @ columns.T
     return np.ascontiguousarray(np.rint(resized_CSS).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))

@@ -10,23 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
+from leukemia_data.pixels.framing import Draw, framed
 from leukemia_data.pixels.image_ops import Image, resize_antialiased, resize_area
 from leukemia_data.pixels.step_pixels import change_pixels, equalize
 from leukemia_data.pixels.step_windows import needed_window, tile_grid
 from leukemia_data.pixels.window import Window
-from leukemia_data.recipes.operations import Canvas, CenterCrop, Clahe, ClaheLab, Operation, Resize, depends_on_size
+from leukemia_data.recipes.operations import (
+    CenterCrop,
+    Equalization,
+    Framing,
+    Operation,
+    Resize,
+)
 from leukemia_data.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """One step with the windows it reads and writes, in the frames before and after it."""
+    """One step with the windows it reads and writes, in the squares before and after it."""
 
     step: Operation
     side_px: int
+    next_side_px: int
     needed: Window
     produced: Window
 
@@ -40,13 +49,34 @@ class _Tail:
     stages: tuple[_Stage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """One square of the frame and what is made of it: shared stages, and a tail for each size."""
+
+    framed_side_px: int
+    framed_window: Window
+    shared: tuple[_Stage, ...]
+    shared_window: Window
+    tails: tuple[_Tail, ...]
+
+    def run(self, draw: Draw) -> dict[int, Image]:
+        framed_pixels = draw(self.framed_side_px, self.framed_window)
+        shared = _run(self.shared, framed_pixels, self.framed_window)
+        return {
+            tail.size_px: np.ascontiguousarray(
+                _run(tail.stages, tail.start.cut(shared, self.shared_window), tail.start)
+            )
+            for tail in self.tails
+        }
+
+
 class Preprocessor:
     """A recipe compiled for a set of sizes.
 
     Parameters
     ----------
     recipe
-        Ordered operations, the first a canvas.
+        Ordered operations, the first of which makes a square of any frame.
     sizes_px
         Sides of the squares to make.
     limit_region
@@ -61,20 +91,9 @@ class Preprocessor:
     def __init__(self, recipe: Recipe, sizes_px: Sequence[int], *, limit_region: bool = True) -> None:
         for size_px in sizes_px:
             recipe.check_size(size_px)
-        steps = recipe.steps[1:]
-        num_shared = next((n for n, step in enumerate(steps) if depends_on_size(step)), len(steps))
-        shared, rest = steps[:num_shared], steps[num_shared:]
-        shared_side = recipe.canvas_side_px
-        for step in shared:
-            shared_side = step.output_side(shared_side, 0)
-        self._tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
-        wanted = self._tails[0].start
-        for tail in self._tails[1:]:
-            wanted = wanted.union(tail.start)
-        self._shared = _compile(shared, recipe.canvas_side_px, 0, wanted, limit_region)
-        self._canvas_side_px = recipe.canvas_side_px
-        self._canvas_window = self._shared[0].needed if self._shared else wanted
-        self._shared_window = wanted
+        self._framing = recipe.framing
+        groups = [[size_px] for size_px in sizes_px] if recipe.num_shared_steps == 0 else [sizes_px]
+        self._pipelines = tuple(_compile_pipeline(recipe, group, limit_region) for group in groups)
 
     def __call__(self, frame_HWC: Image) -> dict[int, Image]:
         """Preprocess one frame.
@@ -89,14 +108,8 @@ class Preprocessor:
         dict of int to ndarray of shape (size, size, 3), uint8
             One finished image per size, C-contiguous.
         """
-        canvas = place_on_canvas(frame_HWC, self._canvas_side_px, self._canvas_window)
-        shared = _run(self._shared, canvas, self._canvas_window)
-        return {
-            tail.size_px: np.ascontiguousarray(
-                _run(tail.stages, tail.start.cut(shared, self._shared_window), tail.start)
-            )
-            for tail in self._tails
-        }
+        draw = framed(self._framing, frame_HWC)
+        return {size_px: image for pipeline in self._pipelines for size_px, image in pipeline.run(draw).items()}
 
 
 def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Operation, Image]]:
@@ -108,44 +121,29 @@ def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Op
         If the recipe cannot end in a square of `size_px`.
     """
     recipe.check_size(size_px)
-    side = recipe.canvas_side_px
-    pixels = place_on_canvas(frame_HWC, side, Window.full(side))
+    side = recipe.framed_side_px(size_px)
+    pixels = framed(recipe.framing, frame_HWC)(side, Window.full(side))
     traced: list[tuple[Operation, Image]] = [(recipe.steps[0], pixels)]
     for step in recipe.steps[1:]:
         next_side = step.output_side(side, size_px)
-        pixels = _apply(_Stage(step, side, Window.full(side), Window.full(next_side)), pixels)
+        pixels = _apply(_Stage(step, side, next_side, Window.full(side), Window.full(next_side)), pixels)
         traced.append((step, pixels))
         side = next_side
     return traced
 
 
-def place_on_canvas(frame_HWC: Image, side_px: int, window: Window) -> Image:
-    """The part `window` of a black square of `side_px` with the frame at its centre.
-
-    A frame larger than the square is cropped, a smaller one padded with zeros; odd remainders fall below and right.
-    """
-    height, width = frame_HWC.shape[:2]
-    top, left = _margin_px(side_px, height), _margin_px(side_px, width)
-    inner = Window(
-        max(window.top, top),
-        max(window.left, left),
-        min(window.bottom, top + height),
-        min(window.right, left + width),
-    )
-    held = Window(top, left, top + height, left + width)
-    if inner == window:
-        return window.cut(frame_HWC, held)
-    canvas = np.zeros((window.height, window.width, 3), np.uint8)
-    if inner.height > 0 and inner.width > 0:
-        inner.cut(canvas, window)[:] = inner.cut(frame_HWC, held)
-    return canvas
-
-
-def _margin_px(side_px: int, length_px: int) -> int:
-    """Zeros before a length centred in a side; negative where the length is cut."""
-    if length_px <= side_px:
-        return (side_px - length_px) // 2
-    return -((length_px - side_px) // 2)
+def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: bool) -> _Pipeline:
+    """Compile what sizes have in common: all of it is known of the first, since it depends on none."""
+    num_shared = max(recipe.num_shared_steps, 1)
+    shared, rest = recipe.steps[1:num_shared], recipe.steps[num_shared:]
+    framed_side = recipe.framed_side_px(sizes_px[0])
+    shared_side = framed_side
+    for step in shared:
+        shared_side = step.output_side(shared_side, 0)
+    tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
+    wanted = reduce(Window.union, (tail.start for tail in tails))
+    stages = _compile(shared, framed_side, 0, wanted, limit_region)
+    return _Pipeline(framed_side, stages[0].needed if stages else wanted, stages, wanted, tails)
 
 
 def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
@@ -164,7 +162,7 @@ def _compile(
     for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
         produced = wanted if limit_region else Window.full(next_side)
         wanted = needed_window(step, produced, side, next_side) if limit_region else Window.full(side)
-        stages.append(_Stage(step, side, wanted, produced))
+        stages.append(_Stage(step, side, next_side, wanted, produced))
     return tuple(reversed(stages))
 
 
@@ -177,6 +175,8 @@ def _run(stages: Sequence[_Stage], pixels: Image, held: Window) -> Image:
 
 def _apply(stage: _Stage, pixels: Image) -> Image:
     """Run one step on the window it needs and cut what it promised."""
+    if isinstance(stage.step, Framing):
+        return framed(stage.step, pixels)(stage.next_side_px, stage.produced)
     match stage.step:
         case CenterCrop():
             # Held is the whole frame or the crop alone: either way the crop lies in the middle.
@@ -186,9 +186,7 @@ def _apply(stage: _Stage, pixels: Image) -> Image:
             return resize_antialiased(pixels, stage.produced.height)
         case Resize():
             return resize_area(pixels, stage.produced.height)
-        case Canvas(side_px=side_px):
-            return place_on_canvas(pixels, side_px, stage.produced)
-        case Clahe(tiles=tiles) | ClaheLab(tiles=tiles):
+        case Equalization(tiles=tiles):
             grid = tile_grid(stage.needed, stage.side_px, tiles)
             return stage.produced.cut(equalize(stage.step, pixels, grid), stage.needed)
         case _:

@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.pixels.filters import add_response, balance_gray_world, high_pass, mean_filter, to_gray
-from leukemia_data.pixels.image_ops import Image, equalize_channels, equalize_lightness, unsharp_mask
+from leukemia_data.pixels.image_ops import (
+    Image,
+    equalize_cell_lightness,
+    equalize_channels,
+    equalize_lightness,
+    unsharp_mask,
+)
 from leukemia_data.pixels.stain import normalize_macenko, normalize_reinhard
 from leukemia_data.recipes.operations import (
-    Clahe,
     ClaheLab,
+    ClaheLightness,
+    Equalization,
     Gabor,
     Gray,
     GrayWorld,
@@ -26,11 +33,15 @@ from leukemia_data.recipes.operations import (
 SameSize = Unsharp | GrayWorld | Gray | StainMacenko | StainReinhard | MeanFilter | HighPass | Gabor
 
 
-def equalize(step: Clahe | ClaheLab, pixels: Image, tiles: tuple[int, int]) -> Image:
+def equalize(step: Equalization, pixels: Image, tiles: tuple[int, int]) -> Image:
     """CLAHE of whole tiles: how many the window holds (vertically, horizontally) is told by `tiles`."""
-    if isinstance(step, ClaheLab):
-        return equalize_lightness(pixels, step.clip_limit, tiles)
-    return equalize_channels(pixels, step.clip_limit, tiles)
+    match step:
+        case ClaheLab():
+            return equalize_cell_lightness(pixels, step.clip_limit, tiles)
+        case ClaheLightness():
+            return equalize_lightness(pixels, step.clip_limit, tiles)
+        case _:
+            return equalize_channels(pixels, step.clip_limit, tiles)
 
 
 def change_pixels(step: SameSize, pixels: Image) -> Image:

@@ -6,10 +6,9 @@ import math
 
 from leukemia_data.pixels.window import Window
 from leukemia_data.recipes.operations import (
-    Canvas,
     CenterCrop,
-    Clahe,
-    ClaheLab,
+    Equalization,
+    Framing,
     Gabor,
     Gray,
     GrayWorld,
@@ -33,8 +32,10 @@ def needed_window(step: Operation, produced: Window, side_px: int, next_side_px:
     side_px, next_side_px
         Sides of the squares before and after the step.
     """
+    if isinstance(step, Framing):
+        return Window.full(side_px)
     match step:
-        case Clahe(tiles=tiles) | ClaheLab(tiles=tiles):
+        case Equalization(tiles=tiles):
             return _tiles_around(produced, side_px, tiles)
         case Unsharp(radius_px=radius_px):
             return produced.grown(radius_px, side_px)
@@ -44,7 +45,7 @@ def needed_window(step: Operation, produced: Window, side_px: int, next_side_px:
             return produced
         case CenterCrop():
             return produced.shifted((side_px - next_side_px) // 2)
-        case GrayWorld() | StainMacenko() | StainReinhard() | Resize() | Canvas():
+        case GrayWorld() | StainMacenko() | StainReinhard() | Resize():
             return Window.full(side_px)
 
 

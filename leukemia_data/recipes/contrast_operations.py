@@ -9,14 +9,13 @@ from leukemia_data.recipes.operation_checks import require, require_tile_room, r
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clahe:
-    """Contrast-limited adaptive histogram equalisation of each colour channel (OpenCV's meaning of the numbers).
+class Equalization:
+    """What the forms of CLAHE have in common: tiles, and a limit of contrast (OpenCV's meaning of the numbers).
 
     ``clip_limit`` is a multiple of the mean bin height, ``tiles`` the number of tiles along each side.
     """
 
-    op: ClassVar[str] = "clahe"
-    version: ClassVar[int] = 1
+    op: ClassVar[str]
     clip_limit: float = 3.0
     tiles: int = 9
 
@@ -30,24 +29,27 @@ class Clahe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaheLab:
-    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black.
+class Clahe(Equalization):
+    """Contrast-limited adaptive histogram equalisation of each colour channel."""
 
-    The numbers mean what they mean in :class:`Clahe`.
-    """
+    op: ClassVar[str] = "clahe"
+    version: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaheLab(Equalization):
+    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black."""
 
     op: ClassVar[str] = "clahe_lab"
     version: ClassVar[int] = 1
-    clip_limit: float = 3.0
-    tiles: int = 9
 
-    def __post_init__(self) -> None:
-        require_tiles(self.op, self.clip_limit, self.tiles)
 
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """Side of the square after this operation."""
-        require_tile_room(self.op, self.tiles, side_px)
-        return side_px
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaheLightness(Equalization):
+    """CLAHE of the lightness alone, of all pixels alike: no background is assumed, black is lifted like any level."""
+
+    op: ClassVar[str] = "clahe_lightness"
+    version: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Operations that change a frame's size: canvas, crop and resize, as validated parameters."""
+"""Operations that change a square's side: centre crop and resize, as validated parameters."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from leukemia_data.recipes.operation_checks import require, require_side
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canvas:
-    """Put a frame of any shape onto a black square by centre crop or zero padding."""
-
-    op: ClassVar[str] = "canvas"
-    version: ClassVar[int] = 1
-    side_px: int = 450
-
-    def __post_init__(self) -> None:
-        require_side("canvas: side_px", self.side_px)
-
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """Side of the square after this operation."""
-        return self.side_px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from leukemia_data.recipes.colour_operations import Gray, GrayWorld, StainMacenko, StainReinhard
-from leukemia_data.recipes.contrast_operations import Clahe, ClaheLab, Unsharp
+from leukemia_data.recipes.contrast_operations import Clahe, ClaheLab, ClaheLightness, Equalization, Unsharp
 from leukemia_data.recipes.filter_operations import Gabor, HighPass, MeanFilter
-from leukemia_data.recipes.frame_operations import Canvas, CenterCrop, Resize
+from leukemia_data.recipes.frame_operations import CenterCrop, Resize
+from leukemia_data.recipes.framing_operations import Canvas, CropToCell, Fit, Framing
 
 __all__ = [
     "OPERATIONS",
@@ -22,6 +23,11 @@ __all__ = [
     "CenterCrop",
     "Clahe",
     "ClaheLab",
+    "ClaheLightness",
+    "CropToCell",
+    "Equalization",
+    "Fit",
+    "Framing",
     "Gabor",
     "Gray",
     "GrayWorld",
@@ -39,9 +45,10 @@ __all__ = [
 ]
 
 Operation = (
-    Canvas
+    Framing
     | Clahe
     | ClaheLab
+    | ClaheLightness
     | Unsharp
     | GrayWorld
     | Gray
@@ -57,12 +64,15 @@ OPERATIONS: Mapping[str, type[Operation]] = {operation.op: operation for operati
 
 
 def depends_on_size(operation: Operation) -> bool:
-    """Whether the operation's result depends on the cache's size, so that it cannot be shared between sizes."""
-    return isinstance(operation, Resize) or (isinstance(operation, CenterCrop) and operation.side_px is None)
+    """Whether the operation's result depends on the cache's size, so that it cannot be shared between sizes.
+
+    A ``side_px`` of None stands for the cache's size in every operation that has one.
+    """
+    return isinstance(operation, Resize) or getattr(operation, "side_px", 0) is None
 
 
 def finds_the_cell(operation: Operation) -> bool:
-    """Whether the operation works on the cell alone, which it finds by its exactly black background."""
+    """Whether the operation changes the cell alone, which it finds by its exactly black background."""
     return isinstance(operation, ClaheLab | StainMacenko | StainReinhard)
 
 

@@ -11,21 +11,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from leukemia_data.errors import UsageError
 from leukemia_data.files.documents import parse_toml
 from leukemia_data.recipes.operation_checks import require, require_side
 from leukemia_data.recipes.operations import (
     OPERATIONS,
-    Canvas,
+    ClaheLab,
+    Framing,
     Operation,
+    depends_on_size,
     finds_the_cell,
     keeps_the_background,
     operation_to_dict,
 )
 
 PRESETS_DIR = Path(__file__).parent / "presets"
+_FRAMING = [op for op, operation in OPERATIONS.items() if operation in get_args(Framing)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,8 @@ class Recipe:
     Raises
     ------
     UsageError
-        If there is no step, the first is not a canvas (later steps count on a known frame), or a step that works on
-        the cell alone comes after one that changes the background, by which it finds the cell.
+        If there is no step, the first does not make a square of any frame (later steps count on one), or a step that
+        works on the cell alone comes after one that changes the background, by which it finds the cell.
     """
 
     name: str
@@ -46,21 +49,31 @@ class Recipe:
     def __post_init__(self) -> None:
         require(bool(self.steps), f"recipe {self.name!r} has no [[step]]")
         require(
-            isinstance(self.steps[0], Canvas),
-            f'recipe {self.name!r}: the first step must be op = "canvas", it is {self.steps[0].op!r}',
+            isinstance(self.steps[0], Framing),
+            f"recipe {self.name!r}: the first step must make a square of any frame ({', '.join(_FRAMING)}), "
+            f"it is {self.steps[0].op!r}",
         )
         self._check_background()
 
     @property
-    def canvas_side_px(self) -> int:
-        """Side of the square that every frame is put onto first."""
-        return cast(Canvas, self.steps[0]).side_px
+    def num_shared_steps(self) -> int:
+        """Number of leading steps whose result is the same for every size of cache."""
+        return next((number for number, step in enumerate(self.steps) if depends_on_size(step)), len(self.steps))
+
+    @property
+    def framing(self) -> Framing:
+        """The first step."""
+        return cast(Framing, self.steps[0])
+
+    def framed_side_px(self, size_px: int) -> int:
+        """Side of the square that the first step makes of every frame, for a cache of `size_px`."""
+        return self.framing.output_side(0, size_px)
 
     def check_size(self, size_px: int) -> None:
         """Raise UsageError unless the recipe ends in a square of `size_px`."""
         require_side("--size", size_px)
-        side = self.canvas_side_px
-        for step in self.steps:
+        side = self.framed_side_px(size_px)
+        for step in self.steps[1:]:
             side = step.output_side(side, size_px)
         require(
             side == size_px,
@@ -73,8 +86,8 @@ class Recipe:
             if finds_the_cell(step) and changed_by is not None:
                 raise UsageError(
                     f"recipe {self.name!r}: step {number}, {step.op}, works on the cell alone and finds it by its "
-                    f"exactly black background, which step {changed_by[0]}, {changed_by[1].op}, changes: put "
-                    f"{step.op} before it"
+                    f"exactly black background, which step {changed_by[0]}, {changed_by[1].op}, changes: "
+                    f"{_way_out(step, changed_by[0])}"
                 )
             if changed_by is None and not keeps_the_background(step):
                 changed_by = number, step
@@ -89,6 +102,13 @@ class Recipe:
         """Rebuild a stored recipe; an operation of another version than this installation's is refused."""
         steps = [_parse_stored_step(step, data["name"]) for step in data["steps"]]
         return cls(data["name"], tuple(steps), data.get("description", ""))
+
+
+def _way_out(step: Operation, changed_by: int) -> str:
+    """What to do about a step on the cell alone after the step of that number; none can stand before the first."""
+    if changed_by > 1:
+        return f"put {step.op} before it"
+    return "begin with a canvas" + (", or take clahe_lightness" if isinstance(step, ClaheLab) else "")
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -182,6 +182,26 @@ def test_own_recipe_file(source: Path, ldata: Callable) -> None:
     assert [step.op for step in manifest.recipe.steps] == ["canvas", "center_crop", "resize"]
 
 
+@pytest.mark.parametrize("recipe", ["fit", "photo", "photo-cell"])
+def test_photographs_of_any_shape_are_built_in_both_sizes_at_once(
+    recipe: str, scratch: Path, ldata: Callable, json_of: Callable, write_image: Callable
+) -> None:
+    for number, shape in enumerate([(300, 400), (410, 200), (28, 28), (1, 60)]):
+        frame = np.full((*shape, 3), 225, np.uint8)
+        cv2.circle(frame, (shape[1] // 2, shape[0] // 2), min(shape) // 5, (96, 52, 128), -1)
+        write_image(scratch / "photos" / "ab"[number % 2] / f"{number}.png", frame)
+    told = json_of(ldata("build", "photos", "--recipe", recipe, "--size", 128, "--size", 224, "--json"))
+    assert told["num_processed"] == 4
+    caches = [open_cache(folder) for folder in Path("cache/photos").iterdir()]
+    assert {cache.size_px for cache in caches} == {128, 224}
+    for cache in caches:
+        preprocess = Preprocessor(load_recipe(recipe), [cache.size_px], limit_region=False)
+        reader = SampleReader(cache)
+        for number, name in enumerate(cache.table.id_texts):
+            frame = cv2.cvtColor(cv2.imread(str(scratch / "photos" / name)), cv2.COLOR_BGR2RGB)
+            np.testing.assert_array_equal(reader.image(number), preprocess(frame)[cache.size_px])
+
+
 def test_default_size_is_224(source: Path, ldata: Callable, json_of: Callable) -> None:
     told = json_of(ldata("build", source, "--recipe", "raw", "--json"))
     assert [cache["size_px"] for cache in told["caches"]] == [224]

@@ -108,6 +108,10 @@ def test_recipes_checks_a_file(scratch: Path, ldata: Callable, error_of: Callabl
         "  1. canvas side_px=450",
         "  2. resize method=area",
     ]
+    Path("mine.toml").write_text('[[step]]\nop = "crop_to_cell"\nmargin = 1\n', encoding="utf-8")
+    assert ldata("recipes", "mine.toml").stdout.splitlines()[1:] == [
+        "  1. crop_to_cell margin=1.0 pad=border method=area",
+    ]
     Path("mine.toml").write_text('[[step]]\nop = "blur"\n', encoding="utf-8")
     message = error_of(ldata("recipes", "mine.toml"), 2)
     assert "mine.toml, step 1" in message

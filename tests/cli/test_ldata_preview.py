@@ -35,6 +35,14 @@ def test_sizes_and_recipe_decide_the_columns(scratch: Path, cells: Path, ldata: 
     assert columns_of(cv2.imread("preview.png")) == 3
 
 
+def test_steps_after_the_first_that_knows_the_size_are_shown_for_each(
+    scratch: Path, cells: Path, ldata: Callable
+) -> None:
+    assert ldata("preview", cells, "--recipe", "photo-cell", "--images", 1).exit_code == 0
+    # raw, then crop to the cell and CLAHE at 128 and at 224 px
+    assert columns_of(cv2.imread("preview.png")) == 1 + 2 * 2
+
+
 def test_comparison_has_a_column_for_each_recipe(
     scratch: Path, cells: Path, ldata: Callable, json_of: Callable
 ) -> None:

@@ -9,6 +9,7 @@ from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from leukemia_data.pixels.image_ops import (
     cell_mask,
+    equalize_cell_lightness,
     equalize_channels,
     equalize_lightness,
     resize_antialiased,
@@ -57,7 +58,7 @@ def test_clahe_of_the_lightness_keeps_colour_and_background(make_frame, rng):
     # Mild colours: what leaves sRGB cannot keep its a and b.
     frame = make_frame(rng, 180, 180)
     image = np.where(frame > 0, frame // 4 + np.uint8(80), 0).astype(np.uint8)
-    result = equalize_lightness(image, 3.0, (9, 9))
+    result = equalize_cell_lightness(image, 3.0, (9, 9))
     is_cell = image.any(axis=2)
     assert not result[~is_cell].any()
     before, after = lab_of(image[is_cell]), lab_of(result[is_cell])
@@ -77,7 +78,17 @@ def test_clahe_of_the_lightness_is_the_usual_loop(make_noise, rng):
     equalized = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(5, 9)).apply(lightness)
     expected = cv2.cvtColor(cv2.merge([equalized, a, b]), cv2.COLOR_Lab2RGB)
     expected[~image.any(axis=2)] = 0
-    np.testing.assert_array_equal(equalize_lightness(image, 2.0, (9, 5)), expected)
+    np.testing.assert_array_equal(equalize_cell_lightness(image, 2.0, (9, 5)), expected)
+
+
+def test_clahe_of_the_lightness_of_all_pixels_lifts_black_too(make_noise, rng):
+    image = make_noise(rng, 90, 135)
+    image[:40, :50] = 0
+    result = equalize_lightness(image, 2.0, (9, 5))
+    is_cell = image.any(axis=2)
+    np.testing.assert_array_equal(result[is_cell], equalize_cell_lightness(image, 2.0, (9, 5))[is_cell])
+    assert (result[~is_cell] > 0).all()
+    assert result[~is_cell].max() < 16
 
 
 def test_the_cell_is_where_any_channel_is_above_zero():
@@ -167,6 +178,7 @@ def test_antialiased_transposes_with_its_input(make_noise, rng):
 OPERATIONS = {
     "clahe": lambda image: equalize_channels(image, 3.0, (9, 9)),
     "clahe of L": lambda image: equalize_lightness(image, 3.0, (9, 9)),
+    "clahe of a cell's L": lambda image: equalize_cell_lightness(image, 3.0, (9, 9)),
     "unsharp": lambda image: unsharp_mask(image, 3.0, 1.5, 9),
     "area": lambda image: resize_area(image, 45),
     "antialias": lambda image: resize_antialiased(image, 45),

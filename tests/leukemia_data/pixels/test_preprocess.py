@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from leukemia_data.errors import UsageError
 from leukemia_data.generated.synthetic import generate_cell
 from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.pixels.preprocess import Preprocessor, place_on_canvas, trace_steps
+from leukemia_data.pixels.framing import place_on_canvas
+from leukemia_data.pixels.preprocess import Preprocessor, trace_steps
 from leukemia_data.pixels.window import Window
 from leukemia_data.recipes.operations import (
     Canvas,

@@ -9,6 +9,9 @@ from leukemia_data.recipes.operations import (
     CenterCrop,
     Clahe,
     ClaheLab,
+    ClaheLightness,
+    CropToCell,
+    Fit,
     Gabor,
     Gray,
     GrayWorld,
@@ -38,7 +41,10 @@ PRODUCED = Window(90, 100, 200, 450)
         (GrayWorld(), Window.full(450)),
         (StainMacenko(), Window.full(450)),
         (StainReinhard(), Window.full(450)),
+        (ClaheLightness(tiles=9), Window(50, 50, 250, 450)),
         (Canvas(side_px=450), Window.full(450)),
+        (Fit(side_px=450), Window.full(450)),
+        (CropToCell(side_px=450), Window.full(450)),
     ],
 )
 def test_needed_windows(step, needed):

@@ -8,6 +8,8 @@ from leukemia_data.recipes.operations import (
     Canvas,
     CenterCrop,
     ClaheLab,
+    CropToCell,
+    Fit,
     Gabor,
     HighPass,
     MeanFilter,
@@ -21,9 +23,11 @@ from leukemia_data.recipes.operations import (
 
 
 def test_only_steps_that_know_the_size_depend_on_it():
-    dependent = [CenterCrop(), Resize(), Resize(method="antialias")]
-    others = [operation() for operation in OPERATIONS.values() if operation not in (CenterCrop, Resize)]
-    free = [*others, CenterCrop(side_px=270)]
+    dependent = [CenterCrop(), Resize(), Resize(method="antialias"), Fit(), CropToCell()]
+    others = [
+        operation() for operation in OPERATIONS.values() if operation not in (CenterCrop, Resize, Fit, CropToCell)
+    ]
+    free = [*others, CenterCrop(side_px=270), Fit(side_px=270), CropToCell(side_px=270)]
     assert all(depends_on_size(step) for step in dependent)
     assert not any(depends_on_size(step) for step in free)
 
@@ -94,4 +98,7 @@ def test_steps_that_do_not_fit_into_the_frame(step):
 def test_sides():
     assert Canvas(side_px=300).output_side(450, 224) == 300
     assert CenterCrop().output_side(450, 224) == 224
+    for framing in (Fit, CropToCell):
+        assert framing().output_side(450, 224) == 224
+        assert framing(side_px=300).output_side(450, 224) == 300
     assert Resize().output_side(450, 224) == 224

@@ -13,6 +13,9 @@ from leukemia_data.recipes.operations import (
     CenterCrop,
     Clahe,
     ClaheLab,
+    ClaheLightness,
+    CropToCell,
+    Fit,
     Gabor,
     Gray,
     GrayWorld,
@@ -30,6 +33,7 @@ from leukemia_data.samples.fingerprint import canonical_json
 CANVAS = '[[step]]\nop = "canvas"\n'
 PRESETS = [
     "crop",
+    "fit",
     "gabor",
     "gray",
     "gray-world",
@@ -37,12 +41,16 @@ PRESETS = [
     "lab-clahe",
     "macenko",
     "mean-filter",
+    "photo",
+    "photo-cell",
     "raw",
     "reinhard",
     "report-a",
     "report-a-strong",
     "report-b",
 ]
+
+FRAMED = {name: [128, 224] for name in ("fit", "photo", "photo-cell")}
 
 
 def write_recipe(folder: Path, text: str) -> Path:
@@ -106,12 +114,19 @@ def test_presets_of_one_step_differ_from_crop_in_it_only(name, step):
     assert load_recipe(name).steps == (canvas, step, *rest)
 
 
+def test_presets_for_photographs():
+    equalization = ClaheLightness(clip_limit=1.5, tiles=4)
+    assert load_recipe("fit").steps == (Fit(side_px=None, pad="border", method="area"),)
+    assert load_recipe("photo").steps == (Fit(pad="white"), equalization)
+    assert load_recipe("photo-cell").steps == (CropToCell(margin=0.2, pad="white"), equalization)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_named_described_and_reach_both_usual_sizes(name):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
-    assert recipe.canvas_side_px == 450
+    assert [recipe.framed_side_px(size_px) for size_px in (128, 224)] == FRAMED.get(name, [450, 450])
     recipe.check_size(128)
     recipe.check_size(224)
 
@@ -183,7 +198,19 @@ def test_a_file_without_a_name_is_named_after_the_file(tmp_path):
         ),
         (CANVAS + '[[step]]\nop = "resize"\nmethod = "bicubic"\n', ["step 2", "bicubic", "antialias"]),
         (CANVAS + '[[step]]\nop = "resize"\nmethod = 1\n', ["step 2", "method", "text"]),
-        ('[[step]]\nop = "resize"\n', ["first step", "canvas", "resize"]),
+        ('[[step]]\nop = "resize"\n', ["first step", "canvas, fit, crop_to_cell", "resize"]),
+        ('[[step]]\nop = "fit"\npad = "grey"\n', ["step 1", "fit: pad", "border, black or white", "grey"]),
+        ('[[step]]\nop = "fit"\npad = [0, 0, 0]\n', ["step 1", "pad", "text"]),
+        ('[[step]]\nop = "fit"\nmethod = "nearest"\n', ["step 1", "fit: method", "nearest"]),
+        ('[[step]]\nop = "fit"\nside_px = 0\n', ["step 1", "fit: side_px", "1..4096"]),
+        ('[[step]]\nop = "fit"\nmargin = 0.1\n', ["step 1", "margin", "side_px, pad, method"]),
+        ('[[step]]\nop = "crop_to_cell"\nmargin = -0.1\n', ["step 1", "crop_to_cell: margin", "[0, 2]"]),
+        ('[[step]]\nop = "crop_to_cell"\nmargin = nan\n', ["step 1", "margin", "nan"]),
+        ('[[step]]\nop = "crop_to_cell"\npad = "mirror"\n', ["step 1", "crop_to_cell: pad", "mirror"]),
+        (
+            '[[step]]\nop = "fit"\n[[step]]\nop = "clahe_lab"\n',
+            ["step 2, clahe_lab", "step 1, fit, changes", "clahe_lightness"],
+        ),
         ('name = "empty"\n', ["empty", "no [[step]]"]),
         ("steps = 5\n", ["steps"]),
         ('[step]\nop = "canvas"\n', ["[[step]]"]),
@@ -233,6 +260,9 @@ def test_a_resize_reaches_every_size(size_px):
         ((Canvas(), CenterCrop()), 451, "cannot cut 451 px out of 450 px"),
         ((Canvas(side_px=17), Clahe(tiles=9), Resize()), 224, "9 tiles need more than 17 px"),
         ((Canvas(side_px=9), Unsharp(sigma_px=3.0), Resize()), 224, "too wide for 9 px"),
+        ((Fit(side_px=450),), 224, "ends at 450 px, not at 224 px"),
+        ((CropToCell(side_px=450), CenterCrop(side_px=200)), 224, "ends at 200 px"),
+        ((Fit(), ClaheLightness(tiles=9)), 16, "9 tiles need more than 16 px"),
         ((Canvas(), Resize()), 0, "1..4096"),
         ((Canvas(), Resize()), 4097, "1..4096"),
     ],
@@ -246,6 +276,22 @@ def test_sizes_that_just_fit():
     Recipe("mine", (Canvas(side_px=18), Clahe(tiles=9), Resize())).check_size(5)
     Recipe("mine", (Canvas(side_px=10), Unsharp(sigma_px=3.0), Resize())).check_size(5)
     Recipe("mine", (Canvas(side_px=450),)).check_size(450)
+    Recipe("mine", (Fit(side_px=450),)).check_size(450)
+    Recipe("mine", (Fit(), CenterCrop(side_px=100), Resize())).check_size(224)
+
+
+@pytest.mark.parametrize(
+    ("steps", "count"),
+    [
+        ((Canvas(), Clahe(), CenterCrop(side_px=270), Resize()), 3),
+        ((Canvas(), CenterCrop(), Unsharp()), 1),
+        ((Canvas(side_px=224),), 1),
+        ((Fit(), ClaheLightness()), 0),
+        ((CropToCell(side_px=300), Unsharp(), Resize()), 2),
+    ],
+)
+def test_steps_before_the_first_that_knows_the_size_are_shared(steps, count):
+    assert Recipe("mine", steps).num_shared_steps == count
 
 
 @pytest.mark.parametrize("cell_step", [ClaheLab(tiles=4), StainMacenko(), StainReinhard()])

@@ -37,6 +37,15 @@ REPORT_A_AT_224 = (
         ("report-a", "e05872f720cff3cbbe419db3d5af3daf82fadf700f5b8ad218d6b7f2ffabc5d3"),
         ("report-b", "f61053e9aa42e39f4f3df0a0af84139e2ce209ff943ebf94637de504d3e0a7c4"),
         ("lab-clahe", "5b8311ddd5b6cfdbf976819ad271063dbe482b527d8381f9471f77ffa694a3ba"),
+        ("crop", "951e299f2079da27548268e2eda05c7e1da3e0a01539a3b08635b3b7e17531c5"),
+        ("gabor", "7a134e4ea18f05b2b9ccebd88fa35bcdef3b293de7aa304bf4a9ca91d1007946"),
+        ("gray", "73eb93b28f1830e61bdf0043330e606dd3a46e4dea0bbe53ee5010e0d7a769bb"),
+        ("gray-world", "3f7b136f452c2318423dc8751bef4dce349aa910ab5c4dd8b3b47737b3657d5d"),
+        ("high-pass", "0684599601553000817413781cabd7e03fb39cc948f6ca6a73c2397c034bd30f"),
+        ("macenko", "237f55bc547521fa07b2675519de157c2396d5c3fcee6d2ce66c6ee50249eab2"),
+        ("mean-filter", "006918d8e2814f73ee06b608b3c73f1d98fd8713df5e2806f18cb8d2e86983ff"),
+        ("reinhard", "bade48b4cb8536a7f7f5bf185e920a169a9daffc5b17fb7605a7145515223569"),
+        ("report-a-strong", "f807e156d732acfb9b609a915720bbcbefb30c1b63d9833ccb4a1c585a05cd22"),
     ],
 )
 def test_golden_fingerprints(name, expected):
