@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from leukemia_data.files.file_state import NO_FILE, FileState
+
 if TYPE_CHECKING:
     # Loads fsspec, which images on disks have no use for.
     from leukemia_data.storage.stored_url import StoredUrl
@@ -55,8 +57,9 @@ class Record:
     split, fold
         What the source brought: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
         :data:`NO_FOLD`.
-    size_bytes, mtime_ns
-        The file's state when it was listed; both -1 for what is no regular file or none at all.
+    state
+        The file's state when it was listed; :data:`~leukemia_data.files.file_state.NO_FILE` for what is no regular file
+        or none at all.
     """
 
     record_id: str
@@ -65,13 +68,12 @@ class Record:
     subject: str = ""
     split: str = ""
     fold: int = NO_FOLD
-    size_bytes: int = -1
-    mtime_ns: int = -1
+    state: FileState = NO_FILE
 
     @property
     def is_missing(self) -> bool:
         """Whether there was no regular file at its place: nothing at all, a link that leads nowhere, a pipe."""
-        return self.size_bytes < 0
+        return not self.state.is_file
 
 
 def parse_cell_name(file_name: str) -> CellName | None:
@@ -85,12 +87,3 @@ def parse_cell_name(file_name: str) -> CellName | None:
         return None
     subject, photo, cell, class_name = match.groups()
     return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))
-
-
-def listing_line(record: Record) -> str:
-    """One line of text that changes whenever a record's metadata or its file's state does; its path does not count."""
-    # As the tuple of these values would be shown, in half the time.
-    return (
-        f"({record.record_id!r}, {record.label}, {record.subject!r}, {record.split!r}, {record.fold}, "
-        f"{record.size_bytes}, {record.mtime_ns})"
-    )
