@@ -1,7 +1,8 @@
 """Small image sources and builds that the tests of the cache share.
 
 Frames are about forty pixels wide, so that a whole build takes milliseconds. Modification times are set by hand and lie
-far in the past: a build trusts them at once.
+far in the past. Nobody can set change times: builds are told that they list the source in the year 2100, and trust both
+at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask
-from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.index import read_index, write_index
+from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.recipes.operations import Canvas, CenterCrop, Resize, Unsharp
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.file_states import states_array
 from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
@@ -30,7 +33,7 @@ CAPACITY = 8
 SIZES = (16, 24)
 NAME = "cells"
 OLD_NS = 1_600_000_000_000_000_000
-LISTED_NS = OLD_NS + 3_600_000_000_000
+LISTED_NS = 4_102_444_800_000_000_000
 
 
 def python_environment(**variables: str) -> dict[str, str]:
@@ -161,6 +164,23 @@ def fresh_shards(source: Path, scratch: Path, *, max_bad: int = 0) -> dict[str, 
     shutil.rmtree(scratch, ignore_errors=True)
     build(source, scratch, max_bad=max_bad)
     return all_shards(scratch)
+
+
+def adopt_states(source: Path, cache_root: Path) -> None:
+    """Tell caches that their source's files are in the states in which they are now, whatever these files hold.
+
+    A copied source has other inodes and change times than the one that the caches were built from.
+    """
+    listing = list_source([source])
+    state_of_id = {record.record_id: record.state for record in listing.records}
+    for path in cache_root.rglob("manifest.json"):
+        manifest = load_manifest(path.parent)
+        index = read_index(path.parent, manifest.index)
+        (path.parent / manifest.index.name).unlink()
+        states = states_array((state_of_id[record_id] for record_id in index.table.id_texts), len(index.table))
+        entry = write_index(path.parent, replace(index, source_states=states))
+        state = source_state(listing.classes, listing.records)
+        save_manifest(path.parent, replace(manifest, index=entry, source_state=state))
 
 
 def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
