@@ -78,6 +78,7 @@ def make_plan(
     name: str = NAME,
     capacity: int = CAPACITY,
     codec: str | None = None,
+    recheck_ns: int | None = None,
 ) -> BuildPlan:
     """Plan a build of a folder."""
     listing = list_source([source]) if isinstance(source, Path) else source
@@ -91,6 +92,7 @@ def make_plan(
         opencv_version=cv2.__version__,
         shard_capacity=capacity,
         codec=codec,
+        recheck_ns=recheck_ns,
     )
 
 
@@ -120,9 +122,19 @@ def build(
     max_bad: int | None = None,
     listed_at_ns: int = LISTED_NS,
     codec: str | None = None,
+    recheck_ns: int | None = None,
 ) -> BuildSummary:
     """Plan and run a build of a folder."""
-    plan = make_plan(source, cache_root, sizes_px=sizes_px, recipe=recipe, name=name, capacity=capacity, codec=codec)
+    plan = make_plan(
+        source,
+        cache_root,
+        sizes_px=sizes_px,
+        recipe=recipe,
+        name=name,
+        capacity=capacity,
+        codec=codec,
+        recheck_ns=recheck_ns,
+    )
     return run_plan(plan, engine=engine, max_bad=max_bad, listed_at_ns=listed_at_ns)
 
 
