@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from leukemia_data.files.file_state import NO_FILE, FileState
 
@@ -26,11 +26,12 @@ CELL_CLASSES = ("hem", "all")
 """The two C-NMC classes; a class's position is its label: 0 normal (hem), 1 leukaemia (all)."""
 GIVEN_SPLITS = ("train", "valid", "test")
 
+_CELL_LABELS = {name: label for label, name in enumerate(CELL_CLASSES)}
+
 _UID_NAME = re.compile(r"uid_(h?\d{1,9})_(\d{1,9})_(\d{1,9})_(all|hem)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class CellName:
+class CellName(NamedTuple):
     """What a C-NMC file name tells: who, which photograph, which cell in it, which class."""
 
     subject: str
@@ -86,4 +87,4 @@ def parse_cell_name(file_name: str) -> CellName | None:
     if match is None:
         return None
     subject, photo, cell, class_name = match.groups()
-    return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))
+    return CellName(subject.upper(), int(photo), int(cell), _CELL_LABELS[class_name.lower()])
