@@ -19,7 +19,7 @@ from leukemia_data.errors import StorageError
 from leukemia_data.files.scratch_folder import scratch_folder
 from leukemia_data.storage.faults import MissingObjectError
 
-# A shard is brought if an eighth of the images, or more, may be in it.
+# A shard is fetched if an eighth of the images, or more, may be in it.
 _ENOUGH_ALIKE = 8
 
 
@@ -72,15 +72,15 @@ def _fetch_finished(task: ShardTask, target: Target) -> bool:
 
 
 def _fetch_earlier(task: ShardTask, local: ShardTask) -> None:
-    """Bring the earlier shards that images are copied from. What is gone is made anew from the source."""
+    """Fetch the earlier shards that images are copied from. What is gone is made anew from the source."""
     for target in local.targets:
-        for name in _shards_to_bring(task, target.size_px):
+        for name in _shards_to_fetch(task, target.size_px):
             if target.stored_at is not None:
                 with suppress(MissingObjectError):
                     target.stored_at.store.download(name, target.directory / name)
 
 
-def _shards_to_bring(task: ShardTask, size_px: int) -> list[str]:
+def _shards_to_fetch(task: ShardTask, size_px: int) -> list[str]:
     """Those that hold unchanged images, or so many that may be the same as making them costs more than the shard."""
     unchanged = {sample.rows[size_px][0] for sample in task.unchanged.values() if size_px in sample.rows}
     alike = Counter(sample.rows[size_px][0] for sample in task.by_digest.values() if size_px in sample.rows)

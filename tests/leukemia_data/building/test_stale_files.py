@@ -367,7 +367,7 @@ def test_the_first_build_after_the_upgrade_reads_every_file_and_says_so(
     assert work_done(build(source, old_cache)) == (0, 0, NUM)
 
 
-def test_an_index_of_release_0_1_is_mended(source: Path, old_cache: Path) -> None:
+def test_an_index_of_release_0_1_is_repaired(source: Path, old_cache: Path) -> None:
     """By one of this release, whose states the next build settles."""
     directory = cache_dir(old_cache)
     (directory / load_manifest(directory).index.name).write_bytes(b"damaged")
