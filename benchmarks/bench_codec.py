@@ -105,7 +105,7 @@ def save_first_shards(directory: Path, work: Path, num_images: int) -> None:
             if end >= num_images:
                 break
     taken = np.arange(end)
-    part = SampleIndex(index.table.take(taken), index.source_sizes_bytes[taken], index.source_mtimes_ns[taken])
+    part = SampleIndex(index.table.take(taken), index.source_states[taken])
     changes = {"shards": tuple(shards), "index": write_index(work, part), "codec": RAW, "quarantined": ()}
     save_manifest(work, replace(manifest, source_state=None, **changes))
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from leukemia_data.building.record_columns import hash_encoded_ids
 from leukemia_data.building.sample_order import sample_order, shard_bounds
 from leukemia_data.caches.index import SampleIndex
+from leukemia_data.files.file_state import FileState
+from leukemia_data.samples.file_states import states_array
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -17,6 +19,8 @@ CELLS_A_SUBJECT = 150
 CLASSES = ("hem", "all")
 FILE_BYTES = 608_454
 FIRST_MTIME_NS = 1_500_000_000_000_000_000
+FIRST_CTIME_NS = 1_600_000_000_123_456_789
+FIRST_INODE = 12_345_678
 _PATH = Path("cell.bmp")
 # One in a hundred images shows the pixels of a cell of the subject beside, as in the published set.
 _EVERY_SHARED = 100
@@ -45,6 +49,13 @@ def made_labels(subjects: NDArray[np.int64]) -> NDArray[np.int16]:
     return (subjects % 3 != 0).astype(np.int16)
 
 
+def made_state(number: int) -> FileState:
+    """What the system would tell of a cell's file."""
+    return FileState(
+        FILE_BYTES, FIRST_MTIME_NS + number * 1000, FIRST_CTIME_NS + number * 100_000, FIRST_INODE + number
+    )
+
+
 def made_records(num_samples: int) -> list[Record]:
     """The listing of a source with so many images. One path stands for all: listing has a measurement of its own."""
     numbers = np.arange(num_samples, dtype=np.int64)
@@ -61,8 +72,7 @@ def made_records(num_samples: int) -> list[Record]:
             texts[subject],
             "train",
             subject % 3,
-            FILE_BYTES,
-            FIRST_MTIME_NS + number * 1000,
+            made_state(number),
         )
         for record_id, label, subject, number in columns
     ]
@@ -93,7 +103,7 @@ def made_index(num_samples: int, capacity: int) -> tuple[SampleIndex, NDArray[np
         source_digests=source_digests,
         pixel_digests=_pixel_digests(order),
     )
-    return SampleIndex(table, np.full(num_samples, FILE_BYTES), FIRST_MTIME_NS + order * 1000), bounds
+    return SampleIndex(table, states_array(map(made_state, order.tolist()), num_samples)), bounds
 
 
 def _pixel_digests(order: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -15,8 +15,10 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, source_state
+from leukemia_data.files.file_state import FileState
 from leukemia_data.pixels.moments import channel_statistics
 from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.samples.file_states import states_array
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable, bytes_per_row
 from leukemia_data.sources.source import list_source
@@ -24,7 +26,7 @@ from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split, split_numbers
 from scale.made_cache import NAME, RECIPE, cache_directory, sparse_shard
-from scale.made_samples import CLASSES, made_records
+from scale.made_samples import CLASSES, FILE_BYTES, made_records
 from scale.meter import Meter
 
 SIZE_PX = 224
@@ -46,7 +48,7 @@ def _plan(work: Path, records: Sequence[Record], name: str = NAME) -> BuildPlan:
 
 def _one_changed(num_samples: int) -> list[Record]:
     records = made_records(num_samples)
-    records[num_samples // 2] = replace(records[num_samples // 2], mtime_ns=1)
+    records[num_samples // 2] = replace(records[num_samples // 2], state=FileState(FILE_BYTES, 1))
     return records
 
 
@@ -116,9 +118,8 @@ def _made(task: ShardTask) -> ShardResult:
     num_samples, target = len(task.records), task.targets[0]
     table = SampleTable.from_records(task.records)
     entry = sparse_shard(target.directory, 1 << 60, num_samples, SIZE_PX, bytes_per_row(table))
-    sizes = np.array([record.size_bytes for record in task.records])
-    mtimes = np.array([record.mtime_ns for record in task.records])
-    return ShardResult({SIZE_PX: entry}, {SIZE_PX: table}, sizes, mtimes, (), num_samples, 0, num_samples)
+    states = states_array((record.state for record in task.records), num_samples)
+    return ShardResult({SIZE_PX: entry}, {SIZE_PX: table}, states, (), num_samples, 0, num_samples)
 
 
 def open_it(work: Path, num_samples: int) -> Meter:

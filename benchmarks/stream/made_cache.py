@@ -15,6 +15,7 @@ from leukemia_data.caches.manifest import Manifest, save_manifest
 from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import shard_name, write_shard
 from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.samples.file_states import unsettled_states
 from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.samples.record import CELL_CLASSES, Record
 from leukemia_data.samples.sample_table import SampleTable
@@ -94,7 +95,6 @@ def _parts(records: Iterable[Record], length: int) -> Iterable[list[Record]]:
 
 
 def _commit(directory: Path, size_px: int, entries: list[ShardEntry], table: SampleTable) -> None:
-    unknown = np.full(len(table), -1, np.int64)
     manifest = Manifest(
         name="made-for-measuring",
         size_px=size_px,
@@ -102,7 +102,7 @@ def _commit(directory: Path, size_px: int, entries: list[ShardEntry], table: Sam
         recipe=load_recipe(RECIPE),
         classes=CELL_CLASSES,
         shards=tuple(entries),
-        index=write_index(directory, SampleIndex(table, unknown, unknown)),
+        index=write_index(directory, SampleIndex(table, unsettled_states(len(table)))),
         quarantined=(),
         library_versions={},
         source_state=None,

@@ -64,6 +64,11 @@ codec_option = click.option(
 wait_option = click.option(
     "--wait", is_flag=True, help="Wait while another build or gc works on the same cache, instead of leaving."
 )
+recheck_option = click.option(
+    "--recheck",
+    is_flag=True,
+    help="Read every file, also those that look as they did at the last build, and let their digests decide.",
+)
 
 
 @click.command("build")
@@ -95,6 +100,7 @@ wait_option = click.option(
 @shard_size_option
 @codec_option
 @wait_option
+@recheck_option
 @plan_option
 @task_option
 @json_option
@@ -115,6 +121,7 @@ def command(
     shard_size: str | None,
     codec: str | None,
     wait: bool,
+    recheck: bool,
     plan_path: Path | None,
     share: tuple[int, int] | None,
     as_json: bool,
@@ -145,7 +152,7 @@ def command(
     wanted = choose_caches(cache_root, stage_dir, recipe_name, sizes_px, shard_size, codec)
     sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
     listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, sample_root)
-    current = wanted.current(cache_name, listed.listing)
+    current = {} if recheck else wanted.current(cache_name, listed.listing)
     if len(current) == len(wanted.sizes_px):
         print_unchanged(current, len(listed.listing.records), time.perf_counter() - started_s, as_json=as_json)
         return
@@ -162,6 +169,7 @@ def command(
         allowed_bad=allowed_bad if on_error == "quarantine" else None,
         started_s=started_s,
         wait=wait,
+        recheck=recheck,
     )
     build_and_report(request, as_json=as_json)
 

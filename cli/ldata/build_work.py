@@ -40,6 +40,8 @@ class BuildRequest:
         From the number of images to the number that may be unusable; None to fail at the first.
     wait
         Wait for another build or gc of the same caches, instead of leaving.
+    recheck
+        Read every file, whatever its state.
     """
 
     listed: ListedSource
@@ -50,6 +52,7 @@ class BuildRequest:
     allowed_bad: Callable[[int], int] | None
     started_s: float
     wait: bool
+    recheck: bool = False
 
     @property
     def seconds(self) -> float:
@@ -77,7 +80,7 @@ def build_and_report(request: BuildRequest, *, as_json: bool) -> None:
 
 
 def newest_state(request: BuildRequest) -> tuple[ListedSource, Mapping[Location, Manifest]]:
-    """The source, and the caches that hold it in exactly this state.
+    """The source, and the caches that hold it in exactly this state; none of them if all files shall be read.
 
     Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
     """
@@ -86,7 +89,7 @@ def newest_state(request: BuildRequest) -> tuple[ListedSource, Mapping[Location,
     if all(before.get(directory) == now.get(directory) for directory in directories):
         return request.listed, {}
     listed = request.list_now()
-    return listed, request.wanted.current(request.name, listed.listing)
+    return listed, {} if request.recheck else request.wanted.current(request.name, listed.listing)
 
 
 def plan_request(
@@ -104,6 +107,7 @@ def plan_request(
         opencv_version=wanted.opencv_version,
         shard_capacity=wanted.shard_capacity,
         codec=wanted.codec,
+        recheck_ns=listed.listed_at_ns if request.recheck else None,
         stored=stored,
     )
     for note in plan.notes:

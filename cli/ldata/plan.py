@@ -12,6 +12,7 @@ from cli.ldata.build import (
     codec_option,
     list_choice,
     name_option,
+    recheck_option,
     shard_size_option,
     sizes_option,
     wait_option,
@@ -40,6 +41,7 @@ from leukemia_data.samples.record import ImagePlace
 @shard_size_option
 @codec_option
 @wait_option
+@recheck_option
 @click.option("--out", type=LocalPath(path_type=Path, dir_okay=False), required=True, help="The plan, a file to write.")
 @json_option
 def command(
@@ -53,6 +55,7 @@ def command(
     shard_size: str | None,
     codec: str | None,
     wait: bool,
+    recheck: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -85,5 +88,6 @@ def command(
         allowed_bad=None,
         started_s=started_s,
         wait=wait,
+        recheck=recheck,
     )
     write_plan_of(request, out.absolute(), as_json=as_json)

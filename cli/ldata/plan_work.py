@@ -41,6 +41,7 @@ def _settings(request: BuildRequest, plan: BuildPlan, listed: ListedSource) -> P
         listed_at_ns=listed.listed_at_ns,
         commits=tuple(manifest_digest(target.target.directory) for target in plan.targets),
         quarantined=plan.quarantined,
+        recheck_ns=plan.tasks.recheck_ns,
     )
 
 

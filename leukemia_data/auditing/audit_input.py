@@ -119,7 +119,7 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
         split=record.split,
         fold=record.fold,
         path=record.path,
-        size_bytes=record.size_bytes,
+        size_bytes=record.state.size_bytes,
     )
     try:
         data = read_file(record.path).data

@@ -17,19 +17,19 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from leukemia_data.building.cache_home import CacheHome, DiskHome
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, write_index
+from leukemia_data.caches.index import SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, source_state
 from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
 from leukemia_data.errors import BuildError
 from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches
+from leukemia_data.samples.file_states import is_settled, settled, state_at, states_array
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
@@ -37,8 +37,6 @@ from leukemia_data.storage.url import Location
 TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 """Runs tasks on some engine and yields (position, result) in whatever order they finish."""
 
-# A file written this shortly before it was listed may change again without its modification time telling.
-_CLOCK_GRAIN_NS = 2_000_000_000
 _MAX_LISTED = 20
 
 
@@ -246,7 +244,8 @@ def _commit(
         if entry is not None:
             shards.append(entry)
             parts.append(part)
-    index = _settle(_join(parts), listed_at_ns)
+    joined = _join(parts)
+    index = replace(joined, source_states=settled(joined.source_states, listed_at_ns))
     index_entry = write_index(target.directory, index)
     manifest = Manifest(
         name=plan.name,
@@ -258,7 +257,7 @@ def _commit(
         index=index_entry,
         quarantined=bad,
         library_versions={**versions, **codec_named(target.codec).library_versions},
-        source_state=source_state(plan.classes, _indexed_records(plan, index, bad)),
+        source_state=_committed_state(plan, index, bad),
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
     )
@@ -272,31 +271,22 @@ def _shard_rows(
     """A shard's manifest entry and index rows, from the earlier cache or from the task that made it."""
     size_px = target_plan.target.size_px
     if kept is not None and target_plan.prior is not None:
-        index, rows = target_plan.prior.index, slice(kept.first_row, kept.end_row)
-        return kept.entry, SampleIndex(
-            index.table.rows(rows), index.source_sizes_bytes[rows], index.source_mtimes_ns[rows]
-        )
+        return kept.entry, target_plan.prior.index.rows(slice(kept.first_row, kept.end_row))
     if result is None:
         raise BuildError("the build was stopped before all shards were made")
-    part = SampleIndex(result.tables[size_px], result.source_sizes_bytes, result.source_mtimes_ns)
-    return result.entries.get(size_px), part
+    return result.entries.get(size_px), SampleIndex(result.tables[size_px], result.source_states)
 
 
 def _join(parts: Sequence[SampleIndex]) -> SampleIndex:
-    def join(columns: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        return np.concatenate(columns) if columns else np.empty(0, np.int64)
-
-    return SampleIndex(
-        SampleTable.concatenate([part.table for part in parts]),
-        join([part.source_sizes_bytes for part in parts]),
-        join([part.source_mtimes_ns for part in parts]),
-    )
+    states = [states_array([], 0), *(part.source_states for part in parts)]
+    return SampleIndex(SampleTable.concatenate([part.table for part in parts]), np.concatenate(states))
 
 
-def _settle(index: SampleIndex, listed_at_ns: int) -> SampleIndex:
-    """Mark modification times that are too fresh to be trusted: those files are read again at the next build."""
-    fresh = index.source_mtimes_ns > listed_at_ns - _CLOCK_GRAIN_NS
-    return replace(index, source_mtimes_ns=np.where(fresh, UNSETTLED_MTIME_NS, index.source_mtimes_ns))
+def _committed_state(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> str | None:
+    """By which the next build sees at once that nothing changed; None where files have to be read again."""
+    if not is_settled(index.source_states).all():
+        return None
+    return source_state(plan.classes, _indexed_records(plan, index, bad))
 
 
 def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> Iterator[Record]:
@@ -306,9 +296,9 @@ def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[Quaranti
     if left_out:
         is_used = [plan.records[position].record_id not in left_out for position in positions.tolist()]
         positions = positions[np.array(is_used, np.bool_)]
-    is_other = (columns.sizes_bytes[positions] != index.source_sizes_bytes) | (
-        columns.mtimes_ns[positions] != index.source_mtimes_ns
-    )
+    is_other = np.zeros(len(positions), np.bool_)
+    for listed, committed in zip(columns.states.T, index.source_states.T, strict=True):
+        is_other |= listed[positions] != committed
     rows = np.flatnonzero(is_other).tolist()
     if not is_other.any():
         yield from plan.records
@@ -316,8 +306,4 @@ def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[Quaranti
     other_row_of = dict(zip(positions[is_other].tolist(), rows, strict=True))
     for position, record in enumerate(plan.records):
         row = other_row_of.get(position)
-        yield record if row is None else _with_state(record, index, row)
-
-
-def _with_state(record: Record, index: SampleIndex, row: int) -> Record:
-    return replace(record, size_bytes=int(index.source_sizes_bytes[row]), mtime_ns=int(index.source_mtimes_ns[row]))
+        yield record if row is None else replace(record, state=state_at(index.source_states, row))

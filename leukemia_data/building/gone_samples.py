@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from leukemia_data.building.prior import PriorCache, PriorMatch, prior_sample
 from leukemia_data.building.shard_task import PriorSample, Target
+from leukemia_data.samples.file_states import MTIME, SIZE, FileStates, states_array
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import encode_text
 
@@ -77,14 +78,14 @@ def _sorted_keys(prior: PriorCache, rows: NDArray[np.int64]) -> tuple[NDArray[np
     """What a renamed file may be known by, sorted, and the row of each: its name, and its size with its time."""
     index = prior.index
     names = np.fromiter(map(_name_key, index.table.ids[rows].tolist()), np.uint64, len(rows))
-    states = _state_keys(index.source_sizes_bytes[rows], index.source_mtimes_ns[rows])
+    states = _state_keys(index.source_states[rows])
     keys = np.concatenate((names, states))
     order = np.argsort(keys, kind="stable")
     return keys[order], np.concatenate((rows, rows))[order]
 
 
 def _keys_of(record: Record) -> tuple[int, int]:
-    state = _state_keys(np.array([record.size_bytes], np.int64), np.array([record.mtime_ns], np.int64))
+    state = _state_keys(states_array([record.state], 1))
     return _name_key(encode_text(record.record_id)), int(state[0])
 
 
@@ -93,8 +94,9 @@ def _name_key(encoded_id: bytes) -> int:
     return xxhash.xxh3_64_intdigest(encoded_id.replace(b"\\", b"/").rpartition(b"/")[2])
 
 
-def _state_keys(sizes_bytes: NDArray[np.int64], mtimes_ns: NDArray[np.int64]) -> NDArray[np.uint64]:
-    return (sizes_bytes.astype(np.uint64) * _GOLDEN + mtimes_ns.astype(np.uint64)) * _GOLDEN
+def _state_keys(states: FileStates) -> NDArray[np.uint64]:
+    """Hash of size and modification time: renaming keeps them, and copies elsewhere often do."""
+    return (states[:, SIZE].astype(np.uint64) * _GOLDEN + states[:, MTIME].astype(np.uint64)) * _GOLDEN
 
 
 def _alike(keys: NDArray[np.uint64], rows: NDArray[np.int64], wanted: NDArray[np.uint64]) -> list[int]:

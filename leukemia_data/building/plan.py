@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun
-from leukemia_data.building.prior import KeptShard, PriorCache, find_kept, load_prior, match_prior
+from leukemia_data.building.prior import KeptShard, PriorCache, PriorMatch, find_kept, load_prior, match_prior
 from leukemia_data.building.record_columns import RecordColumns
 from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
 from leukemia_data.building.shard_task import Target
@@ -22,6 +22,7 @@ from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.file_states import SIZE
 from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source_file import read_file
@@ -29,6 +30,8 @@ from leukemia_data.sources.source_file import read_file
 if TYPE_CHECKING:
     # Loads fsspec, which caches on disks have no use for.
     from leukemia_data.remote.mirror import StoredCache
+
+_STATE_BYTES = 4 * np.int64().nbytes
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class BuildPlan:
     def bytes_to_write(self) -> int:
         """Room that the tasks and the new indexes need: pixels and rows exactly, headers rounded up."""
         row_bytes = self.tasks.columns.row_bytes
-        indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 2 * np.int64().nbytes)
+        indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + _STATE_BYTES)
         sizes = self.tasks.sizes
         shards = sum(
             shard_bytes(num_samples, plan.target.size_px, row_bytes, plan.target.codec)
@@ -105,6 +108,7 @@ def plan_build(
     shard_capacity: int | None = None,
     codec: str | None = None,
     quarantined: Sequence[QuarantinedImage] | None = None,
+    recheck_ns: int | None = None,
     stored: Mapping[Path, StoredCache] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
@@ -125,6 +129,9 @@ def plan_build(
         How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
     quarantined
         Images that are unusable already now, where an earlier plan of this listing has found them out.
+    recheck_ns
+        Clock (ns since the epoch), to have every file read whatever its state: its digest decides, and no shard that an
+        earlier build left unfinished counts. None trusts the states.
     stored
         By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
 
@@ -145,6 +152,9 @@ def plan_build(
         None if prior is None else match_prior(columns, target, prior)
         for target, prior in zip(targets, priors, strict=True)
     )
+    if recheck_ns is not None:
+        matches = tuple(None if match is None else match.distrusted() for match in matches)
+    notes.extend(_notes_on_states(matches))
     bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
     decided = _decided_capacity(shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
@@ -155,7 +165,7 @@ def plan_build(
         for target, match in zip(targets, matches, strict=True)
     ]
     is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
-    tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking)
+    tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking, recheck_ns)
     plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
     unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
     return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided)
@@ -204,6 +214,22 @@ def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence
             )
 
 
+def _notes_on_states(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
+    """Say why files are read again that look as they did."""
+    known = [match for match in matches if match is not None]
+    if not all(match.prior.index.has_change_times for match in known):
+        yield (
+            "the cache is of a release that did not record change times and numbers of files: every file is read once, "
+            "and its digest decides"
+        )
+    num_restamped = int(np.any([match.restamped_N for match in known], axis=0).sum()) if known else 0
+    if num_restamped:
+        yield (
+            f"{num_restamped:,} files have the size and modification time that they had, but another change time or "
+            "number: read again, their digests decide"
+        )
+
+
 def _cut(
     columns: RecordColumns, bad: Sequence[tuple[int, str]], capacity: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -223,7 +249,7 @@ def _cut(
 def _find_unusable(columns: RecordColumns, priors: Sequence[PriorCache | None]) -> list[tuple[int, str]]:
     """Positions of images that are unusable already now, with reasons; those quarantined before are tried again."""
     before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
-    is_doubtful = columns.sizes_bytes < 0
+    is_doubtful = columns.states[:, SIZE] < 0
     if before:
         is_doubtful |= np.fromiter((record.record_id in before for record in columns.records), np.bool_, len(columns))
     doubtful = np.flatnonzero(is_doubtful).tolist()

@@ -61,6 +61,7 @@ def run_plan_commit(
         shard_capacity=settings.shard_capacity,
         codec=settings.codec,
         quarantined=settings.quarantined,
+        recheck_ns=settings.recheck_ns,
     )
     _check_commits(plan, current)
     summary = run_locked_build(

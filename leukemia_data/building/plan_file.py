@@ -27,7 +27,9 @@ from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import parse_json
+from leukemia_data.files.file_state import FileState
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.file_states import states_array
 from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint
 from leukemia_data.samples.record import ImagePlace, Record
 from leukemia_data.samples.sample_table import decode_texts, encode_text
@@ -35,9 +37,9 @@ from leukemia_data.storage.stored_url import StoredUrl
 from leukemia_data.storage.url import is_url
 
 PLAN_FORMAT = "leukemia-cells plan"
-PLAN_FORMAT_VERSION = 1
+PLAN_FORMAT_VERSION = 2
 _TEXT_COLUMNS = ("ids", "path_ends", "subjects", "splits")
-_NUMBER_COLUMNS = ("labels", "folds", "sizes_bytes", "mtimes_ns")
+_NUMBER_COLUMNS = ("labels", "folds", "states")
 _COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
 _PARTS = ("settings", "first_rows", "row_digests", "lacking")
 
@@ -58,6 +60,8 @@ class PlanSettings:
         Per size, the digest of the cache's manifest when the plan was made; None where there was no cache.
     quarantined
         Images that were unusable already then.
+    recheck_ns
+        As :func:`leukemia_data.building.plan.plan_build` was given it.
     """
 
     name: str
@@ -72,6 +76,7 @@ class PlanSettings:
     listed_at_ns: int
     commits: tuple[str | None, ...]
     quarantined: tuple[QuarantinedImage, ...]
+    recheck_ns: int | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -139,6 +144,7 @@ class PlanFile:
                 tuple(records),
                 tuple(target for target, lacks in zip(targets, self.lacking[first + number], strict=True) if lacks),
                 self.settings.recipe,
+                recheck_ns=self.settings.recheck_ns,
             )
             for number, records in enumerate(self._parts(first, end))
         ]
@@ -209,8 +215,10 @@ def open_plan(path: Path) -> PlanFile:
     """
     with open_hdf5(path, "the plan") as file:
         kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-        if kind != PLAN_FORMAT or version != PLAN_FORMAT_VERSION:
-            raise CacheError(f"{path} is no plan of this release: `ldata plan` writes them")
+        if kind != PLAN_FORMAT:
+            raise CacheError(f"{path} is no plan: `ldata plan` writes them")
+        if version != PLAN_FORMAT_VERSION:
+            raise CacheError(f"{path} is a plan of another release (version {version}): plan again with `ldata plan`")
         check_datasets(file, [*_PARTS, *_COLUMNS])
         parts = {name: file[name][()] for name in _PARTS}
         if _parts_digest(parts) != file.attrs["digest"]:
@@ -235,6 +243,7 @@ def _settings_content(settings: PlanSettings, path_start: str) -> dict[str, Any]
         "listed_at_ns": settings.listed_at_ns,
         "commits": list(settings.commits),
         "quarantined": [[image.record_id, image.reason] for image in settings.quarantined],
+        "recheck_ns": settings.recheck_ns,
         "path_start": path_start,
     }
 
@@ -253,6 +262,7 @@ def _settings_of(content: dict[str, Any]) -> PlanSettings:
         listed_at_ns=content["listed_at_ns"],
         commits=tuple(content["commits"]),
         quarantined=tuple(QuarantinedImage(*image) for image in content["quarantined"]),
+        recheck_ns=content["recheck_ns"],
     )
 
 
@@ -279,8 +289,7 @@ def _columns_of(records: Sequence[Record], path_start: str) -> dict[str, NDArray
         "splits": _texts([record.split for record in records]),
         "labels": np.array([record.label for record in records], np.int16),
         "folds": np.array([record.fold for record in records], np.int16),
-        "sizes_bytes": np.array([record.size_bytes for record in records], np.int64),
-        "mtimes_ns": np.array([record.mtime_ns for record in records], np.int64),
+        "states": states_array((record.state for record in records), len(records)),
     }
 
 
@@ -288,8 +297,8 @@ def _records_of(part: dict[str, NDArray[Any]], path_start: str) -> list[Record]:
     texts = [decode_texts(part[name]) for name in _TEXT_COLUMNS]
     numbers = [part[name].tolist() for name in _NUMBER_COLUMNS]
     return [
-        Record(record_id, _place_of(path_start + path_end), label, subject, split, fold, size_bytes, mtime_ns)
-        for record_id, path_end, subject, split, label, fold, size_bytes, mtime_ns in zip(*texts, *numbers, strict=True)
+        Record(record_id, _place_of(path_start + path_end), label, subject, split, fold, FileState(*state))
+        for record_id, path_end, subject, split, label, fold, state in zip(*texts, *numbers, strict=True)
     ]
 
 

@@ -34,6 +34,8 @@ class PlannedTasks(Sequence[ShardTask | None]):
         The caches, and where their earlier states hold the records.
     is_lacking : ndarray of shape (number of caches, number of shards), bool
         Which cache needs which shard.
+    recheck_ns
+        See :class:`~leukemia_data.building.shard_task.ShardTask`.
     """
 
     recipe: Recipe
@@ -43,6 +45,7 @@ class PlannedTasks(Sequence[ShardTask | None]):
     targets: tuple[Target, ...]
     matches: tuple[PriorMatch | None, ...]
     is_lacking: NDArray[np.bool_]
+    recheck_ns: int | None = None
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -96,9 +99,8 @@ class PlannedTasks(Sequence[ShardTask | None]):
                 if is_same:
                     unchanged[record.record_id] = sample
         new = [record for record in records if record.record_id not in unchanged] if unchanged else records
-        return ShardTask(
-            records, self.targets_of(number), self.recipe, unchanged, {**self._gone.candidates(new), **by_digest}
-        )
+        by_digest = {**self._gone.candidates(new), **by_digest}
+        return ShardTask(records, self.targets_of(number), self.recipe, unchanged, by_digest, self.recheck_ns)
 
     def _prior_sample(self, position: int, chosen: Sequence[int]) -> tuple[PriorSample | None, bool]:
         """Where the chosen caches hold a record, and whether its file is the same as when they were made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from leukemia_data.caches.manifest import Manifest, find_manifest, missing_files
 from leukemia_data.caches.manifest_entries import RAW, ShardEntry
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
+from leukemia_data.samples.file_states import CTIME, INODE, MTIME, SIZE, is_settled
 
 ABSENT = -1
 """Stands for the row of a record that an earlier cache does not hold."""
@@ -53,12 +54,20 @@ class PriorMatch:
     rows_N : ndarray of shape (N,), int64
         Row of the index for each record, or :data:`ABSENT`.
     same_file_N : ndarray of shape (N,), bool
-        Whether the record's file has the size and modification time that this row tells.
+        Whether the record's file has the state that this row tells.
+    restamped_N : ndarray of shape (N,), bool
+        Whether it has the size and modification time that this row tells, but another change time or inode.
     """
 
     prior: PriorCache
     rows_N: NDArray[np.int64]
     same_file_N: NDArray[np.bool_]
+    restamped_N: NDArray[np.bool_]
+
+    def distrusted(self) -> PriorMatch:
+        """The same where no file counts as unchanged, whatever its state."""
+        nothing = np.zeros_like(self.same_file_N)
+        return replace(self, same_file_N=nothing, restamped_N=nothing)
 
 
 @dataclass(frozen=True)
@@ -127,12 +136,14 @@ def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> Pr
             f"{target.directory} was made from other images: none of its {len(prior.index.table)} ids is in this "
             "source; give this source a cache of its own with --name"
         )
-    index = prior.index
-    is_same = is_found.copy()
-    is_same[is_found] = (index.source_sizes_bytes[rows_N[is_found]] == columns.sizes_bytes[is_found]) & (
-        index.source_mtimes_ns[rows_N[is_found]] == columns.mtimes_ns[is_found]
-    )
-    return PriorMatch(prior, rows_N, is_same)
+    same_file_N, restamped_N = is_found.copy(), is_found.copy()
+    for start in range(0, len(columns), _CHUNK):
+        found = np.flatnonzero(is_found[start : start + _CHUNK]) + start
+        earlier = prior.index.source_states[rows_N[found]]
+        is_equal, known = earlier == columns.states[found], is_settled(earlier)
+        same_file_N[found] = known & is_equal.all(axis=1)
+        restamped_N[found] = known & is_equal[:, [SIZE, MTIME]].all(axis=1) & ~is_equal[:, [CTIME, INODE]].all(axis=1)
+    return PriorMatch(prior, rows_N, same_file_N, restamped_N)
 
 
 def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:

@@ -13,15 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.documents import parse_json
+from leukemia_data.files.file_state import FileState
+from leukemia_data.samples.file_states import FileStates, states_array
 from leukemia_data.samples.fingerprint import file_digest
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -35,13 +34,16 @@ def receipt_path(task: ShardTask, target: Target) -> Path:
 
 def leave_receipts(task: ShardTask, result: ShardResult) -> None:
     """Write a receipt into each cache that the task served."""
-    states = {"sizes": result.source_sizes_bytes.tolist(), "mtimes": result.source_mtimes_ns.tolist()}
     failures = [[failure.record_id, failure.reason] for failure in result.failures]
     for target in task.targets:
         path = receipt_path(task, target)
         path.parent.mkdir(exist_ok=True)
         entry = result.entries.get(target.size_px)
-        receipt = {"shard": None if entry is None else asdict(entry), **states, "failures": failures}
+        receipt = {
+            "shard": None if entry is None else asdict(entry),
+            "states": result.source_states.tolist(),
+            "failures": failures,
+        }
         with scratch_path(path.parent, path.name) as scratch:
             scratch.write_text(json.dumps(receipt), encoding="utf-8")
             scratch.replace(path)
@@ -57,17 +59,17 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
     """
     entries: dict[int, ShardEntry] = {}
     tables: dict[int, SampleTable] = {}
-    sizes, mtimes = np.empty(0, np.int64), np.empty(0, np.int64)
-    runs: set[tuple[tuple[QuarantinedImage, ...], bytes, bytes, bytes]] = set()
+    states = states_array([], 0)
+    runs: set[tuple[tuple[QuarantinedImage, ...], bytes, bytes]] = set()
     for target in task.targets:
         try:
             receipt = parse_json(receipt_path(task, target).read_text(encoding="utf-8"))
             failures = _failures(receipt.get("failures", []), task)
             entry, table = _shard_of(task, target, receipt["shard"], failures)
-            sizes, mtimes = _whole_numbers(receipt["sizes"], len(table)), _whole_numbers(receipt["mtimes"], len(table))
+            states = _states_of(receipt["states"], len(table))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, CacheError):
             return None
-        runs.add((failures, sizes.tobytes(), mtimes.tobytes(), table.source_digests.tobytes()))
+        runs.add((failures, states.tobytes(), table.source_digests.tobytes()))
         tables[target.size_px] = table
         if entry is not None:
             entries[target.size_px] = entry
@@ -78,7 +80,7 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
     n, bad = len(task.records), next(iter(runs))[0] if runs else ()
     if bad and not take_failures:
         return None
-    return ShardResult(entries, tables, sizes, mtimes, bad, num_processed=0, num_copied=n - len(bad), num_records=n)
+    return ShardResult(entries, tables, states, bad, num_processed=0, num_copied=n - len(bad), num_records=n)
 
 
 def _failures(values: list[list[str]], task: ShardTask) -> tuple[QuarantinedImage, ...]:
@@ -128,10 +130,14 @@ def _shard_of(
     return entry, table
 
 
-def _whole_numbers(values: list[int], num_values: int) -> NDArray[np.int64]:
-    if not isinstance(values, list) or len(values) != num_values or not all(type(value) is int for value in values):
-        raise ValueError(f"expected {num_values} whole numbers")
+def _states_of(values: list[list[int]], num_values: int) -> FileStates:
+    if not isinstance(values, list) or len(values) != num_values or not all(map(_is_state, values)):
+        raise ValueError(f"expected {num_values} file states of whole numbers")
     try:
-        return np.array(values, np.int64)
+        return states_array([FileState(*value) for value in values], num_values)
     except OverflowError as error:
         raise ValueError("numbers of more than 64 bits") from error
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(type(number) is int for number in value)

@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from leukemia_data.samples.file_states import FileStates, states_array
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable, bytes_per_row, encode_text
 
@@ -42,7 +43,9 @@ class RecordColumns:
     records
         The records themselves.
     id_hashes : ndarray of shape (N,), uint64
-    sizes_bytes, mtimes_ns, labels, folds : ndarray of shape (N,), int64
+    states : ndarray of shape (N, 4), int64
+        See :mod:`leukemia_data.samples.file_states`.
+    labels, folds : ndarray of shape (N,), int64
     subjects, splits
         As the index encodes them.
     row_bytes
@@ -51,8 +54,7 @@ class RecordColumns:
 
     records: Sequence[Record]
     id_hashes: NDArray[np.uint64]
-    sizes_bytes: NDArray[np.int64]
-    mtimes_ns: NDArray[np.int64]
+    states: FileStates
     labels: NDArray[np.int64]
     folds: NDArray[np.int64]
     subjects: TextColumn
@@ -72,8 +74,7 @@ class RecordColumns:
         return cls(
             records=records,
             id_hashes=id_hashes,
-            sizes_bytes=numbers("size_bytes"),
-            mtimes_ns=numbers("mtime_ns"),
+            states=states_array(map(attrgetter("state"), records), len(records)),
             labels=numbers("label"),
             folds=numbers("fold"),
             subjects=subjects,

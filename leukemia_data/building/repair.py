@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.index import UNSETTLED_MTIME_NS, SampleIndex, read_index, write_index
+from leukemia_data.caches.index import SampleIndex, read_index, write_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, save_manifest
 from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import intact_table, read_table, shard_images, write_shard
@@ -31,6 +31,7 @@ from leukemia_data.files.lock import lock_cache
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.preprocess import Preprocessor
+from leukemia_data.samples.file_states import states_array, unsettled_states
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
@@ -284,13 +285,13 @@ class _Repair:
         candidates = [self._source.candidates(record_id) if self._source else [] for record_id in table.id_texts]
         found = [records[0] for records in candidates if records]
         if len(found) == n:
-            sizes, mtimes = [record.size_bytes for record in found], [record.mtime_ns for record in found]
-            entry = write_index(self._directory, SampleIndex(table, np.array(sizes), np.array(mtimes)))
+            states = states_array((record.state for record in found), n)
+            entry = write_index(self._directory, SampleIndex(table, states))
             if entry == manifest.index:
                 return manifest
             (self._directory / entry.name).unlink()
-        unsettled = SampleIndex(table, np.full(n, -1), np.full(n, UNSETTLED_MTIME_NS))
-        return replace(manifest, index=write_index(self._directory, unsettled), source_state=None)
+        unsettled = write_index(self._directory, SampleIndex(table, unsettled_states(n)))
+        return replace(manifest, index=unsettled, source_state=None)
 
     def _report(self, repairs: Sequence[_ShardRepair], manifest: Manifest, left: VerifyReport) -> RepairReport:
         settled = sorted(self._damaged - {damage.file for damage in left.damages})

@@ -107,7 +107,7 @@ class _ShardMaker:
         n = len(task.records)
         self._images = {size: np.empty((n, size, size, 3), np.uint8) for size in self._sizes}
         self._tables = {size: SampleTable.from_records(task.records) for size in self._sizes}
-        self._file_states = np.empty((n, 2), np.int64)
+        self._file_states = np.empty((n, 4), np.int64)
         self._num_copied = 0
 
     def make(self) -> ShardResult:
@@ -122,12 +122,10 @@ class _ShardMaker:
                 kept.append(row)
         tables = {size: table.take(kept) for size, table in self._tables.items()}
         entries = self._write(kept, tables) if kept else {}
-        states = self._file_states[kept]
         result = ShardResult(
             entries=entries,
             tables=tables,
-            source_sizes_bytes=states[:, 0].copy(),
-            source_mtimes_ns=states[:, 1].copy(),
+            source_states=self._file_states[kept],
             failures=tuple(failures),
             num_processed=len(kept) - self._num_copied,
             num_copied=self._num_copied,
@@ -151,10 +149,10 @@ class _ShardMaker:
     def _fill(self, row: int, record: Record, source: Future[SourceFile] | None) -> None:
         prior = self._task.unchanged.get(record.record_id)
         if prior is not None and self._copy(row, prior):
-            self._file_states[row] = record.size_bytes, record.mtime_ns
+            self._file_states[row] = record.state
             return
         file = read_record(record) if source is None else source.result()
-        self._file_states[row] = file.size_bytes, file.mtime_ns
+        self._file_states[row] = file.state
         digest = bytes_digest(file.data)
         prior = self._task.by_digest.get(digest)
         if prior is None or not self._copy(row, prior):

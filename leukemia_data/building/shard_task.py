@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from leukemia_data.caches.manifest_entries import RAW, QuarantinedImage, ShardEntry
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import lines_digest
-from leukemia_data.samples.record import Record, listing_line
+from leukemia_data.samples.file_states import FileStates
+from leukemia_data.samples.fingerprint import records_digest
+from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
 if TYPE_CHECKING:
@@ -57,6 +55,9 @@ class ShardTask:
         By record id: samples whose files have not changed since they were cached.
     by_digest
         By digest of the source file: samples that may turn out to be the same image.
+    recheck_ns
+        Clock when a recheck began (ns since the epoch): what was made of the same file states before, or for another
+        recheck, does not count as made. None where it does.
     """
 
     records: tuple[Record, ...]
@@ -64,11 +65,12 @@ class ShardTask:
     recipe: Recipe
     unchanged: Mapping[str, PriorSample] = field(default_factory=dict)
     by_digest: Mapping[bytes, PriorSample] = field(default_factory=dict)
+    recheck_ns: int | None = None
 
     @property
     def key(self) -> str:
         """Identity of the task's work: the metadata and file states of its records."""
-        return lines_digest(listing_line(record) for record in self.records)
+        return records_digest(self.records, "" if self.recheck_ns is None else f"recheck {self.recheck_ns}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class ShardResult:
         Per size, the shard; empty when no image of the task was usable.
     tables
         Per size, the rows of the shard.
-    source_sizes_bytes, source_mtimes_ns : ndarray of shape (n,), int64
-        State of each row's file when it was read.
+    source_states : ndarray of shape (n, 4), int64
+        State of each row's file when it was read, see :mod:`leukemia_data.samples.file_states`.
     failures
         Images left out, with reasons.
     num_processed, num_copied
@@ -93,8 +95,7 @@ class ShardResult:
 
     entries: Mapping[int, ShardEntry]
     tables: Mapping[int, SampleTable]
-    source_sizes_bytes: NDArray[np.int64]
-    source_mtimes_ns: NDArray[np.int64]
+    source_states: FileStates
     failures: tuple[QuarantinedImage, ...]
     num_processed: int
     num_copied: int

@@ -7,6 +7,7 @@ receipt beside it: a build that is stopped leaves both, and the next one takes t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,9 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, Target
 from leukemia_data.errors import StorageError
 from leukemia_data.files.scratch_folder import scratch_folder
 from leukemia_data.storage.faults import MissingObjectError
+
+# A shard is fetched if an eighth of the images, or more, may be in it.
+_ENOUGH_ALIKE = 8
 
 
 def run_stored(task: ShardTask, run: Callable[[ShardTask], ShardResult]) -> ShardResult:
@@ -68,13 +72,19 @@ def _fetch_finished(task: ShardTask, target: Target) -> bool:
 
 
 def _fetch_earlier(task: ShardTask, local: ShardTask) -> None:
-    """Bring the earlier shards that unchanged images are copied from. What is gone is made anew from the source."""
+    """Fetch the earlier shards that images are copied from. What is gone is made anew from the source."""
     for target in local.targets:
-        names = {sample.rows[target.size_px][0] for sample in task.unchanged.values() if target.size_px in sample.rows}
-        for name in sorted(names):
+        for name in _shards_to_fetch(task, target.size_px):
             if target.stored_at is not None:
                 with suppress(MissingObjectError):
                     target.stored_at.store.download(name, target.directory / name)
+
+
+def _shards_to_fetch(task: ShardTask, size_px: int) -> list[str]:
+    """Those that hold unchanged images, or so many that may be the same as making them costs more than the shard."""
+    unchanged = {sample.rows[size_px][0] for sample in task.unchanged.values() if size_px in sample.rows}
+    alike = Counter(sample.rows[size_px][0] for sample in task.by_digest.values() if size_px in sample.rows)
+    return sorted(unchanged | {name for name, count in alike.items() if _ENOUGH_ALIKE * count >= len(task.records)})
 
 
 def _upload(task: ShardTask, target: Target, result: ShardResult) -> None:

@@ -1,25 +1,25 @@
 """The index of a cache: the rows of all its shards in one file, and the state of the files they came from.
 
 Opening a cache reads this one file, whatever the number of shards. It repeats what the shards hold, except for the
-sizes and modification times of the source files: those change without a pixel changing, so they may not be part of a
-shard, whose name is its content.
+states of the source files: those change without a pixel changing, so they may not be part of a shard, whose name is its
+content.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.caches.manifest_entries import IndexEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path, sync_file
+from leukemia_data.samples.file_states import FileStates, unsettled_states
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import (
@@ -31,9 +31,9 @@ from leukemia_data.samples.sample_table import (
     write_columns,
 )
 
-UNSETTLED_MTIME_NS = -2
-"""Stands for the modification time of a file that was written within the clock's grain of being listed."""
-_STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns")
+_STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes")
+# Indexes of release 0.1 have these alone.
+_FIRST_STATE_COLUMNS = _STATE_COLUMNS[:2]
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,19 @@ class SampleIndex:
     ----------
     table
         One row a sample; shard by shard in the manifest's order.
-    source_sizes_bytes, source_mtimes_ns : ndarray of shape (n,), int64
+    source_states : ndarray of shape (n, 4), int64
+        See :mod:`leukemia_data.samples.file_states`.
+    has_change_times
+        False for an index of release 0.1, which knew neither change times nor inodes: its states are unsettled.
     """
 
     table: SampleTable
-    source_sizes_bytes: NDArray[np.int64]
-    source_mtimes_ns: NDArray[np.int64]
+    source_states: FileStates
+    has_change_times: bool = True
+
+    def rows(self, rows: slice) -> SampleIndex:
+        """Some of its rows."""
+        return replace(self, table=self.table.rows(rows), source_states=self.source_states[rows])
 
 
 def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
@@ -57,8 +64,8 @@ def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
 
     def fill(file: h5py.File) -> None:
         write_columns(file, index.table)
-        for name in _STATE_COLUMNS:
-            file.create_dataset(name, data=getattr(index, name))
+        for name, column in zip(_STATE_COLUMNS, index.source_states.T, strict=True):
+            file.create_dataset(name, data=column)
 
     data = hdf5_bytes(fill)
     digest = bytes_digest(data).hex()
@@ -70,22 +77,55 @@ def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
     return entry
 
 
-def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) -> SampleIndex:
-    """Read the index that a manifest names.
+def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
+    """Read the index that a manifest names into memory.
 
     Parameters
     ----------
     directory, entry
         The cache's directory, and the manifest's word on the file.
-    in_memory
-        False leaves the columns on disk and maps them: a million samples then open at once and take no memory of the
-        process, but Windows cannot remove the file meanwhile.
 
     Raises
     ------
     CacheError
         If the file is absent, its bytes are not those the manifest knows, or its columns do not fit together.
     """
+    path = _checked_path(directory, entry)
+    with open_hdf5(path, "its sample table") as file:
+        names = _state_columns(file)
+        check_datasets(file, [*column_names(), *names])
+        table = read_columns(file, read_dataset)
+        columns = [read_dataset(file[name]) for name in names]
+    for column in columns:
+        if column.dtype != np.int64 or column.shape != (len(table),):
+            raise CacheError(f"{path}: its columns have different lengths or types")
+    if names == _FIRST_STATE_COLUMNS:
+        return SampleIndex(table, unsettled_states(len(table)), has_change_times=False)
+    return SampleIndex(table, np.stack(columns, axis=1))
+
+
+def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
+    """The table of the index that a manifest names, mapped where the file system can; raises as :func:`read_index`.
+
+    A million samples open at once and take no memory of the process, but Windows cannot remove the file meanwhile.
+    """
+    path = _checked_path(directory, entry)
+    try:
+        load = partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
+        with open_hdf5(path, "its sample table") as file:
+            check_datasets(file, column_names())
+            return read_columns(file, load)
+    except (OSError, ValueError):
+        # A file system without memory maps.
+        return read_index(directory, entry).table
+
+
+def _state_columns(file: h5py.File) -> tuple[str, ...]:
+    return _STATE_COLUMNS if any(name in file for name in _STATE_COLUMNS[2:]) else _FIRST_STATE_COLUMNS
+
+
+def _checked_path(directory: Path, entry: IndexEntry) -> Path:
+    """The index's file, whose bytes are those that the manifest knows."""
     path = directory / entry.name
     if not path.is_file():
         raise CacheError(f"{path} is missing: `ldata verify --repair` makes it anew")
@@ -98,23 +138,7 @@ def read_index(directory: Path, entry: IndexEntry, *, in_memory: bool = True) ->
             f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
             "`ldata verify --repair` mends it"
         )
-    load = read_dataset if in_memory else partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
-    with open_hdf5(path, "its sample table") as file:
-        check_datasets(file, [*column_names(), *_STATE_COLUMNS])
-        index = SampleIndex(read_columns(file, load), *(load(file[name]) for name in _STATE_COLUMNS))
-    for column in (index.source_sizes_bytes, index.source_mtimes_ns):
-        if column.dtype != np.int64 or column.shape != (len(index.table),):
-            raise CacheError(f"{path}: its columns have different lengths or types")
-    return index
-
-
-def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
-    """The table of the index that a manifest names, mapped where the file system can; raises as :func:`read_index`."""
-    try:
-        return read_index(directory, entry, in_memory=False).table
-    except (OSError, ValueError):
-        # A file system without memory maps.
-        return read_index(directory, entry).table
+    return path
 
 
 def check_fit(directory: Path, manifest: Manifest, table: SampleTable) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import file_digest, lines_digest
-from leukemia_data.samples.record import Record, listing_line
+from leukemia_data.samples.fingerprint import file_digest, lines_digest, records_digest
+from leukemia_data.samples.record import Record
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
@@ -130,14 +130,12 @@ def cache_dir_name(size_px: int, fingerprint: str) -> str:
 
 
 def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
-    """Digest of a source's listing: every record's metadata, size and modification time, in the order of ids.
+    """Digest of a source's listing: every record's metadata and its file's state, in the order of ids.
 
-    Equal states mean that no image was added, removed, touched or given another label; paths do not count.
+    Equal states mean that no image was added, removed, touched, replaced or given another label; paths do not count.
     """
-    lines = list(map(listing_line, records))
-    # Nearly in order already, which sorting makes use of.
-    lines.sort()
-    return lines_digest(chain([json.dumps(list(classes))], lines))
+    # In order already, as a rule, which sorting makes use of.
+    return records_digest(sorted(records, key=attrgetter("record_id")), json.dumps(list(classes)))
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:

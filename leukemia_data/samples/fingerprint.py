@@ -12,20 +12,26 @@ import hashlib
 import importlib.util
 import json
 import re
+import struct
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from leukemia_data.recipes.operations import operation_to_dict
 from leukemia_data.recipes.recipe import Recipe
 
+if TYPE_CHECKING:
+    from leukemia_data.samples.record import Record
+
 FINGERPRINT_VERSION = 1
 DIGEST_BYTES = 16
 _READ_BYTES = 1 << 20
 _LINES_AT_ONCE = 1 << 12
+_TEXTS_OF_RECORDS = (attrgetter("record_id"), attrgetter("subject"), attrgetter("split"))
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -91,6 +97,23 @@ def lines_digest(lines: Iterable[str]) -> str:
     # Many at once: most of the time goes into calls.
     while block := list(islice(remaining, _LINES_AT_ONCE)):
         hasher.update("\n".join([*block, ""]).encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()
+
+
+def records_digest(records: Iterable[Record], purpose: str = "") -> str:
+    """XXH3-128 of the metadata and the file states of records in their order, 32 hexadecimal digits.
+
+    Their paths do not count; `purpose` keeps digests apart that shall differ for equal records.
+    """
+    hasher = xxhash.xxh3_128(purpose.encode())
+    remaining = iter(records)
+    # A column at once: a text for each of a million records takes longer than all the rest.
+    while block := list(islice(remaining, _LINES_AT_ONCE)):
+        for text_of in _TEXTS_OF_RECORDS:
+            hasher.update(repr(list(map(text_of, block))).encode())
+        states = chain.from_iterable(map(attrgetter("state"), block))
+        numbers = chain(map(attrgetter("label"), block), map(attrgetter("fold"), block), states)
+        hasher.update(struct.pack(f"<{6 * len(block)}q", *numbers))
     return hasher.hexdigest()
 
 

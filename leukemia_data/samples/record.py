@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from leukemia_data.files.file_state import NO_FILE, FileState
 
 if TYPE_CHECKING:
     # Loads fsspec, which images on disks have no use for.
@@ -24,11 +26,12 @@ CELL_CLASSES = ("hem", "all")
 """The two C-NMC classes; a class's position is its label: 0 normal (hem), 1 leukaemia (all)."""
 GIVEN_SPLITS = ("train", "valid", "test")
 
+_CELL_LABELS = {name: label for label, name in enumerate(CELL_CLASSES)}
+
 _UID_NAME = re.compile(r"uid_(h?\d{1,9})_(\d{1,9})_(\d{1,9})_(all|hem)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class CellName:
+class CellName(NamedTuple):
     """What a C-NMC file name tells: who, which photograph, which cell in it, which class."""
 
     subject: str
@@ -55,8 +58,9 @@ class Record:
     split, fold
         What the source brought: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
         :data:`NO_FOLD`.
-    size_bytes, mtime_ns
-        The file's state when it was listed; both -1 for what is no regular file or none at all.
+    state
+        The file's state when it was listed; :data:`~leukemia_data.files.file_state.NO_FILE` for what is no regular file
+        or none at all.
     """
 
     record_id: str
@@ -65,13 +69,12 @@ class Record:
     subject: str = ""
     split: str = ""
     fold: int = NO_FOLD
-    size_bytes: int = -1
-    mtime_ns: int = -1
+    state: FileState = NO_FILE
 
     @property
     def is_missing(self) -> bool:
         """Whether there was no regular file at its place: nothing at all, a link that leads nowhere, a pipe."""
-        return self.size_bytes < 0
+        return not self.state.is_file
 
 
 def parse_cell_name(file_name: str) -> CellName | None:
@@ -84,13 +87,4 @@ def parse_cell_name(file_name: str) -> CellName | None:
     if match is None:
         return None
     subject, photo, cell, class_name = match.groups()
-    return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))
-
-
-def listing_line(record: Record) -> str:
-    """One line of text that changes whenever a record's metadata or its file's state does; its path does not count."""
-    # As the tuple of these values would be shown, in half the time.
-    return (
-        f"({record.record_id!r}, {record.label}, {record.subject!r}, {record.split!r}, {record.fold}, "
-        f"{record.size_bytes}, {record.mtime_ns})"
-    )
+    return CellName(subject.upper(), int(photo), int(cell), _CELL_LABELS[class_name.lower()])

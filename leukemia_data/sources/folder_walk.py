@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
+from leukemia_data.files.file_state import NO_FILE, state_of
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name
-from leukemia_data.sources.tree_file import NO_FILE, TreeFile, TreeFolder, is_passed_over, suffix_of
+from leukemia_data.sources.tree_file import TreeFile, TreeFolder, is_passed_over, suffix_of
 
 
 def walk_folder(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[TreeFile]:
@@ -36,7 +37,7 @@ def walk_folder(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] 
             files = list(below)
             yield from files
             if not any(suffix_of(file.name) in IMAGE_SUFFIXES for file in files):
-                yield TreeFile(folder, entry.name, entry.path, NO_FILE, NO_FILE)
+                yield TreeFile(folder, entry.name, entry.path, NO_FILE)
         else:
             yield from below
 
@@ -53,8 +54,7 @@ def _describe_entry(folder: TreeFolder, entry: os.DirEntry[str]) -> TreeFile:
     """A file with its state; without one where it is no regular file, or gone by now."""
     try:
         if entry.is_file():
-            status = entry.stat()
-            return TreeFile(folder, entry.name, entry.path, status.st_size, status.st_mtime_ns)
+            return TreeFile(folder, entry.name, entry.path, state_of(entry.stat()))
     except OSError:
         pass
-    return TreeFile(folder, entry.name, entry.path, NO_FILE, NO_FILE)
+    return TreeFile(folder, entry.name, entry.path, NO_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from leukemia_data.files.file_state import NO_FILE, FileState
 from leukemia_data.samples.record import NO_FOLD, ImagePlace
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
@@ -26,8 +27,7 @@ class FoundImage:
     subject: str = ""
     split: str = ""
     fold: int = NO_FOLD
-    size_bytes: int = -1
-    mtime_ns: int = -1
+    state: FileState = NO_FILE
 
     def with_prefix(self, prefix: str) -> FoundImage:
         """Same image with `prefix` before its id."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from leukemia_data.files.file_state import NO_FILE, FileState, state_of
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.found_image import printable_name
@@ -26,19 +27,18 @@ class ListedFile(Generic[Place]):
     key
         Which file this is, however its path is written: ``./test/1.bmp`` and ``test/1.bmp`` have the same. A link to
         a file is a file of its own; links to folders are followed.
-    size_bytes, mtime_ns
-        Its state; both -1 if there is no such regular file.
+    state
+        Its state; :data:`~leukemia_data.files.file_state.NO_FILE` if there is no such regular file.
     """
 
     path: Place
     key: str
-    size_bytes: int
-    mtime_ns: int
+    state: FileState
 
     @property
     def is_missing(self) -> bool:
         """Whether there is no such regular file."""
-        return self.size_bytes < 0
+        return not self.state.is_file
 
 
 class Finder(Protocol):
@@ -103,10 +103,10 @@ class FileFinder:
         if not folder.is_allowed:
             raise self._outside()
         location = f"{folder.path}{file_name}"
-        size_bytes, mtime_ns, is_link = _state(location)
+        state, is_link = _state(location)
         if is_link and not (self._allow_outside or _lies_in(os.path.realpath(location), (self._real_root,))):
             raise self._outside()
-        return ListedFile(Path(location), f"{folder.real_path}{os.path.normcase(file_name)}", size_bytes, mtime_ns)
+        return ListedFile(Path(location), f"{folder.real_path}{os.path.normcase(file_name)}", state)
 
     def _open(self, name: str) -> _Folder:
         """The folder that a table names, whether it exists or not."""
@@ -164,8 +164,8 @@ def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
     return os.path.normcase(path).startswith(folders)
 
 
-def _state(location: str) -> tuple[int, int, bool]:
-    """Size, modification time, both -1 if it is no regular file, and whether it is a link."""
+def _state(location: str) -> tuple[FileState, bool]:
+    """The state of a file, links followed, and whether it is a link."""
     is_link = False
     try:
         status = os.lstat(location)
@@ -173,6 +173,5 @@ def _state(location: str) -> tuple[int, int, bool]:
         if is_link:
             status = os.stat(location)  # noqa: PTH116 - follows the link that lstat has found
     except (OSError, ValueError):
-        return -1, -1, is_link
-    is_file = stat.S_ISREG(status.st_mode)
-    return (status.st_size, status.st_mtime_ns, is_link) if is_file else (-1, -1, is_link)
+        return NO_FILE, is_link
+    return state_of(status) if stat.S_ISREG(status.st_mode) else NO_FILE, is_link

@@ -5,9 +5,10 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from leukemia_data.files.file_state import NO_FILE
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.sources.listed_file import ListedFile, checked_name
-from leukemia_data.sources.store_walk import state_ns
+from leukemia_data.sources.store_walk import stored_state
 
 if TYPE_CHECKING:
     from leukemia_data.storage.stored_url import StoredUrl
@@ -49,8 +50,8 @@ class ObjectFinder:
             return self._listed(present[0])
         if "://" in name or folded[-1].startswith(("/", "../")):
             raise ValueError(f"leads out of {self._root} (--root may name a folder that holds all)")
-        return ListedFile(self._root / folded[-1], str(self._root / folded[-1]), -1, -1)
+        return ListedFile(self._root / folded[-1], str(self._root / folded[-1]), NO_FILE)
 
     def _listed(self, name: str) -> ListedFile[StoredUrl]:
-        state, url = self._states[name], self._root / name
-        return ListedFile(url, str(url), state.num_bytes, state_ns(state))
+        url = self._root / name
+        return ListedFile(url, str(url), stored_state(self._states[name]))

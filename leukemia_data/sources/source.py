@@ -197,8 +197,7 @@ def _to_record(image: FoundImage, classes: Sequence[str]) -> Record:
         subject=sys.intern(image.subject),
         split=image.split,
         fold=image.fold,
-        size_bytes=image.size_bytes,
-        mtime_ns=image.mtime_ns,
+        state=image.state,
     )
 
 

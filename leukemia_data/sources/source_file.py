@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError
+from leukemia_data.files.file_state import FileState, state_of
 from leukemia_data.samples.record import ImagePlace, Record
 from leukemia_data.storage.faults import MissingObjectError
 
@@ -31,11 +32,10 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """The bytes of a file, with its size and modification time while it was read."""
+    """The bytes of a file, with its state while it was read; of an object the size is all that is known."""
 
     data: NDArray[np.uint8]
-    size_bytes: int
-    mtime_ns: int
+    state: FileState
 
 
 def read_record(record: Record) -> SourceFile:
@@ -48,9 +48,9 @@ def read_record(record: Record) -> SourceFile:
     file = read_file(record.path)
     if isinstance(record.path, Path):
         return file
-    if file.size_bytes != record.size_bytes:
+    if file.state.size_bytes != record.state.size_bytes:
         raise ImageError("it changed after it was listed: try again when nothing writes to it any more")
-    return SourceFile(file.data, file.size_bytes, record.mtime_ns)
+    return SourceFile(file.data, record.state)
 
 
 def read_file(path: ImagePlace) -> SourceFile:
@@ -71,7 +71,7 @@ def _read_stored(url: StoredUrl) -> SourceFile:
         data = np.frombuffer(url.read_bytes(), np.uint8)
     except MissingObjectError as error:
         raise ImageError("the file is missing") from error
-    return SourceFile(data, len(data), -1)
+    return SourceFile(data, FileState(len(data)))
 
 
 def _read_local(path: Path) -> SourceFile:
@@ -84,9 +84,10 @@ def _read_local(path: Path) -> SourceFile:
             after = os.fstat(file.fileno())
     except (OSError, ValueError) as error:
         raise ImageError(_why_unreadable(path, error)) from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+    state = state_of(after)
+    if state_of(before) != state or len(data) != state.size_bytes:
         raise ImageError("it changed while it was read: try again when nothing writes to it any more")
-    return SourceFile(data, after.st_size, after.st_mtime_ns)
+    return SourceFile(data, state)
 
 
 def _open_at_once(path: str, flags: int) -> int:

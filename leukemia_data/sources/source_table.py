@@ -108,7 +108,7 @@ def read_image_table(
     rows = list(_rows(read, words, finder))
     unique = _without_repeated(read, rows)
     read.problems.raise_any()
-    if all(row.image.size_bytes < 0 for row in unique):
+    if not any(row.image.state.is_file for row in unique):
         raise SourceError(
             f"{table}: none of its {len(unique):,} files exists, the first is {shown(unique[0].image.record_id)} and "
             f"looked for in {root}; say with --root which folder the paths start from"
@@ -147,8 +147,7 @@ def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: Finder) -
                 class_name=class_name,
                 subject=subject or (cell.subject if cell is not None else ""),
                 split=split,
-                size_bytes=file.size_bytes,
-                mtime_ns=file.mtime_ns,
+                state=file.state,
             )
             yield TableImage(line, file.key, image)
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.files.file_state import state_of
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, ImagePlace, parse_cell_name
 from leukemia_data.sources.folder_walk import walk_folder
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, printable_name
-from leukemia_data.sources.store_walk import state_ns, walk_store
+from leukemia_data.sources.store_walk import stored_state, walk_store
 from leukemia_data.sources.tree_file import MERGED_FOLDER, TreeFile, TreeFolder
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def walk_tree_images(root: ImagePlace, *, need_classes: bool = True) -> tuple[li
 
 def describe_file(path: Path) -> FoundImage:
     """One image file named by itself: its name tells what it can."""
-    status = path.stat()
-    file = TreeFile(TreeFolder(()), path.name, str(path), status.st_size, status.st_mtime_ns)
+    file = TreeFile(TreeFolder(()), path.name, str(path), state_of(path.stat()))
     return replace(_place(file, {}, 0), record_id=printable_name(path.as_posix()))
 
 
@@ -84,7 +84,7 @@ def describe_object(url: StoredUrl) -> FoundImage:
     state = url.state()
     if state is None:
         raise UsageError(f"source not found: {url}")
-    file = TreeFile(TreeFolder(()), url.name, url, state.num_bytes, state_ns(state))
+    file = TreeFile(TreeFolder(()), url.name, url, stored_state(state))
     return replace(_place(file, {}, 0), record_id=printable_name(str(url)))
 
 
@@ -119,8 +119,7 @@ def _place(file: TreeFile, named: Mapping[str, CellName], wrapper: int) -> Found
         subject=subject,
         split=split,
         fold=folder.fold,
-        size_bytes=file.size_bytes,
-        mtime_ns=file.mtime_ns,
+        state=file.state,
     )
 
 

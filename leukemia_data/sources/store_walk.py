@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from leukemia_data.files.file_state import FileState, time_in_64_bits
 from leukemia_data.sources.tree_file import TreeFile, TreeFolder, is_passed_over
 
 if TYPE_CHECKING:
@@ -29,14 +30,16 @@ def walk_store(root: StoredUrl) -> Iterator[TreeFile]:
         above = name[: -len(parts[-1])]
         if above not in folders:
             folders[above] = TreeFolder(tuple(parts[:-1]))
-        yield TreeFile(folders[above], parts[-1], root / name, state.num_bytes, state_ns(state))
+        yield TreeFile(folders[above], parts[-1], root / name, stored_state(state))
 
 
-def state_ns(state: StoredObject) -> int:
-    """An object's modification time in nanoseconds, whose fraction of a second tells its content where a store does.
+def stored_state(state: StoredObject) -> FileState:
+    """The state of an object: its size, and its modification time, whose fraction of a second tells its content.
 
-    S3 knows seconds only, and two versions of one size may be written in the same one; its tag tells them apart.
+    S3 knows seconds only, and two versions of one size may be written in the same one; its tag tells them apart. Stores
+    know neither change times nor numbers of files.
     """
-    if not state.tag:
-        return state.modified_ns
-    return state.modified_ns // _SECOND_NS * _SECOND_NS + zlib.crc32(state.tag.encode()) % _SECOND_NS
+    modified_ns = state.modified_ns
+    if state.tag:
+        modified_ns = modified_ns // _SECOND_NS * _SECOND_NS + zlib.crc32(state.tag.encode()) % _SECOND_NS
+    return FileState(state.num_bytes, time_in_64_bits(modified_ns))

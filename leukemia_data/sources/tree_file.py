@@ -9,14 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leukemia_data.files.file_state import FileState
 from leukemia_data.samples.record import NO_FOLD, ImagePlace
 from leukemia_data.sources.found_image import printable_name, split_word
 
 if TYPE_CHECKING:
     from leukemia_data.storage.stored_url import StoredUrl
-
-NO_FILE = -1
-"""Size and modification time of what is no regular file."""
 
 _FOLD = re.compile(r"fold[_-]?(\d{1,4})", re.IGNORECASE)
 _PRELIMINARY = re.compile(r"prelim|^phase2$", re.IGNORECASE)
@@ -52,8 +50,7 @@ class TreeFile:
     folder: TreeFolder
     name: str
     location: str | StoredUrl
-    size_bytes: int
-    mtime_ns: int
+    state: FileState
 
     @property
     def path(self) -> ImagePlace:
@@ -74,7 +71,7 @@ class TreeFile:
     @property
     def is_regular(self) -> bool:
         """Whether it can be read like a file."""
-        return self.size_bytes != NO_FILE
+        return self.state.is_file
 
 
 def suffix_of(name: str) -> str:

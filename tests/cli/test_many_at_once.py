@@ -17,7 +17,6 @@ from leukemia_data.caches.cache import open_cache
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.sources.source import SourceListing, list_source
 
-OLD_NS = 1_600_000_000_000_000_000
 RAW = ("--recipe", "raw", "--size", 32, "--size", 16, "--n-jobs", 1)
 
 
@@ -33,12 +32,12 @@ def source(scratch: Path, write_image: Callable, age_files: Callable) -> Path:
 
 
 @pytest.fixture
-def add_image(source: Path, write_image: Callable) -> Callable[[str], None]:
+def add_image(source: Path, write_image: Callable, age_files: Callable) -> Callable[[str], None]:
     """``add_image(name)``: one more image in the source, written long ago."""
 
     def add(name: str) -> None:
-        path = write_image(source / "blast" / "p9" / name, np.full((30, 30, 3), 77, np.uint8))
-        os.utime(path, ns=(OLD_NS, OLD_NS))
+        write_image(source / "blast" / "p9" / name, np.full((30, 30, 3), 77, np.uint8))
+        age_files(source)
 
     return add
 

@@ -1,7 +1,8 @@
 """Small image sources and builds that the tests of the cache share.
 
 Frames are about forty pixels wide, so that a whole build takes milliseconds. Modification times are set by hand and lie
-far in the past: a build trusts them at once.
+far in the past. Nobody can set change times: builds are told that they list the source in the year 2100, and trust both
+at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask
-from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.caches.index import read_index, write_index
+from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.recipes.operations import Canvas, CenterCrop, Resize, Unsharp
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.file_states import states_array
 from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
@@ -30,7 +33,7 @@ CAPACITY = 8
 SIZES = (16, 24)
 NAME = "cells"
 OLD_NS = 1_600_000_000_000_000_000
-LISTED_NS = OLD_NS + 3_600_000_000_000
+LISTED_NS = 4_102_444_800_000_000_000
 
 
 def python_environment(**variables: str) -> dict[str, str]:
@@ -75,6 +78,7 @@ def make_plan(
     name: str = NAME,
     capacity: int = CAPACITY,
     codec: str | None = None,
+    recheck_ns: int | None = None,
 ) -> BuildPlan:
     """Plan a build of a folder."""
     listing = list_source([source]) if isinstance(source, Path) else source
@@ -88,6 +92,7 @@ def make_plan(
         opencv_version=cv2.__version__,
         shard_capacity=capacity,
         codec=codec,
+        recheck_ns=recheck_ns,
     )
 
 
@@ -117,9 +122,19 @@ def build(
     max_bad: int | None = None,
     listed_at_ns: int = LISTED_NS,
     codec: str | None = None,
+    recheck_ns: int | None = None,
 ) -> BuildSummary:
     """Plan and run a build of a folder."""
-    plan = make_plan(source, cache_root, sizes_px=sizes_px, recipe=recipe, name=name, capacity=capacity, codec=codec)
+    plan = make_plan(
+        source,
+        cache_root,
+        sizes_px=sizes_px,
+        recipe=recipe,
+        name=name,
+        capacity=capacity,
+        codec=codec,
+        recheck_ns=recheck_ns,
+    )
     return run_plan(plan, engine=engine, max_bad=max_bad, listed_at_ns=listed_at_ns)
 
 
@@ -161,6 +176,23 @@ def fresh_shards(source: Path, scratch: Path, *, max_bad: int = 0) -> dict[str, 
     shutil.rmtree(scratch, ignore_errors=True)
     build(source, scratch, max_bad=max_bad)
     return all_shards(scratch)
+
+
+def adopt_states(source: Path, cache_root: Path) -> None:
+    """Tell caches that their source's files are in the states in which they are now, whatever these files hold.
+
+    A copied source has other inodes and change times than the one that the caches were built from.
+    """
+    listing = list_source([source])
+    state_of_id = {record.record_id: record.state for record in listing.records}
+    for path in cache_root.rglob("manifest.json"):
+        manifest = load_manifest(path.parent)
+        index = read_index(path.parent, manifest.index)
+        (path.parent / manifest.index.name).unlink()
+        states = states_array((state_of_id[record_id] for record_id in index.table.id_texts), len(index.table))
+        entry = write_index(path.parent, replace(index, source_states=states))
+        state = source_state(listing.classes, listing.records)
+        save_manifest(path.parent, replace(manifest, index=entry, source_state=state))
 
 
 def flip_bit(path: Path, offset: int, bit: int = 0) -> None:

@@ -7,6 +7,7 @@ for several shards. State B changes, adds and removes some of state A's images.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ def make_ground(folder: Path, run: RunLdata, num_images: int = 300) -> BuildGrou
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(RECIPE, encoding="utf-8")
     _write_states(first, second, num_images)
+    # Change times of the clock's last tick are not trusted, and an index says so: all builds shall write the same.
+    time.sleep(0.03)
     unbuilt = BuildGround(first, second, recipe, folder / "first-cache", {}, {})
     listings = []
     for source, cache in ((first, unbuilt.first_cache), (second, folder / "second-cache")):

@@ -34,6 +34,7 @@ from .io_faults import badly_told, run_ldata
 from .tally import Report, Tally
 
 _NUM_IMAGES = 40
+_PAGE_BYTES = 4096
 _HOUR_NS = 3_600_000_000_000
 
 
@@ -157,6 +158,7 @@ class _ChangingSource:
         self.num_changes += 1
         content = self._new_content()
         kinds = [self._replace, self._rewrite, self._overwrite, self._vanish, self._grow, self._date]
+        kinds += [self._forge, self._swap, self._relink]
         self._draw.choice(kinds)(path, content)
 
     def _replace(self, path: Path, content: bytes) -> None:
@@ -201,6 +203,38 @@ class _ChangingSource:
         mtime_ns = OLD_NS + self._draw.randrange(-_HOUR_NS, _HOUR_NS) if self._draw.random() < 0.5 else 0
         mtime_ns = mtime_ns or time.time_ns() + self._draw.randrange(_HOUR_NS)
         os.utime(path, ns=(mtime_ns, mtime_ns))
+
+    def _forge(self, path: Path, content: bytes) -> None:
+        """Another content in place, with the time of the one before: only the change time is another."""
+        self._remember(path, content)
+        # Whoever reads meanwhile may meet the first page of it alone.
+        self._remember(path, content[:_PAGE_BYTES] + path.read_bytes()[_PAGE_BYTES:])
+        mtime_ns = path.stat().st_mtime_ns
+        with path.open("rb+", buffering=0) as file:
+            file.write(content)
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+
+    def _swap(self, path: Path, content: bytes) -> None:
+        """Two files take each other's name, as renumbering does."""
+        other = self._draw.choice([candidate for candidate in self._paths if candidate != path])
+        self._remember(path, other.read_bytes())
+        self._remember(other, path.read_bytes())
+        aside = self.root.with_name("aside")
+        path.replace(aside)
+        other.replace(path)
+        aside.replace(other)
+
+    def _relink(self, path: Path, content: bytes) -> None:
+        """A hard link to another file of the same size and time."""
+        self._remember(path, content)
+        mtime_ns = path.stat().st_mtime_ns
+        fresh = self.root.with_name("fresh-file")
+        fresh.unlink(missing_ok=True)
+        fresh.write_bytes(content)
+        os.utime(fresh, ns=(mtime_ns, mtime_ns))
+        path.unlink()
+        path.hardlink_to(fresh)
+        fresh.unlink()
 
 
 @contextmanager

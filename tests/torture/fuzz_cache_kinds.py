@@ -121,6 +121,6 @@ def _told(path: Path, read: Callable[[], None], *, own_metadata: bool = False) -
 def _read_receipts(places: Places) -> None:
     found = find_receipts(places.task)
     if found is not None:
-        assert len(found.source_sizes_bytes) == len(found.source_mtimes_ns) == len(places.task.records)
+        assert found.source_states.shape == (len(places.task.records), 4)
         for entry in found.entries.values():
             assert (places.task.targets[0].directory / entry.name).resolve().parent == places.root / "unfinished"

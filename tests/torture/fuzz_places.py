@@ -14,6 +14,7 @@ from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import Manifest
+from leukemia_data.files.file_state import state_of
 from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.samples.record import Record
 from leukemia_models.inference.normalization import Normalization
@@ -77,8 +78,7 @@ class Places:
     def task(self) -> ShardTask:
         """A task of a build that has left its receipt."""
         records = tuple(
-            Record(path.name, path, label=0, size_bytes=path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
-            for path in image_paths(self.source)[:4]
+            Record(path.name, path, label=0, state=state_of(path.stat())) for path in image_paths(self.source)[:4]
         )
         fingerprint = cache_fingerprint(TINY_RECIPE, 16, installed_opencv_version())
         return ShardTask(records, (Target(16, fingerprint, self.root / "unfinished"),), TINY_RECIPE)

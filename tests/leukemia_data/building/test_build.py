@@ -19,13 +19,15 @@ import pytest
 from leukemia_data.building.build import FailurePolicy, run_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
-from leukemia_data.caches.index import UNSETTLED_MTIME_NS, read_index
+from leukemia_data.caches.index import read_index
 from leukemia_data.caches.manifest import find_current, load_manifest, source_state
 from leukemia_data.caches.manifest_entries import QuarantinedImage
 from leukemia_data.errors import BuildError, CacheError
+from leukemia_data.files.file_state import UNSETTLED_NS
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.recipes.operations import Canvas, Resize
 from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.samples.file_states import MTIME
 from leukemia_data.sources.source import list_source
 
 from ..helpers import (
@@ -129,8 +131,8 @@ def test_index_repeats_the_rows_of_the_shards_and_the_states_of_the_files(source
             crcs += file["crcs"][()].tolist()
     assert index.table.id_texts == ids
     assert index.table.crcs.tolist() == crcs
-    assert index.source_sizes_bytes.tolist() == [(source / record_id).stat().st_size for record_id in ids]
-    assert set(index.source_mtimes_ns.tolist()) == {OLD_NS}
+    states = [(source / record_id).stat() for record_id in ids]
+    assert index.source_states.tolist() == [[s.st_size, OLD_NS, s.st_ctime_ns, s.st_ino] for s in states]
 
 
 # --- nothing depends on how the work was cut up
@@ -576,7 +578,7 @@ def test_fresh_modification_times_are_not_trusted_later(source, cache):
     write_cell(path, 1, mtime_ns=LISTED_NS - 1_000_000)
     build(source, cache)
     index = read_index(cache_dir(cache), load_manifest(cache_dir(cache)).index)
-    assert (index.source_mtimes_ns == UNSETTLED_MTIME_NS).sum() == 1
+    assert (index.source_states[:, MTIME] == UNSETTLED_NS).sum() == 1
     write_cell(path, 2, mtime_ns=LISTED_NS - 1_000_000)
     listing = list_source([source])
     assert find_current(cache_dir(cache), source_state(listing.classes, listing.records)) is None
@@ -593,7 +595,7 @@ def test_file_changed_between_listing_and_reading_is_stored_as_it_was_read(sourc
     assert_same_as_fresh(source, cache, tmp_path)
     index = read_index(cache_dir(cache), load_manifest(cache_dir(cache)).index)
     row = index.table.id_texts.index(path.relative_to(source).as_posix())
-    assert index.source_mtimes_ns[row] == OLD_NS + 77
+    assert index.source_states[row, MTIME] == OLD_NS + 77
     assert work_done(build(source, cache)) == (0, 0, NUM)
 
 

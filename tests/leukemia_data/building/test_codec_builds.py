@@ -24,6 +24,7 @@ from leukemia_data.sources.source import list_source
 
 from ..helpers import (
     OLD_NS,
+    adopt_states,
     all_shards,
     build,
     cache_dir,
@@ -52,7 +53,10 @@ def pristine(tmp_path_factory) -> Path:
 @pytest.fixture
 def place(pristine, tmp_path) -> Path:
     """The same, to be changed."""
-    return Path(shutil.copytree(pristine, tmp_path / "copy"))
+    copy = Path(shutil.copytree(pristine, tmp_path / "copy"))
+    for codec in ("raw", "zstd"):
+        adopt_states(copy / "source", copy / codec)
+    return copy
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from leukemia_data.files.lock import lock_cache
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.sources.source import list_source
 
-from ..helpers import build, cache_dir, file_states, flip_bit, make_source, named_shards, work_done
+from ..helpers import adopt_states, build, cache_dir, file_states, flip_bit, make_source, named_shards, work_done
 
 NUM, SIZE = 24, 16
 
@@ -34,7 +34,9 @@ def pristine(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(pristine, tmp_path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "copy"))
+    copy = Path(shutil.copytree(pristine, tmp_path / "copy"))
+    adopt_states(copy / "source", copy / "cache")
+    return copy
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from leukemia_data.sources.source import list_source
 from ..helpers import (
     LISTED_NS,
     OLD_NS,
+    adopt_states,
     all_shards,
     build,
     cache_dir,
@@ -63,8 +64,10 @@ def source(built, tmp_path) -> Path:
 
 
 @pytest.fixture
-def cache(built, tmp_path) -> Path:
-    return Path(shutil.copytree(built / "cache", tmp_path / "cache"))
+def cache(built, source, tmp_path) -> Path:
+    cache = Path(shutil.copytree(built / "cache", tmp_path / "cache"))
+    adopt_states(source, cache)
+    return cache
 
 
 def change_all(source: Path, mtime_ns: int = OLD_NS + 5) -> None:

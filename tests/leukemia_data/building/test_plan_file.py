@@ -160,10 +160,11 @@ def test_what_is_no_plan_is_refused(written, tmp_path, content):
         open_plan(path)
 
 
-def test_another_format_version_is_refused(written):
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_format_version_is_refused(written, version):
     with h5py.File(written.path, "r+") as file:
-        file.attrs["format_version"] = 99
-    with pytest.raises(CacheError, match="no plan of this release"):
+        file.attrs["format_version"] = version
+    with pytest.raises(CacheError, match=rf"another release \(version {version}\): plan again with `ldata plan`"):
         open_plan(written.path)
 
 

@@ -9,14 +9,15 @@ import pytest
 
 from leukemia_data.building import record_columns
 from leukemia_data.building.record_columns import RecordColumns, hash_encoded_ids
+from leukemia_data.files.file_state import FileState
 from leukemia_data.samples.fingerprint import id_hash
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable, bytes_per_row, encode_text
 
 RECORDS = [
-    Record("b/1.bmp", Path("1"), 1, "H1", "train", 2, 10, 100),
-    Record("a/ü\udcff.bmp", Path("2"), -1, "", "", -1, -1, -1),
-    Record("a/a-long-name.bmp", Path("3"), 0, "patient ü", "valid", 0, 7, 2**62),
+    Record("b/1.bmp", Path("1"), 1, "H1", "train", 2, FileState(10, 100, 3, 4)),
+    Record("a/ü\udcff.bmp", Path("2"), -1, "", "", -1),
+    Record("a/a-long-name.bmp", Path("3"), 0, "patient ü", "valid", 0, FileState(7, 2**62, -(2**62), -1)),
 ]
 
 
@@ -29,12 +30,8 @@ def columns(request, monkeypatch) -> RecordColumns:
 def test_columns_are_those_of_the_records(columns):
     assert len(columns) == 3
     assert columns.id_hashes.tolist() == [id_hash(record.record_id) for record in RECORDS]
-    for column, name in [
-        ("sizes_bytes", "size_bytes"),
-        ("mtimes_ns", "mtime_ns"),
-        ("labels", "label"),
-        ("folds", "fold"),
-    ]:
+    assert columns.states.tolist() == [[10, 100, 3, 4], [-1, -1, 0, 0], [7, 2**62, -(2**62), -1]]
+    for column, name in [("labels", "label"), ("folds", "fold")]:
         assert getattr(columns, column).tolist() == [getattr(record, name) for record in RECORDS]
     for texts, name in [(columns.subjects, "subject"), (columns.splits, "split")]:
         assert texts.values[texts.codes].tolist() == [encode_text(getattr(record, name)) for record in RECORDS]

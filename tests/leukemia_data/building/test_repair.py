@@ -24,7 +24,7 @@ from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source import list_source
 
-from ..helpers import build, cache_dir, flip_bit, image_paths, make_source, work_done
+from ..helpers import adopt_states, build, cache_dir, flip_bit, image_paths, make_source, work_done
 
 SIZE = 16
 IMAGE_BYTES = SIZE * SIZE * 3
@@ -41,7 +41,9 @@ def pristine(tmp_path_factory) -> Path:
 @pytest.fixture
 def place(pristine, tmp_path) -> Path:
     """A source and its cache that a test may damage."""
-    return Path(shutil.copytree(pristine, tmp_path / "copy"))
+    copy = Path(shutil.copytree(pristine, tmp_path / "copy"))
+    adopt_states(copy / "source", copy / "cache")
+    return copy
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from leukemia_data.building.receipts import RECEIPTS_DIR, find_receipts, receipt
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
 from leukemia_data.errors import BuildError
+from leukemia_data.files.file_state import FileState, state_of
 from leukemia_data.samples.fingerprint import cache_fingerprint
 from leukemia_data.samples.record import Record
 
@@ -37,9 +38,8 @@ def plain_tiny(path: Path, size: int) -> np.ndarray:
 
 
 def record_of(path: Path, root: Path, **changes: object) -> Record:
-    status = path.stat()
     record_id = path.relative_to(root).as_posix()
-    return replace(Record(record_id, path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns), **changes)
+    return replace(Record(record_id, path, state=state_of(path.stat())), **changes)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_second_run_finds_the_receipt_and_touches_nothing(task, tmp_path):
     assert second.num_processed == 0
     assert second.entries == first.entries
     assert all(second.tables[size].equals(first.tables[size]) for size in SIZES)
-    assert second.source_mtimes_ns.tolist() == first.source_mtimes_ns.tolist()
+    assert second.source_states.tolist() == first.source_states.tolist()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "no receipt", "broken receipt"])
@@ -150,10 +150,12 @@ def test_receipt_without_its_intact_shard_is_worth_nothing(task, damage):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sizes": [1.5] * 6},
-        {"sizes": [1] * 5},
-        {"mtimes": [2**70] * 6},
-        {"mtimes": 6},
+        {"states": [[1.5, 1, 1, 1]] * 6},
+        {"states": [[1, 1, 1, 1]] * 5},
+        {"states": [[1, 2**70, 1, 1]] * 6},
+        {"states": [[1, 1]] * 6},
+        {"states": [1, 1, 1, 1, 1, 1]},
+        {"states": 6},
         {"shard": {"name": "../shard.h5"}},
         {"shard": {"num_samples": 7}},
         {"shard": {"num_bytes": 1}},
@@ -185,7 +187,7 @@ def test_receipts_of_runs_that_read_other_files_do_not_go_together(task, tmp_pat
     assert find_receipts(task) is None
     again = run_task(task)
     assert again.entries == changed.entries
-    assert again.source_mtimes_ns.tolist() == changed.source_mtimes_ns.tolist()
+    assert again.source_states.tolist() == changed.source_states.tolist()
 
 
 def test_receipt_of_other_images_is_worth_nothing(task):
@@ -212,7 +214,14 @@ def test_want_of_memory_is_told_and_no_bad_image(task, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"label": 1}, {"subject": "X"}, {"split": "test"}, {"fold": 2}, {"size_bytes": 1}, {"mtime_ns": 1}]
+    "changes",
+    [
+        {"label": 1},
+        {"subject": "X"},
+        {"split": "test"},
+        {"fold": 2},
+        *({"state": FileState(**{name: 1})} for name in FileState._fields),
+    ],
 )
 def test_key_tells_states_and_metadata_apart(task, changes):
     records = (replace(task.records[0], **changes), *task.records[1:])
@@ -244,7 +253,7 @@ def test_receipt_of_a_run_with_failures_is_for_the_commit_of_a_plan_alone(task, 
     assert find_receipts(partly_bad) is None
     found = find_receipts(partly_bad, take_failures=True)
     assert (found.entries, found.failures) == (made.entries, made.failures)
-    assert found.source_mtimes_ns.tolist() == made.source_mtimes_ns.tolist()
+    assert found.source_states.tolist() == made.source_states.tolist()
     assert all(found.tables[size].equals(made.tables[size]) for size in SIZES)
     assert run_task(partly_bad).num_processed == len(task.records)
 
@@ -274,8 +283,8 @@ def test_state_is_that_of_the_file_that_was_read(task):
     changed = task.records[2].path
     write_cell(changed, 999, mtime_ns=1_600_000_123_000_000_000)
     result = run_task(task)
-    assert result.source_mtimes_ns[2] == 1_600_000_123_000_000_000 != task.records[2].mtime_ns
-    assert result.source_sizes_bytes[2] == changed.stat().st_size
+    assert changed.stat().st_mtime_ns == 1_600_000_123_000_000_000 != task.records[2].state.mtime_ns
+    assert result.source_states[2].tolist() == list(state_of(changed.stat()))
     assert result.tables[16].source_digests[2].tobytes() == xxhash.xxh3_128_digest(changed.read_bytes())
 
 

@@ -59,7 +59,9 @@ def source(tmp_path) -> Path:
     return make_source(tmp_path / "source")
 
 
-def plan_stored(source: Path | StoredUrl, mirror: Mirror) -> tuple[BuildPlan, dict[Path, StoredCache]]:
+def plan_stored(
+    source: Path | StoredUrl, mirror: Mirror, recheck_ns: int | None = None
+) -> tuple[BuildPlan, dict[Path, StoredCache]]:
     directories = [mirror.directory / NAME / name for name in DIR_NAMES]
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,7 @@ def plan_stored(source: Path | StoredUrl, mirror: Mirror) -> tuple[BuildPlan, di
         records=listing.records,
         opencv_version=cv2.__version__,
         shard_capacity=CAPACITY,
+        recheck_ns=recheck_ns,
         stored=caches,
     )
     return plan, caches
@@ -148,6 +151,26 @@ def test_only_what_changed_is_made(source, mirror, tmp_path):
     assert processed == 1
     assert copied + kept == 39
     assert 0 < copied < 39
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+
+
+def test_files_that_are_read_again_are_copied_where_their_digests_agree(source, mirror, tmp_path):
+    build_stored(source, mirror)
+    for path in image_paths(source):
+        path.chmod(0o600)
+    assert work_done(build_stored(source, mirror)) == (0, 40, 0)
+    write_cell(image_paths(source)[0], 99)
+    assert work_done(run_stored_plan(plan_stored(source, mirror, LISTED_NS))) == (1, 39, 0)
+    assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
+
+
+def test_a_recheck_of_images_in_a_store(source, mirror, s3, tmp_path):
+    images = stored_url(parse_url(s3.make_bucket()))
+    for path in image_paths(source):
+        images.store.write(path.relative_to(source).as_posix(), path.read_bytes())
+    build_stored(images, mirror)
+    assert work_done(build_stored(images, mirror)) == (0, 0, 40)
+    assert work_done(run_stored_plan(plan_stored(images, mirror, LISTED_NS))) == (0, 40, 0)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
 
 

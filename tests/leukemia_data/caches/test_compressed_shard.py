@@ -81,7 +81,7 @@ def mixed_images(num: int, side: int) -> tuple[np.ndarray, SampleTable]:
     """Noise that no codec makes smaller, and black."""
     images = np.random.default_rng(num).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
     images[1::2] = 0
-    records = [Record(f"{n:04}.png", Path("x"), n % 2, "p", "", -1, 1, 1) for n in range(num)]
+    records = [Record(f"{n:04}.png", Path("x"), n % 2, "p") for n in range(num)]
     return images, SampleTable.from_records(records)
 
 

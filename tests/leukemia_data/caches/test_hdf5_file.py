@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.index import SampleIndex, read_index, write_index
+from leukemia_data.caches.index import SampleIndex, map_table, read_index, write_index
 from leukemia_data.caches.shard import read_table, write_shard
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import file_digest
@@ -113,14 +113,14 @@ def test_bytes_made_in_memory_are_those_of_a_file_whatever_else_is_being_made(tm
 @pytest.mark.parametrize("make", HOSTILE)
 @pytest.mark.parametrize("is_mapped", [True, False])
 def test_index_with_such_a_column_is_refused_though_its_digest_is_right(tmp_path, table, make, is_mapped):
-    entry = write_index(tmp_path, SampleIndex(table, np.zeros(3, np.int64), np.zeros(3, np.int64)))
+    entry = write_index(tmp_path, SampleIndex(table, np.zeros((3, 4), np.int64)))
     path = tmp_path / entry.name
     spoil(path, make)
     forged = replace(entry, digest=file_digest(path), num_bytes=path.stat().st_size)
     tracemalloc.start()
     try:
         with pytest.raises(CacheError, match=f"{entry.name}: its sample table cannot be read: .*labels"):
-            read_index(tmp_path, forged, in_memory=not is_mapped)
+            (map_table if is_mapped else read_index)(tmp_path, forged)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -134,15 +134,15 @@ def test_shard_with_such_a_column_is_refused(tmp_path, table, make):
         read_table(path)
 
 
-@pytest.mark.parametrize(
-    "states",
-    [
-        (np.zeros(2, np.int64), np.zeros(3, np.int64)),
-        (np.zeros(3), np.zeros(3, np.int64)),
-        (np.zeros((3, 1), np.int64),) * 2,
-    ],
-)
-def test_file_states_of_another_length_or_type_are_refused(tmp_path, table, states):
-    entry = write_index(tmp_path, SampleIndex(table, *states))
-    with pytest.raises(CacheError, match="different lengths or types"):
-        read_index(tmp_path, entry)
+@pytest.mark.parametrize("name", ["source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes"])
+@pytest.mark.parametrize("column", [np.zeros(2, np.int64), np.zeros(3), np.zeros((3, 1), np.int64), None])
+def test_file_states_of_another_length_or_type_are_refused(tmp_path, table, name, column):
+    entry = write_index(tmp_path, SampleIndex(table, np.zeros((3, 4), np.int64)))
+    path = tmp_path / entry.name
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        if column is not None:
+            file[name] = column
+    forged = replace(entry, digest=file_digest(path), num_bytes=path.stat().st_size)
+    with pytest.raises(CacheError, match="different lengths or types" if column is not None else f"no {name}"):
+        read_index(tmp_path, forged)

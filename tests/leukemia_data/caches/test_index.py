@@ -19,11 +19,13 @@ from leukemia_data.samples.sample_table import SampleTable
 
 from ..helpers import flip_bit
 
+STATES = np.arange(7)[:, None] * np.array([1, 10**18, -1, 1]) + np.array([0, 0, 0, 2**62])
+
 
 @pytest.fixture
 def index() -> SampleIndex:
     records = [Record(f"a/{n}.bmp", Path("x"), n % 2, f"S{n % 3}", "", n % 2) for n in range(7)]
-    return SampleIndex(SampleTable.from_records(records), np.arange(7), np.arange(7) * 10**18)
+    return SampleIndex(SampleTable.from_records(records), STATES)
 
 
 def test_what_was_written_is_read(tmp_path, index):
@@ -33,15 +35,16 @@ def test_what_was_written_is_read(tmp_path, index):
     assert entry == IndexEntry(f"index-{digest[:16]}.h5", len(data), digest)
     stored = read_index(tmp_path, entry)
     assert stored.table.equals(index.table)
-    assert stored.source_sizes_bytes.tolist() == list(range(7))
-    assert stored.source_mtimes_ns.tolist() == [n * 10**18 for n in range(7)]
+    assert stored.source_states.tolist() == STATES.tolist()
+    assert stored.has_change_times
 
 
 def test_h5py_alone_reads_it(tmp_path, index):
     entry = write_index(tmp_path, index)
     with h5py.File(tmp_path / entry.name, "r") as file:
         assert file["ids"].asstr()[3] == "a/3.bmp"
-        assert file["source_mtimes_ns"][6] == 6 * 10**18
+        names = ("source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes")
+        assert [file[name][6] for name in names] == [6, 6 * 10**18, -6, 2**62 + 6]
 
 
 def test_same_rows_give_the_same_file(tmp_path, index):
@@ -50,7 +53,7 @@ def test_same_rows_give_the_same_file(tmp_path, index):
 
 
 def test_empty_index(tmp_path, index):
-    empty = SampleIndex(index.table.take([]), np.empty(0, np.int64), np.empty(0, np.int64))
+    empty = SampleIndex(index.table.take([]), np.empty((0, 4), np.int64))
     assert len(read_index(tmp_path, write_index(tmp_path, empty)).table) == 0
 
 
@@ -92,7 +95,7 @@ def test_absent_unreadable_and_unfitting_files_are_cache_errors(tmp_path, index,
     entry = write_index(tmp_path, index)
     with pytest.raises(CacheError, match="is missing"):
         read_index(tmp_path, replace(entry, name="index-x.h5"))
-    uneven = write_index(tmp_path, replace(index, source_sizes_bytes=np.arange(3)))
+    uneven = write_index(tmp_path, replace(index, source_states=STATES[:3]))
     with pytest.raises(CacheError, match="different lengths"):
         read_index(tmp_path, uneven)
 

@@ -22,6 +22,7 @@ from leukemia_data.caches.manifest import (
 )
 from leukemia_data.caches.manifest_entries import IndexEntry, QuarantinedImage, ShardEntry
 from leukemia_data.errors import CacheError
+from leukemia_data.files.file_state import FileState
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import lines_digest
 from leukemia_data.samples.record import Record
@@ -415,8 +416,8 @@ def test_only_a_whole_cache_of_this_state_without_quarantine_is_current(cache_di
 
 
 RECORDS = [
-    Record("a.bmp", Path("/one/a.bmp"), 1, "1", "train", 0, 10, 100),
-    Record("b.bmp", Path("/one/b.bmp"), 0, "H1", "train", 0, 11, 101),
+    Record("a.bmp", Path("/one/a.bmp"), 1, "1", "train", 0, FileState(10, 100, 7, 5)),
+    Record("b.bmp", Path("/one/b.bmp"), 0, "H1", "train", 0, FileState(11, 101, 7, 6)),
 ]
 
 
@@ -428,8 +429,7 @@ RECORDS = [
         {"subject": "2"},
         {"split": "valid"},
         {"fold": 1},
-        {"size_bytes": 9},
-        {"mtime_ns": 99},
+        *({"state": FileState(10, 100, 7, 5)._replace(**{name: 4})} for name in FileState._fields),
     ],
 )
 def test_every_change_of_a_record_changes_the_state(changes):
@@ -454,14 +454,14 @@ def test_place_and_order_do_not_change_the_state():
     assert source_state(("hem", "all"), moved) == source_state(("hem", "all"), RECORDS)
 
 
-def test_the_state_is_that_of_the_first_releases():
-    """Quotes, letters of several bytes and bytes that are no UTF-8; any other state would have all caches read anew."""
+def test_the_state_is_that_of_this_release():
+    """Quotes, letters of several bytes and bytes that are no UTF-8; any other state has all caches planned anew."""
     records = [
-        Record("b'/\"\\ü.bmp", Path("x"), 1, "p'1", "train", 2, 608_454, 1_600_000_000_000_000_001),
-        Record('a"\udcff\u20ac.bmp', Path("y"), -1, "", "", -1, -1, -1),
-        Record("a'.bmp", Path("z"), 0, 'q"', "valid", 0, 0, 0),
+        Record("b'/\"\\ü.bmp", Path("x"), 1, "p'1", "train", 2, FileState(608_454, 1_600_000_000_000_000_001, 5, -7)),
+        Record('a"\udcff\u20ac.bmp', Path("y"), -1, "", "", -1),
+        Record("a'.bmp", Path("z"), 0, 'q"', "valid", 0, FileState(0, 0)),
     ]
-    assert source_state(("hem", 'a"ü'), records) == "f5ccdc362458fdb92257a35ed8f1385f"
+    assert source_state(("hem", 'a"ü'), records) == "df7ca245591337c67679c48e6aa08c60"
 
 
 def test_a_line_end_in_an_id_cannot_forge_another_listing():

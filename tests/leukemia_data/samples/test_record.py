@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from leukemia_data.files.file_state import FileState
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, CellName, Record, parse_cell_name
 
 HEM, ALL = 0, 1
@@ -70,7 +71,7 @@ def test_a_record_that_nothing_is_known_of():
 
 
 def test_an_empty_file_is_not_missing():
-    assert not Record("1.bmp", Path("1.bmp"), size_bytes=0, mtime_ns=1).is_missing
+    assert not Record("1.bmp", Path("1.bmp"), state=FileState(0, 1)).is_missing
 
 
 def test_a_name_of_endless_digits_is_no_cell_name() -> None:

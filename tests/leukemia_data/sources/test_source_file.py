@@ -21,7 +21,8 @@ def test_bytes_come_with_the_state_of_the_file(tmp_path):
     os.utime(path, ns=(5, 1_500_000_000_123_456_700))
     file = read_file(path)
     assert file.data.tobytes() == bytes(range(200))
-    assert (file.size_bytes, file.mtime_ns) == (200, path.stat().st_mtime_ns)
+    status = path.stat()
+    assert file.state == (200, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def test_an_empty_file(tmp_path):
@@ -104,7 +105,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
     monkeypatch.setattr(source_file.np, "fromfile", read_slowly)
     assert reason_for(path).startswith("it changed while it was read: try again")
     monkeypatch.undo()
-    assert read_file(path).size_bytes == path.stat().st_size
+    assert read_file(path).state.size_bytes == path.stat().st_size
 
 
 def test_bytes_that_never_came_are_not_taken_for_the_end(tmp_path, monkeypatch):

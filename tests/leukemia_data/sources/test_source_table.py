@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
+from leukemia_data.files.file_state import NO_FILE
 from leukemia_data.sources.found_image import FoundImage
 from leukemia_data.sources.source_table import read_image_table
 
@@ -37,7 +38,7 @@ def test_the_lab_s_train_table(lab, encoding, header):
     assert {image.subject for image in images} == {""}
     assert images[0].path == lab / "new_dataset" / "train" / "0.bmp"
     status = images[0].path.stat()
-    assert (images[0].size_bytes, images[0].mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert images[0].state == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,14 @@ def test_ids_are_the_path_strings_unchanged(lab):
     texts = ["./new_dataset/train/0.bmp", " new_dataset//train/1.bmp ", '"new_dataset/train/./2.bmp"']
     images = read_table_images(write_csv(lab / "train.csv", "Path", *texts), lab)
     assert [image.record_id for image in images] == [texts[0], texts[1], texts[2].strip('"')]
-    assert not any(image.size_bytes < 0 for image in images)
+    assert all(image.state.is_file for image in images)
 
 
 def test_missing_files_are_listed_not_skipped(lab):
     table = write_csv(lab / "train.csv", "Path,label", "./new_dataset/train/0.bmp,0", "./new_dataset/train/9.bmp,1")
     present, missing = read_table_images(table, lab)
-    assert present.size_bytes > 0
-    assert (missing.size_bytes, missing.mtime_ns) == (-1, -1)
+    assert present.state.size_bytes > 0
+    assert missing.state == NO_FILE
 
 
 def test_a_wrong_root_is_told_with_the_first_place_looked_at(lab):
@@ -139,12 +140,12 @@ def test_tables_of_another_kind(tmp_path, lines, message):
 
 def test_a_path_that_no_system_knows_is_missing(lab):
     table = write_csv(lab / "train.csv", "Path", "./new_dataset/train/0.bmp", "x" * 5000, "a|b.bmp")
-    assert [image.size_bytes < 0 for image in read_table_images(table, lab)] == [False, True, True]
+    assert [not image.state.is_file for image in read_table_images(table, lab)] == [False, True, True]
 
 
 def test_a_folder_is_no_image(lab):
     table = write_csv(lab / "train.csv", "Path", "./new_dataset/train/0.bmp", "./new_dataset/train")
-    assert [image.size_bytes < 0 for image in read_table_images(table, lab)] == [False, True]
+    assert [not image.state.is_file for image in read_table_images(table, lab)] == [False, True]
 
 
 def test_rows_said_twice_count_once(lab):

@@ -290,7 +290,7 @@ def test_size_and_time_are_those_of_the_file(tmp_path, write_tree):
     write_tree(tmp_path, "all/UID_1_1_1_all.bmp")
     (image,), _ = walk_tree_images(tmp_path)
     status = image.path.stat()
-    assert (image.size_bytes, image.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert image.state == (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     assert image.path == tmp_path / "all" / "UID_1_1_1_all.bmp"
 
 
@@ -366,7 +366,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows has no such 
 
 def missing(root: Path) -> set[str]:
     found, _ = walk_tree_images(root)
-    return {image.record_id for image in found if image.size_bytes < 0}
+    return {image.record_id for image in found if not image.state.is_file}
 
 
 @posix_only

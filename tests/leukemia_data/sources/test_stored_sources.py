@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import ImageError, SourceError, UsageError
+from leukemia_data.files.file_state import FileState
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source import SourceListing, list_images, list_source
 from leukemia_data.sources.source_file import read_file, read_record
@@ -38,7 +39,7 @@ def put(folder: Path, url: StoredUrl) -> None:
 
 def told(listing: SourceListing) -> list[Record]:
     """The records, without what differs between places of the same files."""
-    return [replace(record, path=Path(), mtime_ns=0) for record in listing.records]
+    return [replace(record, path=Path(), state=FileState(record.state.size_bytes)) for record in listing.records]
 
 
 @pytest.mark.parametrize("names", TREES)
@@ -134,7 +135,7 @@ def test_what_is_not_there(bucket):
 def test_single_images_are_described_by_their_names(bucket):
     bucket.store.write("UID_7_1_1_all.bmp", b"xyz")
     [record] = list_images([bucket / "UID_7_1_1_all.bmp"])
-    assert (record.label, record.subject, record.size_bytes) == (1, "7", 3)
+    assert (record.label, record.subject, record.state.size_bytes) == (1, "7", 3)
 
 
 def test_objects_that_changed_or_vanished_are_no_images(bucket):
@@ -154,8 +155,9 @@ def test_versions_of_one_second_have_different_states(s3):
     [before] = list_source([url]).records
     url.store.write("a/1.png", b"two")
     [after] = list_source([url]).records
-    assert before.size_bytes == after.size_bytes
-    assert before.mtime_ns != after.mtime_ns
+    assert before.state.size_bytes == after.state.size_bytes
+    assert before.state.mtime_ns != after.state.mtime_ns
+    assert (before.state.ctime_ns, before.state.inode) == (0, 0)
     url.store.write("a/2.png", b"2")
     assert list_source([url]).records[0] == after
 
