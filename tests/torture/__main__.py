@@ -107,7 +107,7 @@ def _print_outcomes(name: str, tally: Tally) -> None:
     """How often each kind came to each end, a row a kind; nothing where a scenario does not count that."""
     if not tally.outcomes:
         return
-    kinds, ends = (list(dict.fromkeys(keys)) for keys in zip(*sorted(tally.outcomes), strict=True))
+    kinds, ends = (sorted(set(keys)) for keys in zip(*tally.outcomes, strict=True))
     width = max(map(len, kinds))
     print(f"\n{name}:\n{'':<{width}}  " + "  ".join(ends))
     for kind in kinds:

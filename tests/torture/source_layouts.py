@@ -14,9 +14,9 @@ from pathlib import Path
 
 from .layouts.disk import remove_layout, write_layout
 from .layouts.generate import generate_layout
-from .layouts.judge import Verdict, judge
 from .layouts.layout import Layout
 from .layouts.reader import ask, options_of
+from .layouts.verdict import Verdict, check_reading
 from .tally import Report, Tally
 
 COUNT = 2_000
@@ -43,12 +43,14 @@ def layout_of_seed(seed: int) -> Layout:
 
 
 def read_layout(layout: Layout, folder: Path) -> Verdict:
-    """Write a layout into a new folder, judge how it is read, and remove it."""
+    """Write a layout into a new folder, check how it is read, and remove it."""
     folder.mkdir()
     try:
         write_layout(layout, folder)
-        told = options_of(layout.options) if layout.options else None
-        return judge(layout, folder, partial(ask, [folder / source for source in layout.sources]), told=told)
+        options = options_of(layout.options) if layout.options else None
+        return check_reading(
+            layout, folder, partial(ask, [folder / source for source in layout.sources]), options=options
+        )
     finally:
         remove_layout(folder)
 
@@ -64,7 +66,7 @@ def rows_of(layout: Layout) -> list[str]:
 
 
 def _hard_answers(choices: Mapping[str, str]) -> list[str]:
-    return [f"- {question}" for question, usual in _USUAL.items() if choices.get(question, usual) != usual]
+    return [f"with {question}" for question, usual in _USUAL.items() if choices.get(question, usual) != usual]
 
 
 _USUAL = {

@@ -28,10 +28,11 @@ def add_links(draft: Draft) -> None:
     """Draw links: those that lead in a circle, or out of the given folders."""
     match draft.pick("links"):
         case "in a circle":
-            draft.links[f"{draft.rng.choice(draft.leaves())}/up"] = draft.sources[0]
+            leaf = draft.rng.choice(draft.leaves())
+            draft.links[f"{leaf}/up"] = next(s for s in draft.sources if f"{leaf}/".startswith(f"{s}/"))
         case "to a folder elsewhere":
             leaves = [leaf for leaf in draft.leaves() if leaf not in draft.sources]
-            draft.links |= {leaf: "elsewhere/0001" for leaf in draft.some(leaves, 1, 1)}
+            draft.links |= dict.fromkeys(draft.some(leaves, 1, 1), "elsewhere/0001")
         case "to files elsewhere":
             for number, cell in enumerate(draft.rng.sample(draft.cells, 2)):
                 draft.links[cell.path] = f"elsewhere/{number}"
@@ -212,4 +213,3 @@ def _split_paths(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
-

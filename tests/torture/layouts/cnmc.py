@@ -24,7 +24,7 @@ def compose_cnmc(draft: Draft) -> None:
     """Draw a tree into an empty draft."""
     tree = draft.pick("tree of names")
     cells = _Cells(draft)
-    draft.are_subjects_told = True
+    draft.are_subjects_given = True
     match tree:
         case "tcia":
             root = "given/PKG - C-NMC 2019"
@@ -35,7 +35,9 @@ def compose_cnmc(draft: Draft) -> None:
             root = "given/C-NMC_Leukemia"
             cells.folds(f"{root}/training_data")
             valid = f"{root}/validation_data"
-            cells.tests(valid, f"{valid}/{PRELIMINARY}", f"{valid}/{PRELIMINARY}_labels.csv", f"{root}/testing_data/{FINAL}")
+            cells.tests(
+                valid, f"{valid}/{PRELIMINARY}", f"{valid}/{PRELIMINARY}_labels.csv", f"{root}/testing_data/{FINAL}"
+            )
         case "prellberg":
             cells.folds("given/data")
             cells.tests("given/data", "given/data/phase2", "given/data/phase2.csv", "given/data/phase3")

@@ -26,7 +26,7 @@ def write_layout(layout: Layout, folder: Path) -> None:
         _make_folders(root, path, made)
         above = f"{root}/{path}".rpartition("/")[0]
         # Relative, so that the whole layout could be moved.
-        os.symlink(os.path.relpath(f"{root}/{target}", os.path.realpath(above)), f"{root}/{path}")
+        Path(f"{root}/{path}").symlink_to(os.path.relpath(f"{root}/{target}", os.path.realpath(above)))
         if is_folder:
             made.add(path)
     for number, path in enumerate([*sorted(images), *layout.passed_over]):
@@ -39,17 +39,22 @@ def write_layout(layout: Layout, folder: Path) -> None:
 
 def remove_layout(folder: Path) -> None:
     """Remove a folder with everything below it; links are not followed."""
-    # shutil.rmtree recurses, and does not get down 1,200 levels.
-    folders = [str(folder)]
-    for path in folders:
+    # shutil.rmtree recurses, and does not get down 1,200 levels. Folders are moved up before they are emptied, because
+    # a path of 1,200 names is slow to follow.
+    pending = [str(folder)]
+    for path in pending:
         with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    os.unlink(entry.path)
-    for path in reversed(folders):
-        os.rmdir(path)
+            found = list(entries)
+        for entry in found:
+            if not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
+            elif path == pending[0]:
+                pending.append(entry.path)
+            else:
+                pending.append(f"{pending[0]}/.removed-{len(pending)}")
+                Path(entry.path).rename(pending[-1])
+    for path in reversed(pending):
+        Path(path).rmdir()
 
 
 def tiny_png(number: int) -> bytes:
@@ -65,13 +70,12 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 def _write(root: str, path: str, data: bytes, made: set[str]) -> None:
     _make_folders(root, path, made)
-    with open(f"{root}/{path}", "wb") as file:
-        file.write(data)
+    Path(f"{root}/{path}").write_bytes(data)
 
 
 def _make_folders(root: str, path: str, made: set[str]) -> None:
     """Make the folders above a file, from the top: ``os.makedirs`` recurses."""
     for parent in parents(path):
         if parent not in made:
-            os.mkdir(f"{root}/{parent}")
+            Path(f"{root}/{parent}").mkdir()
             made.add(parent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from .layout import Cell, Layout, parents
@@ -35,13 +35,15 @@ class Draft:
         self.doubts: list[str] = []
         self.refusable_by: list[str] = []
         self.is_never_silent = False
-        self.are_subjects_told = False
+        self.are_subjects_given = False
         self.aliases: dict[str, tuple[str, ...]] = {}
         self.options: dict[str, object] = {}
+        self._excluded: dict[str, None] = {}
 
     def pick(self, question: str, unless: Iterable[str] = ()) -> str:
         """Draw an answer, without those of `unless`, and note it."""
-        answers = {a: w for a, w in self._answers()[question].items() if a not in set(unless)}
+        answers = QUESTIONS[self.choices["kind"]][question]
+        answers = {answer: weight for answer, weight in answers.items() if answer not in set(unless)}
         self.choices[question] = self.rng.choices(list(answers), list(answers.values()))[0]
         return self.choices[question]
 
@@ -58,8 +60,10 @@ class Draft:
         """Note files that are no cells, and that a user who knows it would leave out by name."""
         added = list(paths)
         self.passed_over += added
-        below = [path.removeprefix(f"{source}/") for path in added for source in self._source_of(path)]
-        self.options["exclude"] = (*self.options.get("exclude", ()), *dict.fromkeys(below))  # type: ignore[misc]
+        for path in added:
+            source = next(source for source in self.sources if path.startswith(f"{source}/"))
+            self._excluded[path.removeprefix(f"{source}/")] = None
+        self.options["exclude"] = tuple(self._excluded)
 
     def folders(self) -> list[str]:
         """Folders that hold cells, at whatever depth, from the given ones down; in the order of their names."""
@@ -84,16 +88,10 @@ class Draft:
             tuple(self.doubts),
             tuple(self.refusable_by),
             self.is_never_silent,
-            self.are_subjects_told,
+            self.are_subjects_given,
             self.aliases,
             self.options,
         )
-
-    def _answers(self) -> Mapping[str, Mapping[str, int]]:
-        return QUESTIONS[self.choices["kind"]]
-
-    def _source_of(self, path: str) -> list[str]:
-        return [source for source in self.sources if path.startswith(f"{source}/")]
 
 
 def _is_in(folder: str, source: str) -> bool:

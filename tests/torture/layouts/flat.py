@@ -10,7 +10,7 @@ def compose_flat(draft: Draft) -> None:
     """Draw a folder of images into an empty draft; to read its one folder as a class would be wrong."""
     answer = draft.pick("flat")
     num = draft.rng.randint(6, 20)
-    folder = "given" if answer == "root" else f"given/{draft.rng.choice(('im', 'images', 'xyc', 'Training_Input'))}"
+    folder = "given" if answer == "root" else f"given/{draft.rng.choice(('im', 'images', 'xyc', 'ISIC_Input'))}"
     ends = [draft.rng.choice("01") for _ in range(num)]
     is_named = answer == "label in the name"
     names = [f"Im{n:03d}_{end}" if is_named else f"cell{n}" for n, end in enumerate(ends, 1)]

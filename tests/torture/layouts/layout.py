@@ -48,7 +48,7 @@ class Layout:
         Names of which a refusal without readings has to name one; empty where such a refusal is wrong.
     is_never_silent
         Whether names and folders contradict each other, so that even the true reading must not be taken silently.
-    are_subjects_told
+    are_subjects_given
         Whether C-NMC's names or a usual column tell the subjects, so that unknown ones are lost.
     aliases
         Other names under which a class may be read.
@@ -67,7 +67,7 @@ class Layout:
     doubts: tuple[str, ...] = ()
     refusable_by: tuple[str, ...] = ()
     is_never_silent: bool = False
-    are_subjects_told: bool = False
+    are_subjects_given: bool = False
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     options: dict[str, object] = field(default_factory=dict)
 

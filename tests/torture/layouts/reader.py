@@ -62,7 +62,7 @@ def ask(sources: Sequence[Path], options: Any = None) -> Answer:
         return Answer(refusal=str(error), readings=readings)
     images = tuple(
         ReadImage(
-            os.path.abspath(str(record.path)),
+            os.path.abspath(str(record.path)),  # noqa: PTH100 - links as they are given
             listing.classes[record.label] if record.label >= 0 else "",
             record.subject,
             record.split,

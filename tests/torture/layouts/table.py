@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from typing import Literal
 
 from .draft import Draft
 from .layout import Cell
 from .table_rows import (
+    Columns,
     draw_classes,
     draw_splits,
     draw_subjects,
@@ -20,10 +22,14 @@ from .table_rows import (
 )
 
 PLAIN_PATHS = frozenset({"Path", "path", "filename", "filepath"})
-_NAMES = {"plain": "labels", "train": "train", "test with other words": "resnet_18_test", "train_val_test": "train_val_test"}
+_NAMES = {
+    "plain": "labels",
+    "train": "train",
+    "test with other words": "resnet_18_test",
+    "train_val_test": "train_val_test",
+}
 _FILE_SPLITS = {"train": "train", "test with other words": "test"}
 _LINE_ENDS = {"lf": "\n", "crlf": "\r\n", "cr": "\r"}
-Columns = dict[str, list[str]]
 
 
 def compose_table(draft: Draft) -> None:
@@ -48,27 +54,26 @@ def compose_table(draft: Draft) -> None:
         draft.sources = ["given"]
         draft.doubt("a folder with a table in it")
         draft.refusable_by.append(f"{_NAMES[name]}.csv")
-        draft.are_subjects_told = False
+        draft.are_subjects_given = False
+        # Options speak of the source, which is the folder here.
+        draft.options = {}
 
 
 def _rows(draft: Draft, classes: list[str], drawn: list[str]) -> tuple[Columns, list[Cell]]:
     """Columns of all rows, and the cells that they tell of."""
     folders = _draw_folders(draft, classes)
-    has_labels = draft.choices["labels"] != "none"
-    full: list[str | None] = [true if has_labels else None for true in drawn]
-    subjects = hide_some_subjects(draft, draw_subjects(draft, full))
-    # Drawn before labels are hidden: where a cell is empty, and how that is written, is one answer.
-    title_columns = label_columns(draft, classes, full)
-    truth = hide_some_labels(draft, full)
-    if truth != full:
-        title_columns = _with_hidden(draft, title_columns, truth)
-    split_column, splits = draw_splits(draft, subjects)
+    truth: list[str | None] = [true if draft.choices["labels"] != "none" else None for true in drawn]
     names = _file_names(draft, drawn, folders)
+    columns = label_columns(draft, classes, truth)
     if folders == "names of cells":
-        truth, subjects = _told_by_names(draft, classes, drawn, names)
-    columns = {_path_title(draft): _written_paths(draft, names), **title_columns}
-    columns |= subject_column(draft, subjects) if folders != "names of cells" else {}
-    columns |= split_column | more_columns(draft, len(drawn))
+        truth, subjects = _told_by_names(draft, drawn, names)
+    else:
+        subjects = hide_some_subjects(draft, draw_subjects(draft, truth))
+        columns |= subject_column(draft, subjects)
+        truth = hide_some_labels(draft, truth, columns)
+    split_column, splits = draw_splits(draft, subjects if folders != "names of cells" else [None] * len(drawn))
+    columns = {_path_title(draft): _written_paths(draft, names), **columns, **split_column}
+    columns |= more_columns(draft, len(drawn))
     cells = [
         Cell(f"given/{name}", true, subject, split)
         for name, true, subject, split in zip(names, truth, subjects, splits, strict=True)
@@ -81,15 +86,12 @@ def _draw_folders(draft: Draft, classes: list[str]) -> str:
     impossible = []
     if draft.choices["labels"] in ("none", "names in two cases") or draft.choices["given"] == "folder":
         impossible += ["by class", "names of cells"]
-    if draft.choices["labels"] not in ("0 and 1", "one-hot", "names") or sorted(classes) not in (["0", "1"], ["all", "hem"]):
+    if draft.choices["labels"] not in ("0 and 1", "one-hot", "names") or sorted(classes) not in (
+        ["0", "1"],
+        ["all", "hem"],
+    ):
         impossible.append("names of cells")
     return draft.pick("folders of images", unless=impossible)
-
-
-def _with_hidden(draft: Draft, columns: Columns, truth: list[str | None]) -> Columns:
-    unknown = draft.choices["unknown labels"]
-    text = "" if unknown == "empty" else unknown
-    return {t: [c if true else text for c, true in zip(cells, truth, strict=True)] for t, cells in columns.items()}
 
 
 def _file_names(draft: Draft, drawn: list[str], folders: str) -> list[str]:
@@ -100,14 +102,12 @@ def _file_names(draft: Draft, drawn: list[str], folders: str) -> list[str]:
     return [unicodedata.normalize("NFD", path) for path in paths] if stem != "img" else paths
 
 
-def _told_by_names(
-    draft: Draft, classes: list[str], drawn: list[str], names: list[str]
-) -> tuple[list[str | None], list[str | None]]:
+def _told_by_names(draft: Draft, drawn: list[str], names: list[str]) -> tuple[list[str | None], list[str | None]]:
     """Give the images C-NMC's names, which agree with the labels and tell class and subject."""
     truth: list[str | None] = [("hem", "all")[int(true)] if true in "01" else true for true in drawn]
     subjects: list[str | None] = [f"{'H' * (true == 'hem')}{n % 3 + 1}" for n, true in enumerate(truth)]
     names[:] = [f"cells/UID_{s}_{n}_1_{t}.bmp" for n, (s, t) in enumerate(zip(subjects, truth, strict=True), 1)]
-    draft.are_subjects_told = True
+    draft.are_subjects_given = True
     return truth, subjects
 
 
@@ -127,7 +127,9 @@ def _written_paths(draft: Draft, names: list[str]) -> list[str]:
     if form not in ("plain", "dot", "backslashes"):
         draft.doubt(f"paths: {form}")
         draft.refusable_by += [name.rpartition("/")[2].rpartition(".")[0] for name in (*composed, *names)]
-        draft.refusable_by += [name.lower() for name in draft.refusable_by] + [name.upper() for name in draft.refusable_by]
+        draft.refusable_by += [name.lower() for name in draft.refusable_by] + [
+            name.upper() for name in draft.refusable_by
+        ]
     return [_written_path(name, nfc, form) for name, nfc in zip(names, composed, strict=True)]
 
 
@@ -166,7 +168,7 @@ def _write(draft: Draft, stem: str, columns: Columns, cells: list[Cell], file_sp
 
 def _table_bytes(draft: Draft, columns: Columns) -> bytes:
     separator = draft.pick("separator")
-    quoting = csv.QUOTE_ALL if draft.pick("quoting") == "all" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if draft.pick("quoting") == "all" else csv.QUOTE_MINIMAL
     end = _LINE_ENDS[draft.pick("line end")]
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t" if separator == "tab" else separator, quoting=quoting, lineterminator=end)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from .draft import Draft
 from .words import CLASS_NAMES, SPLIT_WORDS, person_name
 
+Columns = dict[str, list[str]]
+"""Cells of a table by the title of their column."""
+
 PLAIN_LABELS = frozenset({"label", "Label", "class"})
 PLAIN_SUBJECTS = frozenset({"none", "subject", "patient_id"})
 PLAIN_SPLIT_TITLES = frozenset({"none", "split", "Split", "set"})
@@ -23,10 +26,11 @@ def draw_classes(draft: Draft) -> list[str]:
     return names
 
 
-def label_columns(draft: Draft, classes: list[str], truth: list[str | None]) -> dict[str, list[str]]:
-    """Columns that tell the class, for rows with this truth; None is written as the answer says."""
+def label_columns(draft: Draft, classes: list[str], truth: list[str | None]) -> Columns:
+    """Columns that tell the class, for rows with this truth."""
     labels = draft.choices["labels"]
     if labels == "none":
+        draft.options["label_column"] = "none"
         return {}
     if labels == "one-hot":
         draft.doubt("one-hot columns")
@@ -36,24 +40,24 @@ def label_columns(draft: Draft, classes: list[str], truth: list[str | None]) -> 
     draft.options["label_column"] = title
     if title not in PLAIN_LABELS:
         draft.doubt(f"label column {title}")
-    unknown = draft.pick("unknown labels")
-    texts = {None: "" if unknown in ("none", "empty") else unknown}
-    texts |= {name: f"{name}.0" if labels == "floats" else name for name in classes}
-    cells = [texts[true] for true in truth]
-    if labels == "names in two cases":
-        cells = _in_two_cases(draft, classes, cells, title)
-    return {title: cells}
+    cells = [f"{true}.0" if labels == "floats" else f"{true}" for true in truth]
+    return {title: _in_two_cases(draft, classes, cells) if labels == "names in two cases" else cells}
 
 
-def hide_some_labels(draft: Draft, truth: list[str | None]) -> list[str | None]:
-    """Truth without the labels of a few rows, where the table does not know them."""
-    unknown = draft.choices.get("unknown labels", "none")
-    if unknown == "none" or draft.choices["labels"] == "one-hot":
+def hide_some_labels(draft: Draft, truth: list[str | None], columns: Columns) -> list[str | None]:
+    """Truth without the labels of a few rows, of which the table's cells now say that they are unknown."""
+    title = draft.options["label_column"]
+    if title not in columns or draft.pick("unknown labels") == "none":
         return truth
+    unknown = draft.choices["unknown labels"]
     if unknown != "empty":
         draft.doubt(f"label {unknown}")
-        draft.refusable_by += [repr(unknown), f" {unknown}", str(draft.options.get("label_column"))]
+        draft.refusable_by += [repr(unknown), f" {unknown}"]
     hidden = set(draft.rng.sample(range(len(truth)), max(1, len(truth) // 8)))
+    cells = columns[str(title)]
+    columns[str(title)] = [
+        ("" if unknown == "empty" else unknown) if position in hidden else cell for position, cell in enumerate(cells)
+    ]
     return [None if position in hidden else true for position, true in enumerate(truth)]
 
 
@@ -69,7 +73,7 @@ def draw_subjects(draft: Draft, truth: list[str | None]) -> list[str | None]:
     return [person_name("case_0012", 4 * order.index(true or "") + draft.rng.randrange(3)) for true in truth]
 
 
-def subject_column(draft: Draft, subjects: list[str | None]) -> dict[str, list[str]]:
+def subject_column(draft: Draft, subjects: list[str | None]) -> Columns:
     """Column of the subjects; None is written as the answer says."""
     title = draft.choices["subject title"]
     if title == "none":
@@ -77,7 +81,7 @@ def subject_column(draft: Draft, subjects: list[str | None]) -> dict[str, list[s
     draft.options["subject_column"] = title
     if title not in PLAIN_SUBJECTS:
         draft.doubt(f"subject column {title}")
-    draft.are_subjects_told = title == "subject"
+    draft.are_subjects_given = title == "subject"
     text = "NA" if draft.choices["unknown subjects"] == "NA" else ""
     return {title: [subject or text for subject in subjects]}
 
@@ -88,12 +92,12 @@ def hide_some_subjects(draft: Draft, subjects: list[str | None]) -> list[str | N
         return subjects
     if draft.choices["unknown subjects"] == "NA":
         draft.doubt("subject NA")
-        draft.refusable_by += ["'NA'", " NA", draft.choices["subject title"]]
+        draft.refusable_by += ["'NA'", " NA"]
     hidden = set(draft.rng.sample(range(len(subjects)), 3))
     return [None if position in hidden else subject for position, subject in enumerate(subjects)]
 
 
-def draw_splits(draft: Draft, subjects: list[str | None]) -> tuple[dict[str, list[str]], list[str | None]]:
+def draw_splits(draft: Draft, subjects: list[str | None]) -> tuple[Columns, list[str | None]]:
     """Column of the splits, and the split of each row: one for all rows of a subject."""
     title = draft.pick("split title")
     if title == "none":
@@ -111,7 +115,7 @@ def draw_splits(draft: Draft, subjects: list[str | None]) -> tuple[dict[str, lis
     return {title: [pairs[p][0] for p in positions]}, [pairs[p][1] for p in positions]
 
 
-def more_columns(draft: Draft, num_rows: int) -> dict[str, list[str]]:
+def more_columns(draft: Draft, num_rows: int) -> Columns:
     """Columns that are neither label nor subject nor split, though some look like it."""
     rng, answer = draft.rng, draft.pick("more columns")
     has_usual_label = draft.options.get("label_column") in PLAIN_LABELS
@@ -129,7 +133,7 @@ def more_columns(draft: Draft, num_rows: int) -> dict[str, list[str]]:
     return {}
 
 
-def _in_two_cases(draft: Draft, classes: list[str], cells: list[str], title: str) -> list[str]:
+def _in_two_cases(draft: Draft, classes: list[str], cells: list[str]) -> list[str]:
     """Every second cell of the first class that can be written in another case is."""
     name = next((name for name in classes if name.swapcase() != name), None)
     if name is None:
@@ -137,5 +141,6 @@ def _in_two_cases(draft: Draft, classes: list[str], cells: list[str], title: str
     other = name.swapcase()
     draft.doubt(f"{name} and {other}")
     draft.aliases[name] = (name.lower(), other)
-    draft.refusable_by += [name, other, title]
+    draft.refusable_by += [name, other]
+    draft.options["merge"] = ((name, (name, other)),)
     return [other if cell == name and number % 2 else cell for number, cell in enumerate(cells)]

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from .draft import Draft
-from .layout import Cell
+from .file_names import FileNamer
 from .tree_levels import Level, Step, class_levels, meaning, named, paths_below, person_level, subtype_level
 from .words import (
     CLASS_NAMES,
@@ -25,6 +25,8 @@ from .words import (
 )
 
 DEEP = 1_200
+_PLAIN_PAIRS = ({"split", "variant"}, {"split", "container"}, {"split", "leaf"})
+"""Kinds of folders that nobody takes for each other where both have usual names and the classes are below."""
 
 
 def compose_tree(draft: Draft) -> None:
@@ -149,11 +151,12 @@ def _subtypes(draft: Draft, classes: Sequence[tuple[str, str]]) -> list[Level]:
 def _doubt_of_levels(draft: Draft, levels: Sequence[Level]) -> None:
     """Several kinds of levels at once, and levels of unknown names, can be read in several ways."""
     roles = [level.role for level in levels]
+    places = (draft.choices.get("split"), draft.choices["variant"])
     for role, why in (("site", "sites may be classes"), ("group", "groups"), ("subtype", "subtypes may be classes")):
         if role in roles:
             draft.doubt(why)
-    kinds = {role for role in roles if role in ("split", "variant", "person")}
-    if len(kinds) > 1 and kinds != {"split", "variant"}:
+    kinds = [role for role in roles if role in ("split", "variant", "person", "container", "leaf")]
+    if len(kinds) > 1 and (set(kinds) not in _PLAIN_PAIRS or "below" in places):
         draft.doubt("several kinds of folders")
 
 
@@ -168,9 +171,11 @@ def _respelled(draft: Draft, upper: Sequence[Level], classes: Sequence[tuple[str
     match draft.pick("spelling across folders", unless=impossible):
         case "case differs":
             new = {cased[0]: cased[0].swapcase()}
+            draft.options["merge"] = ((cased[0], (cased[0], cased[0].swapcase())),)
         case "nfc and nfd":
-            other = "NFC" if unicodedata.normalize("NFD", accented[0]) == accented[0] else "NFD"
-            new = {accented[0]: unicodedata.normalize(other, accented[0])}
+            composed = unicodedata.normalize("NFC", accented[0])
+            is_composed = composed == accented[0]
+            new = {accented[0]: unicodedata.normalize("NFD", composed) if is_composed else composed}
         case _:
             return {}
     for old, name in new.items():
@@ -196,7 +201,7 @@ def _fill(draft: Draft, prefix: str, levels: Sequence[Level], respelled: dict[st
     sources: dict[str, None] = {}
     target = draft.rng.randint(20, 60) if len(prefix) < DEEP else 8
     num_each = max(1, min(12, target // len(ways)))
-    namer = _FileNamer(draft)
+    namer = FileNamer(draft)
     for way in ways:
         folders = [_folder_name(way, role, respelled, roles[0]) for role in roles]
         if given_as == "roots of one name":
@@ -242,41 +247,6 @@ def _with_gaps(draft: Draft, ways: list[dict[str, Step]]) -> list[dict[str, Step
     if len(kept) < len(ways) and any(role in ways[0] for role in ("variant", "person", "site", "root")):
         draft.doubt("not every folder holds every class")
     return kept
-
-
-class _FileNamer:
-    """Names files as the answers say, each once in its folder."""
-
-    def __init__(self, draft: Draft) -> None:
-        self._form = draft.pick("file names")
-        self._ending = draft.pick("ending")
-        self._rng = draft.rng
-        self._names_person = draft.choices["people"] == "in file names"
-        self._num_in: dict[str, int] = {}
-        self._num = 0
-
-    def cell(self, folder: str, way: dict[str, Step], *, is_labelled: bool) -> Cell:
-        number = self._num_in[folder] = self._num_in.get(folder, 0) + 1
-        self._num += 1
-        person = way["person"].meaning if "person" in way else None
-        name = self._name(number, way["class"].name)
-        if self._names_person:
-            split = way["split"].position if "split" in way else 0
-            person = f"C{10 * split + 30 * way['class'].position + number % 2}"
-            name = f"{person}_{name}"
-        split_name = way["split"].meaning if "split" in way else None
-        return Cell(f"{folder}{name}", way["class"].meaning if is_labelled else None, person, split_name)
-
-    def _name(self, number: int, class_name: str) -> str:
-        stem = {
-            "numbers": f"{number}",
-            "padded": f"img_{number:04d}",
-            "class first": f"{class_name}-{number:03d}",
-            "spaced": f"{class_name} ({number})",
-            "hexadecimal": f"{self._rng.getrandbits(48):012x}",
-        }.get(self._form, f"{self._num}")
-        ending = self._rng.choice((".png", ".JPG", ".tiff", ".bmp")) if self._ending == "mixed" else self._ending
-        return stem + ending
 
 
 def _options(draft: Draft) -> None:

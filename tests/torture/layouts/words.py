@@ -86,7 +86,18 @@ SITES = ("site_A", "site_B")
 YEARS = ("2019", "2020")
 FOLDS = ("fold_0", "fold_1", "fold_2")
 
-WRAPPERS = ("dataset", "Dataset", "data", "archive", "Blood cells", "download", "ALL-IDB", "v1.0", "血液", "PKG - cells")
+WRAPPERS = (
+    "dataset",
+    "Dataset",
+    "data",
+    "archive",
+    "Blood cells",
+    "download",
+    "ALL-IDB",
+    "v1.0",
+    "血液",
+    "PKG - cells",
+)
 CONTAINERS = ("images", "data", "imgs", "Images")
 
 PERSON_FORMS = ("patient_03", "P12", "Patient 7", "subject-5", "case_0012", "surnames", "plain numbers")

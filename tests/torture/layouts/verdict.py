@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
     REFUSED_THOUGH_PLAIN = "refused though plain"
     REFUSED_WITHOUT_TRUTH = "refused without truth"
     SUBJECTS_LOST = "subjects lost"
-    WRONG_WHEN_TOLD = "wrong when told"
+    WRONG_WITH_OPTIONS = "wrong with options"
     CRASHED = "crashed"
     SILENTLY_WRONG = "silently wrong"
 
@@ -45,20 +45,20 @@ class Verdict:
     why: str = ""
 
 
-def judge(layout: Layout, folder: Path, ask: Ask, *, told: Any = None) -> Verdict:
+def check_reading(layout: Layout, folder: Path, ask: Ask, *, options: Any = None) -> Verdict:
     """Ask for the reading of a layout that lies in a folder, and compare it with the truth.
 
     Parameters
     ----------
     ask
         Reads the layout's sources.
-    told
-        Options of somebody who knows the truth. If they are given, reading with them has to equal the truth too.
+    options
+        Those of somebody who knows the truth. If they are given, reading with them has to equal the truth too.
     """
     try:
         verdict = _first_verdict(layout, folder, ask)
-        if verdict.outcome.is_right and told is not None:
-            return _when_told(layout, folder, ask(told)) or verdict
+        if verdict.outcome.is_right and options is not None:
+            return _with_options(layout, folder, ask(options)) or verdict
     except Exception as error:
         return Verdict(Outcome.CRASHED, f"{type(error).__name__}: {error}"[:300])
     return verdict
@@ -95,8 +95,8 @@ def _first_verdict(layout: Layout, folder: Path, ask: Ask) -> Verdict:
     if layout.is_never_silent:
         return Verdict(Outcome.SILENTLY_WRONG, f"taken without a question; {_some(found)}")
     if found:
-        return Verdict(Outcome.SILENTLY_WRONG, _some(found))
-    lost = lost_subjects(layout, folder, answer) if layout.are_subjects_told else []
+        return Verdict(Outcome.SILENTLY_WRONG, f"{_some(found)}; read as {answer.text[:600]}")
+    lost = lost_subjects(layout, folder, answer) if layout.are_subjects_given else []
     return Verdict(Outcome.SUBJECTS_LOST, _some(lost)) if lost else Verdict(Outcome.EQUAL)
 
 
@@ -104,11 +104,12 @@ def _of_refusal(layout: Layout, folder: Path, answer: Answer, ask: Ask) -> Verdi
     why = [f"refused: {answer.refusal}"[:600]]
     if layout.is_plain:
         return Verdict(Outcome.REFUSED_THOUGH_PLAIN, why[0])
-    is_offered = False
+    is_offered = is_named_later = False
     for text, options in answer.readings:
         reading = ask(options)
         if reading.refusal is not None:
             if _names_cause(layout, reading.refusal):
+                is_named_later = True
                 continue
             why = [f"{why[0]}; its own reading {text!r} is refused: {reading.refusal}"]
             return Verdict(Outcome.REFUSED_WITHOUT_TRUTH, why[0])
@@ -117,7 +118,7 @@ def _of_refusal(layout: Layout, folder: Path, answer: Answer, ask: Ask) -> Verdi
         why.append(f"reading {text!r}: {_some(found, 3)}")
     if is_offered:
         return Verdict(Outcome.REFUSED_WITH_TRUTH)
-    if _names_cause(layout, " ".join([answer.refusal or "", *(text for text, _ in answer.readings)])):
+    if is_named_later or _names_cause(layout, " ".join([answer.refusal or "", *(text for text, _ in answer.readings)])):
         return Verdict(Outcome.REFUSED_BY_NAME)
     return Verdict(Outcome.REFUSED_WITHOUT_TRUTH, "; ".join(why))
 
@@ -127,18 +128,18 @@ def _names_cause(layout: Layout, message: str) -> bool:
     return any(name in message for name in layout.refusable_by)
 
 
-def _when_told(layout: Layout, folder: Path, answer: Answer) -> Verdict | None:
+def _with_options(layout: Layout, folder: Path, answer: Answer) -> Verdict | None:
     """What is wrong with the answer to options that name the truth; None if nothing is."""
     if answer.refusal is not None:
         is_named = _names_cause(layout, answer.refusal)
-        return None if is_named else Verdict(Outcome.WRONG_WHEN_TOLD, f"refused: {answer.refusal}"[:600])
+        return None if is_named else Verdict(Outcome.WRONG_WITH_OPTIONS, f"refused: {answer.refusal}"[:600])
     found = differences(layout, folder, answer)
-    return Verdict(Outcome.WRONG_WHEN_TOLD, _some(found)) if found else None
+    return Verdict(Outcome.WRONG_WITH_OPTIONS, _some(found)) if found else None
 
 
 def _by_path(layout: Layout, folder: Path, answer: Answer) -> tuple[dict[str, ReadImage], list[str]]:
     """Images by their path below the layout's folder, and those that are listed more than once."""
-    root = os.path.abspath(folder)
+    root = os.path.abspath(folder)  # noqa: PTH100 - links as they are given
     # A reader may give a file by the path behind a link.
     links = {os.path.realpath(f"{root}/{c.path}"): c.path for c in layout.cells} if layout.links else {}
     known = {cell.path for cell in layout.cells}
