@@ -6,16 +6,15 @@ name the file or column that cannot be read), and a refusal of what can be read 
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from .layouts.disk import remove_layout, write_layout
-from .layouts.generate import generate_layout
+from .layouts.generate import layout_of_seed
 from .layouts.layout import Layout
-from .layouts.reader import ask, options_of
+from .layouts.reader import ask
 from .layouts.verdict import Verdict, check_reading
 from .tally import Report, Tally
 
@@ -37,20 +36,13 @@ def run(work_dir: Path, seed: int, count: int, report: Report) -> Tally:
     return Tally(count, count - len(lost), tuple(lost), outcomes)
 
 
-def layout_of_seed(seed: int) -> Layout:
-    """The layout that a seed stands for."""
-    return generate_layout(random.Random(f"layout {seed}"), seed)
-
-
 def read_layout(layout: Layout, folder: Path) -> Verdict:
     """Write a layout into a new folder, check how it is read, and remove it."""
     folder.mkdir()
     try:
         write_layout(layout, folder)
-        options = options_of(layout.options) if layout.options else None
-        return check_reading(
-            layout, folder, partial(ask, [folder / source for source in layout.sources]), options=options
-        )
+        ask_sources = partial(ask, [folder / source for source in layout.sources])
+        return check_reading(layout, folder, ask_sources, options=layout.options or None)
     finally:
         remove_layout(folder)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from . import source_layouts
-from .layouts.reader import Answer
+from .layouts.answer import Answer
 
 
 def test_layouts_are_read_as_they_are_meant_or_refused_with_the_truth(tmp_path: Path) -> None:
@@ -17,7 +17,6 @@ def test_layouts_are_read_as_they_are_meant_or_refused_with_the_truth(tmp_path: 
 def test_what_is_lost_names_its_seed_and_describes_its_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that refuses everything does not pass, and the table of outcomes counts that."""
     monkeypatch.setattr(source_layouts, "ask", lambda sources, options: Answer(refusal="no"))
-    monkeypatch.setattr(source_layouts, "options_of", lambda known: None)
     reports: list[str] = []
     tally = source_layouts.run(tmp_path, seed=3, count=20, report=lambda fault, outcome: reports.append(outcome))
     assert (tally.tried, tally.survived, len(tally.lost)) == (20, 0, 20)

@@ -24,3 +24,8 @@ def generate_layout(rng: random.Random, seed: int = 0) -> Layout:
     if kind in ("tree", "cnmc"):
         add_clutter(draft)
     return draft.finished(seed)
+
+
+def layout_of_seed(seed: int) -> Layout:
+    """The layout that a seed stands for."""
+    return generate_layout(random.Random(f"layout {seed}"), seed)

@@ -1,65 +1,41 @@
-"""The one place where layouts meet the library: its answer to a question, as a value that can be compared."""
+"""The one place where layouts meet the library: its listing, or its refusal, as a value that can be compared."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leukemia_data.errors import SourceError
-from leukemia_data.sources.source import list_source
+from leukemia_data.sources.reading_options import ReadingOptions
+
+from leukemia_data.errors import AmbiguousSourceError, SourceError
+from leukemia_data.sources.source import SourceListing, list_source
+
+from .answer import Answer, ReadImage
 
 
-@dataclass(frozen=True, slots=True)
-class ReadImage:
-    """One image as it was read; empty texts where the reading knows nothing.
+def ask(sources: Sequence[Path], options: ReadingOptions | Mapping[str, Any] | None = None) -> Answer:
+    """Read sources.
 
-    Attributes
+    Parameters
     ----------
-    location
-        Absolute path with links as they were given.
+    options
+        Those of a reading that was offered, or values of reading options by their names, or None for none.
     """
-
-    location: str
-    class_name: str
-    subject: str
-    split: str
-    is_missing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the reader said: images and classes, or a refusal.
-
-    Attributes
-    ----------
-    images, classes
-        What was read; no classes where it was refused.
-    refusal
-        The message of the refusal, None if there is none.
-    readings
-        Text and options of the readings that a refusal offers.
-    text
-        The reading in words, as far as there is one.
-    """
-
-    images: tuple[ReadImage, ...] = ()
-    classes: tuple[str, ...] = ()
-    refusal: str | None = None
-    readings: tuple[tuple[str, Any], ...] = ()
-    text: str = ""
-
-
-def ask(sources: Sequence[Path], options: Any = None) -> Answer:
-    """Read sources; `options` are those of a reading that was offered, or None."""
+    if isinstance(options, Mapping):
+        options = ReadingOptions(**options)
     try:
-        listing = list_source(sources) if options is None else list_source(sources, options=options)
-    except SourceError as error:
-        readings = tuple((str(reading.text), reading.options) for reading in getattr(error, "readings", ()))
+        return _answer_of(list_source(sources, options=options or ReadingOptions()))
+    except AmbiguousSourceError as error:
+        readings = tuple((str(reading.text), reading.options) for reading in error.readings)
         return Answer(refusal=str(error), readings=readings)
+    except SourceError as error:
+        return Answer(refusal=str(error))
+
+
+def _answer_of(listing: SourceListing) -> Answer:
     images = tuple(
         ReadImage(
             os.path.abspath(str(record.path)),  # noqa: PTH100 - links as they are given
@@ -71,10 +47,3 @@ def ask(sources: Sequence[Path], options: Any = None) -> Answer:
         for record in listing.records
     )
     return Answer(images, tuple(listing.classes), text=json.dumps(listing.reading.to_dict(), ensure_ascii=False))
-
-
-def options_of(known: Mapping[str, object]) -> Any:
-    """Reading options with these values."""
-    from leukemia_data.sources.reading_options import ReadingOptions
-
-    return ReadingOptions(**known)

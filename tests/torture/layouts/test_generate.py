@@ -12,20 +12,21 @@ from pathlib import Path
 import cv2
 import pytest
 
-from ..source_layouts import COUNT, layout_of_seed
 from .disk import remove_layout, tiny_png, write_layout
-from .generate import generate_layout
+from .generate import generate_layout, layout_of_seed
 from .layout import Layout
 from .questions import KIND, QUESTIONS
 from .tree import DEEP
 
+NUM_LAYOUTS = 2_000
+"""As many as ``make torture`` reads."""
 CELL_NAME = re.compile(r"UID_(H?\d+)_\d+_\d+_(all|hem)\.(bmp|png)", re.IGNORECASE)
 IMAGE_ENDS = (".png", ".jpg", ".bmp", ".tif", ".tiff")
 
 
 @pytest.fixture(scope="module")
 def layouts() -> list[Layout]:
-    return [layout_of_seed(seed) for seed in range(COUNT)]
+    return [layout_of_seed(seed) for seed in range(NUM_LAYOUTS)]
 
 
 def test_a_seed_always_stands_for_the_same_layout() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ..source_layouts import layout_of_seed
+from .answer import Answer, ReadImage
+from .generate import layout_of_seed
 from .layout import Cell, Layout
-from .reader import Answer, ReadImage
 from .verdict import Outcome, check_reading
 
 FOLDER = Path("/layouts/7")
@@ -129,6 +129,11 @@ def test_a_refusal_has_to_offer_the_truth() -> None:
     assert outcome(OPEN, refusal()) is Outcome.REFUSED_WITHOUT_TRUTH
 
 
+def test_a_refusal_must_not_offer_everything() -> None:
+    assert outcome(OPEN, refusal(**{f"level {n}": read() for n in range(12)})) is Outcome.REFUSED_WITH_TRUTH
+    assert outcome(OPEN, refusal(**{f"level {n}": read() for n in range(13)})) is Outcome.REFUSED_WITHOUT_TRUTH
+
+
 def test_a_plain_layout_must_not_be_refused() -> None:
     assert outcome(PLAIN, refusal(a=read())) is Outcome.REFUSED_THOUGH_PLAIN
 
@@ -157,6 +162,14 @@ def test_options_that_name_the_truth_have_to_give_it() -> None:
     assert outcome(PLAIN, answers.__getitem__, options="known") is Outcome.WRONG_WITH_OPTIONS
     answers["known"] = read()
     assert outcome(PLAIN, answers.__getitem__, options="known") is Outcome.EQUAL
+
+
+def test_subjects_of_a_column_that_was_named_have_to_be_read() -> None:
+    layout = replace(PLAIN, options={"subject_column": "donor"})
+    answers = {None: read((0, "subject", "")), "known": read((0, "subject", ""))}
+    assert outcome(layout, answers.__getitem__, options="known") is Outcome.WRONG_WITH_OPTIONS
+    answers["known"] = read()
+    assert outcome(layout, answers.__getitem__, options="known") is Outcome.EQUAL
 
 
 def test_other_errors_are_crashes() -> None:

@@ -85,12 +85,16 @@ def class_levels(classes: Sequence[tuple[str, str]], groups: Sequence[str]) -> l
 
 
 def subtype_level(names: Sequence[str], *, only_first: bool) -> Level:
-    """Folders below a class that mean nothing and differ from class to class; below the first class only, or all."""
+    """Folders below a class that mean nothing and differ from class to class.
+
+    With `only_first` only the first class has them, beside images that lie in its own folder.
+    """
 
     def steps(above: Above) -> list[Step]:
         position = above["class"].position
         if only_first and position > 0:
             return [Step("")]
-        return [Step(names[(2 * position + number) % len(names)], None, number) for number in range(2)]
+        steps = [Step(names[(2 * position + number) % len(names)], None, number) for number in range(2)]
+        return [Step(""), *steps] if only_first else steps
 
     return Level("subtype", steps)

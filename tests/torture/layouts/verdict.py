@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .answer import Answer, ReadImage
 from .layout import Cell, Layout
-from .reader import Answer, ReadImage
+
+MAX_READINGS = 12
+"""Readings that a refusal may offer: among any number of them the truth would be easy to have, and hard to find."""
 
 Ask = Callable[[Any], Answer]
 """Reads the layout's sources with options, or None."""
@@ -104,6 +107,8 @@ def _of_refusal(layout: Layout, folder: Path, answer: Answer, ask: Ask) -> Verdi
     why = [f"refused: {answer.refusal}"[:600]]
     if layout.is_plain:
         return Verdict(Outcome.REFUSED_THOUGH_PLAIN, why[0])
+    if len(answer.readings) > MAX_READINGS:
+        return Verdict(Outcome.REFUSED_WITHOUT_TRUTH, f"{len(answer.readings)} readings are too many to choose from")
     is_offered = is_named_later = False
     for text, options in answer.readings:
         reading = ask(options)
@@ -134,6 +139,8 @@ def _with_options(layout: Layout, folder: Path, answer: Answer) -> Verdict | Non
         is_named = _names_cause(layout, answer.refusal)
         return None if is_named else Verdict(Outcome.WRONG_WITH_OPTIONS, f"refused: {answer.refusal}"[:600])
     found = differences(layout, folder, answer)
+    if not found and "subject_column" in layout.options:
+        found = [f"subject unknown: {path}" for path in lost_subjects(layout, folder, answer)]
     return Verdict(Outcome.WRONG_WITH_OPTIONS, _some(found)) if found else None
 
 
