@@ -85,7 +85,7 @@ class Layout:
         """The choices, the sources, and the first files with their truth, as indented lines."""
         told = ", ".join(f"{question}: {answer}" for question, answer in self.choices.items() if answer != "none")
         lines = [told, f"given: {', '.join(self.sources)}", f"doubts: {'; '.join(self.doubts) or 'none: it is plain'}"]
-        step = max(1, len(self.cells) // max_paths)
+        step = -(-len(self.cells) // max_paths)
         lines += [f"{_short(c.path)}  = {c.class_name}, {c.subject}, {c.split}" for c in self.cells[::step]]
         lines += [f"{_short(path)}  = no cell" for path in self.passed_over[:6]]
         lines += [f"{_short(path)}  = {data[:150]!r}" for path, data in list(self.files.items())[:4]]
