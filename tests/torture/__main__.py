@@ -21,6 +21,7 @@ from tqdm import tqdm
 from .tally import Tally
 
 _ROUND = 20
+_COUNT = 100
 _SEED = re.compile(r"seed (\d+):")
 
 
@@ -43,7 +44,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of: {', '.join(scenario_names())}")
     parser.add_argument("--seed", type=int, default=0, help="the first fault's; the next has the next (default: 0)")
-    parser.add_argument("--count", type=int, default=100, help="faults of each scenario (default: 100)")
+    parser.add_argument("--count", type=int, help=f"faults of each scenario (default: its COUNT, or {_COUNT})")
     parser.add_argument("--minutes", type=float, help="go on so long with each scenario, whatever --count says")
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.scenarios) - set(scenario_names()))
@@ -56,7 +57,8 @@ def _run_scenario(name: str, options: argparse.Namespace) -> Tally:
     """All rounds of a scenario with one bar."""
     scenario = importlib.import_module(f"tests.torture.{name}")
     tally = Tally()
-    total = None if options.minutes is not None else options.count
+    num_faults = options.count if options.count is not None else getattr(scenario, "COUNT", _COUNT)
+    total = None if options.minutes is not None else num_faults
     with tqdm(total=total, desc=name, unit=" faults", dynamic_ncols=True) as bar:
 
         def report(fault: str, outcome: str) -> None:
@@ -64,7 +66,7 @@ def _run_scenario(name: str, options: argparse.Namespace) -> Tally:
             if outcome != "survived":
                 bar.write(f"{name}: {fault}: {outcome}")
 
-        for seed, count in _rounds(options):
+        for seed, count in _rounds(options, num_faults):
             tally += _run_round(scenario, seed, count, report)
     return tally
 
@@ -75,10 +77,10 @@ def _run_round(scenario: ModuleType, seed: int, count: int, report: object) -> T
     return tally
 
 
-def _rounds(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
+def _rounds(options: argparse.Namespace, num_faults: int) -> Iterator[tuple[int, int]]:
     """Seed and number of faults of each round: one round, or as many as fit into the minutes."""
     if options.minutes is None:
-        yield options.seed, options.count
+        yield options.seed, num_faults
         return
     end_s = time.monotonic() + 60 * options.minutes
     seed = options.seed
@@ -93,10 +95,23 @@ def _print(tallies: dict[str, Tally], options: argparse.Namespace) -> None:
     for name, tally in tallies.items():
         print(f"{name:<{width}}  {tally.tried:>8,}  {tally.survived:>8,}  {len(tally.lost):>6,}")
     for name, tally in tallies.items():
+        _print_outcomes(name, tally)
+    for name, tally in tallies.items():
         for lost in tally.lost:
             match = _SEED.match(lost)
-            again = f"--seed {match[1]} --count 1" if match else f"--seed {options.seed} --count {options.count}"
+            again = f"--seed {match[1]} --count 1" if match else f"--seed {options.seed} --count {tally.tried}"
             print(f"\nlost: {lost}\n  again: python -m tests.torture {name} {again}")
+
+
+def _print_outcomes(name: str, tally: Tally) -> None:
+    """How often each kind came to each end, a row a kind; nothing where a scenario does not count that."""
+    if not tally.outcomes:
+        return
+    kinds, ends = (sorted(set(keys)) for keys in zip(*tally.outcomes, strict=True))
+    width = max(map(len, kinds))
+    print(f"\n{name}:\n{'':<{width}}  " + "  ".join(ends))
+    for kind in kinds:
+        print(f"{kind:<{width}}  " + "  ".join(f"{tally.outcomes[kind, end]:>{len(end)},}" for end in ends))
 
 
 def _has_run(path: Path) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from . import __main__ as program
@@ -8,7 +10,15 @@ from .tally import Tally
 
 def test_scenarios_are_the_modules_with_a_run():
     names = program.scenario_names()
-    assert {"build_kills", "io_faults", "full_disk", "interrupts", "memory", "changing_source"} <= set(names)
+    assert {
+        "build_kills",
+        "io_faults",
+        "full_disk",
+        "interrupts",
+        "memory",
+        "changing_source",
+        "source_layouts",
+    } <= set(names)
     assert not {"tally", "build_ground", "fork_server"} & set(names)
     assert not any(name.startswith("test_") for name in names)
 
@@ -42,6 +52,26 @@ def test_a_loss_is_told_with_the_command_that_loses_it_again(rounds, capsys):
 def test_minutes_make_rounds_with_seeds_of_their_own(rounds):
     assert program.main(["memory", "--minutes", "0.0001"]) == 0
     assert rounds[:2] == [(0, 20), (20, 20)][: len(rounds[:2])]
+
+
+def test_without_a_count_a_scenario_has_its_own(rounds):
+    assert program.main(["memory", "source_layouts"]) == 0
+    assert rounds == [(0, 100), (0, 2_000)]
+
+
+def test_outcomes_are_added_up_and_printed_as_a_table(monkeypatch, capsys):
+    def answer(scenario: object, seed: int, count: int, report: object) -> Tally:
+        return Tally(count, count, outcomes=Counter({("tree", "equal"): 2, ("flat", "refused"): 1}))
+
+    monkeypatch.setattr(program, "_run_round", answer)
+    assert program.main(["memory", "--count", "3"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        ["equal", "refused"],
+        ["flat", "0", "1"],
+        ["tree", "2", "0"],
+    ]
+    both = answer(None, 0, 1, None) + answer(None, 1, 1, None)
+    assert both.outcomes["tree", "equal"] == 4
 
 
 def test_unknown_scenarios_are_refused(capsys):
