@@ -6,6 +6,7 @@
     |-- UsageError        the request itself is wrong: an option, a recipe, a split name   (exit code 2)
     `-- FailedError       the request is fine, the work could not be done                  (exit code 1)
         |-- SourceError   images or tables that are missing, unreadable or contradictory
+        |   `-- AmbiguousSourceError   a source that can be read in several ways; it has them all
         |-- ImageError    one image that cannot be used; names the reason, the caller adds the path
         |-- CacheError    a cache that is absent, incomplete, damaged or of another format
         |-- BuildError    a build that stopped: no space, too many bad images, a lost worker
@@ -18,7 +19,8 @@ A message says what was wrong, in which file or option, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 
 class LeukemiaError(Exception):
@@ -39,6 +41,43 @@ class FailedError(LeukemiaError, RuntimeError):
 
 class SourceError(FailedError):
     """Images or tables that are missing, unreadable or contradict each other."""
+
+
+class PossibleReading(Protocol):
+    """One way in which a source can be read."""
+
+    @property
+    def text(self) -> str:
+        """What the source would then hold, on one line."""
+        ...
+
+    @property
+    def choice(self) -> str:
+        """The options of a command line that choose it."""
+        ...
+
+
+_MAX_CHOICES = 3
+
+
+class AmbiguousSourceError(SourceError):
+    """A source that can be read in several ways.
+
+    Parameters
+    ----------
+    what
+        What is ambiguous: the source and the folders or columns.
+    readings
+        The ways in which it can be read, each with the options that choose it.
+    """
+
+    def __init__(self, what: str, readings: Sequence[PossibleReading]) -> None:
+        self.what, self.readings = what, tuple(readings)
+        width = max(len(reading.choice) for reading in self.readings)
+        lines = [f"\n  {reading.choice:<{width}}  {reading.text}" for reading in self.readings]
+        choices = " or ".join(reading.choice for reading in self.readings[:_MAX_CHOICES])
+        more = " or another of these" if len(self.readings) > _MAX_CHOICES else ""
+        super().__init__(f"{what}; say which is meant, {choices}{more}:{''.join(lines)}")
 
 
 class ImageError(FailedError):

@@ -6,6 +6,7 @@ knows already which rows are too long or too short, and raise all at once.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -15,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from leukemia_data.errors import SourceError, listed
+from leukemia_data.errors import FailedError, SourceError, listed
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.files.table_problems import TableProblems, shown
 from leukemia_data.files.table_text import read_table_text, table_text
@@ -34,6 +35,14 @@ class TablePlace(Protocol):
     @property
     def stem(self) -> str:
         """Its name without a suffix."""
+        ...
+
+
+class ReadablePlace(Protocol):
+    """A file of this machine, or an object in a store."""
+
+    def read_bytes(self) -> bytes:
+        """All of its bytes."""
         ...
 
 
@@ -94,7 +103,7 @@ class CsvTable:
                 self.problems.tell(what, line, shown(cell))
         return [word_of[cell] for cell in cells]
 
-    def require(self, *needed: str | tuple[str, ...], guarded: Sequence[str] = ()) -> None:
+    def require(self, *needed: str | tuple[str, ...], guarded: Sequence[str] = (), read: Sequence[str] = ()) -> None:
         """Check the header, and that there are rows.
 
         Parameters
@@ -103,6 +112,8 @@ class CsvTable:
             Names of columns that must be there; of a tuple one is enough.
         guarded
             Names of columns that may be left out, but not be misspelled: another one of nearly that name is refused.
+        read
+            Names of columns that are read as something else, and so are no misspellings.
 
         Raises
         ------
@@ -113,7 +124,7 @@ class CsvTable:
             raise SourceError(f"{self.path} is empty: no column {_either(needed[0])}, no row")
         alternatives = [(names,) if isinstance(names, str) else names for names in needed]
         faults = [self._missing(names) for names in alternatives if not set(names) & set(self.columns)]
-        faults += [fault for name in guarded if (fault := self._misspelled(name, guarded))]
+        faults += [fault for name in guarded if (fault := self._misspelled(name, (*guarded, *read)))]
         known = dict.fromkeys(name for names in (*alternatives, guarded) for name in names)
         faults += [f"the column {self.title(name)} is there twice" for name in known if self.columns.count(name) > 1]
         if faults:
@@ -162,6 +173,45 @@ def read_csv_table(path: Path, names: Sequence[str]) -> CsvTable:
 def parse_csv_table(place: TablePlace, data: bytes, names: Sequence[str]) -> CsvTable:
     """Do what :func:`read_csv_table` does with bytes that were read elsewhere; `place` is for messages."""
     return _parse(place, table_text(place, data), names)
+
+
+def peek_header(place: ReadablePlace, names: Sequence[str] = ()) -> list[str]:
+    """Titles of a table's columns without blanks around them, without reading the rest; empty of what is no table.
+
+    Parameters
+    ----------
+    place
+        A path or an address.
+    names
+        Columns that are looked for; they help to find the separator.
+    """
+    try:
+        text = _lenient_text(place.read_bytes()[: 1 << 16] if not isinstance(place, Path) else _first_bytes(place))
+    except (OSError, FailedError):
+        return []
+    chosen = _SEPARATOR_LINE.match(text)
+    if chosen:
+        text = text[chosen.end() :]
+    separator = chosen[1] if chosen else max(SEPARATORS, key=lambda candidate: _fit(text, candidate, names))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        header = next((row for row in rows if any(map(str.strip, row))), [])
+    except csv.Error:
+        return []
+    return [title.strip() for title in header]
+
+
+def _first_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1 << 16)
+
+
+def _lenient_text(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data[: len(data) // 2 * 2].decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="replace").replace("\0", "")
 
 
 def _parse(path: TablePlace, text: str, names: Sequence[str]) -> CsvTable:

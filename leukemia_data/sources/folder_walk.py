@@ -3,43 +3,123 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from leukemia_data.errors import SourceError
 from leukemia_data.files.file_state import NO_FILE, state_of
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name
-from leukemia_data.sources.tree_file import TreeFile, TreeFolder, is_passed_over, suffix_of
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name, suffix_of
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.tree_file import EXCLUDED, OUTPUT, PassedOver, TreeFile, is_output, why_passed_over
+from leukemia_data.sources.tree_folders import TreeFolder
 
 
-def walk_folder(root: Path, names: tuple[str, ...] = (), above: frozenset[Path] = frozenset()) -> Iterator[TreeFile]:
-    """Everything below a folder that is no folder; dot files (``._x`` of macOS too) and dot folders are passed over.
+@dataclass(slots=True)
+class _OpenFolder:
+    """A folder on the way from the root to where the walk is."""
 
-    Links are followed, but not back into a folder `above`. A folder that bears an image's name and holds none counts
+    place: str
+    names: tuple[str, ...]
+    folder: TreeFolder
+    key: tuple[int, int]
+    entries: Iterator[os.DirEntry[str]]
+    is_output: bool
+    has_image: bool = False
+
+
+def walk_folder(
+    root: Path, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
+) -> Iterator[TreeFile]:
+    """Everything below a folder that is no folder, in the order of the names.
+
+    Links are followed, but not back into a folder above. A folder that bears an image's name and holds none counts
     as an image that is no file.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    passed_over
+        Is told what is not looked at: hidden files, folders of systems, what ltrain and ldata wrote, and what the
+        options exclude.
+    given_names
+        Names before all others in ids, which tell several sources apart.
+
+    Raises
+    ------
+    SourceError
+        If a folder cannot be listed.
     """
-    here = root.resolve()
-    if here in above:
-        return
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as error:
-        raise SourceError(f"cannot list {printable_name(str(root))}: {error.strerror}") from error
-    folder = TreeFolder(names)
-    for entry in entries:
-        if is_passed_over(entry.name):
+    start = _open(os.fspath(root), tuple(given_names), len(given_names))
+    way, keys = [start], {start.key, *_keys_above(root)}
+    while way:
+        here = way[-1]
+        entry = next(here.entries, None)
+        if entry is None:
+            way.pop()
+            keys.discard(here.key)
+            yield from _close(here, way)
             continue
-        if not _is_folder(entry):
-            yield _describe_entry(folder, entry)
-            continue
-        below = walk_folder(Path(entry.path), (*names, entry.name), above | {here})
-        if suffix_of(entry.name) in IMAGE_SUFFIXES:
-            files = list(below)
-            yield from files
-            if not any(suffix_of(file.name) in IMAGE_SUFFIXES for file in files):
-                yield TreeFile(folder, entry.name, entry.path, NO_FILE)
+        reason = _why_not(here, entry.name, options)
+        if reason is not None:
+            passed_over.add(reason, here.folder.id_prefix + printable_name(entry.name))
+        elif not _is_folder(entry):
+            if not here.has_image:
+                here.has_image = suffix_of(entry.name) in IMAGE_SUFFIXES
+            yield _describe_entry(here.folder, entry)
         else:
-            yield from below
+            below = _open(entry.path, (*here.names, entry.name), len(given_names))
+            if below.is_output:
+                passed_over.add(OUTPUT, below.folder.id_prefix)
+            elif below.key not in keys:
+                way.append(below)
+                keys.add(below.key)
+
+
+def _keys_above(root: Path) -> Iterator[tuple[int, int]]:
+    """What tells the folders above the root: a link to one of them would bring everything again."""
+    for folder in root.resolve().parents:
+        with suppress(OSError):
+            status = folder.stat()
+            yield status.st_dev, status.st_ino
+
+
+def _why_not(here: _OpenFolder, name: str, options: ReadingOptions) -> str | None:
+    reason = why_passed_over(name)
+    if reason is None and options.exclude:
+        ending = printable_name(name)
+        paths = ("/".join((*here.folder.names[here.folder.num_given :], ending)), here.folder.id_prefix + ending)
+        reason = EXCLUDED if any(map(options.excludes, paths)) else None
+    return reason
+
+
+def _close(done: _OpenFolder, way: Sequence[_OpenFolder]) -> Iterator[TreeFile]:
+    """Tell the folder above of its images; one that bears an image's name and holds none stands for one."""
+    if not way:
+        return
+    above = way[-1]
+    name = done.names[-1]
+    if not done.has_image and suffix_of(name) in IMAGE_SUFFIXES:
+        yield TreeFile(above.folder, name, done.place, NO_FILE)
+        above.has_image = True
+    above.has_image = above.has_image or done.has_image
+
+
+def _open(place: str, names: tuple[str, ...], num_given: int) -> _OpenFolder:
+    try:
+        status = os.stat(place)  # noqa: PTH116 - text, as all places of a walk
+        entries = sorted(os.scandir(place), key=_name_of)
+    except OSError as error:
+        raise SourceError(f"cannot list {printable_name(place)}: {error.strerror}") from error
+    folder, is_own = TreeFolder.of(names, num_given), is_output(entry.name for entry in entries)
+    return _OpenFolder(place, names, folder, (status.st_dev, status.st_ino), iter(entries), is_own)
+
+
+def _name_of(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -52,9 +132,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _describe_entry(folder: TreeFolder, entry: os.DirEntry[str]) -> TreeFile:
     """A file with its state; without one where it is no regular file, or gone by now."""
-    try:
-        if entry.is_file():
-            return TreeFile(folder, entry.name, entry.path, state_of(entry.stat()))
-    except OSError:
-        pass
+    with suppress(OSError):
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            return TreeFile(folder, entry.name, entry.path, state_of(status))
     return TreeFile(folder, entry.name, entry.path, NO_FILE)

@@ -12,6 +12,7 @@ from leukemia_data.files.file_state import NO_FILE, FileState, state_of
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.found_image import printable_name
+from leukemia_data.sources.spellings import Spellings
 
 Place = TypeVar("Place", bound=ImagePlace, covariant=True)
 
@@ -42,7 +43,12 @@ class ListedFile(Generic[Place]):
 
 
 class Finder(Protocol):
-    """Finds the files of one table: on disks, or in a store (see ``listed_object``)."""
+    """Finds the files of one table: on disks, or in a store (see ``listed_object``).
+
+    ``respelled`` holds the path strings for which a file of another spelling was found, and that spelling.
+    """
+
+    respelled: dict[str, str]
 
     def find(self, text: str) -> ListedFile[ImagePlace]:
         """Find the file that a path string means; ValueError, as :meth:`FileFinder.find` says, if it can be none."""
@@ -67,12 +73,15 @@ class FileFinder:
         self._roots = (_with_end(os.path.abspath(root)), self._real_root)  # noqa: PTH100 - links as they are given
         # Tables name thousands of files in a few folders.
         self._folders: dict[str, _Folder] = {}
+        self._spellings: dict[str, Spellings] = {}
+        self.respelled: dict[str, str] = {}
 
     def find(self, text: str) -> ListedFile[Path]:
         """Find a file.
 
         A backslash separates folders on Windows and is a letter elsewhere; an apostrophe may protect a path from
-        spreadsheets. Another reading is taken where there is no file with that very name.
+        spreadsheets. Another reading is taken where there is no file with that very name, and last of all a file whose
+        name looks the same: with its accents written otherwise, in another case, or with an image's ending.
 
         Parameters
         ----------
@@ -87,13 +96,40 @@ class FileFinder:
         """
         name = checked_name(text)
         if "\\" not in name and not name.startswith("'"):
-            return self._describe(name)
+            file = self._describe(name)
+            return self._find_alike(file, name) if file.is_missing else file
         readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
         files = [self._describe(reading) for reading in readings]
         present = [file for file in files if not file.is_missing]
         if any(not present[0].path.samefile(other.path) for other in present[1:]):
             raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
-        return present[0] if present else files[-1]
+        return present[0] if present else self._find_alike(files[-1], next(reversed(readings)))
+
+    def _find_alike(self, missing: ListedFile[Path], name: str) -> ListedFile[Path]:
+        """A file that looks like one that is not there, or that itself."""
+        here, parts = self._root, []
+        for part in name.split("/"):
+            is_there = part in ("", ".", "..") or os.path.lexists(f"{here}{os.sep}{part}")
+            found = part if is_there else self._alike(here, part)
+            if found is None:
+                return missing
+            parts.append(found)
+            here = _joined(here, found)
+        spelled = "/".join(parts)
+        if spelled == name:
+            return missing
+        file = self._describe(spelled)
+        if not file.is_missing:
+            self.respelled[name] = spelled
+        return missing if file.is_missing else file
+
+    def _alike(self, folder: str, name: str) -> str | None:
+        if folder not in self._spellings:
+            try:
+                self._spellings[folder] = Spellings([entry.name for entry in os.scandir(folder)])
+            except (OSError, ValueError):
+                self._spellings[folder] = Spellings([])
+        return self._spellings[folder].find(name)
 
     def _describe(self, name: str) -> ListedFile[Path]:
         folder_name, file_name = os.path.split(name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from leukemia_data.files.file_state import NO_FILE
 from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.sources.listed_file import ListedFile, checked_name
+from leukemia_data.sources.spellings import Spellings
 from leukemia_data.sources.store_walk import stored_state
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class ObjectFinder:
     def __init__(self, root: StoredUrl) -> None:
         self._root = root
         self._states = dict(root.walk())
+        self._spellings: Spellings | None = None
+        self.respelled: dict[str, str] = {}
 
     def find(self, text: str) -> ListedFile[StoredUrl]:
         """Find an object, as :meth:`leukemia_data.sources.listed_file.FileFinder.find` finds a file.
@@ -50,7 +53,17 @@ class ObjectFinder:
             return self._listed(present[0])
         if "://" in name or folded[-1].startswith(("/", "../")):
             raise ValueError(f"leads out of {self._root} (--root may name a folder that holds all)")
+        alike = self._alike(folded[-1])
+        if alike is not None:
+            self.respelled[name] = alike
+            return self._listed(alike)
         return ListedFile(self._root / folded[-1], str(self._root / folded[-1]), NO_FILE)
+
+    def _alike(self, name: str) -> str | None:
+        """The only object whose name looks like this one."""
+        if self._spellings is None:
+            self._spellings = Spellings(self._states)
+        return self._spellings.find(name)
 
     def _listed(self, name: str) -> ListedFile[StoredUrl]:
         url = self._root / name

@@ -1,7 +1,8 @@
-"""Where images come from: folders and tables in, one list of records out.
+"""Where images come from: folders and tables in, one list of records and its reading out.
 
 Every argument of ``ldata build`` is a folder (``source_tree``) or a CSV table (``source_table``). Both yield images
-with a class *name*; here the names become labels, several sources become one, and contradictions become errors.
+with a class *name*; here the names become labels, several sources become one, and contradictions become errors. How
+all of that was understood is the listing's :class:`~leukemia_data.sources.reading.Reading`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,24 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
+from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
+from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions
 from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
-from leukemia_data.sources.source_tree import describe_file, describe_object, walk_tree_images
+from leukemia_data.sources.source_tree import describe_file, describe_object, read_trees
+from leukemia_data.sources.tree_file import LEFT_OUT_CLASSES, PassedOver
+from leukemia_data.sources.tree_images import Tree
+
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +40,33 @@ class SourceListing:
     name
         Suggested cache name: the first folder's, or that of the folder a table lies in.
     classes
-        Class names; ``("hem", "all")`` for C-NMC, otherwise in alphabetical order. A position is a label.
+        Class names; ``("hem", "all")`` for C-NMC, otherwise in alphabetical order or as the user orders them. A
+        position is a label.
     records
         One per image, in the order of their ids.
-    notes
-        What was decided on the way that a user should know.
+    reading
+        How the source was understood.
     """
 
     name: str
     classes: tuple[str, ...]
     records: tuple[Record, ...]
-    notes: tuple[str, ...]
+    reading: Reading
 
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What one argument holds; ``table`` is None for a folder."""
-
-    images: list[FoundImage]
-    notes: list[str]
-    table: ImageTable | None = None
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided on the way that a user should know."""
+        return self.reading.notes
 
 
 def list_source(
-    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+    paths: Sequence[ImagePlace],
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    options: ReadingOptions | None = None,
 ) -> SourceListing:
-    """List the images of folders and tables.
+    """List the images of folders and tables, and say how they were understood.
 
     Parameters
     ----------
@@ -65,22 +76,32 @@ def list_source(
         Where the relative paths of tables start; by default each table's own folder.
     allow_outside
         Take files that a table names outside `root` too.
+    options
+        What the user says of the meaning of folders, names and columns.
 
     Raises
     ------
     UsageError
-        If a path is neither a folder nor a CSV file.
+        If a path is neither a folder nor a CSV file, or options name what the source has not got.
     SourceError
         If there are no images, labels contradict each other, or a table cannot be read. All problems of a source
         are told at once.
+    AmbiguousSourceError
+        If the source can be read in several sensible ways.
     """
-    read = [_read_one(path, root, is_alone=len(paths) == 1, allow_outside=allow_outside) for path in paths]
-    _check_across([found.table for found in read if found.table is not None])
-    images = _merge_same_ids(image for found in read for image in found.images)
-    classes = _class_list({image.class_name for image in images if image.class_name is not None})
-    records = sorted((_to_record(image, classes) for image in images), key=lambda record: record.record_id)
+    options = options or ReadingOptions()
+    parts, tables = _read_parts(paths, root, options, allow_outside=allow_outside)
+    _check_across(tables)
+    images = _merge_same_ids(image for part in parts for image in part.images)
+    counts = Counter(image.class_name for image in images if image.class_name is not None)
+    classes, labels = number_classes(counts, options)
+    left_out = PassedOver()
+    records = _to_records(images, labels, left_out)
+    if not records:
+        raise SourceError(f"--classes {','.join(options.classes)} leaves no image of {listed(map(str, paths))}")
+    _require_subjects(records, options)
     return SourceListing(
-        _suggest_name(paths[0]), classes, tuple(records), tuple(note for found in read for note in found.notes)
+        _suggest_name(paths[0]), classes, records, _reading(parts, records, classes, options, left_out)
     )
 
 
@@ -99,38 +120,96 @@ def list_images(
         If there are no images, or a table cannot be read.
     """
     images: list[FoundImage] = []
+    names = _given_names(paths)
     for path in paths:
         if _is_image(path):
             images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
             continue
-        found = _read_one(path, root, is_alone=len(paths) == 1, allow_outside=allow_outside, need_classes=False)
-        images.extend(found.images)
-    known = {name.lower() for name in CELL_CLASSES}
+        found = _read_one(path, names.get(path, ()), root, allow_outside=allow_outside)
+        images.extend(found)
+    known = {name: number for number, name in enumerate(CELL_CLASSES)}
     return [
-        _to_record(
-            image if (image.class_name or "").lower() in known else replace(image, class_name=None), CELL_CLASSES
+        Record(
+            image.record_id,
+            image.path,
+            known.get((image.class_name or "").lower(), UNKNOWN_LABEL),
+            composed(image.subject),
+            image.split,
+            image.fold,
+            image.state,
         )
         for image in _merge_same_ids(images)
     ]
 
 
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def _read_parts(
+    paths: Sequence[ImagePlace], root: ImagePlace | None, options: ReadingOptions, *, allow_outside: bool
+) -> tuple[list[PartReading], list[ImageTable]]:
+    """All folders as one part, since each tells what the others mean, and every table as one of its own."""
+    names = _given_names(paths)
+    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if _is_folder(path)]
+    parts = [read_trees(trees, options)] if trees else []
+    tables = [
+        read_image_table(path, root if root is not None else path.parent, options, allow_outside=allow_outside)
+        for path in paths
+        if not _is_folder(path)
+    ]
+    return [*parts, *(table.part for table in tables)], tables
+
+
 def _read_one(
-    path: ImagePlace, root: ImagePlace | None, *, is_alone: bool, allow_outside: bool, need_classes: bool = True
-) -> _Found:
-    """Images and notes of one source; a folder beside others puts its name before its ids."""
+    path: ImagePlace, given_names: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool
+) -> list[FoundImage]:
+    """Images of one source to predict: nothing is asked."""
+    if _is_folder(path):
+        return read_trees([Tree(path, given_names)], ReadingOptions(), need_classes=False).images
+    start = root if root is not None else path.parent
+    return read_image_table(path, start, allow_outside=allow_outside, need_classes=False).images
+
+
+def _is_folder(path: ImagePlace) -> bool:
+    """Whether a source is a folder; UsageError if it is no table either, or not there."""
     is_table = path.suffix.lower() == ".csv"
     # What a store has is found out by listing it: a name that holds nothing is a folder without images.
     if path.is_dir() if isinstance(path, Path) else not is_table:
-        images, notes = walk_tree_images(path, need_classes=need_classes)
-        name = path.resolve().name if isinstance(path, Path) else path.name
-        return _Found([image.with_prefix("" if is_alone else f"{name}/") for image in images], notes)
+        return True
     if is_table and (path.is_file() if isinstance(path, Path) else path.state() is not None):
-        start = root if root is not None else path.parent
-        table = read_image_table(path, start, allow_outside=allow_outside, need_classes=need_classes)
-        return _Found(table.images, table.notes, table)
+        return False
     if not isinstance(path, Path) or not path.exists():
         raise UsageError(f"source not found: {path}")
     raise UsageError(f"source {path} is neither a folder nor a .csv table")
+
+
+def _given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
+    """What is put before the ids of a folder beside other sources: as many parts of its path as tell it from others."""
+    if len(paths) == 1:
+        return {}
+    parts = {path: _path_parts(path) for path in paths if not _is_image(path) and _is_folder(path)}
+    _require_apart(parts)
+    return {path: _shortest(own, [other for other in parts.values() if other != own]) for path, own in parts.items()}
+
+
+def _path_parts(path: ImagePlace) -> tuple[str, ...]:
+    if isinstance(path, Path):
+        return tuple(part.strip("\\/") for part in path.resolve().parts)
+    return tuple(part for part in str(path).split("/") if part)
+
+
+def _shortest(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    for num_parts in range(1, len(own) + 1):
+        if all(other[-num_parts:] != own[-num_parts:] for other in others):
+            return own[-num_parts:]
+    return own
+
+
+def _require_apart(parts: dict[ImagePlace, tuple[str, ...]]) -> None:
+    for (one, first), (other, second) in combinations(parts.items(), 2):
+        outer, inner = sorted(((first, one), (second, other)), key=lambda pair: len(pair[0]))
+        if inner[0][: len(outer[0])] == outer[0] and inner[0] != outer[0]:
+            raise SourceError(f"{inner[1]} lies in {outer[1]}: its images would be there twice; give only one of them")
 
 
 def _check_across(tables: Sequence[ImageTable]) -> None:
@@ -153,52 +232,129 @@ def _check_across(tables: Sequence[ImageTable]) -> None:
 
 def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
     """Keep one of images listed twice with the same meaning (the lab's three test tables); refuse the rest."""
-    unique: dict[str, FoundImage] = {}
+    unique_images: dict[str, FoundImage] = {}
     conflicts = Counter[str]()
     for image in images:
-        first = unique.setdefault(image.record_id, image)
-        if first != image:
+        first = unique_images.setdefault(image.record_id, image)
+        if first is not image and first != image:
             conflicts[image.record_id] += 1
     if conflicts:
         raise SourceError(
             f"{len(conflicts)} ids are listed twice with different files, labels, subjects or splits: "
             f"{listed(conflicts)}"
         )
-    return list(unique.values())
+    return list(unique_images.values())
 
 
-def _class_list(names: set[str]) -> tuple[str, ...]:
-    if {name.lower() for name in names} <= set(CELL_CLASSES):
-        return CELL_CLASSES
-    spellings = Counter(name.lower() for name in names)
-    if any(count > 1 for count in spellings.values()):
-        alike = sorted(name for name in names if spellings[name.lower()] > 1)
-        raise SourceError(f"classes differ in the case of their names alone: {listed(alike)}; give each one name")
-    numbers = sorted(name for name in names if name.isdecimal())
-    if numbers and names & set(CELL_CLASSES):
+# --- records and the reading ----------------------------------------------------------------------------------
+
+
+def _to_records(images: Sequence[FoundImage], labels: dict[str, int], left_out: PassedOver) -> tuple[Record, ...]:
+    records = []
+    # One text for all cells of a subject.
+    subjects: dict[str, str] = {"": ""}
+    label_of: dict[str | None, int] = {None: UNKNOWN_LABEL}
+    label_of.update(labels)
+    for record_id, path, class_name, subject, split, fold, state in images:
+        label = label_of[class_name]
+        if label == LEFT_OUT:
+            left_out.add(LEFT_OUT_CLASSES, record_id)
+            continue
+        if subject not in subjects:
+            subjects[subject] = sys.intern(composed(subject))
+        records.append(Record(record_id, path, label, subjects[subject], split, fold, state))
+    records.sort(key=_id_of)
+    return tuple(records)
+
+
+def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> None:
+    """Refuse options that name where subjects are and find none."""
+    if any(record.subject for record in records):
+        return
+    if options.subject_pattern is not None:
+        path = records[0].record_id
         raise SourceError(
-            f"labels 0 and 1 of a table mean hem and all, but there are labels {listed(numbers)} too: "
-            "write names of classes instead of numbers"
+            f"--subject-pattern {options.subject_pattern!r} finds no subject in paths such as {shown(path)}"
         )
-    return tuple(sorted(names))
+    if options.subject_from == "folder":
+        raise SourceError(
+            "--subject-from folder: no folder is left that could name a subject, beside classes and splits"
+        )
 
 
-def _to_record(image: FoundImage, classes: Sequence[str]) -> Record:
-    if image.class_name is None:
-        label = UNKNOWN_LABEL
-    else:
-        name = image.class_name.lower() if classes == CELL_CLASSES else image.class_name
-        label = classes.index(name)
-    return Record(
-        record_id=image.record_id,
-        path=image.path,
-        label=label,
-        # One text for all cells of a subject.
-        subject=sys.intern(image.subject),
-        split=image.split,
-        fold=image.fold,
-        state=image.state,
+def _id_of(record: Record) -> str:
+    return record.record_id
+
+
+def _reading(
+    parts: Sequence[PartReading],
+    records: Sequence[Record],
+    classes: Sequence[str],
+    options: ReadingOptions,
+    left_out: PassedOver,
+) -> Reading:
+    counts = Counter(record.label for record in records)
+    class_counts = tuple((name, counts[label]) for label, name in enumerate(classes))
+    passed_over = PassedOver()
+    for part in parts:
+        passed_over.update(part.passed_over)
+    passed_over.update(left_out)
+    return Reading(
+        options=options,
+        classes=class_counts,
+        class_sources=unique(source for part in parts for source in part.class_sources),
+        num_unlabelled=counts[UNKNOWN_LABEL],
+        splits=_splits(parts, records),
+        folds=tuple(sorted(Counter(record.fold for record in records if record.fold != NO_FOLD).items())),
+        subjects=_subjects(parts, records, options),
+        other_folders=tuple(text for part in parts for text in part.other_folders),
+        tables=tuple(table for part in parts for table in part.tables),
+        passed_over=tuple(
+            NotRead(reason=reason, count=count, examples=tuple(passed_over.examples[reason]))
+            for reason, count in passed_over.counts.items()
+        ),
+        notes=merged_notes([*(part.notes for part in parts), _notes_on_classes(class_counts)]),
+        told_by="; ".join(unique(part.told_by for part in parts)),
     )
+
+
+def _splits(parts: Sequence[PartReading], records: Sequence[Record]) -> tuple[SplitFound, ...]:
+    counts = Counter(record.split for record in records)
+    if set(counts) == {""}:
+        return ()
+    words: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for split, names in part.split_words.items():
+            words.setdefault(split, {}).update(names)
+    order = [split for split in ("train", "valid", "test", "") if counts[split]]
+    return tuple(SplitFound(name=split, num_images=counts[split], words=tuple(words.get(split, ()))) for split in order)
+
+
+def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: ReadingOptions) -> SubjectsFound:
+    pairs = {(record.subject, record.label) for record in records}
+    subjects = sorted({subject for subject, _ in pairs} - {""})
+    labels_of = Counter(subject for subject, label in pairs if subject and label != UNKNOWN_LABEL)
+    several = sorted(subject for subject, count in labels_of.items() if count > 1)
+    return SubjectsFound(
+        sources=unique(source for part in parts for source in part.subject_sources),
+        count=len(subjects),
+        num_unknown=sum(not record.subject for record in records),
+        examples=tuple(subjects[:_MAX_EXAMPLES]),
+        several_classes=tuple(several[:_MAX_EXAMPLES]),
+        num_several=len(several),
+        is_confirmed=any((options.subject_from, options.subject_pattern))
+        or options.subject_column not in (None, NO_COLUMN),
+    )
+
+
+def _notes_on_classes(counts: Sequence[tuple[str, int]]) -> list[str]:
+    present = [name for name, count in counts if count]
+    if len(present) != 1:
+        return []
+    return [f"every image with a class is of class {present[0]}: is it one? nothing can be learnt from one class"]
+
+
+# --- names ----------------------------------------------------------------------------------------------------
 
 
 def _is_image(path: ImagePlace) -> bool:

@@ -1,26 +1,42 @@
-"""CSV tables of images: the lab's ``Path,label`` and ``Path`` lists, read as they are.
+"""CSV tables of images: the lab's ``Path,label`` and ``Path`` lists and whatever else has a row an image.
 
-A row's id is its ``Path`` string unchanged, because submissions must repeat it. A table may also have the columns
-``subject`` and ``split``; without the latter its file name says which split it lists (``train.csv``, ``valid.csv``,
+A row's id is its path string unchanged, because submissions must repeat it. Which columns are read is decided by
+``table_columns``; without one for splits the table's file name says which split it lists (``train.csv``,
 ``resnet_18_test.csv``).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.errors import SourceError
+from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table
 from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, ImagePlace, parse_cell_name
-from leukemia_data.sources.found_image import FoundImage, split_word
+from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, NO_FOLD, ImagePlace, parse_cell_name
+from leukemia_data.sources.cnmc_labels import require_no_label_table
+from leukemia_data.sources.found_image import FoundImage, printable_name
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile
 from leukemia_data.sources.listed_object import ObjectFinder
+from leukemia_data.sources.name_words import (
+    is_container,
+    is_person,
+    is_unknown,
+    is_variant,
+    plain,
+    split_word,
+    splits_in,
+)
+from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.reading import TableFound
+from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions, subject_in
+from leukemia_data.sources.table_columns import TableColumns, choose_columns
+from leukemia_data.sources.table_labels import Labels, read_labels
+from leukemia_data.sources.tree_file import EXCLUDED
 
-_OPTIONAL_COLUMNS = ("label", "subject", "split")
-_NUMBERED_CLASSES = {text: CELL_CLASSES[int(float(text))] for text in ("0", "1", "0.0", "1.0")}
+_KNOWN_COLUMNS = ("path", "label", "subject", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +58,51 @@ class TableImage:
     image: FoundImage
 
     def contradictions(self, other: TableImage) -> list[str]:
-        """Columns in which two rows of one file say different things of it."""
+        """What two rows of one file say differently of it: label, subject, split."""
         mine, theirs = self.image, other.image
         if mine is theirs:
             return []
-        pairs = zip(_OPTIONAL_COLUMNS, _meaning(mine), _meaning(theirs), strict=True)
+        pairs = zip(_KNOWN_COLUMNS[1:], _meaning(mine), _meaning(theirs), strict=True)
         return [column for column, said, said_before in pairs if said != said_before]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTable:
-    """The rows of one table, in its order; a row that repeats an earlier one is left out and counted."""
+    """The rows of one table, in its order, and how they were read; a repeated row is left out and counted."""
 
     path: ImagePlace
     rows: tuple[TableImage, ...]
-    num_repeated: int
+    part: PartReading
 
     @property
     def images(self) -> list[FoundImage]:
         """The images alone."""
-        return [row.image for row in self.rows]
+        return self.part.images
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of the rows."""
-        notes = []
-        if self.num_repeated:
-            notes.append(f"{self.path}: {self.num_repeated:,} rows repeat an earlier one and count once")
-        num_respelled = len(self.rows) - len({row.key for row in self.rows})
-        if num_respelled:
-            notes.append(f"{self.path}: {num_respelled:,} rows name a file again by another path and count as images")
-        return notes
+        return self.part.notes
 
 
 def read_image_table(
-    table: ImagePlace, root: ImagePlace, *, allow_outside: bool = False, need_classes: bool = True
+    table: ImagePlace,
+    root: ImagePlace,
+    options: ReadingOptions | None = None,
+    *,
+    allow_outside: bool = False,
+    need_classes: bool = True,
 ) -> ImageTable:
     """List the images of one table; files that do not exist are listed too, as missing.
 
     Parameters
     ----------
     table
-        CSV file with a header that has at least ``Path`` (case does not matter).
+        CSV file with a header and a column of paths.
     root
         Folder that relative paths start from.
+    options
+        What the user says of the columns and their meaning.
     allow_outside
         Take files outside `root` too, where it is a folder of this machine.
     need_classes
@@ -94,102 +111,197 @@ def read_image_table(
     Raises
     ------
     SourceError
-        If the table cannot be read, has no ``Path`` column or no row, rows are wrong (all are told), or every file
-        it names is missing.
+        If the table cannot be read, has no column of paths or no row, rows are wrong (all are told), or every file it
+        names is missing.
+    AmbiguousSourceError
+        If several columns may be meant.
     """
-    read = _read_table(table, ("path", *_OPTIONAL_COLUMNS))
-    if "path" not in read.columns and {"patient_id", "new_names"} <= set(read.columns):
-        raise SourceError(f"{table} is a C-NMC label table: give the folder that holds the images instead")
-    read.require("path", guarded=_OPTIONAL_COLUMNS)
-    words = {name: read.words(name) for name in _OPTIONAL_COLUMNS}
-    if need_classes:
-        _compare_labels(read, words["label"])
+    options = options or ReadingOptions()
+    read = _read_table(table)
+    require_no_label_table(table, read.columns)
     finder = FileFinder(root, allow_outside=allow_outside) if isinstance(root, Path) else ObjectFinder(root)
-    rows = list(_rows(read, words, finder))
+    columns = choose_columns(read, options, lambda text: _is_file(finder, text), need_classes=need_classes)
+    labels = read_labels(read, columns, options, need_classes=need_classes)
+    reader = _RowReader(read, columns, labels, options, finder)
+    rows = list(reader.rows())
     unique = _without_repeated(read, rows)
     read.problems.raise_any()
-    if not any(row.image.state.is_file for row in unique):
+    if not unique:
+        raise SourceError(f"{table}: --exclude leaves none of its rows")
+    if all(not row.image.state.is_file for row in unique):
         raise SourceError(
             f"{table}: none of its {len(unique):,} files exists, the first is {shown(unique[0].image.record_id)} and "
             f"looked for in {root}; say with --root which folder the paths start from"
         )
-    return ImageTable(table, tuple(unique), len(rows) - len(unique))
+    part = PartReading([row.image for row in unique])
+    _describe(part, read, columns, labels, reader, options)
+    part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
+    return ImageTable(table, tuple(unique), part)
 
 
-def _read_table(table: ImagePlace, names: Sequence[str]) -> CsvTable:
-    return (
-        read_csv_table(table, names) if isinstance(table, Path) else parse_csv_table(table, table.read_bytes(), names)
-    )
+def _read_table(table: ImagePlace) -> CsvTable:
+    if isinstance(table, Path):
+        return read_csv_table(table, _KNOWN_COLUMNS)
+    return parse_csv_table(table, table.read_bytes(), _KNOWN_COLUMNS)
 
 
-def class_of_label(label: str) -> str | None:
-    """0 and 1 are the lab's labels for hem and all, empty means unknown; any other text is a class's name."""
-    return _NUMBERED_CLASSES.get(label, label) or None
-
-
-def _rows(table: CsvTable, words: Mapping[str, Sequence[str]], finder: Finder) -> Iterator[TableImage]:
-    """Rows of which every cell could be read; all that is wrong with the others is told."""
-    table_split = split_word(table.path.stem) or ""
-    columns = (table.lines, table.cells("path"), *(words[name] for name in _OPTIONAL_COLUMNS))
-    for line, text, label, subject, split_text in zip(*columns, strict=True):
-        num_before = table.problems.count
-        split = _split(table, line, split_text) if split_text else table_split
-        file = _file(table, line, text, finder)
-        class_name = class_of_label(label)
-        cell = parse_cell_name(file.path.name) if file is not None else None
-        if cell is not None and class_name is not None and class_name.lower() == CELL_CLASSES[1 - cell.label]:
-            what = f"column {table.title('label')} is not what the file's name says"
-            table.problems.tell(what, line, f"{shown(label)}, the name says {CELL_CLASSES[cell.label]}")
-        if file is not None and table.problems.count == num_before:
-            image = FoundImage(
-                record_id=text,
-                path=file.path,
-                class_name=class_name,
-                subject=subject or (cell.subject if cell is not None else ""),
-                split=split,
-                state=file.state,
-            )
-            yield TableImage(line, file.key, image)
-
-
-def _file(table: CsvTable, line: int, text: str, finder: Finder) -> ListedFile[ImagePlace] | None:
+def _is_file(finder: Finder, text: str) -> bool:
     try:
-        return finder.find(text)
-    except ValueError as error:
-        table.problems.tell(f"column {table.title('path')} {error}", line, shown(text) if text.strip() else "")
-        return None
+        return not finder.find(text).is_missing
+    except ValueError:
+        return False
 
 
-def _split(table: CsvTable, line: int, text: str) -> str:
-    split = split_word(text)
-    if split is None:
-        table.problems.tell(f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
-    return split or ""
+class _RowReader:
+    """Reads the rows of a table; tells its problems of those that are wrong."""
 
+    def __init__(
+        self, table: CsvTable, columns: TableColumns, labels: Labels, options: ReadingOptions, finder: Finder
+    ) -> None:
+        self._table, self._columns, self._options, self._finder = table, columns, options, finder
+        self._labels = labels
+        empty = [""] * len(table.rows)
+        self._subjects = table.words(columns.subject) if columns.subject else empty
+        self._splits = table.words(columns.split) if columns.split else empty
+        self.table_split = split_word(table.path.stem) or ""
+        self.excluded: list[str] = []
+        self._folder_split = {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
+        self._num_other_lists = Counter[str]()
 
-def _compare_labels(table: CsvTable, labels: Sequence[str]) -> None:
-    """Tell labels that can be no class beside the others: names beside 0 and 1, and names in another case."""
-    spellings: dict[str, str] = {}
-    for name in map(class_of_label, dict.fromkeys(labels)):
-        if name is not None:
-            spellings.setdefault(name.lower(), name)
-    if spellings.keys() <= set(CELL_CLASSES):
-        return
-    has_numbers = not _NUMBERED_CLASSES.keys().isdisjoint(labels)
-    title = table.title("label")
-    for line, label in zip(table.lines, labels, strict=True):
-        name = class_of_label(label)
-        if name is None:
-            continue
-        if has_numbers and name.lower() not in CELL_CLASSES:
-            what = (
-                f"column {title} is neither 0 (hem) nor 1 (all) as in other rows (write names of classes everywhere, "
-                "leave the cell empty where it is unknown)"
+    def rows(self) -> Iterator[TableImage]:
+        """Rows of which every cell could be read, those of excluded paths left out."""
+        table = self._table
+        cells = table.cells(self._columns.path)
+        columns = (table.lines, cells, self._labels.names, self._subjects, self._splits)
+        for line, text, class_name, subject, split_text in zip(*columns, strict=True):
+            path_text = _path_text(text)
+            if self._options.exclude and self._options.excludes(path_text):
+                self.excluded.append(text)
+                continue
+            num_before = table.problems.count
+            split = self._split(line, split_text, path_text)
+            file = self._file(line, text)
+            if file is None:
+                continue
+            image = self._image(line, text, path_text, file, class_name, subject, split)
+            if table.problems.count == num_before and not self._labels.is_wrong(line):
+                yield TableImage(line, file.key, image)
+
+    def _image(
+        self,
+        line: int,
+        text: str,
+        path_text: str,
+        file: ListedFile[ImagePlace],
+        class_name: str | None,
+        subject: str,
+        split: str,
+    ) -> FoundImage:
+        cell = parse_cell_name(file.path.name)
+        if cell is not None and class_name is not None:
+            self._compare(line, class_name, cell.label)
+        if self._options.class_level is not None and not self._columns.label:
+            class_name = self._class_by_level(path_text, None if cell is None else CELL_CLASSES[cell.label])
+        by_name = "" if cell is None else cell.subject
+        whose = self._subject(subject, by_name, path_text, class_name)
+        return FoundImage(text, file.path, class_name, whose, split, NO_FOLD, file.state)
+
+    def _subject(self, said: str, by_name: str, path_text: str, class_name: str | None) -> str:
+        options = self._options
+        if options.subject_pattern is not None:
+            found = subject_in(options.subject_pattern, path_text)
+        elif options.subject_from == "none":
+            found = ""
+        elif options.subject_from == "name":
+            found = by_name
+        elif options.subject_from == "folder":
+            found = _folder_subject(path_text, class_name)
+        else:
+            cell = parse_cell_name(said) if said else None
+            found = cell.subject if cell is not None else ("" if is_unknown(said) else said) or by_name
+        return "" if is_unknown(found) else found
+
+    def _class_by_level(self, path_text: str, by_name: str | None) -> str | None:
+        level = self._options.class_level
+        if level == BY_NAME or level is None:
+            return by_name
+        folders = path_text.split("/")[:-1]
+        position = level - 1 if level > 0 else len(folders) + level
+        found = printable_name(folders[position]) if 0 <= position < len(folders) else ""
+        return None if is_unknown(found) else found
+
+    def _compare(self, line: int, class_name: str, name_label: int) -> None:
+        """Tell a label that the C-NMC file name denies; count labels of another class list."""
+        folded = plain(class_name)
+        if folded == CELL_CLASSES[1 - name_label]:
+            what = f"column {self._table.title(self._columns.label[0])} is not what the file's name says"
+            self._table.problems.tell(what, line, f"{shown(class_name)}, the name says {CELL_CLASSES[name_label]}")
+        elif folded not in CELL_CLASSES:
+            self._num_other_lists[f"{class_name} (named {CELL_CLASSES[name_label]})"] += 1
+
+    def _file(self, line: int, text: str) -> ListedFile[ImagePlace] | None:
+        try:
+            return self._finder.find(text)
+        except ValueError as error:
+            title = self._table.title(self._columns.path)
+            self._table.problems.tell(f"column {title} {error}", line, shown(text) if text.strip() else "")
+            return None
+
+    def _split(self, line: int, text: str, path_text: str) -> str:
+        if not text and self._folder_split:
+            return self._split_by_folder(plain(path_text).split("/")[:-1])
+        if is_unknown(text):
+            return "" if text else self.table_split
+        split = split_word(text)
+        if split is None:
+            title = self._table.title(self._columns.split)
+            self._table.problems.tell(f"column {title} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
+        return split or ""
+
+    def _split_by_folder(self, folders: Sequence[str]) -> str:
+        """The split of the innermost folder that `split_folders` names, by its name or its path."""
+        for depth in range(len(folders), 0, -1):
+            split = self._folder_split.get(folders[depth - 1]) or self._folder_split.get("/".join(folders[:depth]))
+            if split:
+                return split
+        return ""
+
+    def notes(self) -> list[str]:
+        """What a user should know of the rows' meaning."""
+        notes = []
+        several = splits_in(self._table.path.stem)
+        if len(several) > 1 and not self._columns.split:
+            notes.append(
+                f"{self._table.path}: its name speaks of {', '.join(several)} and no column tells which row is what: "
+                "no split is taken from it (--split-column)"
             )
-            table.problems.tell(what, line, shown(name))
-        elif spellings[name.lower()] != name:
-            what = f"column {title} differs from other rows in its case alone"
-            table.problems.tell(what, line, f"{shown(name)}, before {shown(spellings[name.lower()])}")
+        respelled = self._finder.respelled
+        if respelled:
+            text, spelled = next(iter(respelled.items()))
+            notes.append(
+                f"{self._table.path}: {len(respelled):,} paths mean files of another spelling, such as {shown(text)} "
+                f"for {shown(spelled)}"
+            )
+        if self._num_other_lists:
+            counted = listed((f"{text} {count:,}" for text, count in self._num_other_lists.most_common()), most=4)
+            notes.append(f"{self._table.path}: labels of another kind than the C-NMC file names tell: {counted}")
+        unknown = Counter(text for text in (*self._subjects, *self._splits) if text and is_unknown(text))
+        if unknown:
+            notes.append(f"{self._table.path}: subjects or splits {listed(unknown)} were taken for unknown")
+        return notes
+
+
+def _folder_subject(path_text: str, class_name: str | None) -> str:
+    """The person among the folders of a path, or the innermost that names neither the class nor a split."""
+    taken = plain(class_name or "")
+    names = [name for name in path_text.split("/")[:-1] if plain(name) != taken and split_word(name) is None]
+    rest = [printable_name(name) for name in names if not (is_container(name) or is_variant(name))]
+    return next((name for name in rest if is_person(name)), rest[-1] if rest else "")
+
+
+def _path_text(text: str) -> str:
+    """A path string as options compare it: without ``./`` before it, and with ``/`` between folders."""
+    return text.strip().replace("\\", "/").removeprefix("./")
 
 
 def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[TableImage]:
@@ -208,3 +320,63 @@ def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[Table
 def _meaning(image: FoundImage) -> tuple[str, str, str]:
     """Values of the optional columns as they are compared."""
     return (image.class_name or "").lower(), image.subject, image.split
+
+
+def _notes(table: ImagePlace, unique: Sequence[TableImage], num_repeated: int) -> list[str]:
+    notes = []
+    if num_repeated:
+        notes.append(f"{table}: {num_repeated:,} rows repeat an earlier one and count once")
+    num_respelled = len(unique) - len({row.key for row in unique})
+    if num_respelled:
+        notes.append(f"{table}: {num_respelled:,} rows name a file again by another path and count as images")
+    return notes
+
+
+def _describe(
+    part: PartReading,
+    table: CsvTable,
+    columns: TableColumns,
+    labels: Labels,
+    reader: _RowReader,
+    options: ReadingOptions,
+) -> None:
+    """Say in words how the table was read."""
+    name = Path(str(table.path)).name
+    read = {"path": table.title(columns.path)}
+    if columns.label:
+        read["label"] = ", ".join(table.title(column) for column in columns.label)
+        part.class_sources = [f"column {read['label']}{labels.meaning}"]
+    elif options.class_level is not None:
+        level = options.class_level
+        part.class_sources = ["C-NMC file names" if level == BY_NAME else f"folder level {level}"]
+    if columns.subject and options.subject_from is None and options.subject_pattern is None:
+        read["subject"] = table.title(columns.subject)
+    if columns.split:
+        read["split"] = table.title(columns.split)
+    taken = {title.strip().lower() for title in (*read.values(), *(table.title(column) for column in columns.label))}
+    rest = tuple(title.strip() for title in table.header if title.strip() and title.strip().lower() not in taken)
+    part.tables = [TableFound(name=name, read=read, not_read=rest)]
+    part.subject_sources = _subject_sources(part.images, table, columns, options)
+    for split in dict.fromkeys(image.split for image in part.images if image.split):
+        part.split_words[split] = {f"column {read['split']}" if columns.split else f"table {name}": None}
+    for text in reader.excluded:
+        part.passed_over.add(EXCLUDED, text)
+
+
+def _subject_sources(
+    images: Sequence[FoundImage], table: CsvTable, columns: TableColumns, options: ReadingOptions
+) -> list[str]:
+    if not any(image.subject for image in images):
+        return []
+    if options.subject_pattern is not None:
+        return [f"--subject-pattern {options.subject_pattern}"]
+    if options.subject_from is not None:
+        return [{"name": "C-NMC file names", "folder": "folders"}.get(options.subject_from, "")]
+    sources = [f"column {table.title(columns.subject)}"] if columns.subject else []
+    has_names = any(image.subject and parse_cell_name(image.path.name) is not None for image in images)
+    return [*sources, "C-NMC file names"] if has_names else sources
+
+
+def summary_of_labels(labels: Mapping[str, int]) -> str:
+    """Labels and how often each occurs, for messages."""
+    return listed((f"{label} {count:,}" for label, count in labels.items()), most=6)

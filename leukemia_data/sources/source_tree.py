@@ -1,8 +1,8 @@
-"""Folders of images: the C-NMC trees in every published layout, and any folder-per-class tree.
+"""Folders of images: the C-NMC trees in every published layout, and trees with a folder per class.
 
 A C-NMC file name tells class and subject by itself. The unnamed preliminary test images get theirs from the label
-table that lies beside or inside their folder; the final test images have none. In other trees the class is the first
-folder below splits and folds, and a folder between class and image is the subject.
+table that lies beside or inside their folder; the final test images have none. In other trees a folder names the
+class, and which one is found out or asked for (``tree_choice``).
 
 Whatever bears an image's name is listed, even a link that leads nowhere or a pipe: without a size, so that it counts as
 an image that cannot be used, and reading it tells why.
@@ -10,67 +10,98 @@ an image that cannot be used, and reading it tells why.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.file_state import state_of
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, ImagePlace, parse_cell_name
-from leukemia_data.sources.folder_walk import walk_folder
+from leukemia_data.sources.cnmc_labels import label_key, read_label_tables
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, printable_name
-from leukemia_data.sources.store_walk import stored_state, walk_store
-from leukemia_data.sources.tree_file import MERGED_FOLDER, TreeFile, TreeFolder
+from leukemia_data.sources.name_words import is_cell_class, is_unknown, split_word, tokens
+from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.reading_options import ReadingOptions, subject_in
+from leukemia_data.sources.store_walk import stored_state
+from leukemia_data.sources.tree_choice import TreeChoice, choose_reading, lenient_reading
+from leukemia_data.sources.tree_classes import ClassLevel, FolderParts, denied_folders, find_parts
+from leukemia_data.sources.tree_file import TreeFile
+from leukemia_data.sources.tree_folders import TreeFolder, find_splits
+from leukemia_data.sources.tree_images import Tree, TreeImages, find_images
+from leukemia_data.sources.tree_words import describe_trees, lists_images, told_by
 
 if TYPE_CHECKING:
     from leukemia_data.storage.stored_url import StoredUrl
 
-_LABEL_TABLE_COLUMNS = ("Patient_ID", "new_names", "labels")
 _MAX_LISTED = 5
 
 
-def walk_tree_images(root: ImagePlace, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
-    """List the images below `root`, with notes on what was decided.
+class _Meaning(NamedTuple):
+    """What a folder tells of the images in it."""
 
-    With `need_classes` every image outside the test folders must have a class.
+    class_name: str | None
+    subject: str
+    split: str
+    fold: int
+    is_preliminary: bool
+    by_name: bool
+
+
+def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: bool = True) -> PartReading:
+    """Read all folders of a source as one tree.
+
+    Parameters
+    ----------
+    trees
+        The folders; the names that tell them apart are read like those of the folders below.
+    options
+        What the user says of their meaning.
+    need_classes
+        Whether every image outside test folders must have a class; otherwise nothing is asked.
 
     Raises
     ------
     SourceError
         If there is no image, an image lies in no class's folder, or folder and file name contradict each other.
+    AmbiguousSourceError
+        If there are several sensible readings.
     """
-    images: list[TreeFile] = []
-    label_tables: list[ImagePlace] = []
-    passed_over: list[TreeFile] = []
-    for file in walk_folder(root) if isinstance(root, Path) else walk_store(root):
-        if file.suffix in IMAGE_SUFFIXES:
-            images.append(file)
-        elif not file.is_regular:
-            passed_over.append(file)
-        elif file.suffix == ".csv":
-            label_tables.append(file.path)
-    if not images:
-        raise SourceError(
-            f"no images below {printable_name(str(root))}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    images, notes = _without_merged_copies(images)
-    named = _read_label_tables(label_tables) if any(file.folder.is_preliminary for file in images) else {}
-    wrapper = _common_wrapper(images)
-    found = [_place(file, named, wrapper) for file in images]
-    _check_classes(root, images, found)
+    where = ", ".join(printable_name(str(tree.root)) for tree in trees)
+    found = find_images(trees, options)
+    if not found.images:
+        raise SourceError(f"no images below {where}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    folders = found.folders
+    named, label_tables = _label_tables(found, folders)
     if need_classes:
-        _check_homes(root, images, found)
-    return found, notes + _notes(images, found, wrapper) + _notes_on_names(images, passed_over)
+        _check_before(found, options, where)
+        choice = choose_reading(folders, options, where)
+    else:
+        choice = lenient_reading(folders)
+    alone = "" if choice.splits.meanings else _own_split(trees)
+    only = _only_folder(found, choice, options, where) if need_classes else ""
+    if only:
+        choice = replace(choice, level=ClassLevel({}))
+    meanings = {id(folder): _meaning(folder, choice, options, alone) for folder in folders}
+    images = [_place(file, cell, meanings[id(file.folder)], named, options) for file, cell in found.images]
+    if need_classes and not only:
+        _check_homes(where, found, images, meanings)
+    part = PartReading(images, passed_over=found.passed_over, told_by=told_by(trees))
+    describe_trees(part, found, choice, options, label_tables)
+    if only:
+        part.notes.append(
+            f"all images lie in one folder, {only}, which tells nothing apart: taken as unlabelled; --classes {only} "
+            "makes it a class"
+        )
+    if alone and not part.split_words:
+        part.split_words[alone] = {trees[0].root.name: None}
+    return part
 
 
 def describe_file(path: Path) -> FoundImage:
     """One image file named by itself: its name tells what it can."""
-    file = TreeFile(TreeFolder(()), path.name, str(path), state_of(path.stat()))
-    return replace(_place(file, {}, 0), record_id=printable_name(path.as_posix()))
+    file = TreeFile(TreeFolder.of(()), path.name, str(path), state_of(path.stat()))
+    return _by_itself(file, printable_name(path.as_posix()))
 
 
 def describe_object(url: StoredUrl) -> FoundImage:
@@ -84,138 +115,155 @@ def describe_object(url: StoredUrl) -> FoundImage:
     state = url.state()
     if state is None:
         raise UsageError(f"source not found: {url}")
-    file = TreeFile(TreeFolder(()), url.name, url, stored_state(state))
-    return replace(_place(file, {}, 0), record_id=printable_name(str(url)))
+    return _by_itself(TreeFile(TreeFolder.of(()), url.name, url, stored_state(state)), printable_name(str(url)))
 
 
-def _without_merged_copies(images: list[TreeFile]) -> tuple[list[TreeFile], list[str]]:
-    """Drop a ``train_merged`` folder's copies of images that the fold folders hold too."""
-    in_folds = {file.name for file in images if file.folder.fold != NO_FOLD}
-    kept = [file for file in images if not (file.folder.is_merged and file.name in in_folds)]
-    num_dropped = len(images) - len(kept)
-    notes = [f"passed over {num_dropped} copies in {MERGED_FOLDER}: the folds hold them"] if num_dropped else []
-    return kept, notes
+def _by_itself(file: TreeFile, record_id: str) -> FoundImage:
+    alone = _Meaning(None, "", "", NO_FOLD, is_preliminary=False, by_name=True)
+    return _place(file, parse_cell_name(file.name), alone, {}, ReadingOptions())._replace(record_id=record_id)
 
 
-def _place(file: TreeFile, named: Mapping[str, CellName], wrapper: int) -> FoundImage:
-    """Decide class, subject, split and fold of one file."""
-    folder = file.folder
-    cell = parse_cell_name(file.name)
-    class_name, subject = folder.class_and_subject(wrapper)
-    split = folder.split
+def _label_tables(found: TreeImages, folders: Sequence[TreeFolder]) -> tuple[dict[str, CellName], list[ImagePlace]]:
+    if not any(folder.is_preliminary for folder in folders):
+        return {}, []
+    return read_label_tables([table.path for table in found.tables])
+
+
+# --- meanings -------------------------------------------------------------------------------------------------
+
+
+def _meaning(folder: TreeFolder, choice: TreeChoice, options: ReadingOptions, own_split: str) -> _Meaning:
+    class_name = choice.level.class_of(folder.names)
+    split = choice.splits.split_of(folder.names) or own_split
     if folder.is_preliminary:
-        cell, split = named.get(file.name.lower(), cell), "valid"
-        class_name = None
+        class_name, split = None, "valid"
     elif folder.is_final:
         class_name, split = None, "test"
-    elif cell is not None and folder.fold != NO_FOLD:
-        split = "train"
-    if cell is not None:
-        class_name, subject = CELL_CLASSES[cell.label], cell.subject
-    return FoundImage(
-        record_id=file.record_id,
-        path=file.path,
-        class_name=class_name,
-        subject=subject,
-        split=split,
-        fold=folder.fold,
-        state=file.state,
+    if class_name is not None and is_unknown(class_name) and class_name not in options.classes:
+        class_name = None
+    return _Meaning(
+        class_name, choice.subject_of.get(folder.names, ""), split, folder.fold, folder.is_preliminary, choice.by_name
     )
 
 
-def _common_wrapper(images: list[TreeFile]) -> int:
-    """Number of leading folders that hold every image and therefore name no class."""
-    folders = {file.folder.names for file in images}
-    shallowest = min(map(len, folders))
-    level = 0
-    while level < shallowest - 1 and len({names[level] for names in folders}) == 1:
-        level += 1
-    return level
+def _place(
+    file: TreeFile,
+    cell: CellName | None,
+    meaning: _Meaning,
+    named: Mapping[str, CellName],
+    options: ReadingOptions,
+) -> FoundImage:
+    """What is known of one image."""
+    class_name, subject, split, fold, is_preliminary, by_name = meaning
+    if is_preliminary and named:
+        cell = named.get(label_key(file.name), cell)
+    if cell is not None:
+        if fold != NO_FOLD and not is_preliminary:
+            split = "train"
+        if by_name or is_preliminary:
+            class_name = CELL_CLASSES[cell.label]
+        if options.subject_from in (None, "name"):
+            subject = cell.subject
+    if options.subject_pattern is not None:
+        subject = _pattern_subject(file, options.subject_pattern)
+    return FoundImage(file.record_id, file.path, class_name, subject, split, fold, file.state)
 
 
-def _read_label_tables(paths: list[ImagePlace]) -> dict[str, CellName]:
-    """New name (lower case) -> original name, from every C-NMC label table in the tree."""
-    named: dict[str, CellName] = {}
-    problems: list[str] = []
-    for path in paths:
-        for line, row in _label_rows(path):
-            original, new_name, label = ((row[column] or "").strip() for column in _LABEL_TABLE_COLUMNS)
-            cell = parse_cell_name(original)
-            if cell is None or str(cell.label) != label:
-                problems.append(f"{path}, line {line}: name {original!r} and label {label!r} disagree")
-            elif named.setdefault(new_name.lower(), cell) != cell:
-                problems.append(f"{path}, line {line}: another row says that {new_name!r} is another cell")
-    if problems:
-        raise SourceError(listed(problems, most=_MAX_LISTED, separator="; "))
-    return named
+def _pattern_subject(file: TreeFile, pattern: str) -> str:
+    below = file.folder.path
+    found = subject_in(pattern, f"{below}/{printable_name(file.name)}" if below else printable_name(file.name))
+    return "" if is_unknown(found) else found
 
 
-def _label_rows(path: ImagePlace) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a C-NMC label table with their line numbers; none for a table of another kind, in whatever encoding."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        if not set(_LABEL_TABLE_COLUMNS) <= set(reader.fieldnames or ()):
-            return []
-        return [(reader.line_num, row) for row in reader]
-    except (OSError, csv.Error) as error:
-        raise SourceError(f"{path} cannot be read as CSV: {error}") from error
+# --- checks ---------------------------------------------------------------------------------------------------
 
 
-def _check_classes(root: ImagePlace, files: list[TreeFile], found: list[FoundImage]) -> None:
+def _check_before(found: TreeImages, options: ReadingOptions, where: str) -> None:
+    """Refuse images that no reading finds a class for, before anything is asked about the others."""
+    if options.class_level is not None or options.classes:
+        return
+    labelled = [folder for folder in found.folders if not folder.is_test_set]
+    splits = find_splits(labelled, options)
+    parts = find_parts(labelled, splits)
+    _check_names(found, parts, where)
+    bare = {id(one.folder) for one in parts if not one.parts and splits.split_of(one.folder.names) != "test"}
+    if len(bare) < len(parts):
+        strays = [file.record_id for file, cell in found.images if id(file.folder) in bare and cell is None]
+        _refuse_homeless(where, found, strays)
+
+
+def _check_names(found: TreeImages, parts: Sequence[FolderParts], where: str) -> None:
+    """Refuse images in folders ``hem`` and ``all`` whose names deny them."""
+    denied = {(id(folder), label) for folder, label in denied_folders(parts)}
+    if not denied:
+        return
     misplaced = [
-        file.record_id
-        for file, image in zip(files, found, strict=True)
-        if image.class_name in CELL_CLASSES
-        and file.folder.names
-        and file.folder.names[-1].lower() in CELL_CLASSES
-        and file.folder.names[-1].lower() != image.class_name
+        file.record_id for file, cell in found.images if cell is not None and (id(file.folder), cell.label) in denied
     ]
-    if misplaced:
-        raise SourceError(
-            f"{len(misplaced)} images below {root} lie in the folder of the class that their name denies: "
-            f"{', '.join(misplaced[:_MAX_LISTED])}"
-        )
+    raise SourceError(
+        f"{len(misplaced)} images below {where} lie in the folder of the class that their name denies: "
+        f"{listed(misplaced, most=_MAX_LISTED)}; move them, or say which counts with --class-level name or a number"
+    )
 
 
-def _check_homes(root: ImagePlace, files: list[TreeFile], found: list[FoundImage]) -> None:
+def _check_homes(
+    where: str,
+    found: TreeImages,
+    images: Sequence[FoundImage],
+    meanings: Mapping[int, _Meaning],
+) -> None:
+    """Refuse images without a class outside test sets."""
     homeless = [
-        file.record_id
-        for file, image in zip(files, found, strict=True)
-        if image.class_name is None and image.split != "test" and not file.folder.is_preliminary
+        image.record_id
+        for (file, _), image in zip(found.images, images, strict=True)
+        if image.class_name is None and image.split != "test" and not _may_be_unlabelled(file, meanings)
     ]
-    if homeless:
+    _refuse_homeless(where, found, homeless)
+
+
+def _only_folder(found: TreeImages, choice: TreeChoice, options: ReadingOptions, where: str) -> str:
+    """The only folder that could name a class, if its name is none that a class usually has: it tells nothing.
+
+    Raises
+    ------
+    SourceError
+        If a table lies there that may tell the classes.
+    """
+    names = {choice.level.class_of(folder.names) for folder in found.folders} - {None}
+    if options.classes or options.class_level is not None or len(names) != 1 or choice.by_name:
+        return ""
+    only = next(iter(names)) or ""
+    if only.lower() in CELL_CLASSES or is_cell_class(only):
+        return ""
+    tables = [table.record_id for table in found.tables if lists_images(table)]
+    if tables:
         raise SourceError(
-            f"{len(homeless)} images below {root} lie in no class's folder and have no C-NMC name: "
-            f"{', '.join(homeless[:_MAX_LISTED])}; sort them into one folder per class, or list them in a CSV table"
+            f"all images below {where} lie in one folder, {only}, and a table beside them may tell their classes: give "
+            f"{tables[0]} as SOURCE, or say with --classes {only} that they are of one class"
         )
+    return only
 
 
-def _notes(files: list[TreeFile], found: list[FoundImage], wrapper: int) -> list[str]:
-    notes = []
-    placed = list(zip(files, found, strict=True))
-    num_unnamed = sum(file.folder.is_preliminary and image.class_name is None for file, image in placed)
-    if num_unnamed:
-        notes.append(f"{num_unnamed} preliminary test images have no row in a label table: taken as unlabelled")
-    if any(image.subject and image.subject == file.folder.class_and_subject(wrapper)[1] for file, image in placed):
-        notes.append("subjects were taken from the folders between class and image")
-    return notes
+def _refuse_homeless(where: str, found: TreeImages, homeless: Sequence[str]) -> None:
+    if not homeless:
+        return
+    tables = [table.record_id for table in found.tables if lists_images(table)]
+    cure = (
+        f"give the table {tables[0]} as SOURCE if it lists them"
+        if tables
+        else "sort them into one folder per class, list them in a CSV table, or leave them out with --exclude"
+    )
+    raise SourceError(
+        f"{len(homeless)} images below {where} lie in no class's folder and have no C-NMC name: "
+        f"{listed(homeless, most=_MAX_LISTED)}; {cure}"
+    )
 
 
-def _notes_on_names(images: Sequence[TreeFile], passed_over: Sequence[TreeFile]) -> list[str]:
-    """What is neither image nor table nor folder, and names that other systems take for one."""
-    notes = []
-    if passed_over:
-        names = listed([file.record_id for file in passed_over], most=_MAX_LISTED)
-        notes.append(
-            f"passed over {len(passed_over)} that are neither files nor folders "
-            f"(links that lead nowhere, pipes, devices): {names}"
-        )
-    spellings = Counter(file.record_id.lower() for file in images)
-    if len(spellings) < len(images):
-        alike = [file.record_id for file in images if spellings[file.record_id.lower()] > 1]
-        notes.append(
-            f"{len(alike)} images differ from another in nothing but the case of their names: taken as images of their "
-            f"own here, one file where case does not count: {listed(alike, most=_MAX_LISTED)}"
-        )
-    return notes
+def _may_be_unlabelled(file: TreeFile, meanings: Mapping[int, _Meaning]) -> bool:
+    return meanings[id(file.folder)].is_preliminary or any(map(is_unknown, file.folder.names))
+
+
+def _own_split(trees: Sequence[Tree]) -> str:
+    """The split that the name of the only folder means, if it is nothing but such a word."""
+    name = trees[0].root.name if len(trees) == 1 else ""
+    return (split_word(name) or "") if len(tokens(name)) == 1 else ""

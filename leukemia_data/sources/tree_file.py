@@ -1,50 +1,68 @@
-"""Files as they lie in a tree of folders, on a disk or in a store; and what the names of their folders say."""
+"""Files as they lie in a tree of folders, on a disk or in a store; and which of them are passed over, and why."""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from leukemia_data.files.file_state import FileState
-from leukemia_data.samples.record import NO_FOLD, ImagePlace
-from leukemia_data.sources.found_image import printable_name, split_word
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.found_image import printable_name, suffix_of
+from leukemia_data.sources.name_words import is_system
+from leukemia_data.sources.tree_folders import TreeFolder
 
 if TYPE_CHECKING:
     from leukemia_data.storage.stored_url import StoredUrl
 
-_FOLD = re.compile(r"fold[_-]?(\d{1,4})", re.IGNORECASE)
-_PRELIMINARY = re.compile(r"prelim|^phase2$", re.IGNORECASE)
-_FINAL = re.compile(r"final_phase|test_final|^phase3$", re.IGNORECASE)
-MERGED_FOLDER = "train_merged"
+_MAX_EXAMPLES = 3
+_OUTPUT_MARKS = (
+    ("run.json", "history.csv"),
+    ("run.json", "split.csv"),
+    ("kfold.json",),
+    ("comparison.json", "comparison.md"),
+    ("audit.json", "findings.csv"),
+    ("batchnorm.json", "batchnorm.csv"),
+    ("results.json", "summary.md"),
+)
+"""Names of files that tell a folder which ltrain or ldata wrote: all of one row are there."""
+
+HIDDEN = "hidden files and folders"
+SYSTEM = "folders and files of systems, disks and archives"
+OUTPUT = "folders that ltrain or ldata wrote"
+EXCLUDED = "what --exclude names"
+MASKS = "masks and annotations"
+THUMBNAILS = "thumbnails"
+NO_REGULAR_FILE = "neither files nor folders (links that lead nowhere, pipes, devices)"
+OTHER_FILES = "files of other kinds"
+MERGED_COPIES = "copies in train_merged, which the folds hold too"
+LEFT_OUT_CLASSES = "images of classes that --classes leaves out"
 
 
-class TreeFolder:
-    """A folder below the root: what its names say, found out once for all its files."""
+@dataclass(slots=True)
+class PassedOver:
+    """What of a source is not read: by reason, how many files or whole folders, and a few of them."""
 
-    def __init__(self, found_names: tuple[str, ...]) -> None:
-        names = tuple(map(printable_name, found_names))
-        self.names = names
-        self.id_prefix = "".join(f"{name}/" for name in names)
-        folds = [match for name in names if (match := _FOLD.fullmatch(name))]
-        self.fold = int(folds[-1].group(1)) if folds else NO_FOLD
-        self.split = next((word for word in map(split_word, reversed(names)) if word), "")
-        self.is_preliminary = any(_PRELIMINARY.search(name) for name in names)
-        self.is_final = any(_FINAL.search(name) for name in names)
-        self.is_merged = any(MERGED_FOLDER in name.lower() for name in names)
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    @lru_cache(maxsize=4)  # noqa: B019 - folders live as long as one listing
-    def class_and_subject(self, wrapper: int) -> tuple[str | None, str]:
-        """The first name that is no split and no fold, and what follows it; `wrapper` names hold everything."""
-        names = [name for name in self.names[wrapper:] if split_word(name) is None and not _FOLD.fullmatch(name)]
-        return (names[0], "/".join(names[1:])) if names else (None, "")
+    def add(self, reason: str, path: str) -> None:
+        """Count one file or folder."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < _MAX_EXAMPLES:
+            shown.append(path)
+
+    def update(self, other: PassedOver) -> None:
+        """Add what was passed over elsewhere."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            known = self.examples.get(reason, [])
+            self.examples[reason] = [*known, *other.examples[reason]][:_MAX_EXAMPLES]
 
 
-@dataclass(frozen=True, slots=True)
-class TreeFile:
+class TreeFile(NamedTuple):
     """A file below the root; ``location``, its path as a text or its address, becomes ``path`` where it is used."""
 
     folder: TreeFolder
@@ -68,17 +86,15 @@ class TreeFile:
         """Names of the folders below the root and its own, with ``/`` between."""
         return self.folder.id_prefix + printable_name(self.name)
 
-    @property
-    def is_regular(self) -> bool:
-        """Whether it can be read like a file."""
-        return self.state.is_file
+
+def why_passed_over(name: str) -> str | None:
+    """The reason why a file or folder of this name is no data, whatever it holds: hidden, or of a system."""
+    if is_system(name):
+        return SYSTEM
+    return HIDDEN if name.startswith(".") else None
 
 
-def suffix_of(name: str) -> str:
-    """End of a file's name from its last dot on, in lower case."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each file takes as long as the walk
-
-
-def is_passed_over(name: str) -> bool:
-    """Whether a file or folder of this name holds no data: dot files (``._x`` of macOS too), what archives add."""
-    return name.startswith(".") or name == "__MACOSX"
+def is_output(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names was written by ltrain or ldata."""
+    present = set(names)
+    return any(present.issuperset(marks) for marks in _OUTPUT_MARKS)

@@ -1,0 +1,320 @@
+"""The reading of a source: how its folders, names and tables were understood, as a value that can be shown and kept.
+
+It is computed before anything else, printed by ``ldata scan``, ``ldata build`` and ``ldata audit``, kept in the
+manifest of each cache, and compared with the next build's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from leukemia_data.errors import listed
+from leukemia_data.sources.reading_options import ReadingOptions
+
+_MAX_CLASSES_SHOWN = 12
+_MAX_COLUMNS_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFound:
+    """A split that the source brings: its images, and the folders, tables or cells that it was read from."""
+
+    name: str
+    num_images: int
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectsFound:
+    """Whose images they are.
+
+    Attributes
+    ----------
+    sources
+        What tells it, such as ``C-NMC file names``; empty where nothing does.
+    count, num_unknown
+        Subjects, and images without one.
+    examples
+        A few subjects.
+    several_classes
+        Subjects that have images of several classes: a few of them, and how many in `num_several`.
+    is_confirmed
+        Whether the user said what a subject is, by an option.
+    """
+
+    sources: tuple[str, ...] = ()
+    count: int = 0
+    num_unknown: int = 0
+    examples: tuple[str, ...] = ()
+    several_classes: tuple[str, ...] = ()
+    num_several: int = 0
+    is_confirmed: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether some "subject" is of several classes, and nobody said that it may be."""
+        return self.num_several > 0 and not self.is_confirmed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFound:
+    """A table that was read or found: its columns by what they were taken for, and those that were not read."""
+
+    name: str
+    read: Mapping[str, str] = field(default_factory=dict)
+    not_read: tuple[str, ...] = ()
+    is_source: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotRead:
+    """Files or whole folders that were passed over for one reason, with examples."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesFound:
+    """What a sample of one class's images looks like.
+
+    Attributes
+    ----------
+    class_name
+        Empty for images without a class.
+    num_looked_at
+        Images in the sample, unreadable ones included.
+    sizes
+        ``(height, width, images)`` in pixels, the most frequent first.
+    modes
+        Pillow's name of the mode, such as ``RGB``, and how many images have it.
+    ground
+        ``black``, ``grey`` or ``bright``; empty where nothing was decoded.
+    """
+
+    class_name: str
+    num_looked_at: int
+    sizes: tuple[tuple[int, int, int], ...] = ()
+    modes: tuple[tuple[str, int], ...] = ()
+    ground: str = ""
+
+    def describe(self) -> str:
+        """The sizes, modes and ground in words."""
+        sizes = listed((f"{height}x{width}" for height, width, _ in self.sizes), most=3) or "unreadable"
+        modes = "/".join(mode for mode, _ in self.modes)
+        ground = f", {self.ground} ground" if self.ground else ""
+        return f"{self.class_name or 'unlabelled'} {sizes} {modes}{ground}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a source was understood.
+
+    Attributes
+    ----------
+    options
+        What the user said about it.
+    classes
+        Name and number of images of each class; a position is a label.
+    class_sources
+        What named the classes.
+    num_unlabelled
+        Images without a class.
+    splits, folds
+        What the source divides its images into: splits, and images of each fold.
+    subjects
+        Whose images they are.
+    other_folders
+        Folders whose names were taken for none of these, in words.
+    tables
+        The tables among the sources and below them.
+    passed_over
+        What was not read, by reason.
+    notes
+        What else a user should know.
+    told_by
+        What tells the next build that a file has changed.
+    frames
+        Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
+    """
+
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    classes: tuple[tuple[str, int], ...] = ()
+    class_sources: tuple[str, ...] = ()
+    num_unlabelled: int = 0
+    splits: tuple[SplitFound, ...] = ()
+    folds: tuple[tuple[int, int], ...] = ()
+    subjects: SubjectsFound = field(default_factory=SubjectsFound)
+    other_folders: tuple[str, ...] = ()
+    tables: tuple[TableFound, ...] = ()
+    passed_over: tuple[NotRead, ...] = ()
+    notes: tuple[str, ...] = ()
+    told_by: str = ""
+    frames: tuple[FramesFound, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """Images that were read, with a class or without."""
+        return sum(count for _, count in self.classes) + self.num_unlabelled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {**_plain(asdict(replace(self, options=ReadingOptions()))), "options": self.options.to_dict()}
+
+    def to_record(self) -> dict[str, Any]:
+        """What a manifest keeps: all but the notes, which name places of this machine."""
+        return {**self.to_dict(), "notes": []}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Reading:
+        """Rebuild what :meth:`to_dict` gave.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If the values are others.
+        """
+        return cls(
+            options=ReadingOptions.from_dict(values["options"]),
+            classes=tuple((str(name), int(count)) for name, count in values["classes"]),
+            class_sources=tuple(values["class_sources"]),
+            num_unlabelled=int(values["num_unlabelled"]),
+            splits=tuple(SplitFound(**_tuples(split)) for split in values["splits"]),
+            folds=tuple((int(fold), int(count)) for fold, count in values["folds"]),
+            subjects=SubjectsFound(**_tuples(values["subjects"])),
+            other_folders=tuple(values["other_folders"]),
+            tables=tuple(TableFound(**_tuples(table)) for table in values["tables"]),
+            passed_over=tuple(NotRead(**_tuples(one)) for one in values["passed_over"]),
+            notes=tuple(values["notes"]),
+            told_by=str(values["told_by"]),
+            frames=tuple(_frames_found(found) for found in values["frames"]),
+        )
+
+    def lines(self) -> list[str]:
+        """The reading for people, a line for each thing, every one of them."""
+        return [
+            f"classes: {self._classes_text()}",
+            f"splits: {self._splits_text()}",
+            f"subjects: {self._subjects_text()}",
+            *([f"frames: {self._frames_text()}"] if self.frames else []),
+            *(f"folders: {text}" for text in self.other_folders),
+            *(_table_text(table) for table in self.tables),
+            *self._passed_over_lines(),
+            *(f"note: {note}" for note in self.notes),
+        ]
+
+    def short_lines(self, most: int = 12, *, with_notes: bool = True) -> list[str]:
+        """The first lines, and how many more ``ldata scan`` shows."""
+        lines = [line for line in self.lines() if with_notes or not line.startswith("note: ")]
+        return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more: ldata scan"]
+
+    def _classes_text(self) -> str:
+        counts = [f"{name} {count:,}" for name, count in self.classes]
+        shown = listed(counts, most=_MAX_CLASSES_SHOWN) or "none"
+        source = f" (from {'; '.join(self.class_sources)})" if self.class_sources else ""
+        return f"{shown}{source}" + (f", unlabelled {self.num_unlabelled:,}" if self.num_unlabelled else "")
+
+    def _splits_text(self) -> str:
+        texts = [
+            f"{split.name or 'none'} {split.num_images:,}"
+            + (f" (from {listed(split.words, most=4)})" if split.words else "")
+            for split in self.splits
+        ]
+        folds = f"; folds {', '.join(f'{fold}: {count:,}' for fold, count in self.folds)}" if self.folds else ""
+        return (", ".join(texts) or "none in the source") + folds
+
+    def _subjects_text(self) -> str:
+        found = self.subjects
+        if not found.count:
+            return "unknown: --subject-pattern, --subject-from folder or a table's column tells them"
+        examples = f", such as {', '.join(found.examples)}" if found.examples else ""
+        unknown = f"; unknown for {found.num_unknown:,} images" if found.num_unknown else ""
+        return f"{found.count:,} (from {'; '.join(found.sources)}{examples}){unknown}{self._doubt_text()}"
+
+    def _frames_text(self) -> str:
+        looked_at = sum(found.num_looked_at for found in self.frames)
+        described = {found.describe().removeprefix(found.class_name or "unlabelled").strip() for found in self.frames}
+        alike = len(described) == 1
+        text = described.pop() if alike else listed((found.describe() for found in self.frames), most=4, separator="; ")
+        return f"{text} ({looked_at:,} of {self.num_images:,} looked at)"
+
+    def _doubt_text(self) -> str:
+        found = self.subjects
+        if not found.num_several:
+            return ""
+        several = f"{found.num_several:,} with images of several classes ({listed(found.several_classes, most=3)})"
+        return f"; {several}, as was confirmed" if found.is_confirmed else f"; WRONG: {several}"
+
+    def _passed_over_lines(self) -> list[str]:
+        return [
+            f"passed over: {one.count:,} {one.reason}, such as {', '.join(one.examples)}" for one in self.passed_over
+        ]
+
+
+def differences(earlier: Reading, now: Reading) -> list[str]:
+    """What is understood differently, in sentences; empty where nothing that decides a result is.
+
+    Counts that only grew or shrank are no difference, and notes are none.
+    """
+    said: list[str] = []
+    if earlier.options != now.options:
+        said.append(f"options: {_or_none(earlier.options.command_text)}, now {_or_none(now.options.command_text)}")
+    pairs = (
+        ("classes", [name for name, _ in earlier.classes], [name for name, _ in now.classes]),
+        ("classes were read from", earlier.class_sources, now.class_sources),
+        ("splits", _split_names(earlier), _split_names(now)),
+        ("subjects were read from", earlier.subjects.sources, now.subjects.sources),
+    )
+    for title, before, after in pairs:
+        if list(before) != list(after):
+            said.append(f"{title} {_or_none(listed(before))}, now {_or_none(listed(after))}")
+    return said
+
+
+def _split_names(reading: Reading) -> list[str]:
+    return [f"{split.name} ({listed(split.words)})" if split.words else split.name for split in reading.splits]
+
+
+def _or_none(text: str) -> str:
+    return text or "none"
+
+
+def _table_text(table: TableFound) -> str:
+    read = ", ".join(role if role == title.lower() else f"{role} from {title}" for role, title in table.read.items())
+    rest = listed(table.not_read, most=_MAX_COLUMNS_SHOWN)
+    if not table.is_source:
+        return f"table: {table.name} is not read (columns {rest}); give it as SOURCE if it is meant"
+    return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _frames_found(values: Mapping[str, Any]) -> FramesFound:
+    return FramesFound(
+        class_name=str(values["class_name"]),
+        num_looked_at=int(values["num_looked_at"]),
+        sizes=tuple((int(height), int(width), int(count)) for height, width, count in values["sizes"]),
+        modes=tuple((str(mode), int(count)) for mode, count in values["modes"]),
+        ground=str(values["ground"]),
+    )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def unique(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts that are not empty, each once, in their order."""
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def merged_notes(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Notes of several parts, each once."""
+    return tuple(dict.fromkeys(note for part in parts for note in part))

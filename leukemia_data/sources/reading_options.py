@@ -1,0 +1,270 @@
+"""What a user says about the meaning of a source: the options that decide a reading, as a value.
+
+They are the same for folders and tables, on the command line and in Python; a manifest records them, so that the next
+build can compare its own with them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+from leukemia_data.errors import UsageError
+from leukemia_data.samples.record import GIVEN_SPLITS
+
+SubjectFrom = Literal["name", "folder", "none"]
+SUBJECT_SOURCES = ("name", "folder", "none")
+BY_NAME = 0
+"""As a class level: the class is the one that C-NMC file names tell."""
+NO_COLUMN = "none"
+"""As a column: there is none, whatever the table's columns are called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How a source is to be read where it does not tell by itself.
+
+    Attributes
+    ----------
+    class_level
+        Which folder names the class: 1 is the first below the source, -1 the one that holds the image; 0 stands for
+        C-NMC file names. None: found out, or asked for.
+    classes
+        The classes in the order of their labels; images of others are left out and counted. Empty: all there are.
+    merge
+        ``(new, (a, b, ...))``: these classes become one. Applied before `classes`.
+    exclude
+        Patterns of paths that are passed over, below a source or, where there are several, as ids begin; see
+        :func:`matches_glob`.
+    subject_pattern
+        Regular expression that is searched in an image's path below the source; its group ``subject``, or its first
+        group, or the whole match is the subject.
+    subject_from
+        ``name``: C-NMC file names only; ``folder``: the folders that name neither class nor split; ``none``: subjects
+        are unknown. None: C-NMC file names, and folders of a known form such as ``patient_03``.
+    label_column, subject_column, split_column, path_column
+        Columns of tables. Several label columns, with a comma between, are one-hot; ``none`` reads none.
+    split_folders
+        ``(split, (folder, ...))``: the folders that mean train, valid and test; then no other name does.
+    """
+
+    class_level: int | None = None
+    classes: tuple[str, ...] = ()
+    merge: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    exclude: tuple[str, ...] = ()
+    subject_pattern: str | None = None
+    subject_from: SubjectFrom | None = None
+    label_column: str | None = None
+    subject_column: str | None = None
+    split_column: str | None = None
+    path_column: str | None = None
+    split_folders: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.subject_pattern is not None:
+            compiled_pattern(self.subject_pattern)
+        if self.subject_from not in (None, *SUBJECT_SOURCES):
+            raise UsageError(f"--subject-from {self.subject_from}: use {', '.join(SUBJECT_SOURCES)}")
+        _require_different("--classes", self.classes)
+        _require_different("--merge", [old for _, olds in self.merge for old in olds])
+        _require_different("--split-folders", [name for _, names in self.split_folders for name in names])
+        for split, _ in self.split_folders:
+            if split not in GIVEN_SPLITS:
+                raise UsageError(f"--split-folders {split}=...: a split is one of {', '.join(GIVEN_SPLITS)}")
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        class_level: int | str | None = None,
+        classes: str | Sequence[str] | None = None,
+        merge: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        subject_pattern: str | None = None,
+        subject_from: str | None = None,
+        label_column: str | None = None,
+        subject_column: str | None = None,
+        split_column: str | None = None,
+        path_column: str | None = None,
+        split_folders: str | None = None,
+    ) -> ReadingOptions:
+        """Read the texts of a command line.
+
+        Parameters
+        ----------
+        class_level
+            A whole number, or ``name`` for C-NMC file names.
+        classes
+            ``A,B,...``, or the names themselves.
+        merge
+            Each ``NEW=A+B``.
+        split_folders
+            ``train=TRAIN,test=TestA+TestB``.
+        exclude, subject_pattern, subject_from, label_column, subject_column, split_column, path_column
+            As the attributes of the same names.
+
+        Raises
+        ------
+        UsageError
+            If a text is none of these.
+        """
+        return cls(
+            class_level=_parse_level(class_level),
+            classes=tuple(_split_list(classes) if isinstance(classes, str) else classes or ()),
+            merge=tuple(_parse_assignment("--merge", text) for text in merge),
+            exclude=tuple(exclude),
+            subject_pattern=subject_pattern,
+            subject_from=subject_from,  # type: ignore[arg-type]  # checked by __post_init__
+            label_column=label_column,
+            subject_column=subject_column,
+            split_column=split_column,
+            path_column=path_column,
+            split_folders=tuple(
+                _parse_assignment("--split-folders", text) for text in _split_list(split_folders or "")
+            ),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ReadingOptions:
+        """Rebuild what :meth:`to_dict` gave; what is not there keeps its default.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a value is of another kind than the options have.
+        """
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: _frozen(value) for name, value in values.items() if name in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that were given, as JSON values."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _thawed(value) for name, value in given.items() if value not in (None, ())}
+
+    @cached_property
+    def command_text(self) -> str:
+        """The options as a command line has them; empty where none is given."""
+        texts: list[tuple[str, str]] = []
+        for name, value in self.to_dict().items():
+            option = "--" + name.replace("_", "-")
+            if name == "class_level":
+                texts.append((option, "name" if value == BY_NAME else str(value)))
+            elif name == "classes":
+                texts.append((option, ",".join(value)))
+            elif name == "merge":
+                texts.extend((option, _assignment_text(new, olds)) for new, olds in value)
+            elif name == "split_folders":
+                texts.append((option, ",".join(_assignment_text(split, names) for split, names in value)))
+            elif name == "exclude":
+                texts.extend((option, pattern) for pattern in value)
+            else:
+                texts.append((option, str(value)))
+        return " ".join(f"{option} {shlex.quote(text)}" for option, text in texts)
+
+    def excludes(self, path: str) -> bool:
+        """Whether a path below the source, folders parted by ``/``, is to be passed over."""
+        return any(matches_glob(pattern, path) for pattern in self.exclude)
+
+    def merged(self, class_name: str) -> str:
+        """The class that a class's images count as."""
+        return self._merged_name.get(class_name, class_name)
+
+    @cached_property
+    def _merged_name(self) -> dict[str, str]:
+        return {old: new for new, olds in self.merge for old in olds}
+
+
+@lru_cache(maxsize=64)
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """A subject pattern, ready to be searched for.
+
+    Raises
+    ------
+    UsageError
+        If it is no regular expression.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--subject-pattern {pattern!r}: {error}") from error
+
+
+def subject_in(pattern: str, path: str) -> str:
+    """The subject that a pattern finds in a path; empty where it finds none."""
+    match = compiled_pattern(pattern).search(path)
+    if match is None:
+        return ""
+    groups = match.groupdict()
+    if "subject" in groups:
+        return groups["subject"] or ""
+    return (match[1] if match.re.groups else match[0]) or ""
+
+
+def matches_glob(pattern: str, path: str) -> bool:
+    """Whether a pattern means a path or a folder above it.
+
+    ``*`` and ``?`` stand for letters of one name, ``**`` for any number of folders. A pattern without ``/`` means
+    every file and folder of that name, one with ``/`` before or in it is matched from the source on.
+
+    >>> matches_glob("Segmented", "Segmented/Benign/1.jpg"), matches_glob("*/old/*.png", "a/old/1.png")
+    (True, True)
+    """
+    return _glob(pattern).match(path) is not None
+
+
+@lru_cache(maxsize=256)
+def _glob(pattern: str) -> re.Pattern[str]:
+    stripped = pattern.strip("/")
+    start = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
+    parts = re.split(r"(/\*\*/|\*\*/|/\*\*|\*\*|\*|\?)", stripped)
+    meaning = {"/**/": "/(?:.*/)?", "**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    body = "".join(meaning.get(part, re.escape(part)) for part in parts)
+    return re.compile(f"{start}{body}(?:/.*)?\\Z", re.DOTALL)
+
+
+def _parse_level(level: int | str | None) -> int | None:
+    if level is None or isinstance(level, int):
+        return level
+    if level == "name":
+        return BY_NAME
+    if not re.fullmatch(r"[+-]?[0-9]{1,4}", level):
+        raise UsageError(
+            f"--class-level {level!r}: give a number of folders (1: the first below the source, -1: the one that holds "
+            "the image), or name for C-NMC file names"
+        )
+    return int(level)
+
+
+def _parse_assignment(option: str, text: str) -> tuple[str, tuple[str, ...]]:
+    new, equals, olds = text.partition("=")
+    names = tuple(name.strip() for name in olds.split("+") if name.strip())
+    if not equals or not new.strip() or not names:
+        example = "NEW=A+B" if option == "--merge" else "train=TRAIN,test=TestA+TestB"
+        raise UsageError(f"{option} {text!r}: write it as {example}")
+    return new.strip(), names
+
+
+def _split_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _require_different(option: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"{option}: {', '.join(twice)} is there twice")
+
+
+def _assignment_text(new: str, olds: Sequence[str]) -> str:
+    return f"{new}={'+'.join(olds)}"
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON values
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _thawed(value: Any) -> Any:  # noqa: ANN401 - nested tuples of texts
+    return [_thawed(item) for item in value] if isinstance(value, tuple) else value

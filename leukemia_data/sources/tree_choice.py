@@ -1,0 +1,305 @@
+"""How a tree's classes, splits and subjects are found: by what the user says, by what the names allow, or by asking."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leukemia_data.errors import listed
+from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS
+from leukemia_data.sources.class_list import number_classes
+from leukemia_data.sources.name_words import is_person, is_unknown, is_variant, plain
+from leukemia_data.sources.reading_choice import ReadingChoice, ask_at_once
+from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions
+from leukemia_data.sources.tree_classes import (
+    ClassLevel,
+    FolderParts,
+    cell_name_levels,
+    chosen_level,
+    find_parts,
+    level_of,
+    listed_level,
+    may_be_classes,
+    sensible_levels,
+)
+from leukemia_data.sources.tree_folders import SplitNames, TreeFolder, find_splits
+
+_MAX_SHOWN = 6
+_EMPTY = ClassLevel({})
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChoice:
+    """Where classes, splits and subjects of a tree's images are read.
+
+    Attributes
+    ----------
+    by_name
+        Whether C-NMC file names tell the classes of images that have such names.
+    level
+        The folder that names the class of the other ones.
+    splits
+        The folders that mean splits.
+    subject_of
+        By a folder's names: the subject that they tell, if any.
+    """
+
+    by_name: bool
+    level: ClassLevel
+    splits: SplitNames
+    subject_of: Mapping[tuple[str, ...], str]
+
+
+def choose_reading(folders: Sequence[TreeFolder], options: ReadingOptions, where: str) -> TreeChoice:
+    """Decide how classes, splits and subjects are read.
+
+    Parameters
+    ----------
+    folders
+        All folders with images.
+    options
+        What the user says.
+    where
+        The source, for messages.
+
+    Raises
+    ------
+    AmbiguousSourceError
+        If folders beside splits mean none, or there are several sensible ways to read classes.
+    """
+    kept = [folder for folder in folders if not (options.exclude and _is_excluded(folder, options))]
+    splits = find_splits(kept, options)
+    labelled = [folder for folder in kept if not folder.is_test_set]
+
+    def read_again(chosen: ReadingOptions) -> None:
+        again = choose_reading(kept, chosen, where)
+        number_classes(again.level.counts(labelled), chosen)
+
+    if splits.strangers:
+        what, readings = _split_readings(splits, options)
+        raise ask_at_once(f"{where}: {what}", readings, read_again)
+    classes = _choose_classes(labelled, splits, options)
+    if isinstance(classes, _Question):
+        raise ask_at_once(f"{where}: {classes.what}", classes.readings, read_again)
+    by_name, level = classes
+    return TreeChoice(by_name, level, splits, _choose_subjects(find_parts(labelled, splits), level, options))
+
+
+def lenient_reading(folders: Sequence[TreeFolder]) -> TreeChoice:
+    """What can be read without asking, for images whose classes nobody needs."""
+    splits = find_splits(folders, ReadingOptions())
+    parts = find_parts([folder for folder in folders if not folder.is_test_set], splits)
+    levels = sensible_levels(parts)
+    level = level_of(parts, levels[0]) if len(levels) == 1 else _EMPTY
+    return TreeChoice(by_name=True, level=level, splits=splits, subject_of={})
+
+
+def _is_excluded(folder: TreeFolder, options: ReadingOptions) -> bool:
+    return any(options.excludes(path) for path in (folder.path, folder.id_prefix.rstrip("/")) if path)
+
+
+def _split_readings(splits: SplitNames, options: ReadingOptions) -> tuple[str, list[ReadingChoice]]:
+    """What a folder beside splits that means none may be."""
+    above, name = splits.strangers[0]
+    beside = {other: split for (place, other), split in splits.meanings.items() if place == above}
+    known = {other: meant for (_, other), meant in splits.meanings.items()}
+    readings = [
+        ReadingChoice.of(f"its images are of split {split}", options, split_folders=_grouped({**known, name: split}))
+        for split in GIVEN_SPLITS
+    ]
+    readings.append(ReadingChoice.of("its images are of no split", options, split_folders=_grouped(known)))
+    path = "/".join((*above, name))
+    readings.append(ReadingChoice.of("it is no part of the data", options, exclude=(*options.exclude, f"/{path}")))
+    what = f"folder {path!r} lies beside the split folders {listed(beside, most=_MAX_SHOWN)} and names no split"
+    return what, readings
+
+
+def _grouped(split_of: Mapping[str, str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Folders by the split that each means, as ``split_folders`` has them."""
+    groups = ((split, tuple(name for name, meant in split_of.items() if meant == split)) for split in GIVEN_SPLITS)
+    return tuple(group for group in groups if group[1])
+
+
+# --- classes --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is ambiguous, and the ways to read it."""
+
+    what: str
+    readings: list[ReadingChoice]
+
+
+def _choose_classes(
+    folders: Sequence[TreeFolder], splits: SplitNames, options: ReadingOptions
+) -> tuple[bool, ClassLevel] | _Question:
+    """Whether names tell the classes, and the level of folders that does."""
+    if options.class_level is not None:
+        by_name = options.class_level == BY_NAME
+        return by_name, _EMPTY if by_name else chosen_level(folders, options.class_level)
+    has_names = any(any(folder.num_named) for folder in folders)
+    parts = find_parts(folders, splits)
+    if options.classes:
+        names = {plain(name) for name in options.classes} | {plain(old) for _, olds in options.merge for old in olds}
+        by_name, level = has_names and not names.isdisjoint(CELL_CLASSES), listed_level(parts, options)
+        if by_name or level.position_of:
+            return by_name, level
+    if has_names and cell_name_levels(parts):
+        unnamed = [one for one in parts if sum(one.folder.num_named) < one.folder.num_images]
+        levels = sensible_levels(unnamed)
+        if len(levels) < 2:
+            return True, level_of(unnamed, levels[0]) if levels else _EMPTY
+    levels = sensible_levels(parts)
+    if not has_names and len(levels) < 2 and not _are_doubtful(parts, levels):
+        return False, level_of(parts, levels[0]) if levels else _EMPTY
+    readings = [_read_by_level(folders, parts, level, splits, options) for level in reversed(levels)]
+    if not has_names:
+        what = "the folders' names look like no classes" if len(readings) == 1 else "the folders allow several readings"
+        return _Question(what + _beside_text(parts), readings)
+    if all(len(level_of(parts, level).counts(folders)) < 2 for level in levels):
+        return True, _EMPTY
+    what = "C-NMC file names and folders tell different classes"
+    return _Question(what, [_read_by_name(folders, options), *readings])
+
+
+def _beside_text(parts: Sequence[FolderParts]) -> str:
+    """Name folders that hold images beside folders of images: some may be strays."""
+    above = {one.folder.names[:length] for one in parts for length in range(len(one.folder.names))}
+    paths = sorted(one.folder.path for one in parts if one.folder.names in above and one.parts)
+    return f" (images lie directly in {listed(paths, most=3)}, beside folders of images)" if paths else ""
+
+
+def _are_doubtful(parts: Sequence[FolderParts], levels: Sequence[int]) -> bool:
+    """Whether the only level there is has names that look like people, slides or treatments."""
+    if not levels:
+        return False
+    names = {plain(part[1]) for one in parts if (part := one.part(levels[0])) is not None}
+    return len(names) > 1 and not may_be_classes(sorted(names))
+
+
+def _read_by_name(folders: Sequence[TreeFolder], options: ReadingOptions) -> ReadingChoice:
+    counts = Counter[str]()
+    for folder in folders:
+        for name, count in zip(CELL_CLASSES, folder.num_named, strict=True):
+            counts[name] += count
+    return ReadingChoice.of(f"classes {_counted(counts)}", options, class_level=BY_NAME)
+
+
+def _read_by_level(
+    folders: Sequence[TreeFolder],
+    parts: Sequence[FolderParts],
+    level: int,
+    splits: SplitNames,
+    options: ReadingOptions,
+) -> ReadingChoice:
+    found = level_of(parts, level)
+    text, added = f"classes {_counted(found.counts(folders))}", _options_for(folders, found)
+    strays = [
+        folder
+        for folder in folders
+        if found.class_of(folder.names) is None and _needs_class(folder, splits) and not _holds_dots(folder, folders)
+    ]
+    if strays and "class_level" in added:
+        num_images = sum(folder.num_images for folder in strays)
+        text += f"; left out: {num_images:,} directly in {listed((folder.path for folder in strays), most=3)}"
+        added["exclude"] = (*options.exclude, *(f"/{folder.id_prefix}*.*" for folder in strays))
+    return ReadingChoice.of(text, options, **added)
+
+
+def _holds_dots(folder: TreeFolder, folders: Sequence[TreeFolder]) -> bool:
+    """Whether a pattern that means all files in a folder would mean folders in it too."""
+    depth = len(folder.names)
+    below = (
+        other.names[depth] for other in folders if len(other.names) > depth and other.names[:depth] == folder.names
+    )
+    return any("." in name for name in below)
+
+
+def _needs_class(folder: TreeFolder, splits: SplitNames) -> bool:
+    """Whether images in a folder may not be without a class."""
+    return splits.split_of(folder.names) != "test" and not any(map(is_unknown, folder.names))
+
+
+def _options_for(folders: Sequence[TreeFolder], found: ClassLevel) -> dict[str, Any]:
+    """The shortest options that find the same classes: a level from the source, one from the image, or the names."""
+    places = [(folder, found.position_of[folder.names]) for folder in folders if folder.names in found.position_of]
+    forward = {position - folder.num_given + 1 for folder, position in places}
+    backward = {position - len(folder.names) for folder, position in places}
+    for numbers in (forward, backward):
+        number = numbers.pop() if len(numbers) == 1 else BY_NAME
+        if number != BY_NAME and chosen_level(folders, number).position_of == found.position_of:
+            return {"class_level": number}
+    return {"classes": tuple(sorted(found.counts(folders)))}
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return listed((f"{name} {count:,}" for name, count in sorted(counts.items())), most=_MAX_SHOWN)
+
+
+# --- subjects -------------------------------------------------------------------------------------------------
+
+
+def _choose_subjects(
+    parts: Sequence[FolderParts], level: ClassLevel, options: ReadingOptions
+) -> dict[tuple[str, ...], str]:
+    if options.subject_from in ("name", "none") or options.subject_pattern is not None:
+        return {}
+    rest = {one.folder.names: _rest(one, level) for one in parts}
+    if options.subject_from == "folder":
+        return {names: _folder_subject(found) for names, found in rest.items()}
+    people = {names: person for names, found in rest.items() if (person := _person(found))}
+    return {} if several_classes(people, level) else people
+
+
+def _rest(one: FolderParts, level: ClassLevel) -> list[str]:
+    """Parts of a path that name no class."""
+    chosen = level.position_of.get(one.folder.names)
+    return [name for position, name in one.parts if position != chosen]
+
+
+def _person(names: Sequence[str]) -> str:
+    return next((name for name in names if is_person(name)), "")
+
+
+def _folder_subject(names: Sequence[str]) -> str:
+    """The person among names, or all of them that tell no treatment."""
+    found = _person(names) or "/".join(name for name in names if not is_variant(name))
+    return "" if is_unknown(found) else found
+
+
+def several_classes(people: Mapping[tuple[str, ...], str], level: ClassLevel) -> list[str]:
+    """People whose name is found with several classes: they may be no people, or not the same ones."""
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    for names, person in people.items():
+        class_name = level.class_of(names)
+        if class_name is not None:
+            classes[person].add(plain(class_name))
+    return sorted(person for person, names in classes.items() if len(names) > 1)
+
+
+def other_folders(parts: Sequence[FolderParts], choice: TreeChoice) -> tuple[str, ...]:
+    """What the names that were taken for no class, split or subject may be, in words."""
+    rest = Counter[str]()
+    for one in parts:
+        taken = choice.subject_of.get(one.folder.names, "")
+        for name in _rest(one, choice.level):
+            if name not in taken.split("/") and not (choice.by_name and plain(name) in CELL_CLASSES):
+                rest[name] += one.folder.num_images
+    variants = {name: count for name, count in rest.items() if is_variant(name)}
+    people = {name: count for name, count in rest.items() if is_person(name)}
+    others = {name: count for name, count in rest.items() if name not in variants and name not in people}
+    said_twice = choice.by_name and any(any(one.folder.num_named) for one in parts)
+    texts = []
+    if variants:
+        texts.append(f"{_counted(variants)}: treatments, no classes; --exclude leaves one out")
+    if people:
+        texts.append(
+            f"{_counted(people)}: found with several classes, so taken for no subjects (--subject-from folder)"
+        )
+    if others:
+        meaning = "say no more than C-NMC file names" if said_twice else "neither classes nor subjects"
+        texts.append(f"{_counted(others)}: {meaning} (--class-level, --subject-from folder)")
+    return tuple(texts)
