@@ -62,6 +62,12 @@ def print_note(text: str) -> None:
     click.echo(printable(text), file=sys.stderr)
 
 
+def print_reading(lines: Sequence[str]) -> None:
+    """Tell on stderr how a source was understood, below the line that names it."""
+    for line in lines:
+        print_note(line if line.startswith("note: ") else f"  {line}")
+
+
 def print_waiting(busy: str) -> None:
     """Say whom the command waits for."""
     print_note(f"waiting: {busy}")

@@ -8,6 +8,7 @@ from cli.lazy_group import LazyGroup
 
 _COMMANDS = {
     "sample": ("cli.ldata.sample", "Write generated cells in the C-NMC folder tree."),
+    "scan": ("cli.ldata.scan", "Say how a source is understood, before anything is built."),
     "build": ("cli.ldata.build", "Preprocess images into caches, only what is new or changed."),
     "plan": ("cli.ldata.plan", "Plan a build for many jobs: write what each has to do."),
     "commit": ("cli.ldata.commit", "Make caches of what the jobs of a plan have made."),
@@ -40,6 +41,7 @@ def main() -> None:
     \b
     Examples:
       ldata sample demo-images            # generated cells to try everything with
+      ldata scan demo-images              # how the folders and names are understood
       ldata build demo-images --size 128 --size 224
       ldata stats --size 224              # values to paste into Normalize
       ldata preview demo-images           # what each preprocessing step does

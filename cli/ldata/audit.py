@@ -16,9 +16,11 @@ from cli.options import (
     seed_type,
     size_filter_option,
 )
+from cli.reading_options import reading_options
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import UsageError
 from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
 
 
 @click.command("audit")
@@ -55,6 +57,7 @@ from leukemia_data.samples.record import ImagePlace
 @cache_root_option
 @root_option
 @allow_outside_option
+@reading_options
 @json_option
 def command(
     inputs: tuple[ImagePlace, ...],
@@ -70,6 +73,7 @@ def command(
     cache_root: Path,
     root: ImagePlace | None,
     allow_outside: bool,
+    reading: ReadingOptions,
     as_json: bool,
 ) -> None:
     """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
@@ -107,5 +111,6 @@ def command(
         max_distance=max_distance if with_near else None,
         num_threads=num_threads or os.cpu_count() or 1,
         out=out,
+        reading=reading,
     )
     audit_and_report(request, as_json=as_json, strict=strict)

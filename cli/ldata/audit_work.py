@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import cv2
 
-from cli.output import print_json, print_note, print_text
+from cli.output import print_json, print_note, print_reading, print_text
 from cli.progress import progress_bar
 from leukemia_data.auditing.audit import AuditReport, Check, audit_images
 from leukemia_data.auditing.audit_files import report_json, write_findings
@@ -28,6 +28,8 @@ from leukemia_data.files.atomic import write_text
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.samples.record import CELL_CLASSES, ImagePlace
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.sources.source_file import read_file
 from leukemia_data.splitting.split_spec import parse_split
@@ -50,6 +52,7 @@ class AuditRequest:
     max_distance: int | None
     num_threads: int
     out: Path | None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 @dataclass(slots=True)
@@ -62,6 +65,18 @@ class _Material:
     caches: dict[int, Cache] = field(default_factory=dict)
     classes: tuple[str, ...] = CELL_CLASSES
     seen_files: set[str] = field(default_factory=set)
+    subjects: list[SubjectsFound | None] = field(default_factory=list)
+
+    @property
+    def only_subjects(self) -> SubjectsFound | None:
+        """How the subjects were read, where there is one argument only."""
+        return self.subjects[0] if len(self.subjects) == 1 else None
+
+    @property
+    def are_confirmed(self) -> bool:
+        """Whether the user said what a subject is, in every argument that has some."""
+        known = [found for found in self.subjects if found is None or found.count]
+        return bool(known) and all(found is not None and found.is_confirmed for found in known)
 
 
 def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> None:
@@ -81,10 +96,10 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
     sides = brought_sides(material.images, [argument.name for argument in material.arguments])
     stamps: list[Check] = []
     if split is not None:
-        training, stamp = training_sides(split, material.images, request.seed, material.classes)
+        training, stamp = training_sides(split, material.images, request.seed, material.classes, material.only_subjects)
         sides, stamps = [*sides, training], [stamp]
     near, reason = _find_near(request, material.images)
-    report = audit_images(material.images, sides, near=near, near_missing=reason)
+    report = audit_images(material.images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)
     report = replace(report, checks=[*report.checks, *stamps])
     notes = [*material.notes, *blind_spots(material.arguments, material.images)]
     written = [] if request.out is None else _write(request.out, report, material, notes)
@@ -122,13 +137,16 @@ def _add_cache(material: _Material, directory: Path) -> None:
         images = cache_audit_images(cache, argument=number, progress=bar.update)
     material.caches[number] = cache
     material.classes = cache.manifest.classes
+    material.subjects.append(cache.manifest.subjects)
     text = f"cache, recipe {cache.manifest.recipe.name}, {cache.size_px} px"
     _add(material, AuditArgument(str(directory), "cache", text), images)
 
 
 def _add_source(material: _Material, path: ImagePlace, request: AuditRequest) -> None:
-    listing = list_source([path], root=request.root, allow_outside=request.allow_outside)
+    listing = list_source([path], root=request.root, allow_outside=request.allow_outside, options=request.reading)
+    print_reading(listing.reading.short_lines(with_notes=False))
     material.notes.extend(listing.notes)
+    material.subjects.append(listing.reading.subjects)
     records = []
     for record in listing.records:
         # The lab's three test tables list the same files; one file is one image.

@@ -21,7 +21,7 @@ from cli.options import (
     root_option,
     source_argument,
 )
-from cli.output import print_note
+from cli.reading_options import reading_options
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from cli.stage_options import StageChoice, stage_dir_option
 from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
@@ -30,6 +30,7 @@ from leukemia_data.errors import UsageError
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.samples.fingerprint import installed_opencv_version
 from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.storage.url import Location
 
@@ -80,6 +81,7 @@ recheck_option = click.option(
 @name_option
 @root_option
 @allow_outside_option
+@reading_options
 @click.option(
     "--n-jobs", default=-1, show_default=True, help="Worker processes; -1 means one per core. Never changes a byte."
 )
@@ -113,6 +115,7 @@ def command(
     name: str | None,
     root: ImagePlace | None,
     allow_outside: bool,
+    reading: ReadingOptions,
     n_jobs: int,
     engine: str,
     address: str | None,
@@ -130,14 +133,16 @@ def command(
 
     SOURCE is a C-NMC folder in any published layout, any folder with one folder per class, or CSV tables with columns
     Path[,label[,subject[,split]]]; either may lie in an object store (s3://, gs://, az://). Without SOURCE:
-    $LDATA_SOURCE, else ./data, else a built-in sample of generated cells. Building again costs only what is new or
-    changed; a build that was stopped goes on where it stopped.
+    $LDATA_SOURCE, else ./data, else a built-in sample of generated cells. How SOURCE was understood is printed first;
+    what can be read in several ways is refused with the options that choose (`ldata scan` shows all). Building again
+    costs only what is new or changed; a build that was stopped goes on where it stopped.
 
     \b
     Examples:
       ldata build C-NMC_Leukemia --size 128 --size 224
       ldata build train.csv valid.csv resnet_18_test.csv --root lab3 --name lab
       ldata build my-cells --recipe raw --on-error quarantine --max-bad 20
+      ldata build ALL-four-classes --class-level 2 --exclude Segmented --recipe photo
       ldata build my-cells --codec zstd --shard-size 1024 --wait
       ldata build s3://bucket/C-NMC_Leukemia --cache s3://bucket/caches --size 224
       ldata build my-cells --engine dask --address tcp://head:8786
@@ -151,7 +156,7 @@ def command(
     allowed_bad = parse_max_bad(max_bad)
     wanted = choose_caches(cache_root, stage_dir, recipe_name, sizes_px, shard_size, codec)
     sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
-    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, sample_root)
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, reading, sample_root)
     current = {} if recheck else wanted.current(cache_name, listed.listing)
     if len(current) == len(wanted.sizes_px):
         print_unchanged(current, len(listed.listing.records), time.perf_counter() - started_s, as_json=as_json)
@@ -218,6 +223,7 @@ def list_choice(
     name: str | None,
     root: ImagePlace | None,
     allow_outside: bool,
+    reading: ReadingOptions,
     sample_root: Path,
 ) -> tuple[ListedSource, Callable[[], ListedSource], str]:
     """The chosen source as it is listed now, how to list it anew, and the name of its caches.
@@ -231,11 +237,10 @@ def list_choice(
 
     def list_now() -> ListedSource:
         commits, listed_at_ns = wanted.commits(), time.time_ns()
-        return ListedSource(list_source(choice.paths, root=root, allow_outside=allow_outside), listed_at_ns, commits)
+        listing = list_source(choice.paths, root=root, allow_outside=allow_outside, options=reading)
+        return ListedSource(listing, listed_at_ns, commits)
 
     listed = list_now()
-    for note in listed.listing.notes:
-        print_note(f"note: {note}")
     return listed, list_now, name or (SAMPLE_CACHE_NAME if choice.is_sample else listed.listing.name)
 
 

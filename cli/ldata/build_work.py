@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.ldata.engine_choice import EngineChoice
 from cli.ldata.wanted_caches import ListedSource, WantedCaches, print_unchanged
-from cli.output import print_json, print_note, print_text, print_waiting
+from cli.output import print_json, print_note, print_reading, print_text, print_waiting
 from cli.progress import progress_bar
 from leukemia_data.building.build import BuildSummary, FailurePolicy, run_locked_build
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.scanning.frame_notes import cautions
+from leukemia_data.scanning.frames import with_frames
+from leukemia_data.sources.reading import Reading
 from leukemia_data.storage.url import Location
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from leukemia_data.remote.mirror import StoredCache
 
 _MAX_LISTED = 20
+_MAX_READING_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +100,9 @@ def newest_state(request: BuildRequest) -> tuple[ListedSource, Mapping[Location,
 def plan_request(
     request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
 ) -> BuildPlan:
-    """Plan a build of a listing, into caches in a store where they are given, and tell its notes."""
-    wanted, listing = request.wanted, listed.listing
+    """Say how a listing was understood, and plan a build of it, into caches in a store where they are given."""
+    wanted, listing = request.wanted, with_frames(listed.listing)
+    _print_reading(listing.reading, wanted.recipe, wanted.sizes_px[0])
     plan = plan_build(
         name=request.name,
         cache_root=wanted.cache_root,
@@ -109,10 +115,18 @@ def plan_request(
         codec=wanted.codec,
         recheck_ns=listed.listed_at_ns if request.recheck else None,
         stored=stored,
+        reading=listing.reading.to_record(),
     )
     for note in plan.notes:
         print_note(f"note: {note}")
     return plan
+
+
+def _print_reading(reading: Reading, recipe: Recipe, size_px: int) -> None:
+    said = cautions(reading, recipe, size_px)
+    print_reading(reading.short_lines(_MAX_READING_LINES - len(said)))
+    for caution in said:
+        print_note(f"note: {caution}")
 
 
 def _build(request: BuildRequest, listed: ListedSource) -> BuildSummary:

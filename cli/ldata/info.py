@@ -16,6 +16,7 @@ from cli.stage_options import StageChoice, stage_dir_option
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest_entries import RAW
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.sources.reading import Reading
 from leukemia_data.storage.url import Location
 
 _MAX_LISTED = 20
@@ -70,6 +71,7 @@ def describe_cache(cache: Cache) -> dict[str, Any]:
         "codec": manifest.codec,
         "compression_ratio": round(manifest.compression_ratio, 3),
         "recipe": manifest.recipe.to_dict(),
+        "reading": None if manifest.reading is None else dict(manifest.reading),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
     }
@@ -103,12 +105,24 @@ def _print(described: dict[str, Any]) -> None:
         print_text(f"{label:<13}{text}")
     for number, step in enumerate(described["recipe"]["steps"], 1):
         print_text(f"{'':13}{number}. {format_step(step)}")
+    _print_reading(described["reading"])
     quarantined = described["quarantined"]
     print_text(f"{'quarantined':<13}{len(quarantined):,}")
     for image in quarantined[:_MAX_LISTED]:
         print_text(f"{'':13}{image['record_id']}: {image['reason']}")
     if len(quarantined) > _MAX_LISTED:
         print_text(f"{'':13}and {len(quarantined) - _MAX_LISTED} more (--json lists all)")
+
+
+def _print_reading(values: dict[str, Any] | None) -> None:
+    """Say how the source was understood when the cache was built."""
+    if values is None:
+        print_text(f"{'reading':<13}not recorded: the cache is of version 0.1; the next build records it")
+        return
+    reading = Reading.from_dict(values)
+    options = reading.options.command_text
+    for number, line in enumerate([*reading.lines(), *([f"options: {options}"] if options else [])]):
+        print_text(f"{'' if number else 'reading':<13}{line}")
 
 
 def _capacity(described: dict[str, Any]) -> str:

@@ -26,8 +26,10 @@ from cli.options import (
     root_option,
     source_argument,
 )
+from cli.reading_options import reading_options
 from leukemia_data.errors import UsageError
 from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
 
 
 @click.command("plan")
@@ -38,6 +40,7 @@ from leukemia_data.samples.record import ImagePlace
 @name_option
 @root_option
 @allow_outside_option
+@reading_options
 @shard_size_option
 @codec_option
 @wait_option
@@ -52,6 +55,7 @@ def command(
     name: str | None,
     root: ImagePlace | None,
     allow_outside: bool,
+    reading: ReadingOptions,
     shard_size: str | None,
     codec: str | None,
     wait: bool,
@@ -74,7 +78,7 @@ def command(
     if not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}")
     wanted = choose_caches(cache_root.absolute(), None, recipe_name, sizes_px, shard_size, codec)
-    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, cache_root)
+    listed, list_now, cache_name = list_choice(source, wanted, name, root, allow_outside, reading, cache_root)
     from cli.ldata.build_work import BuildRequest
     from cli.ldata.engine_choice import EngineChoice
     from cli.ldata.plan_work import write_plan_of

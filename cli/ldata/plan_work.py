@@ -42,6 +42,7 @@ def _settings(request: BuildRequest, plan: BuildPlan, listed: ListedSource) -> P
         commits=tuple(manifest_digest(target.target.directory) for target in plan.targets),
         quarantined=plan.quarantined,
         recheck_ns=plan.tasks.recheck_ns,
+        reading=None if plan.reading is None else dict(plan.reading),
     )
 
 

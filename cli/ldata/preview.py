@@ -19,10 +19,12 @@ from cli.options import (
     source_argument,
 )
 from cli.output import print_json, print_text
+from cli.reading_options import reading_options
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
 
 _STEP_SIZES_PX = (128, 224)
@@ -94,6 +96,7 @@ def _may_be_recipe(word: str) -> bool:
 @cache_root_option
 @root_option
 @allow_outside_option
+@reading_options
 @json_option
 @click.pass_context
 def command(
@@ -107,6 +110,7 @@ def command(
     cache_root: Path,
     root: ImagePlace | None,
     allow_outside: bool,
+    reading: ReadingOptions,
     as_json: bool,
 ) -> None:
     """Draw a contact sheet: a few images of each class of SOURCE, raw and after every step of the recipe.
@@ -126,7 +130,7 @@ def command(
     _check(recipes, sizes, bool(compared), out)
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice)
-    listing = list_source(choice.paths, root=root, allow_outside=allow_outside)
+    listing = list_source(choice.paths, root=root, allow_outside=allow_outside, options=reading)
     ids = _draw(listing, recipes, sizes, per_class, out, bool(compared))
     if as_json:
         print_json({"out": str(out), "images": ids, "recipes": [recipe.name for recipe in recipes]})

@@ -15,6 +15,7 @@ from leukemia_data.building.repair import RepairReport, repair_cache
 from leukemia_data.caches.manifest import Manifest, load_manifest
 from leukemia_data.errors import SourceError
 from leukemia_data.samples.record import ImagePlace, Record
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 
 
@@ -40,6 +41,11 @@ def repair(directory: Path, source: RepairSource) -> RepairReport:
         )
 
 
+def _recorded_options(manifest: Manifest) -> ReadingOptions:
+    """What the user said of the source's meaning when the cache was built."""
+    return ReadingOptions.from_dict({} if manifest.reading is None else manifest.reading["options"])
+
+
 def _find_records(manifest: Manifest, source: RepairSource) -> Sequence[Record] | None:
     """The source's records; None where none was given and none lies where a build would look for it."""
     choice = choose_source(source.paths, os.environ, source.cache_root)
@@ -47,7 +53,9 @@ def _find_records(manifest: Manifest, source: RepairSource) -> Sequence[Record] 
         return None
     announce_source(choice)
     try:
-        listing = list_source(choice.paths, root=source.root, allow_outside=source.allow_outside)
+        listing = list_source(
+            choice.paths, root=source.root, allow_outside=source.allow_outside, options=_recorded_options(manifest)
+        )
     except SourceError as error:
         if source.paths:
             raise

@@ -81,7 +81,7 @@ def command(
         "statistics": {name: _statistics(opened, parts[name]) for name in ("all", "train") if name in parts},
     }
     if codes is not None:
-        result["split"]["stamp"] = check_leaks(codes, opened.table).stamp
+        result["split"]["stamp"] = check_leaks(codes, opened.table, opened.manifest.subjects).stamp
     if with_report:
         part = "train" if codes is not None else "all"
         result["report_estimator"] = {

@@ -25,7 +25,7 @@ class StoredCaches(WantedCaches):
 
     def current(self, name: str, listing: SourceListing) -> Mapping[Location, Manifest]:
         """Those that hold a source in exactly this state already, by address."""
-        state = source_state(listing.classes, listing.records)
+        state = source_state(listing.classes, listing.records, listing.reading.to_record())
         found = {self.mirror.url_of(directory): self._find(directory, state) for directory in self.directories(name)}
         return {url: manifest for url, manifest in found.items() if manifest is not None}
 

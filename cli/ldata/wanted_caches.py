@@ -53,7 +53,7 @@ class WantedCaches:
 
     def current(self, name: str, listing: SourceListing) -> Mapping[Location, Manifest]:
         """Those that hold a source in exactly this state already."""
-        state = source_state(listing.classes, listing.records)
+        state = source_state(listing.classes, listing.records, listing.reading.to_record())
         found: dict[Location, Manifest | None]
         found = {directory: find_current(directory, state) for directory in self.directories(name)}
         return {

@@ -22,6 +22,7 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_data.splitting.splits import assign_split, split_numbers
 from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
@@ -175,6 +176,18 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
+def _cure(leaks: LeakCheck) -> str:
+    """What to do about a split that leaks."""
+    if leaks.doubtful_subjects and not (leaks.shared_subjects or leaks.shared_images or leaks.unknown_subjects):
+        return (
+            "If they are people all the same, build again with --subject-from, --subject-pattern or --subject-column, "
+            "which confirms them"
+        )
+    return (
+        "`ldata audit` shows what is on both sides, `ldata recover-subjects` finds lost subjects. Use --split subject"
+    )
+
+
 def _check_leaks(data: SplitCache, allowed: bool) -> None:
     leaks = data.leaks
     if leaks.is_disjoint:
@@ -182,8 +195,7 @@ def _check_leaks(data: SplitCache, allowed: bool) -> None:
     if not allowed:
         raise UsageError(
             f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
-            "`ldata audit` shows what is on both sides, `ldata recover-subjects` finds lost subjects. Use --split "
-            "subject, or --allow-leak to train all the same, with a stamp on everything that comes of it"
+            f"{_cure(leaks)}, or --allow-leak to train all the same, with a stamp on everything that comes of it"
         )
     print_note(f"warning: {leaks.stamp}: training as --allow-leak allows")
 

@@ -18,6 +18,7 @@ from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.run_streams import clean_stream, make_augmenter, train_stream, valid_stream
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
+from leukemia_data.scanning.frame_notes import cautions
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import (
@@ -154,6 +155,9 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
+    manifest = data.cache.manifest
+    for caution in cautions(manifest.understood, manifest.recipe, manifest.size_px) if manifest.understood else ():
+        print_note(f"note: {caution}")
     if config.settings.amp and device.type != "cuda":
         print_note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
 

@@ -260,6 +260,7 @@ def _commit(
         source_state=_committed_state(plan, index, bad),
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
+        reading=plan.reading,
     )
     home.commit(target.directory, manifest)
     return BuiltCache(target.stored_at or target.directory, manifest, sum(kept is None for kept in target_plan.kept))
@@ -286,7 +287,7 @@ def _committed_state(plan: BuildPlan, index: SampleIndex, bad: Sequence[Quaranti
     """By which the next build sees at once that nothing changed; None where files have to be read again."""
     if not is_settled(index.source_states).all():
         return None
-    return source_state(plan.classes, _indexed_records(plan, index, bad))
+    return source_state(plan.classes, _indexed_records(plan, index, bad), plan.reading)
 
 
 def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> Iterator[Record]:

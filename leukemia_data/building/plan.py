@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.building.changed_meaning import changed_meaning
 from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun
 from leukemia_data.building.prior import KeptShard, PriorCache, PriorMatch, find_kept, load_prior, match_prior
 from leukemia_data.building.record_columns import RecordColumns
@@ -61,6 +62,8 @@ class BuildPlan:
         What a user should know.
     shard_capacity
         What the user decided about it, now or at an earlier build; None where it follows from the number of images.
+    reading
+        How the source was understood, as manifests keep it.
     """
 
     name: str
@@ -72,6 +75,7 @@ class BuildPlan:
     quarantined: tuple[QuarantinedImage, ...]
     notes: tuple[str, ...]
     shard_capacity: int | None
+    reading: Mapping[str, Any] | None = None
 
     @property
     def tasks_to_run(self) -> TasksToRun:
@@ -110,6 +114,7 @@ def plan_build(
     quarantined: Sequence[QuarantinedImage] | None = None,
     recheck_ns: int | None = None,
     stored: Mapping[Path, StoredCache] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> BuildPlan:
     """Compare a source with the caches there are.
 
@@ -134,6 +139,9 @@ def plan_build(
         earlier build left unfinished counts. None trusts the states.
     stored
         By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
+    reading
+        How the source was understood (:meth:`leukemia_data.sources.reading.Reading.to_dict`), for the manifest and to
+        say what the earlier cache understood otherwise.
 
     Raises
     ------
@@ -155,6 +163,10 @@ def plan_build(
     if recheck_ns is not None:
         matches = tuple(None if match is None else match.distrusted() for match in matches)
     notes.extend(_notes_on_states(matches))
+    changed = (
+        note for match in matches if match is not None for note in changed_meaning(columns, match, classes, reading)
+    )
+    notes.extend(dict.fromkeys(changed))
     bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
     decided = _decided_capacity(shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
@@ -168,7 +180,7 @@ def plan_build(
     tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking, recheck_ns)
     plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
     unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
-    return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided)
+    return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided, reading)
 
 
 def _target(

@@ -62,6 +62,7 @@ def run_plan_commit(
         codec=settings.codec,
         quarantined=settings.quarantined,
         recheck_ns=settings.recheck_ns,
+        reading=settings.reading,
     )
     _check_commits(plan, current)
     summary = run_locked_build(

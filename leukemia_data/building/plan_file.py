@@ -77,6 +77,7 @@ class PlanSettings:
     commits: tuple[str | None, ...]
     quarantined: tuple[QuarantinedImage, ...]
     recheck_ns: int | None = None
+    reading: dict[str, Any] | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -244,6 +245,7 @@ def _settings_content(settings: PlanSettings, path_start: str) -> dict[str, Any]
         "commits": list(settings.commits),
         "quarantined": [[image.record_id, image.reason] for image in settings.quarantined],
         "recheck_ns": settings.recheck_ns,
+        "reading": settings.reading,
         "path_start": path_start,
     }
 
@@ -263,6 +265,7 @@ def _settings_of(content: dict[str, Any]) -> PlanSettings:
         commits=tuple(content["commits"]),
         quarantined=tuple(QuarantinedImage(*image) for image in content["quarantined"]),
         recheck_ns=content["recheck_ns"],
+        reading=content["reading"],
     )
 
 

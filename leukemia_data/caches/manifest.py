@@ -32,6 +32,7 @@ from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.fingerprint import file_digest, lines_digest, records_digest
 from leukemia_data.samples.record import Record
+from leukemia_data.sources.reading import Reading, SubjectsFound
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
@@ -65,6 +66,9 @@ class Manifest:
         One of :data:`CODECS`; the pixels, and so the fingerprint, do not depend on it.
     shard_capacity
         Samples a shard holds at the most, where the user decided it; ``None`` where it follows from their number.
+    reading
+        How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
+        manifests of version 0.1.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Manifest:
     source_state: str | None
     codec: str = RAW
     shard_capacity: int | None = None
+    reading: Mapping[str, Any] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -101,6 +106,22 @@ class Manifest:
         if self.codec == RAW or not self.shards:
             return 1.0
         return self.pixel_bytes / sum(shard.chunks_num_bytes or 0 for shard in self.shards)
+
+    @property
+    def understood(self) -> Reading | None:
+        """How the source was understood; ``None`` where the manifest does not tell, or that of another release."""
+        if self.reading is None:
+            return None
+        try:
+            return Reading.from_dict(self.reading)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def subjects(self) -> SubjectsFound | None:
+        """How the source's subjects were read; ``None`` where that is not known."""
+        reading = self.understood
+        return None if reading is None else reading.subjects
 
     @property
     def is_up_to_date(self) -> bool:
@@ -129,13 +150,16 @@ def cache_dir_name(size_px: int, fingerprint: str) -> str:
     return f"{size_px}-{fingerprint[:FINGERPRINT_IN_NAME]}"
 
 
-def source_state(classes: Iterable[str], records: Iterable[Record]) -> str:
+def source_state(classes: Iterable[str], records: Iterable[Record], reading: Mapping[str, Any] | None = None) -> str:
     """Digest of a source's listing: every record's metadata and its file's state, in the order of ids.
 
-    Equal states mean that no image was added, removed, touched, replaced or given another label; paths do not count.
+    Equal states mean that no image was added, removed, touched, replaced or given another label, and that the user
+    said the same of their meaning (the options of `reading`); paths do not count.
     """
+    options = {} if reading is None else reading["options"]
+    purpose = json.dumps([list(classes), options] if options else list(classes), sort_keys=True)
     # In order already, as a rule, which sorting makes use of.
-    return records_digest(sorted(records, key=attrgetter("record_id")), json.dumps(list(classes)))
+    return records_digest(sorted(records, key=attrgetter("record_id")), purpose)
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
@@ -167,6 +191,7 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
         "source_state": manifest.source_state,
+        "reading": None if manifest.reading is None else dict(manifest.reading),
     }
     return {**content, "digest": _content_digest(content)}
 
@@ -320,11 +345,19 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
+        reading=_reading(content.get("reading")),
         **layout,
     )
     if manifest.num_bytes > MOST_BYTES:
         raise ValueError(f"the files would have {manifest.num_bytes} bytes")
     return manifest
+
+
+def _reading(value: object) -> Mapping[str, Any] | None:
+    """How the source was understood; manifests of version 0.1 do not tell."""
+    if value is not None and not (isinstance(value, dict) and isinstance(value.get("options"), dict)):
+        raise ValueError("the reading is none")
+    return value
 
 
 def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
