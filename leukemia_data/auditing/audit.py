@@ -100,6 +100,7 @@ def audit_images(
     *,
     near: Sequence[AuditPair] | None = None,
     near_missing: str = "there are no pixels to look at",
+    are_confirmed: bool = False,
 ) -> AuditReport:
     """Judge images.
 
@@ -113,6 +114,8 @@ def audit_images(
         Pairs that look alike, identical ones may be among them; ``None`` where this was not looked for.
     near_missing
         Why not.
+    are_confirmed
+        Whether the user said what a subject is, so that one may have images of several classes.
     """
     groups = identical_groups(images)
     identical = group_pairs(groups)
@@ -125,7 +128,7 @@ def audit_images(
     checks = [
         *_identical_checks(images, sides, groups, identical),
         *_near_checks(images, sides, None if near is None else near_only, near_missing),
-        *_subject_checks(images, sides, shared, two_classes),
+        *_subject_checks(images, sides, shared, two_classes, are_confirmed),
         *_frame_checks(images, faults),
         *_balance_checks(images, balance),
     ]
@@ -211,6 +214,7 @@ def _subject_checks(
     sides: Sequence[Sides],
     shared: dict[str, dict[str, dict[str, int]]],
     two_classes: dict[str, tuple[str, ...]],
+    are_confirmed: bool,
 ) -> Iterator[Check]:
     num_unknown = sum(not image.subject for image in images)
     has_subjects = num_unknown < len(images)
@@ -226,8 +230,10 @@ def _subject_checks(
         yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
     if has_subjects:
         names = f": {listed(two_classes, most=_MOST_LISTED)}" if two_classes else ""
-        text = f"subjects with images of two classes{names}"
-        yield Check("two_classes", "WRONG" if two_classes else "ok", len(two_classes), text)
+        wrong: Verdict = "info" if are_confirmed else "WRONG"
+        confirmed = ", as was confirmed" if two_classes and are_confirmed else ""
+        text = f"subjects with images of two classes{names}{confirmed}"
+        yield Check("two_classes", wrong if two_classes else "ok", len(two_classes), text)
     yield Check("no_subject", "LOOK" if num_unknown else "ok", num_unknown, "images whose subject nothing tells")
 
 

@@ -13,13 +13,18 @@ from leukemia_data.auditing.audit_pairs import Sides
 from leukemia_data.samples.fingerprint import DIGEST_BYTES
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec
 from leukemia_data.splitting.splits import assign_split
 
 
 def training_sides(
-    spec: SplitSpec, images: Sequence[AuditImage], seed: int, classes: Sequence[str]
+    spec: SplitSpec,
+    images: Sequence[AuditImage],
+    seed: int,
+    classes: Sequence[str],
+    subjects: SubjectsFound | None = None,
 ) -> tuple[Sides, Check]:
     """Assign the images to the parts of a split, as ``ltrain`` does with a cache of them.
 
@@ -31,6 +36,8 @@ def training_sides(
         Unusable ones (which no cache would hold) are on no side.
     classes
         A class's position is its label.
+    subjects
+        How the subjects were read, if that is known.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def training_sides(
     of_image = [""] * len(images)
     for number, code in zip(usable, codes.tolist(), strict=True):
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
-    leaks = check_leaks(codes, table)
+    leaks = check_leaks(codes, table, subjects)
     has_leak = bool(leaks.shared_subjects or leaks.shared_images)
     name = f"{spec}, seed {seed}"
     stamp = Check(

@@ -13,9 +13,9 @@ from leukemia_data.files.csv_table import CsvTable, read_csv_table
 from leukemia_data.files.spreadsheet import formula_safe
 from leukemia_data.files.table_problems import TableProblems, shown
 from leukemia_data.samples.record import GIVEN_SPLITS
-from leukemia_data.sources.found_image import split_word
 from leukemia_data.sources.listed_file import FileFinder
-from leukemia_data.sources.source_table import class_of_label
+from leukemia_data.sources.name_words import split_word
+from leukemia_data.sources.table_labels import class_of_label
 
 _COLUMNS = ("path", "label", "split")
 

@@ -22,8 +22,8 @@ from leukemia_data.errors import UsageError
 from leukemia_data.files.csv_table import CsvTable, read_csv_table
 from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, parse_cell_name
-from leukemia_data.sources.found_image import split_word
-from leukemia_data.sources.source_table import class_of_label
+from leukemia_data.sources.name_words import split_word
+from leukemia_data.sources.table_labels import class_of_label
 
 _COLUMNS = ("sha256", "path", "uid_name", "label", "subject", "photo", "part", "fold", "bytes")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -1,4 +1,4 @@
-"""What stands on two sides of a split: sample table and codes in, counts and the stamp of every report out."""
+"""What stands on two sides of a split, and what contradicts itself: counts and the stamp of every report out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import digest_codes, text_codes
 
 DISJOINT_STAMP = "subject-disjoint"
+"""What the stamp of a split without any leak begins with; where the subjects are known from may follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +29,61 @@ class LeakCheck:
         Groups of pixel-identical images in more than one split.
     unknown_subjects
         Samples in a split whose subject nothing tells.
+    doubtful_subjects
+        Subjects with samples of several classes, in the split or not, where the user has not said that there may be
+        such.
+    contradictory_images
+        Groups of pixel-identical images with several labels.
+    subjects_from
+        What the subjects were read from; empty in caches of version 0.1.
     """
 
     shared_subjects: int
     shared_images: int
     unknown_subjects: int
+    doubtful_subjects: int = 0
+    contradictory_images: int = 0
+    subjects_from: str = ""
 
     @property
     def is_disjoint(self) -> bool:
         """Whether results on this split may be called results on unseen patients."""
-        return not (self.shared_subjects or self.shared_images or self.unknown_subjects)
+        return not any(
+            (
+                self.shared_subjects,
+                self.shared_images,
+                self.unknown_subjects,
+                self.doubtful_subjects,
+                self.contradictory_images,
+            )
+        )
 
     @property
     def stamp(self) -> str:
         """The words that every table, figure and page of this split carries."""
         if self.is_disjoint:
-            return DISJOINT_STAMP
+            return f"{DISJOINT_STAMP} (subjects from {self.subjects_from})" if self.subjects_from else DISJOINT_STAMP
         found = (
             (self.shared_subjects, "subject on both sides", "subjects on both sides"),
             (self.shared_images, "identical image on both sides", "identical images on both sides"),
             (self.unknown_subjects, "image of an unknown subject", "images of unknown subjects"),
+            (
+                self.doubtful_subjects,
+                "subject with images of several classes",
+                "subjects with images of several classes",
+            ),
+            (self.contradictory_images, "image with several labels", "images with several labels"),
         )
         reasons = [f"{count} {one if count == 1 else many}" for count, one, many in found if count]
         return f"PATIENT-MIXED ({', '.join(reasons)})"
 
 
-def check_leaks(codes: SplitCodes, table: SampleTable) -> LeakCheck:
+def is_disjoint_stamp(stamp: str) -> bool:
+    """Whether a stamp says that nothing stands on two sides."""
+    return stamp.startswith(DISJOINT_STAMP)
+
+
+def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound | None = None) -> LeakCheck:
     """Count what stands on two sides of a split, whichever way it was made.
 
     Parameters
@@ -60,21 +92,30 @@ def check_leaks(codes: SplitCodes, table: SampleTable) -> LeakCheck:
         Of shape (n,): position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED.
     table
         The n samples.
+    subjects
+        How the source's subjects were read; None where that is not known.
     """
     used = codes != UNUSED
     known = used & (table.subjects != b"")
+    labelled = table.labels != UNKNOWN_LABEL
+    # Of all samples: what a subject is, is one question for the whole cache, and the audit asks it so too.
+    owned = (table.subjects != b"") & labelled
+    is_confirmed = subjects is not None and subjects.is_confirmed
+    doubtful = 0 if is_confirmed else _num_shared(text_codes(table.subjects[owned]), table.labels[owned])
     return LeakCheck(
         shared_subjects=_num_shared(text_codes(table.subjects[known]), codes[known]),
         shared_images=_num_shared(digest_codes(table.pixel_digests[used]), codes[used]),
         unknown_subjects=int((used & (table.subjects == b"")).sum()),
+        doubtful_subjects=doubtful,
+        contradictory_images=_num_shared(digest_codes(table.pixel_digests[labelled]), table.labels[labelled]),
+        subjects_from="" if subjects is None else "; ".join(subjects.sources),
     )
 
 
-def _num_shared(keys: NDArray[np.int64], codes: SplitCodes) -> int:
-    """Number of keys (from 0) that occur with more than one code."""
+def _num_shared(keys: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]) -> int:
+    """Number of keys that occur with more than one code; both count from 0."""
     if len(keys) == 0:
         return 0
-    num_keys = int(keys.max()) + 1
-    occurs = np.zeros((len(SPLIT_NAMES), num_keys), np.bool_)
+    occurs = np.zeros((int(codes.max()) + 1, int(keys.max()) + 1), np.bool_)
     occurs[codes, keys] = True
     return int((occurs.sum(axis=0) > 1).sum())

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from leukemia_data.errors import RunError, UsageError
-from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
 from leukemia_models.judging.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.judging.judged_samples import JudgedSamples
@@ -95,7 +95,7 @@ class ComparedRun:
     @property
     def is_patient_mixed(self) -> bool:
         """Whether its numbers say nothing about new patients."""
-        return self.stamp != DISJOINT_STAMP
+        return not is_disjoint_stamp(self.stamp)
 
     @property
     def marked_label(self) -> str:

@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from leukemia_data.errors import UsageError
-from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.compared_run import ComparedRun
 from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART
 from leukemia_models.judging.bootstrap import PairedBootstrap, SubjectBootstrap, paired_bootstrap
@@ -122,7 +122,7 @@ class Comparison:
         """Return everything as JSON can hold it."""
         return {
             "stamp": self.stamp,
-            "is_subject_disjoint": all(run.stamp == DISJOINT_STAMP for run in self.runs),
+            "is_subject_disjoint": all(is_disjoint_stamp(run.stamp) for run in self.runs),
             "cautions": self.cautions,
             "runs": [_run_dict(run) for run in self.runs],
             "settings_that_differ": {name: list(values) for name, values in self.settings.items()},

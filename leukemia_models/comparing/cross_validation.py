@@ -233,4 +233,7 @@ def worst_leaks(folds: Sequence[FoldPredictions]) -> LeakCheck:
         shared_subjects=max(fold.leaks.shared_subjects for fold in folds),
         shared_images=max(fold.leaks.shared_images for fold in folds),
         unknown_subjects=max(fold.leaks.unknown_subjects for fold in folds),
+        doubtful_subjects=max(fold.leaks.doubtful_subjects for fold in folds),
+        contradictory_images=max(fold.leaks.contradictory_images for fold in folds),
+        subjects_from="; ".join(dict.fromkeys(fold.leaks.subjects_from for fold in folds if fold.leaks.subjects_from)),
     )

@@ -100,9 +100,13 @@ def read_fold(path: Path) -> FoldPredictions:
 
 
 def _leak_check(counts: Mapping[str, Any]) -> LeakCheck:
-    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+    values = dict(counts)
+    subjects_from = values.pop("subjects_from", "")
+    if not all(isinstance(count, int) and count >= 0 for count in values.values()) or not isinstance(
+        subjects_from, str
+    ):
         raise ValueError(f"leaks are counts, not {dict(counts)}")
-    return LeakCheck(**counts)
+    return LeakCheck(**values, subjects_from=subjects_from)
 
 
 def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.plain_text import printable
-from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_data.splitting.leaks import is_disjoint_stamp
 
 DOTS_PER_INCH = 160
 POINTS_PER_INCH = 72
@@ -69,7 +69,7 @@ def stamped_figure(size_inches: tuple[float, float], title: str, stamp: str) -> 
     """
     figure = Figure(figsize=size_inches, layout="constrained")
     figure.suptitle(_wrapped(title, size_inches[0], fontsize=12), fontsize=12)
-    is_warning = stamp != DISJOINT_STAMP
+    is_warning = not is_disjoint_stamp(stamp)
     box = {"boxstyle": "round", "facecolor": YELLOW if is_warning else "white", "edgecolor": "0.4"}
     text = _wrapped(f"split: {stamp}", size_inches[0], fontsize=9)
     figure.supxlabel(text, fontsize=9, fontweight="bold" if is_warning else "normal", bbox=box)

@@ -144,6 +144,14 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
             "These numbers do not say how the network does on new patients; there they are clearly lower "
             f"({PUBLISHED_RANGE})."
         )
+    if split.leaks.doubtful_subjects:
+        yield (
+            f"{split.leaks.doubtful_subjects} subjects have images of several classes: are they people? If they are "
+            "not, cells of the same patients may be on both sides. Building with --subject-from, --subject-pattern or "
+            "--subject-column confirms them."
+        )
+    if split.leaks.contradictory_images:
+        yield f"{split.leaks.contradictory_images} groups of identical images have several labels: some are wrong."
     counts = split.parts[split.judged].subjects_per_class
     if counts is not None and split.leaks.unknown_subjects:
         yield (

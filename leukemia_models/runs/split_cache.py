@@ -30,7 +30,7 @@ class SplitCache:
     @cached_property
     def leaks(self) -> LeakCheck:
         """What stands on two sides of the split."""
-        return check_leaks(self.codes, self.cache.table)
+        return check_leaks(self.codes, self.cache.table, self.cache.manifest.subjects)
 
     def numbers(self, part: str) -> NDArray[np.int64]:
         """Sample numbers of a part; never empty.
