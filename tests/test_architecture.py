@@ -31,6 +31,7 @@ ROOMS = {
         "sources",
         "splitting",
         "pixels",
+        "scanning",
         "generated",
         "caches",
         "remote",

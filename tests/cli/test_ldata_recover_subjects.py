@@ -76,7 +76,7 @@ def test_subjects_are_found_and_the_tables_build(
     )  # fmt: skip
     assert built.exit_code == 0, built.output
     told = json_of(ldata("stats", "--cache", caches, "--split", "fold:1/2", "--json"))
-    assert told["split"]["stamp"] == "subject-disjoint"
+    assert told["split"]["stamp"] == "subject-disjoint (subjects from column subject)"
     assert "PATIENT-MIXED" in json_of(ldata("stats", "--cache", caches, "--split", "given", "--json"))["split"]["stamp"]
 
 

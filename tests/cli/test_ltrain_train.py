@@ -53,13 +53,13 @@ def test_history_has_a_row_per_epoch(finished_run: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list(rows[0]) == [*EPOCH_FIELDS, "split"]
     assert all(float(row["train_loss"]) > 0 and 0 <= float(row["valid_accuracy"]) <= 1 for row in rows)
-    assert {row["split"] for row in rows} == {"subject-disjoint"}
+    assert {row["split"] for row in rows} == {"subject-disjoint (subjects from C-NMC file names)"}
 
 
 def test_results_hold_what_a_reviewer_asks_for(finished_run: Path) -> None:
     results = json.loads((finished_run / "test" / "results.json").read_text(encoding="utf-8"))
     assert results["split"]["kind"] == "subject"
-    assert results["split"]["stamp"] == "subject-disjoint"
+    assert results["split"]["stamp"] == "subject-disjoint (subjects from C-NMC file names)"
     subjects = {name: part["subjects_per_class"] for name, part in results["split"]["parts"].items()}
     images = {name: part["images_per_class"] for name, part in results["split"]["parts"].items()}
     assert [sum(subjects[part][label] for part in subjects) for label in (0, 1)] == [3, 5]

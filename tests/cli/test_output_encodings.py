@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.output import escape_what_streams_lack, print_json
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 
 from ..leukemia_data.helpers import build, cache_dir, make_source, python_environment
@@ -61,13 +62,28 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = make_source(root / "made", 32)
     for folder, name in zip(("blast", "normal"), NAMES, strict=True):
         shutil.move(made / folder, root / "細胞" / name)
+    for person in (root / "細胞" / NAMES[1]).iterdir():
+        person.rename(person.with_name(f"{person.name}9"))
     (root / "細胞" / NAMES[0] / "空😀.png").write_bytes(b"")
     done = run(["-m", "cli.ldata", *BUILD], "utf-8", root)
     assert done.returncode == 0, done.stderr
     return root
 
 
-BUILD = ["build", "細胞", "--recipe", "raw", "--size", "32", "--n-jobs", "1", "--on-error", "quarantine"]
+BUILD = [
+    "build",
+    "細胞",
+    "--class-level",
+    "1",
+    "--recipe",
+    "raw",
+    "--size",
+    "32",
+    "--n-jobs",
+    "1",
+    "--on-error",
+    "quarantine",
+]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -108,7 +124,7 @@ def test_commands_of_ltrain(tmp_path: Path) -> None:
     source = make_source(tmp_path / "made", 32)
     for folder, name in zip(("blast", "normal"), NAMES, strict=True):
         (source / folder).rename(source / name)
-    build(list_source([source]), tmp_path / "cache", sizes_px=(32,))
+    build(list_source([source], options=ReadingOptions(class_level=1)), tmp_path / "cache", sizes_px=(32,))
     make_run(tmp_path / "実験", cache_dir(tmp_path / "cache", 32))
     told = run_all(
         "ltrain",

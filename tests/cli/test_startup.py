@@ -17,6 +17,7 @@ from cli.ltrain import main as ltrain_main
 HEAVY = {"torch", "matplotlib", "pandas", "sklearn"}
 LDATA_COMMANDS = [
     "sample",
+    "scan",
     "build",
     "plan",
     "commit",

@@ -57,7 +57,7 @@ def write_cell(path: Path, seed: int, *, mtime_ns: int = OLD_NS) -> None:
 
 
 def make_source(root: Path, num_images: int = 40) -> Path:
-    """Folder-per-class source: two classes, four subjects each."""
+    """Folder-per-class source: two classes, four folders of people in each, of the same names: subjects are unknown."""
     for number in range(num_images):
         label, subject = number % 2, number // 2 % 4
         write_cell(root / ("blast", "normal")[label] / f"p{subject}" / f"{number:03}.png", number)

@@ -46,7 +46,7 @@ class Ended:
     @property
     def error_lines(self) -> list[str]:
         """Lines on stderr that are no notes."""
-        lines = [line for line in self.errors.splitlines() if not line.startswith(("source: ", "note: "))]
+        lines = [line for line in self.errors.splitlines() if not line.startswith(("source: ", "note: ", "  "))]
         # joblib's clean-up process may warn, harmlessly, of a semaphore that is gone already.
         return [line for line in lines if "resource_tracker" not in line and "warnings.warn" not in line]
 

@@ -67,7 +67,7 @@ def test_split_column_wins_over_the_name(tmp_path):
         ("Path,label\n", "no rows"),
         ("Path,label\na,1\nb\n", "line 3"),
         ("Path,Subject\na,1\n", "has a column Subject"),
-        ("Path,split\na,train\n,holdout\n", "2 problems: column Path is empty: line 3; column split is none of"),
+        ("Path,split\na,train\n,later\n", "2 problems: column Path is empty: line 3; column split is none of"),
     ],
 )
 def test_wrong_tables(tmp_path, text, words):

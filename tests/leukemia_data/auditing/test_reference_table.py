@@ -52,9 +52,9 @@ def test_own_columns_win_over_the_name(tmp_path):
         (["path,sha256", "a,12", f",{SHA}", f"b,{SHA}"], "line 2"),
         (["path,sha256", "a,12", f",{SHA}", f"b,{SHA}"], "path is empty: line 3"),
         (["path,sha256,fold", f"a,{SHA},first"], r"column fold is not a number.*line 2 \('first'\)"),
-        (["path,sha256,part,bytes", f"a,{SHA},holdout,1", f"b,{SHA},train,1e5"], "2 problems: column part.*line 2"),
+        (["path,sha256,part,bytes", f"a,{SHA},later,1", f"b,{SHA},train,1e5"], "2 problems: column part.*line 2"),
         (
-            ["path,sha256,part,bytes", f"a,{SHA},holdout,1", f"b,{SHA},train,1e5"],
+            ["path,sha256,part,bytes", f"a,{SHA},later,1", f"b,{SHA},train,1e5"],
             "column bytes is not a number: line 3",
         ),
         (["path,sha256,labels", f"a,{SHA},1"], "column labels is not read: rename it to label"),

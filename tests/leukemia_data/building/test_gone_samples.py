@@ -24,7 +24,7 @@ def built(tmp_path) -> Path:
 
 
 def in_other_folder(path: Path) -> Path:
-    return path.parent / "moved" / path.name
+    return path.parent.with_name(f"{path.parent.name}9") / path.name
 
 
 def under_other_name(path: Path) -> Path:

@@ -8,6 +8,7 @@ import pytest
 
 from leukemia_data.errors import CacheError
 from leukemia_data.samples.fingerprint import cache_fingerprint
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 
 from ..helpers import (
@@ -130,9 +131,10 @@ def test_names_that_are_no_utf8_are_planned_and_kept(source, tmp_path):
         write_cell(source / "blast" / "p\udcff" / "x.png", 1)
     except (UnicodeEncodeError, OSError):
         pytest.skip("this file system takes UTF-8 names only")
-    build(source, tmp_path / "cache")
-    assert num_tasks(make_plan(source, tmp_path / "cache")) == 0
-    assert "p\\xff" in {record.subject for record in list_source([source]).records}
+    listing = list_source([source], options=ReadingOptions(class_level=1, subject_from="folder"))
+    build(listing, tmp_path / "cache")
+    assert num_tasks(make_plan(listing, tmp_path / "cache")) == 0
+    assert "p\\xff" in {record.subject for record in listing.records}
 
 
 def test_unchanged_rows_are_planned_as_copies(source, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError, UsageError
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_images, list_source, listed
 
 PARTS = {"train": [0, 1, 1], "valid": [1, 0], "test": [None, None, None]}
@@ -97,7 +98,10 @@ def test_files_outside_the_root_on_demand(lab):
             listing([table])
     (record,) = list_images([table], allow_outside=True)
     assert (record.is_missing, record.label) == (False, 1)
-    assert list_source([table], allow_outside=True).records == (record,)
+    listing = list_source([table], allow_outside=True)
+    # No list of C-NMC's: its numbers are names.
+    assert listing.classes == ("1",)
+    assert [record.path for record in listing.records] == [record.path]
 
 
 def test_classes_that_differ_in_case_alone(lab):
@@ -187,11 +191,19 @@ def test_several_folders_keep_their_images_apart(tmp_path, write_tree):
     ]
 
 
-def test_two_folders_of_one_name_are_not_mixed_up(tmp_path, write_tree):
+def test_two_folders_of_one_name_are_told_apart_by_those_above(tmp_path, write_tree):
     for place in ("a/cells", "b/cells"):
         write_tree(tmp_path / place, "blast/1.png", "healthy/1.png")
-    with pytest.raises(SourceError, match=r"2 ids .*cells/blast/1\.png"):
-        list_source([tmp_path / "a" / "cells", tmp_path / "b" / "cells"])
+    listing = list_source([tmp_path / "a" / "cells", tmp_path / "b" / "cells"])
+    ids = [record.record_id for record in listing.records]
+    assert ids == [f"{place}/cells/{name}/1.png" for place in "ab" for name in ("blast", "healthy")]
+    assert listing.classes == ("blast", "healthy")
+
+
+def test_a_folder_in_another_is_not_listed_twice(tmp_path, write_tree):
+    write_tree(tmp_path, "train/blast/1.png", "train/healthy/1.png")
+    with pytest.raises(SourceError, match="twice"):
+        list_source([tmp_path, tmp_path / "train"])
 
 
 @pytest.mark.parametrize(
@@ -256,3 +268,150 @@ def test_the_real_tree(real_data):
     named = [record for record in listing.records if record.label >= 0]
     assert named
     assert all(record.subject.startswith("H") == (record.label == 0) for record in named)
+
+
+# --- several roots --------------------------------------------------------------------------------------------
+
+
+def counts(listing) -> tuple[dict[str, int], dict[str, int]]:
+    return dict(listing.reading.classes), {split.name: split.num_images for split in listing.reading.splits}
+
+
+@pytest.mark.parametrize("words", ["train val test", "DTrain DVal DTest", "训练集 验证集 测试集"])
+@pytest.mark.parametrize("place", ["", "images"])
+def test_roots_whose_names_are_splits(tmp_path, write_tree, words, place):
+    roots = [write_tree(tmp_path / word / place, "hem/1.png", "all/1.png") for word in words.split()]
+    together = list_source(roots)
+    assert counts(together) == ({"hem": 3, "all": 3}, {"train": 2, "valid": 2, "test": 2})
+    alone = list_source([tmp_path])
+    assert counts(alone) == counts(together)
+    assert [(r.label, r.split) for r in alone.records] == [(r.label, r.split) for r in together.records]
+
+
+def test_one_root_whose_name_is_a_split(tmp_path, write_tree):
+    root = write_tree(tmp_path / "test", "hem/1.png", "all/1.png")
+    assert counts(list_source([root]))[1] == {"test": 2}
+    # A word among others is the set's name.
+    assert counts(list_source([write_tree(tmp_path / "cells-test", "hem/1.png", "all/1.png")]))[1] == {}
+
+
+def test_roots_whose_names_are_classes(tmp_path, write_tree):
+    roots = [write_tree(tmp_path / name, "1.png", "2.png") for name in ("healthy", "blast")]
+    listing = list_source(roots)
+    assert counts(listing)[0] == {"blast": 2, "healthy": 2}
+    assert listing.reading.class_sources == ("the names of the sources",)
+    assert counts(list_source(roots, options=ReadingOptions(classes=("healthy", "blast"))))[0] == {
+        "healthy": 2,
+        "blast": 2,
+    }
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_roots_of_one_name_are_told_apart_by_as_many_parts_as_it_takes(tmp_path, write_tree, depth):
+    below = "/".join(["images", "png", "cells"][-depth:])
+    roots = [write_tree(tmp_path / site / below, "blast/1.png", "healthy/1.png") for site in ("siteA", "siteB")]
+    listing = list_source(roots)
+    assert {record.record_id.rsplit("/", 2)[0] for record in listing.records} == {f"siteA/{below}", f"siteB/{below}"}
+    assert counts(listing)[0] == {"blast": 2, "healthy": 2}
+
+
+# --- options for folders and tables alike ---------------------------------------------------------------------
+
+
+@pytest.fixture(params=["folders", "table"])
+def four_classes(request, tmp_path, write_tree) -> Path:
+    """Four classes of two images, and two that are no data; as folders, and as a table of the same images."""
+    names = ("Benign", "Early", "Pre", "Pro")
+    paths = [f"{name}/{n}.png" for name in names for n in (1, 2)]
+    root = write_tree(tmp_path / "cells", *paths, "Pro/old/1.png", "Benign/draft.png")
+    if request.param == "folders":
+        return root
+    rows = [f"{path},{path.split('/')[0]}" for path in (*paths, "Pro/old/1.png", "Benign/draft.png")]
+    return write_csv(root / "cells.csv", "path,label", *rows)
+
+
+def test_exclude_merge_and_classes_mean_the_same_for_folders_and_tables(four_classes):
+    options = ReadingOptions.parse(
+        exclude=["old", "draft.png"], merge=["Leukemia=Early+Pre+Pro"], classes="Leukemia,Benign"
+    )
+    listing = list_source([four_classes], options=options)
+    assert (listing.classes, counts(listing)[0]) == (("Leukemia", "Benign"), {"Leukemia": 6, "Benign": 2})
+    assert listing.reading.options == options
+    assert {one.reason: one.count for one in listing.reading.passed_over}["what --exclude names"] == 2
+
+
+def test_classes_that_are_left_out_are_counted(four_classes):
+    listing = list_source(
+        [four_classes], options=ReadingOptions.parse(classes="Pre,Benign", exclude=["old", "draft.*"])
+    )
+    assert counts(listing)[0] == {"Pre": 2, "Benign": 2}
+    (left_out,) = [one for one in listing.reading.passed_over if "--classes" in one.reason]
+    assert (left_out.count, len(left_out.examples)) == (4, 3)
+
+
+def test_options_that_leave_nothing(four_classes):
+    with pytest.raises(UsageError, match="no such class"):
+        list_source([four_classes], options=ReadingOptions.parse(classes="Late", exclude=["old", "draft.*"]))
+    with pytest.raises(SourceError):
+        list_source([four_classes], options=ReadingOptions.parse(exclude=["*.png"]))
+
+
+def test_split_folders_mean_the_same_for_folders_and_tables(tmp_path, write_tree):
+    paths = [f"{part}/{name}/1.png" for part in ("A", "B", "test") for name in ("blast", "normal")]
+    root = write_tree(tmp_path / "cells", *paths)
+    table = write_csv(root / "cells.csv", "path,label", *(f"{path},{path.split('/')[1]}" for path in paths))
+    for text in ("train=A+test,test=b", "train=/A+/test,test=B/"):
+        options = ReadingOptions.parse(split_folders=text, class_level=2)
+        assert counts(list_source([root], options=options)) == ({"blast": 3, "normal": 3}, {"train": 4, "test": 2})
+        options = ReadingOptions.parse(split_folders=text)
+        assert counts(list_source([table], options=options)) == ({"blast": 3, "normal": 3}, {"train": 4, "test": 2})
+
+
+def test_folders_as_subjects_are_never_the_classes(tmp_path, write_tree):
+    paths = ["blast/anna/1.png", "blast/bert/1.png", "normal/carl/1.png"]
+    root = write_tree(tmp_path / "cells", *paths)
+    table = write_csv(root / "cells.csv", "path,label", *(f"{path},{path.split('/')[0]}" for path in paths))
+    options = ReadingOptions.parse(subject_from="folder", class_level=1)
+    subjects = [record.subject for record in list_source([root], options=options).records]
+    assert subjects == ["anna", "bert", "carl"]
+    options = ReadingOptions.parse(subject_from="folder")
+    assert [record.subject for record in list_source([table], options=options).records] == subjects
+    turned = write_tree(tmp_path / "turned", "anna/blast/1.png", "carl/normal/1.png")
+    table = write_csv(turned / "cells.csv", "path,label", "anna/blast/1.png,blast", "carl/normal/1.png,normal")
+    assert [record.subject for record in list_source([table], options=options).records] == ["anna", "carl"]
+
+
+# --- the reading ----------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_several_splits_that_tells_none(lab):
+    rows = ["./new_dataset/train/0.bmp,hem", "./new_dataset/valid/0.bmp,all"]
+    listing = list_source([write_csv(lab / "train_val_test.csv", "Path,label", *rows)])
+    assert listing.reading.splits == ()
+    (note,) = [note for note in listing.notes if "--split-column" in note]
+    assert "train, valid, test" in note
+
+
+def test_folders_and_tables_together(tmp_path, write_tree):
+    root = write_tree(tmp_path / "train", "blast/1.png", "normal/1.png")
+    images = write_tree(tmp_path / "more", "a.png", "b.png")
+    table = write_csv(images / "test.csv", "path,diagnosis,patient,age", "a.png,blast,x,30", "b.png,NA,y,40")
+    reading = list_source([root, table]).reading
+    assert reading.classes == (("blast", 2), ("normal", 1))
+    assert reading.num_unlabelled == 1
+    assert {split.name: (split.num_images, split.words) for split in reading.splits} == {
+        "train": (2, ("train",)),
+        "test": (2, ("table test.csv",)),
+    }
+    assert reading.class_sources == ("folder level 1", "column diagnosis")
+    assert reading.subjects.sources == ("column patient",)
+    (found,) = reading.tables
+    assert (found.name, found.not_read) == ("test.csv", ("age",))
+    assert reading.num_images == 4
+
+
+def test_tables_below_a_folder_are_named_with_their_columns(tmp_path, write_tree):
+    root = write_tree(tmp_path / "cells", "blast/1.png", "normal/1.png")
+    write_csv(root / "ages.csv", "file;age", "1.png;3")
+    (found,) = list_source([root]).reading.tables
+    assert (found.name, found.not_read, found.is_source) == ("ages.csv", ("file", "age"), False)

@@ -104,7 +104,7 @@ def test_all_wrong_rows_are_told_at_once(lab):
         "Path,label,split",
         "./new_dataset/train/0.bmp,0,train",
         ",1,train",
-        "./new_dataset/train/1.bmp,1,holdout",
+        "./new_dataset/train/1.bmp,1,later",
         "  ,1,train",
     )
     with pytest.raises(SourceError) as caught:
@@ -114,7 +114,7 @@ def test_all_wrong_rows_are_told_at_once(lab):
         "column Path is empty: line 3, line 5",
         "column split is none of train, valid, test: ",
     )
-    for fragment in (*told, "line 4 ('holdout')"):
+    for fragment in (*told, "line 4 ('later')"):
         assert fragment in str(caught.value)
 
 
@@ -127,7 +127,7 @@ def test_very_many_wrong_rows_are_counted(lab):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["File,label", "a.bmp,1"], r"no column Path; its columns are File, label"),
+        (["Place,label", "a.bmp,1"], r"no column Path; its columns are Place, label"),
         ([""], r"is empty: no column Path"),
         (["Path,label"], r"no rows"),
         (["Patient_ID,new_names,labels", "UID_57_29_1_all.bmp,1.bmp,1"], r"label table: give the folder"),
@@ -196,7 +196,7 @@ def test_labels_as_programs_write_them(lab, label, class_name):
 
 
 def test_every_wrong_cell_of_a_row_is_told(lab):
-    table = write_csv(lab / "t.csv", "Path,label,split", "../x.bmp,hme,holdout", "new_dataset/train/0.bmp,1,train")
+    table = write_csv(lab / "t.csv", "Path,label,split", "../x.bmp,hme,later", "new_dataset/train/0.bmp,1,train")
     told = r"3 problems: column label .*line 2 .*; column split .*line 2 .*; column Path leads out .*line 2"
     with pytest.raises(SourceError, match=told):
         read_image_table(table, lab)

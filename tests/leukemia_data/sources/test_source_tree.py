@@ -6,10 +6,22 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.sources.found_image import FoundImage, split_word
-from leukemia_data.sources.source_tree import describe_file, walk_tree_images
+from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source_tree import describe_file, read_trees
+from leukemia_data.sources.tree_images import Tree
 
 HEADER = "Patient_ID,new_names,labels"
+
+
+def walk_tree_images(root: Path, *, need_classes: bool = True) -> tuple[list[FoundImage], list[str]]:
+    """Images below a folder, and what is said of them."""
+    part = read_trees([Tree(root)], ReadingOptions(), need_classes=need_classes)
+    passed_over = [
+        f"passed over {count} {reason}: {', '.join(part.passed_over.examples[reason])}"
+        for reason, count in part.passed_over.counts.items()
+    ]
+    return part.images, [*part.notes, *passed_over, *part.other_folders]
 
 
 def walk(root: Path) -> dict[str, tuple[str | None, str, str, int]]:
@@ -27,26 +39,6 @@ def write_csv(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(("\r\n".join(lines) + "\r\n").encode(encoding))
     return path
-
-
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [
-        ("train", "train"),
-        ("C-NMC_training_data", "train"),
-        ("validation_data", "valid"),
-        ("VAL", "valid"),
-        ("testing_data", "test"),
-        ("resnet_152_test", "test"),
-        ("C-NMC_test_prelim_phase_data", "test"),
-        ("all", None),
-        ("latest", None),
-        ("restrain", None),
-        ("fold_0", None),
-    ],
-)
-def test_split_words(name, word):
-    assert split_word(name) == word
 
 
 # --- C-NMC ----------------------------------------------------------------------------------------------------
@@ -232,8 +224,8 @@ def test_class_subject_image(tmp_path, write_tree):
         "blast/p2/a.png": ("blast", "p2", "", -1),
         "healthy/p3/a.png": ("healthy", "p3", "", -1),
     }
-    _, notes = walk_tree_images(tmp_path)
-    assert notes == ["subjects were taken from the folders between class and image"]
+    part = read_trees([Tree(tmp_path)], ReadingOptions())
+    assert part.subject_sources == ["folders of a known form"]
 
 
 def test_train_valid_test_folders(tmp_path, write_tree):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_data.splitting.leaks import check_leaks
-from leukemia_data.splitting.split_spec import UNUSED
+from leukemia_data.auditing.audit import audit_images
+from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_pairs import Sides
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.leaks import check_leaks, is_disjoint_stamp
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
 
 ALL = 1
 TRAIN, VALID, TEST = 0, 1, 2
@@ -49,3 +53,88 @@ def test_each_leak_alone_is_stamped(make_table, subjects, pixels, stamp):
 def test_identical_images_of_one_split_are_no_leak_even_across_subjects(make_table):
     table = make_table(["1", "2", "3"], [ALL] * 3, pixels=[1, 1, 2])
     assert check_leaks(np.array([TRAIN, TRAIN, VALID], np.int8), table).is_disjoint
+
+
+# --- subjects that may be none, and contradictions ------------------------------------------------------------
+
+HEM = 0
+CONFIRMED = SubjectsFound(sources=("folders",), count=2, is_confirmed=True)
+READ = SubjectsFound(sources=("C-NMC file names", "column patient"), count=2)
+
+
+def test_subjects_of_several_classes_are_no_subjects_before_somebody_says_so(make_table):
+    table = make_table(["1", "1", "2", "3"], [ALL, HEM, ALL, HEM])
+    codes = np.array([TRAIN, TRAIN, VALID, VALID], np.int8)
+    for subjects in (None, READ):
+        leaks = check_leaks(codes, table, subjects)
+        assert (leaks.doubtful_subjects, leaks.is_disjoint) == (1, False)
+        assert leaks.stamp == "PATIENT-MIXED (1 subject with images of several classes)"
+    confirmed = check_leaks(codes, table, CONFIRMED)
+    assert (confirmed.doubtful_subjects, confirmed.is_disjoint) == (0, True)
+    assert confirmed.stamp == "subject-disjoint (subjects from folders)"
+
+
+def test_a_subject_is_doubtful_whichever_of_its_images_are_used(make_table):
+    table = make_table(["1", "1", "2"], [ALL, HEM, HEM])
+    assert not check_leaks(np.array([TRAIN, UNUSED, VALID], np.int8), table).is_disjoint
+
+
+def test_images_without_a_label_or_a_subject_contradict_nothing(make_table):
+    table = make_table(["1", "1", "", ""], [ALL, -1, ALL, HEM], pixels=[1, 2, 3, 4])
+    leaks = check_leaks(np.array([TRAIN, TRAIN, UNUSED, UNUSED], np.int8), table)
+    assert (leaks.doubtful_subjects, leaks.contradictory_images, leaks.is_disjoint) == (0, 0, True)
+
+
+def test_identical_images_with_several_labels_are_no_clean_split(make_table):
+    table = make_table(["1", "2", "3"], [ALL, HEM, HEM], pixels=[7, 7, 8])
+    leaks = check_leaks(np.array([TRAIN, TRAIN, VALID], np.int8), table, CONFIRMED)
+    assert (leaks.contradictory_images, leaks.is_disjoint) == (1, False)
+    assert leaks.stamp == "PATIENT-MIXED (1 image with several labels)"
+    unlabelled = make_table(["1", "2", "3"], [ALL, -1, HEM], pixels=[7, 7, 8])
+    assert check_leaks(np.array([TRAIN, TRAIN, VALID], np.int8), unlabelled).is_disjoint
+
+
+@pytest.mark.parametrize(
+    ("subjects", "stamp"),
+    [
+        (None, "subject-disjoint"),
+        (SubjectsFound(), "subject-disjoint"),
+        (READ, "subject-disjoint (subjects from C-NMC file names; column patient)"),
+        (CONFIRMED, "subject-disjoint (subjects from folders)"),
+    ],
+)
+def test_the_stamp_says_where_the_subjects_came_from(make_table, subjects, stamp):
+    leaks = check_leaks(np.array([TRAIN, VALID], np.int8), make_table(["1", "2"], [ALL, HEM]), subjects)
+    assert leaks.stamp == stamp
+    assert is_disjoint_stamp(leaks.stamp)
+    mixed = check_leaks(np.array([TRAIN, VALID], np.int8), make_table(["1", "1"], [ALL, ALL]), subjects)
+    assert not is_disjoint_stamp(mixed.stamp)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_the_audit_calls_wrong_or_a_leak_is_not_stamped_disjoint(make_table, seed):
+    """One list of checks: random small sources are audited, and their split is checked as a training checks it."""
+    rng = np.random.default_rng(seed)
+    num = 6
+    subjects = [str(number) for number in rng.integers(1, 5, num)]
+    labels = [int(subject) % 2 for subject in subjects] if seed % 3 else rng.integers(0, 2, num).tolist()
+    pixels = rng.permutation(num) if seed % 2 else rng.integers(0, 3 * num, num)
+    codes = rng.integers(0, 3, num).astype(np.int8)
+    if seed % 5 == 0:
+        codes[rng.integers(num)] = UNUSED
+    is_confirmed = seed % 4 == 0
+    found = SubjectsFound(sources=("column subject",), count=4, is_confirmed=is_confirmed)
+    leaks = check_leaks(codes, make_table(subjects, labels, pixels=pixels.tolist()), found)
+    images = [
+        AuditImage(
+            name=str(number),
+            class_name=["hem", "all"][labels[number]],
+            subject=subjects[number],
+            pixel_digest=int(pixels[number]).to_bytes(16, "little"),
+        )
+        for number in range(num)
+    ]
+    sides = Sides("training", "parts", tuple("" if code == UNUSED else SPLIT_NAMES[code] for code in codes.tolist()))
+    report = audit_images(images, [sides], are_confirmed=is_confirmed)
+    bad = [check.key for check in report.checks if check.verdict in ("WRONG", "LEAK")]
+    assert leaks.is_disjoint == (not bad)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
 from leukemia_models.batchnorm.batchnorm_mode import AUTO, REESTIMATED, RUNNING
 from leukemia_models.inference.tta import NO_TTA, parse_tta
@@ -58,7 +60,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     for number in range(48):
         label, subject = number % 2, number // 2 % 4
         write_cell(root / "source" / ("hem", "all")[label] / f"{'ha'[label]}{subject}" / f"{number:03}.png", number)
-    build(root / "source", root / "cache", sizes_px=(SIZE_PX,))
+    listing = list_source([root / "source"], options=ReadingOptions(subject_from="folder"))
+    build(listing, root / "cache", sizes_px=(SIZE_PX,))
     return open_cache(cache_dir(root / "cache", SIZE_PX))
 
 

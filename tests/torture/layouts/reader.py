@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leukemia_data.sources.reading_options import ReadingOptions
-
 from leukemia_data.errors import AmbiguousSourceError, SourceError
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
 
 from .answer import Answer, ReadImage

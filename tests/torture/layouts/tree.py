@@ -256,7 +256,7 @@ def _options(draft: Draft) -> None:
     folders = labelled.path.removeprefix(f"{source}/").split("/")[:-1]
     spellings = [labelled.class_name or "", *draft.aliases.get(labelled.class_name or "", ())]
     levels = [n for n, name in enumerate(folders, 1) if unicodedata.normalize("NFC", name) in spellings]
-    if draft.choices["wrappers"] != "1,200":
+    if levels:
         draft.options["class_level"] = levels[0]
     words = draft.choices.get("split words")
     if words:

@@ -1,0 +1,136 @@
+"""What a recipe does to frames, against the pixels that it really makes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from leukemia_data.pixels.preprocess import Preprocessor
+from leukemia_data.recipes.operations import Canvas, CenterCrop, Fit, Resize
+from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.scanning.frame_notes import (
+    FrameEffect,
+    effect_notes,
+    frame_effects,
+    size_notes,
+    suggested_recipe,
+)
+from leukemia_data.sources.reading import FramesFound
+
+SIZE_PX = 224
+
+
+def found(name: str, *sizes: tuple[int, int], ground: str = "black") -> FramesFound:
+    return FramesFound(
+        class_name=name,
+        num_looked_at=len(sizes),
+        sizes=tuple((height, width, 1) for height, width in sizes),
+        modes=(("RGB", len(sizes)),),
+        ground=ground,
+    )
+
+
+def effect(recipe: Recipe, *sizes: tuple[int, int]) -> FrameEffect:
+    (only,) = frame_effects([found("x", *sizes)], recipe, SIZE_PX)
+    return only
+
+
+# Without anything that changes the level of an even frame or mixes it with what lies far beside it.
+PLAIN = [
+    load_recipe("raw"),
+    load_recipe("crop"),
+    load_recipe("report-b"),
+    Recipe("fit", (Fit(pad="black"),)),
+    Recipe("half", (Canvas(side_px=300), CenterCrop(side_px=200), Resize(), CenterCrop(side_px=SIZE_PX))),
+]
+SHAPES = [(450, 450), (224, 224), (100, 300), (300, 100), (600, 600), (451, 200), (269, 271), (1944, 2592)]
+
+
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
+def test_padding_is_the_share_of_black_in_what_becomes_of_a_white_frame(recipe, shape):
+    pixels = Preprocessor(recipe, [SIZE_PX])(np.full((*shape, 3), 255, np.uint8))[SIZE_PX]
+    share = 1 - pixels.mean() / 255
+    # Half a pixel on each side is the rounding of places.
+    assert effect(recipe, shape).padding == pytest.approx(share, abs=2.5 / SIZE_PX)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cut_is_the_share_of_pixels_that_no_canvas_holds(shape):
+    height, width = shape
+    place = np.arange(height * width, dtype=np.uint32).reshape(shape)
+    frame = np.stack([place & 255, place >> 8 & 255, place >> 16], axis=-1).astype(np.uint8)
+    side = 300
+    canvas = Preprocessor(Recipe("c", (Canvas(side_px=side), Resize())), [side])(frame)[side].astype(np.uint32)
+    kept = np.unique(canvas[..., 0] | canvas[..., 1] << 8 | canvas[..., 2] << 16)
+    # Place 0 looks like padding.
+    num_kept = len(kept) - (kept[0] == 0 and min(shape) > side)
+    share = 1 - num_kept / (height * width)
+    assert effect(Recipe("c", (Canvas(side_px=side), Resize())), shape).cut == pytest.approx(share, abs=1e-4)
+    assert effect(load_recipe("fit"), shape).cut == effect(load_recipe("photo-cell"), shape).cut == 0
+
+
+def test_effects_are_means_over_the_frames_looked_at():
+    recipe = load_recipe("raw")
+    one, other = effect(recipe, (450, 450)), effect(recipe, (100, 900))
+    both = effect(recipe, (450, 450), (100, 900))
+    assert both.padding == pytest.approx((one.padding + other.padding) / 2)
+    assert both.cut == pytest.approx((one.cut + other.cut) / 2)
+    weighted = FramesFound(class_name="x", num_looked_at=4, sizes=((450, 450, 3), (100, 900, 1)))
+    assert frame_effects([weighted], recipe)[0].cut == pytest.approx(other.cut / 4)
+    assert frame_effects([FramesFound(class_name="x", num_looked_at=1)], recipe) == []
+
+
+def notes(recipe: Recipe, *frames: FramesFound) -> list[str]:
+    return list(effect_notes(frame_effects(frames, recipe), recipe))
+
+
+def test_what_is_worth_saying():
+    recipe = load_recipe("report-a")
+    assert notes(recipe, found("a", (450, 450)), found("b", (450, 450))) == []
+    (cut,) = notes(recipe, found("a", (600, 600)), found("b", (600, 600)))
+    assert "44% of the frames is cut off" in cut
+    (padded,) = notes(recipe, found("a", (224, 224)), found("b", (224, 224)))
+    assert f"{1 - (224 / 270) ** 2:.0%} of the cached square is padding" in padded
+    said, telling = notes(recipe, found("Blast", (224, 224)), found("Healthy", (600, 600)))
+    assert "Blast: 31% of the cached square is padding" in said
+    assert "Healthy: 0% of the cached square is padding, 44%" in said
+    assert "by that alone" in telling
+    assert notes(load_recipe("fit"), found("Blast", (224, 224)), found("Healthy", (600, 600))) == []
+
+
+def test_classes_of_other_sizes_and_grounds_are_told_whatever_the_recipe():
+    alike = [found("a", (450, 450)), found("b", (450, 450)), found("", (20, 20), ground="bright")]
+    assert list(size_notes(alike)) == []
+    (sizes,) = size_notes([found("Blast", (224, 224)), found("Healthy", (600, 500))])
+    assert "Blast 224x224, Healthy 600x500" in sizes
+    (grounds,) = size_notes([found("Blast", (9, 9)), found("Healthy", (9, 9), ground="bright")])
+    assert "Blast black, Healthy bright" in grounds
+
+
+@pytest.mark.parametrize(
+    ("frames", "preset"),
+    [
+        ([found("hem", (450, 450)), found("all", (450, 450))], "report-a"),
+        ([found("hem", (450, 450)), found("all", (441, 450))], "report-a"),
+        ([found("hem", (450, 450)), found("all", (200, 450))], "fit"),
+        ([found("a", (224, 224)), found("b", (600, 600))], "fit"),
+        ([found("a", (224, 224), ground="bright"), found("b", (224, 224), ground="bright")], "photo"),
+        ([found("a", (1944, 2592), ground="bright")], "photo-cell"),
+        ([found("a", (224, 224)), found("b", (224, 224), ground="bright")], "photo"),
+        ([found("a", (224, 224), ground="grey")], "photo"),
+    ],
+)
+def test_the_suggested_preset(frames, preset):
+    for order in itertools.permutations(frames):
+        suggested, why = suggested_recipe(order)
+        assert suggested == preset
+        assert "px" in why
+    assert load_recipe(preset).name == preset
+
+
+def test_nothing_is_suggested_where_nothing_is_known():
+    assert suggested_recipe([]) is None
+    assert suggested_recipe([FramesFound(class_name="a", num_looked_at=3)]) is None
