@@ -26,11 +26,12 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)
 	rm -rf demo/run
 	$(BIN)/ldata sample demo/images
+	$(BIN)/ldata scan demo/images
 	$(BIN)/ldata build demo/images --size 128 --size 224 --cache demo/cache --name sample
 	$(BIN)/ldata stats --cache demo/cache --size 128
 	$(BIN)/ldata stats --cache demo/cache --size 224
 	$(BIN)/ldata preview demo/images --out demo/preview.png
-	$(BIN)/ltrain --cache demo/cache --size 128 --model resnet18 --epochs 4 --out demo/run
+	$(BIN)/ltrain --cache demo/cache --size 128 --model resnet18-narrow --epochs 12 --out demo/run
 	@echo
 	@echo "Done. Look at:"
 	@echo "  demo/preview.png           what preprocessing does to each class"
