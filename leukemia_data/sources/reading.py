@@ -7,8 +7,9 @@ manifest of each cache, and compared with the next build's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
 from leukemia_data.sources.reading_options import ReadingOptions
@@ -17,8 +18,7 @@ _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitFound:
+class SplitFound(NamedTuple):
     """A split that the source brings: its images, and the folders, tables or cells that it was read from."""
 
     name: str
@@ -58,12 +58,11 @@ class SubjectsFound:
         return self.num_several > 0 and not self.is_confirmed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableFound:
+class TableFound(NamedTuple):
     """A table that was read or found: its columns by what they were taken for, and those that were not read."""
 
     name: str
-    read: Mapping[str, str] = field(default_factory=dict)
+    read: Mapping[str, str] = MappingProxyType({})
     not_read: tuple[str, ...] = ()
     is_source: bool = True
 
@@ -77,8 +76,7 @@ class NotRead:
     examples: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FramesFound:
+class FramesFound(NamedTuple):
     """What a sample of one class's images looks like.
 
     Attributes
@@ -162,7 +160,8 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
-        return {**_plain(asdict(replace(self, options=ReadingOptions()))), "options": self.options.to_dict()}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**_plain({**values, "options": {}}), "options": self.options.to_dict()}
 
     def to_record(self) -> dict[str, Any]:
         """What a manifest keeps: all but the notes, which name places of this machine."""
@@ -291,6 +290,10 @@ def _table_text(table: TableFound) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
+    if isinstance(value, SubjectsFound | NotRead):
+        return _plain(asdict(value))
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

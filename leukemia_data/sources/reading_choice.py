@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 from leukemia_data.errors import AmbiguousSourceError, UsageError
 from leukemia_data.sources.reading_options import ReadingOptions
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingChoice:
+class ReadingChoice(NamedTuple):
     """What a source holds if it is read in one way, and what chooses it.
 
     Attributes
@@ -63,7 +62,9 @@ def ask_at_once(
             read(reading.options)
         except AmbiguousSourceError as error:
             further = [each for each in error.readings if isinstance(each, ReadingChoice)]
-            complete.extend(replace(each, text=f"{reading.text}; {each.text}", given=reading.given) for each in further)
+            complete.extend(
+                ReadingChoice(f"{reading.text}; {each.text}", each.options, reading.given) for each in further
+            )
         except UsageError:
             # Its options would mean something else.
             continue

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table
@@ -39,8 +39,7 @@ from leukemia_data.sources.tree_file import EXCLUDED
 _KNOWN_COLUMNS = ("path", "label", "subject", "split")
 
 
-@dataclass(frozen=True, slots=True)
-class TableImage:
+class TableImage(NamedTuple):
     """One row of a table.
 
     Attributes
@@ -66,8 +65,7 @@ class TableImage:
         return [column for column, said, said_before in pairs if said != said_before]
 
 
-@dataclass(frozen=True, slots=True)
-class ImageTable:
+class ImageTable(NamedTuple):
     """The rows of one table, in its order, and how they were read; a repeated row is left out and counted."""
 
     path: ImagePlace

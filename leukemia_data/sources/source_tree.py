@@ -11,7 +11,6 @@ an image that cannot be used, and reading it tells why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,7 +80,7 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
     alone = "" if choice.splits.meanings else _own_split(trees)
     only = _only_folder(found, choice, options, where) if need_classes else ""
     if only:
-        choice = replace(choice, level=ClassLevel({}))
+        choice = choice._replace(level=ClassLevel({}))
     meanings = {id(folder): _meaning(folder, choice, options, alone) for folder in folders}
     images = [_place(file, cell, meanings[id(file.folder)], named, options) for file, cell in found.images]
     if need_classes and not only:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from leukemia_data.errors import AmbiguousSourceError, SourceError, listed
 from leukemia_data.files.csv_table import CsvTable
@@ -29,8 +30,7 @@ _ROWS_TRIED = 20
 ROLES = ("label", "subject", "split")
 
 
-@dataclass(frozen=True, slots=True)
-class TableColumns:
+class TableColumns(NamedTuple):
     """The columns that are read, by name (in lower case); several labels are one-hot, and empty means none.
 
     Attributes

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
 from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS
@@ -30,8 +29,7 @@ _MAX_SHOWN = 6
 _EMPTY = ClassLevel({})
 
 
-@dataclass(frozen=True, slots=True)
-class TreeChoice:
+class TreeChoice(NamedTuple):
     """Where classes, splits and subjects of a tree's images are read.
 
     Attributes
@@ -125,8 +123,7 @@ def _grouped(split_of: Mapping[str, str]) -> tuple[tuple[str, tuple[str, ...]], 
 # --- classes --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """What is ambiguous, and the ways to read it."""
 
     what: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from leukemia_data.samples.record import CELL_CLASSES
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, suffix_of
@@ -32,8 +32,7 @@ LEAF = -1
 """As a level of parts: the last one of each path."""
 
 
-@dataclass(frozen=True, slots=True)
-class FolderParts:
+class FolderParts(NamedTuple):
     """What of a folder's path may name a class: positions and names in its path."""
 
     folder: TreeFolder
@@ -45,8 +44,7 @@ class FolderParts:
         return self.parts[index] if 0 <= index < len(self.parts) else None
 
 
-@dataclass(frozen=True, slots=True)
-class ClassLevel:
+class ClassLevel(NamedTuple):
     """A way to find each folder's class.
 
     Attributes

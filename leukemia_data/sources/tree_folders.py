@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from leukemia_data.samples.record import NO_FOLD
 from leukemia_data.sources.found_image import printable_name
@@ -83,8 +84,7 @@ class TreeFolder:
         return folds[-1] if folds else NO_FOLD
 
 
-@dataclass(frozen=True, slots=True)
-class SplitNames:
+class SplitNames(NamedTuple):
     """Which names mean splits, by the folder above them (its names) and their own; and what lies beside them.
 
     Attributes

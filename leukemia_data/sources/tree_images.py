@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from leukemia_data.samples.record import NO_FOLD, CellName, ImagePlace, parse_cell_name
 from leukemia_data.sources.folder_walk import walk_folder
@@ -30,8 +31,7 @@ _MASK = "mask"
 _MASK_END = re.compile(r"[ _.-]*(?:seg(?:mentation)?[ _.-]*)?masks?[ _.-]?\d*")
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """A folder that is read as a source, and the names that tell it from others."""
 
     root: ImagePlace
