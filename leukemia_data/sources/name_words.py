@@ -36,6 +36,7 @@ _OTHER_SPLITS = re.compile("|".join(word for word in _SPLIT_OF if word[0] >= "\u
 _NEUTRAL = words_of("splits", "neutral")
 _CONTAINERS, _VARIANTS = words_of("folders", "containers"), words_of("folders", "variants")
 _MASKS, _THUMBNAILS = words_of("folders", "masks"), words_of("folders", "thumbnails")
+_LEFTOVERS = words_of("folders", "leftovers")
 _SYSTEM = words_of("folders", "system") | {"system volume information"}
 _SYSTEM_STARTS = frozenset(letter for name in _SYSTEM for letter in (name[0], name[0].upper()))
 _UNKNOWN = words_of("cells", "unknown") | frozenset(_WORDS["cells"]["unknown_phrases"])
@@ -156,6 +157,11 @@ def is_variant(name: str) -> bool:
 def is_mask(name: str) -> bool:
     """Whether a folder's name says that it holds masks or annotations."""
     return squeezed(name) in _MASKS
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a folder's name speaks of copies, drafts, results or what was set aside: ``backup``, ``New folder``."""
+    return any(word in _LEFTOVERS for word in tokens(name)) or squeezed(name) in _LEFTOVERS
 
 
 def is_thumbnails(name: str) -> bool:

@@ -25,9 +25,9 @@ from leukemia_data.sources.reading_options import ReadingOptions, subject_in
 from leukemia_data.sources.store_walk import stored_state
 from leukemia_data.sources.tree_choice import TreeChoice, choose_reading, lenient_reading
 from leukemia_data.sources.tree_classes import ClassLevel, FolderParts, denied_folders, find_parts
-from leukemia_data.sources.tree_file import TreeFile
+from leukemia_data.sources.tree_file import OUTPUT, TreeFile
 from leukemia_data.sources.tree_folders import TreeFolder, find_splits
-from leukemia_data.sources.tree_images import Tree, TreeImages, find_images
+from leukemia_data.sources.tree_images import Tree, TreeImages, find_images, is_figure
 from leukemia_data.sources.tree_words import describe_trees, lists_images, told_by
 
 if TYPE_CHECKING:
@@ -134,10 +134,9 @@ def _label_tables(found: TreeImages, folders: Sequence[TreeFolder]) -> tuple[dic
 def _meaning(folder: TreeFolder, choice: TreeChoice, options: ReadingOptions, own_split: str) -> _Meaning:
     class_name = choice.level.class_of(folder.names)
     split = choice.splits.split_of(folder.names) or own_split
-    if folder.is_preliminary:
-        class_name, split = None, "valid"
-    elif folder.is_final:
-        class_name, split = None, "test"
+    if folder.is_test_set:
+        class_name = None
+        split = split if options.split_folders else "valid" if folder.is_preliminary else "test"
     if class_name is not None and is_unknown(class_name) and class_name not in options.classes:
         class_name = None
     return _Meaning(
@@ -187,8 +186,20 @@ def _check_before(found: TreeImages, options: ReadingOptions, where: str) -> Non
     _check_names(found, parts, where)
     bare = {id(one.folder) for one in parts if not one.parts and splits.split_of(one.folder.names) != "test"}
     if len(bare) < len(parts):
+        _leave_out_figures(found, bare)
         strays = [file.record_id for file, cell in found.images if id(file.folder) in bare and cell is None]
         _refuse_homeless(where, found, strays)
+
+
+def _leave_out_figures(found: TreeImages, bare: set[int]) -> None:
+    """Pass over figures that matplotlib drew, such as a preview, among images in no class's folder."""
+    kept = []
+    for file, cell in found.images:
+        if id(file.folder) in bare and cell is None and is_figure(file):
+            found.passed_over.add(OUTPUT, file.record_id)
+        else:
+            kept.append((file, cell))
+    found.images = kept
 
 
 def _check_names(found: TreeImages, parts: Sequence[FolderParts], where: str) -> None:
@@ -264,5 +275,8 @@ def _may_be_unlabelled(file: TreeFile, meanings: Mapping[int, _Meaning]) -> bool
 
 def _own_split(trees: Sequence[Tree]) -> str:
     """The split that the name of the only folder means, if it is nothing but such a word."""
-    name = trees[0].root.name if len(trees) == 1 else ""
+    if len(trees) != 1:
+        return ""
+    root = trees[0].root
+    name = root.resolve().name if isinstance(root, Path) else root.name
     return (split_word(name) or "") if len(tokens(name)) == 1 else ""

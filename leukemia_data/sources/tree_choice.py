@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
 from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS
 from leukemia_data.sources.class_list import number_classes
-from leukemia_data.sources.name_words import is_person, is_unknown, is_variant, plain
+from leukemia_data.sources.name_words import is_container, is_leftover, is_person, is_unknown, is_variant, plain
 from leukemia_data.sources.reading_choice import ReadingChoice, ask_at_once
 from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions
 from leukemia_data.sources.tree_classes import (
@@ -26,6 +27,7 @@ from leukemia_data.sources.tree_classes import (
 from leukemia_data.sources.tree_folders import SplitNames, TreeFolder, find_splits
 
 _MAX_SHOWN = 6
+_FEW = 2
 _EMPTY = ClassLevel({})
 
 
@@ -100,17 +102,24 @@ def _is_excluded(folder: TreeFolder, options: ReadingOptions) -> bool:
 
 def _split_readings(splits: SplitNames, options: ReadingOptions) -> tuple[str, list[ReadingChoice]]:
     """What a folder beside splits that means none may be."""
-    above, name = splits.strangers[0]
-    beside = {other: split for (place, other), split in splits.meanings.items() if place == above}
     known = {other: meant for (_, other), meant in splits.meanings.items()}
-    readings = [
-        ReadingChoice.of(f"its images are of split {split}", options, split_folders=_grouped({**known, name: split}))
-        for split in GIVEN_SPLITS
-    ]
-    readings.append(ReadingChoice.of("its images are of no split", options, split_folders=_grouped(known)))
-    path = "/".join((*above, name))
-    readings.append(ReadingChoice.of("it is no part of the data", options, exclude=(*options.exclude, f"/{path}")))
-    what = f"folder {path!r} lies beside the split folders {listed(beside, most=_MAX_SHOWN)} and names no split"
+    names = list(dict.fromkeys(name for _, name in splits.strangers))
+    # Of a few, each may be another split; of many, somebody has to write it down.
+    ways = (
+        list(product(GIVEN_SPLITS, repeat=len(names)))
+        if len(names) <= _FEW
+        else [(split,) * len(names) for split in GIVEN_SPLITS]
+    )
+    readings = []
+    for way in ways:
+        meant = dict(zip(names, way, strict=True))
+        text = "; ".join(f"{listed(group, most=_MAX_SHOWN)} {split}" for split, group in _grouped(meant))
+        readings.append(ReadingChoice.of(text, options, split_folders=_grouped({**known, **meant})))
+    readings.append(ReadingChoice.of("of no split", options, split_folders=_grouped(known)))
+    paths = ["/".join((*above, name)) for above, name in splits.strangers]
+    excluded = (*options.exclude, *(f"/{path}" for path in paths))
+    readings.append(ReadingChoice.of("no part of the data", options, exclude=excluded))
+    what = f"{listed(paths, most=_MAX_SHOWN)}: no split, but beside the split folders {listed(known, most=_MAX_SHOWN)}"
     return what, readings
 
 
@@ -151,7 +160,8 @@ def _choose_classes(
             return True, level_of(unnamed, levels[0]) if levels else _EMPTY
     levels = sensible_levels(parts)
     if not has_names and len(levels) < 2 and not _are_doubtful(parts, levels):
-        return False, level_of(parts, levels[0]) if levels else _EMPTY
+        level = level_of(parts, levels[0]) if levels else _EMPTY
+        return _ask_about_leftovers(folders, level, options) or (False, level)
     readings = [_read_by_level(folders, parts, level, splits, options) for level in reversed(levels)]
     if not has_names:
         what = "the folders' names look like no classes" if len(readings) == 1 else "the folders allow several readings"
@@ -160,6 +170,29 @@ def _choose_classes(
         return True, _EMPTY
     what = "C-NMC file names and folders tell different classes"
     return _Question(what, [_read_by_name(folders, options), *readings])
+
+
+def _ask_about_leftovers(folders: Sequence[TreeFolder], level: ClassLevel, options: ReadingOptions) -> _Question | None:
+    """Ask about folders whose names speak of copies, drafts or results, if there are others."""
+    paths: dict[str, None] = {}
+    for folder in folders:
+        names = folder.names
+        odd = next((n for n in range(folder.num_given, len(names)) if is_leftover(names[n])), None)
+        if odd is not None:
+            paths["/".join(names[: odd + 1])] = None
+    kept = [folder for folder in folders if not any(map(is_leftover, folder.names[folder.num_given :]))]
+    if not paths or not kept:
+        return None
+    excluded = (*options.exclude, *(f"/{path}" for path in paths))
+    keep = _options_for(folders, level)
+    what = f"{listed(paths, most=_MAX_SHOWN)} may be copies, drafts or results beside the classes"
+    return _Question(
+        what,
+        [
+            ReadingChoice.of(f"classes {_counted(level.counts(kept))}", options, exclude=excluded),
+            ReadingChoice.of(f"classes {_counted(level.counts(folders))}", options, **keep),
+        ],
+    )
 
 
 def _beside_text(parts: Sequence[FolderParts]) -> str:
@@ -173,8 +206,8 @@ def _are_doubtful(parts: Sequence[FolderParts], levels: Sequence[int]) -> bool:
     """Whether the only level there is has names that look like people, slides or treatments."""
     if not levels:
         return False
-    names = {plain(part[1]) for one in parts if (part := one.part(levels[0])) is not None}
-    return len(names) > 1 and not may_be_classes(sorted(names))
+    names = sorted({plain(part[1]) for one in parts if (part := one.part(levels[0])) is not None})
+    return len(names) > 1 and (not may_be_classes(names) or all(map(is_person, names)))
 
 
 def _read_by_name(folders: Sequence[TreeFolder], options: ReadingOptions) -> ReadingChoice:
@@ -224,7 +257,7 @@ def _options_for(folders: Sequence[TreeFolder], found: ClassLevel) -> dict[str, 
     """The shortest options that find the same classes: a level from the source, one from the image, or the names."""
     places = [(folder, found.position_of[folder.names]) for folder in folders if folder.names in found.position_of]
     forward = {position - folder.num_given + 1 for folder, position in places}
-    backward = {position - len(folder.names) for folder, position in places}
+    backward = {-sum(not is_container(name) for name in folder.names[position:]) for folder, position in places}
     for numbers in (forward, backward):
         number = numbers.pop() if len(numbers) == 1 else BY_NAME
         if number != BY_NAME and chosen_level(folders, number).position_of == found.position_of:
@@ -279,16 +312,16 @@ def several_classes(people: Mapping[tuple[str, ...], str], level: ClassLevel) ->
 
 def other_folders(parts: Sequence[FolderParts], choice: TreeChoice) -> tuple[str, ...]:
     """What the names that were taken for no class, split or subject may be, in words."""
-    rest = Counter[str]()
+    rest, said_by_names = Counter[str](), Counter[str]()
     for one in parts:
         taken = choice.subject_of.get(one.folder.names, "")
         for name in _rest(one, choice.level):
             if name not in taken.split("/") and not (choice.by_name and plain(name) in CELL_CLASSES):
-                rest[name] += one.folder.num_images
+                is_named = choice.by_name and sum(one.folder.num_named) == one.folder.num_images
+                (said_by_names if is_named else rest)[name] += one.folder.num_images
     variants = {name: count for name, count in rest.items() if is_variant(name)}
     people = {name: count for name, count in rest.items() if is_person(name)}
     others = {name: count for name, count in rest.items() if name not in variants and name not in people}
-    said_twice = choice.by_name and any(any(one.folder.num_named) for one in parts)
     texts = []
     if variants:
         texts.append(f"{_counted(variants)}: treatments, no classes; --exclude leaves one out")
@@ -297,6 +330,7 @@ def other_folders(parts: Sequence[FolderParts], choice: TreeChoice) -> tuple[str
             f"{_counted(people)}: found with several classes, so taken for no subjects (--subject-from folder)"
         )
     if others:
-        meaning = "say no more than C-NMC file names" if said_twice else "neither classes nor subjects"
-        texts.append(f"{_counted(others)}: {meaning} (--class-level, --subject-from folder)")
+        texts.append(f"{_counted(others)}: neither classes nor subjects (--class-level, --subject-from folder)")
+    if said_by_names:
+        texts.append(f"{_counted(said_by_names)}: beside C-NMC file names, which count (--class-level)")
     return tuple(texts)

@@ -118,9 +118,11 @@ def chosen_level(folders: Sequence[TreeFolder], class_level: int) -> ClassLevel:
     """The class level that a user names: counted from each source, or from the image upwards if negative."""
     position_of = {}
     for folder in folders:
-        position = folder.num_given + class_level - 1 if class_level > 0 else len(folder.names) + class_level
-        if 0 <= position < len(folder.names):
-            position_of[folder.names] = position
+        # Upwards from the image, containers do not count: they name no class.
+        own = [n for n, name in enumerate(folder.names) if class_level > 0 or not is_container(name)]
+        place = folder.num_given + class_level - 1 if class_level > 0 else len(own) + class_level
+        if 0 <= place < len(own):
+            position_of[folder.names] = own[place]
     return ClassLevel(position_of)
 
 
@@ -202,12 +204,21 @@ def _common_levels(found: Sequence[FolderParts], depth: int) -> list[int]:
     named = [level for level in likely if all(map(is_cell_class, names_of[level]))]
     possible = [level for level in several if may_be_classes(names_of[level])]
     candidates = likely if named else possible
+    if not several:
+        return _constant_levels(names_of)
     if len(candidates) < 2:
-        return candidates or several or [0]
+        return candidates or several
     is_innermost = len(named) == 1 and named[0] == candidates[-1]
     if is_innermost and all(_recurs(found, level, named[0]) for level in candidates[:-1]):
         return named
     return possible
+
+
+def _constant_levels(names_of: Sequence[Sequence[str]]) -> list[int]:
+    """Sensible levels where all paths have the same names: the one that is a class, or any."""
+    levels = list(range(len(names_of)))
+    named = [level for level in levels if all(map(is_cell_class, names_of[level]))]
+    return named if len(named) == 1 else [level for level in levels if may_be_classes(names_of[level])] or levels
 
 
 def _are_no_classes(names: Sequence[str]) -> bool:
@@ -252,7 +263,9 @@ def cell_name_levels(found: Sequence[FolderParts]) -> bool:
     for one in found:
         group = _group(one)
         classes_of[group].update(label for label, count in enumerate(one.folder.num_named) if count)
-    groups = {group: labels for group, labels in classes_of.items() if group and labels}
+    groups = {group: labels for group, labels in classes_of.items() if labels}
+    if set(groups) <= {""}:
+        return True
     alone = Counter(label for labels in groups.values() for label in labels)
     return all(len(labels) == 1 for labels in groups.values()) and all(count == 1 for count in alone.values())
 

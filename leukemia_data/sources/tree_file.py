@@ -30,7 +30,7 @@ _OUTPUT_MARKS = (
 
 HIDDEN = "hidden files and folders"
 SYSTEM = "folders and files of systems, disks and archives"
-OUTPUT = "folders that ltrain or ldata wrote"
+OUTPUT = "folders and figures that ltrain or ldata wrote"
 EXCLUDED = "what --exclude names"
 MASKS = "masks and annotations"
 THUMBNAILS = "thumbnails"

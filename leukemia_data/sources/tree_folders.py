@@ -38,6 +38,9 @@ class TreeFolder:
         Images directly in it.
     num_named
         How many of these have a C-NMC name of class hem and of class all.
+    is_preliminary, is_final
+        Whether it is C-NMC's preliminary test set, whose labels are in a table, or the final one, which has none; see
+        :func:`mark_test_sets`.
     """
 
     names: tuple[str, ...]
@@ -45,6 +48,8 @@ class TreeFolder:
     num_given: int = 0
     num_images: int = 0
     num_named: list[int] = field(default_factory=lambda: [0, 0])
+    is_preliminary: bool = False
+    is_final: bool = False
 
     @classmethod
     def of(cls, found_names: Sequence[str], num_given: int = 0) -> TreeFolder:
@@ -56,16 +61,6 @@ class TreeFolder:
     def path(self) -> str:
         """Its path below the source, as options name it."""
         return "/".join(self.names[self.num_given :])
-
-    @property
-    def is_preliminary(self) -> bool:
-        """Whether it is C-NMC's preliminary test set, whose labels are in a table."""
-        return any(_PRELIMINARY.search(name) for name in self.names)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it is C-NMC's final test set, which has no labels."""
-        return any(_FINAL.search(name) for name in self.names)
 
     @property
     def is_test_set(self) -> bool:
@@ -111,6 +106,30 @@ class SplitNames(NamedTuple):
         return ""
 
 
+def has_test_set_names(folders: Iterable[TreeFolder]) -> bool:
+    """Whether some folder is called like one of C-NMC's test sets."""
+    return any(_test_set_name(folder.names) is not None for folder in folders)
+
+
+def mark_test_sets(folders: Sequence[TreeFolder]) -> None:
+    """Mark the folders that are C-NMC's test sets: called so, and without folders of images in them but containers."""
+    named = [(folder, found) for folder in folders if (found := _test_set_name(folder.names)) is not None]
+    divided = {folder.names[:end] for folder, (end, _) in named if not all(map(is_container, folder.names[end:]))}
+    for folder, (end, is_final) in named:
+        if folder.names[:end] not in divided:
+            folder.is_preliminary, folder.is_final = not is_final, is_final
+
+
+def _test_set_name(names: Sequence[str]) -> tuple[int, bool] | None:
+    """Where the innermost name of a test set ends in a path, and whether it is the final one's."""
+    for position in range(len(names) - 1, -1, -1):
+        if _PRELIMINARY.search(names[position]):
+            return position + 1, False
+        if _FINAL.search(names[position]):
+            return position + 1, True
+    return None
+
+
 def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> SplitNames:
     """Find the folders whose names mean splits.
 
@@ -129,8 +148,10 @@ def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> Split
         return SplitNames(_chosen(children, options), ())
     meanings: dict[tuple[tuple[str, ...], str], str] = {}
     strangers: list[tuple[tuple[str, ...], str]] = []
-    for above, names in children.items():
-        found = _splits_among(list(names))
+    for above, names in sorted(children.items(), key=lambda item: len(item[0])):
+        is_inside = any((above[:depth], above[depth]) in meanings for depth in range(len(above)))
+        # In a split's folder, a word among others belongs to something else: a class "ELISA test".
+        found = _splits_among([name for name in names if not (is_inside and beside_the_split(name))])
         meanings.update({(above, name): split for name, split in found.items()})
         if found:
             rest = [name for name in names if name not in found and not _is_known_otherwise(name)]

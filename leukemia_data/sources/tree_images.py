@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from leukemia_data.files.csv_table import peek_header
 from leukemia_data.samples.record import NO_FOLD, CellName, ImagePlace, parse_cell_name
+from leukemia_data.sources.cnmc_labels import is_label_table
 from leukemia_data.sources.folder_walk import walk_folder
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, stem_of, suffix_of
 from leukemia_data.sources.name_words import is_mask, is_thumbnails
@@ -24,9 +26,10 @@ from leukemia_data.sources.tree_file import (
     PassedOver,
     TreeFile,
 )
-from leukemia_data.sources.tree_folders import TreeFolder
+from leukemia_data.sources.tree_folders import TreeFolder, has_test_set_names, mark_test_sets
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+_FIGURE_MARK, _FIGURE_BYTES = b"Software\0Matplotlib", 1024
 _MASK = "mask"
 _MASK_END = re.compile(r"[ _.-]*(?:seg(?:mentation)?[ _.-]*)?masks?[ _.-]?\d*")
 
@@ -77,7 +80,18 @@ def find_images(trees: Sequence[Tree], options: ReadingOptions) -> TreeImages:
         if cell is not None:
             folder.num_named[cell.label] += 1
     found.folders = [folder for folder in found.folders if folder.num_images]
+    if has_test_set_names(found.folders) and _is_cnmc(found):
+        mark_test_sets(found.folders)
     return found
+
+
+def _is_cnmc(found: TreeImages) -> bool:
+    """Whether anything but the name of a test set's folder says that these are C-NMC's images."""
+    return (
+        any(any(folder.num_named) for folder in found.folders)
+        or any("nmc" in name.lower() for folder in found.folders for name in folder.names)
+        or any(is_label_table(peek_header(table.path)) for table in found.tables)
+    )
 
 
 def _walk(tree: Tree, options: ReadingOptions, found: TreeImages) -> None:
@@ -138,6 +152,17 @@ def _leave_out_mask_files(found: TreeImages) -> None:
         else:
             kept.append((file, cell))
     found.images = kept
+
+
+def is_figure(file: TreeFile) -> bool:
+    """Whether a PNG says that matplotlib drew it, as the figures of ltrain and ldata do."""
+    if file.suffix != ".png" or not file.state.is_file or not isinstance(file.location, str):
+        return False
+    try:
+        with open(file.location, "rb") as stream:  # noqa: PTH123 - text, as all places of a walk
+            return _FIGURE_MARK in stream.read(_FIGURE_BYTES)
+    except OSError:
+        return False
 
 
 def _origins(stem: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from leukemia_data.errors import AmbiguousSourceError, SourceError
 from leukemia_data.sources.reading import Reading
@@ -366,3 +367,86 @@ def test_a_table_beside_the_only_folder_is_named(tree):
 
 def test_one_class_alone_is_said(tree):
     assert any("one class" in note for note in read(tree("blast/{}.png")).notes)
+
+
+# --- folders that are called like something else ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["phase2", "prelim", "final phase"])
+def test_folders_called_like_cnmc_s_test_sets_are_any_folders_elsewhere(tree, folder):
+    root = tree(*(f"{part}/{kind}/{{}}.png" for part in ("phase1", folder) for kind in ("blast", "normal")))
+    reading = read(root, class_level=2)
+    assert (dict(reading.classes), reading.num_unlabelled) == ({"blast": 4, "normal": 4}, 0)
+
+
+def test_a_test_set_with_folders_of_classes_keeps_them(tree):
+    root = tree(
+        "train/all/UID_1_{}_1_all.bmp", "train/hem/UID_H1_{}_1_hem.bmp", "phase2/hem/x{}.bmp", "phase2/all/y{}.bmp"
+    )
+    listings = ask([root])
+    assert {choice: dict(one.reading.classes)["hem"] for choice, one in listings.items()} == {
+        "--split-folders train=train+phase2": 4,
+        "--split-folders train=train,valid=phase2": 4,
+        "--split-folders train=train,test=phase2": 4,
+        "--split-folders train=train": 4,
+        "--exclude /phase2": 2,
+    }
+
+
+def test_own_folders_beside_cnmc_names_stay_classes(tree):
+    root = tree("fold_0/all/UID_1_{}_1_all.bmp", "fold_0/hem/UID_H1_{}_1_hem.bmp", "extra/normal/a{}.png")
+    assert dict(read(root).classes) == {"all": 2, "hem": 2, "normal": 2}
+
+
+def test_cnmc_names_that_a_folder_beside_the_classes_denies_are_asked_for(tree):
+    root = tree("all/UID_1_{}_1_all.bmp", "hem/UID_H1_{}_1_hem.bmp", "artefact/UID_2_{}_1_all.bmp")
+    assert classes_of(ask([root])) == {
+        "--class-level name": {"hem": 2, "all": 4},
+        "--class-level 1": {"hem": 2, "all": 2, "artefact": 2},
+    }
+
+
+def test_each_of_two_strangers_may_be_another_split(tree):
+    parts = ("train", "test", "tuning", "unseen")
+    root = tree(*(f"{part}/{kind}/{{}}.png" for part in parts for kind in ("blast", "normal")))
+    listings = ask([root])
+    assert len(listings) == 3 * 3 + 2
+    readings = [
+        {word: one.name for one in listing.reading.splits for word in one.words} for listing in listings.values()
+    ]
+    assert {"train": "train", "test": "test", "tuning": "valid", "unseen": "test"} in readings
+    assert {"train": "train", "test": "test"} in readings
+
+
+def test_a_split_word_among_others_in_a_split_s_folder_is_a_class(tree):
+    kinds = ("ELISA test", "smear")
+    reading = read(tree(*(f"{split}/{kind}/{{}}.png" for split in ("TRAIN", "TEST") for kind in kinds)))
+    assert (dict(reading.classes), splits_of(reading)) == (dict.fromkeys(kinds, 4), {"train": 4, "test": 4})
+
+
+@pytest.mark.parametrize("name", ["backup", "New folder", "old", "tmp", "results", "blast - Copy", "备份"])
+def test_folders_called_like_copies_or_drafts_are_asked_for(tree, name):
+    listings = ask([tree("blast/{}.png", "normal/{}.png", f"{name}/{{}}.png")])
+    assert list(classes_of(listings).values()) == [
+        {"blast": 2, "normal": 2},
+        dict(sorted({"blast": 2, "normal": 2, name: 2}.items(), key=lambda item: item[0].lower())),
+    ]
+
+
+def test_classes_called_like_people_are_asked_for(tree):
+    listings = ask([tree("P01/{}.png", "P02/{}.png", "P03/{}.png")])
+    assert classes_of(listings) == {"--class-level 1": {"P01": 2, "P02": 2, "P03": 2}}
+
+
+def test_a_level_from_the_image_upwards_counts_no_containers(tree):
+    root = tree("blast/images/{}.png", "normal/{}.png")
+    assert dict(read(root, class_level=-1).classes) == {"blast": 2, "normal": 2}
+
+
+def test_a_figure_beside_the_classes_is_passed_over(tree):
+    root = tree("blast/{}.png", "normal/{}.png")
+    figure = Figure()
+    figure.savefig(root / "preview.png")
+    reading = read(root)
+    assert dict(reading.classes) == {"blast": 2, "normal": 2}
+    assert [one.count for one in reading.passed_over] == [1]
