@@ -18,6 +18,7 @@ from pathlib import Path
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
 from leukemia_data.sources.part_reading import PartReading
@@ -335,6 +336,7 @@ def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: 
     subjects = sorted({subject for subject, _ in pairs} - {""})
     labels_of = Counter(subject for subject, label in pairs if subject and label != UNKNOWN_LABEL)
     several = sorted(subject for subject, count in labels_of.items() if count > 1)
+    alike = alike_subjects(subjects)
     return SubjectsFound(
         sources=unique(source for part in parts for source in part.subject_sources),
         count=len(subjects),
@@ -342,6 +344,8 @@ def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: 
         examples=tuple(subjects[:_MAX_EXAMPLES]),
         several_classes=tuple(several[:_MAX_EXAMPLES]),
         num_several=len(several),
+        alike=tuple(" = ".join(group) for group in alike[:_MAX_EXAMPLES]),
+        num_alike=len(alike),
         is_confirmed=any((options.subject_from, options.subject_pattern))
         or options.subject_column not in (None, NO_COLUMN),
     )

@@ -16,6 +16,7 @@ from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table
 from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, NO_FOLD, ImagePlace, parse_cell_name
+from leukemia_data.sources.alike_subjects import subjects_as_numbers
 from leukemia_data.sources.cnmc_labels import require_no_label_table
 from leukemia_data.sources.found_image import FoundImage, printable_name
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile
@@ -159,7 +160,8 @@ class _RowReader:
         self._table, self._columns, self._options, self._finder = table, columns, options, finder
         self._labels = labels
         empty = [""] * len(table.rows)
-        self._subjects = table.words(columns.subject) if columns.subject else empty
+        subjects = table.words(columns.subject) if columns.subject else empty
+        self._subjects = subjects_as_numbers(subjects, filter(is_unknown, set(subjects)))
         self._splits = table.words(columns.split) if columns.split else empty
         self.table_split = split_word(table.path.stem) or ""
         self.excluded: list[str] = []
