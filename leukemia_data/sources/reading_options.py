@@ -163,7 +163,7 @@ class ReadingOptions:
                 texts.extend((option, pattern) for pattern in value)
             else:
                 texts.append((option, str(value)))
-        return " ".join(f"{option} {shlex.quote(text)}" for option, text in texts)
+        return " ".join(f"{option}{_joint(text)}{shlex.quote(text)}" for option, text in texts)
 
     def excludes(self, path: str) -> bool:
         """Whether a path below the source, folders parted by ``/``, is to be passed over."""
@@ -260,6 +260,11 @@ def _require_different(option: str, names: Sequence[str]) -> None:
 
 def _assignment_text(new: str, olds: Sequence[str]) -> str:
     return f"{new}={'+'.join(olds)}"
+
+
+def _joint(text: str) -> str:
+    """What stands between an option and its text: a text such as ``-1,1`` would be taken for an option."""
+    return "=" if text.startswith("-") and not re.fullmatch(r"-\d+", text) else " "
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON values

@@ -37,6 +37,7 @@ from leukemia_data.sources.table_columns import TableColumns, choose_columns
 from leukemia_data.sources.table_labels import Labels, read_labels
 from leukemia_data.sources.tree_file import EXCLUDED
 
+_MAX_CLASSES = 50
 _KNOWN_COLUMNS = ("path", "label", "subject", "split")
 
 
@@ -135,6 +136,8 @@ def read_image_table(
     part = PartReading([row.image for row in unique])
     _describe(part, read, columns, labels, reader, options)
     part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
+    if need_classes and not any(columns.label) and options.class_level is None and "label" not in columns.given:
+        part.notes.extend(_folder_notes(table, part.images))
     return ImageTable(table, tuple(unique), part)
 
 
@@ -330,6 +333,21 @@ def _notes(table: ImagePlace, unique: Sequence[TableImage], num_repeated: int) -
     if num_respelled:
         notes.append(f"{table}: {num_respelled:,} rows name a file again by another path and count as images")
     return notes
+
+
+def _folder_notes(table: ImagePlace, images: Sequence[FoundImage]) -> Iterator[str]:
+    """Say where the innermost folders of a table without labels could be classes."""
+    names = {_path_text(image.record_id).rpartition("/")[0].rpartition("/")[2] for image in images}
+    if 1 < len(names) <= _MAX_CLASSES and len(names) < len(images) and all(map(_may_be_class, names)):
+        yield (
+            f"{table}: no column tells a class, but the images lie in folders {listed(sorted(names), most=6)}: "
+            "--class-level -1 makes them classes"
+        )
+
+
+def _may_be_class(name: str) -> bool:
+    is_other = any(is_a(name) for is_a in (is_unknown, is_container, is_person, is_variant, split_word))
+    return not is_other and not name.isdecimal()
 
 
 def _describe(
