@@ -169,6 +169,10 @@ class ReadingOptions:
         """Whether a path below the source, folders parted by ``/``, is to be passed over."""
         return any(matches_glob(pattern, path) for pattern in self.exclude)
 
+    def excluding(self, *paths: str) -> set[str]:
+        """The patterns that exclude one of these paths, which all mean the same place."""
+        return {pattern for pattern in self.exclude for path in paths if matches_glob(pattern, path)}
+
     def merged(self, class_name: str) -> str:
         """The class that a class's images count as."""
         return self._merged_name.get(class_name, class_name)
@@ -208,7 +212,7 @@ def matches_glob(pattern: str, path: str) -> bool:
     """Whether a pattern means a path or a folder above it.
 
     ``*`` and ``?`` stand for letters of one name, ``**`` for any number of folders. A pattern without ``/`` means
-    every file and folder of that name, one with ``/`` before or in it is matched from the source on.
+    every file and folder of that name, one with ``/`` or ``./`` before or ``/`` in it is matched from the source on.
 
     >>> matches_glob("Segmented", "Segmented/Benign/1.jpg"), matches_glob("*/old/*.png", "a/old/1.png")
     (True, True)
@@ -218,6 +222,8 @@ def matches_glob(pattern: str, path: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _glob(pattern: str) -> re.Pattern[str]:
+    # As a shell completes a place at the source.
+    pattern = pattern[1:] if pattern.startswith("./") else pattern
     stripped = pattern.strip("/")
     start = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
     parts = re.split(r"(/\*\*/|\*\*/|/\*\*|\*\*|\*|\?)", stripped)

@@ -168,6 +168,7 @@ class _RowReader:
         self._splits = table.words(columns.split) if columns.split else empty
         self.table_split = split_word(table.path.stem) or ""
         self.excluded: list[str] = []
+        self.patterns: set[str] = set()
         self._folder_split = {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
         self._num_other_lists = Counter[str]()
 
@@ -178,7 +179,9 @@ class _RowReader:
         columns = (table.lines, cells, self._labels.names, self._subjects, self._splits)
         for line, text, class_name, subject, split_text in zip(*columns, strict=True):
             path_text = _path_text(text)
-            if self._options.exclude and self._options.excludes(path_text):
+            patterns = self._options.excluding(path_text) if self._options.exclude else None
+            if patterns:
+                self.patterns |= patterns
                 self.excluded.append(text)
                 continue
             num_before = table.problems.count
@@ -377,6 +380,7 @@ def _describe(
     part.subject_sources = _subject_sources(part.images, table, columns, options)
     for split in dict.fromkeys(image.split for image in part.images if image.split):
         part.split_words[split] = {f"column {read['split']}" if columns.split else f"table {name}": None}
+    part.passed_over.patterns |= reader.patterns
     for text in reader.excluded:
         part.passed_over.add(EXCLUDED, text)
 
