@@ -143,7 +143,14 @@ def _add_cache(material: _Material, directory: Path) -> None:
 
 
 def _add_source(material: _Material, path: ImagePlace, request: AuditRequest) -> None:
-    listing = list_source([path], root=request.root, allow_outside=request.allow_outside, options=request.reading)
+    listing = list_source(
+        [path],
+        root=request.root,
+        allow_outside=request.allow_outside,
+        options=request.reading,
+        # Of several arguments each is read by itself, and an option may be meant for another one.
+        allow_unmatched=len(request.inputs) > 1,
+    )
     print_reading(listing.reading.short_lines(with_notes=False))
     material.notes.extend(listing.notes)
     material.subjects.append(listing.reading.subjects)

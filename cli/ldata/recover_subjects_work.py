@@ -21,7 +21,7 @@ from leukemia_data.errors import SourceError, listed
 from leukemia_data.sources.source import list_images
 
 _COUNTS = ("rows", "found", "ambiguous", "without_subject", "unknown", "unusable", "label_disagreements", "subjects")
-_TOLD_CHECKS = ("identical_split", "identical_labels", "subjects_split", "two_classes")
+_TOLD_CHECKS = ("identical_split", "identical_labels", "subjects_split", "two_classes", "alike_subjects")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,12 @@ def _find_records(manifest: Manifest, source: RepairSource) -> Sequence[Record] 
     announce_source(choice)
     try:
         listing = list_source(
-            choice.paths, root=source.root, allow_outside=source.allow_outside, options=_recorded_options(manifest)
+            choice.paths,
+            root=source.root,
+            allow_outside=source.allow_outside,
+            options=_recorded_options(manifest),
+            # What they excluded may be gone by now.
+            allow_unmatched=True,
         )
     except SourceError as error:
         if source.paths:

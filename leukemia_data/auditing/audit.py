@@ -3,7 +3,7 @@
 Verdicts::
 
     LEAK       the same image, look or person stands on two sides that a training could use
-    WRONG      a contradiction: identical images with two labels, a subject in two classes
+    WRONG      a contradiction: identical images with two labels, a subject in two classes or written in two ways
     LOOK       unusual; somebody should look
     ok         checked, nothing found
     unchecked  what was given does not allow it
@@ -30,6 +30,7 @@ from leukemia_data.auditing.audit_pairs import (
 )
 from leukemia_data.auditing.frame_check import FAULTS, frame_faults, usual_size
 from leukemia_data.errors import listed
+from leukemia_data.sources.alike_subjects import alike_subjects
 
 Verdict = Literal["LEAK", "WRONG", "LOOK", "ok", "unchecked", "info"]
 SURE_CORRELATION = 0.95
@@ -234,7 +235,17 @@ def _subject_checks(
         confirmed = ", as was confirmed" if two_classes and are_confirmed else ""
         text = f"subjects with images of two classes{names}{confirmed}"
         yield Check("two_classes", wrong if two_classes else "ok", len(two_classes), text)
+        yield _alike_check(images, are_confirmed)
     yield Check("no_subject", "LOOK" if num_unknown else "ok", num_unknown, "images whose subject nothing tells")
+
+
+def _alike_check(images: Sequence[AuditImage], are_confirmed: bool) -> Check:
+    alike = alike_subjects(image.subject for image in images)
+    names = f": {listed((' = '.join(group) for group in alike), most=_MOST_LISTED)}" if alike else ""
+    wrong: Verdict = "info" if are_confirmed else "WRONG"
+    confirmed = ", as was confirmed" if alike and are_confirmed else ""
+    text = f"subjects that may be one person, written in several ways{names}{confirmed}"
+    return Check("alike_subjects", wrong if alike else "ok", len(alike), text)
 
 
 def _subjects_of_two_classes(images: Sequence[AuditImage]) -> dict[str, tuple[str, ...]]:

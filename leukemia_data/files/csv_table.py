@@ -113,7 +113,7 @@ class CsvTable:
         guarded
             Names of columns that may be left out, but not be misspelled: another one of nearly that name is refused.
         read
-            Names of columns that are read as something else, and so are no misspellings.
+            Names of columns that are read as something else, and so are no misspellings; they may not be there twice.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class CsvTable:
         alternatives = [(names,) if isinstance(names, str) else names for names in needed]
         faults = [self._missing(names) for names in alternatives if not set(names) & set(self.columns)]
         faults += [fault for name in guarded if (fault := self._misspelled(name, (*guarded, *read)))]
-        known = dict.fromkeys(name for names in (*alternatives, guarded) for name in names)
+        known = dict.fromkeys(name for names in (*alternatives, guarded, read) for name in names)
         faults += [f"the column {self.title(name)} is there twice" for name in known if self.columns.count(name) > 1]
         if faults:
             titles = listed(map(_visible, self.header), most=_MAX_COLUMNS_SHOWN)

@@ -164,4 +164,10 @@ def cautions(reading: Reading, recipe: Recipe, size_px: int = 224) -> list[str]:
             "they people? Nothing that divides by them is called subject-disjoint; --subject-from, --subject-pattern "
             "or --subject-column confirms them"
         )
+    if found.may_be_fewer:
+        said.append(
+            f"WRONG: {found.num_alike:,} subjects are written in several ways ({', '.join(found.alike)}): is each one "
+            "person? Write one way everywhere. Nothing that divides by them is called subject-disjoint; "
+            "--subject-from, --subject-pattern or --subject-column confirms that they are different people"
+        )
     return said

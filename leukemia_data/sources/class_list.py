@@ -55,11 +55,16 @@ def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[
         else:
             _require_different(names, options)
             _require_one_kind(names, options)
-            classes = tuple(sorted(names, key=int) if are_numbers(names) else names)
+            classes = tuple(sorted(names, key=int) if all(map(_is_number, names)) else names)
         place = {
             name: number for number, known in enumerate(classes) for name in names if _is_same(name, known, classes)
         }
     return classes, {raw: place.get(name, LEFT_OUT) for raw, name in merged.items()}
+
+
+def _is_number(name: str) -> bool:
+    """Whether a class is a whole number; it may be negative, as labels of -1 and 1 are."""
+    return are_numbers([name.removeprefix("-")])
 
 
 def _is_same(name: str, known: str, classes: Sequence[str]) -> bool:
@@ -104,7 +109,7 @@ def _places_of(names: Sequence[str], options: ReadingOptions) -> dict[str, int]:
 
 def _require_one_kind(names: Sequence[str], options: ReadingOptions) -> None:
     """Ask where some classes are numbers and others names: a number may mean one of the names."""
-    numbers = [name for name in names if are_numbers([name])]
+    numbers = [name for name in names if _is_number(name)]
     if not numbers or len(numbers) == len(names) or options.merge:
         return
     readings = [ReadingChoice.of("they are all different", options, classes=tuple(names))]

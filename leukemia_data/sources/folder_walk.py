@@ -63,7 +63,7 @@ def walk_folder(
             keys.discard(here.key)
             yield from _close(here, way)
             continue
-        reason = _why_not(here, entry.name, options)
+        reason = _why_not(here, entry.name, options, passed_over)
         if reason is not None:
             passed_over.add(reason, here.folder.id_prefix + printable_name(entry.name))
         elif not _is_folder(entry):
@@ -87,12 +87,14 @@ def _keys_above(root: Path) -> Iterator[tuple[int, int]]:
             yield status.st_dev, status.st_ino
 
 
-def _why_not(here: _OpenFolder, name: str, options: ReadingOptions) -> str | None:
+def _why_not(here: _OpenFolder, name: str, options: ReadingOptions, passed_over: PassedOver) -> str | None:
     reason = why_passed_over(name)
-    if reason is None and options.exclude:
+    if options.exclude:
         ending = printable_name(name)
         paths = ("/".join((*here.folder.names[here.folder.num_given :], ending)), here.folder.id_prefix + ending)
-        reason = EXCLUDED if any(map(options.excludes, paths)) else None
+        patterns = options.excluding(*paths)
+        passed_over.patterns |= patterns
+        reason = reason or (EXCLUDED if patterns else None)
     return reason
 
 

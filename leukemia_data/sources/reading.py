@@ -40,6 +40,9 @@ class SubjectsFound:
         A few subjects.
     several_classes
         Subjects that have images of several classes: a few of them, and how many in `num_several`.
+    alike
+        Subjects that are the same but for case, separators, leading zeros and ``.0``: a few groups such as
+        ``P1 = p1``, and how many groups in `num_alike`.
     is_confirmed
         Whether the user said what a subject is, by an option.
     """
@@ -50,12 +53,19 @@ class SubjectsFound:
     examples: tuple[str, ...] = ()
     several_classes: tuple[str, ...] = ()
     num_several: int = 0
+    alike: tuple[str, ...] = ()
+    num_alike: int = 0
     is_confirmed: bool = False
 
     @property
     def is_doubtful(self) -> bool:
         """Whether some "subject" is of several classes, and nobody said that it may be."""
         return self.num_several > 0 and not self.is_confirmed
+
+    @property
+    def may_be_fewer(self) -> bool:
+        """Whether some subjects are written so alike that they may be one, and nobody said that they are not."""
+        return self.num_alike > 0 and not self.is_confirmed
 
 
 class TableFound(NamedTuple):
@@ -242,10 +252,13 @@ class Reading:
 
     def _doubt_text(self) -> str:
         found = self.subjects
-        if not found.num_several:
-            return ""
-        several = f"{found.num_several:,} with images of several classes ({listed(found.several_classes, most=3)})"
-        return f"; {several}, as was confirmed" if found.is_confirmed else f"; WRONG: {several}"
+        doubts = (
+            (found.num_several, "with images of several classes", found.several_classes),
+            (found.num_alike, "may be one person, written in several ways", found.alike),
+        )
+        said = [f"{count:,} {what} ({listed(examples, most=3)})" for count, what, examples in doubts if count]
+        mark = "; {}, as was confirmed" if found.is_confirmed else "; WRONG: {}"
+        return "".join(map(mark.format, said))
 
     def _passed_over_lines(self) -> list[str]:
         return [

@@ -163,11 +163,15 @@ class ReadingOptions:
                 texts.extend((option, pattern) for pattern in value)
             else:
                 texts.append((option, str(value)))
-        return " ".join(f"{option} {shlex.quote(text)}" for option, text in texts)
+        return " ".join(f"{option}{_joint(text)}{shlex.quote(text)}" for option, text in texts)
 
     def excludes(self, path: str) -> bool:
         """Whether a path below the source, folders parted by ``/``, is to be passed over."""
         return any(matches_glob(pattern, path) for pattern in self.exclude)
+
+    def excluding(self, *paths: str) -> set[str]:
+        """The patterns that exclude one of these paths, which all mean the same place."""
+        return {pattern for pattern in self.exclude for path in paths if matches_glob(pattern, path)}
 
     def merged(self, class_name: str) -> str:
         """The class that a class's images count as."""
@@ -208,7 +212,7 @@ def matches_glob(pattern: str, path: str) -> bool:
     """Whether a pattern means a path or a folder above it.
 
     ``*`` and ``?`` stand for letters of one name, ``**`` for any number of folders. A pattern without ``/`` means
-    every file and folder of that name, one with ``/`` before or in it is matched from the source on.
+    every file and folder of that name, one with ``/`` or ``./`` before or ``/`` in it is matched from the source on.
 
     >>> matches_glob("Segmented", "Segmented/Benign/1.jpg"), matches_glob("*/old/*.png", "a/old/1.png")
     (True, True)
@@ -218,6 +222,8 @@ def matches_glob(pattern: str, path: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _glob(pattern: str) -> re.Pattern[str]:
+    # As a shell completes a place at the source.
+    pattern = pattern[1:] if pattern.startswith("./") else pattern
     stripped = pattern.strip("/")
     start = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
     parts = re.split(r"(/\*\*/|\*\*/|/\*\*|\*\*|\*|\?)", stripped)
@@ -260,6 +266,11 @@ def _require_different(option: str, names: Sequence[str]) -> None:
 
 def _assignment_text(new: str, olds: Sequence[str]) -> str:
     return f"{new}={'+'.join(olds)}"
+
+
+def _joint(text: str) -> str:
+    """What stands between an option and its text: a text such as ``-1,1`` would be taken for an option."""
+    return "=" if text.startswith("-") and not re.fullmatch(r"-\d+", text) else " "
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON values

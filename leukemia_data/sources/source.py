@@ -18,6 +18,7 @@ from pathlib import Path
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
 from leukemia_data.sources.part_reading import PartReading
@@ -27,6 +28,7 @@ from leukemia_data.sources.source_table import ImageTable, TableImage, read_imag
 from leukemia_data.sources.source_tree import describe_file, describe_object, read_trees
 from leukemia_data.sources.tree_file import LEFT_OUT_CLASSES, PassedOver
 from leukemia_data.sources.tree_images import Tree
+from leukemia_data.sources.unmatched_options import require_matches, require_tables, require_unlabelled_table
 
 _MAX_EXAMPLES = 3
 
@@ -65,6 +67,7 @@ def list_source(
     root: ImagePlace | None = None,
     allow_outside: bool = False,
     options: ReadingOptions | None = None,
+    allow_unmatched: bool = False,
 ) -> SourceListing:
     """List the images of folders and tables, and say how they were understood.
 
@@ -78,21 +81,29 @@ def list_source(
         Take files that a table names outside `root` too.
     options
         What the user says of the meaning of folders, names and columns.
+    allow_unmatched
+        Whether options may mean nothing here, as they do where they are meant for another source, or for what it was.
 
     Raises
     ------
     UsageError
         If a path is neither a folder nor a CSV file, or options name what the source has not got.
     SourceError
-        If there are no images, labels contradict each other, or a table cannot be read. All problems of a source
-        are told at once.
+        If there are no images, a pattern excludes nothing, labels contradict each other, or a table cannot be read. All
+        problems of a source are told at once.
     AmbiguousSourceError
         If the source can be read in several sensible ways.
     """
     options = options or ReadingOptions()
+    if not allow_unmatched and all(map(_is_folder, paths)):
+        require_tables(options)
     parts, tables = _read_parts(paths, root, options, allow_outside=allow_outside)
     _check_across(tables)
     images = _merge_same_ids(image for part in parts for image in part.images)
+    if not allow_unmatched:
+        if len(parts) == len(tables):
+            require_unlabelled_table(options, parts)
+        require_matches(options, parts, images)
     counts = Counter(image.class_name for image in images if image.class_name is not None)
     classes, labels = number_classes(counts, options)
     left_out = PassedOver()
@@ -335,6 +346,7 @@ def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: 
     subjects = sorted({subject for subject, _ in pairs} - {""})
     labels_of = Counter(subject for subject, label in pairs if subject and label != UNKNOWN_LABEL)
     several = sorted(subject for subject, count in labels_of.items() if count > 1)
+    alike = alike_subjects(subjects)
     return SubjectsFound(
         sources=unique(source for part in parts for source in part.subject_sources),
         count=len(subjects),
@@ -342,6 +354,8 @@ def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: 
         examples=tuple(subjects[:_MAX_EXAMPLES]),
         several_classes=tuple(several[:_MAX_EXAMPLES]),
         num_several=len(several),
+        alike=tuple(" = ".join(group) for group in alike[:_MAX_EXAMPLES]),
+        num_alike=len(alike),
         is_confirmed=any((options.subject_from, options.subject_pattern))
         or options.subject_column not in (None, NO_COLUMN),
     )

@@ -16,6 +16,7 @@ from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table
 from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS, NO_FOLD, ImagePlace, parse_cell_name
+from leukemia_data.sources.alike_subjects import subjects_as_numbers
 from leukemia_data.sources.cnmc_labels import require_no_label_table
 from leukemia_data.sources.found_image import FoundImage, printable_name
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile
@@ -36,6 +37,7 @@ from leukemia_data.sources.table_columns import TableColumns, choose_columns
 from leukemia_data.sources.table_labels import Labels, read_labels
 from leukemia_data.sources.tree_file import EXCLUDED
 
+_MAX_CLASSES = 50
 _KNOWN_COLUMNS = ("path", "label", "subject", "split")
 
 
@@ -134,6 +136,8 @@ def read_image_table(
     part = PartReading([row.image for row in unique])
     _describe(part, read, columns, labels, reader, options)
     part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
+    if need_classes and not any(columns.label) and options.class_level is None and "label" not in columns.given:
+        part.notes.extend(_folder_notes(table, part.images))
     return ImageTable(table, tuple(unique), part)
 
 
@@ -159,10 +163,12 @@ class _RowReader:
         self._table, self._columns, self._options, self._finder = table, columns, options, finder
         self._labels = labels
         empty = [""] * len(table.rows)
-        self._subjects = table.words(columns.subject) if columns.subject else empty
+        subjects = table.words(columns.subject) if columns.subject else empty
+        self._subjects = subjects_as_numbers(subjects, filter(is_unknown, set(subjects)))
         self._splits = table.words(columns.split) if columns.split else empty
         self.table_split = split_word(table.path.stem) or ""
         self.excluded: list[str] = []
+        self.patterns: set[str] = set()
         self._folder_split = {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
         self._num_other_lists = Counter[str]()
 
@@ -173,7 +179,9 @@ class _RowReader:
         columns = (table.lines, cells, self._labels.names, self._subjects, self._splits)
         for line, text, class_name, subject, split_text in zip(*columns, strict=True):
             path_text = _path_text(text)
-            if self._options.exclude and self._options.excludes(path_text):
+            patterns = self._options.excluding(path_text) if self._options.exclude else None
+            if patterns:
+                self.patterns |= patterns
                 self.excluded.append(text)
                 continue
             num_before = table.problems.count
@@ -330,6 +338,21 @@ def _notes(table: ImagePlace, unique: Sequence[TableImage], num_repeated: int) -
     return notes
 
 
+def _folder_notes(table: ImagePlace, images: Sequence[FoundImage]) -> Iterator[str]:
+    """Say where the innermost folders of a table without labels could be classes."""
+    names = {_path_text(image.record_id).rpartition("/")[0].rpartition("/")[2] for image in images}
+    if 1 < len(names) <= _MAX_CLASSES and len(names) < len(images) and all(map(_may_be_class, names)):
+        yield (
+            f"{table}: no column tells a class, but the images lie in folders {listed(sorted(names), most=6)}: "
+            "--class-level -1 makes them classes"
+        )
+
+
+def _may_be_class(name: str) -> bool:
+    is_other = any(is_a(name) for is_a in (is_unknown, is_container, is_person, is_variant, split_word))
+    return not is_other and not name.isdecimal()
+
+
 def _describe(
     part: PartReading,
     table: CsvTable,
@@ -357,6 +380,7 @@ def _describe(
     part.subject_sources = _subject_sources(part.images, table, columns, options)
     for split in dict.fromkeys(image.split for image in part.images if image.split):
         part.split_words[split] = {f"column {read['split']}" if columns.split else f"table {name}": None}
+    part.passed_over.patterns |= reader.patterns
     for text in reader.excluded:
         part.passed_over.add(EXCLUDED, text)
 

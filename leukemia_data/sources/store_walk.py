@@ -35,7 +35,7 @@ def walk_store(
         above = name[: -len(parts[-1])]
         if above not in folders:
             folders[above] = TreeFolder.of((*given_names, *parts[:-1]), len(given_names))
-        reason, place = _why_not(parts, outputs, options, given_names)
+        reason, place = _why_not(parts, outputs, options, given_names, passed_over)
         if reason is None:
             yield TreeFile(folders[above], parts[-1], root / name, stored_state(state))
         elif place not in left_out:
@@ -44,15 +44,20 @@ def walk_store(
 
 
 def _why_not(
-    parts: Sequence[str], outputs: set[str], options: ReadingOptions, given_names: Sequence[str]
+    parts: Sequence[str],
+    outputs: set[str],
+    options: ReadingOptions,
+    given_names: Sequence[str],
+    passed_over: PassedOver,
 ) -> tuple[str | None, str]:
     """Why an object is passed over, and the outermost folder that this is true of."""
     for number, part in enumerate(parts, 1):
         place = "/".join(parts[:number])
         reason = OUTPUT if place in outputs else why_passed_over(part)
-        if reason is None and options.exclude:
-            paths = (printable_name(place), "/".join((*given_names, printable_name(place))))
-            reason = EXCLUDED if any(map(options.excludes, paths)) else None
+        if options.exclude:
+            patterns = options.excluding(printable_name(place), "/".join((*given_names, printable_name(place))))
+            passed_over.patterns |= patterns
+            reason = reason or (EXCLUDED if patterns else None)
         if reason is not None:
             return reason, place
     return None, ""

@@ -24,7 +24,7 @@ _REMARKS = words_of("columns", "remarks")
 _LAST_PATH_NAMES = ("name", "id", "uid")
 _MAX_CLASSES = 50
 _MAX_CHOICES = 6
-_SMALL_NUMBER = re.compile(r"1?\d(?:\.0*)?")
+_SMALL_NUMBER = re.compile(r"-?1?\d(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:e[+-]?\d+)?", re.IGNORECASE)
 _ROWS_TRIED = 20
 ROLES = ("label", "subject", "split")
@@ -216,13 +216,13 @@ def _ask_for_labels(table: CsvTable, columns: TableColumns, options: ReadingOpti
 
 
 def _one_hot(table: CsvTable, names: Sequence[str]) -> list[str]:
-    """Columns of 0 and 1 of which each row has exactly one 1."""
+    """Columns of 0 and 1 of which no row has two 1 and most have one; a row without is unlabelled."""
     flags = {name: [_flag(word) for word in table.words(name)] for name in names}
     flags = {name: values for name, values in flags.items() if None not in values}
     if len(flags) < 2:
         return []
     sums = [sum(filter(None, row)) for row in zip(*flags.values(), strict=True)]
-    return list(flags) if set(sums) == {1} else []
+    return list(flags) if max(sums, default=0) == 1 and sum(sums) * 2 > len(sums) else []
 
 
 def _flag(word: str) -> int | None:

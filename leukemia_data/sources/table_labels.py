@@ -17,7 +17,7 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.table_columns import TableColumns, one_hot_label
 
 _LAB_PATH = re.compile(r"(?:.*/)?new_dataset/(?:train|valid|test)/\d+\.bmp", re.IGNORECASE)
-_NUMBER = re.compile(r"(\d{1,9})(?:\.0*)?")
+_NUMBER = re.compile(r"([+-]?)0*(\d{1,9}?)(?:\.0*)?", re.ASCII)
 _NUMBERED_CLASSES = {text: CELL_CLASSES[int(float(text))] for text in ("0", "1", "0.0", "1.0")}
 
 
@@ -113,15 +113,13 @@ def _cnmc_labels(table: CsvTable, column: str, words: Sequence[str], unknown: Co
     )
     if has_numbers:
         _tell(table, labels, [name is not None and plain(name) not in CELL_CLASSES for name in names], what)
-    else:
-        _tell_spellings(table, column, labels)
     return labels
 
 
 def _plain_labels(
     table: CsvTable, column: str, words: Sequence[str], known: Sequence[str], wanted: frozenset[str]
 ) -> Labels:
-    numbers = {word: match[1].lstrip("0") or "0" for word in known if (match := _NUMBER.fullmatch(word))}
+    numbers = {word: number for word in known if (number := _whole_number(word))}
     known_set = set(known)
     labels = Labels([numbers.get(word, word) if word in known_set else None for word in words])
     doubtful = {word for word in known if numbers.get(word, word) not in wanted}
@@ -129,30 +127,19 @@ def _plain_labels(
         what = f"column {table.title(column)} is a number in some rows and a name in others (write one kind everywhere)"
         few = len(numbers) < len(known) / 2
         _tell(table, labels, [word in doubtful and (word in numbers) == few for word in words], what)
-    elif not numbers:
-        _tell_spellings(table, column, labels, wanted)
     return labels
+
+
+def _whole_number(word: str) -> str:
+    """A whole number as a class's name: without zeros before it and ``.0`` behind it; empty of anything else."""
+    match = _NUMBER.fullmatch(word)
+    return "" if match is None else str(int(match[1] + match[2]))
 
 
 def _tell(table: CsvTable, labels: Labels, is_wrong: Sequence[bool], what: str) -> None:
     for line, name, wrong in zip(table.lines, labels.names, is_wrong, strict=True):
         if wrong:
             table.problems.tell(what, line, shown(name or ""))
-            labels.wrong_lines.add(line)
-
-
-def _tell_spellings(table: CsvTable, column: str, labels: Labels, wanted: frozenset[str] = frozenset()) -> None:
-    """Tell names that differ from another in their case alone; those of C-NMC and those that the user names may."""
-    first_of: dict[str, str] = {}
-    for name in labels.names:
-        if name is not None:
-            first_of.setdefault(plain(name), name)
-    if first_of.keys() <= set(CELL_CLASSES):
-        return
-    what = f"column {table.title(column)} differs from other rows in its case alone"
-    for line, name in zip(table.lines, labels.names, strict=True):
-        if name is not None and first_of[plain(name)] != name and name not in wanted:
-            table.problems.tell(what, line, f"{shown(name)}, before {shown(first_of[plain(name)])}")
             labels.wrong_lines.add(line)
 
 

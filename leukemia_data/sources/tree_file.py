@@ -42,10 +42,14 @@ LEFT_OUT_CLASSES = "images of classes that --classes leaves out"
 
 @dataclass(slots=True)
 class PassedOver:
-    """What of a source is not read: by reason, how many files or whole folders, and a few of them."""
+    """What of a source is not read: by reason, how many files or whole folders, and a few of them.
+
+    ``patterns`` are those of ``--exclude`` that meant something.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    patterns: set[str] = field(default_factory=set)
 
     def add(self, reason: str, path: str) -> None:
         """Count one file or folder."""
@@ -56,6 +60,7 @@ class PassedOver:
 
     def update(self, other: PassedOver) -> None:
         """Add what was passed over elsewhere."""
+        self.patterns |= other.patterns
         for reason, count in other.counts.items():
             self.counts[reason] = self.counts.get(reason, 0) + count
             known = self.examples.get(reason, [])

@@ -96,7 +96,9 @@ def _is_cnmc(found: TreeImages) -> bool:
 
 def _walk(tree: Tree, options: ReadingOptions, found: TreeImages) -> None:
     root, names, passed_over = tree.root, tree.given_names, found.passed_over
-    if names and options.excludes("/".join(names)):
+    patterns = options.excluding("/".join(names)) if names else set()
+    if patterns:
+        passed_over.patterns |= patterns
         passed_over.add(EXCLUDED, "/".join(names))
         return
     files = (

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.samples.sample_table import SampleTable, decode_texts
+from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import digest_codes, text_codes
@@ -34,6 +35,9 @@ class LeakCheck:
         such.
     contradictory_images
         Groups of pixel-identical images with several labels.
+    alike_subjects
+        Groups of subjects, in the split or not, that are the same but for case, separators, leading zeros and ``.0``,
+        where the user has not said what a subject is.
     subjects_from
         What the subjects were read from; empty in caches of version 0.1.
     """
@@ -43,6 +47,7 @@ class LeakCheck:
     unknown_subjects: int
     doubtful_subjects: int = 0
     contradictory_images: int = 0
+    alike_subjects: int = 0
     subjects_from: str = ""
 
     @property
@@ -55,6 +60,7 @@ class LeakCheck:
                 self.unknown_subjects,
                 self.doubtful_subjects,
                 self.contradictory_images,
+                self.alike_subjects,
             )
         )
 
@@ -73,6 +79,7 @@ class LeakCheck:
                 "subjects with images of several classes",
             ),
             (self.contradictory_images, "image with several labels", "images with several labels"),
+            (self.alike_subjects, "subject written in several ways", "subjects written in several ways"),
         )
         reasons = [f"{count} {one if count == 1 else many}" for count, one, many in found if count]
         return f"PATIENT-MIXED ({', '.join(reasons)})"
@@ -108,6 +115,7 @@ def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound |
         unknown_subjects=int((used & (table.subjects == b"")).sum()),
         doubtful_subjects=doubtful,
         contradictory_images=_num_shared(digest_codes(table.pixel_digests[labelled]), table.labels[labelled]),
+        alike_subjects=0 if is_confirmed else len(alike_subjects(decode_texts(table.subjects))),
         subjects_from="" if subjects is None else "; ".join(subjects.sources),
     )
 

@@ -235,5 +235,6 @@ def worst_leaks(folds: Sequence[FoldPredictions]) -> LeakCheck:
         unknown_subjects=max(fold.leaks.unknown_subjects for fold in folds),
         doubtful_subjects=max(fold.leaks.doubtful_subjects for fold in folds),
         contradictory_images=max(fold.leaks.contradictory_images for fold in folds),
+        alike_subjects=max(fold.leaks.alike_subjects for fold in folds),
         subjects_from="; ".join(dict.fromkeys(fold.leaks.subjects_from for fold in folds if fold.leaks.subjects_from)),
     )

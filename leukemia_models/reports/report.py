@@ -150,6 +150,12 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
             "not, cells of the same patients may be on both sides. Building with --subject-from, --subject-pattern or "
             "--subject-column confirms them."
         )
+    if split.leaks.alike_subjects:
+        yield (
+            f"{split.leaks.alike_subjects} subjects are written in several ways, such as P1 and p1: if each is one "
+            "person, cells of the same patients may be on both sides. Building with --subject-column, "
+            "--subject-from or --subject-pattern confirms that they are different people."
+        )
     if split.leaks.contradictory_images:
         yield f"{split.leaks.contradictory_images} groups of identical images have several labels: some are wrong."
     counts = split.parts[split.judged].subjects_per_class

@@ -189,3 +189,14 @@ def test_one_set_given_twice_is_noticed():
     images = [image(f"{n}", f"{n % 10}", argument=n // 10) for n in range(20)]
     assert any("nearly the same set" in note for note in blind_spots(arguments, images))
     assert blind_spots(arguments, [*images[:10], *(image(f"x{n}", f"x{n}", argument=1) for n in range(10))]) == []
+
+
+@pytest.mark.parametrize(("is_confirmed", "verdict"), [(False, "WRONG"), (True, "info")])
+def test_subjects_written_in_two_ways_are_wrong_until_confirmed(is_confirmed, verdict):
+    images = [AuditImage(name=name, class_name="all", subject=name) for name in ("P1", "p_01", "1", "H1")]
+    report = audit_images(images, [], are_confirmed=is_confirmed)
+    (found,) = [check for check in report.checks if check.key == "alike_subjects"]
+    assert (found.verdict, found.count) == (verdict, 1)
+    assert "P1 = p_01" in found.text
+    (clean,) = [check for check in audit_images(images[1:], []).checks if check.key == "alike_subjects"]
+    assert (clean.verdict, clean.count) == ("ok", 0)

@@ -77,6 +77,18 @@ def test_doubtful_subjects_are_a_caution(tmp_path, write_tree):
     assert not any("p1" in text for text in confirmed.cautions)
 
 
+def test_subjects_written_in_two_ways_are_a_caution(tmp_path, write_tree):
+    write_tree(tmp_path, *(f"{n}.png" for n in range(4)))
+    rows = "0.png,x,P1\n1.png,x,p1\n2.png,y,Patient 01\n3.png,y,patient_1\n"
+    (tmp_path / "cells.csv").write_text(f"path,label,subject\n{rows}", encoding="utf-8")
+    found = look(tmp_path / "cells.csv")
+    assert any("P1 = p1, Patient 01 = patient_1" in text and text.startswith("WRONG") for text in found.cautions)
+    assert any(line.startswith("subjects: 4") and "WRONG: 2 may be one" in line for line in found.reading.lines())
+    assert Reading.from_dict(json.loads(json.dumps(found.reading.to_dict()))) == found.reading
+    confirmed = look(tmp_path / "cells.csv", subject_column="subject")
+    assert not any("p1" in text for text in confirmed.cautions)
+
+
 def test_unreadable_images_tell_nothing(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

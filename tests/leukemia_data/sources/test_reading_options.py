@@ -165,3 +165,9 @@ def test_globs(pattern, path, is_meant):
 )
 def test_the_subject_that_a_pattern_finds(pattern, subject):
     assert subject_in(pattern, "hem/p12/3.png") == subject
+
+
+def test_texts_that_begin_with_a_dash_are_joined_to_their_option():
+    """``--classes -1,1`` would be read as two options."""
+    assert ReadingOptions(classes=("-1", "1")).command_text == "--classes=-1,1"
+    assert ReadingOptions(class_level=-1, classes=("1", "-1")).command_text == "--class-level -1 --classes 1,-1"

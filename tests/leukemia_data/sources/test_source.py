@@ -415,3 +415,13 @@ def test_tables_below_a_folder_are_named_with_their_columns(tmp_path, write_tree
     write_csv(root / "ages.csv", "file;age", "1.png;3")
     (found,) = list_source([root]).reading.tables
     assert (found.name, found.not_read, found.is_source) == ("ages.csv", ("file", "age"), False)
+
+
+def test_subjects_that_a_program_wrote_as_numbers_are_the_same(tmp_path, write_tree):
+    """pandas writes 1.0 as soon as one cell of the column is empty."""
+    write_tree(tmp_path, *(f"{n}.png" for n in range(5)))
+    train = write_csv(tmp_path / "train.csv", "path,label,subject", "0.png,x,1", "1.png,y,2")
+    test = write_csv(tmp_path / "test.csv", "path,label,subject", "2.png,x,1.0", "3.png,y,3.0", "4.png,y,")
+    listing = list_source([train, test])
+    assert [record.subject for record in listing.records] == ["1", "2", "1", "3", ""]
+    assert (listing.reading.subjects.count, listing.reading.subjects.num_alike) == (3, 0)

@@ -7,6 +7,7 @@ import pytest
 from leukemia_data.errors import SourceError
 from leukemia_data.files.file_state import NO_FILE
 from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source_table import read_image_table
 
 
@@ -170,7 +171,6 @@ def test_another_path_of_one_file_is_an_image_and_may_not_contradict(lab):
     [
         (["0", "1", "hme"], ["column label is neither 0 (hem) nor 1 (all)", "line 4 ('hme')"]),
         (["0", "1", "-1", "2"], ["2 problems", "line 4 ('-1'), line 5 ('2')"]),
-        (["blast", "healthy", "Blast"], ["in its case alone", "line 4 ('Blast', before 'blast')"]),
         (["all", "\u200ball"], ["column label holds an invisible character", "line 3 ('\\u200ball')"]),
         (["all", ' "all"'], ["a quote after a blank", "line 3"]),
     ],
@@ -207,3 +207,18 @@ def test_a_hundred_thousand_wrong_rows_are_one_short_message(lab):
     with pytest.raises(SourceError, match=r"100,000 problems.*and 99,995 more") as caught:
         read_image_table(write_csv(lab / "t.csv", "Path,label", *rows), lab)
     assert len(str(caught.value)) < 1000
+
+
+def test_folders_that_may_be_classes_are_named(tmp_path, write_tree):
+    paths = [f"deep/{name}/{n}.png" for name in ("blast", "normal") for n in range(2)]
+    write_tree(tmp_path, *paths)
+    table = tmp_path / "cells.csv"
+    table.write_text("\n".join(["path", *paths]) + "\n", encoding="utf-8")
+    (note,) = read_image_table(table, tmp_path).notes
+    assert "--class-level -1" in note
+    assert "blast, normal" in note
+    assert read_image_table(table, tmp_path, ReadingOptions(class_level=-1)).notes == []
+    for folder in ("train", "test"):
+        write_tree(tmp_path, *(f"{folder}/{n}.png" for n in range(2)))
+    table.write_text("path\ntrain/0.png\ntrain/1.png\ntest/0.png\ntest/1.png\n", encoding="utf-8")
+    assert read_image_table(table, tmp_path).notes == []

@@ -106,6 +106,30 @@ def test_one_hot_labels_are_asked_for(table):
     assert listings["--label-column none"].reading.num_unlabelled == NUM_ROWS
 
 
+def test_one_hot_rows_without_a_class_are_unlabelled(table):
+    listings = ask([table(("blast", "1 0 1 0 0 1"), ("normal", "0 0 0 1 0 0"))])
+    assert meaning(listings["--label-column blast,normal"])[0] == ["blast", "", "blast", "normal", "", "blast"]
+    mostly_none = table(("blast", "1 0 0 0 0 1"), ("normal", "0 0 0 0 0 0"), name="few.csv")
+    assert "--label-column blast,normal" not in ask([mostly_none])
+
+
+@pytest.mark.parametrize(
+    "titles",
+    ["label,Label", "label,label ", "label,subject,subject", "label,split,SPLIT", "diagnosis,diagnosis", "dx,who,who"],
+)
+def test_a_column_that_is_read_is_there_once(table, titles):
+    cells = {"label": LABELS, "subject": PEOPLE, "split": PARTS, "diagnosis": LABELS, "dx": LABELS, "who": PEOPLE}
+    path = table(*((title, cells[title.strip().lower()]) for title in titles.split(",")))
+    options = {"subject_column": "who"} if "who" in titles else {}
+    with pytest.raises(SourceError, match="there twice"):
+        read(path, **options)
+
+
+def test_other_titles_may_be_there_twice(table):
+    listing = read(table(("label", LABELS), ("note", PEOPLE), ("note", PARTS)))
+    assert meaning(listing)[0] == LABELS.split()
+
+
 def test_columns_that_may_be_labels_are_asked_for(table):
     cells = ("finding", "x x y y x x"), ("age", "30 41 52 63 30 41"), ("comment", "b b b c c c"), ("key", "a b c d e f")
     assert classes_of(ask([table(*cells)])) == {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.errors import SourceError
+from leukemia_data.errors import AmbiguousSourceError, SourceError
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
@@ -62,6 +62,21 @@ def test_numbers_are_in_the_order_of_their_values(reading):
     assert [name for name, _ in reading(["10", "2", "1"]).classes] == ["1", "2", "10"]
 
 
+def test_negative_numbers_are_classes(reading):
+    assert reading(["-1", "1", "1", "-1.0"]).classes == (("-1", 2), ("1", 2))
+    assert reading(["1", "0", "-1", "+1"]).classes == (("-1", 1), ("0", 1), ("1", 2))
+    assert reading(["-1", "1", "1"], merge=["normal=-1", "blast=1"]).classes == (("blast", 2), ("normal", 1))
+
+
+@pytest.mark.parametrize("labels", [["True", "TRUE", "False"], ["Normal", "normal", "AML"], ["hem", "AML", "aml"]])
+def test_spellings_are_asked_about(reading, labels):
+    with pytest.raises(AmbiguousSourceError, match="--merge") as caught:
+        reading(labels)
+    same, different = (choice.options for choice in caught.value.readings)
+    assert len(reading(labels, merge=[f"{new}={'+'.join(olds)}" for new, olds in same.merge]).classes) == 2
+    assert len(reading(labels, classes=",".join(different.classes)).classes) == 3
+
+
 def test_numbers_beside_names_are_told_with_the_fewer_ones(reading):
     with pytest.raises(SourceError, match=r"a number in some rows and a name in others.*line 4 \('2'\)"):
         reading(["AML", "CML", "2"])
@@ -76,7 +91,7 @@ def test_what_the_user_merges_or_lists_is_meant_so(reading):
     assert reading(["AML", "CML", "2.0"], classes="2,CML,AML").classes == (("2", 1), ("CML", 1), ("AML", 1))
     assert reading(["blast", "Blast", "normal"], merge=["Blast=Blast+blast"]).classes == (("Blast", 2), ("normal", 1))
     assert reading(["blast", "Blast"], classes="Blast,blast").classes == (("Blast", 1), ("blast", 1))
-    with pytest.raises(SourceError, match=r"in its case alone: line 5 \('NORMAL'"):
+    with pytest.raises(SourceError, match="case of their names alone: NORMAL, normal"):
         reading(["blast", "Blast", "normal", "NORMAL"], merge=["Blast=Blast+blast"])
 
 

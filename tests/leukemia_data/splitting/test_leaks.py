@@ -111,12 +111,24 @@ def test_the_stamp_says_where_the_subjects_came_from(make_table, subjects, stamp
     assert not is_disjoint_stamp(mixed.stamp)
 
 
+@pytest.mark.parametrize("names", [("P1", "p1"), ("patient_1", "Patient 01"), ("1", "1.0"), ("1", "01")])
+def test_a_person_who_is_written_in_two_ways_is_not_two(make_table, names):
+    codes, table = np.array([TRAIN, TEST], np.int8), make_table(list(names), [ALL, ALL])
+    leaks = check_leaks(codes, table)
+    assert (leaks.alike_subjects, leaks.is_disjoint) == (1, False)
+    assert leaks.stamp == "PATIENT-MIXED (1 subject written in several ways)"
+    assert check_leaks(codes, table, CONFIRMED).is_disjoint
+    assert check_leaks(codes, make_table(["1", "H1"], [ALL, ALL])).is_disjoint
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_what_the_audit_calls_wrong_or_a_leak_is_not_stamped_disjoint(make_table, seed):
     """One list of checks: random small sources are audited, and their split is checked as a training checks it."""
     rng = np.random.default_rng(seed)
     num = 6
     subjects = [str(number) for number in rng.integers(1, 5, num)]
+    if seed % 7 == 0:
+        subjects[0] = f"0{subjects[0]}"
     labels = [int(subject) % 2 for subject in subjects] if seed % 3 else rng.integers(0, 2, num).tolist()
     pixels = rng.permutation(num) if seed % 2 else rng.integers(0, 3 * num, num)
     codes = rng.integers(0, 3, num).astype(np.int8)

@@ -1,0 +1,107 @@
+"""Options that mean nothing in a source: a misspelled one would be passed over, and its user believe it were heeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.files.table_problems import shown
+from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.sources.name_words import plain
+from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.reading_options import ReadingOptions, matches_glob
+
+_MAX_EXAMPLES = 3
+
+
+def require_tables(options: ReadingOptions) -> None:
+    """Refuse options for columns where no source is a table.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    columns = {
+        "--path-column": options.path_column,
+        "--label-column": options.label_column,
+        "--subject-column": options.subject_column,
+        "--split-column": options.split_column,
+    }
+    given = [f"{option} {column}" for option, column in columns.items() if column is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: no SOURCE is a table; give the .csv file, or leave the option out")
+
+
+def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReading]) -> None:
+    """Refuse a class level where columns tell the classes of all tables, and no source is a folder.
+
+    Raises
+    ------
+    UsageError
+        If it means nothing.
+    """
+    tables = [table for part in parts for table in part.tables]
+    if options.class_level is not None and all("label" in table.read for table in tables):
+        titles = listed(dict.fromkeys(table.read["label"] for table in tables))
+        raise UsageError(
+            f"--class-level: the classes are told by column {titles}; leave it out, or read folders instead with "
+            "--label-column none"
+        )
+
+
+def require_matches(options: ReadingOptions, parts: Sequence[PartReading], images: Sequence[FoundImage]) -> None:
+    """Refuse patterns that exclude nothing, and names of folders that none has.
+
+    Parameters
+    ----------
+    options
+        What the user says.
+    parts
+        What was read, with the patterns that excluded something.
+    images
+        All images that were read.
+
+    Raises
+    ------
+    SourceError
+        With what the paths look like.
+    """
+    idle = [f"--exclude {pattern} excludes nothing" for pattern in _idle_patterns(options, parts)]
+    idle += [f"--split-folders: there is no folder {name}" for name in _absent_folders(options, images)]
+    if idle:
+        examples = listed((shown(image.record_id) for image in images[:: _step(len(images))]), most=_MAX_EXAMPLES)
+        raise SourceError(f"{'; '.join(idle)}; paths are such as {examples}")
+
+
+def _step(num_images: int) -> int:
+    """So that the examples come from all over the source."""
+    return max(1, -(-num_images // _MAX_EXAMPLES))
+
+
+def _idle_patterns(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
+    """Patterns that nothing matched; what lies in a folder that another one excludes was never looked at."""
+    matched = {pattern for part in parts for pattern in part.passed_over.patterns}
+    return [
+        pattern
+        for pattern in dict.fromkeys(options.exclude)
+        if pattern not in matched and not any(matches_glob(other, pattern.strip("/")) for other in matched)
+    ]
+
+
+def _absent_folders(options: ReadingOptions, images: Sequence[FoundImage]) -> list[str]:
+    if not options.split_folders:
+        return []
+    names = set(_folder_names({image.record_id.rpartition("/")[0] for image in images}))
+    # Tables may write them with backslashes.
+    names.update(_folder_names({image.record_id.replace("\\", "/").rpartition("/")[0] for image in images}))
+    wanted = [name for _, folders in options.split_folders for name in folders]
+    return [name for name in wanted if plain(name.strip("/")) not in names]
+
+
+def _folder_names(folders: Iterable[str]) -> Iterable[str]:
+    """Every folder on the way to these, by its name and by its path."""
+    for folder in folders:
+        parts = plain(folder.strip().removeprefix("./")).split("/")
+        yield from parts
+        yield from ("/".join(parts[:depth]) for depth in range(2, len(parts) + 1))

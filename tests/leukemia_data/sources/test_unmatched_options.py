@@ -1,0 +1,72 @@
+"""Options that mean nothing in a source are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from leukemia_data.errors import SourceError, UsageError
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import SourceListing, list_source
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_tree) -> Path:
+    paths = [f"{part}/{name}/{n}.png" for part in ("A", "B") for name in ("blast", "normal") for n in range(2)]
+    root = write_tree(tmp_path / "cells", *paths)
+    rows = [f"{path},{path.split('/')[1]}" for path in paths]
+    (root / "cells.csv").write_text("\n".join(["path,label", *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+def read(*paths: Path, allow_unmatched: bool = False, **options) -> SourceListing:
+    return list_source(paths, options=ReadingOptions.parse(**options), allow_unmatched=allow_unmatched)
+
+
+@pytest.mark.parametrize("role", ["label", "subject", "split", "path"])
+def test_columns_where_no_source_is_a_table(source, role):
+    option = {f"{role}_column": "foo"}
+    with pytest.raises(UsageError, match=f"--{role}-column foo: no SOURCE is a table"):
+        read(source, class_level=2, **option)
+    assert len(read(source, class_level=2, allow_unmatched=True, **option).records) == 8
+    assert len(read(source / "A", source / "cells.csv", label_column="label").records) == 8
+
+
+@pytest.mark.parametrize("level", [2, -1, "name"])
+def test_a_class_level_beside_a_column_of_labels(source, level):
+    with pytest.raises(UsageError, match=r"column label.*--label-column none"):
+        read(source / "cells.csv", class_level=level)
+    assert read(source / "cells.csv", class_level=-1, label_column="none").classes == ("blast", "normal")
+
+
+@pytest.mark.parametrize("name", ["cells.csv", ""])
+def test_folders_of_splits_that_are_not_there(source, name):
+    options = {} if name else {"class_level": 2}
+    with pytest.raises(SourceError, match=r"no folder zz.*such as 'A/blast/0.png'"):
+        read(source / name, split_folders="train=A,test=zz", **options)
+    for text in ("train=a,test=/B/", "train=A/blast,test=B"):
+        assert {split.name for split in read(source / name, split_folders=text, **options).reading.splits} >= {"train"}
+
+
+@pytest.mark.parametrize("name", ["cells.csv", ""])
+def test_patterns_that_exclude_nothing(source, name):
+    options = {} if name else {"class_level": 2}
+    with pytest.raises(SourceError, match=r"--exclude \*\.bmp excludes nothing; paths are such as 'A/blast/0.png'"):
+        read(source / name, exclude=["B", "*.bmp"], **options)
+    for pattern in ("./A", "/A", "./A/*"):
+        assert len(read(source / name, exclude=[pattern], **options).records) == 4
+    with pytest.raises(SourceError, match="excludes nothing"):
+        read(source / name, exclude=["./blast"], **options)
+
+
+def test_patterns_that_name_what_is_passed_over_anyway(source):
+    (source / "A" / ".hidden").touch()
+    (source / "A" / "notes.txt").touch()
+    assert len(read(source, exclude=[".hidden", "notes.*"], class_level=2).records) == 8
+    # Below a folder that is excluded nothing is looked at.
+    assert len(read(source, exclude=["/A", "A/blast/0.png"], class_level=2).records) == 4
+
+
+def test_patterns_and_several_sources(source):
+    assert len(read(source / "A", source / "B", exclude=["A"], class_level=1).records) == 4
