@@ -19,6 +19,7 @@ class LocationType(click.ParamType[Location]):
 
     def convert(self, value: str | Location, param: click.Parameter | None, ctx: click.Context | None) -> Location:
         """Read an argument; a folder must not be a file."""
+        _require_text(self, value, param, ctx)
         location = parse_location(value) if isinstance(value, str) else value
         if isinstance(location, Path) and location.is_file():
             self.fail(f"Directory {str(location)!r} is a file.", param, ctx)
@@ -45,6 +46,7 @@ class SourceType(click.ParamType[ImagePlace]):
 
     def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
         """Read an argument."""
+        _require_text(self, value, param, ctx)
         return source_place(value) if isinstance(value, str) else value
 
 
@@ -60,6 +62,14 @@ class RootType(SourceType):
             what = "is a file" if place.exists() else "does not exist"
             self.fail(f"Directory {str(place)!r} {what}.", param, ctx)
         return place
+
+
+def _require_text(
+    kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """Refuse an empty text, as of a shell's variable that is not set: as a path it would be the current folder."""
+    if value == "":
+        kind.fail("It is empty. Is a variable of the shell not set? The current folder is '.'.", param, ctx)
 
 
 def source_place(text: str) -> ImagePlace:

@@ -28,7 +28,12 @@ from leukemia_data.sources.source_table import ImageTable, TableImage, read_imag
 from leukemia_data.sources.source_tree import describe_file, describe_object, read_trees
 from leukemia_data.sources.tree_file import LEFT_OUT_CLASSES, PassedOver
 from leukemia_data.sources.tree_images import Tree
-from leukemia_data.sources.unmatched_options import require_matches, require_tables, require_unlabelled_table
+from leukemia_data.sources.unmatched_options import (
+    idle_notes,
+    require_folders,
+    require_tables,
+    require_unlabelled_table,
+)
 
 _MAX_EXAMPLES = 3
 
@@ -89,7 +94,7 @@ def list_source(
     UsageError
         If a path is neither a folder nor a CSV file, or options name what the source has not got.
     SourceError
-        If there are no images, a pattern excludes nothing, labels contradict each other, or a table cannot be read. All
+        If there are no images, labels contradict each other, or a table cannot be read. All
         problems of a source are told at once.
     AmbiguousSourceError
         If the source can be read in several sensible ways.
@@ -103,7 +108,7 @@ def list_source(
     if not allow_unmatched:
         if len(parts) == len(tables):
             require_unlabelled_table(options, parts)
-        require_matches(options, parts, images)
+        require_folders(options, images)
     counts = Counter(image.class_name for image in images if image.class_name is not None)
     classes, labels = number_classes(counts, options)
     left_out = PassedOver()
@@ -324,7 +329,9 @@ def _reading(
             NotRead(reason=reason, count=count, examples=tuple(passed_over.examples[reason]))
             for reason, count in passed_over.counts.items()
         ),
-        notes=merged_notes([*(part.notes for part in parts), _notes_on_classes(class_counts)]),
+        notes=merged_notes(
+            [idle_notes(options, parts), *(part.notes for part in parts), _notes_on_classes(class_counts)]
+        ),
         told_by="; ".join(unique(part.told_by for part in parts)),
     )
 

@@ -1,4 +1,4 @@
-"""Options that mean nothing in a source: a misspelled one would be passed over, and its user believe it were heeded."""
+"""Options that mean nothing in a source: its user would believe that a misspelled one were heeded."""
 
 from __future__ import annotations
 
@@ -50,28 +50,23 @@ def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReadin
         )
 
 
-def require_matches(options: ReadingOptions, parts: Sequence[PartReading], images: Sequence[FoundImage]) -> None:
-    """Refuse patterns that exclude nothing, and names of folders that none has.
-
-    Parameters
-    ----------
-    options
-        What the user says.
-    parts
-        What was read, with the patterns that excluded something.
-    images
-        All images that were read.
+def require_folders(options: ReadingOptions, images: Sequence[FoundImage]) -> None:
+    """Refuse names of split folders that no folder has.
 
     Raises
     ------
     SourceError
         With what the paths look like.
     """
-    idle = [f"--exclude {pattern} excludes nothing" for pattern in _idle_patterns(options, parts)]
-    idle += [f"--split-folders: there is no folder {name}" for name in _absent_folders(options, images)]
-    if idle:
+    absent = _absent_folders(options, images)
+    if absent:
         examples = listed((shown(image.record_id) for image in images[:: _step(len(images))]), most=_MAX_EXAMPLES)
-        raise SourceError(f"{'; '.join(idle)}; paths are such as {examples}")
+        raise SourceError(f"--split-folders: there is no folder {listed(absent)}; paths are such as {examples}")
+
+
+def idle_notes(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
+    """Say which patterns exclude nothing: refused, they could not be kept for the day when there is something."""
+    return [f"--exclude {pattern} excludes nothing" for pattern in _idle_patterns(options, parts)]
 
 
 def _step(num_images: int) -> int:

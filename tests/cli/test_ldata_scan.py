@@ -382,3 +382,10 @@ def test_what_the_audit_calls_wrong_is_not_stamped_disjoint(
 def test_scan_prints_json_alone(tree: Callable, ldata: Callable) -> None:
     result = ldata("scan", tree("cells", "blast/{}.png", "normal/{}.png"), "--json", "--recipe", "photo")
     assert json.loads(result.stdout)["cautions"] == []
+
+
+@pytest.mark.parametrize("command", ["scan", "build", "audit"])
+def test_an_empty_source_is_wrong_usage(ldata: Callable, command: str) -> None:
+    result = ldata(command, "")
+    assert result.exit_code == 2
+    assert "empty" in result.output
