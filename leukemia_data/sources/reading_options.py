@@ -92,7 +92,7 @@ class ReadingOptions:
         path_column: str | None = None,
         split_folders: str | None = None,
     ) -> ReadingOptions:
-        """Read the texts of a command line.
+        r"""Read the texts of a command line, where ``\,``, ``\+``, ``\=`` and ``\\`` are letters of a name.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class ReadingOptions:
         """
         return cls(
             class_level=_parse_level(class_level),
-            classes=tuple(_split_list(classes) if isinstance(classes, str) else classes or ()),
+            classes=tuple(map(_unescaped, _split_list(classes)) if isinstance(classes, str) else classes or ()),
             merge=tuple(_parse_assignment("--merge", text) for text in merge),
             exclude=tuple(exclude),
             subject_pattern=subject_pattern,
@@ -154,7 +154,7 @@ class ReadingOptions:
             if name == "class_level":
                 texts.append((option, "name" if value == BY_NAME else str(value)))
             elif name == "classes":
-                texts.append((option, ",".join(value)))
+                texts.append((option, ",".join(_escaped(name, ",") for name in value)))
             elif name == "merge":
                 texts.extend((option, _assignment_text(new, olds)) for new, olds in value)
             elif name == "split_folders":
@@ -246,16 +246,28 @@ def _parse_level(level: int | str | None) -> int | None:
 
 
 def _parse_assignment(option: str, text: str) -> tuple[str, tuple[str, ...]]:
-    new, equals, olds = text.partition("=")
-    names = tuple(name.strip() for name in olds.split("+") if name.strip())
-    if not equals or not new.strip() or not names:
+    new, *olds = _split_list(text, "=", most=1)
+    names = tuple(map(_unescaped, _split_list(olds[0], "+"))) if olds else ()
+    if not new or not names:
         example = "NEW=A+B" if option == "--merge" else "train=TRAIN,test=TestA+TestB"
         raise UsageError(f"{option} {text!r}: write it as {example}")
-    return new.strip(), names
+    return _unescaped(new), names
 
 
-def _split_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split_list(text: str, separator: str = ",", most: int = 0) -> list[str]:
+    """Parts of a text, still escaped: a separator behind a backslash is a letter of a name."""
+    parts = re.split(rf"(?<!\\)((?:\\\\)*){re.escape(separator)}", text, maxsplit=most)
+    # The backslashes before a separator are their part's.
+    whole = ["".join(parts[at : at + 2]).strip() for at in range(0, len(parts), 2)]
+    return whole if most else [part for part in whole if part]
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([,+=\\])", r"\1", text)
+
+
+def _escaped(text: str, separators: str) -> str:
+    return re.sub(rf"[{separators}\\]", r"\\\g<0>", text)
 
 
 def _require_different(option: str, names: Sequence[str]) -> None:
@@ -265,7 +277,7 @@ def _require_different(option: str, names: Sequence[str]) -> None:
 
 
 def _assignment_text(new: str, olds: Sequence[str]) -> str:
-    return f"{new}={'+'.join(olds)}"
+    return f"{_escaped(new, '=')}={'+'.join(_escaped(name, ',+') for name in olds)}"
 
 
 def _joint(text: str) -> str:

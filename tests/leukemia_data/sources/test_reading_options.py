@@ -16,8 +16,7 @@ from cli.reading_options import reading_options
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.reading_options import ReadingOptions, matches_glob, subject_in
 
-# What a command line can write: names without the letters that part lists.
-names = st.text(st.characters(exclude_characters=",+=", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+names = st.text(st.sampled_from(",+=\\") | st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 texts = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12)
 several = st.lists(names, min_size=1, max_size=3, unique=True).map(tuple)
 
@@ -86,6 +85,9 @@ def test_texts_of_a_command_line():
         merge=(("Leukemia", ("Early", "Pre")), ("B", ("Benign",))),
         exclude=("masks",),
         split_folders=(("train", ("TRAIN",)), ("test", ("TestA", "TestB"))),
+    )
+    assert ReadingOptions.parse(classes="CD4\\+,AML\\, NOS,lab\\x", merge=["CD+=CD4\\++CD8\\+"]) == ReadingOptions(
+        classes=("CD4+", "AML, NOS", "lab\\x"), merge=(("CD+", ("CD4+", "CD8+")),)
     )
     assert ReadingOptions.parse(class_level="name").class_level == 0
     assert ReadingOptions.parse() == ReadingOptions()
