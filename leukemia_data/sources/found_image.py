@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from leukemia_data.files.file_state import NO_FILE, FileState
@@ -46,6 +47,11 @@ def _escape(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape").decode("ascii")
+
+
+def own_name(place: ImagePlace) -> str:
+    """What a source is called; ``.`` and links are as what they lead to."""
+    return place.resolve().name if isinstance(place, Path) else place.name
 
 
 def suffix_of(name: str) -> str:

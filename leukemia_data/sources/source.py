@@ -108,7 +108,7 @@ def list_source(
     if not allow_unmatched:
         if len(parts) == len(tables):
             require_unlabelled_table(options, parts)
-        require_folders(options, images)
+        require_folders(options, paths, images)
     counts = Counter(image.class_name for image in images if image.class_name is not None)
     classes, labels = number_classes(counts, options)
     left_out = PassedOver()

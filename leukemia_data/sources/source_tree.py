@@ -18,15 +18,15 @@ from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.file_state import state_of
 from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, CellName, ImagePlace, parse_cell_name
 from leukemia_data.sources.cnmc_labels import label_key, read_label_tables
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, printable_name
-from leukemia_data.sources.name_words import is_cell_class, is_unknown, split_word, tokens
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name, printable_name
+from leukemia_data.sources.name_words import is_cell_class, is_unknown, plain, split_word, tokens
 from leukemia_data.sources.part_reading import PartReading
 from leukemia_data.sources.reading_options import ReadingOptions, subject_in
 from leukemia_data.sources.store_walk import stored_state
 from leukemia_data.sources.tree_choice import TreeChoice, choose_reading, lenient_reading
 from leukemia_data.sources.tree_classes import ClassLevel, FolderParts, denied_folders, find_parts
 from leukemia_data.sources.tree_file import OUTPUT, TreeFile
-from leukemia_data.sources.tree_folders import TreeFolder, find_splits
+from leukemia_data.sources.tree_folders import TreeFolder, find_splits, named_splits
 from leukemia_data.sources.tree_images import Tree, TreeImages, find_images, is_figure
 from leukemia_data.sources.tree_words import describe_trees, lists_images, told_by
 
@@ -77,7 +77,7 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
         choice = choose_reading(folders, options, where)
     else:
         choice = lenient_reading(folders)
-    alone = "" if choice.splits.meanings else _own_split(trees)
+    alone = "" if choice.splits.meanings else _own_split(trees, options)
     only = _only_folder(found, choice, options, where) if need_classes else ""
     if only:
         choice = choice._replace(level=ClassLevel({}))
@@ -273,10 +273,11 @@ def _may_be_unlabelled(file: TreeFile, meanings: Mapping[int, _Meaning]) -> bool
     return meanings[id(file.folder)].is_preliminary or any(map(is_unknown, file.folder.names))
 
 
-def _own_split(trees: Sequence[Tree]) -> str:
-    """The split that the name of the only folder means, if it is nothing but such a word."""
+def _own_split(trees: Sequence[Tree], options: ReadingOptions) -> str:
+    """The split of the only folder: as the user says, else as its name means if that is nothing but such a word."""
     if len(trees) != 1:
         return ""
-    root = trees[0].root
-    name = root.resolve().name if isinstance(root, Path) else root.name
+    name = own_name(trees[0].root)
+    if options.split_folders:
+        return named_splits(options).get(plain(name), "")
     return (split_word(name) or "") if len(tokens(name)) == 1 else ""

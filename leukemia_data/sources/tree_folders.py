@@ -159,10 +159,15 @@ def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> Split
     return SplitNames(meanings, tuple(strangers))
 
 
+def named_splits(options: ReadingOptions) -> dict[str, str]:
+    """The split of each folder that the user names, by its name or path as :func:`plain` gives it."""
+    return {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
+
+
 def _chosen(
     children: Mapping[tuple[str, ...], Mapping[str, None]], options: ReadingOptions
 ) -> dict[tuple[tuple[str, ...], str], str]:
-    split_of = {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
+    split_of = named_splits(options)
     found = {}
     for above, names in children.items():
         for name in names:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.table_problems import shown
-from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.found_image import FoundImage, own_name
 from leukemia_data.sources.name_words import plain
 from leukemia_data.sources.part_reading import PartReading
 from leukemia_data.sources.reading_options import ReadingOptions, matches_glob
@@ -50,15 +51,16 @@ def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReadin
         )
 
 
-def require_folders(options: ReadingOptions, images: Sequence[FoundImage]) -> None:
-    """Refuse names of split folders that no folder has.
+def require_folders(options: ReadingOptions, paths: Sequence[ImagePlace], images: Sequence[FoundImage]) -> None:
+    """Refuse names of split folders that no folder has, the sources themselves included.
 
     Raises
     ------
     SourceError
         With what the paths look like.
     """
-    absent = _absent_folders(options, images)
+    known = {plain(own_name(path)) for path in paths} | _folders_of(images)
+    absent = [name for _, names in options.split_folders for name in names if plain(name.strip("/")) not in known]
     if absent:
         examples = listed((shown(image.record_id) for image in images[:: _step(len(images))]), most=_MAX_EXAMPLES)
         raise SourceError(f"--split-folders: there is no folder {listed(absent)}; paths are such as {examples}")
@@ -84,14 +86,11 @@ def _idle_patterns(options: ReadingOptions, parts: Sequence[PartReading]) -> lis
     ]
 
 
-def _absent_folders(options: ReadingOptions, images: Sequence[FoundImage]) -> list[str]:
-    if not options.split_folders:
-        return []
-    names = set(_folder_names({image.record_id.rpartition("/")[0] for image in images}))
+def _folders_of(images: Sequence[FoundImage]) -> set[str]:
+    folders = {image.record_id.rpartition("/")[0] for image in images}
     # Tables may write them with backslashes.
-    names.update(_folder_names({image.record_id.replace("\\", "/").rpartition("/")[0] for image in images}))
-    wanted = [name for _, folders in options.split_folders for name in folders]
-    return [name for name in wanted if plain(name.strip("/")) not in names]
+    folders.update(image.record_id.replace("\\", "/").rpartition("/")[0] for image in images)
+    return set(_folder_names(folders))
 
 
 def _folder_names(folders: Iterable[str]) -> Iterable[str]:

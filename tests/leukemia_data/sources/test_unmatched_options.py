@@ -71,3 +71,15 @@ def test_patterns_that_name_what_is_passed_over_anyway(source):
 
 def test_patterns_and_several_sources(source):
     assert len(read(source / "A", source / "B", exclude=["A"], class_level=1).records) == 4
+
+
+def test_the_source_itself_may_be_the_folder_of_a_split(source):
+    """What the user says of its name counts before what the name means."""
+    root = source.rename(source.parent / "train")
+    for text, expected in (("train=train", "train"), ("valid=train", "valid"), ("test=train", "test")):
+        reading = read(root / "A" / "..", split_folders=text, class_level=2).reading
+        assert [split.name for split in reading.splits] == [expected]
+    with pytest.raises(SourceError, match="no folder lab3"):
+        read(root, split_folders="train=lab3", class_level=2)
+    other = root.rename(root.parent / "lab3")
+    assert [split.name for split in read(other, split_folders="test=lab3", class_level=2).reading.splits] == ["test"]
