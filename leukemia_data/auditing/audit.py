@@ -230,22 +230,19 @@ def _subject_checks(
         note = f"; without a subject and not checked: {blind:,} there" if blind else ""
         yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
     if has_subjects:
-        names = f": {listed(two_classes, most=_MOST_LISTED)}" if two_classes else ""
-        wrong: Verdict = "info" if are_confirmed else "WRONG"
-        confirmed = ", as was confirmed" if two_classes and are_confirmed else ""
-        text = f"subjects with images of two classes{names}{confirmed}"
-        yield Check("two_classes", wrong if two_classes else "ok", len(two_classes), text)
-        yield _alike_check(images, are_confirmed)
+        alike = [" = ".join(group) for group in alike_subjects(image.subject for image in images)]
+        yield _doubt("two_classes", "subjects with images of two classes", list(two_classes), are_confirmed)
+        yield _doubt("alike_subjects", "subjects that may be one person, written in several ways", alike, are_confirmed)
     yield Check("no_subject", "LOOK" if num_unknown else "ok", num_unknown, "images whose subject nothing tells")
 
 
-def _alike_check(images: Sequence[AuditImage], are_confirmed: bool) -> Check:
-    alike = alike_subjects(image.subject for image in images)
-    names = f": {listed((' = '.join(group) for group in alike), most=_MOST_LISTED)}" if alike else ""
-    wrong: Verdict = "info" if are_confirmed else "WRONG"
-    confirmed = ", as was confirmed" if alike and are_confirmed else ""
-    text = f"subjects that may be one person, written in several ways{names}{confirmed}"
-    return Check("alike_subjects", wrong if alike else "ok", len(alike), text)
+def _doubt(key: str, title: str, found: Sequence[str], are_confirmed: bool) -> Check:
+    """What speaks against subjects being people, unless the user said that they are."""
+    if not found:
+        return Check(key, "ok", 0, title)
+    confirmed = ", as was confirmed" if are_confirmed else ""
+    text = f"{title}: {listed(found, most=_MOST_LISTED)}{confirmed}"
+    return Check(key, "info" if are_confirmed else "WRONG", len(found), text)
 
 
 def _subjects_of_two_classes(images: Sequence[AuditImage]) -> dict[str, tuple[str, ...]]:

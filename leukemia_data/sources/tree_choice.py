@@ -21,6 +21,7 @@ from leukemia_data.sources.tree_classes import (
     find_parts,
     level_of,
     listed_level,
+    listed_names,
     may_be_classes,
     sensible_levels,
 )
@@ -149,8 +150,8 @@ def _choose_classes(
     has_names = any(any(folder.num_named) for folder in folders)
     parts = find_parts(folders, splits)
     if options.classes:
-        names = {plain(name) for name in options.classes} | {plain(old) for _, olds in options.merge for old in olds}
-        by_name, level = has_names and not names.isdisjoint(CELL_CLASSES), listed_level(parts, options)
+        by_name = has_names and not listed_names(options).isdisjoint(CELL_CLASSES)
+        level = listed_level(parts, options)
         if by_name or level.position_of:
             return by_name, level
     if has_names and cell_name_levels(parts):

@@ -51,8 +51,6 @@ class ClassLevel(NamedTuple):
     ----------
     position_of
         By a folder's names: the position of the name that is its class.
-    is_certain
-        Whether the names allow no other way.
     """
 
     position_of: Mapping[tuple[str, ...], int]
@@ -126,13 +124,18 @@ def chosen_level(folders: Sequence[TreeFolder], class_level: int) -> ClassLevel:
     return ClassLevel(position_of)
 
 
+def listed_names(options: ReadingOptions) -> set[str]:
+    """Names of folders that a list of classes means, those that are merged among them, as :func:`plain` gives them."""
+    return {plain(name) for name in options.classes} | {plain(old) for _, olds in options.merge for old in olds}
+
+
 def listed_level(found: Sequence[FolderParts], options: ReadingOptions) -> ClassLevel:
     """The class level that a list of classes means: the last name of each path that is one of them.
 
     Other paths are of classes that are left out: their part at the same place, or else their last one, names it. Where
     no path has such a name, none is found.
     """
-    wanted = {plain(name) for name in options.classes} | {plain(old) for _, olds in options.merge for old in olds}
+    wanted = listed_names(options)
     position_of = {}
     for one in found:
         positions = [position for position, name in enumerate(one.folder.names) if plain(name) in wanted]

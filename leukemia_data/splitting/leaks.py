@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,16 @@ from leukemia_data.splitting.subject_groups import digest_codes, text_codes
 
 DISJOINT_STAMP = "subject-disjoint"
 """What the stamp of a split without any leak begins with; where the subjects are known from may follow."""
+
+# Counts of a LeakCheck, each of which keeps a split from being disjoint, and what the stamp calls one and many.
+_WORDS = {
+    "shared_subjects": ("subject on both sides", "subjects on both sides"),
+    "shared_images": ("identical image on both sides", "identical images on both sides"),
+    "unknown_subjects": ("image of an unknown subject", "images of unknown subjects"),
+    "doubtful_subjects": ("subject with images of several classes", "subjects with images of several classes"),
+    "contradictory_images": ("image with several labels", "images with several labels"),
+    "alike_subjects": ("subject written in several ways", "subjects written in several ways"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +61,25 @@ class LeakCheck:
     alike_subjects: int = 0
     subjects_from: str = ""
 
+    @classmethod
+    def worst(cls, checks: Sequence[LeakCheck]) -> LeakCheck:
+        """The largest of each count, and all that the subjects were read from."""
+        sources = dict.fromkeys(check.subjects_from for check in checks if check.subjects_from)
+        counts = {name: max(getattr(check, name) for check in checks) for name in _WORDS}
+        return cls(**counts, subjects_from="; ".join(sources))
+
     @property
     def is_disjoint(self) -> bool:
         """Whether results on this split may be called results on unseen patients."""
-        return not any(
-            (
-                self.shared_subjects,
-                self.shared_images,
-                self.unknown_subjects,
-                self.doubtful_subjects,
-                self.contradictory_images,
-                self.alike_subjects,
-            )
-        )
+        return not any(getattr(self, name) for name in _WORDS)
 
     @property
     def stamp(self) -> str:
         """The words that every table, figure and page of this split carries."""
         if self.is_disjoint:
             return f"{DISJOINT_STAMP} (subjects from {self.subjects_from})" if self.subjects_from else DISJOINT_STAMP
-        found = (
-            (self.shared_subjects, "subject on both sides", "subjects on both sides"),
-            (self.shared_images, "identical image on both sides", "identical images on both sides"),
-            (self.unknown_subjects, "image of an unknown subject", "images of unknown subjects"),
-            (
-                self.doubtful_subjects,
-                "subject with images of several classes",
-                "subjects with images of several classes",
-            ),
-            (self.contradictory_images, "image with several labels", "images with several labels"),
-            (self.alike_subjects, "subject written in several ways", "subjects written in several ways"),
-        )
-        reasons = [f"{count} {one if count == 1 else many}" for count, one, many in found if count]
+        counts = {name: getattr(self, name) for name in _WORDS}
+        reasons = [f"{count} {_WORDS[name][count != 1]}" for name, count in counts.items() if count]
         return f"PATIENT-MIXED ({', '.join(reasons)})"
 
 

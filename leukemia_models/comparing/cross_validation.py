@@ -229,12 +229,4 @@ def pooled_table(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
 
 def worst_leaks(folds: Sequence[FoldPredictions]) -> LeakCheck:
     """The largest of each count over the folds: the pooled numbers are no cleaner than their dirtiest fold."""
-    return LeakCheck(
-        shared_subjects=max(fold.leaks.shared_subjects for fold in folds),
-        shared_images=max(fold.leaks.shared_images for fold in folds),
-        unknown_subjects=max(fold.leaks.unknown_subjects for fold in folds),
-        doubtful_subjects=max(fold.leaks.doubtful_subjects for fold in folds),
-        contradictory_images=max(fold.leaks.contradictory_images for fold in folds),
-        alike_subjects=max(fold.leaks.alike_subjects for fold in folds),
-        subjects_from="; ".join(dict.fromkeys(fold.leaks.subjects_from for fold in folds if fold.leaks.subjects_from)),
-    )
+    return LeakCheck.worst([fold.leaks for fold in folds])
