@@ -89,7 +89,7 @@ def in_a_plan(bench: Bench, chance: random.Random) -> list[Attempt]:
             *("--plan", plan, "--cache", bench.cache, "--device", "cpu", "--split", "test-fold:2/3"),
             *("--num-threads", "1", "--out", out, *allowed),
         )
-        parts = parts_of(out) if (out / "split.csv").is_file() else None
+        parts = parts_of(out / "01-only") if (out / "01-only").is_dir() else None
         # A refused plan leaves no split: it would have been that of the next one.
         truth = True if parts is None else is_mixed(cells, parts, seen)
         attempts.append(Attempt("weights in a plan", truth, outcome_of(told, stamps_below(out)), told.text))
