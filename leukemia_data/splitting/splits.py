@@ -122,8 +122,11 @@ def split_numbers(codes: SplitCodes, name: str) -> NDArray[np.int64]:
     Raises
     ------
     UsageError
-        If there is no split of that name.
+        If there is no split of that name, or `codes` are no codes of splits.
     """
+    codes = np.asarray(codes)
+    if codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise UsageError(f"codes must be what assign_split returns, got {codes.dtype} of shape {codes.shape}")
     if name == "all":
         return np.arange(len(codes), dtype=np.int64)
     if name not in SPLIT_NAMES:
