@@ -77,6 +77,8 @@ def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torc
 
 
 def _prepare(request: TrainRequest, machine: Machine, inner_valid: bool, *, goes_on: bool) -> list[Run]:
+    if "extend" in request.given:
+        raise UsageError("--extend: the folds of a cross-validation keep their length; start a new one")
     if request.resume:
         return _take_up(request, machine)
     plan = requested_plan(request)

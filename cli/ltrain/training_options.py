@@ -185,6 +185,13 @@ _RUN_OPTIONS = (
     ),
     click.option("--resume", is_flag=True, help="Go on with what is in --out where it stopped."),
     click.option(
+        "--extend",
+        type=click.Choice(["stretch", "restart"]),
+        default="stretch",
+        show_default=True,
+        help="Of --resume with a larger --epochs: the schedule over all epochs, or a new one over those added.",
+    ),
+    click.option(
         "--resume-if-begun",
         is_flag=True,
         help="Begin the run in --out, or go on with it if this command line has begun it: for jobs that are started "

@@ -12,7 +12,7 @@ from leukemia_data.samples.fingerprint import canonical_json
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 
 _MOST_LETTERS = 60
-_NO_DIFFERENCE = ("judging", "settings.epochs", "settings.accumulate")
+_NO_DIFFERENCE = ("judging", "settings.epochs", "settings.extensions", "settings.accumulate")
 """A run may be given another length and other hardware, and how it is judged is decided after its training."""
 _NAMED: Mapping[str, str] = MappingProxyType(
     {

@@ -241,6 +241,7 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     calibration = judging_calibration(info.judging)
     batchnorm = dict(judging.get("batchnorm", {}))
     batchnorm_text = batchnorm.pop("text", None)
+    lengths = (extension.text(info.settings.schedule.name) for extension in info.settings.extensions or ())
     return JudgedNetwork(
         model_name=info.model_name,
         classes=info.classes,
@@ -253,6 +254,6 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
         calibration=calibration if part == TEST else None,
-        notes=tuple(note for note in (_chosen_by_note(history, best, part), batchnorm_text) if note),
+        notes=tuple(note for note in (*lengths, _chosen_by_note(history, best, part), batchnorm_text) if note),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )
