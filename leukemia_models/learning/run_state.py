@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.arguments import as_whole
 from leukemia_models.learning.extension import RESTART, Extension
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.learning.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
@@ -86,12 +87,12 @@ class TrainSettings:
     extensions: tuple[Extension, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UsageError(f"epochs must be at least 1, got {self.epochs}")
+        as_whole(self.epochs, "epochs", at_least=1)
+        as_whole(self.num_classes, "num_classes", at_least=1)
+        as_whole(self.seed, "seed")
         if not self.course_start < self.epochs:
             raise UsageError(f"a schedule that begins after {self.course_start} of {self.epochs} epochs has no course")
-        if self.accumulate < 1:
-            raise UsageError(f"accumulate must be at least 1, got {self.accumulate}")
+        as_whole(self.accumulate, "accumulate", at_least=1)
         require(BELOW_ONE, "label_smoothing", self.label_smoothing)
         if self.clip_norm is not None:
             require(ABOVE_ZERO, "clip_norm", self.clip_norm)
