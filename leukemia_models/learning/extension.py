@@ -70,7 +70,7 @@ class Extension:
     def course(self, schedule_name: str) -> str:
         """Return what the schedule does since, as a clause."""
         if self.schedule == RESTART:
-            return f"a new {schedule_name} schedule over the {self.to_epochs - self.after_epochs} further epochs"
+            return f"a new {schedule_name} schedule goes over the {self.to_epochs - self.after_epochs} further epochs"
         if schedule_name not in LENGTH_SCHEDULES:
             return f"the {schedule_name} schedule goes on, it does not depend on the length"
         word = "stretched" if self.to_epochs > self.from_epochs else "shortened"
