@@ -68,11 +68,24 @@ class TableImage(NamedTuple):
 
 
 class ImageTable(NamedTuple):
-    """The rows of one table, in its order, and how they were read; a repeated row is left out and counted."""
+    """The rows of one table, in its order, and how they were read.
+
+    Attributes
+    ----------
+    path
+        The table.
+    rows
+        Without those that repeat an earlier one.
+    part
+        The images of `rows`, and how they were read.
+    all_rows
+        With the repeated ones.
+    """
 
     path: ImagePlace
     rows: tuple[TableImage, ...]
     part: PartReading
+    all_rows: tuple[TableImage, ...] = ()
 
     @property
     def images(self) -> list[FoundImage]:
@@ -138,7 +151,7 @@ def read_image_table(
     part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
     if need_classes and not any(columns.label) and options.class_level is None and "label" not in columns.given:
         part.notes.extend(_folder_notes(table, part.images))
-    return ImageTable(table, tuple(unique), part)
+    return ImageTable(table, tuple(unique), part, tuple(rows))
 
 
 def _read_table(table: ImagePlace) -> CsvTable:
