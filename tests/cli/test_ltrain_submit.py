@@ -16,6 +16,8 @@ from torch import nn
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.storage.stored_url import stored_url
+from leukemia_data.storage.url import parse_url
 from leukemia_data.streams.batch import Batch
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.predict import predict_probabilities
@@ -159,7 +161,7 @@ def test_lists_may_hold_different_images_and_start_from_their_own_folder(
     [
         "Path\n./new_dataset/test/5.bmp\nnew_dataset/test/2.bmp\n.\\new_dataset\\test\\9.bmp\n",
         "Path\n./new_dataset/test/5.bmp\n./new_dataset/test/2.bmp\n./new_dataset/test/5.bmp\n\nnew_dataset/test/5.bmp\n",
-        "\ufeffsep=;\nlabel;Path\n;'./new_dataset/test/7.bmp\n; new_dataset/test/0.bmp\n",
+        "\ufeffsep=;\nlabel;Path\n;./new_dataset/test/7.bmp\n; new_dataset/test/0.bmp\n",
         "Path,label\nnew_dataset/test/7.bmp,0\nnew_dataset/test/0.bmp,1\n",
     ],
     ids=["forms", "repeated", "excel", "labelled"],
@@ -228,12 +230,18 @@ def test_lists_start_from_a_root_in_a_store(
     expected: dict[str, int],
     scratch: Path,
     ltrain: Callable,
-    memory_root: str,
+    error_of: Callable,
 ) -> None:
+    root = f"memory://{scratch.name}/lab3"
+    folder = stored_url(parse_url(root))
+    for path in images.rglob("*.bmp"):
+        folder.store.write(path.relative_to(images).as_posix(), path.read_bytes())
     texts = write_list(scratch / "t.csv", [4, 8, 4])
-    result = ltrain("submit", run, "t.csv", "--root", memory_root, "--device", "cpu")
+    result = ltrain("submit", run, "t.csv", "--root", root, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert submission_of(scratch / "submissions" / "t.csv") == wanted(texts, expected)
+    write_list(scratch / "t.csv", [4, 99])
+    assert "line 3" in error_of(ltrain("submit", run, "t.csv", "--root", root, "--device", "cpu"), 1)
 
 
 @pytest.mark.parametrize(

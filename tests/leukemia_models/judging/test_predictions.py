@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import codecs
-
 from pathlib import Path
 
 import numpy as np
