@@ -17,7 +17,7 @@ from cli.output import print_json, print_note, print_text
 from cli.stage_options import StageChoice
 from leukemia_data.errors import RunError, SourceError
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.sources.image_rows import list_image_rows, require_files
+from leukemia_data.sources.image_rows import list_image_rows
 from leukemia_data.storage.url import Location
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import write_predictions
@@ -116,9 +116,12 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
-    rows = list_image_rows(request.images, root=request.root, allow_outside=request.allow_outside)
-    if request.submission is not None:
-        require_files(rows)
+    rows = list_image_rows(
+        request.images,
+        root=request.root,
+        allow_outside=request.allow_outside,
+        need_files=request.submission is not None,
+    )
     stage = StageChoice(request.stage_dir, request.stage_gb)
     known = known_samples_of_run(last_run(request.run), network.checkpoint, request.cache, stage)
     found = predict_files(

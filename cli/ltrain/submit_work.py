@@ -15,7 +15,7 @@ from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import UsageError
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.sources.image_rows import ImageRow, list_table_rows, require_files
+from leukemia_data.sources.image_rows import ImageRow, list_table_rows
 from leukemia_models.inference.tta import Tta
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.runs.file_predictions import predict_files
@@ -49,9 +49,9 @@ def submit(request: SubmitRequest) -> None:
     """Predict each image of the lists once, and write a submission for each list."""
     out_paths = _out_paths(request.lists, request.out_dir)
     lists = {
-        table: list_table_rows(table, request.root, allow_outside=request.allow_outside) for table in request.lists
+        table: list_table_rows(table, request.root, allow_outside=request.allow_outside, need_files=True)
+        for table in request.lists
     }
-    require_files(row for rows in lists.values() for row in rows)
     checkpoint = open_checkpoint(last_run(request.run), request.which)
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     tables, counts = _predicted(request, lists, checkpoint, tta)

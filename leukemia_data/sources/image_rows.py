@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, listed
-from leukemia_data.files.table_problems import TableProblems, shown
+from leukemia_data.files.table_problems import shown
 from leukemia_data.samples.record import ImagePlace, Record
 from leukemia_data.sources.class_list import composed
 from leukemia_data.sources.found_image import FoundImage
@@ -55,7 +55,11 @@ class ImageRow:
 
 
 def list_image_rows(
-    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+    paths: Sequence[ImagePlace],
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    need_files: bool = False,
 ) -> list[ImageRow]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
@@ -67,6 +71,8 @@ def list_image_rows(
         Where the relative paths of tables start; by default each table's own folder.
     allow_outside
         Take files that a table names outside `root` too.
+    need_files
+        Whether a row of a table that names no file is wrong, as where each row has to be answered.
 
     Raises
     ------
@@ -76,17 +82,21 @@ def list_image_rows(
         If there are no images, a table cannot be read, or one id means several files.
     """
     names = given_names(paths)
-    rows = [row for path in paths for row in _rows_of(path, names.get(path, ()), root, allow_outside=allow_outside)]
+    rows = [
+        row
+        for path in paths
+        for row in _rows_of(path, names.get(path, ()), root, allow_outside=allow_outside, need_files=need_files)
+    ]
     _require_one_file_an_id(rows)
     return rows
 
 
 def list_table_rows(
-    table: ImagePlace, root: ImagePlace | None = None, *, allow_outside: bool = False
+    table: ImagePlace, root: ImagePlace | None = None, *, allow_outside: bool = False, need_files: bool = False
 ) -> list[ImageRow]:
     """List the rows of one table, as :func:`list_image_rows` does."""
     start = root if root is not None else table.parent
-    read = read_image_table(table, start, allow_outside=allow_outside, need_classes=False)
+    read = read_image_table(table, start, allow_outside=allow_outside, need_classes=False, need_files=need_files)
     return [_row(image, key, table, line) for line, key, image in read.all_rows]
 
 
@@ -98,25 +108,8 @@ def first_of_each_file(rows: Iterable[ImageRow]) -> list[ImageRow]:
     return list(first.values())
 
 
-def require_files(rows: Iterable[ImageRow]) -> None:
-    """Refuse rows of tables that name files which are not there.
-
-    Raises
-    ------
-    SourceError
-        With the first lines of the first such table.
-    """
-    problems: dict[ImagePlace, TableProblems] = {}
-    for row in rows:
-        if row.table is not None and row.record.is_missing:
-            told = problems.setdefault(row.table, TableProblems(row.table))
-            told.tell("there is no such file", row.line, shown(row.record.record_id))
-    for told in problems.values():
-        told.raise_any("say with --root which folder the paths start from, or correct the list; nothing was written")
-
-
 def _rows_of(
-    path: ImagePlace, given: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool
+    path: ImagePlace, given: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool, need_files: bool
 ) -> Iterator[ImageRow]:
     if is_image_file(path):
         image = describe_file(path) if isinstance(path, Path) else describe_object(path)
@@ -125,7 +118,7 @@ def _rows_of(
         tree = read_trees([Tree(path, given)], ReadingOptions(), need_classes=False)
         yield from (_row(image, file_key(image.path)) for image in tree.images)
     else:
-        yield from list_table_rows(path, root, allow_outside=allow_outside)
+        yield from list_table_rows(path, root, allow_outside=allow_outside, need_files=need_files)
 
 
 def _row(image: FoundImage, key: str, table: ImagePlace | None = None, line: int = 0) -> ImageRow:

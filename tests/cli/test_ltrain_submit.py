@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import nn
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.sources.image_rows import list_table_rows
 from leukemia_data.storage.stored_url import stored_url
 from leukemia_data.storage.url import parse_url
 from leukemia_data.streams.batch import Batch
@@ -26,6 +27,7 @@ from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load
 from leukemia_models.learning.history import TrainHistory
 from leukemia_models.learning.run_state import TrainSettings, TrainState
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.file_predictions import predict_files
 from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
 
 SIZE_PX = 32
@@ -185,6 +187,20 @@ def test_repeated_rows_are_repeated_and_their_image_predicted_once(
     told = json_of(ltrain("submit", run, "t.csv", "--root", images, "--device", "cpu", "--json"))
     assert submission_of(scratch / "submissions" / "t.csv") == wanted(texts, expected)
     assert (told["num_predicted"], told["submissions"][0]["num_rows"]) == (2, 5)
+    checkpoint = load_checkpoint(run / "final.safetensors")
+    batches: list[int] = []
+
+    def watch(purpose: str, num_batches: int, images: Iterable) -> Iterable:
+        batches.append(num_batches)
+        return images
+
+    rows = list_table_rows(scratch / "t.csv", images)
+    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, watch=watch)
+    assert batches == [2]
+    assert found.predictions.indices_N.tolist() == [0, 1, 2, 3, 4]
+    odds = found.predictions.log_probabilities_NK
+    assert (odds[0] == odds[2]).all()
+    assert (odds[1] == odds[3]).all()
 
 
 @pytest.mark.parametrize("rows", [["cut.bmp", "0.bmp"], ["0.bmp", "99.bmp", "cut.bmp"]])
@@ -248,7 +264,7 @@ def test_lists_start_from_a_root_in_a_store(
     ("rows", "words"),
     [
         (["./new_dataset/test/1.bmp", "./new_dataset/test/99.bmp"], ["line 3", "99.bmp"]),
-        (["./test/1.bmp"], ["t.csv", "--root"]),
+        (["./test/1.bmp"], ["line 2", "--root"]),
         (["./new_dataset/test/1.bmp", "./new_dataset/test/cut.bmp"], ["t.csv line 3", "cut.bmp"]),
     ],
     ids=["missing", "all missing", "unusable"],

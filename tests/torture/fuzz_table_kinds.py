@@ -15,7 +15,7 @@ from leukemia_data.auditing.reference_table import read_reference_table, referen
 from leukemia_data.augmenting.augmentation import AUGMENTATIONS_DIR, load_augmentation
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.recipes.recipe import PRESETS_DIR, load_recipe
-from leukemia_data.sources.image_rows import list_table_rows, require_files
+from leukemia_data.sources.image_rows import list_table_rows
 from leukemia_data.sources.source import list_source
 from leukemia_models.planning.plan_file import PLANS_DIR, load_plan
 
@@ -69,8 +69,7 @@ def _read_lab_table(path: Path) -> None:
 
 
 def _read_submission(path: Path, root: Path) -> None:
-    rows = list_table_rows(path, root)
-    require_files(rows)
+    rows = list_table_rows(path, root, need_files=True)
     assert [row.line for row in rows] == sorted({row.line for row in rows})
     assert all(Path(row.record.path).is_file() for row in rows)
 
