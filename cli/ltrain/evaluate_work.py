@@ -11,7 +11,7 @@ import torch
 
 from cli.ltrain.devices import choose_device
 from cli.ltrain.judging_progress import watched
-from cli.ltrain.result_text import result_lines
+from cli.ltrain.result_text import results_text
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
 from cli.output import print_json, print_note, print_reading, print_text
@@ -148,7 +148,7 @@ def _tell(request: EvaluateRequest, judged: str, out_dir: Path, results: Results
         shown = {"run": str(request.run), "part": judged, "out": str(out_dir), **more, "results": results.to_dict()}
         print_json(shown)
         return
-    print_text(result_lines(judged, results))
+    print_text(results_text({judged: results}))
     print_text(f"Written to {out_dir}")
 
 
