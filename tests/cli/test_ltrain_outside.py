@@ -84,7 +84,8 @@ def test_the_run_s_test_images_as_an_outside_set_get_the_numbers_of_the_test_par
     assert found == told["results"]
     for name in ("accuracy", "balanced_accuracy", "auroc", "nll", "brier"):
         assert found["metrics"][name] == pytest.approx(expected["metrics"][name], abs=1e-6)
-    assert found["calibrated"]["calibration"] == expected["calibrated"]["calibration"]
+    assert found["judging"]["calibration"] == expected["judging"]["calibration"]
+    assert (found["calibrated"] is None) == (expected["calibrated"] is None)
     assert found["split"]["kind"] == "outside"
     # C-NMC names mean the same people everywhere, and none of these is among those trained on.
     assert found["split"]["stamp"].startswith("subject-disjoint (subjects from C-NMC file names)")
@@ -123,7 +124,7 @@ def test_another_source_is_judged_like_a_part_and_says_what_it_is(
     assert any("names of two sources" in caution for caution in results["cautions"])
     assert results["split"]["parts"]["outside-other"]["subjects_per_class"] == [1, 3]
     assert results["split"]["parts"]["train"] == results_of(own_run / "test")["split"]["parts"]["train"]
-    assert results["calibrated"]["calibration"] == results_of(own_run / "test")["calibrated"]["calibration"]
+    assert results["judging"]["calibration"] == results_of(own_run / "test")["judging"]["calibration"]
     assert results["judging"]["outside"]["images"] == [str(other.resolve())]
     summary = (out / "summary.md").read_text(encoding="utf-8")
     assert stamp in summary
