@@ -35,7 +35,7 @@ class FileTable:
         run's split where the run knows the image by its pixels; ``split`` is empty elsewhere. Where an image could not
         be used, a last column ``problem`` says why, and the row has neither prediction nor probabilities.
     num_known
-        How many rows show images of each part of the run.
+        How many files are images of each part of the run, however often they are listed.
     cautions
         What a reader must know of labels and parts, in sentences.
     """
@@ -73,8 +73,9 @@ def table_of_files(
         splits,
         classes,
     )
-    num_known = {split: count for split, count in Counter(splits).items() if split}
-    cautions = [*_part_cautions(num_known, known, len(found.rows))]
+    split_of_file = {row.key: split for row, split in zip(found.rows, splits, strict=True)}
+    num_known = {split: count for split, count in Counter(split_of_file.values()).items() if split}
+    cautions = [*_part_cautions(num_known, known, len(split_of_file))]
     if labels is None:
         cautions += [*_class_cautions(found.rows, classes, samples), *_label_cautions(samples, told)]
     return FileTable(_with_problems(table, found.problems), num_known, tuple(cautions))
@@ -125,12 +126,12 @@ def _blanked(column: pd.Series, is_without: np.ndarray) -> pd.Series:
     return column.mask(is_without, np.nan if pd.api.types.is_float_dtype(column) else "")
 
 
-def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_rows: int) -> list[str]:
+def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_files: int) -> list[str]:
     if not known.is_complete:
         return [_CANNOT_RECOGNISE]
     words = {TRAIN: "training", LEARNT_PARTS[1]: "validation"}
     parts = [f"{num_known[part]:,} {word}" for part, word in words.items() if num_known.get(part)]
-    return [f"of {num_rows:,} images, {' and '.join(parts)} images of this run"] if parts else []
+    return [f"of {num_files:,} images, {' and '.join(parts)} images of this run"] if parts else []
 
 
 def _class_cautions(
