@@ -26,7 +26,7 @@ from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
@@ -139,12 +139,18 @@ def predict_numbers(
         ) from error
 
 
-def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp."""
+def part_predictions(
+    predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
+) -> pd.DataFrame:
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp.
+
+    `positive` is the run's positive class, by default the second one, see
+    :func:`~leukemia_models.judging.predictions.predictions_table`.
+    """
     table = data.cache.table
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
-    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
     return rows.assign(stamp=data.leaks.stamp)
 
 
@@ -191,10 +197,10 @@ def judge_predictions(
     """
     if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
-    table = part_predictions(predictions, data, part)
+    table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = _judged_network(checkpoint, part)
     network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
-    results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
+    results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
     write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
     return results
 
@@ -234,6 +240,16 @@ def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) 
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
 
 
+def _positive_note(info: CheckpointInfo) -> str | None:
+    """Say which class is taken for the positive one where a run of an earlier version has decided nothing."""
+    if info.has_positive:
+        return None
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one, as it was then."
+    )
+
+
 def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
@@ -243,7 +259,7 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     batchnorm_text = batchnorm.pop("text", None)
     return JudgedNetwork(
         model_name=info.model_name,
-        classes=info.classes,
+        classes=info.judged_classes,
         settings={
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
@@ -253,6 +269,8 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
         calibration=calibration if part == TEST else None,
-        notes=tuple(note for note in (_chosen_by_note(history, best, part), batchnorm_text) if note),
+        notes=tuple(
+            note for note in (_positive_note(info), _chosen_by_note(history, best, part), batchnorm_text) if note
+        ),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )
