@@ -363,7 +363,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
         frame.to_csv(
             partial,
             index=False,
-            quoting=quoting_for(cell for name in texts.columns for cell in texts[name]),
+            quoting=quoting_for([*map(str, frame.columns), *(cell for name in texts.columns for cell in texts[name])]),
             lineterminator="\n",
             encoding="utf-8",
             errors="surrogateescape",
