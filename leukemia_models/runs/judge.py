@@ -240,8 +240,8 @@ def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) 
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
 
 
-def _positive_note(info: CheckpointInfo) -> str | None:
-    """Say which class is taken for the positive one where a run of an earlier version has decided nothing."""
+def positive_note(info: CheckpointInfo) -> str | None:
+    """Return which class is the positive one where a run of an earlier version recorded none; else None."""
     if info.has_positive:
         return None
     return (
@@ -270,7 +270,7 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
         calibration=calibration if part == TEST else None,
         notes=tuple(
-            note for note in (_positive_note(info), _chosen_by_note(history, best, part), batchnorm_text) if note
+            note for note in (positive_note(info), _chosen_by_note(history, best, part), batchnorm_text) if note
         ),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )

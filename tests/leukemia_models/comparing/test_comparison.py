@@ -6,6 +6,7 @@ import csv
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from leukemia_models.comparing.compared_run import (
 from leukemia_models.comparing.comparison import compare_runs, differing_settings
 from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
-from leukemia_models.comparing.comparison_report import comparison_text, write_comparison
+from leukemia_models.comparing.comparison_report import comparison_table, comparison_text, write_comparison
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters

@@ -39,7 +39,15 @@ def table(predictions: Predictions) -> pd.DataFrame:
 
 
 def test_rows_are_joined_by_sample_number(table: pd.DataFrame) -> None:
-    assert list(table.columns) == ["id", "subject", "label", "split", "prediction", "probability_hem", "probability_all"]
+    assert list(table.columns) == [
+        "id",
+        "subject",
+        "label",
+        "split",
+        "prediction",
+        "probability_hem",
+        "probability_all",
+    ]
     assert table["id"].tolist() == [IDS[3], IDS[0], IDS[1]]
     assert table["subject"].tolist() == ["-2", "1", ""]
     assert table["label"].tolist() == ["all", "hem", ""]

@@ -104,7 +104,9 @@ def hostile_table() -> pd.DataFrame:
 def of_hostile_classes(table: pd.DataFrame) -> pd.DataFrame:
     name_of = {"": "", "hem": CLASSES[0], "all": CLASSES[1]}
     named = {column: table[column].map(name_of).astype(object) for column in ("label", "prediction")}
-    return table.assign(**named).rename(columns={f"probability_{old}": f"probability_{new}" for old, new in name_of.items()})
+    return table.assign(**named).rename(
+        columns={f"probability_{old}": f"probability_{new}" for old, new in name_of.items()}
+    )
 
 
 @pytest.fixture(scope="module")

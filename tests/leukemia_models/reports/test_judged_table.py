@@ -66,7 +66,9 @@ def test_results_from_the_written_table_are_the_same(tmp_path: Path) -> None:
     table = make_predictions(6)
     results = results_of_table(table, make_split(6), NETWORK, bootstrap=FEW)
     write_judged(tmp_path, results, table)
-    again = results_of_table(read_predictions(tmp_path / "predictions.csv", CLASSES), make_split(6), NETWORK, bootstrap=FEW)
+    again = results_of_table(
+        read_predictions(tmp_path / "predictions.csv", CLASSES), make_split(6), NETWORK, bootstrap=FEW
+    )
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert written["metrics"]["confusion"] == [list(row) for row in again.metrics.confusion]
     for name, value in again.metrics.values().items():
