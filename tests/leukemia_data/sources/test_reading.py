@@ -54,6 +54,7 @@ readings = st.builds(
     passed_over=many(st.builds(NotRead, reason=text, count=count, examples=many(text))),
     notes=many(text),
     told_by=text,
+    positive=st.none() | st.builds(PositiveClass, text, text),
     frames=many(
         st.builds(
             FramesFound,
