@@ -26,7 +26,7 @@ from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.evaluate_outside import evaluate_outside, require_no_part_folder
-from leukemia_models.runs.judge import judge_part
+from leukemia_models.runs.judge import judge_part, positive_note
 from leukemia_models.runs.outside_set import read_outside_set
 from leukemia_models.runs.preparation import prepare_network
 from leukemia_models.runs.run_files import FINAL, RunFolder, last_run, load_config
@@ -104,7 +104,7 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
         watch=watched,
         for_excel=request.for_excel,
     )
-    _tell(request, request.part, out_dir, results, {})
+    _tell(request, checkpoint, request.part, out_dir, results, {})
 
 
 def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.device) -> None:
@@ -136,18 +136,29 @@ def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.de
         tell=print_note,
         for_excel=request.for_excel,
     )
-    _tell(request, outside.name, out_dir, found.results, {"known": found.num_known, "failed": list(found.failures)})
+    more = {"known": found.num_known, "failed": list(found.failures)}
+    _tell(request, checkpoint, outside.name, out_dir, found.results, more)
     if found.failures:
         raise RunError(
             f"{len(found.failures)} of {len(outside.rows)} images could not be used and are not judged (listed above)"
         )
 
 
-def _tell(request: EvaluateRequest, judged: str, out_dir: Path, results: Results, more: Mapping[str, Any]) -> None:
+def _tell(
+    request: EvaluateRequest,
+    checkpoint: Checkpoint,
+    judged: str,
+    out_dir: Path,
+    results: Results,
+    more: Mapping[str, Any],
+) -> None:
     if request.as_json:
         shown = {"run": str(request.run), "part": judged, "out": str(out_dir), **more, "results": results.to_dict()}
         print_json(shown)
         return
+    note = positive_note(checkpoint.info)
+    if note:
+        print_note(f"note: {note}")
     print_text(results_text({judged: results}))
     print_text(f"Written to {out_dir}")
 

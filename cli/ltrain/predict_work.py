@@ -86,7 +86,7 @@ def predict(request: PredictRequest) -> None:
     found = _predict_files(request, network) if request.images else _predict_part(request, network)
     write_predictions(written, found.table, for_excel=request.for_excel)
     if request.submission is not None and found.refusal is None:
-        write_submissions({request.submission: found.table})
+        write_submissions({request.submission: found.table}, checkpoint.info.positive)
     _tell(request, network, found, written)
     if found.refusal is not None:
         raise found.refusal
@@ -112,7 +112,7 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
             tta=network.tta,
             watch=watched,
         )
-        return _Predicted(part_predictions(predictions, data, request.part))
+        return _Predicted(part_predictions(predictions, data, request.part, network.checkpoint.info.positive))
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
@@ -133,7 +133,8 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         watch=watched,
         tell=print_note,
     )
-    joined = table_of_files(found, known, network.checkpoint.info.classes)
+    info = network.checkpoint.info
+    joined = table_of_files(found, known, info.classes, info.positive)
     failures = [rows[number].record.record_id for number in found.problems]
     refusal = None
     if request.submission is not None:

@@ -55,7 +55,7 @@ def submit(request: SubmitRequest) -> None:
     checkpoint = open_checkpoint(last_run(request.run), request.which)
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     tables, counts = _predicted(request, lists, checkpoint, tta)
-    write_submissions({out_paths[path]: table for path, table in tables.items()})
+    write_submissions({out_paths[path]: table for path, table in tables.items()}, checkpoint.info.positive)
     _tell(request, tables, out_paths, counts, checkpoint, tta)
 
 
@@ -93,7 +93,7 @@ def _predicted(
     )
     require_all_predicted(rows, found.problems)
     classes = checkpoint.info.classes
-    table = table_of_files(found, KnownSamples(()), classes).table
+    table = table_of_files(found, KnownSamples(()), classes, checkpoint.info.positive).table
     ends = list(accumulate(map(len, lists.values())))
     tables = {path: table[end - len(lists[path]) : end] for path, end in zip(lists, ends, strict=True)}
     is_first = ~pd.Series([row.key for row in rows]).duplicated()

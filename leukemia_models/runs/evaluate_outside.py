@@ -97,12 +97,13 @@ def evaluate_outside(
     found = predict_files(
         outside.rows, checkpoint, device=device, batch_size=batch_size, tta=tta, watch=watch, tell=tell
     )
-    classes = checkpoint.info.classes
-    joined = table_of_files(found, known, classes, outside.labels)
+    info = checkpoint.info
+    joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
     numbers = found.predictions.indices_N.tolist()
     check = _check(found, outside, known, numbers)
-    summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, len(classes)))
     network = judged_network(checkpoint, TEST)
+    order = [info.classes.index(name) for name in network.classes]
+    summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, order))
     network = replace(
         network,
         judging={**(network.judging or {}), KIND: _described(outside)},
@@ -179,19 +180,21 @@ def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, num
 
 
 def _parts(
-    known: KnownSamples, outside: OutsideSet, numbers: Sequence[int], num_classes: int
+    known: KnownSamples, outside: OutsideSet, numbers: Sequence[int], order: Sequence[int]
 ) -> dict[str, SplitCounts]:
     owners = {name: [(sample.label, sample.subject) for sample in known.in_parts([name])] for name in SPLIT_NAMES}
     owners[outside.name] = [(outside.labels[number], outside.rows[number].record.subject) for number in numbers]
-    return {name: _counts(pairs, num_classes) for name, pairs in owners.items()}
+    return {name: _counts(pairs, order) for name, pairs in owners.items()}
 
 
-def _counts(pairs: Sequence[tuple[int, str]], num_classes: int) -> SplitCounts:
+def _counts(pairs: Sequence[tuple[int, str]], order: Sequence[int]) -> SplitCounts:
+    """Count images and subjects of each label, in this order of the labels."""
     labelled = [pair for pair in pairs if pair[0] != UNKNOWN_LABEL]
     images = Counter(label for label, _ in labelled)
     labels_N = np.array([label for label, _ in labelled], np.int64)
-    subjects = subjects_per_class(labels_N, [subject for _, subject in labelled], num_classes)
-    return SplitCounts(tuple(images[label] for label in range(num_classes)), subjects)
+    subjects = subjects_per_class(labels_N, [subject for _, subject in labelled], len(order))
+    people = None if subjects is None else tuple(subjects[label] for label in order)
+    return SplitCounts(tuple(images[label] for label in order), people)
 
 
 def _notes(joined: FileTable, check: OutsideCheck) -> Iterator[str]:

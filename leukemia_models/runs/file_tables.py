@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from leukemia_data.errors import listed
 from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.sources.class_list import place_of_class
 from leukemia_data.sources.image_rows import ImageRow
-from leukemia_models.judging.predictions import PROBABILITY_PREFIX, Predictions, predictions_table
+from leukemia_data.sources.own_labels import is_other_class, others_text, own_label
+from leukemia_models.judging.predictions import (
+    Predictions,
+    predictions_table,
+    probability_column,
+    table_classes,
+)
 from leukemia_models.runs.file_predictions import FilePredictions
 from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, KnownSample, KnownSamples
 
@@ -46,7 +50,11 @@ class FileTable:
 
 
 def table_of_files(
-    found: FilePredictions, known: KnownSamples, classes: Sequence[str], labels: Sequence[int] | None = None
+    found: FilePredictions,
+    known: KnownSamples,
+    classes: Sequence[str],
+    positive: str,
+    labels: Sequence[int] | None = None,
 ) -> FileTable:
     """Join predictions of files with what is known of them.
 
@@ -58,12 +66,14 @@ def table_of_files(
         The samples of the run.
     classes
         The run's classes. A class that a file's place tells counts where it is one of them by name (see
-        :func:`~leukemia_data.sources.class_list.place_of_class`); another one is told in a caution, and no label.
+        :func:`~leukemia_data.sources.own_labels.own_label`); another one is told in a caution, and no label.
+    positive
+        The run's positive class.
     labels
         Positions in `classes`, one a row, to be taken instead of those that the run and the files tell.
     """
     samples = [known.find(found.digests.get(number, "")) for number in range(len(found.rows))]
-    told = [_told_label(row, classes) for row in found.rows]
+    told = [own_label(row.class_name, row.record.record_id, classes) for row in found.rows]
     chosen = [_label(sample, own) for sample, own in zip(samples, told, strict=True)] if labels is None else labels
     splits = [sample.split if sample is not None else "" for sample in samples]
     table = predictions_table(
@@ -72,23 +82,19 @@ def table_of_files(
         [_subject(row, sample) for row, sample in zip(found.rows, samples, strict=True)],
         splits,
         classes,
+        positive,
     )
     split_of_file = {row.key: split for row, split in zip(found.rows, splits, strict=True)}
     num_known = {split: count for split, count in Counter(split_of_file.values()).items() if split}
     cautions = [*_part_cautions(num_known, known, len(split_of_file))]
     if labels is None:
-        cautions += [*_class_cautions(found.rows, classes, samples), *_label_cautions(samples, told)]
+        cautions += [*_class_cautions(found.rows, classes, samples, told), *_label_cautions(samples, told)]
     return FileTable(_with_problems(table, found.problems), num_known, tuple(cautions))
 
 
 def predicted_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
     """Return how many rows of a table are predicted to be of each class."""
-    return {name: int(table["prediction"].isin([label, name]).sum()) for label, name in enumerate(classes)}
-
-
-def _told_label(row: ImageRow, classes: Sequence[str]) -> int:
-    place = None if row.class_name is None else place_of_class(row.class_name, classes)
-    return UNKNOWN_LABEL if place is None else place
+    return {name: int((table["prediction"] == name).sum()) for name in classes}
 
 
 def _label(sample: KnownSample | None, told: int) -> int:
@@ -111,19 +117,10 @@ def _with_problems(table: pd.DataFrame, problems: Mapping[int, str]) -> pd.DataF
     if not problems:
         return table
     is_without = table.index.isin(list(problems))
-    blanked = {
-        str(name): _blanked(table[name], is_without)
-        for name in table.columns
-        if name == "prediction" or str(name).startswith(PROBABILITY_PREFIX)
-    }
+    blanked = {name: table[name].mask(is_without) for name in map(probability_column, table_classes(table))}
     reasons = pd.Series([problems.get(number, "") for number in range(len(table))], dtype=object)
-    return table.assign(**blanked, **{PROBLEM: reasons})
-
-
-def _blanked(column: pd.Series, is_without: np.ndarray) -> pd.Series:
-    if pd.api.types.is_integer_dtype(column):
-        return column.astype("Int64").mask(is_without)
-    return column.mask(is_without, np.nan if pd.api.types.is_float_dtype(column) else "")
+    named = table["prediction"].mask(is_without, "")
+    return table.assign(**{"prediction": named, **blanked, PROBLEM: reasons})
 
 
 def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_files: int) -> list[str]:
@@ -135,20 +132,18 @@ def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_files:
 
 
 def _class_cautions(
-    rows: Sequence[ImageRow], classes: Sequence[str], samples: Sequence[KnownSample | None]
+    rows: Sequence[ImageRow], classes: Sequence[str], samples: Sequence[KnownSample | None], told: Sequence[int]
 ) -> list[str]:
     """Say which classes the files are of that the run has not got."""
-    counts = Counter(
+    others = Counter(
         row.class_name
-        for row, sample in zip(rows, samples, strict=True)
-        if row.class_name is not None and sample is None and place_of_class(row.class_name, classes) is None
+        for row, sample, label in zip(rows, samples, told, strict=True)
+        if sample is None
+        and label == UNKNOWN_LABEL
+        and row.class_name
+        and is_other_class(row.class_name, row.record.record_id)
     )
-    if not counts:
-        return []
-    said = listed((f"{name} ({count:,} images)" for name, count in counts.most_common()), most=4)
-    return [
-        f"names tell classes that the run has not got, {said}: label is empty there; its classes are {listed(classes)}"
-    ]
+    return [others_text(others, classes)] if others else []
 
 
 def _label_cautions(samples: Sequence[KnownSample | None], told: Sequence[int]) -> list[str]:

@@ -45,14 +45,16 @@ def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImageP
         taken.add(path.resolve())
 
 
-def write_submissions(tables: Mapping[Path, pd.DataFrame]) -> None:
+def write_submissions(tables: Mapping[Path, pd.DataFrame], positive: str) -> None:
     """Write each table of predictions as a submission; folders are made.
 
     Parameters
     ----------
     tables
         By the submission's path: complete, see :func:`require_all_predicted`.
+    positive
+        The class that is written as 1.
     """
     for path, table in tables.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_submission(path, table)
+        write_submission(path, table, positive)
