@@ -113,12 +113,13 @@ def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.de
     outside = read_outside_set(
         request.images,
         checkpoint.info.classes,
+        checkpoint.info.positive,
         root=request.root,
         allow_outside=request.allow_outside,
         options=request.reading,
     )
     print_note(f"{outside.name}: {len(outside.rows):,} images")
-    print_reading(outside.reading.lines())
+    print_reading(outside.lines)
     if request.changes_judging:
         config = load_config(folder)
         with open_run_cache(config, request.cache, stage) as cache:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leukemia_data.errors import UsageError, listed
@@ -44,10 +44,16 @@ class OutsideSet:
     labels: tuple[int, ...]
     reading: Reading
 
+    @property
+    def lines(self) -> list[str]:
+        """The reading for people; which class is the positive one is the run's affair."""
+        return [line for line in self.reading.lines() if not line.startswith("positive class: ")]
+
 
 def read_outside_set(
     paths: Sequence[ImagePlace],
     classes: Sequence[str],
+    positive: str,
     *,
     root: ImagePlace | None = None,
     allow_outside: bool = False,
@@ -62,14 +68,23 @@ def read_outside_set(
     classes
         Those of the run. A class of the set is the run's class of the same name, without regard to case and accents'
         composition (:func:`~leukemia_data.sources.class_list.place_of_class`); nothing else is mapped.
+    positive
+        The run's positive class; options may name no other one.
 
     Raises
     ------
     UsageError
-        If images are of a class that the run has not got, two classes of the set are one of the run, or no image has a
+        If the options name another positive class, images are of a class that the run has not got, two classes of the set are one of the run, or no image has a
         label.
     """
-    listing = list_source(paths, root=root, allow_outside=allow_outside, options=options)
+    if options is not None and options.positive not in (None, positive):
+        raise UsageError(f"--positive {options.positive}: the run's positive class is {positive}, as it was trained")
+    listing = list_source(
+        paths,
+        root=root,
+        allow_outside=allow_outside,
+        options=None if options is None else replace(options, positive=None),
+    )
     place_of = _matched([name for name, count in listing.reading.classes if count], classes)
     place_of_label = {label: place_of[name] for label, name in enumerate(listing.classes) if name in place_of} | {
         UNKNOWN_LABEL: UNKNOWN_LABEL
