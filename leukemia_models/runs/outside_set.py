@@ -74,8 +74,8 @@ def read_outside_set(
     Raises
     ------
     UsageError
-        If the options name another positive class, images are of a class that the run has not got, two classes of the set are one of the run, or no image has a
-        label.
+        If the options name another positive class, images are of a class that the run has not got, two classes of the
+        set are one of the run, or no image has a label.
     """
     if options is not None and options.positive not in (None, positive):
         raise UsageError(f"--positive {options.positive}: the run's positive class is {positive}, as it was trained")
