@@ -319,3 +319,13 @@ def test_wrong_request_writes_nothing(
     assert word in error_of(ltrain("evaluate", finished_run, *arguments, *CPU), exit_code)
     assert files_below(finished_run) == before
     assert not list(scratch.rglob("results.json"))
+
+
+def test_an_image_listed_twice_is_two_rows_and_one_known_image(
+    finished_run: Path, parts: dict[str, list[Path]], tmp_path: Path, ltrain: Callable, json_of: Callable
+) -> None:
+    image, out = parts["train"][0], tmp_path / "p.csv"
+    told = json_of(ltrain("predict", finished_run, image, image, parts["test"][0], "--out", out, *CPU, "--json"))
+    assert told["known"] == {"train": 1, "test": 1}
+    assert told["cautions"] == ["of 2 images, 1 training images of this run"]
+    assert [row["split"] for row in rows_of(out)] == ["train", "train", "test"]
