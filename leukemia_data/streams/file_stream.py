@@ -10,6 +10,7 @@ import torch
 
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe
@@ -36,6 +37,8 @@ class FileStream:
         Files worked on at a time, at least 1.
     on_failure
         Is called for each file that cannot be used, by every iterator; the file is left out.
+    on_frame
+        Is called with the number of each other record, and the digest of its decoded frame, by every iterator.
 
     Raises
     ------
@@ -52,13 +55,14 @@ class FileStream:
         batch_size: int,
         num_threads: int,
         on_failure: Callable[[Record, ImageError], None],
+        on_frame: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._records = tuple(records)
         self._size_px = as_whole(size_px, "size_px", at_least=1)
         self._preprocess = Preprocessor(recipe, [self._size_px])
         self._batch_size = as_whole(batch_size, "batch_size", at_least=1)
         self._num_threads = as_whole(num_threads, "num_threads", at_least=1)
-        self._on_failure = on_failure
+        self._on_failure, self._on_frame = on_failure, on_frame
 
     def __iter__(self) -> Iterator[Batch]:
         """Read the files once more, from the first on."""
@@ -69,21 +73,28 @@ class FileStream:
                 if batch is not None:
                     yield batch
 
-    def _load(self, record: Record) -> Image | ImageError:
+    def _load(self, record: Record) -> tuple[Image, bytes] | ImageError:
         try:
-            return self._preprocess(decode_rgb(read_file(record.path).data))[self._size_px]
+            frame = decode_rgb(read_file(record.path).data)
+            digest = frame_digest(frame) if self._on_frame is not None else b""
+            return self._preprocess(frame)[self._size_px], digest
         except ImageError as error:
             return error
 
-    def _batch(self, start: int, chunk: Sequence[Record], found: Iterable[Image | ImageError]) -> Batch | None:
+    def _batch(
+        self, start: int, chunk: Sequence[Record], found: Iterable[tuple[Image, bytes] | ImageError]
+    ) -> Batch | None:
         """Put the images of a chunk together; None where no file of it can be used."""
         images, numbers = [], []
         for number, (record, loaded) in enumerate(zip(chunk, found, strict=True), start):
             if isinstance(loaded, ImageError):
                 self._on_failure(record, loaded)
             else:
-                images.append(loaded)
+                image, digest = loaded
+                images.append(image)
                 numbers.append(number)
+                if self._on_frame is not None:
+                    self._on_frame(number, digest)
         if not images:
             return None
         labels = torch.tensor([self._records[number].label for number in numbers])
@@ -99,6 +110,15 @@ def stream_files(
     batch_size: int,
     num_threads: int,
     on_failure: Callable[[Record, ImageError], None],
+    on_frame: Callable[[int, bytes], None] | None = None,
 ) -> FileStream:
     """Return a :class:`FileStream` of these files, with the same arguments."""
-    return FileStream(records, recipe, size_px, batch_size=batch_size, num_threads=num_threads, on_failure=on_failure)
+    return FileStream(
+        records,
+        recipe,
+        size_px,
+        batch_size=batch_size,
+        num_threads=num_threads,
+        on_failure=on_failure,
+        on_frame=on_frame,
+    )
