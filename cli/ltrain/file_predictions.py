@@ -13,6 +13,7 @@ from cli.output import print_note
 from leukemia_data.errors import ImageError, RunError
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.record import Record
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
 from leukemia_data.streams.file_stream import stream_files
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.tta import Tta
@@ -39,6 +40,10 @@ def predict_files(
         If no file can be used, or the network's output is not finite.
     """
     failures: list[Record] = []
+    recipe = Recipe.from_dict(checkpoint.info.recipe)
+    difference = frame_difference(checkpoint.info.details.get(FRAMES_DETAIL), records, recipe, checkpoint.info.size_px)
+    if difference is not None:
+        print_note(f"warning: {difference}")
 
     def on_failure(record: Record, error: ImageError) -> None:
         failures.append(record)
@@ -47,7 +52,7 @@ def predict_files(
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
     batches = stream_files(
         records,
-        Recipe.from_dict(checkpoint.info.recipe),
+        recipe,
         checkpoint.info.size_px,
         batch_size=batch_size,
         num_threads=os.cpu_count() or 1,
