@@ -2,7 +2,8 @@
 
 The interval of each class's recall is Wilson's (1927); that of their mean joins them by MOVER (Zou and Donner 2008),
 which keeps the coverage of intervals that are not symmetric. Both hold at recalls of 0 and 1, where a bootstrap of a
-dozen images says that there is no doubt at all.
+dozen images says that there is no doubt at all. The interval is one of 99 %: where people have cameras of their own,
+4 to 14 a class, chance puts the lower end of one of 95 % above chance in up to 7 % of simulated sources.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MANY = 4000
 """Samples from which one division into folds is as good as several."""
 _MIN_DEPTH, _MAX_DEPTH = 2, 4
 _MIN_LEAF = 2
-_Z = 1.959963984540054
+_Z = 2.5758293035489004
 _LEAST_SHARE_OF_GAIN = 0.1
 
 
@@ -35,7 +36,7 @@ class ClassPrediction:
     Attributes
     ----------
     balanced_accuracy, low, high
-        Mean recall of the classes, 0 ... 1, and its 95 % interval. Each group of a class counts the same.
+        Mean recall of the classes, 0 ... 1, and its 99 % interval. Each group of a class counts the same.
     features
         Columns that decide, the most important first; empty where none does.
     """
@@ -123,7 +124,7 @@ def _recalls(
 
 
 def _interval(recalls: NDArray[np.float64], numbers: NDArray[np.int64]) -> tuple[float, float]:
-    """95 % interval of the mean of recalls, each of so many groups."""
+    """99 % interval of the mean of recalls, each of so many groups."""
     centre = (recalls + _Z**2 / (2 * numbers)) / (1 + _Z**2 / numbers)
     half = np.sqrt(recalls * (1 - recalls) / numbers + _Z**2 / (4 * numbers**2)) * _Z / (1 + _Z**2 / numbers)
     below, above = recalls - (centre - half), centre + half - recalls

@@ -102,7 +102,7 @@ def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion
         cure = f"; --recipe {suggestion[0]} makes squares of them alike, though not their cameras"
     return (
         f"the frames alone tell the classes apart (by {listed(finding.features, most=3)}): without any cell, a shallow "
-        f"model has a balanced accuracy of {finding.balanced_accuracy:.2f} (95 % interval {finding.low:.2f} to "
+        f"model has a balanced accuracy of {finding.balanced_accuracy:.2f} (99 % interval {finding.low:.2f} to "
         f"{min(finding.high, 1.0):.2f}, chance {finding.chance:.2f}; {finding.num_images:,} images, folds by "
         f"{finding.folds_by}). {classes}. A network can learn that instead of the cells{cure}"
     )

@@ -81,7 +81,8 @@ def _grow(
     features_NF: NDArray[np.float64], weights_NK: NDArray[np.float64], max_depth: int, min_leaf: int, whole: float
 ) -> Tree:
     sums_K = weights_NK.sum(axis=0)
-    label, impurity = int(sums_K.argmax()), float(_impurity(sums_K))
+    # Rounded, so that of equal classes the first is taken, whatever the order of their sums.
+    label, impurity = int(np.round(sums_K, 9).argmax()), float(_impurity(sums_K))
     if max_depth == 0 or len(features_NF) < 2 * min_leaf or impurity <= _LEAST_GAIN * whole:
         return Tree(label)
     column, threshold, left = _best_split(features_NF, weights_NK, min_leaf)

@@ -126,7 +126,7 @@ class FrameFinding:
     Attributes
     ----------
     balanced_accuracy, low, high
-        Mean recall of the classes by a cross-validated shallow tree, 0 ... 1, and its 95 % interval.
+        Mean recall of the classes by a cross-validated shallow tree, 0 ... 1, and its 99 % interval.
     num_images
         In the sample.
     folds_by
