@@ -52,16 +52,16 @@ def test_classes_dealt_at_random_to_mixed_frames_are_told_in_at_most_one_source_
 
 def test_subjects_with_cameras_of_their_own_are_no_classes():
     """Six images of each of sixteen people, whose camera is drawn by person: images alone would tell nearly always."""
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(7)
     people = np.repeat(np.arange(16), 6)
     labels = people // 8
     by_person, by_image = 0, 0
-    for _ in range(24):
+    for _ in range(40):
         features = np.stack([rng.choice([224.0, 300, 450, 600, 720], 16)[people], rng.normal(size=96)], axis=1)
         by_person += tells(features, labels, people)
         by_image += tells(features, labels)
-    assert by_person <= 1
-    assert by_image >= 8
+    assert by_person <= 2
+    assert by_image >= 15
     assert tells(np.where(labels, 224, 600)[:, None], labels, people)
 
 
