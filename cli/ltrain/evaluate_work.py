@@ -12,14 +12,14 @@ from cli.ltrain.judging_progress import watched
 from cli.ltrain.result_text import results_text
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json, print_text
+from cli.output import print_json, print_note, print_text
 from cli.stage_options import StageChoice
 from leukemia_data.storage.url import Location
 from leukemia_models.batchnorm.batchnorm_mode import RUNNING
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.judge import judge_part
+from leukemia_models.runs.judge import judge_part, positive_note
 from leukemia_models.runs.preparation import prepare_network
 from leukemia_models.runs.run_files import FINAL, RunFolder, last_run, load_config
 from leukemia_models.runs.split_cache import SplitCache
@@ -85,6 +85,9 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
     if request.as_json:
         print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})
         return
+    note = positive_note(checkpoint.info)
+    if note:
+        print_note(f"note: {note}")
     print_text(results_text({request.part: results}))
     print_text(f"Written to {out_dir}")
 

@@ -14,11 +14,12 @@ from cli.ltrain.file_predictions import predict_files
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json, print_text
+from cli.output import print_json, print_note, print_text
 from cli.stage_options import StageChoice
 from leukemia_data.errors import RunError, SourceError
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.sources.source import list_images
+from leukemia_data.sources.own_labels import others_text, own_labels
+from leukemia_data.sources.source import find_images_to_predict
 from leukemia_data.storage.url import Location
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import predictions_table, write_predictions, write_submission
@@ -79,7 +80,7 @@ def predict(request: PredictRequest) -> None:
     found = _predict_files(request, network) if request.images else _predict_part(request, network)
     write_predictions(written, found.table)
     if request.submission is not None:
-        write_submission(request.submission, found.table)
+        write_submission(request.submission, found.table, checkpoint.info.positive)
     _tell(request, network, found, written)
     if found.failures:
         raise RunError(
@@ -103,11 +104,15 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
             tta=network.tta,
             watch=watched,
         )
-        return _Predicted(part_predictions(predictions, data, request.part))
+        return _Predicted(part_predictions(predictions, data, request.part, network.checkpoint.info.positive))
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
-    records = list_images(request.images, root=request.root, allow_outside=request.allow_outside)
+    info = network.checkpoint.info
+    images = find_images_to_predict(request.images, root=request.root, allow_outside=request.allow_outside)
+    records, others = own_labels(images, info.classes)
+    if others:
+        print_note(others_text(others, info.classes))
     found = predict_files(
         records, network.checkpoint, device=network.device, batch_size=network.batch_size, tta=network.tta
     )
@@ -116,14 +121,15 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         [record.record_id for record in records],
         [record.subject for record in records],
         [record.split for record in records],
-        network.checkpoint.info.classes,
+        info.classes,
+        info.positive,
     )
     return _Predicted(table, [record.record_id for record in found.failures])
 
 
 def _tell(request: PredictRequest, network: _Network, found: _Predicted, written: Path) -> None:
     classes = network.checkpoint.info.classes
-    counts = {name: int((found.table["prediction"] == label).sum()) for label, name in enumerate(classes)}
+    counts = {name: int((found.table["prediction"] == name).sum()) for name in classes}
     if request.as_json:
         print_json(
             {

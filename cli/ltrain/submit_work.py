@@ -16,7 +16,7 @@ from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.submission_list import ListedImage, read_submission_list
 from leukemia_models.inference.tta import Tta
-from leukemia_models.judging.predictions import write_submission
+from leukemia_models.judging.predictions import predicted_classes, write_submission
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.runs.run_files import last_run
 
@@ -59,7 +59,7 @@ def submit(request: SubmitRequest) -> None:
     for table, images in lists.items():
         ids = pd.Series([image.text for image in images], dtype=object)
         frame = pd.DataFrame({"id": ids, "prediction": [labels[image.key] for image in images]})
-        write_submission(out_paths[table], frame)
+        write_submission(out_paths[table], frame, checkpoint.info.positive)
     _tell(request, lists, out_paths, labels, checkpoint, tta)
 
 
@@ -75,8 +75,8 @@ def _out_paths(tables: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
     return paths
 
 
-def _predicted_labels(request: SubmitRequest, lists: Lists, checkpoint: Checkpoint, tta: Tta) -> dict[str, int]:
-    """The answer for each image, by its key.
+def _predicted_labels(request: SubmitRequest, lists: Lists, checkpoint: Checkpoint, tta: Tta) -> dict[str, str]:
+    """The class predicted for each image, by its key.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def _predicted_labels(request: SubmitRequest, lists: Lists, checkpoint: Checkpoi
     )
     if found.failures:
         raise SourceError(_unusable(lists, {key for key, record in records.items() if record in found.failures}))
-    answers = found.predictions.probabilities_NK.argmax(axis=1)
-    return {keys[index]: int(answer) for index, answer in zip(found.predictions.indices_N, answers, strict=True)}
+    answers = predicted_classes(found.predictions, checkpoint.info.classes, checkpoint.info.positive)
+    return {keys[index]: answer for index, answer in zip(found.predictions.indices_N, answers, strict=True)}
 
 
 def _unusable(lists: Lists, unusable_keys: Collection[str]) -> str:
@@ -115,12 +115,12 @@ def _tell(
     request: SubmitRequest,
     lists: Lists,
     out_paths: Mapping[Path, Path],
-    labels: Mapping[str, int],
+    labels: Mapping[str, str],
     checkpoint: Checkpoint,
     tta: Tta,
 ) -> None:
     answers = list(labels.values())
-    counts = {name: answers.count(label) for label, name in enumerate(checkpoint.info.classes)}
+    counts = {name: answers.count(name) for name in checkpoint.info.classes}
     if request.as_json:
         written = [
             {"list": str(table), "out": str(out_paths[table]), "num_rows": len(images)}

@@ -12,12 +12,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
+from leukemia_data.sources.positive_class import PositiveClass, known_positive, positive_text
 from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
 WORTH_A_WARNING = 1.2
 """Times chance that frames must predict the class with to be warned of: 0.6 of two classes."""
+_NUM_JUDGED_CLASSES = 2
 
 
 class SplitFound(NamedTuple):
@@ -188,6 +190,8 @@ class Reading:
         Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
     frame_finding
         Whether the frames alone tell the classes apart; None where nobody looked, or the sample is too small to say.
+    positive
+        Which of two classes is the positive one; None where nothing tells.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -204,6 +208,7 @@ class Reading:
     told_by: str = ""
     frames: tuple[FramesFound, ...] = ()
     frame_finding: FrameFinding | None = None
+    positive: PositiveClass | None = None
 
     @property
     def num_images(self) -> int:
@@ -244,12 +249,14 @@ class Reading:
             frames=tuple(frames_found(found) for found in values["frames"]),
             # Caches of earlier versions have none.
             frame_finding=_frame_finding(values.get("frame_finding")),
+            positive=_positive(values),
         )
 
     def lines(self) -> list[str]:
         """The reading for people, a line for each thing, every one of them."""
         return [
             f"classes: {self._classes_text()}",
+            *self._positive_lines(),
             f"splits: {self._splits_text()}",
             f"subjects: {self._subjects_text()}",
             *([f"frames: {self._frames_text()}"] if self.frames else []),
@@ -269,6 +276,12 @@ class Reading:
         shown = listed(counts, most=_MAX_CLASSES_SHOWN) or "none"
         source = f" (from {'; '.join(self.class_sources)})" if self.class_sources else ""
         return f"{shown}{source}" + (f", unlabelled {self.num_unlabelled:,}" if self.num_unlabelled else "")
+
+    def _positive_lines(self) -> list[str]:
+        names = [name for name, _ in self.classes]
+        if self.positive is None and len(names) != _NUM_JUDGED_CLASSES:
+            return []
+        return [positive_text(names, self.positive)]
 
     def _splits_text(self) -> str:
         texts = [
@@ -344,6 +357,14 @@ def _table_text(table: TableFound) -> str:
     if not table.is_source:
         return f"table: {table.name} is not read (columns {rest}); give it as SOURCE if it is meant"
     return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
+
+
+def _positive(values: Mapping[str, Any]) -> PositiveClass | None:
+    """The positive class of a manifest; those of earlier releases say nothing of it, and the names of classes may."""
+    if "positive" not in values:
+        return known_positive([str(name) for name, _ in values["classes"]])
+    found = values["positive"]
+    return None if found is None else PositiveClass(str(found["name"]), str(found["reason"]))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values

@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, I
 from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
+from leukemia_data.sources.own_labels import own_labels
 from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.positive_class import PositiveClass, choose_positive
 from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
 from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions
 from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
@@ -116,17 +118,38 @@ def list_source(
     if not records:
         raise SourceError(f"--classes {','.join(options.classes)} leaves no image of {listed(map(str, paths))}")
     _require_subjects(records, options)
-    return SourceListing(
-        _suggest_name(paths[0]), classes, records, _reading(parts, records, classes, options, left_out)
-    )
+    reading = _reading(parts, records, classes, options, left_out)
+    reading = replace(reading, positive=_positive(classes, options, allow_unmatched=allow_unmatched))
+    return SourceListing(_suggest_name(paths[0]), classes, records, reading)
 
 
 def list_images(
-    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+    paths: Sequence[ImagePlace],
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    classes: Sequence[str] = CELL_CLASSES,
 ) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
-    Labels are those of C-NMC's two classes where a name, folder or table tells them, otherwise unknown.
+    Labels are those of `classes` where a name, folder or table tells them, otherwise unknown; see
+    :func:`~leukemia_data.sources.own_labels.own_labels`.
+
+    Raises
+    ------
+    UsageError
+        If a path is no folder, CSV table or image file.
+    SourceError
+        If there are no images, or a table cannot be read.
+    """
+    images = find_images_to_predict(paths, root=root, allow_outside=allow_outside)
+    return own_labels(images, classes).records
+
+
+def find_images_to_predict(
+    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+) -> list[FoundImage]:
+    """Find files, the images of folders with or without class folders, and those of tables, in the order given.
 
     Raises
     ------
@@ -143,19 +166,7 @@ def list_images(
             continue
         found = _read_one(path, names.get(path, ()), root, allow_outside=allow_outside)
         images.extend(found)
-    known = {name: number for number, name in enumerate(CELL_CLASSES)}
-    return [
-        Record(
-            image.record_id,
-            image.path,
-            known.get((image.class_name or "").lower(), UNKNOWN_LABEL),
-            composed(image.subject),
-            image.split,
-            image.fold,
-            image.state,
-        )
-        for image in _merge_same_ids(images)
-    ]
+    return _merge_same_ids(images)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -296,6 +307,12 @@ def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> Non
         raise SourceError(
             "--subject-from folder: no folder is left that could name a subject, beside classes and splits"
         )
+
+
+def _positive(classes: Sequence[str], options: ReadingOptions, *, allow_unmatched: bool) -> PositiveClass | None:
+    """The positive class as far as anything tells; what is meant for another source may name none of this one."""
+    is_meant = options.positive in classes or not allow_unmatched
+    return choose_positive(classes, options.positive if is_meant else None)
 
 
 def _id_of(record: Record) -> str:

@@ -27,7 +27,7 @@ from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
@@ -140,12 +140,18 @@ def predict_numbers(
         ) from error
 
 
-def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp."""
+def part_predictions(
+    predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
+) -> pd.DataFrame:
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp.
+
+    `positive` is the run's positive class, by default the second one, see
+    :func:`~leukemia_models.judging.predictions.predictions_table`.
+    """
     table = data.cache.table
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
-    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
     return rows.assign(stamp=data.leaks.stamp)
 
 
@@ -192,10 +198,10 @@ def judge_predictions(
     """
     if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
-    table = part_predictions(predictions, data, part)
+    table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = _judged_network(checkpoint, part)
     network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
-    results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
+    results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
     write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
     return results
 
@@ -235,6 +241,16 @@ def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) 
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
 
 
+def positive_note(info: CheckpointInfo) -> str | None:
+    """Return which class is the positive one where a run of an earlier version recorded none; else None."""
+    if info.has_positive:
+        return None
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one, as it was then."
+    )
+
+
 def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None:
     """Say why there are no calibrated numbers of a part that could have some."""
     if part != TEST or calibration is None or calibration.is_usable:
@@ -251,7 +267,7 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     batchnorm_text = batchnorm.pop("text", None)
     return JudgedNetwork(
         model_name=info.model_name,
-        classes=info.classes,
+        classes=info.judged_classes,
         settings={
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
@@ -263,7 +279,12 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         calibration=calibration if part == TEST and calibration and calibration.is_usable else None,
         notes=tuple(
             note
-            for note in (_chosen_by_note(history, best, part), batchnorm_text, _uncalibrated_note(calibration, part))
+            for note in (
+                positive_note(info),
+                _chosen_by_note(history, best, part),
+                batchnorm_text,
+                _uncalibrated_note(calibration, part),
+            )
             if note
         ),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
