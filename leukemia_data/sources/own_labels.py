@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from leukemia_data.errors import listed
 from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, Record
-from leukemia_data.sources.class_list import composed
+from leukemia_data.sources.class_list import composed, place_of_class
 from leukemia_data.sources.found_image import FoundImage
-from leukemia_data.sources.name_words import is_cell_class, is_unknown, plain
+from leukemia_data.sources.name_words import is_cell_class, is_unknown
 
 _NUMBERS = {str(label): label for label in range(len(CELL_CLASSES))}
 
@@ -44,10 +44,8 @@ def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabel
     """
     records, others = [], Counter[str]()
     for image in images:
-        label = label_of(image.class_name, classes)
-        if label == UNKNOWN_LABEL:
-            label = _label_of_folders(image, classes)
-        if label == UNKNOWN_LABEL and image.class_name and _is_class(image.class_name, image):
+        label = own_label(image.class_name, image.record_id, classes)
+        if label == UNKNOWN_LABEL and image.class_name and is_other_class(image.class_name, image.record_id):
             others[image.class_name] += 1
         records.append(
             Record(
@@ -63,6 +61,17 @@ def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabel
     return OwnLabels(records, others)
 
 
+def own_label(class_name: str | None, record_id: str, classes: Sequence[str]) -> int:
+    """Return the label of one image: that of the class that was told, else of the innermost folder that names one."""
+    label = label_of(class_name, classes)
+    return _label_of_folders(record_id, classes) if label == UNKNOWN_LABEL else label
+
+
+def is_other_class(name: str, record_id: str) -> bool:
+    """Return whether a name was told as a class, and is not that of a folder, which may be a person's or a batch's."""
+    return name not in _folders(record_id) or is_cell_class(name)
+
+
 def label_of(name: str | None, classes: Sequence[str]) -> int:
     """Return the label of a class's name, -1 where it is none of the classes; case counts where it alone differs.
 
@@ -70,10 +79,9 @@ def label_of(name: str | None, classes: Sequence[str]) -> int:
     """
     if not name:
         return UNKNOWN_LABEL
-    alike = [label for label, known in enumerate(classes) if known == composed(name)]
-    alike = alike or [label for label, known in enumerate(classes) if plain(known) == plain(name)]
-    if len(alike) == 1:
-        return alike[0]
+    place = place_of_class(name, classes)
+    if place is not None:
+        return place
     return _NUMBERS.get(name, UNKNOWN_LABEL) if tuple(classes) == CELL_CLASSES else UNKNOWN_LABEL
 
 
@@ -81,24 +89,18 @@ def others_text(others: Mapping[str, int], classes: Sequence[str]) -> str:
     """Return a note on names that are none of the run's classes."""
     counted = listed((f"{name} ({count:,} images)" for name, count in others.items()), most=4)
     return (
-        f"note: {counted}: named by another list of classes than the run's ({listed(classes)}); their labels are left "
-        "empty"
+        f"{counted}: named by another list of classes than the run's ({listed(classes)}); their labels are left empty"
     )
 
 
-def _label_of_folders(image: FoundImage, classes: Sequence[str]) -> int:
+def _label_of_folders(record_id: str, classes: Sequence[str]) -> int:
     """The label that the innermost folder of an id tells, if it is known."""
-    for name in reversed(_folders(image)):
+    for name in reversed(_folders(record_id)):
         label = label_of(name, classes)
         if label != UNKNOWN_LABEL or is_unknown(name):
             return label
     return UNKNOWN_LABEL
 
 
-def _is_class(name: str, image: FoundImage) -> bool:
-    """Whether a name was told as a class, and is not that of a folder which may as well be a person's or a batch's."""
-    return name not in _folders(image) or is_cell_class(name)
-
-
-def _folders(image: FoundImage) -> list[str]:
-    return image.record_id.replace("\\", "/").split("/")[:-1]
+def _folders(record_id: str) -> list[str]:
+    return record_id.replace("\\", "/").split("/")[:-1]

@@ -102,7 +102,7 @@ def list_source(
         If the source can be read in several sensible ways.
     """
     options = options or ReadingOptions()
-    if not allow_unmatched and all(map(_is_folder, paths)):
+    if not allow_unmatched and all(map(is_folder, paths)):
         require_tables(options)
     parts, tables = _read_parts(paths, root, options, allow_outside=allow_outside)
     _check_across(tables)
@@ -159,9 +159,9 @@ def find_images_to_predict(
         If there are no images, or a table cannot be read.
     """
     images: list[FoundImage] = []
-    names = _given_names(paths)
+    names = given_names(paths)
     for path in paths:
-        if _is_image(path):
+        if is_image_file(path):
             images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
             continue
         found = _read_one(path, names.get(path, ()), root, allow_outside=allow_outside)
@@ -176,13 +176,13 @@ def _read_parts(
     paths: Sequence[ImagePlace], root: ImagePlace | None, options: ReadingOptions, *, allow_outside: bool
 ) -> tuple[list[PartReading], list[ImageTable]]:
     """All folders as one part, since each tells what the others mean, and every table as one of its own."""
-    names = _given_names(paths)
-    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if _is_folder(path)]
+    names = given_names(paths)
+    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if is_folder(path)]
     parts = [read_trees(trees, options)] if trees else []
     tables = [
         read_image_table(path, root if root is not None else path.parent, options, allow_outside=allow_outside)
         for path in paths
-        if not _is_folder(path)
+        if not is_folder(path)
     ]
     return [*parts, *(table.part for table in tables)], tables
 
@@ -191,14 +191,14 @@ def _read_one(
     path: ImagePlace, given_names: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool
 ) -> list[FoundImage]:
     """Images of one source to predict: nothing is asked."""
-    if _is_folder(path):
+    if is_folder(path):
         return read_trees([Tree(path, given_names)], ReadingOptions(), need_classes=False).images
     start = root if root is not None else path.parent
     return read_image_table(path, start, allow_outside=allow_outside, need_classes=False).images
 
 
-def _is_folder(path: ImagePlace) -> bool:
-    """Whether a source is a folder; UsageError if it is no table either, or not there."""
+def is_folder(path: ImagePlace) -> bool:
+    """Return whether a source is a folder; UsageError if it is no table either, or not there."""
     is_table = path.suffix.lower() == ".csv"
     # What a store has is found out by listing it: a name that holds nothing is a folder without images.
     if path.is_dir() if isinstance(path, Path) else not is_table:
@@ -210,11 +210,11 @@ def _is_folder(path: ImagePlace) -> bool:
     raise UsageError(f"source {path} is neither a folder nor a .csv table")
 
 
-def _given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
-    """What is put before the ids of a folder beside other sources: as many parts of its path as tell it from others."""
+def given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
+    """Return what is put before the ids of each folder: as many parts of its path as tell it from other sources."""
     if len(paths) == 1:
         return {}
-    parts = {path: _path_parts(path) for path in paths if not _is_image(path) and _is_folder(path)}
+    parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and is_folder(path)}
     _require_apart(parts)
     return {path: _shortest(own, [other for other in parts.values() if other != own]) for path, own in parts.items()}
 
@@ -395,7 +395,8 @@ def _notes_on_classes(counts: Sequence[tuple[str, int]]) -> list[str]:
 # --- names ----------------------------------------------------------------------------------------------------
 
 
-def _is_image(path: ImagePlace) -> bool:
+def is_image_file(path: ImagePlace) -> bool:
+    """Return whether a source is an image by itself: an object may be one by its name alone."""
     return path.suffix.lower() in IMAGE_SUFFIXES and (not isinstance(path, Path) or path.is_file())
 
 

@@ -10,6 +10,7 @@ program that joins by id, so ids there are unchanged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,19 +205,21 @@ def _texts(values: Sequence[str], rows: Sequence[int]) -> pd.Series[str]:
     return pd.Series([values[row] for row in rows], dtype=object)
 
 
-def write_predictions(path: Path, table: pd.DataFrame) -> None:
+def write_predictions(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
     """Write a table of predictions as CSV, atomically.
 
     A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``), or that starts
-    with an apostrophe itself, gets an apostrophe in front.
+    with an apostrophe itself, gets an apostrophe in front. With `for_excel` the file begins with a byte order mark,
+    without which Excel takes UTF-8 for another encoding.
     """
-    write_table(path, table)
+    write_table(path, table, for_excel=for_excel)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write any table as CSV, atomically, with all texts safe as in :func:`write_predictions`."""
+def write_table(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
+    """Write any table as CSV, atomically, with all texts safe, as :func:`write_predictions` does."""
     texts = table.select_dtypes(["object", "string"])
-    _write_csv(path, table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns}))
+    safe = table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns})
+    _write_csv(path, safe, for_excel=for_excel)
 
 
 def _safe(value: object) -> object:
@@ -269,7 +272,8 @@ def _read_texts(path: Path) -> pd.DataFrame:
             path,
             dtype=object,
             keep_default_na=False,
-            encoding="utf-8",
+            # With or without a byte order mark.
+            encoding="utf-8-sig",
             encoding_errors="surrogateescape",
             compression=None,
         )
@@ -335,18 +339,19 @@ def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequ
         Name of the positive class, which is 1; everything else is 0.
     order : sequence of str, optional
         The ids to submit, in this order (the lab's three test lists hold the same images in different orders).
-        By default all, in the table's order.
+        By default those of the table's rows, in its order; a repeated row is repeated.
 
     Raises
     ------
     RunError
-        If an id of `order` has no prediction, or one id has several.
+        If an id of `order` or a row has no prediction, or one id has different ones.
     """
-    repeated = table["id"][table["id"].duplicated()].tolist()
+    answers = dict.fromkeys(zip(table["id"], table["prediction"], strict=True))
+    repeated = [record_id for record_id, count in Counter(record_id for record_id, _ in answers).items() if count > 1]
     if repeated:
         raise RunError(f"{path.name}: several predictions for the same id: {listed(repeated, most=MAX_LISTED)}")
-    by_id = dict(zip(table["id"], table["prediction"], strict=True))
-    wanted = list(by_id) if order is None else list(order)
+    by_id = {record_id: answer for record_id, answer in answers if isinstance(answer, str) and answer}
+    wanted = list(table["id"]) if order is None else list(order)
     absent = [wanted_id for wanted_id in wanted if wanted_id not in by_id]
     if absent:
         raise RunError(
@@ -357,7 +362,7 @@ def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequ
     _write_csv(path, frame)
 
 
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+def _write_csv(path: Path, frame: pd.DataFrame, *, for_excel: bool = False) -> None:
     texts = frame.select_dtypes(["object", "string"])
     with atomic_path(path) as partial:
         frame.to_csv(
@@ -365,7 +370,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
             index=False,
             quoting=quoting_for([*map(str, frame.columns), *(cell for name in texts.columns for cell in texts[name])]),
             lineterminator="\n",
-            encoding="utf-8",
+            encoding="utf-8-sig" if for_excel else "utf-8",
             errors="surrogateescape",
             float_format="%.9g",
         )

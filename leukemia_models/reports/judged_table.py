@@ -136,7 +136,14 @@ def _calibrated(
     )
 
 
-def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figures: Sequence[str] = ()) -> None:
+def write_judged(
+    out_dir: Path,
+    results: Results,
+    table: pd.DataFrame,
+    more_figures: Sequence[str] = (),
+    *,
+    for_excel: bool = False,
+) -> None:
     """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and the figures of a judged table.
 
     Parameters
@@ -149,6 +156,8 @@ def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figu
         What they are of; a column ``stamp`` with the split's stamp is put last.
     more_figures : sequence of str
         Other PNG files to name in the page, relative to it.
+    for_excel : bool
+        Whether CSV files begin with a byte order mark.
 
     Raises
     ------
@@ -160,10 +169,11 @@ def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figu
     out_dir.mkdir(parents=True, exist_ok=True)
     figures = _draw(out_dir, results, judged_samples(table, results.classes))
     stamp = results.split.stamp
-    write_predictions(out_dir / "predictions.csv", table.drop(columns="stamp", errors="ignore").assign(stamp=stamp))
+    stamped = table.drop(columns="stamp", errors="ignore").assign(stamp=stamp)
+    write_predictions(out_dir / "predictions.csv", stamped, for_excel=for_excel)
     if results.subjects is not None:
         subjects = with_class_names(results.subjects.table, results.classes)
-        write_table(out_dir / SUBJECTS_FILE, subjects.assign(stamp=stamp))
+        write_table(out_dir / SUBJECTS_FILE, subjects.assign(stamp=stamp), for_excel=for_excel)
     write_results(out_dir / "results.json", results)
     write_summary(out_dir / "summary.md", results, (*figures, *more_figures))
 

@@ -32,6 +32,7 @@ from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.reports.report import Results
+from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 HISTORY_FIGURE_FROM_PART = "../history.png"
@@ -165,6 +166,7 @@ def judge_part(
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     watch: Watch = unwatched,
+    for_excel: bool = False,
 ) -> Results:
     """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
 
@@ -177,7 +179,7 @@ def judge_part(
     """
     tta = judging_tta(checkpoint.info.judging)
     predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
-    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap)
+    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
 
 def judge_predictions(
@@ -188,6 +190,7 @@ def judge_predictions(
     out_dir: Path,
     *,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    for_excel: bool = False,
 ) -> Results:
     """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
 
@@ -199,10 +202,12 @@ def judge_predictions(
     if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
     table = part_predictions(predictions, data, part, checkpoint.info.positive)
-    network = _judged_network(checkpoint, part)
+    network = judged_network(checkpoint, part)
     network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
     results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
-    write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
+    # Written elsewhere, the page has no history beside it.
+    figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()
+    write_judged(out_dir, results, table, figures, for_excel=for_excel)
     return results
 
 
@@ -258,7 +263,8 @@ def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None
     return f"There are no calibrated numbers. {calibration.note}"
 
 
-def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+def judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+    """Return what a report says of a checkpoint that was judged on a part; an outside set is as ``test``."""
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
     best = history.best if judging["checkpoint"] == "best" else None

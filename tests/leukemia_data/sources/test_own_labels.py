@@ -49,7 +49,7 @@ def test_other_lists_are_counted_and_folders_that_may_mean_anything_are_not() ->
     images = [image("all/1.png", "all"), image("2_all.png", "all"), image("P3/3.png", "P3"), image("t.png", "Rest")]
     others = own_labels(images, CLASSES).others
     assert others == {"all": 2, "Rest": 1}
-    assert others_text(others, CLASSES).startswith("note: all (2 images), Rest (1 images): named by another list")
+    assert others_text(others, CLASSES).startswith("all (2 images), Rest (1 images): named by another list")
 
 
 def test_folders_and_names_and_tables(tmp_path: Path, write_tree) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,35 @@ def test_submission_without_a_prediction_is_refused(table: pd.DataFrame, tmp_pat
     assert path.read_text(encoding="utf-8") == "old"
 
 
-def test_submission_with_an_id_twice_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+def test_submission_repeats_repeated_rows(table: pd.DataFrame, tmp_path: Path) -> None:
+    write_submission(tmp_path / "s.csv", pd.concat([table, table[:1], table]), "all")
+    lines = (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == [*lines[1:4], lines[1], *lines[1:4]]
+    assert len(lines) == 8
+
+
+def test_submission_with_two_answers_to_one_id_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    other = table[:1].assign(prediction=table["prediction"].to_numpy()[1:2])
     with pytest.raises(RunError, match="same id"):
-        write_submission(tmp_path / "s.csv", pd.concat([table, table[:1]]), "all")
+        write_submission(tmp_path / "s.csv", pd.concat([table, other]), "all")
+
+
+@pytest.mark.parametrize("nothing", ["", None, pd.NA])
+def test_submission_without_an_answer_is_refused(table: pd.DataFrame, tmp_path: Path, nothing: object) -> None:
+    answers = table["prediction"].astype(object)
+    answers[1] = nothing
+    with pytest.raises(RunError, match="no prediction"):
+        write_submission(tmp_path / "s.csv", table.assign(prediction=answers), "all")
+    assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.parametrize("for_excel", [False, True])
+def test_byte_order_mark_on_request_and_read_back(predictions: Predictions, tmp_path: Path, for_excel: bool) -> None:
+    table = predictions_table(predictions, ["caf\u00e9.bmp", "b", "c", "d"], SUBJECTS, SPLITS)
+    path = tmp_path / "predictions.csv"
+    write_predictions(path, table, for_excel=for_excel)
+    assert path.read_bytes().startswith(codecs.BOM_UTF8) == for_excel
+    pd.testing.assert_frame_equal(read_predictions(path, CLASSES), table)
 
 
 def test_names_that_are_no_utf8_survive(predictions: Predictions, tmp_path: Path) -> None:
