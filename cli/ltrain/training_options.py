@@ -206,6 +206,15 @@ _RUN_OPTIONS = (
 )
 
 
+valid_from_train_option = click.option(
+    "--valid-from-train",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    metavar="SHARE",
+    help="Draw this share of the training images to validate by, where the split has no such part: given, official, "
+    "leave-out, test-fold. Whole subjects where they are known.",
+)
+
+
 def training_options(*own_options: _Option) -> Callable[[_Command], _Command]:
     """Give a command the options of a training, its own ones after those of the data."""
     options: tuple[_Option, ...] = (
