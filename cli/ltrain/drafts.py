@@ -22,14 +22,16 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.splitting.leaks import LeakCheck
+from leukemia_data.sources.positive_class import positive_text
+from leukemia_data.splitting.split_choices import choices_text
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_choices, split_numbers
 from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
 from leukemia_models.learning.checkpoint import load_weights_file
 from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
+from leukemia_models.runs.positive_of_caches import positive_of_caches
 from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -69,23 +71,26 @@ def draft_runs(
     """
     spec = parse_split(request.split)
     caches = stage_caches(plan, request) if caches is None else caches
+    positive = positive_of_caches(caches, request.positive).name
     drafts = []
     for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
-        drafts.append(_draft(plan, number, cache, spec, request, machine))
+        drafts.append(_draft(plan, number, cache, spec, positive, request, machine))
     return drafts
 
 
 def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
-    """Open the cache of every stage.
+    """Open the cache of every stage, and say which class is the positive one.
 
     Raises
     ------
     UsageError, CacheError
-        If one is missing, or they do not hold the same images.
+        If one is missing, they do not hold the same images, or nothing tells the positive class.
     """
     caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
         _require_same_images(caches[0], cache)
+    chosen = positive_of_caches(caches, request.positive)
+    print_note(positive_text(caches[0].manifest.classes, chosen))
     return caches
 
 
@@ -126,12 +131,20 @@ def _differ(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _draft(
-    plan: TrainingPlan, number: int, cache: Cache, spec: SplitSpec, request: TrainRequest, machine: Machine
+    plan: TrainingPlan,
+    number: int,
+    cache: Cache,
+    spec: SplitSpec,
+    positive: str,
+    request: TrainRequest,
+    machine: Machine,
 ) -> RunDraft:
     stage = plan.stages[number]
-    data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
+    manifest = cache.manifest
+    codes = assign_split(spec, cache.table, request.seed, manifest.classes, manifest.subjects)
+    data = SplitCache(cache, spec, codes)
     _check_parts(data, stage, request)
-    _check_leaks(data, request.allow_leak)
+    _check_leaks(data, stage, request)
     check_room(request, data, machine)
     require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
@@ -159,6 +172,7 @@ def _draft(
         judging=plan.judging.to_dict(),
         stage=stage.name if plan.is_staged else "",
         class_weights=stage.class_weights,
+        positive=positive,
     )
     return RunDraft(config, data, stage.augmentation)
 
@@ -168,34 +182,52 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     labels = set(data.cache.table.labels[data.numbers("train")].tolist())
     absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
     if absent:
-        raise UsageError(f"split {data.spec}: the training part has no image of class {absent[0]!r}")
+        what = f"split {data.spec}: the training part has no image of class {absent[0]!r}"
+        raise UsageError(f"{what}. {_what_works(data, stage, request)}")
     try:
         stage.settings.require_validation(len(split_numbers(data.codes, "valid")) > 0)
     except UsageError as error:
-        hint = ", or set some training subjects apart with --inner-valid" if request.is_kfold else ""
+        if request.is_kfold:
+            hint = ", or set some training subjects apart with --inner-valid"
+        else:
+            hint = f". {_what_works(data, stage, request)}"
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
-def _cure(leaks: LeakCheck) -> str:
-    """What to do about a split that leaks."""
-    if leaks.doubtful_subjects and not (leaks.shared_subjects or leaks.shared_images or leaks.unknown_subjects):
-        return (
-            "If they are people all the same, build again with --subject-from, --subject-pattern or --subject-column, "
-            "which confirms them"
-        )
-    return (
-        "`ldata audit` shows what is on both sides, `ldata recover-subjects` finds lost subjects. Use --split subject"
+def _what_works(data: SplitCache, stage: Stage, request: TrainRequest) -> str:
+    """The splits of this cache that a stage can be trained on."""
+    manifest, table = data.cache.manifest, data.cache.table
+    choices = split_choices(
+        data.spec,
+        table,
+        request.seed,
+        manifest.subjects,
+        num_classes=len(manifest.classes),
+        needs_valid=_needs_validation(stage),
     )
+    return choices_text(choices, table, manifest.subjects)
 
 
-def _check_leaks(data: SplitCache, allowed: bool) -> None:
+def _needs_validation(stage: Stage) -> bool:
+    try:
+        stage.settings.require_validation(False)
+    except UsageError:
+        return True
+    return False
+
+
+def _check_leaks(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     leaks = data.leaks
     if leaks.is_disjoint:
         return
-    if not allowed:
+    if not request.allow_leak:
+        if request.is_kfold:
+            what = "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
+        else:
+            what = _what_works(data, stage, request)
         raise UsageError(
             f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
-            f"{_cure(leaks)}, or --allow-leak to train all the same, with a stamp on everything that comes of it"
+            f"{what}"
         )
     print_note(f"warning: {leaks.stamp}: training as --allow-leak allows")
 

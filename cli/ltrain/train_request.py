@@ -51,6 +51,7 @@ class TrainRequest:
     normalize: str
     force_normalize: bool
     seed: int
+    positive: str | None
     tta: str
     tta_average: str
     batchnorm: str
@@ -67,6 +68,7 @@ class TrainRequest:
     out: Path | None
     resume: bool
     resume_if_begun: bool
+    extend: str
     as_json: bool
     folds: str | None = None
     is_kfold: bool = False

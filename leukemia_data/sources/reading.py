@@ -12,10 +12,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
+from leukemia_data.sources.positive_class import PositiveClass, known_positive, positive_text
 from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
+WORTH_A_WARNING = 1.2
+"""Times chance that frames must predict the class with to be warned of: 0.6 of two classes."""
+_NUM_JUDGED_CLASSES = 2
 
 
 class SplitFound(NamedTuple):
@@ -118,6 +122,43 @@ class FramesFound(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameFinding:
+    """How well the frames alone predict the class, from a sample.
+
+    Attributes
+    ----------
+    balanced_accuracy, low, high
+        Mean recall of the classes by a cross-validated shallow tree, 0 ... 1, and its 99 % interval.
+    num_images
+        In the sample.
+    folds_by
+        What the folds keep together, such as ``subject``, in words.
+    features
+        What decides, such as ``height`` or ``ground``, the most important first.
+    classes
+        Each class, with what its frames are like in that respect.
+    """
+
+    balanced_accuracy: float
+    low: float
+    high: float
+    num_images: int
+    folds_by: str
+    features: tuple[str, ...]
+    classes: tuple[tuple[str, str], ...]
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of guessing."""
+        return 1 / len(self.classes)
+
+    @property
+    def tells_class(self) -> bool:
+        """Whether the frames tell the classes apart: beyond the interval, and by a fifth more than chance."""
+        return self.low > self.chance and self.balanced_accuracy >= WORTH_A_WARNING * self.chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How a source was understood.
 
@@ -147,6 +188,10 @@ class Reading:
         What tells the next build that a file has changed.
     frames
         Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
+    frame_finding
+        Whether the frames alone tell the classes apart; None where nobody looked, or the sample is too small to say.
+    positive
+        Which of two classes is the positive one; None where nothing tells.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -162,6 +207,8 @@ class Reading:
     notes: tuple[str, ...] = ()
     told_by: str = ""
     frames: tuple[FramesFound, ...] = ()
+    frame_finding: FrameFinding | None = None
+    positive: PositiveClass | None = None
 
     @property
     def num_images(self) -> int:
@@ -199,13 +246,17 @@ class Reading:
             passed_over=tuple(NotRead(**_tuples(one)) for one in values["passed_over"]),
             notes=tuple(values["notes"]),
             told_by=str(values["told_by"]),
-            frames=tuple(_frames_found(found) for found in values["frames"]),
+            frames=tuple(frames_found(found) for found in values["frames"]),
+            # Caches of earlier versions have none.
+            frame_finding=_frame_finding(values.get("frame_finding")),
+            positive=_positive(values),
         )
 
     def lines(self) -> list[str]:
         """The reading for people, a line for each thing, every one of them."""
         return [
             f"classes: {self._classes_text()}",
+            *self._positive_lines(),
             f"splits: {self._splits_text()}",
             f"subjects: {self._subjects_text()}",
             *([f"frames: {self._frames_text()}"] if self.frames else []),
@@ -225,6 +276,12 @@ class Reading:
         shown = listed(counts, most=_MAX_CLASSES_SHOWN) or "none"
         source = f" (from {'; '.join(self.class_sources)})" if self.class_sources else ""
         return f"{shown}{source}" + (f", unlabelled {self.num_unlabelled:,}" if self.num_unlabelled else "")
+
+    def _positive_lines(self) -> list[str]:
+        names = [name for name, _ in self.classes]
+        if self.positive is None and len(names) != _NUM_JUDGED_CLASSES:
+            return []
+        return [positive_text(names, self.positive)]
 
     def _splits_text(self) -> str:
         texts = [
@@ -302,8 +359,16 @@ def _table_text(table: TableFound) -> str:
     return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
 
 
+def _positive(values: Mapping[str, Any]) -> PositiveClass | None:
+    """The positive class of a manifest; those of earlier releases say nothing of it, and the names of classes may."""
+    if "positive" not in values:
+        return known_positive([str(name) for name, _ in values["classes"]])
+    found = values["positive"]
+    return None if found is None else PositiveClass(str(found["name"]), str(found["reason"]))
+
+
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
-    if isinstance(value, SubjectsFound | NotRead):
+    if isinstance(value, SubjectsFound | NotRead | FrameFinding):
         return _plain(asdict(value))
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
@@ -312,13 +377,34 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _frames_found(values: Mapping[str, Any]) -> FramesFound:
+def frames_found(values: Mapping[str, Any]) -> FramesFound:
+    """What JSON holds of one class's frames.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If the values are others.
+    """
     return FramesFound(
         class_name=str(values["class_name"]),
         num_looked_at=int(values["num_looked_at"]),
         sizes=tuple((int(height), int(width), int(count)) for height, width, count in values["sizes"]),
         modes=tuple((str(mode), int(count)) for mode, count in values["modes"]),
         ground=str(values["ground"]),
+    )
+
+
+def _frame_finding(values: Mapping[str, Any] | None) -> FrameFinding | None:
+    if values is None:
+        return None
+    return FrameFinding(
+        balanced_accuracy=float(values["balanced_accuracy"]),
+        low=float(values["low"]),
+        high=float(values["high"]),
+        num_images=int(values["num_images"]),
+        folds_by=str(values["folds_by"]),
+        features=tuple(map(str, values["features"])),
+        classes=tuple((str(name), str(text)) for name, text in values["classes"]),
     )
 
 

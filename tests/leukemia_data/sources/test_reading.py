@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leukemia_data.sources.positive_class import PositiveClass, known_positive
 from leukemia_data.sources.reading import (
+    FrameFinding,
     FramesFound,
     NotRead,
     Reading,
@@ -28,6 +30,7 @@ def many(items):
     return st.lists(items, max_size=4).map(tuple)
 
 
+share = st.floats(0, 1)
 readings = st.builds(
     Reading,
     options=st.builds(ReadingOptions, classes=st.lists(text, max_size=2, unique=True).map(tuple), label_column=text),
@@ -53,6 +56,7 @@ readings = st.builds(
     passed_over=many(st.builds(NotRead, reason=text, count=count, examples=many(text))),
     notes=many(text),
     told_by=text,
+    positive=st.none() | st.builds(PositiveClass, text, text),
     frames=many(
         st.builds(
             FramesFound,
@@ -62,6 +66,17 @@ readings = st.builds(
             modes=many(st.tuples(text, count)),
             ground=text,
         )
+    ),
+    frame_finding=st.none()
+    | st.builds(
+        FrameFinding,
+        balanced_accuracy=share,
+        low=share,
+        high=share,
+        num_images=count,
+        folds_by=text,
+        features=many(text),
+        classes=many(st.tuples(text, text)),
     ),
 )
 
@@ -74,7 +89,7 @@ def test_what_is_kept_is_the_same_reading(reading):
     assert differences(reading, Reading.from_dict(reading.to_record())) == []
 
 
-@pytest.mark.parametrize("name", Reading().to_dict())
+@pytest.mark.parametrize("name", sorted(Reading().to_dict().keys() - {"positive", "frame_finding"}))
 def test_a_reading_that_lacks_something_is_none(name):
     values = Reading().to_dict()
     del values[name]
@@ -118,12 +133,14 @@ FULL = Reading(
         FramesFound(class_name="blast", num_looked_at=2, sizes=((450, 400, 2),), modes=(("RGB", 2),), ground="black"),
         FramesFound(class_name="normal", num_looked_at=1, sizes=((64, 64, 1),), modes=(("L", 1),), ground="bright"),
     ),
+    positive=known_positive(("blast", "normal")),
 )
 
 
 def test_everything_is_shown():
     assert FULL.lines() == [
         "classes: blast 1,200, normal 30 (from folder level 2), unlabelled 4",
+        "positive class: blast (of the pair blast/normal: normal is the negative one); --positive changes it",
         "splits: train 1,000 (from DTrain), none 234; folds 0: 600, 1: 400",
         "subjects: 12 (from folders, such as p1, p2); unknown for 4 images; "
         "WRONG: 1 with images of several classes (p1)",
@@ -157,3 +174,12 @@ def test_differences_are_those_that_decide_results():
         assert said.startswith(start)
     assert differences(FULL, changes["options"]) == ["options: --subject-from folder, now none"]
     assert differences(changes["classes "], FULL) == ["classes normal, blast, now blast, normal"]
+
+
+def test_a_reading_of_an_earlier_release_has_the_positive_class_that_names_tell():
+    values = FULL.to_dict()
+    del values["positive"]
+    assert Reading.from_dict(values) == FULL
+    values["classes"] = [["late", 3], ["early", 4]]
+    assert Reading.from_dict(values).positive is None
+    assert "positive class: open" in Reading.from_dict(values).lines()[1]
