@@ -92,7 +92,7 @@ def open_remote_cache(store: ObjectStore, stage: Stage) -> RemoteCache:
     manifest = read_manifest(store)
     table = _fetch_table(store, manifest, stage)
     check_fit(stage.directory, manifest, table)
-    return RemoteCache(stage.directory, manifest, table, store, stage)
+    return RemoteCache(stage.directory, manifest, comparable_table(manifest, table), store, stage)
 
 
 def read_manifest(store: ObjectStore) -> Manifest:

@@ -33,6 +33,7 @@ def filled_table(rng: np.random.Generator, ids: list[str]) -> SampleTable:
         crcs=rng.integers(0, 2**32 - 1, n, np.uint32, endpoint=True),
         source_digests=rng.integers(0, 256, (n, 16), np.uint8),
         pixel_digests=rng.integers(0, 256, (n, 16), np.uint8),
+        looks=rng.integers(-127, 128, (n, 64), np.int8),
     )
 
 
@@ -110,8 +111,8 @@ def test_a_difference_in_any_column_is_seen(rng, name):
 
 
 def test_bytes_per_row(rng):
-    # ids of 3 bytes, subjects H0 of 2, splits of 5; 2 + 2 labels and folds; 24 + 24; 4; 16 + 16.
-    assert bytes_per_row(filled_table(rng, ["abc", "d"])) == 3 + 2 + 5 + 4 + 48 + 4 + 32
+    # ids of 3 bytes, subjects H0 of 2, splits of 5; 2 + 2 labels and folds; 24 + 24; 4; 16 + 16; looks of 64.
+    assert bytes_per_row(filled_table(rng, ["abc", "d"])) == 3 + 2 + 5 + 4 + 48 + 4 + 32 + 64
 
 
 @pytest.mark.parametrize("name", column_names())
