@@ -18,7 +18,7 @@ from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
@@ -86,6 +86,9 @@ def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
     caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
         _require_same_images(caches[0], cache)
+    without_looks = [cache for cache in caches if not cache.manifest.has_looks]
+    if without_looks:
+        print_note(f"note: {without_looks[0].location}: {WITHOUT_LOOKS}")
     return caches
 
 

@@ -26,6 +26,13 @@ from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
 
 
+WITHOUT_LOOKS = (
+    "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
+    "with the same source adds them"
+)
+"""What to say of a cache whose manifest has no looks that can be compared, see ``Manifest.has_looks``."""
+
+
 @dataclass(frozen=True)
 class Cache:
     """A committed cache and its sample table.

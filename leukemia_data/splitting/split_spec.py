@@ -37,6 +37,8 @@ SplitCodes = NDArray[np.int8]
 
 SplitKind = Literal["given", "subject", "image", "fold", "test-fold", "official", "leave-out"]
 SPLIT_FORMS = "subject, given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,SUBJECT"
+DEFAULT_SPLIT = "subject"
+"""What a training takes where nothing else is asked for."""
 WITH_VALID = "+valid"
 HELD_OUT_KINDS = ("test-fold", "official", "leave-out")
 """Kinds that hold a part out as ``test`` and may draw a validation part from the rest."""
