@@ -22,6 +22,15 @@ def test_a_subject_called_like_a_sample_s_number_is_not_that_sample(make_table):
     assert linked_groups(make_table(["1", "", "2"], [ALL] * 3)).tolist() == [0, 1, 2]
 
 
+def test_near_identical_images_tie_subjects_as_identical_ones_do(make_table, rng):
+    #           A-B by turned looks; B-C by identical pixels; D has no look, and neither has E
+    looks = rng.integers(-50, 51, (6, 64)).astype(np.int8)
+    looks[1] = looks[0].reshape(8, 8).T.reshape(64)
+    looks[4:] = 0
+    table = make_table(["A", "B", "B", "C", "D", "E"], [ALL] * 6, pixels=[1, 2, 3, 3, 5, 6], looks=looks)
+    assert linked_groups(table).tolist() == [0, 0, 0, 0, 1, 2]
+
+
 def linked_one_by_one(subjects: list[str], pixels: list[int]) -> list[int]:
     """Groups by their definition: go from sample to sample for as long as one more shares a subject or pixels."""
     groups, number = [-1] * len(subjects), 0
