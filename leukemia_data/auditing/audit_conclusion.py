@@ -72,7 +72,9 @@ def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list
     if num_leaks:
         sentences.append("1 finding is a leak." if num_leaks == 1 else f"{num_leaks} findings are leaks.")
     if num_wrong:
-        sentences.append("1 finding is a contradiction." if num_wrong == 1 else f"{num_wrong} findings are contradictions.")
+        sentences.append(
+            "1 finding is a contradiction." if num_wrong == 1 else f"{num_wrong} findings are contradictions."
+        )
     if not sentences and (outlook is None or outlook.is_disjoint):
         sentences.append("No leak was found by what could be checked.")
     if any(check.key == "no_subject" and check.count for check in checks):

@@ -70,7 +70,9 @@ def near_identical_groups(images: Sequence[AuditImage], identical: Sequence[tupl
 
 
 def _with_first(looks_K64: np.ndarray) -> list[float]:
-    others: list[float] = look_correlations(np.repeat(looks_K64[:1], len(looks_K64) - 1, axis=0), looks_K64[1:]).tolist()
+    others: list[float] = look_correlations(
+        np.repeat(looks_K64[:1], len(looks_K64) - 1, axis=0), looks_K64[1:]
+    ).tolist()
     return others
 
 

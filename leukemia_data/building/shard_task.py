@@ -69,7 +69,7 @@ class ShardTask:
 
     @property
     def key(self) -> str:
-        """Identity of the task's work: the metadata and file states of its records, and how their looks are computed."""
+        """Identity of the task's work: the metadata and file states of its records, and the version of looks."""
         recheck = "" if self.recheck_ns is None else f", recheck {self.recheck_ns}"
         return records_digest(self.records, f"looks {LOOKS_VERSION}{recheck}")
 

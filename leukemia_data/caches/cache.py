@@ -25,7 +25,6 @@ from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
 
-
 WITHOUT_LOOKS = (
     "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
     "with the same source adds them"

@@ -70,8 +70,8 @@ class Manifest:
         How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
         manifests of version 0.1.
     looks_version
-        Of the way the looks in the cache's rows were computed (:data:`leukemia_data.samples.fingerprint.LOOKS_VERSION`);
-        0 in manifests of releases that kept none.
+        Of the way the looks in its rows were computed (:data:`leukemia_data.samples.fingerprint.LOOKS_VERSION`); 0 in
+        manifests of releases that kept none.
     """
 
     name: str

@@ -37,9 +37,7 @@ _MIN_DEVIATION = 0.5
 _RIDGE = 1e-6
 
 _BORDERS = np.linspace(-1, 1, THUMBNAIL_PX + 1)
-_WAVES = np.cos(
-    np.outer(np.arange(1, NUM_FREQUENCIES + 1), np.arange(THUMBNAIL_PX) + 0.5) * (np.pi / THUMBNAIL_PX)
-)
+_WAVES = np.cos(np.outer(np.arange(1, NUM_FREQUENCIES + 1), np.arange(THUMBNAIL_PX) + 0.5) * (np.pi / THUMBNAIL_PX))
 
 
 def _smooth_surfaces() -> NDArray[np.float64]:
@@ -102,8 +100,9 @@ def _weights(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     bright = cv2.threshold(level, _BLACK_LEVEL, 0, cv2.THRESH_TOZERO)[1]
     mean = cv2.sumElems(bright)[0] / max(cv2.countNonZero(bright), 1)
     ground = round(_GROUND_SHARE * mean)
-    above = cv2.subtract(level, float(ground), level)
-    return np.asarray(cv2.convertScaleAbs(above, alpha=255 / max(_CELL_SHARE * mean - ground, 1.0)), np.uint8)
+    slope = 255 / max(_CELL_SHARE * mean - ground, 1.0)
+    ramp = ((np.arange(256) - ground) * slope).clip(0, 255)
+    return np.asarray(cv2.LUT(level, np.rint(ramp).astype(np.uint8)), np.uint8)
 
 
 def _averages(
@@ -148,7 +147,7 @@ def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.
 def _texture(grey_PP: NDArray[np.float64], weights_PP: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Grey values less the smooth surface that fits them best, 0 outside the cell; None where next to nothing is left.
 
-    The surface is fitted where the neighbourhood is cell, and what is near the cell's edge counts less the nearer it is.
+    The surface is fitted where the neighbourhood is cell; what is near the cell's edge counts less, the nearer it is.
     """
     inside = cv2.blur(weights_PP, (_EDGE_PX, _EDGE_PX), borderType=cv2.BORDER_CONSTANT)
     inside = (2 * inside - 1).clip(0, 1).ravel()

@@ -6,10 +6,11 @@ resized, cropped, stored at another quality, or differ in single pixels. An all-
 
 Up to :data:`MOST_COMPARED` looks every pair is compared. That all eight views need no comparison each is the work of
 *folding*: the sums and the differences of each coefficient and its mirror image at the diagonal, without the signs that
-a flip or a transposition may change. All views fold to the same values, lengths stay, and distances never grow; so looks
+a flip or a transposition may change. All views fold to the same values, lengths stay, distances never grow; so looks
 whose folded values correlate by less are no near pair, and what is left is confirmed view by view. Beyond that number
 only those looks are compared whose folded values lie on the same sides of 20 planes, in one of 16 random draws of them
-(Charikar, M. S., 2002, "Similarity estimation techniques from rounding algorithms"); docs/audit.md says what this finds.
+(Charikar, M. S., 2002, "Similarity estimation techniques from rounding algorithms"); docs/audit.md says what that
+finds.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
 
 def _unit(looks_N64: _Looks) -> _Unit:
     values = looks_N64.astype(np.float32)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1), np.float32)
 
 
 def _folded(unit_N64: _Unit) -> _Unit:

@@ -149,7 +149,7 @@ def stored_columns(group: h5py.Group) -> list[str]:
 def write_columns(group: h5py.Group, table: SampleTable) -> None:
     """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest.
 
-    Looks that are all zeros are not stored, so that the rows of an earlier release's cache give the bytes that they had.
+    Looks that are all zeros are not stored, so that rows of an earlier release's cache give the bytes that they had.
     """
     for name in column_names():
         column = getattr(table, name)

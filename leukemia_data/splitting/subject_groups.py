@@ -1,4 +1,4 @@
-"""Samples that must stay together: those of one subject, and of subjects who share identical or near-identical images."""
+"""Samples that must stay together: of one subject, and of subjects who share identical or near-identical images."""
 
 from __future__ import annotations
 
