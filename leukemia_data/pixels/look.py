@@ -107,7 +107,7 @@ def _weights(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _averages(
     image_HWC: NDArray[np.uint8], weights_HW: NDArray[np.uint8]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Grey values of the cell and weights (0 ... 1), averaged over the window's 32x32 parts; None of no cell."""
     rows = cv2.reduce(weights_HW, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
     columns = cv2.reduce(weights_HW, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
@@ -122,8 +122,8 @@ def _averages(
     window_x, share_x = _shares(x, _WINDOW_RADII * radius, len(columns))
     weights_hw = weights_HW[window_y, window_x]
     grey_hw = cv2.copyTo(cv2.cvtColor(image_HWC[window_y, window_x], cv2.COLOR_RGB2GRAY), weights_hw)
-    grey_PP = share_y @ grey_hw.astype(np.float64) @ share_x.T
-    return grey_PP, share_y @ weights_hw.astype(np.float64) @ share_x.T / 255
+    grey_PP = share_y @ grey_hw.astype(np.float32) @ share_x.T
+    return grey_PP, share_y @ weights_hw.astype(np.float32) @ share_x.T * np.float32(1 / 255)
 
 
 def _moments(sums: NDArray[np.float64], total: float) -> tuple[float, float]:
@@ -133,7 +133,7 @@ def _moments(sums: NDArray[np.float64], total: float) -> tuple[float, float]:
     return centre, float(sums @ (places - centre) ** 2) / total
 
 
-def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.float64]]:
+def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.float32]]:
     """Pixels of an axis that a window covers, and the share of each in the averages of its 32 parts, shape (32, w).
 
     A part's average is that over its whole width, of which what lies beyond the frame is black.
@@ -141,10 +141,11 @@ def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.
     start, stop = max(math.floor(centre - half), 0), min(math.ceil(centre + half), length)
     borders = centre + half * _BORDERS[:, None] - np.arange(start, stop)
     below = borders.clip(0, 1)
-    return slice(start, stop), (below[1:] - below[:-1]) * (THUMBNAIL_PX / (2 * half))
+    shares = (below[1:] - below[:-1]) * (THUMBNAIL_PX / (2 * half))
+    return slice(start, stop), shares.astype(np.float32)
 
 
-def _texture(grey_PP: NDArray[np.float64], weights_PP: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _texture(grey_PP: NDArray[np.float32], weights_PP: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """Grey values less the smooth surface that fits them best, 0 outside the cell; None where next to nothing is left.
 
     The surface is fitted where the neighbourhood is cell; what is near the cell's edge counts less, the nearer it is.

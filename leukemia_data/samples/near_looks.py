@@ -8,7 +8,7 @@ Up to :data:`MOST_COMPARED` looks every pair is compared. That all eight views n
 *folding*: the sums and the differences of each coefficient and its mirror image at the diagonal, without the signs that
 a flip or a transposition may change. All views fold to the same values, lengths stay, distances never grow; so looks
 whose folded values correlate by less are no near pair, and what is left is confirmed view by view. Beyond that number
-only those looks are compared whose folded values lie on the same sides of 20 planes, in one of 16 random draws of them
+only those looks are compared whose folded values lie on the same sides of 20 to 25 planes, in one of 16 random draws
 (Charikar, M. S., 2002, "Similarity estimation techniques from rounding algorithms"); docs/audit.md says what that
 finds.
 """
@@ -27,7 +27,7 @@ NEAR_CORRELATION = 0.99
 MOST_COMPARED = 20_000
 """Different looks up to which every pair of them is compared."""
 
-_NUM_DRAWS, _NUM_PLANES = 16, 20
+_NUM_DRAWS, _MORE_PLANES = 16, 5
 _LARGE_RUN = 64
 _BLOCK_ENTRIES = 1 << 23
 _PAIRS_AT_ONCE = 1 << 16
@@ -116,12 +116,12 @@ def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArra
     ndarray of shape (n,), int64
         The same kind of numbers: the smallest of all that stood for groups that are one now.
     """
-    groups_N = groups_N.copy()
     while True:
         one, other = groups_N[first], groups_N[second]
         lower = np.minimum(one, other)
         if np.array_equal(one, other):
             return groups_N
+        groups_N = groups_N.copy()
         np.minimum.at(groups_N, one, lower)
         np.minimum.at(groups_N, other, lower)
         while not np.array_equal(groups_N, shorter := groups_N[groups_N]):
@@ -170,10 +170,31 @@ def _candidates(unit_M64: _Unit) -> Iterator[tuple[_Rows, _Rows]]:
         yield from _compared(folded_M64, np.arange(len(folded_M64)))
         return
     centre = folded_M64.mean(axis=0, dtype=np.float64).round(4).astype(np.float32)
+    num_planes = len(unit_M64).bit_length() + _MORE_PLANES
     for draw in range(_NUM_DRAWS):
-        planes = np.random.Generator(np.random.Philox(draw)).standard_normal((LOOK_VALUES, _NUM_PLANES))
+        planes = np.random.Generator(np.random.Philox(draw)).standard_normal((LOOK_VALUES, num_planes))
         sides = (folded_M64 - centre) @ planes.astype(np.float32) > 0
-        yield from _of_equal_keys(folded_M64, sides @ (1 << np.arange(_NUM_PLANES)))
+        # As floating-point numbers, which hold these keys exactly and are multiplied much faster.
+        keys_M = (sides.astype(np.float64) @ 2.0 ** np.arange(num_planes)).astype(np.int64)
+        yield from _gathered(_of_equal_keys(folded_M64, keys_M))
+
+
+def _gathered(blocks: Iterator[tuple[_Rows, _Rows]]) -> Iterator[tuple[_Rows, _Rows]]:
+    """Many short arrays of pairs as few long ones: what is done with each has a price of its own."""
+    waiting: list[tuple[_Rows, _Rows]] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block[0])
+        if count >= _BLOCK_ENTRIES:
+            yield _end_to_end(waiting)
+            waiting, count = [], 0
+    if count:
+        yield _end_to_end(waiting)
+
+
+def _end_to_end(blocks: list[tuple[_Rows, _Rows]]) -> tuple[_Rows, _Rows]:
+    return np.concatenate([first for first, _ in blocks]), np.concatenate([second for _, second in blocks])
 
 
 def _compared(folded_M64: _Unit, members: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
@@ -196,9 +217,10 @@ def _of_equal_keys(folded_M64: _Unit, keys_M: _Rows) -> Iterator[tuple[_Rows, _R
     for start, length in zip(starts[lengths > _LARGE_RUN], lengths[lengths > _LARGE_RUN], strict=True):
         yield from _compared(folded_M64, order[start : start + length])
     length_of = np.repeat(np.where(lengths > _LARGE_RUN, 0, lengths), lengths)
-    place_of = np.arange(len(ordered)) - np.repeat(starts, lengths)
+    left_of = length_of - (np.arange(len(ordered)) - np.repeat(starts, lengths))
+    places = np.flatnonzero(length_of)
     for distance in range(1, int(length_of.max(initial=0))):
-        places = np.flatnonzero(place_of + distance < length_of)
+        places = places[left_of[places] > distance]
         for some in np.array_split(places, -(-len(places) // _PAIRS_AT_ONCE)):
             first, second = order[some], order[some + distance]
             is_alike = np.einsum("nk,nk->n", folded_M64[first], folded_M64[second]) >= NEAR_CORRELATION - _SLACK

@@ -84,7 +84,7 @@ def test_groups_in_small_blocks_and_large_runs(planted, monkeypatch):
     assert near_groups(planted).tolist() == expected
     monkeypatch.setattr(near_looks, "MOST_COMPARED", 10)
     monkeypatch.setattr(near_looks, "_LARGE_RUN", 2)
-    monkeypatch.setattr(near_looks, "_NUM_PLANES", 2)
+    monkeypatch.setattr(near_looks, "_MORE_PLANES", -4)
     assert near_groups(planted).tolist() == expected
 
 
