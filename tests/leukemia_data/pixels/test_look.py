@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import cv2
@@ -9,8 +10,15 @@ import numpy as np
 import pytest
 
 from leukemia_data.generated.synthetic import generate_cell
+from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.look import image_look
 from leukemia_data.samples.near_looks import NEAR_CORRELATION, look_correlations, near_groups
+from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.source import list_source
+from leukemia_data.sources.source_file import read_file
+from leukemia_data.splitting.held_out import fold_specs
+from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.splitting.splits import assign_split
 
 NUM = 12
 
@@ -132,3 +140,38 @@ def test_photographs_on_a_white_ground_are_told_apart():
 def test_grey_noise_of_several_draws_is_not_near(make_noise, rng):
     looks = looks_of([make_noise(rng, 64, 64) for _ in range(30)])
     assert len(set(near_groups(looks).tolist())) == 30
+
+
+# --- real cells -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_no_two_people_of_fold_1_are_tied_and_its_splits_stay(real_data):
+    listing = list_source([real_data / "cnmc_fold1"])
+    frames = (decode_rgb(read_file(record.path).data) for record in listing.records)
+    looks = np.stack([image_look(frame) for frame in frames])
+    assert looks.any(axis=1).all()
+    blind = SampleTable.from_records(listing.records)
+    # Of which every image is its own: identical ones would tie people with looks and without.
+    blind.pixel_digests[:, :8] = np.arange(len(blind), dtype=np.uint64)[:, None].view(np.uint8)
+    seeing = replace(blind, looks=looks)
+    people: dict[int, set[str]] = {}
+    for group, subject in zip(seeing.near_groups.tolist(), seeing.subject_texts, strict=True):
+        people.setdefault(group, set()).add(subject)
+    assert len(people) < len(blind)
+    assert all(len(each) == 1 for each in people.values())
+    for text in ("subject", "fold:2/3", "test-fold:1/2+valid", "image"):
+        for seed in range(3):
+            expected = assign_split(parse_split(text), blind, seed)
+            np.testing.assert_array_equal(assign_split(parse_split(text), seeing, seed), expected)
+    assert fold_specs("loso", seeing) == fold_specs("loso", blind)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_of_real_cells_are_near(real_data, kind):
+    paths = sorted((real_data / "cnmc_fold1").rglob("*.png"))[::120]
+    real = [decode_rgb(read_file(path).data) for path in paths]
+    correlations = look_correlations(looks_of(real), looks_of([COPIES[kind](cell) for cell in real]))
+    # A cell at the frame's border is cut by a shift that goes round.
+    assert (correlations >= NEAR_CORRELATION).sum() >= len(real) - (kind == "shifted")
