@@ -22,6 +22,7 @@ from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.positive_class import positive_text
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_data.splitting.splits import assign_split, split_numbers
@@ -30,6 +31,7 @@ from leukemia_models.learning.checkpoint import load_weights_file
 from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
+from leukemia_models.runs.positive_of_caches import positive_of_caches
 from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -69,19 +71,20 @@ def draft_runs(
     """
     spec = parse_split(request.split)
     caches = stage_caches(plan, request) if caches is None else caches
+    positive = positive_of_caches(caches, request.positive).name
     drafts = []
     for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
-        drafts.append(_draft(plan, number, cache, spec, request, machine))
+        drafts.append(_draft(plan, number, cache, spec, positive, request, machine))
     return drafts
 
 
 def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
-    """Open the cache of every stage.
+    """Open the cache of every stage, and say which class is the positive one.
 
     Raises
     ------
     UsageError, CacheError
-        If one is missing, or they do not hold the same images.
+        If one is missing, they do not hold the same images, or nothing tells the positive class.
     """
     caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
@@ -89,6 +92,8 @@ def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
     without_looks = [cache for cache in caches if not cache.manifest.has_looks]
     if without_looks:
         print_note(f"note: {without_looks[0].location}: {WITHOUT_LOOKS}")
+    chosen = positive_of_caches(caches, request.positive)
+    print_note(positive_text(caches[0].manifest.classes, chosen))
     return caches
 
 
@@ -129,7 +134,13 @@ def _differ(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 
 def _draft(
-    plan: TrainingPlan, number: int, cache: Cache, spec: SplitSpec, request: TrainRequest, machine: Machine
+    plan: TrainingPlan,
+    number: int,
+    cache: Cache,
+    spec: SplitSpec,
+    positive: str,
+    request: TrainRequest,
+    machine: Machine,
 ) -> RunDraft:
     stage = plan.stages[number]
     data = SplitCache(cache, spec, assign_split(spec, cache.table, request.seed, cache.manifest.classes))
@@ -162,6 +173,7 @@ def _draft(
         judging=plan.judging.to_dict(),
         stage=stage.name if plan.is_staged else "",
         class_weights=stage.class_weights,
+        positive=positive,
     )
     return RunDraft(config, data, stage.augmentation)
 

@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leukemia_models.reports.report import IMAGE, Results, cautions
+from leukemia_models.judging.metrics import metric_title
+from leukemia_models.reports.cautions import cautions_of_parts
+from leukemia_models.reports.report import IMAGE, Results, ranked_cautions
+
+
+def results_text(results: Mapping[str, Results]) -> str:
+    """All evaluated parts of a run for people, then what speaks against their numbers, once each."""
+    parts = [result_lines(part, result) for part, result in results.items()]
+    found = {part: ranked_cautions(result) for part, result in results.items()}
+    return "\n".join([*parts, *(f"caution: {line}" for line in cautions_of_parts(found))])
 
 
 def result_lines(part: str, results: Results) -> str:
-    """One judged part in a few lines for people."""
+    """One evaluated part in a few lines."""
     metrics = results.metrics
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
-        f"{name} {_number(value)}" for name, value in zip(results.classes, metrics.recall_per_class, strict=True)
+        f"{metric_title(name, results.classes)} {_number(getattr(metrics, name))}"
+        for name in ("sensitivity", "specificity")
     )
     lines = [
         f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):",
-        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, recall {recall}",
+        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, {recall}",
         f"  weighted F1 {_with_interval(results, 'weighted_f1')} (always the larger class: "
         f"{results.baseline.weighted_f1:.3f}), macro F1 {_number(metrics.macro_f1)}, "
         f"AUROC {_with_interval(results, 'auroc')}",
         *_subject_lines(results),
         *_calibration_lines(results),
         *_judging_lines(results),
-        *(f"  caution: {sentence}" for sentence in cautions(results)),
     ]
     return "\n".join(lines)
 
@@ -69,8 +78,6 @@ def _calibration_lines(results: Results) -> Iterator[str]:
         f"NLL {_number(before.nll)} -> {_number(after.nll)}, ECE {_number(before.ece)} -> {_number(after.ece)}, "
         f"balanced accuracy {_number(before.balanced_accuracy)} -> {_number(after.balanced_accuracy)}"
     )
-    if calibration.note:
-        yield f"  caution: {calibration.note}"
 
 
 def _number(value: float | None) -> str:

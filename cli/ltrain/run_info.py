@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leukemia_data.caches.cache import Cache
 from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.checkpoint import CheckpointInfo
+from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.runs.run_files import RunConfig
 
 
@@ -26,5 +26,6 @@ def checkpoint_info(config: RunConfig, cache: Cache) -> CheckpointInfo:
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,
+            POSITIVE_DETAIL: config.positive or manifest.classes[-1],
         },
     )

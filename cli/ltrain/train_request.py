@@ -51,6 +51,7 @@ class TrainRequest:
     normalize: str
     force_normalize: bool
     seed: int
+    positive: str | None
     tta: str
     tta_average: str
     batchnorm: str

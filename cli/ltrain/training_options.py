@@ -49,6 +49,11 @@ _DATA_OPTIONS = (
         "--seed", default=0, show_default=True, type=seed_type, help="Of weights, order, augmentation, split."
     ),
     click.option(
+        "--positive",
+        metavar="CLASS",
+        help="The class whose recall is the sensitivity.  [default: as the cache was built, or as the names tell]",
+    ),
+    click.option(
         "--allow-leak", is_flag=True, help="Train although patients are on both sides; everything is then stamped."
     ),
     click.option(

@@ -30,6 +30,7 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
 from leukemia_data.files.documents import parse_json
 from leukemia_data.samples.fingerprint import bytes_digest, canonical_json
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint_file import read_safetensors
 from leukemia_models.learning.checkpoint_tensors import (
@@ -51,6 +52,8 @@ FORMAT = "leukemia-cells checkpoint"
 FORMAT_VERSION = 5
 READABLE_VERSIONS = ("1", "2", "3", "4", "5")
 VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
+POSITIVE_DETAIL = "positive"
+"""Name of the positive class among the details."""
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -94,7 +97,7 @@ class CheckpointInfo:
     settings : TrainSettings
         Of the run.
     details : mapping
-        Whatever else the run wants to find again, as JSON values.
+        Whatever else the run wants to find again, as JSON values; ``positive`` is its positive class.
     judging : mapping or None
         How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
         temperature and threshold, see :mod:`leukemia_models.runs.finalize`. None before that is decided.
@@ -110,6 +113,21 @@ class CheckpointInfo:
     settings: TrainSettings
     details: Mapping[str, Any] = field(default_factory=dict)
     judging: Mapping[str, Any] | None = None
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether the run recorded its positive class, as those of earlier versions did not."""
+        return POSITIVE_DETAIL in self.details
+
+    @property
+    def positive(self) -> str:
+        """The class whose recall is the sensitivity; where none was recorded, the second one, as it was then."""
+        return str(self.details.get(POSITIVE_DETAIL, self.classes[-1]))
+
+    @property
+    def judged_classes(self) -> tuple[str, str]:
+        """The negative and the positive class, the order in which predictions are judged."""
+        return negative_first(self.classes, self.positive)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -129,6 +147,9 @@ class CheckpointInfo:
             If a value is of another kind, as in a damaged file.
         """
         require_kinds(values, _KINDS)
+        positive = values.get("details", {}).get(POSITIVE_DETAIL)
+        if positive is not None and positive not in values["classes"]:
+            raise ValueError(f"the positive class {positive!r} is none of the classes")
         return cls(
             **{
                 **values,

@@ -47,8 +47,9 @@ from leukemia_models.learning.run_state import TrainSettings
 from leukemia_models.planning.judging_settings import JudgingSettings
 
 RUN_FORMAT = "leukemia-cells run"
-RUN_FORMAT_VERSION = 4
-"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares."""
+RUN_FORMAT_VERSION = 5
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 the
+positive class."""
 PLAN_FILE_NAME = "plan.toml"
 UNUSED_NAME = "unused"
 FINAL = "final"
@@ -187,6 +188,8 @@ class RunConfig:
         Its name in the plan it belongs to; empty for a run by options alone.
     class_weights
         ``none`` or ``balanced``: where the numbers in the settings come from.
+    positive
+        The class whose recall is the sensitivity. Empty in runs of earlier versions: the second class.
     """
 
     model_name: str
@@ -204,6 +207,7 @@ class RunConfig:
     judging: Mapping[str, Any] = field(default_factory=dict)
     stage: str = ""
     class_weights: str = "none"
+    positive: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
@@ -227,6 +231,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "judging": OBJECT,
         "stage": TEXT,
         "class_weights": TEXT,
+        "positive": TEXT,
     }
 )
 
