@@ -114,6 +114,11 @@ def _stage_cache(stage: Stage, request: TrainRequest) -> Cache:
 
 def _require_same_images(first: Cache, other: Cache) -> None:
     """A split must mean the same in every stage: nobody may learn in one what judges another."""
+    if first.manifest.has_looks != other.manifest.has_looks:
+        without = other if first.manifest.has_looks else first
+        raise UsageError(
+            f"{without.location}: {WITHOUT_LOOKS}. Another cache of this plan has them, and all stages have to split alike"
+        )
     same_classes = first.manifest.classes == other.manifest.classes
     if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):
         raise UsageError(
@@ -193,7 +198,8 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
 
 def _cure(leaks: LeakCheck) -> str:
     """What to do about a split that leaks."""
-    if leaks.doubtful_subjects and not (leaks.shared_subjects or leaks.shared_images or leaks.unknown_subjects):
+    num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
+    if leaks.doubtful_subjects and not (num_shared or leaks.unknown_subjects):
         return (
             "If they are people all the same, build again with --subject-from, --subject-pattern or --subject-column, "
             "which confirms them"

@@ -69,6 +69,21 @@ def shown_codes(table: SampleTable) -> NDArray[np.int64]:
     return joined(np.arange(int(pixels.max()) + 1), first, second)[pixels]
 
 
+def near_ties(table: SampleTable) -> NDArray[np.int64]:
+    """What near-identical images tie together beyond their subjects: rows and their groups, shape (t, 2).
+
+    Empty where all images of each group are of one known subject: splits by subject are then those of a table without
+    looks.
+    """
+    _, group_N, size_G = np.unique(table.near_groups, return_inverse=True, return_counts=True)
+    is_grouped = np.flatnonzero(size_G[group_N] > 1)
+    owners, groups = _owner_codes(table.subjects)[is_grouped], group_N[is_grouped]
+    pairs = np.unique(np.stack((groups, owners), axis=1), axis=0)
+    is_tie = np.bincount(pairs[:, 0], minlength=len(size_G))[groups] > 1
+    rows = is_grouped[is_tie]
+    return np.stack((rows, table.near_groups[rows]), axis=1)
+
+
 def _owner_codes(subjects: NDArray[np.bytes_]) -> NDArray[np.int64]:
     """A number for each subject, and one for each sample of an unknown subject."""
     codes = text_codes(subjects)
