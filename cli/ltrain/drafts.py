@@ -117,7 +117,7 @@ def _require_same_images(first: Cache, other: Cache) -> None:
     if first.manifest.has_looks != other.manifest.has_looks:
         without = other if first.manifest.has_looks else first
         raise UsageError(
-            f"{without.location}: {WITHOUT_LOOKS}. Another cache of this plan has them, and all stages have to split alike"
+            f"{without.location}: {WITHOUT_LOOKS}. The plan's other cache has them, and all stages have to split alike"
         )
     same_classes = first.manifest.classes == other.manifest.classes
     if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):

@@ -12,15 +12,22 @@ import pytest
 from leukemia_data.building.convert import convert_cache
 from leukemia_data.building.repair import repair_cache
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.caches.index import read_index, write_index
 from leukemia_data.caches.manifest import find_current, load_manifest, save_manifest
-from leukemia_data.caches.shard import read_table, write_shard
 from leukemia_data.caches.verify import verify_cache
 from leukemia_data.pixels.look import image_look
-from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.source import list_source
 
-from ..helpers import build, cache_dir, flip_bit, image_paths, make_plan, make_source, run_plan, work_done
+from ..helpers import (
+    as_earlier_release,
+    build,
+    cache_dir,
+    flip_bit,
+    image_paths,
+    make_plan,
+    make_source,
+    run_plan,
+    work_done,
+)
 
 NUM, SIZE = 20, 16
 
@@ -28,24 +35,6 @@ NUM, SIZE = 20, 16
 @pytest.fixture
 def source(tmp_path) -> Path:
     return make_source(tmp_path / "source", NUM)
-
-
-def without_looks(table: SampleTable) -> SampleTable:
-    return replace(table, looks=np.zeros_like(table.looks))
-
-
-def as_earlier_release(directory: Path) -> None:
-    """Rewrite a cache as a release did that kept no looks."""
-    manifest, cache = load_manifest(directory), open_cache(directory)
-    pixels = cache.reader.gather(np.arange(NUM))
-    shards = []
-    for entry, first in zip(manifest.shards, cache.first_rows.tolist(), strict=False):
-        table = without_looks(read_table(directory / entry.name))
-        images = pixels[first : first + len(table)]
-        shards.append(write_shard(directory, images, table, manifest.fingerprint, manifest.codec))
-    index = read_index(directory, manifest.index)
-    entry = write_index(directory, replace(index, table=without_looks(index.table)))
-    save_manifest(directory, replace(manifest, shards=tuple(shards), index=entry, looks_version=0))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
