@@ -229,5 +229,5 @@ def as_earlier_release(directory: Path) -> None:
         images = pixels[first : first + len(table)]
         shards.append(write_shard(directory, images, table, manifest.fingerprint, manifest.codec))
     index = read_index(directory, manifest.index)
-    entry = write_index(directory, replace(index, table=_without_looks(index.table)))
-    save_manifest(directory, replace(manifest, shards=tuple(shards), index=entry, looks_version=0))
+    index_entry = write_index(directory, replace(index, table=_without_looks(index.table)))
+    save_manifest(directory, replace(manifest, shards=tuple(shards), index=index_entry, looks_version=0))
