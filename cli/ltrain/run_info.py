@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leukemia_data.caches.cache import Cache
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.runs.run_files import RunConfig
@@ -26,6 +27,7 @@ def checkpoint_info(config: RunConfig, cache: Cache) -> CheckpointInfo:
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,
+            FRAMES_DETAIL: training_facts(manifest.understood),
             POSITIVE_DETAIL: config.positive or manifest.classes[-1],
         },
     )

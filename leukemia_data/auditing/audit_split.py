@@ -73,7 +73,7 @@ def split_leaks(
     """The part of each image, and what stands on two sides; arguments and errors as of :func:`training_sides`."""
     usable = [number for number, image in enumerate(images) if image.content_keys]
     table = _sample_table([images[number] for number in usable], classes)
-    codes = assign_split(spec, table, seed, classes)
+    codes = assign_split(spec, table, seed, classes, subjects)
     of_image = [""] * len(images)
     for number, code in zip(usable, codes.tolist(), strict=True):
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
