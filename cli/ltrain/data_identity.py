@@ -6,13 +6,17 @@ import numpy as np
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.samples.fingerprint import bytes_digest, lines_digest
+from leukemia_data.splitting.subject_groups import near_ties
 
 _COLUMNS = ("ids", "labels", "subjects", "crcs", "channel_sums", "pixel_digests")
 
 
 def data_digest(cache: Cache) -> str:
     """Identity of a cache's samples and their order, however their pixels are stored."""
-    columns = (np.ascontiguousarray(getattr(cache.table, name)) for name in _COLUMNS)
+    columns = [np.ascontiguousarray(getattr(cache.table, name)) for name in _COLUMNS]
+    ties = near_ties(cache.table)
+    # Where near-identical images tie nobody, a cache without looks holds the same data and is split alike.
+    columns += [ties] if len(ties) else []
     return lines_digest([*cache.manifest.classes, *(bytes_digest(column).hex() for column in columns)])
 
 
