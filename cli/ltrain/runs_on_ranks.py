@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cli.ltrain.data_identity import holds_data
 from cli.ltrain.disk_check import require_disk_room
 from cli.ltrain.prepare import Run
 from cli.ltrain.run_data import open_run_cache
@@ -21,10 +21,12 @@ from cli.ltrain.train_request import TrainRequest
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError, UsageError
+from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.storage.url import parse_location
 from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.inference.ranks import Ranks
+from leukemia_models.runs.data_identity import holds_data
 from leukemia_models.runs.run_files import RunConfig, RunFolder, is_begun, parse_config
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -71,8 +73,12 @@ def _require_folder_of_first(request: TrainRequest, ranks: Ranks) -> None:
 
 
 def _told(run: Run) -> dict[str, Any]:
-    num_samples = len(run.data.codes)
-    return {"root": str(run.folder.root), "config": run.config.to_dict(), "num_samples": num_samples}
+    return {
+        "root": str(run.folder.root),
+        "config": run.config.to_dict(),
+        "num_samples": len(run.data.codes),
+        "seen_before": asdict(run.data.seen_before),
+    }
 
 
 def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) -> list[Run]:
@@ -80,7 +86,8 @@ def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) ->
     for values in told:
         config = parse_config(values["config"])
         codes, codes_N = np.split(codes_N, [values["num_samples"]])
-        data = SplitCache(_own_cache(config, request), parse_split(config.split), codes)
+        seen_before = SeenBefore(**values["seen_before"])
+        data = SplitCache(_own_cache(config, request), parse_split(config.split), codes, seen_before)
         runs.append(Run(RunFolder(Path(values["root"])), config, data))
     return runs
 

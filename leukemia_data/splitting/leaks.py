@@ -12,6 +12,7 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import SampleTable, decode_texts
 from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import digest_codes, text_codes
 
@@ -26,7 +27,11 @@ _WORDS = {
     "doubtful_subjects": ("subject with images of several classes", "subjects with images of several classes"),
     "contradictory_images": ("image with several labels", "images with several labels"),
     "alike_subjects": ("subject written in several ways", "subjects written in several ways"),
+    "start_subjects": ("held-out subject seen by the start weights", "held-out subjects seen by the start weights"),
+    "start_images": ("held-out image seen by the start weights", "held-out images seen by the start weights"),
 }
+# Counts that a reader is cautioned about, and that prove nothing.
+_DOUBTS = ("unknown_start", "start_namesakes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,13 @@ class LeakCheck:
         where the user has not said what a subject is.
     subjects_from
         What the subjects were read from; empty in caches of version 0.1.
+    start_subjects, start_images
+        Validation and test subjects and images that the weights which the training starts from have seen, see
+        :func:`~leukemia_data.splitting.seen_samples.meets`.
+    unknown_start
+        1 where it is not known what these weights have seen, otherwise 0.
+    start_namesakes
+        Validation and test subjects with the name of one that these weights have seen in another source.
     """
 
     shared_subjects: int
@@ -60,18 +72,36 @@ class LeakCheck:
     contradictory_images: int = 0
     alike_subjects: int = 0
     subjects_from: str = ""
+    start_subjects: int = 0
+    start_images: int = 0
+    unknown_start: int = 0
+    start_namesakes: int = 0
 
     @classmethod
     def worst(cls, checks: Sequence[LeakCheck]) -> LeakCheck:
         """The largest of each count, and all that the subjects were read from."""
         sources = dict.fromkeys(check.subjects_from for check in checks if check.subjects_from)
-        counts = {name: max(getattr(check, name) for check in checks) for name in _WORDS}
+        counts = {name: max(getattr(check, name) for check in checks) for name in (*_WORDS, *_DOUBTS)}
         return cls(**counts, subjects_from="; ".join(sources))
 
     @property
     def is_disjoint(self) -> bool:
         """Whether results on this split may be called results on unseen patients."""
         return not any(getattr(self, name) for name in _WORDS)
+
+    @property
+    def start_cautions(self) -> tuple[str, ...]:
+        """Sentences about weights to start from that may have seen validation or test samples, and may not."""
+        cautions = []
+        if self.unknown_start:
+            cautions.append("Start weights of unknown origin: whether they have seen test subjects is not known.")
+        if self.start_namesakes:
+            cautions.append(
+                f"{self.start_namesakes} validation or test subjects have the name of one that the start weights were "
+                "trained on. The two sources share no image and name subjects apart: if the names are the same people, "
+                "these numbers do not say how the network does on new patients."
+            )
+        return tuple(cautions)
 
     @property
     def stamp(self) -> str:
@@ -88,7 +118,12 @@ def is_disjoint_stamp(stamp: str) -> bool:
     return stamp.startswith(DISJOINT_STAMP)
 
 
-def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound | None = None) -> LeakCheck:
+def check_leaks(
+    codes: SplitCodes,
+    table: SampleTable,
+    subjects: SubjectsFound | None = None,
+    start: SeenBefore = NOTHING_SEEN_BEFORE,
+) -> LeakCheck:
     """Count what stands on two sides of a split, whichever way it was made.
 
     Parameters
@@ -99,6 +134,8 @@ def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound |
         The n samples.
     subjects
         How the source's subjects were read; None where that is not known.
+    start
+        Where the split meets what the weights that a training starts from have seen.
     """
     used = codes != UNUSED
     known = used & (table.subjects != b"")
@@ -115,6 +152,10 @@ def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound |
         contradictory_images=_num_shared(digest_codes(table.pixel_digests[labelled]), table.labels[labelled]),
         alike_subjects=0 if is_confirmed else len(alike_subjects(decode_texts(table.subjects))),
         subjects_from="" if subjects is None else "; ".join(subjects.sources),
+        start_subjects=start.subjects,
+        start_images=start.images,
+        unknown_start=int(not start.is_known),
+        start_namesakes=start.namesakes,
     )
 
 

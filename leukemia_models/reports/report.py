@@ -144,6 +144,12 @@ def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[s
             "These numbers do not say how the network does on new patients; there they are clearly lower "
             f"({PUBLISHED_RANGE})."
         )
+    if split.leaks.start_subjects or split.leaks.start_images:
+        yield (
+            f"{split.stamp}: the weights that the training started from have seen validation or test subjects. These "
+            "numbers do not say how the network does on new patients."
+        )
+    yield from split.leaks.start_cautions
     if split.leaks.doubtful_subjects:
         yield (
             f"{split.leaks.doubtful_subjects} subjects have images of several classes: are they people? If they are "
