@@ -81,6 +81,7 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
         batch_size=request.batch_size,
         bootstrap=BootstrapSettings(num_draws=request.draws),
         watch=watched,
+        replaces_others=False,
     )
     if request.as_json:
         print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import CheckpointInfo
-from leukemia_models.runs.data_identity import split_digest
+from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.run_files import RunConfig
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -24,7 +24,7 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
         details={
             "batch_size": config.batch_size,
             "split_seed": config.split_seed,
-            "split_digest": split_digest(data.cache.table, data.codes),
+            SPLIT_DIGEST: split_digest(data.cache.table, data.codes),
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,

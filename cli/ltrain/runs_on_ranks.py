@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from cli.ltrain.train_request import TrainRequest
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError, UsageError
-from leukemia_data.splitting.seen_samples import SeenBefore
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.storage.url import parse_location
 from leukemia_models.comparing.cross_validation_files import is_kfold
@@ -73,12 +72,8 @@ def _require_folder_of_first(request: TrainRequest, ranks: Ranks) -> None:
 
 
 def _told(run: Run) -> dict[str, Any]:
-    return {
-        "root": str(run.folder.root),
-        "config": run.config.to_dict(),
-        "num_samples": len(run.data.codes),
-        "seen_before": asdict(run.data.seen_before),
-    }
+    num_samples = len(run.data.codes)
+    return {"root": str(run.folder.root), "config": run.config.to_dict(), "num_samples": num_samples}
 
 
 def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) -> list[Run]:
@@ -86,7 +81,8 @@ def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) ->
     for values in told:
         config = parse_config(values["config"])
         codes, codes_N = np.split(codes_N, [values["num_samples"]])
-        seen_before = SeenBefore(**values["seen_before"])
+        # None where an earlier version began the run: then the first rank alone has found it out.
+        seen_before = config.seen_before or NOTHING_SEEN_BEFORE
         data = SplitCache(_own_cache(config, request), parse_split(config.split), codes, seen_before)
         runs.append(Run(RunFolder(Path(values["root"])), config, data))
     return runs

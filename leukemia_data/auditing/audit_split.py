@@ -59,7 +59,7 @@ def training_sides(
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
     leaks = check_leaks(codes, table, subjects)
     has_leak = bool(leaks.shared_subjects or leaks.shared_images)
-    name = f"{spec}, seed {seed}"
+    name = f"{spec}, split seed {seed}"
     stamp = Check(
         "training_stamp",
         "LEAK" if has_leak else "ok" if leaks.is_disjoint else "LOOK",

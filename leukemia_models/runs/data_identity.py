@@ -12,6 +12,8 @@ from leukemia_data.samples.sample_table import SampleTable, encode_text
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
 
+SPLIT_DIGEST = "split_digest"
+"""Name of :func:`split_digest` among the details of a checkpoint."""
 _COLUMNS = ("ids", "labels", "subjects", "crcs", "channel_sums", "pixel_digests")
 _TEST = SPLIT_NAMES.index("test")
 

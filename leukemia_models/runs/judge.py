@@ -31,6 +31,8 @@ from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.reports.report import Results
+from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
+from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 HISTORY_FIGURE_FROM_PART = "../history.png"
@@ -96,9 +98,12 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     RunError
         With all differences.
     """
-    manifest = data.cache.manifest
+    manifest, details = data.cache.manifest, checkpoint.info.details
+    if SPLIT_DIGEST in details:
+        details = {**details, SPLIT_DIGEST: split_digest(data.cache.table, data.codes)}
     expected = replace(
         checkpoint.info,
+        details=details,
         classes=manifest.classes,
         size_px=manifest.size_px,
         recipe=manifest.recipe.to_dict(),
@@ -158,16 +163,22 @@ def judge_part(
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     watch: Watch = unwatched,
+    replaces_others: bool = True,
 ) -> Results:
     """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
 
-    Samples of the part without a label are predicted, but not judged.
+    Samples of the part without a label are predicted, but not judged. With `replaces_others` False, results that are
+    there already are replaced only by those of the same weights, samples, classes and stamp.
 
     Raises
     ------
     UsageError
         If no sample of the part has a label.
+    RunError
+        If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
     """
+    if not replaces_others:
+        require_same_meaning(out_dir, checkpoint, data, part)
     tta = judging_tta(checkpoint.info.judging)
     predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
     return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap)
@@ -193,7 +204,8 @@ def judge_predictions(
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
     table = part_predictions(predictions, data, part)
     network = _judged_network(checkpoint, part)
-    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
+    identity = judged_identity(checkpoint, data, part)
+    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)), identity=identity)
     results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
     write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
     return results
