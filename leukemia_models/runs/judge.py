@@ -177,6 +177,7 @@ def judge_part(
     RunError
         If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
     """
+    require_same_data(checkpoint, data)
     if not replaces_others:
         require_same_meaning(out_dir, checkpoint, data, part)
     tta = judging_tta(checkpoint.info.judging)
