@@ -9,7 +9,7 @@ import torch
 
 from cli.ltrain.devices import choose_device
 from cli.ltrain.judging_progress import watched
-from cli.ltrain.result_text import result_lines
+from cli.ltrain.result_text import results_text
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.output import print_json, print_text
@@ -86,7 +86,7 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
     if request.as_json:
         print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})
         return
-    print_text(result_lines(request.part, results))
+    print_text(results_text({request.part: results}))
     print_text(f"Written to {out_dir}")
 
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leukemia_models.reports.report import IMAGE, Results, cautions
+from leukemia_models.reports.cautions import cautions_of_parts
+from leukemia_models.reports.report import IMAGE, Results, ranked_cautions
+
+
+def results_text(results: Mapping[str, Results]) -> str:
+    """All evaluated parts of a run for people, then what speaks against their numbers, once each."""
+    parts = [result_lines(part, result) for part, result in results.items()]
+    found = {part: ranked_cautions(result) for part, result in results.items()}
+    return "\n".join([*parts, *(f"caution: {line}" for line in cautions_of_parts(found))])
 
 
 def result_lines(part: str, results: Results) -> str:
-    """One judged part in a few lines for people."""
+    """One evaluated part in a few lines."""
     metrics = results.metrics
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
@@ -24,7 +32,6 @@ def result_lines(part: str, results: Results) -> str:
         *_subject_lines(results),
         *_calibration_lines(results),
         *_judging_lines(results),
-        *(f"  caution: {sentence}" for sentence in cautions(results)),
     ]
     return "\n".join(lines)
 
@@ -69,8 +76,6 @@ def _calibration_lines(results: Results) -> Iterator[str]:
         f"NLL {_number(before.nll)} -> {_number(after.nll)}, ECE {_number(before.ece)} -> {_number(after.ece)}, "
         f"balanced accuracy {_number(before.balanced_accuracy)} -> {_number(after.balanced_accuracy)}"
     )
-    if calibration.note:
-        yield f"  caution: {calibration.note}"
 
 
 def _number(value: float | None) -> str:

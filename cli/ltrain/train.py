@@ -67,14 +67,21 @@ def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, r
             print_note(f"stage {number}/{len(runs)}: {run.config.stage}")
         results = train_run(run, request, device, ranks)
         if not is_last and ranks.is_first:
-            print_note(_lines(results))
+            print_note(_stage_lines(results))
     return results
 
 
-def _lines(results: dict[str, Results]) -> str:
+def _stage_lines(results: dict[str, Results]) -> str:
+    """What an earlier stage came to; cautions follow once, with the last one."""
     from cli.ltrain.result_text import result_lines
 
     return "\n".join(result_lines(part, result) for part, result in results.items())
+
+
+def _lines(results: dict[str, Results]) -> str:
+    from cli.ltrain.result_text import results_text
+
+    return results_text(results)
 
 
 def _report(folder: RunFolder, results: dict[str, Results], as_json: bool) -> None:
@@ -82,5 +89,6 @@ def _report(folder: RunFolder, results: dict[str, Results], as_json: bool) -> No
         print_json({"run": str(folder.root), "results": {part: result.to_dict() for part, result in results.items()}})
         return
     print_text(_lines(results))
+    # The test part, where there is one: its numbers are those to quote.
     pages = [str(folder.part(part) / "summary.md") for part in results]
-    print_text(f"Look at {' and '.join([str(folder.history_figure), *pages[:1]])}")
+    print_text(f"Look at {' and '.join([str(folder.history_figure), *pages[-1:]])}")

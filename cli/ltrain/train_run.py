@@ -39,6 +39,7 @@ from leukemia_models.learning.train import fit
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.planning.training_plan import SCRATCH
+from leukemia_models.reports.cautions import start_cautions
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.finalize import finalize_run
 from leukemia_models.runs.run_files import RunConfig, RunFolder
@@ -167,8 +168,8 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
-    for caution in data.leaks.start_cautions:
-        print_note(f"warning: {caution}")
+    for doubt in start_cautions(data.leaks):
+        print_note(f"warning: {doubt.text}")
     manifest = data.cache.manifest
     for caution in cautions(manifest.understood, manifest.recipe, manifest.size_px) if manifest.understood else ():
         print_note(f"note: {caution}")

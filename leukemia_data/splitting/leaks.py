@@ -90,20 +90,6 @@ class LeakCheck:
         return not any(getattr(self, name) for name in _WORDS)
 
     @property
-    def start_cautions(self) -> tuple[str, ...]:
-        """Sentences about weights to start from that may have seen validation or test samples, and may not."""
-        cautions = []
-        if self.unknown_start:
-            cautions.append("Start weights of unknown origin: whether they have seen test subjects is not known.")
-        if self.start_namesakes:
-            cautions.append(
-                f"{self.start_namesakes} validation or test subjects have the name of one that the start weights were "
-                "trained on. The two sources share no image and name subjects apart: if the names are the same people, "
-                "these numbers do not say how the network does on new patients."
-            )
-        return tuple(cautions)
-
-    @property
     def stamp(self) -> str:
         """The words that every table, figure and page of this split carries."""
         if self.is_disjoint:

@@ -8,7 +8,7 @@ fitted on validation images alone and never on those that are judged with them. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ class Calibration:
         Its labelled images.
     note : str or None
         Why the two numbers may not fit other people.
+    is_usable : bool
+        False where the note says that they must not be used: nothing is then reported with them.
 
     Raises
     ------
@@ -55,6 +57,7 @@ class Calibration:
     fitted_on: str
     num_images: int
     note: str | None = None
+    is_usable: bool = True
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and math.isfinite(self.temperature)) or not 0 <= self.threshold < 1:
@@ -67,6 +70,15 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
         return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Return what :meth:`to_dict` gave; version 0.1 told in the note alone whether it is of use."""
+        note = values.get("note") or ""
+        return cls(**{"is_usable": not any(words in note for words in _NOT_USABLE), **values})
+
+
+_NOT_USABLE = ("Do not use them", "do not rely on it")
 
 
 def fit_calibration(samples: JudgedSamples, *, fitted_on: str, classes: Sequence[str] = ("hem", "all")) -> Calibration:
@@ -90,12 +102,15 @@ def fit_calibration(samples: JudgedSamples, *, fitted_on: str, classes: Sequence
         raise UsageError(f"temperature and threshold need {fitted_on} images of both classes")
     temperature = fit_temperature(samples.labels_N, samples.probabilities_N)
     scaled_N = scaled_probabilities(samples.probabilities_N, temperature)
+    counts = subjects_per_class(samples.labels_N, samples.subjects)
+    is_inside = TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] / 1.01
     return Calibration(
         temperature=temperature,
         threshold=fit_threshold(samples.labels_N, scaled_N),
         fitted_on=fitted_on,
         num_images=len(samples),
-        note=_note(samples, temperature, classes),
+        note=_note(counts, classes, is_inside=is_inside),
+        is_usable=is_inside and (counts is None or min(counts) >= MIN_SUBJECTS),
     )
 
 
@@ -159,19 +174,15 @@ def _log_odds(probabilities_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float6
     return log_odds
 
 
-def _note(samples: JudgedSamples, temperature: float, classes: Sequence[str]) -> str | None:
+def _note(counts: tuple[int, ...] | None, classes: Sequence[str], *, is_inside: bool) -> str | None:
+    """Say why temperature and threshold may not fit other people, from the subjects per class."""
     sentences = []
-    counts = subjects_per_class(samples.labels_N, samples.subjects)
     if counts is None:
         sentences.append("The subjects behind temperature and threshold are unknown, and may be few.")
     elif min(counts) < ENOUGH_SUBJECTS:
         listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
-        advice = (
-            "they suit these people, and say next to nothing about others. Do not use them"
-            if min(counts) < MIN_SUBJECTS
-            else "they may not suit others"
-        )
-        sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}: {advice}.")
-    if not TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] / 1.01:
-        sentences.append(f"The temperature ended at the border of its range {TEMPERATURE_RANGE}: do not rely on it.")
+        advice = _NOT_USABLE[0] if min(counts) < MIN_SUBJECTS else "They may not suit others"
+        sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}. {advice}.")
+    if not is_inside:
+        sentences.append(f"The temperature ended at the border of its range {TEMPERATURE_RANGE}: {_NOT_USABLE[1]}.")
     return " ".join(sentences) or None

@@ -8,7 +8,7 @@ plain words when they are too few, unknown, or on both sides of the split. The p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -21,8 +21,8 @@ from leukemia_models.judging.baseline import MajorityBaseline
 from leukemia_models.judging.bootstrap import SubjectBootstrap
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.metrics import ClassificationMetrics
-from leukemia_models.judging.resampling import ENOUGH_SUBJECTS
 from leukemia_models.judging.subject_level import SubjectLevel
+from leukemia_models.reports.cautions import Caution, sorted_cautions, split_cautions
 from leukemia_models.reports.split_summary import SplitSummary
 
 FORMAT_VERSION = 2
@@ -30,7 +30,6 @@ FORMAT_VERSION = 2
 IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
 LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
 _VALUE_KINDS: Mapping[str, type | tuple[type, ...]] = {"model_name": str, "settings": dict, "epoch": (int, NoneType)}
-PUBLISHED_RANGE = "on C-NMC 2019, published results for unseen patients are 0.83 to 0.91 weighted F1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,57 +133,19 @@ class Results:
 
 
 def cautions(results: Results) -> list[str]:
-    """Return, in plain sentences, what keeps the numbers from saying how the network does on new patients."""
-    sentences = [*_subject_cautions(results.split, results.classes), *results.warnings]
+    """Return, a line each, what keeps the numbers from saying how the network does on new patients."""
+    return [caution.text for caution in ranked_cautions(results)]
+
+
+def ranked_cautions(results: Results) -> list[Caution]:
+    """Return the same with their kinds, the most important first."""
+    found = list(split_cautions(results.split, results.classes))
+    found += [Caution("other", text) for text in results.warnings]
     if results.metrics.one_class_warning:
-        sentences.append(f"{results.metrics.one_class_warning}.")
-    return sentences
-
-
-def _subject_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[str]:
-    if split.leaks.shared_subjects or split.leaks.shared_images:
-        yield (
-            f"{split.stamp}: cells of the same patients are in the training and in the judged images. "
-            "These numbers do not say how the network does on new patients; there they are clearly lower "
-            f"({PUBLISHED_RANGE})."
-        )
-    if split.leaks.start_subjects or split.leaks.start_images:
-        yield (
-            f"{split.stamp}: the weights that the training started from have seen validation or test subjects. These "
-            "numbers do not say how the network does on new patients."
-        )
-    yield from split.leaks.start_cautions
-    if split.leaks.doubtful_subjects:
-        yield (
-            f"{split.leaks.doubtful_subjects} subjects have images of several classes: are they people? If they are "
-            "not, cells of the same patients may be on both sides. Building with --subject-from, --subject-pattern or "
-            "--subject-column confirms them."
-        )
-    if split.leaks.alike_subjects:
-        yield (
-            f"{split.leaks.alike_subjects} subjects are written in several ways, such as P1 and p1: if each is one "
-            "person, cells of the same patients may be on both sides. Building with --subject-column, "
-            "--subject-from or --subject-pattern confirms that they are different people."
-        )
-    if split.leaks.contradictory_images:
-        yield f"{split.leaks.contradictory_images} groups of identical images have several labels: some are wrong."
-    counts = split.parts[split.judged].subjects_per_class
-    if counts is not None and split.leaks.unknown_subjects:
-        yield (
-            "The subjects of some images in the other parts are unknown. Judged patients may be among them, and then "
-            "these numbers do not say how the network does on new patients."
-        )
-    if counts is None:
-        yield (
-            "The subjects of the judged images are unknown. The same patients may be in the training images, and then "
-            "these numbers do not say how the network does on new patients."
-        )
-    elif min(counts) < ENOUGH_SUBJECTS:
-        listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
-        yield (
-            f"Too few subjects to generalise: the judged images come from few people, {listed} "
-            f"(fewer than {ENOUGH_SUBJECTS} in a class). Another draw of patients can give quite different numbers."
-        )
+        found.append(Caution("collapsed", f"{results.metrics.one_class_warning}."))
+    if results.calibrated is not None and results.calibrated.calibration.note:
+        found.append(Caution("calibration", results.calibrated.calibration.note))
+    return sorted_cautions(found)
 
 
 def read_results(path: Path) -> dict[str, Any]:

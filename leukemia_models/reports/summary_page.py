@@ -78,6 +78,8 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
 def _judging_rows(results: Results) -> Iterator[tuple[str, object]]:
     """How the network was asked, without what was measured to decide it."""
     rows = dict(flattened(results.judging))
+    if rows.get("calibration.is_usable") is False:
+        rows = {name: value for name, value in rows.items() if not name.startswith("calibration.")}
     yield from ((plain(name), plain(_short(value))) for name, value in rows.items() if name.startswith(_JUDGING_SHOWN))
 
 
@@ -239,7 +241,7 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
         )
         for name in _CALIBRATED_ROWS
     ]
-    return _paragraphs(f"> {plain(calibration.note)}" if calibration.note else "", said, markdown_table(header, rows))
+    return _paragraphs(said, markdown_table(header, rows))
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:

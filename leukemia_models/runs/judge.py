@@ -237,7 +237,7 @@ def judging_tta(judging: Mapping[str, Any] | None) -> Tta:
 def judging_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
     """Temperature and threshold of a checkpoint's ``judging``; None where there were none to fit."""
     values = judging.get("calibration") if judging else None
-    return Calibration(**values) if values else None
+    return Calibration.from_dict(values) if values else None
 
 
 def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
@@ -245,6 +245,13 @@ def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) 
     if part != VALID or all(record.valid_loss is None for record in history.records):
         return None
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
+
+
+def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None:
+    """Say why there are no calibrated numbers of a part that could have some."""
+    if part != TEST or calibration is None or calibration.is_usable:
+        return None
+    return f"There are no calibrated numbers. {calibration.note}"
 
 
 def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
@@ -265,7 +272,11 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         },
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
-        calibration=calibration if part == TEST else None,
-        notes=tuple(note for note in (_chosen_by_note(history, best, part), batchnorm_text) if note),
+        calibration=calibration if part == TEST and calibration and calibration.is_usable else None,
+        notes=tuple(
+            note
+            for note in (_chosen_by_note(history, best, part), batchnorm_text, _uncalibrated_note(calibration, part))
+            if note
+        ),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
     )

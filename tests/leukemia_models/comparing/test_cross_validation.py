@@ -240,7 +240,7 @@ def test_the_worst_fold_stamps_all(own_dirs):
     assert result.stamp == leaks.stamp
     assert [fold.stamp for fold in result.folds] == ["subject-disjoint", leaks.stamp, "subject-disjoint"]
     page = cross_validation_text(result)
-    assert "do not say how the network does on new patients" in page
+    assert "nothing about new patients" in page
     assert page.count("PATIENT-MIXED") >= 5
     assert "PATIENT-MIXED" in result.text()
 

@@ -64,11 +64,11 @@ def test_enough_disjoint_subjects_need_no_caution() -> None:
     [
         (
             summary(NO_LEAK, (9, 12)),
-            "the judged images come from few people, 9 of class 'hem' and 12 of class 'all'",
+            "Few subjects, 9 of class 'hem' and 12 of class 'all'",
         ),
-        (summary(SHARED, (10, 12)), "cells of the same patients are in the training"),
-        (summary(UNKNOWN, None), "subjects of the judged images are unknown"),
-        (summary(UNKNOWN, (10, 12)), "subjects of some images in the other parts are unknown"),
+        (summary(SHARED, (10, 12)), "cells of the same patients"),
+        (summary(UNKNOWN, None), "subjects of the evaluated images are unknown"),
+        (summary(UNKNOWN, (10, 12)), "subjects of some other images are unknown"),
     ],
 )
 def test_cautions_are_plain_sentences(split: SplitSummary, words: str) -> None:

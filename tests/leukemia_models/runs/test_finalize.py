@@ -153,16 +153,27 @@ def test_final_holds_the_best_weights_with_the_chosen_statistics(finished: Finis
     assert any(note.startswith("BatchNorm:") for note in results["test"].notes)
 
 
-def test_temperature_and_threshold_come_from_validation_and_are_shown_on_test_alone(finished: Finished) -> None:
+def test_calibration_of_too_few_subjects_is_kept_but_not_reported(finished: Finished) -> None:
     results = finished.results
-    assert results["valid"].calibrated is None
-    assert results["test"].calibrated is not None
-    calibration = results["test"].calibrated.calibration
-    assert (calibration.fitted_on, calibration.num_images) == ("valid", 12)
-    assert judging_calibration(load_checkpoint(finished.run.checkpoint("final")).info.judging) == calibration
-    assert "few subjects, 1 of class" in str(calibration.note)
+    calibration = judging_calibration(load_checkpoint(finished.run.checkpoint("final")).info.judging)
+    assert calibration is not None
+    assert (calibration.fitted_on, calibration.num_images, calibration.is_usable) == ("valid", 12, False)
+    assert all(part.calibrated is None for part in results.values())
+    assert any("few subjects, 1 of class" in note for note in results["test"].notes)
     assert any("a little too good" in note for note in results["valid"].notes)
     assert not any("a little too good" in note for note in results["test"].notes)
+
+
+def test_calibration_from_validation_is_reported_on_test_alone(finished: Finished, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(finished.run.checkpoint("final"))
+    judging = judging_of(checkpoint)
+    usable = {**judging, "calibration": {**judging["calibration"], "is_usable": True}}
+    checkpoint = replace(checkpoint, info=replace(checkpoint.info, judging=usable))
+    for part, is_reported in (("valid", False), ("test", True)):
+        results = judge_part(
+            checkpoint, finished.data, part, tmp_path / part, device=CPU, batch_size=8, bootstrap=SETTINGS
+        )
+        assert (results.calibrated is not None) == is_reported
 
 
 def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> None:
