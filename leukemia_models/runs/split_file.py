@@ -23,6 +23,12 @@ UNUSED_NAME = "unused"
 PIXEL_DIGEST = "pixel_digest"
 _COLUMNS = ("id", "subject", "label", "split", PIXEL_DIGEST)
 _NAMES = (*SPLIT_NAMES, UNUSED_NAME)
+_CHANGES = _GONE, _PIXELS, _LABEL, _SUBJECT = (
+    "are no longer there",
+    "have other pixels under the same id",
+    "have another label",
+    "have another subject",
+)
 
 
 class SplitRow(NamedTuple):
@@ -76,7 +82,7 @@ def read_split(path: Path) -> dict[str, SplitRow]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             return dict(_rows(csv.DictReader(file)))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
@@ -94,34 +100,31 @@ def changes_of_rows(rows: SplitRows, table: SampleTable) -> list[str]:
 
     Samples that the run did not use are left out, and a test sample whose label was unknown may have one now.
     """
-    found = _CacheRows(table)
-    gone, subjects, labels, pixels = [], [], [], []
+    now = _CacheRows(table)
+    examples: dict[str, list[str]] = {kind: [] for kind in _CHANGES}
     for record_id, row in rows.items():
-        if row.split == UNUSED_NAME:
-            continue
-        number = found.number_of.get(record_id)
-        if number is None:
-            gone.append(record_id)
-            continue
-        if row.pixel_digest and row.pixel_digest != found.digests[number]:
-            pixels.append(record_id)
-        if row.label not in (UNKNOWN_LABEL, found.labels[number]):
-            labels.append(f"{record_id}: {found.labels[number]} instead of {row.label}")
-        if row.subject != found.subjects[number]:
-            subjects.append(f"{record_id}: {found.subjects[number] or 'unknown'} instead of {row.subject or 'unknown'}")
-    kinds = {
-        "are no longer there": gone,
-        "have other pixels under the same id": pixels,
-        "have another label": labels,
-        "have another subject": subjects,
-    }
-    return [f"{len(each):,} {words} (first {min(each)})" for words, each in kinds.items() if each]
+        for kind, example in now.changes(record_id, row) if row.split != UNUSED_NAME else ():
+            examples[kind].append(example)
+    return [f"{len(found):,} {kind} (first {min(found)})" for kind, found in examples.items() if found]
 
 
 class _CacheRows:
     """The columns of a cache that a split depends on, as ``split.csv`` has them."""
 
     def __init__(self, table: SampleTable) -> None:
-        self.number_of = {record_id: number for number, record_id in enumerate(table.id_texts)}
-        self.subjects, self.labels = table.subject_texts, table.labels.tolist()
-        self.digests = digest_texts(table)
+        self._number_of = {record_id: number for number, record_id in enumerate(table.id_texts)}
+        self._subjects, self._labels = table.subject_texts, table.labels.tolist()
+        self._digests = digest_texts(table)
+
+    def changes(self, record_id: str, row: SplitRow) -> Iterator[tuple[str, str]]:
+        """Yield the kinds of :data:`_CHANGES` that a sample went through, each with the sample as an example."""
+        number = self._number_of.get(record_id)
+        if number is None:
+            yield _GONE, record_id
+            return
+        if row.pixel_digest and row.pixel_digest != self._digests[number]:
+            yield _PIXELS, record_id
+        if row.label not in (UNKNOWN_LABEL, label := self._labels[number]):
+            yield _LABEL, f"{record_id}: {label} instead of {row.label}"
+        if row.subject != (subject := self._subjects[number]):
+            yield _SUBJECT, f"{record_id}: {subject or 'unknown'} instead of {row.subject or 'unknown'}"
