@@ -6,12 +6,14 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 
-from leukemia_models.learning.checkpoint import load_checkpoint
+from leukemia_models.learning.checkpoint import load_checkpoint, load_training_weights, save_checkpoint
+from leukemia_models.networks.registry import build_model
 
 PLAN = """
 model = "resnet18-narrow"
@@ -185,3 +187,37 @@ def test_results_of_other_weights_are_not_written_over(
     assert "weights of epoch 2" in message
     assert "remove" in message
     assert files_below(own_run) == before
+
+
+def test_a_run_of_an_earlier_version_learns_what_its_weights_have_seen(own_run: Path, ltrain: Callable) -> None:
+    last, split = own_run / "last.safetensors", own_run / "split.csv"
+    checkpoint = load_checkpoint(last)
+    model = build_model(checkpoint.info.model_name, 2)
+    load_training_weights(model, checkpoint)
+    details = {name: value for name, value in checkpoint.info.details.items() if name != "split_digest"}
+    save_checkpoint(last, model, replace(checkpoint.info, seen=None, details=details), checkpoint.state)
+    rows = [line.rsplit(",", 1)[0] for line in split.read_text(encoding="utf-8").splitlines()]
+    split.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))
+    del config["seen_before"]
+    (own_run / "run.json").write_text(json.dumps({**config, "format_version": 4}), encoding="utf-8")
+    result = ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(own_run / "final.safetensors").info.seen == checkpoint.info.seen
+
+
+def test_both_seeds_name_the_folder_and_are_written_down(
+    train_options: list[object], scratch: Path, ltrain: Callable
+) -> None:
+    result = ltrain(*train_options, "--seed", 3, "--split-seed", 1, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    [run] = (scratch / "runs").iterdir()
+    assert run.name == "resnet18-narrow-64px-subject-seed3-split1"
+    config = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert (config["settings"]["seed"], config["split_seed"]) == (3, 1)
+    folds = ("--folds", 2, "--epochs", 1, "--seed", 3, "--split-seed", 1)
+    assert ltrain("kfold", *train_options, *folds).exit_code == 0
+    [kfold] = (scratch / "runs").glob("*kfold*")
+    assert kfold.name == "resnet18-narrow-64px-kfold-2-seed3-split1"
+    written = json.loads((kfold / "kfold.json").read_text(encoding="utf-8"))
+    assert (written["seed"], written["split_seed"]) == (3, 1)
