@@ -40,6 +40,9 @@ _OPTIONS = (
     click.option(
         "--split-folders", metavar="train=A,test=B+C", help="The folders that mean train, valid and test; no others do."
     ),
+    click.option(
+        "--positive", metavar="CLASS", help="Of two classes the one whose recall is the sensitivity; training may ask."
+    ),
 )
 NAMES = frozenset(field.name for field in fields(ReadingOptions))
 """Names of the parameters that these options have."""

@@ -9,7 +9,7 @@ from cli.output import format_table, print_json, print_text
 from leukemia_models.comparing.compared_run import read_compared_runs
 from leukemia_models.comparing.comparison import Comparison, PairComparison, compare_runs
 from leukemia_models.comparing.comparison_report import write_comparison
-from leukemia_models.judging.metrics import METRIC_TITLES
+from leukemia_models.judging.metrics import metric_title
 
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 
@@ -30,7 +30,7 @@ def compare(paths: tuple[Path, ...], *, part: str, out: Path, as_json: bool) -> 
 
 
 def _table(comparison: Comparison) -> str:
-    header = ["per image", *(METRIC_TITLES[name] for name in _SHOWN), "images"]
+    header = ["per image", *(metric_title(name, comparison.runs[0].classes) for name in _SHOWN), "images"]
     rows = []
     for run in comparison.runs:
         values = run.metrics.values()

@@ -21,6 +21,7 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.positive_class import positive_text
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes, SplitSpec, parse_split
@@ -31,6 +32,7 @@ from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
 from leukemia_models.runs.data_identity import data_digest
+from leukemia_models.runs.positive_of_caches import positive_of_caches
 from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 from leukemia_models.runs.start_weights import seen_before
@@ -71,23 +73,26 @@ def draft_runs(
     """
     spec = parse_split(request.split)
     caches = stage_caches(plan, request) if caches is None else caches
+    positive = positive_of_caches(caches, request.positive).name
     drafts: list[RunDraft] = []
     for cache in caches:
-        drafts.append(_draft(plan, drafts, cache, spec, request, machine))
+        drafts.append(_draft(plan, drafts, cache, spec, positive, request, machine))
     return drafts
 
 
 def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
-    """Open the cache of every stage.
+    """Open the cache of every stage, and say which class is the positive one.
 
     Raises
     ------
     UsageError, CacheError
-        If one is missing, or they do not hold the same images.
+        If one is missing, they do not hold the same images, or nothing tells the positive class.
     """
     caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
         _require_same_images(caches[0], cache)
+    chosen = positive_of_caches(caches, request.positive)
+    print_note(positive_text(caches[0].manifest.classes, chosen))
     return caches
 
 
@@ -132,6 +137,7 @@ def _draft(
     earlier: Sequence[RunDraft],
     cache: Cache,
     spec: SplitSpec,
+    positive: str,
     request: TrainRequest,
     machine: Machine,
 ) -> RunDraft:
@@ -168,6 +174,7 @@ def _draft(
         judging=plan.judging.to_dict(),
         stage=stage.name if plan.is_staged else "",
         class_weights=stage.class_weights,
+        positive=positive,
         seen_before=data.seen_before,
     )
     return RunDraft(config, data, stage.augmentation)

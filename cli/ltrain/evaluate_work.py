@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,15 +13,21 @@ from cli.ltrain.devices import choose_device
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.result_text import results_text
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json, print_text
+from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
+from cli.output import print_json, print_note, print_reading, print_text
 from cli.stage_options import StageChoice
+from leukemia_data.errors import RunError
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.storage.url import Location
 from leukemia_models.batchnorm.batchnorm_mode import RUNNING
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.judge import judge_part
+from leukemia_models.reports.report import Results
+from leukemia_models.runs.evaluate_outside import evaluate_outside, require_no_part_folder
+from leukemia_models.runs.judge import judge_part, positive_note
+from leukemia_models.runs.outside_set import read_outside_set
 from leukemia_models.runs.preparation import prepare_network
 from leukemia_models.runs.run_files import FINAL, RunFolder, last_run, load_config
 from leukemia_models.runs.split_cache import SplitCache
@@ -30,12 +38,18 @@ class EvaluateRequest:
     """The command line."""
 
     run: Path
+    images: tuple[ImagePlace, ...]
     part: str
+    out: Path | None
     which: str
     tta: str | None
     tta_average: str | None
     batchnorm: str | None
     draws: int
+    for_excel: bool
+    root: ImagePlace | None
+    allow_outside: bool
+    reading: ReadingOptions
     cache: Location | None
     stage_dir: Path | None
     stage_gb: float | None
@@ -48,19 +62,26 @@ class EvaluateRequest:
         """Whether the network is asked in another way than the run was judged."""
         return any(option is not None for option in (self.tta, self.tta_average, self.batchnorm))
 
-    @property
-    def folder_name(self) -> str:
-        """Where the results go: the part, and what differs from the run's own judgement."""
+    def out_dir(self, folder: RunFolder, judged: str) -> Path:
+        """Where the results go: as the user says, else a folder of the run, named by what is judged and how."""
+        return self.out if self.out is not None else folder.part(self._folder_name(judged))
+
+    def _folder_name(self, judged: str) -> str:
         words = [self.which] if self.which != FINAL or self.changes_judging else []
         words += [
             option.replace(":", "") for option in (self.tta, self.tta_average, self.batchnorm) if option is not None
         ]
-        return "-".join([self.part, *words])
+        return "-".join([judged, *words])
 
 
 def evaluate(request: EvaluateRequest) -> None:
-    """Judge a run's checkpoint on one part and print the result."""
+    """Judge a run's checkpoint on one part, or on an outside set, and print the result."""
     folder, device = last_run(request.run), choose_device(request.device)
+    if request.out is not None:
+        require_no_part_folder(request.out, None if request.images else request.part)
+    if request.images:
+        _judge_outside(folder, request, device)
+        return
     config = load_config(folder)
     stage = StageChoice(request.stage_dir, request.stage_gb)
     with open_run_cache(config, request.cache, stage) as cache:
@@ -71,7 +92,7 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
     checkpoint = open_checkpoint(folder, request.which)
     if request.changes_judging:
         checkpoint = _prepared_anew(checkpoint, folder, data, request, device)
-    out_dir = folder.part(request.folder_name)
+    out_dir = request.out_dir(folder, request.part)
     results = judge_part(
         checkpoint,
         data,
@@ -82,11 +103,65 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
         bootstrap=BootstrapSettings(num_draws=request.draws),
         watch=watched,
         replaces_others=False,
+        for_excel=request.for_excel,
     )
+    _tell(request, checkpoint, request.part, out_dir, results, {})
+
+
+def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.device) -> None:
+    checkpoint = open_checkpoint(folder, request.which)
+    stage = StageChoice(request.stage_dir, request.stage_gb)
+    outside = read_outside_set(
+        request.images,
+        checkpoint.info.classes,
+        checkpoint.info.positive,
+        root=request.root,
+        allow_outside=request.allow_outside,
+        options=request.reading,
+    )
+    print_note(f"{outside.name}: {len(outside.rows):,} images")
+    print_reading(outside.lines)
+    if request.changes_judging:
+        config = load_config(folder)
+        with open_run_cache(config, request.cache, stage) as cache:
+            checkpoint = _prepared_anew(checkpoint, folder, split_of_run(folder, config, cache), request, device)
+    out_dir = request.out_dir(folder, outside.name)
+    found = evaluate_outside(
+        checkpoint,
+        outside,
+        known_samples_of_run(folder, checkpoint, request.cache, stage, need_source=True),
+        out_dir,
+        device=device,
+        batch_size=request.batch_size,
+        bootstrap=BootstrapSettings(num_draws=request.draws),
+        watch=watched,
+        tell=print_note,
+        for_excel=request.for_excel,
+    )
+    more = {"known": found.num_known, "failed": list(found.failures)}
+    _tell(request, checkpoint, outside.name, out_dir, found.results, more)
+    if found.failures:
+        raise RunError(
+            f"{len(found.failures)} of {len(outside.rows)} images could not be used and are not judged (listed above)"
+        )
+
+
+def _tell(
+    request: EvaluateRequest,
+    checkpoint: Checkpoint,
+    judged: str,
+    out_dir: Path,
+    results: Results,
+    more: Mapping[str, Any],
+) -> None:
     if request.as_json:
-        print_json({"run": str(request.run), "part": request.part, "out": str(out_dir), "results": results.to_dict()})
+        shown = {"run": str(request.run), "part": judged, "out": str(out_dir), **more, "results": results.to_dict()}
+        print_json(shown)
         return
-    print_text(results_text({request.part: results}))
+    note = positive_note(checkpoint.info)
+    if note:
+        print_note(f"note: {note}")
+    print_text(results_text({judged: results}))
     print_text(f"Written to {out_dir}")
 
 

@@ -22,3 +22,10 @@ tta_option = click.option(
 tta_average_option = click.option(
     "--tta-average", type=click.Choice(["logits", "probabilities"]), help="Mean of what.  [default: logits]"
 )
+
+excel_option = click.option(
+    "--excel",
+    "for_excel",
+    is_flag=True,
+    help="Begin the CSV files with a byte order mark, by which Excel knows UTF-8 (submissions never have one).",
+)

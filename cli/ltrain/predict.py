@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cli.locations import LocalPath, SourceType
-from cli.ltrain.judging_options import final_checkpoint_option, tta_average_option, tta_option
+from cli.ltrain.judging_options import excel_option, final_checkpoint_option, tta_average_option, tta_option
 from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
 from cli.stage_options import stage_dir_option, stage_gb_option
@@ -35,6 +35,7 @@ from leukemia_data.errors import UsageError
 @click.option(
     "--submission", type=LocalPath(path_type=Path, dir_okay=False), help="Also write the lab's ID,label file here."
 )
+@excel_option
 @root_option
 @allow_outside_option
 @batch_size_option
@@ -43,9 +44,13 @@ from leukemia_data.errors import UsageError
 def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
     """Predict a part of RUN's split, or IMAGES: files, folders and CSV tables with a column Path.
 
-    Image files are put through the recipe that the network was trained with; it travels in the checkpoint. A CSV table
-    keeps its order and its Path strings, so that --submission is ready to hand in; `ltrain submit` does that for
-    several lists at once.
+    Image files are put through the recipe that the network was trained with; it travels in the checkpoint. Each row of
+    a CSV table is a row of what is written, in the same order with the same Path string; an image that is listed twice
+    is predicted once and written twice. If an image cannot be used, its row says why, and no submission is written.
+    `ltrain submit` writes submissions of several lists at once.
+
+    Label and split are those of the run's split where the run knows an image by its pixels, so that images it was
+    trained on are seen as such.
 
     \b
     Examples:

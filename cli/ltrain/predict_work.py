@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from cli.ltrain.devices import choose_device
-from cli.ltrain.file_predictions import predict_files
 from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.ltrain.run_data import open_run_cache, split_of_run
-from cli.output import print_json, print_text
+from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
+from cli.output import print_json, print_note, print_text
 from cli.stage_options import StageChoice
 from leukemia_data.errors import RunError, SourceError
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.sources.source import list_images
+from leukemia_data.sources.image_rows import list_image_rows
 from leukemia_data.storage.url import Location
 from leukemia_models.inference.tta import Tta
-from leukemia_models.judging.predictions import predictions_table, write_predictions, write_submission
+from leukemia_models.judging.predictions import write_predictions
 from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.runs.file_predictions import predict_files
+from leukemia_models.runs.file_tables import predicted_counts, table_of_files
 from leukemia_models.runs.judge import part_predictions, predict_part
 from leukemia_models.runs.run_files import last_run, load_config
+from leukemia_models.runs.submissions import require_all_predicted, require_not_replaced, write_submissions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class PredictRequest:
     stage_gb: float | None
     out: Path | None
     submission: Path | None
+    for_excel: bool
     root: ImagePlace | None
     allow_outside: bool
     batch_size: int
@@ -61,10 +64,13 @@ class _Network:
 
 @dataclass(frozen=True)
 class _Predicted:
-    """One row per predicted image, and the ids of images without a prediction."""
+    """One row per image or listed row, the ids of those without a prediction, and what a reader must know."""
 
     table: pd.DataFrame
     failures: Sequence[str] = ()
+    num_known: Mapping[str, int] = field(default_factory=dict)
+    cautions: Sequence[str] = ()
+    refusal: SourceError | None = None
 
 
 def predict(request: PredictRequest) -> None:
@@ -74,16 +80,19 @@ def predict(request: PredictRequest) -> None:
     for path in (written, request.submission):
         if path is not None and not path.resolve().parent.is_dir():
             raise SourceError(f"cannot write {path}: its folder does not exist")
+    require_not_replaced((written, request.submission), request.images)
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     network = _Network(checkpoint, tta, choose_device(request.device), request.batch_size)
     found = _predict_files(request, network) if request.images else _predict_part(request, network)
-    write_predictions(written, found.table)
-    if request.submission is not None:
-        write_submission(request.submission, found.table)
+    write_predictions(written, found.table, for_excel=request.for_excel)
+    if request.submission is not None and found.refusal is None:
+        write_submissions({request.submission: found.table}, checkpoint.info.positive)
     _tell(request, network, found, written)
+    if found.refusal is not None:
+        raise found.refusal
     if found.failures:
         raise RunError(
-            f"{len(found.failures)} of {len(found.failures) + len(found.table)} images could not be used "
+            f"{len(found.failures)} of {len(found.table)} images could not be used "
             "and have no prediction (listed above)"
         )
 
@@ -103,39 +112,59 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
             tta=network.tta,
             watch=watched,
         )
-        return _Predicted(part_predictions(predictions, data, request.part))
+        return _Predicted(part_predictions(predictions, data, request.part, network.checkpoint.info.positive))
 
 
 def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
-    records = list_images(request.images, root=request.root, allow_outside=request.allow_outside)
+    rows = list_image_rows(
+        request.images,
+        root=request.root,
+        allow_outside=request.allow_outside,
+        need_files=request.submission is not None,
+    )
+    stage = StageChoice(request.stage_dir, request.stage_gb)
+    known = known_samples_of_run(last_run(request.run), network.checkpoint, request.cache, stage)
     found = predict_files(
-        records, network.checkpoint, device=network.device, batch_size=network.batch_size, tta=network.tta
+        rows,
+        network.checkpoint,
+        device=network.device,
+        batch_size=network.batch_size,
+        tta=network.tta,
+        watch=watched,
+        tell=print_note,
     )
-    table = predictions_table(
-        found.predictions,
-        [record.record_id for record in records],
-        [record.subject for record in records],
-        [record.split for record in records],
-        network.checkpoint.info.classes,
-    )
-    return _Predicted(table, [record.record_id for record in found.failures])
+    info = network.checkpoint.info
+    joined = table_of_files(found, known, info.classes, info.positive)
+    failures = [rows[number].record.record_id for number in found.problems]
+    refusal = None
+    if request.submission is not None:
+        try:
+            require_all_predicted(rows, found.problems)
+        except SourceError as error:
+            refusal = error
+    return _Predicted(joined.table, failures, joined.num_known, joined.cautions, refusal)
 
 
 def _tell(request: PredictRequest, network: _Network, found: _Predicted, written: Path) -> None:
     classes = network.checkpoint.info.classes
-    counts = {name: int((found.table["prediction"] == label).sum()) for label, name in enumerate(classes)}
+    counts = predicted_counts(found.table, classes)
+    num_predicted = len(found.table) - len(found.failures)
+    for text in found.cautions:
+        print_note(f"caution: {text}")
     if request.as_json:
         print_json(
             {
                 "out": str(written),
                 "checkpoint": str(network.checkpoint.path),
                 "tta": network.tta.to_dict(),
-                "num_predicted": len(found.table),
+                "num_predicted": num_predicted,
                 "predicted": counts,
                 "failed": list(found.failures),
+                "known": dict(found.num_known),
+                "cautions": list(found.cautions),
             }
         )
         return
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     shown = f", each shown as {network.tta.description}" if network.tta.num_views > 1 else ""
-    print_text(f"{len(found.table):,} images predicted ({said}{shown}): {written}")
+    print_text(f"{num_predicted:,} images predicted ({said}{shown}): {written}")

@@ -172,6 +172,8 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
         )
     _check_streams(folder, config, config.augmentation)
     cache = open_run_cache(config, request.cache if "cache" in request.given else None, request.stage_choice)
+    if config.positive and config.positive not in cache.manifest.classes:
+        raise RunError(f"{folder.config} is damaged (no class {config.positive!r}): start a new run")
     data = split_of_run(folder, config, cache)
     if not holds_data(cache, config.data_digest):
         raise RunError(

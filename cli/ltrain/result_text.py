@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from leukemia_models.judging.metrics import metric_title
 from leukemia_models.reports.cautions import cautions_of_parts
 from leukemia_models.reports.report import IMAGE, Results, ranked_cautions
 
@@ -21,11 +22,12 @@ def result_lines(part: str, results: Results) -> str:
     metrics = results.metrics
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
-        f"{name} {_number(value)}" for name, value in zip(results.classes, metrics.recall_per_class, strict=True)
+        f"{metric_title(name, results.classes)} {_number(getattr(metrics, name))}"
+        for name in ("sensitivity", "specificity")
     )
     lines = [
         f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):",
-        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, recall {recall}",
+        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, {recall}",
         f"  weighted F1 {_with_interval(results, 'weighted_f1')} (always the larger class: "
         f"{results.baseline.weighted_f1:.3f}), macro F1 {_number(metrics.macro_f1)}, "
         f"AUROC {_with_interval(results, 'auroc')}",

@@ -14,8 +14,10 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError
 from leukemia_data.storage.url import Location, parse_location
+from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.runs import own_split
-from leukemia_models.runs.run_files import RunConfig, RunFolder
+from leukemia_models.runs.known_samples import KnownSamples, load_known_samples
+from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
 from leukemia_models.runs.split_cache import SplitCache
 
 
@@ -65,6 +67,24 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCac
     if note := own_split.added_note(data):
         print_note(f"note: {note}")
     return data
+
+
+def known_samples_of_run(
+    folder: RunFolder, checkpoint: Checkpoint, given: Location | None, stage: StageChoice, *, need_source: bool = False
+) -> KnownSamples:
+    """The run's samples to look other images up in; its cache is asked where it is needed and there.
+
+    Raises
+    ------
+    RunError, CacheError, StorageError
+        If the user says where the cache is, and it cannot be opened.
+    """
+    config = load_config(folder)
+    if given is not None:
+        open_run_cache(config, given, stage).close()
+    return load_known_samples(
+        folder, checkpoint.info.classes, lambda: open_run_cache(config, given, stage), need_source=need_source
+    )
 
 
 def _fitting_location(config: RunConfig, given: Location) -> Location:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.checkpoint import CheckpointInfo
+from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.run_files import RunConfig
 from leukemia_models.runs.split_cache import SplitCache
@@ -28,5 +28,6 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,
+            POSITIVE_DETAIL: config.positive or manifest.classes[-1],
         },
     )

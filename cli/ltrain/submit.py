@@ -34,9 +34,9 @@ from cli.options import allow_outside_option, json_option, root_option
 def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
     """Write a submission for each of LISTS, CSV tables with a column Path, from what RUN's network says.
 
-    A submission has the header ID,label and repeats its list: the same Path strings, unchanged, in the same order. An
-    image that stands in several lists is predicted once, however its path is written there. Nothing is written if a
-    list names an image twice, or one that is not there or cannot be used.
+    A submission has the header ID,label and repeats its list row by row: the same Path strings, unchanged, in the same
+    order, repeated ones too. An image that is listed several times is predicted once, however its path is written.
+    Nothing is written if a list names an image that is not there or cannot be used.
 
     \b
     Examples:

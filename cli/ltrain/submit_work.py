@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
 
 from cli.ltrain.devices import choose_device
-from cli.ltrain.file_predictions import predict_files
+from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.output import print_json, print_text
-from leukemia_data.errors import SourceError, UsageError, listed
-from leukemia_data.samples.record import Record
-from leukemia_data.sources.submission_list import ListedImage, read_submission_list
+from cli.output import print_json, print_note, print_text
+from leukemia_data.errors import UsageError
+from leukemia_data.samples.record import ImagePlace
+from leukemia_data.sources.image_rows import ImageRow, list_table_rows
 from leukemia_models.inference.tta import Tta
-from leukemia_models.judging.predictions import write_submission
 from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.runs.file_predictions import predict_files
+from leukemia_models.runs.file_tables import predicted_counts, table_of_files
+from leukemia_models.runs.known_samples import KnownSamples
 from leukemia_models.runs.run_files import last_run
+from leukemia_models.runs.submissions import require_all_predicted, write_submissions
 
-Lists = Mapping[Path, Sequence[ListedImage]]
+Lists = Mapping[Path, Sequence[ImageRow]]
 """Rows by the table they stand in."""
 
 
@@ -31,7 +35,7 @@ class SubmitRequest:
     run: Path
     lists: tuple[Path, ...]
     out_dir: Path
-    root: Path | None
+    root: ImagePlace | None
     allow_outside: bool
     which: str
     tta: str | None
@@ -45,22 +49,14 @@ def submit(request: SubmitRequest) -> None:
     """Predict each image of the lists once, and write a submission for each list."""
     out_paths = _out_paths(request.lists, request.out_dir)
     lists = {
-        table: read_submission_list(
-            table,
-            request.root if request.root is not None else table.parent,
-            allow_outside=request.allow_outside,
-        )
+        table: list_table_rows(table, request.root, allow_outside=request.allow_outside, need_files=True)
         for table in request.lists
     }
     checkpoint = open_checkpoint(last_run(request.run), request.which)
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
-    labels = _predicted_labels(request, lists, checkpoint, tta)
-    request.out_dir.mkdir(parents=True, exist_ok=True)
-    for table, images in lists.items():
-        ids = pd.Series([image.text for image in images], dtype=object)
-        frame = pd.DataFrame({"id": ids, "prediction": [labels[image.key] for image in images]})
-        write_submission(out_paths[table], frame)
-    _tell(request, lists, out_paths, labels, checkpoint, tta)
+    tables, counts = _predicted(request, lists, checkpoint, tta)
+    write_submissions({out_paths[path]: table for path, table in tables.items()}, checkpoint.info.positive)
+    _tell(request, tables, out_paths, counts, checkpoint, tta)
 
 
 def _out_paths(tables: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
@@ -75,69 +71,60 @@ def _out_paths(tables: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
     return paths
 
 
-def _predicted_labels(request: SubmitRequest, lists: Lists, checkpoint: Checkpoint, tta: Tta) -> dict[str, int]:
-    """The answer for each image, by its key.
+def _predicted(
+    request: SubmitRequest, lists: Lists, checkpoint: Checkpoint, tta: Tta
+) -> tuple[dict[Path, pd.DataFrame], dict[str, int]]:
+    """The predictions of each list, row by row, and how many images each class has.
 
     Raises
     ------
     SourceError
         If an image cannot be used.
     """
-    records = {image.key: Record(image.text, image.path) for images in lists.values() for image in images}
-    keys = list(records)
+    rows = [row for listed_rows in lists.values() for row in listed_rows]
     found = predict_files(
-        list(records.values()),
+        rows,
         checkpoint,
         device=choose_device(request.device),
         batch_size=request.batch_size,
         tta=tta,
+        watch=watched,
+        tell=print_note,
     )
-    if found.failures:
-        raise SourceError(_unusable(lists, {key for key, record in records.items() if record in found.failures}))
-    answers = found.predictions.probabilities_NK.argmax(axis=1)
-    return {keys[index]: int(answer) for index, answer in zip(found.predictions.indices_N, answers, strict=True)}
-
-
-def _unusable(lists: Lists, unusable_keys: Collection[str]) -> str:
-    rows = [
-        f"{table.name} line {image.line}: {image.text}"
-        for table, images in lists.items()
-        for image in images
-        if image.key in unusable_keys
-    ]
-    return (
-        f"nothing was written: {len(unusable_keys)} of the images cannot be used (reasons above): "
-        f"{listed(rows, separator='; ')}"
-    )
+    require_all_predicted(rows, found.problems)
+    classes = checkpoint.info.classes
+    table = table_of_files(found, KnownSamples(()), classes, checkpoint.info.positive).table
+    ends = list(accumulate(map(len, lists.values())))
+    tables = {path: table[end - len(lists[path]) : end] for path, end in zip(lists, ends, strict=True)}
+    is_first = ~pd.Series([row.key for row in rows]).duplicated()
+    return tables, predicted_counts(table[is_first], classes)
 
 
 def _tell(
     request: SubmitRequest,
-    lists: Lists,
+    tables: Mapping[Path, pd.DataFrame],
     out_paths: Mapping[Path, Path],
-    labels: Mapping[str, int],
+    counts: Mapping[str, int],
     checkpoint: Checkpoint,
     tta: Tta,
 ) -> None:
-    answers = list(labels.values())
-    counts = {name: answers.count(label) for label, name in enumerate(checkpoint.info.classes)}
+    num_predicted = sum(counts.values())
     if request.as_json:
         written = [
-            {"list": str(table), "out": str(out_paths[table]), "num_rows": len(images)}
-            for table, images in lists.items()
+            {"list": str(table), "out": str(out_paths[table]), "num_rows": len(rows)} for table, rows in tables.items()
         ]
         print_json(
             {
                 "checkpoint": str(checkpoint.path),
                 "tta": tta.to_dict(),
-                "num_predicted": len(labels),
-                "predicted": counts,
+                "num_predicted": num_predicted,
+                "predicted": dict(counts),
                 "submissions": written,
             }
         )
         return
     said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     shown = f", each shown as {tta.description}" if tta.num_views > 1 else ""
-    print_text(f"{len(labels):,} images predicted ({said}{shown})")
-    for table, images in lists.items():
-        print_text(f"{len(images):,} rows in the order of {table.name}: {out_paths[table]}")
+    print_text(f"{num_predicted:,} images predicted ({said}{shown})")
+    for table, rows in tables.items():
+        print_text(f"{len(rows):,} rows in the order of {table.name}: {out_paths[table]}")

@@ -52,6 +52,7 @@ class TrainRequest:
     force_normalize: bool
     seed: int
     split_seed: int
+    positive: str | None
     tta: str
     tta_average: str
     batchnorm: str

@@ -54,6 +54,11 @@ _DATA_OPTIONS = (
         help="Of the split: who trains, who validates, who tests. --seed alone moves nobody.",
     ),
     click.option(
+        "--positive",
+        metavar="CLASS",
+        help="The class whose recall is the sensitivity.  [default: as the cache was built, or as the names tell]",
+    ),
+    click.option(
         "--allow-leak", is_flag=True, help="Train although patients are on both sides; everything is then stamped."
     ),
     click.option(

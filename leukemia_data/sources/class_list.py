@@ -20,6 +20,20 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def place_of_class(name: str, classes: Sequence[str]) -> int | None:
+    """Return the position of the class that a name of another source means; None where it means none, or several.
+
+    A class of the very name is meant, else the only one that differs in case, blanks around it or composed accents
+    alone. A number is a name like another.
+
+    >>> place_of_class(" Healthy", ("Blast", "healthy")), place_of_class("hem", ("Blast", "healthy"))
+    (1, None)
+    """
+    exact = [place for place, known in enumerate(classes) if composed(known) == composed(name)]
+    found = exact or [place for place, known in enumerate(classes) if plain(known) == plain(name)]
+    return found[0] if len(found) == 1 else None
+
+
 def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[tuple[str, ...], dict[str, int]]:
     """Order the classes of a source.
 

@@ -12,10 +12,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
+from leukemia_data.sources.positive_class import PositiveClass, known_positive, positive_text
 from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
+_NUM_JUDGED_CLASSES = 2
 
 
 class SplitFound(NamedTuple):
@@ -147,6 +149,8 @@ class Reading:
         What tells the next build that a file has changed.
     frames
         Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
+    positive
+        Which of two classes is the positive one; None where nothing tells.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -162,6 +166,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     told_by: str = ""
     frames: tuple[FramesFound, ...] = ()
+    positive: PositiveClass | None = None
 
     @property
     def num_images(self) -> int:
@@ -200,12 +205,14 @@ class Reading:
             notes=tuple(values["notes"]),
             told_by=str(values["told_by"]),
             frames=tuple(_frames_found(found) for found in values["frames"]),
+            positive=_positive(values),
         )
 
     def lines(self) -> list[str]:
         """The reading for people, a line for each thing, every one of them."""
         return [
             f"classes: {self._classes_text()}",
+            *self._positive_lines(),
             f"splits: {self._splits_text()}",
             f"subjects: {self._subjects_text()}",
             *([f"frames: {self._frames_text()}"] if self.frames else []),
@@ -225,6 +232,12 @@ class Reading:
         shown = listed(counts, most=_MAX_CLASSES_SHOWN) or "none"
         source = f" (from {'; '.join(self.class_sources)})" if self.class_sources else ""
         return f"{shown}{source}" + (f", unlabelled {self.num_unlabelled:,}" if self.num_unlabelled else "")
+
+    def _positive_lines(self) -> list[str]:
+        names = [name for name, _ in self.classes]
+        if self.positive is None and len(names) != _NUM_JUDGED_CLASSES:
+            return []
+        return [positive_text(names, self.positive)]
 
     def _splits_text(self) -> str:
         texts = [
@@ -300,6 +313,14 @@ def _table_text(table: TableFound) -> str:
     if not table.is_source:
         return f"table: {table.name} is not read (columns {rest}); give it as SOURCE if it is meant"
     return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
+
+
+def _positive(values: Mapping[str, Any]) -> PositiveClass | None:
+    """The positive class of a manifest; those of earlier releases say nothing of it, and the names of classes may."""
+    if "positive" not in values:
+        return known_positive([str(name) for name, _ in values["classes"]])
+    found = values["positive"]
+    return None if found is None else PositiveClass(str(found["name"]), str(found["reason"]))
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values

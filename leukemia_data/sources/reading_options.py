@@ -50,6 +50,9 @@ class ReadingOptions:
         Columns of tables. Several label columns, with a comma between, are one-hot; ``none`` reads none.
     split_folders
         ``(split, (folder, ...))``: the folders that mean train, valid and test; then no other name does.
+    positive
+        The class whose recall is the sensitivity; pixels and labels do not depend on it. None: the names tell, or
+        training is told.
     """
 
     class_level: int | None = None
@@ -63,6 +66,7 @@ class ReadingOptions:
     split_column: str | None = None
     path_column: str | None = None
     split_folders: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    positive: str | None = None
 
     def __post_init__(self) -> None:
         if self.subject_pattern is not None:
@@ -91,6 +95,7 @@ class ReadingOptions:
         split_column: str | None = None,
         path_column: str | None = None,
         split_folders: str | None = None,
+        positive: str | None = None,
     ) -> ReadingOptions:
         r"""Read the texts of a command line, where ``\,``, ``\+``, ``\=`` and ``\\`` are letters of a name.
 
@@ -104,7 +109,7 @@ class ReadingOptions:
             Each ``NEW=A+B``.
         split_folders
             ``train=TRAIN,test=TestA+TestB``.
-        exclude, subject_pattern, subject_from, label_column, subject_column, split_column, path_column
+        exclude, subject_pattern, subject_from, label_column, subject_column, split_column, path_column, positive
             As the attributes of the same names.
 
         Raises
@@ -126,6 +131,7 @@ class ReadingOptions:
             split_folders=tuple(
                 _parse_assignment("--split-folders", text) for text in _split_list(split_folders or "")
             ),
+            positive=positive,
         )
 
     @classmethod

@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, I
 from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
+from leukemia_data.sources.own_labels import own_labels
 from leukemia_data.sources.part_reading import PartReading
+from leukemia_data.sources.positive_class import PositiveClass, choose_positive
 from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
 from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions
 from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
@@ -100,7 +102,7 @@ def list_source(
         If the source can be read in several sensible ways.
     """
     options = options or ReadingOptions()
-    if not allow_unmatched and all(map(_is_folder, paths)):
+    if not allow_unmatched and all(map(is_folder, paths)):
         require_tables(options)
     parts, tables = _read_parts(paths, root, options, allow_outside=allow_outside)
     _check_across(tables)
@@ -116,17 +118,38 @@ def list_source(
     if not records:
         raise SourceError(f"--classes {','.join(options.classes)} leaves no image of {listed(map(str, paths))}")
     _require_subjects(records, options)
-    return SourceListing(
-        _suggest_name(paths[0]), classes, records, _reading(parts, records, classes, options, left_out)
-    )
+    reading = _reading(parts, records, classes, options, left_out)
+    reading = replace(reading, positive=_positive(classes, options, allow_unmatched=allow_unmatched))
+    return SourceListing(_suggest_name(paths[0]), classes, records, reading)
 
 
 def list_images(
-    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+    paths: Sequence[ImagePlace],
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    classes: Sequence[str] = CELL_CLASSES,
 ) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
-    Labels are those of C-NMC's two classes where a name, folder or table tells them, otherwise unknown.
+    Labels are those of `classes` where a name, folder or table tells them, otherwise unknown; see
+    :func:`~leukemia_data.sources.own_labels.own_labels`.
+
+    Raises
+    ------
+    UsageError
+        If a path is no folder, CSV table or image file.
+    SourceError
+        If there are no images, or a table cannot be read.
+    """
+    images = find_images_to_predict(paths, root=root, allow_outside=allow_outside)
+    return own_labels(images, classes).records
+
+
+def find_images_to_predict(
+    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
+) -> list[FoundImage]:
+    """Find files, the images of folders with or without class folders, and those of tables, in the order given.
 
     Raises
     ------
@@ -136,26 +159,14 @@ def list_images(
         If there are no images, or a table cannot be read.
     """
     images: list[FoundImage] = []
-    names = _given_names(paths)
+    names = given_names(paths)
     for path in paths:
-        if _is_image(path):
+        if is_image_file(path):
             images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
             continue
         found = _read_one(path, names.get(path, ()), root, allow_outside=allow_outside)
         images.extend(found)
-    known = {name: number for number, name in enumerate(CELL_CLASSES)}
-    return [
-        Record(
-            image.record_id,
-            image.path,
-            known.get((image.class_name or "").lower(), UNKNOWN_LABEL),
-            composed(image.subject),
-            image.split,
-            image.fold,
-            image.state,
-        )
-        for image in _merge_same_ids(images)
-    ]
+    return _merge_same_ids(images)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -165,13 +176,13 @@ def _read_parts(
     paths: Sequence[ImagePlace], root: ImagePlace | None, options: ReadingOptions, *, allow_outside: bool
 ) -> tuple[list[PartReading], list[ImageTable]]:
     """All folders as one part, since each tells what the others mean, and every table as one of its own."""
-    names = _given_names(paths)
-    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if _is_folder(path)]
+    names = given_names(paths)
+    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if is_folder(path)]
     parts = [read_trees(trees, options)] if trees else []
     tables = [
         read_image_table(path, root if root is not None else path.parent, options, allow_outside=allow_outside)
         for path in paths
-        if not _is_folder(path)
+        if not is_folder(path)
     ]
     return [*parts, *(table.part for table in tables)], tables
 
@@ -180,14 +191,14 @@ def _read_one(
     path: ImagePlace, given_names: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool
 ) -> list[FoundImage]:
     """Images of one source to predict: nothing is asked."""
-    if _is_folder(path):
+    if is_folder(path):
         return read_trees([Tree(path, given_names)], ReadingOptions(), need_classes=False).images
     start = root if root is not None else path.parent
     return read_image_table(path, start, allow_outside=allow_outside, need_classes=False).images
 
 
-def _is_folder(path: ImagePlace) -> bool:
-    """Whether a source is a folder; UsageError if it is no table either, or not there."""
+def is_folder(path: ImagePlace) -> bool:
+    """Return whether a source is a folder; UsageError if it is no table either, or not there."""
     is_table = path.suffix.lower() == ".csv"
     # What a store has is found out by listing it: a name that holds nothing is a folder without images.
     if path.is_dir() if isinstance(path, Path) else not is_table:
@@ -199,11 +210,11 @@ def _is_folder(path: ImagePlace) -> bool:
     raise UsageError(f"source {path} is neither a folder nor a .csv table")
 
 
-def _given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
-    """What is put before the ids of a folder beside other sources: as many parts of its path as tell it from others."""
+def given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
+    """Return what is put before the ids of each folder: as many parts of its path as tell it from other sources."""
     if len(paths) == 1:
         return {}
-    parts = {path: _path_parts(path) for path in paths if not _is_image(path) and _is_folder(path)}
+    parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and is_folder(path)}
     _require_apart(parts)
     return {path: _shortest(own, [other for other in parts.values() if other != own]) for path, own in parts.items()}
 
@@ -298,6 +309,12 @@ def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> Non
         )
 
 
+def _positive(classes: Sequence[str], options: ReadingOptions, *, allow_unmatched: bool) -> PositiveClass | None:
+    """The positive class as far as anything tells; what is meant for another source may name none of this one."""
+    is_meant = options.positive in classes or not allow_unmatched
+    return choose_positive(classes, options.positive if is_meant else None)
+
+
 def _id_of(record: Record) -> str:
     return record.record_id
 
@@ -378,7 +395,8 @@ def _notes_on_classes(counts: Sequence[tuple[str, int]]) -> list[str]:
 # --- names ----------------------------------------------------------------------------------------------------
 
 
-def _is_image(path: ImagePlace) -> bool:
+def is_image_file(path: ImagePlace) -> bool:
+    """Return whether a source is an image by itself: an object may be one by its name alone."""
     return path.suffix.lower() in IMAGE_SUFFIXES and (not isinstance(path, Path) or path.is_file())
 
 

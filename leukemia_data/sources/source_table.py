@@ -68,11 +68,24 @@ class TableImage(NamedTuple):
 
 
 class ImageTable(NamedTuple):
-    """The rows of one table, in its order, and how they were read; a repeated row is left out and counted."""
+    """The rows of one table, in its order, and how they were read.
+
+    Attributes
+    ----------
+    path
+        The table.
+    rows
+        Without those that repeat an earlier one.
+    part
+        The images of `rows`, and how they were read.
+    all_rows
+        With the repeated ones.
+    """
 
     path: ImagePlace
     rows: tuple[TableImage, ...]
     part: PartReading
+    all_rows: tuple[TableImage, ...] = ()
 
     @property
     def images(self) -> list[FoundImage]:
@@ -92,6 +105,7 @@ def read_image_table(
     *,
     allow_outside: bool = False,
     need_classes: bool = True,
+    need_files: bool = False,
 ) -> ImageTable:
     """List the images of one table; files that do not exist are listed too, as missing.
 
@@ -107,6 +121,8 @@ def read_image_table(
         Take files outside `root` too, where it is a folder of this machine.
     need_classes
         Whether the labels are to become classes, and are therefore compared with each other.
+    need_files
+        Whether a row that names no file is wrong.
 
     Raises
     ------
@@ -122,7 +138,7 @@ def read_image_table(
     finder = FileFinder(root, allow_outside=allow_outside) if isinstance(root, Path) else ObjectFinder(root)
     columns = choose_columns(read, options, lambda text: _is_file(finder, text), need_classes=need_classes)
     labels = read_labels(read, columns, options, need_classes=need_classes)
-    reader = _RowReader(read, columns, labels, options, finder)
+    reader = _RowReader(read, columns, labels, options, finder, missing_from=root if need_files else None)
     rows = list(reader.rows())
     unique = _without_repeated(read, rows)
     read.problems.raise_any()
@@ -138,7 +154,7 @@ def read_image_table(
     part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
     if need_classes and not any(columns.label) and options.class_level is None and "label" not in columns.given:
         part.notes.extend(_folder_notes(table, part.images))
-    return ImageTable(table, tuple(unique), part)
+    return ImageTable(table, tuple(unique), part, tuple(rows))
 
 
 def _read_table(table: ImagePlace) -> CsvTable:
@@ -158,8 +174,16 @@ class _RowReader:
     """Reads the rows of a table; tells its problems of those that are wrong."""
 
     def __init__(
-        self, table: CsvTable, columns: TableColumns, labels: Labels, options: ReadingOptions, finder: Finder
+        self,
+        table: CsvTable,
+        columns: TableColumns,
+        labels: Labels,
+        options: ReadingOptions,
+        finder: Finder,
+        *,
+        missing_from: ImagePlace | None = None,
     ) -> None:
+        self._missing_from = missing_from
         self._table, self._columns, self._options, self._finder = table, columns, options, finder
         self._labels = labels
         empty = [""] * len(table.rows)
@@ -246,12 +270,18 @@ class _RowReader:
             self._num_other_lists[f"{class_name} (named {CELL_CLASSES[name_label]})"] += 1
 
     def _file(self, line: int, text: str) -> ListedFile[ImagePlace] | None:
+        title = self._table.title(self._columns.path)
         try:
-            return self._finder.find(text)
+            file = self._finder.find(text)
         except ValueError as error:
-            title = self._table.title(self._columns.path)
             self._table.problems.tell(f"column {title} {error}", line, shown(text) if text.strip() else "")
             return None
+        if file.is_missing and self._missing_from is not None:
+            what = (
+                f"column {title}: there is no such file (paths start from {self._missing_from}, --root says from where)"
+            )
+            self._table.problems.tell(what, line, shown(text))
+        return file
 
     def _split(self, line: int, text: str, path_text: str) -> str:
         if not text and self._folder_split:

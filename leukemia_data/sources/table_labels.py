@@ -84,11 +84,17 @@ def read_labels(table: CsvTable, columns: TableColumns, options: ReadingOptions,
     if need_classes and _is_cnmc(table, columns, known):
         labels = _cnmc_labels(table, columns.label[0], words, unknown)
     elif not need_classes:
-        labels = Labels([None if word in unknown else class_of_label(word) for word in words])
+        is_cnmc = _is_cnmc(table, columns, known)
+        labels = Labels([None if word in unknown else _single_class(word, is_cnmc=is_cnmc) for word in words])
     else:
         labels = _plain_labels(table, columns.label[0], words, known, wanted)
     labels.unknown = Counter({text: count for text, count in unknown.items() if text})
     return labels
+
+
+def _single_class(word: str, *, is_cnmc: bool) -> str | None:
+    """The class that a label names by itself, whatever the others are."""
+    return class_of_label(word) if is_cnmc else _whole_number(word) or word
 
 
 def _is_cnmc(table: CsvTable, columns: TableColumns, known: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
+from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe
@@ -26,6 +27,7 @@ def stream_files(
     batch_size: int,
     num_threads: int,
     on_failure: Callable[[Record, ImageError], None],
+    on_frame: Callable[[int, bytes], None] | None = None,
 ) -> Iterator[Batch]:
     """Decode and preprocess files, batch by batch.
 
@@ -41,12 +43,15 @@ def stream_files(
         Files worked on at a time.
     on_failure
         Told of each file that cannot be used; it is left out.
+    on_frame
+        Told of the number of each other record, and of its decoded frame's digest.
     """
     preprocess = Preprocessor(recipe, [size_px])
 
-    def load(record: Record) -> Image | ImageError:
+    def load(record: Record) -> tuple[Image, bytes] | ImageError:
         try:
-            return preprocess(decode_rgb(read_file(record.path).data))[size_px]
+            frame = decode_rgb(read_file(record.path).data)
+            return preprocess(frame)[size_px], frame_digest(frame) if on_frame is not None else b""
         except ImageError as error:
             return error
 
@@ -58,8 +63,11 @@ def stream_files(
                 if isinstance(loaded, ImageError):
                     on_failure(record, loaded)
                 else:
-                    images.append(loaded)
+                    image, digest = loaded
+                    images.append(image)
                     numbers.append(number)
+                    if on_frame is not None:
+                        on_frame(number, digest)
             if images:
                 labels = [records[number].label for number in numbers]
                 mask = torch.ones(len(numbers), dtype=torch.bool)

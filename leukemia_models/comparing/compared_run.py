@@ -34,7 +34,7 @@ PATIENT_MIXED_MARK = "patient-mixed"
 _PARTS = ("test", "valid")
 _PREDICTIONS_NAME = "predictions.csv"
 _SETTINGS_OF_RESULTS = ("size_px", "recipe")
-_NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name", "seen_before"}
+_NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name", "positive", "seen_before"}
 _DIGEST_NAMES = {"data_fingerprint", "data_digest"}
 _DIGEST_LENGTH = 12
 _NUM_DIGITS = 4
@@ -69,8 +69,8 @@ class ComparedRun:
         Its name in tables and figures, different from all others'.
     model_name : str
         Name of the network.
-    classes : tuple of str
-        Name of each label.
+    classes : tuple of two str
+        The negative and the positive class.
     part : str
         What was judged, such as ``test`` or ``out-of-fold``.
     stamp : str
@@ -95,6 +95,11 @@ class ComparedRun:
     settings: Mapping[str, Any]
     samples: JudgedSamples
     pixel_digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def positive(self) -> str:
+        """The positive class."""
+        return self.classes[1]
 
     @property
     def is_patient_mixed(self) -> bool:
@@ -222,14 +227,15 @@ def _compared(
     stages: tuple[StageCurve, ...],
     folders: Sequence[RunFolder],
 ) -> ComparedRun:
-    table = read_predictions(judged / _PREDICTIONS_NAME)
     results = read_results(judged / "results.json")
+    classes = tuple(results["classes"])
+    table = read_predictions(judged / _PREDICTIONS_NAME, classes)
     try:
-        samples = judged_samples(table)
+        samples = judged_samples(table, classes)
     except UsageError as error:
         raise UsageError(f"{judged}: {error}; compare by a part with labels, such as --part valid") from None
     try:
-        classes, stamp = tuple(results["classes"]), str(results["split"]["stamp"])
+        stamp = str(results["split"]["stamp"])
         settings = {name: results["settings"].get(name) for name in _SETTINGS_OF_RESULTS} | _settings(config, stages)
         settings["split"] = results["split"]["kind"]
     except (KeyError, TypeError, AttributeError) as error:

@@ -149,11 +149,17 @@ def compare_runs(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFA
     Raises
     ------
     UsageError
-        If there are fewer than two runs, or they answer with different classes.
+        If there are fewer than two runs, or they answer with different classes or have different positive ones.
     """
     if len(runs) < 2:
         raise UsageError("name two runs or more to compare")
     for run in runs[1:]:
+        if run.classes == runs[0].classes[::-1]:
+            raise UsageError(
+                f"{runs[0].label} and {run.label} have different positive classes: {runs[0].classes[1]} and "
+                f"{run.classes[1]}. Their sensitivity, AUPRC and thresholds are not of the same class: compare runs "
+                "that were trained with the same --positive"
+            )
         if run.classes != runs[0].classes:
             raise UsageError(
                 f"{runs[0].label} and {run.label} know different classes: {', '.join(runs[0].classes)} and "
@@ -209,6 +215,7 @@ def _run_dict(run: ComparedRun) -> dict[str, Any]:
         "model_name": run.model_name,
         "num_parameters": run.num_parameters,
         "part": run.part,
+        "positive": run.positive,
         "stamp": run.stamp,
         "is_patient_mixed": run.is_patient_mixed,
         "epochs_per_stage": [len(stage.epochs) for stage in run.stages],

@@ -15,7 +15,7 @@ from leukemia_models.comparing.comparison import Comparison, PairComparison
 from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
 from leukemia_models.judging.bootstrap import Difference, PairedBootstrap, SubjectBootstrap
-from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
+from leukemia_models.judging.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
 from leukemia_models.judging.predictions import write_table
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.markdown import code, markdown_table, plain, without_repeats
@@ -78,7 +78,7 @@ def _remove_other_figures(out_dir: Path, drawn: Collection[str]) -> None:
 
 def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:
     """Return the page as Markdown."""
-    runs = comparison.runs
+    runs, classes = comparison.runs, comparison.runs[0].classes
     mark = " (some PATIENT-MIXED)" if any(run.is_patient_mixed for run in runs) else ""
     header = ("", *(plain(run.marked_label) for run in runs))
     marked = {run.label: plain(run.marked_label) for run in runs}
@@ -87,13 +87,15 @@ def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:
         "\n".join(f"> {plain(sentence)}\n>" for sentence in comparison.cautions).removesuffix("\n>"),
         f"## Runs{mark}\n\n" + markdown_table(header, _run_rows(runs)),
         f"## Per image{mark}\n\n"
-        + markdown_table(header, _metric_rows([(run.metrics, run.intervals) for run in runs])),
+        + markdown_table(header, _metric_rows(classes, [(run.metrics, run.intervals) for run in runs])),
         f"## Per subject{mark}\n\n"
         "A subject counts once, with the mean probability of its cells.\n\n"
-        + markdown_table(header, _metric_rows([(run.subject_level.mean, run.subject_intervals) for run in runs])),
+        + markdown_table(
+            header, _metric_rows(classes, [(run.subject_level.mean, run.subject_intervals) for run in runs])
+        ),
         _interval_notes(runs),
         f"## Differences on the same images{mark}\n\n"
-        + "\n\n".join(_pair_text(pair, marked) for pair in comparison.pairs),
+        + "\n\n".join(_pair_text(pair, marked, classes) for pair in comparison.pairs),
         "## Settings that differ\n\n" + _settings_text(header, comparison.settings),
         "## Figures\n\n" + "\n".join(f"- [{name}]({name})" for name in figures) if figures else "",
     ]
@@ -108,6 +110,7 @@ def _run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
         ("parameters", *(ABSENT if run.num_parameters is None else f"{run.num_parameters:,}" for run in runs)),
         ("epochs", *(" + ".join(str(len(stage.epochs)) for stage in run.stages) for run in runs)),
         ("judged part", *(plain(run.part) for run in runs)),
+        ("positive class", *(code(run.positive) for run in runs)),
         ("images", *(f"{len(run.samples):,}" for run in runs)),
         ("subjects", *(_subjects_text(run) for run in runs)),
     ]
@@ -123,8 +126,10 @@ def _subjects_text(run: ComparedRun) -> str:
 Judged = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
 
 
-def _metric_rows(judged: Sequence[Judged]) -> list[tuple[str, ...]]:
-    return [(METRIC_TITLES[name], *(_metric_text(name, *each) for each in judged)) for name in METRIC_NAMES]
+def _metric_rows(classes: Sequence[str], judged: Sequence[Judged]) -> list[tuple[str, ...]]:
+    return [
+        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in judged)) for name in METRIC_NAMES
+    ]
 
 
 def _metric_text(name: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None) -> str:
@@ -148,13 +153,17 @@ def _interval_notes(runs: Sequence[ComparedRun]) -> str:
     return "\n\n".join([sentences[0], "\n".join(sentences[1:])]) if notes else sentences[0]
 
 
-def _pair_text(pair: PairComparison, marked: Mapping[str, str]) -> str:
+def _pair_text(pair: PairComparison, marked: Mapping[str, str], classes: Sequence[str]) -> str:
     title = f"### {marked[pair.first]} minus {marked[pair.second]}\n\n"
     if pair.refusal is not None:
         return f"{title}Not compared: {plain(pair.refusal)}."
     header = ("", "per image", "interval", "draws <= 0", "per subject", "interval", "draws <= 0")
     rows = [
-        (METRIC_TITLES[name], *_difference_cells(pair.images, name), *_difference_cells(pair.subjects, name))
+        (
+            metric_title(name, classes, code),
+            *_difference_cells(pair.images, name),
+            *_difference_cells(pair.subjects, name),
+        )
         for name in PAIRED_METRICS
     ]
     notes = without_repeats(each.note for each in (pair.images, pair.subjects) if each is not None and each.note)
@@ -191,6 +200,7 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
             "model_name": run.model_name,
             "parameters": run.num_parameters,
             "part": run.part,
+            "positive": run.positive,
             "images": len(run.samples),
         }
         row |= _metric_columns("image", run.metrics, run.intervals)

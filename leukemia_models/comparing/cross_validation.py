@@ -22,8 +22,8 @@ from leukemia_data.splitting.split_spec import SplitSpec
 from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART
 from leukemia_models.comparing.fold_metrics import FoldMetrics, Spread, fold_metrics, spread_over_folds
 from leukemia_models.comparing.fold_predictions import FoldPredictions
-from leukemia_models.judging.metrics import METRIC_TITLES
-from leukemia_models.judging.predictions import judged_samples
+from leukemia_models.judging.metrics import metric_title
+from leukemia_models.judging.predictions import UNKNOWN_CLASS, judged_samples
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.judging.subject_counts import subjects_per_class
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table
@@ -72,7 +72,7 @@ class CrossValidation:
     def text(self) -> str:
         """Return the essentials in a few lines, for people."""
         lines = [f"{self.name} ({len(self.table):,} images held out once, {self.stamp}):"]
-        lines += [f"  {METRIC_TITLES[name]}: {self._metric_text(name)}" for name in SHOWN_METRICS]
+        lines += [f"  {metric_title(name, self.pooled.classes)}: {self._metric_text(name)}" for name in SHOWN_METRICS]
         return "\n".join([*lines, *(f"  caution: {sentence}" for sentence in cautions(self.pooled))])
 
     def _metric_text(self, name: str) -> str:
@@ -96,6 +96,7 @@ class CrossValidation:
             "stamp": self.stamp,
             "model_name": self.pooled.model_name,
             "classes": list(self.pooled.classes),
+            "positive": self.pooled.positive,
             "folds": [fold.to_dict() for fold in self.folds],
             "num_one_class_folds": self.num_one_class_folds,
             "spread": {name: spread.to_dict() for name, spread in self.spread.items()},
@@ -158,7 +159,7 @@ def _pooling_note(judged: Sequence[FoldMetrics]) -> str:
 
 
 def _pooled_split(folds: Sequence[FoldPredictions], table: pd.DataFrame) -> SplitSummary:
-    samples = judged_samples(table)
+    samples = judged_samples(table, folds[0].classes)
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(folds[0].classes)))
     counts = SplitCounts(images, subjects_per_class(samples.labels_N, samples.subjects))
     return SplitSummary(cross_validation_name(folds), worst_leaks(folds), OUT_OF_FOLD_PART, {OUT_OF_FOLD_PART: counts})
@@ -223,7 +224,7 @@ def cross_validation_name(folds: Sequence[FoldPredictions]) -> str:
 
 def pooled_table(folds: Sequence[FoldPredictions]) -> pd.DataFrame:
     """Join the folds' predictions, in their order, with a column ``fold`` at the end; unlabelled rows are left out."""
-    tables = [fold.table[fold.table["label"].notna()].assign(fold=fold.name) for fold in folds]
+    tables = [fold.table[fold.table["label"] != UNKNOWN_CLASS].assign(fold=fold.name) for fold in folds]
     return pd.concat(tables, ignore_index=True)
 
 

@@ -14,7 +14,7 @@ from leukemia_models.comparing.cross_validation_files import POOLED_NAME
 from leukemia_models.comparing.fold_figures import draw_folds
 from leukemia_models.comparing.fold_metrics import FoldMetrics
 from leukemia_models.comparing.fold_predictions import read_fold
-from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
+from leukemia_models.judging.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
 from leukemia_models.judging.predictions import write_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.figure_style import save_figure
@@ -81,7 +81,15 @@ def folds_table(result: CrossValidation) -> pd.DataFrame:
             for name, count in zip(result.pooled.classes, numbers, strict=True)
         }
         rows.append(
-            {"fold": fold.name, "split": fold.split, "epoch": fold.epoch, **counts, **fold.values, "stamp": fold.stamp}
+            {
+                "fold": fold.name,
+                "split": fold.split,
+                "epoch": fold.epoch,
+                "positive": result.pooled.positive,
+                **counts,
+                **fold.values,
+                "stamp": fold.stamp,
+            }
         )
     return pd.DataFrame(rows)
 
@@ -92,6 +100,7 @@ def cross_validation_text(result: CrossValidation) -> str:
     sections = [
         f"# {plain(result.pooled.model_name)}: cross-validation, {plain(result.name)}",
         f"Split: **{stamp}**" + (" (the counts are those of the worst fold)" if "(" in stamp else ""),
+        f"Positive class: **{code(result.pooled.positive)}**",
         "\n".join(f"> {plain(sentence)}\n>" for sentence in cautions(result.pooled)).removesuffix("\n>"),
         f"## Mean and spread over the folds ({stamp})\n\n" + _spread_section(result),
         f"## Pooled out-of-fold predictions ({stamp})\n\n" + _pooled_section(result),
@@ -107,7 +116,7 @@ def cross_validation_text(result: CrossValidation) -> str:
 def _spread_section(result: CrossValidation) -> str:
     rows = [
         (
-            METRIC_TITLES[name],
+            metric_title(name, result.pooled.classes, code),
             *map(number_text, (spread.mean, spread.sd, spread.low, spread.high)),
             f"{spread.num_folds} of {spread.num_folds + spread.num_undefined}",
         )
@@ -129,7 +138,7 @@ def _pooled_section(result: CrossValidation) -> str:
     header = ("", "per image", level, "per subject", level, "mean over folds, per image")
     rows = [
         (
-            METRIC_TITLES[name],
+            metric_title(name, pooled.classes, code),
             number_text(pooled.metrics.values()[name]),
             interval_text(images.intervals.get(name) if images else None),
             number_text(_value(subjects.mean if subjects else None, name)),
@@ -154,7 +163,7 @@ def _folds_section(result: CrossValidation) -> str:
         *(f"images {code(name)}" for name in classes),
         *(f"subjects {code(name)}" for name in classes),
         "epoch",
-        *(METRIC_TITLES[name] for name in SHOWN_METRICS),
+        *(metric_title(name, classes, code) for name in SHOWN_METRICS),
         "split",
     )
     return markdown_table(header, _fold_rows(result.folds))

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from leukemia_data.files.plain_text import printable
 from leukemia_models.comparing.cross_validation import SHOWN_METRICS, CrossValidation
 from leukemia_models.comparing.fold_metrics import Spread
-from leukemia_models.judging.metrics import METRIC_TITLES
+from leukemia_models.judging.metrics import metric_title
 from leukemia_models.reports.figure_style import BLACK, BLUE, VERMILION, stamped_figure
 from leukemia_models.reports.report import IMAGE
 
@@ -36,7 +37,7 @@ def draw_folds(result: CrossValidation) -> Figure:
         _draw_values(axes, position, values)
         _draw_mean(axes, position, result.spread[name])
         _draw_pooled(axes, position, name, result)
-    axes.set_xticks(range(len(SHOWN_METRICS)), [METRIC_TITLES[name] for name in SHOWN_METRICS])
+    axes.set_xticks(range(len(SHOWN_METRICS)), _titles(result.pooled.classes))
     axes.set_xlim(-0.5, len(SHOWN_METRICS) - 0.5)
     lowest, highest = axes.get_ylim()
     # No metric is above 1 or below 0, and no tick, but a mean with its standard deviation may be.
@@ -48,6 +49,11 @@ def draw_folds(result: CrossValidation) -> Figure:
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside right center", fontsize=8)
     return figure
+
+
+def _titles(classes: Sequence[str]) -> list[str]:
+    """What the values are of, with the class on a line of its own."""
+    return [printable(metric_title(name, classes)).replace(" (", "\n(") for name in SHOWN_METRICS]
 
 
 def _draw_values(axes: Axes, position: int, values: Sequence[float | None]) -> None:

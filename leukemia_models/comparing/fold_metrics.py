@@ -87,7 +87,7 @@ class Spread:
 
 def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
     """Judge one fold by itself, per image, at the threshold 0.5."""
-    samples = judged_samples(fold.table)
+    samples = judged_samples(fold.table, fold.classes)
     values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(fold.classes)))
     if not all(images):

@@ -16,7 +16,7 @@ from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
-from leukemia_models.judging.predictions import read_predictions
+from leukemia_models.judging.predictions import UNKNOWN_CLASS, read_predictions
 from leukemia_models.reports.report import read_results
 from leukemia_models.runs.run_files import RunFolder, last_run
 from leukemia_models.runs.split_file import UNUSED_NAME
@@ -42,8 +42,8 @@ class FoldPredictions:
         Predictions of the test part, from :func:`~leukemia_models.judging.predictions.read_predictions`.
     model_name : str
         Name of the network.
-    classes : tuple of str
-        Name of each label.
+    classes : tuple of two str
+        The negative and the positive class.
     settings, judging : mapping
         What the run was told, and how it was judged, as JSON values.
     epoch : int or None
@@ -87,7 +87,7 @@ def read_fold(path: Path) -> FoldPredictions:
             leaks=_leak_check(results["split"]["leaks"]),
             used_ids=used_ids,
             held_out_ids=held_out_ids,
-            table=read_predictions(judged / "predictions.csv"),
+            table=read_predictions(judged / "predictions.csv", results["classes"]),
             model_name=results["model_name"],
             classes=tuple(results["classes"]),
             settings=results["settings"],
@@ -128,7 +128,7 @@ def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _require_held_out(fold: FoldPredictions, judged: Path) -> None:
-    predicted = Counter(fold.table.loc[fold.table["label"].notna(), "id"])
+    predicted = Counter(fold.table.loc[fold.table["label"] != UNKNOWN_CLASS, "id"])
     if predicted != Counter(fold.held_out_ids):
         raise RunError(
             f"{judged / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "

@@ -1,5 +1,7 @@
 """Judging predictions: labels and probabilities in, named numbers out. No torch, no files.
 
+Class 1 is the positive class here, class 0 the negative one, in whichever order a cache has them.
+
 A number that is not defined (the AUROC of a split that holds one class) is None, never NaN: it stays visible as
 missing in JSON and cannot be averaged by accident. scikit-learn computes the metrics (all but the calibration error,
 which it does not have); this module names them, decides when they are defined, and warns.
@@ -7,7 +9,7 @@ which it does not have); this module names them, decides when they are defined, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +45,27 @@ METRIC_TITLES: Mapping[str, str] = MappingProxyType(
 )
 """Names of all metrics, in the order of tables, with the words for people."""
 METRIC_NAMES = tuple(METRIC_TITLES)
+
+
+def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str] = str) -> str:
+    """Return the words for a metric; those that are of one class name it.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`METRIC_NAMES`.
+    classes : sequence of two str
+        The negative and the positive class.
+    quoted : callable
+        How a class's name is written.
+    """
+    negative, positive = map(quoted, classes)
+    of_one_class = {
+        "sensitivity": f"sensitivity (recall of {positive})",
+        "specificity": f"specificity (recall of {negative})",
+        "auprc": f"AUPRC (of {positive})",
+    }
+    return of_one_class.get(name, METRIC_TITLES[name])
 
 
 @dataclass(frozen=True, kw_only=True)

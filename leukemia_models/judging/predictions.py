@@ -1,5 +1,8 @@
 """Predictions as values and as tables: one row per sample in, CSV files out and back in. No torch.
 
+A table names classes, in its cells and in its columns, and has a probability of each: nobody has to know in which order
+some run counted them. :func:`judged_samples` is where names become 0 and 1, the negative and the positive class.
+
 Two files are written from the same table. ``predictions.csv`` is for reading, in a spreadsheet too, so text there
 cannot be taken for a formula; :func:`read_predictions` takes the apostrophe off again. A submission is for a grading
 program that joins by id, so ids there are unchanged.
@@ -7,7 +10,8 @@ program that joins by id, so ids there are unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +19,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from leukemia_data.errors import RunError
+from leukemia_data.errors import RunError, listed
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.spreadsheet import formula_restored, formula_safe, quoting_for
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
 
 PROBABILITY_PREFIX = "probability_"
 TEXT_COLUMNS = ("id", "subject", "split")
+CLASS_COLUMNS = ("label", "prediction")
+UNKNOWN_CLASS = ""
+"""As a label: nobody knows the class."""
+SUM_TOLERANCE = 1e-6
+"""Of the probabilities in a row of a file, which have nine digits."""
 MAX_LISTED = 3
 
 
@@ -55,41 +65,79 @@ class Predictions:
         chosen = self.log_probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
         return float(-chosen.mean())
 
+    def in_order(self, classes: Sequence[str], order: Sequence[str]) -> Predictions:
+        """Return the same with the classes in another order: labels and columns count the names in `order`.
 
-def judged_samples(table: pd.DataFrame) -> JudgedSamples:
+        Parameters
+        ----------
+        classes, order : sequence of str
+            The K names in the order of the columns, and in the order wanted.
+        """
+        columns = [list(classes).index(name) for name in order]
+        if columns == list(range(len(columns))):
+            return self
+        # The last place stands for -1, an unknown label.
+        label_of = np.array([*np.argsort(columns), -1], np.int64)
+        return Predictions(self.indices_N, label_of[self.labels_N], self.log_probabilities_NK[:, columns])
+
+
+def judged_samples(table: pd.DataFrame, classes: Sequence[str]) -> JudgedSamples:
     """Return the rows of a table of predictions that have a label.
 
     Parameters
     ----------
     table : pandas.DataFrame
         From :func:`predictions_table` or :func:`read_predictions`.
+    classes : sequence of two str
+        Names of the negative and the positive class. In what is returned they are 0 and 1, and probabilities are those
+        of the positive class.
 
     Raises
     ------
     UsageError
         If no row has a label.
+    RunError
+        If the table is of other classes: a name is never taken for another.
     """
-    known = table[table["label"].notna()]
+    require_classes(table, classes, "the table of predictions")
+    negative, positive = classes
+    known = table[table["label"] != ""]
+    strange = sorted(set(known["label"]) - {negative, positive})
+    if strange:
+        raise RunError(f"the table of predictions has labels {listed(strange)}; classes are {listed(classes)}")
     return JudgedSamples(
         tuple(known["id"]),
         tuple(known["subject"]),
-        known["label"].to_numpy(np.int64),
-        known[probability_column(table)].to_numpy(np.float64),
+        (known["label"] == positive).to_numpy().astype(np.int64),
+        known[probability_column(positive)].to_numpy(np.float64),
     )
 
 
-def probability_column(table: pd.DataFrame) -> str:
-    """Name of the column that holds the probability of class 1: ``probability_`` and the name of that class.
+def probability_column(class_name: str) -> str:
+    """Return the name of the column that holds the probability of a class."""
+    return f"{PROBABILITY_PREFIX}{class_name}"
+
+
+def table_classes(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the classes whose probabilities a table has, in the order of its columns."""
+    names = [str(name) for name in table.columns]
+    return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in names if name.startswith(PROBABILITY_PREFIX))
+
+
+def require_classes(table: pd.DataFrame, classes: Sequence[str], name: str) -> None:
+    """Refuse a table of predictions that is not of these classes, in whichever order.
 
     Raises
     ------
     RunError
-        If there is not exactly one such column.
+        With both lists; `name` says which table it is.
     """
-    names = [str(name) for name in table.columns if str(name).startswith(PROBABILITY_PREFIX)]
-    if len(names) != 1:
-        raise RunError(f"a table of predictions has one column {PROBABILITY_PREFIX}<class>, not {names}")
-    return names[0]
+    found = table_classes(table)
+    if sorted(found) != sorted(classes):
+        raise RunError(
+            f"{name} holds probabilities of {listed(found) or 'no class'}, and not of {listed(classes)}: it is of "
+            "another run, or of none"
+        )
 
 
 def predictions_table(
@@ -98,6 +146,7 @@ def predictions_table(
     subjects: Sequence[str],
     splits: Sequence[str],
     classes: Sequence[str] = ("hem", "all"),
+    positive: str | None = None,
 ) -> pd.DataFrame:
     """Join predictions with what is known of their samples.
 
@@ -108,28 +157,47 @@ def predictions_table(
     ids, subjects, splits : sequence of str
         Of all samples of the cache (or list of files): sample number i is described by entry i.
     classes : sequence of two str
-        The second names the column of its probability.
+        Name of each label.
+    positive : str, optional
+        The class that is predicted where its probability is above 0.5, the other one else. By default the second.
 
     Returns
     -------
     pandas.DataFrame
-        ``id``, ``subject``, ``label`` (missing where unknown), ``split``, ``probability_<class 1>``,
-        ``prediction``; in the order of the predictions.
+        In the order of the predictions: ``id``, ``subject``, ``label`` (the name of the true class, "" where unknown),
+        ``split``, ``prediction`` (the name of a class), and ``probability_<class>`` for each of `classes`. Texts are
+        objects.
     """
     rows = predictions.indices_N.tolist()
-    labels = pd.array(predictions.labels_N, dtype="Int64")
-    labels[predictions.labels_N < 0] = pd.NA
     probabilities_NK = predictions.probabilities_NK
     return pd.DataFrame(
         {
             "id": _texts(ids, rows),
             "subject": _texts(subjects, rows),
-            "label": labels,
+            # The last one stands for -1, an unknown label.
+            "label": _texts([*classes, UNKNOWN_CLASS], predictions.labels_N.tolist()),
             "split": _texts(splits, rows),
-            f"{PROBABILITY_PREFIX}{classes[1]}": probabilities_NK[:, 1],
-            "prediction": (probabilities_NK[:, 1] > DEFAULT_THRESHOLD).astype(np.int64),
+            "prediction": pd.Series(predicted_classes(predictions, classes, positive), dtype=object),
+            **{probability_column(name): probabilities_NK[:, label] for label, name in enumerate(classes)},
         }
     )
+
+
+def predicted_classes(predictions: Predictions, classes: Sequence[str], positive: str | None = None) -> list[str]:
+    """Return the name of the class predicted for each sample.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of two classes.
+    classes : sequence of two str
+        Name of each label.
+    positive : str, optional
+        The class that is predicted where its probability is above 0.5, the other one else. By default the second.
+    """
+    negative, positive = negative_first(classes, classes[1] if positive is None else positive)
+    is_positive_N = predictions.probabilities_NK[:, list(classes).index(positive)] > DEFAULT_THRESHOLD
+    return [positive if is_positive else negative for is_positive in is_positive_N.tolist()]
 
 
 def _texts(values: Sequence[str], rows: Sequence[int]) -> pd.Series[str]:
@@ -137,45 +205,75 @@ def _texts(values: Sequence[str], rows: Sequence[int]) -> pd.Series[str]:
     return pd.Series([values[row] for row in rows], dtype=object)
 
 
-def write_predictions(path: Path, table: pd.DataFrame) -> None:
+def write_predictions(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
     """Write a table of predictions as CSV, atomically.
 
     A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``), or that starts
-    with an apostrophe itself, gets an apostrophe in front.
+    with an apostrophe itself, gets an apostrophe in front. With `for_excel` the file begins with a byte order mark,
+    without which Excel takes UTF-8 for another encoding.
     """
-    write_table(path, table)
+    write_table(path, table, for_excel=for_excel)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write any table as CSV, atomically, with all texts safe as in :func:`write_predictions`."""
+def write_table(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
+    """Write any table as CSV, atomically, with all texts safe, as :func:`write_predictions` does."""
     texts = table.select_dtypes(["object", "string"])
-    _write_csv(path, table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns}))
+    safe = table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns})
+    _write_csv(path, safe, for_excel=for_excel)
 
 
 def _safe(value: object) -> object:
     return formula_safe(value) if isinstance(value, str) else value
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read what :func:`write_predictions` wrote.
+def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
+    """Read what :func:`write_predictions` wrote, now or in version 0.1.
+
+    Files of version 0.1 have one column of probabilities, that of class 1, and write classes as 0 and 1; they come back
+    in the present form. Which form a file has is told by its columns alone: classes may be called 0 and 1.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    classes : sequence of two str
+        Names of the run's classes; for a file of version 0.1 in the order of their labels.
 
     Returns
     -------
     pandas.DataFrame
-        ``id``, ``subject`` ("" where unknown), ``label`` (Int64, missing where unknown), ``split``,
-        ``probability_<class 1>``, ``prediction`` and, where the file has it, ``stamp``, in the file's order.
+        As :func:`predictions_table` returns it, and ``stamp`` where the file has it, in the file's order.
 
     Raises
     ------
     RunError
-        If the file is missing or no such table: the message names file and row.
+        If the file is missing, no such table, or of other classes: the message names file and row.
     """
+    table = _read_texts(path)
+    missing = [name for name in (*TEXT_COLUMNS, *CLASS_COLUMNS) if name not in table]
+    if missing:
+        raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
+    for name in (*TEXT_COLUMNS, *CLASS_COLUMNS):
+        table[name] = table[name].map(formula_restored).astype(object)
+    if table_classes(table) == (classes[1],):
+        return _from_first_version(path, table, classes)
+    require_classes(table, classes, str(path))
+    _require_names(path, table["label"], {*classes, UNKNOWN_CLASS})
+    _require_names(path, table["prediction"], set(classes))
+    table = table.assign(**{name: _shares(path, table[name]) for name in map(probability_column, classes)})
+    sums = table[[*map(probability_column, classes)]].sum(axis=1)
+    _refuse_first(path, (sums - 1).abs() > SUM_TOLERANCE, lambda row: f"probabilities sum to {sums.iloc[row]:.9g}")
+    return table
+
+
+def _read_texts(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(
+        return pd.read_csv(
             path,
             dtype=object,
             keep_default_na=False,
-            encoding="utf-8",
+            # With or without a byte order mark.
+            encoding="utf-8-sig",
             encoding_errors="surrogateescape",
             compression=None,
         )
@@ -183,85 +281,96 @@ def read_predictions(path: Path) -> pd.DataFrame:
         raise RunError(f"there are no predictions {path}: judge the run first, with `ltrain evaluate`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a table of predictions: {error}") from error
-    missing = [name for name in (*TEXT_COLUMNS, "label", "prediction") if name not in table]
-    if missing:
-        raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
-    for name in TEXT_COLUMNS:
-        table[name] = table[name].map(formula_restored).astype(object)
-    return _with_numbers(path, table)
 
 
-def _with_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Turn the texts of the number columns into numbers."""
-    name = probability_column(table)
-    labels = table["label"].mask(table["label"] == "")
-    table = table.assign(
-        label=_parsed(path, labels, {0, 1}).astype("Int64"),
-        prediction=_parsed(path, table["prediction"], {0, 1}).astype("int64"),
-        **{name: _parsed(path, table[name], None).astype("float64")},
+def _from_first_version(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The present form of a table of version 0.1: 0 and 1 become names, and the other class gets its probability."""
+    name_of = {str(label): name for label, name in enumerate(classes)}
+    _require_names(path, table["label"], {*name_of, UNKNOWN_CLASS})
+    _require_names(path, table["prediction"], set(name_of))
+    own = [*TEXT_COLUMNS, *CLASS_COLUMNS, probability_column(classes[1])]
+    shares = _shares(path, table[probability_column(classes[1])])
+    named = {name: table[name].map({**name_of, UNKNOWN_CLASS: UNKNOWN_CLASS}).astype(object) for name in CLASS_COLUMNS}
+    return pd.DataFrame(
+        {
+            "id": table["id"],
+            "subject": table["subject"],
+            "label": named["label"],
+            "split": table["split"],
+            "prediction": named["prediction"],
+            probability_column(classes[0]): 1 - shares,
+            probability_column(classes[1]): shares,
+            **{str(name): table[name] for name in table.columns if name not in own},
+        }
     )
-    outside = ~table[name].between(0, 1)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise RunError(f"{path}, row {row + 2}: {name} is {table[name].iloc[row]}, not in [0, 1]")
-    return table
 
 
-def _parsed(path: Path, texts: pd.Series[str], allowed: set[int] | None) -> pd.Series[float]:
-    numbers = pd.to_numeric(texts, errors="coerce")
-    bad = texts.notna() & (numbers.isna() if allowed is None else ~numbers.isin(allowed))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise RunError(f"{path}, row {row + 2}: {texts.name} cannot be {texts.iloc[row]!r}")
+def _require_names(path: Path, names: pd.Series[str], known: Collection[str]) -> None:
+    said = listed(sorted(name for name in known if name))
+    _refuse_first(
+        path, ~names.isin(known), lambda row: f"{names.name} cannot be {names.iloc[row]!r}: it is one of {said}"
+    )
+
+
+def _shares(path: Path, texts: pd.Series[str]) -> pd.Series[float]:
+    """Probabilities as numbers."""
+    numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
+    _refuse_first(path, numbers.isna(), lambda row: f"{texts.name} cannot be {texts.iloc[row]!r}")
+    _refuse_first(path, ~numbers.between(0, 1), lambda row: f"{texts.name} is {numbers.iloc[row]}, not in [0, 1]")
     return numbers
 
 
-def write_submission(path: Path, table: pd.DataFrame, order: Sequence[str] | None = None) -> None:
-    """Write the lab's submission file: header ``ID,label``, the ids unchanged, the prediction as 0 or 1.
+def _refuse_first(path: Path, is_wrong: pd.Series[bool], what: Callable[[int], str]) -> None:
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
+        raise RunError(f"{path}, row {row + 2}: {what(row)}")
+
+
+def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequence[str] | None = None) -> None:
+    """Write the lab's submission file: header ``ID,label``, the ids unchanged, 1 where the positive class is predicted.
 
     Parameters
     ----------
     path : Path
         In a directory that exists; replaced in one step.
     table : pandas.DataFrame
-        From :func:`predictions_table`.
+        From :func:`predictions_table`; ``id`` and ``prediction`` are enough.
+    positive : str
+        Name of the positive class, which is 1; everything else is 0.
     order : sequence of str, optional
         The ids to submit, in this order (the lab's three test lists hold the same images in different orders).
-        By default all, in the table's order.
+        By default those of the table's rows, in its order; a repeated row is repeated.
 
     Raises
     ------
     RunError
-        If an id of `order` has no prediction, or one id has several.
+        If an id of `order` or a row has no prediction, or one id has different ones.
     """
-    repeated = table["id"][table["id"].duplicated()].tolist()
+    answers = dict.fromkeys(zip(table["id"], table["prediction"], strict=True))
+    repeated = [record_id for record_id, count in Counter(record_id for record_id, _ in answers).items() if count > 1]
     if repeated:
-        raise RunError(f"{path.name}: several predictions for the same id: {_listed(repeated)}")
-    by_id = dict(zip(table["id"], table["prediction"], strict=True))
-    wanted = list(by_id) if order is None else list(order)
+        raise RunError(f"{path.name}: several predictions for the same id: {listed(repeated, most=MAX_LISTED)}")
+    by_id = {record_id: answer for record_id, answer in answers if isinstance(answer, str) and answer}
+    wanted = list(table["id"]) if order is None else list(order)
     absent = [wanted_id for wanted_id in wanted if wanted_id not in by_id]
     if absent:
         raise RunError(
-            f"{path.name}: no prediction for {_listed(absent)}; predict the split that holds these images first"
+            f"{path.name}: no prediction for {listed(absent, most=MAX_LISTED)}; predict the split that holds these "
+            "images first"
         )
-    frame = pd.DataFrame({"ID": pd.Series(wanted, dtype=object), "label": [int(by_id[i]) for i in wanted]})
+    frame = pd.DataFrame({"ID": pd.Series(wanted, dtype=object), "label": [int(by_id[i] == positive) for i in wanted]})
     _write_csv(path, frame)
 
 
-def _listed(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
-    return ", ".join(ids[:MAX_LISTED]) + more
-
-
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+def _write_csv(path: Path, frame: pd.DataFrame, *, for_excel: bool = False) -> None:
     texts = frame.select_dtypes(["object", "string"])
     with atomic_path(path) as partial:
         frame.to_csv(
             partial,
             index=False,
-            quoting=quoting_for(cell for name in texts.columns for cell in texts[name]),
+            quoting=quoting_for([*map(str, frame.columns), *(cell for name in texts.columns for cell in texts[name])]),
             lineterminator="\n",
-            encoding="utf-8",
+            encoding="utf-8-sig" if for_excel else "utf-8",
             errors="surrogateescape",
             float_format="%.9g",
         )

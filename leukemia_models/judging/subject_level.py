@@ -119,6 +119,25 @@ def subject_table(samples: JudgedSamples, *, threshold: float = DEFAULT_THRESHOL
     return table.iloc[order].reset_index(drop=True)
 
 
+def with_class_names(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return a table of subjects with the names of classes in the place of 0 and 1, "" where there is none.
+
+    The columns of scores get the positive class in their names: ``mean_probability_all``, ``vote_share_all``.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From :func:`subject_table`.
+    classes : sequence of two str
+        Names of class 0 and 1.
+    """
+    name_of = dict(enumerate(classes))
+    columns = ("label", "prediction_mean", "prediction_vote")
+    named = {column: table[column].map(name_of, na_action="ignore").astype(object) for column in columns}
+    table = table.assign(**{column: names.where(names.notna(), "") for column, names in named.items()})
+    return table.rename(columns={column: f"{column}_{classes[1]}" for column in SCORE_COLUMNS.values()})
+
+
 def subject_samples(
     samples: JudgedSamples, how: Joining | str = "mean", *, threshold: float = DEFAULT_THRESHOLD
 ) -> JudgedSamples | None:

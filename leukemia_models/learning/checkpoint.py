@@ -31,6 +31,7 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
 from leukemia_data.files.documents import parse_json
 from leukemia_data.samples.fingerprint import bytes_digest, canonical_json
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint_file import read_part, read_safetensors
@@ -54,6 +55,8 @@ FORMAT = "leukemia-cells checkpoint"
 FORMAT_VERSION = 6
 READABLE_VERSIONS = ("1", "2", "3", "4", "5", "6")
 VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
+POSITIVE_DETAIL = "positive"
+"""Name of the positive class among the details."""
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -97,7 +100,7 @@ class CheckpointInfo:
     settings : TrainSettings
         Of the run.
     details : mapping
-        Whatever else the run wants to find again, as JSON values.
+        Whatever else the run wants to find again, as JSON values; ``positive`` is its positive class.
     judging : mapping or None
         How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
         temperature and threshold, see :mod:`leukemia_models.runs.finalize`. None before that is decided.
@@ -118,6 +121,21 @@ class CheckpointInfo:
     judging: Mapping[str, Any] | None = None
     seen: SeenSamples | None = None
 
+    @property
+    def has_positive(self) -> bool:
+        """Whether the run recorded its positive class, as those of earlier versions did not."""
+        return POSITIVE_DETAIL in self.details
+
+    @property
+    def positive(self) -> str:
+        """The class whose recall is the sensitivity; where none was recorded, the second one, as it was then."""
+        return str(self.details.get(POSITIVE_DETAIL, self.classes[-1]))
+
+    @property
+    def judged_classes(self) -> tuple[str, str]:
+        """The negative and the positive class, the order in which predictions are judged."""
+        return negative_first(self.classes, self.positive)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields but `seen` as JSON can hold them."""
         return {
@@ -136,6 +154,9 @@ class CheckpointInfo:
             If a value is of another kind, as in a damaged file.
         """
         require_kinds(values, _KINDS)
+        positive = values.get("details", {}).get(POSITIVE_DETAIL)
+        if positive is not None and positive not in values["classes"]:
+            raise ValueError(f"the positive class {positive!r} is none of the classes")
         return cls(
             **{
                 **values,

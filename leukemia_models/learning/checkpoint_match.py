@@ -46,6 +46,7 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "details.augmentation": "--augment",
         "details.sampling": "--sampling",
         "details.start": "--start",
+        "details.positive": "--positive",
     }
 )
 """Values by the words in which they are given; the longest beginning of a value's place counts."""

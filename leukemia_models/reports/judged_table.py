@@ -21,7 +21,7 @@ from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamp
 from leukemia_models.judging.metrics import classification_metrics
 from leukemia_models.judging.predictions import judged_samples, write_predictions, write_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.judging.subject_level import MAJORITY, subject_level, subject_samples
+from leukemia_models.judging.subject_level import MAJORITY, subject_level, subject_samples, with_class_names
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.judging_figures import draw_confusion, draw_reliability, draw_roc, draw_subjects
 from leukemia_models.reports.report import IMAGE, SUBJECT_MEAN, SUBJECT_VOTE, CalibratedResults, Results, write_results
@@ -40,8 +40,8 @@ class JudgedNetwork:
     ----------
     model_name : str
         Its name.
-    classes : tuple of str
-        Name of each label.
+    classes : tuple of two str
+        The negative and the positive class.
     settings : mapping
         What its run was told, as JSON values.
     epoch : int or None
@@ -92,8 +92,10 @@ def results_of_table(
     ------
     UsageError
         If no row has a label.
+    RunError
+        If the table is of other classes than the network.
     """
-    samples, classes = judged_samples(table), network.classes
+    samples, classes = judged_samples(table, network.classes), network.classes
     return Results(
         model_name=network.model_name,
         classes=classes,
@@ -138,7 +140,14 @@ def _calibrated(
     )
 
 
-def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figures: Sequence[str] = ()) -> None:
+def write_judged(
+    out_dir: Path,
+    results: Results,
+    table: pd.DataFrame,
+    more_figures: Sequence[str] = (),
+    *,
+    for_excel: bool = False,
+) -> None:
     """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and the figures of a judged table.
 
     Parameters
@@ -151,6 +160,8 @@ def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figu
         What they are of; a column ``stamp`` with the split's stamp is put last.
     more_figures : sequence of str
         Other PNG files to name in the page, relative to it.
+    for_excel : bool
+        Whether CSV files begin with a byte order mark.
 
     Raises
     ------
@@ -160,11 +171,13 @@ def write_judged(out_dir: Path, results: Results, table: pd.DataFrame, more_figu
     if out_dir.is_symlink():
         raise RunError(f"{out_dir} is a link to {out_dir.readlink()}, and would be written there: remove it first")
     out_dir.mkdir(parents=True, exist_ok=True)
-    figures = _draw(out_dir, results, judged_samples(table))
+    figures = _draw(out_dir, results, judged_samples(table, results.classes))
     stamp = results.split.stamp
-    write_predictions(out_dir / "predictions.csv", table.drop(columns="stamp", errors="ignore").assign(stamp=stamp))
+    stamped = table.drop(columns="stamp", errors="ignore").assign(stamp=stamp)
+    write_predictions(out_dir / "predictions.csv", stamped, for_excel=for_excel)
     if results.subjects is not None:
-        write_table(out_dir / SUBJECTS_FILE, results.subjects.table.assign(stamp=stamp))
+        subjects = with_class_names(results.subjects.table, results.classes)
+        write_table(out_dir / SUBJECTS_FILE, subjects.assign(stamp=stamp), for_excel=for_excel)
     write_results(out_dir / "results.json", results)
     write_summary(out_dir / "summary.md", results, (*figures, *more_figures))
 

@@ -67,8 +67,8 @@ class Results:
     ----------
     model_name : str
         Name of the network.
-    classes : tuple of str
-        Name of each label.
+    classes : tuple of two str
+        The negative and the positive class, in this order in all that follows.
     settings : mapping
         What the run was told, as JSON values.
     split : SplitSummary
@@ -112,6 +112,11 @@ class Results:
     warnings: tuple[str, ...] = ()
 
     @property
+    def positive(self) -> str:
+        """The positive class: sensitivity is its recall, thresholds and curves are of its probability."""
+        return self.classes[1]
+
+    @property
     def title(self) -> str:
         """Network, epoch and part, for pages and figures."""
         epoch = "" if self.epoch is None else f", epoch {self.epoch}"
@@ -122,6 +127,7 @@ class Results:
         return {
             "format_version": FORMAT_VERSION,
             **vars(self),
+            "positive": self.positive,
             "split": self.split.to_dict(),
             "metrics": self.metrics.to_dict(),
             "baseline": self.baseline.to_dict(),
@@ -154,8 +160,8 @@ def read_results(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        At least ``model_name`` (a text), ``classes`` (two texts), ``settings`` (an object), ``epoch`` (a number or
-        None) and ``split`` (an object with the texts ``kind`` and ``stamp``).
+        At least ``model_name`` (a text), ``classes`` (two texts, the second is the positive class), ``settings`` (an
+        object), ``epoch`` (a number or None) and ``split`` (an object with the texts ``kind`` and ``stamp``).
 
     Raises
     ------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leukemia_data.files.atomic import write_text
 from leukemia_models.judging.bootstrap import SubjectBootstrap
-from leukemia_models.judging.metrics import METRIC_NAMES, METRIC_TITLES, ClassificationMetrics
+from leukemia_models.judging.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
 from leukemia_models.judging.subject_level import SubjectLevel
 from leukemia_models.reports.markdown import (
     code,
@@ -58,6 +58,7 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
     sections = [
         f"# {plain(results.title)}",
         f"Split: **{split.stamp}** ({code(split.kind)})",
+        f"Positive class: **{code(results.positive)}**; {code(results.classes[0])} is the negative one",
         "\n".join(f"> {plain(sentence)}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
         "\n\n".join(map(plain, results.notes)),
         f"## Results per image ({split.stamp})\n\n" + _image_section(results),
@@ -98,15 +99,6 @@ def _figure_line(name: str) -> str:
     return f"- [{name}]({name}), as vectors [{vector}]({vector})"
 
 
-def metric_title(name: str, classes: Sequence[str]) -> str:
-    """Words for a metric; sensitivity and specificity say whose recall they are."""
-    titles = {
-        "sensitivity": f"recall {code(classes[1])} (sensitivity)",
-        "specificity": f"recall {code(classes[0])} (specificity)",
-    }
-    return titles.get(name, METRIC_TITLES[name])
-
-
 def _image_section(results: Results) -> str:
     metrics, bootstrap = results.metrics, results.intervals.get(IMAGE)
     constant = _constant_answers(results)
@@ -117,7 +109,7 @@ def _image_section(results: Results) -> str:
     for name in METRIC_NAMES:
         interval = bootstrap.intervals.get(name) if bootstrap else None
         against = "-" if name in _OF_PROBABILITIES else number_text(constant[name])
-        title = metric_title(name, results.classes)
+        title = metric_title(name, results.classes, code)
         rows.append((title, number_text(getattr(metrics, name)), interval_text(interval), against))
     return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
 
@@ -186,7 +178,7 @@ def _subject_metrics(
         header += [title, "interval"]
     rows = [["subjects", *(cell for _, metrics, _ in columns for cell in (f"{metrics.num_samples:,}", ""))]]
     for name in METRIC_NAMES:
-        row = [metric_title(name, classes)]
+        row = [metric_title(name, classes, code)]
         for _, metrics, bootstrap in columns:
             value = getattr(metrics, name)
             is_absent = value is None and name in _OF_PROBABILITIES
@@ -229,12 +221,13 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     fitted_on = f"{calibration.num_images:,} {plain(calibration.fitted_on)} images"
     said = (
         f"The same predictions with the temperature {calibration.temperature:.3f} and then the threshold "
-        f"{calibration.threshold:.3f}, both fitted on {fitted_on}. All other tables and files are without them."
+        f"{calibration.threshold:.3f} of P({code(results.positive)}), both fitted on {fitted_on}. All other tables and "
+        "files are without them."
     )
     header = ("per image", "as trained, threshold 0.5", "calibrated", "interval")
     rows = [
         (
-            metric_title(name, results.classes),
+            metric_title(name, results.classes, code),
             number_text(getattr(results.metrics, name)),
             number_text(getattr(calibrated.metrics, name)),
             interval_text(calibrated.bootstrap.intervals.get(name)),

@@ -26,13 +26,14 @@ from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
+from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 HISTORY_FIGURE_FROM_PART = "../history.png"
@@ -144,12 +145,18 @@ def predict_numbers(
         ) from error
 
 
-def part_predictions(predictions: Predictions, data: SplitCache, part: str) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp."""
+def part_predictions(
+    predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
+) -> pd.DataFrame:
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp.
+
+    `positive` is the run's positive class, by default the second one, see
+    :func:`~leukemia_models.judging.predictions.predictions_table`.
+    """
     table = data.cache.table
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
-    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes)
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
     return rows.assign(stamp=data.leaks.stamp)
 
 
@@ -164,6 +171,7 @@ def judge_part(
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     watch: Watch = unwatched,
     replaces_others: bool = True,
+    for_excel: bool = False,
 ) -> Results:
     """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
 
@@ -182,7 +190,7 @@ def judge_part(
         require_same_meaning(out_dir, checkpoint, data, part)
     tta = judging_tta(checkpoint.info.judging)
     predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
-    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap)
+    return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
 
 def judge_predictions(
@@ -193,6 +201,7 @@ def judge_predictions(
     out_dir: Path,
     *,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    for_excel: bool = False,
 ) -> Results:
     """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
 
@@ -203,12 +212,14 @@ def judge_predictions(
     """
     if (predictions.labels_N == UNKNOWN_LABEL).all():
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
-    table = part_predictions(predictions, data, part)
-    network = _judged_network(checkpoint, part)
+    table = part_predictions(predictions, data, part, checkpoint.info.positive)
+    network = judged_network(checkpoint, part)
     identity = judged_identity(checkpoint, data, part)
     network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)), identity=identity)
-    results = results_of_table(table, data.summary(part), network, bootstrap=bootstrap)
-    write_judged(out_dir, results, table, (HISTORY_FIGURE_FROM_PART,))
+    results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
+    # Written elsewhere, the page has no history beside it.
+    figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()
+    write_judged(out_dir, results, table, figures, for_excel=for_excel)
     return results
 
 
@@ -247,6 +258,16 @@ def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) 
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
 
 
+def positive_note(info: CheckpointInfo) -> str | None:
+    """Return which class is the positive one where a run of an earlier version recorded none; else None."""
+    if info.has_positive:
+        return None
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one, as it was then."
+    )
+
+
 def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None:
     """Say why there are no calibrated numbers of a part that could have some."""
     if part != TEST or calibration is None or calibration.is_usable:
@@ -254,7 +275,8 @@ def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None
     return f"There are no calibrated numbers. {calibration.note}"
 
 
-def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+def judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
+    """Return what a report says of a checkpoint that was judged on a part; an outside set is as ``test``."""
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
     best = history.best if judging["checkpoint"] == "best" else None
@@ -263,7 +285,7 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     batchnorm_text = batchnorm.pop("text", None)
     return JudgedNetwork(
         model_name=info.model_name,
-        classes=info.classes,
+        classes=info.judged_classes,
         settings={
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
@@ -275,7 +297,12 @@ def _judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         calibration=calibration if part == TEST and calibration and calibration.is_usable else None,
         notes=tuple(
             note
-            for note in (_chosen_by_note(history, best, part), batchnorm_text, _uncalibrated_note(calibration, part))
+            for note in (
+                positive_note(info),
+                _chosen_by_note(history, best, part),
+                batchnorm_text,
+                _uncalibrated_note(calibration, part),
+            )
             if note
         ),
         warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),

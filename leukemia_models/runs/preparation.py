@@ -97,7 +97,7 @@ def prepare_network(
     report = None if judging.batchnorm == RUNNING else _choose_batchnorm(bench, judging.batchnorm)
     valid = bench.labelled(VALID)
     predictions = bench.predict(valid, "calibrate on valid", judging.tta) if len(valid) else None
-    calibration = _calibration(predictions, data) if predictions is not None else None
+    calibration = _calibration(predictions, data, checkpoint.info) if predictions is not None else None
     decided: dict[str, Any] = {
         "checkpoint": checkpoint.path.stem,
         "tta": judging.tta.to_dict(),
@@ -179,19 +179,19 @@ def _choose_batchnorm(bench: _Bench, mode: str) -> BatchNormReport | None:
     report = compare_batchnorm(
         bench.model,
         statistics,
-        lambda: bench.predict(deciding, "compare BatchNorm"),
+        lambda: bench.predict(deciding, "compare BatchNorm").in_order(bench.info.classes, bench.info.judged_classes),
         mode=mode,
         judged_on=judged_on,
-        classes=bench.info.classes,
+        classes=bench.info.judged_classes,
     )
     if report.chosen == REESTIMATED:
         statistics.apply(bench.model)
     return report
 
 
-def _calibration(predictions: Predictions, data: SplitCache) -> Calibration | None:
+def _calibration(predictions: Predictions, data: SplitCache, info: CheckpointInfo) -> Calibration | None:
     """Fit temperature and threshold; None where the validation part holds one class."""
-    samples = judged_samples(part_predictions(predictions, data, VALID))
+    samples = judged_samples(part_predictions(predictions, data, VALID), info.judged_classes)
     if len(np.unique(samples.labels_N)) < 2:
         return None
-    return fit_calibration(samples, fitted_on=VALID, classes=data.cache.manifest.classes)
+    return fit_calibration(samples, fitted_on=VALID, classes=info.judged_classes)

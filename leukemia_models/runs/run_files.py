@@ -54,8 +54,8 @@ from leukemia_models.runs.split_file import (
 
 RUN_FORMAT = "leukemia-cells run"
 RUN_FORMAT_VERSION = 5
-"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 what the
-weights to start from have seen."""
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 the
+positive class, and what the weights to start from have seen."""
 PLAN_FILE_NAME = "plan.toml"
 FINAL = "final"
 """Name of the checkpoint that a finished run is judged and used by."""
@@ -193,6 +193,8 @@ class RunConfig:
         Its name in the plan it belongs to; empty for a run by options alone.
     class_weights
         ``none`` or ``balanced``: where the numbers in the settings come from.
+    positive
+        The class whose recall is the sensitivity. Empty in runs of earlier versions: the second class.
     seen_before
         Where the split meets what the weights to start from have seen; None where an earlier version did not look.
     """
@@ -212,6 +214,7 @@ class RunConfig:
     judging: Mapping[str, Any] = field(default_factory=dict)
     stage: str = ""
     class_weights: str = "none"
+    positive: str = ""
     seen_before: SeenBefore | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -239,6 +242,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "judging": OBJECT,
         "stage": TEXT,
         "class_weights": TEXT,
+        "positive": TEXT,
         "seen_before": OBJECT_OR_NONE,
     }
 )

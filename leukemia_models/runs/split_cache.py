@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,14 +51,16 @@ class SplitCache:
             raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
         return numbers
 
-    def summary(self, judged: str) -> SplitSummary:
-        """The split as reports describe it."""
-        table = self.cache.table
+    def summary(self, judged: str, classes: Sequence[str] | None = None) -> SplitSummary:
+        """Return the split as reports describe it, with counts in the order of `classes`, else of the labels."""
+        table, names = self.cache.table, self.cache.manifest.classes
+        order = [names.index(name) for name in classes or names]
         subjects = np.array(table.subject_texts, object)
         parts = {}
         for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
             numbers = split_numbers(self.codes, name)
             labels = table.labels[numbers]
-            counts = tuple(int((labels == label).sum()) for label in range(len(self.cache.manifest.classes)))
-            parts[name] = SplitCounts(counts, subjects_per_class(labels, subjects[numbers].tolist()))
+            counts = tuple(int((labels == label).sum()) for label in order)
+            people = subjects_per_class(labels, subjects[numbers].tolist(), len(names))
+            parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
         return SplitSummary(str(self.spec), self.leaks, judged, parts)

@@ -80,7 +80,8 @@ def read_split(path: Path) -> dict[str, SplitRow]:
         If it is missing or damaged.
     """
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        # A spreadsheet may have saved it, with a byte order mark.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             return dict(_rows(csv.DictReader(file)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error

@@ -53,6 +53,13 @@ def seen_by_weights(path: Path) -> SeenSamples:
     return _seen_by(path, frozenset())
 
 
+def seen_by_checkpoint(info: CheckpointInfo) -> SeenSamples:
+    """Return what a checkpoint says that its weights have seen, beside the samples of its own run where it is old."""
+    if info.seen is not None:
+        return info.seen
+    return NOTHING_SEEN if info.details.get("start", SCRATCH) == SCRATCH else UNKNOWN_ORIGIN
+
+
 def _seen_by(path: Path, after: frozenset[Path]) -> SeenSamples:
     info = load_info(path)
     if info is None:

@@ -94,6 +94,7 @@ def test_scan_says_everything_and_changes_nothing(tree: Callable, ldata: Callabl
     starts = [
         "4 images",
         "classes: blast 2, normal 2",
+        "positive class: blast (",
         "splits: train 2 (from train), test 2",
         "subjects: 2 (from folders",
     ]
@@ -338,6 +339,7 @@ def test_subtypes_are_no_subjects_and_training_is_not_stamped_so(
     assert any("neither classes nor subjects" in line for line in build.said)
     cache = build.cache.location
     train = ("--cache", cache, "--model", "resnet18-narrow", "--epochs", 1, "--batch-size", 4, "--device", "cpu")
+    train += ("--positive", "sick")
     assert "subject" in error_of(ltrain(*train, "--out", "r"), 2)
     assert "18 images of unknown subjects" in error_of(ltrain(*train, "--split", "image", "--out", "r"), 2)
     result = ltrain(*train, "--split", "image", "--allow-leak", "--out", "r")
@@ -368,7 +370,7 @@ def test_what_the_audit_calls_wrong_is_not_stamped_disjoint(
     codes = np.array([("train", "valid", "test").index(split.decode()) for split in cache.table.splits], np.int8)
     leaks = check_leaks(codes, cache.table, cache.manifest.subjects)
     assert (leaks.doubtful_subjects, leaks.is_disjoint) == (1, False)
-    train = ("--model", "resnet18-narrow", "--device", "cpu", "--split", "given", "--out", "r")
+    train = ("--model", "resnet18-narrow", "--device", "cpu", "--split", "given", "--positive", "y", "--out", "r")
     assert "1 subject with images of several classes" in error_of(ltrain("--cache", cache.location, *train), 2)
     build(table, "--subject-column", "subject")
     confirmed = build.cache

@@ -221,3 +221,20 @@ def test_both_seeds_name_the_folder_and_are_written_down(
     assert kfold.name == "resnet18-narrow-64px-kfold-2-seed3-split1"
     written = json.loads((kfold / "kfold.json").read_text(encoding="utf-8"))
     assert (written["seed"], written["split_seed"]) == (3, 1)
+
+
+def test_an_outside_set_is_looked_up_among_all_that_the_weights_have_seen(
+    finished_run: Path, mixed_run: Path, cells: Path, tmp_path: Path, ltrain: Callable
+) -> None:
+    """The test images of the run itself, which the run before it was trained on."""
+    folder, before = tmp_path / "outside", parts_of(finished_run)
+    tested = [name for name, part in parts_of(mixed_run).items() if part == "test"]
+    for name in tested:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cells / name, folder / name)
+    out = tmp_path / "out"
+    result = ltrain("evaluate", mixed_run, folder, "--out", out, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    leaks = json.loads((out / "results.json").read_text(encoding="utf-8"))["split"]["leaks"]
+    assert leaks["shared_images"] == 0
+    assert leaks["start_images"] == sum(before[name] in ("train", "valid") for name in tested) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from torch import nn
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.sources.image_rows import list_table_rows
+from leukemia_data.storage.stored_url import stored_url
+from leukemia_data.storage.url import parse_url
 from leukemia_data.streams.batch import Batch
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.inference.predict import predict_probabilities
@@ -24,6 +27,7 @@ from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load
 from leukemia_models.learning.history import TrainHistory
 from leukemia_models.learning.run_state import TrainSettings, TrainState
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.file_predictions import predict_files
 from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
 
 SIZE_PX = 32
@@ -154,23 +158,116 @@ def test_lists_may_hold_different_images_and_start_from_their_own_folder(
         assert str(out / path.name) in result.stdout
 
 
-def test_predict_writes_the_same_submission(run: Path, images: Path, scratch: Path, ltrain: Callable) -> None:
-    write_list(scratch / "t.csv", [5, 2, 9])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "Path\n./new_dataset/test/5.bmp\nnew_dataset/test/2.bmp\n.\\new_dataset\\test\\9.bmp\n",
+        "Path\n./new_dataset/test/5.bmp\n./new_dataset/test/2.bmp\n./new_dataset/test/5.bmp\n\nnew_dataset/test/5.bmp\n",
+        "\ufeffsep=;\nlabel;Path\n;./new_dataset/test/7.bmp\n; new_dataset/test/0.bmp\n",
+        "Path,label\nnew_dataset/test/7.bmp,0\nnew_dataset/test/0.bmp,1\n",
+    ],
+    ids=["forms", "repeated", "excel", "labelled"],
+)
+def test_predict_writes_the_same_submission(
+    rows: str, run: Path, images: Path, expected: dict[str, int], scratch: Path, ltrain: Callable
+) -> None:
+    (scratch / "t.csv").write_text(rows, encoding="utf-8")
     common = ("t.csv", "--root", images, "--device", "cpu")
     assert ltrain("submit", run, *common).exit_code == 0
-    assert ltrain("predict", run, *common, "--out", "p.csv", "--submission", "s.csv").exit_code == 0
+    assert ltrain("predict", run, *common, "--out", "p.csv", "--submission", "s.csv", "--excel").exit_code == 0
     assert (scratch / "s.csv").read_bytes() == (scratch / "submissions" / "t.csv").read_bytes()
+    texts = [line.strip(";").split(",")[0] for line in rows.splitlines() if ".bmp" in line]
+    assert submission_of(scratch / "s.csv") == wanted(texts, expected)
+
+
+def test_repeated_rows_are_repeated_and_their_image_predicted_once(
+    run: Path, images: Path, expected: dict[str, int], scratch: Path, ltrain: Callable, json_of: Callable
+) -> None:
+    texts = write_list(scratch / "t.csv", [1, 2, 1, 2, 2])
+    told = json_of(ltrain("submit", run, "t.csv", "--root", images, "--device", "cpu", "--json"))
+    assert submission_of(scratch / "submissions" / "t.csv") == wanted(texts, expected)
+    assert (told["num_predicted"], told["submissions"][0]["num_rows"]) == (2, 5)
+    checkpoint = load_checkpoint(run / "final.safetensors")
+    batches: list[int] = []
+
+    def watch(purpose: str, num_batches: int, images: Iterable) -> Iterable:
+        batches.append(num_batches)
+        return images
+
+    rows = list_table_rows(scratch / "t.csv", images)
+    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, watch=watch)
+    assert batches == [2]
+    assert found.predictions.indices_N.tolist() == [0, 1, 2, 3, 4]
+    odds = found.predictions.log_probabilities_NK
+    assert (odds[0] == odds[2]).all()
+    assert (odds[1] == odds[3]).all()
+
+
+@pytest.mark.parametrize("rows", [["cut.bmp", "0.bmp"], ["0.bmp", "99.bmp", "cut.bmp"]])
+def test_predict_writes_no_submission_that_lacks_a_row(
+    rows: list[str], run: Path, images: Path, scratch: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    whole = (images / "new_dataset" / "test" / "0.bmp").read_bytes()
+    (scratch / "0.bmp").write_bytes(whole)
+    (scratch / "cut.bmp").write_bytes(whole[: len(whole) // 2])
+    (scratch / "t.csv").write_text("".join(f"{line}\n" for line in ("Path", *rows)), encoding="utf-8")
+    (scratch / "s.csv").write_text("earlier", encoding="utf-8")
+    options = ("--out", "p.csv", "--submission", "s.csv", "--device", "cpu")
+    message = error_of(ltrain("predict", run, "t.csv", *options), 1)
+    bad = rows.index("99.bmp" if "99.bmp" in rows else "cut.bmp")
+    assert f"line {bad + 2}" in message
+    assert "t.csv" in message
+    assert rows[bad] in message
+    assert (scratch / "s.csv").read_text(encoding="utf-8") == "earlier"
+    # What could be predicted is in predictions.csv, row by row, unless files are missing, which is known before.
+    if "99.bmp" not in rows:
+        with (scratch / "p.csv").open(encoding="utf-8", newline="") as file:
+            found = list(csv.DictReader(file))
+        assert [row["id"] for row in found] == rows
+        assert [bool(row["prediction"]) for row in found] == [name != "cut.bmp" for name in rows]
+        assert [bool(row["problem"]) for row in found] == [name == "cut.bmp" for name in rows]
+
+
+def test_outputs_never_replace_a_list(
+    run: Path, images: Path, scratch: Path, ltrain: Callable, error_of: Callable, files_below: Callable
+) -> None:
+    write_list(scratch / "t.csv", [1])
+    before = files_below(scratch)
+    common = ("predict", run, "t.csv", "--root", images, "--device", "cpu")
+    for options in (("--out", "t.csv"), ("--submission", "./t.csv", "--out", "p.csv"), ("--submission", "p.csv")):
+        more = ("--out", "p.csv") if options == ("--submission", "p.csv") else ()
+        assert "would replace" in error_of(ltrain(*common, *options, *more), 2)
+    assert files_below(scratch) == before
+
+
+def test_lists_start_from_a_root_in_a_store(
+    run: Path,
+    images: Path,
+    expected: dict[str, int],
+    scratch: Path,
+    ltrain: Callable,
+    error_of: Callable,
+) -> None:
+    root = f"memory://{scratch.name}/lab3"
+    folder = stored_url(parse_url(root))
+    for path in images.rglob("*.bmp"):
+        folder.store.write(path.relative_to(images).as_posix(), path.read_bytes())
+    texts = write_list(scratch / "t.csv", [4, 8, 4])
+    result = ltrain("submit", run, "t.csv", "--root", root, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert submission_of(scratch / "submissions" / "t.csv") == wanted(texts, expected)
+    write_list(scratch / "t.csv", [4, 99])
+    assert "line 3" in error_of(ltrain("submit", run, "t.csv", "--root", root, "--device", "cpu"), 1)
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (["./new_dataset/test/1.bmp", "new_dataset/test/1.bmp"], ["line 3", "line 2"]),
         (["./new_dataset/test/1.bmp", "./new_dataset/test/99.bmp"], ["line 3", "99.bmp"]),
         (["./test/1.bmp"], ["line 2", "--root"]),
         (["./new_dataset/test/1.bmp", "./new_dataset/test/cut.bmp"], ["t.csv line 3", "cut.bmp"]),
     ],
-    ids=["twice", "missing", "all missing", "unusable"],
+    ids=["missing", "all missing", "unusable"],
 )
 def test_wrong_list_writes_nothing(
     rows: list[str], words: list[str], run: Path, images: Path, scratch: Path, ltrain: Callable, error_of: Callable

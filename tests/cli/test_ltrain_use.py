@@ -158,7 +158,7 @@ def test_submission_keeps_the_table_s_order_and_paths(
     lines = submission.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "ID,label"
     predicted = {row["id"]: row["prediction"] for row in rows_of(out)}
-    assert lines[1:] == [f"{record_id},{predicted[record_id]}" for record_id in ids]
+    assert lines[1:] == [f"{record_id},{int(predicted[record_id] == 'all')}" for record_id in ids]
     elsewhere = tmp_path / "lists"
     elsewhere.mkdir()
     moved = shutil.move(table, elsewhere / table.name)
@@ -179,7 +179,12 @@ def test_bad_image_among_good_ones(
     result = ltrain("predict", finished_run, folder, "--out", out, "--batch-size", 2, "--device", "cpu")
     assert "1 of 4 images" in error_of(result, 1)
     assert "bad.bmp: truncated" in result.stderr
-    assert set(probabilities_of(out)) == {image.name for image in images}
+    rows = {row["id"]: row for row in rows_of(out)}
+    assert set(rows) == {"bad.bmp", *(image.name for image in images)}
+    assert {name for name, row in rows.items() if row["prediction"] and row["probability_all"]} == {
+        image.name for image in images
+    }
+    assert {name for name, row in rows.items() if "truncated" in row["problem"]} == {"bad.bmp"}
     told = json.loads(ltrain("predict", finished_run, folder, "--out", out, "--device", "cpu", "--json").stdout)
     assert (told["num_predicted"], told["failed"]) == (3, ["bad.bmp"])
 

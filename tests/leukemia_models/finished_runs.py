@@ -31,10 +31,11 @@ def predictions_of(people: People, images_each: int, probability_of: Mapping[str
         {
             "id": pd.Series([f"{subject}/{n}" for subject, _, n in rows], dtype=object),
             "subject": pd.Series([subject for subject, _, _ in rows], dtype=object),
-            "label": pd.array([label for _, label, _ in rows], dtype="Int64"),
+            "label": pd.Series([CLASSES[label] for _, label, _ in rows], dtype=object),
             "split": "test",
+            "prediction": pd.Series([CLASSES[int(value > 0.5)] for value in probabilities], dtype=object),
+            "probability_hem": [1 - value for value in probabilities],
             "probability_all": probabilities,
-            "prediction": [int(probability > 0.5) for probability in probabilities],
         }
     )
 

@@ -23,10 +23,11 @@ def make_predictions(num_subjects: int, num_cells: int = 4, seed: int = 0) -> pd
         {
             "id": [f"{number}.bmp" for number in range(len(subject))],
             "subject": [f"{'H' if label == 0 else ''}{n}" for n, label in zip(subject, labels, strict=True)],
-            "label": pd.array(labels, dtype="Int64"),
+            "label": pd.Series([CLASSES[label] for label in labels], dtype=object),
             "split": "test",
+            "prediction": pd.Series([CLASSES[int(value > 0.5)] for value in probabilities], dtype=object),
+            "probability_hem": 1 - probabilities,
             "probability_all": probabilities,
-            "prediction": (probabilities > 0.5).astype(np.int64),
         }
     )
 

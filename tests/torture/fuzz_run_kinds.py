@@ -15,6 +15,7 @@ import cli.ltrain
 from cli.ltrain.kfold_work import load_fold_names
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import LeukemiaError
+from leukemia_data.samples.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
 from leukemia_models.comparing.cross_validation import cross_validate
 from leukemia_models.comparing.fold_predictions import read_fold
@@ -162,9 +163,9 @@ def _read_split(places: Places) -> None:
 
 
 def _read_predictions(path: Path) -> None:
-    table = read_predictions(path)
+    table = read_predictions(path, CELL_CLASSES)
     again = path.with_name("again.csv")
     write_predictions(again, table)
-    assert list(read_predictions(again)["id"]) == list(table["id"])
-    samples = judged_samples(table)
+    assert list(read_predictions(again, CELL_CLASSES)["id"]) == list(table["id"])
+    samples = judged_samples(table, CELL_CLASSES)
     assert np.isfinite(samples.probabilities_N).all()

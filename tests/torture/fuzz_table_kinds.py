@@ -15,8 +15,8 @@ from leukemia_data.auditing.reference_table import read_reference_table, referen
 from leukemia_data.augmenting.augmentation import AUGMENTATIONS_DIR, load_augmentation
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.recipes.recipe import PRESETS_DIR, load_recipe
+from leukemia_data.sources.image_rows import list_table_rows
 from leukemia_data.sources.source import list_source
-from leukemia_data.sources.submission_list import read_submission_list
 from leukemia_models.planning.plan_file import PLANS_DIR, load_plan
 
 from .fuzz_kind import FileKind, kind_at, replacing
@@ -69,9 +69,9 @@ def _read_lab_table(path: Path) -> None:
 
 
 def _read_submission(path: Path, root: Path) -> None:
-    images = read_submission_list(path, root)
-    assert len({image.key for image in images}) == len(images)
-    assert all(image.path.is_file() for image in images)
+    rows = list_table_rows(path, root, need_files=True)
+    assert [row.line for row in rows] == sorted({row.line for row in rows})
+    assert all(Path(row.record.path).is_file() for row in rows)
 
 
 def _read_reference(path: Path) -> None:

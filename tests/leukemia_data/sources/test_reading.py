@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leukemia_data.sources.positive_class import PositiveClass, known_positive
 from leukemia_data.sources.reading import (
     FramesFound,
     NotRead,
@@ -53,6 +54,7 @@ readings = st.builds(
     passed_over=many(st.builds(NotRead, reason=text, count=count, examples=many(text))),
     notes=many(text),
     told_by=text,
+    positive=st.none() | st.builds(PositiveClass, text, text),
     frames=many(
         st.builds(
             FramesFound,
@@ -74,7 +76,7 @@ def test_what_is_kept_is_the_same_reading(reading):
     assert differences(reading, Reading.from_dict(reading.to_record())) == []
 
 
-@pytest.mark.parametrize("name", Reading().to_dict())
+@pytest.mark.parametrize("name", Reading().to_dict().keys() - {"positive"})
 def test_a_reading_that_lacks_something_is_none(name):
     values = Reading().to_dict()
     del values[name]
@@ -118,12 +120,14 @@ FULL = Reading(
         FramesFound(class_name="blast", num_looked_at=2, sizes=((450, 400, 2),), modes=(("RGB", 2),), ground="black"),
         FramesFound(class_name="normal", num_looked_at=1, sizes=((64, 64, 1),), modes=(("L", 1),), ground="bright"),
     ),
+    positive=known_positive(("blast", "normal")),
 )
 
 
 def test_everything_is_shown():
     assert FULL.lines() == [
         "classes: blast 1,200, normal 30 (from folder level 2), unlabelled 4",
+        "positive class: blast (of the pair blast/normal: normal is the negative one); --positive changes it",
         "splits: train 1,000 (from DTrain), none 234; folds 0: 600, 1: 400",
         "subjects: 12 (from folders, such as p1, p2); unknown for 4 images; "
         "WRONG: 1 with images of several classes (p1)",
@@ -157,3 +161,12 @@ def test_differences_are_those_that_decide_results():
         assert said.startswith(start)
     assert differences(FULL, changes["options"]) == ["options: --subject-from folder, now none"]
     assert differences(changes["classes "], FULL) == ["classes normal, blast, now blast, normal"]
+
+
+def test_a_reading_of_an_earlier_release_has_the_positive_class_that_names_tell():
+    values = FULL.to_dict()
+    del values["positive"]
+    assert Reading.from_dict(values) == FULL
+    values["classes"] = [["late", 3], ["early", 4]]
+    assert Reading.from_dict(values).positive is None
+    assert "positive class: open" in Reading.from_dict(values).lines()[1]

@@ -7,6 +7,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from leukemia_models.comparing.compared_run import (
 from leukemia_models.comparing.comparison import compare_runs, differing_settings
 from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
-from leukemia_models.comparing.comparison_report import comparison_text, write_comparison
+from leukemia_models.comparing.comparison_report import comparison_table, comparison_text, write_comparison
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
@@ -188,7 +189,7 @@ def test_a_part_that_was_not_judged(runs):
 
 def test_a_part_without_labels(runs):
     table = predictions_of({"": 1}, 2, {"": [0.5, 0.6]})
-    table["label"] = table["label"].mask(table["label"] == 1)
+    table["label"] = ""
     write_part(runs[0], table, split="given")
     with pytest.raises(UsageError, match=r"--part valid"):
         read_compared_runs(runs)
@@ -257,6 +258,20 @@ def test_other_classes_are_refused(runs):
     other = ComparedRun(**{**vars(second), "classes": ("healthy", "ill")})
     with pytest.raises(UsageError, match="different classes: hem, all and healthy, ill"):
         compare_runs([first, other])
+
+
+def test_other_positive_classes_are_refused(runs):
+    first, second, _ = read_compared_runs(runs)
+    turned = replace(second, classes=second.classes[::-1])
+    with pytest.raises(UsageError, match="different positive classes: all and hem"):
+        compare_runs([first, turned])
+
+
+def test_the_positive_class_is_named_on_the_page(runs):
+    page = comparison_text(compare_runs(read_compared_runs(runs), QUICK))
+    assert "| positive class | `all` | `all` | `all` |" in page
+    assert "| sensitivity (recall of `all`) |" in page
+    assert list(comparison_table(compare_runs(read_compared_runs(runs), QUICK))["positive"]) == ["all"] * 3
 
 
 def test_mixed_patients_are_marked_everywhere(runs):

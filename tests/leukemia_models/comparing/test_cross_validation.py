@@ -24,7 +24,7 @@ from leukemia_models.comparing.fold_predictions import read_fold
 from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
 
-from ..finished_runs import predictions_of, random_predictions, write_config, write_fold, write_part
+from ..finished_runs import CLASSES, predictions_of, random_predictions, write_config, write_fold, write_part
 
 EVERYONE = {**{str(k): 1 for k in range(1, 13)}, **{f"H{k}": 0 for k in range(1, 13)}}
 IMAGES_EACH = 4
@@ -68,8 +68,8 @@ def own_dirs(fold_dirs: list[Path], tmp_path: Path) -> list[Path]:
 def test_each_fold_is_judged_by_itself(fold_dirs):
     result = cross_validate([read_fold(path) for path in fold_dirs], QUICK)
     for path, fold in zip(fold_dirs, result.folds, strict=True):
-        table = read_predictions(path / "test" / "predictions.csv")
-        labels, calls = table["label"].astype(int), table["probability_all"] > 0.5
+        table = read_predictions(path / "test" / "predictions.csv", CLASSES)
+        labels, calls = table["label"] == "all", table["probability_all"] > 0.5
         assert fold.values["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, calls))
         assert fold.values["auroc"] == pytest.approx(roc_auc_score(labels, table["probability_all"]))
         assert (fold.images_per_class, fold.subjects_per_class) == ((16, 16), (4, 4))
@@ -95,8 +95,8 @@ def test_undefined_values_are_counted_and_not_averaged():
 
 def test_pooled_numbers_are_of_all_images_together(written, fold_dirs):
     result, _ = written
-    tables = pd.concat([read_predictions(path / "test" / "predictions.csv") for path in fold_dirs])
-    labels = tables["label"].astype(int)
+    tables = pd.concat([read_predictions(path / "test" / "predictions.csv", CLASSES) for path in fold_dirs])
+    labels = tables["label"] == "all"
     assert result.pooled.metrics.num_samples == len(EVERYONE) * IMAGES_EACH
     assert result.pooled.metrics.auroc == pytest.approx(roc_auc_score(labels, tables["probability_all"]))
     assert result.pooled.metrics.auroc != pytest.approx(result.spread["auroc"].mean)
@@ -170,7 +170,7 @@ def test_every_image_is_written_once_with_its_fold(written, fold_dirs):
         table = pd.read_csv(file)
     assert sorted(table["id"]) == sorted(f"{subject}/{n}" for subject in EVERYONE for n in range(IMAGES_EACH))
     for path in fold_dirs:
-        own = read_predictions(path / "test" / "predictions.csv")
+        own = read_predictions(path / "test" / "predictions.csv", CLASSES)
         mine = table[table["fold"] == path.name]
         assert list(mine["id"]) == list(own["id"])
         np.testing.assert_allclose(mine["probability_all"], own["probability_all"])
@@ -228,13 +228,13 @@ def test_one_row_a_fold(written):
     assert (
         (out / "folds.csv")
         .read_text(encoding="utf-8")
-        .startswith("fold,split,epoch,images_hem,images_all,subjects_hem")
+        .startswith("fold,split,epoch,positive,images_hem,images_all,subjects_hem")
     )
 
 
 def test_the_worst_fold_stamps_all(own_dirs):
     leaks = LeakCheck(0, 5, 0)
-    table = read_predictions(own_dirs[1] / "test" / "predictions.csv").drop(columns="stamp")
+    table = read_predictions(own_dirs[1] / "test" / "predictions.csv", CLASSES).drop(columns="stamp")
     write_part(own_dirs[1], table, split="test-fold:2/3", leaks=leaks)
     result = cross_validate([read_fold(path) for path in own_dirs], QUICK)
     assert result.stamp == leaks.stamp
@@ -265,14 +265,14 @@ def test_one_fold_alone(own_dirs):
 
 
 def test_folds_of_another_kind(own_dirs):
-    table = read_predictions(own_dirs[1] / "test" / "predictions.csv").drop(columns="stamp")
+    table = read_predictions(own_dirs[1] / "test" / "predictions.csv", CLASSES).drop(columns="stamp")
     write_part(own_dirs[1], table, split="test-fold:2/5")
     with pytest.raises(RunError, match="test-fold:1/3 and test-fold:2/5"):
         require_each_once([read_fold(path) for path in own_dirs])
 
 
 def test_predictions_of_other_images(own_dirs):
-    table = read_predictions(own_dirs[0] / "test" / "predictions.csv").drop(columns="stamp")
+    table = read_predictions(own_dirs[0] / "test" / "predictions.csv", CLASSES).drop(columns="stamp")
     write_part(own_dirs[0], table.iloc[:-1], split="test-fold:1/3")
     with pytest.raises(RunError, match=r"31 labelled images.*32 that the fold's split.csv holds out"):
         read_fold(own_dirs[0])

@@ -98,8 +98,15 @@ def hostile_table() -> pd.DataFrame:
     table = make_predictions(len(NAMES), num_cells=2)
     names = [f"{NAMES[number // 2 % len(NAMES)]}{number // 2 // len(NAMES) or ''}" for number in range(len(table))]
     ids = pd.Series([f"{name}{number % 2 or ''}" for number, name in enumerate(names)], dtype=object)
-    table = table.assign(id=ids, subject=pd.Series(names, dtype=object))
-    return table.rename(columns={"probability_all": f"probability_{CLASSES[1]}"})
+    return of_hostile_classes(table.assign(id=ids, subject=pd.Series(names, dtype=object)))
+
+
+def of_hostile_classes(table: pd.DataFrame) -> pd.DataFrame:
+    name_of = {"": "", "hem": CLASSES[0], "all": CLASSES[1]}
+    named = {column: table[column].map(name_of).astype(object) for column in ("label", "prediction")}
+    return table.assign(**named).rename(
+        columns={f"probability_{old}": f"probability_{new}" for old, new in name_of.items()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +143,10 @@ def test_the_list_of_subjects_shows_names_as_they_are(results: Results) -> None:
 def test_predictions_are_protected_and_read_back_exactly(results: Results, tmp_path: Path) -> None:
     table = hostile_table()
     write_predictions(tmp_path / "predictions.csv", table)
-    again = read_predictions(tmp_path / "predictions.csv")
+    again = read_predictions(tmp_path / "predictions.csv", CLASSES)
     assert again["id"].tolist() == table["id"].tolist()
     assert again["subject"].tolist() == table["subject"].tolist()
+    assert again["label"].tolist() == table["label"].tolist()
     with (tmp_path / "predictions.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "\r"))] == []
@@ -170,7 +178,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
     people = {"<b>1</b>|": 1, "=2": 1, "`H1`": 0, "\r\n|H2": 0}
     held_out = (dict(list(people.items())[::2]), dict(list(people.items())[1::2]))
     for number, part in enumerate(held_out, 1):
-        table = random_predictions(part, 3, number)
+        table = of_hostile_classes(random_predictions(part, 3, number))
         write_fold(root / f"fold-{number}", table, people, 3, split=f"test-fold:{number}/2")
         path = root / f"fold-{number}" / "test" / "results.json"
         content = json.loads(path.read_text()) | {"classes": CLASSES, "model_name": "<i>"}

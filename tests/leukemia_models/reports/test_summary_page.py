@@ -67,8 +67,8 @@ def test_page_holds_metrics_intervals_and_baseline(results: Results) -> None:
         "0.500",
     ]
     assert rows["per image"] == ["resnet18", "95 % interval", "always `all`"]
-    assert rows["recall `hem` (specificity)"][2] == "0.000"
-    assert rows["recall `all` (sensitivity)"][2] == "1.000"
+    assert rows["specificity (recall of `hem`)"][2] == "0.000"
+    assert rows["sensitivity (recall of `all`)"][2] == "1.000"
     assert rows["weighted F1"][2] == "0.333"  # 0.5 * 2/3
     assert rows["ECE"] == [f"{results.metrics.ece:.3f}", "-", "-"]
     assert "200 resamples of the subjects (12 of class `hem` and 12 of class `all`), seed 0" in text
@@ -85,7 +85,7 @@ def test_page_holds_every_subject(results: Results) -> None:
 
 def test_calibrated_row_stands_beside_the_main_one(results: Results) -> None:
     text = section(summary_text(results), "Calibrated")
-    assert "temperature 1.500 and then the threshold 0.420, both fitted on 300 valid images" in text
+    assert "temperature 1.500 and then the threshold 0.420 of P(`all`), both fitted on 300 valid images" in text
     assert "Few of them." in cautions(results)
     assert results.calibrated is not None
     rows = rows_of(text)
@@ -133,10 +133,10 @@ def test_cautions_stand_above_the_numbers() -> None:
 def test_undefined_numbers_are_words() -> None:
     table = make_predictions(6)
     network = JudgedNetwork(model_name="resnet18", classes=CLASSES, settings={})
-    one_class = results_of_table(table[table["label"] == 1], make_split(6), network)
+    one_class = results_of_table(table[table["label"] == "all"], make_split(6), network)
     rows = rows_of(section(summary_text(one_class), "Results per image"))
-    assert rows["AUROC"] == rows["recall `hem` (specificity)"] == ["undefined", "-", "undefined"]
-    assert rows["recall `all` (sensitivity)"][1] != "-"
+    assert rows["AUROC"] == rows["specificity (recall of `hem`)"] == ["undefined", "-", "undefined"]
+    assert rows["sensitivity (recall of `all`)"][1] != "-"
 
 
 def test_unknown_and_mixed_subjects_are_told() -> None:

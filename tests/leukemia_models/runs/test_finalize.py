@@ -183,7 +183,9 @@ def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> 
     judge_part(checkpoint, data, "test", tmp_path / "test", device=CPU, batch_size=8, bootstrap=SETTINGS)
     for name in ("results.json", "predictions.csv", "summary.md", "subjects.csv"):
         assert (tmp_path / "test" / name).read_bytes() == (run.part("test") / name).read_bytes()
-    probabilities = read_predictions(run.part("test") / "predictions.csv").filter(like="probability").iloc[:, 0]
+    classes = checkpoint.info.classes
+    table = read_predictions(run.part("test") / "predictions.csv", classes)
+    probabilities = table[f"probability_{classes[1]}"]
     for views, is_same in ((D4, True), (NO_TTA, False)):
         found = predict_part(checkpoint, data, "test", device=CPU, batch_size=8, tta=views).probabilities_NK
         assert np.allclose(found[:, 1], probabilities, atol=1e-6) == is_same
