@@ -59,8 +59,8 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     found = list(_differences(read_results(out_dir / "results.json"), checkpoint, data, part))
     if found:
         raise RunError(
-            f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Rename or "
-            "remove that folder first"
+            f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
+            "another folder by --out, or remove that one first"
         )
 
 
