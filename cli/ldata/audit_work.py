@@ -13,7 +13,7 @@ import cv2
 
 from cli.output import print_json, print_note, print_reading, print_text
 from cli.progress import progress_bar
-from leukemia_data.auditing.audit import AuditReport, Check, audit_images
+from leukemia_data.auditing.audit import AuditReport, Check, audit_images, frame_finding_check
 from leukemia_data.auditing.audit_files import report_json, write_findings
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, reference_audit_images
@@ -66,6 +66,7 @@ class _Material:
     classes: tuple[str, ...] = CELL_CLASSES
     seen_files: set[str] = field(default_factory=set)
     subjects: list[SubjectsFound | None] = field(default_factory=list)
+    frame_checks: list[Check] = field(default_factory=list)
 
     @property
     def only_subjects(self) -> SubjectsFound | None:
@@ -102,7 +103,7 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
         sides, stamps = [*sides, training], [stamp]
     near, reason = _find_near(request, material.images)
     report = audit_images(material.images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)
-    report = replace(report, checks=[*report.checks, *stamps])
+    report = replace(report, checks=[*report.checks, *material.frame_checks, *stamps])
     notes = [*material.notes, *blind_spots(material.arguments, material.images)]
     written = [] if request.out is None else _write(request.out, report, material, notes)
     if as_json:
@@ -140,6 +141,9 @@ def _add_cache(material: _Material, directory: Path) -> None:
     material.caches[number] = cache
     material.classes = cache.manifest.classes
     material.subjects.append(cache.manifest.subjects)
+    understood = cache.manifest.understood
+    if understood is not None and understood.frame_finding is not None:
+        material.frame_checks.append(frame_finding_check(understood.frame_finding))
     text = f"cache, recipe {cache.manifest.recipe.name}, {cache.size_px} px"
     _add(material, AuditArgument(str(directory), "cache", text), images)
 

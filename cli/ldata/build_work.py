@@ -20,7 +20,8 @@ from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.scanning.frame_notes import cautions
+from leukemia_data.scanning.frame_finding import Framing
+from leukemia_data.scanning.frame_notes import cautions, frame_caution
 from leukemia_data.scanning.frames import with_frames
 from leukemia_data.sources.reading import Reading
 from leukemia_data.storage.url import Location
@@ -101,7 +102,8 @@ def plan_request(
     request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
 ) -> BuildPlan:
     """Say how a listing was understood, and plan a build of it, into caches in a store where they are given."""
-    wanted, listing = request.wanted, with_frames(listed.listing)
+    wanted = request.wanted
+    listing = with_frames(listed.listing, Framing(wanted.recipe, wanted.sizes_px[0]))
     _print_reading(listing.reading, wanted.recipe, wanted.sizes_px[0])
     plan = plan_build(
         name=request.name,
@@ -123,7 +125,8 @@ def plan_request(
 
 
 def _print_reading(reading: Reading, recipe: Recipe, size_px: int) -> None:
-    said = cautions(reading, recipe, size_px)
+    # What the frames tell of the classes is said when the build is done, where it is not lost among other lines.
+    said = cautions(reading, recipe, size_px, with_finding=False)
     print_reading(reading.short_lines(_MAX_READING_LINES - len(said)))
     for caution in said:
         print_note(f"note: {caution}")
@@ -156,6 +159,8 @@ def _home(stored: Mapping[Path, StoredCache] | None) -> CacheHome | None:
 def report_build(summary: BuildSummary, num_images: int, seconds: float, as_json: bool) -> None:
     """Print what a build or a commit did."""
     caches = [(cache.directory, cache.manifest) for cache in summary.caches]
+    manifest = summary.caches[0].manifest
+    telling = frame_caution(manifest.understood, manifest.recipe) if manifest.understood else None
     if as_json:
         print_json(
             {
@@ -170,6 +175,7 @@ def report_build(summary: BuildSummary, num_images: int, seconds: float, as_json
                 "caches": [cache_summary(*cache) for cache in caches],
             }
         )
+        _warn(telling)
         return
     print_text(
         f"Built from {num_images:,} images in {seconds:.1f} s ({num_images / seconds:,.0f} images/s): "
@@ -183,3 +189,9 @@ def report_build(summary: BuildSummary, num_images: int, seconds: float, as_json
     if len(summary.quarantined) > _MAX_LISTED:
         print_text(f"  and {len(summary.quarantined) - _MAX_LISTED} more: `ldata info --json` lists all")
     print_text(f"Next: ldata stats {caches[0][0]}")
+    _warn(telling)
+
+
+def _warn(caution: str | None) -> None:
+    if caution is not None:
+        print_note(f"warning: {caution}")

@@ -103,7 +103,7 @@ def _assign(cache: Cache, split_name: str | None, seed: int) -> SplitCodes | Non
         return None
     try:
         spec = parse_split(split_name or _DEFAULT_SPLIT)
-        return assign_split(spec, cache.table, seed, cache.manifest.classes)
+        return assign_split(spec, cache.table, seed, cache.manifest.classes, cache.manifest.subjects)
     except UsageError as error:
         if split_name is not None:
             raise

@@ -8,7 +8,13 @@ import click
 
 from cli.lazy_group import LazyGroup
 from cli.ltrain.train_request import STAGE_OPTIONS, make_request
-from cli.ltrain.training_options import given_options, require_plan_alone, training_options, typed_options
+from cli.ltrain.training_options import (
+    given_options,
+    require_plan_alone,
+    training_options,
+    typed_options,
+    valid_from_train_option,
+)
 from cli.options import option_name
 from leukemia_data.errors import UsageError
 
@@ -40,7 +46,8 @@ _COMMANDS = {
         default="subject",
         show_default=True,
         help="subject, given, fold:K/N, test-fold:K/N, official:K, leave-out:SUBJECT,..., or image (patient-mixed).",
-    )
+    ),
+    valid_from_train_option,
 )
 @click.pass_context
 def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
@@ -73,7 +80,11 @@ def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - c
         return
     given = given_options(context, options)
     require_plan_alone(given, STAGE_OPTIONS, options["plan"])
-    # torch takes seconds to load: not for --help.
+    # torch takes seconds to load, and NumPy a part of one: not for --help.
     from cli.ltrain.train import train
+    from leukemia_data.splitting.split_spec import parse_split, with_valid_share
 
+    share = options.pop("valid_from_train")
+    if share is not None and not options["resume"]:
+        options["split"] = str(with_valid_share(parse_split(options["split"]), share))
     train(make_request(given, options))

@@ -22,10 +22,10 @@ from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
-from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
+from leukemia_data.splitting.split_choices import choices_text
 from leukemia_data.splitting.split_spec import SplitCodes, SplitSpec, parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_choices, split_numbers
 from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
 from leukemia_models.learning.checkpoint import load_weights_file
 from leukemia_models.learning.checkpoint_match import require_same_network
@@ -143,10 +143,11 @@ def _draft(
 ) -> RunDraft:
     number = len(earlier)
     stage = plan.stages[number]
-    codes = assign_split(spec, cache.table, request.split_seed, cache.manifest.classes)
+    manifest = cache.manifest
+    codes = assign_split(spec, cache.table, request.split_seed, manifest.classes, manifest.subjects)
     data = SplitCache(cache, spec, codes, _seen_before(stage, earlier, cache, codes))
     _check_parts(data, stage, request)
-    _check_leaks(data, stage, request.allow_leak)
+    _check_leaks(data, stage, request)
     check_room(request, data, machine)
     require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
@@ -185,11 +186,15 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     labels = set(data.cache.table.labels[data.numbers("train")].tolist())
     absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
     if absent:
-        raise UsageError(f"split {data.spec}: the training part has no image of class {absent[0]!r}")
+        what = f"split {data.spec}: the training part has no image of class {absent[0]!r}"
+        raise UsageError(f"{what}. {_what_works(data, stage, request)}")
     try:
         stage.settings.require_validation(len(split_numbers(data.codes, "valid")) > 0)
     except UsageError as error:
-        hint = ", or set some training subjects apart with --inner-valid" if request.is_kfold else ""
+        if request.is_kfold:
+            hint = ", or set some training subjects apart with --inner-valid"
+        else:
+            hint = f". {_what_works(data, stage, request)}"
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
@@ -202,41 +207,53 @@ def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes:
 
 
 def _seen_text(data: SplitCache, stage: Stage) -> str:
-    """How much of the validation and test part the weights to start from have seen."""
+    """How much of the validation and test part the weights to start from have seen, and what to do."""
     seen, num_held_out = data.seen_before, sum(len(split_numbers(data.codes, part)) for part in (VALID, TEST))
     return (
         f"{stage.start} has seen {seen.num_samples:,} of its {num_held_out:,} validation and test images: they are of "
         f"{seen.subjects:,} subjects that these weights were trained on or chosen by, and {seen.images:,} of them are "
-        "the very images; "
+        "the very images. Take the split that the weights were trained with (its --split and --split-seed), start from "
+        "other weights or from scratch, or --allow-leak to train all the same, with a stamp on everything that comes "
+        "of it"
     )
 
 
-def _cure(leaks: LeakCheck) -> str:
-    """What to do about a split that leaks."""
-    if leaks.start_subjects or leaks.start_images:
-        return (
-            "Take the split that the weights were trained with (its --split and --split-seed), start from other "
-            "weights or from scratch"
-        )
-    if leaks.doubtful_subjects and not (leaks.shared_subjects or leaks.shared_images or leaks.unknown_subjects):
-        return (
-            "If they are people all the same, build again with --subject-from, --subject-pattern or --subject-column, "
-            "which confirms them"
-        )
-    return (
-        "`ldata audit` shows what is on both sides, `ldata recover-subjects` finds lost subjects. Use --split subject"
+def _what_works(data: SplitCache, stage: Stage, request: TrainRequest) -> str:
+    """The splits of this cache that a stage can be trained on."""
+    manifest, table = data.cache.manifest, data.cache.table
+    choices = split_choices(
+        data.spec,
+        table,
+        request.split_seed,
+        manifest.subjects,
+        num_classes=len(manifest.classes),
+        needs_valid=_needs_validation(stage),
     )
+    return choices_text(choices, table, manifest.subjects)
 
 
-def _check_leaks(data: SplitCache, stage: Stage, allowed: bool) -> None:
+def _needs_validation(stage: Stage) -> bool:
+    try:
+        stage.settings.require_validation(False)
+    except UsageError:
+        return True
+    return False
+
+
+def _check_leaks(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     leaks = data.leaks
     if leaks.is_disjoint:
         return
-    if not allowed:
-        seen = _seen_text(data, stage) if data.seen_before.is_leak else ""
+    if not request.allow_leak:
+        if data.seen_before.is_leak:
+            what = _seen_text(data, stage)
+        elif request.is_kfold:
+            what = "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
+        else:
+            what = _what_works(data, stage, request)
         raise UsageError(
-            f"split {data.spec} is {leaks.stamp}: {seen}results on it say nothing about patients the network has not "
-            f"seen. {_cure(leaks)}, or --allow-leak to train all the same, with a stamp on everything that comes of it"
+            f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
+            f"{what}"
         )
     print_note(f"warning: {leaks.stamp}: training as --allow-leak allows")
 

@@ -7,7 +7,12 @@ from typing import Any
 import click
 
 from cli.ltrain.train_request import STAGE_OPTIONS, make_request
-from cli.ltrain.training_options import given_options, require_plan_alone, training_options
+from cli.ltrain.training_options import (
+    given_options,
+    require_plan_alone,
+    training_options,
+    valid_from_train_option,
+)
 
 
 @click.command("kfold")
@@ -22,6 +27,7 @@ from cli.ltrain.training_options import given_options, require_plan_alone, train
         is_flag=True,
         help="Set 15 % of each fold's training subjects apart, to choose the best epoch by.  [default: the last epoch]",
     ),
+    valid_from_train_option,
 )
 @click.pass_context
 def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
@@ -40,8 +46,9 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     """
     given = given_options(context, options)
     require_plan_alone(given, STAGE_OPTIONS, options["plan"])
-    inner_valid = options.pop("inner_valid")
     # torch takes seconds to load: not for --help.
-    from cli.ltrain.kfold_work import cross_validate
+    from cli.ltrain.kfold_work import cross_validate, inner_share
+
+    inner_valid = inner_share(options.pop("inner_valid"), options.pop("valid_from_train"))
 
     cross_validate(make_request(given, {**options, "split": "", "is_kfold": True}), inner_valid=inner_valid)

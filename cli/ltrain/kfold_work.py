@@ -35,8 +35,8 @@ from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
-from leukemia_data.splitting.held_out import fold_specs
-from leukemia_data.splitting.split_spec import SplitSpec
+from leukemia_data.splitting.split_spec import VALID_SHARE, SplitSpec
+from leukemia_data.splitting.splits import fold_splits
 from leukemia_models.comparing.cross_validation_files import KFOLD_FILE_NAME, is_fold_name, is_kfold
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.comparing.fold_predictions import HELD_OUT_PART
@@ -48,7 +48,7 @@ KFOLD_FORMAT_VERSION = 1
 _DEFAULT_FOLDS = "5"
 
 
-def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
+def cross_validate(request: TrainRequest, *, inner_valid: float) -> None:
     """Prepare or take up all folds, train and judge each, and pool what they say of the images held out."""
     device = rank_device(choose_device(request.device), os.environ)
     goes_on = may_go_on(request, os.environ)
@@ -67,6 +67,19 @@ def cross_validate(request: TrainRequest, *, inner_valid: bool) -> None:
         _report(root, [fold[0].plan_dir for fold in folds], request.as_json)
 
 
+def inner_share(inner_valid: bool, share: float | None) -> float:
+    """The share of each fold's training images that validates; 0 for none.
+
+    Raises
+    ------
+    UsageError
+        If both options are given.
+    """
+    if inner_valid and share is not None:
+        raise UsageError("--valid-from-train names the share that --inner-valid takes: give one of them")
+    return VALID_SHARE if inner_valid else share or 0.0
+
+
 def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torch.device, ranks: Ranks) -> None:
     if all(is_finished(run, ranks) for run in fold):
         return
@@ -77,7 +90,9 @@ def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torc
         print_note(result_lines(title, results[HELD_OUT_PART]))
 
 
-def _prepare(request: TrainRequest, machine: Machine, inner_valid: bool, *, goes_on: bool) -> list[Run]:
+def _prepare(request: TrainRequest, machine: Machine, inner_valid: float, *, goes_on: bool) -> list[Run]:
+    if "extend" in request.given:
+        raise UsageError("--extend: the folds of a cross-validation keep their length; start a new one")
     if request.resume:
         return _take_up(request, machine)
     plan = requested_plan(request)
@@ -102,13 +117,16 @@ class _Folds:
     drafts: Sequence[list[RunDraft]]
 
 
-def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, inner_valid: bool) -> _Folds:
+def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, inner_valid: float) -> _Folds:
     """Check every fold and stage before anything is written."""
     kind = request.folds or (str(plan.num_folds) if plan.num_folds is not None else _DEFAULT_FOLDS)
     # Opened once: an index holds a hundred bytes of every sample.
     caches = stage_caches(plan, request)
     cache = caches[0]
-    specs = fold_specs(kind, cache.table, with_valid=inner_valid, class_names=cache.manifest.classes)
+    manifest = cache.manifest
+    specs = fold_splits(
+        kind, cache.table, request.split_seed, manifest.classes, manifest.subjects, valid_share=inner_valid
+    )
     drafts = [draft_runs(plan, replace(request, split=str(spec)), machine, caches) for spec in specs]
     return _Folds(kind, cache.size_px, specs, drafts)
 

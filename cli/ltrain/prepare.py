@@ -20,8 +20,8 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.comparing.cross_validation_files import is_kfold
-from leukemia_models.learning.checkpoint import load_checkpoint
-from leukemia_models.learning.run_state import TrainState
+from leukemia_models.learning.checkpoint import load_checkpoint, require_trainable
+from leukemia_models.learning.run_length import require_extended, with_length
 from leukemia_models.planning.plan_file import plan_path
 from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
 from leukemia_models.runs.data_identity import holds_data
@@ -46,6 +46,7 @@ FREE_ON_RESUME = frozenset(
         "resume_if_begun",
         "device",
         "epochs",
+        "extend",
         "accumulate",
         "as_json",
         "cache",
@@ -185,7 +186,9 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
         config = replace(config, settings=replace(config.settings, accumulate=request.accumulate))
     require_shares(config.batch_size, len(data.numbers("train")), config.settings, machine.num_ranks)
     if "epochs" in request.given and request.stage.epochs != config.settings.epochs:
-        config = _with_epochs(folder, config, request.stage.epochs)
+        config = _with_epochs(folder, config, request.stage.epochs, request.extend)
+    elif "extend" in request.given:
+        require_extended(config.settings, request.extend)
     if "accumulate" in request.given:
         save_config(folder, config)
     return Run(folder, config, data)
@@ -207,26 +210,18 @@ def _check_streams(folder: RunFolder, config: RunConfig, stored: Mapping[str, An
         )
 
 
-def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int) -> RunConfig:
+def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int, extend: str) -> RunConfig:
     """Give a run another length, not below the epochs that it has begun."""
+    state = None
     if folder.is_begun:
-        _require_epochs_ahead(folder, config, epochs, load_checkpoint(folder.checkpoint("last")).state)
-    print_note(f"note: the run now ends after {epochs} epochs instead of {config.settings.epochs}")
-    config = replace(config, settings=replace(config.settings, epochs=epochs))
+        checkpoint = load_checkpoint(folder.checkpoint("last"))
+        require_trainable(checkpoint)
+        state = checkpoint.state
+    changed = with_length(config.settings, state, epochs, extend)
+    print_note(f"note: {changed.note}")
+    config = replace(config, settings=changed.settings)
     save_config(folder, config)
     return config
-
-
-def _require_epochs_ahead(folder: RunFolder, config: RunConfig, epochs: int, state: TrainState) -> None:
-    # The weights at hand are those of the last step: there are none of the end of an epoch that has another begun.
-    num_begun = state.epochs_done + (1 if state.progress else 0)
-    if epochs < num_begun:
-        raise UsageError(f"--epochs {epochs}: {folder.root} has begun {num_begun} epochs already")
-    if config.settings.stopped_early(state.history.records):
-        raise UsageError(
-            f"--epochs {epochs}: {folder.root} was ended by early stopping after {state.epochs_done} epochs, and would "
-            "end there again; start a new run"
-        )
 
 
 def clear_leftovers(root: Path) -> None:

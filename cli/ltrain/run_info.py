@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
@@ -28,6 +29,7 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,
+            FRAMES_DETAIL: training_facts(manifest.understood),
             POSITIVE_DETAIL: config.positive or manifest.classes[-1],
         },
     )

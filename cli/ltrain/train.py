@@ -17,6 +17,7 @@ from cli.ltrain.run_data import closing_caches
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
+from leukemia_data.errors import UsageError
 from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
 from leukemia_models.runs.run_files import RunFolder, is_begun
 
@@ -41,6 +42,8 @@ def train(request: TrainRequest) -> None:
 def _prepare(request: TrainRequest, machine: Machine, *, goes_on: bool) -> list[Run]:
     if request.resume:
         return take_up_runs(request, machine)
+    if "extend" in request.given:
+        raise UsageError("--extend is for --resume with another --epochs")
     plan = requested_plan(request)
     if not goes_on or request.out is None:
         return begin_runs(plan, request, machine)

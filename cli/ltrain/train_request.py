@@ -69,6 +69,7 @@ class TrainRequest:
     out: Path | None
     resume: bool
     resume_if_begun: bool
+    extend: str
     as_json: bool
     folds: str | None = None
     is_kfold: bool = False

@@ -195,12 +195,28 @@ _RUN_OPTIONS = (
     ),
     click.option("--resume", is_flag=True, help="Go on with what is in --out where it stopped."),
     click.option(
+        "--extend",
+        type=click.Choice(["stretch", "restart"]),
+        default="stretch",
+        show_default=True,
+        help="Of --resume with a larger --epochs: the schedule over all epochs, or a new one over those added.",
+    ),
+    click.option(
         "--resume-if-begun",
         is_flag=True,
         help="Begin the run in --out, or go on with it if this command line has begun it: for jobs that are started "
         "again. torchrun --max-restarts implies it.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout."),
+)
+
+
+valid_from_train_option = click.option(
+    "--valid-from-train",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    metavar="SHARE",
+    help="Draw this share of the training images to validate by, where the split has no such part: given, official, "
+    "leave-out, test-fold. Whole subjects where they are known.",
 )
 
 

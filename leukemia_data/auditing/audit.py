@@ -30,7 +30,10 @@ from leukemia_data.auditing.audit_pairs import (
 )
 from leukemia_data.auditing.frame_check import FAULTS, frame_faults, usual_size
 from leukemia_data.errors import listed
+from leukemia_data.scanning.frame_finding import SeenFrame, find_telling_frames
+from leukemia_data.scanning.frame_notes import finding_note
 from leukemia_data.sources.alike_subjects import alike_subjects
+from leukemia_data.sources.reading import FrameFinding
 
 Verdict = Literal["LEAK", "WRONG", "LOOK", "ok", "unchecked", "info"]
 SURE_CORRELATION = 0.95
@@ -271,6 +274,7 @@ def _all_faults(images: Sequence[AuditImage]) -> list[FrameFault]:
 
 def _frame_checks(images: Sequence[AuditImage], faults: Sequence[FrameFault]) -> Iterator[Check]:
     num_measured = sum(image.frame is not None for image in images)
+    yield from _telling_checks(images)
     for kind, title in FAULTS.items():
         count = sum(fault.kind == kind for fault in faults)
         if num_measured == 0 and count == 0:
@@ -280,6 +284,28 @@ def _frame_checks(images: Sequence[AuditImage], faults: Sequence[FrameFault]) ->
         yield Check(
             "frames", "unchecked", None, "frames (size, black, border, centre, pieces, background): no originals"
         )
+
+
+def _telling_checks(images: Sequence[AuditImage]) -> Iterator[Check]:
+    """Whether the frames alone tell the classes apart."""
+    seen = [
+        SeenFrame(image.traits, image.class_name, image.subject)
+        for image in images
+        if image.traits is not None and image.class_name
+    ]
+    finding = find_telling_frames(seen)
+    if finding is not None:
+        yield frame_finding_check(finding)
+
+
+def frame_finding_check(finding: FrameFinding) -> Check:
+    """The verdict on frames that may tell the classes apart; of a cache it is that of its build."""
+    if finding.tells_class:
+        return Check("frames_tell", "LOOK", None, finding_note(finding))
+    score = f"balanced accuracy {finding.balanced_accuracy:.2f}, chance {finding.chance:.2f}"
+    return Check(
+        "frames_tell", "ok", None, f"frames (size, ground, format) that tell the classes apart: none ({score})"
+    )
 
 
 def _balance_checks(images: Sequence[AuditImage], balance: Sequence[ClassBalance]) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from leukemia_data.auditing.frame_check import FrameFacts
 from leukemia_data.auditing.perceptual_hash import CellPrint
 from leukemia_data.samples.record import NO_FOLD, ImagePlace, parse_cell_name
+from leukemia_data.scanning.frame_traits import FrameTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class AuditImage:
         SHA-256 of the original file (32 bytes).
     size_bytes
         Of the original file, -1 where unknown.
-    frame, cell_print
-        Measurements of the original frame, and the look of the cell.
+    frame, traits, cell_print
+        Measurements of the original frame, what it tells apart from its cell, and the look of the cell.
     problem
         Why the image cannot be used; empty for the others.
     """
@@ -50,6 +51,7 @@ class AuditImage:
     sha256: bytes = b""
     size_bytes: int = -1
     frame: FrameFacts | None = None
+    traits: FrameTraits | None = None
     cell_print: CellPrint | None = None
     problem: str = ""
 

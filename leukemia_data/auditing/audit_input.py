@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leukemia_data.auditing.audit_image import AuditImage, photo_of
 from leukemia_data.auditing.frame_check import measure_frame
 from leukemia_data.auditing.perceptual_hash import cell_print
@@ -18,6 +21,7 @@ from leukemia_data.pixels.decode import decode_frame, is_all_black
 from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.samples.sample_table import decode_texts
+from leukemia_data.scanning.frame_traits import FrameTraits, read_traits
 from leukemia_data.sources.source_file import read_file
 
 Progress = Callable[[int], object]
@@ -134,7 +138,20 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
     if is_all_black(frame):
         # Unusable, but a table of odd frames should call it by its name.
         return replace(image, frame=measure_frame(frame))
-    return replace(image, pixel_digest=frame_digest(frame), frame=measure_frame(frame), cell_print=cell_print(frame))
+    return replace(
+        image,
+        pixel_digest=frame_digest(frame),
+        frame=measure_frame(frame),
+        traits=_traits(data, frame),
+        cell_print=cell_print(frame),
+    )
+
+
+def _traits(data: NDArray[np.uint8], frame_HWC: NDArray[np.uint8]) -> FrameTraits | None:
+    try:
+        return read_traits(data, frame_HWC)
+    except Exception:  # Pillow's readers end in whatever an odd header leads them into; OpenCV has decoded it.
+        return None
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:

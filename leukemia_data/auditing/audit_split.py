@@ -53,7 +53,7 @@ def training_sides(
     """
     usable = [number for number, image in enumerate(images) if image.content_keys]
     table = _sample_table([images[number] for number in usable], classes)
-    codes = assign_split(spec, table, seed, classes)
+    codes = assign_split(spec, table, seed, classes, subjects)
     of_image = [""] * len(images)
     for number, code in zip(usable, codes.tolist(), strict=True):
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]

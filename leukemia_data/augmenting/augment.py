@@ -7,6 +7,7 @@ whatever the batch, the device, the thread, the rank or the step at which a run 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -33,7 +34,9 @@ from leukemia_data.augmenting.augment_ops import (
 )
 from leukemia_data.augmenting.augmentation import Augmentation, Cutout, may_happen
 from leukemia_data.errors import UsageError
-from leukemia_data.streams.batch import to_device
+from leukemia_data.samples.arguments import as_whole
+from leukemia_data.samples.number_arrays import as_numbers
+from leukemia_data.streams.batch import as_device, to_device
 from leukemia_data.streams.buffers import BufferPool
 
 _GREY_LEVELS = 255.0
@@ -43,6 +46,9 @@ _PART_VALUES = 620_000
 # glibc keeps memory of freed blocks up to the size of the largest one it has seen freed, at most 32 MiB, and twice
 # that in all. Until it has seen one, it gives the copies above back to the system a thousand pages at a time.
 _HEAP_BYTES = 31 << 20
+
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Augmenter:
@@ -55,9 +61,14 @@ class Augmenter:
     seed
         Non-negative; with the epoch and the sample number it decides every draw.
     mean, std
-        Of the channels R, G, B on the scale [0, 1], as the cache's statistics give them.
+        Of the channels R, G, B on the scale [0, 1], as the cache's statistics give them; finite, std above 0.
     device
         Where the batches are.
+
+    Raises
+    ------
+    UsageError
+        If an argument is of another kind or out of range.
     """
 
     def __init__(
@@ -70,8 +81,11 @@ class Augmenter:
         device: torch.device | str,
     ) -> None:
         self.augmentation = augmentation
-        self._seed = seed
-        self._device = torch.device(device)
+        self._seed = as_whole(seed, "seed", at_least=0)
+        self._device = as_device(device)
+        mean, std = _channels(mean, "mean"), _channels(std, "std")
+        if min(std) <= 0:
+            raise UsageError(f"std must be above 0 in every channel, got {std}")
         self._black = [-m / s for m, s in zip(mean, std, strict=True)]
         self._white = [(1 - m) / s for m, s in zip(mean, std, strict=True)]
         self._offset_C = torch.tensor(self._black, dtype=torch.float32, device=self._device)
@@ -105,7 +119,7 @@ class Augmenter:
             and those of a contiguous tensor elsewhere. On the CPU its memory is reused once nothing holds it.
         """
         size_px = self._check(images_BHWC, indices_B)
-        table_BP = self._parameters(epoch, indices_B, size_px)
+        table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, size_px)
         self._prepare_noise(size_px)
         out_BCHW = self._output(len(images_BHWC), size_px)
         for part in self._parts(len(images_BHWC), size_px):
@@ -210,13 +224,23 @@ class Augmenter:
 
     def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
         """Refuse what is no batch of square uint8 images; return their side."""
+        if images_BHWC.ndim != 4:
+            raise UsageError(f"images_BHWC must be of shape (B, S, S, 3), got {tuple(images_BHWC.shape)}")
         batch, height_px, width_px, channels = images_BHWC.shape
-        if height_px != width_px or channels != 3 or images_BHWC.dtype != torch.uint8 or len(indices_B) != batch:
-            raise ValueError(
-                f"expected uint8 images (B, S, S, 3) and B sample numbers, got {images_BHWC.dtype} "
-                f"{tuple(images_BHWC.shape)} and {len(indices_B)} numbers"
+        is_images = height_px == width_px and channels == 3 and images_BHWC.dtype == torch.uint8
+        if not is_images or indices_B.shape != (batch,) or indices_B.dtype not in _WHOLE:
+            raise UsageError(
+                f"expected uint8 images (B, S, S, 3) and B whole sample numbers, got {images_BHWC.dtype} "
+                f"{tuple(images_BHWC.shape)} and {indices_B.dtype} {tuple(indices_B.shape)}"
             )
         kernel = self.augmentation.blur
         if may_happen(kernel) and kernel.kernel_px // 2 >= height_px:
             raise UsageError(f"blur: kernel_px {kernel.kernel_px} is too wide for images of {height_px} px")
         return height_px
+
+
+def _channels(values: Sequence[float], name: str) -> list[float]:
+    numbers = as_numbers(values, name)
+    if numbers.shape != (3,) or not all(map(math.isfinite, numbers)):
+        raise UsageError(f"{name} must be three finite numbers (R, G, B), got {values!r:.60}")
+    return [float(number) for number in numbers]

@@ -10,14 +10,16 @@ Every operation has a chance ``p`` of being applied to a sample. An operation th
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 from leukemia_data.errors import UsageError, listed
 from leukemia_data.files.documents import parse_toml
+from leukemia_data.samples.arguments import as_flag, as_whole
 
 AUGMENTATIONS_DIR = Path(__file__).parent / "augmentations"
 WEAK_FACTOR = 0.3
@@ -45,6 +47,9 @@ class Chance:
     p: float
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            # Frozen, and given by a program as often as by a file.
+            object.__setattr__(self, field.name, _parse_value(getattr(self, field.name), str(field.type), field.name))
         _require(0 <= self.p <= 1, f"p must lie in 0..1, got {self.p}")
 
 
@@ -184,6 +189,12 @@ class Augmentation:
     cutout: Cutout | None = None
 
     def __post_init__(self) -> None:
+        for key, operation in OPERATIONS.items():
+            given = getattr(self, key)
+            wanted = f"{key} must be {operation.__name__}(...) or None"
+            _require(given is None or type(given) is operation, f"{wanted}, got {given!r:.60}")
+        object.__setattr__(self, "keep_black", as_flag(self.keep_black, "keep_black"))
+        object.__setattr__(self, "black_level", _parse_number(self.black_level, "black_level"))
         _require(0 <= self.black_level <= 255, f"black_level must lie in 0..255, got {self.black_level}")
 
     @property
@@ -310,10 +321,7 @@ def _parse_operation(key: str, parameters: object, where: str) -> Chance:
 
 def _parse_value(value: object, annotation: str, where: str) -> float | int | Range:
     if annotation == "int":
-        _require(
-            isinstance(value, int) and not isinstance(value, bool), f"{where} must be a whole number, got {value!r}"
-        )
-        return cast(int, value)
+        return as_whole(value, where)
     if annotation == "float":
         return _parse_number(value, where)
     is_pair = isinstance(value, list | tuple) and len(value) == 2
@@ -323,9 +331,9 @@ def _parse_value(value: object, annotation: str, where: str) -> float | int | Ra
 
 
 def _parse_number(value: object, where: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    _require(is_number, f"{where} must be a number, got {value!r}")
-    return float(cast(float, value))
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    _require(math.isfinite(number), f"{where} must be a number, got {value!r}")
+    return number
 
 
 def _toml(value: object) -> str:

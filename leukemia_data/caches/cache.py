@@ -20,8 +20,10 @@ from leukemia_data.caches.index import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
-from leukemia_data.errors import CacheError
+from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.open_files import allow_open_files
+from leukemia_data.samples.arguments import as_whole
+from leukemia_data.samples.indices import Indices, as_indices
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
 
@@ -86,6 +88,12 @@ class Cache:
         return len(self.table)
 
 
+def require_cache(cache: object) -> None:
+    """Raise UsageError unless `cache` is an opened cache; a folder's name is none."""
+    if not isinstance(cache, Cache):
+        raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")
+
+
 class PixelReader(Protocol):
     """Copies samples' pixels, by sample number; pickles, and is safe to use from several threads.
 
@@ -106,7 +114,7 @@ class PixelReader(Protocol):
         """One image, shape (S, S, 3), uint8."""
         ...
 
-    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def gather(self, numbers_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for, (B, S, S, 3) uint8."""
         ...
 
@@ -160,19 +168,19 @@ class SampleReader:
 
         Raises
         ------
-        IndexError
+        UsageError
             If there is no such sample.
         """
-        (shard,), (row,) = locate_rows(self._first_rows, np.array([number], np.int64))
+        (shard,), (row,) = locate_rows(self._first_rows, one_number(self._first_rows, number))
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
 
-    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def gather(self, numbers_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for.
 
         Parameters
         ----------
         numbers_B : ndarray of shape (B,), int64
-            Sample numbers.
+            Sample numbers, or what :func:`~leukemia_data.samples.indices.as_indices` makes such of.
         out : ndarray of shape (B, S, S, 3), uint8, optional
             Contiguous buffer to fill.
 
@@ -182,11 +190,12 @@ class SampleReader:
 
         Raises
         ------
-        IndexError
-            If there is no such sample.
+        UsageError
+            If there is no such sample, or `numbers_B` is none of these.
         ValueError
             If `out` has another shape or is not contiguous.
         """
+        numbers_B = as_indices(numbers_B, int(self._first_rows[-1]), "numbers_B")
         if out is None:
             out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
         rows = self._rows
@@ -202,17 +211,20 @@ class SampleReader:
 
 
 def locate_rows(first_rows: NDArray[np.int64], numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """Shard of each sample, and its row there; `first_rows` is :attr:`Cache.first_rows`.
+    """Shard of each sample, and its row there; `first_rows` is :attr:`Cache.first_rows`, the numbers are checked."""
+    shards_B = np.searchsorted(first_rows, numbers_B, side="right") - 1
+    return shards_B.tolist(), (numbers_B - first_rows[shards_B]).tolist()
+
+
+def one_number(first_rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """A sample number as an array of one.
 
     Raises
     ------
-    IndexError
+    UsageError
         If there is no such sample.
     """
-    if len(numbers_B) and not 0 <= numbers_B.min() <= numbers_B.max() < first_rows[-1]:
-        raise IndexError(f"sample numbers must be in 0 ... {first_rows[-1] - 1}")
-    shards_B = np.searchsorted(first_rows, numbers_B, side="right") - 1
-    return shards_B.tolist(), (numbers_B - first_rows[shards_B]).tolist()
+    return np.array([as_whole(number, "number", at_least=0, below=int(first_rows[-1]))], np.int64)
 
 
 def open_cache(directory: Path) -> Cache:

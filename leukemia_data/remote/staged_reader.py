@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.cache import locate_rows
+from leukemia_data.caches.cache import locate_rows, one_number
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
@@ -29,6 +29,7 @@ from leukemia_data.files.open_files import allow_open_files
 from leukemia_data.remote.row_ranges import RowRanges
 from leukemia_data.remote.shard_stager import ShardStager
 from leukemia_data.remote.staging import Stage
+from leukemia_data.samples.indices import Indices, as_indices
 from leukemia_data.storage.object_store import ObjectStore
 
 # Reading more rows than this of a shard takes longer than to fetch it whole; one row never does.
@@ -143,19 +144,19 @@ class StagedReader:
 
         Raises
         ------
-        IndexError
+        UsageError
             If there is no such sample.
         """
-        (image,) = self.gather(np.array([number], np.int64))
+        (image,) = self.gather(one_number(self._first_rows, number))
         return np.asarray(image, np.uint8)
 
-    def gather(self, numbers_B: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def gather(self, numbers_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for, as :meth:`leukemia_data.caches.cache.SampleReader.gather`.
 
         Raises
         ------
-        IndexError
-            If there is no such sample.
+        UsageError
+            If there is no such sample, or `numbers_B` names none.
         StorageError
             If the store cannot be read, or an object is not what the manifest says; also if that stopped a thread that
             stages shards.
@@ -164,6 +165,7 @@ class StagedReader:
             # A forked child has none of its parent's threads, and may have their locks as they were.
             self._stopping.detach()
             self._begin()
+        numbers_B = as_indices(numbers_B, int(self._first_rows[-1]), "numbers_B")
         if out is None:
             out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
         flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.samples.fingerprint import DIGEST_BYTES
+from leukemia_data.samples.indices import Indices, as_indices
 from leukemia_data.samples.record import Record
 
 _TEXT_ENCODING = "utf-8"
@@ -77,9 +78,15 @@ class SampleTable:
             return cls.from_records([])
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
 
-    def take(self, rows: NDArray[np.integer[Any]] | Sequence[int] | NDArray[np.bool_]) -> SampleTable:
-        """Table of the chosen rows."""
-        chosen = np.asarray(rows, None if len(rows) else np.intp)
+    def take(self, rows: Indices) -> SampleTable:
+        """Table of the chosen rows; see :func:`~leukemia_data.samples.indices.as_indices` for what may choose them.
+
+        Raises
+        ------
+        UsageError
+            If there is no such row, or `rows` is nothing that chooses.
+        """
+        chosen = as_indices(rows, len(self), "rows")
         return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
     def rows(self, chosen: slice) -> SampleTable:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from leukemia_data.errors import listed
-from leukemia_data.recipes.operations import Canvas, CenterCrop, Fit
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.sources.reading import FramesFound, Reading
+from leukemia_data.scanning.frame_finding import WORTH_SAYING
+from leukemia_data.scanning.framing_shares import cut_share, padding_share
+from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
-WORTH_SAYING = 0.05
-"""Shares of padding or of cut area from here on are said."""
 TELLING = 0.05
 """Classes whose shares differ by more can be told apart by their frames alone."""
 _CANVAS_PX = 450
+DEFAULT_SIZE_PX = 224
+"""Of the cached squares, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class FrameEffect:
     cut: float
 
 
-def frame_effects(frames: Iterable[FramesFound], recipe: Recipe, size_px: int = 224) -> list[FrameEffect]:
+def frame_effects(frames: Iterable[FramesFound], recipe: Recipe, size_px: int = DEFAULT_SIZE_PX) -> list[FrameEffect]:
     """What a recipe's framing does to each class's frames; classes of which nothing is known are left out.
 
     Parameters
@@ -51,45 +52,15 @@ def frame_effects(frames: Iterable[FramesFound], recipe: Recipe, size_px: int = 
 
 def _effect(found: FramesFound, recipe: Recipe, size_px: int) -> FrameEffect:
     total = sum(count for _, _, count in found.sizes)
-    padding = sum(count * _padding(height, width, recipe, size_px) for height, width, count in found.sizes)
-    cut = sum(count * _cut(height, width, recipe) for height, width, count in found.sizes)
+    padding = sum(count * padding_share(height, width, recipe, size_px) for height, width, count in found.sizes)
+    cut = sum(count * cut_share(height, width, recipe) for height, width, count in found.sizes)
     return FrameEffect(found.class_name, padding / total, cut / total)
-
-
-def _padding(height: int, width: int, recipe: Recipe, size_px: int) -> float:
-    framing = recipe.framing
-    if isinstance(framing, Fit):
-        return 1 - min(height, width) / max(height, width)
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = _visible_side(recipe, size_px)
-    return 1 - min(height, side) * min(width, side) / side**2
-
-
-def _visible_side(recipe: Recipe, size_px: int) -> int:
-    """Side of the middle of the canvas that reaches the cache."""
-    side = recipe.framing.output_side(0, size_px)
-    for step in recipe.steps[1:]:
-        if not isinstance(step, CenterCrop):
-            if step.output_side(side, size_px) != side:
-                break
-            continue
-        side = step.output_side(side, size_px)
-    return side
-
-
-def _cut(height: int, width: int, recipe: Recipe) -> float:
-    framing = recipe.framing
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = framing.side_px
-    return 1 - min(height, side) * min(width, side) / (height * width)
 
 
 def effect_notes(
     effects: Sequence[FrameEffect], recipe: Recipe, suggestion: tuple[str, str] | None = None
 ) -> Iterator[str]:
-    """Say what is lost or added, which preset suits better, and where that alone tells the classes apart."""
+    """Say what is lost or added, and which preset suits better."""
     shown = [effect for effect in effects if max(effect.padding, effect.cut) >= WORTH_SAYING]
     if not shown:
         return
@@ -101,6 +72,10 @@ def effect_notes(
     texts = [text if is_all else f"{listed(names, most=4)}: {text}" for text, names in classes_of.items()]
     better = f"; --recipe {suggestion[0]} may" if suggestion and suggestion[0] != recipe.name else ""
     yield f"recipe {recipe.name} does not suit these frames ({'; '.join(texts)}){better}"
+
+
+def telling_notes(effects: Sequence[FrameEffect]) -> Iterator[str]:
+    """Say where what a recipe does to the frames alone tells the classes apart."""
     labelled = [effect for effect in effects if effect.class_name]
     for name, shares in (("padding", [one.padding for one in labelled]), ("cut", [one.cut for one in labelled])):
         if len(labelled) > 1 and max(shares) - min(shares) >= TELLING:
@@ -111,11 +86,38 @@ def effect_notes(
             return
 
 
+def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion: tuple[str, str] | None = None) -> str:
+    """Say with what certainty the frames alone tell the classes apart, and what may be done about it.
+
+    Parameters
+    ----------
+    finding
+        One that :attr:`~leukemia_data.sources.reading.FrameFinding.tells_class`.
+    recipe, suggestion
+        The recipe, and the preset that suits these frames with the reason, where they are known.
+    """
+    classes = "; ".join(f"{name}: {text}" if text else name for name, text in finding.classes)
+    cure = ""
+    if suggestion is not None and (recipe is None or suggestion[0] != recipe.name) and _is_of_size(finding):
+        cure = f"; --recipe {suggestion[0]} makes squares of them alike, though not their cameras"
+    return (
+        f"the frames alone tell the classes apart (by {listed(finding.features, most=3)}): without any cell, a shallow "
+        f"model has a balanced accuracy of {finding.balanced_accuracy:.2f} (99 % interval {finding.low:.2f} to "
+        f"{min(finding.high, 1.0):.2f}, chance {finding.chance:.2f}; {finding.num_images:,} images, folds by "
+        f"{finding.folds_by}). {classes}. A network can learn that instead of the cells{cure}"
+    )
+
+
+def _is_of_size(finding: FrameFinding) -> bool:
+    return bool({"height", "width", "aspect", "padding", "crop"}.intersection(finding.features))
+
+
 def size_notes(frames: Sequence[FramesFound]) -> Iterator[str]:
     """Say where the classes come in frames of different sizes, whatever the recipe."""
     usual = {found.class_name: found.sizes[0][:2] for found in frames if found.sizes and found.class_name}
     grounds = {found.class_name: found.ground for found in frames if found.ground and found.class_name}
-    if len(set(usual.values())) > 1:
+    seen = [{size[:2] for size in found.sizes} for found in frames if found.sizes and found.class_name]
+    if len(set(usual.values())) > 1 and not set.intersection(*seen):
         sizes = ", ".join(f"{name} {height}x{width}" for name, (height, width) in usual.items())
         yield f"the classes come in frames of different sizes ({sizes}): do they come from different cameras?"
     if len(set(grounds.values())) > 1:
@@ -145,7 +147,17 @@ def suggested_recipe(frames: Sequence[FramesFound]) -> tuple[str, str] | None:
     return "photo", f"{'/'.join(sorted(grounds))} ground in frames of {shown}: photographs, fitted whole"
 
 
-def cautions(reading: Reading, recipe: Recipe, size_px: int = 224) -> list[str]:
+def frame_caution(reading: Reading, recipe: Recipe | None = None) -> str | None:
+    """What must be said where the frames alone tell the classes apart; None where they do not, or nobody looked."""
+    finding = reading.frame_finding
+    if finding is None or not finding.tells_class:
+        return None
+    return finding_note(finding, recipe, suggested_recipe(reading.frames))
+
+
+def cautions(
+    reading: Reading, recipe: Recipe, size_px: int = DEFAULT_SIZE_PX, *, with_finding: bool = True
+) -> list[str]:
     """What of a source should be looked at before it is built or trained on.
 
     Parameters
@@ -154,10 +166,23 @@ def cautions(reading: Reading, recipe: Recipe, size_px: int = 224) -> list[str]:
         How it was understood, with its frames.
     recipe, size_px
         What is to be done to the frames, and the size of the cached squares.
+    with_finding
+        False leaves out :func:`frame_caution`, for whoever says it elsewhere.
+
+    Returns
+    -------
+    list of str
+        The most important first.
     """
-    found = reading.subjects
+    found, finding = reading.subjects, reading.frame_finding
     effects = frame_effects(reading.frames, recipe, size_px)
-    said = [*effect_notes(effects, recipe, suggested_recipe(reading.frames)), *size_notes(reading.frames)]
+    suggestion = suggested_recipe(reading.frames)
+    said = list(effect_notes(effects, recipe, suggestion))
+    if finding is None:
+        # Too few to judge, or a cache of an earlier version: what differs at all is said.
+        said += [*telling_notes(effects), *size_notes(reading.frames)]
+    elif with_finding and (telling := frame_caution(reading, recipe)):
+        said = [telling, *said]
     if found.is_doubtful:
         said.append(
             f"{found.num_several:,} subjects have images of several classes ({', '.join(found.several_classes)}): are "

@@ -8,7 +8,8 @@ from typing import Any
 
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.record import ImagePlace
-from leukemia_data.scanning.frame_notes import cautions, frame_effects, suggested_recipe
+from leukemia_data.scanning.frame_finding import Framing
+from leukemia_data.scanning.frame_notes import DEFAULT_SIZE_PX, cautions, frame_effects, suggested_recipe
 from leukemia_data.scanning.frames import with_frames
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
@@ -87,7 +88,8 @@ def scan(
     recipe
         The recipe that the source is to be built with.
     """
-    listing = with_frames(list_source(paths, root=root, allow_outside=allow_outside, options=options))
+    listed = list_source(paths, root=root, allow_outside=allow_outside, options=options)
+    listing = with_frames(listed, Framing(recipe, DEFAULT_SIZE_PX))
     suggested, why = suggested_recipe(listing.reading.frames) or ("", "")
     return Scan(
         listing=listing, recipe=recipe, cautions=tuple(cautions(listing.reading, recipe)), suggested=suggested, why=why

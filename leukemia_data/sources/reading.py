@@ -17,6 +17,8 @@ from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
+WORTH_A_WARNING = 1.2
+"""Times chance that frames must predict the class with to be warned of: 0.6 of two classes."""
 _NUM_JUDGED_CLASSES = 2
 
 
@@ -120,6 +122,43 @@ class FramesFound(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrameFinding:
+    """How well the frames alone predict the class, from a sample.
+
+    Attributes
+    ----------
+    balanced_accuracy, low, high
+        Mean recall of the classes by a cross-validated shallow tree, 0 ... 1, and its 99 % interval.
+    num_images
+        In the sample.
+    folds_by
+        What the folds keep together, such as ``subject``, in words.
+    features
+        What decides, such as ``height`` or ``ground``, the most important first.
+    classes
+        Each class, with what its frames are like in that respect.
+    """
+
+    balanced_accuracy: float
+    low: float
+    high: float
+    num_images: int
+    folds_by: str
+    features: tuple[str, ...]
+    classes: tuple[tuple[str, str], ...]
+
+    @property
+    def chance(self) -> float:
+        """Balanced accuracy of guessing."""
+        return 1 / len(self.classes)
+
+    @property
+    def tells_class(self) -> bool:
+        """Whether the frames tell the classes apart: beyond the interval, and by a fifth more than chance."""
+        return self.low > self.chance and self.balanced_accuracy >= WORTH_A_WARNING * self.chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How a source was understood.
 
@@ -149,6 +188,8 @@ class Reading:
         What tells the next build that a file has changed.
     frames
         Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
+    frame_finding
+        Whether the frames alone tell the classes apart; None where nobody looked, or the sample is too small to say.
     positive
         Which of two classes is the positive one; None where nothing tells.
     """
@@ -166,6 +207,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     told_by: str = ""
     frames: tuple[FramesFound, ...] = ()
+    frame_finding: FrameFinding | None = None
     positive: PositiveClass | None = None
 
     @property
@@ -204,7 +246,9 @@ class Reading:
             passed_over=tuple(NotRead(**_tuples(one)) for one in values["passed_over"]),
             notes=tuple(values["notes"]),
             told_by=str(values["told_by"]),
-            frames=tuple(_frames_found(found) for found in values["frames"]),
+            frames=tuple(frames_found(found) for found in values["frames"]),
+            # Caches of earlier versions have none.
+            frame_finding=_frame_finding(values.get("frame_finding")),
             positive=_positive(values),
         )
 
@@ -324,7 +368,7 @@ def _positive(values: Mapping[str, Any]) -> PositiveClass | None:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
-    if isinstance(value, SubjectsFound | NotRead):
+    if isinstance(value, SubjectsFound | NotRead | FrameFinding):
         return _plain(asdict(value))
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
@@ -333,13 +377,34 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _frames_found(values: Mapping[str, Any]) -> FramesFound:
+def frames_found(values: Mapping[str, Any]) -> FramesFound:
+    """What JSON holds of one class's frames.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If the values are others.
+    """
     return FramesFound(
         class_name=str(values["class_name"]),
         num_looked_at=int(values["num_looked_at"]),
         sizes=tuple((int(height), int(width), int(count)) for height, width, count in values["sizes"]),
         modes=tuple((str(mode), int(count)) for mode, count in values["modes"]),
         ground=str(values["ground"]),
+    )
+
+
+def _frame_finding(values: Mapping[str, Any] | None) -> FrameFinding | None:
+    if values is None:
+        return None
+    return FrameFinding(
+        balanced_accuracy=float(values["balanced_accuracy"]),
+        low=float(values["low"]),
+        high=float(values["high"]),
+        num_images=int(values["num_images"]),
+        folds_by=str(values["folds_by"]),
+        features=tuple(map(str, values["features"])),
+        classes=tuple((str(name), str(text)) for name, text in values["classes"]),
     )
 
 

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from leukemia_data.errors import UsageError, listed
 from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import SampleTable, decode_texts, encode_text
-from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
+from leukemia_data.splitting.split_spec import (
+    SPLIT_NAMES,
+    UNUSED,
+    VALID_SHARE,
+    SplitCodes,
+    SplitSpec,
+    with_valid_share,
+)
 from leukemia_data.splitting.subject_groups import linked_groups, majority_labels
 
 OFFICIAL = "official"
@@ -81,7 +88,12 @@ def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
 
 
 def fold_specs(
-    text: str, table: SampleTable, *, with_valid: bool = False, class_names: Sequence[str] = ()
+    text: str,
+    table: SampleTable,
+    *,
+    with_valid: bool = False,
+    valid_share: float = VALID_SHARE,
+    class_names: Sequence[str] = (),
 ) -> list[SplitSpec]:
     """The splits of a cross-validation, one per fold; together they hold out every sample of the folds once.
 
@@ -94,6 +106,8 @@ def fold_specs(
         All samples of a cache.
     with_valid
         Whether each fold draws a validation part from what it trains on.
+    valid_share
+        The wanted share of that part, in (0, 0.5].
     class_names
         For messages; without them labels are shown.
 
@@ -107,22 +121,24 @@ def fold_specs(
     UsageError
         If the text is none of these, or the source does not allow such folds.
     """
+    specs = _fold_specs(text, table, class_names)
+    return [with_valid_share(spec, valid_share) for spec in specs] if with_valid else specs
+
+
+def _fold_specs(text: str, table: SampleTable, class_names: Sequence[str]) -> list[SplitSpec]:
     known = table.take(np.flatnonzero(table.labels != UNKNOWN_LABEL))
     if text == OFFICIAL:
         folds = _official_folds(known, f"folds {text}")
-        return [SplitSpec("official", fold, with_valid=with_valid) for fold in folds]
+        return [SplitSpec("official", fold) for fold in folds]
     if text == LEAVE_ONE_SUBJECT_OUT:
-        return [
-            SplitSpec("leave-out", subjects=subjects, with_valid=with_valid)
-            for subjects in _subject_groups(known, class_names)
-        ]
+        return [SplitSpec("leave-out", subjects=subjects) for subjects in _subject_groups(known, class_names)]
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 2:
         raise UsageError(
             f"unknown folds {text!r}: use a number from 2 on, {OFFICIAL} (the source's own folds) or "
             f"{LEAVE_ONE_SUBJECT_OUT} (leave one subject out)"
         )
     number = int(text)
-    return [SplitSpec("test-fold", fold, number, with_valid=with_valid) for fold in range(1, number + 1)]
+    return [SplitSpec("test-fold", fold, number) for fold in range(1, number + 1)]
 
 
 def require_subjects(what: str, table: SampleTable) -> None:
@@ -136,8 +152,7 @@ def require_subjects(what: str, table: SampleTable) -> None:
     num_unknown = int((table.subjects == b"").sum())
     if num_unknown:
         raise UsageError(
-            f"{what} needs to know whose cell each image is; {num_unknown} of {len(table)} images do not say: "
-            "use C-NMC names, a column 'subject' in the table, or --split given or image (both are then patient-mixed)"
+            f"{what} needs to know whose cell each image is; {num_unknown} of {len(table)} images do not say"
         )
 
 

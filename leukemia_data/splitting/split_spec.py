@@ -12,7 +12,8 @@
 
 ``test-fold``, ``official`` and ``leave-out`` have no validation part. With ``+valid`` at their end, as in
 ``official:0+valid``, about 15 % of what is left to train on, by whole subjects of each class, validates: something to
-choose the best epoch by.
+choose the best epoch by. ``+valid:0.2`` takes another share. ``given+valid:0.15`` does the same with a source that
+brings images to train and to test on only; images of unknown subjects are then drawn one by one.
 """
 
 from __future__ import annotations
@@ -38,11 +39,17 @@ SplitCodes = NDArray[np.int8]
 SplitKind = Literal["given", "subject", "image", "fold", "test-fold", "official", "leave-out"]
 SPLIT_FORMS = "subject, given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,SUBJECT"
 WITH_VALID = "+valid"
+VALID_SHARE = 0.15
+"""Share of what a split trains on that ``+valid`` takes away to validate by, unless another one is named."""
+MAX_VALID_SHARE = 0.5
 HELD_OUT_KINDS = ("test-fold", "official", "leave-out")
 """Kinds that hold a part out as ``test`` and may draw a validation part from the rest."""
+_DRAWING_KINDS = (*HELD_OUT_KINDS, "given")
 
 _FOLD_SPEC = re.compile(r"(fold|test-fold):([0-9]+)/([0-9]+)")
 _OFFICIAL_SPEC = re.compile(r"official:([0-9]{1,4})")
+_ENDING = re.compile(r"(.*)\+valid(?::(.*))?", re.DOTALL)
+_SHARE = re.compile(r"(?=.)[0-9]?(\.[0-9]{0,6})?")
 _LEAVE_OUT = "leave-out:"
 _ESCAPED = {"%": "%25", ",": "%2C", "+": "%2B"}
 _LONGEST_FILE_NAME = 60
@@ -64,7 +71,9 @@ class SplitSpec:
     subjects
         Of ``leave-out``, as the sample table writes them.
     with_valid
-        Whether a held-out split draws a validation part from the rest.
+        Whether a held-out or given split draws a validation part from what it trains on.
+    valid_share
+        The wanted share of that part, in (0, 0.5].
     """
 
     kind: SplitKind
@@ -72,10 +81,11 @@ class SplitSpec:
     num_folds: int = 0
     subjects: tuple[str, ...] = ()
     with_valid: bool = False
+    valid_share: float = VALID_SHARE
 
     def __str__(self) -> str:
         """The text that :func:`parse_split` reads."""
-        ending = WITH_VALID if self.with_valid else ""
+        ending = self._ending
         match self.kind:
             case "fold" | "test-fold":
                 return f"{self.kind}:{self.fold}/{self.num_folds}{ending}"
@@ -83,7 +93,15 @@ class SplitSpec:
                 return f"official:{self.fold}{ending}"
             case "leave-out":
                 return f"{_LEAVE_OUT}{','.join(map(_escaped, self.subjects))}{ending}"
-        return self.kind
+        return f"{self.kind}{ending}"
+
+    @property
+    def _ending(self) -> str:
+        if not self.with_valid:
+            return ""
+        if self.holds_out and self.valid_share == VALID_SHARE:
+            return WITH_VALID
+        return f"{WITH_VALID}:{f'{self.valid_share:.6f}'.rstrip('0')}"
 
     @property
     def is_drawn(self) -> bool:
@@ -116,16 +134,47 @@ def parse_split(text: str) -> SplitSpec:
     Raises
     ------
     UsageError
-        If it is none of the forms in the list above; folds need 1 <= K <= N and N >= 2.
+        If it is none of the forms in the list above; folds need 1 <= K <= N and N >= 2, shares 0 < share <= 0.5.
     """
-    with_valid = text.endswith(WITH_VALID)
-    spec = _parse_form(text.removesuffix(WITH_VALID), text)
-    if with_valid and not spec.holds_out:
+    ending = _ENDING.fullmatch(text)
+    if ending is None:
+        return _parse_form(text, text)
+    share = VALID_SHARE if ending.group(2) is None else _parse_share(ending.group(2), text)
+    return with_valid_share(_parse_form(ending.group(1), text), share)
+
+
+def with_valid_share(spec: SplitSpec, share: float) -> SplitSpec:
+    """The same split with a validation part drawn from what it trains on.
+
+    Parameters
+    ----------
+    spec
+        A held-out split or ``given``.
+    share
+        Wanted share of each class's training images, in (0, 0.5].
+
+    Raises
+    ------
+    UsageError
+        If the split has a validation part of its own or names another share, or the share lies outside.
+    """
+    share = round(share, 6)
+    if not 0 < share <= MAX_VALID_SHARE:
+        raise UsageError(f"split {spec}: the share that validates must lie above 0 and at most {MAX_VALID_SHARE}")
+    if spec.kind not in _DRAWING_KINDS:
         raise UsageError(
-            f"split {text!r}: {WITH_VALID} goes with {', '.join(HELD_OUT_KINDS)} only; "
-            f"{spec.kind} has a validation part of its own"
+            f"split {spec}: a validation part is drawn from the training images of {', '.join(_DRAWING_KINDS)} only; "
+            f"{spec.kind} has one of its own"
         )
-    return replace(spec, with_valid=with_valid)
+    if spec.with_valid and spec.valid_share != share:
+        raise UsageError(f"split {spec} draws a share of {spec.valid_share:g} to validate by, and {share:g} was asked")
+    return replace(spec, with_valid=True, valid_share=share)
+
+
+def _parse_share(share: str, text: str) -> float:
+    if _SHARE.fullmatch(share) is None or share == ".":
+        raise UsageError(f"split {text!r}: write the share that validates as a number, such as {WITH_VALID}:0.15")
+    return float(share)
 
 
 def _parse_form(form: str, text: str) -> SplitSpec:
@@ -140,7 +189,7 @@ def _parse_form(form: str, text: str) -> SplitSpec:
     if fold is None:
         raise UsageError(
             f"unknown split {text!r}: use {SPLIT_FORMS} (such as fold:1/5, official:0 or leave-out:H3,12); "
-            f"the last three also with {WITH_VALID}"
+            f"the last three also with {WITH_VALID}, and given with {WITH_VALID}:0.15"
         )
     kind: SplitKind = "fold" if fold.group(1) == "fold" else "test-fold"
     number, num_folds = int(fold.group(2)), int(fold.group(3))

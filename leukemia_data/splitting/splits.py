@@ -18,21 +18,34 @@ from numpy.typing import NDArray
 from leukemia_data.errors import UsageError
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import SampleTable, decode_texts
-from leukemia_data.splitting.held_out import leave_out_codes, official_codes, require_subjects
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.held_out import (
+    LEAVE_ONE_SUBJECT_OUT,
+    OFFICIAL,
+    fold_specs,
+    leave_out_codes,
+    official_codes,
+    require_subjects,
+)
+from leukemia_data.splitting.split_choices import SplitChoice, choices_text, working_choices
 from leukemia_data.splitting.split_draw import assign_groups
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
 from leukemia_data.splitting.subject_groups import linked_groups, numbered_by_content
 
 FRACTIONS = (0.75, 0.15, 0.10)
-VALID_SHARE = 0.15
-"""Share of what a held-out split trains on that ``+valid`` takes away to validate by."""
 _TRAIN, _VALID, _TEST = range(len(SPLIT_NAMES))
 _DRAW_STREAM = len(SPLIT_NAMES)
 _VALID_STREAM = _DRAW_STREAM + 1
 _UNITS = {"image": "images"}
 
 
-def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str] = ()) -> SplitCodes:
+def assign_split(
+    spec: SplitSpec,
+    table: SampleTable,
+    seed: int,
+    class_names: Sequence[str] = (),
+    subjects: SubjectsFound | None = None,
+) -> SplitCodes:
     """Put every sample into a split.
 
     Parameters
@@ -45,6 +58,8 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Se
         Decides among equally good splits; ``given``, ``official`` and ``leave-out`` need none, but for ``+valid``.
     class_names
         For messages; without them labels are shown.
+    subjects
+        How the source's subjects were read; for messages.
 
     Returns
     -------
@@ -52,16 +67,90 @@ def assign_split(spec: SplitSpec, table: SampleTable, seed: int, class_names: Se
         Position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED. ``subject`` and ``image`` aim at
         75 / 15 / 10 % of each class's images; ``fold:K/N`` validates on part K of N and trains on the rest;
         ``test-fold:K/N`` makes the same parts and tests on part K. ``+valid`` aims at 15 % of each class's images that
-        are not held out.
+        are not held out, or at the share that is named.
 
     Raises
     ------
     UsageError
         If the samples cannot be split so: unknown subjects, no given split, no such fold or subject, fewer subjects
-        of a class than parts.
+        of a class than parts. The message ends with the splits that these samples allow.
     """
+    try:
+        return _assigned(spec, table, seed, class_names)
+    except UsageError as error:
+        choices = split_choices(spec, table, seed, subjects, num_classes=len(class_names))
+        raise UsageError(f"{error}. {choices_text(choices, table, subjects)}") from None
+
+
+def split_choices(
+    spec: SplitSpec | None,
+    table: SampleTable,
+    seed: int,
+    subjects: SubjectsFound | None = None,
+    *,
+    num_classes: int = 0,
+    needs_valid: bool = False,
+) -> list[SplitChoice]:
+    """The splits that these samples allow, with what a training on each would be stamped with.
+
+    Parameters
+    ----------
+    spec
+        What was asked for, which is the first of them if it works at all.
+    table, seed, subjects
+        As for :func:`assign_split`. Each choice is tried with them.
+    num_classes
+        Classes of which there must be training images; 0 for as many as there are labels.
+    needs_valid
+        Leave out splits without images to validate by.
+    """
+
+    def assign(other: SplitSpec) -> SplitCodes:
+        return _assigned(other, table, seed, ())
+
+    return working_choices(spec, table, assign, subjects, num_classes=num_classes, needs_valid=needs_valid)
+
+
+def fold_splits(
+    text: str,
+    table: SampleTable,
+    seed: int,
+    class_names: Sequence[str] = (),
+    subjects: SubjectsFound | None = None,
+    *,
+    valid_share: float = 0.0,
+) -> list[SplitSpec]:
+    """The splits of a cross-validation, see :func:`~leukemia_data.splitting.held_out.fold_specs`.
+
+    Parameters
+    ----------
+    text
+        A number of folds, ``official`` or ``loso``.
+    table, seed, class_names, subjects
+        As for :func:`assign_split`.
+    valid_share
+        Share of each fold's training images that validates, up to 0.5; 0 for none.
+
+    Raises
+    ------
+    UsageError
+        If the source does not allow such folds. The message ends with the splits that it allows.
+    """
+    try:
+        return fold_specs(text, table, with_valid=valid_share != 0, valid_share=valid_share, class_names=class_names)
+    except UsageError as error:
+        if text not in (OFFICIAL, LEAVE_ONE_SUBJECT_OUT):
+            raise
+        choices = split_choices(None, table, seed, subjects, num_classes=len(class_names))
+        raise UsageError(f"{error}. {choices_text(choices, table, subjects)}") from None
+
+
+def _assigned(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> SplitCodes:
     if spec.kind == "given":
-        return _given_codes(table)
+        codes = _given_codes(spec, table)
+        if spec.with_valid:
+            _draw_valid(codes, spec, table, seed, class_names)
+        return codes
     codes = np.full(len(table), UNUSED, np.int8)
     labelled = np.flatnonzero(table.labels != UNKNOWN_LABEL)
     if len(labelled) == 0:
@@ -94,13 +183,15 @@ def _codes_of_labelled(spec: SplitSpec, table: SampleTable, seed: int, class_nam
 
 
 def _draw_valid(codes: SplitCodes, spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> None:
-    """Turn some of the subjects that train into validation, in place."""
+    """Turn some of the subjects that train into validation, in place; images of unknown subjects count one by one."""
     training = np.flatnonzero(codes == _TRAIN)
     rest = table.take(training)
-    require_subjects(f"split {spec}", rest)
+    if spec.kind != "given":
+        require_subjects(f"split {spec}", rest)
     groups = numbered_by_content(linked_groups(rest), rest)
-    too_few = partial(_too_few, spec, class_names, 2, "independent subjects beside those held out")
-    fractions = (1 - VALID_SHARE, VALID_SHARE)
+    unit = "independent subjects to train on" if spec.kind == "given" else "independent subjects beside those held out"
+    too_few = partial(_too_few, spec, class_names, 2, unit)
+    fractions = (1 - spec.valid_share, spec.valid_share)
     parts = assign_groups(groups, rest.labels, fractions, _generator(seed, _VALID_STREAM), too_few)
     codes[training[parts == 1]] = _VALID
 
@@ -122,8 +213,11 @@ def split_numbers(codes: SplitCodes, name: str) -> NDArray[np.int64]:
     Raises
     ------
     UsageError
-        If there is no split of that name.
+        If there is no split of that name, or `codes` are no codes of splits.
     """
+    codes = np.asarray(codes)
+    if codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise UsageError(f"codes must be what assign_split returns, got {codes.dtype} of shape {codes.shape}")
     if name == "all":
         return np.arange(len(codes), dtype=np.int64)
     if name not in SPLIT_NAMES:
@@ -131,15 +225,18 @@ def split_numbers(codes: SplitCodes, name: str) -> NDArray[np.int64]:
     return np.flatnonzero(codes == SPLIT_NAMES.index(name)).astype(np.int64)
 
 
-def _given_codes(table: SampleTable) -> SplitCodes:
+def _given_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
     names = decode_texts(table.splits)
     codes = np.array([SPLIT_NAMES.index(name) if name in SPLIT_NAMES else UNUSED for name in names], np.int8)
     unlabelled = (codes < _TEST) & (table.labels == UNKNOWN_LABEL)
     codes[unlabelled] = UNUSED
-    missing = [name for n, name in enumerate(SPLIT_NAMES[:2]) if not (codes == n).any()]
+    num_train, num_valid = (int((codes == code).sum()) for code in (_TRAIN, _VALID))
+    missing = [name for name, count in (("train", num_train), ("valid", num_valid or spec.with_valid)) if not count]
     if missing:
+        raise UsageError(f"split {spec}: the source brought no {' and no '.join(missing)} images with a label")
+    if spec.with_valid and num_valid:
         raise UsageError(
-            f"split given: the source brought no {' and no '.join(missing)} images with a label; "
-            "use --split subject, fold:K/N or image"
+            f"split {spec}: the source brought {num_valid:,} images to validate by already, so none are drawn from "
+            "those that train"
         )
     return codes

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leukemia_data.errors import UsageError
+
 
 class Batch(NamedTuple):
     """What one step consumes.
@@ -27,6 +29,20 @@ class Batch(NamedTuple):
     labels_B: Tensor
     indices_B: Tensor
     mask_B: Tensor
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """Return a device by its name, such as ``cuda:1``, or as it is.
+
+    Raises
+    ------
+    UsageError
+        If there is no such kind of device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"device must be a torch.device or its name, got {device!r}") from error
 
 
 def move_batches(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:

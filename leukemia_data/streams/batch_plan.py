@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.arguments import as_flag, as_whole
 from leukemia_data.samples.fingerprint import bytes_digest
+from leukemia_data.samples.indices import Indices, own_indices
+from leukemia_data.samples.number_arrays import as_numbers
 from leukemia_data.streams.ordering import permuted, stratified
 
 # Positions put in order at a time: enough to cost little each, few enough to be ready before a batch is copied.
@@ -43,7 +46,8 @@ class BatchPlan:
     Parameters
     ----------
     numbers_N : ndarray of shape (N,), int64
-        Sample numbers to serve.
+        Sample numbers to serve, or a list or range of them, see :func:`leukemia_data.samples.indices.as_indices`. They
+        are copied.
     batch_size
         Samples a step over all ranks together.
     seed
@@ -61,12 +65,13 @@ class BatchPlan:
     Raises
     ------
     UsageError
-        If a number is out of range, or the weights are not N finite numbers from 0 with a sum above 0.
+        If an argument is of another kind or out of range, or the weights are not N finite numbers from 0 with a sum
+        above 0.
     """
 
     def __init__(
         self,
-        numbers_N: NDArray[np.int64],
+        numbers_N: Indices,
         *,
         batch_size: int,
         seed: int | None = None,
@@ -76,20 +81,15 @@ class BatchPlan:
         world_size: int = 1,
         shares_per_rank: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch size must be at least 1, got {batch_size}")
-        if shares_per_rank < 1:
-            raise UsageError(f"a rank must have at least 1 share of a batch, got {shares_per_rank}")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank must be in 0 ... world size - 1, got rank {rank} of {world_size}")
-        if seed is not None and seed < 0:
-            raise UsageError(f"seed must not be negative, got {seed}")
-        self.numbers_N = numbers_N
-        self.batch_size = int(batch_size)
-        self._seed = None if seed is None else int(seed)
-        self._cumulative = None if weights_N is None else _cumulative(weights_N, len(numbers_N), seed)
-        self._drop_last = drop_last and len(numbers_N) >= batch_size
-        self._rank, self._num_shares, self.shares_per_rank = rank, world_size * shares_per_rank, shares_per_rank
+        self.numbers_N = own_indices(numbers_N, None, "numbers_N")
+        self.batch_size = as_whole(batch_size, "batch_size", at_least=1)
+        self._seed = None if seed is None else as_whole(seed, "seed", at_least=0)
+        self._cumulative = None if weights_N is None else _cumulative(weights_N, len(self.numbers_N), self._seed)
+        self._drop_last = as_flag(drop_last, "drop_last") and len(self.numbers_N) >= self.batch_size
+        self.shares_per_rank = as_whole(shares_per_rank, "shares_per_rank", at_least=1)
+        self.num_ranks = as_whole(world_size, "world_size", at_least=1)
+        self._rank = as_whole(rank, "rank", at_least=0, below=self.num_ranks)
+        self._num_shares = self.num_ranks * self.shares_per_rank
 
     def __len__(self) -> int:
         """Steps an epoch, the same on every rank."""
@@ -156,7 +156,16 @@ def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:
     -------
     ndarray of shape (N,), float64
         One over the size of the sample's group.
+
+    Raises
+    ------
+    UsageError
+        If the groups have several dimensions, or cannot be told apart.
     """
+    groups_N = np.asarray(groups_N)
+    is_mixed = groups_N.dtype == np.object_ and len({type(group) for group in groups_N.tolist()}) > 1
+    if groups_N.ndim != 1 or is_mixed:
+        raise UsageError(f"groups_N must be one label or text for each sample, got {groups_N.dtype} {groups_N.shape}")
     _, group_N, counts = np.unique(groups_N, return_inverse=True, return_counts=True)
     return np.asarray(1.0 / counts[group_N], np.float64)
 
@@ -164,7 +173,7 @@ def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:
 def _cumulative(weights_N: NDArray[np.float64], num_samples: int, seed: int | None) -> NDArray[np.float64]:
     if seed is None:
         raise UsageError("weights choose samples at random: give a seed, or no weights")
-    weights = np.asarray(weights_N, np.float64)
+    weights = as_numbers(weights_N, "weights_N")
     if weights.shape != (num_samples,):
         raise UsageError(f"there must be one weight for each of the {num_samples} samples, got shape {weights.shape}")
     if num_samples and not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):

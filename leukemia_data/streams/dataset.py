@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.cache import Cache, require_cache
+from leukemia_data.samples.indices import Indices, own_indices
 from leukemia_data.samples.sample_table import decode_texts
 
 
@@ -38,20 +39,34 @@ class CachedCells(Dataset[Sample]):
     cache
         An opened cache.
     numbers : ndarray of shape (n,), int64
-        Sample numbers, for instance from :func:`leukemia_data.splitting.splits.split_numbers`.
+        Sample numbers, for instance from :func:`leukemia_data.splitting.splits.split_numbers`; or a list, a range, a
+        mask or a column of a table, see :func:`leukemia_data.samples.indices.as_indices`.
+
+    Attributes
+    ----------
+    numbers : ndarray of shape (n,), int64, read-only
+    labels : ndarray of shape (n,), int64
+        -1 where unknown.
+
+    Raises
+    ------
+    UsageError
+        If `numbers` names no samples of the cache, or `cache` is none.
     """
 
-    def __init__(self, cache: Cache, numbers: NDArray[np.int64]) -> None:
+    def __init__(self, cache: Cache, numbers: Indices) -> None:
+        require_cache(cache)
         self._reader = cache.reader
-        self.numbers = numbers
-        self.labels = cache.table.labels[numbers].astype(np.int64)
-        self._ids = cache.table.ids[numbers]
+        # A copy: labels and ids are taken now, pixels later.
+        self.numbers = own_indices(numbers, len(cache), "numbers")
+        self.labels = cache.table.labels[self.numbers].astype(np.int64)
+        self._ids = cache.table.ids[self.numbers]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, position: int) -> Sample:
-        image = np.array(self._reader.image(int(self.numbers[position])))
+        image = np.array(self._reader.image(int(self.numbers[index(position)])))
         return self._sample(position, torch.from_numpy(image))
 
     def __getitems__(self, positions: Sequence[int]) -> list[Sample]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import current_thread
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +22,12 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
-from leukemia_data.streams.batch import Batch, move_batches, to_device
+from leukemia_data.samples.arguments import as_whole
+from leukemia_data.samples.indices import Indices, own_indices
+from leukemia_data.streams.batch import Batch, as_device, move_batches, to_device
 from leukemia_data.streams.batch_plan import BatchPlan, BatchRows
 from leukemia_data.streams.buffers import BufferPool
 from leukemia_data.streams.pixel_store import DeviceStore, PixelStore, RamStore
@@ -38,7 +40,7 @@ _CPU = torch.device("cpu")
 
 @dataclass
 class _Place:
-    """Where an iterator stands: `step` batches of an epoch are handed out."""
+    """Where an iterator is: `step` batches of `epoch` are handed out, fewer than it has."""
 
     epoch: int
     step: int
@@ -47,17 +49,20 @@ class _Place:
 class BatchStream:
     """Batches of chosen samples, on the device that the network runs on.
 
-    Iterating over the stream gives the rest of the epoch it stands in, and leaves it at the next one's start;
-    :meth:`epoch` gives any epoch by number. Where a rank has several shares of each batch, each comes as a batch of its
-    own, and a step counts when all its shares are handed out. A batch's memory belongs to its holder for as long as any
-    tensor of it is alive.
+    Each iterator of the stream gives a whole epoch, from its first batch: without a seed the samples in their order;
+    with a seed the epoch after the one that was begun last, however far that one was used (an epoch is begun when its
+    first batch is asked for). Only the first iterator after :meth:`load_state_dict` goes on inside an epoch.
+    :meth:`epoch` gives any epoch by number and does not count as an iterator. Where a rank has several shares of each
+    batch, each comes as a batch of its own, and a step counts when all its shares are handed out. A batch's memory
+    belongs to its holder for as long as any tensor of it is alive.
 
     Parameters
     ----------
     cache
         An opened cache.
     numbers_N : ndarray of shape (N,), int64
-        Sample numbers to serve.
+        Sample numbers to serve; or a list, a range, a mask or a column of a table, see
+        :func:`leukemia_data.samples.indices.as_indices`. They are copied.
     batch_size, seed, weights_N, drop_last, rank, world_size, shares_per_rank
         See :class:`~leukemia_data.streams.batch_plan.BatchPlan`.
     device
@@ -82,7 +87,7 @@ class BatchStream:
     Raises
     ------
     UsageError
-        If an argument is out of range, or the split does not fit where it is wanted.
+        If an argument is of another kind or out of range, or the split does not fit where it is wanted.
     CacheError
         If a shard cannot be mapped.
     """
@@ -90,7 +95,7 @@ class BatchStream:
     def __init__(
         self,
         cache: Cache,
-        numbers_N: NDArray[np.int64],
+        numbers_N: Indices,
         *,
         batch_size: int,
         seed: int | None = None,
@@ -99,12 +104,14 @@ class BatchStream:
         rank: int = 0,
         world_size: int = 1,
         shares_per_rank: int = 1,
-        device: torch.device = _CPU,
+        device: torch.device | str = _CPU,
         num_threads: int | None = None,
         prefetch: int | None = None,
         residency: str = AUTO,
         num_processes: int | None = None,
     ) -> None:
+        require_cache(cache)
+        numbers_N = own_indices(numbers_N, len(cache), "numbers_N")
         self.plan = BatchPlan(
             numbers_N,
             batch_size=batch_size,
@@ -115,11 +122,9 @@ class BatchStream:
             world_size=world_size,
             shares_per_rank=shares_per_rank,
         )
-        self.num_threads = num_threads if num_threads is not None else min(cpu_count(), _MOST_THREADS)
-        self._prefetch = prefetch if prefetch is not None else max(self.num_threads - 1, 1)
-        if self.num_threads < 1 or self._prefetch < 1:
-            raise UsageError(f"a stream needs 1 thread and 1 batch ahead or more, got {num_threads} and {prefetch}")
-        self._device = device
+        self.num_threads = _or_default(num_threads, "num_threads", min(cpu_count(), _MOST_THREADS))
+        self._prefetch = _or_default(prefetch, "prefetch", max(self.num_threads - 1, 1))
+        self._device = device = as_device(device)
         self._labels = cache.table.labels
         self._size_px = cache.size_px
         self.residency = choose_residency(
@@ -128,47 +133,68 @@ class BatchStream:
             device_free_bytes=free_bytes(device),
             device_most_bytes=most_bytes(device),
             ram_free_bytes=free_ram_bytes(),
-            num_processes=num_processes or world_size,
+            num_processes=_or_default(num_processes, "num_processes", self.plan.num_ranks),
         )
         self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
         if cache.reader.num_unmapped:
             self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
         # All shares of a step are held at once.
-        self._buffers = BufferPool(3 + shares_per_rank)
-        self._place = _Place(0, 0)
+        self._buffers = BufferPool(3 + self.plan.shares_per_rank)
+        # Where the next iterator begins, and where the last one is.
+        self._following = self._place = _Place(0, 0)
 
     def __len__(self) -> int:
         """Steps an epoch, the same on every rank."""
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return the rest of the epoch that the stream stands in."""
-        return self.epoch(self._place.epoch, self._place.step)
+        """Return a whole epoch, or after :meth:`load_state_dict` the rest of one."""
+        return self._next_epoch()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from a step on.
 
-        The last iterator asked for is the one whose progress :meth:`state_dict` tells.
+        The iterator that was begun last, this one or one of the stream's own, is the one whose progress
+        :meth:`state_dict` tells. Which epoch the stream's next own iterator gives does not change.
 
         Raises
         ------
         UsageError
             If the epoch has no such step.
         """
-        if epoch < 0 or not 0 <= first_step <= len(self):
-            raise UsageError(f"there is no step {first_step} in epoch {epoch}: an epoch has {len(self)} steps")
-        self._place = _Place(int(epoch), int(first_step))
+        self._place = self._checked_place(epoch, first_step)
         return self._count(self._place)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: batches already handed out count, those prepared ahead do not.
+    def _checked_place(self, epoch: int, first_step: int) -> _Place:
+        place = _Place(as_whole(epoch, "epoch"), as_whole(first_step, "first_step"))
+        if place.epoch < 0 or not 0 <= place.step <= len(self):
+            raise UsageError(f"there is no step {place.step} in epoch {place.epoch}: an epoch has {len(self)} steps")
+        return place
 
-        It holds for every number of ranks, threads and devices.
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iterator give this epoch, as distributed samplers do and some frameworks ask for.
+
+        Where a state inside this epoch was loaded, that iterator gives the rest of it.
+
+        Raises
+        ------
+        UsageError
+            If it is no number of an epoch, from 0 on.
+        """
+        epoch = as_whole(epoch, "epoch", at_least=0)
+        if epoch != self._following.epoch:
+            self._following = _Place(epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iterator begun last is: batches handed out count, those prepared ahead do not.
+
+        After the last batch of an epoch that is the beginning of the next one. The state holds for every number of
+        ranks, threads and devices.
         """
         return {"epoch": self._place.epoch, "step": self._place.step, "plan": self.plan.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where another stream of the same plan stood: iterating gives the batches that it would have given.
+        """Let the next iterator go on where another stream of the same plan was; those after it give whole epochs.
 
         Raises
         ------
@@ -183,7 +209,10 @@ class BatchStream:
         if plan != own:
             differing = ", ".join(name for name in own if plan.get(name) != own[name])
             raise UsageError(f"the state belongs to a stream of another {differing}: it cannot be continued here")
-        self.epoch(epoch, step)
+        place = self._checked_place(epoch, step)
+        # States of earlier versions, at the end of an epoch.
+        self._place = _Place(epoch + 1, 0) if step == len(self) > 0 else place
+        self._following = replace(self._place)
 
     def close(self) -> None:
         """Give back the pixels' memory; the cache keeps its own maps until it is closed."""
@@ -204,21 +233,30 @@ class BatchStream:
             return RamStore(cache.reader, numbers_N)
         return cache.reader
 
+    def _next_epoch(self) -> Iterator[Batch]:
+        """Decide which epoch it is when the first batch is asked for: an iterator that nobody uses leaves none out."""
+        self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
+        yield from self._count(self._place)
+
     def _count(self, place: _Place) -> Iterator[Batch]:
         """Keep the iterator's place while its batches are handed out."""
         store = self._store
         if store is None:
             raise UsageError("the stream is closed")
+        epoch, first_step = place.epoch, place.step
         if isinstance(store, DeviceStore):
-            batches = self._taken(store, place.epoch, place.step)
+            batches = self._taken(store, epoch, first_step)
         else:
-            batches = move_batches(self._gathered(store, place.epoch, place.step), self._device)
+            batches = move_batches(self._gathered(store, epoch, first_step), self._device)
         with closing(batches):
-            first_step = place.step
             for number, batch in enumerate(batches, 1):
-                place.step = first_step + number // self.plan.shares_per_rank
+                # Before the batch is handed out: whoever counts the steps does not come back after the last one.
+                place.epoch, place.step = self._place_after(epoch, first_step + number // self.plan.shares_per_rank)
                 yield batch
-        place.epoch, place.step = place.epoch + 1, 0
+        place.epoch, place.step = epoch + 1, 0
+
+    def _place_after(self, epoch: int, steps_done: int) -> tuple[int, int]:
+        return (epoch, steps_done) if steps_done < len(self) else (epoch + 1, 0)
 
     def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
         """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
@@ -259,3 +297,7 @@ class BatchStream:
             # torch itself gives pinned memory out again, once its copies are done.
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         return self._buffers.take(shape, torch.uint8)
+
+
+def _or_default(value: int | None, name: str, default: int) -> int:
+    return default if value is None else as_whole(value, name, at_least=1)

@@ -24,7 +24,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from leukemia_data.errors import RunError, UsageError
+from leukemia_data.errors import RunError
+from leukemia_data.samples.arguments import as_whole
 from leukemia_data.streams.batch import to_device
 from leukemia_models.batchnorm.layer_moments import Moments, measuring_inputs
 from leukemia_models.batchnorm.sync_batchnorm import BatchNorm, SynchronizedBatchNorm, synchronized_batchnorm
@@ -144,8 +145,8 @@ def reestimate_batchnorm(
     RunError
         If there is no batch of two or more images, or what reaches a layer is not finite.
     """
-    if max_batches is not None and max_batches < 1:
-        raise UsageError(f"max_batches must be at least 1, got {max_batches}")
+    if max_batches is not None:
+        max_batches = as_whole(max_batches, "max_batches", at_least=1)
     if not _tracking_layers(model):
         return BatchNormStatistics({}, num_images=0)
     normalizer = Normalizer(normalization, device, channels_last=channels_last)

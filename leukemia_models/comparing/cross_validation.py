@@ -202,9 +202,9 @@ def require_each_once(folds: Sequence[FoldPredictions]) -> None:
         )
 
 
-def _family(split: SplitSpec) -> tuple[str, int, bool]:
+def _family(split: SplitSpec) -> tuple[str, int, bool, float]:
     """What the splits of one cross-validation have in common."""
-    return split.kind, split.num_folds, split.with_valid
+    return split.kind, split.num_folds, split.with_valid, split.valid_share
 
 
 def cross_validation_name(folds: Sequence[FoldPredictions]) -> str:

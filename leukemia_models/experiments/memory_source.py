@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.number_arrays import as_labels
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.batch_plan import BatchPlan
 
@@ -32,7 +33,7 @@ class MemorySource:
     Raises
     ------
     UsageError
-        If there are not as many labels as images.
+        If an argument is of another kind, or there are not as many labels as images.
     """
 
     def __init__(
@@ -44,6 +45,12 @@ class MemorySource:
         seed: int | None = None,
         drop_last: bool = False,
     ) -> None:
+        images_NHWC, labels_N = np.asarray(images_NHWC), as_labels(labels_N, "labels_N")
+        if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or labels_N.ndim != 1:
+            raise UsageError(
+                f"images_NHWC must be uint8 (N,S,S,3) and labels_N (N,), got {images_NHWC.dtype} {images_NHWC.shape} "
+                f"and {labels_N.shape}"
+            )
         if len(images_NHWC) != len(labels_N):
             raise UsageError(f"{len(images_NHWC)} images but {len(labels_N)} labels")
         numbers_N = np.arange(len(labels_N), dtype=np.int64)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.number_arrays import as_numbers
 
 GREY_LEVELS = 255.0
 MIN_STD = 0.02
@@ -61,9 +62,10 @@ class Normalization:
 
 
 def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise UsageError(f"{name} must be three numbers (R, G, B), got {len(values)}")
-    return float(values[0]), float(values[1]), float(values[2])
+    numbers = as_numbers(values, name)
+    if numbers.shape != (3,):
+        raise UsageError(f"{name} must be three numbers (R, G, B), got {numbers.size}")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
 class Normalizer:
@@ -125,6 +127,8 @@ def check_normalization(normalization: Normalization, sample_images_NHWC: npt.ND
     UsageError
         With what was found, and the likely cause.
     """
+    if sample_images_NHWC.dtype != np.uint8:
+        raise UsageError(f"normalisation needs sample images of uint8, got {sample_images_NHWC.dtype}")
     if sample_images_NHWC.ndim != 4 or sample_images_NHWC.shape[-1] != 3 or not sample_images_NHWC.size:
         raise UsageError(f"normalisation needs sample images (N,H,W,3), got shape {sample_images_NHWC.shape}")
     true_mean, true_std = _moments(sample_images_NHWC)

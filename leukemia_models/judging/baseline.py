@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.number_arrays import as_labels
 from leukemia_models.judging.metrics import POSITIVE, classification_metrics
 
 
@@ -43,6 +44,7 @@ class MajorityBaseline:
 
 def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaseline:
     """Return the scores of always answering the more frequent class of `labels_N` (class 1 when equal)."""
+    labels_N = as_labels(labels_N, "labels_N")
     if len(labels_N) == 0:
         raise UsageError("no samples to judge: the split is empty")
     share_positive = float(np.mean(labels_N == POSITIVE))

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from leukemia_data.errors import UsageError
-from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples
+from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamples, labels_and_probabilities
 from leukemia_models.judging.metrics import LOWEST_PROBABILITY, POSITIVE
 from leukemia_models.judging.resampling import ENOUGH_SUBJECTS, MIN_SUBJECTS
 from leukemia_models.judging.subject_counts import subjects_per_class
@@ -130,6 +130,7 @@ def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArra
     probabilities_N : float64 array (N,)
         Of class 1.
     """
+    labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     wrong_log_odds_N = np.where(labels_N == POSITIVE, -1, 1) * _log_odds(probabilities_N)
 
     def loss(inverse: float) -> float:
@@ -155,6 +156,7 @@ def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[
     probabilities_N : float64 array (N,)
         Of class 1.
     """
+    labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     values, value_N = np.unique(probabilities_N, return_inverse=True)
     per_value = np.stack([np.bincount(value_N[labels_N == k], minlength=len(values)) for k in (0, 1)])
     # Gap k lies below value k and above value k - 1; what lies in or under it is called class 0.

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.indices import as_indices
+from leukemia_data.samples.number_arrays import as_labels, as_numbers
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -39,6 +41,9 @@ class JudgedSamples:
     probabilities_N: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
+        # Of a column of a table the values count: its labels would choose other rows later.
+        object.__setattr__(self, "labels_N", as_labels(self.labels_N, "labels_N"))
+        object.__setattr__(self, "probabilities_N", as_numbers(self.probabilities_N, "probabilities_N"))
         lengths = {len(self.ids), len(self.subjects), len(self.labels_N), len(self.probabilities_N)}
         if len(lengths) != 1:
             raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
@@ -62,7 +67,14 @@ class JudgedSamples:
         return replace(self, probabilities_N=probabilities_N)
 
     def take(self, rows: npt.NDArray[np.int64]) -> JudgedSamples:
-        """Return the samples at the given rows, in that order."""
+        """Return the samples at the given rows, in that order.
+
+        Raises
+        ------
+        UsageError
+            If there is no such row, or none is named.
+        """
+        rows = as_indices(rows, len(self), "rows")
         numbers = rows.tolist()
         return JudgedSamples(
             tuple(self.ids[row] for row in numbers),
@@ -70,3 +82,24 @@ class JudgedSamples:
             self.labels_N[rows],
             self.probabilities_N[rows],
         )
+
+
+def labels_and_probabilities(
+    labels_N: object, probabilities_N: object
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return labels and probabilities of class 1 as arrays of one length.
+
+    Raises
+    ------
+    UsageError
+        If they are no such numbers in one dimension each, a probability is outside [0, 1], or their lengths differ.
+    """
+    labels, probabilities = as_labels(labels_N, "labels_N"), as_numbers(probabilities_N, "probabilities_N")
+    if labels.ndim != 1 or labels.shape != probabilities.shape:
+        raise UsageError(
+            f"labels_N and probabilities_N must be one number for each sample, got shapes {labels.shape} and "
+            f"{probabilities.shape}"
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise UsageError("probabilities_N must lie in [0, 1]")
+    return labels, probabilities

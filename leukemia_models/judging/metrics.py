@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sklearn import metrics as sklearn_metrics
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.number_arrays import as_labels, as_numbers
 from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD
 from leukemia_models.judging.reliability import reliability_bins
 
@@ -172,6 +173,7 @@ def classification_metrics(
     UsageError
         If there is nothing to judge, or shapes, labels, probabilities or threshold are not as described.
     """
+    labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
     _check(labels_N, probabilities_NK)
     if not 0 <= threshold < 1:
         raise UsageError(f"a threshold lies in [0, 1), got {threshold}")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leukemia_models.judging.judged_samples import labels_and_probabilities
+
 NUM_BINS = 15
 
 
@@ -59,6 +61,7 @@ def reliability_bins(
     num_bins : int
         How many of equal width.
     """
+    labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     bin_N = np.minimum((probabilities_N * num_bins).astype(np.int64), num_bins - 1)
     return ReliabilityBins(
         np.bincount(bin_N, minlength=num_bins).astype(np.float64),

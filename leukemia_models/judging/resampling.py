@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.arguments import as_whole
 from leukemia_models.judging.judged_samples import JudgedSamples
 from leukemia_models.judging.metrics import METRIC_NAMES, POSITIVE
 
@@ -58,6 +59,8 @@ class BootstrapSettings:
     level: float = 0.95
 
     def __post_init__(self) -> None:
+        as_whole(self.num_draws, "num_draws")
+        as_whole(self.seed, "seed")
         if self.num_draws < 100 or self.seed < 0 or not 0 < self.level < 1:
             raise UsageError(f"a bootstrap needs 100 draws or more, a seed from 0 and a level in (0, 1), got {self}")
 

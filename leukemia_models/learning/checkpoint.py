@@ -45,9 +45,11 @@ from leukemia_models.learning.checkpoint_tensors import (
     unflatten,
     without_prefix,
 )
+from leukemia_models.learning.divergence import optimizer_tensors
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.learning.json_kinds import COUNT, OBJECT, OBJECT_OR_NONE, TEXT, TEXTS, Kind, require_kinds
 from leukemia_models.learning.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
+from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.learning.weights import copy_weights, judged_weights
 from leukemia_models.networks.registry import build_model
 
@@ -369,7 +371,22 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def load_training_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights into `model`, for its own run to go on from. See :func:`load_weights`."""
+    require_trainable(checkpoint)
     copy_weights(model, checkpoint.training_weights, checkpoint.path)
+
+
+def require_trainable(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint to go on from that holds values that are not finite.
+
+    Raises
+    ------
+    RunError
+        With the first few of the network's, the average's and the optimizer's tensors that do.
+    """
+    state = checkpoint.state
+    average = state.average.tensors if state.average is not None else {}
+    tensors = {**checkpoint.training_weights, **{f"average of {name}": value for name, value in average.items()}}
+    require_finite({**tensors, **optimizer_tensors(state.optimizer_state or {})}, checkpoint.path)
 
 
 def load_weights_file(
@@ -392,8 +409,8 @@ def load_weights_file(
     Raises
     ------
     RunError
-        If the file cannot be read, is damaged, or belongs to another network or to another number of classes; then
-        nothing is copied.
+        If the file cannot be read, is damaged, holds numbers that are not finite, or belongs to another network or to
+        another number of classes; then nothing is copied.
     """
     metadata, tensors = read_safetensors(path, data)
     if metadata.get("format") == FORMAT:

@@ -9,11 +9,19 @@ from typing import Any
 
 from leukemia_data.errors import RunError
 from leukemia_data.samples.fingerprint import canonical_json
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 
 _MOST_LETTERS = 60
-_NO_DIFFERENCE = ("judging", "settings.epochs", "settings.accumulate")
-"""A run may be given another length and other hardware, and how it is judged is decided after its training."""
+_NO_DIFFERENCE = (
+    "judging",
+    "settings.epochs",
+    "settings.extensions",
+    "settings.accumulate",
+    f"details.{FRAMES_DETAIL}",
+)
+"""A run may be given another length and other hardware, how it is judged is decided after its training, and its cache
+may have been built again, with another sample of the same frames."""
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",

@@ -22,7 +22,6 @@ from leukemia_models.learning.learner import Learner
 from leukemia_models.learning.observer import Observer
 from leukemia_models.learning.random_layers import random_layers_apart
 from leukemia_models.learning.run_state import EpochProgress
-from leukemia_models.learning.schedule import learning_rate
 
 SaveState = Callable[[EpochProgress], None]
 
@@ -175,9 +174,8 @@ class TrainingEpoch:
         )
 
     def _learning_rate(self, step: int) -> float:
-        settings = self._learner.settings
         progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
-        return learning_rate(settings.optimizer.peak_lr, settings.schedule, progress, settings.epochs, self._records)
+        return self._learner.settings.learning_rate(progress, self._records)
 
     def _require_labels(self, ranges_W2: Tensor, step: int) -> None:
         low, high, num_classes = int(ranges_W2.min()), int(ranges_W2.max()), self._learner.settings.num_classes

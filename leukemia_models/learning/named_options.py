@@ -27,7 +27,11 @@ BELOW_ONE = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 
 def require(wanted: Range, option: str, value: object) -> None:
     """Raise UsageError unless the value is in its range."""
-    if not wanted.holds(value):
+    try:
+        holds = wanted.holds(value)
+    except TypeError:
+        holds = False
+    if not holds:
         raise UsageError(f"{option} must be {wanted.words}, got {value}")
 
 

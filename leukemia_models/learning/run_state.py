@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
+from leukemia_data.samples.arguments import as_whole
+from leukemia_models.learning.extension import RESTART, Extension
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.learning.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
 from leukemia_models.learning.optim import OptimizerSettings
-from leukemia_models.learning.schedule import ScheduleSettings
+from leukemia_models.learning.schedule import ScheduleSettings, learning_rate
 from leukemia_models.learning.stopping import EarlyStopping, has_stopped
 
 OptimizerState = Mapping[int, Mapping[str, Any]]
@@ -57,6 +59,9 @@ class TrainSettings:
     accumulate : int
         Shares of each batch that a rank works through one after the other before the optimizer's step; at least 1.
         BatchNorm sees one of them at a time.
+    extensions : tuple of Extension or None
+        Changes of the length since the run began, in order; None where there was none. See
+        :mod:`leukemia_models.learning.run_length`.
 
     Raises
     ------
@@ -79,12 +84,15 @@ class TrainSettings:
     ema_decay: float | None = None
     sync_batchnorm: bool = True
     accumulate: int = 1
+    extensions: tuple[Extension, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise UsageError(f"epochs must be at least 1, got {self.epochs}")
-        if self.accumulate < 1:
-            raise UsageError(f"accumulate must be at least 1, got {self.accumulate}")
+        as_whole(self.epochs, "epochs", at_least=1)
+        as_whole(self.num_classes, "num_classes", at_least=1)
+        as_whole(self.seed, "seed")
+        if not self.course_start < self.epochs:
+            raise UsageError(f"a schedule that begins after {self.course_start} of {self.epochs} epochs has no course")
+        as_whole(self.accumulate, "accumulate", at_least=1)
         require(BELOW_ONE, "label_smoothing", self.label_smoothing)
         if self.clip_norm is not None:
             require(ABOVE_ZERO, "clip_norm", self.clip_norm)
@@ -92,7 +100,23 @@ class TrainSettings:
             require(BETWEEN, "ema_decay", self.ema_decay)
         if self.class_weights is not None:
             _require_class_weights(self.class_weights, self.num_classes)
-        _require_fitting_schedule(self.optimizer, self.schedule, self.epochs)
+        _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
+
+    @property
+    def course_start(self) -> int:
+        """Epochs before the schedule's present course: 0, or where an extension began a new one."""
+        return max((each.after_epochs for each in self.extensions or () if each.schedule == RESTART), default=0)
+
+    def learning_rate(self, epoch_progress: float, records: Sequence[EpochRecord]) -> float:
+        """Return the learning rate after `epoch_progress` epochs of the run, with `records` of those done.
+
+        See :func:`leukemia_models.learning.schedule.learning_rate`.
+        """
+        start = self.course_start
+        if start:
+            records = [replace(record, epoch=record.epoch - start) for record in records[start:]]
+        peak_lr, epochs = self.optimizer.peak_lr, self.epochs - start
+        return learning_rate(peak_lr, self.schedule, epoch_progress - start, epochs, records)
 
     def require_validation(self, has_validation: bool) -> None:
         """Refuse settings that look at a validation split where there is none.
@@ -148,13 +172,14 @@ class TrainSettings:
         found = _tuples(values)
         optimizer = _tuples(values["optimizer"])
         schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
-        stopping = values.get("early_stopping")
+        stopping, extensions = values.get("early_stopping"), values.get("extensions")
         return cls(
             **{
                 **found,
                 "optimizer": OptimizerSettings(**optimizer),
                 "schedule": ScheduleSettings(**schedule),
                 "early_stopping": None if stopping is None else EarlyStopping(**stopping),
+                "extensions": tuple(map(Extension.from_dict, extensions)) if extensions else None,
             }
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError, listed
 from leukemia_models.learning.run_state import TrainState
+from leukemia_models.learning.weight_check import kind_differences, require_finite
 
 MAX_LISTED = 3
 _COUNTER = ".num_batches_tracked"
@@ -35,7 +36,8 @@ def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     Raises
     ------
     RunError
-        If names or shapes differ; the first few differences are listed and nothing is copied.
+        If names, shapes or kinds of numbers differ, or values are not finite (see
+        :mod:`~leukemia_models.learning.weight_check`); the first few are listed and nothing is copied.
     """
     expected = model.state_dict()
     complete = {**{name: expected[name] for name in expected if name.endswith(_COUNTER)}, **tensors}
@@ -43,6 +45,7 @@ def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     differences = _differences(expected, complete)
     if differences:
         raise RunError(f"{path} does not fit this network: {listed(differences, most=MAX_LISTED, separator='; ')}")
+    require_finite(complete, path)
     model.load_state_dict(complete)
 
 
@@ -68,4 +71,4 @@ def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
     ]
-    return [*shapes, *missing, *unknown]
+    return [*shapes, *missing, *unknown, *kind_differences(expected, found)]

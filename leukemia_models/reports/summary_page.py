@@ -85,8 +85,9 @@ def _judging_rows(results: Results) -> Iterator[tuple[str, object]]:
 
 
 def _setting_rows(results: Results) -> Iterator[tuple[str, object]]:
-    """The settings that say something."""
-    return ((plain(name), plain(_short(value))) for name, value in flattened(results.settings) if value is not None)
+    """The settings that say something; a note tells of extensions."""
+    rows = {name: value for name, value in flattened(results.settings) if value is not None and name != "extensions"}
+    return ((plain(name), plain(_short(value))) for name, value in rows.items())
 
 
 def _short(value: object) -> object:

@@ -12,6 +12,7 @@ import torch
 from leukemia_data.errors import ImageError, RunError
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
 from leukemia_data.streams.file_stream import stream_files
 from leukemia_models.inference.predict import predict_probabilities
@@ -64,7 +65,7 @@ def predict_files(
     watch
         Shows how far the batches are.
     tell
-        Told of each file that cannot be used as soon as it is known.
+        Told of each file that cannot be used as soon as it is known, and first of frames unlike those of training.
 
     Raises
     ------
@@ -73,6 +74,10 @@ def predict_files(
     """
     files = first_of_each_file(rows)
     records = [row.record for row in files]
+    recipe = Recipe.from_dict(checkpoint.info.recipe)
+    difference = frame_difference(checkpoint.info.details.get(FRAMES_DETAIL), records, recipe, checkpoint.info.size_px)
+    if difference is not None and tell is not None:
+        tell(f"warning: {difference}")
     reasons: dict[int, str] = {}
     digests: dict[int, str] = {}
     number_of = {id(record): number for number, record in enumerate(records)}
@@ -84,7 +89,7 @@ def predict_files(
 
     batches = stream_files(
         records,
-        Recipe.from_dict(checkpoint.info.recipe),
+        recipe,
         checkpoint.info.size_px,
         batch_size=batch_size,
         num_threads=os.cpu_count() or 1,

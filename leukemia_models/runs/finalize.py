@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from leukemia_data.samples.record import UNKNOWN_LABEL
@@ -12,7 +14,7 @@ from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.judge import Watch, judge_part, judge_predictions, unwatched
 from leukemia_models.runs.preparation import PreparedNetwork, prepare_network
-from leukemia_models.runs.run_files import FINAL, RunFolder
+from leukemia_models.runs.run_files import FINAL, RunFolder, load_config
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
 
@@ -71,11 +73,20 @@ def trained_checkpoint(folder: RunFolder) -> Checkpoint:
         If it is missing or damaged.
     """
     best = folder.checkpoint("best")
-    checkpoint = load_checkpoint(best if best.is_file() else folder.checkpoint("last"))
+    checkpoint = _told_length(load_checkpoint(best if best.is_file() else folder.checkpoint("last")), folder)
     records = checkpoint.state.history.records
     if checkpoint.path == best and records and records[-1].valid_loss is None:
-        return load_checkpoint(folder.checkpoint("last"))
+        return _told_length(load_checkpoint(folder.checkpoint("last")), folder)
     return checkpoint
+
+
+def _told_length(checkpoint: Checkpoint, folder: RunFolder) -> Checkpoint:
+    """Let a checkpoint tell the run's length of today: the best epoch may lie before an extension."""
+    if not folder.is_run:
+        return checkpoint
+    now = load_config(folder).settings
+    settings = replace(checkpoint.info.settings, epochs=now.epochs, extensions=now.extensions)
+    return replace(checkpoint, info=replace(checkpoint.info, settings=settings))
 
 
 def _judge(

@@ -15,6 +15,7 @@ from torch import nn
 
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
 from leukemia_data.splitting.subject_groups import linked_groups
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
@@ -283,13 +284,14 @@ def judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
     calibration = judging_calibration(info.judging)
     batchnorm = dict(judging.get("batchnorm", {}))
     batchnorm_text = batchnorm.pop("text", None)
+    lengths = (extension.text(info.settings.schedule.name) for extension in info.settings.extensions or ())
     return JudgedNetwork(
         model_name=info.model_name,
         classes=info.judged_classes,
         settings={
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
-            **info.details,
+            **{name: value for name, value in info.details.items() if name != FRAMES_DETAIL},
             **info.settings.to_dict(),
         },
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
@@ -298,6 +300,7 @@ def judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         notes=tuple(
             note
             for note in (
+                *lengths,
                 positive_note(info),
                 _chosen_by_note(history, best, part),
                 batchnorm_text,

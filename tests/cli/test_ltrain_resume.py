@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cli.ltrain.recorder import Recorder
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.samples.fingerprint import lines_digest
-from leukemia_models.learning.checkpoint import load_checkpoint
+from leukemia_models.learning.checkpoint import load_checkpoint, save_checkpoint
+from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_files import RunFolder
 
 from .runs import assert_same_run, history_rows
@@ -141,9 +144,97 @@ def test_resume_removes_what_a_killed_process_was_writing(own_run: Path, ltrain:
 def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None:
     result = ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "3 epochs instead of 2" in result.stderr
+    rates = [float(row["lr"]) for row in history_rows(own_run)]
     assert [row["epoch"] for row in history_rows(own_run)] == ["1", "2", "3"]
-    assert json.loads((own_run / "run.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 3
+    (note,) = [line for line in result.stderr.splitlines() if "3 epochs instead of 2" in line]
+    # Half a cosine of three epochs is at a quarter of its peak after two.
+    for words in (f"epoch 2 ended at {rates[1]:.2g}", "epoch 3 begins at 0.0025", "--extend restart"):
+        assert words in note
+    extension = {"after_epochs": 2, "from_epochs": 2, "to_epochs": 3, "schedule": "stretch"}
+    for path in ("run.json", "test/results.json"):
+        settings = json.loads((own_run / path).read_text(encoding="utf-8"))["settings"]
+        assert (settings["epochs"], settings["extensions"]) == (3, [extension])
+    summary = (own_run / "test" / "summary.md").read_text(encoding="utf-8")
+    assert "After 2 epochs the run was extended from 2 to 3 epochs" in summary
+
+
+def test_a_new_schedule_over_the_added_epochs_goes_on_bit_by_bit_where_it_is_killed(
+    own_run: Path, tmp_path: Path, ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Path(shutil.copytree(own_run, tmp_path / "killed"))
+    longer = ["--resume", "--epochs", 4, "--extend", "restart", "--save-minutes", 0, "--device", "cpu"]
+    result = ltrain("--out", own_run, *longer)
+    assert "epoch 3 begins at 0.01, as a new cosine schedule" in result.stderr
+    first, second, third, fourth = (float(row["lr"]) for row in history_rows(own_run))
+    # The rates of two epochs at a time are the same half cosine.
+    assert (third, fourth) == (first, second)
+
+    def interrupt(recorder: Recorder, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        if (epoch, step) == (4, 2):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_step", interrupt)
+        ltrain("--out", killed, *longer)
+    assert position_of(killed) == (3, 1)
+    # The same command line again goes on; another extension is none of a run that is not at its end.
+    assert "has done 3 of 4 epochs" in error_of(
+        ltrain("--out", killed, "--resume", "--epochs", 9, "--extend", "restart"), 2
+    )
+    assert ltrain("--out", killed, *longer).exit_code == 0
+    assert_same_run(killed, own_run)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--resume", "--extend", "restart"], "--extend restart: the run has 2 epochs"),
+        (["--resume", "--epochs", 2, "--extend", "stretch"], "the run has 2 epochs"),
+        (["--resume", "--epochs", 2, "--extend", "sideways"], "sideways"),
+    ],
+)
+def test_an_extension_that_extends_nothing_is_refused(
+    own_run: Path, ltrain: Callable, options: list[object], words: str
+) -> None:
+    before = (own_run / "run.json").read_bytes()
+    result = ltrain("--out", own_run, *options, "--device", "cpu")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert (own_run / "run.json").read_bytes() == before
+
+
+def test_extend_without_resume_is_refused(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, error_of: Callable
+) -> None:
+    options = [*train_options, "--extend", "restart", "--out", tmp_path / "run"]
+    assert "--resume" in error_of(ltrain(*options), 2)
+    assert "--extend" in error_of(ltrain("kfold", *options), 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_refused_before_anything_changes(
+    own_run: Path, ltrain: Callable, error_of: Callable, tmp_path: Path, train_options: list[object]
+) -> None:
+    last = RunFolder(own_run).checkpoint("last")
+    checkpoint = load_checkpoint(last)
+    model = build_model(checkpoint.info.model_name, 2)
+    model.load_state_dict(checkpoint.training_weights)
+    with torch.no_grad():
+        model.conv1.weight[0, 0, 0, :2] = math.nan
+    for which in ("last", "final"):
+        save_checkpoint(RunFolder(own_run).checkpoint(which), model, checkpoint.info, checkpoint.state)
+    before = (own_run / "run.json").read_bytes()
+    words = "not finite (conv1.weight, 2 of"
+    assert words in error_of(ltrain("--resume", "--out", own_run, "--epochs", 3, "--device", "cpu"), 1)
+    assert (own_run / "run.json").read_bytes() == before
+    for command in (("--resume", "--out", own_run), ("evaluate", own_run), ("predict", own_run, "--part", "test")):
+        message = error_of(ltrain(*command, "--device", "cpu"), 1)
+        assert words in message
+        assert ".safetensors" in message
+    for command in ((), ("kfold", "--folds", 2)):
+        options = [*command, *train_options, "--start", last, "--out", tmp_path / "new"]
+        assert words in error_of(ltrain(*options), 1)
+        assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,26 @@ def test_what_is_no_batch_is_refused(cells):
             augment(images, 0, torch.arange(numbers))
 
 
+def test_arguments_of_another_kind_are_refused(cells):
+    right = {"seed": 0, "mean": MEAN, "std": STD, "device": "cpu"}
+    wrong = {
+        "seed": (-1, 1.5, True),
+        "mean": ((0.1, 0.1), (0.1, 0.1, float("nan")), "abc"),
+        "std": ((0.2, 0.0, 0.2), (0.2, 0.2, float("inf"))),
+        "device": ("nowhere",),
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(UsageError, match=f"{name} must be"):
+                Augmenter(load_augmentation("flips"), **{**right, name: value})
+    augment = Augmenter(load_augmentation("flips"), **right)
+    for numbers in (torch.arange(len(cells)) + 0.5, torch.ones(len(cells), dtype=torch.bool)):
+        with pytest.raises(UsageError, match="whole sample numbers"):
+            augment(cells, 0, numbers)
+    with pytest.raises(UsageError, match="epoch must be a whole number"):
+        augment(cells, 0.5, torch.arange(len(cells)))
+
+
 def test_a_blur_wider_than_the_image_is_refused(cells):
     wide = augmenter(Augmentation(name="wide", blur=Blur(p=1.0, kernel_px=63, sigma_px=(1.0, 1.0))))
     with pytest.raises(UsageError, match="kernel_px 63 is too wide for images of 20 px"):

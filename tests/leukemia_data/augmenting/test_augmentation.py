@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from leukemia_data.augmenting.augmentation import (
@@ -207,3 +208,30 @@ def test_unknown_names_and_absent_files_are_said(tmp_path):
         load_augmentation("flip")
     with pytest.raises(UsageError, match=r"augmentation file not found"):
         load_augmentation(str(tmp_path / "absent.toml"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Chance(p=True), "p must be a number"),
+        (lambda: Chance(p="0.5"), "p must be a number"),
+        (lambda: Chance(p=float("nan")), "p must be a number"),
+        (lambda: Rotate(p=1, degrees=float("inf")), "degrees must be a number"),
+        (lambda: Scale(p=1, factor=1.2), "factor must be two numbers"),
+        (lambda: Scale(p=1, factor=(0.9, None)), "factor must be a number"),
+        (lambda: Blur(p=1, kernel_px=3.0, sigma_px=(1, 2)), "kernel_px must be a whole number"),
+        (lambda: Augmentation(name="x", rotate=Scale(p=1, factor=(1, 1))), "rotate must be Rotate"),
+        (lambda: Augmentation(name="x", flip_vertical=0.5), "flip_vertical must be Chance"),
+        (lambda: Augmentation(name="x", keep_black="no"), "keep_black must be True or False"),
+        (lambda: Augmentation(name="x", black_level=True), "black_level must be a number"),
+    ],
+)
+def test_parameters_given_in_python_are_checked_like_those_of_a_file(make, words):
+    with pytest.raises(UsageError, match=words):
+        make()
+
+
+def test_numbers_of_numpy_and_lists_are_parameters():
+    made = Augmentation(name="x", scale=Scale(p=np.float32(0.5), factor=[np.int64(1), 2]), black_level=np.uint8(3))
+    assert made.scale == Scale(p=0.5, factor=(1.0, 2.0))
+    assert Augmentation.from_dict(made.to_dict()) == made

@@ -12,12 +12,14 @@ from leukemia_data.recipes.operations import Canvas, CenterCrop, Fit, Resize
 from leukemia_data.recipes.recipe import Recipe, load_recipe
 from leukemia_data.scanning.frame_notes import (
     FrameEffect,
+    cautions,
     effect_notes,
     frame_effects,
     size_notes,
     suggested_recipe,
+    telling_notes,
 )
-from leukemia_data.sources.reading import FramesFound
+from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
 SIZE_PX = 224
 
@@ -84,7 +86,8 @@ def test_effects_are_means_over_the_frames_looked_at():
 
 
 def notes(recipe: Recipe, *frames: FramesFound) -> list[str]:
-    return list(effect_notes(frame_effects(frames, recipe), recipe))
+    effects = frame_effects(frames, recipe)
+    return [*effect_notes(effects, recipe), *telling_notes(effects)]
 
 
 def test_what_is_worth_saying():
@@ -134,3 +137,43 @@ def test_the_suggested_preset(frames, preset):
 def test_nothing_is_suggested_where_nothing_is_known():
     assert suggested_recipe([]) is None
     assert suggested_recipe([FramesFound(class_name="a", num_looked_at=3)]) is None
+
+
+def reading(low: float, accuracy: float = 0.9) -> Reading:
+    finding = FrameFinding(
+        balanced_accuracy=accuracy,
+        low=low,
+        high=1.0,
+        num_images=24,
+        folds_by="image, for no subject is known",
+        features=("height",),
+        classes=(("Blast", "224x224 px, 100% padded (31% of the square)"), ("Healthy", "600x600 px")),
+    )
+    return Reading(frames=(found("Blast", (224, 224)), found("Healthy", (600, 600))), frame_finding=finding)
+
+
+def test_frames_that_tell_the_class_are_said_once_and_first():
+    said = cautions(reading(low=0.8), load_recipe("report-a"))
+    assert "balanced accuracy of 0.90 (99 % interval 0.80 to 1.00, chance 0.50; 24 images" in said[0]
+    assert "Blast: 224x224 px, 100% padded" in said[0]
+    assert "--recipe fit" in said[0]
+    assert "does not suit" in said[1]
+    assert len(said) == 2
+    assert cautions(reading(low=0.8), load_recipe("report-a"), with_finding=False) == said[1:]
+    # A recipe that pads and cuts nothing is no cure for itself.
+    (fitted,) = cautions(reading(low=0.8), load_recipe("fit"))
+    assert "--recipe" not in fitted
+
+
+@pytest.mark.parametrize(("low", "accuracy"), [(0.49, 0.9), (0.51, 0.59)])
+def test_what_chance_may_have_done_is_not_said(low, accuracy):
+    assert cautions(reading(low=low, accuracy=accuracy), load_recipe("fit")) == []
+
+
+def test_a_size_that_classes_share_is_no_sign_of_another_camera():
+    frames = [found("a", (224, 224), (224, 224), (600, 600)), found("b", (600, 600), (600, 600), (224, 224))]
+    mixed = [
+        FramesFound(class_name=one.class_name, num_looked_at=3, sizes=((*one.sizes[0][:2], 2), (*one.sizes[2][:2], 1)))
+        for one in frames
+    ]
+    assert list(size_notes(mixed)) == []

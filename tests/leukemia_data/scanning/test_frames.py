@@ -10,13 +10,15 @@ import pytest
 from PIL import Image as PillowImage
 
 from leukemia_data.pixels.decode import decode_frame
-from leukemia_data.scanning.frames import DECODED_A_CLASS, HEADERS_A_CLASS, ground_of, look_at_frames, with_frames
+from leukemia_data.samples.record import Record
+from leukemia_data.scanning.frame_traits import measure_ground, read_traits
+from leukemia_data.scanning.frames import FRAMES_A_CLASS, MIN_DECODED, look_at_records, with_frames
 from leukemia_data.sources.reading import FramesFound
 from leukemia_data.sources.source import list_source
 
 
 def frames(root: Path) -> dict[str, FramesFound]:
-    return {found.class_name: found for found in look_at_frames(list_source([root]))}
+    return {found.class_name: found for found in with_frames(list_source([root])).reading.frames}
 
 
 def save(path: Path, mode: str, size_px: tuple[int, int], level: int = 0, **options) -> None:
@@ -58,10 +60,11 @@ def test_sizes_modes_and_ground_by_class(tmp_path):
 def test_sizes_are_those_of_the_upright_picture(tmp_path, suffix, orientation):
     exif = PillowImage.Exif()
     exif[274] = orientation
-    for number in range(DECODED_A_CLASS + 2):
-        save(tmp_path / "blast" / f"{number}{suffix}", "RGB", (30, 50), 200, exif=exif)
-    height, width, _ = decode_frame(np.frombuffer((tmp_path / "blast" / f"0{suffix}").read_bytes(), np.uint8)).shape
-    assert frames(tmp_path)["blast"].sizes == ((height, width, DECODED_A_CLASS + 2),)
+    path = tmp_path / f"0{suffix}"
+    save(path, "RGB", (30, 50), 200, exif=exif)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    height, width, _ = decode_frame(data).shape
+    assert read_traits(path).size_px == read_traits(data).size_px == (height, width)
     assert (height, width) == ((30, 50) if orientation < 5 else (50, 30))
 
 
@@ -77,10 +80,10 @@ def test_unreadable_files_are_looked_at_and_tell_nothing(tmp_path):
 
 
 def test_a_sample_of_each_class_is_looked_at(tmp_path, write_tree):
-    num = HEADERS_A_CLASS + 9
+    num = FRAMES_A_CLASS + 9
     write_tree(tmp_path, *(f"blast/{n}.png" for n in range(num)), "normal/1.png")
     found = frames(tmp_path)
-    assert (found["blast"].num_looked_at, found["normal"].num_looked_at) == (HEADERS_A_CLASS, 1)
+    assert (found["blast"].num_looked_at, found["normal"].num_looked_at) == (FRAMES_A_CLASS, 1)
     assert found == frames(tmp_path)
 
 
@@ -97,11 +100,58 @@ def test_the_ground_is_that_of_the_border(level, ground):
     frame = np.full((20, 30, 3), 255 - level, np.uint8)
     frame[0] = frame[-1] = level
     frame[:, 0] = frame[:, -1] = level
-    assert ground_of(frame) == ground
+    assert measure_ground(frame).name == ground
 
 
 def test_a_cell_that_touches_the_border_is_not_the_ground(make_frame: Callable, rng: np.random.Generator):
     frame = make_frame(rng, 60, 60)
-    assert ground_of(np.roll(frame, 25, axis=0)) == "black"
-    assert ground_of(255 - frame) == "bright"
-    assert ground_of(np.zeros((1, 1, 3), np.uint8)) == "black"
+    rolled = np.roll(frame, 25, axis=0)
+    edge = np.array([pixel for row in rolled[[0, -1]] for pixel in row] + list(rolled[1:-1, [0, -1]].reshape(-1, 3)))
+    ground = measure_ground(rolled)
+    assert (ground.name, ground.rgb) == ("black", (0, 0, 0))
+    assert ground.black_share == pytest.approx((edge.max(axis=1) == 0).mean())
+    assert 0.5 < ground.black_share < 1
+    assert (measure_ground(255 - frame).name, measure_ground(255 - frame).rgb) == ("bright", (255, 255, 255))
+    assert measure_ground(np.zeros((1, 1, 3), np.uint8)).name == "black"
+
+
+def test_the_ground_has_a_colour_and_a_spread():
+    frame = np.zeros((30, 40, 3), np.uint8)
+    frame[:] = (230, 200, 210)
+    assert measure_ground(frame).rgb == (230, 200, 210)
+    assert measure_ground(frame).spread == 0
+    frame[:, :20] = (100, 100, 90)
+    assert measure_ground(frame).spread == 130
+
+
+def records_of(*names: str, subjects: dict[str, str] | None = None) -> list[Record]:
+    return [Record(record_id=name, path=Path(name), subject=(subjects or {}).get(name, "")) for name in names]
+
+
+def chosen_ids(records: list[Record], most: int) -> list[str]:
+    return [record.record_id for record, _ in look_at_records(records, most)]
+
+
+def test_the_sample_is_spread_over_folders_and_subjects():
+    crowd = [f"a/{n:03}.png" for n in range(90)]
+    few = ["b/1.png", "c/1.png", "c/2.png"]
+    chosen = chosen_ids(records_of(*crowd, *few), 12)
+    assert set(few) < set(chosen)
+    # What is left is spread evenly over the crowd, and nothing is out of order.
+    assert [name for name in chosen if name in crowd] == [f"a/{n:03}.png" for n in range(0, 90, 10)]
+    of_two = {name: f"P{n // 80}" for n, name in enumerate(crowd)}
+    assert [of_two[name] for name in chosen_ids(records_of(*crowd, subjects=of_two), 8)] == ["P0"] * 4 + ["P1"] * 4
+    of_each = {name: name for name in crowd}
+    assert chosen_ids(records_of(*crowd, subjects=of_each), 9) == [f"a/{n:03}.png" for n in range(0, 90, 10)]
+    assert chosen_ids(records_of(*crowd), 500) == crowd
+
+
+def test_large_frames_are_decoded_in_part_and_the_others_known_by_their_headers(tmp_path):
+    for number in range(12):
+        save(tmp_path / f"{number}.png", "L", (2000, 2000))
+    looks = [
+        traits
+        for _, traits in look_at_records(records_of(*(str(tmp_path / f"{n}.png") for n in range(12))), share=0.02)
+    ]
+    assert [traits.size_px for traits in looks] == [(2000, 2000)] * 12
+    assert sum(traits.ground is not None for traits in looks) == MIN_DECODED

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from leukemia_data.sources.positive_class import PositiveClass, known_positive
 from leukemia_data.sources.reading import (
+    FrameFinding,
     FramesFound,
     NotRead,
     Reading,
@@ -29,6 +30,7 @@ def many(items):
     return st.lists(items, max_size=4).map(tuple)
 
 
+share = st.floats(0, 1)
 readings = st.builds(
     Reading,
     options=st.builds(ReadingOptions, classes=st.lists(text, max_size=2, unique=True).map(tuple), label_column=text),
@@ -65,6 +67,17 @@ readings = st.builds(
             ground=text,
         )
     ),
+    frame_finding=st.none()
+    | st.builds(
+        FrameFinding,
+        balanced_accuracy=share,
+        low=share,
+        high=share,
+        num_images=count,
+        folds_by=text,
+        features=many(text),
+        classes=many(st.tuples(text, text)),
+    ),
 )
 
 
@@ -76,7 +89,7 @@ def test_what_is_kept_is_the_same_reading(reading):
     assert differences(reading, Reading.from_dict(reading.to_record())) == []
 
 
-@pytest.mark.parametrize("name", Reading().to_dict().keys() - {"positive"})
+@pytest.mark.parametrize("name", sorted(Reading().to_dict().keys() - {"positive", "frame_finding"}))
 def test_a_reading_that_lacks_something_is_none(name):
     values = Reading().to_dict()
     del values[name]

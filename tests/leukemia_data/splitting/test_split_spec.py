@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_data.splitting.split_spec import SplitSpec, parse_split, with_valid_share
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,43 @@ def test_other_names_are_refused(text):
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["subject+valid", "fold:1/5+valid", "image+valid", "given+valid"])
-def test_only_held_out_splits_take_a_validation_part(text):
-    with pytest.raises(UsageError, match=r"goes with test-fold, official, leave-out only"):
+@pytest.mark.parametrize("text", ["subject+valid", "fold:1/5+valid", "image+valid:0.2"])
+def test_only_splits_without_a_validation_part_draw_one(text):
+    with pytest.raises(UsageError, match="has one of its own"):
         parse_split(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("given+valid:0.15", 0.15),
+        ("given+valid:0.2", 0.2),
+        ("given+valid:0.000001", 1e-6),
+        ("official:0+valid:0.5", 0.5),
+        ("official:0+valid", 0.15),
+        ("test-fold:1/5+valid:0.333333", 0.333333),
+        ("leave-out:a b,c%2Bvalid+valid:0.1", 0.1),
+    ],
+)
+def test_shares_are_read_and_written_back(text, share):
+    spec = parse_split(text)
+    assert (spec.with_valid, spec.valid_share, str(spec)) == (True, share, text)
+
+
+def test_the_usual_share_has_one_name_of_each_kind():
+    assert str(parse_split("given+valid")) == str(parse_split("given+valid:.150")) == "given+valid:0.15"
+    assert str(parse_split("official:0+valid:0.15")) == "official:0+valid"
+    assert parse_split("official:0+valid:0.15") == parse_split("official:0+valid")
+    assert with_valid_share(parse_split("given"), 0.15) == parse_split("given+valid")
+    assert with_valid_share(parse_split("given+valid:0.2"), 0.2) == parse_split("given+valid:0.2")
+
+
+@pytest.mark.parametrize("share", ["0", "0.0000001", "0.51", "-0.1", "1e-3", "nan", "", ".", "0.1 ", "0.1,0.2", "1/5"])
+def test_other_shares_are_refused(share):
+    with pytest.raises(UsageError, match="share"):
+        parse_split(f"given+valid:{share}")
+    with pytest.raises(UsageError, match="share"):
+        with_valid_share(parse_split("given"), float("nan"))
 
 
 @pytest.mark.parametrize(

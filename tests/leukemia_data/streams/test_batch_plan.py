@@ -114,11 +114,20 @@ def test_identity_tells_plans_apart_but_not_ranks():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
-        ({"rank": -1}, "rank -1"),
-        ({"shares_per_rank": 0}, "at least 1 share"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"batch_size": True}, "batch_size must be a whole number"),
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"drop_last": "no"}, "drop_last must be True or False"),
+        ({"world_size": 0}, "world_size must be at least 1"),
+        ({"weights_N": ["1"] * 37}, "weights_N must be numbers"),
+        ({"weights_N": np.ones(37, bool)}, "weights_N must be numbers"),
+        ({"numbers_N": [0.5]}, "numbers_N must be whole numbers"),
+        ({"numbers_N": [-1]}, "got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"rank": 2, "world_size": 2}, "rank must be in 0 ... 1, got 2"),
+        ({"rank": -1}, "rank must be in .* got -1"),
+        ({"shares_per_rank": 0}, "shares_per_rank must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"seed": None, "weights_N": np.ones(37)}, "give a seed"),
         ({"weights_N": np.ones(3)}, "one weight for each of the 37"),
         ({"weights_N": np.zeros(37)}, "not all 0"),
@@ -128,4 +137,10 @@ def test_identity_tells_plans_apart_but_not_ranks():
 )
 def test_wrong_plans_are_refused(changes, words):
     with pytest.raises(UsageError, match=words):
-        BatchPlan(NUMBERS, **{"batch_size": 8, "seed": 1, **changes})
+        BatchPlan(**{"numbers_N": NUMBERS, "batch_size": 8, "seed": 1, **changes})
+
+
+@pytest.mark.parametrize("groups", [np.zeros((2, 2)), np.array([1, "a", None], object), 3])
+def test_groups_are_one_label_a_sample(groups):
+    with pytest.raises(UsageError, match="groups_N must be one label or text for each sample"):
+        balanced_weights(groups)

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.errors import UsageError
 from leukemia_data.streams.dataset import CachedCells, Sample
+from leukemia_data.streams.loader import BatchStream
 
 from ..helpers import build, cache_dir, make_source
 
@@ -108,3 +113,69 @@ def test_data_loader_gives_what_h5py_reads(dataset, stored, method):
 
 def test_no_samples(directory):
     assert len(CachedCells(open_cache(directory), np.empty(0, np.int64))) == 0
+
+
+# --- what chooses samples -------------------------------------------------------------------------------------
+
+CHOICES = st.lists(st.integers(-2, NUM + 1), max_size=8) | st.lists(st.booleans(), min_size=NUM - 1, max_size=NUM)
+FORMS = {
+    "list": list,
+    "array": np.array,
+    "series": lambda values: pd.Series(values, index=range(len(values))[::-1], dtype=None if values else "int64"),
+    "tensor": torch.tensor,
+    "floats": lambda values: np.array(values, np.float64),
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(values=CHOICES, form=st.sampled_from(sorted(FORMS)))
+def test_pixels_labels_and_ids_of_any_choice_belong_together_or_it_is_refused(directory, stored, values, form):
+    cache, chosen = open_cache(directory), FORMS[form](values)
+    try:
+        expected = np.arange(NUM)[np.array(values, None if values else np.int64)]
+        is_right = (form != "floats" or not values) and not any(value < 0 for value in values)
+    except IndexError:
+        is_right = False
+    if not is_right:
+        for refuse in (lambda: CachedCells(cache, chosen), lambda: BatchStream(cache, chosen, batch_size=3)):
+            with pytest.raises(UsageError, match="numbers"):
+                refuse()
+        with pytest.raises(UsageError, match="numbers_B must be"):
+            cache.reader.gather(chosen)
+        with pytest.raises(UsageError, match="rows must be"):
+            cache.table.take(chosen)
+        return
+    cells = CachedCells(cache, chosen)
+    assert cells.record_ids == cache.table.take(chosen).id_texts
+    assert np.array_equal(cache.reader.gather(chosen), stored["images"][expected])
+    samples = [*cells.__getitems__(range(len(cells))), *cells]
+    for number, sample in zip([*expected, *expected], samples, strict=True):
+        assert np.array_equal(sample.image_CHW.numpy(), stored["images"][number].transpose(2, 0, 1))
+        assert (sample.label, sample.record_id) == (stored["labels"][number], stored["ids"][number].decode())
+    batches = list(BatchStream(cache, chosen, batch_size=3))
+    assert [number for batch in batches for number in batch.indices_B.tolist()] == expected.tolist()
+    for batch in batches:
+        assert np.array_equal(batch.images_BHWC.numpy(), stored["images"][batch.indices_B.numpy()])
+        assert batch.labels_B.tolist() == stored["labels"][batch.indices_B.numpy()].tolist()
+
+
+def test_numbers_that_the_caller_changes_later_do_not_count(directory, stored):
+    numbers = np.array([4, 9])
+    cache = open_cache(directory)
+    cells, stream = CachedCells(cache, numbers), BatchStream(cache, numbers, batch_size=2, residency="ram")
+    numbers[:] = 0
+    assert np.array_equal(cells[0].image_CHW.numpy(), stored["images"][4].transpose(2, 0, 1))
+    (batch,) = stream
+    assert np.array_equal(batch.images_BHWC.numpy(), stored["images"][[4, 9]])
+
+
+@pytest.mark.parametrize("wrong", [1.0, "0", slice(0, 2), None])
+def test_positions_are_whole_numbers(dataset, wrong):
+    with pytest.raises(TypeError):
+        dataset[wrong]
+
+
+@pytest.mark.parametrize("make", [CachedCells, lambda cache, numbers: BatchStream(cache, numbers, batch_size=2)])
+def test_a_folder_is_no_opened_cache(directory, make):
+    with pytest.raises(UsageError, match="cache must be an opened cache"):
+        make(directory, [0])

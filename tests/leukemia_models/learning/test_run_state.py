@@ -81,6 +81,11 @@ def test_progress_of_the_first_versions_is_read() -> None:
     ("changes", "named"),
     [
         ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"accumulate": "2"}, "accumulate must be a whole number"),
+        ({"seed": 0.5}, "seed must be a whole number"),
+        ({"label_smoothing": "0.1"}, "label_smoothing must be"),
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"ema_decay": 1.0}, "ema_decay"),

@@ -1,0 +1,127 @@
+"""How the frames that a network is given differ from those it was trained on, in one sentence.
+
+A network trained on segmented cells on black answers a photograph as surely as a cell, and what its recipe pads or cuts
+off in new frames it has never seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.record import Record
+from leukemia_data.scanning.frame_finding import WORTH_SAYING, Framing, framing_text
+from leukemia_data.scanning.frame_traits import FrameTraits
+from leukemia_data.scanning.frames import look_at_records
+from leukemia_data.scanning.framing_shares import cut_share, padding_share
+from leukemia_data.sources.reading import FramesFound, Reading, frames_found
+
+FRAMES_DETAIL = "frames"
+"""Name under which a checkpoint's details keep :func:`training_facts`."""
+MAX_LOOKED_AT = 200
+_SHARE_DECODED = 0.25
+_SIZE_TOLERANCE = 0.05
+
+
+def training_facts(reading: Reading | None) -> list[dict[str, Any]]:
+    """What a checkpoint keeps of the frames it was trained on, as JSON values; empty where nothing is known.
+
+    Parameters
+    ----------
+    reading
+        That of its cache.
+    """
+    if reading is None:
+        return []
+    values = reading.to_dict()["frames"]
+    return [found for found in values if found["class_name"] and found["sizes"]]
+
+
+def frame_difference(
+    training: Sequence[Mapping[str, Any]] | None, records: Sequence[Record], recipe: Recipe, size_px: int
+) -> str | None:
+    """Compare images with the frames of a training; a sample of them is looked at.
+
+    Parameters
+    ----------
+    training
+        From :func:`training_facts`; None or empty of a checkpoint of an earlier version.
+    records
+        What is to be predicted.
+    recipe, size_px
+        The network's, which decide what is padded and cut off.
+
+    Returns
+    -------
+    str or None
+        None where at least 95 % of the images are of the training's sizes (within 5 %), with what is padded and cut
+        off, and on a ground of its kinds; or where nothing is known of either.
+    """
+    facts = _facts(training)
+    seen = [traits for _, traits in look_at_records(records, MAX_LOOKED_AT, share=_SHARE_DECODED) if traits is not None]
+    if not facts or not seen:
+        return None
+    framing = Framing(recipe, size_px)
+    other_sizes = _other_sizes(facts, seen, framing)
+    measured = [one.ground.name for one in seen if one.ground is not None]
+    known_grounds = {found.ground for found in facts if found.ground}
+    other_grounds = [ground for ground in measured if known_grounds and ground not in known_grounds]
+    said = []
+    if len(other_sizes) >= WORTH_SAYING * len(seen):
+        said.append(
+            f"{len(other_sizes):,} of {len(seen):,} images are {_size_text(other_sizes)}"
+            f"{framing_text(other_sizes, framing)}"
+        )
+    if len(other_grounds) >= WORTH_SAYING * len(measured):
+        grounds = "/".join(ground for ground, _ in Counter(other_grounds).most_common())
+        said.append(f"{len(other_grounds):,} of {len(measured):,} lie on {grounds} ground")
+    if not any((other_sizes, other_grounds)) or not said:
+        return None
+    sizes: Counter[tuple[int, int]] = Counter()
+    for found in facts:
+        for height, width, count in found.sizes:
+            sizes[(height, width)] += count
+    ground = f" on {'/'.join(sorted(known_grounds))} ground" if known_grounds else ""
+    trained = list(sizes.elements())
+    return (
+        f"these frames differ from those of training ({_size_text(trained)}{framing_text(trained, framing)}{ground}): "
+        f"{'; '.join(said)}. The network has not learned from such images"
+    )
+
+
+def _facts(training: Sequence[Mapping[str, Any]] | None) -> list[FramesFound]:
+    try:
+        return [frames_found(values) for values in training or ()]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # Of a later version, which says it in other words.
+        return []
+
+
+def _other_sizes(facts: Sequence[FramesFound], seen: Sequence[FrameTraits], framing: Framing) -> list[tuple[int, int]]:
+    """Sizes of the images that lie outside the training's range in a side, or in what is padded or cut off."""
+    known = [_measures((height, width), framing) for found in facts for height, width, _ in found.sizes]
+    low, high = (tuple(map(pick, zip(*known, strict=True))) for pick in (min, max))
+    room = [_SIZE_TOLERANCE * value for value in high[:2]] + [WORTH_SAYING] * 2
+    return [
+        one.size_px
+        for one in seen
+        if any(
+            not least - slack <= value <= most + slack
+            for value, least, most, slack in zip(_measures(one.size_px, framing), low, high, room, strict=True)
+        )
+    ]
+
+
+def _measures(size_px: tuple[int, int], framing: Framing) -> tuple[float, float, float, float]:
+    recipe = framing.recipe
+    return (*size_px, padding_share(*size_px, recipe, framing.size_px), cut_share(*size_px, recipe))
+
+
+def _size_text(sizes: Sequence[tuple[int, int]]) -> str:
+    counts = Counter(sizes)
+    if len(counts) == 1:
+        return f"{sizes[0][0]}x{sizes[0][1]} px"
+    heights, widths = zip(*sizes, strict=True)
+    return f"{min(heights)} to {max(heights)} px high and {min(widths)} to {max(widths)} px wide"

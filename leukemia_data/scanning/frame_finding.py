@@ -1,0 +1,212 @@
+"""Do the frames alone tell the classes apart? Traits of a sample of frames in, a finding with its numbers out.
+
+Where one class comes from another camera or another data set than the other, a network needs nothing of the cells. So
+a shallow model is asked to find the class from the frame alone: its height, width and aspect, what the recipe pads and
+cuts off, the ground around the cell, and the file's format and mode.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.errors import listed
+from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.scanning.class_prediction import MIN_GROUPS, predict_classes
+from leukemia_data.scanning.frame_traits import FrameTraits, Ground
+from leukemia_data.scanning.framing_shares import cut_share, padding_share
+from leukemia_data.sources.reading import FrameFinding
+
+MIN_IMAGES = 8
+"""Images of a class from which it is judged: of fewer, chance alone tells too many sources apart."""
+MAX_IMAGES = 20_000
+WORTH_SAYING = 0.05
+"""Shares of padding or of cut area from here on are said."""
+_SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
+_GROUND_FEATURES = frozenset({"ground", "spread of the ground", "exact black in the ground"})
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFrame:
+    """One frame with its class and its subject (empty where unknown)."""
+
+    traits: FrameTraits
+    class_name: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """The recipe and the cache's size that decide what is padded and cut off."""
+
+    recipe: Recipe
+    size_px: int
+
+
+def find_telling_frames(
+    frames: Sequence[SeenFrame], framing: Framing | None = None, *, seed: int = 0
+) -> FrameFinding | None:
+    """Judge whether frames tell the classes apart.
+
+    Parameters
+    ----------
+    frames
+        Of known classes. Where some were decoded, only those count; of very many, evenly spread ones.
+    framing
+        What is to be done to them, where that is known.
+    seed
+        Of the folds.
+
+    Returns
+    -------
+    FrameFinding or None
+        None where fewer than two classes have :data:`MIN_IMAGES` frames.
+    """
+    has_ground = any(frame.traits.ground is not None for frame in frames)
+    counted = [frame for frame in frames if frame.traits.ground is not None or not has_ground]
+    step = -(-len(counted) // MAX_IMAGES)
+    counted = counted[:: step or 1]
+    counts = Counter(frame.class_name for frame in counted)
+    names = [name for name in dict.fromkeys(frame.class_name for frame in counted) if counts[name] >= MIN_IMAGES]
+    if len(names) < 2:
+        return None
+    counted = [frame for frame in counted if frame.class_name in names]
+    labels_N = np.array([names.index(frame.class_name) for frame in counted], np.int64)
+    groups_N, folds_by = _groups(counted, names)
+    columns = frame_features([frame.traits for frame in counted], framing)
+    features_NF = np.stack([values for _, values in columns], axis=1)
+    found = predict_classes(features_NF, labels_N, groups_N, seed=seed)
+    features = tuple(dict.fromkeys(columns[number][0] for number in found.features))
+    return FrameFinding(
+        balanced_accuracy=round(found.balanced_accuracy, 4),
+        low=round(found.low, 4),
+        high=round(found.high, 4),
+        num_images=len(counted),
+        folds_by=folds_by,
+        features=features,
+        classes=tuple(
+            (name, _described([frame.traits for frame in counted if frame.class_name == name], features, framing))
+            for name in names
+        ),
+    )
+
+
+def frame_features(
+    traits: Sequence[FrameTraits], framing: Framing | None = None
+) -> list[tuple[str, NDArray[np.float64]]]:
+    """The numbers by which frames are compared.
+
+    Returns
+    -------
+    list of (str, ndarray of shape (n,), float64)
+        ``height`` and ``width`` in pixels, ``aspect`` (width over height); with a framing ``padding`` and ``crop``, the
+        shares of :mod:`~leukemia_data.scanning.framing_shares`; of decoded frames the ``ground``'s median red, green
+        and blue, its spread, and its share of exact black; 0 or 1 for each ``file format`` and ``mode``.
+    """
+    sizes = [one.size_px for one in traits]
+    columns: list[tuple[str, Sequence[float]]] = [
+        ("height", [height for height, _ in sizes]),
+        ("width", [width for _, width in sizes]),
+        ("aspect", [width / height for height, width in sizes]),
+    ]
+    if framing is not None:
+        recipe, size_px = framing.recipe, framing.size_px
+        columns.append(("padding", [padding_share(height, width, recipe, size_px) for height, width in sizes]))
+        columns.append(("crop", [cut_share(height, width, recipe) for height, width in sizes]))
+    grounds = [one.ground for one in traits if one.ground is not None]
+    if len(grounds) == len(traits):
+        columns.extend(("ground", [ground.rgb[channel] for ground in grounds]) for channel in range(3))
+        columns.append(("spread of the ground", [ground.spread for ground in grounds]))
+        columns.append(("exact black in the ground", [ground.black_share for ground in grounds]))
+    for title, values in (
+        ("file format", [one.file_format for one in traits]),
+        ("mode", [one.mode for one in traits]),
+    ):
+        columns.extend((title, [float(value == each) for value in values]) for each in sorted(set(values)))
+    return [(name, np.asarray(values, np.float64)) for name, values in columns]
+
+
+def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[np.int64], str]:
+    """What folds keep together, subjects where there are enough of each class, else single images; in words too."""
+    subjects = {name: {frame.subject for frame in frames if frame.class_name == name} - {""} for name in names}
+    by_image = np.arange(len(frames))
+    if not any(subjects.values()):
+        return by_image, "image, for no subject is known"
+    numbers: dict[str, int] = {}
+    groups = [
+        len(frames) + number if not frame.subject else numbers.setdefault(frame.subject, len(numbers))
+        for number, frame in enumerate(frames)
+    ]
+    for name in names:
+        num_groups = len({group for group, frame in zip(groups, frames, strict=True) if frame.class_name == name})
+        if num_groups < MIN_GROUPS:
+            return by_image, f"image, for {name} has {num_groups} subject{'s' if num_groups > 1 else ''}"
+    num_unknown = sum(not frame.subject for frame in frames)
+    unknown = f", and {num_unknown:,} images of unknown ones" if num_unknown else ""
+    return np.array(groups, np.int64), f"subject, of {len(numbers):,}{unknown}"
+
+
+def _described(traits: Sequence[FrameTraits], features: Sequence[str], framing: Framing | None) -> str:
+    """What one class's frames are like in what decides."""
+    said = []
+    if _SIZE_FEATURES.intersection(features):
+        said.append(_size_text(traits, framing))
+    if _GROUND_FEATURES.intersection(features):
+        said.append(_ground_text([one.ground for one in traits if one.ground is not None]))
+    for title, values in (
+        ("file format", [one.file_format for one in traits]),
+        ("mode", [one.mode for one in traits]),
+    ):
+        if title in features:
+            said.append(
+                listed((f"{count / len(values):.0%} {value}" for value, count in Counter(values).most_common()))
+            )
+    return ", ".join(said)
+
+
+def _size_text(traits: Sequence[FrameTraits], framing: Framing | None) -> str:
+    sizes = [one.size_px for one in traits]
+    usual = Counter(sizes).most_common()
+    (height, width), count = usual[0]
+    share = "" if len(usual) == 1 else f"{count / len(sizes):.0%} "
+    text = f"{share}{height}x{width} px"
+    if len(usual) > 1:
+        heights, widths = zip(*sizes, strict=True)
+        text += f" (heights {min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)})"
+    return text if framing is None else f"{text}{framing_text(sizes, framing)}"
+
+
+def framing_text(sizes: Sequence[tuple[int, int]], framing: Framing) -> str:
+    """Such as ``, 100% padded (31% of the square)``; empty where a recipe neither pads nor cuts these frames.
+
+    Parameters
+    ----------
+    sizes
+        Heights and widths in pixels.
+    framing
+        What is done to them.
+    """
+    shares = {
+        ("padded", "square"): [padding_share(*size, framing.recipe, framing.size_px) for size in sizes],
+        ("cropped", "frame"): [cut_share(*size, framing.recipe) for size in sizes],
+    }
+    said = ""
+    for (what, whole), values in shares.items():
+        touched = [value for value in values if value >= WORTH_SAYING]
+        if touched:
+            mean = sum(touched) / len(touched)
+            said += f", {len(touched) / len(values):.0%} {what} ({mean:.0%} of the {whole})"
+    return said
+
+
+def _ground_text(grounds: Sequence[Ground]) -> str:
+    red, green, blue = np.median([ground.rgb for ground in grounds], axis=0)
+    spread, black = (
+        float(np.mean(values))
+        for values in ([ground.spread for ground in grounds], [ground.black_share for ground in grounds])
+    )
+    return f"ground {red:.0f}/{green:.0f}/{blue:.0f} (spread {spread:.0f}, {black:.0%} exact black)"

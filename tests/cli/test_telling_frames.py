@@ -1,0 +1,104 @@
+"""Frames that tell the class, and frames unlike those of training: said by every command that should say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leukemia_data.caches.cache import find_cache_dirs
+from leukemia_data.scanning.frames import with_frames
+from leukemia_data.sources.source import list_source
+
+RAW = ("--size", 64, "--n-jobs", 1)
+NETWORK = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--epochs", 1)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, write_image: Callable) -> Path:
+    """Twelve frames a class on black: those of Blast are of 40 px, those of Healthy of 500 px."""
+    root = tmp_path_factory.mktemp("told")
+    rng = np.random.default_rng(0)
+    for name, side in (("Blast", 40), ("Healthy", 500)):
+        for number in range(12):
+            frame = np.zeros((side, side, 3), np.uint8)
+            frame[side // 3 : side // 2, side // 3 : side // 2] = rng.integers(60, 250, 3)
+            write_image(root / "cells" / name / f"{number}.png", frame)
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(told: Path, ldata: Callable) -> tuple[str, Path]:
+    """What the build said on stderr and stdout, in order, and its cache."""
+    result = ldata("build", told / "cells", *RAW, "--cache", told / "cache")
+    assert result.exit_code == 0, result.output
+    return result.output, find_cache_dirs(told / "cache")[0]
+
+
+@pytest.fixture(scope="module")
+def run(told: Path, built: tuple[str, Path], ltrain: Callable) -> tuple[str, Path]:
+    """What a training said, and its folder."""
+    options = ("--cache", built[1], *NETWORK, "--split", "image", "--allow-leak")
+    result = ltrain(*options, "--out", told / "run")
+    assert result.exit_code == 0, result.output
+    return result.stderr, told / "run"
+
+
+def test_the_build_ends_with_it_and_says_it_once(built: tuple[str, Path], told: Path, ldata: Callable) -> None:
+    output, _ = built
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("warning: the frames alone tell the classes apart")
+    assert "Blast: 40x40 px, 100% padded" in last
+    assert "Healthy: 500x500 px, 100% cropped (19% of the frame)" in last
+    assert "--recipe fit" in last
+    assert output.count("tell the classes apart") == 1
+    as_json = ldata("build", told / "cells", *RAW, "--cache", told / "other", "--json")
+    assert "tell the classes apart" in as_json.stderr
+    json.loads(as_json.stdout)
+
+
+def test_scan_and_audit_say_it(told: Path, built: tuple[str, Path], ldata: Callable, json_of: Callable) -> None:
+    scanned = json_of(ldata("scan", told / "cells", "--json"))
+    assert "tell the classes apart" in scanned["cautions"][0]
+    assert scanned["reading"]["frame_finding"]["balanced_accuracy"] == 1
+    for audited in (told / "cells", built[1]):
+        checks = json_of(ldata("audit", audited, "--no-near", "--json"))["checks"]
+        (check,) = [check for check in checks if check["key"] == "frames_tell"]
+        assert (check["verdict"], "balanced accuracy of 1.00" in check["text"]) == ("LOOK", True)
+
+
+def test_training_says_it_before_the_first_step(run: tuple[str, Path]) -> None:
+    said, _ = run
+    assert said.count("the frames alone tell the classes apart") == 1
+    assert said.index("tell the classes apart") < said.index("epoch ")
+
+
+def test_frames_as_in_training_and_others_are_predicted(
+    run: tuple[str, Path], told: Path, ltrain: Callable, write_image: Callable, tmp_path: Path
+) -> None:
+    alike = ltrain("predict", run[1], told / "cells" / "Blast", "--out", tmp_path / "a.csv")
+    assert (alike.exit_code, "differ from those of training" in alike.stderr) == (0, False)
+    for number in range(4):
+        frame = np.full((1000, 1200, 3), 240, np.uint8)
+        frame[400:600, 500:700] = (90, 20, 120)
+        write_image(tmp_path / "photos" / f"{number}.png", frame)
+    other = ltrain("predict", run[1], tmp_path / "photos", "--out", tmp_path / "b.csv")
+    assert other.exit_code == 0, other.output
+    (line,) = [line for line in other.stderr.splitlines() if "differ from those of training" in line]
+    assert "4 of 4 images are 1000x1200 px, 100% cropped (83% of the frame)" in line
+    assert "4 of 4 lie on bright ground" in line
+    assert "on black ground" in line
+    results = json.loads((run[1] / "test" / "results.json").read_text(encoding="utf-8"))
+    assert "frames" not in results["settings"]
+
+
+@pytest.mark.real
+def test_real_cells_give_no_alarm(real_data: Path, ldata: Callable) -> None:
+    source = real_data / "cnmc_fold1"
+    found = with_frames(list_source([source])).reading.frame_finding
+    assert found is not None
+    assert not found.tells_class
+    assert "caution" not in ldata("scan", source).output
