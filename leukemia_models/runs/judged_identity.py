@@ -14,6 +14,7 @@ from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_tensors import tensors_digest
+from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.reports.report import read_results
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -52,10 +53,12 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     Raises
     ------
     RunError
-        Naming all that differs.
+        Naming all that differs; or if the weights are not finite.
     """
     if not (out_dir / "results.json").is_file():
         return
+    # Broken weights are other weights too, and that is not what is wrong with them.
+    require_finite(checkpoint.model_state, checkpoint.path)
     found = list(_differences(read_results(out_dir / "results.json"), checkpoint, data, part))
     if found:
         raise RunError(

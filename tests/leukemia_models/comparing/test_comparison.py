@@ -461,8 +461,8 @@ def write_digests(run: Path, digest_of: Callable[[str], str]) -> None:
     with (run / "split.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "subject", "label", "split", "pixel_digest"])
-        columns = zip(rows["id"], rows["subject"], rows["label"], strict=True)
-        writer.writerows([name, subject, label, "test", digest_of(name)] for name, subject, label in columns)
+        columns = zip(rows["id"], rows["subject"], strict=True)
+        writer.writerows([name, subject, PEOPLE[subject], "test", digest_of(name)] for name, subject in columns)
 
 
 def test_equal_ids_of_different_pixels_are_not_paired(runs: list[Path]) -> None:
