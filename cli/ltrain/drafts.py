@@ -145,13 +145,13 @@ def _draft(
     stage = plan.stages[number]
     manifest = cache.manifest
     codes = assign_split(spec, cache.table, request.split_seed, manifest.classes, manifest.subjects)
+    _check_start(plan, stage, manifest.classes)
     data = SplitCache(cache, spec, codes, _seen_before(stage, earlier, cache, codes))
     _check_parts(data, stage, request)
     _check_leaks(data, stage, request)
     check_room(request, data, machine)
     require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
-    _check_start(plan, stage, cache.manifest.classes)
     normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)
     settings = replace(
         stage.settings,
