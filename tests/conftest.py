@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def _make_table(
     *,
     splits: list[str] | None = None,
     pixels: list[int] | None = None,
+    looks: Sequence[object] | None = None,
 ) -> SampleTable:
     """Sample table with ids 0, 1, 2, ...; samples with equal numbers in `pixels` have equal pixel digests."""
     n = len(subjects)
@@ -83,6 +84,7 @@ def _make_table(
         crcs=np.zeros(n, np.uint32),
         source_digests=np.zeros((n, 16), np.uint8),
         pixel_digests=digests,
+        looks=np.zeros((n, 64), np.int8) if looks is None else np.array(looks, np.int8),
     )
 
 

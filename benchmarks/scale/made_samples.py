@@ -12,6 +12,7 @@ from leukemia_data.building.sample_order import sample_order, shard_bounds
 from leukemia_data.caches.index import SampleIndex
 from leukemia_data.files.file_state import FileState
 from leukemia_data.samples.file_states import states_array
+from leukemia_data.samples.near_looks import LOOK_VALUES
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -102,6 +103,7 @@ def made_index(num_samples: int, capacity: int) -> tuple[SampleIndex, NDArray[np
         crcs=random.integers(0, 1 << 32, num_samples).astype(np.uint32),
         source_digests=source_digests,
         pixel_digests=_pixel_digests(order),
+        looks=random.integers(-40, 41, (num_samples, LOOK_VALUES), dtype=np.int8),
     )
     return SampleIndex(table, states_array(map(made_state, order.tolist()), num_samples)), bounds
 

@@ -13,7 +13,9 @@ import cv2
 
 from cli.output import print_json, print_note, print_reading, print_text
 from cli.progress import progress_bar
-from leukemia_data.auditing.audit import AuditReport, Check, audit_images, frame_finding_check
+from leukemia_data.auditing.audit import AuditReport, audit_images, frame_finding_check
+from leukemia_data.auditing.audit_check import Check
+from leukemia_data.auditing.audit_conclusion import conclusion, training_outlook
 from leukemia_data.auditing.audit_files import report_json, write_findings
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, reference_audit_images
@@ -22,7 +24,7 @@ from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides
 from leukemia_data.auditing.audit_split import training_sides
 from leukemia_data.auditing.near_duplicates import MOST_CELLS, find_near_pairs
 from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
-from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.pixels.decode import decode_rgb
@@ -32,7 +34,7 @@ from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.sources.source_file import read_file
-from leukemia_data.splitting.split_spec import parse_split
+from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, parse_split
 
 _VERDICT_WIDTH = 10
 _COUNT_WIDTH = 8
@@ -96,6 +98,11 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
     material = _collect(request)
     sides = brought_sides(material.images, [argument.name for argument in material.arguments])
     stamps: list[Check] = []
+    # Of several arguments nobody can say what a training would be given.
+    outlook = None
+    if len(material.arguments) == 1:
+        spec = split or parse_split(DEFAULT_SPLIT)
+        outlook = training_outlook(spec, material.images, request.split_seed, material.classes, material.only_subjects)
     if split is not None:
         training, stamp = training_sides(
             split, material.images, request.split_seed, material.classes, material.only_subjects
@@ -106,10 +113,12 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
     report = replace(report, checks=[*report.checks, *material.frame_checks, *stamps])
     notes = [*material.notes, *blind_spots(material.arguments, material.images)]
     written = [] if request.out is None else _write(request.out, report, material, notes)
+    sentences = conclusion(report.checks, outlook)
     if as_json:
-        print_json({**report_json(report, material.arguments, notes), "files": [str(path) for path in written]})
+        told = report_json(report, material.arguments, notes)
+        print_json({**told, "conclusion": sentences, "files": [str(path) for path in written]})
     else:
-        _print(report, material.arguments, notes, written)
+        _print(report, material.arguments, sentences, notes, written)
     if strict and report.has_leak:
         leaks = [check.key for check in report.checks if check.verdict == "LEAK"]
         raise SourceError(f"the audit found leaks ({', '.join(leaks)}), and --strict was given")
@@ -141,6 +150,8 @@ def _add_cache(material: _Material, directory: Path) -> None:
     material.caches[number] = cache
     material.classes = cache.manifest.classes
     material.subjects.append(cache.manifest.subjects)
+    if not cache.manifest.has_looks:
+        material.notes.append(f"{directory}: {WITHOUT_LOOKS}")
     understood = cache.manifest.understood
     if understood is not None and understood.frame_finding is not None:
         material.frame_checks.append(frame_finding_check(understood.frame_finding))
@@ -239,7 +250,11 @@ def _load_pixels(image: AuditImage, caches: dict[int, Cache]) -> Image | None:
 
 
 def _print(
-    report: AuditReport, arguments: Sequence[AuditArgument], notes: Sequence[str], written: Sequence[Path]
+    report: AuditReport,
+    arguments: Sequence[AuditArgument],
+    sentences: Sequence[str],
+    notes: Sequence[str],
+    written: Sequence[Path],
 ) -> None:
     for number, argument in enumerate(arguments):
         count = sum(image.argument == number for image in report.images)
@@ -248,10 +263,9 @@ def _print(
     for check in report.checks:
         count_text = "" if check.count is None else f"{check.count:,}"
         print_text(f"{check.verdict:<{_VERDICT_WIDTH}}{count_text:>{_COUNT_WIDTH}}  {check.text}")
-    leaks = sum(check.verdict == "LEAK" for check in report.checks)
     click.echo()
-    found = "1 finding is a leak." if leaks == 1 else f"{leaks} findings are leaks."
-    print_text(found if leaks else "No leak was found by what could be checked.")
+    for sentence in sentences:
+        print_text(sentence)
     for note in notes:
         print_note(f"note: {note}")
     if written:

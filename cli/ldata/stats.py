@@ -14,7 +14,7 @@ from cli.cache_opening import open_chosen_cache
 from cli.options import cache_location_argument, cache_location_option, json_option, seed_type, size_filter_option
 from cli.output import format_table, print_json, print_note, print_text
 from cli.stage_options import StageChoice, stage_dir_option
-from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.pixels.moments import ChannelStatistics, channel_statistics, report_estimator
 from leukemia_data.samples.record import UNKNOWN_LABEL
@@ -84,6 +84,7 @@ def command(
     }
     if codes is not None:
         result["split"]["stamp"] = check_leaks(codes, opened.table, opened.manifest.subjects).stamp
+        result["split"]["note"] = "" if opened.manifest.has_looks else WITHOUT_LOOKS
     if with_report:
         part = "train" if codes is not None else "all"
         result["report_estimator"] = {
@@ -159,6 +160,8 @@ def _print(result: dict[str, Any], with_report: bool) -> None:
     if result["split"] is not None:
         split = result["split"]
         print_text(f"split {split['name']}, seed {split['seed']}: {split['stamp']}")
+        if split["note"]:
+            print_note(f"note: {split['note']}")
     rows = []
     for part, statistics in result["statistics"].items():
         rows.append([f"{part} mean", *(f"{value:.5f}" for value in statistics["mean"])])

@@ -17,7 +17,7 @@ from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
@@ -91,6 +91,9 @@ def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
     caches = [_stage_cache(stage, request) for stage in plan.stages]
     for cache in caches[1:]:
         _require_same_images(caches[0], cache)
+    without_looks = [cache for cache in caches if not cache.manifest.has_looks]
+    if without_looks:
+        print_note(f"note: {without_looks[0].location}: {WITHOUT_LOOKS}")
     chosen = positive_of_caches(caches, request.positive)
     print_note(positive_text(caches[0].manifest.classes, chosen))
     return caches
@@ -113,6 +116,11 @@ def _stage_cache(stage: Stage, request: TrainRequest) -> Cache:
 
 def _require_same_images(first: Cache, other: Cache) -> None:
     """A split must mean the same in every stage: nobody may learn in one what judges another."""
+    if first.manifest.has_looks != other.manifest.has_looks:
+        without = other if first.manifest.has_looks else first
+        raise UsageError(
+            f"{without.location}: {WITHOUT_LOOKS}. The plan's other cache has them, and all stages have to split alike"
+        )
     same_classes = first.manifest.classes == other.manifest.classes
     if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):
         raise UsageError(

@@ -2,8 +2,8 @@
 
 Verdicts::
 
-    LEAK       the same image, look or person stands on two sides that a training could use
-    WRONG      a contradiction: identical images with two labels, a subject in two classes or written in two ways
+    LEAK       the same image (or nearly) or person stands on two sides that a training could use
+    WRONG      a contradiction: such images with two labels, a subject in two classes or written in two ways
     LOOK       unusual; somebody should look
     ok         checked, nothing found
     unchecked  what was given does not allow it
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from leukemia_data.auditing.audit_balance import ClassBalance, class_balance
+from leukemia_data.auditing.audit_check import Check, Verdict
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import (
     AuditPair,
@@ -29,26 +29,14 @@ from leukemia_data.auditing.audit_pairs import (
     subject_order,
 )
 from leukemia_data.auditing.frame_check import FAULTS, frame_faults, usual_size
+from leukemia_data.auditing.near_identical import NearGroup, near_identical_checks, near_identical_groups
 from leukemia_data.errors import listed
 from leukemia_data.scanning.frame_finding import SeenFrame, find_telling_frames
 from leukemia_data.scanning.frame_notes import finding_note
 from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.reading import FrameFinding
 
-Verdict = Literal["LEAK", "WRONG", "LOOK", "ok", "unchecked", "info"]
-SURE_CORRELATION = 0.95
-"""From here on, images on two sides that look alike are called a leak; below, somebody should look."""
 _MOST_LISTED = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at: what was found, and how often (``None`` where nothing could be counted)."""
-
-    key: str
-    verdict: Verdict
-    count: int | None
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +57,9 @@ class AuditReport:
     images, sides
         What was looked at, and the divisions that were judged.
     identical, near
-        Pairs of identical images, and of images that look alike without being identical.
+        Pairs of identical images, and of images that look alike without being identical or near-identical.
+    near_groups
+        Groups of near-identical images.
     two_classes
         Subject -> its classes, where there are several.
     shared
@@ -86,6 +76,7 @@ class AuditReport:
     sides: Sequence[Sides]
     identical: Sequence[AuditPair]
     near: Sequence[AuditPair]
+    near_groups: Sequence[NearGroup]
     two_classes: dict[str, tuple[str, ...]]
     shared: dict[str, dict[str, dict[str, int]]]
     faults: Sequence[FrameFault]
@@ -123,14 +114,15 @@ def audit_images(
     """
     groups = identical_groups(images)
     identical = group_pairs(groups)
-    known = {(pair.first, pair.second) for pair in identical}
-    near_only = [pair for pair in near or () if (pair.first, pair.second) not in known]
+    near_groups = near_identical_groups(images, groups)
+    near_only = _beyond([*groups, *(group.images for group in near_groups)], near or ())
     shared = {division.key: shared_subjects(images, division) for division in sides}
     two_classes = _subjects_of_two_classes(images)
     faults = _all_faults(images)
     balance = class_balance(images)
     checks = [
         *_identical_checks(images, sides, groups, identical),
+        *near_identical_checks(images, sides, near_groups),
         *_near_checks(images, sides, None if near is None else near_only, near_missing),
         *_subject_checks(images, sides, shared, two_classes, are_confirmed),
         *_frame_checks(images, faults),
@@ -141,12 +133,20 @@ def audit_images(
         sides=sides,
         identical=identical,
         near=near_only,
+        near_groups=near_groups,
         two_classes=two_classes,
         shared=shared,
         faults=faults,
         balance=balance,
         checks=checks,
     )
+
+
+def _beyond(groups: Sequence[tuple[int, ...]], near: Sequence[AuditPair]) -> list[AuditPair]:
+    """Pairs of images that are not in one of the groups together."""
+    # A later group holds all of an earlier one that it meets.
+    group_of = {number: position for position, group in enumerate(groups) for number in group}
+    return [pair for pair in near if group_of.get(pair.first, -1) != group_of.get(pair.second, -2)]
 
 
 def _identical_checks(
@@ -174,7 +174,7 @@ def _near_checks(
     if pairs is None:
         yield Check("near", "unchecked", None, f"near duplicates: {near_missing}")
         return
-    text = "pairs that look alike without being identical (one cell twice: another photograph, copy, flip or turn)"
+    text = "pairs that look alike without being identical or near-identical (one cell photographed again, as a rule)"
     yield Check("near", "LOOK" if pairs else "ok", len(pairs), text)
     if not pairs:
         return
@@ -202,8 +202,9 @@ def _where_checks(
             for (a, b), count in count_value_pairs(pairs, division.of_image).items()
         ]
         where = f"; where: {listed(places, most=_MOST_LISTED)}" if places else ""
-        is_sure = any(pair.correlation is None or pair.correlation >= SURE_CORRELATION for pair in crossing)
-        verdict: Verdict = "LEAK" if is_sure else "LOOK" if crossing else "ok"
+        # What only looks alike keeps nobody from training, so it is no leak here either.
+        found: Verdict = "LEAK" if key == "identical" else "LOOK"
+        verdict: Verdict = found if crossing else "ok"
         yield Check(f"{key}_{division.key}", verdict, len(crossing), f"  on two sides of the {division.name}{where}")
 
 

@@ -77,6 +77,10 @@ def report_json(report: AuditReport, arguments: Sequence[AuditArgument], notes: 
 def _rows(report: AuditReport, arguments: Sequence[AuditArgument]) -> Iterator[dict[str, str]]:
     for pair in report.identical:
         yield {"kind": "identical", **_pair_cells(pair, report, arguments)}
+    for number, group in enumerate(report.near_groups, 1):
+        detail = f"group {number} of {len(group.images)} images"
+        for pair in group.pairs:
+            yield {"kind": "near_identical", **_pair_cells(pair, report, arguments), "detail": detail}
     for pair in report.near:
         yield {"kind": "near", **_pair_cells(pair, report, arguments)}
     for division in report.sides:

@@ -32,6 +32,8 @@ class AuditImage:
         SHA-256 of the original file (32 bytes).
     size_bytes
         Of the original file, -1 where unknown.
+    look
+        Of the decoded original frame (64 bytes), see :mod:`leukemia_data.pixels.look`; empty where it is not known.
     frame, traits, cell_print
         Measurements of the original frame, what it tells apart from its cell, and the look of the cell.
     problem
@@ -48,6 +50,7 @@ class AuditImage:
     path: ImagePlace | None = None
     row: int = -1
     pixel_digest: bytes = b""
+    look: bytes = b""
     sha256: bytes = b""
     size_bytes: int = -1
     frame: FrameFacts | None = None

@@ -19,6 +19,7 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_frame, is_all_black
 from leukemia_data.pixels.frame_digest import frame_digest
+from leukemia_data.pixels.look import image_look
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.samples.sample_table import decode_texts
 from leukemia_data.scanning.frame_traits import FrameTraits, read_traits
@@ -86,6 +87,7 @@ def cache_audit_images(cache: Cache, *, argument: int = 0, progress: Progress | 
             fold=int(table.folds[row]),
             row=row,
             pixel_digest=digests[row],
+            look=table.looks[row].tobytes() if cache.manifest.has_looks else b"",
             cell_print=cell_print(cache.reader.image(row)),
         )
         images.append(image)
@@ -141,6 +143,7 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
     return replace(
         image,
         pixel_digest=frame_digest(frame),
+        look=image_look(frame).tobytes(),
         frame=measure_frame(frame),
         traits=_traits(data, frame),
         cell_print=cell_print(frame),

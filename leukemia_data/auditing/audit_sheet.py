@@ -55,6 +55,7 @@ def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
     """
     sections = [
         ("identical", list(_pair_panels(report, _choose_pairs(report, report.identical), load))),
+        ("near-identical", list(_group_panels(report, load))),
         ("look alike", list(_pair_panels(report, _choose_pairs(report, report.near), load))),
         ("odd frames", list(_fault_panels(report, load))),
     ]
@@ -106,15 +107,33 @@ def _choose_pairs(report: AuditReport, pairs: Sequence[AuditPair]) -> list[Audit
     return chosen + spread_evenly([pair for pair in pairs if not crosses(pair)], MOST_PAIRS - len(chosen))
 
 
-def _pair_panels(report: AuditReport, pairs: Sequence[AuditPair], load: LoadPixels) -> Iterator[_Panel]:
+def _group_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
+    """Of some groups of near-identical images the first and the one that is least like it."""
+    sizes = {}
+    for number, group in enumerate(report.near_groups, 1):
+        least = min(group.pairs, key=lambda pair: pair.correlation or 0.0)
+        sizes[least] = f"group {number} of {len(group.images)}"
+    for pair in _choose_pairs(report, list(sizes)):
+        yield from _pair_panels(report, [pair], load, sizes[pair])
+
+
+def _pair_panels(
+    report: AuditReport, pairs: Sequence[AuditPair], load: LoadPixels, group: str = ""
+) -> Iterator[_Panel]:
     for pair in pairs:
         first, second = report.images[pair.first], report.images[pair.second]
         pixels = load(first), load(second)
         if pixels[0] is None or pixels[1] is None:
             continue
-        relation = "the same pixels" if pair.distance is None else f"{pair.distance} bits, r = {pair.correlation:.2f}"
+        relation = _relation(pair, group)
         yield _Panel(pixels[0], _title(first), _below(first))
         yield _Panel(pixels[1], f"{_title(second)}\n{relation}", _below(second))
+
+
+def _relation(pair: AuditPair, group: str) -> str:
+    if pair.correlation is None:
+        return "the same pixels"
+    return f"{group or f'{pair.distance} bits'}, r = {pair.correlation:.2f}"
 
 
 def _fault_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:

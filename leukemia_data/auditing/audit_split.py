@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from leukemia_data.auditing.audit import Check
+from leukemia_data.auditing.audit_check import Check
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import Sides
 from leukemia_data.samples.fingerprint import DIGEST_BYTES
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.reading import SubjectsFound
-from leukemia_data.splitting.leaks import check_leaks
+from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec
 from leukemia_data.splitting.splits import assign_split
 
@@ -51,22 +51,33 @@ def training_sides(
     UsageError
         If the images cannot be split so.
     """
+    of_image, leaks = split_leaks(spec, images, seed, classes, subjects)
+    num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
+    name = f"{spec}, split seed {seed}"
+    stamp = Check(
+        "training_stamp",
+        "LEAK" if num_shared else "ok" if leaks.is_disjoint else "LOOK",
+        num_shared,
+        f"leaks that training on split {name} would be stamped with: {leaks.stamp}",
+    )
+    return Sides("training", f"parts of split {name}", of_image), stamp
+
+
+def split_leaks(
+    spec: SplitSpec,
+    images: Sequence[AuditImage],
+    seed: int,
+    classes: Sequence[str],
+    subjects: SubjectsFound | None = None,
+) -> tuple[tuple[str, ...], LeakCheck]:
+    """The part of each image, and what stands on two sides; arguments and errors as of :func:`training_sides`."""
     usable = [number for number, image in enumerate(images) if image.content_keys]
     table = _sample_table([images[number] for number in usable], classes)
     codes = assign_split(spec, table, seed, classes, subjects)
     of_image = [""] * len(images)
     for number, code in zip(usable, codes.tolist(), strict=True):
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
-    leaks = check_leaks(codes, table, subjects)
-    has_leak = bool(leaks.shared_subjects or leaks.shared_images)
-    name = f"{spec}, split seed {seed}"
-    stamp = Check(
-        "training_stamp",
-        "LEAK" if has_leak else "ok" if leaks.is_disjoint else "LOOK",
-        leaks.shared_subjects + leaks.shared_images,
-        f"leaks that training on split {name} would be stamped with: {leaks.stamp}",
-    )
-    return Sides("training", f"parts of split {name}", tuple(of_image)), stamp
+    return tuple(of_image), check_leaks(codes, table, subjects)
 
 
 def _sample_table(images: Sequence[AuditImage], classes: Sequence[str]) -> SampleTable:
@@ -85,4 +96,6 @@ def _sample_table(images: Sequence[AuditImage], classes: Sequence[str]) -> Sampl
     table = SampleTable.from_records(records)
     for row, image in enumerate(images):
         table.pixel_digests[row] = np.frombuffer(image.content_keys[0][:DIGEST_BYTES], np.uint8)
+        if image.look:
+            table.looks[row] = np.frombuffer(image.look, np.int8)
     return table

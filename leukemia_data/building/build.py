@@ -30,6 +30,7 @@ from leukemia_data.errors import BuildError
 from leukemia_data.files.disk_room import is_disk_full
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.samples.file_states import is_settled, settled, state_at, states_array
+from leukemia_data.samples.fingerprint import LOOKS_VERSION
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
@@ -261,6 +262,7 @@ def _commit(
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
         reading=plan.reading,
+        looks_version=LOOKS_VERSION,
     )
     home.commit(target.directory, manifest)
     return BuiltCache(target.stored_at or target.directory, manifest, sum(kept is None for kept in target_plan.kept))

@@ -167,6 +167,8 @@ def plan_build(
         note for match in matches if match is not None for note in changed_meaning(columns, match, classes, reading)
     )
     notes.extend(dict.fromkeys(changed))
+    notes.extend(_notes_on_looks(matches))
+    matches = tuple(match if match is not None and match.prior.manifest.has_looks else None for match in matches)
     bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
     decided = _decided_capacity(shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
@@ -239,6 +241,15 @@ def _notes_on_states(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
         yield (
             f"{num_restamped:,} files have the size and modification time that they had, but another change time or "
             "number: read again, their digests decide"
+        )
+
+
+def _notes_on_looks(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
+    """Say why nothing of an earlier cache is kept or copied: its rows would lack the looks of their images."""
+    if not all(match is None or match.prior.manifest.has_looks for match in matches):
+        yield (
+            "the cache is of a release that kept no looks of its images, by which near-identical ones are found: every "
+            "shard is made anew"
         )
 
 

@@ -27,6 +27,7 @@ from leukemia_data.errors import BuildError, CacheError, ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
+from leukemia_data.pixels.look import image_look
 from leukemia_data.pixels.moments import channel_moments
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
@@ -34,6 +35,8 @@ from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.source_file import SourceFile, read_record
 
+# What a row tells beside the metadata that a listing tells.
+_OF_PIXELS = ("channel_sums", "channel_square_sums", "crcs", "source_digests", "pixel_digests", "looks")
 _FILES_AHEAD = 2
 # Most of the time a store takes for an image is the way there and back: many are on it at a time.
 _OBJECTS_AHEAD = 24
@@ -168,14 +171,14 @@ class _ShardMaker:
                 image, source = sample
                 self._images[size][row] = image
                 table = self._tables[size]
-                for name in ("channel_sums", "channel_square_sums", "crcs", "source_digests", "pixel_digests"):
+                for name in _OF_PIXELS:
                     getattr(table, name)[row] = getattr(source, name)[0]
         self._num_copied += 1
         return True
 
     def _process(self, row: int, data: NDArray[np.uint8], digest: bytes) -> None:
         frame = decode_rgb(data)
-        pixel_digest = frame_digest(frame)
+        pixel_digest, look = frame_digest(frame), image_look(frame)
         for size, image in self._preprocess(frame).items():
             self._images[size][row] = image
             table = self._tables[size]
@@ -183,6 +186,7 @@ class _ShardMaker:
             table.crcs[row] = zlib.crc32(image.data)
             table.source_digests[row] = np.frombuffer(digest, np.uint8)
             table.pixel_digests[row] = np.frombuffer(pixel_digest, np.uint8)
+            table.looks[row] = look
 
     def _write(self, kept: Sequence[int], tables: Mapping[int, SampleTable]) -> dict[int, ShardEntry]:
         entries = {}

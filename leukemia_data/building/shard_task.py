@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from leukemia_data.caches.manifest_entries import RAW, QuarantinedImage, ShardEntry
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.file_states import FileStates
-from leukemia_data.samples.fingerprint import records_digest
+from leukemia_data.samples.fingerprint import LOOKS_VERSION, records_digest
 from leukemia_data.samples.record import Record
 from leukemia_data.samples.sample_table import SampleTable
 
@@ -69,8 +69,9 @@ class ShardTask:
 
     @property
     def key(self) -> str:
-        """Identity of the task's work: the metadata and file states of its records."""
-        return records_digest(self.records, "" if self.recheck_ns is None else f"recheck {self.recheck_ns}")
+        """Identity of the task's work: the metadata and file states of its records, and the version of looks."""
+        recheck = "" if self.recheck_ns is None else f", recheck {self.recheck_ns}"
+        return records_digest(self.records, f"looks {LOOKS_VERSION}{recheck}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ state's shards whatever later builds do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -26,6 +26,12 @@ from leukemia_data.samples.arguments import as_whole
 from leukemia_data.samples.indices import Indices, as_indices
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.storage.url import Location
+
+WITHOUT_LOOKS = (
+    "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
+    "with the same source adds them"
+)
+"""What to say of a cache whose manifest has no looks that can be compared, see ``Manifest.has_looks``."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,14 @@ def open_cache(directory: Path) -> Cache:
         )
     table = map_table(directory, manifest.index)
     check_fit(directory, manifest, table)
-    return Cache(directory, manifest, table)
+    return Cache(directory, manifest, comparable_table(manifest, table))
+
+
+def comparable_table(manifest: Manifest, table: SampleTable) -> SampleTable:
+    """The table, without the looks of another release, which cannot be compared with those computed here."""
+    if manifest.has_looks or manifest.looks_version == 0:
+        return table
+    return replace(table, looks=np.zeros_like(table.looks))
 
 
 def find_cache_dirs(root: Path) -> list[Path]:

@@ -24,9 +24,9 @@ from leukemia_data.samples.fingerprint import bytes_digest, file_digest
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import (
     SampleTable,
-    column_names,
     read_columns,
     read_dataset,
+    stored_columns,
     view_dataset,
     write_columns,
 )
@@ -93,7 +93,7 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
     path = _checked_path(directory, entry)
     with open_hdf5(path, "its sample table") as file:
         names = _state_columns(file)
-        check_datasets(file, [*column_names(), *names])
+        check_datasets(file, [*stored_columns(file), *names])
         table = read_columns(file, read_dataset)
         columns = [read_dataset(file[name]) for name in names]
     for column in columns:
@@ -113,7 +113,7 @@ def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
     try:
         load = partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
         with open_hdf5(path, "its sample table") as file:
-            check_datasets(file, column_names())
+            check_datasets(file, stored_columns(file))
             return read_columns(file, load)
     except (OSError, ValueError):
         # A file system without memory maps.

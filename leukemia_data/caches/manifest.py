@@ -30,7 +30,7 @@ from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import file_digest, lines_digest, records_digest
+from leukemia_data.samples.fingerprint import LOOKS_VERSION, file_digest, lines_digest, records_digest
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
 
@@ -69,6 +69,9 @@ class Manifest:
     reading
         How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
         manifests of version 0.1.
+    looks_version
+        Of the way the looks in its rows were computed (:data:`leukemia_data.samples.fingerprint.LOOKS_VERSION`); 0 in
+        manifests of releases that kept none.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Manifest:
     codec: str = RAW
     shard_capacity: int | None = None
     reading: Mapping[str, Any] | None = None
+    looks_version: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -128,13 +132,18 @@ class Manifest:
         """Whether it tells all that the present format version does."""
         return all(shard.metadata_digest is not None for shard in self.shards)
 
+    @property
+    def has_looks(self) -> bool:
+        """Whether near-identical images can be found by the looks in the cache's rows."""
+        return self.looks_version == LOOKS_VERSION
+
     def is_current(self, state: str) -> bool:
         """Whether a build from a source in exactly this state (:func:`source_state`) has nothing to change.
 
         Quarantined images count as a change, they are tried again at every build; and so does a manifest of an earlier
-        version, which a build brings up to date.
+        version, which a build brings up to date, and a cache without looks, which a build makes anew.
         """
-        return self.source_state == state and not self.quarantined and self.is_up_to_date
+        return self.source_state == state and not self.quarantined and self.is_up_to_date and self.has_looks
 
     def is_cut_as(self, wanted_capacity: int | None) -> bool:
         """Whether a build that asks for this capacity leaves the shards as they are; None asks for nothing."""
@@ -193,6 +202,8 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "source_state": manifest.source_state,
         "reading": None if manifest.reading is None else dict(manifest.reading),
     }
+    if manifest.looks_version:
+        content["looks_version"] = manifest.looks_version
     return {**content, "digest": _content_digest(content)}
 
 
@@ -346,6 +357,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
         reading=_reading(content.get("reading")),
+        looks_version=_looks_version(content.get("looks_version", 0)),
         **layout,
     )
     if manifest.num_bytes > MOST_BYTES:
@@ -357,6 +369,13 @@ def _reading(value: object) -> Mapping[str, Any] | None:
     """How the source was understood; manifests of version 0.1 do not tell."""
     if value is not None and not (isinstance(value, dict) and isinstance(value.get("options"), dict)):
         raise ValueError("the reading is none")
+    return value
+
+
+def _looks_version(value: object) -> int:
+    """Absent from manifests of releases that kept no looks."""
+    if not is_count(value):
+        raise ValueError(f"looks_version is {value!r}")
     return value
 
 

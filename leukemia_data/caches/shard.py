@@ -30,7 +30,7 @@ from leukemia_data.caches.manifest_entries import RAW, ZSTD, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.samples.fingerprint import bytes_digest, file_digest
-from leukemia_data.samples.sample_table import SampleTable, column_names, read_columns, write_columns
+from leukemia_data.samples.sample_table import SampleTable, read_columns, stored_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
 # Releases that know nothing of compressed shards refuse them by their version.
@@ -273,7 +273,7 @@ def read_table(path: Path) -> SampleTable:
     """
     with open_hdf5(path, "its sample table") as file:
         _check_format(file, path)
-        check_datasets(file, column_names())
+        check_datasets(file, stored_columns(file))
         return read_columns(file)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, comparable_table, open_cache
 from leukemia_data.caches.cache_choice import choose_only
 from leukemia_data.caches.index import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -92,7 +92,7 @@ def open_remote_cache(store: ObjectStore, stage: Stage) -> RemoteCache:
     manifest = read_manifest(store)
     table = _fetch_table(store, manifest, stage)
     check_fit(stage.directory, manifest, table)
-    return RemoteCache(stage.directory, manifest, table, store, stage)
+    return RemoteCache(stage.directory, manifest, comparable_table(manifest, table), store, stage)
 
 
 def read_manifest(store: ObjectStore) -> Manifest:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FINGERPRINT_VERSION = 1
 DIGEST_BYTES = 16
+LOOKS_VERSION = 1
+"""Of the way looks are computed (:mod:`leukemia_data.pixels.look`): those of different versions cannot be compared."""
 _READ_BYTES = 1 << 20
 _LINES_AT_ONCE = 1 << 12
 _TEXTS_OF_RECORDS = (attrgetter("record_id"), attrgetter("subject"), attrgetter("split"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import h5py
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 from leukemia_data.samples.fingerprint import DIGEST_BYTES
 from leukemia_data.samples.indices import Indices, as_indices
+from leukemia_data.samples.near_looks import LOOK_VALUES, near_groups
 from leukemia_data.samples.record import Record
 
 _TEXT_ENCODING = "utf-8"
+_MAY_BE_ABSENT = frozenset({"looks"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class SampleTable:
     source_digests, pixel_digests : ndarray of shape (n, 16), uint8
         XXH3-128 of the source file's bytes, and of its decoded frame (height, width, pixels): equal pixels have
         equal digests whatever the file format.
+    looks : ndarray of shape (n, 64), int8
+        Of the decoded frame, see :mod:`leukemia_data.pixels.look`; zeros where there is nothing to see, and in all rows
+        of caches of releases that kept none.
     """
 
     ids: NDArray[np.bytes_]
@@ -50,6 +56,7 @@ class SampleTable:
     crcs: NDArray[np.uint32]
     source_digests: NDArray[np.uint8]
     pixel_digests: NDArray[np.uint8]
+    looks: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,6 +76,7 @@ class SampleTable:
             crcs=np.zeros(n, np.uint32),
             source_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
             pixel_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
+            looks=np.zeros((n, LOOK_VALUES), np.int8),
         )
 
     @classmethod
@@ -87,7 +95,11 @@ class SampleTable:
             If there is no such row, or `rows` is nothing that chooses.
         """
         chosen = as_indices(rows, len(self), "rows")
-        return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+        taken = SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+        if "near_groups" in self.__dict__:
+            # What a part of the images is, is told by all of them, and found out once.
+            taken.__dict__["near_groups"] = self.near_groups[chosen]
+        return taken
 
     def rows(self, chosen: slice) -> SampleTable:
         """Table of consecutive rows, without a copy."""
@@ -96,6 +108,14 @@ class SampleTable:
     def equals(self, other: SampleTable) -> bool:
         """Whether all columns hold the same values."""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in column_names())
+
+    @cached_property
+    def near_groups(self) -> NDArray[np.int64]:
+        """Numbers of groups of near-identical images, shape (n,); equal within a group.
+
+        Of a table that was taken from another one whose groups were known: the groups found there.
+        """
+        return near_groups(self.looks)
 
     @property
     def id_texts(self) -> list[str]:
@@ -128,10 +148,20 @@ def encode_text(text: str) -> bytes:
     return text.encode(_TEXT_ENCODING, "surrogateescape")
 
 
+def stored_columns(group: h5py.Group) -> list[str]:
+    """Names of the columns that a file of samples has to hold: looks may be absent."""
+    return [name for name in column_names() if name not in _MAY_BE_ABSENT or name in group]
+
+
 def write_columns(group: h5py.Group, table: SampleTable) -> None:
-    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest."""
+    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest.
+
+    Looks that are all zeros are not stored, so that rows of an earlier release's cache give the bytes that they had.
+    """
     for name in column_names():
         column = getattr(table, name)
+        if name in _MAY_BE_ABSENT and not column.any():
+            continue
         if column.dtype.kind == "S":
             length = int(np.strings.str_len(column).max(initial=1))
             dtype = h5py.string_dtype(_TEXT_ENCODING, length)
@@ -181,13 +211,15 @@ def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]]
     Raises
     ------
     KeyError
-        If a column is absent.
+        If a column is absent that has to be there.
     ValueError
         If a column has another type or length than the format says.
     """
-    columns = {name: load(group[name]) for name in column_names()}
+    columns = {name: load(group[name]) for name in stored_columns(group)}
     expected = SampleTable.from_records([])
     num_samples = np.size(columns["labels"])
+    for name in _MAY_BE_ABSENT - columns.keys():
+        columns[name] = np.zeros((num_samples, *getattr(expected, name).shape[1:]), getattr(expected, name).dtype)
     for name, column in columns.items():
         model = getattr(expected, name)
         same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype

@@ -57,7 +57,7 @@ def official_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
 
 
 def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
-    """Hold out the named subjects and whoever is tied to them by identical pixels.
+    """Hold out the named subjects and whoever is tied to them by identical or near-identical images.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
     is_held_out = np.isin(groups, groups[is_named])
     if is_held_out.all():
         raise UsageError(
-            f"split {spec}: all subjects are left out, with those tied to them by identical images: "
+            f"split {spec}: all subjects are left out, with those tied to them by identical or near-identical images: "
             "none is left to train on"
         )
     return np.where(is_held_out, _TEST, _TRAIN).astype(np.int8)
@@ -101,7 +101,7 @@ def fold_specs(
     ----------
     text
         A number of folds such as ``5`` (whole subjects, of like size), ``official`` (the source's own folds) or
-        ``loso`` (leave one subject out; people tied by identical pixels leave together).
+        ``loso`` (leave one subject out; people tied by identical or near-identical images leave together).
     table
         All samples of a cache.
     with_valid
@@ -126,6 +126,9 @@ def fold_specs(
 
 
 def _fold_specs(text: str, table: SampleTable, class_names: Sequence[str]) -> list[SplitSpec]:
+    if text == LEAVE_ONE_SUBJECT_OUT:
+        # Of the whole table, as the splits of the folds find them.
+        _ = table.near_groups
     known = table.take(np.flatnonzero(table.labels != UNKNOWN_LABEL))
     if text == OFFICIAL:
         folds = _official_folds(known, f"folds {text}")

@@ -14,7 +14,7 @@ from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
-from leukemia_data.splitting.subject_groups import digest_codes, text_codes
+from leukemia_data.splitting.subject_groups import digest_codes, shown_codes, text_codes
 
 DISJOINT_STAMP = "subject-disjoint"
 """What the stamp of a split without any leak begins with; where the subjects are known from may follow."""
@@ -23,9 +23,11 @@ DISJOINT_STAMP = "subject-disjoint"
 _WORDS = {
     "shared_subjects": ("subject on both sides", "subjects on both sides"),
     "shared_images": ("identical image on both sides", "identical images on both sides"),
+    "near_images": ("near-identical image on both sides", "near-identical images on both sides"),
     "unknown_subjects": ("image of an unknown subject", "images of unknown subjects"),
     "doubtful_subjects": ("subject with images of several classes", "subjects with images of several classes"),
     "contradictory_images": ("image with several labels", "images with several labels"),
+    "near_contradictions": ("near-identical image with several labels", "near-identical images with several labels"),
     "alike_subjects": ("subject written in several ways", "subjects written in several ways"),
     "start_subjects": ("held-out subject seen by the start weights", "held-out subjects seen by the start weights"),
     "start_images": ("held-out image seen by the start weights", "held-out images seen by the start weights"),
@@ -54,6 +56,10 @@ class LeakCheck:
     alike_subjects
         Groups of subjects, in the split or not, that are the same but for case, separators, leading zeros and ``.0``,
         where the user has not said what a subject is.
+    near_images
+        Groups of near-identical images in more than one split, identical ones left aside.
+    near_contradictions
+        Groups of near-identical images with several labels, identical ones left aside.
     subjects_from
         What the subjects were read from; empty in caches of version 0.1.
     start_subjects, start_images
@@ -71,6 +77,8 @@ class LeakCheck:
     doubtful_subjects: int = 0
     contradictory_images: int = 0
     alike_subjects: int = 0
+    near_images: int = 0
+    near_contradictions: int = 0
     subjects_from: str = ""
     start_subjects: int = 0
     start_images: int = 0
@@ -124,6 +132,7 @@ def check_leaks(
         Where the split meets what the weights that a training starts from have seen.
     """
     used = codes != UNUSED
+    pixels, shown = digest_codes(table.pixel_digests), shown_codes(table)
     known = used & (table.subjects != b"")
     labelled = table.labels != UNKNOWN_LABEL
     # Of all samples: what a subject is, is one question for the whole cache, and the audit asks it so too.
@@ -132,11 +141,13 @@ def check_leaks(
     doubtful = 0 if is_confirmed else _num_shared(text_codes(table.subjects[owned]), table.labels[owned])
     return LeakCheck(
         shared_subjects=_num_shared(text_codes(table.subjects[known]), codes[known]),
-        shared_images=_num_shared(digest_codes(table.pixel_digests[used]), codes[used]),
+        shared_images=_num_shared(pixels[used], codes[used]),
         unknown_subjects=int((used & (table.subjects == b"")).sum()),
         doubtful_subjects=doubtful,
-        contradictory_images=_num_shared(digest_codes(table.pixel_digests[labelled]), table.labels[labelled]),
+        contradictory_images=_num_shared(pixels[labelled], table.labels[labelled]),
         alike_subjects=0 if is_confirmed else len(alike_subjects(decode_texts(table.subjects))),
+        near_images=_num_nearly_shared(shown[used], pixels[used], codes[used]),
+        near_contradictions=_num_nearly_shared(shown[labelled], pixels[labelled], table.labels[labelled]),
         subjects_from="" if subjects is None else "; ".join(subjects.sources),
         start_subjects=start.subjects,
         start_images=start.images,
@@ -152,3 +163,15 @@ def _num_shared(keys: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.in
     occurs = np.zeros((int(codes.max()) + 1, int(keys.max()) + 1), np.bool_)
     occurs[codes, keys] = True
     return int((occurs.sum(axis=0) > 1).sum())
+
+
+def _num_nearly_shared(
+    shown: NDArray[np.int64], pixels: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]
+) -> int:
+    """Number of groups that occur with more than one code and hold more than one image that is not the same."""
+    if len(shown) == 0:
+        return 0
+    # Two with other pixels and another code are then among them, whichever way these are spread.
+    _, firsts = np.unique(np.stack((shown, pixels), axis=1), axis=0, return_index=True)
+    of_several = np.bincount(shown[firsts], minlength=int(shown.max()) + 1)[shown] > 1
+    return _num_shared(shown[of_several], codes[of_several])

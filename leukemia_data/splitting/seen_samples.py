@@ -4,9 +4,10 @@ A network that starts from trained weights has seen their images too. :func:`sam
 adds to that, :func:`joined` carries it from one training to the next, and :func:`meets` finds the validation and test
 samples of another split that are among them.
 
-Images are known by the first 8 bytes of their pixel digest, subjects by 8 bytes of their name's digest: 8 bytes an
-image, and no name leaves the cache with the weights. Of two million images each, two different ones share a key with a
-probability of about 1 in 5 million.
+Images are known by the first 8 bytes of their pixel digest, and as long as they are no more than :data:`MAX_LOOKS` by
+their looks too, so that near-identical copies are found; subjects by 8 bytes of their name's digest. That is 72 bytes
+an image, beyond that number 8, and no name leaves the cache with the weights. Of two million images each, two different
+ones share a key with a probability of about 1 in 5 million.
 """
 
 from __future__ import annotations
@@ -19,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.samples.fingerprint import bytes_digest
+from leukemia_data.samples.near_looks import LOOK_VALUES, near_rows
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes
-from leukemia_data.splitting.subject_groups import digest_codes, linked_groups, text_codes
+from leukemia_data.splitting.subject_groups import linked_groups, shown_codes, text_codes
 
 CNMC_NAMING = "C-NMC file names"
 """Subjects read from these are the same people in every source."""
+MAX_LOOKS = 100_000
+"""Looks of one source that are kept."""
 Keys = NDArray[np.uint64]
+Looks = NDArray[np.int8]
 _KEY_BYTES = 8
 _TRAIN, _VALID, _TEST = range(len(SPLIT_NAMES))
 _NO_KEYS: Keys = np.zeros(0, np.uint64)
+_NO_LOOKS: Looks = np.zeros((0, LOOK_VALUES), np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class SeenSource:
         Keys of what chose among weights: the best epoch, when to stop.
     rows
         Keys of ids with their subjects, where the images' digests are not known.
+    trained_looks, chosen_looks
+        The different looks of the images, of shape (k, 64), int8; none where there are more than :data:`MAX_LOOKS`.
     """
 
     naming: Naming
@@ -73,16 +81,19 @@ class SeenSource:
     chosen_images: Keys = field(default_factory=_NO_KEYS.copy)
     chosen_subjects: Keys = field(default_factory=_NO_KEYS.copy)
     rows: Keys = field(default_factory=_NO_KEYS.copy)
+    trained_looks: Looks = field(default_factory=_NO_LOOKS.copy)
+    chosen_looks: Looks = field(default_factory=_NO_LOOKS.copy)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SeenSource):
             return NotImplemented
         return self.naming == other.naming and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in KEY_COLUMNS
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in COLUMNS
         )
 
 
-KEY_COLUMNS = tuple(each.name for each in fields(SeenSource) if each.name != "naming")
+COLUMNS = tuple(each.name for each in fields(SeenSource) if each.name != "naming")
+LOOK_COLUMNS = tuple(name for name in COLUMNS if name.endswith("looks"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,8 @@ def samples_of_split(table: SampleTable, codes: SplitCodes, naming: Naming) -> S
         trained_subjects=np.unique(subjects[(codes == _TRAIN) & is_known]),
         chosen_images=np.unique(images[codes == _VALID]),
         chosen_subjects=np.unique(subjects[(codes == _VALID) & is_known]),
+        trained_looks=_different_looks(table.looks[codes == _TRAIN]),
+        chosen_looks=_different_looks(table.looks[codes == _VALID]),
     )
     return SeenSamples((source,))
 
@@ -188,8 +201,18 @@ def joined(first: SeenSamples, second: SeenSamples) -> SeenSamples:
 
 
 def _united(one: SeenSource, other: SeenSource) -> SeenSource:
-    columns = {name: np.union1d(getattr(one, name), getattr(other, name)) for name in KEY_COLUMNS}
+    joined_columns = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in COLUMNS}
+    columns: dict[str, Any] = {
+        name: _different_looks(column) if name in LOOK_COLUMNS else np.unique(column)
+        for name, column in joined_columns.items()
+    }
     return SeenSource(one.naming, **columns)
+
+
+def _different_looks(looks_N64: Looks) -> Looks:
+    """Different looks in an order of their own; none where they are too many."""
+    different = np.unique(looks_N64[looks_N64.any(axis=1)], axis=0)
+    return different if len(different) <= MAX_LOOKS else _NO_LOOKS
 
 
 def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Naming) -> SeenBefore:
@@ -223,7 +246,8 @@ def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Nami
     for source in seen.sources:
         is_one_naming = source.naming.names_same_people(naming) or _shares_samples(source, table, images)
         for kind, is_forbidden in parts.items():
-            has_image = _same_image(table, np.isin(images, getattr(source, f"{kind}_images")))
+            known = np.isin(images, getattr(source, f"{kind}_images"))
+            has_image = _same_image(table, known | near_rows(getattr(source, f"{kind}_looks"), table.looks))
             has_name = np.isin(subjects, getattr(source, f"{kind}_subjects")) & (table.subjects != b"")
             is_person = has_image | has_name if is_one_naming else has_image
             is_seen_image |= has_image & is_forbidden
@@ -240,8 +264,8 @@ def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Nami
 
 
 def _same_image(table: SampleTable, is_seen_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Extend samples by all that count as the same image."""
-    codes = digest_codes(table.pixel_digests)
+    """Extend samples by all that count as the same image: identical and near-identical ones."""
+    codes = shown_codes(table)
     return np.isin(codes, codes[is_seen_N])
 
 

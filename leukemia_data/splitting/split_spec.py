@@ -38,6 +38,8 @@ SplitCodes = NDArray[np.int8]
 
 SplitKind = Literal["given", "subject", "image", "fold", "test-fold", "official", "leave-out"]
 SPLIT_FORMS = "subject, given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,SUBJECT"
+DEFAULT_SPLIT = "subject"
+"""What a training takes where nothing else is asked for."""
 WITH_VALID = "+valid"
 VALID_SHARE = 0.15
 """Share of what a split trains on that ``+valid`` takes away to validate by, unless another one is named."""

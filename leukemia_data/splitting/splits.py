@@ -1,7 +1,8 @@
 """Which samples train, which validate, which test: pure functions of the sample table and a seed.
 
 The subject is the unit. All splits but ``image``, ``given`` and ``official`` keep the cells of one person on one side,
-and treat people who share pixel-identical images as one (the published set has 99 such pairs across patient ids).
+and treat people who share identical or near-identical images as one (the published set has 99 pairs of identical
+images across patient ids).
 ``image`` splits by image and is patient-mixed; ``given`` and ``official`` take what the source brought. Whatever was
 asked for, :func:`~leukemia_data.splitting.leaks.check_leaks` looks at the result and says what it is.
 :mod:`~leukemia_data.splitting.split_spec` lists the names of splits.
@@ -146,6 +147,8 @@ def fold_splits(
 
 
 def _assigned(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> SplitCodes:
+    # Of the whole table, once: parts of it take over what was found.
+    _ = table.near_groups
     if spec.kind == "given":
         codes = _given_codes(spec, table)
         if spec.with_valid:

@@ -1,15 +1,16 @@
-"""Samples that must stay together: those of one subject, and those of subjects who share pixel-identical images."""
+"""Samples that must stay together: of one subject, and of subjects who share identical or near-identical images."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.samples.near_looks import joined
 from leukemia_data.samples.sample_table import SampleTable
 
 
 def linked_groups(table: SampleTable) -> NDArray[np.int64]:
-    """Number the groups of samples that must stay together: same subject, or same pixels, or linked by others.
+    """Number the groups of samples that must stay together: same subject, or same or nearly same pixels, or linked.
 
     Returns
     -------
@@ -17,9 +18,10 @@ def linked_groups(table: SampleTable) -> NDArray[np.int64]:
         Group of each sample, numbered from 0 in the order of the samples.
     """
     owners = _owner_codes(table.subjects)
-    pixels = digest_codes(table.pixel_digests)
-    is_tie = np.bincount(pixels, minlength=1)[pixels] > 1
-    owners = _joined(owners, _ties(owners[is_tie], pixels[is_tie]))
+    shown = shown_codes(table)
+    is_tie = np.bincount(shown, minlength=1)[shown] > 1
+    ties = _ties(owners[is_tie], shown[is_tie])
+    owners = joined(np.arange(owners.max(initial=-1) + 1), *ties.T)[owners]
     _, firsts, group_N = np.unique(owners, return_index=True, return_inverse=True)
     number_of_group = np.empty(len(firsts), np.int64)
     number_of_group[np.argsort(firsts)] = np.arange(len(firsts))
@@ -51,6 +53,37 @@ def digest_codes(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
     return codes_N
 
 
+def shown_codes(table: SampleTable) -> NDArray[np.int64]:
+    """Number what the samples show, shape (n,): equal for identical and near-identical images, and those tied by them.
+
+    Rows are near-identical as :attr:`SampleTable.near_groups` says.
+    """
+    pixels = digest_codes(table.pixel_digests)
+    near = table.near_groups
+    _, near_codes = np.unique(near, return_inverse=True)
+    if len(table) == 0 or int(near_codes.max()) == len(table) - 1:
+        return pixels
+    order = np.argsort(near_codes, kind="stable")
+    is_same = np.diff(near_codes[order]) == 0
+    first, second = pixels[order[:-1][is_same]], pixels[order[1:][is_same]]
+    return joined(np.arange(int(pixels.max()) + 1), first, second)[pixels]
+
+
+def near_ties(table: SampleTable) -> NDArray[np.int64]:
+    """What near-identical images tie together beyond their subjects: rows and their groups, shape (t, 2).
+
+    Empty where all images of each group are of one known subject: splits by subject are then those of a table without
+    looks.
+    """
+    _, group_N, size_G = np.unique(table.near_groups, return_inverse=True, return_counts=True)
+    is_grouped = np.flatnonzero(size_G[group_N] > 1)
+    owners, groups = _owner_codes(table.subjects)[is_grouped], group_N[is_grouped]
+    pairs = np.unique(np.stack((groups, owners), axis=1), axis=0)
+    is_tie = np.bincount(pairs[:, 0], minlength=len(size_G))[groups] > 1
+    rows = is_grouped[is_tie]
+    return np.stack((rows, table.near_groups[rows]), axis=1)
+
+
 def _owner_codes(subjects: NDArray[np.bytes_]) -> NDArray[np.int64]:
     """A number for each subject, and one for each sample of an unknown subject."""
     codes = text_codes(subjects)
@@ -59,31 +92,12 @@ def _owner_codes(subjects: NDArray[np.bytes_]) -> NDArray[np.int64]:
     return codes
 
 
-def _ties(owners: NDArray[np.int64], pixels: NDArray[np.int64]) -> list[list[int]]:
-    """Pairs of different owners who have the same pixels: each with the owner of the next such sample."""
-    order = np.lexsort((owners, pixels))
-    owners, pixels = owners[order], pixels[order]
-    is_pair = (pixels[1:] == pixels[:-1]) & (owners[1:] != owners[:-1])
-    pairs: list[list[int]] = np.unique(np.stack((owners[:-1], owners[1:]), 1)[is_pair], axis=0).tolist()
-    return pairs
-
-
-def _joined(owners: NDArray[np.int64], ties: list[list[int]]) -> NDArray[np.int64]:
-    """Owners by the number of one who stands for all that are tied to them, directly or through others."""
-    parents = np.arange(owners.max(initial=-1) + 1).tolist()
-
-    def find(node: int) -> int:
-        while parents[node] != node:
-            parents[node] = parents[parents[node]]
-            node = parents[node]
-        return node
-
-    for one, other in ties:
-        parents[find(one)] = find(other)
-    standing_for = np.arange(len(parents))
-    tied = {owner for tie in ties for owner in tie}
-    standing_for[list(tied)] = [find(owner) for owner in tied]
-    return np.asarray(standing_for[owners], np.int64)
+def _ties(owners: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs (P, 2) of different owners whose images show the same: each with the owner of the next such sample."""
+    order = np.lexsort((owners, shown))
+    owners, shown = owners[order], shown[order]
+    is_pair = (shown[1:] == shown[:-1]) & (owners[1:] != owners[:-1])
+    return np.unique(np.stack((owners[:-1], owners[1:]), 1)[is_pair], axis=0)
 
 
 def numbered_by_content(groups: NDArray[np.int64], table: SampleTable) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """What a checkpoint's weights have seen, as its file holds it: tensors ``seen.<source>.<column>``, and a description.
 
-Keys of 64 bits are stored as int64, the same bits.
+Keys of 64 bits are stored as int64, the same bits; looks as they are.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leukemia_data.splitting.seen_samples import KEY_COLUMNS, Keys, Naming, SeenSamples, SeenSource
+from leukemia_data.samples.near_looks import LOOK_VALUES
+from leukemia_data.splitting.seen_samples import COLUMNS, LOOK_COLUMNS, Keys, Looks, Naming, SeenSamples, SeenSource
 
 SEEN_PREFIX = "seen."
+_DTYPES = {name: np.int8 if name in LOOK_COLUMNS else np.int64 for name in COLUMNS}
 
 
 def seen_tensors(seen: SeenSamples) -> dict[str, Tensor]:
-    """Return the keys of all sources as tensors of shape (k,), int64, by their names in the file."""
+    """Return keys of shape (k,), int64, and looks of shape (k, 64), int8, of all sources by their names in the file."""
     return {
-        f"{SEEN_PREFIX}{number}.{name}": torch.from_numpy(keys.view(np.int64).copy())
+        f"{SEEN_PREFIX}{number}.{name}": torch.from_numpy(column.view(_DTYPES[name]).copy())
         for number, source in enumerate(seen.sources)
-        for name in KEY_COLUMNS
-        if len(keys := getattr(source, name))
+        for name in COLUMNS
+        if len(column := getattr(source, name))
     }
 
 
@@ -54,11 +56,22 @@ def _source(number: int, description: Mapping[str, Any], tensors: Mapping[str, T
     names = description["source"], description["subjects_from"]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"a source is named {names!r:.60}")
-    found = {name: tensors.get(f"{SEEN_PREFIX}{number}.{name}") for name in KEY_COLUMNS}
-    return SeenSource(Naming(*names), **{name: _keys(value) for name, value in found.items() if value is not None})
+    found = {name: tensors.get(f"{SEEN_PREFIX}{number}.{name}") for name in COLUMNS}
+    columns: dict[str, Any] = {
+        name: _looks(value) if name in LOOK_COLUMNS else _keys(value)
+        for name, value in found.items()
+        if value is not None
+    }
+    return SeenSource(Naming(*names), **columns)
 
 
 def _keys(tensor: Tensor) -> Keys:
     if tensor.dtype != torch.int64 or tensor.dim() != 1:
         raise ValueError(f"keys are {tensor.dtype} of shape {tuple(tensor.shape)}")
     return tensor.numpy().view(np.uint64)
+
+
+def _looks(tensor: Tensor) -> Looks:
+    if tensor.dtype != torch.int8 or tensor.shape[1:] != (LOOK_VALUES,):
+        raise ValueError(f"looks are {tensor.dtype} of shape {tuple(tensor.shape)}")
+    return tensor.numpy()

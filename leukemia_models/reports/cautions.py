@@ -47,7 +47,7 @@ class Caution:
 def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caution]:
     """Yield what speaks against a split and its evaluated part, in any order."""
     leaks, counts = split.leaks, split.parts[split.judged].subjects_per_class
-    if leaks.shared_subjects or leaks.shared_images:
+    if leaks.shared_subjects or leaks.shared_images or leaks.near_images:
         yield Caution(
             "mixed",
             "PATIENT-MIXED: cells of the same patients train and are evaluated, which says nothing about new patients "
@@ -62,6 +62,8 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
     yield from start_cautions(leaks)
     if leaks.contradictory_images:
         yield Caution("labels", f"{leaks.contradictory_images} groups of identical images have several labels.")
+    if leaks.near_contradictions:
+        yield Caution("labels", f"{leaks.near_contradictions} groups of near-identical images have several labels.")
     if leaks.doubtful_subjects:
         yield Caution(
             "doubtful",

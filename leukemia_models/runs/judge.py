@@ -236,8 +236,8 @@ def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
     if not linked:
         return ()
     return (
-        f"Judged subjects that share identical images may be one person ({listed(linked)}). They count as several "
-        "here, which makes intervals a little too narrow.",
+        f"Judged subjects that share identical or near-identical images may be one person ({listed(linked)}). They "
+        "count as several here, which makes intervals a little too narrow.",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,8 @@ def _seen_in_rows(config: RunConfig, rows: SplitRows) -> SeenSamples:
         columns[f"{kind}_subjects"] = subject_keys([encode_text(row.subject) for row in chosen if row.subject])
         columns[f"{kind}_images"] = _image_keys([row for row in chosen if row.pixel_digest])
     naming = Naming(Path(config.cache_dir).parent.name, CNMC_NAMING if is_cnmc else "")
-    source = SeenSource(naming, **{name: np.unique(keys) for name, keys in columns.items()})
+    unique: dict[str, Any] = {name: np.unique(keys) for name, keys in columns.items()}
+    source = SeenSource(naming, **unique)
     return SeenSamples((source,), all(row.subject or row.pixel_digest for row in rows.values() if row.code != UNUSED))
 
 

@@ -65,7 +65,8 @@ def test_planted_faults_are_found_and_nothing_else(
         ("UID_1_9_1_all", "UID_3_9_1_all"),
         ("UID_2_1_1_all", "UID_H1_9_1_hem"),
     ]
-    assert named("near") == [("UID_H2_9_2_hem", "UID_H3_1_2_hem")]
+    assert named("near_identical") == [("UID_H2_9_2_hem", "UID_H3_1_2_hem")]
+    assert named("near") == []
     assert named("frame_black") == [("UID_2_9_3_all",)]
     assert named("frame_border") == named("frame_off_centre") == [("UID_2_9_5_all",)]
     assert named("frame_other_size") == [("UID_2_9_6_all",)]
@@ -74,11 +75,12 @@ def test_planted_faults_are_found_and_nothing_else(
     assert check(told, "identical_subjects") == ("LOOK", 3)
     assert check(told, "identical_fold") == ("LEAK", 3)
     assert check(told, "identical_labels") == ("WRONG", 1)
-    assert check(told, "near_fold") == ("LEAK", 1)
+    assert check(told, "near_identical_fold") == ("LEAK", 1)
+    assert check(told, "near") == ("ok", 0)
     assert check(told, "subjects_fold") == ("ok", 0)
     assert told["leak"] is True
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
-    # Four identical pairs fill the sheet's first row; the near pair and four odd frames have one each.
+    # Four identical pairs fill the sheet's first row; the near-identical pair and four odd frames have one each.
     sheet = cv2.imread(str(tmp_path / "out" / "findings.png"))
     dark = (sheet.min(axis=2) < 40).mean(axis=1) > 0.15
     assert int((np.diff(dark.astype(int)) == 1).sum()) == 3

@@ -21,11 +21,14 @@ from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.index import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
+from leukemia_data.caches.shard import read_table, write_shard
 from leukemia_data.recipes.operations import Canvas, CenterCrop, Resize, Unsharp
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.file_states import states_array
+from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
@@ -210,3 +213,21 @@ def relabelled(listing: SourceListing, record_id: str, label: int) -> SourceList
     """Listing in which one record has another label."""
     records = tuple(replace(r, label=label) if r.record_id == record_id else r for r in listing.records)
     return replace(listing, records=records)
+
+
+def _without_looks(table: SampleTable) -> SampleTable:
+    return replace(table, looks=np.zeros_like(table.looks))
+
+
+def as_earlier_release(directory: Path) -> None:
+    """Rewrite a cache as a release did that kept no looks."""
+    manifest, cache = load_manifest(directory), open_cache(directory)
+    pixels = cache.reader.gather(np.arange(len(cache)))
+    shards = []
+    for entry, first in zip(manifest.shards, cache.first_rows.tolist(), strict=False):
+        table = _without_looks(read_table(directory / entry.name))
+        images = pixels[first : first + len(table)]
+        shards.append(write_shard(directory, images, table, manifest.fingerprint, manifest.codec))
+    index = read_index(directory, manifest.index)
+    index_entry = write_index(directory, replace(index, table=_without_looks(index.table)))
+    save_manifest(directory, replace(manifest, shards=tuple(shards), index=index_entry, looks_version=0))

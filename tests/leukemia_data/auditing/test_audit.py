@@ -15,6 +15,8 @@ from leukemia_data.auditing.frame_check import measure_frame
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
 
+LOOKS = np.random.default_rng(0).integers(-40, 41, (4, 64), np.int8)
+
 
 def image(name: str, pixels: str = "", **fields: object) -> AuditImage:
     return AuditImage(name=name, pixel_digest=pixels.encode().ljust(16, b".") if pixels else b"", **fields)
@@ -86,25 +88,52 @@ def test_subjects_on_two_sides_and_in_two_classes():
     assert report.two_classes == {"H2": ("all", "hem")}
 
 
-@pytest.mark.parametrize(("correlation", "verdict"), [(0.97, "LEAK"), (0.9, "LOOK")])
-def test_near_pairs_leave_identical_ones_out_and_leak_across_arguments(correlation, verdict):
+def test_pairs_that_look_alike_leave_closer_ones_out_and_are_no_leak():
     images = [
         image("0", "a", subject="1", photo="1/4"),
         image("1", "a", subject="1", photo="1/5"),
         image("2", "b", subject="1", photo="1/4", argument=1),
+        image("3", "c", subject="1", look=LOOKS[0].tobytes()),
+        image("4", "d", subject="1", look=LOOKS[0].tobytes()),
     ]
-    near = [AuditPair(0, 1, 0, 1.0), AuditPair(0, 2, 3, correlation)]
+    near = [AuditPair(0, 1, 0, 1.0), AuditPair(0, 2, 3, 0.97), AuditPair(3, 4, 0, 1.0)]
     report = audit(images, near)
     assert [(pair.first, pair.second) for pair in report.near] == [(0, 2)]
     assert found(report, "near_photo") == ("info", 1)
-    assert found(report, "near_argument") == (verdict, 1)
+    assert found(report, "near_argument") == ("LOOK", 1)
     assert found(report, "near_subjects") == ("ok", 0)
+
+
+def test_near_identical_images_are_judged_in_groups():
+    turned = LOOKS[0].reshape(8, 8).T.reshape(64)
+    images = [
+        image("0", "a", look=LOOKS[0].tobytes(), subject="1", class_name="all", split="train"),
+        image("1", "b", look=turned.tobytes(), subject="2", class_name="hem", split="test"),
+        # Identical to one of the group, though nothing is known of its look.
+        image("2", "b", subject="2", class_name="hem", split="test"),
+        image("3", "c", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
+        image("4", "d", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
+        image("5", "e", look=LOOKS[2].tobytes(), subject="4", class_name="all", split="test"),
+        # Identical ones alone are no group of these.
+        image("6", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
+        image("7", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
+    ]
+    report = audit(images)
+    assert [group.images for group in report.near_groups] == [(0, 1, 2), (3, 4)]
+    assert report.near_groups[0].correlations[0] == pytest.approx(1, abs=1e-6)
+    assert found(report, "near_identical") == ("LOOK", 2)
+    assert found(report, "near_identical_subjects") == ("LOOK", 1)
+    assert found(report, "near_identical_labels") == ("WRONG", 1)
+    assert found(report, "near_identical_split") == ("LEAK", 1)
+    (text,) = [check.text for check in report.checks if check.key == "near_identical"]
+    assert "of together 5 images" in text
 
 
 def test_what_cannot_be_checked_is_said():
     report = audit([image("0"), image("1")])
     assert found(report, "identical") == ("unchecked", None)
     assert found(report, "near") == ("unchecked", None)
+    assert found(report, "near_identical") == ("unchecked", None)
     assert found(report, "frames") == ("unchecked", None)
     assert not report.has_leak
 

@@ -24,7 +24,7 @@ from leukemia_data.caches.manifest_entries import IndexEntry, QuarantinedImage, 
 from leukemia_data.errors import CacheError
 from leukemia_data.files.file_state import FileState
 from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.samples.fingerprint import LOOKS_VERSION, lines_digest
 from leukemia_data.samples.record import Record
 
 UNDECODABLE = b"f\xfcnf.bmp".decode("utf-8", "surrogateescape")
@@ -42,7 +42,21 @@ MANIFEST = Manifest(
     quarantined=(QuarantinedImage("細胞/1.bmp", "the file is empty"),),
     library_versions={"opencv": "5.0.0"},
     source_state="dd",
+    looks_version=LOOKS_VERSION,
 )
+
+
+def test_a_manifest_of_a_release_without_looks_is_read_and_not_current(tmp_path):
+    old = replace(MANIFEST, looks_version=0, quarantined=())
+    save_manifest(tmp_path, old)
+    assert "looks_version" not in (tmp_path / "manifest.json").read_text(encoding="utf-8")
+    assert load_manifest(tmp_path) == old
+    assert (old.has_looks, old.is_current("dd")) == (False, False)
+    assert replace(old, looks_version=LOOKS_VERSION).is_current("dd")
+    assert not replace(old, looks_version=LOOKS_VERSION + 1).has_looks
+    change(tmp_path, lambda content: content.update(looks_version="1"))
+    with pytest.raises(CacheError, match="damaged"):
+        load_manifest(tmp_path)
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], Any], *, sign: bool = True) -> None:

@@ -33,6 +33,7 @@ def filled_table(rng: np.random.Generator, ids: list[str]) -> SampleTable:
         crcs=rng.integers(0, 2**32 - 1, n, np.uint32, endpoint=True),
         source_digests=rng.integers(0, 256, (n, 16), np.uint8),
         pixel_digests=rng.integers(0, 256, (n, 16), np.uint8),
+        looks=rng.integers(-127, 128, (n, 64), np.int8),
     )
 
 
@@ -109,12 +110,26 @@ def test_a_difference_in_any_column_is_seen(rng, name):
     assert not replace(table, **{name: column}).equals(table)
 
 
+def test_a_table_without_looks_is_stored_without_that_column(tmp_path, rng):
+    table = replace(filled_table(rng, IDS), looks=np.zeros((len(IDS), 64), np.int8))
+    with h5py.File(stored(tmp_path / "table.h5", table), "r") as file:
+        assert "looks" not in file
+        assert read_columns(file).equals(table)
+
+
+def test_groups_of_near_identical_images_are_found_once_for_all_parts_of_a_table(rng):
+    table = filled_table(rng, IDS)
+    table.looks[2] = table.looks[0]
+    assert table.near_groups.tolist()[:3] == [0, 1, 0]
+    assert table.take([2, 1]).near_groups.tolist() == [0, 1]
+
+
 def test_bytes_per_row(rng):
-    # ids of 3 bytes, subjects H0 of 2, splits of 5; 2 + 2 labels and folds; 24 + 24; 4; 16 + 16.
-    assert bytes_per_row(filled_table(rng, ["abc", "d"])) == 3 + 2 + 5 + 4 + 48 + 4 + 32
+    # ids of 3 bytes, subjects H0 of 2, splits of 5; 2 + 2 labels and folds; 24 + 24; 4; 16 + 16; looks of 64.
+    assert bytes_per_row(filled_table(rng, ["abc", "d"])) == 3 + 2 + 5 + 4 + 48 + 4 + 32 + 64
 
 
-@pytest.mark.parametrize("name", column_names())
+@pytest.mark.parametrize("name", [name for name in column_names() if name != "looks"])
 def test_a_missing_column_is_an_error(tmp_path, rng, name):
     path = stored(tmp_path / "table.h5", filled_table(rng, IDS))
     with h5py.File(path, "r+") as file:

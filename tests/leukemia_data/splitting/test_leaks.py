@@ -12,7 +12,7 @@ from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import check_leaks, is_disjoint_stamp
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
 
-ALL = 1
+HEM, ALL = 0, 1
 TRAIN, VALID, TEST = 0, 1, 2
 
 
@@ -55,9 +55,33 @@ def test_identical_images_of_one_split_are_no_leak_even_across_subjects(make_tab
     assert check_leaks(np.array([TRAIN, TRAIN, VALID], np.int8), table).is_disjoint
 
 
+def test_near_identical_images_are_counted_apart_from_identical_ones(make_table, rng):
+    looks = rng.integers(-50, 51, (8, 64)).astype(np.int8)
+    # 0 is near 1 across parts; 2 is identical to 3 across parts; 4 is near 5 in one part; 6 near 7 with two labels.
+    for number in (1, 3, 5, 7):
+        looks[number] = looks[number - 1]
+    codes = np.array([TRAIN, TEST, TRAIN, TEST, TRAIN, TRAIN, VALID, VALID], np.int8)
+    subjects = [str(n) for n in range(8)]
+    table = make_table(subjects, [ALL] * 7 + [HEM], pixels=[0, 1, 2, 2, 4, 5, 6, 7], looks=looks)
+    leaks = check_leaks(codes, table)
+    assert (leaks.shared_images, leaks.near_images, leaks.near_contradictions) == (1, 1, 1)
+    assert leaks.stamp == (
+        "PATIENT-MIXED (1 identical image on both sides, 1 near-identical image on both sides, "
+        "1 near-identical image with several labels)"
+    )
+
+
+def test_a_group_of_near_and_identical_images_counts_as_both(make_table, rng):
+    looks = np.repeat(rng.integers(-50, 51, (1, 64)), 3, axis=0)
+    table = make_table(["1", "2", "3"], [ALL] * 3, pixels=[1, 1, 2], looks=looks)
+    leaks = check_leaks(np.array([TRAIN, TEST, TEST], np.int8), table)
+    assert (leaks.shared_images, leaks.near_images) == (1, 1)
+    inside = check_leaks(np.array([TRAIN, TRAIN, UNUSED], np.int8), table)
+    assert inside.is_disjoint
+
+
 # --- subjects that may be none, and contradictions ------------------------------------------------------------
 
-HEM = 0
 CONFIRMED = SubjectsFound(sources=("folders",), count=2, is_confirmed=True)
 READ = SubjectsFound(sources=("C-NMC file names", "column patient"), count=2)
 

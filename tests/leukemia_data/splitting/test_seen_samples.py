@@ -176,3 +176,18 @@ def test_what_was_met_comes_back_from_json() -> None:
 def test_damaged_values_are_refused(wrong: dict) -> None:
     with pytest.raises((TypeError, ValueError)):
         SeenBefore.from_dict(wrong)
+
+
+def test_near_identical_images_are_seen_under_whatever_name(make_table) -> None:
+    """A quarter turn of an image that the weights were trained on, in another source and of another subject."""
+    rng = np.random.default_rng(3)
+    look, other = (rng.integers(-60, 60, 64).astype(np.float64) for _ in range(2))
+    signs = np.where(np.arange(1, 9) % 2 == 1, -1, 1)
+    turned = (look.reshape(8, 8).T * signs).reshape(64)
+    seen = samples_of_split(make_table(["1"], [ALL], pixels=[1], looks=[look.astype(np.int8)]), codes_of(TRAIN), LAB)
+    table = make_table(
+        ["a", "a", "b"], [ALL] * 3, pixels=[50, 51, 52], looks=[turned.astype(np.int8), np.zeros(64), other]
+    )
+    found = meets(seen, table, codes_of(TEST, TEST, TEST), OTHER_LAB)
+    assert found == SeenBefore(subjects=1, images=1, num_samples=2)
+    assert joined(seen, seen) == seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_data.splitting.subject_groups import linked_groups, majority_labels, numbered_by_content
+from leukemia_data.splitting.subject_groups import linked_groups, majority_labels, near_ties, numbered_by_content
 
 HEM, ALL = 0, 1
 
@@ -20,6 +20,23 @@ def test_groups_by_hand(make_table):
 
 def test_a_subject_called_like_a_sample_s_number_is_not_that_sample(make_table):
     assert linked_groups(make_table(["1", "", "2"], [ALL] * 3)).tolist() == [0, 1, 2]
+
+
+def test_near_identical_images_tie_subjects_as_identical_ones_do(make_table, rng):
+    #           A-B by turned looks; B-C by identical pixels; D has no look, and neither has E
+    looks = rng.integers(-50, 51, (6, 64)).astype(np.int8)
+    looks[1] = looks[0].reshape(8, 8).T.reshape(64)
+    looks[4:] = 0
+    table = make_table(["A", "B", "B", "C", "D", "E"], [ALL] * 6, pixels=[1, 2, 3, 3, 5, 6], looks=looks)
+    assert linked_groups(table).tolist() == [0, 0, 0, 0, 1, 2]
+
+
+def test_ties_by_near_identical_images_leave_those_of_one_subject_out(make_table, rng):
+    looks = rng.integers(-50, 51, (7, 64)).astype(np.int8)
+    looks[1], looks[3], looks[5] = looks[0], looks[2], looks[4]
+    table = make_table(["A", "A", "B", "C", "", "", "D"], [ALL] * 7, looks=looks)
+    assert near_ties(table).tolist() == [[2, 2], [3, 2], [4, 4], [5, 4]]
+    assert near_ties(table.take([0, 1, 6])).tolist() == []
 
 
 def linked_one_by_one(subjects: list[str], pixels: list[int]) -> list[int]:
