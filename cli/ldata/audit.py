@@ -37,7 +37,9 @@ from leukemia_data.sources.reading_options import ReadingOptions
     "split_name",
     help="Also judge the split that a training would use: subject, given, image, fold:K/N, ...",
 )
-@click.option("--seed", default=0, show_default=True, type=seed_type, help="Seed of that split.")
+@click.option(
+    "--split-seed", default=0, show_default=True, type=seed_type, help="Seed of that split, as --split-seed of ltrain."
+)
 @click.option("--near/--no-near", "with_near", default=True, show_default=True, help="Look for near duplicates.")
 @click.option(
     "--max-distance",
@@ -63,7 +65,7 @@ def command(
     inputs: tuple[ImagePlace, ...],
     references: tuple[Path, ...],
     split_name: str | None,
-    seed: int,
+    split_seed: int,
     with_near: bool,
     max_distance: int,
     out: Path | None,
@@ -87,7 +89,7 @@ def command(
       ldata audit C-NMC_Leukemia --out audit
       ldata audit train.csv valid.csv resnet_18_test.csv --root lab3
       ldata audit cache/C-NMC_Leukemia/224-0123456789ab other-lab --strict
-      ldata audit C-NMC_Leukemia --split fold:1/5 --seed 0
+      ldata audit C-NMC_Leukemia --split fold:1/5 --split-seed 0
       ldata audit --reference names.csv --json
     """
     paths = tuple(inputs)
@@ -107,7 +109,7 @@ def command(
         allow_outside=allow_outside,
         size_px=size_px,
         split_name=split_name,
-        seed=seed,
+        split_seed=split_seed,
         max_distance=max_distance if with_near else None,
         num_threads=num_threads or os.cpu_count() or 1,
         out=out,

@@ -50,7 +50,7 @@ class AuditRequest:
     allow_outside: bool
     size_px: int | None
     split_name: str | None
-    seed: int
+    split_seed: int
     max_distance: int | None
     num_threads: int
     out: Path | None
@@ -102,9 +102,11 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
     outlook = None
     if len(material.arguments) == 1:
         spec = split or parse_split(DEFAULT_SPLIT)
-        outlook = training_outlook(spec, material.images, request.seed, material.classes, material.only_subjects)
+        outlook = training_outlook(spec, material.images, request.split_seed, material.classes, material.only_subjects)
     if split is not None:
-        training, stamp = training_sides(split, material.images, request.seed, material.classes, material.only_subjects)
+        training, stamp = training_sides(
+            split, material.images, request.split_seed, material.classes, material.only_subjects
+        )
         sides, stamps = [*sides, training], [stamp]
     near, reason = _find_near(request, material.images)
     report = audit_images(material.images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)

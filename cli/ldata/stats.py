@@ -37,7 +37,9 @@ _DEFAULT_SPLIT = "subject"
     help="subject (the default), given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,...: also the "
     "numbers of its training part; all: no split.",
 )
-@click.option("--seed", default=0, show_default=True, type=seed_type, help="Seed of the split.")
+@click.option(
+    "--split-seed", default=0, show_default=True, type=seed_type, help="Seed of the split, as --split-seed of ltrain."
+)
 @click.option(
     "--report-estimator", "with_report", is_flag=True, help="Also print the first report's (wrong) way to mean and std."
 )
@@ -49,7 +51,7 @@ def command(
     size_px: int | None,
     stage_dir: Path | None,
     split_name: str | None,
-    seed: int,
+    split_seed: int,
     with_report: bool,
     batch_size: int,
     as_json: bool,
@@ -67,7 +69,7 @@ def command(
       ldata stats --split all --json
     """
     opened = open_chosen_cache(cache if cache is not None else cache_root, StageChoice(stage_dir), size_px=size_px)
-    codes = _assign(opened, split_name, seed)
+    codes = _assign(opened, split_name, split_seed)
     parts = {"all": np.arange(len(opened), dtype=np.int64)}
     if codes is not None:
         parts |= {name: split_numbers(codes, name) for name in SPLIT_NAMES}
@@ -76,7 +78,7 @@ def command(
         "size_px": opened.size_px,
         "recipe": opened.manifest.recipe.name,
         "classes": list(opened.manifest.classes),
-        "split": None if codes is None else {"name": split_name or _DEFAULT_SPLIT, "seed": seed},
+        "split": None if codes is None else {"name": split_name or _DEFAULT_SPLIT, "seed": split_seed},
         "counts": {name: _counts(opened, numbers) for name, numbers in parts.items() if name == "all" or len(numbers)},
         "statistics": {name: _statistics(opened, parts[name]) for name in ("all", "train") if name in parts},
     }

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cli.cache_opening import lasting_name, open_chosen_cache
 from cli.ltrain.batch_shares import require_shares
-from cli.ltrain.data_identity import data_digest
 from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
@@ -23,17 +22,20 @@ from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_choices import choices_text
-from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_data.splitting.split_spec import SplitCodes, SplitSpec, parse_split
 from leukemia_data.splitting.splits import assign_split, split_choices, split_numbers
 from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
 from leukemia_models.learning.checkpoint import load_weights_file
 from leukemia_models.learning.checkpoint_match import require_same_network
 from leukemia_models.networks.registry import build_model
 from leukemia_models.planning.training_plan import Stage, TrainingPlan
+from leukemia_models.runs.data_identity import data_digest
 from leukemia_models.runs.positive_of_caches import positive_of_caches
 from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.start_weights import seen_before
 
 NUM_CLASSES = 2
 
@@ -72,9 +74,9 @@ def draft_runs(
     spec = parse_split(request.split)
     caches = stage_caches(plan, request) if caches is None else caches
     positive = positive_of_caches(caches, request.positive).name
-    drafts = []
-    for number, (_stage, cache) in enumerate(zip(plan.stages, caches, strict=True)):
-        drafts.append(_draft(plan, number, cache, spec, positive, request, machine))
+    drafts: list[RunDraft] = []
+    for cache in caches:
+        drafts.append(_draft(plan, drafts, cache, spec, positive, request, machine))
     return drafts
 
 
@@ -140,23 +142,24 @@ def _differ(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def _draft(
     plan: TrainingPlan,
-    number: int,
+    earlier: Sequence[RunDraft],
     cache: Cache,
     spec: SplitSpec,
     positive: str,
     request: TrainRequest,
     machine: Machine,
 ) -> RunDraft:
+    number = len(earlier)
     stage = plan.stages[number]
     manifest = cache.manifest
-    codes = assign_split(spec, cache.table, request.seed, manifest.classes, manifest.subjects)
-    data = SplitCache(cache, spec, codes)
+    codes = assign_split(spec, cache.table, request.split_seed, manifest.classes, manifest.subjects)
+    _check_start(plan, stage, manifest.classes)
+    data = SplitCache(cache, spec, codes, _seen_before(stage, earlier, cache, codes))
     _check_parts(data, stage, request)
     _check_leaks(data, stage, request)
     check_room(request, data, machine)
     require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
-    _check_start(plan, stage, cache.manifest.classes)
     normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)
     settings = replace(
         stage.settings,
@@ -170,7 +173,7 @@ def _draft(
         data_fingerprint=cache.manifest.fingerprint,
         data_digest=data_digest(cache),
         split=str(spec),
-        split_seed=request.seed,
+        split_seed=request.split_seed,
         batch_size=stage.batch_size,
         normalization=normalization.to_dict(),
         settings=settings,
@@ -181,6 +184,7 @@ def _draft(
         stage=stage.name if plan.is_staged else "",
         class_weights=stage.class_weights,
         positive=positive,
+        seen_before=data.seen_before,
     )
     return RunDraft(config, data, stage.augmentation)
 
@@ -202,13 +206,33 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
+def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes: SplitCodes) -> SeenBefore:
+    """Where the split meets what the stage's first weights have seen; all stages have one split."""
+    if stage.start.path is not None:
+        return seen_before(stage.start.path, cache, codes)
+    before = [draft.data.seen_before for draft in earlier if draft.config.stage == stage.start.stage != ""]
+    return before[0] if before else NOTHING_SEEN_BEFORE
+
+
+def _seen_text(data: SplitCache, stage: Stage) -> str:
+    """How much of the validation and test part the weights to start from have seen, and what to do."""
+    seen, num_held_out = data.seen_before, sum(len(split_numbers(data.codes, part)) for part in (VALID, TEST))
+    return (
+        f"{stage.start} has seen {seen.num_samples:,} of its {num_held_out:,} validation and test images: they are of "
+        f"{seen.subjects:,} subjects that these weights were trained on or chosen by, and {seen.images:,} of them are "
+        "the very images. Take the split that the weights were trained with (its --split and --split-seed), start from "
+        "other weights or from scratch, or --allow-leak to train all the same, with a stamp on everything that comes "
+        "of it"
+    )
+
+
 def _what_works(data: SplitCache, stage: Stage, request: TrainRequest) -> str:
     """The splits of this cache that a stage can be trained on."""
     manifest, table = data.cache.manifest, data.cache.table
     choices = split_choices(
         data.spec,
         table,
-        request.seed,
+        request.split_seed,
         manifest.subjects,
         num_classes=len(manifest.classes),
         needs_valid=_needs_validation(stage),
@@ -229,7 +253,9 @@ def _check_leaks(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
     if leaks.is_disjoint:
         return
     if not request.allow_leak:
-        if request.is_kfold:
+        if data.seen_before.is_leak:
+            what = _seen_text(data, stage)
+        elif request.is_kfold:
             what = "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
         else:
             what = _what_works(data, stage, request)

@@ -102,6 +102,7 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
         batch_size=request.batch_size,
         bootstrap=BootstrapSettings(num_draws=request.draws),
         watch=watched,
+        replaces_others=False,
         for_excel=request.for_excel,
     )
     _tell(request, checkpoint, request.part, out_dir, results, {})

@@ -20,6 +20,7 @@ from cli.ltrain.prepare import (
     free_folder,
     require_empty,
     require_free_options,
+    seeds_in_name,
     take_up_runs,
     write_runs,
 )
@@ -123,7 +124,9 @@ def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, in
     caches = stage_caches(plan, request)
     cache = caches[0]
     manifest = cache.manifest
-    specs = fold_splits(kind, cache.table, request.seed, manifest.classes, manifest.subjects, valid_share=inner_valid)
+    specs = fold_splits(
+        kind, cache.table, request.split_seed, manifest.classes, manifest.subjects, valid_share=inner_valid
+    )
     drafts = [draft_runs(plan, replace(request, split=str(spec)), machine, caches) for spec in specs]
     return _Folds(kind, cache.size_px, specs, drafts)
 
@@ -131,7 +134,11 @@ def _draft_folds(plan: TrainingPlan, request: TrainRequest, machine: Machine, in
 def _begin(plan: TrainingPlan, request: TrainRequest, folds: _Folds) -> list[Run]:
     """Write the settings of all folds; the list of folds comes last and completes the folder."""
     what = plan.name if plan.is_staged else f"{plan.model_name}-{folds.size_px}px"
-    root = request.out if request.out is not None else free_folder(f"{what}-kfold-{folds.kind}-seed{request.seed}")
+    root = (
+        request.out
+        if request.out is not None
+        else free_folder(f"{what}-kfold-{folds.kind}-{seeds_in_name(request.seed, request.split_seed)}")
+    )
     require_empty(root)
     width = len(str(len(folds.specs)))
     names = [f"fold-{number:0{width}d}" for number in range(1, len(folds.specs) + 1)]
@@ -140,16 +147,17 @@ def _begin(plan: TrainingPlan, request: TrainRequest, folds: _Folds) -> list[Run
         for name, drafts in zip(names, folds.drafts, strict=True)
         for run in write_runs(plan, request, drafts, root / name)
     ]
-    _save(root, folds.kind, request.seed, dict(zip(names, map(str, folds.specs), strict=True)))
+    _save(root, folds.kind, request, dict(zip(names, map(str, folds.specs), strict=True)))
     return runs
 
 
-def _save(root: Path, kind: str, seed: int, split_of_fold: dict[str, str]) -> None:
+def _save(root: Path, kind: str, request: TrainRequest, split_of_fold: dict[str, str]) -> None:
     content = {
         "format": KFOLD_FORMAT,
         "format_version": KFOLD_FORMAT_VERSION,
         "kind": kind,
-        "seed": seed,
+        "seed": request.seed,
+        "split_seed": request.split_seed,
         "folds": split_of_fold,
     }
     write_text(root / KFOLD_FILE_NAME, json.dumps(content, indent=2) + "\n")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.ltrain.batch_shares import require_shares
-from cli.ltrain.data_identity import holds_data
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
-from cli.ltrain.run_data import open_run_cache, split_of_run
+from cli.ltrain.run_data import open_run_cache
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
 from cli.output import print_note
@@ -25,6 +24,8 @@ from leukemia_models.learning.checkpoint import load_checkpoint, require_trainab
 from leukemia_models.learning.run_length import require_extended, with_length
 from leukemia_models.planning.plan_file import plan_path
 from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
+from leukemia_models.runs.data_identity import holds_data
+from leukemia_models.runs.own_split import split_of_run
 from leukemia_models.runs.run_files import (
     FINAL,
     PLAN_FILE_NAME,
@@ -131,7 +132,13 @@ def _folder_name(plan: TrainingPlan, first: RunConfig) -> str:
     """``resnet18-128px-subject-seed0``, or with a plan's name in place of network and size."""
     size = Path(first.cache_dir).name.split("-")[0]
     what = plan.name if plan.is_staged else f"{first.model_name}-{size}px"
-    return f"{what}-{parse_split(first.split).file_name}-seed{first.split_seed}"
+    seeds = seeds_in_name(first.settings.seed, first.split_seed)
+    return f"{what}-{parse_split(first.split).file_name}-{seeds}"
+
+
+def seeds_in_name(seed: int, split_seed: int) -> str:
+    """``seed3``, with the split's seed where that is not 0: ``seed3-split1``."""
+    return f"seed{seed}-split{split_seed}" if split_seed else f"seed{seed}"
 
 
 def take_up_runs(request: TrainRequest, machine: Machine) -> list[Run]:
@@ -168,12 +175,12 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
     cache = open_run_cache(config, request.cache if "cache" in request.given else None, request.stage_choice)
     if config.positive and config.positive not in cache.manifest.classes:
         raise RunError(f"{folder.config} is damaged (no class {config.positive!r}): start a new run")
+    data = split_of_run(folder, config, cache)
     if not holds_data(cache, config.data_digest):
         raise RunError(
-            f"{cache.location} holds other images than when the run began: a resumed run would not be the same; "
-            "start a new one"
+            f"{cache.location} holds other images than when the run began, beside the run's own: a resumed run would "
+            "not be the same; name the cache as it was with --cache, or start a new run"
         )
-    data = split_of_run(folder, config, cache)
     check_room(request, data, machine)
     if "accumulate" in request.given:
         config = replace(config, settings=replace(config.settings, accumulate=request.accumulate))

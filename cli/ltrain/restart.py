@@ -67,8 +67,7 @@ def require_as_drafted(runs: Sequence[Run], drafts: Sequence[RunDraft], root: Pa
 
 def _differences(run: Run, draft: RunDraft) -> Iterator[str]:
     own, asked = run.config, draft.config
-    cache = run.data.cache
-    yield from differences(checkpoint_info(own, cache), checkpoint_info(asked, draft.data.cache))
+    yield from differences(checkpoint_info(own, run.data), checkpoint_info(asked, draft.data))
     if own.settings.epochs != asked.settings.epochs:
         yield f"--epochs: {own.settings.epochs} instead of {asked.settings.epochs}"
     for name in ("stage", "class_weights", "judging"):

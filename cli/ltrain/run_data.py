@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from cli.cache_opening import fingerprints, open_chosen_cache
+from cli.output import print_note
 from cli.stage_options import StageChoice
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError
-from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.storage.url import Location, parse_location
 from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.runs import own_split
 from leukemia_models.runs.known_samples import KnownSamples, load_known_samples
-from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config, load_split
+from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
 from leukemia_models.runs.split_cache import SplitCache
 
 
@@ -55,8 +56,17 @@ def open_run_cache(config: RunConfig, given: Location | None, stage: StageChoice
 
 
 def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCache:
-    """The run's cache with the split that the run wrote down when it began."""
-    return SplitCache(cache, parse_split(config.split), load_split(folder, cache))
+    """The run's cache with the split that the run wrote down when it began; says so if images were added since.
+
+    Raises
+    ------
+    RunError
+        If a sample of the split is gone or changed.
+    """
+    data = own_split.split_of_run(folder, config, cache)
+    if note := own_split.added_note(data):
+        print_note(f"note: {note}")
+    return data
 
 
 def known_samples_of_run(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from leukemia_data.caches.cache import Cache
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
+from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.run_files import RunConfig
+from leukemia_models.runs.split_cache import SplitCache
 
 
-def checkpoint_info(config: RunConfig, cache: Cache) -> CheckpointInfo:
-    """Describe the network of a run that has these settings and is trained from this cache."""
-    manifest = cache.manifest
+def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
+    """Describe the network of a run that has these settings and is trained from this cache, split so."""
+    manifest = data.cache.manifest
     return CheckpointInfo(
         model_name=config.model_name,
         classes=manifest.classes,
@@ -24,6 +25,7 @@ def checkpoint_info(config: RunConfig, cache: Cache) -> CheckpointInfo:
         details={
             "batch_size": config.batch_size,
             "split_seed": config.split_seed,
+            SPLIT_DIGEST: split_digest(data.cache.table, data.codes),
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,

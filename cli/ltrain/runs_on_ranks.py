@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from cli.ltrain.data_identity import holds_data
 from cli.ltrain.disk_check import require_disk_room
 from cli.ltrain.prepare import Run
 from cli.ltrain.run_data import open_run_cache
@@ -21,10 +20,12 @@ from cli.ltrain.train_request import TrainRequest
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError, UsageError
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.storage.url import parse_location
 from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.inference.ranks import Ranks
+from leukemia_models.runs.data_identity import holds_data
 from leukemia_models.runs.run_files import RunConfig, RunFolder, is_begun, parse_config
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -80,7 +81,9 @@ def _opened(told: list[dict[str, Any]], splits: bytes, request: TrainRequest) ->
     for values in told:
         config = parse_config(values["config"])
         codes, codes_N = np.split(codes_N, [values["num_samples"]])
-        data = SplitCache(_own_cache(config, request), parse_split(config.split), codes)
+        # None where an earlier version began the run: then the first rank alone has found it out.
+        seen_before = config.seen_before or NOTHING_SEEN_BEFORE
+        data = SplitCache(_own_cache(config, request), parse_split(config.split), codes, seen_before)
         runs.append(Run(RunFolder(Path(values["root"])), config, data))
     return runs
 

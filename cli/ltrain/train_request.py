@@ -51,6 +51,7 @@ class TrainRequest:
     normalize: str
     force_normalize: bool
     seed: int
+    split_seed: int
     positive: str | None
     tta: str
     tta_average: str

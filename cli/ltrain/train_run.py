@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,9 +20,12 @@ from cli.ltrain.run_streams import clean_stream, make_augmenter, train_stream, v
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.scanning.frame_notes import cautions
+from leukemia_data.splitting.seen_samples import SeenSamples
+from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.inference.ranks import Ranks
 from leukemia_models.learning.checkpoint import (
+    Checkpoint,
     CheckpointInfo,
     load_checkpoint,
     load_training_weights,
@@ -35,9 +39,11 @@ from leukemia_models.learning.train import fit
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.planning.training_plan import SCRATCH
+from leukemia_models.reports.cautions import start_cautions
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_files import RunConfig, RunFolder
+from leukemia_models.runs.start_weights import seen_by_run
 
 
 def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
@@ -64,8 +70,8 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
     return results
 
 
-def _load_start(run: Run, model: nn.Module, ranks: Ranks) -> TrainState | None:
-    """Give the network its weights, and return the state to go on from; None at a run's beginning.
+def _load_start(run: Run, model: nn.Module, ranks: Ranks) -> Checkpoint | None:
+    """Give the network its weights, and return the checkpoint to go on from; None at a run's beginning.
 
     The first rank reads the file for all: others may not see the run's folder.
     """
@@ -77,11 +83,11 @@ def _load_start(run: Run, model: nn.Module, ranks: Ranks) -> TrainState | None:
     return ranks.together(lambda: _take_up(run, model, path, data) if is_begun else _begin(run, model, path, data))
 
 
-def _take_up(run: Run, model: nn.Module, path: Path, data: bytes | None) -> TrainState:
+def _take_up(run: Run, model: nn.Module, path: Path, data: bytes | None) -> Checkpoint:
     checkpoint = load_checkpoint(path, data)
-    require_same_run(checkpoint, checkpoint_info(run.config, run.data.cache))
+    require_same_run(checkpoint, checkpoint_info(run.config, run.data))
     load_training_weights(model, checkpoint)
-    return checkpoint.state
+    return checkpoint
 
 
 def _begin(run: Run, model: nn.Module, path: Path, data: bytes | None) -> None:
@@ -95,9 +101,9 @@ def _start_path(folder: RunFolder, start: str) -> Path:
 
 
 def _fit(
-    run: Run, request: TrainRequest, model: nn.Module, start: TrainState | None, device: torch.device, ranks: Ranks
+    run: Run, request: TrainRequest, model: nn.Module, start: Checkpoint | None, device: torch.device, ranks: Ranks
 ) -> None:
-    info = checkpoint_info(run.config, run.data.cache)
+    info = checkpoint_info(run.config, run.data)
     given = (run, request, device, ranks)
     training, validation, clean = ranks.together(
         lambda: (train_stream(*given), valid_stream(*given), clean_stream(*given))
@@ -108,11 +114,11 @@ def _fit(
         observer = Observer()
         if ranks.is_first:
             _announce(run, model, device, ranks, training)
-            observer = recorder = _recorder(run, request, info, model)
+            observer = recorder = _recorder(run, request, replace(info, seen=_seen(run, start)), model)
             closing.push(lambda kind, *_: recorder.close(is_failing=kind is not None))
             if start is not None:
-                print_note(_going_on(start))
-                recorder.on_resume(start)
+                print_note(_going_on(start.state))
+                recorder.on_resume(start.state)
         fit(
             model,
             training,
@@ -122,10 +128,17 @@ def _fit(
             make_augmenter(run, device),
             device,
             observer,
-            start,
+            start.state if start is not None else None,
             ranks=ranks,
             clean_source=clean,
         )
+
+
+def _seen(run: Run, start: Checkpoint | None) -> SeenSamples:
+    """What the weights will have seen; a checkpoint to go on from knows it, if it is not of an earlier version."""
+    if start is not None and start.info.seen is not None:
+        return start.info.seen
+    return seen_by_run(run.folder, run.config, run.data)
 
 
 def _recorder(run: Run, request: TrainRequest, info: CheckpointInfo, model: nn.Module) -> Recorder:
@@ -149,17 +162,24 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
     print_note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
         f"{data.cache.location} ({data.cache.size_px} px)\n"
-        f"split {config.split}: {summary.stamp}; images: {parts}\n"
+        f"split {config.split}{_seed_text(config)}: {summary.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), {batches}; "
         f"start: {config.start}\n"
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
+    for doubt in start_cautions(data.leaks):
+        print_note(f"warning: {doubt.text}")
     manifest = data.cache.manifest
     for caution in cautions(manifest.understood, manifest.recipe, manifest.size_px) if manifest.understood else ():
         print_note(f"note: {caution}")
     if config.settings.amp and device.type != "cuda":
         print_note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
+
+
+def _seed_text(config: RunConfig) -> str:
+    is_drawn = parse_split(config.split).is_drawn
+    return f" (split seed {config.split_seed}; --split-seed draws others)" if is_drawn else ""
 
 
 def _judge(run: Run, device: torch.device) -> dict[str, Results]:

@@ -45,8 +45,13 @@ _DATA_OPTIONS = (
     ),
     click.option("--size", "size_px", type=int, help="Choose the cache of this size."),
     click.option("--recipe", "recipe_name", help="Choose the cache of this recipe."),
+    click.option("--seed", default=0, show_default=True, type=seed_type, help="Of weights, order and augmentation."),
     click.option(
-        "--seed", default=0, show_default=True, type=seed_type, help="Of weights, order, augmentation, split."
+        "--split-seed",
+        default=0,
+        show_default=True,
+        type=seed_type,
+        help="Of the split: who trains, who validates, who tests. --seed alone moves nobody.",
     ),
     click.option(
         "--positive",

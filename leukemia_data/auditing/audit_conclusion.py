@@ -32,7 +32,7 @@ class TrainingOutlook:
         """One sentence."""
         if self.refusal:
             return f"A training on --split {self.split} would be refused: {self.refusal}"
-        start = f"A training on --split {self.split} (seed {self.seed}) would be"
+        start = f"A training on --split {self.split} (split seed {self.seed}) would be"
         return f"{start} stamped {self.stamp}." if self.is_disjoint else f"{start} refused as {self.stamp}."
 
 

@@ -53,7 +53,7 @@ def training_sides(
     """
     of_image, leaks = split_leaks(spec, images, seed, classes, subjects)
     num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
-    name = f"{spec}, seed {seed}"
+    name = f"{spec}, split seed {seed}"
     stamp = Check(
         "training_stamp",
         "LEAK" if num_shared else "ok" if leaks.is_disjoint else "LOOK",

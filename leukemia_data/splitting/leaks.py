@@ -12,6 +12,7 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.samples.sample_table import SampleTable, decode_texts
 from leukemia_data.sources.alike_subjects import alike_subjects
 from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import digest_codes, shown_codes, text_codes
 
@@ -28,7 +29,11 @@ _WORDS = {
     "contradictory_images": ("image with several labels", "images with several labels"),
     "near_contradictions": ("near-identical image with several labels", "near-identical images with several labels"),
     "alike_subjects": ("subject written in several ways", "subjects written in several ways"),
+    "start_subjects": ("held-out subject seen by the start weights", "held-out subjects seen by the start weights"),
+    "start_images": ("held-out image seen by the start weights", "held-out images seen by the start weights"),
 }
+# Counts that a reader is cautioned about, and that prove nothing.
+_DOUBTS = ("unknown_start", "start_namesakes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,13 @@ class LeakCheck:
         Groups of near-identical images with several labels, identical ones left aside.
     subjects_from
         What the subjects were read from; empty in caches of version 0.1.
+    start_subjects, start_images
+        Validation and test subjects and images that the weights which the training starts from have seen, see
+        :func:`~leukemia_data.splitting.seen_samples.meets`.
+    unknown_start
+        1 where it is not known what these weights have seen, otherwise 0.
+    start_namesakes
+        Validation and test subjects with the name of one that these weights have seen in another source.
     """
 
     shared_subjects: int
@@ -68,12 +80,16 @@ class LeakCheck:
     near_images: int = 0
     near_contradictions: int = 0
     subjects_from: str = ""
+    start_subjects: int = 0
+    start_images: int = 0
+    unknown_start: int = 0
+    start_namesakes: int = 0
 
     @classmethod
     def worst(cls, checks: Sequence[LeakCheck]) -> LeakCheck:
         """The largest of each count, and all that the subjects were read from."""
         sources = dict.fromkeys(check.subjects_from for check in checks if check.subjects_from)
-        counts = {name: max(getattr(check, name) for check in checks) for name in _WORDS}
+        counts = {name: max(getattr(check, name) for check in checks) for name in (*_WORDS, *_DOUBTS)}
         return cls(**counts, subjects_from="; ".join(sources))
 
     @property
@@ -96,7 +112,12 @@ def is_disjoint_stamp(stamp: str) -> bool:
     return stamp.startswith(DISJOINT_STAMP)
 
 
-def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound | None = None) -> LeakCheck:
+def check_leaks(
+    codes: SplitCodes,
+    table: SampleTable,
+    subjects: SubjectsFound | None = None,
+    start: SeenBefore = NOTHING_SEEN_BEFORE,
+) -> LeakCheck:
     """Count what stands on two sides of a split, whichever way it was made.
 
     Parameters
@@ -107,6 +128,8 @@ def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound |
         The n samples.
     subjects
         How the source's subjects were read; None where that is not known.
+    start
+        Where the split meets what the weights that a training starts from have seen.
     """
     used = codes != UNUSED
     pixels, shown = digest_codes(table.pixel_digests), shown_codes(table)
@@ -126,6 +149,10 @@ def check_leaks(codes: SplitCodes, table: SampleTable, subjects: SubjectsFound |
         near_images=_num_nearly_shared(shown[used], pixels[used], codes[used]),
         near_contradictions=_num_nearly_shared(shown[labelled], pixels[labelled], table.labels[labelled]),
         subjects_from="" if subjects is None else "; ".join(subjects.sources),
+        start_subjects=start.subjects,
+        start_images=start.images,
+        unknown_start=int(not start.is_known),
+        start_namesakes=start.namesakes,
     )
 
 

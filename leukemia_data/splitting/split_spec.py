@@ -106,6 +106,11 @@ class SplitSpec:
         return f"{WITH_VALID}:{f'{self.valid_share:.6f}'.rstrip('0')}"
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether a seed decides among equally good splits of this name."""
+        return self.with_valid or self.kind in ("subject", "image", "fold", "test-fold")
+
+    @property
     def holds_out(self) -> bool:
         """Whether the judged part is ``test`` by construction, and nothing may be chosen by it."""
         return self.kind in HELD_OUT_KINDS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_pa
 from leukemia_models.reports.markdown import flattened
 from leukemia_models.reports.report import read_results
 from leukemia_models.runs.run_files import RunConfig, RunFolder, find_runs, last_run, load_config
+from leukemia_models.runs.split_file import read_split
 
 PATIENT_MIXED_MARK = "patient-mixed"
 _PARTS = ("test", "valid")
 _PREDICTIONS_NAME = "predictions.csv"
 _SETTINGS_OF_RESULTS = ("size_px", "recipe")
-_NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name", "positive"}
+_NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name", "positive", "seen_before"}
 _DIGEST_NAMES = {"data_fingerprint", "data_digest"}
 _DIGEST_LENGTH = 12
 _NUM_DIGITS = 4
@@ -80,6 +81,8 @@ class ComparedRun:
         What it was told, flat: ``settings.optimizer.lr``; of a plan, its last stage's.
     samples : JudgedSamples
         Judged images and what it says of them.
+    pixel_digests : mapping of str to str
+        Of the judged images by their ids; an image is absent where an earlier version has not written its digest down.
     """
 
     path: Path
@@ -91,6 +94,7 @@ class ComparedRun:
     stages: tuple[StageCurve, ...]
     settings: Mapping[str, Any]
     samples: JudgedSamples
+    pixel_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def positive(self) -> str:
@@ -190,7 +194,7 @@ def _read_run(path: Path, label: str, config: RunConfig, part: str) -> ComparedR
     folder = last_run(path)
     _check_judged(folder, part)
     stages = tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
-    return _compared(path, label, config, folder.part(part), part, stages)
+    return _compared(path, label, config, folder.part(part), part, stages, [folder])
 
 
 def _check_judged(folder: RunFolder, part: str) -> None:
@@ -207,14 +211,21 @@ def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
     for fold in find_folds(path):
         runs = [run for run in find_runs(fold) if run.history.is_file()]
         curves.append([StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs])
-    run = _compared(path, label, config, path / POOLED_NAME, OUT_OF_FOLD_PART, mean_curves(curves))
+    folds = [last_run(fold) for fold in find_folds(path)]
+    run = _compared(path, label, config, path / POOLED_NAME, OUT_OF_FOLD_PART, mean_curves(curves), folds)
     # Every fold is normalised with its own training images.
     shared = {name: value for name, value in run.settings.items() if not name.startswith("normalization.")}
     return replace(run, settings=shared)
 
 
 def _compared(
-    path: Path, label: str, config: RunConfig, judged: Path, part: str, stages: tuple[StageCurve, ...]
+    path: Path,
+    label: str,
+    config: RunConfig,
+    judged: Path,
+    part: str,
+    stages: tuple[StageCurve, ...],
+    folders: Sequence[RunFolder],
 ) -> ComparedRun:
     results = read_results(judged / "results.json")
     classes = tuple(results["classes"])
@@ -239,7 +250,15 @@ def _compared(
         stages=stages,
         settings=settings,
         samples=samples,
+        pixel_digests=_pixel_digests(folders, frozenset(samples.ids)),
     )
+
+
+def _pixel_digests(folders: Sequence[RunFolder], ids: frozenset[str]) -> dict[str, str]:
+    """Digests of the judged images, as the split of each run has them."""
+    splits = (read_split(folder.split) for folder in folders if folder.split.is_file())
+    known = (item for rows in splits for item in rows.items())
+    return {record_id: row.pixel_digest for record_id, row in known if record_id in ids and row.pixel_digest}
 
 
 def _settings(config: RunConfig, stages: Sequence[StageCurve]) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class Comparison:
             sentences.append(
                 "The runs were judged on different images, so differences in the table may be those of the images."
             )
+        unknown = [run.label for run in self.runs if not _knows_pixels(run)]
+        if unknown:
+            sentences.append(
+                f"{', '.join(unknown)}: an earlier version wrote no pixel digests into split.csv. That images of the "
+                "same id are the same pixels is taken on trust."
+            )
         validated = [run.label for run in self.runs if run.part == VALID_PART]
         if validated:
             sentences.append(
@@ -175,6 +181,7 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple
 
 def _compare_pair(first: ComparedRun, second: ComparedRun, settings: BootstrapSettings) -> PairComparison:
     try:
+        _require_same_pixels(first, second)
         images = paired_bootstrap(first.samples, second.samples, settings=settings, classes=first.classes)
         people = first.subject_samples, second.subject_samples
         subjects = None
@@ -183,6 +190,21 @@ def _compare_pair(first: ComparedRun, second: ComparedRun, settings: BootstrapSe
     except UsageError as error:
         return PairComparison(first=first.label, second=second.label, refusal=str(error))
     return PairComparison(first=first.label, second=second.label, images=images, subjects=subjects)
+
+
+def _require_same_pixels(first: ComparedRun, second: ComparedRun) -> None:
+    """Raise UsageError where one id stands for different pixels in the two runs."""
+    known = first.pixel_digests.keys() & second.pixel_digests.keys()
+    other = [each for each in known if first.pixel_digests[each] != second.pixel_digests[each]]
+    if other:
+        raise UsageError(
+            f"{len(other):,} images have other pixels in the one run than in the other, under the same id (first "
+            f"{min(other)})"
+        )
+
+
+def _knows_pixels(run: ComparedRun) -> bool:
+    return run.pixel_digests.keys() >= frozenset(run.samples.ids)
 
 
 def _run_dict(run: ComparedRun) -> dict[str, Any]:

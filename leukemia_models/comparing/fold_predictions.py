@@ -18,7 +18,8 @@ from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.judging.predictions import UNKNOWN_CLASS, read_predictions
 from leukemia_models.reports.report import read_results
-from leukemia_models.runs.run_files import UNUSED_NAME, RunFolder, last_run
+from leukemia_models.runs.run_files import RunFolder, last_run
+from leukemia_models.runs.split_file import UNUSED_NAME
 
 HELD_OUT_PART = "test"
 

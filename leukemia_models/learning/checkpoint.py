@@ -9,7 +9,8 @@ the parameters. The header's metadata holds ``format``, ``format_version``, ``co
 else, and two XXH3-128: ``digest`` over the tensors and ``content_digest`` over the text of the object. Nothing is
 pickled: reading a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the
 position inside an epoch; version 3 the average, the optimizer's counters and the settings that go with them; version 4
-the object's digest; version 5 the settings of shares.
+the object's digest; version 5 the settings of shares; version 6 tensors ``seen.<source>.<column>`` (see
+:mod:`leukemia_models.learning.checkpoint_seen`), the subjects and images that the weights have seen.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
 """
@@ -17,7 +18,7 @@ A file is written under another name and then moved into place, so a checkpoint 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,8 +32,10 @@ from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
 from leukemia_data.files.documents import parse_json
 from leukemia_data.samples.fingerprint import bytes_digest, canonical_json
 from leukemia_data.sources.positive_class import negative_first
+from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.checkpoint_file import read_safetensors
+from leukemia_models.learning.checkpoint_file import read_part, read_safetensors
+from leukemia_models.learning.checkpoint_seen import SEEN_PREFIX, read_seen, seen_description, seen_tensors
 from leukemia_models.learning.checkpoint_tensors import (
     AVERAGE_PREFIX,
     MODEL_PREFIX,
@@ -51,8 +54,8 @@ from leukemia_models.learning.weights import copy_weights, judged_weights
 from leukemia_models.networks.registry import build_model
 
 FORMAT = "leukemia-cells checkpoint"
-FORMAT_VERSION = 5
-READABLE_VERSIONS = ("1", "2", "3", "4", "5")
+FORMAT_VERSION = 6
+READABLE_VERSIONS = ("1", "2", "3", "4", "5", "6")
 VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
 POSITIVE_DETAIL = "positive"
 """Name of the positive class among the details."""
@@ -103,6 +106,9 @@ class CheckpointInfo:
     judging : mapping or None
         How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
         temperature and threshold, see :mod:`leukemia_models.runs.finalize`. None before that is decided.
+    seen : SeenSamples or None
+        The subjects and images that the weights were trained on and chosen by, those before this run included. None in
+        files of earlier versions, which do not tell.
     """
 
     model_name: str
@@ -115,6 +121,7 @@ class CheckpointInfo:
     settings: TrainSettings
     details: Mapping[str, Any] = field(default_factory=dict)
     judging: Mapping[str, Any] | None = None
+    seen: SeenSamples | None = None
 
     @property
     def has_positive(self) -> bool:
@@ -132,9 +139,9 @@ class CheckpointInfo:
         return negative_first(self.classes, self.positive)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
+        """Return all fields but `seen` as JSON can hold them."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "seen"},
             "normalization": self.normalization.to_dict(),
             "settings": self.settings.to_dict(),
         }
@@ -234,6 +241,8 @@ def save_checkpoint(
     average = state.average if resumable else None
     if average is not None:
         tensors |= named(AVERAGE_PREFIX, average.tensors)
+    if info.seen is not None:
+        tensors |= seen_tensors(info.seen)
     content = {
         "info": info.to_dict(),
         "epochs_done": state.epochs_done,
@@ -244,6 +253,7 @@ def save_checkpoint(
         "progress": state.progress.to_dict() if resumable and state.progress else None,
         "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
         "average_updates": None if average is None else average.num_updates,
+        "seen": None if info.seen is None else seen_description(info.seen),
     }
     text = canonical_json(content).decode("ascii")
     metadata = {
@@ -289,7 +299,41 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
     return _checkpoint_of(path, *read_safetensors(path, data))
 
 
+def load_info(path: Path) -> CheckpointInfo | None:
+    """Read what a checkpoint says of its network, without the network; None of a safetensors file from elsewhere.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, no safetensors file, or a checkpoint that is damaged or of a later format.
+    """
+    metadata, tensors = read_part(path, SEEN_PREFIX)
+    if metadata.get("format") != FORMAT:
+        return None
+    _require_readable(path, metadata)
+    try:
+        return _info_of(parse_json(metadata["content"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RunError(f"{path} is damaged: its description cannot be read ({error!r})") from error
+
+
+def _info_of(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CheckpointInfo:
+    seen = content.get("seen")
+    info = CheckpointInfo.from_dict(content["info"])
+    return info if seen is None else replace(info, seen=read_seen(seen, tensors))
+
+
 def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    _require_readable(path, metadata)
+    if metadata.get("digest") != tensors_digest(tensors):
+        raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
+    try:
+        return _from_content(path, parse_json(metadata["content"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise RunError(f"{path} is damaged: its description cannot be read ({error!r})") from error
+
+
+def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise RunError(f"{path} is no checkpoint of this project: its header does not say {FORMAT!r}")
     if metadata.get("format_version") not in READABLE_VERSIONS:
@@ -297,16 +341,10 @@ def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str
             f"{path} has checkpoint format {metadata.get('format_version')}, this version reads formats "
             f"{READABLE_VERSIONS[0]} to {READABLE_VERSIONS[-1]}: use the version of the program that wrote it"
         )
-    if metadata.get("digest") != tensors_digest(tensors):
-        raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
     if not _has_own_content(metadata):
         raise RunError(
             f"{path} is damaged: its description does not match its digest; use another checkpoint of the run"
         )
-    try:
-        return _from_content(path, parse_json(metadata["content"]), tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RunError(f"{path} is damaged: its description cannot be read ({error!r})") from error
 
 
 def _has_own_content(metadata: Mapping[str, str]) -> bool:
@@ -395,5 +433,4 @@ def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, 
     state = TrainState(
         history, optimizer_state, content["scaler_state"], progress, content.get("optimizer_counters", {}), average
     )
-    info = CheckpointInfo.from_dict(content["info"])
-    return Checkpoint(path, info, state, without_prefix(tensors, MODEL_PREFIX))
+    return Checkpoint(path, _info_of(content, tensors), state, without_prefix(tensors, MODEL_PREFIX))

@@ -44,6 +44,25 @@ def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, s
         ) from error
 
 
+def read_part(path: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return a file's metadata, and those of its tensors whose names begin with `prefix`.
+
+    Raises
+    ------
+    RunError
+        If it is missing, or no such file.
+    """
+    _require_file(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in names}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
+        ) from error
+
+
 def checkpoint_bytes(path: Path) -> bytes:
     """Return what a checkpoint's file holds, unchecked, to be handed to :func:`read_safetensors` on other machines.
 

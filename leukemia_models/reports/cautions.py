@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.judging.resampling import ENOUGH_SUBJECTS
 from leukemia_models.reports.split_summary import SplitSummary
 
 PUBLISHED_RANGE = "C-NMC 2019: 0.83 to 0.91 weighted F1"
 """What is published for unseen patients."""
-ORDER = ("mixed", "labels", "other", "collapsed", "unknown", "doubtful", "alike", "few", "calibration")
+ORDER = (
+    "mixed",
+    "started",
+    "labels",
+    "other",
+    "collapsed",
+    "unknown",
+    "origin",
+    "namesakes",
+    "doubtful",
+    "alike",
+    "few",
+    "calibration",
+)
 """Kinds of cautions, the most important first."""
 
 
@@ -39,6 +53,13 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
             "PATIENT-MIXED: cells of the same patients train and are evaluated, which says nothing about new patients "
             f"({PUBLISHED_RANGE}).",
         )
+    if leaks.start_subjects or leaks.start_images:
+        yield Caution(
+            "started",
+            "PATIENT-MIXED: the weights that the training started from have seen validation or test subjects, which "
+            f"says nothing about new patients ({PUBLISHED_RANGE}).",
+        )
+    yield from start_cautions(leaks)
     if leaks.contradictory_images:
         yield Caution("labels", f"{leaks.contradictory_images} groups of identical images have several labels.")
     if leaks.near_contradictions:
@@ -61,6 +82,18 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
     if counts is not None and min(counts) < ENOUGH_SUBJECTS:
         listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
         yield Caution("few", f"Few subjects, {listed}: other patients can give quite different numbers.")
+
+
+def start_cautions(leaks: LeakCheck) -> Iterator[Caution]:
+    """Yield what may be wrong with the weights that a training starts from, and cannot be known."""
+    if leaks.unknown_start:
+        yield Caution("origin", "Start weights of unknown origin: whether they saw test subjects is not known.")
+    if leaks.start_namesakes:
+        yield Caution(
+            "namesakes",
+            f"{leaks.start_namesakes} validation or test subjects have the name of one that the start weights saw in "
+            "another source: if these are the same people, the numbers say nothing about new patients.",
+        )
 
 
 def sorted_cautions(found: Sequence[Caution]) -> list[Caution]:

@@ -7,7 +7,7 @@ part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class JudgedNetwork:
         How it was judged, as JSON values.
     calibration : Calibration or None
         Fitted on another part than the judged one.
+    identity : mapping of str to str
+        As in :class:`~leukemia_models.reports.report.Results`.
     notes, warnings : tuple of str
         As in :class:`~leukemia_models.reports.report.Results`.
     """
@@ -60,6 +62,7 @@ class JudgedNetwork:
     epoch: int | None = None
     judging: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
+    identity: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -105,6 +108,7 @@ def results_of_table(
         intervals=_intervals(samples, bootstrap, classes),
         calibrated=_calibrated(samples, network.calibration, bootstrap, classes) if network.calibration else None,
         judging=network.judging or {},
+        identity=network.identity,
         notes=network.notes,
         warnings=network.warnings,
     )

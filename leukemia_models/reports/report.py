@@ -87,6 +87,9 @@ class Results:
         None on the part that calibration was fitted on, or where there was none to fit on.
     judging : mapping
         How the network was judged, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
+    identity : mapping of str to str
+        Digests by which the judged network and samples are known again: ``weights`` and ``samples``. Empty where
+        several networks were judged.
     notes : tuple of str
         What a reader should know that does not speak against the numbers.
     warnings : tuple of str
@@ -104,6 +107,7 @@ class Results:
     intervals: Mapping[str, SubjectBootstrap] = field(default_factory=dict)
     calibrated: CalibratedResults | None = None
     judging: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ import torch
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.splitting.outside_check import (
     ANOTHER_SOURCE_STAMP,
     NOT_COMPARED_STAMP,
@@ -19,10 +20,11 @@ from leukemia_data.splitting.outside_check import (
     OwnedImage,
     check_outside,
 )
+from leukemia_data.splitting.seen_samples import Naming, meets
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.judging.subject_counts import subjects_per_class
-from leukemia_models.learning.checkpoint import Checkpoint
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.reports.judged_table import results_of_table, write_judged
 from leukemia_models.reports.report import Results, read_results
 from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
@@ -33,6 +35,7 @@ from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, VALID, Known
 from leukemia_models.runs.outside_set import OutsideSet
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST
+from leukemia_models.runs.start_weights import seen_by_checkpoint
 
 KIND = "outside"
 """The kind of split that reports name."""
@@ -100,7 +103,7 @@ def evaluate_outside(
     info = checkpoint.info
     joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
     numbers = found.predictions.indices_N.tolist()
-    check = _check(found, outside, known, numbers)
+    check = _with_start(_check(found, outside, known, numbers), checkpoint.info, found, outside, known, numbers)
     network = judged_network(checkpoint, TEST)
     order = [info.classes.index(name) for name in network.classes]
     summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, order))
@@ -176,6 +179,37 @@ def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, num
         judged_subjects_from=subjects.sources,
         learnt_subjects_from=known.subjects_from,
         is_confirmed=subjects.is_confirmed,
+    )
+
+
+def _with_start(
+    check: OutsideCheck,
+    info: CheckpointInfo,
+    found: FilePredictions,
+    outside: OutsideSet,
+    known: KnownSamples,
+    numbers: Sequence[int],
+) -> OutsideCheck:
+    """Add what the weights had seen before the run, of images and subjects that are not the run's own."""
+    learnt = known.in_parts(LEARNT_PARTS)
+    digests, subjects = {sample.digest for sample in learnt}, {sample.subject for sample in learnt} - {""}
+    rest = [
+        number
+        for number in numbers
+        if found.digests[number] not in digests and outside.rows[number].record.subject not in subjects
+    ]
+    table = SampleTable.from_records([outside.rows[number].record for number in rest])
+    for row, number in enumerate(rest):
+        if found.digests[number]:
+            table.pixel_digests[row] = np.frombuffer(bytes.fromhex(found.digests[number]), np.uint8)
+    naming = Naming(outside.name, "; ".join(outside.reading.subjects.sources))
+    before = meets(seen_by_checkpoint(info), table, np.full(len(rest), SPLIT_NAMES.index(TEST), np.int8), naming)
+    return replace(
+        check,
+        start_subjects=before.subjects,
+        start_images=before.images,
+        unknown_start=int(not before.is_known),
+        start_namesakes=before.namesakes,
     )
 
 

@@ -32,6 +32,8 @@ from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
 from leukemia_models.reports.report import Results
+from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
+from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
@@ -98,9 +100,12 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     RunError
         With all differences.
     """
-    manifest = data.cache.manifest
+    manifest, details = data.cache.manifest, checkpoint.info.details
+    if SPLIT_DIGEST in details:
+        details = {**details, SPLIT_DIGEST: split_digest(data.cache.table, data.codes)}
     expected = replace(
         checkpoint.info,
+        details=details,
         classes=manifest.classes,
         size_px=manifest.size_px,
         recipe=manifest.recipe.to_dict(),
@@ -166,17 +171,24 @@ def judge_part(
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     watch: Watch = unwatched,
+    replaces_others: bool = True,
     for_excel: bool = False,
 ) -> Results:
     """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
 
-    Samples of the part without a label are predicted, but not judged.
+    Samples of the part without a label are predicted, but not judged. With `replaces_others` False, results that are
+    there already are replaced only by those of the same weights, samples, classes and stamp.
 
     Raises
     ------
     UsageError
         If no sample of the part has a label.
+    RunError
+        If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
     """
+    require_same_data(checkpoint, data)
+    if not replaces_others:
+        require_same_meaning(out_dir, checkpoint, data, part)
     tta = judging_tta(checkpoint.info.judging)
     predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
     return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
@@ -203,7 +215,8 @@ def judge_predictions(
         raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
     table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = judged_network(checkpoint, part)
-    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)))
+    identity = judged_identity(checkpoint, data, part)
+    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)), identity=identity)
     results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
     # Written elsewhere, the page has no history beside it.
     figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()

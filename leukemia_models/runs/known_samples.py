@@ -17,12 +17,12 @@ from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.sources.class_list import place_of_class
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
-from leukemia_models.runs.run_files import UNUSED_NAME, RunFolder
+from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.split_file import PIXEL_DIGEST, UNUSED_NAME
 
 TRAIN, VALID = SPLIT_NAMES[:2]
 LEARNT_PARTS = (TRAIN, VALID)
 """Parts that a network has learnt from, or been chosen by."""
-PIXEL_DIGEST = "pixel_digest"
 _RANKS = {name: rank for rank, name in enumerate((*SPLIT_NAMES, UNUSED_NAME))}
 
 

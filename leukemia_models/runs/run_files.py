@@ -4,7 +4,7 @@
 
     runs/NAME/
       run.json            settings, cache and split; written before the first epoch
-      split.csv           id, subject, label and split of every sample
+      split.csv           id, subject, label, split and pixel digest of every sample
       augment.toml        the augmentation, as --augment takes it
       last.safetensors    after every epoch, and now and then within one; training resumes from it
       best.safetensors    weights of the best epoch
@@ -17,10 +17,9 @@ A plan has a folder of its own, with a run for each stage, ``01-<stage>``, ``02-
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,10 +28,10 @@ import numpy as np
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import RunError, UsageError
-from leukemia_data.files.atomic import atomic_path, write_text
+from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
-from leukemia_data.files.spreadsheet import formula_restored, formula_safe, quoting_for
-from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
+from leukemia_data.splitting.seen_samples import SeenBefore
+from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.json_kinds import (
     COUNT,
@@ -45,13 +44,19 @@ from leukemia_models.learning.json_kinds import (
 )
 from leukemia_models.learning.run_state import TrainSettings
 from leukemia_models.planning.judging_settings import JudgingSettings
+from leukemia_models.runs.split_file import (
+    UNUSED_NAME,
+    SplitRows,
+    changes_of_rows,
+    read_split,
+    write_split,
+)
 
 RUN_FORMAT = "leukemia-cells run"
 RUN_FORMAT_VERSION = 5
 """2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 the
-positive class."""
+positive class, and what the weights to start from have seen."""
 PLAN_FILE_NAME = "plan.toml"
-UNUSED_NAME = "unused"
 FINAL = "final"
 """Name of the checkpoint that a finished run is judged and used by."""
 
@@ -190,6 +195,8 @@ class RunConfig:
         ``none`` or ``balanced``: where the numbers in the settings come from.
     positive
         The class whose recall is the sensitivity. Empty in runs of earlier versions: the second class.
+    seen_before
+        Where the split meets what the weights to start from have seen; None where an earlier version did not look.
     """
 
     model_name: str
@@ -208,11 +215,15 @@ class RunConfig:
     stage: str = ""
     class_weights: str = "none"
     positive: str = ""
+    seen_before: SeenBefore | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        settings = {"settings": self.settings.to_dict()}
-        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **vars(self), **settings}
+        values = {
+            "settings": self.settings.to_dict(),
+            "seen_before": None if self.seen_before is None else asdict(self.seen_before),
+        }
+        return {"format": RUN_FORMAT, "format_version": RUN_FORMAT_VERSION, **vars(self), **values}
 
 
 _KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -232,6 +243,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "stage": TEXT,
         "class_weights": TEXT,
         "positive": TEXT,
+        "seen_before": OBJECT_OR_NONE,
     }
 )
 
@@ -275,25 +287,17 @@ def parse_config(content: Mapping[str, Any]) -> RunConfig:
     require_kinds(content, _KINDS)
     Normalization.of(**content["normalization"])
     JudgingSettings.from_dict(content.get("judging", {}))
-    return RunConfig(**{**content, "settings": TrainSettings.from_dict(content["settings"])})
+    seen = content.get("seen_before")
+    values = {
+        "settings": TrainSettings.from_dict(content["settings"]),
+        "seen_before": None if seen is None else SeenBefore.from_dict(seen),
+    }
+    return RunConfig(**{**content, **values})
 
 
 def save_split(folder: RunFolder, cache: Cache, codes: SplitCodes) -> None:
     """Write ``split.csv`` atomically, in the order of the ids."""
-    names = [*SPLIT_NAMES, UNUSED_NAME]
-    table = cache.table
-    known = sorted(
-        zip(table.id_texts, table.subject_texts, table.labels.tolist(), (names[code] for code in codes), strict=True)
-    )
-    rows = [(formula_safe(record_id), formula_safe(subject), label, name) for record_id, subject, label, name in known]
-    with (
-        atomic_path(folder.split) as partial,
-        # File names may hold bytes that are no UTF-8.
-        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n", quoting=quoting_for(cell for row in rows for cell in row))
-        writer.writerow(["id", "subject", "label", "split"])
-        writer.writerows(rows)
+    write_split(folder.split, cache.table, codes)
 
 
 def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
@@ -302,23 +306,26 @@ def load_split(folder: RunFolder, cache: Cache) -> SplitCodes:
     Raises
     ------
     RunError
-        If the file is missing or damaged, or samples of the split are gone from the cache.
+        If the file is missing or damaged, or the cache holds samples of the split no longer, or with other pixels, of
+        another subject or with another label.
     """
-    try:
-        with folder.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            split_of = {formula_restored(row["id"]): row["split"] for row in csv.DictReader(file)}
-        code_of = {record_id: _code(name) for record_id, name in split_of.items()}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise RunError(f"{folder.split} cannot be read: {error}") from error
-    ids = cache.table.id_texts
-    gone = code_of.keys() - set(ids)
-    if gone:
+    return codes_of_rows(read_split(folder.split), cache)
+
+
+def codes_of_rows(rows: SplitRows, cache: Cache) -> SplitCodes:
+    """Return the parts of a cache's samples, as the rows of a ``split.csv`` tell them.
+
+    Raises
+    ------
+    RunError
+        As :func:`load_split`.
+    """
+    changes = changes_of_rows(rows, cache.table)
+    if changes:
+        num_used = sum(row.split != UNUSED_NAME for row in rows.values())
         raise RunError(
-            f"{len(gone)} samples of the run are no longer in {cache.location}, first {min(gone)}: "
-            "name the cache it was trained from with --cache"
+            f"{cache.location} is not what the run was begun with: of its {num_used:,} images {'; '.join(changes)}. "
+            "Name the cache it was trained from with --cache, or train again"
         )
-    return np.array([code_of.get(record_id, UNUSED) for record_id in ids], np.int8)
-
-
-def _code(name: str) -> int:
-    return UNUSED if name == UNUSED_NAME else SPLIT_NAMES.index(name)
+    codes = {record_id: row.code for record_id, row in rows.items()}
+    return np.array([codes.get(record_id, UNUSED) for record_id in cache.table.id_texts], np.int8)

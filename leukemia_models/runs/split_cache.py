@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.judging.subject_counts import subjects_per_class
@@ -27,11 +28,15 @@ class SplitCache:
     cache: Cache
     spec: SplitSpec
     codes: SplitCodes
+    seen_before: SeenBefore = NOTHING_SEEN_BEFORE
+    """Where the split meets what the weights that the run starts from have seen."""
+    num_added: int = 0
+    """Samples of the cache that came after the run began; they are unused."""
 
     @cached_property
     def leaks(self) -> LeakCheck:
         """What stands on two sides of the split."""
-        return check_leaks(self.codes, self.cache.table, self.cache.manifest.subjects)
+        return check_leaks(self.codes, self.cache.table, self.cache.manifest.subjects, self.seen_before)
 
     def numbers(self, part: str) -> NDArray[np.int64]:
         """Sample numbers of a part; never empty.

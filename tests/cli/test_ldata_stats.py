@@ -62,7 +62,7 @@ def test_subject_is_the_default(stats: Callable) -> None:
 
 
 def test_seed_draws_another_split(stats: Callable) -> None:
-    first, *others = (stats("--seed", seed)["statistics"] for seed in range(4))
+    first, *others = (stats("--split-seed", seed)["statistics"] for seed in range(4))
     assert all(other["all"] == first["all"] for other in others)
     assert any(other["train"] != first["train"] for other in others)
 
@@ -174,7 +174,7 @@ def test_only_cache_below_the_default_root(scratch: Path, caches: Path, dir_of_s
         (["--size", 64, "--split", "half"], 2, "half"),
         (["--size", 64, "--split", "fold:4/3"], 2, "fold:4/3"),
         (["--size", 64, "--split", "fold:1/9"], 2, "fold:1/9"),
-        (["--size", 64, "--seed", -1], 2, "--seed"),
+        (["--size", 64, "--split-seed", -1], 2, "--split-seed"),
         (["--size", 64, "--batch-size", 0], 2, "--batch-size"),
     ],
 )

@@ -305,8 +305,29 @@ def test_resume_refuses_a_cache_of_other_images(
     ldata("build", fewer, "--size", 64, "--recipe", "raw", "--cache", tmp_path / "fewer")
     before = files_below(own_run)
     options = ("--out", own_run, "--resume", "--epochs", 5, "--cache", tmp_path / "fewer")
-    assert "other images" in error_of(ltrain(*options), 1)
+    message = error_of(ltrain(*options), 1)
+    assert "1 are no longer there" in message
+    assert "UID_1_1_1_all.bmp" in message
     assert files_below(own_run) == before
+
+
+def test_added_images_are_unused_in_a_judgement_and_refused_by_resume(
+    own_run: Path, tmp_path: Path, cells: Path, ldata: Callable, ltrain: Callable, error_of: Callable
+) -> None:
+    """Draws depend on a sample's place in the cache, so a resumed run would not be the same."""
+    more = tmp_path / "cells"
+    shutil.copytree(cells, more)
+    path = sorted(more.rglob("UID_1_1_1_all.bmp"))[0]
+    path.with_name("UID_1_99_1_all.bmp").write_bytes(path.read_bytes()[:-1] + b"\x07")
+    ldata("build", more, "--size", 64, "--recipe", "raw", "--cache", tmp_path / "more")
+    options = ("--cache", tmp_path / "more", "--device", "cpu")
+    message = error_of(ltrain("--out", own_run, "--resume", "--epochs", 5, *options), 1)
+    assert "holds other images than when the run began, beside the run's own" in message
+    before = (own_run / "test" / "predictions.csv").read_bytes()
+    result = ltrain("evaluate", own_run, *options)
+    assert result.exit_code == 0, result.output
+    assert "1 images that were added" in result.stderr
+    assert (own_run / "test" / "predictions.csv").read_bytes() == before
 
 
 def test_resume_needs_out_and_a_run(scratch: Path, ltrain: Callable, error_of: Callable) -> None:

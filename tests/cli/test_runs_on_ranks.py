@@ -87,6 +87,15 @@ def test_a_copy_of_other_images_and_a_missing_one_are_refused(
         open_told(told)
 
 
+def test_every_rank_stamps_what_the_start_has_seen(finished_run: Path, tmp_path: Path) -> None:
+    told = Path(shutil.copytree(finished_run, tmp_path / "told"))
+    config = json.loads((told / "run.json").read_text(encoding="utf-8"))
+    config["seen_before"] = {**config["seen_before"], "images": 3}
+    (told / "run.json").write_text(json.dumps(config), encoding="utf-8")
+    [run] = open_told(SecondOfTwo(told_root=told))
+    assert "3 held-out images seen by the start weights" in run.data.leaks.stamp
+
+
 def test_a_run_that_the_first_rank_does_not_see_is_not_begun_anew(finished_run: Path) -> None:
     with pytest.raises(UsageError, match=r"rank 1 finds a run in --out .* rank 0 on its node does not"):
         open_told(SecondOfTwo(told_root=finished_run), out=finished_run)

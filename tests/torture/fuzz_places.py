@@ -17,6 +17,7 @@ from leukemia_data.caches.manifest import Manifest
 from leukemia_data.files.file_state import state_of
 from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.samples.record import Record
+from leukemia_data.splitting.seen_samples import Naming, SeenSamples, SeenSource
 from leukemia_models.inference.normalization import Normalization
 from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
 from leukemia_models.learning.history import EpochRecord, TrainHistory
@@ -133,6 +134,7 @@ def _checkpoint_info(manifest: Manifest, settings: TrainSettings) -> CheckpointI
         split_kind="subject",
         settings=settings,
         judging=_JUDGING,
+        seen=SeenSamples((SeenSource(Naming("cells", "folders"), trained_images=np.arange(4, dtype=np.uint64)),)),
     )
 
 

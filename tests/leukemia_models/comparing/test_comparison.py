@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_st
 from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
 from leukemia_models.comparing.comparison_report import comparison_table, comparison_text, write_comparison
 from leukemia_models.comparing.cross_validation_report import pool_folds
+from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters
 
@@ -449,3 +451,34 @@ def test_names_that_a_spreadsheet_would_compute_are_safe(tmp_path):
     write_comparison(tmp_path / "out", compare_runs(read_compared_runs(paths), QUICK))
     with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["'=1+1", "other"]
+
+
+# --- the pixels behind the ids --------------------------------------------------------------------------------------
+
+
+def write_digests(run: Path, digest_of: Callable[[str], str]) -> None:
+    rows = read_predictions(run / "test" / "predictions.csv", ("hem", "all"))
+    with (run / "split.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "subject", "label", "split", "pixel_digest"])
+        columns = zip(rows["id"], rows["subject"], strict=True)
+        writer.writerows([name, subject, PEOPLE[subject], "test", digest_of(name)] for name, subject in columns)
+
+
+def test_equal_ids_of_different_pixels_are_not_paired(runs: list[Path]) -> None:
+    for run, sign in zip(runs, "00f", strict=True):
+        write_digests(run, lambda name, sign=sign: f"{sign}{zlib.crc32(name.encode()):031x}")
+    first, second, third = read_compared_runs(runs)
+    same, *others = compare_runs([first, second, third], QUICK).pairs
+    assert same.refusal is None
+    for pair in others:
+        assert "65 images have other pixels" in (pair.refusal or "")
+        assert pair.images is None
+
+
+def test_runs_without_digests_are_compared_with_a_caution(runs: list[Path]) -> None:
+    write_digests(runs[0], lambda name: f"{zlib.crc32(name.encode()):032x}")
+    comparison = compare_runs(read_compared_runs(runs[:2]), QUICK)
+    assert comparison.pairs[0].refusal is None
+    [caution] = [sentence for sentence in comparison.cautions if "pixel digests" in sentence]
+    assert caution.startswith("resnet34:")

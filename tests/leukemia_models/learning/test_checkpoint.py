@@ -346,8 +346,8 @@ def rewrite(source: Path, target: Path, **changes: str) -> Path:
 
 
 def test_later_format_and_broken_description_are_refused(checkpoint_path: Path, tmp_path: Path) -> None:
-    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="6")
-    with pytest.raises(RunError, match="format 6, this version reads formats 1 to 5"):
+    later = rewrite(checkpoint_path, tmp_path / "later.safetensors", format_version="7")
+    with pytest.raises(RunError, match="format 7, this version reads formats 1 to 6"):
         load_checkpoint(later)
     for content in (
         "{}",

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.errors import RunError
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
+from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
 from leukemia_models.batchnorm.batchnorm_mode import AUTO, REESTIMATED, RUNNING
 from leukemia_models.inference.tta import NO_TTA, parse_tta
@@ -26,6 +28,7 @@ from leukemia_models.planning.judging_settings import JudgingSettings
 from leukemia_models.reports.report import Results
 from leukemia_models.runs.finalize import finalize_run, trained_checkpoint
 from leukemia_models.runs.judge import judge_part, judging_calibration, judging_tta, linked_subjects_note, predict_part
+from leukemia_models.runs.judged_identity import require_same_meaning
 from leukemia_models.runs.preparation import LEFT_OUT, prepare_network
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import SplitCache
@@ -251,3 +254,30 @@ def test_without_validation_the_last_weights_are_judged(cache: Cache, tmp_path: 
     assert judging["batchnorm"]["judged_on"] == LEFT_OUT
     # Of 36 training images three decide; of the others one would be a batch alone.
     assert (judging["batchnorm"]["num_judged"], judging["batchnorm"]["num_images"]) == (3, 32)
+
+
+def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Path, cache: Cache) -> None:
+    data, other = split_of(cache), split_of(cache, ("train", "test", "valid", "test"))
+    run = trained_run(tmp_path / "run", cache)
+    judged = {"device": CPU, "batch_size": 8, "bootstrap": SETTINGS, "replaces_others": False}
+    best, last = (load_checkpoint(run.checkpoint(which)) for which in ("best", "last"))
+    out = tmp_path / "test"
+    judge_part(best, data, "test", out, **judged)
+    written = (out / "results.json").read_bytes()
+    judge_part(best, data, "test", out, **{**judged, "batch_size": 5})
+    relabelled = replace(best, info=replace(best.info, classes=("x", "y")))
+    for checkpoint, split, part, word in (
+        (last, data, "test", "weights"),
+        (best, other, "test", "other images"),
+        (best, data, "valid", "other images"),
+        (best, replace(data, seen_before=SeenBefore(subjects=1)), "test", "stamped subject-disjoint"),
+    ):
+        with pytest.raises(RunError, match=word):
+            judge_part(checkpoint, split, part, out, **judged)
+    with pytest.raises(RunError, match="classes"):
+        require_same_meaning(out, relabelled, data, "test")
+    content = json.loads(written)
+    del content["identity"]  # as version 0.1 wrote it
+    (out / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    judge_part(best, data, "test", out, **judged)
+    assert json.loads((out / "results.json").read_bytes())["identity"] == json.loads(written)["identity"]

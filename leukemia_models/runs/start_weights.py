@@ -1,0 +1,163 @@
+"""What the weights that a run starts from have seen, as far as their file and the run around it tell.
+
+Checkpoints say it themselves since format 6. For earlier ones the ``split.csv`` of their run is read, where it lies
+beside them; a file from elsewhere says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leukemia_data.caches.cache import Cache
+from leukemia_data.errors import RunError
+from leukemia_data.samples.fingerprint import DIGEST_BYTES
+from leukemia_data.samples.record import parse_cell_name
+from leukemia_data.samples.sample_table import encode_text
+from leukemia_data.splitting.seen_samples import (
+    CNMC_NAMING,
+    NOTHING_SEEN,
+    NOTHING_SEEN_BEFORE,
+    UNKNOWN_ORIGIN,
+    Keys,
+    Naming,
+    SeenBefore,
+    SeenSamples,
+    SeenSource,
+    image_keys,
+    joined,
+    meets,
+    row_keys,
+    samples_of_split,
+    subject_keys,
+)
+from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
+from leukemia_models.learning.checkpoint import CheckpointInfo, load_info
+from leukemia_models.planning.training_plan import SCRATCH
+from leukemia_models.runs.data_identity import naming_of
+from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
+from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.runs.split_file import SplitRow, SplitRows, read_split
+
+
+def seen_by_weights(path: Path) -> SeenSamples:
+    """Return what the weights of a safetensors file have seen, those before them included.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, no safetensors file, or a damaged checkpoint.
+    """
+    return _seen_by(path, frozenset())
+
+
+def seen_by_checkpoint(info: CheckpointInfo) -> SeenSamples:
+    """Return what a checkpoint says that its weights have seen, beside the samples of its own run where it is old."""
+    if info.seen is not None:
+        return info.seen
+    return NOTHING_SEEN if info.details.get("start", SCRATCH) == SCRATCH else UNKNOWN_ORIGIN
+
+
+def _seen_by(path: Path, after: frozenset[Path]) -> SeenSamples:
+    info = load_info(path)
+    if info is None:
+        return UNKNOWN_ORIGIN
+    return info.seen if info.seen is not None else _seen_by_earlier_run(path.resolve(), info, after)
+
+
+def _seen_by_earlier_run(path: Path, info: CheckpointInfo, after: frozenset[Path]) -> SeenSamples:
+    """Of a checkpoint that does not say it: by the run it lies in, if that is its run."""
+    folder = RunFolder(path.parent)
+    try:
+        config, rows = load_config(folder), read_split(folder.split)
+    except RunError:
+        return UNKNOWN_ORIGIN
+    if path in after or not _is_of_run(info, config):
+        return UNKNOWN_ORIGIN
+    before = _before(folder, config, lambda start: _seen_by(start, after | {path}))
+    return joined(before, _seen_in_rows(config, rows))
+
+
+def _is_of_run(info: CheckpointInfo, config: RunConfig) -> bool:
+    own = (info.model_name, info.data_fingerprint, info.split_kind, info.details.get("split_seed"))
+    return own == (config.model_name, config.data_fingerprint, config.split, config.split_seed)
+
+
+def _before(folder: RunFolder, config: RunConfig, seen_by: Callable[[Path], SeenSamples]) -> SeenSamples:
+    """What the weights had seen that a run started from."""
+    if config.start == SCRATCH:
+        return NOTHING_SEEN
+    try:
+        return seen_by(folder.root / config.start)
+    except RunError:
+        return UNKNOWN_ORIGIN
+
+
+def _seen_in_rows(config: RunConfig, rows: SplitRows) -> SeenSamples:
+    is_cnmc = all(_is_cnmc(record_id, row) for record_id, row in rows.items() if row.subject)
+    columns = {"rows": _row_keys(rows)}
+    for kind, part in (("trained", "train"), ("chosen", "valid")):
+        chosen = [row for row in rows.values() if row.split == part]
+        columns[f"{kind}_subjects"] = subject_keys([encode_text(row.subject) for row in chosen if row.subject])
+        columns[f"{kind}_images"] = _image_keys([row for row in chosen if row.pixel_digest])
+    naming = Naming(Path(config.cache_dir).parent.name, CNMC_NAMING if is_cnmc else "")
+    unique: dict[str, Any] = {name: np.unique(keys) for name, keys in columns.items()}
+    source = SeenSource(naming, **unique)
+    return SeenSamples((source,), all(row.subject or row.pixel_digest for row in rows.values() if row.code != UNUSED))
+
+
+def _is_cnmc(record_id: str, row: SplitRow) -> bool:
+    name = parse_cell_name(record_id.rsplit("/", 1)[-1])
+    return name is not None and name.subject == row.subject
+
+
+def _row_keys(rows: SplitRows) -> Keys:
+    return row_keys(list(map(encode_text, rows)), [encode_text(row.subject) for row in rows.values()])
+
+
+def _image_keys(rows: Sequence[SplitRow]) -> Keys:
+    digests = b"".join(bytes.fromhex(row.pixel_digest) for row in rows)
+    return image_keys(np.frombuffer(digests, np.uint8).reshape(len(rows), DIGEST_BYTES))
+
+
+def seen_before(path: Path, cache: Cache, codes: SplitCodes) -> SeenBefore:
+    """Find where a split of a cache meets what the weights of a file have seen.
+
+    Raises
+    ------
+    RunError
+        If the file is missing, no safetensors file, or a damaged checkpoint.
+    """
+    return meets(seen_by_weights(path), cache.table, codes, naming_of(cache))
+
+
+def recorded_seen_before(folder: RunFolder, config: RunConfig, cache: Cache, codes: SplitCodes) -> SeenBefore:
+    """Return what a run wrote down of its start; of an earlier version's, what can still be found out."""
+    if config.seen_before is not None:
+        return config.seen_before
+    if config.start == SCRATCH:
+        return NOTHING_SEEN_BEFORE
+    if not Path(config.start).is_absolute():
+        return _of_earlier_stage(folder, (folder.root / config.start).resolve().parent, cache, codes)
+    seen = _before(folder, config, seen_by_weights)
+    return meets(seen, cache.table, codes, naming_of(cache))
+
+
+def _of_earlier_stage(folder: RunFolder, earlier: Path, cache: Cache, codes: SplitCodes) -> SeenBefore:
+    """What the stage met that a stage starts from: both have one split."""
+    # Stages are numbered, so this ends.
+    if earlier.name >= folder.root.resolve().name:
+        return SeenBefore(is_known=False)
+    try:
+        return recorded_seen_before(RunFolder(earlier), load_config(RunFolder(earlier)), cache, codes)
+    except RunError:
+        return SeenBefore(is_known=False)
+
+
+def seen_by_run(folder: RunFolder, config: RunConfig, data: SplitCache) -> SeenSamples:
+    """Return what the weights of a run will have seen when it ends: what its start has, and its own samples."""
+    own = samples_of_split(data.cache.table, data.codes, naming_of(data.cache))
+    return joined(_before(folder, config, seen_by_weights), own)
