@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from leukemia_data.generated.synthetic import write_sample
 from leukemia_data.samples.sample_table import SampleTable
@@ -22,6 +23,10 @@ if os.name != "nt":
     import pwd
 
 Frame = np.ndarray
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.free_memory import free_ram_bytes
+from leukemia_data.samples.near_looks import comparison_note
 from leukemia_data.samples.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
@@ -94,6 +95,8 @@ def stage_caches(plan: TrainingPlan, request: TrainRequest) -> list[Cache]:
     without_looks = [cache for cache in caches if not cache.manifest.has_looks]
     if without_looks:
         print_note(f"note: {without_looks[0].location}: {WITHOUT_LOOKS}")
+    if how := comparison_note(len(caches[0].table)):
+        print_note(f"note: {how}")
     chosen = positive_of_caches(caches, request.positive)
     print_note(positive_text(caches[0].manifest.classes, chosen))
     return caches

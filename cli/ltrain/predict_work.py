@@ -26,6 +26,7 @@ from leukemia_models.runs.file_predictions import predict_files
 from leukemia_models.runs.file_tables import predicted_counts, table_of_files
 from leukemia_models.runs.judge import part_predictions, predict_part
 from leukemia_models.runs.run_files import last_run, load_config
+from leukemia_models.runs.start_weights import seen_by_checkpoint
 from leukemia_models.runs.submissions import require_all_predicted, require_not_replaced, write_submissions
 
 
@@ -134,7 +135,7 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         tell=print_note,
     )
     info = network.checkpoint.info
-    joined = table_of_files(found, known, info.classes, info.positive)
+    joined = table_of_files(found, known, info.classes, info.positive, seen=seen_by_checkpoint(info))
     failures = [rows[number].record.record_id for number in found.problems]
     refusal = None
     if request.submission is not None:

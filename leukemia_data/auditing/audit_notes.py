@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Literal
 
 from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.samples.near_looks import comparison_note
 
 _SAME_SET_SHARE = 0.9
 
@@ -40,6 +41,8 @@ def blind_spots(arguments: Sequence[AuditArgument], images: Sequence[AuditImage]
                 "duplicates and frames were not checked"
             )
             notes.extend(_incomparable_parts(argument, members[number]))
+    if how := comparison_note(sum(bool(image.look) for image in images)):
+        notes.append(how)
     for (a, first), (b, second) in combinations(enumerate(arguments), 2):
         notes.extend(_pair_notes(first, members[a], second, members[b]))
     return notes

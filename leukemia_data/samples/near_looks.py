@@ -69,6 +69,16 @@ def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
     return groups_N
 
 
+def comparison_note(num_images: int) -> str:
+    """Say how so many images are compared where it is not each with every other one; empty where it is."""
+    if num_images <= MOST_COMPARED:
+        return ""
+    return (
+        f"near-identical images: of {num_images:,} not every pair is compared (beyond {MOST_COMPARED:,}); exact copies "
+        "are found, and about 95 of 100 that only just count as near-identical"
+    )
+
+
 def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Tell which images are near-identical to any of others.
 

@@ -263,6 +263,20 @@ def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Nami
     )
 
 
+def near_seen(seen: SeenSamples, looks_N64: Looks) -> NDArray[np.bool_]:
+    """Tell which images are identical or near-identical to one that weights were trained on or chosen by.
+
+    Parameters
+    ----------
+    seen
+        What the weights have seen.
+    looks_N64 : ndarray of shape (N, 64), int8
+        From :func:`leukemia_data.pixels.look.image_look`.
+    """
+    columns = [getattr(source, name) for source in seen.sources for name in LOOK_COLUMNS]
+    return near_rows(np.concatenate([_NO_LOOKS, *columns]), looks_N64)
+
+
 def _same_image(table: SampleTable, is_seen_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Extend samples by all that count as the same image: identical and near-identical ones."""
     codes = shown_codes(table)

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError
 from leukemia_data.pixels.decode import decode_rgb
 from leukemia_data.pixels.frame_digest import frame_digest
 from leukemia_data.pixels.image_ops import Image
+from leukemia_data.pixels.look import image_look
 from leukemia_data.pixels.preprocess import Preprocessor
 from leukemia_data.recipes.recipe import Recipe
 from leukemia_data.samples.arguments import as_whole
 from leukemia_data.samples.record import Record
 from leukemia_data.sources.source_file import read_file
 from leukemia_data.streams.batch import Batch
+
+
+class FrameIdentity(NamedTuple):
+    """What a decoded frame is recognised by: its digest of 16 bytes, and its look of shape (64,), int8."""
+
+    digest: bytes
+    look: NDArray[np.int8]
 
 
 class FileStream:
@@ -38,7 +48,7 @@ class FileStream:
     on_failure
         Is called for each file that cannot be used, by every iterator; the file is left out.
     on_frame
-        Is called with the number of each other record, and the digest of its decoded frame, by every iterator.
+        Is called with the number of each other record, and what its decoded frame is recognised by, by every iterator.
 
     Raises
     ------
@@ -55,7 +65,7 @@ class FileStream:
         batch_size: int,
         num_threads: int,
         on_failure: Callable[[Record, ImageError], None],
-        on_frame: Callable[[int, bytes], None] | None = None,
+        on_frame: Callable[[int, FrameIdentity], None] | None = None,
     ) -> None:
         self._records = tuple(records)
         self._size_px = as_whole(size_px, "size_px", at_least=1)
@@ -73,16 +83,16 @@ class FileStream:
                 if batch is not None:
                     yield batch
 
-    def _load(self, record: Record) -> tuple[Image, bytes] | ImageError:
+    def _load(self, record: Record) -> tuple[Image, FrameIdentity | None] | ImageError:
         try:
             frame = decode_rgb(read_file(record.path).data)
-            digest = frame_digest(frame) if self._on_frame is not None else b""
-            return self._preprocess(frame)[self._size_px], digest
+            identity = None if self._on_frame is None else FrameIdentity(frame_digest(frame), image_look(frame))
+            return self._preprocess(frame)[self._size_px], identity
         except ImageError as error:
             return error
 
     def _batch(
-        self, start: int, chunk: Sequence[Record], found: Iterable[tuple[Image, bytes] | ImageError]
+        self, start: int, chunk: Sequence[Record], found: Iterable[tuple[Image, FrameIdentity | None] | ImageError]
     ) -> Batch | None:
         """Put the images of a chunk together; None where no file of it can be used."""
         images, numbers = [], []
@@ -90,11 +100,11 @@ class FileStream:
             if isinstance(loaded, ImageError):
                 self._on_failure(record, loaded)
             else:
-                image, digest = loaded
+                image, identity = loaded
                 images.append(image)
                 numbers.append(number)
-                if self._on_frame is not None:
-                    self._on_frame(number, digest)
+                if self._on_frame is not None and identity is not None:
+                    self._on_frame(number, identity)
         if not images:
             return None
         labels = torch.tensor([self._records[number].label for number in numbers])
@@ -110,7 +120,7 @@ def stream_files(
     batch_size: int,
     num_threads: int,
     on_failure: Callable[[Record, ImageError], None],
-    on_frame: Callable[[int, bytes], None] | None = None,
+    on_frame: Callable[[int, FrameIdentity], None] | None = None,
 ) -> FileStream:
     """Return a :class:`FileStream` of these files, with the same arguments."""
     return FileStream(

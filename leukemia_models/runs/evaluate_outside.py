@@ -20,7 +20,7 @@ from leukemia_data.splitting.outside_check import (
     OwnedImage,
     check_outside,
 )
-from leukemia_data.splitting.seen_samples import Naming, meets
+from leukemia_data.splitting.seen_samples import Naming, meets, near_seen
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.judging.subject_counts import subjects_per_class
@@ -190,7 +190,7 @@ def _with_start(
     known: KnownSamples,
     numbers: Sequence[int],
 ) -> OutsideCheck:
-    """Add what the weights had seen before the run, of images and subjects that are not the run's own."""
+    """Add near-identical copies of all that the weights have seen, and what they had seen before the run."""
     learnt = known.in_parts(LEARNT_PARTS)
     digests, subjects = {sample.digest for sample in learnt}, {sample.subject for sample in learnt} - {""}
     rest = [
@@ -202,10 +202,14 @@ def _with_start(
     for row, number in enumerate(rest):
         if found.digests[number]:
             table.pixel_digests[row] = np.frombuffer(bytes.fromhex(found.digests[number]), np.uint8)
+    seen = seen_by_checkpoint(info)
+    # Identical ones are counted as such.
+    others = np.array([number for number in numbers if found.digests[number] not in digests], np.intp)
     naming = Naming(outside.name, "; ".join(outside.reading.subjects.sources))
-    before = meets(seen_by_checkpoint(info), table, np.full(len(rest), SPLIT_NAMES.index(TEST), np.int8), naming)
+    before = meets(seen, table, np.full(len(rest), SPLIT_NAMES.index(TEST), np.int8), naming)
     return replace(
         check,
+        near_images=int(near_seen(seen, found.looks_N64[others]).sum()),
         start_subjects=before.subjects,
         start_images=before.images,
         unknown_start=int(not before.is_known),

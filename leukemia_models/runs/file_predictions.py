@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError, RunError
 from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.samples.near_looks import LOOK_VALUES
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
-from leukemia_data.streams.file_stream import stream_files
+from leukemia_data.streams.file_stream import FrameIdentity, stream_files
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import Predictions
@@ -34,6 +36,8 @@ class FilePredictions:
         Of the rows whose image could be used: ``indices_N`` counts `rows`. Labels are unknown.
     digests
         By row number: the digest of the decoded frame, 32 hexadecimal digits.
+    looks_N64 : ndarray of shape (N, 64), int8
+        Looks of all rows; zeros where the image could not be used.
     problems
         By row number: why the row's image could not be used.
     """
@@ -41,6 +45,7 @@ class FilePredictions:
     rows: Sequence[ImageRow]
     predictions: Predictions
     digests: Mapping[int, str]
+    looks_N64: NDArray[np.int8]
     problems: Mapping[int, str]
 
 
@@ -80,12 +85,17 @@ def predict_files(
         tell(f"warning: {difference}")
     reasons: dict[int, str] = {}
     digests: dict[int, str] = {}
+    looks_F64 = np.zeros((len(files), LOOK_VALUES), np.int8)
     number_of = {id(record): number for number, record in enumerate(records)}
 
     def on_failure(record: Record, error: ImageError) -> None:
         reasons[number_of[id(record)]] = str(error)
         if tell is not None:
             tell(f"{record.path}: {error}")
+
+    def on_frame(number: int, identity: FrameIdentity) -> None:
+        digests[number] = identity.digest.hex()
+        looks_F64[number] = identity.look
 
     batches = stream_files(
         records,
@@ -94,7 +104,7 @@ def predict_files(
         batch_size=batch_size,
         num_threads=os.cpu_count() or 1,
         on_failure=on_failure,
-        on_frame=lambda number, digest: digests.update({number: digest.hex()}),
+        on_frame=on_frame,
     )
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
     shown = watch("predict", -(-len(records) // batch_size), batches)
@@ -105,7 +115,7 @@ def predict_files(
             raise RunError(f"none of the {len(records)} images could be used (listed above)") from error
         raise
     file_of = {row.key: number for number, row in enumerate(files)}
-    return _of_rows(rows, [file_of[row.key] for row in rows], found, digests, reasons)
+    return _of_rows(rows, [file_of[row.key] for row in rows], found, digests, looks_F64, reasons)
 
 
 def _of_rows(
@@ -113,6 +123,7 @@ def _of_rows(
     files: Sequence[int],
     found: Predictions,
     digests: Mapping[int, str],
+    looks_F64: NDArray[np.int8],
     reasons: Mapping[int, str],
 ) -> FilePredictions:
     """Spread what is known of the files over the rows that name them."""
@@ -125,5 +136,6 @@ def _of_rows(
         rows,
         spread,
         {row: digests[file] for row, file in enumerate(files) if file in digests},
+        looks_F64[np.asarray(files, np.intp)],
         {row: reasons[file] for row, file in enumerate(files) if file in reasons},
     )

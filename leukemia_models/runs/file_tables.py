@@ -12,6 +12,7 @@ import pandas as pd
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.sources.image_rows import ImageRow
 from leukemia_data.sources.own_labels import is_other_class, others_text, own_label
+from leukemia_data.splitting.seen_samples import NOTHING_SEEN, SeenSamples, near_seen
 from leukemia_models.judging.predictions import (
     Predictions,
     predictions_table,
@@ -55,6 +56,7 @@ def table_of_files(
     classes: Sequence[str],
     positive: str,
     labels: Sequence[int] | None = None,
+    seen: SeenSamples = NOTHING_SEEN,
 ) -> FileTable:
     """Join predictions of files with what is known of them.
 
@@ -71,6 +73,8 @@ def table_of_files(
         The run's positive class.
     labels
         Positions in `classes`, one a row, to be taken instead of those that the run and the files tell.
+    seen
+        What the weights were trained on and chosen by: near-identical copies of that are told in a caution.
     """
     samples = [known.find(found.digests.get(number, "")) for number in range(len(found.rows))]
     told = [own_label(row.class_name, row.record.record_id, classes) for row in found.rows]
@@ -87,6 +91,7 @@ def table_of_files(
     split_of_file = {row.key: split for row, split in zip(found.rows, splits, strict=True)}
     num_known = {split: count for split, count in Counter(split_of_file.values()).items() if split}
     cautions = [*_part_cautions(num_known, known, len(split_of_file))]
+    cautions += _near_cautions(found, splits, seen)
     if labels is None:
         cautions += [*_class_cautions(found.rows, classes, samples, told), *_label_cautions(samples, told)]
     return FileTable(_with_problems(table, found.problems), num_known, tuple(cautions))
@@ -129,6 +134,17 @@ def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_files:
     words = {TRAIN: "training", LEARNT_PARTS[1]: "validation"}
     parts = [f"{num_known[part]:,} {word}" for part, word in words.items() if num_known.get(part)]
     return [f"of {num_files:,} images, {' and '.join(parts)} images of this run"] if parts else []
+
+
+def _near_cautions(found: FilePredictions, splits: Sequence[str], seen: SeenSamples) -> list[str]:
+    """Say how many files are altered copies; those that the run knows by their pixels are said already."""
+    is_near = near_seen(seen, found.looks_N64)
+    near = {row.key for row, split, near in zip(found.rows, splits, is_near, strict=True) if near and not split}
+    return (
+        [f"{len(near):,} images are near-identical to images that the network was trained on or chosen by"]
+        if near
+        else []
+    )
 
 
 def _class_cautions(

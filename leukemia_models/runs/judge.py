@@ -37,6 +37,8 @@ from leukemia_models.runs.judged_identity import judged_identity, require_same_m
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
 
+# Details of a checkpoint that are told in places of their own.
+_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, "positive")
 HISTORY_FIGURE_FROM_PART = "../history.png"
 UNSEEN_PARTS = (VALID, TEST)
 SEEN_WARNING = (
@@ -291,7 +293,7 @@ def judged_network(checkpoint: Checkpoint, part: str) -> JudgedNetwork:
         settings={
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
-            **{name: value for name, value in info.details.items() if name != FRAMES_DETAIL},
+            **{name: value for name, value in info.details.items() if name not in _NO_SETTINGS},
             **info.settings.to_dict(),
         },
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,

@@ -329,3 +329,21 @@ def test_an_image_listed_twice_is_two_rows_and_one_known_image(
     assert told["known"] == {"train": 1, "test": 1}
     assert told["cautions"] == ["of 2 images, 1 training images of this run"]
     assert [row["split"] for row in rows_of(out)] == ["train", "train", "test"]
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_turned_copies_of_training_images_are_recognised_under_any_name(
+    part: str, own_run: Path, parts: dict[str, list[Path]], tmp_path: Path, ltrain: Callable
+) -> None:
+    for number, path in enumerate(parts[part]):
+        target = tmp_path / "set" / ("all" if path.stem.endswith("all") else "hem") / f"person{number}" / "cell.png"
+        target.parent.mkdir(parents=True)
+        cv2.imwrite(str(target), cv2.rotate(cv2.imread(str(path)), cv2.ROTATE_90_CLOCKWISE))
+    result = ltrain("evaluate", own_run, tmp_path / "set", "--out", tmp_path / "out", "--subject-from", "folder", *CPU)
+    assert result.exit_code == 0, result.output
+    stamp = results_of(tmp_path / "out")["split"]["stamp"]
+    is_seen = part == "train"
+    assert (f"{len(parts[part])} near-identical images" in stamp) == is_seen
+    assert stamp.startswith("PATIENT-MIXED") == is_seen
+    told = ltrain("predict", own_run, tmp_path / "set", "--out", tmp_path / "p.csv", *CPU)
+    assert (f"{len(parts[part])} images are near-identical" in told.stderr) == is_seen

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from leukemia_data.samples import near_looks
-from leukemia_data.samples.near_looks import joined, look_correlations, near_groups, near_rows
+from leukemia_data.samples.near_looks import (
+    MOST_COMPARED,
+    comparison_note,
+    joined,
+    look_correlations,
+    near_groups,
+    near_rows,
+)
 
 NONE = [0] * 64
 
@@ -141,3 +148,8 @@ def test_joined_is_the_smallest_of_what_is_tied(seed):
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
             expected[a] = expected[b] = min(expected[a], expected[b])
     assert joined(np.arange(60), first, second).tolist() == expected
+
+
+def test_beyond_all_pairs_it_is_said_how_images_are_compared() -> None:
+    assert comparison_note(MOST_COMPARED) == ""
+    assert f"{MOST_COMPARED + 1:,}" in comparison_note(MOST_COMPARED + 1)
