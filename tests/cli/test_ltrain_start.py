@@ -172,8 +172,8 @@ def test_an_edited_split_is_refused(own_run: Path, ltrain: Callable, error_of: C
     split.write_text(text.replace(training, training.replace(",train,", ",test,")), encoding="utf-8")
     for command in (("evaluate",), ("predict", "--part", "test")):
         message = error_of(ltrain(command[0], own_run, *command[1:], "--device", "cpu"), 1)
-        assert "samples of the split" in message
-    assert "samples of the split" in error_of(ltrain("--out", own_run, "--resume", "--epochs", 3), 1)
+        assert "split.csv was changed" in message
+    assert "split.csv was changed" in error_of(ltrain("--out", own_run, "--resume", "--epochs", 3), 1)
 
 
 def test_results_of_other_weights_are_not_written_over(
