@@ -10,7 +10,7 @@ import pytest
 
 from . import mixed_people
 from .people.attempt import Attempt, outcome_of
-from .people.bench import Seen, Told, is_mixed
+from .people.bench import Seen, Some, Told, is_mixed
 from .people.later_ways import edited_split, renumbered_files, training_images_from_outside
 from .people.source_ways import merged_sources, renamed_person
 from .people.weight_ways import in_a_plan, over_two_runs, renamed_source
@@ -54,7 +54,10 @@ def test_truth_knows_copies_and_earlier_weights() -> None:
     cells = draw_people(chance)
     parts = {cell.name: "test" if cell.person in ("p0", "p1") else "train" for cell in cells}
     assert not is_mixed(cells, parts, Seen())
-    assert is_mixed(cells, parts, Seen(frozenset({"p1"})))
+    assert is_mixed(cells, parts, Seen(trained=Some(frozenset({"p1"}))))
+    assert is_mixed(cells, parts, Seen(chosen=Some(frozenset({"p1"}))))
+    validated = {name: part.replace("test", "valid") for name, part in parts.items()}
+    assert not is_mixed(cells, validated, Seen(chosen=Some(frozenset({"p1"}))))
     copied = copies_of(cells[:1], chance, CHANGES[1], prefix="again", subject="other")
     assert is_mixed([*cells, *copied], {**parts, copied[0].name: "train"}, Seen())
     assert not np.array_equal(copied[0].pixels, cells[0].pixels)

@@ -13,12 +13,9 @@ from .world import Cell
 Outcome = Literal["refused", "stamped", "called disjoint", "failed"]
 SAYS_WHY = (
     "PATIENT-MIXED",
-    "trained on",
-    "other images",
-    "no longer",
-    "changed",
-    "differ",
-    "another",
+    "is not what the run was begun with",
+    "does not belong to",
+    "is another one than it was trained on",
 )
 """A refusal for any other reason says nothing about people."""
 

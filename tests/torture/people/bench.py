@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from leukemia_data.splitting.leaks import is_disjoint_stamp
 
 from .world import Cell, write_source
 
-TRAINED = ("train", "valid")
 _BUILD = ("--size", "32", "--recipe", "raw", "--n-jobs", "1", "--name", "cells")
 _TRAIN = (
     *("--size", "32", "--model", "resnet18-narrow", "--device", "cpu", "--epochs", "1", "--batch-size", "16"),
@@ -101,37 +100,53 @@ def are_disjoint(stamps: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Whom and what a network was trained on or chosen by."""
+class Some:
+    """People, and photographs whatever was done to their files."""
 
     people: frozenset[str] = frozenset()
     originals: frozenset[int] = frozenset()
 
     @classmethod
+    def of(cls, cells: Iterable[Cell]) -> Some:
+        """The people and photographs of cells."""
+        known = list(cells)
+        return cls(frozenset(cell.person for cell in known), frozenset(cell.original for cell in known))
+
+    def __or__(self, other: Some) -> Some:
+        return Some(self.people | other.people, self.originals | other.originals)
+
+    def __and__(self, other: Some) -> Some:
+        return Some(self.people & other.people, self.originals & other.originals)
+
+    def __bool__(self) -> bool:
+        return bool(self.people or self.originals)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whom and what a network was trained on, and whom and what it was chosen by."""
+
+    trained: Some = Some()
+    chosen: Some = Some()
+
+    @classmethod
     def of_run(cls, cells: Sequence[Cell], parts: Mapping[str, str]) -> Seen:
         """Whom a run's split trains on and validates by."""
-        used = [cell for cell in cells if parts.get(cell.name) in TRAINED]
-        return cls(frozenset(cell.person for cell in used), frozenset(cell.original for cell in used))
+        return cls(_part(cells, parts, "train"), _part(cells, parts, "valid"))
 
     def __or__(self, other: Seen) -> Seen:
-        return Seen(self.people | other.people, self.originals | other.originals)
+        return Seen(self.trained | other.trained, self.chosen | other.chosen)
 
-    def meets(self, cells: Sequence[Cell]) -> bool:
-        """Whether any of these cells is of one of them, or a copy of one of their images."""
-        return any(cell.person in self.people or cell.original in self.originals for cell in cells)
+    def meets(self, *, valid: Some, test: Some) -> bool:
+        """Whether trained ones validate or are tested on, or ones that it was chosen by are tested on."""
+        return bool(self.trained & (valid | test) or self.chosen & test)
 
 
 def is_mixed(cells: Sequence[Cell], parts: Mapping[str, str], seen: Seen) -> bool:
     """Whether a person or photograph stands in several parts of a split, or was seen by the weights it starts from."""
-    of_part: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if parts.get(cell.name, "unused") != "unused":
-            of_part.setdefault(parts[cell.name], []).append(cell)
-    sides = [Seen(frozenset(c.person for c in some), frozenset(c.original for c in some)) for some in of_part.values()]
-    is_shared = any(
-        one.people & other.people or one.originals & other.originals
-        for number, one in enumerate(sides)
-        for other in sides[:number]
-    )
-    held_out = [cell for name, some in of_part.items() if name != "train" for cell in some]
-    return is_shared or seen.meets(held_out)
+    train, valid, test = (_part(cells, parts, name) for name in ("train", "valid", "test"))
+    return bool(train & valid or train & test or valid & test) or seen.meets(valid=valid, test=test)
+
+
+def _part(cells: Sequence[Cell], parts: Mapping[str, str], name: str) -> Some:
+    return Some.of(cell for cell in cells if parts.get(cell.name) == name)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .attempt import Attempt, Outcome, attempt_evaluation, outcome_of
-from .bench import Bench, Seen, Told, parts_of
+from .bench import Bench, Seen, Some, Told, parts_of
 from .world import CHANGES, Cell, copies_of, draw_people, write_source
 
 
@@ -90,7 +90,9 @@ def training_images_from_outside(bench: Bench, chance: random.Random) -> list[At
     table = write_source([*copied, *strangers], bench.folder / "outside", "more")
     out = bench.folder / "judged"
     told = bench.ltrain("evaluate", bench.folder / "run", table, "--out", out, "--device", "cpu")
-    return attempt_evaluation(f"outside images, {change.__name__}", told, out, truth=seen.meets(copied))
+    return attempt_evaluation(
+        f"outside images, {change.__name__}", told, out, truth=seen.meets(valid=Some(), test=Some.of(copied))
+    )
 
 
 def _trained(bench: Bench, chance: random.Random) -> tuple[Sequence[Cell], Seen]:
@@ -109,7 +111,7 @@ def _evaluated(
     """Evaluate the test part, or predict it, or go on with the run; the truth is in what the names stand for now."""
     run = bench.folder / "run"
     parts = parts_of(run)
-    truth = seen.meets([cell for cell in cells if parts.get(cell.name) == "test"])
+    truth = seen.meets(valid=Some(), test=Some.of(cell for cell in cells if parts.get(cell.name) == "test"))
     shutil.rmtree(run / "test", ignore_errors=True)
     what = chance.choice(("evaluate", "predict", "resume"))
     if what == "resume":
