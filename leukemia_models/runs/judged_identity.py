@@ -55,16 +55,27 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     RunError
         Naming all that differs; or if the weights are not finite.
     """
-    if not (out_dir / "results.json").is_file():
+    written = _written(out_dir / "results.json")
+    if written is None:
         return
     # Broken weights are other weights too, and that is not what is wrong with them.
     require_finite(checkpoint.model_state, checkpoint.path)
-    found = list(_differences(read_results(out_dir / "results.json"), checkpoint, data, part))
+    found = list(_differences(written, checkpoint, data, part))
     if found:
         raise RunError(
             f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
             "another folder by --out, or remove that one first"
         )
+
+
+def _written(path: Path) -> Mapping[str, Any] | None:
+    """The results in a folder; None where there are none, or a damaged file or a link, which are replaced."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    try:
+        return read_results(path)
+    except RunError:
+        return None
 
 
 def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
