@@ -22,6 +22,7 @@ _NO_DIFFERENCE = (
 )
 """A run may be given another length and other hardware, how it is judged is decided after its training, and its cache
 may have been built again, with another sample of the same frames."""
+_SPLIT_DIGEST = "details.split_digest"
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",
@@ -49,7 +50,6 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.amp": "--amp",
         "settings.compile": "--compile",
         "details.split_seed": "--split-seed",
-        "details.split_digest": "samples of the split",
         "details.batch_size": "--batch-size",
         "details.augmentation": "--augment",
         "details.sampling": "--sampling",
@@ -118,7 +118,11 @@ def _recipe_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
 
 def _value_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
     for place in dict.fromkeys([*expected, *found]):
-        if found.get(place) != expected.get(place) and not place.startswith(_NO_DIFFERENCE):
+        if found.get(place) == expected.get(place) or place.startswith(_NO_DIFFERENCE):
+            continue
+        if place == _SPLIT_DIGEST:
+            yield "samples of the split: split.csv, or the cache, was changed after the training"
+        else:
             yield f"{_name(place)}: {_text(found.get(place))} instead of {_text(expected.get(place))}"
 
 

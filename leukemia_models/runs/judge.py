@@ -36,6 +36,7 @@ from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.start_weights import require_unseen
 
 HISTORY_FIGURE_FROM_PART = "../history.png"
 UNSEEN_PARTS = (VALID, TEST)
@@ -98,7 +99,7 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     Raises
     ------
     RunError
-        With all differences.
+        With all differences, or if the weights have seen what the split calls unseen.
     """
     manifest, details = data.cache.manifest, checkpoint.info.details
     if SPLIT_DIGEST in details:
@@ -118,6 +119,7 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
             f"{checkpoint.path} does not belong to {data.cache.location} and the run's split: {'; '.join(found)}. "
             "Use the run's own checkpoint, with the cache it was trained from"
         )
+    require_unseen(checkpoint, data)
 
 
 def predict_numbers(

@@ -55,16 +55,34 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     RunError
         Naming all that differs; or if the weights are not finite.
     """
-    if not (out_dir / "results.json").is_file():
+    path = out_dir / "results.json"
+    if not path.is_file():
         return
     # Broken weights are other weights too, and that is not what is wrong with them.
     require_finite(checkpoint.model_state, checkpoint.path)
-    found = list(_differences(read_results(out_dir / "results.json"), checkpoint, data, part))
+    found = list(_differences(written_results(path), checkpoint, data, part))
     if found:
         raise RunError(
             f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
             "another folder by --out, or remove that one first"
         )
+
+
+def written_results(path: Path) -> dict[str, Any]:
+    """Read the ``results.json`` that new results would replace.
+
+    Raises
+    ------
+    RunError
+        If it holds no results: those of something else, or damaged ones.
+    """
+    try:
+        return read_results(path)
+    except RunError:
+        raise RunError(
+            f"{path} holds no results of this project, or damaged ones, and is not written over: remove it, or name "
+            "another folder by --out"
+        ) from None
 
 
 def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+from leukemia_data.splitting.seen_samples import joined
 from leukemia_models.learning.checkpoint import load_checkpoint, load_training_weights, save_checkpoint
 from leukemia_models.networks.registry import build_model
 
@@ -173,7 +174,39 @@ def test_an_edited_split_is_refused(own_run: Path, ltrain: Callable, error_of: C
     for command in (("evaluate",), ("predict", "--part", "test")):
         message = error_of(ltrain(command[0], own_run, *command[1:], "--device", "cpu"), 1)
         assert "samples of the split" in message
+        assert "split.csv" in message
     assert "samples of the split" in error_of(ltrain("--out", own_run, "--resume", "--epochs", 3), 1)
+    # What is refused leaves the run's length as it was.
+    assert json.loads((own_run / "run.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 2
+
+
+def test_weights_of_a_run_with_another_start_are_refused(
+    own_run: Path, mixed_run: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    """The same split and network, but the weights have been trained on its test images before."""
+    final = own_run / "final.safetensors"
+    checkpoint, other = load_checkpoint(final), load_checkpoint(mixed_run / "final.safetensors")
+    info = replace(checkpoint.info, seen=joined(other.info.seen, checkpoint.info.seen))
+    model = build_model(info.model_name, 2)
+    load_training_weights(model, checkpoint)
+    save_checkpoint(final, model, info, checkpoint.state, resumable=False)
+    shutil.rmtree(own_run / "test")
+    for command in (("evaluate",), ("predict", "--part", "test")):
+        message = error_of(ltrain(command[0], own_run, *command[1:], "--device", "cpu"), 1)
+        assert f"has seen {num_seen(mixed_run, own_run)} validation or test images" in message
+    assert not (own_run / "test").exists()
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', ""])
+def test_results_that_cannot_be_read_are_named_with_what_helps(
+    own_run: Path, ltrain: Callable, error_of: Callable, content: str
+) -> None:
+    path = own_run / "test" / "results.json"
+    path.write_text(content, encoding="utf-8")
+    message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)
+    assert "remove it" in message
+    assert "--out" in message
+    assert path.read_text(encoding="utf-8") == content
 
 
 def test_results_of_other_weights_are_not_written_over(
