@@ -31,7 +31,7 @@ from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
 from leukemia_models.runs.file_predictions import FilePredictions, predict_files
 from leukemia_models.runs.file_tables import FileTable, table_of_files
 from leukemia_models.runs.judge import Watch, judged_network, judging_tta, unwatched
-from leukemia_models.runs.judged_identity import written_results
+from leukemia_models.runs.judged_identity import require_no_other_files, written_results
 from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, VALID, KnownSamples
 from leukemia_models.runs.outside_set import OutsideSet
 from leukemia_models.runs.run_files import RunFolder
@@ -129,6 +129,7 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
     RunError
         If `out_dir` holds them.
     """
+    require_no_other_files(out_dir)
     path = out_dir / "results.json"
     if not path.is_file():
         return

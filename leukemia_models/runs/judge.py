@@ -151,7 +151,7 @@ def predict_numbers(
 def part_predictions(
     predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
 ) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp.
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the part's stamp.
 
     `positive` is the run's positive class, by default the second one, see
     :func:`~leukemia_models.judging.predictions.predictions_table`.
@@ -160,7 +160,7 @@ def part_predictions(
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
-    return rows.assign(stamp=data.leaks.stamp)
+    return rows.assign(stamp=data.summary(part).stamp)
 
 
 def judge_part(

@@ -16,9 +16,11 @@ from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_tensors import tensors_digest
 from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.reports.report import read_results
+from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import SplitCache
 
 WEIGHTS, SAMPLES = "weights", "samples"
+_TABLES = ("summary.md", "predictions.csv", "subjects.csv")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Buffers that are estimated anew for judging, and differ in their last digits with the batch size or the device."""
 
@@ -55,6 +57,7 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     RunError
         Naming all that differs; or if the weights are not finite.
     """
+    require_no_other_files(out_dir)
     path = out_dir / "results.json"
     if not path.is_file():
         return
@@ -66,6 +69,25 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
             f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
             "another folder by --out, or remove that one first"
         )
+
+
+def require_no_other_files(out_dir: Path) -> None:
+    """Refuse a folder outside runs that holds files with the names of results, and no ``results.json``.
+
+    Raises
+    ------
+    RunError
+        Naming the first such file.
+    """
+    # In a run's folder they are left by a stopped evaluation.
+    if (out_dir / "results.json").exists() or RunFolder(out_dir.parent).is_run:
+        return
+    for name in _TABLES:
+        if (out_dir / name).exists():
+            raise RunError(
+                f"{out_dir / name} is in the way: no results.json beside it says what it is of, so it is not written "
+                "over. Remove it, or name another folder by --out"
+            )
 
 
 def written_results(path: Path) -> dict[str, Any]:
@@ -91,8 +113,10 @@ def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: Split
         yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.judged_classes)}"
     if written["split"]["kind"] != str(data.spec):
         yield f"split {written['split']['kind']} instead of {data.spec}"
-    if stamp != data.leaks.stamp and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
-        yield f"stamped {stamp} instead of {data.leaks.stamp}"
+    # Earlier versions wrote the split's own stamp on training images too.
+    stamps = (data.summary(part).stamp, data.leaks.stamp)
+    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
+        yield f"stamped {stamp} instead of {stamps[0]}"
     own, identity = judged_identity(checkpoint, data, part), written.get("identity") or {}
     if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
         yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"

@@ -209,6 +209,38 @@ def test_results_that_cannot_be_read_are_named_with_what_helps(
     assert path.read_text(encoding="utf-8") == content
 
 
+@pytest.mark.parametrize("name", ["summary.md", "predictions.csv"])
+def test_files_of_others_are_not_written_over(
+    finished_run: Path, tmp_path: Path, ltrain: Callable, error_of: Callable, name: str
+) -> None:
+    (tmp_path / name).write_text("my notes", encoding="utf-8")
+    message = error_of(ltrain("evaluate", finished_run, "--out", tmp_path, "--device", "cpu"), 1)
+    assert name in message
+    assert "--out" in message
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "my notes"
+
+
+@pytest.mark.parametrize("part", ["train", "all"])
+def test_training_images_are_never_stamped_disjoint(own_run: Path, ltrain: Callable, part: str) -> None:
+    num_trained = list(parts_of(own_run).values()).count("train")
+    for _ in range(2):
+        result = ltrain("evaluate", own_run, "--part", part, "--device", "cpu")
+        assert result.exit_code == 0, result.output
+    for stamp in (stamp_of(own_run, part), (own_run / part / "summary.md").read_text(encoding="utf-8")):
+        assert f"TRAINING IMAGES ({num_trained} of the evaluated ones" in stamp
+    assert ltrain("predict", own_run, "--part", part, "--device", "cpu").exit_code == 0
+    for path in (own_run / "predictions.csv", own_run / part / "predictions.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            assert {row["stamp"] for row in csv.DictReader(file)} == {stamp_of(own_run, part)}
+    # Results of a version that stamped them as the split are of the same meaning.
+    results = own_run / part / "results.json"
+    content = json.loads(results.read_text(encoding="utf-8"))
+    content["split"]["stamp"] = stamp_of(own_run)
+    results.write_text(json.dumps(content), encoding="utf-8")
+    assert ltrain("evaluate", own_run, "--part", part, "--device", "cpu").exit_code == 0
+
+
 def test_results_of_other_weights_are_not_written_over(
     own_run: Path, mixed_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable
 ) -> None:
