@@ -16,11 +16,10 @@ from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_tensors import tensors_digest
 from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.reports.report import read_results
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_files import RESULT_NAMES, RunFolder
 from leukemia_models.runs.split_cache import SplitCache
 
 WEIGHTS, SAMPLES = "weights", "samples"
-_TABLES = ("summary.md", "predictions.csv", "subjects.csv")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Buffers that are estimated anew for judging, and differ in their last digits with the batch size or the device."""
 
@@ -82,7 +81,7 @@ def require_no_other_files(out_dir: Path) -> None:
     # In a run's folder they are left by a stopped evaluation.
     if (out_dir / "results.json").exists() or RunFolder(out_dir.parent).is_run:
         return
-    for name in _TABLES:
+    for name in sorted(RESULT_NAMES):
         if (out_dir / name).exists():
             raise RunError(
                 f"{out_dir / name} is in the way: no results.json beside it says what it is of, so it is not written "

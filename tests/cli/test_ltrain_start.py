@@ -221,6 +221,28 @@ def test_files_of_others_are_not_written_over(
     assert (tmp_path / name).read_text(encoding="utf-8") == "my notes"
 
 
+@pytest.mark.parametrize(
+    "name", ["split.csv", "history.csv", "run.json", "best.safetensors", "test/predictions.csv", "test/results.json"]
+)
+@pytest.mark.parametrize("option", ["--out", "--submission"])
+def test_predictions_are_not_written_over_files_of_a_run(
+    own_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable, name: str, option: str
+) -> None:
+    before = files_below(own_run)
+    message = error_of(ltrain("predict", own_run, "--part", "valid", option, own_run / name, "--device", "cpu"), 2)
+    assert "choose another name" in message
+    assert files_below(own_run) == before
+
+
+@pytest.mark.parametrize("name", [".", "test"])
+def test_a_comparison_is_not_written_over_figures_of_a_run(
+    own_run: Path, finished_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable, name: str
+) -> None:
+    before = files_below(own_run)
+    assert "--out" in error_of(ltrain("compare", own_run, finished_run, "--out", own_run / name), 2)
+    assert files_below(own_run) == before
+
+
 @pytest.mark.parametrize("part", ["train", "all"])
 def test_training_images_are_never_stamped_disjoint(own_run: Path, ltrain: Callable, part: str) -> None:
     num_trained = list(parts_of(own_run).values()).count("train")
