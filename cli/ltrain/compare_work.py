@@ -8,7 +8,7 @@ from pathlib import Path
 from cli.output import format_table, print_json, print_text
 from leukemia_models.comparing.compared_run import read_compared_runs
 from leukemia_models.comparing.comparison import Comparison, PairComparison, compare_runs
-from leukemia_models.comparing.comparison_report import write_comparison
+from leukemia_models.comparing.comparison_report import require_comparison_folder, write_comparison
 from leukemia_models.judging.metrics import metric_title
 
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -16,6 +16,7 @@ _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "aur
 
 def compare(paths: tuple[Path, ...], *, part: str, out: Path, as_json: bool) -> None:
     """Read the runs, compare them, write tables and figures, and say the essentials."""
+    require_comparison_folder(out)
     comparison = compare_runs(read_compared_runs(paths, part))
     written = write_comparison(out, comparison)
     if as_json:

@@ -10,6 +10,7 @@ from typing import Any
 from cli.ltrain.batch_shares import require_shares
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
 from cli.ltrain.run_data import open_run_cache
+from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
 from cli.output import print_note
@@ -21,6 +22,7 @@ from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.learning.checkpoint import load_checkpoint, require_trainable
+from leukemia_models.learning.checkpoint_match import require_same_run
 from leukemia_models.learning.run_length import require_extended, with_length
 from leukemia_models.planning.plan_file import plan_path
 from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
@@ -186,7 +188,7 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
         config = replace(config, settings=replace(config.settings, accumulate=request.accumulate))
     require_shares(config.batch_size, len(data.numbers("train")), config.settings, machine.num_ranks)
     if "epochs" in request.given and request.stage.epochs != config.settings.epochs:
-        config = _with_epochs(folder, config, request.stage.epochs, request.extend)
+        config = _with_epochs(folder, config, data, request.stage.epochs, request.extend)
     elif "extend" in request.given:
         require_extended(config.settings, request.extend)
     if "accumulate" in request.given:
@@ -210,12 +212,14 @@ def _check_streams(folder: RunFolder, config: RunConfig, stored: Mapping[str, An
         )
 
 
-def _with_epochs(folder: RunFolder, config: RunConfig, epochs: int, extend: str) -> RunConfig:
+def _with_epochs(folder: RunFolder, config: RunConfig, data: SplitCache, epochs: int, extend: str) -> RunConfig:
     """Give a run another length, not below the epochs that it has begun."""
     state = None
     if folder.is_begun:
         checkpoint = load_checkpoint(folder.checkpoint("last"))
         require_trainable(checkpoint)
+        # Before run.json is changed: a refused command changes nothing.
+        require_same_run(checkpoint, checkpoint_info(config, data))
         state = checkpoint.state
     changed = with_length(config.settings, state, epochs, extend)
     print_note(f"note: {changed.note}")

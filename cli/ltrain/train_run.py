@@ -162,7 +162,7 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
     print_note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
         f"{data.cache.location} ({data.cache.size_px} px)\n"
-        f"split {config.split}{_seed_text(config)}: {summary.stamp}; images: {parts}\n"
+        f"split {config.split}{_seed_text(config)}: {data.leaks.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), {batches}; "
         f"start: {config.start}\n"
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"

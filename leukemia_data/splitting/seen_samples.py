@@ -13,7 +13,7 @@ ones share a key with a probability of about 1 in 5 million.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -198,6 +198,12 @@ def joined(first: SeenSamples, second: SeenSamples) -> SeenSamples:
         earlier = sources.get(source.naming)
         sources[source.naming] = source if earlier is None else _united(earlier, source)
     return SeenSamples(tuple(sources.values()), first.is_complete and second.is_complete)
+
+
+def without_looks(seen: SeenSamples) -> SeenSamples:
+    """Return the same with images known by their digests alone, so that near-identical ones are not looked for."""
+    columns: dict[str, Any] = dict.fromkeys(LOOK_COLUMNS, _NO_LOOKS)
+    return replace(seen, sources=tuple(replace(source, **columns) for source in seen.sources))
 
 
 def _united(one: SeenSource, other: SeenSource) -> SeenSource:

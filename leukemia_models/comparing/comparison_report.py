@@ -9,16 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_models.comparing.compared_run import ComparedRun
 from leukemia_models.comparing.comparison import Comparison, PairComparison
 from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
 from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
+from leukemia_models.comparing.cross_validation_files import is_kfold
 from leukemia_models.judging.bootstrap import Difference, PairedBootstrap, SubjectBootstrap
 from leukemia_models.judging.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
 from leukemia_models.judging.predictions import write_table
 from leukemia_models.reports.figure_style import save_figure
 from leukemia_models.reports.markdown import code, markdown_table, plain, without_repeats
+from leukemia_models.runs.run_files import RESULTS_NAME, is_begun
 
 FORMAT_VERSION = 1
 PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -27,6 +30,18 @@ ABSENT = "-"
 _OCCASIONAL_FIGURES = tuple(
     f"{name}.{suffix}" for name in ("accuracy-stage-[0-9]*", "subjects") for suffix in ("png", "pdf")
 )
+
+
+def require_comparison_folder(out_dir: Path) -> None:
+    """Refuse a folder whose figures have the names of a comparison's: one of a run, a plan, a k-fold or a judged part.
+
+    Raises
+    ------
+    UsageError
+        If it is one of these.
+    """
+    if is_begun(out_dir) or is_kfold(out_dir) or (out_dir / RESULTS_NAME).exists():
+        raise UsageError(f"--out {out_dir} belongs to a run's own results: choose another folder")
 
 
 def write_comparison(out_dir: Path, comparison: Comparison) -> list[Path]:

@@ -22,6 +22,7 @@ _NO_DIFFERENCE = (
 )
 """A run may be given another length and other hardware, how it is judged is decided after its training, and its cache
 may have been built again, with another sample of the same frames."""
+_SPLIT_DIGEST = "details.split_digest"
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",
@@ -119,8 +120,8 @@ def _value_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) ->
     for place in dict.fromkeys([*expected, *found]):
         if found.get(place) == expected.get(place) or place.startswith(_NO_DIFFERENCE):
             continue
-        if place == "details.split_digest":
-            yield "the split is another one than it was trained on (split.csv was changed)"
+        if place == _SPLIT_DIGEST:
+            yield "samples of the split: split.csv, or the cache, was changed after the training"
         else:
             yield f"{_name(place)}: {_text(found.get(place))} instead of {_text(expected.get(place))}"
 

@@ -43,17 +43,22 @@ class SplitSummary:
         The part that was judged, such as ``valid`` or ``test``.
     parts : mapping of str to SplitCounts
         ``train``, ``valid``, ``test``.
+    num_trained : int
+        Judged images that the network was trained on, as in the parts ``train`` and ``all``.
     """
 
     kind: str
     leaks: LeakCheck
     judged: str
     parts: Mapping[str, SplitCounts]
+    num_trained: int = 0
 
     @property
     def stamp(self) -> str:
-        """The words that go on every table, figure and page."""
-        return self.leaks.stamp
+        """The words that go on every table, figure and page; never disjoint where training images are judged."""
+        if not self.num_trained:
+            return self.leaks.stamp
+        return f"TRAINING IMAGES ({self.num_trained:,} of the evaluated ones; the split is {self.leaks.stamp})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the stamp as JSON can hold them."""

@@ -26,11 +26,12 @@ from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSetti
 from leukemia_models.judging.subject_counts import subjects_per_class
 from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.reports.judged_table import results_of_table, write_judged
-from leukemia_models.reports.report import Results, read_results
+from leukemia_models.reports.report import Results
 from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
 from leukemia_models.runs.file_predictions import FilePredictions, predict_files
 from leukemia_models.runs.file_tables import FileTable, table_of_files
 from leukemia_models.runs.judge import Watch, judged_network, judging_tta, unwatched
+from leukemia_models.runs.judged_identity import require_no_other_files, written_results
 from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, VALID, KnownSamples
 from leukemia_models.runs.outside_set import OutsideSet
 from leukemia_models.runs.run_files import RunFolder
@@ -128,10 +129,11 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
     RunError
         If `out_dir` holds them.
     """
+    require_no_other_files(out_dir)
     path = out_dir / "results.json"
     if not path.is_file():
         return
-    written = read_results(path)
+    written = written_results(path)
     earlier = (written.get("judging") or {}).get(KIND)
     if not isinstance(earlier, dict) or earlier.get("images") != list(outside.places):
         what = f"the part {written['split'].get('judged')}" if earlier is None else "other images"

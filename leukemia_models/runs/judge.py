@@ -36,6 +36,7 @@ from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.start_weights import require_unseen
 
 # Details of a checkpoint that are told in places of their own.
 _NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, "positive")
@@ -100,7 +101,7 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     Raises
     ------
     RunError
-        With all differences.
+        With all differences, or if the weights have seen what the split calls unseen.
     """
     manifest, details = data.cache.manifest, checkpoint.info.details
     if SPLIT_DIGEST in details:
@@ -120,6 +121,7 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
             f"{checkpoint.path} does not belong to {data.cache.location} and the run's split: {'; '.join(found)}. "
             "Use the run's own checkpoint, with the cache it was trained from"
         )
+    require_unseen(checkpoint, data)
 
 
 def predict_numbers(
@@ -151,7 +153,7 @@ def predict_numbers(
 def part_predictions(
     predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
 ) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the split's stamp.
+    """Join the predictions of a part with what the cache knows of its samples; the last column is the part's stamp.
 
     `positive` is the run's positive class, by default the second one, see
     :func:`~leukemia_models.judging.predictions.predictions_table`.
@@ -160,7 +162,7 @@ def part_predictions(
     splits = [part] * len(table)
     classes = data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
-    return rows.assign(stamp=data.leaks.stamp)
+    return rows.assign(stamp=data.summary(part).stamp)
 
 
 def judge_part(

@@ -16,6 +16,7 @@ from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_tensors import tensors_digest
 from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.reports.report import read_results
+from leukemia_models.runs.run_files import RESULT_NAMES, RunFolder
 from leukemia_models.runs.split_cache import SplitCache
 
 WEIGHTS, SAMPLES = "weights", "samples"
@@ -55,12 +56,14 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
     RunError
         Naming all that differs; or if the weights are not finite.
     """
-    written = _written(out_dir / "results.json")
-    if written is None:
+    require_no_other_files(out_dir)
+    path = out_dir / "results.json"
+    # A link is replaced like every other result, not followed.
+    if not path.is_file() or path.is_symlink():
         return
     # Broken weights are other weights too, and that is not what is wrong with them.
     require_finite(checkpoint.model_state, checkpoint.path)
-    found = list(_differences(written, checkpoint, data, part))
+    found = list(_differences(written_results(path), checkpoint, data, part))
     if found:
         raise RunError(
             f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
@@ -68,14 +71,40 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
         )
 
 
-def _written(path: Path) -> Mapping[str, Any] | None:
-    """The results in a folder; None where there are none, or a damaged file or a link, which are replaced."""
-    if not path.is_file() or path.is_symlink():
-        return None
+def require_no_other_files(out_dir: Path) -> None:
+    """Refuse a folder outside runs that holds files with the names of results, and no ``results.json``.
+
+    Raises
+    ------
+    RunError
+        Naming the first such file.
+    """
+    # In a run's folder they are left by a stopped evaluation.
+    if (out_dir / "results.json").exists() or RunFolder(out_dir.parent).is_run:
+        return
+    for name in sorted(RESULT_NAMES):
+        if (out_dir / name).exists():
+            raise RunError(
+                f"{out_dir / name} is in the way: no results.json beside it says what it is of, so it is not written "
+                "over. Remove it, or name another folder by --out"
+            )
+
+
+def written_results(path: Path) -> dict[str, Any]:
+    """Read the ``results.json`` that new results would replace.
+
+    Raises
+    ------
+    RunError
+        If it holds no results: those of something else, or damaged ones.
+    """
     try:
         return read_results(path)
     except RunError:
-        return None
+        raise RunError(
+            f"{path} holds no results of this project, or damaged ones, and is not written over: remove it, or name "
+            "another folder by --out"
+        ) from None
 
 
 def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
@@ -84,8 +113,10 @@ def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: Split
         yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.judged_classes)}"
     if written["split"]["kind"] != str(data.spec):
         yield f"split {written['split']['kind']} instead of {data.spec}"
-    if stamp != data.leaks.stamp and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
-        yield f"stamped {stamp} instead of {data.leaks.stamp}"
+    # Earlier versions wrote the split's own stamp on training images too.
+    stamps = (data.summary(part).stamp, data.leaks.stamp)
+    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
+        yield f"stamped {stamp} instead of {stamps[0]}"
     own, identity = judged_identity(checkpoint, data, part), written.get("identity") or {}
     if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
         yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"

@@ -57,6 +57,9 @@ RUN_FORMAT_VERSION = 5
 """2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 the
 positive class, and what the weights to start from have seen."""
 PLAN_FILE_NAME = "plan.toml"
+RESULTS_NAME = "results.json"
+RESULT_NAMES = frozenset({RESULTS_NAME, "summary.md", "predictions.csv", "subjects.csv"})
+"""Files of an evaluated part; the first tells what the others are of."""
 FINAL = "final"
 """Name of the checkpoint that a finished run is judged and used by."""
 
@@ -119,6 +122,15 @@ def stage_folder_name(number: int, stage: str) -> str:
 def is_begun(path: Path) -> bool:
     """Whether a folder holds a run, or the runs of a plan, with all that they were told."""
     return RunFolder(path).is_run or (path / PLAN_FILE_NAME).is_file()
+
+
+def is_of_run(path: Path) -> bool:
+    """Whether a file's place is one of those where a run, a plan or an evaluation keeps what others read."""
+    folder = RunFolder(path.parent)
+    own = {each.name for each in (folder.config, folder.split, folder.augmentation, folder.history)} | {PLAN_FILE_NAME}
+    if is_begun(path.parent) and (path.name in own or path.suffix == ".safetensors"):
+        return True
+    return path.name in RESULT_NAMES and (path.parent / RESULTS_NAME).is_file()
 
 
 def find_runs(path: Path) -> list[RunFolder]:

@@ -18,7 +18,7 @@ from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.judging.subject_counts import subjects_per_class
 from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
 
-VALID, TEST = "valid", "test"
+TRAIN, VALID, TEST = "train", "valid", "test"
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,5 @@ class SplitCache:
             counts = tuple(int((labels == label).sum()) for label in order)
             people = subjects_per_class(labels, subjects[numbers].tolist(), len(names))
             parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
-        return SplitSummary(str(self.spec), self.leaks, judged, parts)
+        num_trained = int((self.codes[split_numbers(self.codes, judged)] == SPLIT_NAMES.index(TRAIN)).sum())
+        return SplitSummary(str(self.spec), self.leaks, judged, parts, num_trained)

@@ -33,9 +33,10 @@ from leukemia_data.splitting.seen_samples import (
     row_keys,
     samples_of_split,
     subject_keys,
+    without_looks,
 )
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
-from leukemia_models.learning.checkpoint import CheckpointInfo, load_info
+from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_info
 from leukemia_models.planning.training_plan import SCRATCH
 from leukemia_models.runs.data_identity import naming_of
 from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
@@ -155,6 +156,30 @@ def _of_earlier_stage(folder: RunFolder, earlier: Path, cache: Cache, codes: Spl
         return recorded_seen_before(RunFolder(earlier), load_config(RunFolder(earlier)), cache, codes)
     except RunError:
         return SeenBefore(is_known=False)
+
+
+def require_unseen(checkpoint: Checkpoint, data: SplitCache) -> None:
+    """Refuse weights that have seen what the run's split calls unseen, as those of a run with another start have.
+
+    Raises
+    ------
+    RunError
+        With the number of validation and test images that the weights have seen.
+    """
+    seen, table, naming = checkpoint.info.seen, data.cache.table, naming_of(data.cache)
+    if seen is None or not data.leaks.is_disjoint:
+        return
+    # By images and names alone: looks take seconds, and were compared when the run began.
+    seen = without_looks(seen)
+    found = meets(seen, table, data.codes, naming)
+    # Images that came into the cache later may tie together what the run itself holds apart.
+    own = without_looks(samples_of_split(table, data.codes, naming))
+    if found.is_leak and found.num_samples > meets(own, table, data.codes, naming).num_samples:
+        raise RunError(
+            f"{checkpoint.path} has seen {found.num_samples:,} validation or test images of this run, which says that "
+            "it has seen none: the weights are of a run with another start. Put the run's own checkpoint back, or "
+            "train again"
+        )
 
 
 def seen_by_run(folder: RunFolder, config: RunConfig, data: SplitCache) -> SeenSamples:

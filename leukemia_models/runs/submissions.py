@@ -11,6 +11,7 @@ from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.image_rows import ImageRow
 from leukemia_models.judging.predictions import write_submission
+from leukemia_models.runs.run_files import is_of_run
 
 
 def require_all_predicted(rows: Sequence[ImageRow], problems: Mapping[int, str]) -> None:
@@ -29,7 +30,7 @@ def require_all_predicted(rows: Sequence[ImageRow], problems: Mapping[int, str])
 
 
 def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImagePlace]) -> None:
-    """Refuse to write over what is read, or one file over another.
+    """Refuse to write over what is read, one file over another, or over what a run or an evaluation keeps.
 
     Raises
     ------
@@ -42,6 +43,8 @@ def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImageP
             continue
         if path.resolve() in taken:
             raise UsageError(f"{path} would replace a list or another output: choose another name")
+        if is_of_run(path.resolve()):
+            raise UsageError(f"{path} is one of a run's own files or results: choose another name")
         taken.add(path.resolve())
 
 

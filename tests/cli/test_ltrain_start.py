@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
+from leukemia_data.splitting.seen_samples import joined
 from leukemia_models.learning.checkpoint import load_checkpoint, load_training_weights, save_checkpoint
 from leukemia_models.networks.registry import build_model
 
@@ -172,8 +173,94 @@ def test_an_edited_split_is_refused(own_run: Path, ltrain: Callable, error_of: C
     split.write_text(text.replace(training, training.replace(",train,", ",test,")), encoding="utf-8")
     for command in (("evaluate",), ("predict", "--part", "test")):
         message = error_of(ltrain(command[0], own_run, *command[1:], "--device", "cpu"), 1)
-        assert "split.csv was changed" in message
-    assert "split.csv was changed" in error_of(ltrain("--out", own_run, "--resume", "--epochs", 3), 1)
+        assert "samples of the split" in message
+        assert "split.csv" in message
+    assert "samples of the split" in error_of(ltrain("--out", own_run, "--resume", "--epochs", 3), 1)
+    # What is refused leaves the run's length as it was.
+    assert json.loads((own_run / "run.json").read_text(encoding="utf-8"))["settings"]["epochs"] == 2
+
+
+def test_weights_of_a_run_with_another_start_are_refused(
+    own_run: Path, mixed_run: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    """The same split and network, but the weights have been trained on its test images before."""
+    final = own_run / "final.safetensors"
+    checkpoint, other = load_checkpoint(final), load_checkpoint(mixed_run / "final.safetensors")
+    info = replace(checkpoint.info, seen=joined(other.info.seen, checkpoint.info.seen))
+    model = build_model(info.model_name, 2)
+    load_training_weights(model, checkpoint)
+    save_checkpoint(final, model, info, checkpoint.state, resumable=False)
+    shutil.rmtree(own_run / "test")
+    for command in (("evaluate",), ("predict", "--part", "test")):
+        message = error_of(ltrain(command[0], own_run, *command[1:], "--device", "cpu"), 1)
+        assert f"has seen {num_seen(mixed_run, own_run)} validation or test images" in message
+    assert not (own_run / "test").exists()
+
+
+@pytest.mark.parametrize("content", ['{"accuracy": 1}', ""])
+def test_results_that_cannot_be_read_are_named_with_what_helps(
+    own_run: Path, ltrain: Callable, error_of: Callable, content: str
+) -> None:
+    path = own_run / "test" / "results.json"
+    path.write_text(content, encoding="utf-8")
+    message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)
+    assert "remove it" in message
+    assert "--out" in message
+    assert path.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("name", ["summary.md", "predictions.csv"])
+def test_files_of_others_are_not_written_over(
+    finished_run: Path, tmp_path: Path, ltrain: Callable, error_of: Callable, name: str
+) -> None:
+    (tmp_path / name).write_text("my notes", encoding="utf-8")
+    message = error_of(ltrain("evaluate", finished_run, "--out", tmp_path, "--device", "cpu"), 1)
+    assert name in message
+    assert "--out" in message
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "my notes"
+
+
+@pytest.mark.parametrize(
+    "name", ["split.csv", "history.csv", "run.json", "best.safetensors", "test/predictions.csv", "test/results.json"]
+)
+@pytest.mark.parametrize("option", ["--out", "--submission"])
+def test_predictions_are_not_written_over_files_of_a_run(
+    own_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable, name: str, option: str
+) -> None:
+    before = files_below(own_run)
+    message = error_of(ltrain("predict", own_run, "--part", "valid", option, own_run / name, "--device", "cpu"), 2)
+    assert "choose another name" in message
+    assert files_below(own_run) == before
+
+
+@pytest.mark.parametrize("name", [".", "test"])
+def test_a_comparison_is_not_written_over_figures_of_a_run(
+    own_run: Path, finished_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable, name: str
+) -> None:
+    before = files_below(own_run)
+    assert "--out" in error_of(ltrain("compare", own_run, finished_run, "--out", own_run / name), 2)
+    assert files_below(own_run) == before
+
+
+@pytest.mark.parametrize("part", ["train", "all"])
+def test_training_images_are_never_stamped_disjoint(own_run: Path, ltrain: Callable, part: str) -> None:
+    num_trained = list(parts_of(own_run).values()).count("train")
+    for _ in range(2):
+        result = ltrain("evaluate", own_run, "--part", part, "--device", "cpu")
+        assert result.exit_code == 0, result.output
+    for stamp in (stamp_of(own_run, part), (own_run / part / "summary.md").read_text(encoding="utf-8")):
+        assert f"TRAINING IMAGES ({num_trained} of the evaluated ones" in stamp
+    assert ltrain("predict", own_run, "--part", part, "--device", "cpu").exit_code == 0
+    for path in (own_run / "predictions.csv", own_run / part / "predictions.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            assert {row["stamp"] for row in csv.DictReader(file)} == {stamp_of(own_run, part)}
+    # Results of a version that stamped them as the split are of the same meaning.
+    results = own_run / part / "results.json"
+    content = json.loads(results.read_text(encoding="utf-8"))
+    content["split"]["stamp"] = stamp_of(own_run)
+    results.write_text(json.dumps(content), encoding="utf-8")
+    assert ltrain("evaluate", own_run, "--part", part, "--device", "cpu").exit_code == 0
 
 
 def test_results_of_other_weights_are_not_written_over(

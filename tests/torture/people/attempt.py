@@ -15,7 +15,7 @@ SAYS_WHY = (
     "PATIENT-MIXED",
     "is not what the run was begun with",
     "does not belong to",
-    "is another one than it was trained on",
+    "samples of the split",
 )
 """A refusal for any other reason says nothing about people."""
 
