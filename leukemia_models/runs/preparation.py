@@ -191,7 +191,7 @@ def _choose_batchnorm(bench: _Bench, mode: str) -> BatchNormReport | None:
 
 def _calibration(predictions: Predictions, data: SplitCache, info: CheckpointInfo) -> Calibration | None:
     """Fit temperature and threshold; None where the validation part holds one class."""
-    samples = judged_samples(part_predictions(predictions, data, VALID), info.judged_classes)
+    samples = judged_samples(part_predictions(predictions, data), info.judged_classes)
     if len(np.unique(samples.labels_N)) < 2:
         return None
     return fit_calibration(samples, fitted_on=VALID, classes=info.judged_classes)

@@ -41,7 +41,7 @@ def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImageP
         if path is None:
             continue
         if path.resolve() in taken:
-            raise UsageError(f"{path} would replace a list or another output: choose another name")
+            raise UsageError(f"{path} would replace a list, an image or another output: choose another name")
         taken.add(path.resolve())
 
 

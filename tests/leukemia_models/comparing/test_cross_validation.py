@@ -248,6 +248,14 @@ def test_the_worst_fold_stamps_all(own_dirs):
 # --- folds that do not belong together ------------------------------------------------------------------------------
 
 
+def test_what_all_folds_are_warned_of_is_said_of_the_whole(own_dirs):
+    for number, folder in enumerate(own_dirs):
+        path = folder / "test" / "results.json"
+        content = json.loads(path.read_text()) | {"warnings": ["Frames tell.", f"Only fold {number}."]}
+        path.write_text(json.dumps(content))
+    assert cross_validate([read_fold(path) for path in own_dirs], QUICK).pooled.warnings == ("Frames tell.",)
+
+
 def test_an_image_held_out_twice(own_dirs):
     folds = [read_fold(path) for path in own_dirs]
     with pytest.raises(RunError, match=r"32 images are held out more than once.*fold-1, fold-1"):
