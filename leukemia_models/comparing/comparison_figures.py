@@ -22,6 +22,7 @@ from leukemia_models.reports.judging_figures import AXIS_LETTERS, draw_confusion
 MAX_COLUMNS = 4
 _INCHES_PER_SUBJECT = 0.24
 _INCHES_PER_RUN = 0.16
+_CLASS_LETTERS = 30
 _MOST_SUBJECTS = 150
 
 
@@ -158,13 +159,15 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
         members = [position for position, key in enumerate(keys) if key[0] == label]
         if members:
             axes.axvspan(members[0] - 0.5, members[-1] + 0.5, color="0.5", alpha=0.10 * label, zorder=0, linewidth=0)
-            axes.text((members[0] + members[-1]) / 2, 1.07, f"true class {name}", ha="center", va="center", fontsize=9)
+            middle, words = (members[0] + members[-1]) / 2, wrapped_name(f"true class {name}", _CLASS_LETTERS)
+            place = axes.get_xaxis_transform()
+            axes.text(middle, 1.01, words, ha="center", va="bottom", fontsize=9, transform=place)
     axes.axhline(0.5, color="0.45", linestyle=":", linewidth=1)
     axes.set_xticks(
         range(len(keys)), [printable(subject) for _, subject in keys], rotation=90, fontsize=8, parse_math=False
     )
     axes.set_xlim(-0.6, len(keys) - 0.4)
-    axes.set_ylim(-0.03, 1.12)
+    axes.set_ylim(-0.03, 1.03)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel("subject, in the order of the mean share right")
     axes.set_ylabel("share of the subject's images judged right")
