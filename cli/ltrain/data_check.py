@@ -19,6 +19,7 @@ from leukemia_data.caches.manifest import is_whole
 from leukemia_data.caches.manifest_entries import ShardEntry
 from leukemia_data.caches.verify import Damage, changed_shards
 from leukemia_data.errors import CacheError
+from leukemia_data.scanning.frame_notes import cautions, frame_caution
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_data.storage.url import Location
@@ -54,6 +55,24 @@ def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str,
         num_later = sum(len(shards[place]) - len(to_read[place]) for place in caches)
         later = f"; shards that are checked as they arrive: {num_later}" if num_later else ""
         print_note(f"checked {format_bytes(num_bytes)} in {time.perf_counter() - started_s:.1f} s{later}")
+
+
+def tell_of_sources(runs: Iterable[Run], ranks: Ranks) -> None:
+    """Say once, however many stages or folds there are, what of their sources should be looked at."""
+    if not ranks.is_first:
+        return
+    manifests = [run.data.cache.manifest for run in runs]
+    read = [(manifest.understood, manifest) for manifest in manifests if manifest.understood is not None]
+    telling = [frame_caution(reading, manifest.recipe) for reading, manifest in read]
+    others = [
+        caution
+        for reading, manifest in read
+        for caution in cautions(reading, manifest.recipe, manifest.size_px, with_finding=False)
+    ]
+    for text in dict.fromkeys(filter(None, telling)):
+        print_note(f"warning: {text}")
+    for text in dict.fromkeys(others):
+        print_note(f"note: {text}")
 
 
 def used_shards(splits: Iterable[SplitCache]) -> dict[Location, list[ShardEntry]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from cli.ltrain.data_check import check_data
+from cli.ltrain.data_check import check_data, tell_of_sources
 from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine, RunDraft, draft_runs, stage_caches
 from cli.ltrain.prepare import (
@@ -60,7 +60,9 @@ def cross_validate(request: TrainRequest, *, inner_valid: float) -> None:
         request = replace(request, out=root)
         folds = [list(fold) for _, fold in groupby(runs, key=lambda run: run.plan_dir)]
         with closing_caches(runs):
-            check_data([run for run in runs if not is_finished(run, ranks)], request, os.environ, ranks)
+            unfinished = [run for run in runs if not is_finished(run, ranks)]
+            check_data(unfinished, request, os.environ, ranks)
+            tell_of_sources(unfinished, ranks)
             for number, fold in enumerate(folds, 1):
                 _train_fold(fold, f"fold {number}/{len(folds)}", request, device, ranks)
     if ranks.is_first:

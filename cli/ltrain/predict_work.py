@@ -77,7 +77,7 @@ class _Predicted:
 def predict(request: PredictRequest) -> None:
     """Predict a part of the run's split or image files, and write the tables."""
     checkpoint = open_checkpoint(last_run(request.run), request.which)
-    written = request.out if request.out is not None else request.run / "predictions.csv"
+    written = _written(request)
     for path in (written, request.submission):
         if path is not None and not path.resolve().parent.is_dir():
             raise SourceError(f"cannot write {path}: its folder does not exist")
@@ -96,6 +96,10 @@ def predict(request: PredictRequest) -> None:
             f"{len(found.failures)} of {len(found.table)} images could not be used "
             "and have no prediction (listed above)"
         )
+
+
+def _written(request: PredictRequest) -> Path:
+    return request.out if request.out is not None else request.run / "predictions.csv"
 
 
 def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
@@ -123,6 +127,7 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         allow_outside=request.allow_outside,
         need_files=request.submission is not None,
     )
+    require_not_replaced((_written(request), request.submission), [row.record.path for row in rows])
     stage = StageChoice(request.stage_dir, request.stage_gb)
     known = known_samples_of_run(last_run(request.run), network.checkpoint, request.cache, stage)
     found = predict_files(

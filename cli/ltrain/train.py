@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cli.ltrain.data_check import check_data
+from cli.ltrain.data_check import check_data, tell_of_sources
 from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine, draft_runs
 from cli.ltrain.prepare import Run, begin_runs, take_up_runs
@@ -34,6 +34,7 @@ def train(request: TrainRequest) -> None:
         runs = on_all_ranks(lambda: _prepare(request, machine, goes_on=goes_on), request, ranks)
         with closing_caches(runs):
             check_data(runs, request, os.environ, ranks)
+            tell_of_sources(runs, ranks)
             results = train_stages(runs, request, device, ranks)
     if ranks.is_first:
         _report(runs[-1].folder, results, request.as_json)

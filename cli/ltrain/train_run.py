@@ -19,7 +19,6 @@ from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.run_streams import clean_stream, make_augmenter, train_stream, valid_stream
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
-from leukemia_data.scanning.frame_notes import cautions
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.streams.loader import BatchStream
@@ -170,9 +169,6 @@ def _announce(run: Run, model: nn.Module, device: torch.device, ranks: Ranks, st
     )
     for doubt in start_cautions(data.leaks):
         print_note(f"warning: {doubt.text}")
-    manifest = data.cache.manifest
-    for caution in cautions(manifest.understood, manifest.recipe, manifest.size_px) if manifest.understood else ():
-        print_note(f"note: {caution}")
     if config.settings.amp and device.type != "cuda":
         print_note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
 

@@ -104,8 +104,8 @@ def frame_features(
     -------
     list of (str, ndarray of shape (n,), float64)
         ``height`` and ``width`` in pixels, ``aspect`` (width over height); with a framing ``padding`` and ``crop``, the
-        shares of :mod:`~leukemia_data.scanning.framing_shares`; of decoded frames the ``ground``'s median red, green
-        and blue, its spread, and its share of exact black; 0 or 1 for each ``file format`` and ``mode``.
+        shares of :mod:`~leukemia_data.scanning.framing_shares`; 0 or 1 for each ``file format`` and ``mode``; of
+        decoded frames the ``ground``'s median red, green and blue, its spread, and its share of exact black.
     """
     sizes = [one.size_px for one in traits]
     columns: list[tuple[str, Sequence[float]]] = [
@@ -117,16 +117,17 @@ def frame_features(
         recipe, size_px = framing.recipe, framing.size_px
         columns.append(("padding", [padding_share(height, width, recipe, size_px) for height, width in sizes]))
         columns.append(("crop", [cut_share(height, width, recipe) for height, width in sizes]))
-    grounds = [one.ground for one in traits if one.ground is not None]
-    if len(grounds) == len(traits):
-        columns.extend(("ground", [ground.rgb[channel] for ground in grounds]) for channel in range(3))
-        columns.append(("spread of the ground", [ground.spread for ground in grounds]))
-        columns.append(("exact black in the ground", [ground.black_share for ground in grounds]))
+    # Of columns that tell the classes equally well the first counts: a format leaves its traces on the ground.
     for title, values in (
         ("file format", [one.file_format for one in traits]),
         ("mode", [one.mode for one in traits]),
     ):
         columns.extend((title, [float(value == each) for value in values]) for each in sorted(set(values)))
+    grounds = [one.ground for one in traits if one.ground is not None]
+    if len(grounds) == len(traits):
+        columns.extend(("ground", [ground.rgb[channel] for ground in grounds]) for channel in range(3))
+        columns.append(("spread of the ground", [ground.spread for ground in grounds]))
+        columns.append(("exact black in the ground", [ground.black_share for ground in grounds]))
     return [(name, np.asarray(values, np.float64)) for name, values in columns]
 
 

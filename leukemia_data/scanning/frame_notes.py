@@ -108,6 +108,14 @@ def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion
     )
 
 
+def finding_caution(finding: FrameFinding) -> str:
+    """Say the same in a sentence, beside the numbers of a network that was trained on these frames."""
+    return (
+        f"The frames alone tell the classes apart (by {listed(finding.features, most=3)}, with a balanced accuracy of "
+        f"{finding.balanced_accuracy:.2f} and no cell): the network can have learnt that instead of the cells."
+    )
+
+
 def _is_of_size(finding: FrameFinding) -> bool:
     return bool({"height", "width", "aspect", "padding", "crop"}.intersection(finding.features))
 

@@ -16,11 +16,13 @@ from sklearn.metrics import roc_curve
 
 from leukemia_data.files.plain_text import printable
 from leukemia_models.comparing.compared_run import ComparedRun
-from leukemia_models.reports.figure_style import series_style, stamped_figure
-from leukemia_models.reports.judging_figures import draw_confusion_on
+from leukemia_models.reports.figure_style import series_style, stamped_figure, wrapped_name
+from leukemia_models.reports.judging_figures import AXIS_LETTERS, draw_confusion_on, legend_above
 
 MAX_COLUMNS = 4
 _INCHES_PER_SUBJECT = 0.24
+_INCHES_PER_RUN = 0.16
+_CLASS_LETTERS = 30
 _MOST_SUBJECTS = 150
 
 
@@ -59,19 +61,19 @@ def draw_rocs(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
         As for :func:`draw_confusions`.
     """
     classes = runs[0].classes
-    figure = stamped_figure((6.2, 6.0), title, stamp)
+    figure = stamped_figure((6.2, 6.0 + _INCHES_PER_RUN * len(runs)), title, stamp)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
     for number, run in enumerate(runs):
         if run.metrics.auroc is not None:
             _draw_roc(axes, number, run, run.metrics.auroc)
-    axes.set_xlabel(f"share of {classes[0]!r} called {classes[1]!r} (1 - specificity)")
-    axes.set_ylabel(f"share of {classes[1]!r} recognised (sensitivity)")
+    axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
+    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     axes.set_aspect("equal")
     axes.grid(visible=True, color="0.9")
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
+    legend_above(axes)
     return figure
 
 
@@ -157,13 +159,15 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
         members = [position for position, key in enumerate(keys) if key[0] == label]
         if members:
             axes.axvspan(members[0] - 0.5, members[-1] + 0.5, color="0.5", alpha=0.10 * label, zorder=0, linewidth=0)
-            axes.text((members[0] + members[-1]) / 2, 1.07, f"true class {name}", ha="center", va="center", fontsize=9)
+            middle, words = (members[0] + members[-1]) / 2, wrapped_name(f"true class {name}", _CLASS_LETTERS)
+            place = axes.get_xaxis_transform()
+            axes.text(middle, 1.01, words, ha="center", va="bottom", fontsize=9, transform=place)
     axes.axhline(0.5, color="0.45", linestyle=":", linewidth=1)
     axes.set_xticks(
         range(len(keys)), [printable(subject) for _, subject in keys], rotation=90, fontsize=8, parse_math=False
     )
     axes.set_xlim(-0.6, len(keys) - 0.4)
-    axes.set_ylim(-0.03, 1.12)
+    axes.set_ylim(-0.03, 1.03)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel("subject, in the order of the mean share right")
     axes.set_ylabel("share of the subject's images judged right")

@@ -130,6 +130,7 @@ def cross_validate(
         settings=_common([fold.settings for fold in folds]),
         judging=_common([fold.judging for fold in folds]),
         notes=(_pooling_note(judged),),
+        warnings=tuple(text for text in folds[0].warnings if all(text in fold.warnings for fold in folds)),
     )
     return CrossValidation(
         name=cross_validation_name(folds),

@@ -12,12 +12,13 @@ from leukemia_data.files.plain_text import printable
 from leukemia_models.comparing.cross_validation import SHOWN_METRICS, CrossValidation
 from leukemia_models.comparing.fold_metrics import Spread
 from leukemia_models.judging.metrics import metric_title
-from leukemia_models.reports.figure_style import BLACK, BLUE, VERMILION, stamped_figure
+from leukemia_models.reports.figure_style import BLACK, BLUE, VERMILION, stamped_figure, wrapped_name
 from leukemia_models.reports.report import IMAGE
 
 _MOST_NUMBERED_FOLDS = 12
 # Leaves room for the number of a fold whose metric is 1.
 _TOP = 1.07
+_TITLE_LETTERS = 19
 _FOLDS_WIDTH, _MEAN_AT, _POOLED_AT = 0.36, 0.24, 0.36
 
 
@@ -52,8 +53,11 @@ def draw_folds(result: CrossValidation) -> Figure:
 
 
 def _titles(classes: Sequence[str]) -> list[str]:
-    """What the values are of, with the class on a line of its own."""
-    return [printable(metric_title(name, classes)).replace(" (", "\n(") for name in SHOWN_METRICS]
+    """What the values are of, with the class on lines of its own."""
+    titles = [printable(metric_title(name, classes)).partition(" (") for name in SHOWN_METRICS]
+    return [
+        "\n".join([name, *([wrapped_name(f"({rest}", _TITLE_LETTERS)] if rest else [])]) for name, _, rest in titles
+    ]
 
 
 def _draw_values(axes: Axes, position: int, values: Sequence[float | None]) -> None:

@@ -48,6 +48,8 @@ class FoldPredictions:
         What the run was told, and how it was judged, as JSON values.
     epoch : int or None
         The epoch whose weights were judged.
+    warnings : tuple of str
+        What the fold's results say against its numbers, beside what its split tells.
     """
 
     name: str
@@ -61,6 +63,7 @@ class FoldPredictions:
     settings: Mapping[str, Any]
     judging: Mapping[str, Any]
     epoch: int | None
+    warnings: tuple[str, ...] = ()
 
 
 def read_fold(path: Path) -> FoldPredictions:
@@ -93,6 +96,7 @@ def read_fold(path: Path) -> FoldPredictions:
             settings=results["settings"],
             judging=dict(results.get("judging", {})),
             epoch=results["epoch"],
+            warnings=tuple(map(str, results.get("warnings", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error

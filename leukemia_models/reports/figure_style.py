@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
 
 from leukemia_data.files.atomic import atomic_path
@@ -102,11 +103,27 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 
+def wrapped_name(name: str, num_letters: int) -> str:
+    """Return a name from a source, printable and on as many lines as it takes, for the places where room is short."""
+    return textwrap.fill(printable(name), num_letters, break_on_hyphens=False) or name
+
+
 def _show_texts_as_they_are(figure: Figure) -> None:
     """Names of classes, subjects and runs may hold a dollar sign, which begins a formula, or what no font can show."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-        text.set_text(printable(text.get_text()))
+        text.set_text(_with_glyphs(printable(text.get_text()), text))
+
+
+def _with_glyphs(letters: str, text: Text) -> str:
+    r"""Escapes such as ``\u6b63`` in the place of letters that the text's font lacks: boxes would all look alike."""
+    if letters.isascii():
+        return letters
+    font = get_font(findfont(text.get_fontproperties()))
+    return "".join(
+        letter if letter.isascii() or font.get_char_index(ord(letter)) else letter.encode("unicode_escape").decode()
+        for letter in letters
+    )
 
 
 def lay_out(figure: Figure) -> None:
@@ -120,5 +137,7 @@ def lay_out(figure: Figure) -> None:
     FigureCanvasAgg(figure)
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)
+        # Axes of a fixed aspect, and legends beside them, are placed by what the first pass left.
+        for _ in range(2):
+            engine.execute(figure)
     figure.set_layout_engine(None)

@@ -22,7 +22,7 @@ from leukemia_models.judging.judged_samples import DEFAULT_THRESHOLD, JudgedSamp
 from leukemia_models.judging.reliability import reliability_bins
 from leukemia_models.judging.resampling import Interval
 from leukemia_models.judging.subject_level import subject_samples
-from leukemia_models.reports.figure_style import LINE_STYLES, series_style, stamped_figure
+from leukemia_models.reports.figure_style import LINE_STYLES, series_style, stamped_figure, wrapped_name
 
 BOTH_CLASSES = -1
 MAX_SUBJECTS_IN_A_COLUMN = 30
@@ -30,6 +30,9 @@ MAX_NAMED_SUBJECTS = 60
 INCHES_PER_SUBJECT = 0.165
 """Room for a name that can be read in print; the 47 and 26 subjects of C-NMC then fit on a page."""
 UNNAMED_HEIGHT_INCHES = 7.0
+TICK_LETTERS, AXIS_LETTERS, LEGEND_LETTERS = 14, 50, 60
+"""Letters in a line of a class's name under a cell, along an axis, and in a legend."""
+_SHORT_NAME = 20
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, stamp: str) -> Figure:
@@ -61,7 +64,7 @@ def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: S
         share = f"{shares[row, column]:.1%}" if totals[row, 0] else "none"
         ink = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, f"{share}\n({count:,})", ha="center", va="center", color=ink, fontsize=12)
-    names = [printable(name) for name in classes]
+    names = [wrapped_name(name, TICK_LETTERS) for name in classes]
     counted = [f"{name}\n(n = {total:,})" for name, total in zip(names, totals[:, 0], strict=True)]
     axes.set_xticks(range(len(classes)), names, parse_math=False)
     axes.set_yticks(range(len(classes)), counted, parse_math=False)
@@ -86,7 +89,7 @@ def draw_roc(
     interval : Interval, optional
         Of the AUROC per image.
     """
-    figure = stamped_figure((5.2, 5.4), title, stamp)
+    figure = stamped_figure((5.2, 6.0), title, stamp)
     axes = figure.subplots()
     said = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
     draw_roc_on(axes, samples, "per image, AUROC {auroc:.3f}" + said, number=0)
@@ -127,13 +130,18 @@ def finish_roc(axes: Axes, classes: Sequence[str]) -> None:
     """Add the chance line, the names of the axes and the legend."""
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
     axes.plot([], [], marker="o", color="0.3", linestyle="none", label=f"at the threshold {DEFAULT_THRESHOLD}")
-    axes.set_xlabel(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)")
-    axes.set_ylabel(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)")
+    axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
+    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
     axes.grid(visible=True, color="0.9")
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
+    legend_above(axes)
+
+
+def legend_above(axes: Axes, ncols: int = 1) -> None:
+    """Put the legend above the axes, where it covers no curve: a bad network's run through every corner."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=8, frameon=False)
 
 
 def draw_reliability(
@@ -157,22 +165,22 @@ def draw_reliability(
     calibrated : JudgedSamples, optional
         The same after temperature scaling.
     """
-    figure = stamped_figure((5.2, 6.0), title, stamp)
+    figure = stamped_figure((5.2, 6.3), title, stamp)
     axes, counts_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="perfect")
     series = [("as trained", samples)] + ([("calibrated", calibrated)] if calibrated is not None else [])
     for number, (name, each) in enumerate(series):
         _draw_reliability_on(axes, counts_axes, each, name, number)
-    axes.set_ylabel(f"share of '{classes[1]}' in the bin")
+    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' in the bin", AXIS_LETTERS))
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(-0.02, 1.02)
     counts_axes.set_ylabel("images")
     counts_axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
-    counts_axes.set_xlabel(f"probability of '{classes[1]}'")
+    counts_axes.set_xlabel(wrapped_name(f"probability of '{classes[1]}'", AXIS_LETTERS))
     for each_axes in (axes, counts_axes):
         each_axes.grid(visible=True, color="0.9")
         each_axes.set_axisbelow(True)
-    axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
+    legend_above(axes)
     return figure
 
 
@@ -236,7 +244,8 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
         number = int(group["label"].iloc[0])
         heights = np.arange(start, start + len(group))
         name = "both classes" if number == BOTH_CLASSES else classes[number]
-        _draw_group(axes, heights, group["share_right"], f"{name} (n = {len(group):,})", number, is_named=is_named)
+        label = f"{wrapped_name(name, LEGEND_LETTERS)} (n = {len(group):,})"
+        _draw_group(axes, heights, group["share_right"], label, number, is_named=is_named)
         start += len(group)
     axes.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
     named = [f"{printable(str(row.subject))} ({row.images:,})" for group in groups for row in group.itertuples()]
@@ -249,7 +258,7 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
     axes.set_xlabel("share of the subject's images\njudged right")
     axes.grid(visible=True, axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
+    legend_above(axes, ncols=3 if max(map(len, classes)) <= _SHORT_NAME else 1)
 
 
 def _draw_group(

@@ -16,6 +16,7 @@ from torch import nn
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
+from leukemia_data.scanning.frame_notes import finding_caution
 from leukemia_data.splitting.subject_groups import linked_groups
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
@@ -36,6 +37,7 @@ from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.judged_identity import judged_identity, require_same_meaning
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.split_file import split_names
 from leukemia_models.runs.start_weights import require_unseen
 
 # Details of a checkpoint that are told in places of their own.
@@ -153,14 +155,13 @@ def predict_numbers(
 def part_predictions(
     predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
 ) -> pd.DataFrame:
-    """Join the predictions of a part with what the cache knows of its samples; the last column is the part's stamp.
+    """Join predictions with what the cache and the split know of the samples; the last column is the part's stamp.
 
     `positive` is the run's positive class, by default the second one, see
     :func:`~leukemia_models.judging.predictions.predictions_table`.
     """
     table = data.cache.table
-    splits = [part] * len(table)
-    classes = data.cache.manifest.classes
+    splits, classes = split_names(data.codes), data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
     return rows.assign(stamp=data.summary(part).stamp)
 
@@ -220,12 +221,24 @@ def judge_predictions(
     table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = judged_network(checkpoint, part)
     identity = judged_identity(checkpoint, data, part)
-    network = replace(network, notes=(*network.notes, *linked_subjects_note(data, part)), identity=identity)
+    network = replace(
+        network,
+        notes=(*network.notes, *linked_subjects_note(data, part)),
+        warnings=(*network.warnings, *telling_frames_warning(data)),
+        identity=identity,
+    )
     results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
     # Written elsewhere, the page has no history beside it.
     figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()
     write_judged(out_dir, results, table, figures, for_excel=for_excel)
     return results
+
+
+def telling_frames_warning(data: SplitCache) -> tuple[str, ...]:
+    """Say, in one sentence or none, that the frames of the run's source alone tell the classes apart."""
+    understood = data.cache.manifest.understood
+    finding = understood.frame_finding if understood is not None else None
+    return () if finding is None or not finding.tells_class else (finding_caution(finding),)
 
 
 def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from leukemia_data.samples.record import UNKNOWN_LABEL, ImagePlace
 from leukemia_data.sources.class_list import place_of_class
 from leukemia_data.sources.image_rows import ImageRow, file_key
 from leukemia_data.sources.name_words import are_numbers
+from leukemia_data.sources.positive_class import known_positive
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
@@ -85,7 +86,7 @@ def read_outside_set(
         allow_outside=allow_outside,
         options=None if options is None else replace(options, positive=None),
     )
-    place_of = _matched([name for name, count in listing.reading.classes if count], classes)
+    place_of = _matched([name for name, count in listing.reading.classes if count], classes, positive)
     place_of_label = {label: place_of[name] for label, name in enumerate(listing.classes) if name in place_of} | {
         UNKNOWN_LABEL: UNKNOWN_LABEL
     }
@@ -110,13 +111,14 @@ def _class_name(label: int, classes: Sequence[str]) -> str | None:
     return None if label == UNKNOWN_LABEL else classes[label]
 
 
-def _matched(names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
+def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dict[str, int]:
     """The run's class of each class of the set."""
     found = {name: place_of_class(name, classes) for name in names}
     strange = [name for name, place in found.items() if place is None]
     if strange:
         raise UsageError(
-            f"the run has no class {listed(strange)}; its classes are {listed(classes)}. {_cure(strange, classes)}"
+            f"the run has no class {listed(strange)}; its classes are {listed(classes)}. "
+            f"{_cure(strange, names, classes, positive)}"
         )
     known = {name: place for name, place in found.items() if place is not None}
     if len(set(known.values())) < len(known):
@@ -124,13 +126,19 @@ def _matched(names: Sequence[str], classes: Sequence[str]) -> dict[str, int]:
     return known
 
 
-def _cure(strange: Sequence[str], classes: Sequence[str]) -> str:
-    """Options that would say what the strange classes mean."""
+def _cure(strange: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str) -> str:
+    """Options that would say what the strange classes mean. An example must not name the healthy ones diseased."""
+    order = (*(name for name in classes if name != positive), positive)
+    chosen = ReadingOptions(classes=order).command_text
     if are_numbers(strange) and max(map(int, strange)) < len(classes):
-        meaning = ", ".join(f"{number} {name}" for number, name in enumerate(classes))
-        return f"--classes {','.join(classes)} makes of the numbers {meaning}"
-    kept = f", --classes {','.join(classes)} leaves others out" if len(classes) else ""
-    return f'Say what each means, as --merge "{classes[0]}={strange[0]}"{kept}'
+        meaning = ", ".join(f"{number} {name}" for number, name in enumerate(order))
+        return f"{chosen} makes of the numbers {meaning}"
+    told = known_positive(names)
+    if told is None or len(order) != len(names):
+        example = ReadingOptions(merge=((positive, ("NAME",)),)).command_text
+        return f"Say what each means, as {example}; {chosen} leaves others out"
+    meant = [(positive if name == told.name else order[0], (name,)) for name in names if name in strange]
+    return f"Say what each means, such as {ReadingOptions(merge=tuple(meant)).command_text}"
 
 
 def _name(paths: Sequence[ImagePlace]) -> str:

@@ -55,10 +55,15 @@ def digest_texts(table: SampleTable) -> list[str]:
     return [text[start : start + width] for start in range(0, len(text), width)]
 
 
+def split_names(codes: SplitCodes) -> list[str]:
+    """Return the name of each sample's part: ``train``, ``valid``, ``test`` or ``unused``."""
+    return [_NAMES[code] for code in codes]
+
+
 def write_split(path: Path, table: SampleTable, codes: SplitCodes) -> None:
     """Write ``split.csv`` atomically, in the order of the ids."""
-    names = (_NAMES[code] for code in codes)
-    columns = (table.id_texts, table.subject_texts, table.labels.tolist(), names, digest_texts(table))
+    names, digests = split_names(codes), digest_texts(table)
+    columns = (table.id_texts, table.subject_texts, table.labels.tolist(), names, digests)
     known = sorted(zip(*columns, strict=True))
     rows = [(formula_safe(record_id), formula_safe(subject), *rest) for record_id, subject, *rest in known]
     with (

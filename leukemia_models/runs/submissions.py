@@ -42,7 +42,7 @@ def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImageP
         if path is None:
             continue
         if path.resolve() in taken:
-            raise UsageError(f"{path} would replace a list or another output: choose another name")
+            raise UsageError(f"{path} would replace a list, an image or another output: choose another name")
         if is_of_run(path.resolve()):
             raise UsageError(f"{path} is one of a run's own files or results: choose another name")
         taken.add(path.resolve())

@@ -33,7 +33,7 @@ def test_each_part_is_judged(part: str, is_seen: bool, own_run: Path, ltrain: Ca
     split_of = {row["id"]: row["split"] for row in rows_of(own_run / "split.csv")}
     wanted = {record_id for record_id, name in split_of.items() if part in (name, "all")}
     rows = rows_of(own_run / part / "predictions.csv")
-    assert {row["id"] for row in rows} == wanted
+    assert {row["id"]: row["split"] for row in rows} == {record_id: split_of[record_id] for record_id in wanted}
     results = json.loads((own_run / part / "results.json").read_text(encoding="utf-8"))
     assert results == told["results"]
     assert results["split"]["judged"] == part
@@ -113,6 +113,19 @@ def test_part_of_the_split(own_run: Path, ltrain: Callable) -> None:
     assert str(own_run / "predictions.csv") in result.stdout
     predicted = (own_run / "predictions.csv").read_bytes()
     assert predicted == (own_run / "valid" / "predictions.csv").read_bytes()
+
+
+def test_an_image_is_not_written_over_by_its_prediction(
+    finished_run: Path, cells: Path, tmp_path: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    image = Path(shutil.copy(next(cells.rglob("*.bmp")), tmp_path / "1.bmp"))
+    (tmp_path / "list.csv").write_text("Path\n1.bmp\n", encoding="utf-8")
+    before = image.read_bytes()
+    for listed in (tmp_path, tmp_path / "list.csv"):
+        for option in ("--out", "--submission"):
+            command = ("predict", finished_run, listed, "--out", tmp_path / "p.csv", option, image)
+            assert "1.bmp" in error_of(ltrain(*command, "--device", "cpu"), 2)
+    assert image.read_bytes() == before
 
 
 def test_views_of_the_judging_are_used_again(own_run: Path, ltrain: Callable, json_of: Callable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,10 +71,31 @@ def test_scan_and_audit_say_it(told: Path, built: tuple[str, Path], ldata: Calla
         assert (check["verdict"], "balanced accuracy of 1.00" in check["text"]) == ("LOOK", True)
 
 
-def test_training_says_it_before_the_first_step(run: tuple[str, Path]) -> None:
-    said, _ = run
-    assert said.count("the frames alone tell the classes apart") == 1
+def test_training_says_it_before_the_first_step_and_on_each_page(run: tuple[str, Path]) -> None:
+    said, folder = run
+    assert said.count("warning: the frames alone tell the classes apart") == 1
     assert said.index("tell the classes apart") < said.index("epoch ")
+    for part in ("valid", "test"):
+        results = json.loads((folder / part / "results.json").read_text(encoding="utf-8"))
+        (caution,) = [text for text in results["cautions"] if "frames alone" in text]
+        assert "balanced accuracy of 1.00" in caution
+        assert caution in (folder / part / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_cross_validation_says_it_once_and_at_its_end(told: Path, ltrain: Callable, ldata: Callable) -> None:
+    source = told / "people"
+    for path in sorted((told / "cells").rglob("*.png")):
+        place = source / path.parent.name / f"{path.parent.name[0]}{int(path.stem) % 4}" / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    read = ("--class-level", 1, "--subject-from", "folder")
+    assert ldata("build", source, *RAW, *read, "--cache", told / "people-cache").exit_code == 0
+    out = told / "folds"
+    result = ltrain("kfold", "--cache", told / "people-cache", *NETWORK, "--folds", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("tell the classes apart") == 1
+    assert result.stdout.count("The frames alone tell the classes apart") == 1
+    assert "The frames alone tell the classes apart" in (out / "summary.md").read_text(encoding="utf-8")
 
 
 def test_frames_as_in_training_and_others_are_predicted(

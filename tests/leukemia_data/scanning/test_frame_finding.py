@@ -56,6 +56,16 @@ def test_every_trait_alone_is_told(healthy, feature, words):
     assert words in dict(found.classes)["Healthy"]
 
 
+def test_a_file_format_is_named_rather_than_what_it_leaves_on_the_ground():
+    """Compression leaves traces around the cell: whoever reads of the ground alone looks for another camera."""
+    grounds = [Ground((0, 0, 0), 0, 1 if number == 0 else 0.4, "black") for number in range(12)]
+    healthy = [SeenFrame(traits(file_format="JPEG", ground=ground), "Healthy", "") for ground in grounds]
+    found = find_telling_frames([*seen(Blast=traits()), *healthy])
+    assert (found.balanced_accuracy, found.features) == (1.0, ("file format",))
+    alike = [SeenFrame(traits(file_format="JPEG", ground=grounds[1]), "Healthy", "")] * 12
+    assert find_telling_frames([*seen(Blast=traits()), *alike]).features == ("file format",)
+
+
 def test_frames_that_are_alike_tell_nothing_and_so_do_few():
     alike = find_telling_frames(seen(a=traits(), b=traits()))
     assert (alike.balanced_accuracy, alike.tells_class) == (0.5, False)

@@ -31,6 +31,7 @@ from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters
+from leukemia_models.reports.figure_style import lay_out
 
 from ..finished_runs import (
     predictions_of,
@@ -390,6 +391,18 @@ def test_subjects_are_sorted_by_class_and_mean_share(tmp_path):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["H2", "H1", "1"]
     marks = [line.get_ydata().tolist() for line in axes.get_lines() if line.get_label() in ("resnet18", "resnet50")]
     assert marks == [[0.5, 1.0, 1.0], [0.0, 0.5, 0.5]]
+
+
+def test_long_class_names_stand_side_by_side(tmp_path):
+    runs = read_compared_runs(
+        [write_run(tmp_path / name, random_predictions(PEOPLE, 3, n)) for n, name in enumerate("ab")]
+    )
+    classes = ("Healthy donors from the reference laboratory (control)", "Acute lymphoblastic leukaemia, pre-B")
+    figure = draw_subject_shares([replace(run, classes=classes) for run in runs], title="t", stamp="s")
+    lay_out(figure)
+    one, other = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not one.overlaps(other)
+    assert min(one.y0, other.y0) >= figure.axes[0].get_window_extent().y1
 
 
 def test_no_subjects_no_figure_of_subjects(tmp_path):

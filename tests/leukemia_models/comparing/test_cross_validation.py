@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -23,6 +24,7 @@ from leukemia_models.comparing.fold_metrics import Spread, fold_metrics
 from leukemia_models.comparing.fold_predictions import read_fold
 from leukemia_models.judging.predictions import read_predictions
 from leukemia_models.judging.resampling import BootstrapSettings
+from leukemia_models.reports.figure_style import lay_out
 
 from ..finished_runs import CLASSES, predictions_of, random_predictions, write_config, write_fold, write_part
 
@@ -199,6 +201,16 @@ def test_results_and_page(written):
     assert (out / "folds.pdf").is_file()
 
 
+def test_long_class_names_do_not_overlap(written):
+    result, _ = written
+    classes = ("Healthy donors from the reference laboratory (control)", "Acute lymphoblastic leukaemia, pre-B")
+    figure = draw_folds(replace(result, pooled=replace(result.pooled, classes=classes)))
+    lay_out(figure)
+    extents = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert not any(one.overlaps(other) for one, other in itertools.pairwise(extents))
+    assert all(extent.x0 >= 0 and extent.y0 >= 0 for extent in extents)
+
+
 def test_numbers_of_perfect_folds_stand_inside_the_figure(written):
     result, _ = written
     perfect = [replace(fold, values=dict.fromkeys(fold.values, 1.0)) for fold in result.folds]
@@ -246,6 +258,14 @@ def test_the_worst_fold_stamps_all(own_dirs):
 
 
 # --- folds that do not belong together ------------------------------------------------------------------------------
+
+
+def test_what_all_folds_are_warned_of_is_said_of_the_whole(own_dirs):
+    for number, folder in enumerate(own_dirs):
+        path = folder / "test" / "results.json"
+        content = json.loads(path.read_text()) | {"warnings": ["Frames tell.", f"Only fold {number}."]}
+        path.write_text(json.dumps(content))
+    assert cross_validate([read_fold(path) for path in own_dirs], QUICK).pooled.warnings == ("Frames tell.",)
 
 
 def test_an_image_held_out_twice(own_dirs):

@@ -81,3 +81,11 @@ def test_judging_modules_load_no_torch_and_no_pyplot() -> None:
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_letters_that_the_font_lacks_are_told_apart(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    figure = stamped_figure((4.0, 3.0), "\u6b63\u5e38, gr\u00fcn \u041b", "subject-disjoint")
+    save_figure(figure, tmp_path / "a.png")
+    # The font that comes with matplotlib has Cyrillic letters, and no Chinese ones.
+    assert figure.get_suptitle() == "\\u6b63\\u5e38, gr\u00fcn \u041b"
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from leukemia_models.judging.judged_samples import JudgedSamples
 from leukemia_models.judging.resampling import Interval
 from leukemia_models.judging.subject_level import subject_table
+from leukemia_models.reports.figure_style import lay_out
 from leukemia_models.reports.judging_figures import draw_confusion, draw_reliability, draw_roc, draw_subjects
 
 CLASSES = ("hem", "all")
@@ -133,3 +134,36 @@ def test_a_subject_with_both_labels_is_drawn_by_itself(samples: JudgedSamples) -
 def texts_of_legends(figure: Figure) -> list[str]:
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     return [text.get_text() for legend in legends if legend is not None for text in legend.get_texts()]
+
+
+LONG = (
+    "Healthy donors from the reference laboratory (control)",
+    "Acute lymphoblastic leukaemia, early pre-B, untreated",
+)
+
+
+@pytest.mark.parametrize("classes", [CLASSES, LONG])
+def test_names_fit_and_legends_cover_nothing(classes: tuple[str, str], samples: JudgedSamples) -> None:
+    for figure in (
+        draw_confusion(((1, 2), (3, 4)), classes, **NAMED),
+        draw_roc(samples, classes, interval=Interval(0.5, 0.9), **NAMED),
+        draw_reliability(samples, classes, calibrated=samples, **NAMED),
+        draw_subjects(subject_table(samples), classes, **NAMED),
+    ):
+        lay_out(figure)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            low, high = axes.get_xlim()
+            inside = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+            ticks = [label.get_window_extent() for label in inside if label.get_text()]
+            assert not any(one.overlaps(other) for one, other in itertools.pairwise(ticks))
+            shown = [*ticks, axes.xaxis.label.get_window_extent(), axes.yaxis.label.get_window_extent()]
+            if axes.get_legend() is not None:
+                extent = axes.get_legend().get_window_extent()
+                shown.append(extent)
+                assert extent.y0 >= axes.get_window_extent().y1 - 1
+            assert min(extent.x0 for extent in shown) >= 0
+            assert max(extent.x1 for extent in shown) <= figure.bbox.width + 1
+            assert all(extent.y0 >= 0 and extent.y1 <= figure.bbox.height + 1 for extent in shown)
+            stamp = figure.texts[-1].get_window_extent()
+            assert not any(extent.overlaps(stamp) for extent in shown)

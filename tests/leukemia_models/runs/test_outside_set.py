@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,25 @@ def test_classes_that_the_run_has_not_got_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("classes", "positive"),
+    [(("Blast", "Healthy"), "Blast"), (("Blast, early", "=Healthy"), "Blast, early")],
+)
+def test_the_options_that_are_named_map_disease_to_disease_and_work(
+    classes: tuple[str, ...], positive: str, tmp_path: Path, write_tree: Callable[..., Path]
+) -> None:
+    root = write_tree(tmp_path / "set", "all/1.png", "hem/2.png")
+    with pytest.raises(UsageError) as caught:
+        read_outside_set([root], classes, positive, options=ReadingOptions(class_level=1))
+    named = shlex.split(str(caught.value).partition("such as ")[2])
+    options = ReadingOptions.parse(class_level=1, merge=named[1::2])
+    found = read_outside_set([root], classes, positive, options=options)
+    assert {row.record.record_id: classes[label] for row, label in zip(found.rows, found.labels, strict=True)} == {
+        "all/1.png": classes[0],
+        "hem/2.png": classes[1],
+    }
+
+
+@pytest.mark.parametrize(
     ("merge", "classes", "labels"),
     [(("Blast=Early+Pre",), None, [0, 0, 1]), ((), "Healthy", [1])],
 )
@@ -86,7 +106,7 @@ def test_options_say_what_other_classes_mean(
 def test_numbers_are_named_in_order_by_an_option(tmp_path: Path, write_tree: Callable[..., Path]) -> None:
     write_tree(tmp_path, "1.png", "2.png")
     (tmp_path / "t.csv").write_text("Path,label\n1.png,0\n2.png,1\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="--classes Blast,Healthy makes of the numbers 0 Blast, 1 Healthy"):
+    with pytest.raises(UsageError, match="--classes Healthy,Blast makes of the numbers 0 Healthy, 1 Blast"):
         read_outside_set([tmp_path / "t.csv"], ("Blast", "Healthy"), "Blast")
     options = ReadingOptions.parse(classes="Blast,Healthy")
     assert read_outside_set([tmp_path / "t.csv"], ("Blast", "Healthy"), "Blast", options=options).labels == (0, 1)
