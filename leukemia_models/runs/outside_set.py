@@ -138,7 +138,7 @@ def _cure(strange: Sequence[str], names: Sequence[str], classes: Sequence[str], 
         example = ReadingOptions(merge=((positive, ("NAME",)),)).command_text
         return f"Say what each means, as {example}; {chosen} leaves others out"
     meant = [(positive if name == told.name else order[0], (name,)) for name in names if name in strange]
-    return f"Say what each means, such as {ReadingOptions(merge=tuple(meant)).command_text}"
+    return f"Say what each means, such as {ReadingOptions(merge=tuple(meant)).command_text}; {chosen} leaves others out"
 
 
 def _name(paths: Sequence[ImagePlace]) -> str:

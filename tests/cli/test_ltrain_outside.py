@@ -105,7 +105,7 @@ def test_classes_of_another_list_are_said_and_not_mapped(
 ) -> None:
     before = files_below(own_run)
     message = error_of(ltrain("evaluate", own_run, other, *CPU), 2)
-    assert all(word in message for word in ("Blast", "Healthy", "hem", "all", "--merge"))
+    assert all(word in message for word in ("Blast", "Healthy", "hem", "all", "--merge", "--classes"))
     assert files_below(own_run) == before
 
 
