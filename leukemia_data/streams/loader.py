@@ -202,7 +202,8 @@ class BatchStream:
             If the state is none, or belongs to other samples, another order or batch size.
         """
         try:
-            epoch, step, plan = int(state["epoch"]), int(state["step"]), dict(state["plan"])
+            epoch, step = as_whole(state["epoch"], "epoch"), as_whole(state["step"], "step")
+            plan = dict(state["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"this is no state of a stream: {error!r}") from error
         own = self.plan.identity()

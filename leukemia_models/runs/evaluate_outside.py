@@ -122,7 +122,7 @@ def evaluate_outside(
 
 
 def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
-    """Refuse to write over results of a part, or of another outside set.
+    """Refuse to write over results of a part, or of another outside set, or of the same files read otherwise.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
         return
     written = written_results(path)
     earlier = (written.get("judging") or {}).get(KIND)
-    if not isinstance(earlier, dict) or earlier.get("images") != list(outside.places):
-        what = f"the part {written['split'].get('judged')}" if earlier is None else "other images"
+    if not isinstance(earlier, dict) or any(earlier.get(name) != value for name, value in _described(outside).items()):
+        what = f"the part {written['split'].get('judged')}" if earlier is None else "other images, or read otherwise"
         raise RunError(f"{out_dir} holds the results of {what}: say with --out where these go")
 
 

@@ -273,7 +273,9 @@ def test_an_image_that_cannot_be_used_is_counted(
     assert any("1 of 12 images could not be used" in caution for caution in results["cautions"])
 
 
-def test_byte_order_mark_on_request(own_run: Path, other: Path, tmp_path: Path, ltrain: Callable) -> None:
+def test_byte_order_mark_on_request(
+    own_run: Path, other: Path, tmp_path: Path, ltrain: Callable, error_of: Callable
+) -> None:
     common = ("evaluate", own_run, other, *MERGE, "--subject-from", "folder", *CPU)
     assert ltrain(*common, "--excel").exit_code == 0
     out = own_run / "outside-other"
@@ -282,6 +284,10 @@ def test_byte_order_mark_on_request(own_run: Path, other: Path, tmp_path: Path, 
     marked = read_predictions(out / "predictions.csv", ("hem", "all"))
     assert ltrain(*common).exit_code == 0
     assert not (out / "predictions.csv").read_bytes().startswith(codecs.BOM_UTF8)
+    assert read_predictions(out / "predictions.csv", ("hem", "all")).equals(marked)
+    # The same images, read in another way, are other numbers.
+    swapped = ("--merge", "hem=Blast", "--merge", "all=Healthy")
+    assert "read otherwise" in error_of(ltrain(*common[:3], *swapped, "--subject-from", "folder", *CPU), 1)
     assert read_predictions(out / "predictions.csv", ("hem", "all")).equals(marked)
     assert ltrain("predict", own_run, "--excel", "--out", tmp_path / "p.csv", *CPU).exit_code == 0
     assert (tmp_path / "p.csv").read_bytes()[3:] == (own_run / "test" / "predictions.csv").read_bytes()

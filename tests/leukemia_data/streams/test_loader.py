@@ -535,6 +535,8 @@ def test_state_is_plain_data_and_checked(make_stream, cache):
             other.load_state_dict(state)
     with pytest.raises(UsageError, match="no state of a stream"):
         make_stream().load_state_dict({"epoch": 1})
+    with pytest.raises(UsageError, match="epoch"):
+        make_stream().load_state_dict({**state, "epoch": 1.5})
     with pytest.raises(UsageError, match="no step 9"):
         make_stream().load_state_dict({**state, "step": 9})
 
