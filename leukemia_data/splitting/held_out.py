@@ -163,8 +163,8 @@ def _official_folds(table: SampleTable, what: str) -> list[int]:
     folds: list[int] = np.unique(table.folds[table.folds != NO_FOLD]).tolist()
     if not folds:
         raise UsageError(
-            f"{what}: the source brought no folds (folders fold_0, fold_1, ...); use a number of folds, as "
-            "`ltrain kfold --folds 5` does, or one of them, test-fold:1/5"
+            f"{what}: the source brought no folds (folders fold_0, fold_1, ...); use a number of folds, such as "
+            "test-fold:1/5, or 5 for a cross-validation"
         )
     if len(folds) == 1:
         raise UsageError(
