@@ -21,7 +21,7 @@ from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, reference_audit_images
 from leukemia_data.auditing.audit_notes import AuditArgument, blind_spots
 from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides
-from leukemia_data.auditing.audit_split import training_sides
+from leukemia_data.auditing.audit_split import training_split
 from leukemia_data.auditing.near_duplicates import MOST_CELLS, find_near_pairs
 from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, choose_cache_dir, find_cache_dirs, open_cache
@@ -98,16 +98,14 @@ def audit_and_report(request: AuditRequest, *, as_json: bool, strict: bool) -> N
     material = _collect(request)
     sides = brought_sides(material.images, [argument.name for argument in material.arguments])
     stamps: list[Check] = []
+    given = material.images, request.split_seed, material.classes, material.only_subjects
+    training = None if split is None else training_split(split, *given)
+    if training is not None:
+        sides, stamps = [*sides, training.sides], [training.stamp]
     # Of several arguments nobody can say what a training would be given.
     outlook = None
     if len(material.arguments) == 1:
-        spec = split or parse_split(DEFAULT_SPLIT)
-        outlook = training_outlook(spec, material.images, request.split_seed, material.classes, material.only_subjects)
-    if split is not None:
-        training, stamp = training_sides(
-            split, material.images, request.split_seed, material.classes, material.only_subjects
-        )
-        sides, stamps = [*sides, training], [stamp]
+        outlook = training_outlook(split or parse_split(DEFAULT_SPLIT), *given, split=training)
     near, reason = _find_near(request, material.images)
     report = audit_images(material.images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)
     report = replace(report, checks=[*report.checks, *material.frame_checks, *stamps])

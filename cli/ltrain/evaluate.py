@@ -9,7 +9,7 @@ import click
 
 from cli.locations import LocalPath, SourceType
 from cli.ltrain.judging_options import excel_option, final_checkpoint_option, tta_average_option, tta_option
-from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
+from cli.ltrain.run_options import PART_NAMES, batch_size_option, choose_part, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
 from cli.reading_options import reading_options
 from cli.stage_options import stage_dir_option, stage_gb_option
@@ -64,11 +64,9 @@ def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is 
       ltrain evaluate runs/r50 --tta d4 --batchnorm reestimated
       ltrain evaluate runs/r50 other-hospital --subject-from folder --merge "all=Blast" --merge "hem=Healthy"
     """
-    if options["images"] and options["part"] is not None:
-        raise UsageError(f"--part {options['part']} is a part of the run's split: leave it out, or the IMAGES")
+    choose_part(options)
     if not options["images"]:
         _refuse_options_of_images(options)
-    options["part"] = options["part"] or "test"
     # torch takes seconds to load: not for --help.
     from cli.ltrain.evaluate_work import EvaluateRequest, evaluate
 

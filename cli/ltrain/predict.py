@@ -9,10 +9,9 @@ import click
 
 from cli.locations import LocalPath, SourceType
 from cli.ltrain.judging_options import excel_option, final_checkpoint_option, tta_average_option, tta_option
-from cli.ltrain.run_options import PART_NAMES, batch_size_option, device_option, moved_cache_option
+from cli.ltrain.run_options import PART_NAMES, batch_size_option, choose_part, device_option, moved_cache_option
 from cli.options import allow_outside_option, json_option, root_option
 from cli.stage_options import stage_dir_option, stage_gb_option
-from leukemia_data.errors import UsageError
 
 
 @click.command("predict")
@@ -58,9 +57,7 @@ def command(**options: Any) -> None:  # noqa: ANN401 - click hands over what is 
       ltrain predict runs/r18 new-cells one-cell.bmp --tta d4 --out predictions.csv
       ltrain predict runs/r18 resnet_18_test.csv --root lab3 --submission 0816000_resnet18.csv
     """
-    if options["images"] and options["part"] is not None:
-        raise UsageError(f"--part {options['part']} is a part of the run's split: leave it out, or the IMAGES")
-    options["part"] = options["part"] or "test"
+    choose_part(options)
     # torch takes seconds to load: not for --help.
     from cli.ltrain.predict_work import PredictRequest, predict
 

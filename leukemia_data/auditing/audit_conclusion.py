@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leukemia_data.auditing.audit_check import Check
 from leukemia_data.auditing.audit_image import AuditImage
-from leukemia_data.auditing.audit_split import split_leaks
+from leukemia_data.auditing.audit_split import TrainingSplit, training_split
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import is_disjoint_stamp
@@ -42,18 +42,21 @@ def training_outlook(
     seed: int,
     classes: Sequence[str],
     subjects: SubjectsFound | None = None,
+    *,
+    split: TrainingSplit | None = None,
 ) -> TrainingOutlook | None:
     """What ``ltrain`` would say of a split of these images; None where their pixels are not known.
 
-    The arguments are those of :func:`~leukemia_data.auditing.audit_split.training_sides`.
+    The arguments are those of :func:`~leukemia_data.auditing.audit_split.training_split`; `split` is what that
+    returned, where it was called already.
     """
     if not any(image.pixel_digest for image in images):
         return None
     try:
-        _, leaks = split_leaks(spec, images, seed, classes, subjects)
+        found = split if split is not None else training_split(spec, images, seed, classes, subjects)
     except UsageError as error:
         return TrainingOutlook(str(spec), seed, refusal=str(error))
-    return TrainingOutlook(str(spec), seed, leaks.stamp)
+    return TrainingOutlook(str(spec), seed, found.leaks.stamp)
 
 
 def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list[str]:

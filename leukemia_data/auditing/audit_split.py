@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,54 @@ from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec
 from leukemia_data.splitting.splits import assign_split
 
 
-def training_sides(
+@dataclass(frozen=True, slots=True)
+class TrainingSplit:
+    """Images in the parts of a split, as ``ltrain`` assigns them.
+
+    Attributes
+    ----------
+    spec, seed
+        The split.
+    of_image
+        Part of each image: ``train``, ``valid``, ``test``, or empty.
+    leaks
+        What stands on two sides.
+    """
+
+    spec: SplitSpec
+    seed: int
+    of_image: tuple[str, ...]
+    leaks: LeakCheck
+
+    @property
+    def sides(self) -> Sides:
+        """The parts as a division for the audit."""
+        return Sides("training", f"parts of split {self._name}", self.of_image)
+
+    @property
+    def stamp(self) -> Check:
+        """What every report of such a training would say of the split."""
+        leaks = self.leaks
+        num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
+        return Check(
+            "training_stamp",
+            "LEAK" if num_shared else "ok" if leaks.is_disjoint else "LOOK",
+            num_shared,
+            f"leaks that training on split {self._name} would be stamped with: {leaks.stamp}",
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"{self.spec}, split seed {self.seed}"
+
+
+def training_split(
     spec: SplitSpec,
     images: Sequence[AuditImage],
     seed: int,
     classes: Sequence[str],
     subjects: SubjectsFound | None = None,
-) -> tuple[Sides, Check]:
+) -> TrainingSplit:
     """Assign the images to the parts of a split, as ``ltrain`` does with a cache of them.
 
     Parameters
@@ -39,45 +81,18 @@ def training_sides(
     subjects
         How the subjects were read, if that is known.
 
-    Returns
-    -------
-    sides : Sides
-        ``train``, ``valid``, ``test``, or empty.
-    stamp : Check
-        What every report of such a training would say of the split.
-
     Raises
     ------
     UsageError
         If the images cannot be split so.
     """
-    of_image, leaks = split_leaks(spec, images, seed, classes, subjects)
-    num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
-    name = f"{spec}, split seed {seed}"
-    stamp = Check(
-        "training_stamp",
-        "LEAK" if num_shared else "ok" if leaks.is_disjoint else "LOOK",
-        num_shared,
-        f"leaks that training on split {name} would be stamped with: {leaks.stamp}",
-    )
-    return Sides("training", f"parts of split {name}", of_image), stamp
-
-
-def split_leaks(
-    spec: SplitSpec,
-    images: Sequence[AuditImage],
-    seed: int,
-    classes: Sequence[str],
-    subjects: SubjectsFound | None = None,
-) -> tuple[tuple[str, ...], LeakCheck]:
-    """The part of each image, and what stands on two sides; arguments and errors as of :func:`training_sides`."""
     usable = [number for number, image in enumerate(images) if image.content_keys]
     table = _sample_table([images[number] for number in usable], classes)
     codes = assign_split(spec, table, seed, classes, subjects)
     of_image = [""] * len(images)
     for number, code in zip(usable, codes.tolist(), strict=True):
         of_image[number] = "" if code == UNUSED else SPLIT_NAMES[code]
-    return tuple(of_image), check_leaks(codes, table, subjects)
+    return TrainingSplit(spec, seed, tuple(of_image), check_leaks(codes, table, subjects))
 
 
 def _sample_table(images: Sequence[AuditImage], classes: Sequence[str]) -> SampleTable:

@@ -26,7 +26,7 @@ MIN_IMAGES = 8
 MAX_IMAGES = 20_000
 WORTH_SAYING = 0.05
 """Shares of padding or of cut area from here on are said."""
-_SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
+SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
 _GROUND_FEATURES = frozenset({"ground", "spread of the ground", "exact black in the ground"})
 
 
@@ -154,7 +154,7 @@ def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[
 def _described(traits: Sequence[FrameTraits], features: Sequence[str], framing: Framing | None) -> str:
     """What one class's frames are like in what decides."""
     said = []
-    if _SIZE_FEATURES.intersection(features):
+    if SIZE_FEATURES.intersection(features):
         said.append(_size_text(traits, framing))
     if _GROUND_FEATURES.intersection(features):
         said.append(_ground_text([one.ground for one in traits if one.ground is not None]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leukemia_data.errors import listed
 from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.scanning.frame_finding import WORTH_SAYING
+from leukemia_data.scanning.frame_finding import SIZE_FEATURES, WORTH_SAYING
 from leukemia_data.scanning.framing_shares import cut_share, padding_share
 from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
@@ -117,7 +117,7 @@ def finding_caution(finding: FrameFinding) -> str:
 
 
 def _is_of_size(finding: FrameFinding) -> bool:
-    return bool({"height", "width", "aspect", "padding", "crop"}.intersection(finding.features))
+    return bool(SIZE_FEATURES.intersection(finding.features))
 
 
 def size_notes(frames: Sequence[FramesFound]) -> Iterator[str]:

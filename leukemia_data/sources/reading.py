@@ -30,6 +30,10 @@ class SplitFound(NamedTuple):
     words: tuple[str, ...] = ()
 
 
+CNMC_NAMING = "C-NMC file names"
+"""As a source of classes and subjects. Subjects that these tell are the same people in every source."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectsFound:
     """Whose images they are.

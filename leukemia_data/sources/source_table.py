@@ -31,7 +31,7 @@ from leukemia_data.sources.name_words import (
     splits_in,
 )
 from leukemia_data.sources.part_reading import PartReading
-from leukemia_data.sources.reading import TableFound
+from leukemia_data.sources.reading import CNMC_NAMING, TableFound
 from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions, subject_in
 from leukemia_data.sources.table_columns import TableColumns, choose_columns
 from leukemia_data.sources.table_labels import Labels, read_labels
@@ -399,7 +399,7 @@ def _describe(
         part.class_sources = [f"column {read['label']}{labels.meaning}"]
     elif options.class_level is not None:
         level = options.class_level
-        part.class_sources = ["C-NMC file names" if level == BY_NAME else f"folder level {level}"]
+        part.class_sources = [CNMC_NAMING if level == BY_NAME else f"folder level {level}"]
     if columns.subject and options.subject_from is None and options.subject_pattern is None:
         read["subject"] = table.title(columns.subject)
     if columns.split:
@@ -423,10 +423,10 @@ def _subject_sources(
     if options.subject_pattern is not None:
         return [f"--subject-pattern {options.subject_pattern}"]
     if options.subject_from is not None:
-        return [{"name": "C-NMC file names", "folder": "folders"}.get(options.subject_from, "")]
+        return [{"name": CNMC_NAMING, "folder": "folders"}.get(options.subject_from, "")]
     sources = [f"column {table.title(columns.subject)}"] if columns.subject else []
     has_names = any(image.subject and parse_cell_name(image.path.name) is not None for image in images)
-    return [*sources, "C-NMC file names"] if has_names else sources
+    return [*sources, CNMC_NAMING] if has_names else sources
 
 
 def summary_of_labels(labels: Mapping[str, int]) -> str:

@@ -12,7 +12,7 @@ from leukemia_data.samples.record import ImagePlace
 from leukemia_data.sources.found_image import FoundImage
 from leukemia_data.sources.name_words import is_variant
 from leukemia_data.sources.part_reading import PartReading
-from leukemia_data.sources.reading import TableFound
+from leukemia_data.sources.reading import CNMC_NAMING, TableFound
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.tree_choice import TreeChoice, other_folders
 from leukemia_data.sources.tree_classes import find_parts
@@ -70,7 +70,7 @@ def describe_trees(
 def _class_sources(labelled: Sequence[TreeFolder], choice: TreeChoice, label_tables: Sequence[ImagePlace]) -> list[str]:
     sources = []
     if choice.by_name and any(any(folder.num_named) for folder in labelled):
-        sources.append("C-NMC file names")
+        sources.append(CNMC_NAMING)
     places = [(folder, choice.level.position_of.get(folder.names)) for folder in labelled]
     levels = sorted({position - folder.num_given + 1 for folder, position in places if position is not None})
     if levels:
@@ -92,7 +92,7 @@ def _subject_sources(
         image.subject and file.folder.is_preliminary for (file, _), image in zip(found.images, images, strict=True)
     )
     if options.subject_from in (None, "name") and (any(is_named) or any(is_listed)):
-        sources.append("C-NMC file names")
+        sources.append(CNMC_NAMING)
     if any(choice.subject_of.values()):
         sources.append("folders" if options.subject_from == "folder" else "folders of a known form")
     return sources

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.sources.alike_subjects import alike_subjects
+from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.leaks import LeakCheck
 
-COMMON_NAMES = "C-NMC file names"
-"""The only source of subjects whose names mean the same people wherever they are read."""
 ANOTHER_SOURCE_STAMP = "another source (subjects of the two cannot be compared by name)"
 NOT_COMPARED_STAMP = "not compared (the training images of the run are not known)"
 
@@ -93,7 +92,7 @@ def check_outside(
         alike_subjects=0 if is_confirmed else len(alike),
         subjects_from="; ".join(judged_subjects_from),
         is_compared=bool(learnt) and all(image.digest for image in learnt),
-        is_comparable=set(judged_subjects_from) == set(learnt_subjects_from) == {COMMON_NAMES},
+        is_comparable=set(judged_subjects_from) == set(learnt_subjects_from) == {CNMC_NAMING},
     )
 
 

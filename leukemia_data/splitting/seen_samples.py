@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from leukemia_data.samples.fingerprint import bytes_digest
 from leukemia_data.samples.near_looks import LOOK_VALUES, near_rows
 from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes
 from leukemia_data.splitting.subject_groups import linked_groups, shown_codes, text_codes
 
-CNMC_NAMING = "C-NMC file names"
-"""Subjects read from these are the same people in every source."""
 MAX_LOOKS = 100_000
 """Looks of one source that are kept."""
 Keys = NDArray[np.uint64]

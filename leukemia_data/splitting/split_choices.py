@@ -6,6 +6,7 @@ samples, so that following the message leads to no further refusal.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,6 @@ from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpe
 
 _TRAIN, _VALID = SPLIT_NAMES.index("train"), SPLIT_NAMES.index("valid")
 _MAX_SHOWN = 3
-_SHELL_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/+,.-_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class SplitChoice:
         spec, share = self.spec, ""
         if spec.kind == "given" and spec.with_valid:
             spec, share = replace(spec, with_valid=False), f" --valid-from-train {spec.valid_share:g}"
-        return f"--split {_quoted(str(spec))}{share}{'' if self.leaks.is_disjoint else ' --allow-leak'}"
+        return f"--split {shlex.quote(str(spec))}{share}{'' if self.leaks.is_disjoint else ' --allow-leak'}"
 
     @property
     def text(self) -> str:
@@ -145,7 +145,3 @@ def _remedies(table: SampleTable, subjects: SubjectsFound | None) -> Iterator[st
         )
     else:
         yield "`ldata audit` shows what is on both sides"
-
-
-def _quoted(text: str) -> str:
-    return text if _SHELL_SAFE.issuperset(text) else "'" + text.replace("'", "'\\''") + "'"

@@ -110,25 +110,3 @@ class FileStream:
         labels = torch.tensor([self._records[number].label for number in numbers])
         mask = torch.ones(len(numbers), dtype=torch.bool)
         return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(numbers), mask)
-
-
-def stream_files(
-    records: Sequence[Record],
-    recipe: Recipe,
-    size_px: int,
-    *,
-    batch_size: int,
-    num_threads: int,
-    on_failure: Callable[[Record, ImageError], None],
-    on_frame: Callable[[int, FrameIdentity], None] | None = None,
-) -> FileStream:
-    """Return a :class:`FileStream` of these files, with the same arguments."""
-    return FileStream(
-        records,
-        recipe,
-        size_px,
-        batch_size=batch_size,
-        num_threads=num_threads,
-        on_failure=on_failure,
-        on_frame=on_frame,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from leukemia_data.errors import RunError
-from leukemia_data.files.spreadsheet import formula_restored
 from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.judging.predictions import UNKNOWN_CLASS, read_predictions
 from leukemia_models.reports.report import read_results
 from leukemia_models.runs.run_files import RunFolder, last_run
-from leukemia_models.runs.split_file import UNUSED_NAME
+from leukemia_models.runs.split_file import UNUSED_NAME, read_split
 
 HELD_OUT_PART = "test"
 
@@ -116,19 +114,9 @@ def _leak_check(counts: Mapping[str, Any]) -> LeakCheck:
 
 def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
     """Ids of the labelled samples in use, and of those held out."""
-    used, held_out = set(), set()
-    try:
-        with folder.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["split"] == UNUSED_NAME or int(row["label"]) == UNKNOWN_LABEL:
-                    continue
-                sample_id = formula_restored(row["id"])
-                used.add(sample_id)
-                if row["split"] == HELD_OUT_PART:
-                    held_out.add(sample_id)
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"{folder.split} cannot be read: {error}") from error
-    return frozenset(used), frozenset(held_out)
+    rows = read_split(folder.split)
+    used = {each: row.split for each, row in rows.items() if row.split != UNUSED_NAME and row.label != UNKNOWN_LABEL}
+    return frozenset(used), frozenset(each for each, split in used.items() if split == HELD_OUT_PART)
 
 
 def _require_held_out(fold: FoldPredictions, judged: Path) -> None:

@@ -101,7 +101,7 @@ def judged_samples(table: pd.DataFrame, classes: Sequence[str]) -> JudgedSamples
     """
     require_classes(table, classes, "the table of predictions")
     negative, positive = classes
-    known = table[table["label"] != ""]
+    known = table[table["label"] != UNKNOWN_CLASS]
     strange = sorted(set(known["label"]) - {negative, positive})
     if strange:
         raise RunError(f"the table of predictions has labels {listed(strange)}; classes are {listed(classes)}")

@@ -29,19 +29,14 @@ def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, s
     RunError
         If it is missing, or no such file.
     """
+    if data is None:
+        return read_part(path, "")
     try:
-        if data is not None:
-            # First, because it checks the header as well.
-            tensors = safetensors.torch.load(data)
-            return _metadata(data), tensors
-        _require_file(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            # Copies: tensors that map the file would keep Windows from replacing it.
-            return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        # First, because it checks the header as well.
+        tensors = safetensors.torch.load(data)
+        return _metadata(data), tensors
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def read_part(path: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -56,11 +51,14 @@ def read_part(path: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
+            # Copies: tensors that map the file would keep Windows from replacing it.
             return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in names}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path} cannot be read as a checkpoint: {error}; it is damaged or another kind of file")
 
 
 def checkpoint_bytes(path: Path) -> bytes:

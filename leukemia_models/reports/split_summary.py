@@ -55,12 +55,17 @@ class SplitSummary:
 
     @property
     def stamp(self) -> str:
-        """The words that go on every table, figure and page; never disjoint where training images are judged."""
-        if not self.num_trained:
-            return self.leaks.stamp
-        return f"TRAINING IMAGES ({self.num_trained:,} of the evaluated ones; the split is {self.leaks.stamp})"
+        """The words that go on every table, figure and page."""
+        return part_stamp(self.leaks, self.num_trained)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the stamp as JSON can hold them."""
         parts = {name: counts.to_dict() for name, counts in self.parts.items()}
         return {**vars(self), "leaks": asdict(self.leaks), "parts": parts, "stamp": self.stamp}
+
+
+def part_stamp(leaks: LeakCheck, num_trained: int) -> str:
+    """Return the stamp of an evaluated part, never disjoint where it holds images that the network was trained on."""
+    if not num_trained:
+        return leaks.stamp
+    return f"TRAINING IMAGES ({num_trained:,} of the evaluated ones; the split is {leaks.stamp})"

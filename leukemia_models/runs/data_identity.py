@@ -71,14 +71,19 @@ def split_digest(table: SampleTable, codes: SplitCodes) -> str:
     """
     used = np.flatnonzero(codes != UNUSED)
     order = used[np.argsort(table.ids[used], kind="stable")]
-    labels = np.where(codes[order] == _TEST, np.int16(-1), table.labels[order]).astype("<i2")
+    labels = np.where(codes[order] == _TEST, np.int16(-1), table.labels[order])
+    return samples_digest(table, order, labels, codes[order].astype(np.int8).tobytes())
+
+
+def samples_digest(table: SampleTable, rows: NDArray[np.int64], labels: NDArray[np.int16], *more: bytes) -> str:
+    """Identity of some samples in this order: ids, subjects, these labels, whatever is added, and pixels."""
     return blocks_digest(
         [
-            b"\n".join(table.ids[order].tolist()),
-            b"\n".join(table.subjects[order].tolist()),
-            labels.tobytes(),
-            codes[order].astype(np.int8).tobytes(),
-            np.ascontiguousarray(table.pixel_digests[order]).tobytes(),
+            b"\n".join(table.ids[rows].tolist()),
+            b"\n".join(table.subjects[rows].tolist()),
+            labels.astype("<i2").tobytes(),
+            *more,
+            np.ascontiguousarray(table.pixel_digests[rows]).tobytes(),
         ]
     )
 

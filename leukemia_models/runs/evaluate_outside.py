@@ -32,7 +32,7 @@ from leukemia_models.runs.file_predictions import FilePredictions, predict_files
 from leukemia_models.runs.file_tables import FileTable, table_of_files
 from leukemia_models.runs.judge import Watch, judged_network, judging_tta, unwatched
 from leukemia_models.runs.judged_identity import require_no_other_files, written_results
-from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, VALID, KnownSamples
+from leukemia_models.runs.known_samples import LEARNT_PARTS, KnownSamples, learnt_text
 from leukemia_models.runs.outside_set import OutsideSet
 from leukemia_models.runs.run_files import RunFolder
 from leukemia_models.runs.split_cache import TEST
@@ -244,10 +244,9 @@ def _notes(joined: FileTable, check: OutsideCheck) -> Iterator[str]:
 
 
 def _warnings(joined: FileTable, check: OutsideCheck, found: FilePredictions) -> Iterator[str]:
-    words = {TRAIN: "training", VALID: "validation"}
-    counted = [f"{joined.num_known[part]:,} {word}" for part, word in words.items() if joined.num_known.get(part)]
-    if counted:
-        yield f"Of {len(joined.table):,} images, {' and '.join(counted)} images of this run: the network has seen them."
+    learnt = learnt_text(joined.num_known)
+    if learnt:
+        yield f"Of {len(joined.table):,} images, {learnt}: the network has seen them."
     if check.shared_subjects:
         yield (
             f"{check.shared_subjects} subjects have the name of one that the network was trained on or chosen by. If "

@@ -16,7 +16,7 @@ from leukemia_data.samples.near_looks import LOOK_VALUES
 from leukemia_data.samples.record import UNKNOWN_LABEL, Record
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
-from leukemia_data.streams.file_stream import FrameIdentity, stream_files
+from leukemia_data.streams.file_stream import FileStream, FrameIdentity
 from leukemia_models.inference.predict import predict_probabilities
 from leukemia_models.inference.tta import Tta
 from leukemia_models.judging.predictions import Predictions
@@ -97,7 +97,7 @@ def predict_files(
         digests[number] = identity.digest.hex()
         looks_F64[number] = identity.look
 
-    batches = stream_files(
+    batches = FileStream(
         records,
         recipe,
         checkpoint.info.size_px,

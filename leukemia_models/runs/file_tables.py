@@ -20,7 +20,7 @@ from leukemia_models.judging.predictions import (
     table_classes,
 )
 from leukemia_models.runs.file_predictions import FilePredictions
-from leukemia_models.runs.known_samples import LEARNT_PARTS, TRAIN, KnownSample, KnownSamples
+from leukemia_models.runs.known_samples import KnownSample, KnownSamples, learnt_text
 
 PROBLEM = "problem"
 _CANNOT_RECOGNISE = (
@@ -131,9 +131,8 @@ def _with_problems(table: pd.DataFrame, problems: Mapping[int, str]) -> pd.DataF
 def _part_cautions(num_known: Mapping[str, int], known: KnownSamples, num_files: int) -> list[str]:
     if not known.is_complete:
         return [_CANNOT_RECOGNISE]
-    words = {TRAIN: "training", LEARNT_PARTS[1]: "validation"}
-    parts = [f"{num_known[part]:,} {word}" for part, word in words.items() if num_known.get(part)]
-    return [f"of {num_files:,} images, {' and '.join(parts)} images of this run"] if parts else []
+    learnt = learnt_text(num_known)
+    return [f"of {num_files:,} images, {learnt}"] if learnt else []
 
 
 def _near_cautions(found: FilePredictions, splits: Sequence[str], seen: SeenSamples) -> list[str]:

@@ -28,7 +28,7 @@ from leukemia_models.inference.tta import NO_TTA, Tta
 from leukemia_models.judging.calibration import Calibration
 from leukemia_models.judging.predictions import Predictions, predictions_table
 from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
+from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, Checkpoint, CheckpointInfo
 from leukemia_models.learning.checkpoint_match import differences
 from leukemia_models.learning.history import EpochRecord, TrainHistory
 from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
@@ -41,7 +41,7 @@ from leukemia_models.runs.split_file import split_names
 from leukemia_models.runs.start_weights import require_unseen
 
 # Details of a checkpoint that are told in places of their own.
-_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, "positive")
+_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, POSITIVE_DETAIL)
 HISTORY_FIGURE_FROM_PART = "../history.png"
 UNSEEN_PARTS = (VALID, TEST)
 SEEN_WARNING = (
@@ -83,6 +83,19 @@ def predict_part(
         If the checkpoint was made with another cache or split.
     """
     require_same_data(checkpoint, data)
+    return _predicted(checkpoint, data, part, device, batch_size, tta, watch)
+
+
+def _predicted(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta,
+    watch: Watch,
+) -> Predictions:
+    """Predict with a checkpoint that is known to belong to the data."""
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
     return predict_numbers(
         model,
@@ -163,7 +176,7 @@ def part_predictions(
     table = data.cache.table
     splits, classes = split_names(data.codes), data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
-    return rows.assign(stamp=data.summary(part).stamp)
+    return rows.assign(stamp=data.stamp(part))
 
 
 def judge_part(
@@ -195,7 +208,7 @@ def judge_part(
     if not replaces_others:
         require_same_meaning(out_dir, checkpoint, data, part)
     tta = judging_tta(checkpoint.info.judging)
-    predictions = predict_part(checkpoint, data, part, device=device, batch_size=batch_size, tta=tta, watch=watch)
+    predictions = _predicted(checkpoint, data, part, device, batch_size, tta, watch)
     return judge_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
 

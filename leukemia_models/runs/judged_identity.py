@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from leukemia_data.errors import RunError
-from leukemia_data.samples.fingerprint import blocks_digest
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.learning.checkpoint import Checkpoint
 from leukemia_models.learning.checkpoint_tensors import tensors_digest
 from leukemia_models.learning.weight_check import require_finite
 from leukemia_models.reports.report import read_results
+from leukemia_models.runs.data_identity import samples_digest
 from leukemia_models.runs.run_files import RESULT_NAMES, RunFolder
 from leukemia_models.runs.split_cache import SplitCache
 
@@ -36,14 +36,7 @@ def _samples_digest(data: SplitCache, part: str) -> str:
     table = data.cache.table
     numbers = split_numbers(data.codes, part)
     order = numbers[np.argsort(table.ids[numbers], kind="stable")]
-    return blocks_digest(
-        [
-            b"\n".join(table.ids[order].tolist()),
-            b"\n".join(table.subjects[order].tolist()),
-            table.labels[order].astype("<i2").tobytes(),
-            np.ascontiguousarray(table.pixel_digests[order]).tobytes(),
-        ]
-    )
+    return samples_digest(table, order, table.labels[order])
 
 
 def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
@@ -114,7 +107,7 @@ def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: Split
     if written["split"]["kind"] != str(data.spec):
         yield f"split {written['split']['kind']} instead of {data.spec}"
     # Earlier versions wrote the split's own stamp on training images too.
-    stamps = (data.summary(part).stamp, data.leaks.stamp)
+    stamps = (data.stamp(part), data.leaks.stamp)
     if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
         yield f"stamped {stamp} instead of {stamps[0]}"
     own, identity = judged_identity(checkpoint, data, part), written.get("identity") or {}

@@ -18,7 +18,7 @@ from leukemia_data.samples.record import UNKNOWN_LABEL
 from leukemia_data.sources.class_list import place_of_class
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_models.runs.run_files import RunFolder
-from leukemia_models.runs.split_file import PIXEL_DIGEST, UNUSED_NAME
+from leukemia_models.runs.split_file import PIXEL_DIGEST, UNUSED_NAME, digest_texts
 
 TRAIN, VALID = SPLIT_NAMES[:2]
 LEARNT_PARTS = (TRAIN, VALID)
@@ -85,6 +85,13 @@ class KnownSamples:
         return {sample.digest: sample for sample in sorted(known, key=lambda sample: -_RANKS[sample.split])}
 
 
+def learnt_text(num_known: Mapping[str, int]) -> str:
+    """Return such as ``12 training and 3 validation images of this run``; empty where none was learnt from."""
+    words = {TRAIN: "training", VALID: "validation"}
+    counted = [f"{num_known[part]:,} {word}" for part, word in words.items() if num_known.get(part)]
+    return f"{' and '.join(counted)} images of this run" if counted else ""
+
+
 def load_known_samples(
     folder: RunFolder, classes: Sequence[str], open_cache: Callable[[], Cache], *, need_source: bool = False
 ) -> KnownSamples:
@@ -115,8 +122,7 @@ def load_known_samples(
         return KnownSamples(samples)
     try:
         subjects = cache.manifest.subjects
-        digests = [row.tobytes().hex() for row in cache.table.pixel_digests]
-        digest_of = dict(zip(cache.table.id_texts, digests, strict=True))
+        digest_of = dict(zip(cache.table.id_texts, digest_texts(cache.table), strict=True))
     finally:
         cache.close()
     return KnownSamples(

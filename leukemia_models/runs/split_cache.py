@@ -16,7 +16,7 @@ from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec
 from leukemia_data.splitting.splits import split_numbers
 from leukemia_models.judging.subject_counts import subjects_per_class
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+from leukemia_models.reports.split_summary import SplitCounts, SplitSummary, part_stamp
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 
@@ -63,5 +63,11 @@ class SplitCache:
             counts = tuple(int((labels == label).sum()) for label in order)
             people = subjects_per_class(labels, subjects[numbers].tolist(), len(names))
             parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
-        num_trained = int((self.codes[split_numbers(self.codes, judged)] == SPLIT_NAMES.index(TRAIN)).sum())
-        return SplitSummary(str(self.spec), self.leaks, judged, parts, num_trained)
+        return SplitSummary(str(self.spec), self.leaks, judged, parts, self._num_trained(judged))
+
+    def stamp(self, judged: str) -> str:
+        """The stamp of an evaluated part, as :meth:`summary` has it, without counting the parts."""
+        return part_stamp(self.leaks, self._num_trained(judged))
+
+    def _num_trained(self, judged: str) -> int:
+        return int((self.codes[split_numbers(self.codes, judged)] == SPLIT_NAMES.index(TRAIN)).sum())

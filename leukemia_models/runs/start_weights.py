@@ -17,8 +17,8 @@ from leukemia_data.errors import RunError
 from leukemia_data.samples.fingerprint import DIGEST_BYTES
 from leukemia_data.samples.record import parse_cell_name
 from leukemia_data.samples.sample_table import encode_text
+from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.seen_samples import (
-    CNMC_NAMING,
     NOTHING_SEEN,
     NOTHING_SEEN_BEFORE,
     UNKNOWN_ORIGIN,

@@ -15,7 +15,7 @@ from leukemia_data.caches.cache import open_cache
 from leukemia_data.recipes.recipe import load_recipe
 from leukemia_data.sources import source_file
 from leukemia_data.sources.source import list_images
-from leukemia_data.streams.file_stream import stream_files
+from leukemia_data.streams.file_stream import FileStream
 
 from ..leukemia_data.pixels.bad_images import read_rows, refused_rows
 
@@ -107,7 +107,7 @@ def test_audit_and_preview_go_on_beside_bad_files(
 def test_what_predict_reads_files_with_tells_bad_ones_and_yields_the_rest(good: Path, spoiled: dict[str, str]) -> None:
     records = list_images([good])
     told = {}
-    batches = stream_files(
+    batches = FileStream(
         records,
         load_recipe("raw"),
         48,

@@ -18,7 +18,7 @@ from cli.ltrain.drafts import Machine, RunDraft, draft_runs
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.auditing.audit_input import cache_audit_images
-from leukemia_data.auditing.audit_split import training_sides
+from leukemia_data.auditing.audit_split import training_split
 from leukemia_data.caches.cache import Cache, find_cache_dirs, open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
@@ -138,9 +138,9 @@ def test_a_validation_part_drawn_from_train_by_subject(cache_of: Callable, draft
     # The same written out, and in an audit.
     assert np.array_equal(drafted(cache, "--split", "given+valid:0.3").data.codes, run.data.codes)
     images = cache_audit_images(cache)
-    sides, stamp = training_sides(run.data.spec, images, 0, cache.manifest.classes, cache.manifest.subjects)
-    assert [sides.of_image.count(part) for part in ("train", "valid", "test")] == shares
-    assert stamp.verdict == "ok"
+    split = training_split(run.data.spec, images, 0, cache.manifest.classes, cache.manifest.subjects)
+    assert [split.sides.of_image.count(part) for part in ("train", "valid", "test")] == shares
+    assert split.stamp.verdict == "ok"
     again = assign_split(parse_split("given+valid:0.3"), cache.table, 1)
     assert np.array_equal(split_numbers(again, "test"), run.data.numbers("test"))
     assert not np.array_equal(again, run.data.codes)

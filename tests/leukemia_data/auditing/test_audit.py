@@ -10,7 +10,7 @@ from leukemia_data.auditing.audit import audit_images
 from leukemia_data.auditing.audit_image import AuditImage, photo_of
 from leukemia_data.auditing.audit_notes import AuditArgument, blind_spots
 from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides, group_pairs, identical_groups
-from leukemia_data.auditing.audit_split import training_sides
+from leukemia_data.auditing.audit_split import training_split
 from leukemia_data.auditing.frame_check import measure_frame
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
@@ -180,14 +180,16 @@ def cells(num_subjects: int = 12) -> list[AuditImage]:
 
 def test_subject_split_is_disjoint_and_an_image_split_is_not():
     images = [*cells(), image("broken", problem="truncated")]
-    sides, stamp = training_sides(parse_split("subject"), images, 0, ("hem", "all"))
+    split = training_split(parse_split("subject"), images, 0, ("hem", "all"))
+    sides, stamp = split.sides, split.stamp
     assert (stamp.verdict, stamp.count) == ("ok", 0)
     assert sides.names == ["test", "train", "valid"]
     assert sides.of_image[-1] == ""
     report = audit_images(images, [sides])
     assert found(report, "subjects_training") == ("ok", 0)
 
-    sides, stamp = training_sides(parse_split("image"), images, 0, ("hem", "all"))
+    split = training_split(parse_split("image"), images, 0, ("hem", "all"))
+    sides, stamp = split.sides, split.stamp
     assert stamp.verdict == "LEAK"
     assert "PATIENT-MIXED" in stamp.text
     assert found(audit_images(images, [sides]), "subjects_training")[0] == "LEAK"
@@ -195,7 +197,7 @@ def test_subject_split_is_disjoint_and_an_image_split_is_not():
 
 def test_a_split_that_needs_subjects_refuses_images_without():
     with pytest.raises(UsageError, match="whose cell"):
-        training_sides(parse_split("subject"), [*cells(), image("x", "x", class_name="hem")], 0, ("hem", "all"))
+        training_split(parse_split("subject"), [*cells(), image("x", "x", class_name="hem")], 0, ("hem", "all"))
 
 
 # --- what could not be seen -------------------------------------------------------------------------------------
