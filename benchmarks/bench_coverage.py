@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leukemia_models.judging.bootstrap_sums import confusion_metrics
-from leukemia_models.judging.resampling import BootstrapSettings, SubjectGroups, percentile_interval
-from leukemia_models.reports.markdown import markdown_table
+from leukemia_models.evaluation.bootstrap import confusion_metrics
+from leukemia_models.evaluation.resampling import BootstrapSettings, SubjectGroups, percentile_interval
+from leukemia_models.reports.style import markdown_table
 
 TRUE_VALUE, SPREAD = 0.8, 0.2
 SUBJECTS_PER_CLASS = (3, 4, 5, 7, 10, 15, 20, 30, 50)

@@ -33,14 +33,14 @@ import joblib
 import ray
 
 from leukemia_data.building.build import FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.dask_engine import run_on_dask
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.process_engine import run_in_processes
+from leukemia_data.building.ray_engine import run_on_ray
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.engines.dask_engine import run_on_dask
-from leukemia_data.engines.ray_engine import run_on_ray
-from leukemia_data.generated.synthetic import write_sample
-from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.sources.sample_cells import write_sample
 from leukemia_data.sources.source import SourceListing, list_source
 
 

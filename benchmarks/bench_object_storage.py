@@ -33,11 +33,11 @@ import numpy as np
 import torch
 
 from leukemia_data.caches.cache import Cache, open_cache
+from leukemia_data.caches.local_copies import LocalCopies
 from leukemia_data.caches.manifest import MANIFEST_NAME
-from leukemia_data.remote.remote_cache import RemoteCache, open_remote_cache
-from leukemia_data.remote.staging import Stage
-from leukemia_data.remote.transfer import pull_cache, push_cache
-from leukemia_data.storage.object_store import ObjectStore, open_store
+from leukemia_data.caches.remote_cache import RemoteCache, open_remote_cache
+from leukemia_data.caches.transfer import pull_cache, push_cache
+from leukemia_data.stores.object_store import ObjectStore, open_store
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.networks.registry import build_model
 
@@ -160,7 +160,7 @@ def measure_rounds(
     """Every round, a turn for each of the caches on disk and for the URL; the order within a round turns, too."""
     found = {name: Turns() for name in (*caches, FIRST, SECOND)}
     for number in range(num_rounds):
-        stage = Stage(work / f"stage-{number}")
+        stage = LocalCopies(work / f"stage-{number}")
         with open_remote_cache(store, stage) as remote:
             take_turn(found[FIRST], remote, 0.0, run)
             stage_the_rest(remote)

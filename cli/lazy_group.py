@@ -14,7 +14,7 @@ import click
 from cli.output import escape_what_streams_lack
 from cli.signals import ending_on_signals
 from leukemia_data.errors import LeukemiaError, UsageError
-from leukemia_data.files.plain_text import printable
+from leukemia_data.files.text import printable
 
 
 class LazyGroup(click.Group):

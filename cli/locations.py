@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from leukemia_data.samples.record import ImagePlace
-from leukemia_data.storage.url import Location, Url, is_url, parse_location
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.stores.url import Location, Url, is_url, parse_location
 
 
 class LocationType(click.ParamType[Location]):
@@ -78,6 +78,6 @@ def source_place(text: str) -> ImagePlace:
     if not isinstance(location, Url):
         return location
     # Loads fsspec, which takes as long as all of a build with nothing to do.
-    from leukemia_data.storage.stored_url import stored_url
+    from leukemia_data.stores.object_store import stored_url
 
     return stored_url(location)

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from leukemia_data.files.plain_text import printable
+from leukemia_data.files.text import printable
 
 # JSON leaves them as they are; a terminal may obey the first, and no stream of text takes the second.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")

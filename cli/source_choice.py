@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.locations import source_place
 from cli.output import print_note, print_waiting
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.records.record import ImagePlace
 
 SOURCE_VARIABLE = "LDATA_SOURCE"
 DEFAULT_SOURCE = Path("data")
@@ -54,7 +54,7 @@ def _generate_sample(directory: Path) -> None:
     # OpenCV and tqdm take as long to load as all the rest of a build with nothing to do.
     from cli.progress import progress_bar
     from leukemia_data.files.lock import lock_cache
-    from leukemia_data.generated.synthetic import write_sample
+    from leukemia_data.sources.sample_cells import write_sample
 
     partial = directory.with_name(f"{directory.name}.partial")
     with lock_cache(directory.parent, "generating the sample", on_busy=print_waiting):

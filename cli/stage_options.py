@@ -13,24 +13,23 @@ import click
 from cli.locations import LocalPath
 
 if TYPE_CHECKING:
-    from leukemia_data.remote.staging import Stage
+    from leukemia_data.caches.local_copies import LocalCopies
 
 
 @dataclass(frozen=True, slots=True)
-class StageChoice:
+class LocalCopiesChoice:
     """Where shards of caches at URLs are copied to, and how much room they may take; None for the defaults."""
 
     directory: Path | None = None
-    most_gb: float | None = None
+    max_gb: float | None = None
 
-    def open(self) -> Stage:
+    def open(self) -> LocalCopies:
         """The stage; nothing is written yet."""
         # Load fsspec, for which a cache on disk has no use.
-        from leukemia_data.remote.stage_place import default_stage_dir
-        from leukemia_data.remote.staging import Stage
+        from leukemia_data.caches.local_copies import LocalCopies, default_copies_dir
 
-        directory = self.directory or default_stage_dir(os.environ, sys.platform, Path.home())
-        return Stage(directory, None if self.most_gb is None else int(self.most_gb * 1e9))
+        directory = self.directory or default_copies_dir(os.environ, sys.platform, Path.home())
+        return LocalCopies(directory, None if self.max_gb is None else int(self.max_gb * 1e9))
 
 
 stage_dir_option = click.option(

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from leukemia_data.generated.synthetic import write_sample
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.sample_cells import write_sample
 
 from .object_server import FaultyProxy, ObjectServer, faulty_proxy, running_server
 

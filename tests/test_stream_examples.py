@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.generated.synthetic import write_sample
+from leukemia_data.sources.sample_cells import write_sample
 
 from .leukemia_data.helpers import build, python_environment
 

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.building.build import library_versions
-from leukemia_data.caches.index import SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, cache_dir_name, save_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.hdf5_file import SampleIndex, write_index
+from leukemia_data.caches.manifest import Manifest, ShardEntry, cache_dir_name, save_manifest
 from leukemia_data.caches.shard import write_shard
-from leukemia_data.pixels.moments import channel_moments
-from leukemia_data.recipes.recipe import Recipe, load_recipe
-from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint
-from leukemia_data.samples.sample_table import bytes_per_row
+from leukemia_data.caches.statistics import channel_moments
+from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint
+from leukemia_data.records.sample_table import bytes_per_row
 from scale.made_samples import CLASSES, made_index
 
 NAME = "cells"

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.record_columns import hash_encoded_ids
-from leukemia_data.building.sample_order import sample_order, shard_bounds
-from leukemia_data.caches.index import SampleIndex
+from leukemia_data.building.planned_tasks import sample_order, shard_bounds
+from leukemia_data.building.prior import hash_encoded_ids
+from leukemia_data.caches.hdf5_file import SampleIndex
 from leukemia_data.files.file_state import FileState
-from leukemia_data.samples.file_states import states_array
-from leukemia_data.samples.near_looks import LOOK_VALUES
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.near_looks import LOOK_VALUES
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable, states_array
 
 CELLS_A_SUBJECT = 150
 CLASSES = ("hem", "all")

@@ -15,16 +15,15 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, source_state
+from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.files.file_state import FileState
-from leukemia_data.pixels.moments import channel_statistics
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.file_states import states_array
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable, bytes_per_row
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_indices
 from scale.made_cache import NAME, RECIPE, cache_directory, sparse_shard
 from scale.made_samples import CLASSES, FILE_BYTES, made_records
 from scale.meter import Meter
@@ -169,7 +168,7 @@ def fold_statistics(work: Path, num_samples: int) -> Meter:
     cache = open_cache(cache_directory(work, SIZE_PX, load_recipe(RECIPE)))
     with Meter() as meter:
         codes = assign_split(parse_split("fold:1/5"), cache.table, 0, CLASSES)
-        numbers = split_numbers(codes, "train")
+        numbers = split_indices(codes, "train")
         table = cache.table
         channel_statistics(table.channel_sums[numbers], table.channel_square_sums[numbers], cache.pixels_per_image)
     return meter
@@ -194,7 +193,7 @@ def gc(work: Path, num_samples: int) -> Meter:
 
 def verify_quick(work: Path, num_samples: int) -> Meter:
     """Check everything but the pixels."""
-    from leukemia_data.caches.quick_check import check_quickly
+    from leukemia_data.caches.verify import check_quickly
 
     directory = cache_directory(work, SIZE_PX, load_recipe(RECIPE))
     with Meter() as meter:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leukemia_data.building.sample_order import default_capacity
+from leukemia_data.building.planned_tasks import default_capacity
 from leukemia_data.caches.manifest import source_state
 from scale.made_cache import write_sparse_cache
 from scale.made_samples import CLASSES, made_ids, made_records

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.index import SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, save_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.hdf5_file import SampleIndex, write_index
+from leukemia_data.caches.manifest import Manifest, ShardEntry, save_manifest
 from leukemia_data.caches.shard import shard_name, write_shard
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.file_states import unsettled_states
-from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
-from leukemia_data.samples.record import CELL_CLASSES, Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.fingerprint import cache_fingerprint, installed_opencv_version
+from leukemia_data.records.record import CELL_CLASSES, Record
+from leukemia_data.records.sample_table import SampleTable, unsettled_states
 
 SHARD_CAPACITY = 128
 RECIPE = "report-a"

@@ -14,26 +14,33 @@ import cv2
 from cli.output import print_json, print_note, print_reading, print_text
 from cli.progress import progress_bar
 from leukemia_data.auditing.audit import AuditReport, audit_images, frame_finding_check
-from leukemia_data.auditing.audit_check import Check
-from leukemia_data.auditing.audit_conclusion import conclusion, training_outlook
-from leukemia_data.auditing.audit_files import report_json, write_findings
-from leukemia_data.auditing.audit_image import AuditImage
-from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, reference_audit_images
-from leukemia_data.auditing.audit_notes import AuditArgument, blind_spots
-from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides
-from leukemia_data.auditing.audit_split import training_split
-from leukemia_data.auditing.near_duplicates import MOST_CELLS, find_near_pairs
-from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
+from leukemia_data.auditing.audit_image import AuditImage, Check
+from leukemia_data.auditing.audit_input import (
+    cache_audit_images,
+    inspect_records,
+    reference_audit_images,
+    training_split,
+)
+from leukemia_data.auditing.audit_pairs import MAX_CELLS, AuditPair, brought_sides, find_near_pairs
+from leukemia_data.auditing.audit_report import (
+    AuditArgument,
+    blind_spots,
+    conclusion,
+    report_json,
+    training_outlook,
+    write_findings,
+)
+from leukemia_data.auditing.reference_index import read_reference_table, reference_classes
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.files.atomic import write_text
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.pixels.image_ops import Image
-from leukemia_data.samples.record import CELL_CLASSES, ImagePlace
+from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.records.record import CELL_CLASSES, ImagePlace
+from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
-from leukemia_data.sources.source_file import read_file
 from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, parse_split
 
 _VERDICT_WIDTH = 10
@@ -207,8 +214,8 @@ def _find_near(request: AuditRequest, images: Sequence[AuditImage]) -> tuple[lis
     prints = [image.cell_print for image in images if image.cell_print is not None]
     if not prints:
         return None, "there are no pixels to look at"
-    if len(prints) > MOST_CELLS:
-        return None, f"{len(prints):,} cells are more than the {MOST_CELLS:,} that can be compared with each other"
+    if len(prints) > MAX_CELLS:
+        return None, f"{len(prints):,} cells are more than the {MAX_CELLS:,} that can be compared with each other"
     with progress_bar(len(prints), "comparing cells") as bar:
         found = find_near_pairs(prints, max_distance=request.max_distance, progress=bar.update)
     return [AuditPair(numbers[p.first], numbers[p.second], p.distance, p.correlation) for p in found], ""

@@ -13,8 +13,8 @@ from cli.options import (
     json_option,
     size_filter_option,
 )
-from cli.stage_options import StageChoice, stage_dir_option, stage_gb_option
-from leukemia_data.storage.url import Location
+from cli.stage_options import LocalCopiesChoice, stage_dir_option, stage_gb_option
+from leukemia_data.stores.url import Location
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
@@ -63,7 +63,7 @@ def command(
 
     request = BenchRequest(
         location=cache if cache is not None else cache_root,
-        stage=StageChoice(stage_dir, stage_gb),
+        stage=LocalCopiesChoice(stage_dir, stage_gb),
         size_px=size_px,
         augment=augment,
         model_name=model_name,

@@ -14,20 +14,20 @@ import torch
 from cli.cache_opening import open_chosen_cache
 from cli.ltrain.devices import choose_device
 from cli.output import format_table, print_json, print_text
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.errors import UsageError
-from leukemia_data.pixels.moments import channel_statistics
-from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.storage.url import Location
+from leukemia_data.records.record import UNKNOWN_LABEL
+from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.loader import BatchStream
-from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.learning.train import fit
+from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.train import fit
 
 _CEILING_BYTES = 1 << 29
 _FEWEST_STEPS = 3
@@ -38,7 +38,7 @@ class BenchRequest:
     """The command line."""
 
     location: Location
-    stage: StageChoice
+    stage: LocalCopiesChoice
     size_px: int | None
     augment: str
     model_name: str

@@ -23,16 +23,15 @@ from cli.options import (
 )
 from cli.reading_options import reading_options
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
-from cli.stage_options import StageChoice, stage_dir_option
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
-from leukemia_data.caches.manifest_entries import CODECS
+from cli.stage_options import LocalCopiesChoice, stage_dir_option
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
 from leukemia_data.errors import UsageError
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.fingerprint import installed_opencv_version
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.fingerprint import installed_opencv_version
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 _MAX_BAD = re.compile(r"(\d+(?:\.\d+)?)%|(\d+)")
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -213,7 +212,7 @@ def choose_caches(
     # Loads fsspec, which takes as long as all of a build with nothing to do.
     from cli.ldata.stored_caches import stored_caches
 
-    stage = StageChoice(stage_dir).open().directory
+    stage = LocalCopiesChoice(stage_dir).open().directory
     return stored_caches(cache_root, stage, recipe, sizes, opencv_version, shard_capacity, codec)
 
 

@@ -19,16 +19,16 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
-from leukemia_data.recipes.recipe import Recipe
+from leukemia_data.operations.recipe import Recipe
 from leukemia_data.scanning.frame_finding import Framing
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
-from leukemia_data.scanning.frames import with_frames
+from leukemia_data.scanning.scan import with_frames
 from leukemia_data.sources.reading import Reading
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
-    from leukemia_data.building.cache_home import CacheHome
-    from leukemia_data.remote.mirror import StoredCache
+    from leukemia_data.building.build import CacheHome
+    from leukemia_data.caches.remote_cache import StoredCache
 
 _MAX_LISTED = 20
 _MAX_READING_LINES = 12

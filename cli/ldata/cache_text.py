@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.output import format_bytes
-from leukemia_data.caches.manifest import Manifest
-from leukemia_data.caches.manifest_entries import RAW
-from leukemia_data.storage.url import Location
+from leukemia_data.caches.manifest import RAW, Manifest
+from leukemia_data.stores.url import Location
 
 
 def cache_summary(directory: Location, manifest: Manifest) -> dict[str, object]:

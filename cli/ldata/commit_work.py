@@ -11,8 +11,8 @@ from cli.ldata.build_work import report_build
 from cli.output import print_waiting
 from cli.progress import progress_bar
 from leukemia_data.building.build import FailurePolicy
-from leukemia_data.building.plan_commit import run_plan_commit
-from leukemia_data.building.plan_file import open_plan
+from leukemia_data.building.job_commit import run_plan_commit
+from leukemia_data.building.job_file import open_plan
 from leukemia_data.errors import BuildError
 from leukemia_data.files.lock import lock_caches
 

@@ -13,10 +13,9 @@ from cli.locations import LocalPath
 from cli.options import cache_argument, cache_root_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
-from leukemia_data.building.convert import ConvertReport, convert_cache
+from leukemia_data.building.repair import ConvertReport, convert_cache
 from leukemia_data.caches.cache import choose_cache_dir
-from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.manifest_entries import CODECS, RAW, ZSTD
+from leukemia_data.caches.manifest import CODECS, RAW, ZSTD, load_manifest
 from leukemia_data.errors import CacheError
 
 

@@ -10,7 +10,7 @@ import click
 from cli.output import format_bytes, print_json, print_text
 
 if TYPE_CHECKING:
-    from leukemia_data.remote.transfer import CopyReport
+    from leukemia_data.caches.transfer import CopyReport
 
 num_files_option = click.option(
     "--num-files", default=4, show_default=True, type=click.IntRange(1, 64), help="Files copied at a time."

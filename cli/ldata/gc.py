@@ -11,7 +11,7 @@ import click
 from cli.options import cache_location_option, json_option
 from cli.output import format_bytes, print_json, print_note, print_text
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.storage.url import Location, Url
+from leukemia_data.stores.url import Location, Url
 
 
 @click.command("gc")
@@ -42,8 +42,8 @@ def command(cache_root: Location, dry_run: bool, as_json: bool) -> None:
 
 def _collect_stored(url: Url, *, dry_run: bool, as_json: bool) -> None:
     # Load fsspec, for which a folder has no use.
-    from leukemia_data.building.stored_collect import collect_stored_garbage
-    from leukemia_data.storage.object_store import open_store
+    from leukemia_data.building.collect import collect_stored_garbage
+    from leukemia_data.stores.object_store import open_store
 
     found = collect_stored_garbage(open_store(url), remove=not dry_run, now_ns=time.time_ns())
     for reason in found.skipped:

@@ -12,12 +12,12 @@ import click
 from cli.cache_opening import open_chosen_cache
 from cli.options import cache_location_argument, cache_location_option, json_option, size_filter_option
 from cli.output import format_bytes, print_json, print_text
-from cli.stage_options import StageChoice, stage_dir_option
+from cli.stage_options import LocalCopiesChoice, stage_dir_option
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.manifest_entries import RAW
-from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.caches.manifest import RAW
+from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
 from leukemia_data.sources.reading import Reading
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 _MAX_LISTED = 20
 
@@ -38,7 +38,9 @@ def command(
       ldata info --size 224
       ldata info cache/C-NMC_Leukemia/224-0123456789ab --json
     """
-    opened = open_chosen_cache(cache if cache is not None else cache_root, StageChoice(stage_dir), size_px=size_px)
+    opened = open_chosen_cache(
+        cache if cache is not None else cache_root, LocalCopiesChoice(stage_dir), size_px=size_px
+    )
     described = describe_cache(opened)
     if as_json:
         print_json(described)

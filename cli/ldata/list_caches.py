@@ -14,7 +14,7 @@ from cli.output import format_bytes, format_table, print_json, print_note, print
 from leukemia_data.caches.cache import find_cache_dirs
 from leukemia_data.caches.manifest import Manifest, load_manifest
 from leukemia_data.errors import CacheError
-from leukemia_data.storage.url import Location, Url
+from leukemia_data.stores.url import Location, Url
 
 
 @click.command("list")
@@ -60,7 +60,7 @@ def _list_dirs(root: Path) -> list[tuple[Location, Manifest]]:
 
 def _list_stored(url: Url) -> list[tuple[Location, Manifest]]:
     # Loads fsspec, for which a folder has no use.
-    from leukemia_data.remote.remote_cache import find_remote_caches, read_manifest_at
+    from leukemia_data.caches.remote_cache import find_remote_caches, read_manifest_at
 
     return list(_readable(find_remote_caches(url), read_manifest_at))
 

@@ -28,7 +28,7 @@ from cli.options import (
 )
 from cli.reading_options import reading_options
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 
 

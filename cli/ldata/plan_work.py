@@ -7,9 +7,8 @@ from pathlib import Path
 from cli.ldata.build_work import BuildRequest, newest_state, plan_request
 from cli.ldata.wanted_caches import ListedSource
 from cli.output import format_bytes, print_json, print_note, print_text, print_waiting
-from leukemia_data.building.pending_plan import mark_pending
+from leukemia_data.building.job_file import PlanFile, PlanSettings, mark_pending, write_plan
 from leukemia_data.building.plan import BuildPlan
-from leukemia_data.building.plan_file import PlanFile, PlanSettings, write_plan
 from leukemia_data.caches.manifest import manifest_digest
 from leukemia_data.files.lock import lock_caches
 

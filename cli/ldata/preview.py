@@ -22,8 +22,8 @@ from cli.output import print_json, print_text
 from cli.reading_options import reading_options
 from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
-from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cli.output import print_note
 from leukemia_data.errors import ImageError, SourceError
-from leukemia_data.pictures.preview import SheetRow, choose_records, compare_row, draw_sheet, make_row
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.record import Record
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.record import Record
+from leukemia_data.scanning.preview import SheetRow, choose_records, compare_row, draw_sheet, make_row
 from leukemia_data.sources.found_image import printable_name
 from leukemia_data.sources.source import SourceListing
 

@@ -10,7 +10,7 @@ from cli.ldata.copy_options import num_files_option, print_copy
 from cli.locations import LocalPath, LocationType
 from cli.options import DEFAULT_CACHE_ROOT, json_option, size_filter_option
 from cli.progress import progress_bar
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 
 @click.command("pull")
@@ -34,8 +34,8 @@ def command(url: Location, directory: Path, size_px: int | None, num_files: int,
     """
     # Load fsspec: not for --help.
     from leukemia_data.caches.manifest import MANIFEST_NAME, parse_manifest
-    from leukemia_data.remote.remote_cache import choose_location
-    from leukemia_data.remote.transfer import cache_folder, open_folder, pull_cache
+    from leukemia_data.caches.remote_cache import choose_location
+    from leukemia_data.caches.transfer import cache_folder, open_folder, pull_cache
 
     store = open_folder(choose_location(url, size_px=size_px))
     data = store.read(MANIFEST_NAME)

@@ -12,7 +12,7 @@ from cli.options import json_option, size_filter_option
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import choose_cache_dir
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 
 @click.command("push")
@@ -42,7 +42,7 @@ def command(cache: Path, url: Location, size_px: int | None, is_verify: bool, nu
     directory = choose_cache_dir(cache, size_px=size_px)
     manifest = load_manifest(directory)
     # Load fsspec: not for --help.
-    from leukemia_data.remote.transfer import folder_of_cache, open_folder, push_cache
+    from leukemia_data.caches.transfer import folder_of_cache, open_folder, push_cache
 
     store = open_folder(folder_of_cache(url, manifest))
     with progress_bar(manifest.num_bytes, "pushing", unit="B") as bar:

@@ -7,7 +7,7 @@ import click
 from cli.ldata.info import format_step
 from cli.options import json_option
 from cli.output import print_json, print_text
-from leukemia_data.recipes.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 
 
 @click.command("recipes")

@@ -11,11 +11,24 @@ import cv2
 from cli.output import format_table, print_json, print_note, print_text
 from cli.progress import progress_bar
 from leukemia_data.auditing.audit import AuditReport
-from leukemia_data.auditing.lab_table import LabTable, locate_files, read_lab_table, write_lab_table
-from leukemia_data.auditing.recovery_report import audit_rows, count_rows, mixed_shares, recovery_json, write_odd_rows
-from leukemia_data.auditing.reference_index import ReferenceIndex
-from leukemia_data.auditing.reference_table import read_reference_table
-from leukemia_data.auditing.subject_recovery import Recovery, match_files, recover_subjects
+from leukemia_data.auditing.reference_index import (
+    LabTable,
+    ReferenceIndex,
+    locate_files,
+    read_lab_table,
+    read_reference_table,
+    write_lab_table,
+)
+from leukemia_data.auditing.subject_recovery import (
+    Recovery,
+    audit_rows,
+    count_rows,
+    match_files,
+    mixed_shares,
+    recover_subjects,
+    recovery_json,
+    write_odd_rows,
+)
 from leukemia_data.caches.cache import choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.sources.source import list_images

@@ -14,7 +14,7 @@ from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from leukemia_data.building.repair import RepairReport, repair_cache
 from leukemia_data.caches.manifest import Manifest, load_manifest
 from leukemia_data.errors import SourceError
-from leukemia_data.samples.record import ImagePlace, Record
+from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 

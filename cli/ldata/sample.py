@@ -11,7 +11,7 @@ from cli.locations import LocalPath
 from cli.options import json_option
 from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
-from leukemia_data.generated.synthetic import write_sample
+from leukemia_data.sources.sample_cells import write_sample
 
 
 @click.command("sample")

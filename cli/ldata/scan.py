@@ -18,8 +18,8 @@ from cli.options import (
 from cli.output import print_json, print_text
 from cli.reading_options import reading_options
 from cli.source_choice import announce_source, choose_source
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 
 

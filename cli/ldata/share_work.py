@@ -9,8 +9,8 @@ from pathlib import Path
 from cli.ldata.engine_choice import EngineChoice
 from cli.output import print_json, print_note, print_text
 from cli.progress import progress_bar
-from leukemia_data.building.plan_file import open_plan
-from leukemia_data.building.share import ShareSummary, run_share, share_bounds
+from leukemia_data.building.job_commit import ShareSummary, run_share, share_bounds
+from leukemia_data.building.job_file import open_plan
 from leukemia_data.errors import BuildError
 
 _MAX_LISTED = 20

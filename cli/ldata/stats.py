@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from cli.cache_opening import open_chosen_cache
 from cli.options import cache_location_argument, cache_location_option, json_option, seed_type, size_filter_option
 from cli.output import format_table, print_json, print_note, print_text
-from cli.stage_options import StageChoice, stage_dir_option
+from cli.stage_options import LocalCopiesChoice, stage_dir_option
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
+from leukemia_data.caches.statistics import ChannelStatistics, channel_statistics, report_estimator
 from leukemia_data.errors import UsageError
-from leukemia_data.pixels.moments import ChannelStatistics, channel_statistics, report_estimator
-from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
-from leukemia_data.storage.url import Location
+from leukemia_data.splitting.splits import assign_split, split_indices
+from leukemia_data.stores.url import Location
 
 _DEFAULT_SPLIT = "subject"
 
@@ -68,11 +68,13 @@ def command(
       ldata stats --size 224 --report-estimator --batch-size 64
       ldata stats --split all --json
     """
-    opened = open_chosen_cache(cache if cache is not None else cache_root, StageChoice(stage_dir), size_px=size_px)
+    opened = open_chosen_cache(
+        cache if cache is not None else cache_root, LocalCopiesChoice(stage_dir), size_px=size_px
+    )
     codes = _assign(opened, split_name, split_seed)
     parts = {"all": np.arange(len(opened), dtype=np.int64)}
     if codes is not None:
-        parts |= {name: split_numbers(codes, name) for name in SPLIT_NAMES}
+        parts |= {name: split_indices(codes, name) for name in SPLIT_NAMES}
     result: dict[str, Any] = {
         "cache": str(opened.location),
         "size_px": opened.size_px,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cli.ldata.wanted_caches import Commits, WantedCaches
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, parse_manifest, source_state
+from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest_object
 from leukemia_data.errors import CacheError
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.remote.mirror import Mirror, StoredCache, mirror_of, read_manifest_object
+from leukemia_data.operations.recipe import Recipe
 from leukemia_data.sources.source import SourceListing
-from leukemia_data.storage.stored_url import stored_url
-from leukemia_data.storage.url import Location, Url
+from leukemia_data.stores.object_store import stored_url
+from leukemia_data.stores.url import Location, Url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,10 @@ from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import choose_cache_dir
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.quick_check import check_quickly
-from leukemia_data.caches.verify import VerifyReport, verify_cache
+from leukemia_data.caches.verify import VerifyReport, check_quickly, verify_cache
 from leukemia_data.errors import CacheError, UsageError, listed
-from leukemia_data.samples.record import ImagePlace
-from leukemia_data.storage.url import Location, Url
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.stores.url import Location, Url
 
 if TYPE_CHECKING:
     from leukemia_data.building.repair import LostImage, RepairReport
@@ -113,9 +112,8 @@ def command(
 
 def _verify_stored(url: Url, size_px: int | None, started_s: float, as_json: bool) -> None:
     # Load fsspec, for which a folder has no use.
-    from leukemia_data.remote.remote_cache import choose_location, read_manifest
-    from leukemia_data.remote.remote_verify import verify_stored_cache
-    from leukemia_data.storage.object_store import open_store
+    from leukemia_data.caches.remote_cache import choose_location, read_manifest, verify_stored_cache
+    from leukemia_data.stores.object_store import open_store
 
     store = open_store(str(choose_location(url, size_px=size_px)))
     with progress_bar(read_manifest(store).num_samples, "verifying") as bar:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.output import print_json, print_text
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, cache_dir_name, find_current, source_state
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import cache_fingerprint
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.sources.source import SourceListing
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
-    from leukemia_data.remote.mirror import StoredCache
+    from leukemia_data.caches.remote_cache import StoredCache
 
 Commits = Mapping[Path, tuple[int, int, int]]
 """By cache directory: the manifest's identity, which each commit changes."""

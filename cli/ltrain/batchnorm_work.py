@@ -17,15 +17,22 @@ from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.splitting.leaks import DISJOINT_STAMP
-from leukemia_models.experiments.batchnorm_experiment import WAYS, EpochScores, run_experiment
-from leukemia_models.experiments.batchnorm_figures import WAY_TITLES, draw_batchnorm
-from leukemia_models.experiments.generated_cells import CellImages, draw_cells, plan_cells
-from leukemia_models.experiments.memory_source import MemorySource
-from leukemia_models.learning.optim import OptimizerSettings
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.learning.schedule import ScheduleSettings
+from leukemia_models.experiments.batchnorm_experiment import (
+    WAY_TITLES,
+    WAYS,
+    CellImages,
+    EpochScores,
+    MemorySource,
+    draw_batchnorm,
+    draw_cells,
+    plan_cells,
+    run_experiment,
+)
 from leukemia_models.networks.registry import build_model
-from leukemia_models.reports.figure_style import save_figure
+from leukemia_models.reports.style import save_figure
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
 
 MODEL_NAME = "resnet18"
 AUGMENTATION = "report-b"

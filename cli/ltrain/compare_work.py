@@ -7,9 +7,14 @@ from pathlib import Path
 
 from cli.output import format_table, print_json, print_text
 from leukemia_models.comparing.compared_run import read_compared_runs
-from leukemia_models.comparing.comparison import Comparison, PairComparison, compare_runs
-from leukemia_models.comparing.comparison_report import require_comparison_folder, write_comparison
-from leukemia_models.judging.metrics import metric_title
+from leukemia_models.comparing.comparison import (
+    Comparison,
+    PairComparison,
+    compare_runs,
+    require_comparison_folder,
+    write_comparison,
+)
+from leukemia_models.evaluation.metrics import metric_title
 
 _SHOWN = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 

@@ -15,16 +15,15 @@ from cli.ltrain.train_request import TrainRequest
 from cli.output import format_bytes, print_note
 from cli.progress import progress_bar
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.manifest import is_whole
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.manifest import ShardEntry, is_whole
 from leukemia_data.caches.verify import Damage, changed_shards
 from leukemia_data.errors import CacheError
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
-from leukemia_data.splitting.splits import split_numbers
-from leukemia_data.storage.url import Location
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_data.splitting.splits import split_indices
+from leukemia_data.stores.url import Location
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.runs.run_split import SplitCache
 
 
 def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str, str], ranks: Ranks) -> None:
@@ -50,7 +49,7 @@ def check_data(runs: list[Run], request: TrainRequest, environment: Mapping[str,
         if int(environment.get("LOCAL_RANK", "0")) == 0:
             _check(caches, to_read, num_bytes, run_again(runs[0], request))
 
-    ranks.together(check)
+    ranks.run_on_all(check)
     if ranks.is_first:
         num_later = sum(len(shards[place]) - len(to_read[place]) for place in caches)
         later = f"; shards that are checked as they arrive: {num_later}" if num_later else ""
@@ -91,7 +90,7 @@ def _is_read(cache: Cache, shard: ShardEntry) -> bool:
 
 
 def _shard_numbers(data: SplitCache) -> list[int]:
-    samples = np.concatenate([split_numbers(data.codes, part) for part in SPLIT_NAMES])
+    samples = np.concatenate([split_indices(data.codes, part) for part in SPLIT_NAMES])
     numbers = np.unique(np.searchsorted(data.cache.first_rows, samples, side="right") - 1)
     return [int(number) for number in numbers]
 

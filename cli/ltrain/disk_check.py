@@ -8,10 +8,10 @@ import torch
 
 from cli.output import format_bytes, print_note
 from leukemia_data.errors import RunError
-from leukemia_data.files.disk_room import free_disk_bytes
-from leukemia_models.learning.checkpoint_room import CheckpointRoom, checkpoint_room
+from leukemia_data.files.limits import free_disk_bytes
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_files import RunConfig, RunFolder
+from leukemia_models.runs.run_folder import RunConfig, RunFolder
+from leukemia_models.training.checkpoint_file import CheckpointRoom, checkpoint_room
 
 
 def require_disk_room(runs: Iterable[tuple[RunFolder, RunConfig]]) -> None:
@@ -31,7 +31,7 @@ def require_disk_room(runs: Iterable[tuple[RunFolder, RunConfig]]) -> None:
     for number, (folder, config) in enumerate(runs):
         room = _room(config)
         there = sum(path.stat().st_size for path in folder.root.glob("*.safetensors"))
-        needed = taken_before + max(room.most_bytes - there, room.resumable_bytes)
+        needed = taken_before + max(room.max_bytes - there, room.resumable_bytes)
         free = free_disk_bytes(folder.root)
         if free is not None and needed > free:
             text = f"the checkpoints of {folder.root} need {format_bytes(needed)}, {format_bytes(free)} are free"

@@ -12,31 +12,30 @@ import torch
 from numpy.typing import NDArray
 
 from cli.cache_opening import lasting_name, open_chosen_cache
-from cli.ltrain.batch_shares import require_shares
+from cli.ltrain.batch_shares import require_micro_batches
 from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.errors import UsageError
-from leukemia_data.files.free_memory import free_ram_bytes
-from leukemia_data.samples.near_looks import comparison_note
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.sources.positive_class import positive_text
+from leukemia_data.files.limits import free_ram_bytes
+from leukemia_data.records.near_looks import comparison_note
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.classes import positive_text
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_choices import choices_text
 from leukemia_data.splitting.split_spec import SplitCodes, SplitSpec, parse_split
-from leukemia_data.splitting.splits import assign_split, split_choices, split_numbers
-from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
-from leukemia_models.learning.checkpoint import load_weights_file
-from leukemia_models.learning.checkpoint_match import require_same_network
+from leukemia_data.splitting.splits import assign_split, split_choices, split_indices
+from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
 from leukemia_models.networks.registry import build_model
-from leukemia_models.planning.training_plan import Stage, TrainingPlan
-from leukemia_models.runs.data_identity import data_digest
-from leukemia_models.runs.positive_of_caches import positive_of_caches
-from leukemia_models.runs.run_files import RunConfig, RunFolder, stage_folder_name
-from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.run_data import data_digest, positive_of_caches
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, stage_folder_name
+from leukemia_models.runs.run_split import TEST, VALID, SplitCache
 from leukemia_models.runs.start_weights import seen_before
+from leukemia_models.training.checkpoint import load_weights_file
+from leukemia_models.training.checkpoint_match import require_same_network
+from leukemia_models.training.training_plan import Stage, TrainingPlan
 
 NUM_CLASSES = 2
 
@@ -161,7 +160,7 @@ def _draft(
     _check_parts(data, stage, request)
     _check_leaks(data, stage, request)
     check_room(request, data, machine)
-    require_shares(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
+    require_micro_batches(stage.batch_size, len(data.numbers("train")), stage.settings, machine.num_ranks)
     numbers = data.numbers("train")
     normalization = choose_normalization(request.normalize, cache, numbers, force=request.force_normalize)
     settings = replace(
@@ -200,7 +199,7 @@ def _check_parts(data: SplitCache, stage: Stage, request: TrainRequest) -> None:
         what = f"split {data.spec}: the training part has no image of class {absent[0]!r}"
         raise UsageError(f"{what}. {_what_works(data, stage, request)}")
     try:
-        stage.settings.require_validation(len(split_numbers(data.codes, "valid")) > 0)
+        stage.settings.require_validation(len(split_indices(data.codes, "valid")) > 0)
     except UsageError as error:
         if request.is_kfold:
             hint = ", or set some training subjects apart with --inner-valid"
@@ -219,7 +218,7 @@ def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes:
 
 def _seen_text(data: SplitCache, stage: Stage) -> str:
     """How much of the validation and test part the weights to start from have seen, and what to do."""
-    seen, num_held_out = data.seen_before, sum(len(split_numbers(data.codes, part)) for part in (VALID, TEST))
+    seen, num_held_out = data.seen_before, sum(len(split_indices(data.codes, part)) for part in (VALID, TEST))
     return (
         f"{stage.start} has seen {seen.num_samples:,} of its {num_held_out:,} validation and test images: they are of "
         f"{seen.subjects:,} subjects that these weights were trained on or chosen by, and {seen.images:,} of them are "
@@ -275,7 +274,7 @@ def check_room(request: TrainRequest, data: SplitCache, machine: Machine) -> Non
         request.residency,
         len(data.numbers("train")) * data.cache.pixels_per_image * 3,
         device_free_bytes=free_bytes(machine.device),
-        device_most_bytes=most_bytes(machine.device),
+        device_max_bytes=max_bytes(machine.device),
         ram_free_bytes=free_ram_bytes(),
         num_processes=machine.num_processes,
     )

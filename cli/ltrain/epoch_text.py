@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leukemia_models.learning.history import EpochRecord
+from leukemia_models.training.history import EpochRecord
 
 
 def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:

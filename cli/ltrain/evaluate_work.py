@@ -15,22 +15,21 @@ from cli.ltrain.result_text import results_text
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
 from cli.output import print_json, print_note, print_reading, print_text
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.errors import RunError
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_data.storage.url import Location
-from leukemia_models.batchnorm.batchnorm_mode import RUNNING
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint
-from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.reports.report import Results
-from leukemia_models.runs.evaluate_outside import evaluate_outside, require_no_part_folder
-from leukemia_models.runs.judge import judge_part, positive_note
-from leukemia_models.runs.outside_set import read_outside_set
-from leukemia_models.runs.preparation import prepare_network
-from leukemia_models.runs.run_files import FINAL, RunFolder, last_run, load_config
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_data.stores.url import Location
+from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.reports.results import Results
+from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
+from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
+from leukemia_models.runs.finalize import prepare_network
+from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run, load_config
+from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.training.batchnorm_report import RUNNING
+from leukemia_models.training.checkpoint import Checkpoint
+from leukemia_models.training.training_plan import EvaluationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class EvaluateRequest:
     as_json: bool
 
     @property
-    def changes_judging(self) -> bool:
+    def changes_evaluation(self) -> bool:
         """Whether the network is asked in another way than the run was judged."""
         return any(option is not None for option in (self.tta, self.tta_average, self.batchnorm))
 
@@ -67,7 +66,7 @@ class EvaluateRequest:
         return self.out if self.out is not None else folder.part(self._folder_name(judged))
 
     def _folder_name(self, judged: str) -> str:
-        words = [self.which] if self.which != FINAL or self.changes_judging else []
+        words = [self.which] if self.which != FINAL or self.changes_evaluation else []
         words += [
             option.replace(":", "") for option in (self.tta, self.tta_average, self.batchnorm) if option is not None
         ]
@@ -80,20 +79,20 @@ def evaluate(request: EvaluateRequest) -> None:
     if request.out is not None:
         require_no_part_folder(request.out, None if request.images else request.part)
     if request.images:
-        _judge_outside(folder, request, device)
+        _evaluate_outside(folder, request, device)
         return
     config = load_config(folder)
-    stage = StageChoice(request.stage_dir, request.stage_gb)
+    stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     with open_run_cache(config, request.cache, stage) as cache:
-        _judge(folder, split_of_run(folder, config, cache), request, device)
+        _evaluate(folder, split_of_run(folder, config, cache), request, device)
 
 
-def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device: torch.device) -> None:
+def _evaluate(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device: torch.device) -> None:
     checkpoint = open_checkpoint(folder, request.which)
-    if request.changes_judging:
+    if request.changes_evaluation:
         checkpoint = _prepared_anew(checkpoint, folder, data, request, device)
     out_dir = request.out_dir(folder, request.part)
-    results = judge_part(
+    results = evaluate_part(
         checkpoint,
         data,
         request.part,
@@ -108,9 +107,9 @@ def _judge(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device
     _tell(request, checkpoint, request.part, out_dir, results, {})
 
 
-def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.device) -> None:
+def _evaluate_outside(folder: RunFolder, request: EvaluateRequest, device: torch.device) -> None:
     checkpoint = open_checkpoint(folder, request.which)
-    stage = StageChoice(request.stage_dir, request.stage_gb)
+    stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     outside = read_outside_set(
         request.images,
         checkpoint.info.classes,
@@ -121,7 +120,7 @@ def _judge_outside(folder: RunFolder, request: EvaluateRequest, device: torch.de
     )
     print_note(f"{outside.name}: {len(outside.rows):,} images")
     print_reading(outside.lines)
-    if request.changes_judging:
+    if request.changes_evaluation:
         config = load_config(folder)
         with open_run_cache(config, request.cache, stage) as cache:
             checkpoint = _prepared_anew(checkpoint, folder, split_of_run(folder, config, cache), request, device)
@@ -173,5 +172,5 @@ def _prepared_anew(
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     batchnorm = request.batchnorm or decided.get("batchnorm", {}).get("mode", RUNNING)
     base = open_checkpoint(folder, decided["checkpoint"]) if decided else checkpoint
-    settings = JudgingSettings(tta=tta, batchnorm=batchnorm)
+    settings = EvaluationSettings(tta=tta, batchnorm=batchnorm)
     return prepare_network(base, data, settings, device=device, batch_size=request.batch_size, watch=watched).checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cli.progress import progress_bar
-from leukemia_models.inference.batch_source import Batch
+from leukemia_models.devices.normalization import Batch
 
 
 def watched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterator[Batch]:

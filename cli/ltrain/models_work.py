@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from cli.output import format_table, print_json, print_text
-from leukemia_models.networks.cost import ModelCost, model_cost
-from leukemia_models.networks.registry import DESIGNS
+from leukemia_models.networks.registry import DESIGNS, ModelCost, model_cost
 
 _HEADER = ("model", "parameters", "multiply-adds", "stages (px)", "reports")
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from cli.output import print_note
 from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.errors import UsageError
-from leukemia_data.pixels.moments import channel_statistics
-from leukemia_models.inference.normalization import Normalization, check_normalization
+from leukemia_models.devices.normalization import Normalization, check_normalization
 
 _GUARD_IMAGES = 256
 _NUM_NUMBERS = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cli.output import format_table, print_json, print_text
-from leukemia_models.planning.plan_file import load_plan, plan_names, plan_path
-from leukemia_models.planning.training_plan import Stage, TrainingPlan
+from leukemia_models.training.plan_file import load_plan, plan_names, plan_path
+from leukemia_models.training.training_plan import Stage, TrainingPlan
 
 
 def list_plans(as_json: bool) -> None:

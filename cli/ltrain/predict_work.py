@@ -14,20 +14,25 @@ from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
 from cli.output import print_json, print_note, print_text
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.errors import RunError, SourceError
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows
-from leukemia_data.storage.url import Location
-from leukemia_models.inference.tta import Tta
-from leukemia_models.judging.predictions import write_predictions
-from leukemia_models.learning.checkpoint import Checkpoint
-from leukemia_models.runs.file_predictions import predict_files
-from leukemia_models.runs.file_tables import predicted_counts, table_of_files
-from leukemia_models.runs.judge import part_predictions, predict_part
-from leukemia_models.runs.run_files import last_run, load_config
+from leukemia_data.stores.url import Location
+from leukemia_models.evaluation.predict import Tta
+from leukemia_models.evaluation.predictions import write_predictions
+from leukemia_models.runs.evaluate_part import part_predictions, predict_part
+from leukemia_models.runs.predict_files import (
+    predict_files,
+    predicted_counts,
+    require_all_predicted,
+    require_not_replaced,
+    table_of_files,
+    write_submissions,
+)
+from leukemia_models.runs.run_folder import last_run, load_config
 from leukemia_models.runs.start_weights import seen_by_checkpoint
-from leukemia_models.runs.submissions import require_all_predicted, require_not_replaced, write_submissions
+from leukemia_models.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +110,7 @@ def _written(request: PredictRequest) -> Path:
 def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
     folder = last_run(request.run)
     config = load_config(folder)
-    stage = StageChoice(request.stage_dir, request.stage_gb)
+    stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     with open_run_cache(config, request.cache, stage) as cache:
         data = split_of_run(folder, config, cache)
         predictions = predict_part(
@@ -128,7 +133,7 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         need_files=request.submission is not None,
     )
     require_not_replaced((_written(request), request.submission), [row.record.path for row in rows])
-    stage = StageChoice(request.stage_dir, request.stage_gb)
+    stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     known = known_samples_of_run(last_run(request.run), network.checkpoint, request.cache, stage)
     found = predict_files(
         rows,

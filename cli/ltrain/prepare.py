@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.ltrain.batch_shares import require_shares
+from cli.ltrain.batch_shares import require_micro_batches
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
 from cli.ltrain.run_data import open_run_cache
 from cli.ltrain.run_info import checkpoint_info
@@ -17,18 +17,12 @@ from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
-from leukemia_data.samples.record import UNKNOWN_LABEL
+from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.splitting.splits import split_numbers
-from leukemia_models.comparing.cross_validation_files import is_kfold
-from leukemia_models.learning.checkpoint import load_checkpoint, require_trainable
-from leukemia_models.learning.checkpoint_match import require_same_run
-from leukemia_models.learning.run_length import require_extended, with_length
-from leukemia_models.planning.plan_file import plan_path
-from leukemia_models.planning.training_plan import SAMPLINGS, TrainingPlan
-from leukemia_models.runs.data_identity import holds_data
-from leukemia_models.runs.own_split import split_of_run
-from leukemia_models.runs.run_files import (
+from leukemia_data.splitting.splits import split_indices
+from leukemia_models.comparing.cross_validation import is_kfold
+from leukemia_models.runs.run_data import holds_data
+from leukemia_models.runs.run_folder import (
     FINAL,
     PLAN_FILE_NAME,
     RunConfig,
@@ -39,7 +33,13 @@ from leukemia_models.runs.run_files import (
     save_split,
     stage_folder_name,
 )
-from leukemia_models.runs.split_cache import TEST, VALID, SplitCache
+from leukemia_models.runs.run_split import TEST, VALID, SplitCache
+from leukemia_models.runs.start_weights import split_of_run
+from leukemia_models.training.checkpoint import load_checkpoint, require_trainable
+from leukemia_models.training.checkpoint_match import require_same_run
+from leukemia_models.training.plan_file import plan_path
+from leukemia_models.training.run_state import require_extended, with_length
+from leukemia_models.training.training_plan import SAMPLINGS, TrainingPlan
 
 FREE_ON_RESUME = frozenset(
     {
@@ -80,15 +80,15 @@ class Run:
     def is_finished(self) -> bool:
         """Whether it is trained and all its parts are judged; the final checkpoint is written before them."""
         return self.folder.checkpoint(FINAL).is_file() and all(
-            is_judged(self.folder, part) for part in (VALID, TEST) if self._has_labels(part)
+            is_evaluated(self.folder, part) for part in (VALID, TEST) if self._has_labels(part)
         )
 
     def _has_labels(self, part: str) -> bool:
-        labels = self.data.cache.table.labels[split_numbers(self.data.codes, part)]
+        labels = self.data.cache.table.labels[split_indices(self.data.codes, part)]
         return bool((labels != UNKNOWN_LABEL).any())
 
 
-def is_judged(folder: RunFolder, part: str) -> bool:
+def is_evaluated(folder: RunFolder, part: str) -> bool:
     """Whether everything about a part is written."""
     return all((folder.part(part) / name).is_file() for name in ("predictions.csv", "results.json", "summary.md"))
 
@@ -186,7 +186,7 @@ def _take_up(folder: RunFolder, request: TrainRequest, machine: Machine) -> Run:
     check_room(request, data, machine)
     if "accumulate" in request.given:
         config = replace(config, settings=replace(config.settings, accumulate=request.accumulate))
-    require_shares(config.batch_size, len(data.numbers("train")), config.settings, machine.num_ranks)
+    require_micro_batches(config.batch_size, len(data.numbers("train")), config.settings, machine.num_ranks)
     if "epochs" in request.given and request.stage.epochs != config.settings.epochs:
         config = _with_epochs(folder, config, data, request.stage.epochs, request.extend)
     elif "extend" in request.given:

@@ -15,7 +15,7 @@ from cli.options import (
     seed_type,
     size_filter_option,
 )
-from leukemia_data.storage.url import Location
+from leukemia_data.stores.url import Location
 
 
 @click.command("preview-augment")

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from cli.cache_opening import open_chosen_cache
 from cli.output import print_json, print_note, print_text
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import SourceError
-from leukemia_data.pictures.preview import SheetRow, draw_sheet, spread_evenly
-from leukemia_data.pixels.image_ops import Image
-from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.storage.url import Location
+from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.records.record import UNKNOWN_LABEL
+from leukemia_data.scanning.preview import SheetRow, draw_sheet, spread_evenly
+from leukemia_data.stores.url import Location
 
 _GREY_LEVELS = 255
 
@@ -40,7 +40,7 @@ def preview_augment(
         raise SourceError(f"cannot write {out}: its folder does not exist")
     for warning in augmentation.warnings():
         print_note(f"warning: {warning}")
-    cache = open_chosen_cache(location, StageChoice(), size_px=size_px)
+    cache = open_chosen_cache(location, LocalCopiesChoice(), size_px=size_px)
     numbers = _choose_samples(cache, per_class)
     if not len(numbers):
         raise SourceError(f"{cache.location} holds no image")

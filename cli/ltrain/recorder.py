@@ -12,14 +12,13 @@ from tqdm import tqdm
 from cli.ltrain.epoch_text import epoch_line
 from cli.output import print_note
 from cli.progress import progress_bar
-from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
-from leukemia_models.learning.history import EpochRecord, TrainHistory
-from leukemia_models.learning.observer import Observer
-from leukemia_models.learning.run_state import TrainState
-from leukemia_models.reports.figure_style import save_figure
-from leukemia_models.reports.history_figures import draw_history
-from leukemia_models.reports.history_table import write_history
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.reports.evaluation_figures import draw_history, write_history
+from leukemia_models.reports.style import save_figure
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
+from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.run_state import TrainState
+from leukemia_models.training.train import Observer
 
 _DRAW_SECONDS = 20
 """Epochs may be short: the figure of the curves is not drawn more often than this."""

@@ -9,14 +9,21 @@ from cli.ltrain.train_request import StageRequest, TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import UsageError
-from leukemia_models.inference.tta import parse_tta
-from leukemia_models.learning.optim import OptimizerSettings
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.learning.schedule import ScheduleSettings
-from leukemia_models.learning.stopping import EarlyStopping
-from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.planning.plan_file import load_plan
-from leukemia_models.planning.training_plan import OPTIONS_STAGE, Stage, StartWeights, TrainingPlan, parse_start, scaled
+from leukemia_models.evaluation.predict import parse_tta
+from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.plan_file import load_plan
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
+from leukemia_models.training.training_plan import (
+    OPTIONS_STAGE,
+    EvaluationSettings,
+    Stage,
+    StartWeights,
+    TrainingPlan,
+    parse_start,
+    scaled,
+)
 
 
 def requested_plan(request: TrainRequest) -> TrainingPlan:
@@ -30,7 +37,7 @@ def requested_plan(request: TrainRequest) -> TrainingPlan:
     plan = scaled(load_plan(request.plan), request.epochs_scale) if request.plan is not None else _one_stage(request)
     for warning in sorted({text for stage in plan.stages for text in stage.augmentation.warnings()}):
         print_note(f"warning: {warning}")
-    return _with_machine_options(_with_judging_options(plan, request), request)
+    return _with_machine_options(_with_evaluation_options(plan, request), request)
 
 
 def _one_stage(request: TrainRequest) -> TrainingPlan:
@@ -86,7 +93,7 @@ def _schedule(options: StageRequest, optimizer: OptimizerSettings) -> ScheduleSe
     return ScheduleSettings(name=name, warmup_epochs=options.warmup_epochs)
 
 
-def _with_judging_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:
+def _with_evaluation_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:
     given, judging = request.given, plan.judging
     tta_text = request.tta if "tta" in given else str(judging.tta)
     average = request.tta_average if "tta_average" in given else judging.tta.average
@@ -94,7 +101,7 @@ def _with_judging_options(plan: TrainingPlan, request: TrainRequest) -> Training
     tta = parse_tta(tta_text, average)
     if "tta_average" in given and tta.num_views == 1:
         raise UsageError(f"--tta-average {average}: there is only one view of each image; add --tta d4")
-    return replace(plan, judging=JudgingSettings(tta=tta, batchnorm=batchnorm))
+    return replace(plan, judging=EvaluationSettings(tta=tta, batchnorm=batchnorm))
 
 
 def _with_machine_options(plan: TrainingPlan, request: TrainRequest) -> TrainingPlan:

@@ -16,8 +16,8 @@ from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
-from leukemia_models.learning.checkpoint_match import differences
-from leukemia_models.runs.run_files import PLAN_FILE_NAME, RunFolder
+from leukemia_models.runs.run_folder import PLAN_FILE_NAME, RunFolder
+from leukemia_models.training.checkpoint_match import differences
 
 # The count is one agent's own: another one, that came later, begins at 0.
 _RESTARTS = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RESTART_COUNT")

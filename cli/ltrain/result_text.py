@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leukemia_models.judging.metrics import metric_title
-from leukemia_models.reports.cautions import cautions_of_parts
-from leukemia_models.reports.report import IMAGE, Results, ranked_cautions
+from leukemia_models.evaluation.metrics import metric_title
+from leukemia_models.reports.results import IMAGE, Results, cautions_of_parts, ranked_cautions
 
 
 def results_text(results: Mapping[str, Results]) -> str:
@@ -33,7 +32,7 @@ def result_lines(part: str, results: Results) -> str:
         f"AUROC {_with_interval(results, 'auroc')}",
         *_subject_lines(results),
         *_calibration_lines(results),
-        *_judging_lines(results),
+        *_evaluation_lines(results),
     ]
     return "\n".join(lines)
 
@@ -56,7 +55,7 @@ def _subject_lines(results: Results) -> Iterator[str]:
     yield f"  per subject (mean probability): {right} right"
 
 
-def _judging_lines(results: Results) -> Iterator[str]:
+def _evaluation_lines(results: Results) -> Iterator[str]:
     judging = results.judging
     if "batchnorm" in judging:
         mode = judging["batchnorm"].get("mode", judging["batchnorm"]["chosen"])

@@ -9,11 +9,11 @@ from typing import Any
 
 from cli.output import print_note
 from leukemia_data.errors import RunError, UsageError
-from leukemia_models.batchnorm.batchnorm_mode import require_batchnorm_mode
-from leukemia_models.inference.tta import LOGITS, Tta, parse_tta
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
-from leukemia_models.runs.judge import judging_calibration, judging_tta
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.evaluation.predict import LOGITS, Tta, parse_tta
+from leukemia_models.runs.evaluate_part import evaluation_calibration, evaluation_tta
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.training.batchnorm_report import require_batchnorm_mode
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
 
 
 def open_checkpoint(folder: RunFolder, which: str) -> Checkpoint:
@@ -31,7 +31,7 @@ def open_checkpoint(folder: RunFolder, which: str) -> Checkpoint:
         which = "best"
     checkpoint = load_checkpoint(folder.checkpoint(which))
     try:
-        _require_judging(checkpoint.info.judging or {})
+        _require_evaluation(checkpoint.info.judging or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{checkpoint.path} is damaged: how its network is judged cannot be read ({error!r}); use --checkpoint best"
@@ -39,12 +39,12 @@ def open_checkpoint(folder: RunFolder, which: str) -> Checkpoint:
     return checkpoint
 
 
-def _require_judging(judging: Mapping[str, Any]) -> None:
-    """Check what :func:`~leukemia_models.runs.preparation.prepare_network` wrote down, after its way through a file."""
+def _require_evaluation(judging: Mapping[str, Any]) -> None:
+    """Check what :func:`~leukemia_models.runs.finalize.prepare_network` wrote down, after its way through a file."""
     if judging and judging["checkpoint"] not in ("best", "last"):
         raise ValueError(f"checkpoint {judging['checkpoint']!r}")
-    judging_tta(judging)
-    calibration = judging_calibration(judging)
+    evaluation_tta(judging)
+    calibration = evaluation_calibration(judging)
     if calibration is not None:
         _require_kinds(vars(calibration), fitted_on=str, num_images=int, note=(str, NoneType))
     batchnorm = judging.get("batchnorm", {})
@@ -71,7 +71,7 @@ def chosen_tta(info: CheckpointInfo, text: str | None, average: str | None) -> T
     if text is not None:
         tta = parse_tta(text, average or LOGITS)
     else:
-        tta = judging_tta(info.judging)
+        tta = evaluation_tta(info.judging)
         tta = replace(tta, average=average or tta.average)
     if average is not None and tta.num_views == 1:
         raise UsageError(f"--tta-average {average}: there is only one view of each image; add --tta d4")

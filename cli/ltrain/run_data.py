@@ -9,16 +9,16 @@ from typing import Protocol
 
 from cli.cache_opening import fingerprints, open_chosen_cache
 from cli.output import print_note
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError
-from leukemia_data.storage.url import Location, parse_location
-from leukemia_models.learning.checkpoint import Checkpoint
-from leukemia_models.runs import own_split
-from leukemia_models.runs.known_samples import KnownSamples, load_known_samples
-from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_data.stores.url import Location, parse_location
+from leukemia_models.runs import start_weights as own_split
+from leukemia_models.runs.run_data import KnownSamples, load_known_samples
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, load_config
+from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.training.checkpoint import Checkpoint
 
 
 class HasData(Protocol):
@@ -30,7 +30,7 @@ class HasData(Protocol):
         ...
 
 
-def open_run_cache(config: RunConfig, given: Location | None, stage: StageChoice) -> Cache:
+def open_run_cache(config: RunConfig, given: Location | None, stage: LocalCopiesChoice) -> Cache:
     """Open the run's cache where it was, or where the user says it is now.
 
     Raises
@@ -70,7 +70,12 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCac
 
 
 def known_samples_of_run(
-    folder: RunFolder, checkpoint: Checkpoint, given: Location | None, stage: StageChoice, *, need_source: bool = False
+    folder: RunFolder,
+    checkpoint: Checkpoint,
+    given: Location | None,
+    stage: LocalCopiesChoice,
+    *,
+    need_source: bool = False,
 ) -> KnownSamples:
     """The run's samples to look other images up in; its cache is asked where it is needed and there.
 

@@ -13,11 +13,11 @@ from cli.ltrain.prepare import Run
 from cli.ltrain.train_request import TrainRequest
 from cli.output import format_bytes
 from leukemia_data.errors import RunError
-from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
-from leukemia_models.inference.out_of_memory import is_out_of_memory, wanted_memory
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.learning.checkpoint import NotSavedError
-from leukemia_models.learning.divergence import DivergenceError
+from leukemia_data.files.limits import free_disk_bytes, is_disk_full
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.devices.precision import is_out_of_memory, wanted_memory
+from leukemia_models.training.checkpoint import NotSavedError
+from leukemia_models.training.losses import DivergenceError
 
 _SMALLEST_BATCH = 2
 _SCRATCH_NAME = re.compile(r"\.[0-9a-f]{12}\.partial$")

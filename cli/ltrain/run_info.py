@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
-from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, CheckpointInfo
-from leukemia_models.runs.data_identity import SPLIT_DIGEST, split_digest
-from leukemia_models.runs.run_files import RunConfig
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.devices.normalization import Normalization
+from leukemia_models.runs.run_data import SPLIT_DIGEST, split_digest
+from leukemia_models.runs.run_folder import RunConfig
+from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.training.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 
 
 def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:

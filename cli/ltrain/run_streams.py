@@ -11,13 +11,13 @@ from cli.ltrain.prepare import Run
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.splitting.splits import split_numbers
-from leukemia_data.streams.batch_plan import balanced_weights
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.splitting.splits import split_indices
+from leukemia_data.streams.batch import balanced_weights
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.planning.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.training.training_plan import CLASS_BALANCED, SUBJECT_BALANCED
 
 CLEAN_IMAGES = 512
 """Plenty for a mean and a variance, and little beside an epoch."""
@@ -35,7 +35,7 @@ def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
         drop_last=True,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        shares_per_rank=config.settings.accumulate,
+        micro_batches_per_rank=config.settings.accumulate,
         device=device,
         num_threads=request.num_threads,
         residency=request.residency,
@@ -45,7 +45,7 @@ def train_stream(run: Run, request: TrainRequest, device: torch.device, ranks: R
 
 def valid_stream(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> BatchStream | None:
     """The validation part, in its own order; None where the split has none."""
-    numbers = split_numbers(run.data.codes, "valid")
+    numbers = split_indices(run.data.codes, "valid")
     if not len(numbers):
         return None
     return BatchStream(

@@ -22,12 +22,12 @@ from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.storage.url import parse_location
-from leukemia_models.comparing.cross_validation_files import is_kfold
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.runs.data_identity import holds_data
-from leukemia_models.runs.run_files import RunConfig, RunFolder, is_begun, parse_config
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_data.stores.url import parse_location
+from leukemia_models.comparing.cross_validation import is_kfold
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.runs.run_data import holds_data
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, is_begun, parse_config
+from leukemia_models.runs.run_split import SplitCache
 
 
 def on_all_ranks(prepare: Callable[[], list[Run]], request: TrainRequest, ranks: Ranks) -> list[Run]:
@@ -47,23 +47,23 @@ def on_all_ranks(prepare: Callable[[], list[Run]], request: TrainRequest, ranks:
             runs.extend(prepare())
             require_disk_room([(run.folder, run.config) for run in runs if not run.is_finished])
 
-    ranks.together(lead)
+    ranks.run_on_all(lead)
     if ranks.world_size == 1:
         return runs
-    told = ranks.tell_all(json.dumps([_told(run) for run in runs]))
-    splits = ranks.hand_out(lambda: b"".join(run.data.codes.tobytes() for run in runs))
-    return ranks.together(lambda: runs or _opened(json.loads(told), splits, request))
+    told = ranks.broadcast_text(json.dumps([_told(run) for run in runs]))
+    splits = ranks.broadcast_bytes(lambda: b"".join(run.data.codes.tobytes() for run in runs))
+    return ranks.run_on_all(lambda: runs or _opened(json.loads(told), splits, request))
 
 
 def is_finished(run: Run, ranks: Ranks) -> bool:
     """Whether a run is trained and judged, as the first rank sees it."""
-    return ranks.says_first(ranks.is_first and run.is_finished)
+    return ranks.broadcast_flag(ranks.is_first and run.is_finished)
 
 
 def _require_folder_of_first(request: TrainRequest, ranks: Ranks) -> None:
     """Refuse to begin anew where another node has the run: the first rank may be on another node than last time."""
     begun = request.out is not None and (is_begun(request.out) or is_kfold(request.out))
-    begun_W = ranks.exchange(begun)[:, 0]
+    begun_W = ranks.all_gather_numbers(begun)[:, 0]
     if begun_W.any() and not begun_W[0]:
         raise UsageError(
             f"rank {int(begun_W.argmax())} finds a run in --out {request.out}, and rank 0 on its node does not: put "

@@ -14,15 +14,19 @@ from cli.ltrain.judging_progress import watched
 from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
 from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import ImagePlace
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import ImageRow, list_table_rows
-from leukemia_models.inference.tta import Tta
-from leukemia_models.learning.checkpoint import Checkpoint
-from leukemia_models.runs.file_predictions import predict_files
-from leukemia_models.runs.file_tables import predicted_counts, table_of_files
-from leukemia_models.runs.known_samples import KnownSamples
-from leukemia_models.runs.run_files import last_run
-from leukemia_models.runs.submissions import require_all_predicted, write_submissions
+from leukemia_models.evaluation.predict import Tta
+from leukemia_models.runs.predict_files import (
+    predict_files,
+    predicted_counts,
+    require_all_predicted,
+    table_of_files,
+    write_submissions,
+)
+from leukemia_models.runs.run_data import KnownSamples
+from leukemia_models.runs.run_folder import last_run
+from leukemia_models.training.checkpoint import Checkpoint
 
 Lists = Mapping[Path, Sequence[ImageRow]]
 """Rows by the table they stand in."""

@@ -18,11 +18,11 @@ from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import UsageError
-from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.runs.run_files import RunFolder, is_begun
+from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
+from leukemia_models.runs.run_folder import RunFolder, is_begun
 
 if TYPE_CHECKING:
-    from leukemia_models.reports.report import Results
+    from leukemia_models.reports.results import Results
 
 
 def train(request: TrainRequest) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cli.stage_options import StageChoice
-from leukemia_data.storage.url import Location
+from cli.stage_options import LocalCopiesChoice
+from leukemia_data.stores.url import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ class TrainRequest:
     is_kfold: bool = False
 
     @property
-    def stage_choice(self) -> StageChoice:
+    def stage_choice(self) -> LocalCopiesChoice:
         """Where shards of a cache at a URL are copied to."""
-        return StageChoice(self.stage_dir, self.stage_gb)
+        return LocalCopiesChoice(self.stage_dir, self.stage_gb)
 
 
 STAGE_OPTIONS = frozenset(field.name for field in fields(StageRequest))

@@ -22,27 +22,24 @@ from cli.output import print_note
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.streams.loader import BatchStream
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.learning.checkpoint import (
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.networks.registry import build_model, count_parameters
+from leukemia_models.reports.results import Results, start_cautions
+from leukemia_models.runs.finalize import finalize_run
+from leukemia_models.runs.run_folder import RunConfig, RunFolder
+from leukemia_models.runs.start_weights import seen_by_run
+from leukemia_models.training.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     load_checkpoint,
     load_training_weights,
     load_weights_file,
 )
-from leukemia_models.learning.checkpoint_file import checkpoint_bytes
-from leukemia_models.learning.checkpoint_match import require_same_network, require_same_run
-from leukemia_models.learning.observer import Observer
-from leukemia_models.learning.run_state import TrainState
-from leukemia_models.learning.train import fit
-from leukemia_models.networks.registry import build_model, count_parameters
-from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.planning.training_plan import SCRATCH
-from leukemia_models.reports.cautions import start_cautions
-from leukemia_models.reports.report import Results
-from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.run_files import RunConfig, RunFolder
-from leukemia_models.runs.start_weights import seen_by_run
+from leukemia_models.training.checkpoint_file import checkpoint_bytes
+from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
+from leukemia_models.training.run_state import TrainState
+from leukemia_models.training.train import Observer, fit
+from leukemia_models.training.training_plan import SCRATCH, EvaluationSettings
 
 
 def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Ranks) -> dict[str, Results]:
@@ -59,11 +56,11 @@ def train_run(run: Run, request: TrainRequest, device: torch.device, ranks: Rank
 
     def judge() -> None:
         if ranks.is_first:
-            results.update(_judge(run, device))
+            results.update(_evaluate(run, device))
 
     with explained_faults(run, request, device, ranks):
         _fit(run, request, model, start, device, ranks)
-        ranks.together(judge)
+        ranks.run_on_all(judge)
     if ranks.is_first and run.data.cache.traffic_text:
         print_note(run.data.cache.traffic_text)
     return results
@@ -74,12 +71,12 @@ def _load_start(run: Run, model: nn.Module, ranks: Ranks) -> Checkpoint | None:
 
     The first rank reads the file for all: others may not see the run's folder.
     """
-    is_begun = ranks.says_first(run.folder.is_begun)
+    is_begun = ranks.broadcast_flag(run.folder.is_begun)
     if not is_begun and run.config.start == SCRATCH:
         return None
     path = run.folder.checkpoint("last") if is_begun else _start_path(run.folder, run.config.start)
-    data = ranks.hand_out(lambda: checkpoint_bytes(path)) if ranks.world_size > 1 else None
-    return ranks.together(lambda: _take_up(run, model, path, data) if is_begun else _begin(run, model, path, data))
+    data = ranks.broadcast_bytes(lambda: checkpoint_bytes(path)) if ranks.world_size > 1 else None
+    return ranks.run_on_all(lambda: _take_up(run, model, path, data) if is_begun else _begin(run, model, path, data))
 
 
 def _take_up(run: Run, model: nn.Module, path: Path, data: bytes | None) -> Checkpoint:
@@ -104,7 +101,7 @@ def _fit(
 ) -> None:
     info = checkpoint_info(run.config, run.data)
     given = (run, request, device, ranks)
-    training, validation, clean = ranks.together(
+    training, validation, clean = ranks.run_on_all(
         lambda: (train_stream(*given), valid_stream(*given), clean_stream(*given))
     )
     with ExitStack() as closing:
@@ -178,8 +175,8 @@ def _seed_text(config: RunConfig) -> str:
     return f" (split seed {config.split_seed}; --split-seed draws others)" if is_drawn else ""
 
 
-def _judge(run: Run, device: torch.device) -> dict[str, Results]:
-    judging = JudgingSettings.from_dict(run.config.judging)
+def _evaluate(run: Run, device: torch.device) -> dict[str, Results]:
+    judging = EvaluationSettings.from_dict(run.config.judging)
     return finalize_run(
         run.folder, run.data, judging=judging, device=device, batch_size=images_at_a_time(run.config), watch=watched
     )

@@ -172,7 +172,7 @@ _MACHINE_OPTIONS = (
     ),
 )
 
-_JUDGING_OPTIONS = (
+_EVALUATION_OPTIONS = (
     click.option(
         "--tta",
         default="none",
@@ -227,7 +227,7 @@ def training_options(*own_options: _Option) -> Callable[[_Command], _Command]:
         *own_options,
         *_DATA_OPTIONS[3:],
         *_LEARNING_OPTIONS,
-        *_JUDGING_OPTIONS,
+        *_EVALUATION_OPTIONS,
         *_MACHINE_OPTIONS,
         *_RUN_OPTIONS,
     )

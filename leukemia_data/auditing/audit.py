@@ -1,42 +1,85 @@
-"""The leak audit: images in, a verdict on each thing that can make results wrong out. Pure functions.
-
-Verdicts::
-
-    LEAK       the same image (or nearly) or person stands on two sides that a training could use
-    WRONG      a contradiction: such images with two labels, a subject in two classes or written in two ways
-    LOOK       unusual; somebody should look
-    ok         checked, nothing found
-    unchecked  what was given does not allow it
-    info       a number, not a judgement
-"""
+"""The leak audit: images in, a verdict on each thing that can make results wrong out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from leukemia_data.auditing.audit_balance import ClassBalance, class_balance
-from leukemia_data.auditing.audit_check import Check, Verdict
-from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_image import FAULTS, AuditImage, Check, Verdict, frame_faults, usual_size
 from leukemia_data.auditing.audit_pairs import (
     AuditPair,
+    NearGroup,
     Sides,
     count_value_pairs,
     group_pairs,
     identical_groups,
+    near_identical_checks,
+    near_identical_groups,
     pairs_between,
     shared_subjects,
     subject_order,
 )
-from leukemia_data.auditing.frame_check import FAULTS, frame_faults, usual_size
-from leukemia_data.auditing.near_identical import NearGroup, near_identical_checks, near_identical_groups
 from leukemia_data.errors import listed
 from leukemia_data.scanning.frame_finding import SeenFrame, find_telling_frames
 from leukemia_data.scanning.frame_notes import finding_note
-from leukemia_data.sources.alike_subjects import alike_subjects
+from leukemia_data.sources.name_words import alike_subjects
 from leukemia_data.sources.reading import FrameFinding
 
-_MOST_LISTED = 8
+
+@dataclass(frozen=True, slots=True)
+class ClassBalance:
+    """One class: its images and whose they are.
+
+    Attributes
+    ----------
+    name
+        Of the class; empty for unlabelled images.
+    num_images
+        Of the class, those of unknown subjects included.
+    images_per_subject
+        Subject -> number of images, most first.
+    num_unknown
+        Images whose subject nothing tells.
+    """
+
+    name: str
+    num_images: int
+    images_per_subject: dict[str, int]
+    num_unknown: int
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the class's images that its most frequent subject has, 0 ... 1; 0 where no subject is known."""
+        return max(self.images_per_subject.values(), default=0) / self.num_images
+
+    def describe(self) -> str:
+        """One line for people."""
+        counts = list(self.images_per_subject.values())
+        if not counts:
+            return f"{self.num_images:,} images of unknown subjects"
+        largest = next(iter(self.images_per_subject))
+        unknown = f", {self.num_unknown:,} of unknown subjects" if self.num_unknown else ""
+        return (
+            f"{self.num_images:,} images of {len(counts)} subjects, {min(counts)} to {max(counts)} each "
+            f"(median {median(counts):g}); largest: {largest}, {self.largest_share:.1%} of the class{unknown}"
+        )
+
+
+def class_balance(images: Sequence[AuditImage]) -> list[ClassBalance]:
+    """Balance of each class in the order of their names, unlabelled images last."""
+    names = sorted({image.class_name for image in images}, key=lambda name: (not name, name))
+    return [_balance(name, [image.subject for image in images if image.class_name == name]) for name in names]
+
+
+def _balance(name: str, subjects: list[str]) -> ClassBalance:
+    counts = Counter(subject for subject in subjects if subject)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], subject_order(item[0])))
+    return ClassBalance(name, len(subjects), dict(ordered), len(subjects) - counts.total())
+
+
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +234,7 @@ def _where_checks(
     subjects = [image.subject for image in images]
     across = pairs_between(pairs, subjects)
     between = [f"{a} = {b} ({count})" for (a, b), count in _naturally(count_value_pairs(across, subjects))]
-    names = f": {listed(between, most=_MOST_LISTED)}" if between else ""
+    names = f": {listed(between, most=_MAX_LISTED)}" if between else ""
     num_unknown = sum(not (subjects[pair.first] and subjects[pair.second]) for pair in pairs)
     names += f"; {num_unknown} more of unknown subjects" if num_unknown else ""
     yield Check(f"{key}_subjects", "LOOK" if across else "ok", len(across), f"  of two subjects{names}")
@@ -201,7 +244,7 @@ def _where_checks(
             f"{a if a == b else f'{a} and {b}'} ({count})"
             for (a, b), count in count_value_pairs(pairs, division.of_image).items()
         ]
-        where = f"; where: {listed(places, most=_MOST_LISTED)}" if places else ""
+        where = f"; where: {listed(places, most=_MAX_LISTED)}" if places else ""
         # What only looks alike keeps nobody from training, so it is no leak here either.
         found: Verdict = "LEAK" if key == "identical" else "LOOK"
         verdict: Verdict = found if crossing else "ok"
@@ -230,7 +273,7 @@ def _subject_checks(
             continue
         found = shared[division.key]
         blind = sum(bool(side) and not image.subject for image, side in zip(images, division.of_image, strict=True))
-        names = f": {listed(found, most=_MOST_LISTED)}" if found else ""
+        names = f": {listed(found, most=_MAX_LISTED)}" if found else ""
         note = f"; without a subject and not checked: {blind:,} there" if blind else ""
         yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
     if has_subjects:
@@ -245,7 +288,7 @@ def _doubt(key: str, title: str, found: Sequence[str], are_confirmed: bool) -> C
     if not found:
         return Check(key, "ok", 0, title)
     confirmed = ", as was confirmed" if are_confirmed else ""
-    text = f"{title}: {listed(found, most=_MOST_LISTED)}{confirmed}"
+    text = f"{title}: {listed(found, most=_MAX_LISTED)}{confirmed}"
     return Check(key, "info" if are_confirmed else "WRONG", len(found), text)
 
 

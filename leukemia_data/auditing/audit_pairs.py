@@ -1,18 +1,19 @@
-"""Pairs of images: which are identical, which look alike, and what lies between the two of a pair.
-
-Counting: k identical images are one group and k(k-1)/2 pairs, so a pair is always two images, and numbers of pairs can
-be split by what the two have in common.
-"""
+"""Pairs and groups of images: identical, near-identical, alike."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from leukemia_data.auditing.audit_image import AuditImage
-from leukemia_data.samples.record import NO_FOLD
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.auditing.audit_image import VIEWS, AuditImage, CellPrint, Check, Verdict, oriented
+from leukemia_data.errors import listed
+from leukemia_data.records.near_looks import LOOK_VALUES, joined, look_correlations, near_groups
+from leukemia_data.records.record import NO_FOLD
 
 LARGEST_GROUP = 1000
 """Of a larger group only the pairs with its first image are formed: nobody reads half a million of them."""
@@ -129,3 +130,213 @@ def shared_subjects(images: Sequence[AuditImage], sides: Sides) -> dict[str, dic
 def subject_order(subject: str) -> tuple[int, str]:
     """Sort key of subjects: ``2`` before ``10``, ``H2`` before ``H10``."""
     return len(subject), subject
+
+
+MAX_DISTANCE = 10
+MIN_CORRELATION = 0.85
+MAX_CELLS = 100_000
+"""Comparing takes time with the square of the number of cells: beyond this it is not done."""
+_BLOCK_ENTRIES = 1 << 20
+_PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class NearPair:
+    """Two cells that look alike.
+
+    Attributes
+    ----------
+    first, second
+        Positions in the sequence of prints, ``first < second``.
+    distance
+        Bits of 64 in which their hashes differ, in the best orientation.
+    correlation
+        Pearson's, of the two thumbnails in that orientation.
+    view
+        Which of :data:`~leukemia_data.auditing.audit_image.VIEWS` of `second` looks like `first`.
+    """
+
+    first: int
+    second: int
+    distance: int
+    correlation: float
+    view: int
+
+
+def find_near_pairs(
+    prints: Sequence[CellPrint],
+    *,
+    max_distance: int = MAX_DISTANCE,
+    progress: Callable[[int], None] | None = None,
+) -> list[NearPair]:
+    """Find the pairs of cells that look alike, identical ones included.
+
+    Parameters
+    ----------
+    prints
+        Of n cells. Memory beyond them stays below about 100 MB; time grows with n squared (10,000 cells take seconds,
+        :data:`MAX_CELLS` minutes).
+    max_distance
+        Most bits that may differ.
+    progress
+        Called with the number of cells compared since the last call.
+
+    Returns
+    -------
+    list of NearPair
+        In ascending order of (first, second).
+    """
+    if len(prints) < 2:
+        return []
+    hashes_N8 = np.stack([one.hashes for one in prints])
+    thumbnails_NPP = np.stack([one.thumbnail for one in prints])
+    found: list[NearPair] = []
+    rows = max(_BLOCK_ENTRIES // len(prints), 1)
+    for start in range(0, len(prints), rows):
+        block = slice(start, min(start + rows, len(prints)))
+        found.extend(_confirmed(*_candidates(hashes_N8, block, max_distance), thumbnails_NPP))
+        if progress is not None:
+            progress(block.stop - start)
+    return found
+
+
+def _candidates(
+    hashes_N8: NDArray[np.uint64], block: slice, max_distance: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Pairs (first in the block, second after it) within the distance: first, second, distance and view."""
+    firsts_B1 = hashes_N8[block, :1]
+    later_M8 = np.ascontiguousarray(hashes_N8[block.start :].T)
+    best_BM = np.full((len(firsts_B1), later_M8.shape[1]), 255, np.uint8)
+    view_BM = np.zeros(best_BM.shape, np.uint8)
+    for view, seconds_M in enumerate(later_M8):
+        distance_BM = np.bitwise_count(firsts_B1 ^ seconds_M)
+        is_better = distance_BM < best_BM
+        if is_better.any():
+            view_BM[is_better] = view
+            np.minimum(best_BM, distance_BM, out=best_BM)
+    first, second = np.nonzero(np.triu(best_BM <= max_distance, k=1))
+    return first + block.start, second + block.start, best_BM[first, second], view_BM[first, second].astype(np.int64)
+
+
+def _confirmed(
+    firsts: NDArray[np.int64],
+    seconds: NDArray[np.int64],
+    distances: NDArray[np.uint8],
+    views: NDArray[np.int64],
+    thumbnails_NPP: NDArray[np.int8],
+) -> list[NearPair]:
+    correlations = np.zeros(len(firsts))
+    for view in range(len(VIEWS)):
+        members = np.flatnonzero(views == view)
+        for start in range(0, len(members), _PAIRS_AT_ONCE):
+            some = members[start : start + _PAIRS_AT_ONCE]
+            turned = oriented(thumbnails_NPP[seconds[some]], view)
+            correlations[some] = _correlations(thumbnails_NPP[firsts[some]], turned)
+    return [
+        NearPair(int(firsts[k]), int(seconds[k]), int(distances[k]), float(correlations[k]), int(views[k]))
+        for k in np.flatnonzero(correlations >= MIN_CORRELATION)
+    ]
+
+
+def _correlations(first_NPP: NDArray[np.generic], second_NPP: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Pearson's correlation of each image with its partner, shape (N,)."""
+    a = first_NPP.reshape(len(first_NPP), -1).astype(np.float32)
+    b = second_NPP.reshape(len(second_NPP), -1).astype(np.float32)
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products = np.einsum("nk,nk->n", a, b, dtype=np.float64)
+    correlations: NDArray[np.float64] = products / np.maximum(norms, np.finfo(np.float32).tiny)
+    return correlations
+
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class NearGroup:
+    """Images that show the same, by number and ascending; of each but the first, how its look correlates with that."""
+
+    images: tuple[int, ...]
+    correlations: tuple[float, ...]
+
+    def values(self, of_image: Sequence[str]) -> list[str]:
+        """The different values that the images have, empty ones left out."""
+        return sorted({of_image[number] for number in self.images} - {""}, key=subject_order)
+
+    @property
+    def pairs(self) -> list[AuditPair]:
+        """The first image with each other one."""
+        first, *others = self.images
+        return [AuditPair(first, other, None, r) for other, r in zip(others, self.correlations, strict=True)]
+
+
+def near_identical_groups(images: Sequence[AuditImage], identical: Sequence[tuple[int, ...]]) -> list[NearGroup]:
+    """Find the groups of near-identical images.
+
+    Parameters
+    ----------
+    images
+        One whose look is not known is in a group only if it is identical to one that is.
+    identical
+        Groups of identical images, by number and ascending.
+
+    Returns
+    -------
+    list of NearGroup
+        In the order of their first images.
+    """
+    looks = np.zeros((len(images), LOOK_VALUES), np.int8)
+    for number, image in enumerate(images):
+        if image.look:
+            looks[number] = np.frombuffer(image.look, np.int8)
+    pixels = np.arange(len(images), dtype=np.int64)
+    for group in identical:
+        pixels[list(group)] = group[0]
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for number, code in enumerate(joined(pixels, np.arange(len(images)), near_groups(looks)).tolist()):
+        members[code].append(number)
+    several = [group for group in members.values() if len(set(pixels[group].tolist())) > 1]
+    return [NearGroup(tuple(group), tuple(_with_first(looks[group]))) for group in several]
+
+
+def _with_first(looks_K64: np.ndarray) -> list[float]:
+    others: list[float] = look_correlations(
+        np.repeat(looks_K64[:1], len(looks_K64) - 1, axis=0), looks_K64[1:]
+    ).tolist()
+    return others
+
+
+def near_identical_checks(
+    images: Sequence[AuditImage], sides: Sequence[Sides], groups: Sequence[NearGroup]
+) -> Iterator[Check]:
+    """Say how many groups there are, and how many lie across subjects, classes and sides."""
+    if not any(image.look for image in images):
+        yield Check("near_identical", "unchecked", None, "near-identical images: their looks are not known")
+        return
+    num_images = sum(len(group.images) for group in groups)
+    text = "groups of near-identical images"
+    if groups:
+        together = f"of together {num_images:,} images"
+        text += f", {together}: copies turned, mirrored, resized or stored anew; count originals, not files"
+    yield Check("near_identical", "LOOK" if groups else "ok", len(groups), text)
+    if not groups:
+        return
+    people = Counter(
+        " = ".join(names) for group in groups if len(names := group.values([image.subject for image in images])) > 1
+    )
+    named = f": {listed((f'{who} ({count})' for who, count in people.most_common()), most=_MAX_LISTED)}"
+    yield _across("near_identical_subjects", "LOOK", people.total(), f"  of two subjects{named if people else ''}")
+    conflicts = _num_across(groups, [image.class_name for image in images])
+    yield _across("near_identical_labels", "WRONG", conflicts, "  with two labels")
+    for division in sides:
+        count = _num_across(groups, division.of_image)
+        yield _across(f"near_identical_{division.key}", "LEAK", count, f"  on two sides of the {division.name}")
+
+
+def _num_across(groups: Sequence[NearGroup], of_image: Sequence[str]) -> int:
+    return sum(len(group.values(of_image)) > 1 for group in groups)
+
+
+def _across(key: str, verdict: Verdict, count: int, text: str) -> Check:
+    return Check(key, verdict if count else "ok", count, text)

@@ -13,26 +13,25 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from leukemia_data.auditing.audit import AuditReport
-from leukemia_data.auditing.audit_balance import ClassBalance
+from leukemia_data.auditing.audit import AuditReport, ClassBalance
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
-from leukemia_data.files.plain_text import printable
-from leukemia_data.pictures.preview import spread_evenly
-from leukemia_data.pixels.image_ops import Image
+from leukemia_data.files.text import printable
+from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.scanning.preview import spread_evenly
 
 LoadPixels = Callable[[AuditImage], Image | None]
 """Pixels of an image, or ``None`` where they cannot be had."""
 
-MOST_PAIRS = 12
-MOST_FRAMES = 16
+MAX_PAIRS = 12
+MAX_FRAMES = 16
 _PANELS_PER_ROW = 8
 _PANEL_INCHES = 1.5
 _GAP = 0.25
 _DPI = 120
 _BAR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_MOST_NAMED_SUBJECTS = 130
+_MAX_NAMED_SUBJECTS = 130
 _FEWEST_BARS = 12
 
 
@@ -103,8 +102,8 @@ def _choose_pairs(report: AuditReport, pairs: Sequence[AuditPair]) -> list[Audit
         return any(a and b and a != b for a, b in found)
 
     crossing = [pair for pair in pairs if crosses(pair)]
-    chosen = spread_evenly(crossing, MOST_PAIRS)
-    return chosen + spread_evenly([pair for pair in pairs if not crosses(pair)], MOST_PAIRS - len(chosen))
+    chosen = spread_evenly(crossing, MAX_PAIRS)
+    return chosen + spread_evenly([pair for pair in pairs if not crosses(pair)], MAX_PAIRS - len(chosen))
 
 
 def _group_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
@@ -140,7 +139,7 @@ def _fault_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
     kinds = list(dict.fromkeys(fault.kind for fault in report.faults if fault.kind != "unusable"))
     for kind in kinds:
         faults = [fault for fault in report.faults if fault.kind == kind]
-        for fault in spread_evenly(faults, max(MOST_FRAMES // len(kinds), 1)):
+        for fault in spread_evenly(faults, max(MAX_FRAMES // len(kinds), 1)):
             image = report.images[fault.image]
             pixels = load(image)
             if pixels is not None:
@@ -175,7 +174,7 @@ def _draw_class(axis: Axes, one: ClassBalance, colour: str) -> None:
     axis.set_title(printable(f"{one.name or 'unlabelled'}: {one.describe()}"), fontsize=9, parse_math=False)
     axis.set_ylabel("images")
     axis.set_xlim(-0.7, max(len(names), _FEWEST_BARS) - 0.3)
-    if len(names) <= _MOST_NAMED_SUBJECTS:
+    if len(names) <= _MAX_NAMED_SUBJECTS:
         axis.set_xticks(range(len(names)), list(map(printable, names)), rotation=90, fontsize=7, parse_math=False)
     else:
         axis.set_xticks([])

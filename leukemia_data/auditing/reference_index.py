@@ -1,21 +1,257 @@
-"""Where subjects are looked up by content: trees, caches and tables of names in, an index out."""
+"""Where subjects are looked up by content: trees, caches, tables with SHA-256, and a lab's table."""
 
 from __future__ import annotations
 
+import csv
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from leukemia_data.auditing.audit_pairs import subject_order
-from leukemia_data.auditing.reference_table import ReferenceRow
 from leukemia_data.caches.cache import Cache
-from leukemia_data.errors import ImageError
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.pixels.frame_digest import frame_digest
-from leukemia_data.samples.record import CELL_CLASSES, UNKNOWN_LABEL, Record
-from leukemia_data.sources.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.errors import ImageError, SourceError, UsageError
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.csv_table import CsvTable, TableProblems, read_csv_table, shown
+from leukemia_data.files.text import formula_safe
+from leukemia_data.records.record import (
+    CELL_CLASSES,
+    GIVEN_SPLITS,
+    NO_FOLD,
+    UNKNOWN_LABEL,
+    CellName,
+    Record,
+    parse_cell_name,
+)
+from leukemia_data.sources.found_image import read_file
+from leukemia_data.sources.listed_file import FileFinder
+from leukemia_data.sources.name_words import split_word
+from leukemia_data.sources.table_columns import class_of_label
+
+_COLUMNS = ("sha256", "path", "uid_name", "label", "subject", "photo", "part", "fold", "bytes")
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NUM_BYTES = re.compile(r"[0-9]{1,15}")
+_FOLD = re.compile(r"(?:fold)?[_ -]?(\d{1,4})", re.IGNORECASE)
+_PHASES = {"prelim": "valid", "preliminary": "valid", "final": "test"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceRow:
+    """One row; the fields mean what those of ``Record`` mean, ``class_name`` is empty where unknown."""
+
+    name: str
+    sha256: bytes
+    class_name: str
+    subject: str
+    photo: str
+    split: str
+    fold: int
+    size_bytes: int
+
+
+def read_reference_table(table: Path) -> list[ReferenceRow]:
+    """Read a table of names.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    SourceError
+        If it cannot be read, lacks a needed column or has no rows, or a row is wrong (all wrong rows are told).
+    """
+    if not table.exists():
+        raise UsageError(f"table of names not found: {table}")
+    read = read_csv_table(table, _COLUMNS)
+    read.require("sha256", ("path", "uid_name"), guarded=("label", "subject", "part"))
+    rows = list(_rows(read))
+    read.problems.raise_any()
+    return rows
+
+
+def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
+    """Class names of a table: those of C-NMC, otherwise its own in alphabetical order. A position is a label."""
+    names = {row.class_name for row in rows if row.class_name}
+    return CELL_CLASSES if names <= set(CELL_CLASSES) else tuple(sorted(names))
+
+
+def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
+    """Rows of which every cell could be read; all that is wrong with the others is told."""
+    columns = {name: table.words(name) for name in _COLUMNS}
+    for number, line in enumerate(table.lines):
+        cells = {name: words[number] for name, words in columns.items()}
+        problems = list(_row_problems(cells))
+        for name, what, detail in problems:
+            table.problems.tell(f"column {table.title(name)} {what}", line, detail)
+        if not problems:
+            yield _row(cells)
+
+
+def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Column, what is wrong with it, and its cell for the message."""
+    if not _SHA256.fullmatch(cells["sha256"].lower()):
+        yield "sha256", "is not 64 hexadecimal digits", shown(cells["sha256"])
+    if not (cells["path"] or cells["uid_name"]):
+        yield "path", "is empty", ""
+    if cells["part"] and not _split(cells["part"]):
+        yield "part", "is none of train, valid (or prelim), test (or final)", shown(cells["part"])
+    if cells["fold"] and not _FOLD.fullmatch(cells["fold"]):
+        yield "fold", "is not a number or fold_<number>", shown(cells["fold"])
+    if cells["bytes"] and not _NUM_BYTES.fullmatch(cells["bytes"]):
+        yield "bytes", "is not a number", shown(cells["bytes"])
+
+
+def _row(cells: Mapping[str, str]) -> ReferenceRow:
+    """A row whose cells have no problem."""
+    cell = _cell_name(cells)
+    subject = cells["subject"].upper() if cell is not None else cells["subject"]
+    subject = subject or (cell.subject if cell is not None else "")
+    photo = cells["photo"] or (str(cell.photo) if cell is not None else "")
+    own_class = "" if cell is None else CELL_CLASSES[cell.label]
+    fold = _FOLD.fullmatch(cells["fold"])
+    return ReferenceRow(
+        name=cells["path"] or cells["uid_name"],
+        sha256=bytes.fromhex(cells["sha256"]),
+        class_name=class_of_label(cells["label"]) or own_class,
+        subject=subject,
+        photo=f"{subject}/{photo}" if subject and photo else "",
+        split=_split(cells["part"]),
+        fold=NO_FOLD if fold is None else int(fold.group(1)),
+        size_bytes=int(cells["bytes"]) if cells["bytes"] else -1,
+    )
+
+
+def _cell_name(cells: Mapping[str, str]) -> CellName | None:
+    for column in ("uid_name", "path"):
+        cell = parse_cell_name(cells[column].replace("\\", "/").rsplit("/", 1)[-1])
+        if cell is not None:
+            return cell
+    return None
+
+
+def _split(text: str) -> str:
+    return _PHASES.get(text.lower()) or split_word(text) or ""
+
+
+_LAB_COLUMNS = ("path", "label", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class LabTable:
+    """A CSV table with a column ``Path``; blank lines are left out.
+
+    Attributes
+    ----------
+    path
+        The file.
+    header, rows
+        Its cells, unchanged; every row is as long as the header.
+    lines
+        Number of the line on which each row starts.
+    separator
+        What stands between its cells.
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+    separator: str = ","
+
+    def column(self, name: str) -> list[str] | None:
+        """Cells of a column without blanks around them, ``None`` where there is none; case does not matter."""
+        names = [title.strip().lower() for title in self.header]
+        if name not in names:
+            return None
+        position = names.index(name)
+        return [row[position].strip() for row in self.rows]
+
+    @property
+    def image_paths(self) -> list[str]:
+        """What the column ``Path`` says."""
+        return self.column("path") or []
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class of each row, empty where there is none; 0 and 1 are hem and all."""
+        labels = self.column("label") or [""] * len(self.rows)
+        return [class_of_label(label) or "" for label in labels]
+
+    @property
+    def splits(self) -> list[str]:
+        """Split of each row: its own word, or what the table's name says."""
+        words = self.column("split") or [""] * len(self.rows)
+        own = split_word(self.path.stem) or ""
+        return [(split_word(word) or "") if word else own for word in words]
+
+
+def read_lab_table(path: Path) -> LabTable:
+    """Read a table.
+
+    Raises
+    ------
+    UsageError
+        If it is no CSV file.
+    SourceError
+        If it cannot be read, has no column ``Path``, has a column ``subject`` already, no rows, or wrong rows.
+    """
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        raise UsageError(f"{path} is no .csv file")
+    read = read_csv_table(path, _LAB_COLUMNS)
+    read.require("path", guarded=_LAB_COLUMNS[1:])
+    if "subject" in read.columns:
+        raise SourceError(f"{path} has a column {read.title('subject')} already: take it out or rename it first")
+    _check_cells(read)
+    read.problems.raise_any()
+    return LabTable(path, read.header, read.rows, read.lines, read.separator)
+
+
+def locate_files(table: LabTable, root: Path, *, allow_outside: bool = False) -> dict[str, Path]:
+    """The file that each ``Path`` of a table means, whether there is one or not.
+
+    Raises
+    ------
+    SourceError
+        If paths lead out of `root` without `allow_outside`, or may mean two files.
+    """
+    finder = FileFinder(root, allow_outside=allow_outside)
+    problems = TableProblems(table.path)
+    files: dict[str, Path] = {}
+    for line, text in zip(table.lines, table.image_paths, strict=True):
+        try:
+            files[text] = finder.find(text).path
+        except ValueError as error:
+            problems.tell(f"column Path {error}", line, shown(text))
+    problems.raise_any()
+    return files
+
+
+def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write a table with columns added at its end, atomically; all other cells stay as they were, in their order.
+
+    Added cells that a spreadsheet would take for a formula are protected (:mod:`leukemia_data.files.text`).
+    """
+    added = zip(*columns.values(), strict=True)
+    # Names of folders that are no UTF-8 may have become subjects.
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")
+        writer.writerow((*table.header, *columns))
+        writer.writerows((*row, *map(formula_safe, more)) for row, more in zip(table.rows, added, strict=True))
+
+
+def _check_cells(table: CsvTable) -> None:
+    table.words("label")
+    for line, text, split in zip(table.lines, table.cells("path"), table.words("split"), strict=True):
+        if not text.strip():
+            table.problems.tell(f"column {table.title('path')} is empty", line)
+        if split and split_word(split) is None:
+            what = f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
+            table.problems.tell(what, line, shown(split))
 
 
 @dataclass(frozen=True, slots=True)

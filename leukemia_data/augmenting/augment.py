@@ -34,10 +34,8 @@ from leukemia_data.augmenting.augment_ops import (
 )
 from leukemia_data.augmenting.augmentation import Augmentation, Cutout, may_happen
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.arguments import as_whole
-from leukemia_data.samples.number_arrays import as_numbers
-from leukemia_data.streams.batch import as_device, to_device
-from leukemia_data.streams.buffers import BufferPool
+from leukemia_data.records.arguments import as_numbers, as_whole
+from leukemia_data.streams.batch import BufferPool, as_device, to_device
 
 _GREY_LEVELS = 255.0
 # Values of a part of a batch on the CPU: its few copies stay in the caches, and below the size from which allocators

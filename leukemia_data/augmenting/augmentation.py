@@ -19,7 +19,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 
 from leukemia_data.errors import UsageError, listed
 from leukemia_data.files.documents import parse_toml
-from leukemia_data.samples.arguments import as_flag, as_whole
+from leukemia_data.records.arguments import as_flag, as_whole
 
 AUGMENTATIONS_DIR = Path(__file__).parent / "augmentations"
 WEAK_FACTOR = 0.3

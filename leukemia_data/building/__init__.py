@@ -1,1 +1,1 @@
-"""From a listing to a cache: plan, tasks, processes, commit; and what is left over."""
+"""From a listing to a cache: plan, tasks, engines, commit; garbage collection and repair."""

@@ -1,39 +1,113 @@
-"""Run a build plan and commit what it made.
-
-The order of events is what keeps a cache from ever being wrong: shards appear whole under names that tell their
-content, are flushed to disk, and only then the manifest is replaced. Whoever dies before that leaves the earlier
-cache as it was and receipts that let the next build go on.
-"""
+"""Run a build plan and commit what it made."""
 
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import h5py
 import numpy as np
 
-from leukemia_data.building.cache_home import CacheHome, DiskHome
+from leukemia_data.building.job_file import clear_receipts
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.index import SampleIndex, write_index
-from leukemia_data.caches.manifest import Manifest, source_state
-from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
+from leukemia_data.caches.hdf5_file import SampleIndex, write_index
+from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
-from leukemia_data.files.disk_room import is_disk_full
+from leukemia_data.files.atomic import sync_directory, sync_file
+from leukemia_data.files.limits import is_disk_full
 from leukemia_data.files.lock import lock_caches
-from leukemia_data.samples.file_states import is_settled, settled, state_at, states_array
-from leukemia_data.samples.fingerprint import LOOKS_VERSION
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.storage.url import Location
+from leukemia_data.records.fingerprint import LOOKS_VERSION
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable, is_settled, settled, state_at, states_array
+from leukemia_data.stores.url import Location
+
+
+class CacheHome(Protocol):
+    """Takes what a build makes."""
+
+    def check(self, plan: BuildPlan) -> None:
+        """Raise BuildError if the plan cannot be carried out: shards to keep are gone, or there is too little room."""
+        ...
+
+    def check_made(self, directory: Path, entry: ShardEntry) -> None:
+        """Raise BuildError if a shard that a worker, maybe on another machine, says it made is not there."""
+        ...
+
+    def flush(self, path: Path) -> None:
+        """Make a finished shard durable."""
+        ...
+
+    def commit(self, directory: Path, manifest: Manifest) -> None:
+        """Make a cache what its manifest says; all its shards and its index, in `directory`, are written."""
+        ...
+
+
+class DiskHome:
+    """The directories of the plan themselves.
+
+    Parameters
+    ----------
+    is_made
+        The shards need no more room, because they are on disk already.
+    """
+
+    def __init__(self, *, is_made: bool = False) -> None:
+        self._is_made = is_made
+
+    def check(self, plan: BuildPlan) -> None:
+        """Raise BuildError if a shard to keep is gone, or there is too little room."""
+        _check_kept_shards(plan)
+        if not self._is_made:
+            _check_free_space(plan)
+
+    def check_made(self, directory: Path, entry: ShardEntry) -> None:
+        """Raise BuildError if there is no such shard here: workers may see another disk."""
+        if not is_whole(directory, entry):
+            raise BuildError(
+                f"{directory / entry.name} was made by a worker but is not there: do all workers see this folder?"
+            )
+
+    def flush(self, path: Path) -> None:
+        """Block until the shard is on disk."""
+        sync_file(path)
+
+    def commit(self, directory: Path, manifest: Manifest) -> None:
+        """Replace the manifest; then the receipts have served."""
+        sync_directory(directory)
+        save_manifest(directory, manifest)
+        clear_receipts(directory)
+
+
+def _check_kept_shards(plan: BuildPlan) -> None:
+    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
+    for target in plan.targets:
+        for kept in target.kept:
+            if kept is not None and not is_whole(target.target.directory, kept.entry):
+                raise BuildError(
+                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
+                    "another build and gc were faster; build again"
+                )
+
+
+def _check_free_space(plan: BuildPlan) -> None:
+    directory = plan.targets[0].target.directory
+    needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
+    if needed > free:
+        raise BuildError(
+            f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
+            "make room, name another place with --cache, or build one --size at a time"
+        )
+
 
 TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
 """Runs tasks on some engine and yields (position, result) in whatever order they finish."""

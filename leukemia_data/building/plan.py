@@ -1,36 +1,109 @@
-"""The build plan: which shards stay, which must be made, and from what."""
+"""The build plan: which shards stay, which must be made, from what, and what is read differently."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.changed_meaning import changed_meaning
-from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun
-from leukemia_data.building.prior import KeptShard, PriorCache, PriorMatch, find_kept, load_prior, match_prior
-from leukemia_data.building.record_columns import RecordColumns
-from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
+from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun, default_capacity, sample_order, shard_bounds
+from leukemia_data.building.prior import (
+    ABSENT,
+    KeptShard,
+    PriorCache,
+    PriorMatch,
+    RecordColumns,
+    find_kept,
+    load_prior,
+    match_prior,
+)
 from leukemia_data.building.shard_task import Target
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, cache_dir_name
-from leukemia_data.caches.manifest_entries import RAW, QuarantinedImage
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, RAW, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
-from leukemia_data.errors import ImageError
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.file_states import SIZE
-from leukemia_data.samples.fingerprint import cache_fingerprint
-from leukemia_data.samples.record import Record
-from leukemia_data.sources.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.errors import ImageError, listed
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import cache_fingerprint
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SIZE
+from leukemia_data.sources.found_image import read_file
+from leukemia_data.sources.reading import Reading, differences
 
 if TYPE_CHECKING:
-    # Loads fsspec, which caches on disks have no use for.
-    from leukemia_data.remote.mirror import StoredCache
+    from leukemia_data.caches.remote_cache import StoredCache
+
+
+_MAX_CHANGES = 4
+_NO_NAME = "none"
+
+
+def changed_meaning(
+    columns: RecordColumns, match: PriorMatch, classes: Sequence[str], reading: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """Say in sentences what is understood differently.
+
+    Parameters
+    ----------
+    columns
+        The source's records.
+    match
+        Where the earlier cache holds them.
+    classes, reading
+        Class names of the source, and how it was understood.
+    """
+    manifest = match.prior.manifest
+    if _is_comparable(manifest.reading) and reading is not None:
+        yield from differences(Reading.from_dict(manifest.reading), Reading.from_dict(reading))
+    elif list(manifest.classes) != list(classes):
+        # The order alone may be another, which no image tells.
+        yield f"classes {listed(manifest.classes)}, now {listed(classes)}"
+    positions = np.flatnonzero(match.rows_N != ABSENT)
+    rows, table = match.rows_N[positions], match.prior.index.table
+    before = _names(manifest.classes)[table.labels[rows]]
+    yield from _changes("class", before, _names(classes)[columns.labels[positions]])
+    for title, column, texts in (
+        ("subject", table.subjects, columns.subjects),
+        ("split", table.splits, columns.splits),
+    ):
+        now = texts.values[texts.codes[positions]]
+        if not np.array_equal(column[rows], now):
+            yield from _changes(title, _decoded(column[rows]), _decoded(now))
+
+
+def _is_comparable(reading: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a manifest has a reading that is not one of another release."""
+    try:
+        return reading is not None and bool(Reading.from_dict(reading))
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _names(classes: Sequence[str]) -> NDArray[np.object_]:
+    """Class names by label; the last one stands for -1, an unknown label."""
+    return np.array([*classes, _NO_NAME], object)
+
+
+def _decoded(texts: NDArray[np.bytes_]) -> NDArray[np.object_]:
+    values, codes = np.unique(texts, return_inverse=True)
+    decoded = [value.decode("utf-8", "surrogateescape") or _NO_NAME for value in values.tolist()]
+    return np.array(decoded, object)[codes]
+
+
+def _changes(title: str, before: NDArray[np.object_], now: NDArray[np.object_]) -> Iterator[str]:
+    is_other = before != now
+    num_changed = int(is_other.sum())
+    if not num_changed:
+        return
+    pairs = Counter(zip(before[is_other].tolist(), now[is_other].tolist(), strict=True))
+    shown = listed((f"{old} -> {new} {count:,}" for (old, new), count in pairs.most_common()), most=_MAX_CHANGES)
+    yield f"{num_changed:,} of {len(before):,} images that the cache holds get another {title}: {shown}"
+
 
 _STATE_BYTES = 4 * np.int64().nbytes
 

@@ -1,21 +1,180 @@
-"""The tasks of a plan, each made when somebody asks for it: ten million images need no object apiece until then."""
+"""The tasks of a plan, made when asked for; the order and the shards that they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.building.gone_samples import GoneSamples
-from leukemia_data.building.prior import ABSENT, PriorMatch, prior_sample
-from leukemia_data.building.record_columns import RecordColumns
+from leukemia_data.building.prior import ABSENT, PriorCache, PriorMatch, RecordColumns, prior_sample
 from leukemia_data.building.shard_task import CountedTasks, PriorSample, ShardTask, Target
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.record import Record
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import MTIME, SIZE, FileStates, encode_text, states_array
+
+FEW_GONE = 1024
+"""Up to so many samples are candidates for every new image."""
+MAX_ALIKE = 16
+"""Of more, each new image has so many candidates with the name of its file, and as many with its state."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class GoneSamples:
+    """The rows of earlier caches that hold no image of the source any more.
+
+    Parameters
+    ----------
+    targets
+        All caches of the plan.
+    matches
+        Where each holds the records of the source; None without an earlier cache.
+    """
+
+    def __init__(self, targets: Sequence[Target], matches: Sequence[PriorMatch | None]) -> None:
+        self._held = [
+            (target, match.prior, _gone_rows(match))
+            for target, match in zip(targets, matches, strict=True)
+            if match is not None
+        ]
+        self._all = self._by_digest(rows.tolist() for _, _, rows in self._held) if self._is_few() else None
+        self._keys = [] if self._is_few() else [_sorted_keys(prior, rows) for _, prior, rows in self._held]
+
+    def _is_few(self) -> bool:
+        return max((len(rows) for _, _, rows in self._held), default=0) <= FEW_GONE
+
+    def candidates(self, new: Sequence[Record]) -> Mapping[bytes, PriorSample]:
+        """By the digest of the source file: gone samples that may be one of these images under another name."""
+        if not new:
+            return {}
+        if self._all is not None:
+            return self._all
+        wanted = np.array([key for record in new for key in _keys_of(record)], np.uint64)
+        return self._by_digest(_alike(keys, rows, wanted) for keys, rows in self._keys)
+
+    def _by_digest(self, rows_of_caches: Iterable[list[int]]) -> dict[bytes, PriorSample]:
+        """Samples of chosen rows, one list a cache; equal digests mean equal pixels, whatever the ids."""
+        held: dict[bytes, dict[int, tuple[Target, PriorCache, int]]] = {}
+        for number, ((target, prior, _), rows) in enumerate(zip(self._held, rows_of_caches, strict=True)):
+            for row in rows:
+                digest = prior.index.table.source_digests[row].tobytes()
+                held.setdefault(digest, {}).setdefault(number, (target, prior, row))
+        samples = {digest: prior_sample(list(places.values())) for digest, places in held.items()}
+        return {digest: sample for digest, sample in samples.items() if sample is not None}
+
+
+def _gone_rows(match: PriorMatch) -> NDArray[np.int64]:
+    is_gone = np.ones(len(match.prior.index.table), np.bool_)
+    is_gone[match.rows_N[match.rows_N >= 0]] = False
+    return np.flatnonzero(is_gone).astype(np.int64)
+
+
+def _sorted_keys(prior: PriorCache, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """What a renamed file may be known by, sorted, and the row of each: its name, and its size with its time."""
+    index = prior.index
+    names = np.fromiter(map(_name_key, index.table.ids[rows].tolist()), np.uint64, len(rows))
+    states = _state_keys(index.source_states[rows])
+    keys = np.concatenate((names, states))
+    order = np.argsort(keys, kind="stable")
+    return keys[order], np.concatenate((rows, rows))[order]
+
+
+def _keys_of(record: Record) -> tuple[int, int]:
+    state = _state_keys(states_array([record.state], 1))
+    return _name_key(encode_text(record.record_id)), int(state[0])
+
+
+def _name_key(encoded_id: bytes) -> int:
+    """Hash of the file's name, the last part of an id; tables of Windows have backslashes."""
+    return xxhash.xxh3_64_intdigest(encoded_id.replace(b"\\", b"/").rpartition(b"/")[2])
+
+
+def _state_keys(states: FileStates) -> NDArray[np.uint64]:
+    """Hash of size and modification time: renaming keeps them, and copies elsewhere often do."""
+    return (states[:, SIZE].astype(np.uint64) * _GOLDEN + states[:, MTIME].astype(np.uint64)) * _GOLDEN
+
+
+def _alike(keys: NDArray[np.uint64], rows: NDArray[np.int64], wanted: NDArray[np.uint64]) -> list[int]:
+    """Rows with any of the wanted keys, at most MAX_ALIKE a key."""
+    firsts = np.searchsorted(keys, wanted)
+    ends = np.minimum(np.searchsorted(keys, wanted, side="right"), firsts + MAX_ALIKE)
+    return [row for first, end in zip(firsts.tolist(), ends.tolist(), strict=True) for row in rows[first:end].tolist()]
+
+
+SMALL_CAPACITY = 128
+"""Samples a shard of a cache of up to :data:`MAX_IN_SMALL_SHARDS` images holds at the most."""
+MAX_IN_SMALL_SHARDS = 1 << 20
+LARGEST_CAPACITY = 4096
+_HASH_BITS = 64
+
+
+def default_capacity(num_samples: int) -> int:
+    """Samples a shard holds at the most, where nobody decided it: a function of their number alone.
+
+    >>> default_capacity(10_661), default_capacity(1 << 20), default_capacity(10_000_000), default_capacity(10**9)
+    (128, 128, 2048, 4096)
+    """
+    capacity, room = SMALL_CAPACITY, MAX_IN_SMALL_SHARDS
+    while room < num_samples and capacity < LARGEST_CAPACITY:
+        capacity, room = 2 * capacity, 2 * room
+    return capacity
+
+
+def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> NDArray[np.int64]:
+    """Positions of ids in sample order: by hash, and by text where hashes are equal.
+
+    Parameters
+    ----------
+    hashes_N : ndarray of shape (N,), uint64
+        :func:`~leukemia_data.records.fingerprint.id_hash` of each id.
+    id_of
+        The id at a position; asked for where hashes are equal only.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+    """
+    order_N = np.argsort(hashes_N).astype(np.int64, copy=False)
+    sorted_N = hashes_N[order_N]
+    # Every run of equal hashes, of which there is hardly ever one, as [start, end).
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], sorted_N[1:] == sorted_N[:-1], [False])).astype(np.int8)))
+    for start, last in edges.reshape(-1, 2).tolist():
+        run = slice(start, last + 1)
+        order_N[run] = sorted(order_N[run].tolist(), key=id_of)
+    return order_N
+
+
+def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[np.int64]:
+    """Where sorted hashes are cut: shard k holds samples bounds[k] to before bounds[k + 1], at most `capacity`.
+
+    Ids with equal hashes stay in one shard, however many they are.
+
+    Parameters
+    ----------
+    sorted_hashes_N : ndarray of shape (N,), uint64
+    capacity
+        At least 1.
+
+    Returns
+    -------
+    ndarray of shape (number of shards + 1,), int64
+        Rising from 0 to N; just 0 where there is no sample.
+    """
+    bounds = np.unique(np.array([0, len(sorted_hashes_N)], np.int64))
+    for bit in range(_HASH_BITS - 1, -1, -1):
+        too_large = np.flatnonzero(np.diff(bounds) > capacity)
+        if len(too_large) == 0:
+            break
+        firsts = sorted_hashes_N[bounds[too_large]]
+        # The upper bits are equal within each; its second half begins where this bit is set.
+        below, own = np.uint64((1 << bit) - 1), np.uint64(1 << bit)
+        middles = np.searchsorted(sorted_hashes_N, (firsts & ~below) | own)
+        bounds = np.unique(np.concatenate((bounds, middles)))
+    return bounds
 
 
 @dataclass(frozen=True)

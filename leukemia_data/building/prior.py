@@ -1,25 +1,146 @@
-"""The earlier state of a cache, and what of it a build may keep or copy."""
+"""The earlier state of a cache, compared with the records of a source as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.building.record_columns import RecordColumns, TextColumn, hash_encoded_ids
 from leukemia_data.building.shard_task import PriorSample, Target
-from leukemia_data.caches.index import SampleIndex, read_index
-from leukemia_data.caches.manifest import Manifest, find_manifest, missing_files
-from leukemia_data.caches.manifest_entries import RAW, ShardEntry
+from leukemia_data.caches.hdf5_file import SampleIndex, read_index
+from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry, find_manifest, missing_files
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.file_states import CTIME, INODE, MTIME, SIZE, is_settled
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import (
+    CTIME,
+    INODE,
+    MTIME,
+    SIZE,
+    FileStates,
+    SampleTable,
+    bytes_per_row,
+    encode_text,
+    is_settled,
+    states_array,
+)
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """Texts of which there are few different ones: `values[codes[i]]` is that of record i, encoded."""
+
+    values: NDArray[np.bytes_]
+    codes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Iterable[str], num_texts: int) -> TextColumn:
+        """Column of `num_texts` texts."""
+        numbers: dict[str, int] = {}
+        codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, num_texts)
+        return cls(np.array([encode_text(text) for text in numbers] or [b""], np.bytes_), codes)
+
+
+@dataclass(frozen=True)
+class RecordColumns:
+    """Columns of N records in the order in which they were given.
+
+    Attributes
+    ----------
+    records
+        The records themselves.
+    id_hashes : ndarray of shape (N,), uint64
+    states : ndarray of shape (N, 4), int64
+        See :mod:`leukemia_data.records.sample_table`.
+    labels, folds : ndarray of shape (N,), int64
+    subjects, splits
+        As the index encodes them.
+    row_bytes
+        Bytes of a sample table's row that has room for the longest id, subject and split.
+    """
+
+    records: Sequence[Record]
+    id_hashes: NDArray[np.uint64]
+    states: FileStates
+    labels: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    subjects: TextColumn
+    splits: TextColumn
+    row_bytes: int
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> RecordColumns:
+        """Columns of records."""
+
+        def numbers(name: str) -> NDArray[np.int64]:
+            return np.fromiter(map(attrgetter(name), records), np.int64, len(records))
+
+        id_hashes, longest_id_bytes = hash_ids(map(attrgetter("record_id"), records), len(records))
+        subjects = TextColumn.of(map(attrgetter("subject"), records), len(records))
+        splits = TextColumn.of(map(attrgetter("split"), records), len(records))
+        return cls(
+            records=records,
+            id_hashes=id_hashes,
+            states=states_array(map(attrgetter("state"), records), len(records)),
+            labels=numbers("label"),
+            folds=numbers("fold"),
+            subjects=subjects,
+            splits=splits,
+            row_bytes=_row_bytes(longest_id_bytes, subjects, splits),
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def encoded_ids(self, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.bytes_]]]:
+        """The ids at some positions as an index encodes them, a chunk of positions at a time."""
+        for start in range(0, len(positions), _CHUNK):
+            chunk = slice(start, min(start + _CHUNK, len(positions)))
+            ids = [encode_text(self.records[n].record_id) for n in positions[chunk].tolist()]
+            yield chunk, np.array(ids, np.bytes_)
+
+
+def hash_ids(ids: Iterable[str], num_ids: int) -> tuple[NDArray[np.uint64], int]:
+    """Hash of each id (:func:`~leukemia_data.records.fingerprint.id_hash`), and bytes of the longest id."""
+    hashes_N, longest_bytes, remaining = np.empty(num_ids, np.uint64), 0, iter(ids)
+    for start in range(0, num_ids, _CHUNK):
+        chunk = list(map(encode_text, islice(remaining, _CHUNK)))
+        hashes_N[start : start + len(chunk)] = _hashes(chunk)
+        longest_bytes = max(longest_bytes, max(map(len, chunk)))
+    return hashes_N, longest_bytes
+
+
+def hash_encoded_ids(ids_N: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """The same hashes of the ids of an index, shape (N,)."""
+    parts = [_hashes(ids_N[start : start + _CHUNK].tolist()) for start in range(0, len(ids_N), _CHUNK)]
+    return np.concatenate([np.empty(0, np.uint64), *parts])
+
+
+def _hashes(encoded: Sequence[bytes]) -> NDArray[np.uint64]:
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, encoded), np.uint64, len(encoded))
+
+
+def _row_bytes(longest_id_bytes: int, subjects: TextColumn, splits: TextColumn) -> int:
+    widest = Record(
+        "-" * longest_id_bytes,
+        Path(),
+        subject="-" * subjects.values.dtype.itemsize,
+        split="-" * splits.values.dtype.itemsize,
+    )
+    return bytes_per_row(SampleTable.from_records([widest]))
+
 
 ABSENT = -1
 """Stands for the row of a record that an earlier cache does not hold."""
-_CHUNK = 1 << 18
+_CHUNK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -137,8 +258,8 @@ def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> Pr
             "source; give this source a cache of its own with --name"
         )
     same_file_N, restamped_N = is_found.copy(), is_found.copy()
-    for start in range(0, len(columns), _CHUNK):
-        found = np.flatnonzero(is_found[start : start + _CHUNK]) + start
+    for start in range(0, len(columns), _CHUNK_ROWS):
+        found = np.flatnonzero(is_found[start : start + _CHUNK_ROWS]) + start
         earlier = prior.index.source_states[rows_N[found]]
         is_equal, known = earlier == columns.states[found], is_settled(earlier)
         same_file_N[found] = known & is_equal.all(axis=1)
@@ -226,8 +347,8 @@ def _same_samples(columns: RecordColumns, positions_M: NDArray[np.int64], match:
     """Whether file and metadata of each sample are those of its row in the earlier index, shape (M,)."""
     table = match.prior.index.table
     is_same = match.same_file_N[positions_M]
-    for start in range(0, len(positions_M), _CHUNK):
-        here = np.flatnonzero(is_same[start : start + _CHUNK]) + start
+    for start in range(0, len(positions_M), _CHUNK_ROWS):
+        here = np.flatnonzero(is_same[start : start + _CHUNK_ROWS]) + start
         positions = positions_M[here]
         rows = match.rows_N[positions]
         is_same[here] = (

@@ -1,39 +1,125 @@
-"""Run a shard task: read, preprocess or copy its images, write its shards.
-
-A task is a pure function to files: it reads and preprocesses what is new, copies what earlier shards hold, writes one
-shard per cache and leaves a receipt. Running it again finds the receipt.
-"""
+"""Run a shard task: read, preprocess or copy its images, write its shards, upload them where they lie in a store."""
 
 from __future__ import annotations
 
+import json
 import socket
 import zlib
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.receipts import find_receipts, leave_receipts
-from leukemia_data.building.shard_task import PriorSample, ShardResult, ShardTask
-from leukemia_data.building.stored_task import run_stored
-from leukemia_data.caches.manifest_entries import QuarantinedImage, ShardEntry
+from leukemia_data.building.shard_task import (
+    RECEIPTS_DIR,
+    PriorSample,
+    ShardResult,
+    ShardTask,
+    Target,
+    find_receipts,
+    leave_receipts,
+    receipt_path,
+)
+from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
-from leukemia_data.errors import BuildError, CacheError, ImageError
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.pixels.frame_digest import frame_digest
-from leukemia_data.pixels.image_ops import Image
-from leukemia_data.pixels.look import image_look
-from leukemia_data.pixels.moments import channel_moments
-from leukemia_data.pixels.preprocess import Preprocessor
-from leukemia_data.samples.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.sources.source_file import SourceFile, read_record
+from leukemia_data.caches.statistics import channel_moments
+from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.decoding.look import image_look
+from leukemia_data.errors import BuildError, CacheError, ImageError, StorageError
+from leukemia_data.files.atomic import scratch_folder
+from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.found_image import SourceFile, read_record
+from leukemia_data.stores.faults import MissingObjectError
+
+# A shard is fetched if an eighth of the images, or more, may be in it.
+_ENOUGH_ALIKE = 8
+
+
+def run_stored(task: ShardTask, run: Callable[[ShardTask], ShardResult]) -> ShardResult:
+    """Run a task, all of whose targets have addresses.
+
+    Parameters
+    ----------
+    task
+        Its targets' directories are not touched.
+    run
+        Runs the same task with folders of this machine as targets, which hold what an earlier run left.
+
+    Raises
+    ------
+    StorageError
+        If a store cannot be reached.
+    """
+    with scratch_folder("ldata-shard-") as scratch:
+        local = replace(task, targets=tuple(_in_folder(target, scratch) for target in task.targets))
+        if not all(_fetch_finished(task, target) for target in local.targets):
+            _fetch_earlier(task, local)
+        result = run(local)
+        for target in local.targets:
+            if target.size_px in result.entries:
+                _upload(task, target, result)
+    return result
+
+
+def _in_folder(target: Target, scratch: Path) -> Target:
+    directory = scratch / str(target.size_px)
+    directory.mkdir()
+    return replace(target, directory=directory)
+
+
+def _fetch_finished(task: ShardTask, target: Target) -> bool:
+    """Bring the receipt and the shard of an earlier run; whether both are there. `run` checks what they hold."""
+    if target.stored_at is None:
+        return False
+    path, store = receipt_path(task, target), target.stored_at.store
+    try:
+        data = store.read(f"{RECEIPTS_DIR}/{path.name}")
+        name = Path(str(json.loads(data)["shard"]["name"])).name
+        store.download(name, target.directory / name)
+    except (MissingObjectError, ValueError, TypeError, KeyError):
+        return False
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return True
+
+
+def _fetch_earlier(task: ShardTask, local: ShardTask) -> None:
+    """Fetch the earlier shards that images are copied from. What is gone is made anew from the source."""
+    for target in local.targets:
+        for name in _shards_to_fetch(task, target.size_px):
+            if target.stored_at is not None:
+                with suppress(MissingObjectError):
+                    target.stored_at.store.download(name, target.directory / name)
+
+
+def _shards_to_fetch(task: ShardTask, size_px: int) -> list[str]:
+    """Those that hold unchanged images, or so many that may be the same as making them costs more than the shard."""
+    unchanged = {sample.rows[size_px][0] for sample in task.unchanged.values() if size_px in sample.rows}
+    alike = Counter(sample.rows[size_px][0] for sample in task.by_digest.values() if size_px in sample.rows)
+    return sorted(unchanged | {name for name, count in alike.items() if _ENOUGH_ALIKE * count >= len(task.records)})
+
+
+def _upload(task: ShardTask, target: Target, result: ShardResult) -> None:
+    if target.stored_at is None:
+        raise StorageError(f"the {target.size_px} px cache has no address, others of the same build do")
+    store, entry = target.stored_at.store, result.entries[target.size_px]
+    # Even where it is there already: gc takes what is old and named by no manifest yet.
+    store.upload(entry.name, target.directory / entry.name)
+    receipt = receipt_path(task, target)
+    if receipt.is_file():
+        store.write(f"{RECEIPTS_DIR}/{receipt.name}", receipt.read_bytes())
+
 
 # What a row tells beside the metadata that a listing tells.
 _OF_PIXELS = ("channel_sums", "channel_square_sums", "crcs", "source_digests", "pixel_digests", "looks")

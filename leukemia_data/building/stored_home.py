@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from leukemia_data.building.plan import BuildPlan
-from leukemia_data.building.receipts import RECEIPTS_DIR
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, manifest_text, save_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.building.shard_task import RECEIPTS_DIR
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, manifest_text, save_manifest
+from leukemia_data.caches.remote_cache import StoredCache
 from leukemia_data.errors import BuildError, listed
-from leukemia_data.remote.mirror import StoredCache
-from leukemia_data.storage.faults import ConflictError
-from leukemia_data.storage.object_store import ObjectStore
+from leukemia_data.stores.faults import ConflictError
+from leukemia_data.stores.object_store import ObjectStore
 
 
 class StoredHome:

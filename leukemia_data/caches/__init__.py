@@ -1,1 +1,1 @@
-"""A cache on disk: shards, manifest, index; opening and checking it."""
+"""Caches in folders and object stores: shards, manifest, index; opened, checked, copied."""

@@ -1,31 +1,82 @@
-"""Open, find and choose caches; read samples by number.
-
-A :class:`Cache` is a snapshot: it belongs to the manifest that was there when it was opened, and keeps reading that
-state's shards whatever later builds do.
-"""
+"""Open, find and choose caches; read samples by index."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.cache_choice import choose_only
-from leukemia_data.caches.index import check_fit, map_table
+from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, UsageError
-from leukemia_data.files.open_files import allow_open_files
-from leukemia_data.samples.arguments import as_whole
-from leukemia_data.samples.indices import Indices, as_indices
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.storage.url import Location
+from leukemia_data.files.limits import allow_open_files
+from leukemia_data.records.arguments import Indices, as_indices, as_whole
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.stores.url import Location
+
+Place = TypeVar("Place")
+
+
+def choose_only(
+    found: Sequence[Place],
+    read: Callable[[Place], Manifest],
+    *,
+    where: object,
+    size_px: int | None,
+    recipe: str | None,
+    cure: str,
+) -> Place:
+    """The only one of the caches that were found which matches.
+
+    Parameters
+    ----------
+    found
+        Where caches lie: directories, or addresses.
+    read
+        Reads the manifest of one.
+    where
+        At which they were looked for, for messages.
+    size_px, recipe
+        Side of its images, and name of its recipe; None where that does not matter.
+    cure
+        What to do if there is none.
+
+    Raises
+    ------
+    UsageError
+        If several match; the message lists them.
+    CacheError
+        If none does.
+    """
+    is_free = size_px is None and recipe is None
+    fitting = (
+        found if len(found) == 1 and is_free else [place for place in found if _fits(place, read, size_px, recipe)]
+    )
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        choices = "".join(f"\n  {place}" for place in fitting)
+        raise UsageError(f"several caches at {where}, name one:{choices}")
+    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
+    others = f" (there are: {', '.join(map(str, found))})" if found else ""
+    raise CacheError(f"no {wanted} at {where}{others}; {cure}")
+
+
+def _fits(place: Place, read: Callable[[Place], Manifest], size_px: int | None, recipe: str | None) -> bool:
+    """Whether such a cache lies there that is readable; a damaged neighbour shall not hide the others."""
+    try:
+        manifest = read(place)
+    except CacheError:
+        return False
+    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)
+
 
 WITHOUT_LOOKS = (
     "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
@@ -120,7 +171,7 @@ class PixelReader(Protocol):
         """One image, shape (S, S, 3), uint8."""
         ...
 
-    def gather(self, numbers_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for, (B, S, S, 3) uint8."""
         ...
 
@@ -180,13 +231,13 @@ class SampleReader:
         (shard,), (row,) = locate_rows(self._first_rows, one_number(self._first_rows, number))
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
 
-    def gather(self, numbers_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Several images in the order asked for.
 
         Parameters
         ----------
-        numbers_B : ndarray of shape (B,), int64
-            Sample numbers, or what :func:`~leukemia_data.samples.indices.as_indices` makes such of.
+        indices_B : ndarray of shape (B,), int64
+            Sample numbers, or what :func:`~leukemia_data.records.arguments.as_indices` makes such of.
         out : ndarray of shape (B, S, S, 3), uint8, optional
             Contiguous buffer to fill.
 
@@ -197,17 +248,17 @@ class SampleReader:
         Raises
         ------
         UsageError
-            If there is no such sample, or `numbers_B` is none of these.
+            If there is no such sample, or `indices_B` is none of these.
         ValueError
             If `out` has another shape or is not contiguous.
         """
-        numbers_B = as_indices(numbers_B, int(self._first_rows[-1]), "numbers_B")
+        indices_B = as_indices(indices_B, int(self._first_rows[-1]), "indices_B")
         if out is None:
-            out = np.empty((len(numbers_B), self.size_px, self.size_px, 3), np.uint8)
+            out = np.empty((len(indices_B), self.size_px, self.size_px, 3), np.uint8)
         rows = self._rows
         # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
-        flat = out.reshape((len(numbers_B), self.size_px * self.size_px * 3), copy=False)
-        for position, (shard, row) in enumerate(zip(*locate_rows(self._first_rows, numbers_B), strict=True)):
+        flat = out.reshape((len(indices_B), self.size_px * self.size_px * 3), copy=False)
+        for position, (shard, row) in enumerate(zip(*locate_rows(self._first_rows, indices_B), strict=True)):
             shard_rows = rows[shard]
             if isinstance(shard_rows, DecodedRows):
                 shard_rows.copy_to(row, flat[position])
@@ -216,10 +267,10 @@ class SampleReader:
         return out
 
 
-def locate_rows(first_rows: NDArray[np.int64], numbers_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+def locate_rows(first_rows: NDArray[np.int64], indices_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
     """Shard of each sample, and its row there; `first_rows` is :attr:`Cache.first_rows`, the numbers are checked."""
-    shards_B = np.searchsorted(first_rows, numbers_B, side="right") - 1
-    return shards_B.tolist(), (numbers_B - first_rows[shards_B]).tolist()
+    shards_B = np.searchsorted(first_rows, indices_B, side="right") - 1
+    return shards_B.tolist(), (indices_B - first_rows[shards_B]).tolist()
 
 
 def one_number(first_rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:

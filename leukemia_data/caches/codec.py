@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.manifest_entries import CODECS, RAW
+from leukemia_data.caches.manifest import CODECS, RAW
 from leukemia_data.errors import CacheError, UsageError
 
 StoredBytes: TypeAlias = bytes | memoryview

@@ -1,21 +1,35 @@
-"""HDF5 files of a cache, opened with care.
-
-A shard or an index holds plain datasets beside each other: contiguous, unfiltered, in the file itself. HDF5 can say
-much more: values in other files, links to other places, shapes of a terabyte that nobody wrote. Whoever reads a
-dataset asks here first, so that none of that is followed or allocated.
-"""
+"""HDF5 files of a cache opened with care, images as chunks of them, and the index of all rows."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
+from leukemia_data.caches.codec import Codec
+from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, ZSTD_LEVEL, IndexEntry, Manifest
 from leukemia_data.errors import CacheError
+from leukemia_data.files.atomic import scratch_path, sync_file
+from leukemia_data.records.fingerprint import bytes_digest, file_digest
+from leukemia_data.records.record import UNKNOWN_LABEL
+from leukemia_data.records.sample_table import (
+    FileStates,
+    SampleTable,
+    read_columns,
+    read_dataset,
+    stored_columns,
+    unsettled_states,
+    view_dataset,
+    write_columns,
+)
 
 
 @contextmanager
@@ -116,3 +130,213 @@ def _check_dataset(dataset: h5py.Dataset, name: str, file_bytes: int) -> None:
     offset_bytes = dataset.id.get_offset()
     if dataset.size and (offset_bytes is None or offset_bytes + dataset.nbytes > file_bytes):
         raise ValueError(f"{name} has no room in the file for its {dataset.shape} values")
+
+
+CHUNK_LENGTHS = "chunk_lengths"
+CHUNK_LENGTH_DTYPE = np.dtype(f"<u{CHUNK_LENGTH_BYTES}")
+ZSTD_FILTER = 32015
+_PLACEHOLDER = b"\0"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTable:
+    """What must be known of a shard's chunks to read them: their bytes together, and where their lengths stand."""
+
+    num_bytes: int
+    lengths_offset_bytes: int
+
+
+def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) -> tuple[int, ChunkTable]:
+    """Write images as chunks of the dataset ``images``, and their lengths; where they start is returned, too.
+
+    Parameters
+    ----------
+    file
+        An empty file whose free space HDF5 does not manage (``fs_strategy="none"``).
+    images_NSSC : ndarray of shape (n, S, S, 3), uint8
+    codec
+        What makes a chunk of an image.
+    """
+    images = _create_images(file, images_NSSC.shape)
+    # One byte each first: it makes HDF5 build its tree of chunks, which would otherwise grow between them.
+    for row in range(len(images_NSSC)):
+        images.id.write_direct_chunk((row, 0, 0, 0), _PLACEHOLDER)
+    lengths = np.empty(len(images_NSSC), CHUNK_LENGTH_DTYPE)
+    for row, image in enumerate(images_NSSC):
+        chunk = codec.encode(image)
+        images.id.write_direct_chunk((row, 0, 0, 0), chunk)
+        lengths[row] = len(chunk)
+    file.create_dataset(CHUNK_LENGTHS, data=lengths)
+    file.flush()
+    return _where(file, lengths)
+
+
+def find_chunks(file: h5py.File) -> tuple[int, ChunkTable]:
+    """Where the chunks of a compressed shard start, and what else must be known of them.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the datasets are not as :func:`write_chunks` makes them.
+    """
+    images = own_dataset(file, "images")
+    stored = images.id.get_create_plist()
+    filters = [stored.get_filter(number)[0] for number in range(stored.get_nfilters())]
+    if images.chunks != (1, *images.shape[1:]) or filters != [ZSTD_FILTER] or stored.get_external_count():
+        raise ValueError(f"images has not one chunk an image, by filter {ZSTD_FILTER}")
+    check_datasets(file, [CHUNK_LENGTHS])
+    lengths = file[CHUNK_LENGTHS]
+    if lengths.dtype != CHUNK_LENGTH_DTYPE or lengths.shape != images.shape[:1]:
+        raise ValueError(f"{CHUNK_LENGTHS} is {lengths.dtype} {lengths.shape}")
+    return _where(file, lengths[()])
+
+
+def _create_images(file: h5py.File, shape: tuple[int, ...]) -> h5py.Dataset:
+    """The dataset without values. Its filter need not be installed here: nothing is written through it."""
+    stored = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    stored.set_chunk((1, *shape[1:]))
+    stored.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    stored.set_obj_track_times(False)
+    stored.set_filter(ZSTD_FILTER, h5py.h5z.FLAG_OPTIONAL, (ZSTD_LEVEL,))
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, space, stored))
+
+
+def _where(file: h5py.File, lengths_N: NDArray[np.uint32]) -> tuple[int, ChunkTable]:
+    """Where HDF5 has the chunks, which have to lie back to back with these lengths."""
+    images = file["images"].id
+    start = end = int(images.get_chunk_info_by_coord((0, 0, 0, 0)).byte_offset or 0)
+    for row, length in enumerate(lengths_N.tolist()):
+        chunk = images.get_chunk_info_by_coord((row, 0, 0, 0))
+        if (chunk.byte_offset, chunk.size, chunk.filter_mask) != (end, length, 0):
+            raise ValueError(f"the chunk of image {row} does not lie behind the one before it, with its length")
+        end += length
+    return start, ChunkTable(end - start, int(file[CHUNK_LENGTHS].id.get_offset() or 0))
+
+
+_STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes")
+# Indexes of release 0.1 have these alone.
+_FIRST_STATE_COLUMNS = _STATE_COLUMNS[:2]
+
+
+@dataclass(frozen=True)
+class SampleIndex:
+    """All samples of a cache in sample order, with the state of their source files when they were read.
+
+    Attributes
+    ----------
+    table
+        One row a sample; shard by shard in the manifest's order.
+    source_states : ndarray of shape (n, 4), int64
+        See :mod:`leukemia_data.records.sample_table`.
+    has_change_times
+        False for an index of release 0.1, which knew neither change times nor inodes: its states are unsettled.
+    """
+
+    table: SampleTable
+    source_states: FileStates
+    has_change_times: bool = True
+
+    def rows(self, rows: slice) -> SampleIndex:
+        """Some of its rows."""
+        return replace(self, table=self.table.rows(rows), source_states=self.source_states[rows])
+
+
+def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
+    """Write an index durably, under the name its content gives it."""
+
+    def fill(file: h5py.File) -> None:
+        write_columns(file, index.table)
+        for name, column in zip(_STATE_COLUMNS, index.source_states.T, strict=True):
+            file.create_dataset(name, data=column)
+
+    data = hdf5_bytes(fill)
+    digest = bytes_digest(data).hex()
+    entry = IndexEntry(f"index-{digest[:16]}.h5", len(data), digest)
+    with scratch_path(directory, "index") as scratch:
+        scratch.write_bytes(data)
+        sync_file(scratch)
+        scratch.replace(directory / entry.name)
+    return entry
+
+
+def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
+    """Read the index that a manifest names into memory.
+
+    Parameters
+    ----------
+    directory, entry
+        The cache's directory, and the manifest's word on the file.
+
+    Raises
+    ------
+    CacheError
+        If the file is absent, its bytes are not those the manifest knows, or its columns do not fit together.
+    """
+    path = _checked_path(directory, entry)
+    with open_hdf5(path, "its sample table") as file:
+        names = _state_columns(file)
+        check_datasets(file, [*stored_columns(file), *names])
+        table = read_columns(file, read_dataset)
+        columns = [read_dataset(file[name]) for name in names]
+    for column in columns:
+        if column.dtype != np.int64 or column.shape != (len(table),):
+            raise CacheError(f"{path}: its columns have different lengths or types")
+    if names == _FIRST_STATE_COLUMNS:
+        return SampleIndex(table, unsettled_states(len(table)), has_change_times=False)
+    return SampleIndex(table, np.stack(columns, axis=1))
+
+
+def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
+    """The table of the index that a manifest names, mapped where the file system can; raises as :func:`read_index`.
+
+    A million samples open at once and take no memory of the process, but Windows cannot remove the file meanwhile.
+    """
+    path = _checked_path(directory, entry)
+    try:
+        load = partial(view_dataset, np.asarray(np.memmap(path, np.uint8, "r")))
+        with open_hdf5(path, "its sample table") as file:
+            check_datasets(file, stored_columns(file))
+            return read_columns(file, load)
+    except (OSError, ValueError):
+        # A file system without memory maps.
+        return read_index(directory, entry).table
+
+
+def _state_columns(file: h5py.File) -> tuple[str, ...]:
+    return _STATE_COLUMNS if any(name in file for name in _STATE_COLUMNS[2:]) else _FIRST_STATE_COLUMNS
+
+
+def _checked_path(directory: Path, entry: IndexEntry) -> Path:
+    """The index's file, whose bytes are those that the manifest knows."""
+    path = directory / entry.name
+    if not path.is_file():
+        raise CacheError(f"{path} is missing: `ldata verify --repair` makes it anew")
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror or error}") from error
+    if digest != entry.digest:
+        raise CacheError(
+            f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
+            "`ldata verify --repair` mends it"
+        )
+    return path
+
+
+def check_fit(directory: Path, manifest: Manifest, table: SampleTable) -> None:
+    """Check that the rows of an index are those of the cache that its manifest describes.
+
+    Raises
+    ------
+    CacheError
+        If there are more or fewer, or a label is that of no class.
+    """
+    if len(table) != manifest.num_samples:
+        raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")
+    labels = table.labels
+    if len(labels) and not UNKNOWN_LABEL <= labels.min() <= labels.max() < len(manifest.classes):
+        raise CacheError(
+            f"{directory}: the index has labels from {labels.min()} to {labels.max()}, the manifest "
+            f"{len(manifest.classes)} classes"
+        )

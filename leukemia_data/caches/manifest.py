@@ -1,38 +1,127 @@
-"""The manifest: the JSON file that makes a directory of shards a cache.
-
-It is written last, by atomic replacement, and names every file that belongs to the cache with its size and digest.
-No manifest, no cache. Reading it needs neither NumPy nor HDF5, so that a build with nothing to do ends at once.
-"""
+"""The manifest: the JSON file that makes a directory of shards a cache."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
-from leukemia_data.caches.manifest_entries import (
-    CODECS,
-    MOST_BYTES,
-    RAW,
-    IndexEntry,
-    QuarantinedImage,
-    ShardEntry,
-    checked_entry,
-    is_count,
-    parse_shard_entry,
-    shard_values,
-)
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import LOOKS_VERSION, file_digest, lines_digest, records_digest
-from leukemia_data.samples.record import Record
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, lines_digest, records_digest
+from leukemia_data.records.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
+
+RAW, ZSTD = "raw", "zstd"
+CODECS = (RAW, ZSTD)
+"""How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
+ZSTD_LEVEL = 3
+# No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
+_MAX_ZSTD_RATIO = 1 << 15
+CHUNK_LENGTH_BYTES = 4
+MAX_BYTES = 1 << 62
+# Not one of them can lie elsewhere, on any system: no separators, drives, streams or devices.
+_FILE_NAME = re.compile(r"(shard|index)-[0-9a-z]+\.h5")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """A shard that belongs to the cache.
+
+    ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
+    which a damaged header can make hang or crash. ``metadata_digest`` is that of all bytes before and behind the
+    pixels, the header and the rows; ``None`` where a manifest of version 1 does not tell.
+
+    The images of a compressed shard lie back to back as chunks, ``chunks_num_bytes`` bytes together, and the length of
+    each stands in a column that starts at ``chunk_lengths_offset_bytes``. Both are ``None`` for raw pixels.
+    """
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    digest: str
+    images_offset_bytes: int
+    metadata_digest: str | None
+    chunks_num_bytes: int | None = None
+    chunk_lengths_offset_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """The index file that belongs to the cache."""
+
+    name: str
+    num_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedImage:
+    """An image that was left out, and why."""
+
+    record_id: str
+    reason: str
+
+
+Entry = TypeVar("Entry", ShardEntry, IndexEntry)
+
+
+def shard_values(entry: ShardEntry) -> dict[str, Any]:
+    """An entry as JSON values; those of raw shards do not speak of chunks."""
+    return {name: value for name, value in asdict(entry).items() if value is not None or name == "metadata_digest"}
+
+
+def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px: int, codec: str) -> ShardEntry:
+    """A shard's entry, whose pixels lie within its file: whoever maps or allocates them relies on that.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none.
+    """
+    # A value of version 1 that stands under the later key all the same is not to be trusted.
+    is_first = format_version == 1
+    entry = checked_entry(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
+    pixel_bytes = entry.num_samples * size_px**2 * 3
+    chunk_bytes, lengths_offset = entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes
+    if codec == RAW and chunk_bytes is lengths_offset is None:
+        ends = [entry.images_offset_bytes + pixel_bytes]
+    elif codec == ZSTD and chunk_bytes is not None and lengths_offset is not None:
+        ends = [entry.images_offset_bytes + chunk_bytes, lengths_offset + entry.num_samples * CHUNK_LENGTH_BYTES]
+        if pixel_bytes > chunk_bytes * _MAX_ZSTD_RATIO:
+            raise ValueError(f"{entry.name}: {chunk_bytes} bytes cannot hold {pixel_bytes} pixel values")
+    else:
+        raise ValueError(f"{entry.name}: its chunks do not fit the codec {codec}")
+    if max(ends) > entry.num_bytes:
+        raise ValueError(f"{entry.name}: {entry.num_samples} images of {size_px} px have no room in it")
+    return entry
+
+
+def checked_entry(entry: Entry) -> Entry:
+    """The entry itself; ValueError if it points outside the cache's directory or carries no usable numbers."""
+    if not _FILE_NAME.fullmatch(entry.name):
+        raise ValueError(f"{entry.name!r} is no file of a cache, or leaves its directory")
+    for field in fields(entry):
+        value = getattr(entry, field.name)
+        is_number = is_count(value) and value <= MAX_BYTES
+        is_right = is_number if str(field.type).startswith("int") else isinstance(value, str)
+        if not (is_right or (value is None and str(field.type).endswith("None"))):
+            raise ValueError(f"{entry.name}: {field.name} is {value!r}")
+    return entry
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number from 0 on."""
+    # JSON's true is a number to Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
@@ -40,7 +129,7 @@ MANIFEST_FORMAT_VERSION = 3
 CAPACITY_BY_COUNT = 0
 """Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
 FINGERPRINT_IN_NAME = 12
-_MOST_SIDE_PX = 1 << 15
+_MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
 
 
@@ -70,7 +159,7 @@ class Manifest:
         How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
         manifests of version 0.1.
     looks_version
-        Of the way the looks in its rows were computed (:data:`leukemia_data.samples.fingerprint.LOOKS_VERSION`); 0 in
+        Of the way the looks in its rows were computed (:data:`leukemia_data.records.fingerprint.LOOKS_VERSION`); 0 in
         manifests of releases that kept none.
     """
 
@@ -333,7 +422,7 @@ def _content_digest(content: Mapping[str, Any]) -> str:
 
 def _parse(content: Mapping[str, Any]) -> Manifest:
     size_px = content["size_px"]
-    if not (is_count(size_px) and 1 <= size_px <= _MOST_SIDE_PX):
+    if not (is_count(size_px) and 1 <= size_px <= _MAX_SIDE_PX):
         raise ValueError(f"size_px is {size_px!r}")
     texts = [content["name"], content["fingerprint"], *content["classes"], *dict(content["library_versions"]).values()]
     texts += [text for image in content["quarantined"] for text in image.values()]
@@ -360,7 +449,7 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
         looks_version=_looks_version(content.get("looks_version", 0)),
         **layout,
     )
-    if manifest.num_bytes > MOST_BYTES:
+    if manifest.num_bytes > MAX_BYTES:
         raise ValueError(f"the files would have {manifest.num_bytes} bytes")
     return manifest
 
@@ -386,6 +475,6 @@ def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
     codec, capacity = content["codec"], content["shard_capacity"]
     if codec not in CODECS:
         raise ValueError(f"the codec is {codec!r}")
-    if capacity is not None and not (is_count(capacity) and 1 <= capacity <= MOST_BYTES):
+    if capacity is not None and not (is_count(capacity) and 1 <= capacity <= MAX_BYTES):
         raise ValueError(f"shard_capacity is {capacity!r}")
     return {"codec": codec, "shard_capacity": capacity}

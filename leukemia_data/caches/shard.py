@@ -22,15 +22,21 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.caches.chunked_images import ChunkTable, find_chunks, write_chunks
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5, own_dataset
-from leukemia_data.caches.manifest import Manifest
-from leukemia_data.caches.manifest_entries import RAW, ZSTD, ShardEntry
+from leukemia_data.caches.hdf5_file import (
+    ChunkTable,
+    check_datasets,
+    find_chunks,
+    hdf5_bytes,
+    open_hdf5,
+    own_dataset,
+    write_chunks,
+)
+from leukemia_data.caches.manifest import RAW, ZSTD, Manifest, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
-from leukemia_data.samples.fingerprint import bytes_digest, file_digest
-from leukemia_data.samples.sample_table import SampleTable, read_columns, stored_columns, write_columns
+from leukemia_data.records.fingerprint import bytes_digest, file_digest
+from leukemia_data.records.sample_table import SampleTable, read_columns, stored_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
 # Releases that know nothing of compressed shards refuse them by their version.
@@ -41,7 +47,7 @@ _PAGE_BYTES = 4096
 _HEADER_BYTES = 16 << 10
 _READ_BYTES = 1 << 20
 # What compressed cells take at the least, of their pixels' bytes; how much they will take is not known before.
-_LEAST_ZSTD_SHARE = 1 / 3
+_MIN_ZSTD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +230,7 @@ def shard_name(digest: str) -> str:
 def shard_bytes(num_samples: int, size_px: int, row_bytes: int, codec: str = RAW) -> int:
     """Room to keep free for a shard: its pixels and rows, and a page-aligned header. Compressed ones may take more."""
     image_bytes = size_px * size_px * 3
-    stored_bytes = image_bytes if codec == RAW else int(image_bytes * _LEAST_ZSTD_SHARE)
+    stored_bytes = image_bytes if codec == RAW else int(image_bytes * _MIN_ZSTD_SHARE)
     return num_samples * (stored_bytes + row_bytes) + _HEADER_BYTES
 
 

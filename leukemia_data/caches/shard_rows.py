@@ -1,25 +1,163 @@
-"""The pixels of a shard, row by row: a memory map, or plain reads where a file system knows no maps.
-
-Rows of a compressed shard are decoded whenever they are asked for, out of either. A map is what the system's file
-cache and every process share, and costs nothing per row; plain reads give the same bytes.
-"""
+"""The pixels of a shard, row by row: a memory map, or plain reads where a file cannot be mapped."""
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.image_starts import ReadBytes, image_starts, starts_by_content
-from leukemia_data.caches.plain_reads import FileReads, OpenFile, ReopenedFile, cannot_be_read
+from leukemia_data.caches.codec import StoredBytes, codec_named
+from leukemia_data.caches.hdf5_file import CHUNK_LENGTH_DTYPE
+from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES
 from leukemia_data.caches.shard import ShardImages, metadata_digest
 from leukemia_data.errors import CacheError
+
+ReadBytes = Callable[[int, int], StoredBytes]
+"""From (offset_bytes, num_bytes) to so many bytes of the file; fewer only where it ends."""
+
+_MARGIN_BYTES = 1 << 10
+
+
+def image_starts(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
+    """File offsets between which images lie: image i takes the bytes from ``starts[i]`` to ``starts[i + 1]``.
+
+    Parameters
+    ----------
+    images
+        The shard, as its manifest knows it.
+    read
+        Reads its file. Only a compressed shard's column of lengths is read.
+
+    Returns
+    -------
+    ndarray of shape (n + 1,), int64
+        Rising, from the images' first byte to their end.
+
+    Raises
+    ------
+    CacheError
+        If the lengths are not those of the shard's images.
+    """
+    count = images.shape[0]
+    if images.chunks is None:
+        return images.offset_bytes + np.arange(count + 1) * math.prod(images.shape[1:])
+    column = read(images.chunks.lengths_offset_bytes, count * CHUNK_LENGTH_BYTES)
+    if len(column) == count * CHUNK_LENGTH_BYTES:
+        lengths = np.frombuffer(column, CHUNK_LENGTH_DTYPE).astype(np.int64)
+        if lengths.all() and lengths.sum() == images.num_bytes:
+            return images.offset_bytes + np.concatenate([[0], np.cumsum(lengths)])
+    raise CacheError(
+        f"{images.path} is damaged: the lengths of its chunks are not those that were written; "
+        "`ldata verify --repair` mends it"
+    )
+
+
+def starts_by_content(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
+    """The same for a compressed shard whose lengths are damaged: each image's bytes tell where the next one's begin.
+
+    Behind a damaged one nothing can be found; those images are told to take no bytes.
+    """
+    codec, image_bytes = codec_named(images.codec), math.prod(images.shape[1:])
+    starts = np.full(images.shape[0] + 1, images.offset_bytes, np.int64)
+    end = images.offset_bytes + images.num_bytes
+    for row in range(images.shape[0]):
+        start = int(starts[row])
+        # Bounded, because a read may be a copy: nothing is stored in much more than its pixels take.
+        stored = read(start, min(end - start, 2 * image_bytes + _MARGIN_BYTES))
+        try:
+            starts[row + 1 :] = start + codec.stored_length(stored, image_bytes)
+        except ValueError:
+            break
+    return starts
+
+
+class FileReads(Protocol):
+    """An open file that is read at any place, by several threads at a time."""
+
+    def read_at(self, num_bytes: int, offset_bytes: int) -> bytes:
+        """Up to `num_bytes` bytes from a place on; fewer only where the system gives fewer at once, none at the end."""
+        ...
+
+
+class OpenFile:
+    """A file descriptor for reading, closed when nobody holds this object any more."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._seeking = Lock()
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read_at(self, num_bytes: int, offset_bytes: int) -> bytes:
+        """See :class:`FileReads`."""
+        if sys.platform != "win32":
+            return os.pread(self._descriptor, num_bytes, offset_bytes)
+        with self._seeking:
+            os.lseek(self._descriptor, offset_bytes, os.SEEK_SET)
+            return os.read(self._descriptor, num_bytes)
+
+
+class ReopenedFile:
+    """A file that stays open, and is opened once more by its name whenever its handle has become stale.
+
+    Parameters
+    ----------
+    path
+        The file.
+    open_file
+        Opens it.
+
+    Raises
+    ------
+    CacheError
+        If it is absent; later, if it cannot be read.
+    """
+
+    def __init__(self, path: Path, open_file: Callable[[Path], FileReads] = OpenFile) -> None:
+        self._path, self._open_file = path, open_file
+        try:
+            self._file = open_file(path)
+        except OSError as error:
+            raise cannot_be_read(path, error) from error
+
+    def read(self, offset_bytes: int, num_bytes: int) -> bytes:
+        """Exactly so many bytes from a place on."""
+        try:
+            return _read_all(self._file, offset_bytes, num_bytes)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise cannot_be_read(self._path, error) from error
+        try:
+            # Others may still be reading from the earlier one; it is closed when the last of them is done.
+            self._file = self._open_file(self._path)
+            return _read_all(self._file, offset_bytes, num_bytes)
+        except OSError as error:
+            raise cannot_be_read(self._path, error) from error
+
+
+def cannot_be_read(path: Path, error: OSError) -> CacheError:
+    """The error to raise of a file of a cache that the system does not give."""
+    return CacheError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def _read_all(file: FileReads, offset_bytes: int, num_bytes: int) -> bytes:
+    parts, num_missing = [], num_bytes
+    while num_missing:
+        part = file.read_at(num_missing, offset_bytes + num_bytes - num_missing)
+        if not part:
+            raise OSError(errno.EIO, "the file ends before its images do")
+        parts.append(part)
+        num_missing -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class ShardRows(Protocol):
@@ -95,7 +233,7 @@ class DecodedRows:
     read
         Reads its file; safe to use from several threads.
     starts_N1 : ndarray of shape (n + 1,), int64
-        From :func:`leukemia_data.caches.image_starts.image_starts`.
+        From :func:`leukemia_data.caches.shard_rows.image_starts`.
 
     Raises
     ------

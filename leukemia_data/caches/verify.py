@@ -1,8 +1,4 @@
-"""Check a cache byte by byte, and say exactly what is damaged.
-
-The digest of each shard finds any changed byte; the CRC of each image tells which images it hit; the rows of each
-shard are held against the index. Nothing is repaired here: see ``building/repair.py``.
-"""
+"""Check a cache: byte by byte, or without its pixels."""
 
 from __future__ import annotations
 
@@ -17,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.index import check_fit, read_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, is_as_written, is_whole, load_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
-from leukemia_data.caches.shard import ShardImages, intact_table, open_images, read_table, shard_images
+from leukemia_data.caches.hdf5_file import check_fit, read_index
+from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, is_as_written, is_whole, load_manifest
+from leukemia_data.caches.shard import ShardImages, intact_table, metadata_digest, open_images, read_table, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.fingerprint import cache_fingerprint, file_digest
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.storage.url import Location
+from leukemia_data.records.fingerprint import cache_fingerprint, file_digest
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.stores.url import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +207,53 @@ def _has_crc(rows: ShardRows, row: int, crc: int) -> bool:
     except CacheError:
         # It cannot even be decoded.
         return False
+
+
+def check_quickly(directory: Path, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
+    """Check the manifest, the index, and of each shard presence, size, header and rows.
+
+    Parameters
+    ----------
+    directory
+        The cache.
+    num_threads
+        Shards looked at at a time.
+    progress
+        Called with the number of samples of each checked shard.
+
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest: then nothing says what should be there.
+    """
+    manifest = load_manifest(directory)
+    damages = check_manifest(directory, manifest)
+    try:
+        read_rows(directory, manifest)
+    except CacheError as error:
+        damages.append(Damage(manifest.index.name, str(error)))
+
+    def check(shard: ShardEntry) -> Damage | None:
+        damage = _check_without_pixels(directory, shard, manifest.size_px)
+        progress(shard.num_samples)
+        return damage
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        damages.extend(damage for damage in pool.map(check, manifest.shards) if damage is not None)
+    return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
+
+
+def _check_without_pixels(directory: Path, shard: ShardEntry, size_px: int) -> Damage | None:
+    images = shard_images(directory, shard, size_px)
+    try:
+        num_bytes = images.path.stat().st_size
+        if num_bytes != shard.num_bytes:
+            return Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")
+        # A manifest of version 1 does not tell that digest.
+        if shard.metadata_digest is not None and metadata_digest(images) != shard.metadata_digest:
+            return Damage(shard.name, "its header or its rows are not those that were written")
+    except FileNotFoundError:
+        return Damage(shard.name, "is missing")
+    except OSError as error:
+        return Damage(shard.name, f"cannot be read: {error}")
+    return None

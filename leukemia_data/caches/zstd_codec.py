@@ -14,7 +14,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import StoredBytes
-from leukemia_data.caches.manifest_entries import ZSTD_LEVEL
+from leukemia_data.caches.manifest import ZSTD_LEVEL
 
 # RFC 8878: a block's header has its size, its type and whether it is the last; a repeated byte is stored once.
 _MAGIC_BYTES, _BLOCK_HEADER_BYTES, _CHECKSUM_BYTES = 4, 3, 4

@@ -1,1 +1,1 @@
-"""Files as such: written whole or not at all, locked, told by line."""
+"""Files as such: written whole or not at all, locked, told by line; limits of this machine."""

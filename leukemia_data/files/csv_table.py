@@ -1,8 +1,4 @@
-"""CSV tables that users write: their separator, their columns by name, and their rows with line numbers.
-
-The readers of such tables only interpret cells. They tell what is wrong with them to :attr:`CsvTable.problems`, which
-knows already which rows are too long or too short, and raise all at once.
-"""
+"""CSV tables that users write: text, columns, rows with line numbers, and every fault in one message."""
 
 from __future__ import annotations
 
@@ -10,6 +6,8 @@ import codecs
 import csv
 import io
 import re
+import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,9 +15,167 @@ from pathlib import Path
 from typing import Protocol
 
 from leukemia_data.errors import FailedError, SourceError, listed
-from leukemia_data.files.spreadsheet import formula_restored
-from leukemia_data.files.table_problems import TableProblems, shown
-from leukemia_data.files.table_text import read_table_text, table_text
+from leukemia_data.files.text import formula_restored
+
+_MAX_PLACES = 5
+_MAX_SHOWN = 80
+
+
+def shown(text: str) -> str:
+    """A cell's text for a message: quoted, with escapes for what is no visible letter, and cut where it is long."""
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+
+
+class TableProblems:
+    """Problems of one table, grouped by what is wrong, each with the lines it is found in.
+
+    Parameters
+    ----------
+    table
+        The file or its address, for the message.
+
+    Attributes
+    ----------
+    count
+        How many were told.
+    """
+
+    def __init__(self, table: object) -> None:
+        self._table = table
+        self._places: dict[str, list[str]] = {}
+        self._counts = Counter[str]()
+        self.count = 0
+
+    def tell(self, what: str, line: int, detail: str = "") -> None:
+        """Add one problem.
+
+        Parameters
+        ----------
+        what
+            The column and what is wrong, in words that are the same for every such cell; and what to do.
+        line
+            Line of the file on which the row starts, counted from 1.
+        detail
+            What this cell holds, short and on one line (see :func:`shown`).
+        """
+        self.count += 1
+        self._counts[what] += 1
+        if self._counts[what] <= _MAX_PLACES:
+            self._places.setdefault(what, []).append(f"line {line} ({detail})" if detail else f"line {line}")
+
+    def raise_any(self, cure: str = "") -> None:
+        """Raise all problems at once, if there is one; `cure` ends the message.
+
+        Raises
+        ------
+        SourceError
+            With the table's name and the first few lines of every kind of problem.
+        """
+        if not self._places:
+            return
+        kinds = "; ".join(self._kind(what) for what in self._places)
+        counted = "1 problem" if self.count == 1 else f"{self.count:,} problems"
+        raise SourceError(f"{self._table}: {counted}: {kinds}" + (f"; {cure}" if cure else ""))
+
+    def _kind(self, what: str) -> str:
+        num_more = self._counts[what] - len(self._places[what])
+        return f"{what}: {', '.join(self._places[what])}" + (f" (and {num_more:,} more)" if num_more else "")
+
+
+MAX_TABLE_BYTES = 1 << 30
+"""A table of ten million images has 0.6 GB; what is larger is no table of images, and would fill the memory."""
+
+_UTF8_CURE = "save the table as UTF-8 (spreadsheets call it CSV UTF-8)"
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def read_table_text(path: Path) -> str:
+    """Text of a CSV file, as :func:`table_text` reads it.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, is too large, or is no such text.
+    """
+    return table_text(path, _read_bytes(path))
+
+
+def table_text(path: object, data: bytes) -> str:
+    """Text of a table, without its mark (BOM) and with its line ends as they are.
+
+    Parameters
+    ----------
+    path
+        Where it was read, for messages.
+    data
+        All of its bytes.
+
+    Raises
+    ------
+    SourceError
+        If it is a workbook, or no UTF-8 or UTF-16 text; lines are told.
+    """
+    if data.startswith(b"PK\x03\x04"):
+        raise SourceError(f"{path} is a workbook or an archive, not a CSV file: {_UTF8_CURE}")
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise SourceError(f"{path} is UTF-32: {_UTF8_CURE}")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = _utf16_text(path, data)
+    else:
+        text = _utf8_text(path, data.removeprefix(codecs.BOM_UTF8))
+    if "\0" in text:
+        _refuse_nul(path, text)
+    return text
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        # A pipe would be waited for.
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            # Room for as much as is asked for is taken beforehand.
+            data = file.read(min(MAX_TABLE_BYTES, status.st_size) + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SourceError(f"{path} cannot be read: {reason}") from error
+    if len(data) > MAX_TABLE_BYTES:
+        raise SourceError(f"{path} is larger than {MAX_TABLE_BYTES:,} bytes: split the table")
+    return data
+
+
+def _utf16_text(path: object, data: bytes) -> str:
+    try:
+        return data.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is damaged UTF-16 at byte {error.start:,}: {_UTF8_CURE}") from error
+
+
+def _utf8_text(path: object, data: bytes) -> str:
+    if b"\0" in data:
+        _refuse_nul(path, data.decode("utf-8", errors="replace"))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        problems = TableProblems(path)
+        for line, content in enumerate(data.splitlines(), start=1):
+            try:
+                content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = content[error.start]
+                problems.tell("not UTF-8", line, f"byte {error.start + 1} of the line is 0x{byte:02x}")
+        problems.raise_any(_UTF8_CURE)
+        raise
+
+
+def _refuse_nul(path: object, text: str) -> None:
+    problems = TableProblems(path)
+    for line, content in enumerate(_LINE_END.split(text), start=1):
+        if "\0" in content:
+            problems.tell("a NUL byte", line, f"at character {content.index(chr(0)) + 1}")
+    problems.raise_any(f"the file is damaged, no text, or UTF-16 without its mark: {_UTF8_CURE}")
+
 
 SEPARATORS = (",", ";", "\t")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?[\r\n]', re.IGNORECASE)

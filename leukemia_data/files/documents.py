@@ -1,19 +1,18 @@
-"""JSON and TOML texts from files that anybody may have written: values out, or one kind of error with the reason.
-
-The standard library's parsers take more than the formats allow (``NaN``, a key that stands twice), or fail with errors
-of another kind (nesting that exceeds the interpreter's stack).
-"""
+"""JSON and TOML documents: parsed, checked by kind, and the line of a key."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import tomllib
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 _WHOLE_NUMBERS = range(-(2**63), 2**64)
-_MOST_BITS = 10_000
+_MAX_BITS = 10_000
 _NESTED = "it is nested too deeply"
 
 
@@ -62,7 +61,7 @@ def _require_short_numbers(value: object) -> None:
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             _require_short_numbers(item)
-    elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
         raise ValueError(f"a whole number has {value.bit_length():,} bits; 64 are meant")
 
 
@@ -91,3 +90,131 @@ def _whole_number(text: str) -> int:
     if len(text) > 20 or (number := int(text)) not in _WHOLE_NUMBERS:
         raise ValueError(f"the whole number {text[:20]}{'...' * (len(text) > 20)} has more than 64 bits")
     return number
+
+
+KeyPath = tuple[str | int, ...]
+"""Keys from the outermost on; an entry of an array of tables has its number, from 0, behind the array's name."""
+
+_HEADER = re.compile(r"\s*(\[\[|\[)\s*(?P<keys>[^\[\]]+?)\s*(\]\]|\])\s*(#.*)?$")
+_ASSIGNMENT = re.compile(
+    r"""\s*(?P<keys>(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
+_KEY = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+_LONG_QUOTES = ('"""', "'''")
+
+
+def find_line(text: str, path: KeyPath) -> int | None:
+    """Return the line, from 1, of the key at `path`, or of the innermost table around it that has a line.
+
+    Parameters
+    ----------
+    text : str
+        A valid TOML document.
+    path : tuple of str and int
+        For example ``("stage", 1, "optimizer", "lr")`` for the learning rate of the second ``[[stage]]``.
+
+    Returns
+    -------
+    int or None
+        None when not even the outermost key has a line of its own.
+    """
+    lines = {place.path: place.line for place in reversed(list(_places(text)))}
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    path: KeyPath
+    line: int
+
+
+def _places(text: str) -> Iterator[_Place]:
+    """Yield headers and keys in the order of the text."""
+    table: KeyPath = ()
+    counts: dict[KeyPath, int] = {}
+    for line, content in _lines_outside_long_strings(text):
+        header = _HEADER.match(content)
+        if header:
+            table = _resolved(_keys(header["keys"]), counts, opens_entry=header[1] == "[[")
+            yield _Place(table, line)
+            continue
+        assignment = _ASSIGNMENT.match(content)
+        if assignment:
+            yield _Place((*table, *_keys(assignment["keys"])), line)
+
+
+def _resolved(keys: list[str], counts: dict[KeyPath, int], *, opens_entry: bool) -> KeyPath:
+    """Put the number of the entry that is open behind every array of tables on the way."""
+    path: KeyPath = ()
+    for position, key in enumerate(keys):
+        path = (*path, key)
+        if opens_entry and position == len(keys) - 1:
+            counts[path] = counts.get(path, 0) + 1
+        if path in counts:
+            path = (*path, counts[path] - 1)
+    return path
+
+
+def _keys(text: str) -> list[str]:
+    return [key.strip("\"'") for key in _KEY.findall(text)]
+
+
+def _lines_outside_long_strings(text: str) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines that begin outside a multi-line string; inside one a line may look like anything."""
+    open_quotes = ""
+    for line, content in enumerate(text.splitlines(), 1):
+        if not open_quotes:
+            yield line, content
+        rest = content
+        while rest:
+            found = [q for q in ((open_quotes,) if open_quotes else _LONG_QUOTES) if q in rest]
+            if not found:
+                break
+            quotes = min(found, key=rest.index)
+            rest = rest[rest.index(quotes) + len(quotes) :]
+            open_quotes = "" if open_quotes else quotes
+
+
+class Kind(NamedTuple):
+    """A kind of value, and its name for people."""
+
+    name: str
+    includes: Callable[[Any], bool]
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; in Python a truth value would be one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+TEXTS = Kind(
+    "a list of texts", lambda value: isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+)
+COUNT = Kind("a whole number above 0", is_count)
+WHOLE_NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+NUMBER = Kind("a number", is_number)
+NUMBER_OR_NONE = Kind("a number or null", lambda value: value is None or is_number(value))
+OBJECT = Kind("an object", lambda value: isinstance(value, Mapping))
+OBJECT_OR_NONE = Kind("an object or null", lambda value: value is None or isinstance(value, Mapping))
+
+
+def require_kinds(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Look at the values that are there.
+
+    Raises
+    ------
+    ValueError
+        If one is of another kind than its own.
+    """
+    for name, kind in kinds.items():
+        if name in values and not kind.includes(values[name]):
+            raise ValueError(f"{name} must be {kind.name}, got {values[name]!r:.60}")

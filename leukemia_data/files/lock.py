@@ -37,7 +37,7 @@ _POLL_S = 0.2
 # The first look at the lock of a dead holder may only remove it; the second takes it.
 _SOFT_TIMEOUT_S = 0.2
 _NO_SUCH_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
-_MOST_NOTE_BYTES = 1000
+_MAX_NOTE_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def read_holder(directory: Path) -> Holder | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            note = parse_json(file.read(_MOST_NOTE_BYTES).decode("utf-8"))
+            note = parse_json(file.read(_MAX_NOTE_BYTES).decode("utf-8"))
         holder = Holder(str(note["work"]), int(note["pid"]), str(note["host"]), str(note["since"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

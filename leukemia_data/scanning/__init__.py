@@ -1,1 +1,1 @@
-"""What a source holds before anything is built of it: how it is read, and what its frames look like."""
+"""A look at a source before a build: its frames by class, and what a recipe does to them."""

@@ -1,10 +1,4 @@
-"""How well a few numbers of each image predict its class: a shallow tree, cross-validated, with an interval.
-
-The interval of each class's recall is Wilson's (1927); that of their mean joins them by MOVER (Zou and Donner 2008),
-which keeps the coverage of intervals that are not symmetric. Both hold at recalls of 0 and 1, where a bootstrap of a
-dozen images says that there is no doubt at all. The interval is one of 99 %: where people have cameras of their own,
-4 to 14 a class, chance puts the lower end of one of 95 % above chance in up to 7 % of simulated sources.
-"""
+"""How well a few numbers of each image predict its class: a shallow tree, cross-validated by subject."""
 
 from __future__ import annotations
 
@@ -15,7 +9,116 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.scanning.shallow_tree import Tree, grow_tree
+_MIN_GAIN = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A node: a leaf with its label, or a column, a threshold and two nodes below it.
+
+    Attributes
+    ----------
+    label
+        The answer, for samples that go no deeper.
+    column, threshold
+        Samples whose value is at most the threshold go to `low`, the others to `high`; -1 of a leaf.
+    gain
+        By how much the split lowers the impurity, as a share of that of all samples.
+    """
+
+    label: int
+    column: int = -1
+    threshold: float = 0.0
+    gain: float = 0.0
+    low: Tree | None = None
+    high: Tree | None = None
+
+    def predict(self, features_NF: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The label of each row, shape (n,), int64."""
+        if self.low is None or self.high is None:
+            return np.full(len(features_NF), self.label, np.int64)
+        is_low = features_NF[:, self.column] <= self.threshold
+        labels = np.empty(len(features_NF), np.int64)
+        labels[is_low] = self.low.predict(features_NF[is_low])
+        labels[~is_low] = self.high.predict(features_NF[~is_low])
+        return labels
+
+    def gains(self) -> dict[int, float]:
+        """Columns that decide, with what their splits gain together."""
+        if self.low is None or self.high is None:
+            return {}
+        total = {self.column: self.gain}
+        for below in (self.low, self.high):
+            for column, gain in below.gains().items():
+                total[column] = total.get(column, 0.0) + gain
+        return total
+
+
+def grow_tree(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], *, max_depth: int, min_leaf: int) -> Tree:
+    """Grow a tree.
+
+    Parameters
+    ----------
+    features_NF : ndarray of shape (n, f), float64
+        Finite. Of columns that split equally well the first is taken.
+    labels_N : ndarray of shape (n,), int64
+        0 ... K-1. Each class weighs the same, however many samples it has.
+    max_depth
+        Splits between the root and a leaf, at most.
+    min_leaf
+        Samples of a leaf, at least.
+    """
+    counts_K = np.bincount(labels_N)
+    weights_K = np.divide(1.0, counts_K, out=np.zeros(len(counts_K)), where=counts_K > 0)
+    weights_NK = np.eye(len(counts_K))[labels_N] * weights_K
+    return _grow(features_NF, weights_NK, max_depth, min_leaf, float(_impurity(weights_NK.sum(axis=0))))
+
+
+def _grow(
+    features_NF: NDArray[np.float64], weights_NK: NDArray[np.float64], max_depth: int, min_leaf: int, whole: float
+) -> Tree:
+    sums_K = weights_NK.sum(axis=0)
+    # Rounded, so that of equal classes the first is taken, whatever the order of their sums.
+    label, impurity = int(np.round(sums_K, 9).argmax()), float(_impurity(sums_K))
+    if max_depth == 0 or len(features_NF) < 2 * min_leaf or impurity <= _MIN_GAIN * whole:
+        return Tree(label)
+    column, threshold, left = _best_split(features_NF, weights_NK, min_leaf)
+    # As scikit-learn does, a split that gains nothing is made if one below it may.
+    if column < 0:
+        return Tree(label)
+    is_low = features_NF[:, column] <= threshold
+    low, high = (
+        _grow(features_NF[side], weights_NK[side], max_depth - 1, min_leaf, whole) for side in (is_low, ~is_low)
+    )
+    return Tree(label, column, threshold, (impurity - left) / whole, low, high)
+
+
+def _best_split(
+    features_NF: NDArray[np.float64], weights_NK: NDArray[np.float64], min_leaf: int
+) -> tuple[int, float, float]:
+    """Column, threshold and what impurity is left; column -1 where no column can be split."""
+    order_NF = np.argsort(features_NF, axis=0, kind="stable")
+    sorted_NF = np.take_along_axis(features_NF, order_NF, axis=0)
+    low_NFK = np.cumsum(weights_NK[order_NF], axis=0)[:-1]
+    left_NF = _impurity(low_NFK) + _impurity(weights_NK.sum(axis=0) - low_NFK)
+    number_N1 = np.arange(1, len(features_NF))[:, None]
+    is_split_NF = sorted_NF[1:] > sorted_NF[:-1]
+    is_split_NF &= (number_N1 >= min_leaf) & (len(features_NF) - number_N1 >= min_leaf)
+    if not is_split_NF.any():
+        return -1, 0.0, 0.0
+    # Rounded, so that columns that split alike are equal, whatever the order of their sums.
+    left_FN = np.where(is_split_NF, np.round(left_NF, 12), np.inf).T
+    column, place = np.unravel_index(int(left_FN.argmin()), left_FN.shape)
+    threshold = (sorted_NF[place, column] + sorted_NF[place + 1, column]) / 2
+    return int(column), float(threshold), float(left_FN[column, place])
+
+
+def _impurity(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gini impurity times the weight, of weights by class in the last axis."""
+    total = sums.sum(axis=-1)
+    squares = np.square(sums).sum(axis=-1)
+    return np.asarray(total - np.divide(squares, total, out=np.zeros_like(total), where=total > 0))
+
 
 MIN_GROUPS = 3
 """Groups of each class from which folds are made of whole groups."""
@@ -26,7 +129,7 @@ _MANY = 4000
 _MIN_DEPTH, _MAX_DEPTH = 2, 4
 _MIN_LEAF = 2
 _Z = 2.5758293035489004
-_LEAST_SHARE_OF_GAIN = 0.1
+_MIN_SHARE_OF_GAIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +238,6 @@ def _interval(recalls: NDArray[np.float64], numbers: NDArray[np.int64]) -> tuple
 
 def _deciding(tree: Tree) -> tuple[int, ...]:
     gains = tree.gains()
-    least = _LEAST_SHARE_OF_GAIN * sum(gains.values())
+    least = _MIN_SHARE_OF_GAIN * sum(gains.values())
     ordered: Sequence[int] = sorted(gains, key=lambda column: (-gains[column], column))
     return tuple(column for column in ordered if gains[column] > least)

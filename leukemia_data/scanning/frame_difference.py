@@ -10,12 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.record import Record
-from leukemia_data.scanning.frame_finding import WORTH_SAYING, Framing, framing_text
-from leukemia_data.scanning.frame_traits import FrameTraits
-from leukemia_data.scanning.frames import look_at_records
-from leukemia_data.scanning.framing_shares import cut_share, padding_share
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.record import Record
+from leukemia_data.scanning.frame_finding import (
+    WORTH_SAYING,
+    FrameTraits,
+    Framing,
+    cut_share,
+    framing_text,
+    padding_share,
+)
+from leukemia_data.scanning.scan import look_at_records
 from leukemia_data.sources.reading import FramesFound, Reading, frames_found
 
 FRAMES_DETAIL = "frames"

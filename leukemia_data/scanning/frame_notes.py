@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from leukemia_data.errors import listed
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.scanning.frame_finding import SIZE_FEATURES, WORTH_SAYING
-from leukemia_data.scanning.framing_shares import cut_share, padding_share
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.scanning.frame_finding import SIZE_FEATURES, WORTH_SAYING, cut_share, padding_share
 from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
 TELLING = 0.05

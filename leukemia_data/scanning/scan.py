@@ -1,19 +1,173 @@
-"""A look at a source before anything is built: its reading, its frames, and what a recipe does to them."""
+"""A look at a source before anything is built: its reading, its frames by class, which preset suits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.record import ImagePlace
-from leukemia_data.scanning.frame_finding import Framing
+from leukemia_data.decoding.decode import decode_frame
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.scanning.frame_finding import FrameTraits, Framing, SeenFrame, find_telling_frames, read_traits
 from leukemia_data.scanning.frame_notes import DEFAULT_SIZE_PX, cautions, frame_effects, suggested_recipe
-from leukemia_data.scanning.frames import with_frames
-from leukemia_data.sources.reading import Reading
+from leukemia_data.sources.found_image import read_file
+from leukemia_data.sources.reading import FramesFound, Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
+
+FRAMES_A_CLASS = 48
+MIN_DECODED = 8
+"""Frames of each class that are decoded however large they are."""
+_DECODED_PX = 100_000_000
+"""Pixels of all classes together that are decoded, above that: a second's work."""
+_MAX_CLASSES = 16
+_STORED_SHARE = 4
+_NUM_THREADS = 4
+_Item = TypeVar("_Item")
+
+
+def with_frames(listing: SourceListing, framing: Framing | None = None) -> SourceListing:
+    """The listing, with what a sample of its frames tells in its reading.
+
+    Parameters
+    ----------
+    listing
+        The source.
+    framing
+        The recipe and size that it is to be built with: what they pad and cut off may tell the classes apart.
+    """
+    looks = look_at_classes(listing)
+    seen = [
+        SeenFrame(traits, name, record.subject)
+        for name, looked_at in looks.items()
+        if name
+        for record, traits in looked_at
+        if traits is not None
+    ]
+    frames = tuple(_summary(name, [traits for _, traits in looked_at]) for name, looked_at in looks.items())
+    return replace(
+        listing,
+        reading=replace(listing.reading, frames=frames, frame_finding=find_telling_frames(seen, framing)),
+    )
+
+
+Looks = list[tuple[Record, FrameTraits | None]]
+"""Records that were looked at, each with what was seen; None where it cannot be read."""
+
+
+def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
+    """Look at some images of each class.
+
+    Parameters
+    ----------
+    listing
+        The source; its records decide which images are looked at.
+
+    Returns
+    -------
+    dict of str to Looks
+        For each class, and for images without one under an empty name.
+    """
+    by_label: dict[int, list[Record]] = {}
+    for record in listing.records:
+        if not record.is_missing:
+            by_label.setdefault(record.label, []).append(record)
+    names = {UNKNOWN_LABEL: "", **dict(enumerate(listing.classes))}
+    labels = sorted(by_label, key=lambda label: (label == UNKNOWN_LABEL, label))[:_MAX_CLASSES]
+    return {names[label]: look_at_records(by_label[label], share=1 / len(labels)) for label in labels}
+
+
+def look_at_records(records: Sequence[Record], most: int = FRAMES_A_CLASS, *, share: float = 1.0) -> Looks:
+    """Look at some images, spread over subjects or folders.
+
+    Parameters
+    ----------
+    records
+        To choose from, in an order that is always the same.
+    most
+        Images, of a store, which sends whole objects, a quarter of that.
+    share
+        Of the pixels that may be decoded.
+    """
+    if records and not isinstance(records[0].path, Path):
+        most = max(most // _STORED_SHARE, 1)
+    chosen = _spread_over_owners(records, most)
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        headers = dict(zip(map(id, chosen), _look_at(chosen, executor, is_decoded=False), strict=True))
+        decoded = _spread(chosen, _num_to_decode(headers.values(), share))
+        whole = dict(zip(map(id, decoded), _look_at(decoded, executor, is_decoded=True), strict=True))
+    # One whose header is whole and whose pixels are not has a size all the same.
+    return [(record, whole.get(id(record)) or headers[id(record)]) for record in chosen]
+
+
+def _num_to_decode(headers: Iterable[FrameTraits | None], share: float) -> int:
+    """How many frames the pixels to be decoded are enough for."""
+    sizes = [seen.height_px * seen.width_px for seen in headers if seen is not None]
+    mean = sum(sizes) / len(sizes) if sizes else 1.0
+    return max(MIN_DECODED, int(share * _DECODED_PX / max(mean, 1.0)))
+
+
+def _look_at(records: Sequence[Record], executor: Executor, *, is_decoded: bool) -> list[FrameTraits | None]:
+    return list(executor.map(partial(_look, is_decoded=is_decoded), (record.path for record in records)))
+
+
+def _spread_over_owners(records: Sequence[Record], most: int) -> list[Record]:
+    """At most so many records, as evenly from each subject, or folder, as there are enough of."""
+    if len(records) <= most:
+        return list(records)
+    places_of: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        owner = record.subject or f"{record.record_id.rpartition('/')[0]}/"
+        places_of.setdefault(owner, []).append(place)
+    owners = _spread(list(places_of.values()), most)
+    quotas = [0] * len(owners)
+    while sum(quotas) < most:
+        for number, places in enumerate(owners):
+            if sum(quotas) < most and quotas[number] < len(places):
+                quotas[number] += 1
+    chosen = [place for places, quota in zip(owners, quotas, strict=True) for place in _spread(places, quota)]
+    return [records[place] for place in sorted(chosen)]
+
+
+def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
+    """At most so many items, evenly spread over their order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[number * len(items) // most] for number in range(most)]
+
+
+def _look(place: ImagePlace, *, is_decoded: bool) -> FrameTraits | None:
+    """Look at an image; twice, if need be: a fault of the disk that passes may not change what is recorded."""
+    return _look_once(place, is_decoded) or _look_once(place, is_decoded)
+
+
+def _look_once(place: ImagePlace, is_decoded: bool) -> FrameTraits | None:
+    try:
+        if not is_decoded and isinstance(place, Path):
+            return read_traits(place)
+        data = read_file(place).data
+        return read_traits(data, decode_frame(data) if is_decoded else None)
+    except Exception:  # Pillow's readers end in whatever a damaged file leads them into, such as a MemoryError.
+        # What cannot be read is told when it is to be preprocessed.
+        return None
+
+
+def _summary(name: str, looks: Sequence[FrameTraits | None]) -> FramesFound:
+    seen = [look for look in looks if look is not None]
+    sizes = Counter(look.size_px for look in seen)
+    grounds = Counter(look.ground.name for look in seen if look.ground is not None)
+    return FramesFound(
+        class_name=name,
+        num_looked_at=len(looks),
+        sizes=tuple((height, width, count) for (height, width), count in sizes.most_common()),
+        modes=tuple(Counter(look.mode for look in seen).most_common()),
+        ground=grounds.most_common(1)[0][0] if grounds else "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Folders and tables of images: which there are, and whose."""
+"""Folders and tables of images: which there are, and whose; generated cells."""

@@ -13,14 +13,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, listed
-from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import ImagePlace, Record
-from leukemia_data.sources.class_list import composed
+from leukemia_data.files.csv_table import shown
+from leukemia_data.records.record import ImagePlace, Record
+from leukemia_data.sources.classes import composed
 from leukemia_data.sources.found_image import FoundImage
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import given_names, is_folder, is_image_file
-from leukemia_data.sources.source_table import read_image_table
-from leukemia_data.sources.source_tree import describe_file, describe_object, read_trees
+from leukemia_data.sources.table import read_image_table
+from leukemia_data.sources.tree import describe_file, describe_object, read_trees
 from leukemia_data.sources.tree_images import Tree
 
 

@@ -1,18 +1,62 @@
-"""The file that a table's path string means: below the root, and nowhere else unless that is allowed."""
+"""The file or object that a table's path string means: below the root, unless that is allowed."""
 
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from leukemia_data.files.file_state import NO_FILE, FileState, state_of
-from leukemia_data.files.spreadsheet import formula_restored
-from leukemia_data.samples.record import ImagePlace
-from leukemia_data.sources.found_image import printable_name
-from leukemia_data.sources.spellings import Spellings
+from leukemia_data.files.text import formula_restored
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name, stem_of, suffix_of
+from leukemia_data.sources.name_words import plain
+from leukemia_data.sources.tree_images import stored_state
+
+if TYPE_CHECKING:
+    from leukemia_data.stores.object_store import StoredUrl
+
+
+class Spellings:
+    """The names in one folder, by how they look.
+
+    Parameters
+    ----------
+    names
+        Names of its files and folders, as they are.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._alike: defaultdict[str, list[str]] = defaultdict(list)
+        self._without_ending: defaultdict[str, list[str]] = defaultdict(list)
+        for name in names:
+            self._alike[plain(name)].append(name)
+            if suffix_of(name) in IMAGE_SUFFIXES:
+                self._without_ending[plain(stem_of(name))].append(name)
+
+    def find(self, name: str) -> str | None:
+        """The only name that looks like `name`; an image's, where `name` has no image's ending.
+
+        Raises
+        ------
+        ValueError
+            If there are several; the message goes on after the name of a table's column.
+        """
+        wanted = plain(name)
+        found = self._alike.get(wanted, [])
+        if not found and suffix_of(name) not in IMAGE_SUFFIXES:
+            found = self._without_ending.get(wanted, [])
+        if len(found) > 1:
+            raise ValueError(
+                f"may mean {len(found)} files, which differ in case, accents or ending: write one as it is"
+            )
+        return found[0] if found else None
+
 
 Place = TypeVar("Place", bound=ImagePlace, covariant=True)
 
@@ -211,3 +255,58 @@ def _state(location: str) -> tuple[FileState, bool]:
     except (OSError, ValueError):
         return NO_FILE, is_link
     return state_of(status) if stat.S_ISREG(status.st_mode) else NO_FILE, is_link
+
+
+class ObjectFinder:
+    """Finds the objects of one table. All below the root are listed once: asking for each would take a request each.
+
+    Parameters
+    ----------
+    root
+        Address that relative paths start from.
+    """
+
+    def __init__(self, root: StoredUrl) -> None:
+        self._root = root
+        self._states = dict(root.walk())
+        self._spellings: Spellings | None = None
+        self.respelled: dict[str, str] = {}
+
+    def find(self, text: str) -> ListedFile[StoredUrl]:
+        """Find an object, as :meth:`leukemia_data.sources.listed_file.FileFinder.find` finds a file.
+
+        The name as it is written is looked for first; then without ``./`` and ``//``, with slashes for backslashes, and
+        without an apostrophe that protects it from spreadsheets. An address below the root is a path, too.
+
+        Raises
+        ------
+        ValueError
+            If the string is empty, holds control characters, leads out of the root, or could mean two objects.
+        """
+        name = checked_name(text).removeprefix(f"{self._root}/")
+        readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
+        folded = [posixpath.normpath(reading) for reading in readings]
+        present = [candidate for candidate in dict.fromkeys((*readings, *folded)) if candidate in self._states]
+        if name in present:
+            return self._listed(name)
+        if len(present) > 1:
+            raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
+        if present:
+            return self._listed(present[0])
+        if "://" in name or folded[-1].startswith(("/", "../")):
+            raise ValueError(f"leads out of {self._root} (--root may name a folder that holds all)")
+        alike = self._alike(folded[-1])
+        if alike is not None:
+            self.respelled[name] = alike
+            return self._listed(alike)
+        return ListedFile(self._root / folded[-1], str(self._root / folded[-1]), NO_FILE)
+
+    def _alike(self, name: str) -> str | None:
+        """The only object whose name looks like this one."""
+        if self._spellings is None:
+            self._spellings = Spellings(self._states)
+        return self._spellings.find(name)
+
+    def _listed(self, name: str) -> ListedFile[StoredUrl]:
+        url = self._root / name
+        return ListedFile(url, str(url), stored_state(self._states[name]))

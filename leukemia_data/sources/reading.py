@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
-from leukemia_data.sources.positive_class import PositiveClass, known_positive, positive_text
+from leukemia_data.sources.classes import PositiveClass, known_positive, positive_text
 from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
 WORTH_A_WARNING = 1.2
 """Times chance that frames must predict the class with to be warned of: 0.6 of two classes."""
-_NUM_JUDGED_CLASSES = 2
+_NUM_EVALUATED_CLASSES = 2
 
 
 class SplitFound(NamedTuple):
@@ -283,7 +283,7 @@ class Reading:
 
     def _positive_lines(self) -> list[str]:
         names = [name for name, _ in self.classes]
-        if self.positive is None and len(names) != _NUM_JUDGED_CLASSES:
+        if self.positive is None and len(names) != _NUM_EVALUATED_CLASSES:
             return []
         return [positive_text(names, self.positive)]
 

@@ -1,20 +1,16 @@
-"""What a user says about the meaning of a source: the options that decide a reading, as a value.
-
-They are the same for folders and tables, on the command line and in Python; a manifest records them, so that the next
-build can compare its own with them.
-"""
+"""Options that decide how a source is read, and the choices to offer where it can be read in several ways."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import GIVEN_SPLITS
+from leukemia_data.errors import AmbiguousSourceError, UsageError
+from leukemia_data.records.record import GIVEN_SPLITS
 
 SubjectFrom = Literal["name", "folder", "none"]
 SUBJECT_SOURCES = ("name", "folder", "none")
@@ -297,3 +293,66 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON values
 
 def _thawed(value: Any) -> Any:  # noqa: ANN401 - nested tuples of texts
     return [_thawed(item) for item in value] if isinstance(value, tuple) else value
+
+
+class ReadingChoice(NamedTuple):
+    """What a source holds if it is read in one way, and what chooses it.
+
+    Attributes
+    ----------
+    text
+        What it then holds, on one line.
+    options
+        All options that choose it; with them nothing is asked any more about this.
+    given
+        The options that were given when it was asked.
+    """
+
+    text: str
+    options: ReadingOptions
+    given: ReadingOptions
+
+    @classmethod
+    def of(cls, text: str, given: ReadingOptions, **added: Any) -> ReadingChoice:  # noqa: ANN401 - options of any kind
+        """The way that some options choose, added to those given."""
+        return cls(text, replace(given, **added), given)
+
+    @property
+    def choice(self) -> str:
+        """What is to be added to the command line."""
+        names = [field.name for field in fields(ReadingOptions)]
+        added = {name: getattr(self.options, name) for name in names}
+        return ReadingOptions(
+            **{name: value for name, value in added.items() if value != getattr(self.given, name)}
+        ).command_text
+
+
+def ask_at_once(
+    what: str, readings: Sequence[ReadingChoice], read: Callable[[ReadingOptions], object]
+) -> AmbiguousSourceError:
+    """The error that asks which reading is meant; one that leads to further questions stands there with every answer.
+
+    Parameters
+    ----------
+    what
+        What is ambiguous.
+    readings
+        The ways to read it.
+    read
+        Reads with the options of one of them; AmbiguousSourceError if there is another question.
+    """
+    complete: list[ReadingChoice] = []
+    for reading in readings:
+        try:
+            read(reading.options)
+        except AmbiguousSourceError as error:
+            further = [each for each in error.readings if isinstance(each, ReadingChoice)]
+            complete.extend(
+                ReadingChoice(f"{reading.text}; {each.text}", each.options, reading.given) for each in further
+            )
+        except UsageError:
+            # Its options would mean something else.
+            continue
+        else:
+            complete.append(reading)
+    return AmbiguousSourceError(what, complete)

@@ -1,9 +1,4 @@
-"""Where images come from: folders and tables in, one list of records and its reading out.
-
-Every argument of ``ldata build`` is a folder (``source_tree``) or a CSV table (``source_table``). Both yield images
-with a class *name*; here the names become labels, several sources become one, and contradictions become errors. How
-all of that was understood is the listing's :class:`~leukemia_data.sources.reading.Reading`.
-"""
+"""Where images come from: folders and tables in, records and their reading out."""
 
 from __future__ import annotations
 
@@ -16,28 +11,105 @@ from itertools import combinations
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
-from leukemia_data.files.table_problems import shown
-from leukemia_data.samples.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.sources.alike_subjects import alike_subjects
-from leukemia_data.sources.class_list import LEFT_OUT, composed, number_classes
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage
-from leukemia_data.sources.own_labels import own_labels
-from leukemia_data.sources.part_reading import PartReading
-from leukemia_data.sources.positive_class import PositiveClass, choose_positive
+from leukemia_data.files.csv_table import shown
+from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.sources.classes import LEFT_OUT, PositiveClass, choose_positive, composed, number_classes, own_labels
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name
+from leukemia_data.sources.name_words import alike_subjects, plain
 from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
-from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions
-from leukemia_data.sources.source_table import ImageTable, TableImage, read_image_table
-from leukemia_data.sources.source_tree import describe_file, describe_object, read_trees
-from leukemia_data.sources.tree_file import LEFT_OUT_CLASSES, PassedOver
+from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions, matches_glob
+from leukemia_data.sources.table import ImageTable, TableImage, read_image_table
+from leukemia_data.sources.tree import describe_file, describe_object, read_trees
+from leukemia_data.sources.tree_folders import LEFT_OUT_CLASSES, PartReading, PassedOver
 from leukemia_data.sources.tree_images import Tree
-from leukemia_data.sources.unmatched_options import (
-    idle_notes,
-    require_folders,
-    require_tables,
-    require_unlabelled_table,
-)
 
 _MAX_EXAMPLES = 3
+
+
+def require_tables(options: ReadingOptions) -> None:
+    """Refuse options for columns where no source is a table.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    columns = {
+        "--path-column": options.path_column,
+        "--label-column": options.label_column,
+        "--subject-column": options.subject_column,
+        "--split-column": options.split_column,
+    }
+    given = [f"{option} {column}" for option, column in columns.items() if column is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: no SOURCE is a table; give the .csv file, or leave the option out")
+
+
+def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReading]) -> None:
+    """Refuse a class level where columns tell the classes of all tables, and no source is a folder.
+
+    Raises
+    ------
+    UsageError
+        If it means nothing.
+    """
+    tables = [table for part in parts for table in part.tables]
+    if options.class_level is not None and all("label" in table.read for table in tables):
+        titles = listed(dict.fromkeys(table.read["label"] for table in tables))
+        raise UsageError(
+            f"--class-level: the classes are told by column {titles}; leave it out, or read folders instead with "
+            "--label-column none"
+        )
+
+
+def require_folders(options: ReadingOptions, paths: Sequence[ImagePlace], images: Sequence[FoundImage]) -> None:
+    """Refuse names of split folders that no folder has, the sources themselves included.
+
+    Raises
+    ------
+    SourceError
+        With what the paths look like.
+    """
+    known = {plain(own_name(path)) for path in paths} | _folders_of(images)
+    absent = [name for _, names in options.split_folders for name in names if plain(name.strip("/")) not in known]
+    if absent:
+        examples = listed((shown(image.record_id) for image in images[:: _step(len(images))]), most=_MAX_EXAMPLES)
+        raise SourceError(f"--split-folders: there is no folder {listed(absent)}; paths are such as {examples}")
+
+
+def idle_notes(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
+    """Say which patterns exclude nothing: refused, they could not be kept for the day when there is something."""
+    return [f"--exclude {pattern} excludes nothing" for pattern in _idle_patterns(options, parts)]
+
+
+def _step(num_images: int) -> int:
+    """So that the examples come from all over the source."""
+    return max(1, -(-num_images // _MAX_EXAMPLES))
+
+
+def _idle_patterns(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
+    """Patterns that nothing matched; what lies in a folder that another one excludes was never looked at."""
+    matched = {pattern for part in parts for pattern in part.passed_over.patterns}
+    return [
+        pattern
+        for pattern in dict.fromkeys(options.exclude)
+        if pattern not in matched and not any(matches_glob(other, pattern.strip("/")) for other in matched)
+    ]
+
+
+def _folders_of(images: Sequence[FoundImage]) -> set[str]:
+    folders = {image.record_id.rpartition("/")[0] for image in images}
+    # Tables may write them with backslashes.
+    folders.update(image.record_id.replace("\\", "/").rpartition("/")[0] for image in images)
+    return set(_folder_names(folders))
+
+
+def _folder_names(folders: Iterable[str]) -> Iterable[str]:
+    """Every folder on the way to these, by its name and by its path."""
+    for folder in folders:
+        parts = plain(folder.strip().removeprefix("./")).split("/")
+        yield from parts
+        yield from ("/".join(parts[:depth]) for depth in range(2, len(parts) + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +205,7 @@ def list_images(
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
     Labels are those of `classes` where a name, folder or table tells them, otherwise unknown; see
-    :func:`~leukemia_data.sources.own_labels.own_labels`.
+    :func:`~leukemia_data.sources.classes.own_labels`.
 
     Raises
     ------

@@ -8,11 +8,10 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
-from leukemia_data.samples.record import CELL_CLASSES, GIVEN_SPLITS
-from leukemia_data.sources.class_list import number_classes
+from leukemia_data.records.record import CELL_CLASSES, GIVEN_SPLITS
+from leukemia_data.sources.classes import number_classes
 from leukemia_data.sources.name_words import is_container, is_leftover, is_person, is_unknown, is_variant, plain
-from leukemia_data.sources.reading_choice import ReadingChoice, ask_at_once
-from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions
+from leukemia_data.sources.reading_options import BY_NAME, ReadingChoice, ReadingOptions, ask_at_once
 from leukemia_data.sources.tree_classes import (
     ClassLevel,
     FolderParts,

@@ -1,8 +1,4 @@
-"""The folders of a tree that hold images: names, numbers of images, and which names mean splits and folds.
-
-What a folder's name means is found out once for all its images, and beside its siblings: ``test`` is a split, but
-``test_positive`` beside ``test_negative`` is none.
-"""
+"""Files as they lie in a tree, by folder; which names mean splits, and what is passed over."""
 
 from __future__ import annotations
 
@@ -10,12 +6,27 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from leukemia_data.samples.record import NO_FOLD
-from leukemia_data.sources.found_image import printable_name
-from leukemia_data.sources.name_words import beside_the_split, is_container, is_unknown, means_eval, plain, split_word
+from leukemia_data.files.file_state import FileState
+from leukemia_data.records.record import NO_FOLD, ImagePlace
+from leukemia_data.sources.found_image import FoundImage, printable_name, suffix_of
+from leukemia_data.sources.name_words import (
+    beside_the_split,
+    is_container,
+    is_system,
+    is_unknown,
+    means_eval,
+    plain,
+    split_word,
+)
+from leukemia_data.sources.reading import TableFound
 from leukemia_data.sources.reading_options import ReadingOptions
+
+if TYPE_CHECKING:
+    from leukemia_data.stores.object_store import StoredUrl
+
 
 MERGED_FOLDER = "train_merged"
 _FOLD = re.compile(r"fold[ _-]?(\d{1,4})", re.IGNORECASE)
@@ -215,3 +226,113 @@ def _stands_beside(
 def is_fold(name: str) -> bool:
     """Whether a folder's name is that of a fold: ``fold_0``."""
     return _FOLD.fullmatch(name) is not None
+
+
+_MAX_EXAMPLES = 3
+_OUTPUT_MARKS = (
+    ("run.json", "history.csv"),
+    ("run.json", "split.csv"),
+    ("kfold.json",),
+    ("comparison.json", "comparison.md"),
+    ("audit.json", "findings.csv"),
+    ("batchnorm.json", "batchnorm.csv"),
+    ("results.json", "summary.md"),
+)
+"""Names of files that tell a folder which ltrain or ldata wrote: all of one row are there."""
+
+HIDDEN = "hidden files and folders"
+SYSTEM = "folders and files of systems, disks and archives"
+OUTPUT = "folders and figures that ltrain or ldata wrote"
+EXCLUDED = "what --exclude names"
+MASKS = "masks and annotations"
+THUMBNAILS = "thumbnails"
+NO_REGULAR_FILE = "neither files nor folders (links that lead nowhere, pipes, devices)"
+OTHER_FILES = "files of other kinds"
+MERGED_COPIES = "copies in train_merged, which the folds hold too"
+LEFT_OUT_CLASSES = "images of classes that --classes leaves out"
+
+
+@dataclass(slots=True)
+class PassedOver:
+    """What of a source is not read: by reason, how many files or whole folders, and a few of them.
+
+    ``patterns`` are those of ``--exclude`` that meant something.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    patterns: set[str] = field(default_factory=set)
+
+    def add(self, reason: str, path: str) -> None:
+        """Count one file or folder."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < _MAX_EXAMPLES:
+            shown.append(path)
+
+    def update(self, other: PassedOver) -> None:
+        """Add what was passed over elsewhere."""
+        self.patterns |= other.patterns
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            known = self.examples.get(reason, [])
+            self.examples[reason] = [*known, *other.examples[reason]][:_MAX_EXAMPLES]
+
+
+class TreeFile(NamedTuple):
+    """A file below the root; ``location``, its path as a text or its address, becomes ``path`` where it is used."""
+
+    folder: TreeFolder
+    name: str
+    location: str | StoredUrl
+    state: FileState
+
+    @property
+    def path(self) -> ImagePlace:
+        """Where it lies."""
+        # A Path for each file takes as long as the walk, and not all are used.
+        return Path(self.location) if isinstance(self.location, str) else self.location
+
+    @property
+    def suffix(self) -> str:
+        """End of the name from the last dot on, in lower case."""
+        return suffix_of(self.name)
+
+    @property
+    def record_id(self) -> str:
+        """Names of the folders below the root and its own, with ``/`` between."""
+        return self.folder.id_prefix + printable_name(self.name)
+
+
+def why_passed_over(name: str) -> str | None:
+    """The reason why a file or folder of this name is no data, whatever it holds: hidden, or of a system."""
+    if is_system(name):
+        return SYSTEM
+    return HIDDEN if name.startswith(".") else None
+
+
+def is_output(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names was written by ltrain or ldata."""
+    present = set(names)
+    return any(present.issuperset(marks) for marks in _OUTPUT_MARKS)
+
+
+@dataclass(slots=True)
+class PartReading:
+    """Images, and in words how they were understood; the lists mean what those of ``Reading`` mean.
+
+    Attributes
+    ----------
+    split_words
+        By split: the names that it was read from, as the keys of a dictionary.
+    """
+
+    images: list[FoundImage]
+    class_sources: list[str] = field(default_factory=list)
+    subject_sources: list[str] = field(default_factory=list)
+    split_words: dict[str, dict[str, None]] = field(default_factory=dict)
+    other_folders: tuple[str, ...] = ()
+    tables: list[TableFound] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    notes: list[str] = field(default_factory=list)
+    told_by: str = ""

@@ -1,32 +1,238 @@
-"""What lies in the folders of a source: its images, each with what its name tells, tables, and what is passed over."""
+"""Everything below a folder or an address: images, each with what its name tells, and tables."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from leukemia_data.errors import SourceError
 from leukemia_data.files.csv_table import peek_header
-from leukemia_data.samples.record import NO_FOLD, CellName, ImagePlace, parse_cell_name
-from leukemia_data.sources.cnmc_labels import is_label_table
-from leukemia_data.sources.folder_walk import walk_folder
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, stem_of, suffix_of
+from leukemia_data.files.file_state import NO_FILE, FileState, state_of
+from leukemia_data.records.record import NO_FOLD, CellName, ImagePlace, parse_cell_name
+from leukemia_data.sources.classes import is_label_table
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name, stem_of, suffix_of
 from leukemia_data.sources.name_words import is_mask, is_thumbnails
 from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_data.sources.store_walk import walk_store
-from leukemia_data.sources.tree_file import (
+from leukemia_data.sources.tree_folders import (
     EXCLUDED,
     MASKS,
     MERGED_COPIES,
     NO_REGULAR_FILE,
     OTHER_FILES,
+    OUTPUT,
     THUMBNAILS,
     PassedOver,
     TreeFile,
+    TreeFolder,
+    has_test_set_names,
+    is_output,
+    mark_test_sets,
+    why_passed_over,
 )
-from leukemia_data.sources.tree_folders import TreeFolder, has_test_set_names, mark_test_sets
+
+if TYPE_CHECKING:
+    from leukemia_data.stores.object_store import StoredObject, StoredUrl
+
+
+@dataclass(slots=True)
+class _OpenFolder:
+    """A folder on the way from the root to where the walk is."""
+
+    place: str
+    names: tuple[str, ...]
+    folder: TreeFolder
+    key: tuple[int, int]
+    entries: Iterator[os.DirEntry[str]]
+    is_output: bool
+    has_image: bool = False
+
+
+def walk_folder(
+    root: Path, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
+) -> Iterator[TreeFile]:
+    """Everything below a folder that is no folder, in the order of the names.
+
+    Links are followed, but not back into a folder above. A folder that bears an image's name and holds none counts
+    as an image that is no file.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    passed_over
+        Is told what is not looked at: hidden files, folders of systems, what ltrain and ldata wrote, and what the
+        options exclude.
+    given_names
+        Names before all others in ids, which tell several sources apart.
+
+    Raises
+    ------
+    SourceError
+        If a folder cannot be listed.
+    """
+    start = _open(os.fspath(root), tuple(given_names), len(given_names))
+    way, keys = [start], {start.key, *_keys_above(root)}
+    while way:
+        here = way[-1]
+        entry = next(here.entries, None)
+        if entry is None:
+            way.pop()
+            keys.discard(here.key)
+            yield from _close(here, way)
+            continue
+        reason = _why_not(here, entry.name, options, passed_over)
+        if reason is not None:
+            passed_over.add(reason, here.folder.id_prefix + printable_name(entry.name))
+        elif not _is_folder(entry):
+            if not here.has_image:
+                here.has_image = suffix_of(entry.name) in IMAGE_SUFFIXES
+            yield _describe_entry(here.folder, entry)
+        else:
+            below = _open(entry.path, (*here.names, entry.name), len(given_names))
+            if below.is_output:
+                passed_over.add(OUTPUT, below.folder.id_prefix)
+            elif below.key not in keys:
+                way.append(below)
+                keys.add(below.key)
+
+
+def _keys_above(root: Path) -> Iterator[tuple[int, int]]:
+    """What tells the folders above the root: a link to one of them would bring everything again."""
+    for folder in root.resolve().parents:
+        with suppress(OSError):
+            status = folder.stat()
+            yield status.st_dev, status.st_ino
+
+
+def _why_not(here: _OpenFolder, name: str, options: ReadingOptions, passed_over: PassedOver) -> str | None:
+    reason = why_passed_over(name)
+    if options.exclude:
+        ending = printable_name(name)
+        paths = ("/".join((*here.folder.names[here.folder.num_given :], ending)), here.folder.id_prefix + ending)
+        patterns = options.excluding(*paths)
+        passed_over.patterns |= patterns
+        reason = reason or (EXCLUDED if patterns else None)
+    return reason
+
+
+def _close(done: _OpenFolder, way: Sequence[_OpenFolder]) -> Iterator[TreeFile]:
+    """Tell the folder above of its images; one that bears an image's name and holds none stands for one."""
+    if not way:
+        return
+    above = way[-1]
+    name = done.names[-1]
+    if not done.has_image and suffix_of(name) in IMAGE_SUFFIXES:
+        yield TreeFile(above.folder, name, done.place, NO_FILE)
+        above.has_image = True
+    above.has_image = above.has_image or done.has_image
+
+
+def _open(place: str, names: tuple[str, ...], num_given: int) -> _OpenFolder:
+    try:
+        status = os.stat(place)  # noqa: PTH116 - text, as all places of a walk
+        entries = sorted(os.scandir(place), key=_name_of)
+    except OSError as error:
+        raise SourceError(f"cannot list {printable_name(place)}: {error.strerror}") from error
+    folder, is_own = TreeFolder.of(names, num_given), is_output(entry.name for entry in entries)
+    return _OpenFolder(place, names, folder, (status.st_dev, status.st_ino), iter(entries), is_own)
+
+
+def _name_of(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link in a circle, or into a folder that may not be entered.
+        return False
+
+
+def _describe_entry(folder: TreeFolder, entry: os.DirEntry[str]) -> TreeFile:
+    """A file with its state; without one where it is no regular file, or gone by now."""
+    with suppress(OSError):
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            return TreeFile(folder, entry.name, entry.path, state_of(status))
+    return TreeFile(folder, entry.name, entry.path, NO_FILE)
+
+
+_SECOND_NS = 10**9
+
+
+def walk_store(
+    root: StoredUrl, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
+) -> Iterator[TreeFile]:
+    """All objects below an address, as :func:`~leukemia_data.sources.tree_images.walk_folder` tells files.
+
+    Folders exist by the names of their objects alone. A part of a name may be empty (``a//1.bmp``): it stays so.
+    """
+    folders: dict[str, TreeFolder] = {}
+    listed = sorted((name.split("/"), name, state) for name, state in root.walk())
+    outputs = _output_folders([parts for parts, _, _ in listed])
+    left_out: set[str] = set()
+    for parts, name, state in listed:
+        above = name[: -len(parts[-1])]
+        if above not in folders:
+            folders[above] = TreeFolder.of((*given_names, *parts[:-1]), len(given_names))
+        reason, place = _why_not_object(parts, outputs, options, given_names, passed_over)
+        if reason is None:
+            yield TreeFile(folders[above], parts[-1], root / name, stored_state(state))
+        elif place not in left_out:
+            left_out.add(place)
+            passed_over.add(reason, printable_name("/".join((*given_names, place))))
+
+
+def _why_not_object(
+    parts: Sequence[str],
+    outputs: set[str],
+    options: ReadingOptions,
+    given_names: Sequence[str],
+    passed_over: PassedOver,
+) -> tuple[str | None, str]:
+    """Why an object is passed over, and the outermost folder that this is true of."""
+    for number, part in enumerate(parts, 1):
+        place = "/".join(parts[:number])
+        reason = OUTPUT if place in outputs else why_passed_over(part)
+        if options.exclude:
+            patterns = options.excluding(printable_name(place), "/".join((*given_names, printable_name(place))))
+            passed_over.patterns |= patterns
+            reason = reason or (EXCLUDED if patterns else None)
+        if reason is not None:
+            return reason, place
+    return None, ""
+
+
+def _output_folders(names: Sequence[Sequence[str]]) -> set[str]:
+    """Folders that ltrain or ldata wrote, the source itself apart."""
+    files: dict[str, list[str]] = {}
+    for parts in names:
+        files.setdefault("/".join(parts[:-1]), []).append(parts[-1])
+    return {folder for folder, held in files.items() if folder and is_output(held)}
+
+
+def stored_state(state: StoredObject) -> FileState:
+    """An object's state: its time's fraction of a second tells its content where the store has a tag (ETag) for it.
+
+    S3 knows seconds only, and two versions of one size may be written in the same one; their tags differ.
+    """
+    return FileState(state.num_bytes, state_ns(state))
+
+
+def state_ns(state: StoredObject) -> int:
+    """An object's modification time in nanoseconds, with what its tag adds."""
+    if not state.tag:
+        return state.modified_ns
+    return state.modified_ns // _SECOND_NS * _SECOND_NS + zlib.crc32(state.tag.encode()) % _SECOND_NS
+
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _FIGURE_MARK, _FIGURE_BYTES = b"Software\0Matplotlib", 1024

@@ -1,1 +1,1 @@
-"""Which samples train, validate and test, by subject; and what leaks."""
+"""Which samples train, validate and test, by subject; what leaks; what weights have seen."""

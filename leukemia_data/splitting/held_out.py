@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import UsageError, listed
-from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import SampleTable, decode_texts, encode_text
+from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.records.sample_table import SampleTable, decode_texts, encode_text
 from leukemia_data.splitting.split_spec import (
     SPLIT_NAMES,
     UNUSED,
@@ -28,7 +28,7 @@ from leukemia_data.splitting.subject_groups import linked_groups, majority_label
 OFFICIAL = "official"
 LEAVE_ONE_SUBJECT_OUT = "loso"
 _TRAIN, _TEST = SPLIT_NAMES.index("train"), SPLIT_NAMES.index("test")
-_MOST_NEAR = 3
+_MAX_NEAR = 3
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -182,10 +182,10 @@ def _absent_text(spec: SplitSpec, absent: Sequence[str], subjects: Sequence[str]
     """Name what is not there, and what may have been meant."""
     by_folded = {subject.casefold(): subject for subject in subjects}
     parts = []
-    for name in absent[:_MOST_NEAR]:
-        near = [by_folded[folded] for folded in difflib.get_close_matches(name.casefold(), by_folded, n=_MOST_NEAR)]
+    for name in absent[:_MAX_NEAR]:
+        near = [by_folded[folded] for folded in difflib.get_close_matches(name.casefold(), by_folded, n=_MAX_NEAR)]
         parts.append(f"{name!r}{f' (did you mean {listed(near)}?)' if near else ''}")
-    more = f" and {len(absent) - _MOST_NEAR} more" if len(absent) > _MOST_NEAR else ""
+    more = f" and {len(absent) - _MAX_NEAR} more" if len(absent) > _MAX_NEAR else ""
     kind = spec.kind
     return (
         f"split {kind}: no labelled image is of subject {', '.join(parts)}{more}; "

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.samples.fingerprint import bytes_digest
-from leukemia_data.samples.near_looks import LOOK_VALUES, near_rows
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.fingerprint import bytes_digest
+from leukemia_data.records.near_looks import LOOK_VALUES, near_rows
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes
 from leukemia_data.splitting.subject_groups import linked_groups, shown_codes, text_codes
@@ -276,7 +276,7 @@ def near_seen(seen: SeenSamples, looks_N64: Looks) -> NDArray[np.bool_]:
     seen
         What the weights have seen.
     looks_N64 : ndarray of shape (N, 64), int8
-        From :func:`leukemia_data.pixels.look.image_look`.
+        From :func:`leukemia_data.decoding.look.image_look`.
     """
     columns = [getattr(source, name) for source in seen.sources for name in LOOK_COLUMNS]
     return near_rows(np.concatenate([_NO_LOOKS, *columns]), looks_N64)

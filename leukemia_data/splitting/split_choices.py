@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import NO_FOLD, UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes, SplitSpec

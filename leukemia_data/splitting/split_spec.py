@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.records.fingerprint import lines_digest
 
 SPLIT_NAMES = ("train", "valid", "test")
 UNUSED = len(SPLIT_NAMES)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import SampleTable, decode_texts
+from leukemia_data.records.record import UNKNOWN_LABEL
+from leukemia_data.records.sample_table import SampleTable, decode_texts
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.held_out import (
     LEAVE_ONE_SUBJECT_OUT,
@@ -29,9 +29,8 @@ from leukemia_data.splitting.held_out import (
     require_subjects,
 )
 from leukemia_data.splitting.split_choices import SplitChoice, choices_text, working_choices
-from leukemia_data.splitting.split_draw import assign_groups
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
-from leukemia_data.splitting.subject_groups import linked_groups, numbered_by_content
+from leukemia_data.splitting.subject_groups import assign_groups, linked_groups, numbered_by_content
 
 FRACTIONS = (0.75, 0.15, 0.10)
 _TRAIN, _VALID, _TEST = range(len(SPLIT_NAMES))
@@ -210,7 +209,7 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
 
 
-def split_numbers(codes: SplitCodes, name: str) -> NDArray[np.int64]:
+def split_indices(codes: SplitCodes, name: str) -> NDArray[np.int64]:
     """Sample numbers of one split, ascending; ``all`` means every sample.
 
     Raises

@@ -1,15 +1,23 @@
-"""One step's samples, and how they come to the device that the network runs on."""
+"""Which samples each batch holds, and how they come to the network's device through reused buffers."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
+from leukemia_data.records.arguments import Indices, as_flag, as_numbers, as_whole, own_indices
+from leukemia_data.records.fingerprint import bytes_digest
+from leukemia_data.streams.ordering import permuted, stratified
 
 
 class Batch(NamedTuple):
@@ -110,3 +118,234 @@ def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -
     batch.images_BHWC.record_stream(consuming)
     batch.labels_B.record_stream(consuming)
     return batch
+
+
+_ALIGNMENT_BYTES = 64
+
+
+class BufferPool:
+    """Hands out uninitialised CPU tensors, and hands their memory out again once they are gone.
+
+    A tensor's memory comes back when the tensor and everything that shares its storage is gone: views, NumPy arrays
+    made of it, and what autograd keeps for a backward pass. Nothing that somebody still holds is ever overwritten.
+    All methods may be called from any thread.
+
+    Parameters
+    ----------
+    max_idle
+        How many buffers are kept while nobody uses them; the one that was idle longest goes first.
+    """
+
+    def __init__(self, max_idle: int = 4) -> None:
+        # Finalizers put buffers back at any moment, even in the middle of `take` in the same thread, where a lock
+        # would wait for itself; each single operation of a deque is atomic, so none is needed.
+        self._idle: deque[NDArray[np.uint8]] = deque(maxlen=max_idle)
+
+    def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a contiguous tensor on the CPU that holds arbitrary values.
+
+        Parameters
+        ----------
+        shape
+            Sizes of its dimensions, each at least 0.
+        dtype
+            Type of its elements.
+        """
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes == 0:
+            return torch.empty(tuple(shape), dtype=dtype)
+        memory = self._take_idle(num_bytes)
+        if memory is None:
+            memory = _aligned_bytes(num_bytes)
+        # The tensor's storage is the only one to hold this view, and holds it until nothing shares the storage.
+        view = memory[:num_bytes]
+        weakref.finalize(view, self._idle.append, memory).atexit = False
+        return torch.from_numpy(view).view(dtype).view(tuple(shape))
+
+    @property
+    def num_idle(self) -> int:
+        """How many buffers wait for being handed out again."""
+        return len(self._idle)
+
+    def clear(self) -> None:
+        """Give idle memory back to the system; buffers in use are not touched."""
+        self._idle.clear()
+
+    def _take_idle(self, num_bytes: int) -> NDArray[np.uint8] | None:
+        """The first idle buffer that is large enough, looked for once around."""
+        for _ in range(len(self._idle)):
+            try:
+                memory = self._idle.pop()
+            except IndexError:
+                return None
+            if memory.nbytes >= num_bytes:
+                return memory
+            self._idle.appendleft(memory)
+        return None
+
+
+def _aligned_bytes(num_bytes: int) -> NDArray[np.uint8]:
+    """Uninitialised bytes that begin at a multiple of what vector instructions and cache lines like."""
+    memory = np.empty(num_bytes + _ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT_BYTES
+    return memory[start : start + num_bytes]
+
+
+# Positions put in order at a time: enough to cost little each, few enough to be ready before a batch is copied.
+_BLOCK_POSITIONS = 4096
+
+
+class BatchRows(NamedTuple):
+    """One share of one batch.
+
+    Attributes
+    ----------
+    indices_B : ndarray of shape (B,), int64
+        Sample numbers in the cache.
+    mask_B : ndarray of shape (B,), bool
+        False where a row only fills up the share: it repeats a sample that another row stands for.
+    """
+
+    indices_B: NDArray[np.int64]
+    mask_B: NDArray[np.bool_]
+
+
+class BatchPlan:
+    """The batches of a split, as one rank sees them.
+
+    Parameters
+    ----------
+    indices_N : ndarray of shape (N,), int64
+        Indices of the samples to serve, or a list or range of them, see
+        :func:`leukemia_data.records.arguments.as_indices`. They are copied.
+    batch_size
+        Samples a step over all ranks together.
+    seed
+        Shuffles each epoch anew; ``None`` keeps the order of `indices_N`, for evaluation.
+    weights_N : ndarray of shape (N,), float64, optional
+        Each sample comes in proportion to its weight instead of once, see
+        :func:`leukemia_data.streams.ordering.stratified`; an epoch still has N samples. Needs a seed.
+    drop_last
+        Leave out a last batch that is not full, unless it is the only one.
+    rank, world_size
+        Which shares of each batch, of how many ranks.
+    micro_batches_per_rank
+        How many shares of each batch a rank has: they come one after the other.
+
+    Raises
+    ------
+    UsageError
+        If an argument is of another kind or out of range, or the weights are not N finite numbers from 0 with a sum
+        above 0.
+    """
+
+    def __init__(
+        self,
+        indices_N: Indices,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        weights_N: NDArray[np.float64] | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batches_per_rank: int = 1,
+    ) -> None:
+        self.indices_N = own_indices(indices_N, None, "indices_N")
+        self.batch_size = as_whole(batch_size, "batch_size", at_least=1)
+        self._seed = None if seed is None else as_whole(seed, "seed", at_least=0)
+        self._cumulative = None if weights_N is None else _cumulative(weights_N, len(self.indices_N), self._seed)
+        self._drop_last = as_flag(drop_last, "drop_last") and len(self.indices_N) >= self.batch_size
+        self.micro_batches_per_rank = as_whole(micro_batches_per_rank, "micro_batches_per_rank", at_least=1)
+        self.num_ranks = as_whole(world_size, "world_size", at_least=1)
+        self._rank = as_whole(rank, "rank", at_least=0, below=self.num_ranks)
+        self._num_shares = self.num_ranks * self.micro_batches_per_rank
+
+    def __len__(self) -> int:
+        """Steps an epoch, the same on every rank."""
+        full, rest = divmod(len(self.indices_N), self.batch_size)
+        return full if self._drop_last or rest == 0 else full + 1
+
+    def identity(self) -> dict[str, int | str | None]:
+        """What decides the order of all epochs, apart from the rank: equal plans have equal identities."""
+        weights = b"" if self._cumulative is None else self._cumulative.tobytes()
+        return {
+            "num_samples": len(self.indices_N),
+            "samples_digest": bytes_digest(np.ascontiguousarray(self.indices_N).tobytes() + weights).hex(),
+            "batch_size": self.batch_size,
+            "seed": self._seed,
+            "drop_last": int(self._drop_last),
+        }
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
+        """Return this rank's shares of an epoch's batches, from a step on: `micro_batches_per_rank` for each step."""
+        # The first batch shall not wait for others to be put in order.
+        start, stop = first_step, first_step + 1
+        while start < len(self):
+            first = start * self.batch_size
+            stop = min(stop, len(self))
+            numbers = self._numbers(epoch, first, min(stop * self.batch_size, len(self.indices_N)))
+            for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
+                yield from self._own_shares(numbers[begin : begin + self.batch_size])
+            start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
+
+    def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Sample numbers at the positions from `first` to before `last`."""
+        if self._seed is None:
+            return self.indices_N[first:last]
+        positions = np.arange(first, last, dtype=np.int64)
+        if self._cumulative is not None:
+            return self.indices_N[stratified(positions, self._cumulative, self._seed, epoch)]
+        return self.indices_N[permuted(positions, len(self.indices_N), self._seed, epoch)]
+
+    def _own_shares(self, numbers_G: NDArray[np.int64]) -> Iterator[BatchRows]:
+        """Cut a global batch into equal shares; rows beyond its end repeat its last sample, masked."""
+        if self._num_shares == 1:
+            yield BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
+            return
+        size = share_size(len(numbers_G), self._num_shares)
+        for share in range(self._rank * self.micro_batches_per_rank, (self._rank + 1) * self.micro_batches_per_rank):
+            rows_B = np.arange(share * size, (share + 1) * size)
+            yield BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
+
+
+def share_size(num_samples: int, num_micro_batches: int) -> int:
+    """Rows of each share of a batch; the last ones may hold fewer samples, or none."""
+    return -(-num_samples // num_micro_batches)
+
+
+def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Weights under which every group of samples comes equally often.
+
+    Parameters
+    ----------
+    groups_N : ndarray of shape (N,)
+        What each sample belongs to, such as its label or its subject.
+
+    Returns
+    -------
+    ndarray of shape (N,), float64
+        One over the size of the sample's group.
+
+    Raises
+    ------
+    UsageError
+        If the groups have several dimensions, or cannot be told apart.
+    """
+    groups_N = np.asarray(groups_N)
+    is_mixed = groups_N.dtype == np.object_ and len({type(group) for group in groups_N.tolist()}) > 1
+    if groups_N.ndim != 1 or is_mixed:
+        raise UsageError(f"groups_N must be one label or text for each sample, got {groups_N.dtype} {groups_N.shape}")
+    _, group_N, counts = np.unique(groups_N, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / counts[group_N], np.float64)
+
+
+def _cumulative(weights_N: NDArray[np.float64], num_samples: int, seed: int | None) -> NDArray[np.float64]:
+    if seed is None:
+        raise UsageError("weights choose samples at random: give a seed, or no weights")
+    weights = as_numbers(weights_N, "weights_N")
+    if weights.shape != (num_samples,):
+        raise UsageError(f"there must be one weight for each of the {num_samples} samples, got shape {weights.shape}")
+    if num_samples and not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+        raise UsageError("weights must be finite, not negative, and not all 0")
+    return np.cumsum(weights)

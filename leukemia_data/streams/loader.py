@@ -24,16 +24,22 @@ from torch import Tensor
 
 from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.errors import UsageError
-from leukemia_data.files.free_memory import free_ram_bytes
-from leukemia_data.samples.arguments import as_whole
-from leukemia_data.samples.indices import Indices, own_indices
-from leukemia_data.streams.batch import Batch, as_device, move_batches, to_device
-from leukemia_data.streams.batch_plan import BatchPlan, BatchRows
-from leukemia_data.streams.buffers import BufferPool
-from leukemia_data.streams.pixel_store import DeviceStore, PixelStore, RamStore
-from leukemia_data.streams.residency import AUTO, DEVICE, RAM, choose_residency, free_bytes, most_bytes
+from leukemia_data.files.limits import free_ram_bytes
+from leukemia_data.records.arguments import Indices, as_whole, own_indices
+from leukemia_data.streams.batch import Batch, BatchPlan, BatchRows, BufferPool, as_device, move_batches, to_device
+from leukemia_data.streams.residency import (
+    AUTO,
+    DEVICE,
+    RAM,
+    DeviceStore,
+    PixelStore,
+    RamStore,
+    choose_residency,
+    free_bytes,
+    max_bytes,
+)
 
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 _THREAD_NAME = "batch-stream"
 _CPU = torch.device("cpu")
 
@@ -60,11 +66,11 @@ class BatchStream:
     ----------
     cache
         An opened cache.
-    numbers_N : ndarray of shape (N,), int64
+    indices_N : ndarray of shape (N,), int64
         Sample numbers to serve; or a list, a range, a mask or a column of a table, see
-        :func:`leukemia_data.samples.indices.as_indices`. They are copied.
-    batch_size, seed, weights_N, drop_last, rank, world_size, shares_per_rank
-        See :class:`~leukemia_data.streams.batch_plan.BatchPlan`.
+        :func:`leukemia_data.records.arguments.as_indices`. They are copied.
+    batch_size, seed, weights_N, drop_last, rank, world_size, micro_batches_per_rank
+        See :class:`~leukemia_data.streams.batch.BatchPlan`.
     device
         Where images and labels go.
     num_threads
@@ -95,7 +101,7 @@ class BatchStream:
     def __init__(
         self,
         cache: Cache,
-        numbers_N: Indices,
+        indices_N: Indices,
         *,
         batch_size: int,
         seed: int | None = None,
@@ -103,7 +109,7 @@ class BatchStream:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        shares_per_rank: int = 1,
+        micro_batches_per_rank: int = 1,
         device: torch.device | str = _CPU,
         num_threads: int | None = None,
         prefetch: int | None = None,
@@ -111,35 +117,35 @@ class BatchStream:
         num_processes: int | None = None,
     ) -> None:
         require_cache(cache)
-        numbers_N = own_indices(numbers_N, len(cache), "numbers_N")
+        indices_N = own_indices(indices_N, len(cache), "indices_N")
         self.plan = BatchPlan(
-            numbers_N,
+            indices_N,
             batch_size=batch_size,
             seed=seed,
             weights_N=weights_N,
             drop_last=drop_last,
             rank=rank,
             world_size=world_size,
-            shares_per_rank=shares_per_rank,
+            micro_batches_per_rank=micro_batches_per_rank,
         )
-        self.num_threads = _or_default(num_threads, "num_threads", min(cpu_count(), _MOST_THREADS))
+        self.num_threads = _or_default(num_threads, "num_threads", min(cpu_count(), _MAX_THREADS))
         self._prefetch = _or_default(prefetch, "prefetch", max(self.num_threads - 1, 1))
         self._device = device = as_device(device)
         self._labels = cache.table.labels
         self._size_px = cache.size_px
         self.residency = choose_residency(
             residency,
-            len(numbers_N) * cache.pixels_per_image * 3,
+            len(indices_N) * cache.pixels_per_image * 3,
             device_free_bytes=free_bytes(device),
-            device_most_bytes=most_bytes(device),
+            device_max_bytes=max_bytes(device),
             ram_free_bytes=free_ram_bytes(),
             num_processes=_or_default(num_processes, "num_processes", self.plan.num_ranks),
         )
-        self._store: PixelStore | DeviceStore | None = self._open_store(cache, numbers_N)
+        self._store: PixelStore | DeviceStore | None = self._open_store(cache, indices_N)
         if cache.reader.num_unmapped:
             self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
         # All shares of a step are held at once.
-        self._buffers = BufferPool(3 + self.plan.shares_per_rank)
+        self._buffers = BufferPool(3 + self.plan.micro_batches_per_rank)
         # Where the next iterator begins, and where the last one is.
         self._following = self._place = _Place(0, 0)
 
@@ -227,11 +233,11 @@ class BatchStream:
     ) -> None:
         self.close()
 
-    def _open_store(self, cache: Cache, numbers_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
+    def _open_store(self, cache: Cache, indices_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
         if self.residency.kind == DEVICE:
-            return DeviceStore(cache.reader, numbers_N, self._device)
+            return DeviceStore(cache.reader, indices_N, self._device)
         if self.residency.kind == RAM:
-            return RamStore(cache.reader, numbers_N)
+            return RamStore(cache.reader, indices_N)
         return cache.reader
 
     def _next_epoch(self) -> Iterator[Batch]:
@@ -252,7 +258,9 @@ class BatchStream:
         with closing(batches):
             for number, batch in enumerate(batches, 1):
                 # Before the batch is handed out: whoever counts the steps does not come back after the last one.
-                place.epoch, place.step = self._place_after(epoch, first_step + number // self.plan.shares_per_rank)
+                place.epoch, place.step = self._place_after(
+                    epoch, first_step + number // self.plan.micro_batches_per_rank
+                )
                 yield batch
         place.epoch, place.step = epoch + 1, 0
 
@@ -277,20 +285,20 @@ class BatchStream:
 
     def _gather(self, store: PixelStore, rows: BatchRows) -> Batch:
         """Copy one batch, in a thread."""
-        images_BHWC = self._buffer(len(rows.numbers_B))
-        store.gather(rows.numbers_B, images_BHWC.numpy())
+        images_BHWC = self._buffer(len(rows.indices_B))
+        store.gather(rows.indices_B, images_BHWC.numpy())
         return self._batch(images_BHWC, rows)
 
     def _taken(self, store: DeviceStore, epoch: int, first_step: int) -> Generator[Batch]:
         """Take batches out of the device's own memory."""
         for rows in self.plan.batches(epoch, first_step):
-            batch = self._batch(store.take(rows.numbers_B), rows)
+            batch = self._batch(store.take(rows.indices_B), rows)
             yield batch._replace(labels_B=to_device(batch.labels_B, self._device))
 
     def _batch(self, images_BHWC: Tensor, rows: BatchRows) -> Batch:
-        labels_B = torch.from_numpy(self._labels[rows.numbers_B].astype(np.int64))
+        labels_B = torch.from_numpy(self._labels[rows.indices_B].astype(np.int64))
         labels_B = labels_B.pin_memory() if self._device.type == "cuda" else labels_B
-        return Batch(images_BHWC, labels_B, torch.from_numpy(rows.numbers_B.copy()), torch.from_numpy(rows.mask_B))
+        return Batch(images_BHWC, labels_B, torch.from_numpy(rows.indices_B.copy()), torch.from_numpy(rows.mask_B))
 
     def _buffer(self, num_samples: int) -> Tensor:
         shape = (num_samples, self._size_px, self._size_px, 3)

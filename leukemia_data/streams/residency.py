@@ -1,18 +1,19 @@
-"""Where a stream keeps the pixels of its split: on disk, in this process's memory, or on the device.
-
-``device`` holds the whole split in the device's memory, so that a batch costs the host nothing. ``ram`` holds it in
-memory of this process, where no other program's files push it out and where it is copied fastest. ``mapped`` copies
-each batch out of memory maps of the shards: it needs next to no memory of the process and suits sets of any size; the
-operating system keeps what was read in memory that it shares between processes and can take back at any time.
-"""
+"""Where a stream keeps its pixels: on disk, in memory, or on the device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from threading import Condition
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from leukemia_data.caches.cache import PixelReader
 from leukemia_data.errors import UsageError
+from leukemia_data.streams.batch import to_device
 
 MAPPED, RAM, DEVICE, AUTO = "mapped", "ram", "device", "auto"
 RESIDENCIES = (AUTO, MAPPED, RAM, DEVICE)
@@ -21,9 +22,9 @@ RESIDENCIES = (AUTO, MAPPED, RAM, DEVICE)
 _DEVICE_SHARE = 0.4
 _RAM_SHARE = 0.25
 # Of what is free, for those who ask for it by name.
-_MOST_RAM_SHARE = 0.8
+_MAX_RAM_SHARE = 0.8
 # Up to torch 2.13 taking rows of a tensor of more elements gives zeros on MPS, without an error (pytorch #188756).
-_MOST_MPS_BYTES = 2**31 - 1
+_MAX_MPS_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
-def most_bytes(device: torch.device) -> int | None:
+def max_bytes(device: torch.device) -> int | None:
     """How large a split one tensor of a device may hold, whatever is free; None for no limit."""
-    return _MOST_MPS_BYTES if device.type == "mps" else None
+    return _MAX_MPS_BYTES if device.type == "mps" else None
 
 
 def choose_residency(
@@ -58,7 +59,7 @@ def choose_residency(
     *,
     device_free_bytes: int | None,
     ram_free_bytes: int,
-    device_most_bytes: int | None = None,
+    device_max_bytes: int | None = None,
     num_processes: int = 1,
 ) -> Residency:
     """Decide where to keep a split.
@@ -73,9 +74,9 @@ def choose_residency(
     device_free_bytes
         From :func:`free_bytes`; None where the network runs on the CPU.
     ram_free_bytes
-        From :func:`leukemia_data.files.free_memory.free_ram_bytes`.
-    device_most_bytes
-        From :func:`most_bytes`.
+        From :func:`leukemia_data.files.limits.free_ram_bytes`.
+    device_max_bytes
+        From :func:`max_bytes`.
     num_processes
         How many processes keep the split, each for itself.
 
@@ -87,17 +88,17 @@ def choose_residency(
     if wanted not in RESIDENCIES:
         raise UsageError(f"unknown residency {wanted!r}: use {', '.join(RESIDENCIES)}")
     ram_bytes = ram_free_bytes // num_processes
-    is_too_large = device_most_bytes is not None and split_bytes > device_most_bytes
+    is_too_large = device_max_bytes is not None and split_bytes > device_max_bytes
     if wanted == AUTO:
         return _choose_freely(split_bytes, None if is_too_large else device_free_bytes, ram_bytes)
     if wanted == MAPPED:
         return Residency(MAPPED, f"{_text(split_bytes)} mapped from disk, as asked for")
     if wanted == RAM:
-        return _checked(RAM, split_bytes, int(ram_bytes * _MOST_RAM_SHARE), "of this machine's free memory")
+        return _checked(RAM, split_bytes, int(ram_bytes * _MAX_RAM_SHARE), "of this machine's free memory")
     if device_free_bytes is None:
         raise UsageError("residency 'device' needs a CUDA or MPS device; use ram, mapped or auto on the CPU")
-    if device_most_bytes is not None and is_too_large:
-        return _checked(DEVICE, split_bytes, device_most_bytes, "that one tensor can hold on this device")
+    if device_max_bytes is not None and is_too_large:
+        return _checked(DEVICE, split_bytes, device_max_bytes, "that one tensor can hold on this device")
     return _checked(DEVICE, split_bytes, device_free_bytes, "of free memory on the device")
 
 
@@ -122,3 +123,103 @@ def _checked(kind: str, split_bytes: int, room_bytes: int, whose: str) -> Reside
 
 def _text(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+_CHUNK_SAMPLES = 128
+_ABSENT, _COMING = -1, -2
+
+
+class PixelStore(Protocol):
+    """Copies samples' pixels into a buffer, by sample number; safe to use from several threads."""
+
+    def gather(self, indices_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
+        """Fill `out`, (B, S, S, 3) uint8, with the samples `indices_B`."""
+        ...
+
+
+class RamStore:
+    """A split's pixels in memory of this process; each sample is read from disk when it is first asked for.
+
+    Parameters
+    ----------
+    reader
+        Where they are read from.
+    indices_N : ndarray of shape (N,), int64
+        The split's samples.
+    """
+
+    def __init__(self, reader: PixelReader, indices_N: NDArray[np.int64]) -> None:
+        self._reader = reader
+        self._numbers = np.unique(indices_N)
+        self._images = np.empty((len(self._numbers), reader.size_px, reader.size_px, 3), np.uint8)
+        # Samples lie in the order in which they were first asked for: the first batch then touches little memory.
+        self._places = np.full(len(self._numbers), _ABSENT)
+        self._num_taken = 0
+        self._changed = Condition()
+
+    def gather(self, indices_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
+        """Fill `out`, (B, S, S, 3) uint8, with the samples `indices_B`."""
+        rows_B = np.searchsorted(self._numbers, indices_B)
+        places_B = self._places[rows_B]
+        if (places_B < 0).any():
+            self._fetch(rows_B)
+            places_B = self._places[rows_B]
+        if (places_B < 0).any():
+            return self._reader.gather(indices_B, out)
+        # "clip" lets NumPy write to `out` without a copy in between; all places are in range.
+        return np.take(self._images, places_B, axis=0, out=out, mode="clip")
+
+    def _fetch(self, rows_B: NDArray[np.intp]) -> None:
+        """Read the samples that are not here yet, beside other threads, and wait for those that others are reading.
+
+        Where a read failed its room is lost: samples that find none are not kept.
+        """
+        with self._changed:
+            missing = np.unique(rows_B[self._places[rows_B] == _ABSENT])
+            start, stop = self._num_taken, self._num_taken + len(missing)
+            if stop <= len(self._images):
+                self._num_taken = stop
+                self._places[missing] = _COMING
+        if len(missing) and stop <= len(self._images):
+            self._read(missing, start, stop)
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._places[rows_B] == _COMING).any())
+
+    def _read(self, rows: NDArray[np.intp], start: int, stop: int) -> None:
+        is_read = False
+        try:
+            # All at a time: over a network each read is a wait.
+            self._reader.gather(self._numbers[rows], self._images[start:stop])
+            is_read = True
+        finally:
+            with self._changed:
+                # Told last: other threads look without waiting.
+                self._places[rows] = np.arange(start, stop) if is_read else _ABSENT
+                self._changed.notify_all()
+
+
+class DeviceStore:
+    """A split's pixels in a device's memory, where batches are taken from them.
+
+    Parameters
+    ----------
+    reader
+        Where they are read from, once.
+    indices_N : ndarray of shape (N,), int64
+        The split's samples.
+    device
+        Where they are kept.
+    """
+
+    def __init__(self, reader: PixelReader, indices_N: NDArray[np.int64], device: torch.device) -> None:
+        self._numbers = np.unique(indices_N)
+        shape = (len(self._numbers), reader.size_px, reader.size_px, 3)
+        self._images = torch.empty(shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(self._numbers), _CHUNK_SAMPLES):
+            chunk = slice(start, start + _CHUNK_SAMPLES)
+            self._images[chunk].copy_(torch.from_numpy(reader.gather(self._numbers[chunk])))
+
+    def take(self, indices_B: NDArray[np.int64]) -> Tensor:
+        """The samples' pixels, (B, S, S, 3) uint8, on the device."""
+        rows_B = torch.from_numpy(np.searchsorted(self._numbers, indices_B))
+        return self._images.index_select(0, to_device(rows_B, self._images.device))

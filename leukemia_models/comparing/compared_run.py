@@ -18,17 +18,17 @@ import torch
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
-from leukemia_models.judging.bootstrap import SubjectBootstrap, subject_bootstrap
-from leukemia_models.judging.judged_samples import JudgedSamples
-from leukemia_models.judging.metrics import ClassificationMetrics, classification_metrics
-from leukemia_models.judging.predictions import judged_samples, read_predictions
-from leukemia_models.judging.subject_level import SubjectLevel, subject_level, subject_samples
+from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
+from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
+from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
+from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
+from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
+from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level, subject_samples
 from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
-from leukemia_models.reports.markdown import flattened
-from leukemia_models.reports.report import read_results
-from leukemia_models.runs.run_files import RunConfig, RunFolder, find_runs, last_run, load_config
-from leukemia_models.runs.split_file import read_split
+from leukemia_models.reports.results import read_results
+from leukemia_models.reports.style import flattened
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, find_runs, last_run, load_config
+from leukemia_models.runs.run_split import read_split
 
 PATIENT_MIXED_MARK = "patient-mixed"
 _PARTS = ("test", "valid")
@@ -79,7 +79,7 @@ class ComparedRun:
         Its curves.
     settings : mapping of str to value
         What it was told, flat: ``settings.optimizer.lr``; of a plan, its last stage's.
-    samples : JudgedSamples
+    samples : EvaluatedSamples
         Judged images and what it says of them.
     pixel_digests : mapping of str to str
         Of the judged images by their ids; an image is absent where an earlier version has not written its digest down.
@@ -93,7 +93,7 @@ class ComparedRun:
     stamp: str
     stages: tuple[StageCurve, ...]
     settings: Mapping[str, Any]
-    samples: JudgedSamples
+    samples: EvaluatedSamples
     pixel_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -135,7 +135,7 @@ class ComparedRun:
         return subject_level(self.samples, self.classes)
 
     @cached_property
-    def subject_samples(self) -> JudgedSamples | None:
+    def subject_samples(self) -> EvaluatedSamples | None:
         """One row a subject, with its mean probability; None where no subject is known."""
         return subject_samples(self.samples, "mean")
 
@@ -192,12 +192,12 @@ def _read_run(path: Path, label: str, config: RunConfig, part: str) -> ComparedR
     if not runs:
         raise RunError(f"{path} has no finished epoch to compare")
     folder = last_run(path)
-    _check_judged(folder, part)
+    _check_evaluated(folder, part)
     stages = tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
     return _compared(path, label, config, folder.part(part), part, stages, [folder])
 
 
-def _check_judged(folder: RunFolder, part: str) -> None:
+def _check_evaluated(folder: RunFolder, part: str) -> None:
     """A split may lack a part: say which one there is to compare by."""
     if (folder.part(part) / _PREDICTIONS_NAME).is_file():
         return
@@ -231,7 +231,7 @@ def _compared(
     classes = tuple(results["classes"])
     table = read_predictions(judged / _PREDICTIONS_NAME, classes)
     try:
-        samples = judged_samples(table, classes)
+        samples = evaluated_samples(table, classes)
     except UsageError as error:
         raise UsageError(f"{judged}: {error}; compare by a part with labels, such as --part valid") from None
     try:

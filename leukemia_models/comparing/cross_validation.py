@@ -1,35 +1,270 @@
-"""Out-of-fold judgement: the runs of a k-fold in, pooled predictions and the spread over the folds out.
-
-Every labelled sample is judged once, by the network that did not see its subject in training. Two readings of the same
-predictions answer two questions. The mean and spread over folds say what one training of this recipe gives on other
-people. The pooled predictions hold every subject, so they are what intervals by subject come from; a pooled AUROC
-however ranks probabilities of different networks against each other, so the mean of the folds' own AUROCs stands
-beside it.
-"""
+"""Out-of-fold evaluation: files of the folds, pooled predictions, metrics of single folds."""
 
 from __future__ import annotations
 
+import re
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from leukemia_data.errors import RunError, listed
+from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_data.splitting.split_spec import SplitSpec
-from leukemia_models.comparing.cross_validation_files import OUT_OF_FOLD_PART
-from leukemia_models.comparing.fold_metrics import FoldMetrics, Spread, fold_metrics, spread_over_folds
-from leukemia_models.comparing.fold_predictions import FoldPredictions
-from leukemia_models.judging.metrics import metric_title
-from leukemia_models.judging.predictions import UNKNOWN_CLASS, judged_samples
-from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.judging.subject_counts import subjects_per_class
-from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table
-from leukemia_models.reports.markdown import number_text
-from leukemia_models.reports.report import IMAGE, Results, cautions
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_models.evaluation.evaluated_samples import subjects_per_class
+from leukemia_models.evaluation.metrics import METRIC_NAMES, classification_metrics, metric_title
+from leukemia_models.evaluation.predictions import UNKNOWN_CLASS, evaluated_samples, read_predictions
+from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.reports.results import IMAGE, Results, SplitCounts, SplitSummary, cautions, read_results
+from leukemia_models.reports.style import number_text
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table
+from leukemia_models.runs.run_folder import RunFolder, last_run
+from leukemia_models.runs.run_split import UNUSED_NAME, read_split
+
+KFOLD_FILE_NAME = "kfold.json"
+POOLED_NAME = "pooled"
+OUT_OF_FOLD_PART = "out-of-fold"
+_FOLD_NAME = re.compile(r"fold-([0-9]+)")
+
+
+def is_kfold(path: Path) -> bool:
+    """Whether a folder holds a k-fold."""
+    return (path / KFOLD_FILE_NAME).is_file()
+
+
+def is_fold_name(name: str) -> bool:
+    """Whether a name is that of a fold's folder, such as ``fold-1``."""
+    return _FOLD_NAME.fullmatch(name) is not None
+
+
+def find_folds(path: Path) -> list[Path]:
+    """Return the folders of a k-fold's folds, in order of their numbers.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    numbered = {
+        int(match.group(1)): child
+        for child in (path.iterdir() if path.is_dir() else ())
+        if (match := _FOLD_NAME.fullmatch(child.name)) and child.is_dir()
+    }
+    if not numbered:
+        raise RunError(f"{path} holds no folds: there is no fold-1 in it")
+    return [numbered[number] for number in sorted(numbered)]
+
+
+HELD_OUT_PART = "test"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FoldPredictions:
+    """What one fold's network says of the samples it was not shown.
+
+    Parameters
+    ----------
+    name : str
+        For tables, such as ``fold-1``.
+    split : SplitSpec
+        What was held out.
+    leaks : LeakCheck
+        What stood on both sides of it.
+    used_ids, held_out_ids : frozenset of str
+        Labelled samples in any part of the split, and those in its test part.
+    table : pandas.DataFrame
+        Predictions of the test part, from :func:`~leukemia_models.evaluation.predictions.read_predictions`.
+    model_name : str
+        Name of the network.
+    classes : tuple of two str
+        The negative and the positive class.
+    settings, judging : mapping
+        What the run was told, and how it was judged, as JSON values.
+    epoch : int or None
+        The epoch whose weights were judged.
+    warnings : tuple of str
+        What the fold's results say against its numbers, beside what its split tells.
+    """
+
+    name: str
+    split: SplitSpec
+    leaks: LeakCheck
+    used_ids: frozenset[str]
+    held_out_ids: frozenset[str]
+    table: pd.DataFrame
+    model_name: str
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    judging: Mapping[str, Any]
+    epoch: int | None
+    warnings: tuple[str, ...] = ()
+
+
+def read_fold(path: Path) -> FoldPredictions:
+    """Read what a fold's run held out and said of it.
+
+    Parameters
+    ----------
+    path
+        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been judged.
+
+    Raises
+    ------
+    RunError
+        If a file is missing or damaged, or the predictions are not those of the part that was held out.
+    """
+    folder = last_run(path)
+    judged = folder.part(HELD_OUT_PART)
+    results = read_results(judged / "results.json")
+    used_ids, held_out_ids = _read_split(folder)
+    try:
+        fold = FoldPredictions(
+            name=path.name,
+            split=parse_split(results["split"]["kind"]),
+            leaks=_leak_check(results["split"]["leaks"]),
+            used_ids=used_ids,
+            held_out_ids=held_out_ids,
+            table=read_predictions(judged / "predictions.csv", results["classes"]),
+            model_name=results["model_name"],
+            classes=tuple(results["classes"]),
+            settings=results["settings"],
+            judging=dict(results.get("judging", {})),
+            epoch=results["epoch"],
+            warnings=tuple(map(str, results.get("warnings", ()))),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
+    _require_held_out(fold, judged)
+    return fold
+
+
+def _leak_check(counts: Mapping[str, Any]) -> LeakCheck:
+    values = dict(counts)
+    subjects_from = values.pop("subjects_from", "")
+    if not all(isinstance(count, int) and count >= 0 for count in values.values()) or not isinstance(
+        subjects_from, str
+    ):
+        raise ValueError(f"leaks are counts, not {dict(counts)}")
+    return LeakCheck(**values, subjects_from=subjects_from)
+
+
+def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
+    """Ids of the labelled samples in use, and of those held out."""
+    rows = read_split(folder.split)
+    used = {each: row.split for each, row in rows.items() if row.split != UNUSED_NAME and row.label != UNKNOWN_LABEL}
+    return frozenset(used), frozenset(each for each, split in used.items() if split == HELD_OUT_PART)
+
+
+def _require_held_out(fold: FoldPredictions, judged: Path) -> None:
+    predicted = Counter(fold.table.loc[fold.table["label"] != UNKNOWN_CLASS, "id"])
+    if predicted != Counter(fold.held_out_ids):
+        raise RunError(
+            f"{judged / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
+            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: judge the run again, "
+            f"with `ltrain evaluate --part {HELD_OUT_PART}`"
+        )
+
+
+DEFINED_WITH_ONE_CLASS = ("sensitivity", "specificity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldMetrics:
+    """One fold, judged by itself.
+
+    Parameters
+    ----------
+    name, split, stamp : str
+        As in :class:`FoldPredictions`.
+    epoch : int or None
+        The epoch whose weights were judged.
+    images_per_class : tuple of int
+        Held out, one number per class.
+    subjects_per_class : tuple of int or None
+        None where the subject of an image is unknown.
+    values : mapping of str to float or None
+        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`. Where one class alone was held out, its
+        recall is the only number that says something; all others are None.
+    """
+
+    name: str
+    split: str
+    stamp: str
+    epoch: int | None
+    images_per_class: tuple[int, ...]
+    subjects_per_class: tuple[int, ...] | None
+    values: Mapping[str, float | None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One metric over the folds in which it is defined.
+
+    Parameters
+    ----------
+    mean, sd, low, high : float or None
+        Mean, standard deviation (divided by the number of folds less one), smallest and largest value; None where too
+        few folds define them: none, or fewer than two for the standard deviation.
+    num_folds, num_undefined : int
+        Folds that define the metric, and folds that do not.
+    """
+
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    num_folds: int
+    num_undefined: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """Summarise one metric's values, one per fold."""
+        defined = [value for value in values if value is not None]
+        return cls(
+            mean=statistics.fmean(defined) if defined else None,
+            sd=statistics.stdev(defined) if len(defined) > 1 else None,
+            low=min(defined, default=None),
+            high=max(defined, default=None),
+            num_folds=len(defined),
+            num_undefined=len(values) - len(defined),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+
+def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
+    """Judge one fold by itself, per image, at the threshold 0.5."""
+    samples = evaluated_samples(fold.table, fold.classes)
+    values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
+    images = tuple(int((samples.labels_N == label).sum()) for label in range(len(fold.classes)))
+    if not all(images):
+        values = {name: values[name] if name in DEFINED_WITH_ONE_CLASS else None for name in METRIC_NAMES}
+    return FoldMetrics(
+        name=fold.name,
+        split=str(fold.split),
+        stamp=fold.leaks.stamp,
+        epoch=fold.epoch,
+        images_per_class=images,
+        subjects_per_class=subjects_per_class(samples.labels_N, samples.subjects),
+        values=values,
+    )
+
+
+def spread_over_folds(folds: Sequence[FoldMetrics]) -> dict[str, Spread]:
+    """Summarise every metric over the folds; each fold counts the same, whatever its size."""
+    return {name: Spread.of([fold.values[name] for fold in folds]) for name in METRIC_NAMES}
+
 
 SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
 """What short texts and figures show; tables have all."""
@@ -46,7 +281,7 @@ class CrossValidation:
     folds : tuple of FoldMetrics
         In their order.
     spread : mapping of str to Spread
-        By names of :data:`~leukemia_models.judging.metrics.METRIC_NAMES`: per image, over the folds.
+        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`: per image, over the folds.
     pooled : Results
         Of all out-of-fold predictions together, per image and per subject.
     table : pandas.DataFrame
@@ -112,7 +347,7 @@ def cross_validate(
     Parameters
     ----------
     folds
-        All of them, from :func:`~leukemia_models.comparing.fold_predictions.read_fold`.
+        All of them, from :func:`~leukemia_models.comparing.cross_validation.read_fold`.
     bootstrap
         How the pooled intervals are drawn.
 
@@ -124,7 +359,7 @@ def cross_validate(
     require_each_once(folds)
     judged = tuple(map(fold_metrics, folds))
     table = pooled_table(folds)
-    network = JudgedNetwork(
+    network = EvaluatedNetwork(
         model_name=folds[0].model_name,
         classes=folds[0].classes,
         settings=_common([fold.settings for fold in folds]),
@@ -160,7 +395,7 @@ def _pooling_note(judged: Sequence[FoldMetrics]) -> str:
 
 
 def _pooled_split(folds: Sequence[FoldPredictions], table: pd.DataFrame) -> SplitSummary:
-    samples = judged_samples(table, folds[0].classes)
+    samples = evaluated_samples(table, folds[0].classes)
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(folds[0].classes)))
     counts = SplitCounts(images, subjects_per_class(samples.labels_N, samples.subjects))
     return SplitSummary(cross_validation_name(folds), worst_leaks(folds), OUT_OF_FOLD_PART, {OUT_OF_FOLD_PART: counts})

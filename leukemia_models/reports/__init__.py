@@ -1,1 +1,1 @@
-"""Figures and pages of judged predictions."""
+"""Figures and pages of evaluated predictions."""

@@ -1,1 +1,1 @@
-"""The folder of a run, and how it is judged."""
+"""The folder of a run, the data it was begun with, and how it is evaluated."""

@@ -1,7 +1,8 @@
-"""Judge a run's network on an outside set of labelled images, and write down what the set shares with the run."""
+"""Evaluate a run's network on labelled images from outside."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from leukemia_data.errors import RunError, UsageError
-from leukemia_data.samples.record import UNKNOWN_LABEL
-from leukemia_data.samples.sample_table import SampleTable
-from leukemia_data.splitting.outside_check import (
+from leukemia_data.errors import RunError, UsageError, listed
+from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.classes import known_positive, place_of_class
+from leukemia_data.sources.image_rows import ImageRow, file_key
+from leukemia_data.sources.name_words import are_numbers
+from leukemia_data.sources.reading import Reading
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import list_source
+from leukemia_data.splitting.leaks import (
     ANOTHER_SOURCE_STAMP,
     NOT_COMPARED_STAMP,
     OutsideCheck,
@@ -22,21 +29,156 @@ from leukemia_data.splitting.outside_check import (
 )
 from leukemia_data.splitting.seen_samples import Naming, meets, near_seen
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
-from leukemia_models.judging.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.judging.subject_counts import subjects_per_class
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo
-from leukemia_models.reports.judged_table import results_of_table, write_judged
-from leukemia_models.reports.report import Results
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
-from leukemia_models.runs.file_predictions import FilePredictions, predict_files
-from leukemia_models.runs.file_tables import FileTable, table_of_files
-from leukemia_models.runs.judge import Watch, judged_network, judging_tta, unwatched
-from leukemia_models.runs.judged_identity import require_no_other_files, written_results
-from leukemia_models.runs.known_samples import LEARNT_PARTS, KnownSamples, learnt_text
-from leukemia_models.runs.outside_set import OutsideSet
-from leukemia_models.runs.run_files import RunFolder
-from leukemia_models.runs.split_cache import TEST
+from leukemia_models.evaluation.evaluated_samples import subjects_per_class
+from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.reports.results import Results, SplitCounts, SplitSummary
+from leukemia_models.reports.summary_page import results_of_table, write_evaluated
+from leukemia_models.runs.evaluate_part import (
+    Watch,
+    evaluated_network,
+    evaluation_tta,
+    require_no_other_files,
+    unwatched,
+    written_results,
+)
+from leukemia_models.runs.predict_files import FilePredictions, FileTable, predict_files, table_of_files
+from leukemia_models.runs.run_data import LEARNT_PARTS, KnownSamples, learnt_text
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import TEST
 from leukemia_models.runs.start_weights import seen_by_checkpoint
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
+
+_LONGEST_NAME = 60
+_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideSet:
+    """Images that a run is evaluated on and was not split from.
+
+    Attributes
+    ----------
+    name
+        For folders and pages: ``outside-`` and the names of its sources.
+    places
+        Its sources, absolute.
+    rows
+        One an image, in the order of the ids.
+    labels
+        One a row: position in the run's classes, or -1.
+    reading
+        How the sources were understood.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    rows: tuple[ImageRow, ...]
+    labels: tuple[int, ...]
+    reading: Reading
+
+    @property
+    def lines(self) -> list[str]:
+        """The reading for people; which class is the positive one is the run's affair."""
+        return [line for line in self.reading.lines() if not line.startswith("positive class: ")]
+
+
+def read_outside_set(
+    paths: Sequence[ImagePlace],
+    classes: Sequence[str],
+    positive: str,
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    options: ReadingOptions | None = None,
+) -> OutsideSet:
+    """List an outside set.
+
+    Parameters
+    ----------
+    paths, root, allow_outside, options
+        As for :func:`leukemia_data.sources.source.list_source`, whose errors it raises.
+    classes
+        Those of the run. A class of the set is the run's class of the same name, without regard to case and accents'
+        composition (:func:`~leukemia_data.sources.classes.place_of_class`); nothing else is mapped.
+    positive
+        The run's positive class; options may name no other one.
+
+    Raises
+    ------
+    UsageError
+        If the options name another positive class, images are of a class that the run has not got, two classes of the
+        set are one of the run, or no image has a label.
+    """
+    if options is not None and options.positive not in (None, positive):
+        raise UsageError(f"--positive {options.positive}: the run's positive class is {positive}, as it was trained")
+    listing = list_source(
+        paths,
+        root=root,
+        allow_outside=allow_outside,
+        options=None if options is None else replace(options, positive=None),
+    )
+    place_of = _matched([name for name, count in listing.reading.classes if count], classes, positive)
+    place_of_label = {label: place_of[name] for label, name in enumerate(listing.classes) if name in place_of} | {
+        UNKNOWN_LABEL: UNKNOWN_LABEL
+    }
+    if not place_of:
+        raise UsageError(
+            f"no image of {listed(map(str, paths))} has a label to evaluate by: use `ltrain predict`, or say with "
+            "--class-level or --label-column where labels are"
+        )
+    return OutsideSet(
+        name=_name(paths),
+        places=tuple(str(path.resolve()) if isinstance(path, Path) else str(path) for path in paths),
+        rows=tuple(
+            ImageRow(record, _class_name(record.label, listing.classes), file_key(record.path))
+            for record in listing.records
+        ),
+        labels=tuple(place_of_label[record.label] for record in listing.records),
+        reading=listing.reading,
+    )
+
+
+def _class_name(label: int, classes: Sequence[str]) -> str | None:
+    return None if label == UNKNOWN_LABEL else classes[label]
+
+
+def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dict[str, int]:
+    """The run's class of each class of the set."""
+    found = {name: place_of_class(name, classes) for name in names}
+    strange = [name for name, place in found.items() if place is None]
+    if strange:
+        raise UsageError(
+            f"the run has no class {listed(strange)}; its classes are {listed(classes)}. "
+            f"{_cure(strange, names, classes, positive)}"
+        )
+    known = {name: place for name, place in found.items() if place is not None}
+    if len(set(known.values())) < len(known):
+        raise UsageError(f"several of the classes {listed(names)} are one class of the run: join them with --merge")
+    return known
+
+
+def _cure(strange: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str) -> str:
+    """Options that would say what the strange classes mean. An example must not name the healthy ones diseased."""
+    order = (*(name for name in classes if name != positive), positive)
+    chosen = ReadingOptions(classes=order).command_text
+    if are_numbers(strange) and max(map(int, strange)) < len(classes):
+        meaning = ", ".join(f"{number} {name}" for number, name in enumerate(order))
+        return f"{chosen} makes of the numbers {meaning}"
+    told = known_positive(names)
+    if told is None or len(order) != len(names):
+        example = ReadingOptions(merge=((positive, ("NAME",)),)).command_text
+        return f"Say what each means, as {example}; {chosen} leaves others out"
+    meant = [(positive if name == told.name else order[0], (name,)) for name in names if name in strange]
+    return f"Say what each means, such as {ReadingOptions(merge=tuple(meant)).command_text}; {chosen} leaves others out"
+
+
+def _name(paths: Sequence[ImagePlace]) -> str:
+    """The names of the sources, as part of a file's name."""
+    places = [path.resolve() if isinstance(path, Path) else path for path in paths]
+    names = [place.stem if place.suffix.lower() == ".csv" else place.name for place in places]
+    joined = _NOT_IN_FILE_NAMES.sub("-", "-".join(names)).strip("-.")[:_LONGEST_NAME]
+    return f"outside-{joined or 'images'}"
+
 
 KIND = "outside"
 """The kind of split that reports name."""
@@ -81,7 +223,7 @@ def evaluate_outside(
     checkpoint
         Its ``judging`` says how images are shown, and with which temperature and threshold.
     outside
-        From :func:`~leukemia_models.runs.outside_set.read_outside_set`.
+        From :func:`~leukemia_models.runs.evaluate_outside.read_outside_set`.
     known
         The samples of the run.
     out_dir
@@ -97,7 +239,7 @@ def evaluate_outside(
         If no image that can be used has a label.
     """
     require_own_folder(out_dir, outside)
-    tta = judging_tta(checkpoint.info.judging)
+    tta = evaluation_tta(checkpoint.info.judging)
     found = predict_files(
         outside.rows, checkpoint, device=device, batch_size=batch_size, tta=tta, watch=watch, tell=tell
     )
@@ -105,7 +247,7 @@ def evaluate_outside(
     joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
     numbers = found.predictions.indices_N.tolist()
     check = _with_start(_check(found, outside, known, numbers), checkpoint.info, found, outside, known, numbers)
-    network = judged_network(checkpoint, TEST)
+    network = evaluated_network(checkpoint, TEST)
     order = [info.classes.index(name) for name in network.classes]
     summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, order))
     network = replace(
@@ -116,7 +258,7 @@ def evaluate_outside(
     )
     table = joined.table.iloc[numbers].drop(columns="problem", errors="ignore").reset_index(drop=True)
     results = results_of_table(table, summary, network, bootstrap=bootstrap)
-    write_judged(out_dir, results, table, for_excel=for_excel)
+    write_evaluated(out_dir, results, table, for_excel=for_excel)
     failures = tuple(found.rows[number].record.record_id for number in found.problems)
     return OutsideResults(results, dict(joined.num_known), failures)
 
@@ -178,7 +320,7 @@ def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, num
     return check_outside(
         judged,
         learnt,
-        judged_subjects_from=subjects.sources,
+        evaluated_subjects_from=subjects.sources,
         learnt_subjects_from=known.subjects_from,
         is_confirmed=subjects.is_confirmed,
     )

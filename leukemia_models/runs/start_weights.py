@@ -1,8 +1,4 @@
-"""What the weights that a run starts from have seen, as far as their file and the run around it tell.
-
-Checkpoints say it themselves since format 6. For earlier ones the ``split.csv`` of their run is read, where it lies
-beside them; a file from elsewhere says nothing.
-"""
+"""What the weights that a run starts from have seen, and the run's own split on the cache that is there now."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ import numpy as np
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import RunError
-from leukemia_data.samples.fingerprint import DIGEST_BYTES
-from leukemia_data.samples.record import parse_cell_name
-from leukemia_data.samples.sample_table import encode_text
+from leukemia_data.records.fingerprint import DIGEST_BYTES
+from leukemia_data.records.record import parse_cell_name
+from leukemia_data.records.sample_table import encode_text
 from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.seen_samples import (
     NOTHING_SEEN,
@@ -35,13 +31,12 @@ from leukemia_data.splitting.seen_samples import (
     subject_keys,
     without_looks,
 )
-from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_info
-from leukemia_models.planning.training_plan import SCRATCH
-from leukemia_models.runs.data_identity import naming_of
-from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config
-from leukemia_models.runs.split_cache import SplitCache
-from leukemia_models.runs.split_file import SplitRow, SplitRows, read_split
+from leukemia_data.splitting.split_spec import UNUSED, SplitCodes, parse_split
+from leukemia_models.runs.run_data import holds_data, holds_data_and_more, naming_of
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, codes_of_rows, load_config
+from leukemia_models.runs.run_split import SplitCache, SplitRow, SplitRows, read_split
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_info
+from leukemia_models.training.training_plan import SCRATCH
 
 
 def seen_by_weights(path: Path) -> SeenSamples:
@@ -186,3 +181,51 @@ def seen_by_run(folder: RunFolder, config: RunConfig, data: SplitCache) -> SeenS
     """Return what the weights of a run will have seen when it ends: what its start has, and its own samples."""
     own = samples_of_split(data.cache.table, data.codes, naming_of(data.cache))
     return joined(_before(folder, config, seen_by_weights), own)
+
+
+def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCache:
+    """Return a run's cache with the split that the run wrote down when it began.
+
+    Every sample of the split must be in the cache with the same pixels, subject and label. Samples that were added
+    since are unused; :attr:`~leukemia_models.runs.run_split.SplitCache.num_added` counts them.
+
+    Parameters
+    ----------
+    folder, config
+        The run.
+    cache
+        With the fingerprint that the run was begun with.
+
+    Raises
+    ------
+    RunError
+        If a sample is gone or changed, or if the split was written by an earlier version, without the pixels' digests,
+        and the cache does not hold exactly its samples and perhaps more.
+    """
+    rows = read_split(folder.split)
+    codes = codes_of_rows(rows, cache)
+    _require_known_pixels(folder, config, cache, rows)
+    num_added = len(cache.table) - sum(record_id in rows for record_id in cache.table.id_texts)
+    before = recorded_seen_before(folder, config, cache, codes)
+    return SplitCache(cache, parse_split(config.split), codes, before, num_added)
+
+
+def _require_known_pixels(folder: RunFolder, config: RunConfig, cache: Cache, rows: SplitRows) -> None:
+    if all(row.pixel_digest for row in rows.values()) or holds_data(cache, config.data_digest):
+        return
+    if not holds_data_and_more(cache, config.data_digest, rows.keys()):
+        raise RunError(
+            f"{cache.location} was changed after the run began, and {folder.split} is of an earlier version, which "
+            "does not tell whether the run's own images are the same. Name the cache it was trained from with --cache, "
+            "or train again"
+        )
+
+
+def added_note(data: SplitCache) -> str:
+    """Say, in one line or none, that the cache holds samples that the run has never split."""
+    if not data.num_added:
+        return ""
+    return (
+        f"{data.cache.location} holds {data.num_added:,} images that were added after the run began: they are in no "
+        "part of its split, and are not used"
+    )

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import cli.ldata
 import cli.ltrain
-from leukemia_models.reports import figure_style
+from leukemia_models.reports import style as figure_style
 
 Run = Callable[..., Result]
 OLD_NS = 1_600_000_000_000_000_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_folder import RunFolder
 
 
 def tensors_of(run: Path, which: str = "last") -> dict[str, torch.Tensor]:

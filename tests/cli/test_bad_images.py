@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.sources import source_file
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.sources import found_image as source_file
 from leukemia_data.sources.source import list_images
-from leukemia_data.streams.file_stream import FileStream
+from leukemia_data.streams.dataset import FileStream
 
-from ..leukemia_data.pixels.bad_images import read_rows, refused_rows
+from ..leukemia_data.decoding.bad_images import read_rows, refused_rows
 
 RAW = ("--recipe", "raw", "--size", 48, "--n-jobs", 1)
 QUARANTINE = ("--on-error", "quarantine", "--max-bad", "100%")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cli.ltrain.batch_shares import require_shares
+from cli.ltrain.batch_shares import require_micro_batches
 from leukemia_data.errors import UsageError
-from leukemia_models.learning.run_state import TrainSettings
+from leukemia_models.training.run_state import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_each_share_must_have_two_images_where_batchnorm_sees_it_alone(
 ) -> None:
     settings = TrainSettings(epochs=1, accumulate=accumulate, sync_batchnorm=sync)
     if fewest is None:
-        require_shares(batch_size, num_train, settings, num_ranks)
+        require_micro_batches(batch_size, num_train, settings, num_ranks)
         return
     with pytest.raises(UsageError, match=f"leave {fewest} for the last one"):
-        require_shares(batch_size, num_train, settings, num_ranks)
+        require_micro_batches(batch_size, num_train, settings, num_ranks)

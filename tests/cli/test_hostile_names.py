@@ -15,7 +15,7 @@ from click.testing import Result
 
 from leukemia_data.auditing import audit_sheet
 from leukemia_data.sources.source import list_source
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_folder import RunFolder
 
 from ..leukemia_data.helpers import build, cache_dir, make_source
 from ..torture.fuzz_places import make_run

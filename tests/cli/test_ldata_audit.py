@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.generated.synthetic import generate_cell
+from leukemia_data.sources.sample_cells import generate_cell
 
 TREE = "C-NMC_Leukemia/training_data"
 FILES = ["audit.json", "balance.png", "findings.csv", "findings.png"]

@@ -16,8 +16,8 @@ import pytest
 from cli.source_choice import SAMPLE_DIR_NAME
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.pixels.preprocess import Preprocessor
-from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import load_recipe
 
 RAW = ("--recipe", "raw", "--size", 32)
 OWN_RECIPE = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.recipes.recipe import preset_names
+from leukemia_data.operations.recipe import preset_names
 
 
 def test_info_as_json(caches: Path, dir_of_size: Callable, ldata: Callable, json_of: Callable) -> None:

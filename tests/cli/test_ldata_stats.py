@@ -11,7 +11,7 @@ import pytest
 
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_indices
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_numbers_are_numpy_s_over_all_pixels(cache: Cache, stats: Callable) -> N
 @pytest.mark.parametrize("split", ["subject", "image", "fold:1/3"])
 def test_training_part_is_that_of_the_split(split: str, cache: Cache, stats: Callable) -> None:
     told = stats("--split", split)
-    numbers = split_numbers(assign_split(parse_split(split), cache.table, 0), "train")
+    numbers = split_indices(assign_split(parse_split(split), cache.table, 0), "train")
     pixels = pixels_in_01(cache, numbers)
     np.testing.assert_allclose(told["statistics"]["train"]["mean"], pixels.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(told["statistics"]["train"]["std"], pixels.std((0, 1, 2)), rtol=1e-9)

@@ -13,7 +13,7 @@ from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.runs.run_split import SplitCache
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ class _Alone:
     is_first = True
 
     @staticmethod
-    def together(action: Callable[[], None]) -> None:
+    def run_on_all(action: Callable[[], None]) -> None:
         action()
 
 

@@ -20,10 +20,10 @@ from cli.ltrain import disk_check
 from cli.ltrain.recorder import Recorder
 from leukemia_data.files import atomic
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
-from leukemia_models.learning.checkpoint import load_checkpoint, save_checkpoint
-from leukemia_models.learning.divergence import first_not_finite
-from leukemia_models.learning.learner import Learner
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
+from leukemia_models.training.learner import Learner
+from leukemia_models.training.losses import first_not_finite
 
 from ..torture.forked import Ending, Forked
 from .runs import assert_same_run
@@ -92,18 +92,18 @@ def test_memory_that_runs_out_says_what_to_change(
         message = error_of(ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run"), 1)
         expected = ["batches of 8 images of 64 px", "2.00 GiB", "--batch-size 4", "--residency mapped", "--size"]
     else:
-        monkeypatch.setattr("leukemia_models.runs.judge.predict_probabilities", run_out)
+        monkeypatch.setattr("leukemia_models.runs.evaluate_part.predict_probabilities", run_out)
         message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)
         expected = ["memory ran out on cpu", "smaller --batch-size"]
     assert all(words in message for words in expected), message
 
 
-def on_small_files(action: Callable[[], object], most_bytes: int, log: Path) -> Ending:
+def on_small_files(action: Callable[[], object], max_bytes: int, log: Path) -> Ending:
     """Do something in a process that may write no larger file: a full disk that needs no other rights."""
     import resource
 
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
         torch.set_num_threads(1)
         action()
 
@@ -111,16 +111,16 @@ def on_small_files(action: Callable[[], object], most_bytes: int, log: Path) -> 
 
 
 @LINUX_ONLY
-@pytest.mark.parametrize(("most_bytes", "file"), [(4_000_000, "last.safetensors"), (1_000_000, "best.safetensors")])
+@pytest.mark.parametrize(("max_bytes", "file"), [(4_000_000, "last.safetensors"), (1_000_000, "best.safetensors")])
 def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(
-    most_bytes: int, file: str, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    max_bytes: int, file: str, own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run goes on, in a process that may not write files as large as it needs; its third epoch is the best."""
     before = (own_run / file).read_bytes()
     arguments = ["--out", str(own_run), "--resume", "--epochs", "3", "--device", "cpu"]
     with monkeypatch.context() as patch:
-        patch.setattr("leukemia_models.learning.history.best_record", lambda records: records[-1])
-        ending = on_small_files(lambda: cli.ltrain.main(arguments, prog_name="ltrain"), most_bytes, tmp_path / "log")
+        patch.setattr("leukemia_models.training.history.best_record", lambda records: records[-1])
+        ending = on_small_files(lambda: cli.ltrain.main(arguments, prog_name="ltrain"), max_bytes, tmp_path / "log")
     assert ending.exit_code == 1, ending.output
     assert not ending.has_traceback
     (line,) = [line for line in ending.output.splitlines() if line.startswith("Error: ")]

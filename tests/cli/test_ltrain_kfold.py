@@ -12,7 +12,7 @@ import pytest
 
 from cli.ltrain.recorder import Recorder
 from leukemia_data.errors import RunError
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_folder import RunFolder
 
 from .runs import assert_same_weights
 

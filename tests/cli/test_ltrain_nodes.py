@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from leukemia_models.learning.checkpoint import load_checkpoint
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training.checkpoint import load_checkpoint
 
 from .nodes import TIME_LIMIT_S, MeetingPlace, Node
 from .runs import history_rows

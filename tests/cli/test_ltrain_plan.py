@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from cli.ltrain.recorder import Recorder
-from leukemia_models.runs.run_files import RunFolder, find_runs, last_run
+from leukemia_models.runs.run_folder import RunFolder, find_runs, last_run
 
 from .runs import assert_same_weights, history_rows, tensors_of
 

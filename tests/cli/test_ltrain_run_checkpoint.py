@@ -9,7 +9,7 @@ import pytest
 
 from cli.ltrain import run_checkpoint
 from leukemia_data.errors import RunError
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_folder import RunFolder
 
 JUDGING: dict[str, Any] = {
     "checkpoint": "best",

@@ -17,12 +17,11 @@ import cli.ltrain.train
 from cli.ltrain.drafts import Machine, RunDraft, draft_runs
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.train_request import TrainRequest
-from leukemia_data.auditing.audit_input import cache_audit_images
-from leukemia_data.auditing.audit_split import training_split
+from leukemia_data.auditing.audit_input import cache_audit_images, training_split
 from leukemia_data.caches.cache import Cache, find_cache_dirs, open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_indices
 
 SUBJECTS = ("none", "some", "all", "one a class")
 DIVISIONS = {
@@ -142,7 +141,7 @@ def test_a_validation_part_drawn_from_train_by_subject(cache_of: Callable, draft
     assert [split.sides.of_image.count(part) for part in ("train", "valid", "test")] == shares
     assert split.stamp.verdict == "ok"
     again = assign_split(parse_split("given+valid:0.3"), cache.table, 1)
-    assert np.array_equal(split_numbers(again, "test"), run.data.numbers("test"))
+    assert np.array_equal(split_indices(again, "test"), run.data.numbers("test"))
     assert not np.array_equal(again, run.data.codes)
 
 

@@ -13,8 +13,8 @@ import pytest
 import safetensors.torch
 
 from leukemia_data.splitting.seen_samples import joined
-from leukemia_models.learning.checkpoint import load_checkpoint, load_training_weights, save_checkpoint
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training.checkpoint import load_checkpoint, load_training_weights, save_checkpoint
 
 PLAN = """
 model = "resnet18-narrow"

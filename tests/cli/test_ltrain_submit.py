@@ -13,22 +13,21 @@ import pytest
 import torch
 from torch import nn
 
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.pixels.preprocess import Preprocessor
-from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.sources.image_rows import list_table_rows
-from leukemia_data.storage.stored_url import stored_url
-from leukemia_data.storage.url import parse_url
+from leukemia_data.stores.object_store import stored_url
+from leukemia_data.stores.url import parse_url
 from leukemia_data.streams.batch import Batch
-from leukemia_models.inference.normalization import Normalization
-from leukemia_models.inference.predict import predict_probabilities
-from leukemia_models.inference.tta import NO_TTA, Tta, parse_tta
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from leukemia_models.learning.history import TrainHistory
-from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.devices.normalization import Normalization
+from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta, predict_probabilities
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.file_predictions import predict_files
-from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
+from leukemia_models.runs.predict_files import predict_files
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from leukemia_models.training.history import TrainHistory
+from leukemia_models.training.run_state import TrainSettings, TrainState
 
 SIZE_PX = 32
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ import cv2
 import pytest
 
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.samples.record import parse_cell_name
-from leukemia_models.learning.checkpoint import POSITIVE_DETAIL, load_checkpoint, save_checkpoint
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_data.records.record import parse_cell_name
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.training.checkpoint import POSITIVE_DETAIL, load_checkpoint, save_checkpoint
 
 from .runs import assert_same_weights
 
@@ -129,7 +129,7 @@ def test_the_choice_is_recorded_and_named(early_run: Path) -> None:
     assert json.loads(folder.config.read_text(encoding="utf-8"))["positive"] == "early"
     for which in ("last", "best", "final"):
         info = load_checkpoint(folder.checkpoint(which)).info
-        assert (info.classes, info.judged_classes) == (("early", "late"), ("late", "early"))
+        assert (info.classes, info.evaluated_classes) == (("early", "late"), ("late", "early"))
     results = results_of(early_run)
     assert (results["positive"], results["classes"]) == ("early", ["late", "early"])
     page = (early_run / "test" / "summary.md").read_text(encoding="utf-8")

@@ -16,11 +16,11 @@ from cli.ltrain.prepare import Run
 from cli.ltrain.run_data import open_run_cache, split_of_run
 from cli.ltrain.runs_on_ranks import on_all_ranks
 from cli.ltrain.train_request import STAGE_OPTIONS, TrainRequest, make_request
-from cli.stage_options import StageChoice
+from cli.stage_options import LocalCopiesChoice
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
-from leukemia_models.inference.ranks import Ranks
-from leukemia_models.runs.run_files import RunFolder, load_config
+from leukemia_models.devices.distributed import Ranks
+from leukemia_models.runs.run_folder import RunFolder, load_config
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,24 @@ class SecondOfTwo(Ranks):
     rank: int = 1
     world_size: int = 2
 
-    def exchange(self, *numbers: float, error: Exception | None = None) -> Tensor:
+    def all_gather_numbers(self, *numbers: float, error: Exception | None = None) -> Tensor:
         if error is not None:
             raise error
         return torch.tensor([[float(self.first_sees)] * len(numbers), numbers])
 
-    def hand_out(self, read: Callable[[], bytes]) -> bytes:
+    def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
         return self._codes().tobytes()
 
-    def tell_all(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         config = load_config(RunFolder(self.told_root)).to_dict()
         config["cache_dir"] = self.told_cache or config["cache_dir"]
         return json.dumps([{"root": "/else/where", "config": config, "num_samples": len(self._codes())}])
 
     def _codes(self) -> SplitCodes:
         folder = RunFolder(self.told_root)
-        return split_of_run(folder, load_config(folder), open_run_cache(load_config(folder), None, StageChoice())).codes
+        return split_of_run(
+            folder, load_config(folder), open_run_cache(load_config(folder), None, LocalCopiesChoice())
+        ).codes
 
 
 def request_of(**options: object) -> TrainRequest:

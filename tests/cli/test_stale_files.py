@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.caches.index import read_index, write_index
+from leukemia_data.caches.hdf5_file import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
-from leukemia_data.samples.file_states import states_array
+from leukemia_data.records.sample_table import states_array
 from leukemia_data.sources.source import list_source
 
 RAW = ("--size", 64, "--recipe", "frames.toml")

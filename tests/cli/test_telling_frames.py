@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import find_cache_dirs
-from leukemia_data.scanning.frames import with_frames
+from leukemia_data.scanning.scan import with_frames
 from leukemia_data.sources.source import list_source
 
 RAW = ("--size", 64, "--n-jobs", 1)

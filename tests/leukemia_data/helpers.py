@@ -22,13 +22,12 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.caches.index import read_index, write_index
+from leukemia_data.caches.hdf5_file import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.caches.shard import read_table, write_shard
-from leukemia_data.recipes.operations import Canvas, CenterCrop, Resize, Unsharp
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.file_states import states_array
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.operations.operation import Canvas, CenterCrop, Resize, Unsharp
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.sample_table import SampleTable, states_array
 from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))

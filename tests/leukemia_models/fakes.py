@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leukemia_models.inference.normalization import Normalization, Normalizer
+from leukemia_models.devices.normalization import Normalization, Normalizer
 
 CPU = torch.device("cpu")
 NORMALIZATION = Normalization((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))

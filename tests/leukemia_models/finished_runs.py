@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.judging.predictions import write_predictions
-from leukemia_models.learning.history import EPOCH_FIELDS
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config
+from leukemia_models.evaluation.predictions import write_predictions
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.training.history import EPOCH_FIELDS
+from leukemia_models.training.run_state import TrainSettings
 
 CLASSES = ("hem", "all")
 CLEAN = LeakCheck(0, 0, 0)

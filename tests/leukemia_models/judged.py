@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+from leukemia_models.reports.results import SplitCounts, SplitSummary
 
 CLASSES = ("hem", "all")
 NO_LEAK = LeakCheck(shared_subjects=0, shared_images=0, unknown_subjects=0)

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from leukemia_data.errors import CacheError, RunError
-from leukemia_models.batchnorm.sync_batchnorm import SynchronizedBatchNorm
-from leukemia_models.inference.predict import predict_probabilities
-from leukemia_models.inference.ranks import Ranks, joined_ranks, rank_device
-from leukemia_models.learning.observer import Observer
-from leukemia_models.learning.optim import OptimizerSettings
-from leukemia_models.learning.run_state import TrainSettings, TrainState
-from leukemia_models.learning.stopping import EarlyStopping
-from leukemia_models.learning.train import fit
+from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.run_state import TrainSettings, TrainState
+from leukemia_models.training.sync_batchnorm import SynchronizedBatchNorm
+from leukemia_models.training.train import Observer, fit
 
 from .fakes import (
     CPU,
@@ -73,12 +72,12 @@ def shares(sizes: tuple[int, ...], first_seed: int, ranks: Ranks, *, padded: boo
     return FakeSource([share_of(batch, ranks.rank, ranks.world_size, padded=padded) for batch in whole])
 
 
-def several_shares(ranks: Ranks, shares_per_rank: int) -> FakeSource:
+def several_shares(ranks: Ranks, micro_batches_per_rank: int) -> FakeSource:
     """Each batch as so many batches for each rank, filled up with rows that do not count."""
-    first, num_shares = ranks.rank * shares_per_rank, ranks.world_size * shares_per_rank
+    first, num_micro_batches = ranks.rank * micro_batches_per_rank, ranks.world_size * micro_batches_per_rank
     return SeveralShares(
         [
-            [share_of(batch, first + part, num_shares, padded=True) for part in range(shares_per_rank)]
+            [share_of(batch, first + part, num_micro_batches, padded=True) for part in range(micro_batches_per_rank)]
             for batch in batches(TRAIN_SIZES, 0)
         ]
     )
@@ -149,9 +148,9 @@ def trained(
     }
 
 
-def trained_by_shares(ranks: Ranks, shares_per_rank: int, settings: TrainSettings) -> dict[str, Any]:
-    source = several_shares(ranks, shares_per_rank)
-    return trained(ranks, settings=replace(settings, accumulate=shares_per_rank), train_source=source)
+def trained_by_shares(ranks: Ranks, micro_batches_per_rank: int, settings: TrainSettings) -> dict[str, Any]:
+    source = several_shares(ranks, micro_batches_per_rank)
+    return trained(ranks, settings=replace(settings, accumulate=micro_batches_per_rank), train_source=source)
 
 
 def resumed(ranks: Ranks, whole: dict[str, Any]) -> dict[str, Any]:
@@ -247,9 +246,9 @@ def work(ranks: Ranks) -> dict[str, Any]:
         "predicted": predicted(ranks),
         "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],
         "failed": {name: failed(ranks, name) for name in FAILURES},
-        "told": ranks.tell_all("grün\udc80" if ranks.is_first else "red, and longer"),
-        "handed out": ranks.hand_out(lambda: bytes(range(256)) if ranks.is_first else 1 / 0),
-        "says first": [ranks.says_first(ranks.is_first), ranks.says_first(not ranks.is_first)],
+        "told": ranks.broadcast_text("grün\udc80" if ranks.is_first else "red, and longer"),
+        "handed out": ranks.broadcast_bytes(lambda: bytes(range(256)) if ranks.is_first else 1 / 0),
+        "says first": [ranks.broadcast_flag(ranks.is_first), ranks.broadcast_flag(not ranks.is_first)],
         "after failures": ranks.sum(torch.tensor([ranks.rank + 1])).tolist(),
     }
 

@@ -12,11 +12,11 @@ import numpy as np
 
 import cli.ldata
 import cli.ltrain
-from leukemia_data.building.receipts import find_receipts, receipt_path
+from leukemia_data.building.shard_task import find_receipts, receipt_path
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest, save_manifest
 from leukemia_data.caches.verify import verify_cache
-from leukemia_data.samples.fingerprint import bytes_digest, lines_digest
+from leukemia_data.records.fingerprint import bytes_digest, lines_digest
 
 from .fuzz_kind import FileKind, kind_at, replacing, run_command
 from .fuzz_mutations import Mutate, mutated_bytes, mutated_json

@@ -9,21 +9,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from leukemia_data.building.receipts import leave_receipts
 from leukemia_data.building.shard_maker import run_task
-from leukemia_data.building.shard_task import ShardTask, Target
+from leukemia_data.building.shard_task import ShardTask, Target, leave_receipts
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.files.file_state import state_of
-from leukemia_data.samples.fingerprint import cache_fingerprint, installed_opencv_version
-from leukemia_data.samples.record import Record
+from leukemia_data.records.fingerprint import cache_fingerprint, installed_opencv_version
+from leukemia_data.records.record import Record
 from leukemia_data.splitting.seen_samples import Naming, SeenSamples, SeenSource
-from leukemia_models.inference.normalization import Normalization
-from leukemia_models.learning.checkpoint import CheckpointInfo, save_checkpoint
-from leukemia_models.learning.history import EpochRecord, TrainHistory
-from leukemia_models.learning.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
+from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config, save_split
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config, save_split
+from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
+from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
 
 from ..leukemia_data.helpers import TINY_RECIPE, build, cache_dir, image_paths, make_source
 from ..leukemia_models.finished_runs import random_predictions, write_fold, write_run
@@ -31,7 +30,7 @@ from ..leukemia_models.finished_runs import random_predictions, write_fold, writ
 PEOPLE = {"1": 1, "2": 1, "H1": 0, "H2": 0}
 IMAGES_EACH = 4
 NETWORK = "resnet18-narrow"
-_JUDGING = {
+_EVALUATION = {
     "checkpoint": "best",
     "tta": {"views": "none", "average": "logits"},
     "batchnorm": {"chosen": "running", "mode": "auto", "text": "The running statistics do."},
@@ -133,7 +132,7 @@ def _checkpoint_info(manifest: Manifest, settings: TrainSettings) -> CheckpointI
         data_fingerprint=manifest.fingerprint,
         split_kind="subject",
         settings=settings,
-        judging=_JUDGING,
+        judging=_EVALUATION,
         seen=SeenSamples((SeenSource(Naming("cells", "folders"), trained_images=np.arange(4, dtype=np.uint64)),)),
     )
 

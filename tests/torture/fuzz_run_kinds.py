@@ -15,16 +15,15 @@ import cli.ltrain
 from cli.ltrain.kfold_work import load_fold_names
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import LeukemiaError
-from leukemia_data.samples.record import CELL_CLASSES
+from leukemia_data.records.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
-from leukemia_models.comparing.cross_validation import cross_validate
-from leukemia_models.comparing.fold_predictions import read_fold
-from leukemia_models.judging.predictions import judged_samples, read_predictions, write_predictions
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.learning.checkpoint import load_checkpoint, load_weights_file
+from leukemia_models.comparing.cross_validation import cross_validate, read_fold
+from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
+from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model
-from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.runs.run_files import RunFolder, load_config, load_split, save_config
+from leukemia_models.runs.run_folder import RunFolder, load_config, load_split, save_config
+from leukemia_models.training.checkpoint import load_checkpoint, load_weights_file
+from leukemia_models.training.training_plan import EvaluationSettings
 
 from .fuzz_kind import FileKind, kind_at, run_command
 from .fuzz_mutations import mutated_bytes, mutated_json, mutated_text, with_other_value
@@ -111,7 +110,7 @@ def _read_checkpoint(path: Path) -> None:
     assert isinstance(info.size_px, int)
     assert all(np.isfinite(checkpoint.info.normalization.mean))
     assert checkpoint.state.epochs_done >= 0
-    JudgingSettings.from_dict({"tta": info.judging["tta"]} if info.judging and "tta" in info.judging else {})
+    EvaluationSettings.from_dict({"tta": info.judging["tta"]} if info.judging and "tta" in info.judging else {})
     try:
         load_weights_file(build_model("resnet18-narrow", 2), path)
     except LeukemiaError:
@@ -126,7 +125,7 @@ def _use_checkpoint(places: Places, image: Path) -> None:
 
 def _read_config(places: Places) -> None:
     config = load_config(RunFolder(places.run))
-    JudgingSettings.from_dict(config.judging)
+    EvaluationSettings.from_dict(config.judging)
     again = RunFolder(places.root)
     save_config(again, config)
     assert load_config(again) == config
@@ -167,5 +166,5 @@ def _read_predictions(path: Path) -> None:
     again = path.with_name("again.csv")
     write_predictions(again, table)
     assert list(read_predictions(again, CELL_CLASSES)["id"]) == list(table["id"])
-    samples = judged_samples(table, CELL_CLASSES)
+    samples = evaluated_samples(table, CELL_CLASSES)
     assert np.isfinite(samples.probabilities_N).all()

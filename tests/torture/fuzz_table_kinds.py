@@ -10,14 +10,18 @@ import cv2
 import numpy as np
 
 from leukemia_data.auditing.audit_input import reference_audit_images
-from leukemia_data.auditing.lab_table import read_lab_table, write_lab_table
-from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
+from leukemia_data.auditing.reference_index import (
+    read_lab_table,
+    read_reference_table,
+    reference_classes,
+    write_lab_table,
+)
 from leukemia_data.augmenting.augmentation import AUGMENTATIONS_DIR, load_augmentation
-from leukemia_data.pixels.decode import decode_rgb
-from leukemia_data.recipes.recipe import PRESETS_DIR, load_recipe
+from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.operations.recipe import PRESETS_DIR, load_recipe
 from leukemia_data.sources.image_rows import list_table_rows
 from leukemia_data.sources.source import list_source
-from leukemia_models.planning.plan_file import PLANS_DIR, load_plan
+from leukemia_models.training.plan_file import PLANS_DIR, load_plan
 
 from .fuzz_kind import FileKind, kind_at, replacing
 from .fuzz_mutations import mutated_bytes, mutated_text

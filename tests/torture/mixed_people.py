@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from matplotlib.figure import Figure
 
-from leukemia_models.reports import figure_style
+from leukemia_models.reports import style as figure_style
 
 from .people import later_ways, source_ways, weight_ways
 from .people.attempt import Attempt

@@ -12,7 +12,7 @@ import torch
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
-from leukemia_models.learning.checkpoint import Checkpoint, load_checkpoint
+from leukemia_models.training.checkpoint import Checkpoint, load_checkpoint
 
 _TIMES = frozenset({"seconds", "images_per_s", "data_wait_share", "train_s", "wait_s"})
 _ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF\n"}

@@ -37,11 +37,11 @@ import cli.ltrain
 import cli.ltrain.kfold_work
 import cli.ltrain.train
 from cli.ltrain.recorder import Recorder
-from leukemia_data.generated.synthetic import write_sample
-from leukemia_models.comparing.cross_validation_files import is_kfold
-from leukemia_models.learning.checkpoint import load_checkpoint
-from leukemia_models.reports import figure_style
-from leukemia_models.runs.run_files import PLAN_FILE_NAME, RunFolder
+from leukemia_data.sources.sample_cells import write_sample
+from leukemia_models.comparing.cross_validation import is_kfold
+from leukemia_models.reports import style as figure_style
+from leukemia_models.runs.run_folder import PLAN_FILE_NAME, RunFolder
+from leukemia_models.training.checkpoint import load_checkpoint
 
 from .forked import Ending, Forked
 from .run_check import broken_files, differences

@@ -7,11 +7,10 @@ import pytest
 
 from leukemia_data.auditing import audit_pairs
 from leukemia_data.auditing.audit import audit_images
-from leukemia_data.auditing.audit_image import AuditImage, photo_of
-from leukemia_data.auditing.audit_notes import AuditArgument, blind_spots
+from leukemia_data.auditing.audit_image import AuditImage, measure_frame, photo_of
+from leukemia_data.auditing.audit_input import training_split
 from leukemia_data.auditing.audit_pairs import AuditPair, brought_sides, group_pairs, identical_groups
-from leukemia_data.auditing.audit_split import training_split
-from leukemia_data.auditing.frame_check import measure_frame
+from leukemia_data.auditing.audit_report import AuditArgument, blind_spots
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
 

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.auditing.audit_check import Check
-from leukemia_data.auditing.audit_conclusion import TrainingOutlook, conclusion, training_outlook
-from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.audit_image import AuditImage, Check
 from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records
+from leukemia_data.auditing.audit_report import TrainingOutlook, conclusion, training_outlook
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.source import list_source

@@ -7,7 +7,7 @@ import numpy as np
 
 from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.pixels.frame_digest import frame_digest
+from leukemia_data.decoding.decode import frame_digest
 from leukemia_data.sources.source import list_source
 
 from ..helpers import TINY_RECIPE, build, cache_dir, make_source

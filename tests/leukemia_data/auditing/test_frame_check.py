@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_data.auditing.frame_check import FAULTS, frame_faults, measure_frame, usual_size
+from leukemia_data.auditing.audit_image import FAULTS, frame_faults, measure_frame, usual_size
 
 SIDE = 100
 

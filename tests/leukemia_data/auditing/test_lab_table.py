@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.auditing.lab_table import locate_files, read_lab_table, write_lab_table
+from leukemia_data.auditing.reference_index import locate_files, read_lab_table, write_lab_table
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.files.csv_table import read_csv_table
 

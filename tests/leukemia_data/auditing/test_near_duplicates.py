@@ -3,9 +3,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from leukemia_data.auditing import near_duplicates
-from leukemia_data.auditing.near_duplicates import find_near_pairs
-from leukemia_data.auditing.perceptual_hash import CellPrint, cell_print, oriented
+from leukemia_data.auditing import audit_pairs as near_duplicates
+from leukemia_data.auditing.audit_image import CellPrint, cell_print, oriented
+from leukemia_data.auditing.audit_pairs import find_near_pairs
 
 
 def test_copies_of_all_kinds_are_found_and_nothing_else(rng, make_frame):

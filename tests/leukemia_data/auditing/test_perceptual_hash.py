@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.auditing.perceptual_hash import VIEWS, cell_print, oriented
+from leukemia_data.auditing.audit_image import VIEWS, cell_print, oriented
 
 
 def distance(a: np.uint64, b: np.uint64) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.auditing.reference_table import read_reference_table, reference_classes
+from leukemia_data.auditing.reference_index import read_reference_table, reference_classes
 from leukemia_data.errors import SourceError, UsageError
 
 SHA = "ab" * 32

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.auditing.lab_table import LabTable
-from leukemia_data.auditing.reference_index import KnownImage, ReferenceIndex, linked_sets
-from leukemia_data.auditing.reference_table import ReferenceRow
+from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, ReferenceRow, linked_sets
 from leukemia_data.auditing.subject_recovery import FileMatch, Recovery, match_files, recover_subjects
 from leukemia_data.sources.source import list_images
 

@@ -19,15 +19,14 @@ import pytest
 from leukemia_data.building.build import FailurePolicy, run_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
-from leukemia_data.caches.index import read_index
-from leukemia_data.caches.manifest import find_current, load_manifest, source_state
-from leukemia_data.caches.manifest_entries import QuarantinedImage
+from leukemia_data.caches.hdf5_file import read_index
+from leukemia_data.caches.manifest import QuarantinedImage, find_current, load_manifest, source_state
 from leukemia_data.errors import BuildError, CacheError
 from leukemia_data.files.file_state import UNSETTLED_NS
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.recipes.operations import Canvas, Resize
-from leukemia_data.recipes.recipe import Recipe, load_recipe
-from leukemia_data.samples.file_states import MTIME
+from leukemia_data.operations.operation import Canvas, Resize
+from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.records.sample_table import MTIME
 from leukemia_data.sources.source import list_source
 
 from ..helpers import (

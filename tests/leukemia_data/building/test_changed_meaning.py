@@ -13,7 +13,7 @@ import pytest
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
-from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.records.fingerprint import lines_digest
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.building.receipts import RECEIPTS_DIR, find_receipts
 from leukemia_data.building.repair import RepairReport, repair_cache
 from leukemia_data.building.shard_maker import run_task
-from leukemia_data.building.shard_task import ShardTask
+from leukemia_data.building.shard_task import RECEIPTS_DIR, ShardTask, find_receipts
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.verify import verify_cache

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.building import convert as convert_module
+from leukemia_data.building import repair as convert_module
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.building.convert import ConvertReport, convert_cache
+from leukemia_data.building.repair import ConvertReport, convert_cache
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest, source_state
 from leukemia_data.caches.verify import verify_cache
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.samples.fingerprint import lines_digest
+from leukemia_data.records.fingerprint import lines_digest
 from leukemia_data.sources.source import list_source
 
 from ..helpers import adopt_states, build, cache_dir, file_states, flip_bit, make_source, named_shards, work_done

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.building import gone_samples
+from leukemia_data.building import planned_tasks as gone_samples
 
 from ..helpers import OLD_NS, build, image_paths, make_plan, make_source, write_cell
 

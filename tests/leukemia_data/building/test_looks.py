@@ -9,12 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.building.convert import convert_cache
-from leukemia_data.building.repair import repair_cache
+from leukemia_data.building.repair import convert_cache, repair_cache
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, save_manifest
 from leukemia_data.caches.verify import verify_cache
-from leukemia_data.pixels.look import image_look
+from leukemia_data.decoding.look import image_look
 from leukemia_data.sources.source import list_source
 
 from ..helpers import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.fingerprint import cache_fingerprint
+from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 

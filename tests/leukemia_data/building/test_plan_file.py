@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
+from leukemia_data.building.job_file import PlanFile, PlanSettings, open_plan, write_plan
 from leukemia_data.building.plan import BuildPlan
-from leukemia_data.building.plan_file import PlanFile, PlanSettings, open_plan, write_plan
-from leukemia_data.caches.manifest_entries import QuarantinedImage
+from leukemia_data.caches.manifest import QuarantinedImage
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.sources.source import list_source
-from leukemia_data.storage.stored_url import stored_url
-from leukemia_data.storage.url import parse_url
+from leukemia_data.stores.object_store import stored_url
+from leukemia_data.stores.url import parse_url
 
 from ..helpers import (
     CAPACITY,

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.building import record_columns
-from leukemia_data.building.prior import ABSENT, find_kept, load_prior, match_prior
-from leukemia_data.building.record_columns import RecordColumns
+from leukemia_data.building import prior as record_columns
+from leukemia_data.building.prior import ABSENT, RecordColumns, find_kept, load_prior, match_prior
 from leukemia_data.sources.source import list_source
 
 from ..helpers import build, image_paths, make_plan, make_source

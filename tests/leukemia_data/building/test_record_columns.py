@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.building import record_columns
-from leukemia_data.building.record_columns import RecordColumns, hash_encoded_ids
+from leukemia_data.building import prior as record_columns
+from leukemia_data.building.prior import RecordColumns, hash_encoded_ids
 from leukemia_data.files.file_state import FileState
-from leukemia_data.samples.fingerprint import id_hash
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable, bytes_per_row, encode_text
+from leukemia_data.records.fingerprint import id_hash
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable, bytes_per_row, encode_text
 
 RECORDS = [
     Record("b/1.bmp", Path("1"), 1, "H1", "train", 2, FileState(10, 100, 3, 4)),

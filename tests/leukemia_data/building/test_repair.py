@@ -20,8 +20,8 @@ from leukemia_data.caches.manifest import Manifest, load_manifest
 from leukemia_data.caches.verify import verify_cache
 from leukemia_data.errors import CacheError
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.samples.fingerprint import lines_digest
-from leukemia_data.samples.record import Record
+from leukemia_data.records.fingerprint import lines_digest
+from leukemia_data.records.record import Record
 from leukemia_data.sources.source import list_source
 
 from ..helpers import adopt_states, build, cache_dir, flip_bit, image_paths, make_source, work_done

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import xxhash
 
-from leukemia_data.building.sample_order import default_capacity, sample_order, shard_bounds
-from leukemia_data.samples.fingerprint import id_hash, lines_digest
+from leukemia_data.building.planned_tasks import default_capacity, sample_order, shard_bounds
+from leukemia_data.records.fingerprint import id_hash, lines_digest
 
 
 def ids_by_shard(ids: Sequence[str], capacity: int) -> list[list[str]]:

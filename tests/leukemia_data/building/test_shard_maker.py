@@ -15,13 +15,12 @@ import pytest
 import xxhash
 
 from leukemia_data.building import shard_maker
-from leukemia_data.building.receipts import RECEIPTS_DIR, find_receipts, receipt_path
 from leukemia_data.building.shard_maker import run_task
-from leukemia_data.building.shard_task import PriorSample, ShardTask, Target
+from leukemia_data.building.shard_task import RECEIPTS_DIR, PriorSample, ShardTask, Target, find_receipts, receipt_path
 from leukemia_data.errors import BuildError
 from leukemia_data.files.file_state import FileState, state_of
-from leukemia_data.samples.fingerprint import cache_fingerprint
-from leukemia_data.samples.record import Record
+from leukemia_data.records.fingerprint import cache_fingerprint
+from leukemia_data.records.record import Record
 
 from ..helpers import TINY_RECIPE, file_states, flip_bit, image_paths, make_source, write_cell
 

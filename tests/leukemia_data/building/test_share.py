@@ -12,10 +12,8 @@ import pytest
 
 from leukemia_data.building.build import BuildSummary, FailurePolicy
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.building.pending_plan import KEPT_DAYS, mark_pending, pending_mark
-from leukemia_data.building.plan_commit import run_plan_commit
-from leukemia_data.building.plan_file import PlanFile, PlanSettings, write_plan
-from leukemia_data.building.share import ShareSummary, run_share, share_bounds
+from leukemia_data.building.job_commit import ShareSummary, run_plan_commit, run_share, share_bounds
+from leukemia_data.building.job_file import KEPT_DAYS, PlanFile, PlanSettings, mark_pending, pending_mark, write_plan
 from leukemia_data.caches.manifest import load_manifest, manifest_digest
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.lock import lock_caches

@@ -18,14 +18,11 @@ import pytest
 from leukemia_data.building.repair import repair_cache
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.caches.hdf5_file import hdf5_bytes
-from leukemia_data.caches.index import read_index
-from leukemia_data.caches.manifest import find_current, load_manifest, save_manifest, source_state
-from leukemia_data.caches.manifest_entries import IndexEntry
+from leukemia_data.caches.hdf5_file import hdf5_bytes, read_index
+from leukemia_data.caches.manifest import IndexEntry, find_current, load_manifest, save_manifest, source_state
 from leukemia_data.files.file_state import UNSETTLED_NS, FileState, state_of
-from leukemia_data.samples.file_states import MTIME
-from leukemia_data.samples.fingerprint import bytes_digest
-from leukemia_data.samples.sample_table import write_columns
+from leukemia_data.records.fingerprint import bytes_digest
+from leukemia_data.records.sample_table import MTIME, write_columns
 from leukemia_data.sources.source import SourceListing, list_source
 
 from ..helpers import LISTED_NS, OLD_NS, adopt_states, all_shards, build, cache_dir, make_plan, work_done

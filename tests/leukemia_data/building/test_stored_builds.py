@@ -13,22 +13,19 @@ import cv2
 import pytest
 
 from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
+from leukemia_data.building.collect import MAX_AGE_NS, collect_stored_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
-from leukemia_data.building.receipts import RECEIPTS_DIR
-from leukemia_data.building.stored_collect import MOST_AGE_NS, collect_stored_garbage
+from leukemia_data.building.shard_task import RECEIPTS_DIR
 from leukemia_data.building.stored_home import StoredHome
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
+from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest, verify_stored_cache
 from leukemia_data.errors import BuildError, StorageError
-from leukemia_data.remote.mirror import Mirror, StoredCache, mirror_of
-from leukemia_data.remote.remote_cache import read_manifest
-from leukemia_data.remote.remote_verify import verify_stored_cache
-from leukemia_data.samples.fingerprint import cache_fingerprint
+from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.sources.source import list_source
-from leukemia_data.storage import object_store
-from leukemia_data.storage.object_store import ObjectStore
-from leukemia_data.storage.retry import Retry
-from leukemia_data.storage.stored_url import StoredUrl, stored_url
-from leukemia_data.storage.url import parse_url
+from leukemia_data.stores import object_store
+from leukemia_data.stores.faults import Retry
+from leukemia_data.stores.object_store import ObjectStore, StoredUrl, stored_url
+from leukemia_data.stores.url import parse_url
 
 from ...object_server import DROPPED, SERVER_ERROR, SLOW_DOWN, TRUNCATED, Fault
 from ..helpers import (
@@ -262,9 +259,9 @@ def test_gc_takes_what_is_old_and_has_no_name(source, mirror):
     named = read_manifest(store).file_names()
     everything = set(store.entries())
     now = time.time_ns()
-    young = collect_stored_garbage(mirror.url.store, remove=True, now_ns=now + MOST_AGE_NS - 10**12)
+    young = collect_stored_garbage(mirror.url.store, remove=True, now_ns=now + MAX_AGE_NS - 10**12)
     assert young.garbage == ()
-    tomorrow = now + MOST_AGE_NS + 10**12
+    tomorrow = now + MAX_AGE_NS + 10**12
     told = collect_stored_garbage(mirror.url.store, remove=False, now_ns=tomorrow)
     assert set(store.entries()) == everything
     assert collect_stored_garbage(mirror.url.store, remove=True, now_ns=tomorrow) == told

@@ -21,9 +21,7 @@ import zstandard
 
 from leukemia_data.caches import shard as shard_module
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
-from leukemia_data.caches.image_starts import image_starts, starts_by_content
-from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.manifest import ShardEntry, load_manifest
 from leukemia_data.caches.shard import (
     ShardImages,
     metadata_digest,
@@ -33,11 +31,19 @@ from leukemia_data.caches.shard import (
     shard_images,
     write_shard,
 )
-from leukemia_data.caches.shard_rows import DecodedRows, PlainRows, is_mapped, open_damaged_rows, open_rows
+from leukemia_data.caches.shard_rows import (
+    DecodedRows,
+    PlainRows,
+    image_starts,
+    is_mapped,
+    open_damaged_rows,
+    open_rows,
+    starts_by_content,
+)
 from leukemia_data.caches.verify import changed_shards, intact_images, verify_cache
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 
 from ..helpers import build, cache_dir, flip_bit, make_source, python_environment
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import SampleReader, open_cache
-from leukemia_data.caches.index import read_index
+from leukemia_data.caches.hdf5_file import read_index
 from leukemia_data.caches.manifest import is_as_written, load_manifest
 from leukemia_data.caches.shard import metadata_digest, shard_images
 from leukemia_data.caches.shard_rows import open_rows
 from leukemia_data.caches.verify import changed_shards, verify_cache
 from leukemia_data.errors import CacheError
-from leukemia_data.recipes.operations import Canvas, Resize
-from leukemia_data.recipes.recipe import Recipe
-from leukemia_data.samples.fingerprint import file_digest
+from leukemia_data.operations.operation import Canvas, Resize
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import file_digest
 
 from ..helpers import build, cache_dir, flip_bit, write_cell
 

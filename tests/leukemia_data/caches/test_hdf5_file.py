@@ -11,13 +11,20 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.index import SampleIndex, map_table, read_index, write_index
+from leukemia_data.caches.hdf5_file import (
+    SampleIndex,
+    check_datasets,
+    hdf5_bytes,
+    map_table,
+    open_hdf5,
+    read_index,
+    write_index,
+)
 from leukemia_data.caches.shard import read_table, write_shard
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.fingerprint import file_digest
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.fingerprint import file_digest
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 
 HUGE = 1 << 40
 

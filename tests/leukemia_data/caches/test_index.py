@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import xxhash
 
-from leukemia_data.caches import index as index_module
-from leukemia_data.caches.index import SampleIndex, check_fit, read_index, write_index
-from leukemia_data.caches.manifest import Manifest
-from leukemia_data.caches.manifest_entries import IndexEntry, ShardEntry
+from leukemia_data.caches import hdf5_file as index_module
+from leukemia_data.caches.hdf5_file import SampleIndex, check_fit, read_index, write_index
+from leukemia_data.caches.manifest import IndexEntry, Manifest, ShardEntry
 from leukemia_data.errors import CacheError
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 
 from ..helpers import flip_bit
 

@@ -10,7 +10,10 @@ import pytest
 
 from leukemia_data.caches.manifest import (
     MANIFEST_NAME,
+    IndexEntry,
     Manifest,
+    QuarantinedImage,
+    ShardEntry,
     cache_dir_name,
     find_current,
     find_manifest,
@@ -20,12 +23,11 @@ from leukemia_data.caches.manifest import (
     save_manifest,
     source_state,
 )
-from leukemia_data.caches.manifest_entries import IndexEntry, QuarantinedImage, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.file_state import FileState
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.fingerprint import LOOKS_VERSION, lines_digest
-from leukemia_data.samples.record import Record
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.fingerprint import LOOKS_VERSION, lines_digest
+from leukemia_data.records.record import Record
 
 UNDECODABLE = b"f\xfcnf.bmp".decode("utf-8", "surrogateescape")
 MANIFEST = Manifest(

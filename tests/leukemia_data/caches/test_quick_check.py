@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.quick_check import check_quickly
 from leukemia_data.caches.shard import ShardImages
+from leukemia_data.caches.verify import check_quickly
 from leukemia_data.errors import CacheError
 
 from ..helpers import build, cache_dir, flip_bit, make_source

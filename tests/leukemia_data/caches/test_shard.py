@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import xxhash
 
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.manifest import ShardEntry
 from leukemia_data.caches.shard import ShardImages, open_images, read_table, shard_bytes, shard_images, write_shard
 from leukemia_data.errors import CacheError
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 
 from ..helpers import python_environment
 
@@ -27,8 +27,8 @@ WRITE_ONE = """
 import sys
 from pathlib import Path
 import numpy as np
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.caches.shard import write_shard
 records = [Record(f"all/cell {n} \\u00e4.bmp", Path("x"), n % 2, f"S{n}", "train", 1) for n in range(5)]
 images = np.random.default_rng(3).integers(0, 256, (5, 96, 96, 3), dtype=np.uint8)

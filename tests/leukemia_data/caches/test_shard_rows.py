@@ -17,9 +17,8 @@ import pytest
 
 from leukemia_data.building.collect import collect_garbage
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
-from leukemia_data.caches.plain_reads import OpenFile
 from leukemia_data.caches.shard import ShardImages, shard_images
-from leukemia_data.caches.shard_rows import PlainRows, open_rows
+from leukemia_data.caches.shard_rows import OpenFile, PlainRows, open_rows
 from leukemia_data.errors import CacheError
 
 from ..helpers import OLD_NS, build, cache_dir, flip_bit, image_paths, make_source, named_shards, write_cell
@@ -57,9 +56,9 @@ def stored_rows(path: Path) -> np.ndarray:
 class FailingFile(OpenFile):
     """A file whose reads fail with an error number, or give a few bytes at a time."""
 
-    def __init__(self, path: Path, number: int | None = None, most_bytes: int = 10**9) -> None:
+    def __init__(self, path: Path, number: int | None = None, max_bytes: int = 10**9) -> None:
         super().__init__(path)
-        self._number, self._most_bytes = number, most_bytes
+        self._number, self._most_bytes = number, max_bytes
 
     def read_at(self, num_bytes: int, offset_bytes: int) -> bytes:
         if self._number is not None:
@@ -86,7 +85,7 @@ def test_plain_reads_give_what_h5py_gives(first):
 
 
 def test_reads_in_pieces_are_put_together(first):
-    rows = PlainRows(first, lambda path: FailingFile(path, most_bytes=100))
+    rows = PlainRows(first, lambda path: FailingFile(path, max_bytes=100))
     assert np.array_equal(rows[1], stored_rows(first.path)[1])
 
 

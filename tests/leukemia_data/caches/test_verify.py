@@ -12,8 +12,7 @@ import h5py
 import pytest
 
 from leukemia_data.caches import verify as verify_module
-from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.manifest_entries import ShardEntry
+from leukemia_data.caches.manifest import ShardEntry, load_manifest
 from leukemia_data.caches.verify import VerifyReport, changed_shards, verify_cache
 from leukemia_data.errors import CacheError
 

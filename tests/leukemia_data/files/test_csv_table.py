@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.files import table_text
+from leukemia_data.files import csv_table as table_text
 from leukemia_data.files.csv_table import CsvTable, read_csv_table
 
 NAMES = ("path", "label")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.files.disk_room import free_disk_bytes, is_disk_full
+from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 
 
 def test_room_is_that_of_the_disk_also_where_the_folder_is_yet_to_be_made(tmp_path: Path) -> None:

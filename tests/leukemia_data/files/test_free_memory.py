@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leukemia_data.files.free_memory import free_ram_bytes
+from leukemia_data.files.limits import free_ram_bytes
 
 
 def write_group(folder: Path, limit: str, used: int, *, version: int = 2) -> None:

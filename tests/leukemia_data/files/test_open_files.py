@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from leukemia_data.files.open_files import allow_open_files
+from leukemia_data.files.limits import allow_open_files
 
 if sys.platform == "win32":
     pytest.skip("Windows has no limit of open files", allow_module_level=True)

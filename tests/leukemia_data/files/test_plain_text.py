@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from leukemia_data.files.plain_text import printable
+from leukemia_data.files.text import printable
 
 
 @pytest.mark.parametrize(

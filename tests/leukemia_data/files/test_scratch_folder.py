@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from leukemia_data.files.scratch_folder import scratch_folder
+from leukemia_data.files.atomic import scratch_folder
 
 from ..helpers import python_environment
 
 DIES = """
 import os, sys
 from pathlib import Path
-from leukemia_data.files.scratch_folder import scratch_folder
+from leukemia_data.files.atomic import scratch_folder
 with scratch_folder("mine-", Path(sys.argv[1])) as folder:
     (folder / "shard").write_bytes(b"x")
     os._exit(1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from leukemia_data.files.spreadsheet import formula_restored, formula_safe
+from leukemia_data.files.text import formula_restored, formula_safe
 
 TEXTS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tcell", "\rcell", "'quoted", "''=1", "UID_1_1_1_all.bmp", "", " =1", "1=1")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.files.table_problems import TableProblems, shown
+from leukemia_data.files.csv_table import TableProblems, shown
 
 
 def test_kinds_are_told_with_their_first_lines():

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from leukemia_data.files.toml_lines import find_line
+from leukemia_data.files.documents import find_line
 
 TEXT = '''\
 # a comment with epochs = 3

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.samples.record import Record
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.records.record import Record
 from leukemia_data.scanning.frame_difference import frame_difference, training_facts
 from leukemia_data.sources.reading import FramesFound, Reading
 

@@ -7,9 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from leukemia_data.recipes.recipe import load_recipe
-from leukemia_data.scanning.frame_finding import MIN_IMAGES, Framing, SeenFrame, find_telling_frames, frame_features
-from leukemia_data.scanning.frame_traits import FrameTraits, Ground
+from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.scanning.frame_finding import (
+    MIN_IMAGES,
+    FrameTraits,
+    Framing,
+    Ground,
+    SeenFrame,
+    find_telling_frames,
+    frame_features,
+)
 from leukemia_data.sources.reading import Reading
 
 BLACK, WHITE = Ground((0, 0, 0), 0, 1, "black"), Ground((231, 220, 235), 4, 0, "bright")

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from leukemia_data.pixels.preprocess import Preprocessor
-from leukemia_data.recipes.operations import Canvas, CenterCrop, Fit, Resize
-from leukemia_data.recipes.recipe import Recipe, load_recipe
+from leukemia_data.operations.operation import Canvas, CenterCrop, Fit, Resize
+from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.scanning.frame_notes import (
     FrameEffect,
     cautions,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from leukemia_data.pixels.decode import decode_frame
-from leukemia_data.samples.record import Record
-from leukemia_data.scanning.frame_traits import measure_ground, read_traits
-from leukemia_data.scanning.frames import FRAMES_A_CLASS, MIN_DECODED, look_at_records, with_frames
+from leukemia_data.decoding.decode import decode_frame
+from leukemia_data.records.record import Record
+from leukemia_data.scanning.frame_finding import measure_ground, read_traits
+from leukemia_data.scanning.scan import FRAMES_A_CLASS, MIN_DECODED, look_at_records, with_frames
 from leukemia_data.sources.reading import FramesFound
 from leukemia_data.sources.source import list_source
 

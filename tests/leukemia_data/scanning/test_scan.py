@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import AmbiguousSourceError
-from leukemia_data.recipes.recipe import load_recipe
+from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.scanning.scan import Scan, scan
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions

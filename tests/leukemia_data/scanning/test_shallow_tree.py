@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from leukemia_data.scanning.shallow_tree import Tree, grow_tree
+from leukemia_data.scanning.class_prediction import Tree, grow_tree
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5])

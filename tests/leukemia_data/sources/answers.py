@@ -10,8 +10,7 @@ import pytest
 
 from cli.reading_options import NAMES
 from leukemia_data.errors import AmbiguousSourceError
-from leukemia_data.sources.reading_choice import ReadingChoice
-from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
 
 _REPEATED = ("merge", "exclude")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leukemia_data.sources.alike_subjects import alike_subjects, subjects_as_numbers
+from leukemia_data.sources.name_words import alike_subjects, subjects_as_numbers
 
 
 @pytest.mark.parametrize(

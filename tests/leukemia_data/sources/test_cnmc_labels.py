@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.samples.record import CellName, parse_cell_name
-from leukemia_data.sources.cnmc_labels import is_label_table, label_key, read_label_tables, require_no_label_table
+from leukemia_data.records.record import CellName, parse_cell_name
+from leukemia_data.sources.classes import is_label_table, label_key, read_label_tables, require_no_label_table
 
 ROWS = [("UID_57_29_1_all.bmp", "1.bmp", "1"), ("UID_H49_31_1_hem.bmp", "2.bmp", "0")]
 HEADER = ("Patient_ID", "new_names", "labels")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.sources.folder_walk import walk_folder
 from leukemia_data.sources.reading import NotRead
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
-from leukemia_data.sources.tree_file import EXCLUDED, HIDDEN, OTHER_FILES, OUTPUT, SYSTEM, PassedOver
+from leukemia_data.sources.tree_folders import EXCLUDED, HIDDEN, OTHER_FILES, OUTPUT, SYSTEM, PassedOver
+from leukemia_data.sources.tree_images import walk_folder
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows has no such links and paths")
 

@@ -8,7 +8,7 @@ import pytest
 from leukemia_data.errors import SourceError
 from leukemia_data.sources.found_image import FoundImage
 from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_data.sources.source_tree import describe_file, read_trees
+from leukemia_data.sources.tree import describe_file, read_trees
 from leukemia_data.sources.tree_images import Tree
 
 HEADER = "Patient_ID,new_names,labels"

@@ -10,12 +10,12 @@ import pytest
 
 from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.file_state import FileState
-from leukemia_data.samples.record import Record
+from leukemia_data.records.record import Record
+from leukemia_data.sources.found_image import read_file, read_record
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_images, list_source
-from leukemia_data.sources.source_file import read_file, read_record
-from leukemia_data.storage.stored_url import StoredUrl, stored_url
-from leukemia_data.storage.url import parse_url
+from leukemia_data.stores.object_store import StoredUrl, stored_url
+from leukemia_data.stores.url import parse_url
 
 TREES = [
     ("training/fold_0/all/UID_1_1_1_all.bmp", "training/fold_1/hem/UID_H2_1_1_hem.bmp", "prelim/1.bmp"),

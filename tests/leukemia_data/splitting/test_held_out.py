@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.record import Record
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.record import Record
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.splitting.held_out import fold_specs
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import UNUSED, parse_split

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_data.splitting.outside_check import OutsideCheck, OwnedImage, check_outside
+from leukemia_data.splitting.leaks import OutsideCheck, OwnedImage, check_outside, is_disjoint_stamp
 
 NAMES = ["C-NMC file names"]
 LEARNT = [OwnedImage("a", "1", 1), OwnedImage("b", "H2", 0), OwnedImage("c", "P03", 1)]
@@ -24,7 +23,7 @@ def test_other_people_of_the_same_naming_are_disjoint() -> None:
 
 @pytest.mark.parametrize(("judged", "learnt"), [(["column who"], NAMES), (NAMES, []), (["folders"], ["folders"])])
 def test_names_of_two_sources_are_never_disjoint(judged: list[str], learnt: list[str]) -> None:
-    found = check(("x", "7", 1), ("y", "H1", 0), judged_subjects_from=judged, learnt_subjects_from=learnt)
+    found = check(("x", "7", 1), ("y", "H1", 0), evaluated_subjects_from=judged, learnt_subjects_from=learnt)
     assert not found.is_disjoint
     assert found.stamp.startswith("another source")
     assert not is_disjoint_stamp(found.stamp)
@@ -41,11 +40,11 @@ def test_names_of_two_sources_are_never_disjoint(judged: list[str], learnt: list
         ([("x", "p3", 1), ("y", "H1", 0)], "alike_subjects", "1 subject written in several ways"),
     ],
 )
-@pytest.mark.parametrize("judged_from", [NAMES, ["folders"]])
+@pytest.mark.parametrize("evaluated_from", [NAMES, ["folders"]])
 def test_what_is_shared_is_counted_and_stamped(
-    judged: list[tuple[str, str, int]], count: str, words: str, judged_from: list[str]
+    judged: list[tuple[str, str, int]], count: str, words: str, evaluated_from: list[str]
 ) -> None:
-    found = check(*judged, judged_subjects_from=judged_from)
+    found = check(*judged, evaluated_subjects_from=evaluated_from)
     assert getattr(found, count) >= 1
     assert found.stamp.startswith("PATIENT-MIXED")
     assert words in found.stamp

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.reading import CNMC_NAMING
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.seen_samples import (

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.samples.sample_table import SampleTable
+from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.splitting.leaks import check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec, parse_split
-from leukemia_data.splitting.splits import assign_split, split_numbers
+from leukemia_data.splitting.splits import assign_split, split_indices
 
 HEM, ALL = 0, 1
 TRAIN, VALID, TEST = 0, 1, 2
@@ -338,11 +338,11 @@ def test_given_without_labelled_train_or_valid_images(make_table, splits, labels
 
 def test_numbers_of_a_part(make_table):
     codes = np.array([VALID, TRAIN, UNUSED, TEST, TRAIN], np.int8)
-    assert [split_numbers(codes, name).tolist() for name in SPLIT_NAMES] == [[1, 4], [0], [3]]
-    assert split_numbers(codes, "all").tolist() == [0, 1, 2, 3, 4]
-    assert split_numbers(codes, "train").dtype == np.int64
+    assert [split_indices(codes, name).tolist() for name in SPLIT_NAMES] == [[1, 4], [0], [3]]
+    assert split_indices(codes, "all").tolist() == [0, 1, 2, 3, 4]
+    assert split_indices(codes, "train").dtype == np.int64
     with pytest.raises(UsageError, match=r"'holdout'.*train, valid, test or all"):
-        split_numbers(codes, "holdout")
+        split_indices(codes, "holdout")
 
 
 def test_the_table_is_left_alone(cohort):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.streams.batch_plan import BatchPlan, balanced_weights
+from leukemia_data.streams.batch import BatchPlan, balanced_weights
 
 NUMBERS = np.arange(100, 137)
 
 
 def order(plan: BatchPlan, epoch: int, first_step: int = 0) -> list[int]:
-    return [number for rows in plan.batches(epoch, first_step) for number in rows.numbers_B[rows.mask_B].tolist()]
+    return [number for rows in plan.batches(epoch, first_step) for number in rows.indices_B[rows.mask_B].tolist()]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8, 37, 64, 5000])
@@ -49,31 +49,36 @@ def test_all_ranks_together_take_the_batches_of_one(world_size, batch_size):
     ]
     for step, rows in enumerate(alone):
         shares = [batches[step] for batches in ranks]
-        assert len({len(share.numbers_B) for share in shares}) == 1
-        together = np.concatenate([share.numbers_B[share.mask_B] for share in shares])
-        np.testing.assert_array_equal(together, rows.numbers_B)
-        padding = np.concatenate([share.numbers_B[~share.mask_B] for share in shares])
-        assert set(padding.tolist()) <= {rows.numbers_B[-1]}
+        assert len({len(share.indices_B) for share in shares}) == 1
+        together = np.concatenate([share.indices_B[share.mask_B] for share in shares])
+        np.testing.assert_array_equal(together, rows.indices_B)
+        padding = np.concatenate([share.indices_B[~share.mask_B] for share in shares])
+        assert set(padding.tolist()) <= {rows.indices_B[-1]}
     assert {len(batches) for batches in ranks} == {len(alone)}
 
 
-@pytest.mark.parametrize(("world_size", "shares_per_rank"), [(1, 2), (1, 5), (2, 2), (3, 2)])
-def test_shares_of_all_ranks_in_a_row_are_the_batch(world_size, shares_per_rank):
+@pytest.mark.parametrize(("world_size", "micro_batches_per_rank"), [(1, 2), (1, 5), (2, 2), (3, 2)])
+def test_shares_of_all_ranks_in_a_row_are_the_batch(world_size, micro_batches_per_rank):
     alone = list(BatchPlan(NUMBERS, batch_size=8, seed=5).batches(2, 1))
     by_rank = [
         list(
             BatchPlan(
-                NUMBERS, batch_size=8, seed=5, rank=rank, world_size=world_size, shares_per_rank=shares_per_rank
+                NUMBERS,
+                batch_size=8,
+                seed=5,
+                rank=rank,
+                world_size=world_size,
+                micro_batches_per_rank=micro_batches_per_rank,
             ).batches(2, 1)
         )
         for rank in range(world_size)
     ]
     for step, whole in enumerate(alone):
-        own = slice(step * shares_per_rank, (step + 1) * shares_per_rank)
+        own = slice(step * micro_batches_per_rank, (step + 1) * micro_batches_per_rank)
         shares = [share for batches in by_rank for share in batches[own]]
-        assert len({len(share.numbers_B) for share in shares}) == 1
-        counted = np.concatenate([share.numbers_B[share.mask_B] for share in shares])
-        assert counted.tolist() == whole.numbers_B.tolist()
+        assert len({len(share.indices_B) for share in shares}) == 1
+        counted = np.concatenate([share.indices_B[share.mask_B] for share in shares])
+        assert counted.tolist() == whole.indices_B.tolist()
 
 
 @pytest.mark.parametrize(("num", "steps", "served"), [(10, 2, 8), (8, 2, 8), (5, 1, 4), (3, 1, 3), (0, 0, 0)])
@@ -121,12 +126,12 @@ def test_identity_tells_plans_apart_but_not_ranks():
         ({"world_size": 0}, "world_size must be at least 1"),
         ({"weights_N": ["1"] * 37}, "weights_N must be numbers"),
         ({"weights_N": np.ones(37, bool)}, "weights_N must be numbers"),
-        ({"numbers_N": [0.5]}, "numbers_N must be whole numbers"),
-        ({"numbers_N": [-1]}, "got -1"),
+        ({"indices_N": [0.5]}, "indices_N must be whole numbers"),
+        ({"indices_N": [-1]}, "got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"rank": 2, "world_size": 2}, "rank must be in 0 ... 1, got 2"),
         ({"rank": -1}, "rank must be in .* got -1"),
-        ({"shares_per_rank": 0}, "shares_per_rank must be at least 1"),
+        ({"micro_batches_per_rank": 0}, "micro_batches_per_rank must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": None, "weights_N": np.ones(37)}, "give a seed"),
         ({"weights_N": np.ones(3)}, "one weight for each of the 37"),
@@ -137,7 +142,7 @@ def test_identity_tells_plans_apart_but_not_ranks():
 )
 def test_wrong_plans_are_refused(changes, words):
     with pytest.raises(UsageError, match=words):
-        BatchPlan(**{"numbers_N": NUMBERS, "batch_size": 8, "seed": 1, **changes})
+        BatchPlan(**{"indices_N": NUMBERS, "batch_size": 8, "seed": 1, **changes})
 
 
 @pytest.mark.parametrize("groups", [np.zeros((2, 2)), np.array([1, "a", None], object), 3])

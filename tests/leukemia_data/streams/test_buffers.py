@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from leukemia_data.streams.buffers import BufferPool
+from leukemia_data.streams.batch import BufferPool
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.int64, torch.bool])

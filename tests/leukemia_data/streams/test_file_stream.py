@@ -8,7 +8,7 @@ import pytest
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.source import list_source
-from leukemia_data.streams.file_stream import FileStream
+from leukemia_data.streams.dataset import FileStream
 
 from ..helpers import TINY_RECIPE, build, cache_dir, image_paths, make_source
 

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from leukemia_data.building.convert import convert_cache
+from leukemia_data.building.repair import convert_cache
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.caches.plain_reads import OpenFile
-from leukemia_data.caches.shard_rows import PlainRows
+from leukemia_data.caches.shard_rows import OpenFile, PlainRows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.streams.loader import BatchStream
-from leukemia_data.streams.pixel_store import DeviceStore, RamStore
+from leukemia_data.streams.residency import DeviceStore, RamStore
 
 from ..copies import UnfinishedCopies
 from ..helpers import build, cache_dir, flip_bit, make_source
@@ -199,10 +198,10 @@ def test_error_in_the_consumer_ends_the_threads(cache):
 def test_error_in_a_thread_surfaces_at_its_batch(cache, monkeypatch):
     gather = cache.reader.gather
 
-    def failing(numbers_B, out):
-        if 8 in numbers_B:
+    def failing(indices_B, out):
+        if 8 in indices_B:
             raise CacheError("the disk is gone")
-        return gather(numbers_B, out)
+        return gather(indices_B, out)
 
     monkeypatch.setattr(cache.reader, "gather", failing)
     batches = BatchStream(cache, np.arange(NUM), batch_size=4, residency="mapped").epoch(0)
@@ -218,11 +217,11 @@ def test_iterator_that_the_garbage_collector_drops_in_one_of_its_own_threads(cac
     """Such a thread cannot wait for itself: pytest makes an error of the one that would be ignored then."""
     dropped, gather = threading.Event(), cache.reader.gather
 
-    def collecting(numbers_B, out):
-        if numbers_B[0] > 0:
+    def collecting(indices_B, out):
+        if indices_B[0] > 0:
             dropped.wait(10)
             gc.collect()
-        return gather(numbers_B, out)
+        return gather(indices_B, out)
 
     monkeypatch.setattr(cache.reader, "gather", collecting)
     gc.disable()
@@ -288,9 +287,9 @@ def test_resident_stream_gives_the_same_batches(cache):
 def test_resident_stream_reads_each_sample_once(cache, monkeypatch):
     gather, read = cache.reader.gather, []
 
-    def counting(numbers_B, out):
-        read.extend(numbers_B.tolist())
-        return gather(numbers_B, out)
+    def counting(indices_B, out):
+        read.extend(indices_B.tolist())
+        return gather(indices_B, out)
 
     monkeypatch.setattr(cache.reader, "gather", counting)
     stream = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency="ram", num_threads=1)
@@ -306,12 +305,12 @@ def test_resident_samples_that_two_threads_want_are_read_once_and_a_failed_read_
 
         size_px, num_reads, meeting = SIZE, 0, threading.Barrier(2)
 
-        def gather(self, numbers_B, out):
+        def gather(self, indices_B, out):
             self.num_reads += 1
             if self.num_reads == 1:
                 self.meeting.wait(10)
                 raise CacheError("gone")
-            return cache.reader.gather(numbers_B, out)
+            return cache.reader.gather(indices_B, out)
 
     reader = Failing()
     store, out, failures = RamStore(reader, np.arange(6)), np.empty((2, 4, SIZE, SIZE, 3), np.uint8), []
@@ -548,14 +547,14 @@ def test_epochs_and_steps_out_of_range_are_refused(make_stream):
     assert steps(make_stream().epoch(0, 8)) == []
 
 
-@pytest.mark.parametrize("shares_per_rank", [1, 2])
-def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkeypatch, shares_per_rank):
+@pytest.mark.parametrize("micro_batches_per_rank", [1, 2])
+def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
     """Mapped, as for sets that no memory holds: what a rank reads is what its part of the batches holds."""
     read, gather = [], cache.reader.gather
 
-    def watched(numbers_B, out=None):
-        read.append(numbers_B.tolist())
-        return gather(numbers_B, out)
+    def watched(indices_B, out=None):
+        read.append(indices_B.tolist())
+        return gather(indices_B, out)
 
     monkeypatch.setattr(cache.reader, "gather", watched)
     by_rank = []
@@ -567,21 +566,21 @@ def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkey
             seed=1,
             rank=rank,
             world_size=2,
-            shares_per_rank=shares_per_rank,
+            micro_batches_per_rank=micro_batches_per_rank,
             residency="mapped",
             num_threads=1,
         )
         read.clear()
         handed_out = [batch.indices_B.tolist() for batch in stream.epoch(3)]
         assert sorted(read) == sorted(handed_out)
-        assert {len(numbers) for numbers in read} == {4 // shares_per_rank}
+        assert {len(numbers) for numbers in read} == {4 // micro_batches_per_rank}
         by_rank.append([number for numbers in read for number in numbers])
     assert [len(numbers) for numbers in by_rank] == [12, 12]
     assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
 
 
 def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
-    stream = BatchStream(cache, np.arange(24), batch_size=8, seed=1, shares_per_rank=4)
+    stream = BatchStream(cache, np.arange(24), batch_size=8, seed=1, micro_batches_per_rank=4)
     expected = [batch.indices_B.tolist() for batch in stream.epoch(0)]
     assert (len(stream), len(expected)) == (3, 12)
     batches = stream.epoch(0)
@@ -589,7 +588,7 @@ def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
         next(batches)
     state = stream.state_dict()
     assert state["step"] == 1
-    again = BatchStream(cache, np.arange(24), batch_size=8, seed=1, shares_per_rank=4)
+    again = BatchStream(cache, np.arange(24), batch_size=8, seed=1, micro_batches_per_rank=4)
     again.load_state_dict(state)
     assert [batch.indices_B.tolist() for batch in again] == expected[4:]
 

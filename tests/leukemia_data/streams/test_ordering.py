@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from leukemia_data.samples.fingerprint import bytes_digest
+from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.streams.ordering import permuted, sample_bits, stratified, unit_interval
 
 

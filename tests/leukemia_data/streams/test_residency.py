@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from leukemia_data.errors import UsageError
-from leukemia_data.streams.residency import choose_residency, free_bytes, most_bytes
+from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
 
 GB = 10**9
 
@@ -53,8 +53,8 @@ def test_device_that_indexes_with_32_bits_gets_no_larger_split(split_bytes, kind
 
 
 def test_only_mps_limits_what_one_tensor_may_hold():
-    assert most_bytes(torch.device("mps")) == 2**31 - 1
-    assert most_bytes(torch.device("cuda")) is most_bytes(torch.device("cpu")) is None
+    assert max_bytes(torch.device("mps")) == 2**31 - 1
+    assert max_bytes(torch.device("cuda")) is max_bytes(torch.device("cpu")) is None
 
 
 def test_processes_share_the_memory():

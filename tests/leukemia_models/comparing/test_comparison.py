@@ -23,15 +23,26 @@ from leukemia_models.comparing.compared_run import (
     mean_curves,
     read_compared_runs,
 )
-from leukemia_models.comparing.comparison import compare_runs, differing_settings
-from leukemia_models.comparing.comparison_curves import draw_accuracies, draw_stage_accuracies, stage_names
-from leukemia_models.comparing.comparison_figures import draw_confusions, draw_rocs, draw_subject_shares
-from leukemia_models.comparing.comparison_report import comparison_table, comparison_text, write_comparison
+from leukemia_models.comparing.comparison import (
+    compare_runs,
+    comparison_table,
+    comparison_text,
+    differing_settings,
+    write_comparison,
+)
+from leukemia_models.comparing.comparison_figures import (
+    draw_accuracies,
+    draw_confusions,
+    draw_rocs,
+    draw_stage_accuracies,
+    draw_subject_shares,
+    stage_names,
+)
 from leukemia_models.comparing.cross_validation_report import pool_folds
-from leukemia_models.judging.predictions import read_predictions
-from leukemia_models.judging.resampling import BootstrapSettings
+from leukemia_models.evaluation.predictions import read_predictions
+from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters
-from leukemia_models.reports.figure_style import lay_out
+from leukemia_models.reports.style import lay_out
 
 from ..finished_runs import (
     predictions_of,

@@ -16,15 +16,21 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.comparing.cross_validation import SHOWN_METRICS, CrossValidation, cross_validate, require_each_once
-from leukemia_models.comparing.cross_validation_files import find_folds, is_kfold
-from leukemia_models.comparing.cross_validation_report import cross_validation_text, folds_table, pool_folds
-from leukemia_models.comparing.fold_figures import draw_folds
-from leukemia_models.comparing.fold_metrics import Spread, fold_metrics
-from leukemia_models.comparing.fold_predictions import read_fold
-from leukemia_models.judging.predictions import read_predictions
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.reports.figure_style import lay_out
+from leukemia_models.comparing.cross_validation import (
+    SHOWN_METRICS,
+    CrossValidation,
+    Spread,
+    cross_validate,
+    find_folds,
+    fold_metrics,
+    is_kfold,
+    read_fold,
+    require_each_once,
+)
+from leukemia_models.comparing.cross_validation_report import cross_validation_text, draw_folds, folds_table, pool_folds
+from leukemia_models.evaluation.predictions import read_predictions
+from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.reports.style import lay_out
 
 from ..finished_runs import CLASSES, predictions_of, random_predictions, write_config, write_fold, write_part
 

@@ -9,14 +9,19 @@ import torch
 from torch import nn
 
 from leukemia_data.augmenting.augmentation import load_augmentation
-from leukemia_models.batchnorm.batchnorm_report import BatchNormScores
-from leukemia_models.batchnorm.reestimation import reestimate_batchnorm
-from leukemia_models.experiments.batchnorm_experiment import WAYS, EpochScores, predict_in_train_mode, run_experiment
-from leukemia_models.experiments.batchnorm_figures import draw_batchnorm
-from leukemia_models.inference.predict import predict_probabilities
-from leukemia_models.learning.optim import OptimizerSettings
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.learning.train import fit
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.experiments.batchnorm_experiment import (
+    WAYS,
+    EpochScores,
+    draw_batchnorm,
+    predict_in_train_mode,
+    run_experiment,
+)
+from leukemia_models.training.batchnorm_report import BatchNormScores
+from leukemia_models.training.batchnorm_statistics import reestimate_batchnorm
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.train import fit
 
 from ..fakes import (
     CPU,

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.generated.synthetic import generate_cell
-from leukemia_models.experiments.generated_cells import CellImages, draw_cells, plan_cells
+from leukemia_data.sources.sample_cells import generate_cell
+from leukemia_models.experiments.batchnorm_experiment import CellImages, draw_cells, plan_cells
 
 
 def test_subjects_of_training_and_validation_differ_and_both_parts_hold_both_classes() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from leukemia_data.errors import UsageError
-from leukemia_models.experiments.memory_source import MemorySource
+from leukemia_models.experiments.batchnorm_experiment import MemorySource
 
 IMAGES = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
 LABELS = np.arange(7, dtype=np.int64) % 2

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.cost import count_multiply_adds, model_cost
-from leukemia_models.networks.registry import build_model
+from leukemia_models.networks.registry import build_model, count_multiply_adds, model_cost
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leukemia_models.networks.registry import build_model, count_parameters
-from leukemia_models.networks.resnet import Bottleneck
-from leukemia_models.networks.resnet_variants import ConcatBlock, LinearBottleneck
+from leukemia_models.networks.resnet import Bottleneck, ConcatBlock, LinearBottleneck
 
 from .test_resnet import give_batchnorms_a_past
 

@@ -7,8 +7,15 @@ from dataclasses import fields, replace
 import pytest
 
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.reports.cautions import ORDER, Caution, cautions_of_parts, sorted_cautions, split_cautions
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+from leukemia_models.reports.results import (
+    ORDER,
+    Caution,
+    SplitCounts,
+    SplitSummary,
+    cautions_of_parts,
+    sorted_cautions,
+    split_cautions,
+)
 
 EVERYTHING = LeakCheck(
     shared_subjects=1,

@@ -8,7 +8,7 @@ import cv2
 import pytest
 from matplotlib.figure import Figure
 
-from leukemia_models.reports.figure_style import COLORS, DOTS_PER_INCH, save_figure, series_style, stamped_figure
+from leukemia_models.reports.style import COLORS, DOTS_PER_INCH, save_figure, series_style, stamped_figure
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,7 +89,7 @@ def test_letters_that_the_font_lacks_are_told_apart(tmp_path: Path) -> None:
         "import sys, warnings\n"
         "warnings.filterwarnings('error', message='.*Glyph')\n"
         "from pathlib import Path\n"
-        "from leukemia_models.reports.figure_style import save_figure, stamped_figure\n"
+        "from leukemia_models.reports.style import save_figure, stamped_figure\n"
         "figure = stamped_figure((4.0, 3.0), '\\u6b63\\u5e38, gr\\u00fcn \\u041b', 'subject-disjoint')\n"
         "save_figure(figure, Path(sys.argv[1]))\n"
         "print(ascii(figure.get_suptitle()))\n"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from leukemia_models.learning.history import EpochRecord, TrainHistory
-from leukemia_models.reports.history_figures import draw_history
+from leukemia_models.reports.evaluation_figures import draw_history
+from leukemia_models.training.history import EpochRecord, TrainHistory
 
 
 def history(num_epochs: int, *, validated: bool = True) -> TrainHistory:

@@ -13,22 +13,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from leukemia_data.files.plain_text import printable
+from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import read_compared_runs
-from leukemia_models.comparing.comparison import compare_runs
-from leukemia_models.comparing.comparison_report import comparison_table, comparison_text
-from leukemia_models.comparing.cross_validation import CrossValidation, cross_validate
+from leukemia_models.comparing.comparison import compare_runs, comparison_table, comparison_text
+from leukemia_models.comparing.cross_validation import CrossValidation, cross_validate, read_fold
 from leukemia_models.comparing.cross_validation_report import cross_validation_text, folds_table
-from leukemia_models.comparing.fold_predictions import read_fold
-from leukemia_models.judging.predictions import read_predictions, write_predictions, write_table
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.reports.figure_style import save_figure
-from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table
-from leukemia_models.reports.judging_figures import draw_confusion
-from leukemia_models.reports.markdown import code, markdown_table, plain
-from leukemia_models.reports.report import Results, write_results
-from leukemia_models.reports.summary_page import summary_text
-from leukemia_models.runs.run_files import RunFolder, load_config, save_config
+from leukemia_models.evaluation.predictions import read_predictions, write_predictions, write_table
+from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.reports.evaluation_figures import draw_confusion
+from leukemia_models.reports.results import Results, write_results
+from leukemia_models.reports.style import code, markdown_table, plain, save_figure
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text
+from leukemia_models.runs.run_folder import RunFolder, load_config, save_config
 
 from ..finished_runs import random_predictions, write_fold, write_run
 from ..judged import make_predictions, make_split
@@ -111,7 +107,7 @@ def of_hostile_classes(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    network = JudgedNetwork(
+    network = EvaluatedNetwork(
         model_name="<b>*net*</b>|",
         classes=CLASSES,
         settings={name: name for name in NAMES} | {"lr": 0.1},
@@ -133,7 +129,7 @@ def test_the_page_of_a_part_shows_names_as_they_are(results: Results) -> None:
 
 def test_the_list_of_subjects_shows_names_as_they_are(results: Results) -> None:
     few = hostile_table().iloc[: 2 * 70]
-    network = JudgedNetwork(model_name="net", classes=CLASSES, settings={})
+    network = EvaluatedNetwork(model_name="net", classes=CLASSES, settings={})
     page = summary_text(results_of_table(few, make_split(35, 2), network, bootstrap=DRAWS))
     assert_tame(page)
     listed = [row[0].strip() for row in cells_of(page) if len(row) == 6]

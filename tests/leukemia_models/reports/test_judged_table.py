@@ -10,15 +10,15 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from leukemia_data.errors import UsageError
-from leukemia_models.judging.calibration import Calibration
-from leukemia_models.judging.metrics import classification_metrics
-from leukemia_models.judging.predictions import judged_samples, read_predictions
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table, write_judged
+from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.metrics import classification_metrics
+from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
+from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, write_evaluated
 
 from ..judged import CLASSES, SHARED, make_predictions, make_split
 
-NETWORK = JudgedNetwork(
+NETWORK = EvaluatedNetwork(
     model_name="resnet18",
     classes=CLASSES,
     settings={"epochs": 3},
@@ -48,7 +48,7 @@ def test_results_are_those_of_the_labelled_rows() -> None:
 def test_folder_holds_everything_and_every_table_its_stamp(tmp_path: Path) -> None:
     table, out = make_predictions(6), tmp_path / "runs" / "test"
     results = results_of_table(table, make_split(6, leaks=SHARED), NETWORK, bootstrap=FEW)
-    write_judged(out, results, table, ("../history.png",))
+    write_evaluated(out, results, table, ("../history.png",))
     figures = {
         f"{name}.{suffix}" for name in ("confusion", "roc", "reliability", "subjects") for suffix in ("png", "pdf")
     }
@@ -65,7 +65,7 @@ def test_folder_holds_everything_and_every_table_its_stamp(tmp_path: Path) -> No
 def test_results_from_the_written_table_are_the_same(tmp_path: Path) -> None:
     table = make_predictions(6)
     results = results_of_table(table, make_split(6), NETWORK, bootstrap=FEW)
-    write_judged(tmp_path, results, table)
+    write_evaluated(tmp_path, results, table)
     again = results_of_table(
         read_predictions(tmp_path / "predictions.csv", CLASSES), make_split(6), NETWORK, bootstrap=FEW
     )
@@ -78,7 +78,7 @@ def test_results_from_the_written_table_are_the_same(tmp_path: Path) -> None:
 def test_one_class_has_no_roc_curve(tmp_path: Path) -> None:
     table = make_predictions(6)
     table = table[table["label"] == "hem"]
-    write_judged(tmp_path, results_of_table(table, make_split(6), NETWORK, bootstrap=FEW), table)
+    write_evaluated(tmp_path, results_of_table(table, make_split(6), NETWORK, bootstrap=FEW), table)
     assert not (tmp_path / "roc.png").exists()
     assert (tmp_path / "confusion.png").exists()
 
@@ -86,7 +86,7 @@ def test_one_class_has_no_roc_curve(tmp_path: Path) -> None:
 def test_unknown_subjects_have_no_figure(tmp_path: Path) -> None:
     table = make_predictions(6).assign(subject="")
     results = results_of_table(table, make_split(6), NETWORK, bootstrap=FEW)
-    write_judged(tmp_path, results, table)
+    write_evaluated(tmp_path, results, table)
     assert not (tmp_path / "subjects.png").exists()
     assert set(results.intervals) == {"image"}
     assert "unknown" in str(results.intervals["image"].note)
@@ -96,7 +96,7 @@ def test_nothing_labelled_is_refused() -> None:
     table = make_predictions(2)
     table["label"] = ""
     with pytest.raises(UsageError, match="no image to judge has a label"):
-        judged_samples(table, CLASSES)
+        evaluated_samples(table, CLASSES)
 
 
 def test_the_other_positive_class_turns_every_number_that_is_of_one_class(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_other_positive_class_turns_every_number_that_is_of_one_class(tmp_pa
     is_hem = (table["label"] == "hem").to_numpy()
     assert turned.metrics.auprc == pytest.approx(average_precision_score(is_hem, table["probability_hem"]))
     assert turned.metrics.auprc != pytest.approx(usual.metrics.auprc)
-    write_judged(tmp_path, turned, table)
+    write_evaluated(tmp_path, turned, table)
     page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "sensitivity (recall of `hem`)" in page
     assert "specificity (recall of `all`)" in page

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from leukemia_models.judging.judged_samples import JudgedSamples
-from leukemia_models.judging.resampling import Interval
-from leukemia_models.judging.subject_level import subject_table
-from leukemia_models.reports.figure_style import lay_out
-from leukemia_models.reports.judging_figures import draw_confusion, draw_reliability, draw_roc, draw_subjects
+from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
+from leukemia_models.evaluation.resampling import Interval
+from leukemia_models.evaluation.subject_level import subject_table
+from leukemia_models.reports.evaluation_figures import draw_confusion, draw_reliability, draw_roc, draw_subjects
+from leukemia_models.reports.style import lay_out
 
 CLASSES = ("hem", "all")
 NAMED = {"title": "resnet18", "stamp": "PATIENT-MIXED"}
@@ -22,15 +22,15 @@ def texts(figure: Figure) -> str:
 
 
 @pytest.fixture
-def samples() -> JudgedSamples:
+def samples() -> EvaluatedSamples:
     """Two subjects a class with two images each; one image of each class is on the wrong side of 0.5."""
     subjects = ("H1", "H1", "H2", "H2", "1", "1", "2", "2")
     labels = np.repeat([0, 1], 4)
     probabilities = np.array([0.1, 0.2, 0.3, 0.8, 0.4, 0.9, 0.7, 0.6])
-    return JudgedSamples(tuple("abcdefgh"), subjects, labels, probabilities)
+    return EvaluatedSamples(tuple("abcdefgh"), subjects, labels, probabilities)
 
 
-def test_every_figure_is_stamped(samples: JudgedSamples) -> None:
+def test_every_figure_is_stamped(samples: EvaluatedSamples) -> None:
     figures = [
         draw_confusion(((1, 2), (3, 4)), CLASSES, **NAMED),
         draw_roc(samples, CLASSES, **NAMED),
@@ -54,7 +54,7 @@ def test_class_without_images_is_no_division_by_zero() -> None:
     assert "none\n(0)" in texts(draw_confusion(((0, 0), (1, 3)), CLASSES, **NAMED))
 
 
-def test_roc_by_hand(samples: JudgedSamples) -> None:
+def test_roc_by_hand(samples: EvaluatedSamples) -> None:
     figure = draw_roc(samples, CLASSES, interval=Interval(0.5, 0.9), **NAMED)
     [axes] = figure.axes
     curve, mark = axes.lines[:2]
@@ -68,19 +68,19 @@ def test_roc_by_hand(samples: JudgedSamples) -> None:
     assert "per subject (mean probability), AUROC 1.000" in labels
 
 
-def test_roc_of_subjects_of_one_class_is_left_out(samples: JudgedSamples) -> None:
-    unknown = JudgedSamples(samples.ids, ("",) * 8, samples.labels_N, samples.probabilities_N)
+def test_roc_of_subjects_of_one_class_is_left_out(samples: EvaluatedSamples) -> None:
+    unknown = EvaluatedSamples(samples.ids, ("",) * 8, samples.labels_N, samples.probabilities_N)
     labels = [text.get_text() for text in draw_roc(unknown, CLASSES, **NAMED).axes[0].get_legend().get_texts()]
     assert not any("subject" in label for label in labels)
 
 
-def test_no_image_above_the_threshold_is_drawn_too(samples: JudgedSamples) -> None:
+def test_no_image_above_the_threshold_is_drawn_too(samples: EvaluatedSamples) -> None:
     low = samples.with_probabilities(samples.probabilities_N / 4)
     mark = draw_roc(low, CLASSES, **NAMED).axes[0].lines[1]
     assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([0], [0])
 
 
-def test_reliability_shows_both_series_and_counts(samples: JudgedSamples) -> None:
+def test_reliability_shows_both_series_and_counts(samples: EvaluatedSamples) -> None:
     calibrated = samples.with_probabilities(samples.probabilities_N**2)
     axes, counts_axes = draw_reliability(samples, CLASSES, calibrated=calibrated, **NAMED).axes
     labels = [line.get_label() for line in axes.lines]
@@ -92,7 +92,7 @@ def test_reliability_shows_both_series_and_counts(samples: JudgedSamples) -> Non
     assert [patch.get_data().values.sum() for patch in counts_axes.patches] == [8, 8]
 
 
-def test_subjects_are_sorted_within_their_class(samples: JudgedSamples) -> None:
+def test_subjects_are_sorted_within_their_class(samples: EvaluatedSamples) -> None:
     [axes] = draw_subjects(subject_table(samples), CLASSES, **NAMED).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["H2 (2)", "H1 (2)", "1 (2)", "2 (2)"]
     hem, all_ = axes.lines[:2]
@@ -100,10 +100,10 @@ def test_subjects_are_sorted_within_their_class(samples: JudgedSamples) -> None:
     assert hem.get_marker() != all_.get_marker()
 
 
-def make_many(rng: np.random.Generator, num_subjects: int) -> JudgedSamples:
+def make_many(rng: np.random.Generator, num_subjects: int) -> EvaluatedSamples:
     labels = np.arange(3 * num_subjects) % num_subjects % 2
     subjects = tuple(f"$x_{label}{number % num_subjects}" for number, label in enumerate(labels))
-    return JudgedSamples(tuple(map(str, range(len(labels)))), subjects, labels, rng.random(len(labels)))
+    return EvaluatedSamples(tuple(map(str, range(len(labels)))), subjects, labels, rng.random(len(labels)))
 
 
 def test_a_cohort_fits_on_a_printed_page_with_every_name(rng: np.random.Generator) -> None:
@@ -124,8 +124,8 @@ def test_thousands_of_subjects_are_drawn_without_names(rng: np.random.Generator)
     assert sum(len(line.get_xdata()) for axes in figure.axes for line in axes.lines[:1]) == 2000
 
 
-def test_a_subject_with_both_labels_is_drawn_by_itself(samples: JudgedSamples) -> None:
-    mixed = JudgedSamples(
+def test_a_subject_with_both_labels_is_drawn_by_itself(samples: EvaluatedSamples) -> None:
+    mixed = EvaluatedSamples(
         samples.ids, ("H1", "H1", "x", "x", "x", "1", "2", "2"), samples.labels_N, samples.probabilities_N
     )
     assert "both classes (n = 1)" in texts_of_legends(draw_subjects(subject_table(mixed), CLASSES, **NAMED))
@@ -143,7 +143,7 @@ LONG = (
 
 
 @pytest.mark.parametrize("classes", [CLASSES, LONG])
-def test_names_fit_and_legends_cover_nothing(classes: tuple[str, str], samples: JudgedSamples) -> None:
+def test_names_fit_and_legends_cover_nothing(classes: tuple[str, str], samples: EvaluatedSamples) -> None:
     for figure in (
         draw_confusion(((1, 2), (3, 4)), classes, **NAMED),
         draw_roc(samples, classes, interval=Interval(0.5, 0.9), **NAMED),

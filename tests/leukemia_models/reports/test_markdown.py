@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leukemia_models.reports.markdown import without_repeats
+from leukemia_models.reports.style import without_repeats
 
 
 def test_a_paragraph_that_another_begins_with_is_left_out() -> None:

@@ -10,12 +10,10 @@ import pytest
 
 from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.judging.baseline import majority_baseline
-from leukemia_models.judging.metrics import classification_metrics
-from leukemia_models.learning.history import EpochRecord, TrainHistory
-from leukemia_models.reports.history_table import write_history
-from leukemia_models.reports.report import Results, cautions, read_results, write_results
-from leukemia_models.reports.split_summary import SplitCounts, SplitSummary
+from leukemia_models.evaluation.metrics import classification_metrics, majority_baseline
+from leukemia_models.reports.evaluation_figures import write_history
+from leukemia_models.reports.results import Results, SplitCounts, SplitSummary, cautions, read_results, write_results
+from leukemia_models.training.history import EpochRecord, TrainHistory
 
 LABELS = np.repeat([0, 1], [4, 6])
 PROBABILITIES = np.eye(2)[[0, 0, 0, 1, 1, 1, 1, 1, 1, 0]]

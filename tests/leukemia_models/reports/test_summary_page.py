@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.judging.calibration import Calibration
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.reports.judged_table import JudgedNetwork, results_of_table
-from leukemia_models.reports.report import Results, cautions
-from leukemia_models.reports.summary_page import summary_text, write_summary
+from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.reports.results import Results, cautions
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text, write_summary
 
 from ..judged import CLASSES, NO_LEAK, SHARED, make_predictions, make_split
 
@@ -25,7 +24,7 @@ JUDGING = {
 
 
 def results_of(num_subjects: int, leaks: LeakCheck = NO_LEAK, calibration: Calibration | None = None) -> Results:
-    network = JudgedNetwork(
+    network = EvaluatedNetwork(
         model_name="resnet18",
         classes=CLASSES,
         settings=SETTINGS,
@@ -132,7 +131,7 @@ def test_cautions_stand_above_the_numbers() -> None:
 
 def test_undefined_numbers_are_words() -> None:
     table = make_predictions(6)
-    network = JudgedNetwork(model_name="resnet18", classes=CLASSES, settings={})
+    network = EvaluatedNetwork(model_name="resnet18", classes=CLASSES, settings={})
     one_class = results_of_table(table[table["label"] == "all"], make_split(6), network)
     rows = rows_of(section(summary_text(one_class), "Results per image"))
     assert rows["AUROC"] == rows["specificity (recall of `hem`)"] == ["undefined", "-", "undefined"]
@@ -143,7 +142,7 @@ def test_unknown_and_mixed_subjects_are_told() -> None:
     table = make_predictions(6)
     table.loc[:2, "subject"] = ""
     table.loc[3, "subject"] = "1"
-    network = JudgedNetwork(model_name="resnet18", classes=CLASSES, settings={})
+    network = EvaluatedNetwork(model_name="resnet18", classes=CLASSES, settings={})
     found = results_of_table(table, make_split(6), network)
     text = section(summary_text(found), "Results per subject")
     assert "3 images of unknown subjects are left out here." in text
@@ -154,7 +153,7 @@ def test_unknown_and_mixed_subjects_are_told() -> None:
 
 
 def test_many_subjects_are_left_to_the_file() -> None:
-    network = JudgedNetwork(model_name="resnet18", classes=CLASSES, settings={})
+    network = EvaluatedNetwork(model_name="resnet18", classes=CLASSES, settings={})
     found = results_of_table(
         make_predictions(50, 1), make_split(50, 1), network, bootstrap=BootstrapSettings(num_draws=100)
     )

@@ -16,22 +16,27 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
-from leukemia_models.batchnorm.batchnorm_mode import AUTO, REESTIMATED, RUNNING
-from leukemia_models.inference.tta import NO_TTA, parse_tta
-from leukemia_models.judging.predictions import read_predictions
-from leukemia_models.judging.resampling import BootstrapSettings
-from leukemia_models.learning.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
-from leukemia_models.learning.history import EpochRecord, TrainHistory
-from leukemia_models.learning.run_state import TrainSettings, TrainState
+from leukemia_models.evaluation.predict import NO_TTA, parse_tta
+from leukemia_models.evaluation.predictions import read_predictions
+from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model
-from leukemia_models.planning.judging_settings import JudgingSettings
-from leukemia_models.reports.report import Results
-from leukemia_models.runs.finalize import finalize_run, trained_checkpoint
-from leukemia_models.runs.judge import judge_part, judging_calibration, judging_tta, linked_subjects_note, predict_part
-from leukemia_models.runs.judged_identity import require_same_meaning
-from leukemia_models.runs.preparation import LEFT_OUT, prepare_network
-from leukemia_models.runs.run_files import RunFolder
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.reports.results import Results
+from leukemia_models.runs.evaluate_part import (
+    evaluate_part,
+    evaluation_calibration,
+    evaluation_tta,
+    linked_subjects_note,
+    predict_part,
+    require_same_meaning,
+)
+from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_network, trained_checkpoint
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.training.batchnorm_report import AUTO, REESTIMATED, RUNNING
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.run_state import TrainSettings, TrainState
+from leukemia_models.training.training_plan import EvaluationSettings
 
 from ...leukemia_data.helpers import build, cache_dir, write_cell
 from ..fakes import CPU, NORMALIZATION
@@ -100,17 +105,17 @@ def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFol
     return run
 
 
-def finalized(run: RunFolder, data: SplitCache, judging: JudgingSettings) -> dict[str, Results]:
+def finalized(run: RunFolder, data: SplitCache, judging: EvaluationSettings) -> dict[str, Results]:
     return finalize_run(run, data, judging=judging, device=CPU, batch_size=8, bootstrap=SETTINGS)
 
 
 def prepared(run: RunFolder, data: SplitCache, batchnorm: str) -> Checkpoint:
     checkpoint = trained_checkpoint(run)
-    settings = JudgingSettings(batchnorm=batchnorm)
+    settings = EvaluationSettings(batchnorm=batchnorm)
     return prepare_network(checkpoint, data, settings, device=CPU, batch_size=8).checkpoint
 
 
-def judging_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def evaluation_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
     assert checkpoint.info.judging is not None
     return checkpoint.info.judging
 
@@ -136,7 +141,7 @@ class Finished:
 def finished(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run that was judged with d4 and re-estimated statistics. Read it, never change it."""
     run, data = trained_run(tmp_path_factory.mktemp("runs") / "run", cache), split_of(cache)
-    return Finished(run, data, finalized(run, data, JudgingSettings(tta=D4, batchnorm=REESTIMATED)))
+    return Finished(run, data, finalized(run, data, EvaluationSettings(tta=D4, batchnorm=REESTIMATED)))
 
 
 def test_final_holds_the_best_weights_with_the_chosen_statistics(finished: Finished) -> None:
@@ -146,7 +151,7 @@ def test_final_holds_the_best_weights_with_the_chosen_statistics(finished: Finis
     results = finished.results
     assert {part: result.metrics.num_samples for part, result in results.items()} == {"valid": 12, "test": 12}
     assert all((finished.run.part(part) / "summary.md").is_file() for part in results)
-    judging = judging_of(final)
+    judging = evaluation_of(final)
     assert (judging["checkpoint"], judging["batchnorm"]["chosen"]) == ("best", REESTIMATED)
     assert (judging["batchnorm"]["num_images"], judging["batchnorm"]["judged_on"]) == (24, "valid")
     assert results["test"].epoch == 1
@@ -155,7 +160,7 @@ def test_final_holds_the_best_weights_with_the_chosen_statistics(finished: Finis
 
 def test_calibration_of_too_few_subjects_is_kept_but_not_reported(finished: Finished) -> None:
     results = finished.results
-    calibration = judging_calibration(load_checkpoint(finished.run.checkpoint("final")).info.judging)
+    calibration = evaluation_calibration(load_checkpoint(finished.run.checkpoint("final")).info.judging)
     assert calibration is not None
     assert (calibration.fitted_on, calibration.num_images, calibration.is_usable) == ("valid", 12, False)
     assert all(part.calibrated is None for part in results.values())
@@ -166,11 +171,11 @@ def test_calibration_of_too_few_subjects_is_kept_but_not_reported(finished: Fini
 
 def test_calibration_from_validation_is_reported_on_test_alone(finished: Finished, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(finished.run.checkpoint("final"))
-    judging = judging_of(checkpoint)
+    judging = evaluation_of(checkpoint)
     usable = {**judging, "calibration": {**judging["calibration"], "is_usable": True}}
     checkpoint = replace(checkpoint, info=replace(checkpoint.info, judging=usable))
     for part, is_reported in (("valid", False), ("test", True)):
-        results = judge_part(
+        results = evaluate_part(
             checkpoint, finished.data, part, tmp_path / part, device=CPU, batch_size=8, bootstrap=SETTINGS
         )
         assert (results.calibrated is not None) == is_reported
@@ -179,8 +184,8 @@ def test_calibration_from_validation_is_reported_on_test_alone(finished: Finishe
 def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> None:
     run, data = finished.run, finished.data
     checkpoint = load_checkpoint(run.checkpoint("final"))
-    assert judging_tta(checkpoint.info.judging) == D4
-    judge_part(checkpoint, data, "test", tmp_path / "test", device=CPU, batch_size=8, bootstrap=SETTINGS)
+    assert evaluation_tta(checkpoint.info.judging) == D4
+    evaluate_part(checkpoint, data, "test", tmp_path / "test", device=CPU, batch_size=8, bootstrap=SETTINGS)
     for name in ("results.json", "predictions.csv", "summary.md", "subjects.csv"):
         assert (tmp_path / "test" / name).read_bytes() == (run.part("test") / name).read_bytes()
     classes = checkpoint.info.classes
@@ -193,7 +198,7 @@ def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> 
 
 def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
     last = load_checkpoint(finished.run.checkpoint("last"))
-    results = judge_part(last, finished.data, "valid", tmp_path, device=CPU, batch_size=8, bootstrap=SETTINGS)
+    results = evaluate_part(last, finished.data, "valid", tmp_path, device=CPU, batch_size=8, bootstrap=SETTINGS)
     assert any(note.startswith("Training was watched by these images") for note in results.notes)
 
 
@@ -220,12 +225,12 @@ def test_results_file_says_how_it_was_judged(finished: Finished) -> None:
 def test_running_statistics_are_kept_when_asked_for(finished: Finished) -> None:
     found = prepared(finished.run, finished.data, RUNNING)
     assert changed(load_checkpoint(finished.run.checkpoint("best")), found) == set()
-    assert judging_of(found)["batchnorm"] == {"chosen": RUNNING}
+    assert evaluation_of(found)["batchnorm"] == {"chosen": RUNNING}
 
 
 def test_auto_takes_what_does_better_on_validation_images(finished: Finished) -> None:
     found = prepared(finished.run, finished.data, AUTO)
-    report = judging_of(found)["batchnorm"]
+    report = evaluation_of(found)["batchnorm"]
     is_better = report["reestimated"]["loss"] < report["running"]["loss"]
     assert report["chosen"] == (REESTIMATED if is_better else RUNNING)
     assert bool(changed(load_checkpoint(finished.run.checkpoint("best")), found)) == is_better
@@ -245,11 +250,11 @@ def test_without_validation_the_last_weights_are_judged(cache: Cache, tmp_path: 
     run = trained_run(tmp_path / "run", cache, validated=False)
     assert trained_checkpoint(run).path == run.checkpoint("last")
     data = split_of(cache, ("train", "train", "train", "test"))
-    results = finalized(run, data, JudgingSettings(batchnorm=REESTIMATED))
+    results = finalized(run, data, EvaluationSettings(batchnorm=REESTIMATED))
     assert set(results) == {"test"}
     assert results["test"].epoch == 2
     assert results["test"].calibrated is None
-    judging = judging_of(load_checkpoint(run.checkpoint("final")))
+    judging = evaluation_of(load_checkpoint(run.checkpoint("final")))
     assert (judging["checkpoint"], judging["calibration"]) == ("last", None)
     assert judging["batchnorm"]["judged_on"] == LEFT_OUT
     # Of 36 training images three decide; of the others one would be a batch alone.
@@ -262,9 +267,9 @@ def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Pa
     judged = {"device": CPU, "batch_size": 8, "bootstrap": SETTINGS, "replaces_others": False}
     best, last = (load_checkpoint(run.checkpoint(which)) for which in ("best", "last"))
     out = tmp_path / "test"
-    judge_part(best, data, "test", out, **judged)
+    evaluate_part(best, data, "test", out, **judged)
     written = (out / "results.json").read_bytes()
-    judge_part(best, data, "test", out, **{**judged, "batch_size": 5})
+    evaluate_part(best, data, "test", out, **{**judged, "batch_size": 5})
     relabelled = replace(best, info=replace(best.info, classes=("x", "y")))
     for checkpoint, split, part, word in (
         (last, data, "test", "weights"),
@@ -273,11 +278,11 @@ def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Pa
         (best, replace(data, seen_before=SeenBefore(subjects=1)), "test", "stamped subject-disjoint"),
     ):
         with pytest.raises(RunError, match=word):
-            judge_part(checkpoint, split, part, out, **judged)
+            evaluate_part(checkpoint, split, part, out, **judged)
     with pytest.raises(RunError, match="classes"):
         require_same_meaning(out, relabelled, data, "test")
     content = json.loads(written)
     del content["identity"]  # as version 0.1 wrote it
     (out / "results.json").write_text(json.dumps(content), encoding="utf-8")
-    judge_part(best, data, "test", out, **judged)
+    evaluate_part(best, data, "test", out, **judged)
     assert json.loads((out / "results.json").read_bytes())["identity"] == json.loads(written)["identity"]

@@ -8,8 +8,8 @@ import pytest
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import CacheError, RunError
-from leukemia_models.runs.known_samples import KnownSample, load_known_samples
-from leukemia_models.runs.run_files import RunFolder
+from leukemia_models.runs.run_data import KnownSample, load_known_samples
+from leukemia_models.runs.run_folder import RunFolder
 
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 CLASSES = ("hem", "all")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.sources.class_list import place_of_class
+from leukemia_data.sources.classes import place_of_class
 from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_models.runs.outside_set import read_outside_set
+from leukemia_models.runs.evaluate_outside import read_outside_set
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
-from leukemia_models.learning.run_state import TrainSettings
-from leukemia_models.runs.data_identity import data_digest, holds_data, naming_of, split_digest
-from leukemia_models.runs.own_split import added_note, split_of_run
-from leukemia_models.runs.run_files import RunConfig, RunFolder, save_config, save_split
-from leukemia_models.runs.split_file import PIXEL_DIGEST, digest_texts, read_split
+from leukemia_models.runs.run_data import data_digest, holds_data, naming_of, split_digest
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config, save_split
+from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split
+from leukemia_models.runs.start_weights import added_note, split_of_run
+from leukemia_models.training.run_state import TrainSettings
 
 from ...leukemia_data.helpers import build, cache_dir, write_cell
 

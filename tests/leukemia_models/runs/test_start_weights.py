@@ -24,14 +24,14 @@ from leukemia_data.splitting.seen_samples import (
     samples_of_split,
 )
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
-from leukemia_models.learning.checkpoint import CheckpointInfo, load_checkpoint, load_info, save_checkpoint
-from leukemia_models.learning.history import TrainHistory
-from leukemia_models.learning.run_state import TrainSettings, TrainState
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.data_identity import data_digest, naming_of
-from leukemia_models.runs.run_files import RunConfig, RunFolder, load_config, save_config, save_split
-from leukemia_models.runs.split_cache import SplitCache
+from leukemia_models.runs.run_data import data_digest, naming_of
+from leukemia_models.runs.run_folder import RunConfig, RunFolder, load_config, save_config, save_split
+from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.runs.start_weights import recorded_seen_before, seen_before, seen_by_run, seen_by_weights
+from leukemia_models.training.checkpoint import CheckpointInfo, load_checkpoint, load_info, save_checkpoint
+from leukemia_models.training.history import TrainHistory
+from leukemia_models.training.run_state import TrainSettings, TrainState
 
 from ...leukemia_data.helpers import build, cache_dir, write_cell
 from ..fakes import NORMALIZATION

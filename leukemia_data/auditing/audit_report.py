@@ -1,0 +1,262 @@
+"""An audit's report: notes, conclusion, JSON and a table of all findings."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from leukemia_data.auditing.audit import AuditReport
+from leukemia_data.auditing.audit_image import AuditImage, Check
+from leukemia_data.auditing.audit_input import TrainingSplit, training_split
+from leukemia_data.auditing.audit_pairs import AuditPair
+from leukemia_data.errors import UsageError
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.text import formula_safe, quoting_for
+from leukemia_data.records.near_looks import comparison_note
+from leukemia_data.records.record import NO_FOLD
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.splitting.leaks import is_disjoint_stamp
+from leukemia_data.splitting.split_spec import SplitSpec
+
+_SAME_SET_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class AuditArgument:
+    """One thing that is audited: how the user called it, what it is, and how that reads (a cache's recipe, size)."""
+
+    name: str
+    kind: Literal["source", "cache", "table"]
+    text: str
+
+
+def blind_spots(arguments: Sequence[AuditArgument], images: Sequence[AuditImage]) -> list[str]:
+    """Sentences on what these arguments do not allow to check, and on arguments that are one set of images."""
+    members: defaultdict[int, list[AuditImage]] = defaultdict(list)
+    for image in images:
+        members[image.argument].append(image)
+    notes = []
+    for number, argument in enumerate(arguments):
+        if argument.kind == "cache":
+            notes.append(
+                f"{argument.name} is a cache: its frames' size, border, centre, pieces and background were not "
+                "checked, and near duplicates were looked for in preprocessed images; audit the SOURCE for both"
+            )
+        elif argument.kind == "table":
+            notes.append(
+                f"{argument.name} has names and SHA-256 but no pixels: identical means equal bytes, and near "
+                "duplicates and frames were not checked"
+            )
+            notes.extend(_incomparable_parts(argument, members[number]))
+    if how := comparison_note(sum(bool(image.look) for image in images)):
+        notes.append(how)
+    for (a, first), (b, second) in combinations(enumerate(arguments), 2):
+        notes.extend(_pair_notes(first, members[a], second, members[b]))
+    return notes
+
+
+def _incomparable_parts(argument: AuditArgument, images: Sequence[AuditImage]) -> list[str]:
+    """Parts whose files have no size in common cannot have equal bytes, whatever they show."""
+    sizes: defaultdict[str, set[int]] = defaultdict(set)
+    for image in images:
+        if image.split and image.size_bytes >= 0:
+            sizes[image.split].add(image.size_bytes)
+    apart = [f"{a} and {b}" for a, b in combinations(sorted(sizes), 2) if not sizes[a] & sizes[b]]
+    if not apart:
+        return []
+    return [
+        f"{argument.name}: files of {', '.join(apart)} differ in size, so equal pixels would not have equal bytes "
+        "there; only an audit of the images themselves can compare these parts"
+    ]
+
+
+def _pair_notes(
+    first: AuditArgument, first_images: Sequence[AuditImage], second: AuditArgument, second_images: Sequence[AuditImage]
+) -> list[str]:
+    if {first.kind, second.kind} == {"cache", "table"}:
+        return [f"{first.name} and {second.name} cannot be compared: a cache has no SHA-256 of its files"]
+    a, b = ({key for image in images for key in image.content_keys} for images in (first_images, second_images))
+    if a and b and len(a & b) >= _SAME_SET_SHARE * min(len(a), len(b)):
+        return [
+            f"{first.name} and {second.name} are nearly the same set of images ({len(a & b):,} in common): "
+            "if one was made from the other, give only one of them"
+        ]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutlook:
+    """What a training would be told of its split: the stamp, or why the images cannot be split so."""
+
+    split: str
+    seed: int
+    stamp: str = ""
+    refusal: str = ""
+
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether the training would begin, with results that may be called results on unseen patients."""
+        return is_disjoint_stamp(self.stamp)
+
+    def describe(self) -> str:
+        """One sentence."""
+        if self.refusal:
+            return f"A training on --split {self.split} would be refused: {self.refusal}"
+        start = f"A training on --split {self.split} (split seed {self.seed}) would be"
+        return f"{start} stamped {self.stamp}." if self.is_disjoint else f"{start} refused as {self.stamp}."
+
+
+def training_outlook(
+    spec: SplitSpec,
+    images: Sequence[AuditImage],
+    seed: int,
+    classes: Sequence[str],
+    subjects: SubjectsFound | None = None,
+    *,
+    split: TrainingSplit | None = None,
+) -> TrainingOutlook | None:
+    """What ``ltrain`` would say of a split of these images; None where their pixels are not known.
+
+    The arguments are those of :func:`~leukemia_data.auditing.audit_input.training_split`; `split` is what that
+    returned, where it was called already.
+    """
+    if not any(image.pixel_digest for image in images):
+        return None
+    try:
+        found = split if split is not None else training_split(spec, images, seed, classes, subjects)
+    except UsageError as error:
+        return TrainingOutlook(str(spec), seed, refusal=str(error))
+    return TrainingOutlook(str(spec), seed, found.leaks.stamp)
+
+
+def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list[str]:
+    """Sentences that follow from an audit's checks, and from what a training would be told.
+
+    Parameters
+    ----------
+    checks
+        Of the report.
+    outlook
+        Of the split that was asked about, or of the one that a training takes by default; None where it is not known.
+    """
+    num_leaks = sum(check.verdict == "LEAK" for check in checks)
+    num_wrong = sum(check.verdict == "WRONG" for check in checks)
+    sentences = []
+    if num_leaks:
+        sentences.append("1 finding is a leak." if num_leaks == 1 else f"{num_leaks} findings are leaks.")
+    if num_wrong:
+        sentences.append(
+            "1 finding is a contradiction." if num_wrong == 1 else f"{num_wrong} findings are contradictions."
+        )
+    if not sentences and (outlook is None or outlook.is_disjoint):
+        sentences.append("No leak was found by what could be checked.")
+    if any(check.key == "no_subject" and check.count for check in checks):
+        sentences.append("Where the subject is not known, nobody can say whether a split keeps people apart.")
+    return [*sentences, *([] if outlook is None else [outlook.describe()])]
+
+
+_IMAGE_COLUMNS = ("image", "argument", "class", "subject", "split", "fold")
+COLUMNS = (
+    "kind",
+    *_IMAGE_COLUMNS,
+    *(f"other_{name}" for name in _IMAGE_COLUMNS),
+    "distance",
+    "correlation",
+    "detail",
+)
+
+
+def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArgument]) -> int:
+    """Write every finding as a row, atomically; texts that a spreadsheet would take for formulas are quoted.
+
+    Returns
+    -------
+    int
+        Number of findings. A pair of images is one, so are a subject on two sides and an odd frame.
+    """
+    rows = [{name: formula_safe(text) for name, text in row.items()} for row in _rows(report, arguments)]
+    quoting = quoting_for(text for row in rows for text in row.values())
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n", quoting=quoting)
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+def report_json(report: AuditReport, arguments: Sequence[AuditArgument], notes: Sequence[str]) -> dict[str, Any]:
+    """The report as JSON values; lists of findings are in the CSV table only."""
+    return {
+        "arguments": [
+            {**asdict(argument), "images": sum(image.argument == number for image in report.images)}
+            for number, argument in enumerate(arguments)
+        ],
+        "images": len(report.images),
+        "leak": report.has_leak,
+        "checks": [asdict(check) for check in report.checks],
+        "shared_subjects": report.shared,
+        "subjects_of_two_classes": {subject: list(names) for subject, names in report.two_classes.items()},
+        "balance": [
+            {
+                "class": one.name,
+                "images": one.num_images,
+                "subjects": len(one.images_per_subject),
+                "images_of_unknown_subjects": one.num_unknown,
+                "largest_share": one.largest_share,
+                "images_per_subject": one.images_per_subject,
+            }
+            for one in report.balance
+        ],
+        "notes": list(notes),
+    }
+
+
+def _rows(report: AuditReport, arguments: Sequence[AuditArgument]) -> Iterator[dict[str, str]]:
+    for pair in report.identical:
+        yield {"kind": "identical", **_pair_cells(pair, report, arguments)}
+    for number, group in enumerate(report.near_groups, 1):
+        detail = f"group {number} of {len(group.images)} images"
+        for pair in group.pairs:
+            yield {"kind": "near_identical", **_pair_cells(pair, report, arguments), "detail": detail}
+    for pair in report.near:
+        yield {"kind": "near", **_pair_cells(pair, report, arguments)}
+    for division in report.sides:
+        for subject, counts in report.shared[division.key].items():
+            places = ", ".join(f"{side}: {count}" for side, count in counts.items())
+            yield {"kind": "shared_subject", "subject": subject, "detail": f"{division.name}: {places}"}
+    for subject, names in report.two_classes.items():
+        yield {"kind": "two_classes", "subject": subject, "detail": ", ".join(names)}
+    for fault in report.faults:
+        image = report.images[fault.image]
+        yield {"kind": f"frame_{fault.kind}", **_image_cells(image, arguments), "detail": fault.detail}
+    for image in report.images:
+        if not image.subject:
+            yield {"kind": "no_subject", **_image_cells(image, arguments)}
+
+
+def _pair_cells(pair: AuditPair, report: AuditReport, arguments: Sequence[AuditArgument]) -> dict[str, str]:
+    first, second = report.images[pair.first], report.images[pair.second]
+    return {
+        **_image_cells(first, arguments),
+        **{f"other_{name}": text for name, text in _image_cells(second, arguments).items()},
+        "distance": "" if pair.distance is None else str(pair.distance),
+        "correlation": "" if pair.correlation is None else f"{pair.correlation:.3f}",
+    }
+
+
+def _image_cells(image: AuditImage, arguments: Sequence[AuditArgument]) -> dict[str, str]:
+    return {
+        "image": image.name,
+        "argument": arguments[image.argument].name,
+        "class": image.class_name,
+        "subject": image.subject,
+        "split": image.split,
+        "fold": "" if image.fold == NO_FOLD else str(image.fold),
+    }

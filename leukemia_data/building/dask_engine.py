@@ -1,0 +1,157 @@
+"""The engine that runs shard tasks on a Dask cluster, through joblib's backend. Needs the extra ``dask``."""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from asyncio import CancelledError as AsyncCancelledError
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError, connect
+from distributed.scheduler import KilledWorker, NoValidWorkerError
+from joblib._dask import DaskDistributedBackend
+
+from leukemia_data.building.build import TaskRunner
+from leukemia_data.building.cluster_engine import (
+    CONNECT_WITHIN_S,
+    Answer,
+    LossTelling,
+    check_listening,
+    run_round,
+    run_until_done,
+)
+from leukemia_data.building.process_engine import holding_signals
+from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.errors import BuildError, UsageError
+from leukemia_data.files.documents import parse_json
+
+# A cluster that grows with its work sees some before it has workers for it.
+_MIN_AHEAD = 64
+_WORKERS_WITHIN_S = 60.0
+
+
+class _Backend(LossTelling, DaskDistributedBackend):  # type: ignore[misc]
+    losses = (KilledWorker, NoValidWorkerError, FutureCancelledError, CancelledError, AsyncCancelledError)
+
+
+def run_on_dask(address: str | None, num_processes: int) -> TaskRunner:
+    """Engine on the Dask cluster at `address`; None for one of `num_processes` single-threaded workers on this machine.
+
+    Dask itself runs the tasks of a lost worker again, and gives one up that loses several; those come back here.
+
+    Parameters
+    ----------
+    address
+        ``HOST:PORT``, ``tcp://HOST:PORT``, ``tls://HOST:PORT`` or the path of a scheduler file (``.json``).
+
+    Raises
+    ------
+    UsageError, BuildError
+        When run, if it is no address, nothing answers there, the cluster has no workers, or a task cannot be done.
+    """
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+        if not tasks:
+            return
+        with _silence(), _connected(address, min(num_processes, len(tasks))) as client:
+            try:
+                yield from run_until_done(partial(_run_round, client))(tasks)
+            except (CommClosedError, TimeoutError) as error:
+                raise _lost_scheduler(str(error)) from error
+
+    return run
+
+
+def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
+    if client.status != "running":
+        # Dask has tried for a while to reach it again, and then given all tasks up.
+        raise _lost_scheduler("it does not answer any more")
+    num_workers = sum(client.ncores().values())
+    num_ahead = max(2 * num_workers, _MIN_AHEAD)
+    backend = _Backend(client=client, wait_for_workers_timeout=_WORKERS_WITHIN_S)
+    try:
+        yield from run_round(backend, max(num_workers, 1), tasks, positions, num_ahead=num_ahead)
+    except TimeoutError as error:
+        if num_workers > 0 or client.status != "running":
+            raise
+        raise BuildError(
+            f"the Dask cluster has no workers, and none came within {_WORKERS_WITHIN_S:.0f} s: start some with "
+            "`dask worker`, and build again"
+        ) from error
+
+
+def _lost_scheduler(reason: str) -> BuildError:
+    return BuildError(f"the Dask scheduler was lost ({reason}): finished shards are kept, build again when it is back")
+
+
+@contextmanager
+def _connected(address: str | None, num_processes: int) -> Iterator[Client]:
+    if address is not None:
+        with _client_of(address) as client:
+            yield client
+        return
+    with holding_signals():
+        # Whatever they start inherits that the signals of a terminal are this process's alone.
+        cluster = LocalCluster(
+            n_workers=num_processes,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def _client_of(address: str) -> Client:
+    if address.endswith(".json"):
+        address = _read_scheduler_file(address)
+    else:
+        check_listening(address, ("tcp", "tls"))
+    try:
+        if not address.startswith("tls://"):
+            # In a thread, for a program that uses this library may have a loop of its own in this one.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, _shake_hands(address)).result()
+        return Client(address, timeout=CONNECT_WITHIN_S, set_as_default=False)
+    except Exception as error:
+        # Anybody may listen there, and say anything.
+        reason = str(error) or type(error).__name__
+        raise BuildError(f"no Dask scheduler answers at --address {address}: {reason}") from error
+
+
+def _read_scheduler_file(path: str) -> str:
+    if not Path(path).is_file():
+        raise UsageError(f"--address {path}: there is no such scheduler file")
+    try:
+        return str(parse_json(Path(path).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--address {path} is no scheduler file of Dask") from error
+
+
+async def _shake_hands(address: str) -> None:
+    """Speak with a scheduler; Dask's client would wait for ever for the word of a server that is none."""
+    comm = await asyncio.wait_for(connect(address, timeout=CONNECT_WITHIN_S), CONNECT_WITHIN_S)
+    await comm.close()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Dask's log lines and warnings from the terminal: what matters of them comes back as errors."""
+    earlier = logging.root.manager.disable
+    # Each of Dask's loggers has a level and a handler of its own.
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(earlier)

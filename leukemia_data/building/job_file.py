@@ -1,0 +1,372 @@
+"""The job file: a build plan for jobs on many machines, and the marks that keep its shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.building.plan import BuildPlan
+from leukemia_data.building.shard_task import RECEIPTS_DIR, ShardTask, Target
+from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
+from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.errors import CacheError
+from leukemia_data.files.atomic import atomic_path, scratch_path
+from leukemia_data.files.documents import parse_json
+from leukemia_data.files.file_state import FileState
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint
+from leukemia_data.records.record import ImagePlace, Record
+from leukemia_data.records.sample_table import decode_texts, encode_text, states_array
+from leukemia_data.stores.object_store import StoredUrl
+from leukemia_data.stores.url import is_url
+
+PLAN_FORMAT = "leukemia-cells plan"
+PLAN_FORMAT_VERSION = 2
+_TEXT_COLUMNS = ("ids", "path_ends", "subjects", "splits")
+_NUMBER_COLUMNS = ("labels", "folds", "states")
+_COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
+_PARTS = ("settings", "first_rows", "row_digests", "lacking")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSettings:
+    """What a plan was made of, apart from its images.
+
+    Attributes
+    ----------
+    name, cache_root, recipe, sizes_px, classes, opencv_version, shard_capacity, codec
+        As :func:`leukemia_data.building.plan.plan_build` was given them; the folder is an absolute path.
+    codecs
+        Per size, how the pixels are stored.
+    listed_at_ns
+        Clock when the source was listed (ns since the epoch).
+    commits
+        Per size, the digest of the cache's manifest when the plan was made; None where there was no cache.
+    quarantined
+        Images that were unusable already then.
+    recheck_ns
+        As :func:`leukemia_data.building.plan.plan_build` was given it.
+    """
+
+    name: str
+    cache_root: Path
+    recipe: Recipe
+    sizes_px: tuple[int, ...]
+    classes: tuple[str, ...]
+    opencv_version: str
+    shard_capacity: int | None
+    codec: str | None
+    codecs: tuple[str, ...]
+    listed_at_ns: int
+    commits: tuple[str | None, ...]
+    quarantined: tuple[QuarantinedImage, ...]
+    recheck_ns: int | None = None
+    reading: dict[str, Any] | None = None
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The caches that the plan concerns, one a size."""
+        fingerprints = [cache_fingerprint(self.recipe, size_px, self.opencv_version) for size_px in self.sizes_px]
+        return tuple(
+            Target(size_px, fingerprint, self.cache_root / self.name / cache_dir_name(size_px, fingerprint), codec)
+            for size_px, fingerprint, codec in zip(self.sizes_px, fingerprints, self.codecs, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """An opened plan: all but the rows of its images, which are read when asked for.
+
+    Attributes
+    ----------
+    digest
+        Of everything; another plan has another.
+    first_rows : ndarray of shape (num_tasks + 2,), int64
+        Where each shard's rows begin, where those of shards that stay begin, and where they end.
+    row_digests : ndarray of shape (num_tasks + 1, 16), uint8
+    lacking : ndarray of shape (num_tasks, num_sizes), uint8
+        1 where a cache lacks the shard.
+    """
+
+    path: Path
+    digest: str
+    settings: PlanSettings
+    path_start: str
+    first_rows: NDArray[np.int64]
+    row_digests: NDArray[np.uint8]
+    lacking: NDArray[np.uint8]
+
+    @property
+    def num_tasks(self) -> int:
+        """Shards to make."""
+        return len(self.lacking)
+
+    @property
+    def num_records(self) -> int:
+        """Images of the source, those of shards that stay included."""
+        return int(self.first_rows[-1])
+
+    @property
+    def num_images(self) -> int:
+        """Images of the shards to make."""
+        return self.num_images_of(0, self.num_tasks)
+
+    def num_images_of(self, first: int, end: int) -> int:
+        """Images of the tasks from number `first` (from 0) up to `end`."""
+        return int(self.first_rows[end] - self.first_rows[first])
+
+    def tasks(self, first: int, end: int) -> list[ShardTask]:
+        """The tasks from number `first` (from 0) up to `end`.
+
+        Raises
+        ------
+        CacheError
+            If their rows are damaged.
+        """
+        targets = self.settings.targets
+        return [
+            ShardTask(
+                tuple(records),
+                tuple(target for target, lacks in zip(targets, self.lacking[first + number], strict=True) if lacks),
+                self.settings.recipe,
+                recheck_ns=self.settings.recheck_ns,
+            )
+            for number, records in enumerate(self._parts(first, end))
+        ]
+
+    def records(self) -> list[Record]:
+        """All images of the source in the order of their ids.
+
+        Raises
+        ------
+        CacheError
+            If a row is damaged.
+        """
+        parts = self._parts(0, self.num_tasks + 1)
+        return sorted((record for part in parts for record in part), key=lambda record: record.record_id)
+
+    def _parts(self, first: int, end: int) -> list[list[Record]]:
+        bounds = self.first_rows[first : end + 1].tolist()
+        with open_hdf5(self.path, "its rows") as file:
+            check_datasets(file, _COLUMNS)
+            rows = {name: file[name][bounds[0] : bounds[-1]] for name in _COLUMNS}
+        parts = []
+        for number, (start, stop) in enumerate(pairwise(bounds), first):
+            part = {name: column[start - bounds[0] : stop - bounds[0]] for name, column in rows.items()}
+            if _rows_digest(part) != self.row_digests[number].tobytes():
+                raise CacheError(f"{self.path} is damaged: the rows of shard {number + 1} are others; plan again")
+            parts.append(_records_of(part, self.path_start))
+        return parts
+
+
+def write_plan(path: Path, plan: BuildPlan, settings: PlanSettings) -> PlanFile:
+    """Write a plan; whoever reads `path` meets the earlier file or the whole new one."""
+    shards = [(plan.tasks.records_of(number), plan.tasks.targets_of(number)) for number in plan.tasks.numbers]
+    in_tasks = {record.record_id for shard, _ in shards for record in shard}
+    rest = tuple(record for record in plan.records if record.record_id not in in_tasks)
+    parts = [*(shard for shard, _ in shards), rest]
+    records = [record for part in parts for record in part]
+    path_start = _common_start(records)
+    columns = _columns_of(records, path_start)
+    first_rows = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    slices = [slice(start, stop) for start, stop in pairwise(first_rows.tolist())]
+    digests = [_rows_digest({name: column[rows] for name, column in columns.items()}) for rows in slices]
+    lacking = [[target in lacking for target in settings.targets] for _, lacking in shards]
+    columns["first_rows"] = first_rows
+    columns["row_digests"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+    columns["lacking"] = np.array(lacking, np.uint8).reshape(len(shards), len(settings.sizes_px))
+    columns["settings"] = np.frombuffer(json.dumps(_settings_content(settings, path_start)).encode(), np.uint8)
+
+    def fill(file: h5py.File) -> None:
+        file.attrs.update(format=PLAN_FORMAT, format_version=PLAN_FORMAT_VERSION, digest=_parts_digest(columns))
+        for name, column in columns.items():
+            file.create_dataset(name, data=column)
+
+    data = hdf5_bytes(fill)
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+    return open_plan(path)
+
+
+def open_plan(path: Path) -> PlanFile:
+    """Read a plan, apart from the rows of its images.
+
+    Raises
+    ------
+    CacheError
+        If the file is absent, damaged, or no plan of this format version.
+    UsageError
+        If the recipe has operations of another version than this installation's.
+    """
+    with open_hdf5(path, "the plan") as file:
+        kind, version = file.attrs.get("format"), file.attrs.get("format_version")
+        if kind != PLAN_FORMAT:
+            raise CacheError(f"{path} is no plan: `ldata plan` writes them")
+        if version != PLAN_FORMAT_VERSION:
+            raise CacheError(f"{path} is a plan of another release (version {version}): plan again with `ldata plan`")
+        check_datasets(file, [*_PARTS, *_COLUMNS])
+        parts = {name: file[name][()] for name in _PARTS}
+        if _parts_digest(parts) != file.attrs["digest"]:
+            raise CacheError(f"{path} is damaged: its digest does not belong to its content; plan again")
+        content = parse_json(parts["settings"].tobytes().decode())
+        digest = str(file.attrs["digest"])
+    settings, start = _settings_of(content), str(content["path_start"])
+    return PlanFile(path, digest, settings, start, parts["first_rows"], parts["row_digests"], parts["lacking"])
+
+
+def _settings_content(settings: PlanSettings, path_start: str) -> dict[str, Any]:
+    return {
+        "name": settings.name,
+        "cache_root": os.fspath(settings.cache_root),
+        "recipe": settings.recipe.to_dict(),
+        "sizes_px": list(settings.sizes_px),
+        "classes": list(settings.classes),
+        "opencv_version": settings.opencv_version,
+        "shard_capacity": settings.shard_capacity,
+        "codec": settings.codec,
+        "codecs": list(settings.codecs),
+        "listed_at_ns": settings.listed_at_ns,
+        "commits": list(settings.commits),
+        "quarantined": [[image.record_id, image.reason] for image in settings.quarantined],
+        "recheck_ns": settings.recheck_ns,
+        "reading": settings.reading,
+        "path_start": path_start,
+    }
+
+
+def _settings_of(content: dict[str, Any]) -> PlanSettings:
+    return PlanSettings(
+        name=content["name"],
+        cache_root=Path(content["cache_root"]),
+        recipe=Recipe.from_dict(content["recipe"]),
+        sizes_px=tuple(content["sizes_px"]),
+        classes=tuple(content["classes"]),
+        opencv_version=content["opencv_version"],
+        shard_capacity=content["shard_capacity"],
+        codec=content["codec"],
+        codecs=tuple(content["codecs"]),
+        listed_at_ns=content["listed_at_ns"],
+        commits=tuple(content["commits"]),
+        quarantined=tuple(QuarantinedImage(*image) for image in content["quarantined"]),
+        recheck_ns=content["recheck_ns"],
+        reading=content["reading"],
+    )
+
+
+def _common_start(records: Sequence[Record]) -> str:
+    """What all paths begin with, letter by letter, so that rows need not repeat it."""
+    return os.path.commonprefix([_place_text(record.path) for record in records])  # noqa: RUF071
+
+
+def _place_text(place: ImagePlace) -> str:
+    return os.fspath(place.absolute()) if isinstance(place, Path) else str(place)
+
+
+def _place_of(text: str) -> ImagePlace:
+    # Names of objects may hold what no user may write in an address, such as "#"; and no absolute path looks like one.
+    return StoredUrl(*text.split("://", 1)) if is_url(text) else Path(text)
+
+
+def _columns_of(records: Sequence[Record], path_start: str) -> dict[str, NDArray[Any]]:
+    ends = [_place_text(record.path)[len(path_start) :] for record in records]
+    return {
+        "ids": _texts([record.record_id for record in records]),
+        "path_ends": _texts(ends),
+        "subjects": _texts([record.subject for record in records]),
+        "splits": _texts([record.split for record in records]),
+        "labels": np.array([record.label for record in records], np.int16),
+        "folds": np.array([record.fold for record in records], np.int16),
+        "states": states_array((record.state for record in records), len(records)),
+    }
+
+
+def _records_of(part: dict[str, NDArray[Any]], path_start: str) -> list[Record]:
+    texts = [decode_texts(part[name]) for name in _TEXT_COLUMNS]
+    numbers = [part[name].tolist() for name in _NUMBER_COLUMNS]
+    return [
+        Record(record_id, _place_of(path_start + path_end), label, subject, split, fold, FileState(*state))
+        for record_id, path_end, subject, split, label, fold, state in zip(*texts, *numbers, strict=True)
+    ]
+
+
+def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    encoded = [encode_text(text) for text in texts]
+    return np.array(encoded, f"S{max(map(len, encoded), default=0) or 1}")
+
+
+def _rows_digest(part: dict[str, NDArray[Any]]) -> bytes:
+    return bytes_digest(b"".join(part[name].tobytes() for name in _COLUMNS))
+
+
+def _parts_digest(parts: dict[str, NDArray[Any]]) -> str:
+    return bytes_digest(b"".join(parts[name].tobytes() for name in _PARTS)).hex()
+
+
+MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
+KEPT_DAYS = 14
+_KEPT_S = KEPT_DAYS * 24 * 3600
+
+
+def mark_pending(directories: Iterable[Path], plan_digest: str, plan_path: Path) -> None:
+    """Leave or renew a plan's mark in the caches that it concerns, whose directories are made."""
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = _mark_path(directory, plan_digest)
+        with scratch_path(directory, path.name) as scratch:
+            scratch.write_text(json.dumps({"plan": str(plan_path)}) + "\n", encoding="utf-8")
+            scratch.replace(path)
+
+
+def is_marked(directories: Iterable[Path], plan_digest: str) -> bool:
+    """Whether a plan still waits to be committed: its first commit removes all its marks."""
+    return any(_mark_path(directory, plan_digest).exists() for directory in directories)
+
+
+def forget_plan(directories: Iterable[Path], plan_digest: str) -> None:
+    """Remove a committed plan's marks, and the receipts that no other plan waits for."""
+    for directory in directories:
+        _mark_path(directory, plan_digest).unlink(missing_ok=True)
+        clear_receipts(directory)
+
+
+def clear_receipts(directory: Path) -> None:
+    """Remove the receipts of a committed cache; those that a plan may wait for stay, ``gc`` knows their names."""
+    if pending_mark(directory) is None:
+        shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
+
+
+def pending_mark(directory: Path) -> Path | None:
+    """The mark of a plan that waits for what is in a cache's directory; None where none does."""
+    return next((path for path in _marks(directory) if not _is_over(path)), None)
+
+
+def spent_marks(directory: Path) -> list[Path]:
+    """Marks that count no more."""
+    return [path for path in _marks(directory) if _is_over(path)]
+
+
+def _mark_path(directory: Path, plan_digest: str) -> Path:
+    return directory / f"plan-{plan_digest[:16]}.json"
+
+
+def _marks(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("plan-*.json") if MARK_NAME.fullmatch(path.name))
+
+
+def _is_over(mark: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - mark.stat().st_mtime > _KEPT_S
+    return True

@@ -1,0 +1,133 @@
+"""The engine that runs shard tasks on a Ray cluster, through Ray's backend for joblib. Needs the extra ``ray``."""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.joblib.ray_backend import RayBackend
+
+from leukemia_data.building.build import TaskRunner
+from leukemia_data.building.cluster_engine import Answer, LossTelling, check_listening, run_round, run_until_done
+from leukemia_data.building.process_engine import holding_signals
+from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.errors import BuildError, UsageError
+
+_RETRIES_BY_RAY = 2
+
+
+class _Backend(LossTelling, RayBackend):
+    losses = (RayError,)
+    # True of Ray's pool, though not of the pool of processes that its backend is derived from.
+    supports_return_generator = True
+
+
+def run_on_ray(address: str | None, num_processes: int | None) -> TaskRunner:
+    """Engine on the Ray cluster at `address`; None for one on this machine, which ends with the build.
+
+    Ray itself runs the tasks of a lost worker again, and gives up after some; those come back here.
+
+    Parameters
+    ----------
+    address
+        ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+    num_processes
+        Number of workers, each on a core of its own; None for as many as the cluster has free cores.
+
+    Raises
+    ------
+    UsageError, BuildError
+        When run, if it is no address, no cluster answers there or has no free core, or a task cannot be done.
+    """
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+        if not tasks:
+            return
+        with _silence(), _connected(address, num_processes or os.cpu_count() or 1):
+            num_cores = _num_free_cores(num_processes, len(tasks))
+            try:
+                yield from run_until_done(partial(_run_round, num_cores))(tasks)
+            except RayError as error:
+                raise BuildError(f"the Ray cluster failed: {_first_line(error)}; finished shards are kept") from error
+
+    return run
+
+
+def _run_round(num_cores: int, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
+    # joblib would run a pool of one worker in this process.
+    num_workers = max(num_cores, 2)
+    actors = {
+        "num_cpus": num_cores / num_workers,
+        "max_restarts": -1,
+        "max_task_retries": _RETRIES_BY_RAY,
+        "scheduling_strategy": "SPREAD",
+    }
+    return run_round(_Backend(ray_remote_args=actors), num_workers, tasks, positions)
+
+
+def _num_free_cores(wanted: int | None, num_tasks: int) -> int:
+    free = int(ray.available_resources().get("CPU", 0))
+    if free < 1:
+        raise BuildError("the Ray cluster has no free core: wait until its other work is done")
+    return min(free, wanted or free, max(num_tasks, 1))
+
+
+@contextmanager
+def _connected(address: str | None, num_processes: int) -> Iterator[None]:
+    if ray.is_initialized():
+        # Whoever connected before, as a program that uses this library, goes on with it after.
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        _connect(address, num_processes)
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own ends the process on the spot.
+            signal.signal(signal.SIGTERM, handler)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, num_processes: int) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        with holding_signals():
+            ray.init("local", num_cpus=num_processes, include_dashboard=False, **quiet)
+        return
+    if address != "auto":
+        # Ray itself would ask whoever listens there for a quarter of an hour.
+        check_listening(address, ("ray",), is_grpc=os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"))
+    try:
+        ray.init(address, **quiet)
+    except (ConnectionError, TimeoutError) as error:
+        raise BuildError(
+            f"no Ray cluster answers at --address {address}: {_first_line(error)}. If it wants a token, as `ray start` "
+            "says, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN to that of the cluster"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"--address {address}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.cause) if isinstance(error, RayTaskError) else str(error)
+    return next(iter(text.splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Ray's messages from the terminal: those about lost workers go to standard output, among the results."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

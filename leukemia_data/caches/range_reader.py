@@ -1,0 +1,352 @@
+"""Pixels of a cache in an object store: from local copies, and by ranges until those are here."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.cache import locate_rows, one_number
+from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.local_copies import LocalCopies, ShardFetcher
+from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, RAW, Manifest, ShardEntry
+from leukemia_data.caches.shard import ShardImages, shard_images
+from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, image_starts, is_mapped, open_rows
+from leukemia_data.errors import CacheError, StorageError
+from leukemia_data.files.limits import allow_open_files
+from leukemia_data.records.arguments import Indices, as_indices
+from leukemia_data.stores.object_store import ObjectStore, Range
+
+
+class RowRanges:
+    """Ranges and pixels of single images of a cache's shards. Safe to use from several threads.
+
+    Parameters
+    ----------
+    store
+        The cache's folder in its object store.
+    shards
+        Its shards.
+    codec
+        How all of them store pixels.
+
+    Raises
+    ------
+    CacheError
+        If the library of the codec is not installed.
+    """
+
+    def __init__(self, store: ObjectStore, shards: Sequence[ShardImages], codec: str) -> None:
+        self._codec, self._is_raw = codec_named(codec), codec == RAW
+        self._store, self._shards = store, shards
+        self._starts: dict[int, NDArray[np.int64]] = {}
+
+    def find(self, rows: Sequence[tuple[int, int]]) -> list[Range]:
+        """Name of the object, offset in bytes and number of bytes of each image, given by shard and row.
+
+        Raises
+        ------
+        StorageError
+            If the store cannot be read, or a shard's lengths are damaged.
+        """
+        self._read_starts(sorted({shard for shard, _ in rows} - self._starts.keys()))
+        ranges = []
+        for shard, row in rows:
+            start, end = self._starts[shard][row : row + 2].tolist()
+            ranges.append((self._shards[shard].path.name, start, end - start))
+        return ranges
+
+    def copy_pixels(self, stored: bytes, out: NDArray[np.uint8]) -> bool:
+        """Fill `out`, (S * S * 3,) uint8, from the bytes of an image's range; False if they are damaged."""
+        try:
+            self._codec.decode(stored, out)
+        except ValueError:
+            return False
+        return True
+
+    def _read_starts(self, shards: Sequence[int]) -> None:
+        """Find out where the images of some shards start; of compressed ones by a single request each, all at once."""
+        wrong = self._read_starts_once(shards)
+        if wrong:
+            wrong = self._read_starts_once(wrong)
+        if wrong:
+            name = self._shards[wrong[0]].path.name
+            raise StorageError(
+                f"{self._store.url / name} is damaged: the lengths of its images are not those that were written; "
+                "`ldata push --verify` from an intact copy of the cache mends it"
+            )
+
+    def _read_starts_once(self, shards: Sequence[int]) -> list[int]:
+        """Read where images start, and return the shards of which that is damaged."""
+        columns = [b""] * len(shards)
+        if not self._is_raw:
+            columns = self._store.read_ranges([_lengths_range(self._shards[shard]) for shard in shards])
+        wrong = []
+        for shard, column in zip(shards, columns, strict=True):
+            starts = self._checked_starts(shard, column)
+            if starts is None:
+                wrong.append(shard)
+            else:
+                self._starts[shard] = starts
+        return wrong
+
+    def _checked_starts(self, shard: int, column: bytes) -> NDArray[np.int64] | None:
+        try:
+            return image_starts(self._shards[shard], lambda offset_bytes, num_bytes: column)
+        except CacheError:
+            return None
+
+
+def _lengths_range(images: ShardImages) -> Range:
+    if images.chunks is None:
+        return images.path.name, 0, 0
+    return images.path.name, images.chunks.lengths_offset_bytes, images.shape[0] * CHUNK_LENGTH_BYTES
+
+
+# Reading more rows than this of a shard takes longer than to fetch it whole; one row never does.
+_FETCH_WHOLE_SHARE = 1 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteRow:
+    """A row that is not here: its position in the batch, its sample number, its shard, its row there."""
+
+    position: int
+    number: int
+    shard: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a reader fetched: shards that were staged, in which time, and images read by ranges."""
+
+    staged_bytes: int
+    staging_s: float
+    num_ranges: int
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything was fetched."""
+        return bool(self.staged_bytes or self.num_ranges)
+
+    def __str__(self) -> str:
+        return (
+            f"staged {self.staged_bytes / 1e6:,.0f} MB in {self.staging_s:.1f} s, {self.num_ranges:,} images read by "
+            "ranges"
+        )
+
+
+class RangeReader:
+    """Copies samples' pixels out of staged shards or the store, by sample number.
+
+    Pickles; each process has threads of its own, which share the stage. Safe to use from several threads.
+
+    Parameters
+    ----------
+    store
+        The cache's folder in its object store.
+    stage
+        Where shards are staged.
+    manifest
+        The cache's.
+    crcs_N : ndarray of shape (N,), uint32
+        CRC-32 of every sample's pixels.
+    first_rows
+        Sample number at which each shard starts, and the number of samples at the end.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        stage: LocalCopies,
+        manifest: Manifest,
+        crcs_N: NDArray[np.uint32],
+        first_rows: NDArray[np.int64],
+    ) -> None:
+        self.size_px = manifest.size_px
+        self._store, self._stage = store, stage
+        self._entries = manifest.shards
+        self._keep = frozenset(manifest.file_names())
+        self._shards = [shard_images(stage.directory, entry, manifest.size_px) for entry in manifest.shards]
+        self._crcs = crcs_N
+        self._first_rows = first_rows
+        self._codec = manifest.codec
+        self._begin()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_rows", "_ranges", "_stager", "_process", "_counting", "_num_ranges", "_stopping")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to this process."""
+        self._process = os.getpid()
+        # A map holds its file open.
+        allow_open_files(len(self._entries))
+        self._rows: list[ShardRows | None] = [None] * len(self._entries)
+        self._ranges = RowRanges(self._store, self._shards, self._codec)
+        self._counting, self._num_ranges = threading.Lock(), 0
+        self._fetcher = ShardFetcher(self._stage, self._store, self._entries, self._keep, self._opener())
+        self._stopping = weakref.finalize(self, self._fetcher.stop)
+
+    def _opener(self) -> _Opener:
+        return _Opener(self._stage, self._entries, self._shards, self._rows)
+
+    @property
+    def num_unmapped(self) -> int:
+        """Staged shards that could not be mapped, whose rows are read instead."""
+        return sum(rows is not None and not is_mapped(rows) for rows in self._rows)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was fetched so far."""
+        return Traffic(self._fetcher.num_bytes, self._fetcher.seconds, self._num_ranges)
+
+    def close(self) -> None:
+        """End the staging; what is staged can still be read."""
+        self._fetcher.close()
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """One image, shape (S, S, 3), uint8.
+
+        Raises
+        ------
+        UsageError
+            If there is no such sample.
+        """
+        (image,) = self.gather(one_number(self._first_rows, number))
+        return np.asarray(image, np.uint8)
+
+    def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Several images in the order asked for, as :meth:`leukemia_data.caches.cache.SampleReader.gather`.
+
+        Raises
+        ------
+        UsageError
+            If there is no such sample, or `indices_B` names none.
+        StorageError
+            If the store cannot be read, or an object is not what the manifest says; also if that stopped a thread that
+            stages shards.
+        """
+        if self._process != os.getpid():
+            # A forked child has none of its parent's threads, and may have their locks as they were.
+            self._stopping.detach()
+            self._begin()
+        indices_B = as_indices(indices_B, int(self._first_rows[-1]), "indices_B")
+        if out is None:
+            out = np.empty((len(indices_B), self.size_px, self.size_px, 3), np.uint8)
+        flat = out.reshape((len(indices_B), self.size_px * self.size_px * 3), copy=False)
+        shards, rows = locate_rows(self._first_rows, indices_B)
+        self._bring(shards)
+        absent = []
+        for position, (shard, row) in enumerate(zip(shards, rows, strict=True)):
+            staged = self._rows[shard]
+            if staged is None:
+                absent.append(_RemoteRow(position, int(indices_B[position]), shard, row))
+            elif isinstance(staged, DecodedRows):
+                if not self._decode(staged, shard, row, flat[position]):
+                    absent.append(_RemoteRow(position, int(indices_B[position]), shard, row))
+            else:
+                flat[position] = staged[row]
+        if absent:
+            self._read_ranges(absent, flat)
+        return out
+
+    def _decode(self, staged: DecodedRows, shard: int, row: int, out: NDArray[np.uint8]) -> bool:
+        """Decode a row of a staged shard; False if the file was damaged since it came, and is fetched anew."""
+        try:
+            staged.copy_to(row, out)
+        except CacheError:
+            if self._stage.is_intact(self._entries[shard]):
+                raise
+            self._rows[shard] = None
+            self._stage.discard(self._entries[shard].name)
+            self._fetcher.forget(shard)
+            self._fetcher.want([shard])
+            return False
+        return True
+
+    def _bring(self, shards: Sequence[int]) -> None:
+        """Map what is staged, wish for the rest, and wait for shards of which many rows are wanted at once."""
+        absent = [shard for shard in set(shards) if self._rows[shard] is None]
+        if not absent:
+            return
+        wanted = Counter(shards)
+        open_shard = self._opener()
+        staged = {shard for shard in absent if self._stage.holds(self._entries[shard])}
+        damaged = {shard for shard in staged if not open_shard(shard)}
+        for shard in damaged:
+            self._fetcher.forget(shard)
+        absent = [shard for shard in absent if shard not in staged or shard in damaged]
+        whole = [shard for shard in absent if self._is_wanted_whole(shard, wanted[shard])]
+        self._fetcher.want(whole, first=True)
+        self._fetcher.want(absent)
+        self._fetcher.wait(whole)
+
+    def _is_wanted_whole(self, shard: int, num_rows: int) -> bool:
+        return num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
+
+    def _read_ranges(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> None:
+        """Read rows from the store, those that fail their CRC once more."""
+        wrong = self._read_once(absent, flat)
+        if wrong:
+            wrong = self._read_once(wrong, flat)
+        if wrong:
+            name = self._entries[wrong[0].shard].name
+            raise StorageError(
+                f"{self._store.url / name} is damaged: image {wrong[0].row} in it fails its CRC; "
+                "`ldata push --verify` from an intact copy of the cache mends it"
+            )
+        with self._counting:
+            self._num_ranges += len(absent)
+
+    def _read_once(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> list[_RemoteRow]:
+        """Read rows, and return those that fail their CRC."""
+        found = self._store.read_ranges(self._ranges.find([(each.shard, each.row) for each in absent]))
+        wrong = []
+        for each, data in zip(absent, found, strict=True):
+            pixels = flat[each.position]
+            if not self._ranges.copy_pixels(data, pixels) or zlib.crc32(pixels.data) != self._crcs[each.number]:
+                wrong.append(each)
+        return wrong
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens staged shards for a reader, which it must not keep alive: threads hold it."""
+
+    stage: LocalCopies
+    entries: Sequence[ShardEntry]
+    shards: Sequence[ShardImages]
+    rows: list[ShardRows | None]
+
+    def __call__(self, shard: int) -> bool:
+        """Open one; a file that is not what the manifest says is removed, and will be fetched anew.
+
+        Raises
+        ------
+        CacheError
+            If the file is as it should be, and the system does not open it.
+        """
+        entry = self.entries[shard]
+        try:
+            self.rows[shard] = open_rows(self.shards[shard])
+        except CacheError:
+            if self.stage.is_intact(entry):
+                raise
+            self.stage.discard(entry.name)
+            return False
+        self.stage.use(entry)
+        return True

@@ -1,0 +1,322 @@
+"""Caches in object stores: found, opened, verified, and mirrored for builds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, choose_only, comparable_table, open_cache
+from leukemia_data.caches.hdf5_file import check_fit, map_table
+from leukemia_data.caches.local_copies import Fetched, LocalCopies
+from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
+from leukemia_data.caches.range_reader import RangeReader
+from leukemia_data.caches.verify import VerifyReport, verify_cache
+from leukemia_data.errors import CacheError, StorageError
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.records.fingerprint import file_digest, lines_digest
+from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.stores.faults import MissingObjectError
+from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
+from leukemia_data.stores.url import Location, Url
+
+_DEPTH = 2
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class RemoteCache(Cache):
+    """A committed cache in an object store, and its sample table.
+
+    ``directory`` is the stage, in which its index lies and its shards will.
+    """
+
+    store: ObjectStore
+    stage: LocalCopies
+
+    @property
+    def location(self) -> Location:
+        """The address of the cache."""
+        return self.store.url
+
+    @property
+    def is_fetched(self) -> bool:
+        """True: the stage holds copies."""
+        return True
+
+    @property
+    def traffic_text(self) -> str:
+        """What was staged and read by ranges so far; empty where nothing was."""
+        reader = self.__dict__.get("reader")
+        return str(reader.traffic) if isinstance(reader, RangeReader) and reader.traffic.is_any else ""
+
+    @cached_property
+    def reader(self) -> PixelReader:
+        """The cache's pixels, from the stage as far as they are there."""
+        return RangeReader(self.store, self.stage, self.manifest, self.table.crcs, self.first_rows)
+
+    def close(self) -> None:
+        """End the staging, and let go of the maps; streams that are still in use read on."""
+        reader = self.__dict__.pop("reader", None)
+        if isinstance(reader, RangeReader):
+            reader.close()
+
+
+def open_location(location: Location, stage: LocalCopies) -> Cache:
+    """Open the cache in a directory or at an address.
+
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest, or the index does not fit it.
+    StorageError
+        If the store cannot be read.
+    """
+    return open_cache(location) if isinstance(location, Path) else open_remote_cache(open_store(location), stage)
+
+
+def open_remote_cache(store: ObjectStore, stage: LocalCopies) -> RemoteCache:
+    """Open the cache whose folder a store is.
+
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest, there is no room for the index, or it does not fit the manifest.
+    StorageError
+        If the store cannot be read.
+    """
+    manifest = read_manifest(store)
+    table = _fetch_table(store, manifest, stage)
+    check_fit(stage.directory, manifest, table)
+    return RemoteCache(stage.directory, manifest, comparable_table(manifest, table), store, stage)
+
+
+def read_manifest(store: ObjectStore) -> Manifest:
+    """The manifest of the cache whose folder a store is.
+
+    Raises
+    ------
+    CacheError
+        If there is none, or it is damaged.
+    StorageError
+        If the store cannot be read.
+    """
+    try:
+        data = store.read(MANIFEST_NAME)
+    except MissingObjectError:
+        raise CacheError(
+            f"{store.url} holds no {MANIFEST_NAME}: no cache, or one that is not yet copied or built whole"
+        ) from None
+    return parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+
+
+def read_manifest_at(url: Url) -> Manifest:
+    """The manifest of the cache at an address: see :func:`read_manifest`."""
+    return read_manifest(open_store(url))
+
+
+def find_remote_caches(url: Url) -> list[Url]:
+    """Addresses of all committed caches: `url` itself, or up to two levels below it."""
+    return _find_below(open_store(url), "", _DEPTH)
+
+
+def choose_location(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> Location:
+    """The one cache that a directory or an address means: itself, or the only matching cache below it.
+
+    Raises
+    ------
+    UsageError
+        If several match; the message lists them.
+    CacheError
+        If none does.
+    StorageError
+        If the store cannot be read.
+    """
+    if isinstance(location, Path):
+        return choose_cache_dir(location, size_px=size_px, recipe=recipe)
+    return choose_only(
+        find_remote_caches(location),
+        read_manifest_at,
+        where=location,
+        size_px=size_px,
+        recipe=recipe,
+        cure=f"copy one there with `ldata push CACHE {location}`",
+    )
+
+
+def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
+    """Caches in a folder, which are searched no further, or in those below it."""
+    if store.stat(f"{folder}{MANIFEST_NAME}") is not None:
+        return [store.url / folder.rstrip("/") if folder else store.url]
+    if depth == 0:
+        return []
+    below = [f"{folder}{name}/" for name in store.folders(folder.rstrip("/"))]
+    return [url for each in below for url in _find_below(store, each, depth - 1)]
+
+
+def _fetch_table(store: ObjectStore, manifest: Manifest, stage: LocalCopies) -> SampleTable:
+    _fetch_index(store, manifest.index, stage)
+    try:
+        table = map_table(stage.directory, manifest.index)
+    except CacheError:
+        # It was staged by an earlier process, and damaged since.
+        if stage.is_intact(manifest.index):
+            raise
+        stage.discard(manifest.index.name)
+        _fetch_index(store, manifest.index, stage)
+        table = map_table(stage.directory, manifest.index)
+    stage.use(manifest.index)
+    return table
+
+
+def _fetch_index(store: ObjectStore, entry: IndexEntry, stage: LocalCopies) -> None:
+    while (fetched := stage.fetch(store, entry)) is Fetched.BUSY:
+        # Another process of this machine brings it.
+        time.sleep(_POLL_S)
+    if fetched is Fetched.NO_ROOM:
+        raise CacheError(
+            f"{stage.directory} has no room for the index of {store.url} ({entry.num_bytes:,} bytes): allow it more "
+            "with --stage-gb, or name another folder with --stage-dir"
+        )
+
+
+_MIRRORS_DIR = "mirrors"
+_MAX_READS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCache:
+    """A cache in a store as a build found it.
+
+    Attributes
+    ----------
+    url
+        Its address.
+    manifest_state
+        State of its manifest's object; None where there is none.
+    files
+        Sizes in bytes of all its objects, by name.
+    """
+
+    url: StoredUrl
+    manifest_state: StoredObject | None
+    files: Mapping[str, int]
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether every file that the manifest names is there with its size."""
+        entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
+        return all(self.files.get(entry.name) == entry.num_bytes for entry in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """The mirror of the caches below an address.
+
+    Attributes
+    ----------
+    url
+        The folder of caches in the store.
+    directory
+        The mirror itself.
+    """
+
+    url: StoredUrl
+    directory: Path
+
+    def url_of(self, directory: Path) -> StoredUrl:
+        """Address of the cache that a directory of the mirror stands for."""
+        return self.url / directory.relative_to(self.directory).as_posix()
+
+    def refresh(self, directory: Path) -> StoredCache:
+        """Bring the manifest and the index of a cache into its directory, which must exist; and list its objects.
+
+        Raises
+        ------
+        StorageError
+            If the store cannot be read.
+        """
+        url = self.url_of(directory)
+        store = url.store
+        state, data = read_manifest_object(store)
+        files = {name: found.num_bytes for name, found in store.iterate() if "/" not in name}
+        if data is None:
+            (directory / MANIFEST_NAME).unlink(missing_ok=True)
+            return StoredCache(url, None, files)
+        with atomic_path(directory / MANIFEST_NAME) as partial:
+            partial.write_bytes(data)
+        try:
+            index = parse_manifest(data.decode("utf-8", "replace"), url / MANIFEST_NAME).index
+        except CacheError:
+            # The plan reads it again and says that it cannot be used.
+            return StoredCache(url, state, files)
+        _mirror_index(store, directory, index)
+        return StoredCache(url, state, files)
+
+
+def mirror_of(url: StoredUrl, stage: Path) -> Mirror:
+    """The mirror of an address in a stage's folder."""
+    return Mirror(url, stage / _MIRRORS_DIR / lines_digest([str(url)])[:16])
+
+
+def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes | None]:
+    """State and bytes of a cache's manifest, which belong together; None and None where there is none."""
+    for _ in range(_MAX_READS):
+        state = store.stat(MANIFEST_NAME)
+        if state is None:
+            return None, None
+        try:
+            data = store.read(MANIFEST_NAME)
+        except MissingObjectError:
+            continue
+        if store.stat(MANIFEST_NAME) == state:
+            return state, data
+    raise StorageError(f"{store.url / MANIFEST_NAME} changes all the time: try again when nothing writes to it")
+
+
+def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:
+    """Bring an index that is not here; one that is not there either is told by whoever reads it."""
+    path = directory / entry.name
+    if path.is_file() and file_digest(path) == entry.digest:
+        return
+    for other in directory.glob("index-*.h5"):
+        other.unlink(missing_ok=True)
+    try:
+        store.download(entry.name, path)
+    except MissingObjectError:
+        return
+
+
+def verify_stored_cache(store: ObjectStore, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
+    """Check every object of a cache, as :func:`leukemia_data.caches.verify.verify_cache` checks files.
+
+    Needs room for `num_threads` shards and the index in the system's folder for temporary files.
+
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest.
+    StorageError
+        If the store cannot be read.
+    """
+    manifest = read_manifest(store)
+    with TemporaryDirectory(prefix="ldata-verify-") as scratch:
+        directory = Path(scratch)
+
+        @contextmanager
+        def fetched(name: str) -> Iterator[None]:
+            # What is missing is told by the check itself.
+            with suppress(MissingObjectError):
+                store.download(name, directory / name)
+            try:
+                yield
+            finally:
+                (directory / name).unlink(missing_ok=True)
+
+        store.download(MANIFEST_NAME, directory / MANIFEST_NAME)
+        with fetched(manifest.index.name):
+            report = verify_cache(directory, num_threads=num_threads, progress=progress, holding=fetched)
+    return replace(report, directory=store.url)

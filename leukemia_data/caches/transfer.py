@@ -1,0 +1,276 @@
+"""Copies of caches between this machine and an object store: verified, resumable, several files at a time.
+
+Files go first and the manifest last, so that a copy is no cache before it is whole. Shards are named by their content:
+what is there already is not sent again, and an interrupted copy goes on where it was. A newer manifest takes over the
+shards that it shares with the one before; nothing is removed, so that whoever reads keeps what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.caches.manifest import (
+    MANIFEST_NAME,
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    cache_dir_name,
+    find_manifest,
+    parse_manifest,
+)
+from leukemia_data.errors import CacheError, StorageError
+from leukemia_data.files.atomic import atomic_path, scratch_path
+from leukemia_data.files.limits import free_disk_bytes
+from leukemia_data.files.lock import lock_cache
+from leukemia_data.records.fingerprint import blocks_digest, file_digest
+from leukemia_data.stores.faults import MissingObjectError
+from leukemia_data.stores.object_store import ObjectStore, StoredObject, open_store
+from leukemia_data.stores.url import Location, Url
+
+Entry = ShardEntry | IndexEntry
+Copy = Callable[[Entry], bool]
+"""Brings one file to where it belongs; whether it had to be sent."""
+
+_NAME_BREAKERS = frozenset('/\\:\0"*?<>|')
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy came to: files and bytes of the cache, and what of them had to be sent; the manifest left out."""
+
+    num_files: int
+    num_bytes: int
+    num_sent: int
+    sent_bytes: int
+
+
+def cache_folder(manifest: Manifest) -> tuple[str, str]:
+    """The two folders that a cache lies in below a folder of caches: its name, and its size with its fingerprint.
+
+    Raises
+    ------
+    CacheError
+        If its name is none of a folder: a manifest comes from wherever the user says.
+    """
+    name = manifest.name
+    if name in ("", ".", "..") or not name.isprintable() or _NAME_BREAKERS & set(name):
+        raise CacheError(f"the cache is named {name!r}, which is no name of a folder: it cannot be copied")
+    return name, cache_dir_name(manifest.size_px, manifest.fingerprint)
+
+
+def folder_of_cache(root: Location, manifest: Manifest) -> Location:
+    """Where a cache lies below a folder of caches; `root` itself where it is that place already."""
+    folders = cache_folder(manifest)
+    if (root.parent.name, root.name) == folders:
+        return root
+    return root / folders[0] / folders[1]
+
+
+def open_folder(location: Location) -> ObjectStore:
+    """The store whose folder a place is; a folder of this machine is one, too."""
+    return open_store(Url("file", location.absolute().as_posix()) if isinstance(location, Path) else location)
+
+
+def push_cache(
+    directory: Path, store: ObjectStore, *, num_threads: int, is_verify: bool, progress: Callable[[int], object]
+) -> CopyReport:
+    """Copy a cache into an object store.
+
+    Parameters
+    ----------
+    directory
+        The cache.
+    store
+        Its folder there.
+    num_threads
+        Files sent at a time.
+    is_verify
+        Read back what is there already and what was sent, and hold it against its digest; otherwise names, which tell
+        the content, and sizes are enough.
+    progress
+        Called with numbers of bytes, of files that are there already, too.
+
+    Raises
+    ------
+    CacheError
+        If a file of the cache is damaged, or another cache lies there.
+    StorageError
+        If the store does not take it; ConflictError if another copy or build changed the manifest meanwhile.
+    """
+    data = _manifest_bytes(directory)
+    manifest = parse_manifest(data.decode("utf-8"), directory / MANIFEST_NAME)
+    previous = store.stat(MANIFEST_NAME)
+    _require_same_cache(manifest, _remote_manifest(store) if previous is not None else None, str(store.url))
+    there = store.entries()
+
+    def copy(entry: Entry) -> bool:
+        is_there = _is_stored(store, entry, there.get(entry.name), is_verify)
+        if is_there:
+            progress(entry.num_bytes)
+        else:
+            _push_file(directory, store, entry, is_verify, progress)
+        return not is_there
+
+    report = _copy_all(manifest, copy, num_threads)
+    if previous is None or store.read(MANIFEST_NAME) != data:
+        store.write_over(MANIFEST_NAME, data, previous)
+    return report
+
+
+def pull_cache(
+    store: ObjectStore,
+    data: bytes,
+    directory: Path,
+    *,
+    num_threads: int,
+    progress: Callable[[int], object],
+) -> CopyReport:
+    """Copy a cache out of an object store, holding every file against its digest.
+
+    Parameters
+    ----------
+    store
+        The cache's folder there.
+    data
+        Bytes of its manifest: what is copied is the state that they tell of.
+    directory
+        Where the copy goes; its lock is held meanwhile.
+    num_threads
+        Files fetched at a time.
+    progress
+        Called with numbers of bytes, of files that are here already, too.
+
+    Raises
+    ------
+    CacheError
+        If another cache lies there, there is no room for it, or somebody else works on it.
+    StorageError
+        If the store cannot be read, or an object is not what the manifest says.
+    """
+    manifest = parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    with lock_cache(directory, "pull"):
+        _require_same_cache(manifest, _local_manifest(directory), str(directory))
+        here = {entry.name for entry in _entries(manifest) if _is_here(directory, entry)}
+        _require_room(directory, [entry for entry in _entries(manifest) if entry.name not in here])
+
+        def copy(entry: Entry) -> bool:
+            if entry.name in here:
+                progress(entry.num_bytes)
+                return False
+            _pull_file(store, directory, entry, progress)
+            return True
+
+        report = _copy_all(manifest, copy, num_threads)
+        if not _has_bytes(directory / MANIFEST_NAME, data):
+            with atomic_path(directory / MANIFEST_NAME) as partial:
+                partial.write_bytes(data)
+        return report
+
+
+def _entries(manifest: Manifest) -> list[Entry]:
+    return [*manifest.shards, manifest.index]
+
+
+def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> CopyReport:
+    entries = _entries(manifest)
+    with _workers(num_threads) as pool:
+        copied = {pool.submit(copy, entry): entry for entry in entries}
+        sent = [copied[done] for done in as_completed(copied) if done.result()]
+    return CopyReport(len(entries), manifest.num_bytes, len(sent), sum(entry.num_bytes for entry in sent))
+
+
+@contextmanager
+def _workers(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads of which none begins another file once something failed, or the user ends the program."""
+    pool = ThreadPoolExecutor(num_threads, "copy")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _push_file(
+    directory: Path, store: ObjectStore, entry: Entry, is_verify: bool, progress: Callable[[int], object]
+) -> None:
+    path = directory / entry.name
+    if not _is_here(directory, entry):
+        raise CacheError(
+            f"{path} is damaged or missing: `ldata verify {directory} --repair` mends it; then run this command again"
+        )
+    store.upload(entry.name, path, progress)
+    if is_verify and blocks_digest(store.blocks(entry.name, entry.num_bytes)) != entry.digest:
+        raise StorageError(f"{store.url / entry.name}: other bytes arrived than were sent; run the same command again")
+
+
+def _pull_file(store: ObjectStore, directory: Path, entry: Entry, progress: Callable[[int], object]) -> None:
+    with scratch_path(directory, entry.name.partition("-")[0]) as arrived:
+        store.download(entry.name, arrived, progress)
+        digest = file_digest(arrived)
+        if digest != entry.digest:
+            progress(-arrived.stat().st_size)
+            store.download(entry.name, arrived, progress)
+            digest = file_digest(arrived)
+        if digest != entry.digest:
+            raise StorageError(
+                f"{store.url / entry.name} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
+                "`ldata push --verify` from an intact copy of the cache mends it"
+            )
+        arrived.replace(directory / entry.name)
+
+
+def _is_stored(store: ObjectStore, entry: Entry, found: StoredObject | None, is_verify: bool) -> bool:
+    if found is None or found.num_bytes != entry.num_bytes:
+        return False
+    return not is_verify or blocks_digest(store.blocks(entry.name, entry.num_bytes)) == entry.digest
+
+
+def _is_here(directory: Path, entry: Entry) -> bool:
+    path = directory / entry.name
+    try:
+        return path.stat().st_size == entry.num_bytes and file_digest(path) == entry.digest
+    except FileNotFoundError:
+        return False
+
+
+def _manifest_bytes(directory: Path) -> bytes:
+    try:
+        return (directory / MANIFEST_NAME).read_bytes()
+    except FileNotFoundError:
+        raise CacheError(f"{directory} holds no {MANIFEST_NAME}: no cache, or a build that has not finished") from None
+
+
+def _has_bytes(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _remote_manifest(store: ObjectStore) -> Manifest | None:
+    """The manifest that is there; one that cannot be read may be written over."""
+    try:
+        return parse_manifest(store.read(MANIFEST_NAME).decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    except (CacheError, MissingObjectError):
+        return None
+
+
+def _local_manifest(directory: Path) -> Manifest | None:
+    try:
+        return find_manifest(directory)
+    except CacheError:
+        return None
+
+
+def _require_same_cache(manifest: Manifest, other: Manifest | None, where: str) -> None:
+    if other is not None and other.fingerprint != manifest.fingerprint:
+        raise CacheError(
+            f"{where} holds another cache ({other.recipe.name}, {other.size_px} px, fingerprint "
+            f"{other.fingerprint[:12]}): name another folder"
+        )
+
+
+def _require_room(directory: Path, entries: Sequence[Entry]) -> None:
+    wanted, free = sum(entry.num_bytes for entry in entries), free_disk_bytes(directory)
+    if free is not None and wanted > free:
+        raise CacheError(f"{directory}: {wanted:,} bytes are to come, and {free:,} are free: make room or name another")

@@ -1,0 +1,1 @@
+"""Image files to RGB uint8 pixels."""

@@ -1,1 +1,0 @@
-"""Engines on a network: shard tasks on a Dask or Ray cluster, and again where a worker was lost."""

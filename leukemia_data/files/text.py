@@ -1,0 +1,61 @@
+"""Text for people: names that must not steer a terminal, cells that a spreadsheet must not compute."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+# Control characters but the line feed and the tab; halves of pairs, which stand for bytes that are no UTF-8; and what
+# turns the direction of writing or ends a line unseen.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""Return the text with escapes in the place of characters that steer a terminal or cannot be shown.
+
+    Line feeds and tabs stay.
+
+    >>> printable("\x1b[31mred\x1b[0m")
+    '\\x1b[31mred\\x1b[0m'
+    """
+    return text if text.isprintable() else _STEERING.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match.group())
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+_APOSTROPHE = "'"
+# The apostrophe is among them so that the protection can be undone: each text has one protected form of its own.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", _APOSTROPHE)
+
+
+def formula_safe(text: str) -> str:
+    """The text, with an apostrophe in front where a spreadsheet would take it for a formula, or it starts with one.
+
+    >>> formula_safe("=1+1"), formula_safe("UID_1_1_1_all.bmp")
+    ("'=1+1", 'UID_1_1_1_all.bmp')
+    """
+    return f"{_APOSTROPHE}{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def formula_restored(text: str) -> str:
+    """What :func:`formula_safe` was given; a text that it cannot have returned stays as it is.
+
+    >>> formula_restored("'=1+1"), formula_restored("UID_1_1_1_all.bmp"), formula_restored("'tis")
+    ('=1+1', 'UID_1_1_1_all.bmp', "'tis")
+    """
+    is_protected = text.startswith(_APOSTROPHE) and text[1:].startswith(_FORMULA_STARTS)
+    return text[1:] if is_protected else text
+
+
+def quoting_for(cells: Iterable[object]) -> Literal[0, 1]:
+    r"""How :mod:`csv` must quote a table with these cells, so that it is read back as it was: only if needed, or all.
+
+    A writer that ends lines by ``\n`` may leave a bare ``\r`` unquoted (Python 3.11 does), where readers end the line.
+    """
+    has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+    return csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL

@@ -1,1 +1,0 @@
-"""Generated cells, for trying and testing."""

@@ -1,0 +1,255 @@
+"""A decoded frame in, one finished square per cache size out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.operations.filter_pixels import (
+    Image,
+    add_response,
+    balance_gray_world,
+    equalize_cell_lightness,
+    equalize_channels,
+    equalize_lightness,
+    high_pass,
+    mean_filter,
+    resize_antialiased,
+    resize_area,
+    to_gray,
+    unsharp_mask,
+)
+from leukemia_data.operations.framing_pixels import Draw, framed
+from leukemia_data.operations.operation import (
+    CenterCrop,
+    ClaheLab,
+    ClaheLightness,
+    Equalization,
+    Framing,
+    Gabor,
+    Gray,
+    GrayWorld,
+    HighPass,
+    MeanFilter,
+    Operation,
+    Resize,
+    StainMacenko,
+    StainReinhard,
+    Unsharp,
+)
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.stain_pixels import normalize_macenko, normalize_reinhard
+from leukemia_data.operations.window import Window, needed_window, tile_grid
+
+SameSize = Unsharp | GrayWorld | Gray | StainMacenko | StainReinhard | MeanFilter | HighPass | Gabor
+
+
+def equalize(step: Equalization, pixels: Image, tiles: tuple[int, int]) -> Image:
+    """CLAHE of whole tiles: how many the window holds (vertically, horizontally) is told by `tiles`."""
+    match step:
+        case ClaheLab():
+            return equalize_cell_lightness(pixels, step.clip_limit, tiles)
+        case ClaheLightness():
+            return equalize_lightness(pixels, step.clip_limit, tiles)
+        case _:
+            return equalize_channels(pixels, step.clip_limit, tiles)
+
+
+def change_pixels(step: SameSize, pixels: Image) -> Image:
+    """Run a step that leaves the frame's size: (H, W, 3) uint8 -> (H, W, 3) uint8."""
+    match step:
+        case Unsharp(sigma_px=sigma_px, strength=strength, radius_px=radius_px):
+            return unsharp_mask(pixels, sigma_px, strength, radius_px)
+        case MeanFilter(size_px=size_px):
+            return mean_filter(pixels, size_px)
+        case HighPass(size_px=size_px):
+            return high_pass(pixels, size_px)
+        case Gabor(base=base):
+            return add_response(pixels, _gabor_kernel(step), onto_grey=base == "gray")
+        case GrayWorld():
+            return balance_gray_world(pixels)
+        case Gray():
+            return to_gray(pixels)
+        case StainMacenko():
+            return _normalize_macenko(step, pixels)
+        case StainReinhard(mean_lab=mean_lab, std_lab=std_lab):
+            return normalize_reinhard(pixels, mean_lab, std_lab)
+
+
+def _normalize_macenko(step: StainMacenko, pixels: Image) -> Image:
+    stains_SC = np.array([step.blue_stain, step.pink_stain])
+    strengths_S = (step.blue_strength, step.pink_strength)
+    return normalize_macenko(pixels, stains_SC, strengths_S, step.percentile, step.min_density)
+
+
+@lru_cache(maxsize=16)
+def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
+    return np.array(step.weights())
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledStep:
+    """One step with the windows it reads and writes, in the squares before and after it."""
+
+    step: Operation
+    side_px: int
+    next_side_px: int
+    needed: Window
+    produced: Window
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What one size does after the shared stages."""
+
+    size_px: int
+    start: Window
+    stages: tuple[_CompiledStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """One square of the frame and what is made of it: shared stages, and a tail for each size."""
+
+    framed_side_px: int
+    framed_window: Window
+    shared: tuple[_CompiledStep, ...]
+    shared_window: Window
+    tails: tuple[_Tail, ...]
+
+    def run(self, draw: Draw) -> dict[int, Image]:
+        framed_pixels = draw(self.framed_side_px, self.framed_window)
+        shared = _run(self.shared, framed_pixels, self.framed_window)
+        return {
+            tail.size_px: np.ascontiguousarray(
+                _run(tail.stages, tail.start.cut(shared, self.shared_window), tail.start)
+            )
+            for tail in self.tails
+        }
+
+
+class Preprocessor:
+    """A recipe compiled for a set of sizes.
+
+    Parameters
+    ----------
+    recipe
+        Ordered operations, the first of which makes a square of any frame.
+    sizes_px
+        Sides of the squares to make.
+    limit_region
+        ``False`` computes every step on the whole frame: the reference that the windows are tested against.
+
+    Raises
+    ------
+    UsageError
+        If the recipe cannot end in a square of one of the sizes.
+    """
+
+    def __init__(self, recipe: Recipe, sizes_px: Sequence[int], *, limit_region: bool = True) -> None:
+        for size_px in sizes_px:
+            recipe.check_size(size_px)
+        self._framing = recipe.framing
+        groups = [[size_px] for size_px in sizes_px] if recipe.num_shared_steps == 0 else [sizes_px]
+        self._pipelines = tuple(_compile_pipeline(recipe, group, limit_region) for group in groups)
+
+    def __call__(self, frame_HWC: Image) -> dict[int, Image]:
+        """Preprocess one frame.
+
+        Parameters
+        ----------
+        frame_HWC : ndarray of shape (height, width, 3), uint8
+            Decoded RGB frame of any height and width.
+
+        Returns
+        -------
+        dict of int to ndarray of shape (size, size, 3), uint8
+            One finished image per size, C-contiguous.
+        """
+        draw = framed(self._framing, frame_HWC)
+        return {size_px: image for pipeline in self._pipelines for size_px, image in pipeline.run(draw).items()}
+
+
+def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Operation, Image]]:
+    """Every step of a recipe with the whole-frame image it leaves, for looking at.
+
+    Raises
+    ------
+    UsageError
+        If the recipe cannot end in a square of `size_px`.
+    """
+    recipe.check_size(size_px)
+    side = recipe.framed_side_px(size_px)
+    pixels = framed(recipe.framing, frame_HWC)(side, Window.full(side))
+    traced: list[tuple[Operation, Image]] = [(recipe.steps[0], pixels)]
+    for step in recipe.steps[1:]:
+        next_side = step.output_side(side, size_px)
+        pixels = _apply(_CompiledStep(step, side, next_side, Window.full(side), Window.full(next_side)), pixels)
+        traced.append((step, pixels))
+        side = next_side
+    return traced
+
+
+def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: bool) -> _Pipeline:
+    """Compile what sizes have in common: all of it is known of the first, since it depends on none."""
+    num_shared = max(recipe.num_shared_steps, 1)
+    shared, rest = recipe.steps[1:num_shared], recipe.steps[num_shared:]
+    framed_side = recipe.framed_side_px(sizes_px[0])
+    shared_side = framed_side
+    for step in shared:
+        shared_side = step.output_side(shared_side, 0)
+    tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
+    wanted = reduce(Window.union, (tail.start for tail in tails))
+    stages = _compile(shared, framed_side, 0, wanted, limit_region)
+    return _Pipeline(framed_side, stages[0].needed if stages else wanted, stages, wanted, tails)
+
+
+def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
+    stages = _compile(steps, side_px, size_px, Window.full(size_px), limit_region)
+    return _Tail(size_px, stages[0].needed if stages else Window.full(size_px), stages)
+
+
+def _compile(
+    steps: Sequence[Operation], side_px: int, size_px: int, wanted: Window, limit_region: bool
+) -> tuple[_CompiledStep, ...]:
+    """Walk the steps backwards from the wanted window of the last one's result."""
+    sides = [side_px]
+    for step in steps:
+        sides.append(step.output_side(sides[-1], size_px))
+    stages: list[_CompiledStep] = []
+    for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
+        produced = wanted if limit_region else Window.full(next_side)
+        wanted = needed_window(step, produced, side, next_side) if limit_region else Window.full(side)
+        stages.append(_CompiledStep(step, side, next_side, wanted, produced))
+    return tuple(reversed(stages))
+
+
+def _run(stages: Sequence[_CompiledStep], pixels: Image, held: Window) -> Image:
+    for stage in stages:
+        pixels = _apply(stage, stage.needed.cut(pixels, held))
+        held = stage.produced
+    return pixels
+
+
+def _apply(stage: _CompiledStep, pixels: Image) -> Image:
+    """Run one step on the window it needs and cut what it promised."""
+    if isinstance(stage.step, Framing):
+        return framed(stage.step, pixels)(stage.next_side_px, stage.produced)
+    match stage.step:
+        case CenterCrop():
+            # Held is the whole frame or the crop alone: either way the crop lies in the middle.
+            held_px = stage.needed.height
+            return Window.central(held_px, stage.produced.height).cut(pixels, Window.full(held_px))
+        case Resize(method="antialias"):
+            return resize_antialiased(pixels, stage.produced.height)
+        case Resize():
+            return resize_area(pixels, stage.produced.height)
+        case Equalization(tiles=tiles):
+            grid = tile_grid(stage.needed, stage.side_px, tiles)
+            return stage.produced.cut(equalize(stage.step, pixels, grid), stage.needed)
+        case _:
+            return stage.produced.cut(change_pixels(stage.step, pixels), stage.needed)

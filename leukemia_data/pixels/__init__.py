@@ -1,1 +1,0 @@
-"""Pixels in, pixels out: decoding, every operation of a recipe, whole recipes."""

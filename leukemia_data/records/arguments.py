@@ -1,0 +1,225 @@
+"""Arguments of public functions: numbers, indices and arrays as users give them, converted or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from numbers import Integral
+from operator import index
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.errors import UsageError
+
+
+def as_whole(value: object, name: str, *, at_least: int | None = None, below: int | None = None) -> int:
+    """Return a whole number as an int.
+
+    Parameters
+    ----------
+    value
+        An int, or what can stand for one: an integer of NumPy, an array or tensor without axes of an integer type.
+        True and False are none, and neither is 2.0.
+    name
+        Of the argument, for the message.
+    at_least, below
+        The allowed range, ``at_least <= value < below``.
+
+    Raises
+    ------
+    UsageError
+        If it is no whole number, or outside the range.
+    """
+    number = _index(value)
+    if number is None:
+        raise UsageError(f"{name} must be a whole number, got {value!r:.60} ({type(value).__name__})")
+    if (at_least is not None and number < at_least) or (below is not None and number >= below):
+        raise UsageError(f"{name} must be {_range(at_least, below)}, got {number}")
+    return number
+
+
+def as_flag(value: object, name: str) -> bool:
+    """Return True or False as a bool.
+
+    Raises
+    ------
+    UsageError
+        If it is neither. Texts such as ``"no"`` and numbers are not taken for an answer.
+    """
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise UsageError(f"{name} must be True or False, got {value!r:.60} ({type(value).__name__})")
+
+
+def _index(value: object) -> int | None:
+    is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        return None if is_flag else index(value)  # type: ignore[arg-type] # whether it can is what is asked
+    except TypeError:
+        return None
+
+
+def _range(at_least: int | None, below: int | None) -> str:
+    if below is None:
+        return f"at least {at_least}"
+    return f"below {below}" if at_least is None else f"in {at_least} ... {below - 1}"
+
+
+Indices: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int] | Any
+"""What :func:`as_indices` takes."""
+
+_TRUTHS = (bool, np.bool_)
+
+
+def as_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
+    """Return indices of samples as an array of int64.
+
+    Parameters
+    ----------
+    values
+        A one-dimensional NumPy array, list, tuple or range of whole numbers; a pandas Series or Index, or a torch
+        tensor on the CPU, of which the values count and no labels; or a mask, which is any of these with one True or
+        False for each sample. Indices may repeat, in any order. None at all is an empty choice.
+    length
+        Number of samples. None where it is not known: masks are refused then, and there is no largest index.
+    name
+        Of the argument, for the message.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        In the order given; ascending where it was a mask. It may be the array given, not a copy.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else: floats, texts, several dimensions, a mask of another length, masked or missing values,
+        an index below 0 or from `length` on.
+    """
+    array = _array(values, name, length)
+    if array.ndim != 1:
+        raise _refusal(name, length, f"{_kind(values)} of shape {array.shape}")
+    if array.dtype == np.bool_:
+        return _chosen(array, values, length, name)
+    if not len(array):
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise _refusal(name, length, f"{_kind(values)} of {array.dtype}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= (np.iinfo(np.int64).max if length is None else length):
+        raise _refusal(name, length, str(low if low < 0 else high))
+    return array.astype(np.int64, copy=False)
+
+
+def own_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
+    """Return what :func:`as_indices` does as a copy that nobody can write to, for those who keep it."""
+    own = as_indices(values, length, name).copy()
+    own.setflags(write=False)
+    return own
+
+
+def _array(values: Indices, name: str, length: int | None) -> NDArray[Any]:
+    if isinstance(values, range):
+        return np.arange(values.start, values.stop, values.step)
+    if isinstance(values, np.ma.MaskedArray):
+        raise _refusal(name, length, "a masked array")
+    if isinstance(values, list | tuple) and len({isinstance(value, _TRUTHS) for value in values}) > 1:
+        # NumPy would take True for 1 beside numbers.
+        raise _refusal(name, length, "numbers and truth values together")
+    if isinstance(values, Set | str | bytes | dict):
+        raise _refusal(name, length, _kind(values))
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise _refusal(name, length, f"{_kind(values)} ({error})") from error
+    return _of_objects(array) if array.dtype == np.object_ else array
+
+
+def _of_objects(array: NDArray[Any]) -> NDArray[Any]:
+    """Give objects that are whole numbers all, or truth values all, a type of their own."""
+    values = array.ravel().tolist()
+    if values and all(isinstance(value, _TRUTHS) for value in values):
+        return array.astype(np.bool_)
+    if all(isinstance(value, Integral) and not isinstance(value, _TRUTHS) for value in values):
+        try:
+            return array.astype(np.int64)
+        except OverflowError:
+            return array
+    return array
+
+
+def _chosen(mask: NDArray[np.bool_], values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
+    if len(mask) != length:
+        raise _refusal(name, length, f"a mask of {len(mask)} ({_kind(values)})")
+    return np.flatnonzero(mask).astype(np.int64, copy=False)
+
+
+def _kind(values: Indices) -> str:
+    return type(values).__name__
+
+
+def _refusal(name: str, length: int | None, got: str) -> UsageError:
+    if length is None:
+        return UsageError(f"{name} must be whole numbers from 0 in one dimension, got {got}")
+    return UsageError(
+        f"{name} must be whole numbers in 0 ... {length - 1}, or a mask of {length} truth values, in one dimension; "
+        f"got {got}"
+    )
+
+
+def as_numbers(values: object, name: str) -> NDArray[np.float64]:
+    """Return real numbers of any shape as an array of float64.
+
+    Parameters
+    ----------
+    values
+        An array, a list, a pandas Series (its values count, no labels), or a tensor on the CPU; of whole numbers or
+        floats. None at all is an empty array.
+    name
+        Of the argument, for the message.
+
+    Returns
+    -------
+    ndarray, float64
+        It may be the array given, not a copy.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else: texts, truth values, complex numbers, missing values, rows of different lengths.
+    """
+    array = _numeric(values, name, "iuf", "numbers")
+    return array.astype(np.float64, copy=False)
+
+
+def as_labels(values: object, name: str) -> NDArray[np.int64]:
+    """Return class labels of any shape as an array of int64.
+
+    Parameters
+    ----------
+    values
+        As for :func:`as_numbers`, of whole numbers; or of truth values, which are the labels 0 and 1.
+    name
+        Of the argument, for the message.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else; floats are no labels.
+    """
+    array = _numeric(values, name, "iub", "whole numbers")
+    return array.astype(np.int64, copy=False)
+
+
+def _numeric(values: object, name: str, kinds: str, wanted: str) -> NDArray[Any]:
+    is_masked = isinstance(values, np.ma.MaskedArray)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{name} must be {wanted}, got {type(values).__name__} ({error})") from error
+    if not array.size and array.ndim:
+        return array.astype(np.int64)
+    if is_masked or array.dtype.kind not in kinds:
+        raise UsageError(f"{name} must be {wanted}, got {type(values).__name__} of {array.dtype}")
+    return array

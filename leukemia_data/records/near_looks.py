@@ -1,0 +1,253 @@
+"""Near-identical images: looks in, groups out. Pure functions.
+
+Two images are *near-identical* where their looks (:mod:`leukemia_data.decoding.look`) correlate by
+:data:`NEAR_CORRELATION` or more in the best of the eight flips and quarter turns: copies that were turned, mirrored,
+resized, cropped, stored at another quality, or differ in single pixels. An all-zero look is near to none.
+
+Up to :data:`MAX_COMPARED` looks every pair is compared. That all eight views need no comparison each is the work of
+*folding*: the sums and the differences of each coefficient and its mirror image at the diagonal, without the signs that
+a flip or a transposition may change. All views fold to the same values, lengths stay, distances never grow; so looks
+whose folded values correlate by less are no near pair, and what is left is confirmed view by view. Beyond that number
+only those looks are compared whose folded values lie on the same sides of 20 to 25 planes, in one of 16 random draws
+(Charikar, M. S., 2002, "Similarity estimation techniques from rounding algorithms"); docs/audit.md says what that
+finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_FREQUENCIES = 8
+LOOK_VALUES = NUM_FREQUENCIES**2
+LOOK_LENGTH = 127.0
+NEAR_CORRELATION = 0.99
+MAX_COMPARED = 20_000
+"""Different looks up to which every pair of them is compared."""
+
+_NUM_DRAWS, _MORE_PLANES = 16, 5
+_LARGE_RUN = 64
+_BLOCK_ENTRIES = 1 << 23
+_PAIRS_AT_ONCE = 1 << 16
+_ODD = np.arange(1, NUM_FREQUENCIES + 1) % 2 == 1
+_SIGNS = np.where(_ODD, -1, 1).astype(np.float32)
+_ABOVE, _BESIDE = np.triu_indices(NUM_FREQUENCIES, k=1)
+# No flip changes the sign where both frequencies are even.
+_IS_EVEN = ~_ODD[_ABOVE] & ~_ODD[_BESIDE]
+# More than the rounding errors of float32 sums of 64 products.
+_SLACK = 1e-5
+
+_Looks = NDArray[np.int8]
+_Unit = NDArray[np.float32]
+_Rows = NDArray[np.int64]
+
+
+def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Find the groups of images that are near-identical, directly or through others.
+
+    Parameters
+    ----------
+    looks_N64 : ndarray of shape (N, 64), int8
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        For each image the row of the first image of its group: its own row where it is near to none.
+    """
+    rows, distinct_M64, distinct_of = _distinct(looks_N64)
+    groups_M = np.arange(len(distinct_M64), dtype=np.int64)
+    for first, second in _candidates(distinct_M64):
+        is_open = groups_M[first] != groups_M[second]
+        first, second = first[is_open], second[is_open]
+        is_near = _are_near(distinct_M64, first, second)
+        groups_M = joined(groups_M, first[is_near], second[is_near])
+    groups_N = np.arange(len(looks_N64), dtype=np.int64)
+    _, first_of, number = np.unique(groups_M[distinct_of], return_index=True, return_inverse=True)
+    groups_N[rows] = rows[first_of[number]]
+    return groups_N
+
+
+def comparison_note(num_images: int) -> str:
+    """Say how so many images are compared where it is not each with every other one; empty where it is."""
+    if num_images <= MAX_COMPARED:
+        return ""
+    return (
+        f"near-identical images: of {num_images:,} not every pair is compared (beyond {MAX_COMPARED:,}); exact copies "
+        "are found, and about 95 of 100 that only just count as near-identical"
+    )
+
+
+def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Tell which images are near-identical to any of others.
+
+    Parameters
+    ----------
+    looks_A64, looks_B64 : ndarrays of shape (A, 64) and (B, 64), int8
+
+    Returns
+    -------
+    ndarray of shape (B,), bool
+        Of each image of B, whether it is near-identical to an image of A.
+    """
+    rows, distinct_M64, distinct_of = _distinct(np.concatenate([looks_A64, looks_B64]))
+    in_A = np.zeros(len(distinct_M64), np.bool_)
+    in_A[distinct_of[rows < len(looks_A64)]] = True
+    is_near_M = in_A.copy()
+    for first, second in _candidates(distinct_M64):
+        for one, other in ((first, second), (second, first)):
+            is_open = in_A[one] & ~is_near_M[other]
+            one, other = one[is_open], other[is_open]
+            is_near_M[other[_are_near(distinct_M64, one, other)]] = True
+    is_near_B = np.zeros(len(looks_B64), np.bool_)
+    is_B = rows >= len(looks_A64)
+    is_near_B[rows[is_B] - len(looks_A64)] = is_near_M[distinct_of[is_B]]
+    return is_near_B
+
+
+def look_correlations(looks_P64: NDArray[np.int8], others_P64: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Correlation of each look with its partner in the best of the eight views, shape (P,); 0 of all-zero looks."""
+    return _best_views(_unit(looks_P64), _unit(others_P64)).astype(np.float64)
+
+
+def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups after some of their members were tied together.
+
+    Parameters
+    ----------
+    groups_N
+        Of shape (n,): for each member the number of the member that stands for its group, itself for a single one.
+    first, second
+        Of shape (P,): the members that are tied, pair by pair.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        The same kind of numbers: the smallest of all that stood for groups that are one now.
+    """
+    while True:
+        one, other = groups_N[first], groups_N[second]
+        lower = np.minimum(one, other)
+        if np.array_equal(one, other):
+            return groups_N
+        groups_N = groups_N.copy()
+        np.minimum.at(groups_N, one, lower)
+        np.minimum.at(groups_N, other, lower)
+        while not np.array_equal(groups_N, shorter := groups_N[groups_N]):
+            groups_N = shorter
+
+
+def look_views(looks_N64: _Unit) -> Iterator[_Unit]:
+    """Looks as the eight flips and quarter turns of their images have them, shape (N, 64) each; the first unchanged."""
+    square = looks_N64.reshape(-1, NUM_FREQUENCIES, NUM_FREQUENCIES)
+    for turned in (square, square.swapaxes(1, 2)):
+        for mirrored in (turned, turned * _SIGNS[:, None]):
+            yield mirrored.reshape(len(looks_N64), LOOK_VALUES)
+            yield (mirrored * _SIGNS).reshape(len(looks_N64), LOOK_VALUES)
+
+
+def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
+    """Rows that have a look, the different looks as unit vectors, and which of these each such row has."""
+    rows = np.flatnonzero(looks_N64.any(axis=1))
+    packed = np.ascontiguousarray(looks_N64[rows]).view(f"V{LOOK_VALUES}").ravel()
+    _, firsts, distinct_of = np.unique(packed, return_index=True, return_inverse=True)
+    return rows, _unit(looks_N64[rows[firsts]]), distinct_of.astype(np.int64)
+
+
+def _unit(looks_N64: _Looks) -> _Unit:
+    values = looks_N64.astype(np.float32)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1), np.float32)
+
+
+def _folded(unit_N64: _Unit) -> _Unit:
+    """Values that all eight views of a look have in common, shape (N, 64); see the module's head."""
+    square = unit_N64.reshape(-1, NUM_FREQUENCIES, NUM_FREQUENCIES)
+    upper, lower = square[:, _ABOVE, _BESIDE], square[:, _BESIDE, _ABOVE]
+    diagonal = np.einsum("nii->ni", square)
+    is_mixed = _ODD[_ABOVE] != _ODD[_BESIDE]
+    # Of one even and one odd frequency the two change their signs apart from each other.
+    upper, lower = np.where(is_mixed, np.abs(upper), upper), np.where(is_mixed, np.abs(lower), lower)
+    sums, differences = (upper + lower) / np.sqrt(np.float32(2)), np.abs(upper - lower) / np.sqrt(np.float32(2))
+    sums = np.where(_IS_EVEN, sums, np.abs(sums))
+    return np.concatenate([np.where(_ODD, np.abs(diagonal), diagonal), sums, differences], axis=1)
+
+
+def _candidates(unit_M64: _Unit) -> Iterator[tuple[_Rows, _Rows]]:
+    """Pairs that may be near, some at a time; each once or more, but never one with itself."""
+    folded_M64 = _folded(unit_M64)
+    if len(unit_M64) <= MAX_COMPARED:
+        yield from _compared(folded_M64, np.arange(len(folded_M64)))
+        return
+    centre = folded_M64.mean(axis=0, dtype=np.float64).round(4).astype(np.float32)
+    num_planes = len(unit_M64).bit_length() + _MORE_PLANES
+    for draw in range(_NUM_DRAWS):
+        planes = np.random.Generator(np.random.Philox(draw)).standard_normal((LOOK_VALUES, num_planes))
+        sides = (folded_M64 - centre) @ planes.astype(np.float32) > 0
+        # As floating-point numbers, which hold these keys exactly and are multiplied much faster.
+        keys_M = (sides.astype(np.float64) @ 2.0 ** np.arange(num_planes)).astype(np.int64)
+        yield from _gathered(_of_equal_keys(folded_M64, keys_M))
+
+
+def _gathered(blocks: Iterator[tuple[_Rows, _Rows]]) -> Iterator[tuple[_Rows, _Rows]]:
+    """Many short arrays of pairs as few long ones: what is done with each has a price of its own."""
+    waiting: list[tuple[_Rows, _Rows]] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block[0])
+        if count >= _BLOCK_ENTRIES:
+            yield _end_to_end(waiting)
+            waiting, count = [], 0
+    if count:
+        yield _end_to_end(waiting)
+
+
+def _end_to_end(blocks: list[tuple[_Rows, _Rows]]) -> tuple[_Rows, _Rows]:
+    return np.concatenate([first for first, _ in blocks]), np.concatenate([second for _, second in blocks])
+
+
+def _compared(folded_M64: _Unit, members: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
+    """All pairs of some looks whose folded values correlate, a block of rows at a time."""
+    values = folded_M64[members]
+    rows = max(_BLOCK_ENTRIES // max(len(members), 1), 1)
+    for start in range(0, len(members), rows):
+        block = values[start : start + rows] @ values[start:].T
+        first, second = np.nonzero(block >= NEAR_CORRELATION - _SLACK)
+        is_pair = first < second
+        yield members[first[is_pair] + start], members[second[is_pair] + start]
+
+
+def _of_equal_keys(folded_M64: _Unit, keys_M: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
+    """Pairs of looks with equal keys whose folded values correlate."""
+    order = np.argsort(keys_M, kind="stable")
+    ordered = keys_M[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    lengths = np.diff(np.append(starts, len(ordered)))
+    for start, length in zip(starts[lengths > _LARGE_RUN], lengths[lengths > _LARGE_RUN], strict=True):
+        yield from _compared(folded_M64, order[start : start + length])
+    length_of = np.repeat(np.where(lengths > _LARGE_RUN, 0, lengths), lengths)
+    left_of = length_of - (np.arange(len(ordered)) - np.repeat(starts, lengths))
+    places = np.flatnonzero(length_of)
+    for distance in range(1, int(length_of.max(initial=0))):
+        places = places[left_of[places] > distance]
+        for some in np.array_split(places, -(-len(places) // _PAIRS_AT_ONCE)):
+            first, second = order[some], order[some + distance]
+            is_alike = np.einsum("nk,nk->n", folded_M64[first], folded_M64[second]) >= NEAR_CORRELATION - _SLACK
+            yield first[is_alike], second[is_alike]
+
+
+def _are_near(unit_M64: _Unit, first: _Rows, second: _Rows) -> NDArray[np.bool_]:
+    is_near = np.zeros(len(first), np.bool_)
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        is_near[some] = _best_views(unit_M64[first[some]], unit_M64[second[some]]) >= NEAR_CORRELATION - _SLACK
+    return is_near
+
+
+def _best_views(unit_P64: _Unit, others_P64: _Unit) -> NDArray[np.float32]:
+    products = (np.einsum("pk,pk->p", unit_P64, view) for view in look_views(others_P64))
+    best = next(products)
+    for product in products:
+        best = np.maximum(best, product)
+    return np.asarray(best, np.float32)

@@ -1,0 +1,287 @@
+"""The sample table: all that a cache knows of its samples except pixels, as columns, with the states of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import chain
+from typing import Any, TypeAlias
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.files.file_state import UNSETTLED_NS, FileState
+from leukemia_data.records.arguments import Indices, as_indices
+from leukemia_data.records.fingerprint import DIGEST_BYTES
+from leukemia_data.records.near_looks import LOOK_VALUES, near_groups
+from leukemia_data.records.record import Record
+
+_TEXT_ENCODING = "utf-8"
+_MAY_BE_ABSENT = frozenset({"looks"})
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Columns of equal length n; row i of each belongs to sample i.
+
+    Attributes
+    ----------
+    ids, subjects, splits : ndarray of shape (n,), bytes
+        UTF-8: the record's id, its subject and the split its source gave it (the latter two may be empty).
+    labels, folds : ndarray of shape (n,), int16
+        -1 where unknown or absent.
+    channel_sums, channel_square_sums : ndarray of shape (n, 3), uint64
+        Sum and sum of squares of the cached pixels per channel, in RGB order.
+    crcs : ndarray of shape (n,), uint32
+        CRC-32 (zlib) of the cached pixels in C order.
+    source_digests, pixel_digests : ndarray of shape (n, 16), uint8
+        XXH3-128 of the source file's bytes, and of its decoded frame (height, width, pixels): equal pixels have
+        equal digests whatever the file format.
+    looks : ndarray of shape (n, 64), int8
+        Of the decoded frame, see :mod:`leukemia_data.decoding.look`; zeros where there is nothing to see, and in all
+        rows of caches of releases that kept none.
+    """
+
+    ids: NDArray[np.bytes_]
+    subjects: NDArray[np.bytes_]
+    splits: NDArray[np.bytes_]
+    labels: NDArray[np.int16]
+    folds: NDArray[np.int16]
+    channel_sums: NDArray[np.uint64]
+    channel_square_sums: NDArray[np.uint64]
+    crcs: NDArray[np.uint32]
+    source_digests: NDArray[np.uint8]
+    pixel_digests: NDArray[np.uint8]
+    looks: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def from_records(cls, records: Sequence[Record]) -> SampleTable:
+        """Table with the records' metadata and zeros where pixels will tell."""
+        n = len(records)
+        return cls(
+            ids=_encode([record.record_id for record in records]),
+            subjects=_encode([record.subject for record in records]),
+            splits=_encode([record.split for record in records]),
+            labels=np.array([record.label for record in records], np.int16),
+            folds=np.array([record.fold for record in records], np.int16),
+            channel_sums=np.zeros((n, 3), np.uint64),
+            channel_square_sums=np.zeros((n, 3), np.uint64),
+            crcs=np.zeros(n, np.uint32),
+            source_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
+            pixel_digests=np.zeros((n, DIGEST_BYTES), np.uint8),
+            looks=np.zeros((n, LOOK_VALUES), np.int8),
+        )
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[SampleTable]) -> SampleTable:
+        """One table with the rows of several, in their order."""
+        if not tables:
+            return cls.from_records([])
+        return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
+
+    def take(self, rows: Indices) -> SampleTable:
+        """Table of the chosen rows; see :func:`~leukemia_data.records.arguments.as_indices` for what may choose them.
+
+        Raises
+        ------
+        UsageError
+            If there is no such row, or `rows` is nothing that chooses.
+        """
+        chosen = as_indices(rows, len(self), "rows")
+        taken = SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+        if "near_groups" in self.__dict__:
+            # What a part of the images is, is told by all of them, and found out once.
+            taken.__dict__["near_groups"] = self.near_groups[chosen]
+        return taken
+
+    def rows(self, chosen: slice) -> SampleTable:
+        """Table of consecutive rows, without a copy."""
+        return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+
+    def equals(self, other: SampleTable) -> bool:
+        """Whether all columns hold the same values."""
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in column_names())
+
+    @cached_property
+    def near_groups(self) -> NDArray[np.int64]:
+        """Numbers of groups of near-identical images, shape (n,); equal within a group.
+
+        Of a table that was taken from another one whose groups were known: the groups found there.
+        """
+        return near_groups(self.looks)
+
+    @property
+    def id_texts(self) -> list[str]:
+        """Ids as text."""
+        return decode_texts(self.ids)
+
+    @property
+    def subject_texts(self) -> list[str]:
+        """Subjects as text; empty where unknown."""
+        return decode_texts(self.subjects)
+
+
+def column_names() -> list[str]:
+    """Names of the columns, which are also the names of their HDF5 datasets."""
+    return [field.name for field in fields(SampleTable)]
+
+
+def bytes_per_row(table: SampleTable) -> int:
+    """Bytes that one row takes in all columns together."""
+    return sum(getattr(table, name)[:1].nbytes for name in column_names())
+
+
+def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
+    """A text column as Python strings."""
+    return [value.decode(_TEXT_ENCODING, "surrogateescape") for value in column.tolist()]
+
+
+def encode_text(text: str) -> bytes:
+    """A text as its column holds it; file names that are no valid UTF-8 survive unchanged."""
+    return text.encode(_TEXT_ENCODING, "surrogateescape")
+
+
+def stored_columns(group: h5py.Group) -> list[str]:
+    """Names of the columns that a file of samples has to hold: looks may be absent."""
+    return [name for name in column_names() if name not in _MAY_BE_ABSENT or name in group]
+
+
+def write_columns(group: h5py.Group, table: SampleTable) -> None:
+    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest.
+
+    Looks that are all zeros are not stored, so that rows of an earlier release's cache give the bytes that they had.
+    """
+    for name in column_names():
+        column = getattr(table, name)
+        if name in _MAY_BE_ABSENT and not column.any():
+            continue
+        if column.dtype.kind == "S":
+            length = int(np.strings.str_len(column).max(initial=1))
+            dtype = h5py.string_dtype(_TEXT_ENCODING, length)
+            group.create_dataset(name, data=column.astype(dtype), dtype=dtype)
+        else:
+            group.create_dataset(name, data=column)
+
+
+def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
+    """A dataset's values in memory."""
+    values: NDArray[Any] = dataset[()]
+    return np.asarray(values, _plain_dtype(dataset))
+
+
+def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
+    """A contiguous dataset as a view of its file's bytes, which may be a memory map.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is not stored contiguously.
+    """
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise ValueError(f"{dataset.name} is not stored contiguously")
+    offset_bytes = dataset.id.get_offset()
+    if dataset.size == 0 or offset_bytes is None:
+        return np.zeros(dataset.shape, _plain_dtype(dataset))
+    return np.ndarray(dataset.shape, _plain_dtype(dataset), file_bytes, int(offset_bytes))
+
+
+def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
+    """The dataset's type without HDF5's notes on it."""
+    dtype: np.dtype[Any] = dataset.dtype
+    return np.dtype(f"S{dtype.itemsize}") if dtype.kind == "S" else dtype
+
+
+def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
+    """Read what :func:`write_columns` stored.
+
+    Parameters
+    ----------
+    group
+        Where the columns are.
+    load
+        Makes a column of a dataset: :func:`read_dataset`, or :func:`view_dataset` for one that stays where it is.
+
+    Raises
+    ------
+    KeyError
+        If a column is absent that has to be there.
+    ValueError
+        If a column has another type or length than the format says.
+    """
+    columns = {name: load(group[name]) for name in stored_columns(group)}
+    expected = SampleTable.from_records([])
+    num_samples = np.size(columns["labels"])
+    for name in _MAY_BE_ABSENT - columns.keys():
+        columns[name] = np.zeros((num_samples, *getattr(expected, name).shape[1:]), getattr(expected, name).dtype)
+    for name, column in columns.items():
+        model = getattr(expected, name)
+        same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
+        if not same_kind or column.shape != (num_samples, *model.shape[1:]):
+            raise ValueError(f"column {name} is {column.dtype} {column.shape}")
+    return SampleTable(**columns)
+
+
+def _encode(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    encoded = [encode_text(text) for text in texts]
+    length = max((len(value) for value in encoded), default=1)
+    return np.array(encoded, f"S{max(length, 1)}")
+
+
+FileStates: TypeAlias = "NDArray[np.int64]"
+"""Array of shape (n, 4), int64: size in bytes, modification time and change time in ns, inode."""
+SIZE, MTIME, CTIME, INODE = range(4)
+
+_SECOND_NS = 10**9
+# Time stamps that programs set may be rounded to two seconds, and some file systems know no finer ones.
+_MTIME_GRAIN_NS = 2 * _SECOND_NS
+# Linux takes change times from a clock that ticks every 1 to 10 ms.
+_CTIME_GRAIN_NS = 20_000_000
+_WHOLE_SECONDS_GRAIN_NS = 2 * _SECOND_NS
+
+
+def states_array(states: Iterable[FileState], num_states: int) -> FileStates:
+    """The array of `num_states` states."""
+    return np.fromiter(chain.from_iterable(states), np.int64, 4 * num_states).reshape(num_states, 4)
+
+
+def state_at(states: FileStates, row: int) -> FileState:
+    """The state in one row."""
+    return FileState(*states[row].tolist())
+
+
+def unsettled_states(num_states: int) -> FileStates:
+    """States that never match: nothing is known of the files."""
+    states = np.zeros((num_states, 4), np.int64)
+    states[:] = FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS)
+    return states
+
+
+def settled(states: FileStates, listed_at_ns: int) -> FileStates:
+    """The states with :data:`~leukemia_data.files.file_state.UNSETTLED_NS` for times that may hide a later change.
+
+    Files are read after they are listed, and a change after that gets the time that a clock shows then. It differs from
+    the recorded one, unless that lies within the clock's grain before the listing, or after it.
+
+    Parameters
+    ----------
+    states
+        Of each file while it was read.
+    listed_at_ns
+        Clock before the source was listed (ns since the epoch).
+    """
+    result = states.copy()
+    mtimes, ctimes = states[:, MTIME], states[:, CTIME]
+    result[mtimes > listed_at_ns - _MTIME_GRAIN_NS, MTIME] = UNSETTLED_NS
+    grains = np.where(ctimes % _SECOND_NS == 0, _WHOLE_SECONDS_GRAIN_NS, _CTIME_GRAIN_NS)
+    result[ctimes > listed_at_ns - grains, CTIME] = UNSETTLED_NS
+    return result
+
+
+def is_settled(states: FileStates) -> NDArray[np.bool_]:
+    """Whether a file that has this state now is the one that had it then, shape (n,)."""
+    return np.asarray((states[:, MTIME] != UNSETTLED_NS) & (states[:, CTIME] != UNSETTLED_NS), np.bool_)

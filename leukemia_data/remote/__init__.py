@@ -1,1 +1,0 @@
-"""Caches in object stores: copied, staged to local disk, built there."""

@@ -1,0 +1,143 @@
+"""Contact sheets: what each step of a recipe, or each of several recipes, does to a few images of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.text import printable
+from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import (
+    CenterCrop,
+    Clahe,
+    ClaheLab,
+    ClaheLightness,
+    Framing,
+    Gabor,
+    HighPass,
+    MeanFilter,
+    Operation,
+    Resize,
+    Unsharp,
+)
+from leukemia_data.operations.preprocess import Preprocessor, trace_steps
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.record import Record
+from leukemia_data.sources.found_image import read_file
+
+_T = TypeVar("_T")
+_CELL_INCHES = 1.9
+_DPI = 120
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One image of the sheet: its class, its id and its frames, each with a title."""
+
+    class_name: str
+    record_id: str
+    frames: tuple[tuple[str, Image], ...]
+
+
+def choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
+    """A few records of each class, spread evenly over the list, unlabelled ones last."""
+    chosen: list[Record] = []
+    for label in [*range(len(classes)), -1]:
+        members = [record for record in records if record.label == label and not record.is_missing]
+        chosen.extend(spread_evenly(members, per_class))
+    return chosen
+
+
+def spread_evenly(members: Sequence[_T], most: int) -> list[_T]:
+    """At most so many of `members`, at equal distances."""
+    count = min(most, len(members))
+    return [members[position * len(members) // count] for position in range(count)]
+
+
+def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence[int]) -> SheetRow:
+    """Decode one image and follow it through the recipe, to each size.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be used.
+    """
+    frame = decode_rgb(read_file(record.path).data)
+    frames = [_raw(frame)]
+    for position, size_px in enumerate(sizes_px):
+        steps = trace_steps(recipe, size_px, frame)
+        frames += [(_title(step, pixels), pixels) for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]]
+    return SheetRow(class_name, record.record_id, tuple(frames))
+
+
+def compare_row(record: Record, class_name: str, recipes: Sequence[Recipe], size_px: int) -> SheetRow:
+    """Decode one image and take it through several recipes, to one size: raw, then what a cache of each would hold.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be used.
+    """
+    frame = decode_rgb(read_file(record.path).data)
+    results = [(recipe.name, Preprocessor(recipe, [size_px])(frame)[size_px]) for recipe in recipes]
+    return SheetRow(class_name, record.record_id, (_raw(frame), *results))
+
+
+def _raw(frame_HWC: Image) -> tuple[str, Image]:
+    return f"raw {frame_HWC.shape[0]}x{frame_HWC.shape[1]}", frame_HWC
+
+
+def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
+    """Draw the rows into one PNG, columns titled by step, and put it at `path` in one move."""
+    num_columns = len(rows[0].frames)
+    figure = Figure(figsize=(_CELL_INCHES * num_columns, _CELL_INCHES * len(rows) + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for row_axes, row in zip(axes, rows, strict=True):
+        for axis, (name, pixels) in zip(row_axes, row.frames, strict=True):
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if row is rows[0]:
+                axis.set_title(printable(name), fontsize=8, parse_math=False)
+        row_axes[0].set_ylabel(printable(row.class_name), fontsize=9, parse_math=False)
+        row_axes[0].set_xlabel(printable(Path(row.record_id).name), fontsize=6, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    with scratch_path(path.parent, path.name) as scratch:
+        figure.savefig(scratch, dpi=_DPI, format="png")
+        scratch.replace(path)
+
+
+def _title(step: Operation, pixels: Image) -> str:
+    """What a step does, short enough for a column."""
+    side = f"{pixels.shape[0]} px"
+    if isinstance(step, Framing):
+        return f"{_in_words(step)} {side}"
+    match step:
+        case CenterCrop():
+            return f"crop {side}"
+        case Resize(method=method):
+            return f"resize {side} ({method})"
+        case Clahe(clip_limit=clip_limit, tiles=tiles):
+            return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
+        case ClaheLab(clip_limit=clip_limit, tiles=tiles) | ClaheLightness(clip_limit=clip_limit, tiles=tiles):
+            return f"CLAHE of L {clip_limit:g}, {tiles}x{tiles}"
+        case Unsharp(sigma_px=sigma_px, strength=strength):
+            return f"unsharp sigma {sigma_px:g}, {strength:g}"
+        case MeanFilter(size_px=size_px) | HighPass(size_px=size_px):
+            return f"{_in_words(step)} {size_px}x{size_px}"
+        case Gabor(theta_deg=theta_deg, lambda_px=lambda_px):
+            return f"Gabor {theta_deg:g}°, {lambda_px:g} px"
+        case _:
+            return _in_words(step)
+
+
+def _in_words(step: Operation) -> str:
+    return step.op.replace("_", " ")

@@ -1,0 +1,464 @@
+"""Class names and label tables to classes, labels, and the positive class."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from leukemia_data.errors import AmbiguousSourceError, SourceError, UsageError, listed
+from leukemia_data.files.csv_table import CsvTable, parse_csv_table, peek_header, read_csv_table, shown
+from leukemia_data.records.record import CELL_CLASSES, UNKNOWN_LABEL, CellName, ImagePlace, Record, parse_cell_name
+from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, stem_of, suffix_of
+from leukemia_data.sources.name_words import are_numbers, is_cell_class, is_unknown, plain, same_plain, tokens, words_of
+from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions
+
+LEFT_OUT = -2
+"""Stands for the label of a class that ``--classes`` leaves out."""
+
+
+def composed(name: str) -> str:
+    """A class's or subject's name with accents composed (NFC): the same letters are the same name."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def place_of_class(name: str, classes: Sequence[str]) -> int | None:
+    """Return the position of the class that a name of another source means; None where it means none, or several.
+
+    A class of the very name is meant, else the only one that differs in case, blanks around it or composed accents
+    alone. A number is a name like another.
+
+    >>> place_of_class(" Healthy", ("Blast", "healthy")), place_of_class("hem", ("Blast", "healthy"))
+    (1, None)
+    """
+    exact = [place for place, known in enumerate(classes) if composed(known) == composed(name)]
+    found = exact or [place for place, known in enumerate(classes) if plain(known) == plain(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Order the classes of a source.
+
+    Parameters
+    ----------
+    counts
+        Names that the source tells, with the number of images of each.
+    options
+        ``classes`` orders and chooses them, ``merge`` joins some.
+
+    Returns
+    -------
+    classes : tuple of str
+        ``("hem", "all")`` for C-NMC, those that the user names, or all in alphabetical order; numbers by value.
+    labels : dict
+        Label of each name of the source; :data:`LEFT_OUT` for those that are left out.
+
+    Raises
+    ------
+    UsageError
+        If the user names classes that the source has not got.
+    AmbiguousSourceError
+        If names differ in their case alone.
+    """
+    merged = _merged(counts, options)
+    names = sorted(set(merged.values()))
+    if options.classes:
+        classes = options.classes
+        place = _places_of(names, options)
+    else:
+        if {plain(name) for name in names} <= set(CELL_CLASSES):
+            classes = CELL_CLASSES
+        else:
+            _require_different(names, options)
+            _require_one_kind(names, options)
+            classes = tuple(sorted(names, key=int) if all(map(_is_number, names)) else names)
+        place = {
+            name: number for number, known in enumerate(classes) for name in names if _is_same(name, known, classes)
+        }
+    return classes, {raw: place.get(name, LEFT_OUT) for raw, name in merged.items()}
+
+
+def _is_number(name: str) -> bool:
+    """Whether a class is a whole number; it may be negative, as labels of -1 and 1 are."""
+    return are_numbers([name.removeprefix("-")])
+
+
+def _is_same(name: str, known: str, classes: Sequence[str]) -> bool:
+    return plain(name) == known if classes == CELL_CLASSES else name == known
+
+
+def _merged(counts: Mapping[str, int], options: ReadingOptions) -> dict[str, str]:
+    """The class that each name of the source counts as."""
+    new_of: dict[str, str] = {}
+    for new, olds in options.merge:
+        for old in olds:
+            meant = [raw for raw in counts if composed(raw) == old] or [
+                raw for raw in counts if plain(raw) == plain(old)
+            ]
+            if not meant:
+                raise UsageError(f"--merge {new}=...: there is no class {old}; classes are {listed(sorted(counts))}")
+            new_of.update(dict.fromkeys(meant, new))
+    return {raw: new_of.get(raw, composed(raw)) for raw in counts}
+
+
+def _places_of(names: Sequence[str], options: ReadingOptions) -> dict[str, int]:
+    """Label of each name that ``--classes`` means."""
+    classes = options.classes
+    if are_numbers(names) and not set(names) & set(classes):
+        if int(max(names, key=int)) >= len(classes):
+            raise UsageError(f"--classes: the labels are {listed(names)}, and only {len(classes)} classes are named")
+        return {name: int(name) for name in names}
+    exact = {name: classes.index(name) for name in names if name in classes}
+    folded: dict[str, list[int]] = {}
+    for number, name in enumerate(classes):
+        folded.setdefault(plain(name), []).append(number)
+    places = {
+        name: exact[name] if name in exact else found[0]
+        for name in names
+        if name in exact or len(found := folded.get(plain(name), [])) == 1
+    }
+    absent = [name for number, name in enumerate(classes) if number not in places.values()]
+    if absent and not {plain(name) for name in classes} <= set(CELL_CLASSES):
+        raise UsageError(f"--classes {absent[0]}: there is no such class; classes are {listed(names)}")
+    return places
+
+
+def _require_one_kind(names: Sequence[str], options: ReadingOptions) -> None:
+    """Ask where some classes are numbers and others names: a number may mean one of the names."""
+    numbers = [name for name in names if _is_number(name)]
+    if not numbers or len(numbers) == len(names) or options.merge:
+        return
+    readings = [ReadingChoice.of("they are all different", options, classes=tuple(names))]
+    cnmc = {number: CELL_CLASSES[int(number)] for number in numbers if number in ("0", "1")}
+    if len(cnmc) == len(numbers) and any(plain(name) in CELL_CLASSES for name in names):
+        merge = tuple((name, (name, number)) if name in names else (name, (number,)) for number, name in cnmc.items())
+        readings.insert(0, ReadingChoice.of("0 is hem and 1 is all", options, merge=(*options.merge, *merge)))
+    raise AmbiguousSourceError(f"some classes are numbers and others names: {listed(names)}", readings)
+
+
+def _require_different(names: Sequence[str], options: ReadingOptions) -> None:
+    groups = same_plain(names)
+    if not groups:
+        return
+    merge = (*options.merge, *((group[0], tuple(group)) for group in groups))
+    raise AmbiguousSourceError(
+        f"classes differ in the case of their names alone: {', '.join(', '.join(group) for group in groups)}",
+        [
+            ReadingChoice.of("they are the same", options, merge=merge),
+            ReadingChoice.of("they are different", options, classes=tuple(names)),
+        ],
+    )
+
+
+_COLUMNS = ("patient_id", "new_names", "labels")
+
+
+def is_label_table(columns: Sequence[str]) -> bool:
+    """Whether these are titles of such a table, in any case and order, among others."""
+    return set(_COLUMNS) <= {title.lower() for title in columns}
+
+
+def read_label_tables(places: Sequence[ImagePlace]) -> tuple[dict[str, CellName], list[ImagePlace]]:
+    """Read every C-NMC label table among some tables.
+
+    Returns
+    -------
+    cells : dict
+        By :func:`label_key` of the new name: the original cell.
+    read : list
+        The tables that were read; others are left alone, in whatever encoding.
+
+    Raises
+    ------
+    SourceError
+        If a row contradicts itself or another one; all wrong rows of a table are told.
+    """
+    cells: dict[str, CellName] = {}
+    read = [place for place in places if is_label_table(peek_header(place, _COLUMNS))]
+    for place in read:
+        table = _read(place)
+        table.require(*_COLUMNS)
+        _add_rows(table, cells)
+        table.problems.raise_any()
+    return cells, read
+
+
+def label_key(file_name: str) -> str:
+    """A file's name as such tables are searched for it: without an image's ending, in lower case."""
+    name = file_name.strip()
+    return plain(stem_of(name) if suffix_of(name) in IMAGE_SUFFIXES else name)
+
+
+def _read(place: ImagePlace) -> CsvTable:
+    if isinstance(place, Path):
+        return read_csv_table(place, _COLUMNS)
+    return parse_csv_table(place, place.read_bytes(), _COLUMNS)
+
+
+def _add_rows(table: CsvTable, cells: dict[str, CellName]) -> None:
+    columns = (table.lines, *(table.words(name) for name in _COLUMNS))
+    for line, original, new_name, label in zip(*columns, strict=True):
+        cell = parse_cell_name(original)
+        if cell is None or not _agrees(cell, label):
+            table.problems.tell("the name and the label disagree", line, f"{shown(original)}, label {shown(label)}")
+        elif not new_name:
+            table.problems.tell(f"column {table.title('new_names')} is empty", line)
+        elif cells.setdefault(label_key(new_name), cell) != cell:
+            table.problems.tell("another row says that this is another cell", line, shown(new_name))
+
+
+def _agrees(cell: CellName, label: str) -> bool:
+    if plain(label) == CELL_CLASSES[cell.label]:
+        return True
+    try:
+        return not is_unknown(label) and float(label) == cell.label
+    except ValueError:
+        return False
+
+
+def require_no_label_table(place: ImagePlace, columns: Sequence[str]) -> None:
+    """Raise SourceError where a table that was given as a source is a C-NMC label table."""
+    if "path" not in columns and {"patient_id", "new_names"} <= set(columns):
+        raise SourceError(f"{place} is a C-NMC label table: give the folder that holds the images instead")
+
+
+_CLASSES = words_of("cells", "classes")
+_NEGATIVE, _NEGATIONS = words_of("cells", "negative"), words_of("cells", "negations")
+_FIRST_UNSPACED = "\u3000"
+"""Words of letters from here on stand in others without blanks between."""
+_NUMBERED_PAIRS = frozenset({("0", "1"), ("-1", "1")})
+_NUM_CLASSES = 2
+
+
+class PositiveClass(NamedTuple):
+    """The positive class of two, and in words why it is that one."""
+
+    name: str
+    reason: str
+
+
+def known_positive(classes: Sequence[str]) -> PositiveClass | None:
+    """Return the positive class that the names of two classes tell.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names in any order.
+
+    Returns
+    -------
+    PositiveClass or None
+        None where there are not two classes, or neither name or both mean the absence of disease.
+
+    Examples
+    --------
+    >>> known_positive(["Blast", "Healthy"]).name, known_positive(["benign", "malignant"]).name
+    ('Blast', 'malignant')
+    >>> known_positive(["early", "late"]) is None
+    True
+    """
+    if len(classes) != _NUM_CLASSES:
+        return None
+    pair = f"of the pair {classes[0]}/{classes[1]}"
+    if tuple(sorted(classes)) in _NUMBERED_PAIRS:
+        return PositiveClass("1", f"{pair}: 1 usually stands for the disease")
+    negative = [name for name in classes if _means_absence(name)]
+    if len(negative) != 1:
+        return None
+    [positive] = [name for name in classes if name != negative[0]]
+    return PositiveClass(positive, f"{pair}: {negative[0]} is the negative one")
+
+
+def choose_positive(
+    classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
+) -> PositiveClass | None:
+    """Return the positive class: the one that is asked for, else that of the cache, else the one that the names tell.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names in the order of their labels.
+    asked : str, optional
+        What ``--positive`` says; case does not matter where one class alone is meant.
+    built_with : PositiveClass, optional
+        What the cache's manifest says.
+
+    Returns
+    -------
+    PositiveClass or None
+        None where nothing tells.
+
+    Raises
+    ------
+    UsageError
+        If `asked` is none of the classes.
+    """
+    if asked is not None:
+        return PositiveClass(_class_named(classes, asked), "chosen with --positive")
+    if built_with is not None and built_with.name in classes:
+        return built_with
+    return known_positive(classes)
+
+
+def require_positive(
+    classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
+) -> PositiveClass:
+    """Return what :func:`choose_positive` returns, where there has to be one.
+
+    Raises
+    ------
+    UsageError
+        If `asked` is none of the classes, or nothing tells: the message names the option for each class.
+    """
+    chosen = choose_positive(classes, asked, built_with=built_with)
+    if chosen is None:
+        raise UsageError(
+            f"which class is the positive one, whose recall is the sensitivity? The names {listed(classes)} do not "
+            f"tell: say {_options_text(classes)}"
+        )
+    return chosen
+
+
+def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
+    """Return two classes as (negative, positive), the order in which predictions are judged.
+
+    Raises
+    ------
+    UsageError
+        If there are not two classes, or `positive` is neither.
+    """
+    if len(classes) != _NUM_CLASSES or positive not in classes:
+        raise UsageError(f"the positive class {positive!r} is not one of two classes {listed(classes)}")
+    [negative] = [name for name in classes if name != positive]
+    return negative, positive
+
+
+def positive_text(classes: Sequence[str], chosen: PositiveClass | None) -> str:
+    """Return the choice as one line for people, ``positive class: ...``."""
+    if chosen is None:
+        return f"positive class: open, here or at training say {_options_text(classes)}"
+    return f"positive class: {chosen.name} ({chosen.reason}); --positive changes it"
+
+
+def _options_text(classes: Sequence[str]) -> str:
+    return " or ".join(ReadingOptions(positive=name).command_text for name in classes)
+
+
+def _class_named(classes: Sequence[str], asked: str) -> str:
+    alike = [name for name in classes if name == asked] or [name for name in classes if plain(name) == plain(asked)]
+    if len(alike) != 1:
+        raise UsageError(f"--positive {asked}: there is no such class; classes are {listed(classes)}")
+    return alike[0]
+
+
+def _means_absence(name: str) -> bool:
+    """Whether a class's name means that there is no disease: ``Healthy``, ``no leukemia``, not ``not healthy``."""
+    words = [part for word in tokens(name) for part in _parted(word)]
+    is_negated = any(_is_one(word, _NEGATIONS) for word in words)
+    if any(_is_one(word, _NEGATIVE) for word in words):
+        return not is_negated
+    return is_negated and any(_is_one(word, _CLASSES) for word in words)
+
+
+def _parted(word: str) -> tuple[str, ...]:
+    """``nonleukemic`` as two words; other words as they are."""
+    rest = word.removeprefix("non")
+    return ("non", rest) if rest != word and is_cell_class(rest) else (word,)
+
+
+def _is_one(word: str, known: frozenset[str]) -> bool:
+    if word in known or word.removesuffix("s") in known:
+        return True
+    return not word.isascii() and any(other in word for other in known if other[0] >= _FIRST_UNSPACED)
+
+
+_NUMBERS = {str(label): label for label in range(len(CELL_CLASSES))}
+
+
+class OwnLabels(NamedTuple):
+    """Images as records, and how many of them bear the name of a class that is none of the run's, by that name."""
+
+    records: list[Record]
+    others: Mapping[str, int]
+
+
+def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabels:
+    """Give images the labels of a run's classes.
+
+    Parameters
+    ----------
+    images
+        With the class names that file names, folders and tables tell.
+    classes
+        The run's, in the order of their labels.
+
+    Returns
+    -------
+    OwnLabels
+        A label is that of the class that was told, else that of the innermost folder with the name of a class, else
+        unknown. `others` counts what file names and tables tell, and folders whose names usually are those of classes.
+    """
+    records, others = [], Counter[str]()
+    for image in images:
+        label = own_label(image.class_name, image.record_id, classes)
+        if label == UNKNOWN_LABEL and image.class_name and is_other_class(image.class_name, image.record_id):
+            others[image.class_name] += 1
+        records.append(
+            Record(
+                image.record_id,
+                image.path,
+                label,
+                composed(image.subject),
+                image.split,
+                image.fold,
+                image.state,
+            )
+        )
+    return OwnLabels(records, others)
+
+
+def own_label(class_name: str | None, record_id: str, classes: Sequence[str]) -> int:
+    """Return the label of one image: that of the class that was told, else of the innermost folder that names one."""
+    label = label_of(class_name, classes)
+    return _label_of_folders(record_id, classes) if label == UNKNOWN_LABEL else label
+
+
+def is_other_class(name: str, record_id: str) -> bool:
+    """Return whether a name was told as a class, and is not that of a folder, which may be a person's or a batch's."""
+    return name not in _folders(record_id) or is_cell_class(name)
+
+
+def label_of(name: str | None, classes: Sequence[str]) -> int:
+    """Return the label of a class's name, -1 where it is none of the classes; case counts where it alone differs.
+
+    0 and 1 are labels of C-NMC's classes too, as in the lab's tables.
+    """
+    if not name:
+        return UNKNOWN_LABEL
+    place = place_of_class(name, classes)
+    if place is not None:
+        return place
+    return _NUMBERS.get(name, UNKNOWN_LABEL) if tuple(classes) == CELL_CLASSES else UNKNOWN_LABEL
+
+
+def others_text(others: Mapping[str, int], classes: Sequence[str]) -> str:
+    """Return a note on names that are none of the run's classes."""
+    counted = listed((f"{name} ({count:,} images)" for name, count in others.items()), most=4)
+    return (
+        f"{counted}: named by another list of classes than the run's ({listed(classes)}); their labels are left empty"
+    )
+
+
+def _label_of_folders(record_id: str, classes: Sequence[str]) -> int:
+    """The label that the innermost folder of an id tells, if it is known."""
+    for name in reversed(_folders(record_id)):
+        label = label_of(name, classes)
+        if label != UNKNOWN_LABEL or is_unknown(name):
+            return label
+    return UNKNOWN_LABEL
+
+
+def _folders(record_id: str) -> list[str]:
+    return record_id.replace("\\", "/").split("/")[:-1]

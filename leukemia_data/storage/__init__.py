@@ -1,1 +1,0 @@
-"""Object stores: addresses, and objects read and written as if no request ever failed."""

@@ -1,0 +1,230 @@
+"""Faults of object stores: which are retried, how long, and one line for people without secrets."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from leukemia_data.errors import StorageError
+from leukemia_data.stores.url import Url
+
+HIDDEN = "***"
+
+_SECRET_NAMES = re.compile(r"ACCESS_KEY|SECRET|TOKEN|PASSWORD|CONNECTION_STRING|ACCOUNT_KEY|CREDENTIAL", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*@")
+_QUERY = re.compile(r"(?<=\w)\?[^\s'\"<>]*=[^\s'\"<>]*")
+_NAMED_SECRET = re.compile(
+    r"((?:access_?key(?:_?id)?|secret(?:_?access_?key)?|token|signature|password|account_?key)['\"]?\s*[:=]\s*['\"]?)"
+    r"[^\s'\",;&)]+",
+    re.IGNORECASE,
+)
+_SHORTEST = 6
+
+
+def without_secrets(text: str, environment: Mapping[str, str]) -> str:
+    """The text with every credential hidden.
+
+    Parameters
+    ----------
+    text
+        Anything that a library or a server said.
+    environment
+        The process's environment: values of variables that look like credentials are looked for in `text`.
+    """
+    secrets = {value for name, value in environment.items() if _SECRET_NAMES.search(name) and len(value) >= _SHORTEST}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = _USER_IN_URL.sub(f"{HIDDEN}@", text)
+    text = _QUERY.sub(f"?{HIDDEN}", text)
+    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", text)
+
+
+_TRANSIENT_STATUS = frozenset({408, 425, 429})
+_TRANSIENT_CODES = frozenset(
+    {
+        "BadDigest",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_TRANSIENT_KINDS = frozenset(
+    {
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ConnectionError",
+        # What arrived fails the checksum that the server sent along.
+        "FlexibleChecksumError",
+        "HTTPClientError",
+        "IncompleteRead",
+        "IncompleteReadError",
+        "ResponseParserError",
+        "ServiceRequestError",
+        "ServiceResponseError",
+        "TransportError",
+    }
+)
+_NO_CREDENTIALS_KINDS = frozenset(
+    {"ClientAuthenticationError", "DefaultCredentialsError", "NoCredentialsError", "PartialCredentialsError"}
+)
+_HOW_TO_GIVE_CREDENTIALS = {
+    "s3": "give them the way boto takes them, as by AWS_PROFILE, or by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "give them the way gcsfs takes them, as by GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "give them the way adlfs takes them, as by AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_FAMILY = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_LONGEST = 300
+
+
+class MissingObjectError(StorageError):
+    """There is no object of this name, or no such bucket."""
+
+
+class ConflictError(StorageError):
+    """An object is no longer the one that was to be replaced."""
+
+
+class ShortReadError(Exception):
+    """Fewer or more bytes came than were asked for; worth another attempt."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed when it is made again."""
+    if _kinds(error) & _NO_CREDENTIALS_KINDS:
+        return False
+    status = http_status(error)
+    if error_code(error) in _TRANSIENT_CODES:
+        return True
+    if status is not None:
+        return status in _TRANSIENT_STATUS or status // 100 == 5
+    known = (ShortReadError, TimeoutError, ConnectionError)
+    return any(isinstance(cause, known) for cause in _causes(error)) or bool(_kinds(error) & _TRANSIENT_KINDS)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether an error says that there is no such object or bucket."""
+    return isinstance(error, FileNotFoundError) or http_status(error) == 404
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether an error says that a condition of the request does not hold."""
+    return isinstance(error, FileExistsError) or http_status(error) == 412
+
+
+def http_status(error: BaseException) -> int | None:
+    """The number that the server answered, if the error knows it."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            found = next((getattr(cause, name, None) for name in ("status_code", "status", "code")), None)
+        if str(found).isdigit():
+            return int(str(found))
+    return None
+
+
+def error_code(error: BaseException) -> str:
+    """The word by which the server calls the error, like ``SlowDown``; empty if there is none."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            return str(response["Error"].get("Code", ""))
+    return ""
+
+
+def storage_error(url: Url, error: BaseException, *, num_attempts: int) -> StorageError:
+    """One line for people: where, what the server said, what to do."""
+    said = _said(error)
+    if _kinds(error) & _NO_CREDENTIALS_KINDS:
+        how = _HOW_TO_GIVE_CREDENTIALS.get(_FAMILY.get(url.scheme, url.scheme), "give them the way its library does")
+        return StorageError(f"{url}: no credentials were found: {how}")
+    if is_transient(error):
+        return StorageError(
+            f"{url}: given up after {num_attempts} attempts: {said}; check the network and run the same command again"
+        )
+    if is_conflict(error):
+        return ConflictError(f"{url} was changed by somebody else meanwhile: {said}")
+    if is_missing(error):
+        if error_code(error) == "NoSuchBucket":
+            return MissingObjectError(f"{url}: there is no such bucket; check the address")
+        return MissingObjectError(f"{url}: there is no such object; check the address, and whether somebody removed it")
+    if isinstance(error, PermissionError) or http_status(error) in {401, 403}:
+        return StorageError(f"{url}: the store denies it: {said}; check the credentials and what they permit")
+    return StorageError(f"{url}: {said}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that it was raised from; what merely was being handled at the time says nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _kinds(error: BaseException) -> set[str]:
+    return {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+
+
+def _said(error: BaseException) -> str:
+    """What the server or the library said: one line, of bounded length, without credentials."""
+    code = error_code(error)
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    text = " ".join(without_secrets(text, os.environ).split())
+    text = f"{code}: {text}" if code and code not in text else text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request is made, and how long is waited between.
+
+    Attributes
+    ----------
+    num_attempts
+        How often at most, 1 and more.
+    first_s, max_s
+        The longest wait before the second attempt, doubled for each further one; and its bound. Seconds.
+    sleep
+        Called with seconds.
+    draw
+        A number from 0 to 1; the wait is between half and all of the longest, so that many workers that were refused
+        at the same time do not come back at the same time.
+    """
+
+    num_attempts: int = 6
+    first_s: float = 0.25
+    max_s: float = 10.0
+    sleep: Callable[[float], None] = time.sleep
+    draw: Callable[[], float] = random.random
+
+    def run(self, request: Callable[[], Result]) -> Result:
+        """Make a request until it succeeds; its last error, or the first that no waiting mends, goes on."""
+        for attempt in range(1, self.num_attempts):
+            try:
+                return request()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            self.sleep(self.wait_s(attempt))
+        return request()
+
+    def wait_s(self, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt`, from 1."""
+        longest_s = min(self.max_s, self.first_s * 2.0 ** (attempt - 1))
+        return longest_s * (0.5 + 0.5 * self.draw())

@@ -1,0 +1,429 @@
+"""Objects below one address, read, written and listed through fsspec."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.config import conf
+
+from leukemia_data.errors import LeukemiaError, UsageError
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path, sync_file
+from leukemia_data.stores.faults import (
+    ConflictError,
+    MissingObjectError,
+    Retry,
+    ShortReadError,
+    error_code,
+    is_transient,
+    storage_error,
+)
+from leukemia_data.stores.url import Url, parse_url
+
+_S3 = frozenset({"s3", "s3a"})
+_LOCAL = frozenset({"file", "local"})
+_EXTRA = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+_KNOWN = _LOCAL | {"memory"} | _EXTRA.keys()
+_NUM_CONNECTIONS = 32
+# What the libraries find servers and credentials by.
+_SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
+# Threads that begin together must not open one each.
+_OPENING = threading.Lock()
+
+
+def shared_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
+    """The one file system of this process for a scheme, opened by :func:`open_filesystem` when it is first asked for.
+
+    Opening one takes up to a second of computing. Another environment, such as another server's address, and a forked
+    child get their own.
+    """
+    settings = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_SETTINGS))
+    with _OPENING:
+        return _opened(scheme, settings, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _opened(scheme: str, settings: tuple[tuple[str, str], ...], process: int) -> Any:  # noqa: ANN401
+    return open_filesystem(scheme)
+
+
+def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
+    """A file system of its own, without cached listings.
+
+    Credentials, addresses of servers and all else come from where the library takes them: the environment, its files,
+    and fsspec's configuration.
+
+    Raises
+    ------
+    UsageError
+        If there is no such scheme, or its library is not installed.
+    StorageError
+        If the library refuses its settings.
+    """
+    if scheme not in _KNOWN:
+        # fsspec knows more, some of which cannot be opened by an address alone, or give no tags or ranges.
+        raise UsageError(f"{scheme}:// is no kind of store that is known: use s3://, gs://, az:// or file://")
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if scheme in _S3:
+        options["config_kwargs"] = _s3_settings(scheme)
+    elif scheme in _LOCAL:
+        options["auto_mkdir"] = True
+    try:
+        filesystem = fsspec.filesystem(scheme, **options)
+    except ImportError as error:
+        extra = _EXTRA.get(scheme)
+        cure = f'pip install "leukemia-cells[{extra}]"' if extra else "install the library that fsspec names for it"
+        raise UsageError(f"{scheme}:// needs a library that is not installed: {cure}") from error
+    except Exception as error:
+        # Whatever a library finds wrong with its settings, such as no name of an account.
+        raise storage_error(Url(scheme, ""), error, num_attempts=1) from error
+    if scheme in _S3:
+        # Attempts are counted and spaced in one place, storage/retry.py.
+        filesystem.retries = 1
+    return filesystem
+
+
+def _s3_settings(scheme: str) -> dict[str, Any]:
+    own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _NUM_CONNECTIONS}
+    return {**own, **conf.get(scheme, {}).get("config_kwargs", {})}
+
+
+Progress = Callable[[int], object]
+"""Called with the number of bytes that were moved since the last call."""
+Range = tuple[str, int, int]
+"""Name of an object, offset in bytes, number of bytes."""
+Result = TypeVar("Result")
+
+_CHUNK_BYTES = 8 << 20
+_CHUNKS_AT_ONCE = 4
+_TIME_KEYS = ("LastModified", "last_modified", "updated", "mtime", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """State of an object.
+
+    Attributes
+    ----------
+    num_bytes
+        Its size.
+    modified_ns
+        When it was written, in nanoseconds since 1970; 0 where the store does not say.
+    tag
+        What the store calls this very content (an ETag); empty where it has no such thing.
+    """
+
+    num_bytes: int
+    modified_ns: int = 0
+    tag: str = ""
+
+
+def open_store(url: Url | str, retry: Retry | None = None) -> ObjectStore:
+    """Open the folder at an address; nothing is asked of the server yet.
+
+    Raises
+    ------
+    UsageError
+        If it is no address, or its library is not installed.
+    """
+    return ObjectStore(parse_url(url) if isinstance(url, str) else url, retry or Retry())
+
+
+class ObjectStore:
+    """Objects below one address. May be used by many threads; pickled and forked copies open connections of their own.
+
+    Every method raises StorageError: MissingObjectError where there is no such object, ConflictError where a condition
+    does not hold.
+
+    Parameters
+    ----------
+    url
+        The folder; names of objects are relative to it, with ``/`` between their parts.
+    retry
+        How often a request is made.
+    """
+
+    def __init__(self, url: Url, retry: Retry) -> None:
+        self.url = url
+        self._retry = retry
+        self._opened = os.getpid(), shared_filesystem(url.scheme)
+
+    def below(self, folder: str) -> ObjectStore:
+        """A folder of this store."""
+        return ObjectStore(self.url / folder, self._retry)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ObjectStore, (self.url, self._retry)
+
+    @property
+    def _files(self) -> Any:  # noqa: ANN401 - fsspec has no types
+        process, files = self._opened
+        if process == os.getpid():
+            return files
+        # A forked child must not use its parent's connections.
+        self._opened = os.getpid(), shared_filesystem(self.url.scheme)
+        return self._opened[1]
+
+    def read(self, name: str) -> bytes:
+        """A whole object, by one request."""
+        # One request: several would first ask for the size, and might get parts of two versions.
+        options = {"max_concurrency": 1} if self._is_s3 else {}
+        return self._ask(name, lambda: bytes(self._files.cat_file(self._path(name), **options)))
+
+    def read_range(self, name: str, offset_bytes: int, num_bytes: int) -> bytes:
+        """`num_bytes` bytes from `offset_bytes` on; an object that ends before is an error."""
+        return self.read_ranges([(name, offset_bytes, num_bytes)])[0]
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Parts of objects, many at a time; each as long as it was asked for, in the order of `ranges`."""
+        found: list[bytes | None] = [b"" if num_bytes == 0 else None for _, _, num_bytes in ranges]
+
+        def read_missing() -> None:
+            missing = [position for position, data in enumerate(found) if data is None]
+            errors = []
+            for position, answer in zip(missing, self._cat_ranges([ranges[at] for at in missing]), strict=True):
+                if isinstance(answer, BaseException):
+                    errors.append((ranges[position][0], answer))
+                else:
+                    found[position] = answer
+            if errors:
+                name, error = next((each for each in errors if not is_transient(each[1])), errors[0])
+                raise _RangeError(name) from error
+
+        try:
+            self._retry.run(read_missing)
+        except _RangeError as error:
+            cause = error.__cause__ or error
+            raise storage_error(self.url / error.name, cause, num_attempts=self._retry.num_attempts) from cause
+        return [data for data in found if data is not None]
+
+    def download(self, name: str, file: Path, progress: Progress | None = None) -> None:
+        """Copy an object into a file, which appears whole or not at all; its folder must exist."""
+        state = self.stat(name)
+        if state is None:
+            raise storage_error(self.url / name, FileNotFoundError(name), num_attempts=1)
+        with scratch_path(file.parent, file.name) as scratch:
+            with scratch.open("wb") as target:
+                for data in self.blocks(name, state.num_bytes):
+                    target.write(data)
+                    if progress:
+                        progress(len(data))
+            sync_file(scratch)
+            scratch.replace(file)
+
+    def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
+        """The bytes of an object of `num_bytes` bytes, one block after the other, of which few are in memory."""
+        starts = range(0, num_bytes, _CHUNK_BYTES)
+        for first in range(0, len(starts), _CHUNKS_AT_ONCE):
+            some = starts[first : first + _CHUNKS_AT_ONCE]
+            yield from self.read_ranges([(name, start, min(_CHUNK_BYTES, num_bytes - start)) for start in some])
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, whatever was there."""
+        if self._is_local:
+            self._land(name, lambda path: self._files.pipe_file(path, data))
+        else:
+            self._ask(name, lambda: self._files.pipe_file(self._path(name), data))
+
+    def write_over(self, name: str, data: bytes, previous: StoredObject | None) -> None:
+        """Write an object only if the one there is still `previous`; None: only if there is none.
+
+        S3 decides that itself, in one step. Elsewhere the state is compared just before the object is written. That
+        the very same bytes are there already is no conflict: an attempt whose answer was lost may have written them.
+        """
+        try:
+            if self._is_s3:
+                condition = {"IfNoneMatch": "*"} if previous is None else {"IfMatch": f'"{previous.tag}"'}
+                self._ask(name, lambda: self._files.pipe_file(self._path(name), data, **condition))
+            elif self.stat(name) != previous:
+                raise ConflictError
+            else:
+                self.write(name, data)
+        except (ConflictError, MissingObjectError) as error:
+            if self.stat(name) is None or self.read(name) != data:
+                raise ConflictError(f"{self.url / name} was changed by somebody else meanwhile") from error
+
+    def upload(self, name: str, path: Path, progress: Progress | None = None) -> None:
+        """Copy a file to an object; the object's size is held against the file's."""
+        if self._is_local:
+            self._land(name, lambda target: self._files.put_file(str(path), target))
+        else:
+            self._ask(name, lambda: self._files.put_file(str(path), self._path(name)))
+        num_bytes = path.stat().st_size
+        state = self.stat(name)
+        if state is None or state.num_bytes != num_bytes:
+            error = ShortReadError(f"{state.num_bytes if state else 0:,} of {num_bytes:,} bytes arrived")
+            raise storage_error(self.url / name, error, num_attempts=1)
+        if progress:
+            progress(num_bytes)
+
+    def entries(self, folder: str = "") -> dict[str, StoredObject]:
+        """All objects below a folder, at any depth, by name; nothing where there is no such folder."""
+        return dict(self.iterate(folder))
+
+    def iterate(self, folder: str = "") -> Iterator[tuple[str, StoredObject]]:
+        """Names and states of all objects below a folder, page by page where the store has pages."""
+        base = self._path(folder) if folder else self._base
+        skipped = len(self._base.rstrip("/")) + 1
+        pages = self._s3_pages(base) if self._is_s3 else iter([self._found(base)])
+        for page in pages:
+            for path, state in page:
+                # Names that end with a slash are how some tools write an empty folder.
+                if not path.endswith("/"):
+                    yield path[skipped:], state
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly in a folder, in alphabetical order."""
+        base = self._path(folder) if folder else self._base
+        try:
+            found = self._ask(folder, lambda: self._files.ls(base, detail=True))
+        except MissingObjectError as error:
+            if error_code(error.__cause__ or error) == "NoSuchBucket":
+                raise
+            return []
+        paths = [str(info["name"]).rstrip("/") for info in found if info.get("type") == "directory"]
+        return sorted(path.rsplit("/", 1)[-1] for path in paths if path != base)
+
+    def stat(self, name: str) -> StoredObject | None:
+        """State of an object; None if there is none."""
+        try:
+            info = self._ask(name, lambda: self._files.info(self._path(name)))
+        except MissingObjectError:
+            return None
+        return _state(info) if info.get("type") == "file" else None
+
+    def delete(self, *names: str) -> None:
+        """Remove objects; those that are gone already do not matter."""
+        for name in names:
+            with suppress(MissingObjectError):
+                self._ask(name, partial(self._files.rm_file, self._path(name)))
+
+    @property
+    def _is_s3(self) -> bool:
+        return self.url.scheme in {"s3", "s3a"}
+
+    @property
+    def _is_local(self) -> bool:
+        return self.url.scheme in {"file", "local"}
+
+    @property
+    def _base(self) -> str:
+        """The folder as its file system writes it, without a slash at its end."""
+        return str(self._files._strip_protocol(str(self.url))).rstrip("/")
+
+    def _path(self, name: str) -> str:
+        return f"{self._base}/{name}"
+
+    def _ask(self, name: str, request: Callable[[], Result]) -> Result:
+        try:
+            return self._retry.run(request)
+        except LeukemiaError:
+            raise
+        except Exception as error:
+            url = self.url / name if name else self.url
+            raise storage_error(url, error, num_attempts=self._retry.num_attempts) from error
+
+    def _cat_ranges(self, ranges: Sequence[Range]) -> list[bytes | BaseException]:
+        paths = [self._path(name) for name, _, _ in ranges]
+        starts = [offset for _, offset, _ in ranges]
+        ends = [offset + num_bytes for _, offset, num_bytes in ranges]
+        answers = self._files.cat_ranges(paths, starts, ends, on_error="return")
+        return [_checked(answer, wanted) for answer, wanted in zip(answers, ranges, strict=True)]
+
+    def _land(self, name: str, write: Callable[[str], object]) -> None:
+        """Write to a name of its own and rename: what a folder of this machine needs to behave like a store."""
+        path = Path(self._path(name))
+        scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
+        try:
+            self._ask(name, lambda: write(str(scratch)))
+            self._ask(name, lambda: scratch.replace(path))
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _s3_pages(self, base: str) -> Iterator[list[tuple[str, StoredObject]]]:
+        bucket, _, folder = base.partition("/")
+        request = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else ""}
+        while True:
+            page = self._ask("", lambda: self._files.call_s3("list_objects_v2", **request))
+            yield [(f"{bucket}/{info['Key']}", _state(info)) for info in page.get("Contents", ())]
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _found(self, base: str) -> list[tuple[str, StoredObject]]:
+        try:
+            found = self._ask("", lambda: self._files.find(base, detail=True))
+        except MissingObjectError:
+            return []
+        return [(path, _state(info)) for path, info in found.items() if info.get("type") == "file" and path != base]
+
+
+class _RangeError(Exception):
+    """Some ranges could not be read; its cause says why."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _checked(answer: bytes | BaseException, wanted: Range) -> bytes | BaseException:
+    if isinstance(answer, BaseException) or len(answer) == wanted[2]:
+        return answer
+    return ShortReadError(f"{len(answer):,} bytes came where {wanted[2]:,} were asked for")
+
+
+def _state(info: dict[str, Any]) -> StoredObject:
+    tag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    num_bytes = info["size"] if "size" in info else info["Size"]
+    modified_ns = _nanoseconds(next((info[key] for key in _TIME_KEYS if info.get(key)), 0))
+    # Servers tell a fraction of the second in a listing that they do not tell for a single object.
+    return StoredObject(int(num_bytes), modified_ns // 10**9 * 10**9 if tag else modified_ns, tag)
+
+
+def _nanoseconds(time: datetime | str | float) -> int:
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    return int((time.timestamp() if isinstance(time, datetime) else time) * 10**9)
+
+
+class StoredUrl(Url):
+    """The address of a folder or an object, with what can be done there. Errors are those of ObjectStore."""
+
+    __slots__ = ()
+
+    def read_bytes(self) -> bytes:
+        """The whole object."""
+        return self._bucket_store.read(self.key)
+
+    def state(self) -> StoredObject | None:
+        """Size and modification time of the object; None if there is none."""
+        return self._bucket_store.stat(self.key)
+
+    def walk(self) -> Iterator[tuple[str, StoredObject]]:
+        """Names below this folder, at any depth, and their states: by listing, without touching an object."""
+        skipped = len(self.key) + 1 if self.key else 0
+        for name, state in self._bucket_store.iterate(self.key):
+            yield name[skipped:], state
+
+    @property
+    def store(self) -> ObjectStore:
+        """The folder's objects."""
+        return open_store(Url(self.scheme, self.path))
+
+    @property
+    def _bucket_store(self) -> ObjectStore:
+        return open_store(Url(self.scheme, self.bucket.path))
+
+
+def stored_url(url: Url) -> StoredUrl:
+    """The same address, to be read."""
+    return StoredUrl(url.scheme, url.path)

@@ -1,1 +1,0 @@
-"""BatchNorm: over several ranks, and statistics estimated anew."""

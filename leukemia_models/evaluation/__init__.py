@@ -1,0 +1,1 @@
+"""Predictions and what they are worth: views, metrics, subjects, intervals, calibration."""

@@ -1,0 +1,359 @@
+"""Intervals by resampling subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leukemia_data.errors import UsageError, listed
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
+from leukemia_models.evaluation.metrics import METRIC_NAMES, POSITIVE, brier_terms, classification_metrics, nll_terms
+from leukemia_models.evaluation.resampling import (
+    DEFAULT_BOOTSTRAP,
+    SAME_NOTE,
+    BootstrapSettings,
+    Interval,
+    percentile_interval,
+    subject_groups,
+    trust_note,
+)
+
+Floats = npt.NDArray[np.float64]
+MAX_CHUNK_VALUES = 100_000
+"""Draws times images that are worked on at a time: 0.8 MB an array, which the processor's caches hold."""
+
+
+def drawn_metrics(
+    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64], threshold: float
+) -> dict[str, Floats]:
+    """Compute the metrics of every draw.
+
+    Parameters
+    ----------
+    samples : EvaluatedSamples
+        Images.
+    subject_N : int64 array (N,)
+        Number of each image's subject, from 0.
+    draws_DS : int64 array (D,S)
+        How often each subject counts in each draw.
+    threshold : float
+        The prediction is class 1 where its probability lies above.
+
+    Returns
+    -------
+    dict of str to float64 array (D,)
+        All of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES` but ``ece``; NaN where a draw leaves one
+        undefined.
+    """
+    num_subjects = draws_DS.shape[1]
+    calls_N = (samples.probabilities_N > threshold).astype(np.int64)
+    cell_N = 2 * samples.labels_N + calls_N
+    confusion_SC = np.zeros((num_subjects, 4))
+    np.add.at(confusion_SC, (subject_N, cell_N), 1)
+    losses_SL = np.stack(
+        [
+            np.bincount(subject_N, terms(samples.labels_N, samples.probabilities_N), num_subjects)
+            for terms in (brier_terms, nll_terms)
+        ],
+        axis=1,
+    )
+    counts_D = (draws_DS @ confusion_SC).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        brier_D, nll_D = (draws_DS @ losses_SL / counts_D[:, None]).T
+        return {
+            **confusion_metrics(draws_DS @ confusion_SC),
+            **_ranking_metrics(samples, subject_N, draws_DS),
+            "brier": brier_D,
+            "nll": nll_D,
+        }
+
+
+def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
+    """Compute what follows from confusion matrices.
+
+    Parameters
+    ----------
+    confusion_DC : float64 array (D,4)
+        Counts of (label, prediction) = (0,0), (0,1), (1,0), (1,1).
+    """
+    true_0, false_1, false_0, true_1 = confusion_DC.T
+    label_0, label_1 = true_0 + false_1, true_1 + false_0
+    called_0, called_1 = true_0 + false_0, true_1 + false_1
+    total = label_0 + label_1
+    specificity, sensitivity = true_0 / label_0, true_1 / label_1
+    f1_0, f1_1 = 2 * true_0 / (label_0 + called_0), 2 * true_1 / (label_1 + called_1)
+    spread = np.sqrt(label_0 * label_1 * called_0 * called_1)
+    # Without a call of one class the correlation is 0 by convention, as in scikit-learn.
+    mcc = np.where(spread > 0, (true_0 * true_1 - false_0 * false_1) / np.where(spread > 0, spread, 1), 0)
+    return {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "weighted_f1": (f1_0 * label_0 + f1_1 * label_1) / total,
+        "macro_f1": (f1_0 + f1_1) / 2,
+        "mcc": np.where(label_0 * label_1 > 0, mcc, np.nan),
+        "accuracy": (true_0 + true_1) / total,
+    }
+
+
+def _ranking_metrics(
+    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64]
+) -> dict[str, Floats]:
+    """Compute AUROC and average precision of every draw, some draws at a time."""
+    falling_N = np.argsort(-samples.probabilities_N, kind="stable")
+    scores_N = samples.probabilities_N[falling_N]
+    last_of_tie = np.flatnonzero(np.append(scores_N[1:] != scores_N[:-1], True))
+    is_positive_N = samples.labels_N[falling_N] == POSITIVE
+    chunks = [
+        _ranking_of_weights(draws_DS[rows][:, subject_N[falling_N]], is_positive_N, last_of_tie)
+        for rows in _chunks(len(draws_DS), len(samples))
+    ]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("auroc", "auprc")}
+
+
+def _chunks(num_draws: int, num_samples: int) -> Iterator[slice]:
+    length = max(MAX_CHUNK_VALUES // num_samples, 1)
+    return (slice(start, start + length) for start in range(0, num_draws, length))
+
+
+def _ranking_of_weights(
+    weights_DN: npt.NDArray[np.int64], is_positive_N: npt.NDArray[np.bool_], last_of_tie: npt.NDArray[np.int64]
+) -> Mapping[str, Floats]:
+    """Follow the ROC and precision-recall curves from the highest score down, one step for each distinct score."""
+    positives_DT = np.cumsum(weights_DN * is_positive_N, axis=1)[:, last_of_tie]
+    called_DT = np.cumsum(weights_DN, axis=1)[:, last_of_tie]
+    gained_DT = np.diff(positives_DT, axis=1, prepend=0)
+    negatives_DT = called_DT - positives_DT
+    num_positives_D, num_negatives_D = positives_DT[:, -1], negatives_DT[:, -1]
+    # Each positive beats the negatives below it, and half of those that tie with it.
+    met_DT = (negatives_DT + np.pad(negatives_DT, ((0, 0), (1, 0)))[:, :-1]) / 2
+    lost_D = (gained_DT * met_DT).sum(axis=1)
+    precision_DT = positives_DT / np.maximum(called_DT, 1)
+    return {
+        "auroc": 1 - lost_D / (num_positives_D * num_negatives_D),
+        "auprc": _where_both((gained_DT * precision_DT).sum(axis=1) / num_positives_D, num_negatives_D),
+    }
+
+
+def _where_both(values_D: Floats, num_negatives_D: npt.NDArray[Any]) -> Floats:
+    """Leave out draws without negatives: a precision of 1 would say nothing there."""
+    return np.where(num_negatives_D > 0, values_D, np.nan)
+
+
+_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectBootstrap:
+    """Intervals of one judged part.
+
+    Parameters
+    ----------
+    settings : BootstrapSettings
+        How they were drawn.
+    subjects_per_class : tuple of int, or None
+        How many were resampled; None where the subject of an image is unknown.
+    intervals : mapping of str to Interval
+        By metric; metrics without one are absent.
+    note : str or None
+        Why there are none, or how far to trust them.
+    """
+
+    settings: BootstrapSettings
+    subjects_per_class: tuple[int, int] | None
+    intervals: Mapping[str, Interval]
+    note: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "unit": "subject",
+            **asdict(self.settings),
+            "subjects_per_class": self.subjects_per_class,
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "note": self.note,
+        }
+
+
+def subject_bootstrap(
+    samples: EvaluatedSamples,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    classes: Sequence[str] = ("hem", "all"),
+) -> SubjectBootstrap:
+    """Return intervals of the metrics of `samples`, by resampling subjects.
+
+    Parameters
+    ----------
+    samples : EvaluatedSamples
+        Images; or subjects, one row each, for intervals of subject-level metrics.
+    threshold : float
+        The prediction is class 1 where its probability lies above.
+    settings : BootstrapSettings
+        Number of draws, seed, level.
+    classes : sequence of two str
+        Names of class 0 and 1, for the note.
+    """
+    groups = subject_groups(samples)
+    intervals = {}
+    if groups is not None and (names := groups.metric_names()):
+        drawn = drawn_metrics(samples, groups.subject_N, groups.draw(settings), threshold)
+        intervals = {name: percentile_interval(drawn[name], settings.level) for name in names}
+    same_note = SAME_NOTE if None in intervals.values() else None
+    return SubjectBootstrap(
+        settings=settings,
+        subjects_per_class=groups.per_class if groups else None,
+        intervals={name: interval for name, interval in intervals.items() if interval is not None},
+        note=_joined(trust_note(samples, groups, classes), same_note),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of two networks on the same images.
+
+    Parameters
+    ----------
+    first, second : float or None
+        The metric of each; None where undefined.
+    difference : float or None
+        First minus second.
+    interval : Interval or None
+        Of the difference; None where there are too few subjects, or all draws agree.
+    share_at_most_zero : float or None
+        Share of draws in which the first was not higher than the second: near 0 or 1 where one is surely higher. None
+        where there is no interval.
+    """
+
+    first: float | None
+    second: float | None
+    difference: float | None
+    interval: Interval | None = None
+    share_at_most_zero: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "difference": self.difference,
+            "interval": [self.interval.low, self.interval.high] if self.interval else None,
+            "share_at_most_zero": self.share_at_most_zero,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedBootstrap:
+    """How two networks differ on the same images.
+
+    Parameters
+    ----------
+    settings, subjects_per_class, note
+        As for :class:`SubjectBootstrap`.
+    differences : mapping of str to Difference
+        By metric, all of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`.
+    """
+
+    settings: BootstrapSettings
+    subjects_per_class: tuple[int, int] | None
+    differences: Mapping[str, Difference]
+    note: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "unit": "subject",
+            **asdict(self.settings),
+            "subjects_per_class": self.subjects_per_class,
+            "differences": {name: difference.to_dict() for name, difference in self.differences.items()},
+            "note": self.note,
+        }
+
+
+def paired_bootstrap(
+    first: EvaluatedSamples,
+    second: EvaluatedSamples,
+    *,
+    thresholds: tuple[float, float] = (DEFAULT_THRESHOLD, DEFAULT_THRESHOLD),
+    settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    classes: Sequence[str] = ("hem", "all"),
+) -> PairedBootstrap:
+    """Compare two networks on the same images: both are judged on the same draws of subjects.
+
+    Parameters
+    ----------
+    first, second : EvaluatedSamples
+        Joined by id, whatever their order. For subject-level metrics hand in one row a subject, see
+        :func:`~leukemia_models.evaluation.subject_level.subject_samples`.
+    thresholds : tuple of two floats
+        Of the first and of the second.
+    settings, classes
+        As for :func:`subject_bootstrap`.
+
+    Raises
+    ------
+    UsageError
+        If the two do not hold the same images with the same labels and subjects.
+    """
+    pair = ((first, thresholds[0]), (_in_order_of(second, first), thresholds[1]))
+    plain = [
+        classification_metrics(each.labels_N, each.probabilities_NK, classes, threshold=threshold).values()
+        for each, threshold in pair
+    ]
+    groups = subject_groups(first)
+    difference_of_draws = {}
+    if groups is not None and (names := groups.metric_names()):
+        draws_DS = groups.draw(settings)
+        one, other = (drawn_metrics(each, groups.subject_N, draws_DS, threshold) for each, threshold in pair)
+        # Equal networks differ by exactly nothing, whatever the order of the additions.
+        difference_of_draws = {name: (one[name] - other[name]).round(_DIGITS) for name in names}
+    differences = {
+        name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
+        for name in METRIC_NAMES
+    }
+    is_same = any(differences[name].interval is None for name in difference_of_draws)
+    return PairedBootstrap(
+        settings=settings,
+        subjects_per_class=groups.per_class if groups else None,
+        differences=differences,
+        note=_joined(trust_note(first, groups, classes), SAME_NOTE if is_same else None),
+    )
+
+
+def _joined(*notes: str | None) -> str | None:
+    return " ".join(note for note in notes if note) or None
+
+
+def _difference(
+    first: float | None, second: float | None, draws_D: npt.NDArray[np.float64] | None, level: float
+) -> Difference:
+    if first is None or second is None:
+        return Difference(first, second, None)
+    defined = np.zeros(0) if draws_D is None else draws_D[np.isfinite(draws_D)]
+    interval = percentile_interval(defined, level)
+    # Where all draws agree on no difference, "not higher in 100 % of them" would read as "surely lower".
+    share = float(np.mean(defined <= 0)) if interval else None
+    return Difference(first, second, first - second, interval, share)
+
+
+def _in_order_of(samples: EvaluatedSamples, model: EvaluatedSamples) -> EvaluatedSamples:
+    """Return `samples` with the rows in the order of `model`'s ids."""
+    for each in (samples, model):
+        if len(set(each.ids)) < len(each.ids):
+            raise UsageError("the two cannot be compared: an image has several predictions")
+    row_of = {name: row for row, name in enumerate(samples.ids)}
+    different = sorted(row_of.keys() ^ set(model.ids))
+    if different:
+        raise UsageError(
+            f"the two were judged on different images ({len(different):,} are in one only: "
+            f"{listed(different, most=3)}); compare runs with the same split, on the same part"
+        )
+    ordered = samples.take(np.array([row_of[name] for name in model.ids], np.int64))
+    if ordered.subjects != model.subjects or not np.array_equal(ordered.labels_N, model.labels_N):
+        raise UsageError("the two were judged on the same images with different labels or subjects")
+    return ordered

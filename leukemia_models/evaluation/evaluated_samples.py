@@ -1,0 +1,133 @@
+"""What every evaluation is made from: labels, probabilities and subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leukemia_data.errors import UsageError
+from leukemia_data.records.arguments import as_indices, as_labels, as_numbers
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedSamples:
+    """Samples with a label and the probability of class 1: what every judgement is made from.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        One per sample.
+    subjects : tuple of str
+        Whose cell it is; "" where nothing says.
+    labels_N : int64 array (N,)
+        0 or 1.
+    probabilities_N : float64 array (N,)
+        Of class 1, in [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If there is no sample, the lengths differ, or a label or probability is not as described.
+    """
+
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    labels_N: npt.NDArray[np.int64]
+    probabilities_N: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        # Of a column of a table the values count: its labels would choose other rows later.
+        object.__setattr__(self, "labels_N", as_labels(self.labels_N, "labels_N"))
+        object.__setattr__(self, "probabilities_N", as_numbers(self.probabilities_N, "probabilities_N"))
+        lengths = {len(self.ids), len(self.subjects), len(self.labels_N), len(self.probabilities_N)}
+        if len(lengths) != 1:
+            raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
+        if not self.ids:
+            raise UsageError("no image to judge has a label")
+        if not np.isin(self.labels_N, (0, 1)).all():
+            raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
+        if not ((self.probabilities_N >= 0) & (self.probabilities_N <= 1)).all():
+            raise UsageError("probabilities must lie in [0, 1]")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def probabilities_NK(self) -> npt.NDArray[np.float64]:
+        """Of both classes, as :func:`~leukemia_models.evaluation.metrics.classification_metrics` takes them."""
+        return np.stack([1 - self.probabilities_N, self.probabilities_N], axis=1)
+
+    def with_probabilities(self, probabilities_N: npt.NDArray[np.float64]) -> EvaluatedSamples:
+        """Return the same samples with other probabilities of class 1."""
+        return replace(self, probabilities_N=probabilities_N)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> EvaluatedSamples:
+        """Return the samples at the given rows, in that order.
+
+        Raises
+        ------
+        UsageError
+            If there is no such row, or none is named.
+        """
+        rows = as_indices(rows, len(self), "rows")
+        numbers = rows.tolist()
+        return EvaluatedSamples(
+            tuple(self.ids[row] for row in numbers),
+            tuple(self.subjects[row] for row in numbers),
+            self.labels_N[rows],
+            self.probabilities_N[rows],
+        )
+
+
+def labels_and_probabilities(
+    labels_N: object, probabilities_N: object
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return labels and probabilities of class 1 as arrays of one length.
+
+    Raises
+    ------
+    UsageError
+        If they are no such numbers in one dimension each, a probability is outside [0, 1], or their lengths differ.
+    """
+    labels, probabilities = as_labels(labels_N, "labels_N"), as_numbers(probabilities_N, "probabilities_N")
+    if labels.ndim != 1 or labels.shape != probabilities.shape:
+        raise UsageError(
+            f"labels_N and probabilities_N must be one number for each sample, got shapes {labels.shape} and "
+            f"{probabilities.shape}"
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise UsageError("probabilities_N must lie in [0, 1]")
+    return labels, probabilities
+
+
+def subjects_per_class(
+    labels_N: npt.NDArray[np.integer[Any]], subjects_N: Sequence[str | None], num_classes: int = 2
+) -> tuple[int, ...] | None:
+    """Count the subjects that have a sample of each class.
+
+    Parameters
+    ----------
+    labels_N : int array (N,)
+        Class of each sample.
+    subjects_N : sequence of str or None
+        Subject of each sample; None or "" where the source does not say.
+    num_classes : int
+        Length of the result.
+
+    Returns
+    -------
+    tuple of int, or None
+        None when the subject of any sample is unknown: a count of the rest would pass for the whole.
+    """
+    if len(labels_N) != len(subjects_N):
+        raise UsageError(f"{len(labels_N)} labels but {len(subjects_N)} subjects")
+    if not all(subjects_N):
+        return None
+    pairs = {(int(label), subject) for label, subject in zip(labels_N, subjects_N, strict=True)}
+    return tuple(sum(label == k for label, _ in pairs) for k in range(num_classes))

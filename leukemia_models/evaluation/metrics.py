@@ -1,0 +1,356 @@
+"""Metrics: labels and probabilities in, named numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as sklearn_metrics
+
+from leukemia_data.errors import UsageError
+from leukemia_data.records.arguments import as_labels, as_numbers
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, labels_and_probabilities
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityBins:
+    """Equal-width bins of the probability of class 1; sums add up over any partition of the samples.
+
+    Parameters
+    ----------
+    counts_M : float array (M,)
+        Samples in each bin.
+    probability_sums_M : float array (M,)
+        Sum of their probabilities of class 1.
+    positives_M : float array (M,)
+        How many of them are of class 1.
+    """
+
+    counts_M: npt.NDArray[np.float64]
+    probability_sums_M: npt.NDArray[np.float64]
+    positives_M: npt.NDArray[np.float64]
+
+    @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Borders of the bins, M + 1 numbers from 0 to 1."""
+        return np.linspace(0, 1, len(self.counts_M) + 1)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error, in [0, 1]: how far said and true shares lie apart, weighted by samples."""
+        return float(np.abs(self.probability_sums_M - self.positives_M).sum() / self.counts_M.sum())
+
+
+def reliability_bins(
+    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]], num_bins: int = NUM_BINS
+) -> ReliabilityBins:
+    """Sort samples into bins by their probability of class 1.
+
+    Parameters
+    ----------
+    labels_N : int array (N,)
+        0 or 1.
+    probabilities_N : float array (N,)
+        Of class 1; a bin holds its lower border, the last one both.
+    num_bins : int
+        How many of equal width.
+    """
+    labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
+    bin_N = np.minimum((probabilities_N * num_bins).astype(np.int64), num_bins - 1)
+    return ReliabilityBins(
+        np.bincount(bin_N, minlength=num_bins).astype(np.float64),
+        np.bincount(bin_N, probabilities_N, num_bins).astype(np.float64),
+        np.bincount(bin_N, labels_N, num_bins).astype(np.float64),
+    )
+
+
+ONE_CLASS_SHARE = 0.98
+POSITIVE = 1
+LOWEST_PROBABILITY = 1e-9
+"""Probabilities closer to 0 or 1 count as this far away in the NLL: a table has nine digits, and a certain answer that
+is wrong must cost a finite number (20.7), the same from a table as from the network."""
+METRIC_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "balanced_accuracy": "balanced accuracy",
+        "sensitivity": "sensitivity",
+        "specificity": "specificity",
+        "weighted_f1": "weighted F1",
+        "macro_f1": "macro F1",
+        "auroc": "AUROC",
+        "auprc": "AUPRC",
+        "mcc": "MCC",
+        "accuracy": "accuracy",
+        "brier": "Brier score",
+        "ece": "ECE",
+        "nll": "NLL",
+    }
+)
+"""Names of all metrics, in the order of tables, with the words for people."""
+METRIC_NAMES = tuple(METRIC_TITLES)
+
+
+def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str] = str) -> str:
+    """Return the words for a metric; those that are of one class name it.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`METRIC_NAMES`.
+    classes : sequence of two str
+        The negative and the positive class.
+    quoted : callable
+        How a class's name is written.
+    """
+    negative, positive = map(quoted, classes)
+    of_one_class = {
+        "sensitivity": f"sensitivity (recall of {positive})",
+        "specificity": f"specificity (recall of {negative})",
+        "auprc": f"AUPRC (of {positive})",
+    }
+    return of_one_class.get(name, METRIC_TITLES[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationMetrics:
+    """What a two-class network did on one split: per image, or per subject where a subject is a sample.
+
+    Parameters
+    ----------
+    num_samples : int
+        Images (or subjects) judged.
+    threshold : float
+        The prediction is class 1 where its probability lies above.
+    confusion : tuple of tuples of int
+        ``confusion[label][prediction]``.
+    accuracy : float
+        Share of right predictions.
+    recall_per_class : tuple of float or None
+        Share of each class that was recognised: specificity (class 0) and sensitivity (class 1).
+        None for a class the split does not hold.
+    balanced_accuracy : float or None
+        Mean of the recalls.
+    weighted_f1 : float
+        F1 per class, averaged with the classes' share of the labels.
+    macro_f1 : float or None
+        Plain mean of the F1 per class.
+    auroc : float or None
+        Area under the ROC curve of class 1's probability.
+    auprc : float or None
+        Area under the precision-recall curve of class 1, as average precision: no interpolation. Its chance level is
+        the share of class 1.
+    mcc : float or None
+        Matthews' correlation of label and prediction, in [-1, 1]; 0 where all predictions are one class.
+    brier : float or None
+        Mean squared distance of class 1's probability from the label, in [0, 1]; None where the scores are votes.
+    ece : float or None
+        Expected calibration error of class 1's probability, 15 bins of equal width, see
+        :mod:`~leukemia_models.evaluation.metrics`; None where the scores are votes.
+    nll : float or None
+        Mean negative log-likelihood (cross-entropy, natural logarithm); None where the scores are votes.
+    one_class_warning : str or None
+        A sentence when nearly all predictions are one class although the labels hold two.
+    """
+
+    num_samples: int
+    threshold: float
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+    accuracy: float
+    recall_per_class: tuple[float | None, float | None]
+    balanced_accuracy: float | None
+    weighted_f1: float
+    macro_f1: float | None
+    auroc: float | None
+    auprc: float | None
+    mcc: float | None
+    brier: float | None
+    ece: float | None
+    nll: float | None
+    one_class_warning: str | None
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Recall of class 1."""
+        return self.recall_per_class[POSITIVE]
+
+    @property
+    def specificity(self) -> float | None:
+        """Recall of class 0."""
+        return self.recall_per_class[1 - POSITIVE]
+
+    def values(self) -> dict[str, float | None]:
+        """Return all of :data:`METRIC_NAMES` by name."""
+        return {name: getattr(self, name) for name in METRIC_NAMES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, sensitivity and specificity as JSON can hold them."""
+        return {**asdict(self), "sensitivity": self.sensitivity, "specificity": self.specificity}
+
+
+def classification_metrics(
+    labels_N: npt.NDArray[np.integer[Any]],
+    probabilities_NK: npt.NDArray[np.floating[Any]],
+    classes: Sequence[str] = ("hem", "all"),
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    are_probabilities: bool = True,
+) -> ClassificationMetrics:
+    """Judge probabilities against labels.
+
+    Parameters
+    ----------
+    labels_N : int array (N,)
+        0 or 1.
+    probabilities_NK : float array (N,2)
+        Rows sum to 1. The prediction is class 1 where its probability lies above `threshold`, else class 0.
+    classes : sequence of two str
+        Names of class 0 and 1, for the warning's text.
+    threshold : float
+        In [0, 1). At 0.5 the larger probability wins, and class 0 when they are equal.
+    are_probabilities : bool
+        False for shares of votes: they rank and decide, but nothing says they should match frequencies.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to judge, or shapes, labels, probabilities or threshold are not as described.
+    """
+    labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
+    _check(labels_N, probabilities_NK)
+    if not 0 <= threshold < 1:
+        raise UsageError(f"a threshold lies in [0, 1), got {threshold}")
+    scores_N = probabilities_NK[:, POSITIVE]
+    predictions_N = (scores_N > threshold).astype(np.int64)
+    confusion = sklearn_metrics.confusion_matrix(labels_N, predictions_N, labels=[0, 1])
+    support = confusion.sum(axis=1)
+    recall = tuple(float(confusion[k, k] / support[k]) if support[k] else None for k in (0, 1))
+    f1 = sklearn_metrics.f1_score(labels_N, predictions_N, labels=[0, 1], average=None, zero_division=0.0)
+    two_classes = bool(support.all())
+    return ClassificationMetrics(
+        num_samples=len(labels_N),
+        threshold=threshold,
+        confusion=_as_ints(confusion),
+        accuracy=float(np.trace(confusion) / support.sum()),
+        recall_per_class=(recall[0], recall[1]),
+        balanced_accuracy=float(np.mean(np.diag(confusion) / support)) if two_classes else None,
+        weighted_f1=float(f1 @ support / support.sum()),
+        macro_f1=float(f1.mean()) if two_classes else None,
+        auroc=float(sklearn_metrics.roc_auc_score(labels_N, scores_N)) if two_classes else None,
+        auprc=float(sklearn_metrics.average_precision_score(labels_N, scores_N)) if two_classes else None,
+        mcc=float(sklearn_metrics.matthews_corrcoef(labels_N, predictions_N)) if two_classes else None,
+        brier=float(np.mean(brier_terms(labels_N, scores_N))) if are_probabilities else None,
+        ece=reliability_bins(labels_N, scores_N).calibration_error if are_probabilities else None,
+        nll=float(np.mean(nll_terms(labels_N, scores_N))) if are_probabilities else None,
+        one_class_warning=one_class_warning(confusion, classes),
+    )
+
+
+def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> None:
+    if len(labels_N) == 0:
+        raise UsageError("no samples to judge: the split is empty")
+    if labels_N.ndim != 1 or probabilities_NK.shape != (len(labels_N), 2):
+        raise UsageError(
+            f"metrics need labels (N,) and probabilities (N,2), got {labels_N.shape} and {probabilities_NK.shape}"
+        )
+    if not np.isin(labels_N, (0, 1)).all():
+        raise UsageError(f"labels must be 0 or 1, got {sorted(set(labels_N.tolist()))[:5]}")
+    in_range = bool(((probabilities_NK >= 0) & (probabilities_NK <= 1)).all())
+    if not in_range or not np.allclose(probabilities_NK.sum(axis=1), 1, atol=1e-4):
+        raise UsageError("probabilities must lie in [0, 1] and sum to 1 in every row")
+
+
+def _as_ints(confusion: npt.NDArray[np.integer[Any]]) -> tuple[tuple[int, int], tuple[int, int]]:
+    (a, b), (c, d) = confusion.tolist()
+    return (a, b), (c, d)
+
+
+def brier_terms(
+    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return what each sample adds to the Brier score: (N,), in [0, 1]."""
+    terms: npt.NDArray[np.float64] = np.square(probabilities_N - labels_N, dtype=np.float64)
+    return terms
+
+
+def nll_terms(
+    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.float64]:
+    """Return what each sample adds to the negative log-likelihood: (N,), at most 20.7 (:data:`LOWEST_PROBABILITY`)."""
+    of_label_N = np.where(labels_N == POSITIVE, probabilities_N, 1 - probabilities_N)
+    terms: npt.NDArray[np.float64] = -np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
+    return terms
+
+
+def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> str | None:
+    """Return a warning when over 98 % of predictions are one class while the labels hold both.
+
+    That is what stale BatchNorm statistics look like, as well as a network that has learnt the class balance only.
+
+    Parameters
+    ----------
+    confusion : int array (2,2)
+        ``confusion[label, prediction]``.
+    classes : sequence of two str
+        Their names.
+    """
+    predicted = confusion.sum(axis=0)
+    share = predicted.max() / predicted.sum()
+    if share <= ONE_CLASS_SHARE or not confusion.sum(axis=1).all():
+        return None
+    return (
+        f"{share:.1%} of the predictions are {classes[int(predicted.argmax())]!r} although the labels hold both "
+        "classes: the network has collapsed, or its BatchNorm statistics do not fit its weights"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MajorityBaseline:
+    """What answering one class always would score: the mark a network must beat.
+
+    Its balanced accuracy and its AUROC are 0.5, whatever the data.
+
+    Parameters
+    ----------
+    prediction : int
+        The class that is always answered: the more frequent one.
+    accuracy, weighted_f1 : float
+        Its scores.
+    auprc : float
+        Of a constant score: the share of class 1.
+    macro_f1 : float or None
+        None where the labels hold one class only.
+    """
+
+    prediction: int
+    accuracy: float
+    weighted_f1: float
+    auprc: float
+    macro_f1: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+
+def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaseline:
+    """Return the scores of always answering the more frequent class of `labels_N` (class 1 when equal)."""
+    labels_N = as_labels(labels_N, "labels_N")
+    if len(labels_N) == 0:
+        raise UsageError("no samples to judge: the split is empty")
+    share_positive = float(np.mean(labels_N == POSITIVE))
+    prediction = int(share_positive >= 0.5)
+    probabilities = np.zeros((len(labels_N), 2))
+    probabilities[:, prediction] = 1
+    scores = classification_metrics(labels_N, probabilities)
+    return MajorityBaseline(
+        prediction=prediction,
+        accuracy=scores.accuracy,
+        weighted_f1=scores.weighted_f1,
+        auprc=share_positive,
+        macro_f1=scores.macro_f1,
+    )

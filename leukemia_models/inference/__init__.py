@@ -1,1 +1,0 @@
-"""Running a network: normalisation, precision, views, ranks, predictions."""

@@ -1,1 +1,0 @@
-"""Judging numbers: metrics, subjects, intervals, calibration. No torch."""

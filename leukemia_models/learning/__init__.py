@@ -1,1 +1,0 @@
-"""Training: settings, optimizers, schedules, steps, epochs, checkpoints."""

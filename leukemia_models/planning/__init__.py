@@ -1,1 +1,0 @@
-"""Training plans of several stages."""

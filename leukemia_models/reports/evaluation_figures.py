@@ -1,0 +1,343 @@
+"""Figures of one evaluated part, and of a run's epochs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import auc, roc_curve
+
+from leukemia_data.files.atomic import write_text
+from leukemia_data.files.text import printable
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
+from leukemia_models.evaluation.metrics import reliability_bins
+from leukemia_models.evaluation.resampling import Interval
+from leukemia_models.evaluation.subject_level import subject_samples
+from leukemia_models.reports.style import (
+    LINE_STYLES,
+    TRAIN_STYLE,
+    VALID_STYLE,
+    series_style,
+    stamped_figure,
+    wrapped_name,
+)
+from leukemia_models.training.history import EPOCH_FIELDS, EpochRecord, TrainHistory
+
+BOTH_CLASSES = -1
+MAX_SUBJECTS_IN_A_COLUMN = 30
+MAX_NAMED_SUBJECTS = 60
+INCHES_PER_SUBJECT = 0.165
+"""Room for a name that can be read in print; the 47 and 26 subjects of C-NMC then fit on a page."""
+UNNAMED_HEIGHT_INCHES = 7.0
+TICK_LETTERS, AXIS_LETTERS, LEGEND_LETTERS = 14, 50, 60
+"""Letters in a line of a class's name under a cell, along an axis, and in a legend."""
+_SHORT_NAME = 20
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, stamp: str) -> Figure:
+    """Draw a confusion matrix: shares of each true class, with the counts.
+
+    Parameters
+    ----------
+    confusion : sequence of sequences of int
+        ``confusion[label][prediction]``.
+    classes : sequence of str
+        Name of each label.
+    title, stamp : str
+        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+    """
+    figure = stamped_figure((4.8, 4.3), title, stamp)
+    axes = figure.subplots()
+    image = draw_confusion_on(axes, confusion, classes)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.04)
+    return figure
+
+
+def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> AxesImage:
+    """Draw a confusion matrix into axes; the image that comes back is for a colour bar."""
+    counts = np.asarray(confusion)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = f"{shares[row, column]:.1%}" if totals[row, 0] else "none"
+        ink = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(column, row, f"{share}\n({count:,})", ha="center", va="center", color=ink, fontsize=12)
+    names = [wrapped_name(name, TICK_LETTERS) for name in classes]
+    counted = [f"{name}\n(n = {total:,})" for name, total in zip(names, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(classes)), names, parse_math=False)
+    axes.set_yticks(range(len(classes)), counted, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    return image
+
+
+def draw_roc(
+    samples: EvaluatedSamples, classes: Sequence[str], *, title: str, stamp: str, interval: Interval | None = None
+) -> Figure:
+    """Draw the ROC curve per image and, where subjects are known, per subject (mean probability).
+
+    Parameters
+    ----------
+    samples : EvaluatedSamples
+        Images of both classes.
+    classes : sequence of two str
+        Names of class 0 and 1.
+    title, stamp : str
+        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+    interval : Interval, optional
+        Of the AUROC per image.
+    """
+    figure = stamped_figure((5.2, 6.0), title, stamp)
+    axes = figure.subplots()
+    said = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
+    draw_roc_on(axes, samples, "per image, AUROC {auroc:.3f}" + said, number=0)
+    by_subject = subject_samples(samples)
+    if by_subject is not None and len(set(by_subject.labels_N.tolist())) == 2:
+        draw_roc_on(axes, by_subject, "per subject (mean probability), AUROC {auroc:.3f}", number=1)
+    finish_roc(axes, classes)
+    return figure
+
+
+def draw_roc_on(axes: Axes, samples: EvaluatedSamples, label: str, *, number: int) -> None:
+    """Draw one ROC curve into axes, with a mark at the threshold 0.5.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where; call :func:`finish_roc` after the last curve.
+    samples : EvaluatedSamples
+        Of both classes.
+    label : str
+        For the legend; ``{auroc}`` in it becomes the area under this curve.
+    number : int
+        Which style, see :func:`~leukemia_models.reports.style.series_style`; the line style goes with it.
+    """
+    style = series_style(number)
+    false_share, true_share, thresholds = roc_curve(samples.labels_N, samples.probabilities_N, drop_intermediate=False)
+    named = label.format(auroc=auc(false_share, true_share))
+    line_style = LINE_STYLES[number % len(LINE_STYLES)]
+    axes.plot(false_share, true_share, color=style.color, linestyle=line_style, label=named)
+    # The curve's points are "at least this score"; a prediction is class 1 above the threshold.
+    at_threshold = int(np.flatnonzero(thresholds > DEFAULT_THRESHOLD)[-1])
+    axes.plot(
+        false_share[at_threshold], true_share[at_threshold], marker=style.marker, color=style.color, linestyle="none"
+    )
+
+
+def finish_roc(axes: Axes, classes: Sequence[str]) -> None:
+    """Add the chance line, the names of the axes and the legend."""
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
+    axes.plot([], [], marker="o", color="0.3", linestyle="none", label=f"at the threshold {DEFAULT_THRESHOLD}")
+    axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
+    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_aspect("equal")
+    axes.grid(visible=True, color="0.9")
+    legend_above(axes)
+
+
+def legend_above(axes: Axes, ncols: int = 1) -> None:
+    """Put the legend above the axes, where it covers no curve: a bad network's run through every corner."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=8, frameon=False)
+
+
+def draw_reliability(
+    samples: EvaluatedSamples,
+    classes: Sequence[str],
+    *,
+    title: str,
+    stamp: str,
+    calibrated: EvaluatedSamples | None = None,
+) -> Figure:
+    """Draw, for each bin of class 1's probability, how many images of it are class 1; below, how many images there are.
+
+    Parameters
+    ----------
+    samples : EvaluatedSamples
+        Images.
+    classes : sequence of two str
+        Names of class 0 and 1.
+    title, stamp : str
+        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+    calibrated : EvaluatedSamples, optional
+        The same after temperature scaling.
+    """
+    figure = stamped_figure((5.2, 6.3), title, stamp)
+    axes, counts_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="perfect")
+    series = [("as trained", samples)] + ([("calibrated", calibrated)] if calibrated is not None else [])
+    for number, (name, each) in enumerate(series):
+        _draw_reliability_on(axes, counts_axes, each, name, number)
+    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' in the bin", AXIS_LETTERS))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(-0.02, 1.02)
+    counts_axes.set_ylabel("images")
+    counts_axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
+    counts_axes.set_xlabel(wrapped_name(f"probability of '{classes[1]}'", AXIS_LETTERS))
+    for each_axes in (axes, counts_axes):
+        each_axes.grid(visible=True, color="0.9")
+        each_axes.set_axisbelow(True)
+    legend_above(axes)
+    return figure
+
+
+def _draw_reliability_on(axes: Axes, counts_axes: Axes, samples: EvaluatedSamples, name: str, number: int) -> None:
+    style, bins = series_style(number), reliability_bins(samples.labels_N, samples.probabilities_N)
+    filled = bins.counts_M > 0
+    said_M = bins.probability_sums_M[filled] / bins.counts_M[filled]
+    found_M = bins.positives_M[filled] / bins.counts_M[filled]
+    axes.plot(
+        said_M,
+        found_M,
+        color=style.color,
+        marker=style.marker,
+        markersize=5,
+        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
+        label=f"{name}, ECE {bins.calibration_error:.3f}",
+    )
+    counts_axes.stairs(
+        bins.counts_M,
+        bins.edges,
+        color=style.color,
+        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
+        fill=number == 0,
+        alpha=0.35 if number == 0 else 1,
+    )
+
+
+def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, stamp: str) -> Figure:
+    """Draw each subject's share of right answers, sorted, with the number of its images.
+
+    Each class has a column of its own where there are many subjects; their names are left out where they are too many
+    to be read.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From :func:`~leukemia_models.evaluation.subject_level.subject_table`, not empty.
+    classes : sequence of two str
+        Names of class 0 and 1.
+    title, stamp : str
+        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+    """
+    by_class = table.assign(label=table["label"].astype("float64").fillna(BOTH_CLASSES).astype(np.int64))
+    rows = by_class.sort_values(["label", "share_right", "images"], kind="stable")
+    groups = [group for _, group in rows.groupby("label")]
+    columns = [[group] for group in groups] if len(rows) > MAX_SUBJECTS_IN_A_COLUMN else [groups]
+    longest = max(sum(map(len, column)) for column in columns)
+    is_named = longest <= MAX_NAMED_SUBJECTS
+    height = max(1.8 + INCHES_PER_SUBJECT * longest, 2.8) if is_named else UNNAMED_HEIGHT_INCHES
+    figure = stamped_figure((max(6.4, 3.2 * len(columns)), height), title, stamp)
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        _draw_subjects_on(axes, column, classes, is_named=is_named)
+    figure.supylabel("subject (images)" if is_named else "subjects, in the order of their shares", fontsize=10)
+    return figure
+
+
+def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Sequence[str], *, is_named: bool) -> None:
+    """Draw groups of subjects of one label each above one another, the worst of each at its bottom."""
+    start = 0
+    for group in groups:
+        number = int(group["label"].iloc[0])
+        heights = np.arange(start, start + len(group))
+        name = "both classes" if number == BOTH_CLASSES else classes[number]
+        label = f"{wrapped_name(name, LEGEND_LETTERS)} (n = {len(group):,})"
+        _draw_group(axes, heights, group["share_right"], label, number, is_named=is_named)
+        start += len(group)
+    axes.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
+    named = [f"{printable(str(row.subject))} ({row.images:,})" for group in groups for row in group.itertuples()]
+    if is_named:
+        axes.set_yticks(range(start), named, fontsize=8, parse_math=False)
+    else:
+        axes.set_yticks([])
+    axes.set_ylim(-0.02 * start - 0.6, 1.02 * start - 0.4)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("share of the subject's images\njudged right")
+    axes.grid(visible=True, axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    legend_above(axes, ncols=3 if max(map(len, classes)) <= _SHORT_NAME else 1)
+
+
+def _draw_group(
+    axes: Axes, heights: npt.NDArray[np.int64], shares: pd.Series[float], label: str, number: int, *, is_named: bool
+) -> None:
+    style = series_style(number if number != BOTH_CLASSES else 2)
+    axes.plot(
+        shares,
+        heights,
+        color=style.color,
+        marker=style.marker,
+        markersize=5 if is_named else 1.5,
+        linestyle="none",
+        label=label,
+    )
+    if is_named:
+        axes.hlines(heights, 0, shares, color=style.color, linewidth=1, alpha=0.5)
+
+
+MAX_MARKED_EPOCHS = 30
+
+
+def draw_history(history: TrainHistory, *, title: str, stamp: str) -> Figure:
+    """Draw accuracy and loss per epoch, for training and validation.
+
+    Parameters
+    ----------
+    history : TrainHistory
+        With at least one epoch.
+    title : str
+        For example the network's name.
+    stamp : str
+        Kind of split, printed under the panels; highlighted unless it is subject-disjoint.
+    """
+    figure = stamped_figure((9.0, 4.0), title, stamp)
+    accuracy_axes, loss_axes = figure.subplots(1, 2)
+    _draw_curves(accuracy_axes, history.records, "accuracy")
+    _draw_curves(loss_axes, history.records, "loss")
+    accuracy_axes.set_ylabel("accuracy (share of images)")
+    loss_axes.set_ylabel("loss (cross-entropy)")
+    accuracy_axes.set_ylim(min(0.5, accuracy_axes.get_ylim()[0]), 1.01)
+    loss_axes.set_ylim(0, 1.05 * max(loss_axes.dataLim.ymax, 1e-3))
+    best = history.best
+    if best is not None and best.valid_accuracy is not None:
+        for axes in (accuracy_axes, loss_axes):
+            axes.axvline(best.epoch, color="0.4", linestyle=":", label=f"best epoch ({best.epoch})")
+    accuracy_axes.legend(loc="lower right", framealpha=0.9)
+    loss_axes.legend(loc="upper right", framealpha=0.9)
+    return figure
+
+
+def _draw_curves(axes: Axes, records: Sequence[EpochRecord], quantity: str) -> None:
+    epochs = [record.epoch for record in records]
+    for part, style in (("train", TRAIN_STYLE), ("valid", VALID_STYLE)):
+        values = [getattr(record, f"{part}_{quantity}") for record in records]
+        if all(value is None for value in values):
+            continue
+        marked = style if len(records) <= MAX_MARKED_EPOCHS else {**style, "marker": None}
+        axes.plot(epochs, [np.nan if value is None else value for value in values], markersize=4, **marked)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, max(epochs) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(visible=True, color="0.9")
+
+
+def write_history(path: Path, history: TrainHistory, stamp: str) -> None:
+    """Write one CSV row per epoch, atomically; undefined numbers are empty, the last column is the split's stamp."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*EPOCH_FIELDS, "split"])
+    for record in history.records:
+        values = record.to_dict()
+        writer.writerow([*(values[name] for name in EPOCH_FIELDS), stamp])
+    write_text(path, buffer.getvalue())

@@ -1,0 +1,440 @@
+"""Evaluate a network on one part of a split and write down the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from leukemia_data.errors import RunError, UsageError, listed
+from leukemia_data.records.record import UNKNOWN_LABEL
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
+from leukemia_data.scanning.frame_notes import finding_caution
+from leukemia_data.splitting.leaks import is_disjoint_stamp
+from leukemia_data.splitting.splits import split_indices
+from leukemia_data.splitting.subject_groups import linked_groups
+from leukemia_data.streams.loader import BatchStream
+from leukemia_data.streams.residency import MAPPED
+from leukemia_models.devices.normalization import Batch, Normalization
+from leukemia_models.devices.precision import is_out_of_memory
+from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.predict import NO_TTA, Tta, predict_probabilities
+from leukemia_models.evaluation.predictions import Predictions, predictions_table
+from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.reports.results import Results, read_results
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, write_evaluated
+from leukemia_models.runs.run_data import SPLIT_DIGEST, samples_digest, split_digest
+from leukemia_models.runs.run_folder import RESULT_NAMES, RunFolder
+from leukemia_models.runs.run_split import TEST, VALID, SplitCache, split_names
+from leukemia_models.runs.start_weights import require_unseen
+from leukemia_models.training.checkpoint import POSITIVE_DETAIL, Checkpoint, CheckpointInfo
+from leukemia_models.training.checkpoint_file import tensors_digest
+from leukemia_models.training.checkpoint_match import differences
+from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.weights import require_finite
+
+WEIGHTS, SAMPLES = "weights", "samples"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers that are estimated anew for judging, and differ in their last digits with the batch size or the device."""
+
+
+def judged_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
+    """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
+    parameters = {
+        name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
+    }
+    return {WEIGHTS: tensors_digest(parameters), SAMPLES: _samples_digest(data, part)}
+
+
+def _samples_digest(data: SplitCache, part: str) -> str:
+    table = data.cache.table
+    numbers = split_indices(data.codes, part)
+    order = numbers[np.argsort(table.ids[numbers], kind="stable")]
+    return samples_digest(table, order, table.labels[order])
+
+
+def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
+    """Refuse to write results over those of another network, of other samples or classes, or with another stamp.
+
+    Results of earlier versions have no digests of weights and samples, and are compared in the rest.
+
+    Raises
+    ------
+    RunError
+        Naming all that differs; or if the weights are not finite.
+    """
+    require_no_other_files(out_dir)
+    path = out_dir / "results.json"
+    # A link is replaced like every other result, not followed.
+    if not path.is_file() or path.is_symlink():
+        return
+    # Broken weights are other weights too, and that is not what is wrong with them.
+    require_finite(checkpoint.model_state, checkpoint.path)
+    found = list(_differences(written_results(path), checkpoint, data, part))
+    if found:
+        raise RunError(
+            f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
+            "another folder by --out, or remove that one first"
+        )
+
+
+def require_no_other_files(out_dir: Path) -> None:
+    """Refuse a folder outside runs that holds files with the names of results, and no ``results.json``.
+
+    Raises
+    ------
+    RunError
+        Naming the first such file.
+    """
+    # In a run's folder they are left by a stopped evaluation.
+    if (out_dir / "results.json").exists() or RunFolder(out_dir.parent).is_run:
+        return
+    for name in sorted(RESULT_NAMES):
+        if (out_dir / name).exists():
+            raise RunError(
+                f"{out_dir / name} is in the way: no results.json beside it says what it is of, so it is not written "
+                "over. Remove it, or name another folder by --out"
+            )
+
+
+def written_results(path: Path) -> dict[str, Any]:
+    """Read the ``results.json`` that new results would replace.
+
+    Raises
+    ------
+    RunError
+        If it holds no results: those of something else, or damaged ones.
+    """
+    try:
+        return read_results(path)
+    except RunError:
+        raise RunError(
+            f"{path} holds no results of this project, or damaged ones, and is not written over: remove it, or name "
+            "another folder by --out"
+        ) from None
+
+
+def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
+    classes, stamp = tuple(written["classes"]), written["split"]["stamp"]
+    if classes != checkpoint.info.evaluated_classes:
+        yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.evaluated_classes)}"
+    if written["split"]["kind"] != str(data.spec):
+        yield f"split {written['split']['kind']} instead of {data.spec}"
+    # Earlier versions wrote the split's own stamp on training images too.
+    stamps = (data.stamp(part), data.leaks.stamp)
+    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
+        yield f"stamped {stamp} instead of {stamps[0]}"
+    own, identity = judged_identity(checkpoint, data, part), written.get("identity") or {}
+    if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
+        yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
+    if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
+        yield f"other images, subjects or labels than the part {part!r} has now"
+
+
+# Details of a checkpoint that are told in places of their own.
+_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, POSITIVE_DETAIL)
+HISTORY_FIGURE_FROM_PART = "../history.png"
+UNSEEN_PARTS = (VALID, TEST)
+SEEN_WARNING = (
+    "The network was trained on judged images: these numbers say how well it remembers, not how well it judges."
+)
+CHOSEN_BY_NOTE = (
+    "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
+    "good. Numbers to quote are those of images that nothing was chosen by."
+)
+WATCHED_NOTE = (
+    "Training was watched by these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
+    "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
+)
+
+Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
+"""Hands batches on and shows how far they are: what is done with them, how many they are, and the batches."""
+
+
+def unwatched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Hand batches on and show nothing."""
+    return batches
+
+
+def predict_part(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    *,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
+) -> Predictions:
+    """Predict every sample of a part, in the order of the sample numbers.
+
+    Raises
+    ------
+    RunError
+        If the checkpoint was made with another cache or split.
+    """
+    require_same_data(checkpoint, data)
+    return _predicted(checkpoint, data, part, device, batch_size, tta, watch)
+
+
+def _predicted(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta,
+    watch: Watch,
+) -> Predictions:
+    """Predict with a checkpoint that is known to belong to the data."""
+    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
+    return predict_indices(
+        model,
+        data,
+        data.numbers(part),
+        checkpoint.info.normalization,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        watch=watch,
+        purpose=f"judge {part}",
+    )
+
+
+def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
+    """Refuse to judge a network by images that are not as those it was trained on, or were split otherwise.
+
+    Raises
+    ------
+    RunError
+        With all differences, or if the weights have seen what the split calls unseen.
+    """
+    manifest, details = data.cache.manifest, checkpoint.info.details
+    if SPLIT_DIGEST in details:
+        details = {**details, SPLIT_DIGEST: split_digest(data.cache.table, data.codes)}
+    expected = replace(
+        checkpoint.info,
+        details=details,
+        classes=manifest.classes,
+        size_px=manifest.size_px,
+        recipe=manifest.recipe.to_dict(),
+        data_fingerprint=manifest.fingerprint,
+        split_kind=str(data.spec),
+    )
+    found = differences(checkpoint.info, expected)
+    if found:
+        raise RunError(
+            f"{checkpoint.path} does not belong to {data.cache.location} and the run's split: {'; '.join(found)}. "
+            "Use the run's own checkpoint, with the cache it was trained from"
+        )
+    require_unseen(checkpoint, data)
+
+
+def predict_indices(
+    model: nn.Module,
+    data: SplitCache,
+    indices_N: NDArray[np.int64],
+    normalization: Normalization,
+    *,
+    device: torch.device,
+    batch_size: int,
+    tta: Tta = NO_TTA,
+    watch: Watch = unwatched,
+    purpose: str = "predict",
+) -> Predictions:
+    """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
+    try:
+        with BatchStream(data.cache, indices_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
+            batches = watch(purpose, len(stream), stream.epoch(0))
+            return predict_probabilities(model, batches, normalization, device, tta=tta)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"memory ran out on {device} with {batch_size} images at a time: end what else uses it, or judge with a "
+            "smaller --batch-size (`ltrain evaluate`, `ltrain predict`)"
+        ) from error
+
+
+def part_predictions(
+    predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
+) -> pd.DataFrame:
+    """Join predictions with what the cache and the split know of the samples; the last column is the part's stamp.
+
+    `positive` is the run's positive class, by default the second one, see
+    :func:`~leukemia_models.evaluation.predictions.predictions_table`.
+    """
+    table = data.cache.table
+    splits, classes = split_names(data.codes), data.cache.manifest.classes
+    rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
+    return rows.assign(stamp=data.stamp(part))
+
+
+def evaluate_part(
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    out_dir: Path,
+    *,
+    device: torch.device,
+    batch_size: int,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    watch: Watch = unwatched,
+    replaces_others: bool = True,
+    for_excel: bool = False,
+) -> Results:
+    """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
+
+    Samples of the part without a label are predicted, but not judged. With `replaces_others` False, results that are
+    there already are replaced only by those of the same weights, samples, classes and stamp.
+
+    Raises
+    ------
+    UsageError
+        If no sample of the part has a label.
+    RunError
+        If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
+    """
+    require_same_data(checkpoint, data)
+    if not replaces_others:
+        require_same_meaning(out_dir, checkpoint, data, part)
+    tta = evaluation_tta(checkpoint.info.judging)
+    predictions = _predicted(checkpoint, data, part, device, batch_size, tta, watch)
+    return evaluate_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
+
+
+def evaluate_predictions(
+    predictions: Predictions,
+    checkpoint: Checkpoint,
+    data: SplitCache,
+    part: str,
+    out_dir: Path,
+    *,
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
+    for_excel: bool = False,
+) -> Results:
+    """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
+
+    Raises
+    ------
+    UsageError
+        If no sample of the part has a label.
+    """
+    if (predictions.labels_N == UNKNOWN_LABEL).all():
+        raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
+    table = part_predictions(predictions, data, part, checkpoint.info.positive)
+    network = evaluated_network(checkpoint, part)
+    identity = judged_identity(checkpoint, data, part)
+    network = replace(
+        network,
+        notes=(*network.notes, *linked_subjects_note(data, part)),
+        warnings=(*network.warnings, *telling_frames_warning(data)),
+        identity=identity,
+    )
+    results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
+    # Written elsewhere, the page has no history beside it.
+    figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()
+    write_evaluated(out_dir, results, table, figures, for_excel=for_excel)
+    return results
+
+
+def telling_frames_warning(data: SplitCache) -> tuple[str, ...]:
+    """Say, in one sentence or none, that the frames of the run's source alone tell the classes apart."""
+    understood = data.cache.manifest.understood
+    finding = understood.frame_finding if understood is not None else None
+    return () if finding is None or not finding.tells_class else (finding_caution(finding),)
+
+
+def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
+    """Say, in one sentence or none, which judged subjects may be the same person."""
+    groups = linked_groups(data.cache.table)
+    texts = data.cache.table.subject_texts
+    names: dict[int, set[str]] = {}
+    for number in data.numbers(part).tolist():
+        if texts[number]:
+            names.setdefault(int(groups[number]), set()).add(texts[number])
+    linked = [" = ".join(sorted(each, key=lambda name: (len(name), name))) for each in names.values() if len(each) > 1]
+    if not linked:
+        return ()
+    return (
+        f"Judged subjects that share identical or near-identical images may be one person ({listed(linked)}). They "
+        "count as several here, which makes intervals a little too narrow.",
+    )
+
+
+def evaluation_tta(judging: Mapping[str, Any] | None) -> Tta:
+    """Views of an image that a checkpoint's ``judging`` asks for."""
+    return Tta.from_dict(judging["tta"]) if judging and "tta" in judging else NO_TTA
+
+
+def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
+    """Temperature and threshold of a checkpoint's ``judging``; None where there were none to fit."""
+    values = judging.get("calibration") if judging else None
+    return Calibration.from_dict(values) if values else None
+
+
+def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
+    """Say what the judged images have decided; `best` is the judged epoch where it was chosen."""
+    if part != VALID or all(record.valid_loss is None for record in history.records):
+        return None
+    return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
+
+
+def positive_note(info: CheckpointInfo) -> str | None:
+    """Return which class is the positive one where a run of an earlier version recorded none; else None."""
+    if info.has_positive:
+        return None
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one, as it was then."
+    )
+
+
+def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None:
+    """Say why there are no calibrated numbers of a part that could have some."""
+    if part != TEST or calibration is None or calibration.is_usable:
+        return None
+    return f"There are no calibrated numbers. {calibration.note}"
+
+
+def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
+    """Return what a report says of a checkpoint that was judged on a part; an outside set is as ``test``."""
+    info, history = checkpoint.info, checkpoint.state.history
+    judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
+    best = history.best if judging["checkpoint"] == "best" else None
+    calibration = evaluation_calibration(info.judging)
+    batchnorm = dict(judging.get("batchnorm", {}))
+    batchnorm_text = batchnorm.pop("text", None)
+    lengths = (extension.text(info.settings.schedule.name) for extension in info.settings.extensions or ())
+    return EvaluatedNetwork(
+        model_name=info.model_name,
+        classes=info.evaluated_classes,
+        settings={
+            "size_px": info.size_px,
+            "recipe": info.recipe["name"],
+            **{name: value for name, value in info.details.items() if name not in _NO_SETTINGS},
+            **info.settings.to_dict(),
+        },
+        epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
+        judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
+        calibration=calibration if part == TEST and calibration and calibration.is_usable else None,
+        notes=tuple(
+            note
+            for note in (
+                *lengths,
+                positive_note(info),
+                _chosen_by_note(history, best, part),
+                batchnorm_text,
+                _uncalibrated_note(calibration, part),
+            )
+            if note
+        ),
+        warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
+    )

@@ -1,0 +1,197 @@
+"""Which BatchNorm statistics a network is evaluated with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from leukemia_data.errors import UsageError
+from leukemia_models.evaluation.metrics import POSITIVE, classification_metrics
+from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, applied
+
+AUTO, RUNNING, REESTIMATED = "auto", "running", "reestimated"
+BATCHNORM_MODES = (AUTO, RUNNING, REESTIMATED)
+
+
+def require_batchnorm_mode(mode: str) -> None:
+    """Refuse a mode that is not one of `BATCHNORM_MODES`.
+
+    Raises
+    ------
+    UsageError
+        With the known ones.
+    """
+    if mode not in BATCHNORM_MODES:
+        raise UsageError(f"unknown BatchNorm mode {mode!r}; known modes: {', '.join(BATCHNORM_MODES)}")
+
+
+TWO_CLASSES = ("hem", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormScores:
+    """What a network does in eval mode with one kind of statistics.
+
+    Parameters
+    ----------
+    loss : float
+        Cross-entropy, averaged over the images.
+    accuracy : float
+        Share of right predictions.
+    balanced_accuracy : float or None
+        Mean of the recalls; None where the labels hold one class.
+    share_positive : float
+        Share of the predictions that are class 1.
+    one_class_warning : str or None
+        A sentence when nearly all predictions are one class although the labels hold two.
+    """
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float | None
+    share_positive: float
+    one_class_warning: str | None
+
+    @classmethod
+    def of(cls, predictions: Predictions, classes: Sequence[str] = TWO_CLASSES) -> BatchNormScores:
+        """Judge predictions of labelled images."""
+        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, classes)
+        return cls(
+            loss=predictions.loss,
+            accuracy=scores.accuracy,
+            balanced_accuracy=scores.balanced_accuracy,
+            share_positive=float((predictions.probabilities_NK.argmax(axis=1) == POSITIVE).mean()),
+            one_class_warning=scores.one_class_warning,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormReport:
+    """Running statistics beside re-estimated ones.
+
+    Parameters
+    ----------
+    mode : {"auto", "running", "reestimated"}
+        What was asked for. "auto" takes the re-estimated ones only where they are better.
+    judged_on : str
+        What the scores are of, such as ``valid``.
+    num_judged : int
+        Images of it.
+    num_images : int
+        Training images of the re-estimation; 0 where the network has nothing to estimate.
+    running : BatchNormScores
+        With the statistics that training left.
+    reestimated : BatchNormScores or None
+        None where the network has nothing to estimate.
+    class_name : str
+        Name of class 1, for the text.
+    """
+
+    mode: str
+    judged_on: str
+    num_judged: int
+    num_images: int
+    running: BatchNormScores
+    reestimated: BatchNormScores | None
+    class_name: str = TWO_CLASSES[POSITIVE]
+
+    def __post_init__(self) -> None:
+        require_batchnorm_mode(self.mode)
+
+    @property
+    def better(self) -> str | None:
+        """Which has the lower cross-entropy, the running ones when equal; None where there is nothing to compare."""
+        if self.reestimated is None:
+            return None
+        return REESTIMATED if self.reestimated.loss < self.running.loss else RUNNING
+
+    @property
+    def chosen(self) -> str:
+        """Which are to be used under the mode: "running" or "reestimated"."""
+        if self.better is None:
+            return RUNNING
+        return self.better if self.mode == AUTO else self.mode
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, what is better and what was chosen, as JSON can hold them."""
+        return {**asdict(self), "better": self.better, "chosen": self.chosen}
+
+    def text(self) -> str:
+        """Return a line for people, and one more for each warning."""
+        if self.reestimated is None:
+            return "BatchNorm: the network has no running statistics, nothing to re-estimate"
+        chosen = "the re-estimated statistics" if self.chosen == REESTIMATED else "the running statistics"
+        line = (
+            f"BatchNorm: {chosen} are used ({self.mode}). On {self.num_judged:,} images ({self.judged_on}), running -> "
+            f"re-estimated from {self.num_images:,} training images: {self._changes(self.running, self.reestimated)}"
+        )
+        named = (("running", self.running), ("re-estimated", self.reestimated))
+        warnings = [
+            f"With {name} statistics {scores.one_class_warning}" for name, scores in named if scores.one_class_warning
+        ]
+        return "\n".join([line, *warnings])
+
+    def _changes(self, running: BatchNormScores, reestimated: BatchNormScores) -> str:
+        changes = [
+            f"cross-entropy {running.loss:.4f} -> {reestimated.loss:.4f}",
+            f"accuracy {running.accuracy:.3f} -> {reestimated.accuracy:.3f}",
+            f"share of {self.class_name!r} {running.share_positive:.3f} -> {reestimated.share_positive:.3f}",
+        ]
+        if running.balanced_accuracy is not None and reestimated.balanced_accuracy is not None:
+            changes[2:2] = [f"balanced accuracy {running.balanced_accuracy:.3f} -> {reestimated.balanced_accuracy:.3f}"]
+        return ", ".join(changes)
+
+
+def compare_batchnorm(
+    model: nn.Module,
+    statistics: BatchNormStatistics,
+    predict: Callable[[], Predictions],
+    *,
+    mode: str,
+    judged_on: str,
+    classes: Sequence[str] = TWO_CLASSES,
+) -> BatchNormReport:
+    """Judge a network with its running statistics and with re-estimated ones. It is left as it was.
+
+    To act on the report: ``if report.chosen == REESTIMATED: statistics.apply(model)``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its running statistics.
+    statistics : BatchNormStatistics
+        From :func:`~leukemia_models.training.batchnorm_statistics.reestimate_batchnorm`.
+    predict : callable
+        Predicts labelled images with `model` as it is then; is called twice, or once where there is nothing to compare.
+        The images must not be among those of the re-estimation. With several ranks, all of them call it.
+    mode : {"auto", "running", "reestimated"}
+        What decides.
+    judged_on : str
+        Name of those images, such as ``valid``.
+    classes : sequence of two str
+        Names of class 0 and 1.
+
+    Raises
+    ------
+    UsageError
+        If the mode is unknown, or the images hold no labels.
+    """
+    require_batchnorm_mode(mode)
+    predictions = predict()
+    reestimated = None
+    if not statistics.is_empty:
+        with applied(statistics, model):
+            reestimated = BatchNormScores.of(predict(), classes)
+    return BatchNormReport(
+        mode=mode,
+        judged_on=judged_on,
+        num_judged=len(predictions.labels_N),
+        num_images=statistics.num_images,
+        running=BatchNormScores.of(predictions, classes),
+        reestimated=reestimated,
+        class_name=classes[POSITIVE],
+    )

@@ -1,0 +1,152 @@
+"""Does a checkpoint belong to what it is to be used with? Two descriptions in, every difference in words out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from leukemia_data.errors import RunError
+from leukemia_data.records.fingerprint import canonical_json
+from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
+from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
+
+_MAX_LETTERS = 60
+_NO_DIFFERENCE = (
+    "judging",
+    "settings.epochs",
+    "settings.extensions",
+    "settings.accumulate",
+    f"details.{FRAMES_DETAIL}",
+)
+"""A run may be given another length and other hardware, how it is judged is decided after its training, and its cache
+may have been built again, with another sample of the same frames."""
+_SPLIT_DIGEST = "details.split_digest"
+_NAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "model_name": "--model",
+        "size_px": "--size",
+        "split_kind": "--split",
+        "data_fingerprint": "fingerprint of the cache",
+        "normalization.mean": "--normalize, mean",
+        "normalization.std": "--normalize, std",
+        "settings.num_classes": "number of classes",
+        "settings.optimizer.name": "--optimizer",
+        "settings.optimizer": "optimizer",
+        "settings.schedule.name": "--schedule",
+        "settings.schedule.warmup_epochs": "--warmup-epochs",
+        "settings.schedule": "schedule",
+        "settings.optimizer.lr": "--lr",
+        "settings.optimizer.momentum": "--momentum",
+        "settings.optimizer.weight_decay": "--weight-decay",
+        "settings.clip_norm": "--clip-norm",
+        "settings.label_smoothing": "--label-smoothing",
+        "settings.class_weights": "--class-weights",
+        "settings.early_stopping": "--early-stopping",
+        "settings.ema_decay": "--ema",
+        "settings.sync_batchnorm": "--sync-batchnorm",
+        "settings.seed": "--seed",
+        "settings.amp": "--amp",
+        "settings.compile": "--compile",
+        "details.split_seed": "--split-seed",
+        "details.batch_size": "--batch-size",
+        "details.augmentation": "--augment",
+        "details.sampling": "--sampling",
+        "details.start": "--start",
+        "details.positive": "--positive",
+    }
+)
+"""Values by the words in which they are given; the longest beginning of a value's place counts."""
+
+
+def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
+    """Return every difference that matters, such as ``--size: 128 instead of 224``.
+
+    A detail that only one of the two has, as one of an earlier version may, is none.
+    """
+    one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
+    recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
+    shared = one["details"].keys() & other["details"].keys()
+    for side in (one, other):
+        side["details"] = {name: side["details"][name] for name in sorted(shared)}
+    return [*recipes, *_value_differences(dict(_flat(one)), dict(_flat(other)))]
+
+
+def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:
+    """Refuse to go on from a checkpoint that was not made by the same run.
+
+    Raises
+    ------
+    RunError
+        With all differences.
+    """
+    found = differences(checkpoint.info, expected)
+    if found:
+        raise RunError(
+            f"{checkpoint.path} is of another run than the settings beside it: {'; '.join(found)}. Put the run's own "
+            "checkpoint back, or start a new run"
+        )
+
+
+def require_same_network(checkpoint: Checkpoint, model_name: str, classes: Sequence[str]) -> None:
+    """Refuse to begin a training with weights of another network, or that answer other classes.
+
+    Size, recipe and normalization may differ: that is what such a beginning is for.
+
+    Raises
+    ------
+    RunError
+        With all differences.
+    """
+    info = checkpoint.info
+    pairs = {"--model": (info.model_name, model_name), "classes": (list(info.classes), list(classes))}
+    found = [f"{name}: {_text(own)} instead of {_text(other)}" for name, (own, other) in pairs.items() if own != other]
+    if found:
+        raise RunError(
+            f"{checkpoint.path} is no start for this run: {'; '.join(found)}. Start from weights of the same network "
+            "for the same classes, or from scratch"
+        )
+
+
+def _recipe_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    names = [recipe.get("name") for recipe in (found, expected)]
+    if names[0] != names[1]:
+        return [f"--recipe: {_text(names[0])} instead of {_text(names[1])}"]
+    return [] if found == expected else [f"--recipe: other steps of the same name, {_text(names[0])}"]
+
+
+def _value_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    for place in dict.fromkeys([*expected, *found]):
+        if found.get(place) == expected.get(place) or place.startswith(_NO_DIFFERENCE):
+            continue
+        if place == _SPLIT_DIGEST:
+            yield "samples of the split: split.csv, or the cache, was changed after the training"
+        else:
+            yield f"{_name(place)}: {_text(found.get(place))} instead of {_text(expected.get(place))}"
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _name(place: str) -> str:
+    words = place.split(".")
+    for length in range(len(words), 0, -1):
+        named = _NAMED.get(".".join(words[:length]))
+        if named is not None:
+            return " ".join([named, *words[length:]])
+    return words[-1]
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}..."

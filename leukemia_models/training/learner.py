@@ -1,0 +1,347 @@
+"""The network with all that moves its weights: micro-batches in, gradients and steps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from leukemia_data.errors import RunError
+from leukemia_data.streams.batch import to_device
+from leukemia_models.devices.distributed import SINGLE, Ranks
+from leukemia_models.devices.normalization import Batch, BatchSource, Normalization
+from leukemia_models.devices.precision import DEFAULT_BACKEND, Forward, autocast, compiled_forward, gradient_scaler
+from leukemia_models.evaluation.metrics import classification_metrics
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, reestimate_batchnorm
+from leukemia_models.training.history import TrainHistory
+from leukemia_models.training.losses import (
+    PendingNumbers,
+    StepSums,
+    TrainingLoss,
+    added_up,
+    first_not_finite,
+    numbers_to_tell,
+    optimizer_tensors,
+    seed_random_layers,
+)
+from leukemia_models.training.optimizers import build_optimizer, rate_in_use, set_learning_rate
+from leukemia_models.training.run_state import (
+    EpochProgress,
+    OptimizerState,
+    TrainSettings,
+    TrainState,
+    WeightAverageState,
+)
+from leukemia_models.training.sync_batchnorm import ShareStatistics
+from leukemia_models.training.weights import WeightAverage
+
+
+def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
+    """Return the tensors of each parameter that has any; not copies."""
+    return {
+        number: optimizer.state[parameter]
+        for number, parameter in enumerate(model.parameters())
+        if parameter in optimizer.state
+    }
+
+
+def optimizer_counters(optimizer: Optimizer) -> dict[str, float]:
+    """Return what it counts for all parameters together; most count nothing."""
+    counters = getattr(optimizer, "counters", None)
+    return counters() if counters is not None else {}
+
+
+def restore_optimizer(
+    optimizer: Optimizer, model: nn.Module, saved: OptimizerState, counters: Mapping[str, float]
+) -> None:
+    """Go on where the state was taken.
+
+    Raises
+    ------
+    RunError
+        If it belongs to another network or optimizer.
+    """
+    parameters = list(model.parameters())
+    if any(number >= len(parameters) or not _fits(parameters[number], own) for number, own in saved.items()):
+        raise RunError("the saved optimizer state does not fit this network: was it saved by another one?")
+    if counters.keys() != optimizer_counters(optimizer).keys():
+        raise RunError("the saved optimizer state is that of another optimizer: go on with the run's own settings")
+    _load(optimizer, parameters, saved)
+    if counters:
+        optimizer.set_counters(counters)  # type: ignore[attr-defined]
+
+
+def _load(optimizer: Optimizer, parameters: list[nn.Parameter], saved: OptimizerState) -> None:
+    number_of = {id(parameter): number for number, parameter in enumerate(parameters)}
+    in_groups = [number_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {place: dict(saved[number]) for place, number in enumerate(in_groups) if number in saved}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, tensors in optimizer.state.items():
+        for name, value in tensors.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # The same strides as in the uninterrupted run: other loops round differently.
+                tensors[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _fits(parameter: nn.Parameter, tensors: Mapping[str, Any]) -> bool:
+    values = (value for value in tensors.values() if isinstance(value, Tensor) and value.ndim)
+    return all(value.shape == parameter.shape for value in values)
+
+
+Prepare = Callable[[Tensor, int, Tensor], Tensor]
+"""(uint8 images (B,S,S,3) on the device, epoch, sample numbers (B,) on the CPU) -> the network's float input (B,3,S,S).
+
+Augments and normalises. Each sample's result depends on the epoch and the sample alone, not on its batch.
+"""
+
+
+class Share(NamedTuple):
+    """A rank's rows of a batch, on the device."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+
+
+class Learner:
+    """The network, its optimizer, the average of its weights where one is kept, and what feeds them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
+        be synchronised, unless the settings say otherwise.
+    settings, normalization, prepare, device, compile_backend
+        See :func:`leukemia_models.training.train.fit`.
+    num_steps : int
+        Of the whole run.
+    ranks : Ranks
+        Every rank has a learner, with the same weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        normalization: Normalization,
+        prepare: Prepare,
+        device: torch.device,
+        *,
+        num_steps: int,
+        ranks: Ranks = SINGLE,
+        compile_backend: str = DEFAULT_BACKEND,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.device = device
+        self.ranks = ranks
+        self._normalization = normalization
+        self._prepare = prepare
+        self._loss = TrainingLoss(settings, device)
+        self._optimizer = build_optimizer(model, settings.optimizer, num_steps)
+        self._scaler = gradient_scaler(device, settings.amp)
+        self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
+        self._statistics: BatchNormStatistics | None = None
+        # Kept beside the network, not in its place: names in checkpoints stay what they are.
+        self._parallel = _averaging_gradients(model, device) if ranks.world_size > 1 else None
+        network = self._parallel or model
+        self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
+        self._share_statistics = ShareStatistics(
+            model, ranks, settings.accumulate, synchronized=settings.sync_batchnorm
+        )
+
+    def load(self, batch: Batch, epoch: int) -> Share:
+        """Bring a batch's rows to the device and prepare them; masked rows are left out."""
+        images_BHWC = self._rows(batch.images_BHWC, batch)
+        labels_B = self._rows(batch.labels_B, batch)
+        indices_B = batch.indices_B[batch.mask_B]
+        if not len(indices_B):
+            return Share(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
+        with torch.no_grad():
+            images_BCHW = self._prepare(images_BHWC, epoch, indices_B)
+        return Share(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
+
+    def _rows(self, values: Tensor, batch: Batch) -> Tensor:
+        """Bring a tensor of a batch to the device, without its masked rows."""
+        values = to_device(values, self.device)
+        return values if batch.mask_B.all() else values[batch.mask_B.nonzero().flatten().to(self.device)]
+
+    def gradient(self, batches: list[Batch], num_samples: int, epoch: int, step: int) -> StepSums:
+        """Compute the gradient of the mean loss over the `num_samples` rows of all shares of all ranks.
+
+        Parameters
+        ----------
+        batches : list of Batch
+            This rank's shares, worked through one after the other: only one at a time is prepared, and has activations.
+            They are taken out of the list.
+        num_samples : int
+            Rows that count, of all shares and ranks; at least 2.
+        epoch, step : int
+            Where the training is, both from 1.
+        """
+        total_weight = self._total_weight(batches)
+        self._optimizer.zero_grad(set_to_none=True)
+        found: list[StepSums] = []
+        first_share = self.ranks.rank * len(batches)
+        with self._share_statistics.of_step():
+            while batches:
+                seed_random_layers(self.settings.seed, epoch, step, first_share + len(found))
+                share = self.ranks.run_on_all(partial(self.load, batches.pop(0), epoch))
+                with self._summing_alone(bool(batches)):
+                    found.append(self._backward(share, num_samples, total_weight))
+        return added_up(found)
+
+    def _total_weight(self, batches: Sequence[Batch]) -> Tensor | None:
+        if self.settings.class_weights is None:
+            return None
+        return self._loss.total_weight([self._rows(batch.labels_B, batch) for batch in batches], self.ranks)
+
+    def _backward(self, share: Share, num_samples: int, total_weight: Tensor | None) -> StepSums:
+        with self._share_statistics.of_share(len(share.labels_B)):
+            with autocast(self.device, self.settings.amp):
+                logits_BK = self._forward(share.images_BCHW)
+            sums = self._loss.sums(logits_BK, share.labels_B)
+            # The scaler's own way to tell its scale would wait for the device.
+            scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
+            pending = PendingNumbers(torch.stack([scale, *numbers_to_tell(sums, share.labels_B)]))
+            mean = self._loss.mean(sums, num_samples, total_weight, self.ranks)
+            torch.autograd.backward(self._scaler.scale(mean))
+        num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
+        scale_now, loss, lowest, highest, *weight = pending.values()
+        weight_sum = weight[0] if weight else len(share.labels_B)
+        return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
+
+    def _summing_alone(self, is_alone: bool) -> AbstractContextManager[None]:
+        """Leave this rank's gradients with it: they are exchanged once a step, with those of its last share."""
+        return self._parallel.no_sync() if is_alone and self._parallel is not None else nullcontext()
+
+    def update(self, lr: float) -> float:
+        """Move the weights along the gradient, and return the learning rate at which it was done."""
+        set_learning_rate(self._optimizer, lr)
+        if self.settings.clip_norm is not None:
+            # The norm that is limited is that of the gradient, not of its scaled copy.
+            self._scaler.unscale_(self._optimizer)
+            clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update(self.model)
+            self._statistics = None
+        return rate_in_use(self._optimizer)
+
+    def spoilt(self) -> str | None:
+        """Return what a run would go on from and is not finite: a weight, a buffer or what the optimizer remembers.
+
+        None where all is well. This waits for the device.
+        """
+        remembered = optimizer_tensors(optimizer_state(self._optimizer, self.model))
+        return first_not_finite({**self.model.state_dict(), **remembered})
+
+    @property
+    def evaluation_model(self) -> nn.Module:
+        """The network to judge by: with the averaged weights, where an average is kept."""
+        if self._average is None:
+            return self.model
+        network = self._average.network(self.model)
+        if self._statistics is not None:
+            self._statistics.apply(network)
+        return network
+
+    def estimate_batchnorm(self, source: BatchSource) -> None:
+        """Estimate the BatchNorm statistics of the averaged weights, by which :meth:`validate` then judges them.
+
+        They hold until the next step. Without an average nothing is done: the network's own statistics are judged.
+
+        Parameters
+        ----------
+        source : BatchSource
+            Training images without augmentation; the same ones, in the same order, every time.
+        """
+        if self._average is None:
+            return
+        self._statistics = reestimate_batchnorm(
+            self._average.network(self.model),
+            source.epoch(0),
+            self._normalization,
+            self.device,
+            amp=self.settings.amp,
+            channels_last=self.settings.channels_last,
+            ranks=self.ranks,
+        )
+
+    def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
+        """Return the validation fields of an epoch's record, over the samples of all ranks."""
+        predictions = predict_probabilities(
+            self.evaluation_model,
+            source.epoch(epoch),
+            self._normalization,
+            self.device,
+            amp=self.settings.amp,
+            channels_last=self.settings.channels_last,
+            ranks=self.ranks,
+        )
+        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK)
+        return {
+            "valid_loss": predictions.loss,
+            "valid_accuracy": scores.accuracy,
+            "valid_balanced_accuracy": scores.balanced_accuracy,
+            "valid_weighted_f1": scores.weighted_f1,
+            "valid_auroc": scores.auroc,
+        }
+
+    def state(self, history: TrainHistory, progress: EpochProgress | None = None) -> TrainState:
+        """Return what a later process needs to go on, apart from the network's weights."""
+        return TrainState(
+            history,
+            optimizer_state(self._optimizer, self.model),
+            self._scaler.state_dict(),
+            progress,
+            optimizer_counters(self._optimizer),
+            self._average_state(),
+        )
+
+    def _average_state(self) -> WeightAverageState | None:
+        if self._average is None:
+            return None
+        statistics = {} if self._statistics is None else self._statistics.buffers
+        return WeightAverageState({**self._average.state(), **statistics}, self._average.num_updates)
+
+    def restore(self, start: TrainState) -> None:
+        """Take over the optimizer's tensors and the average; rates and penalties are the settings'."""
+        if start.optimizer_state is None:
+            raise RunError("this checkpoint holds no optimizer state to go on from: resume from the run's last one")
+        restore_optimizer(self._optimizer, self.model, start.optimizer_state, start.optimizer_counters)
+        if start.scaler_state:
+            self._scaler.load_state_dict(dict(start.scaler_state))
+        if self._average is not None:
+            if start.average is None:
+                raise RunError("this checkpoint holds no average of the weights: go on with the run's own settings")
+            self._average.restore(start.average.tensors, start.average.num_updates)
+
+
+def place(model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+    """Move a network to a device, in the settings' memory format."""
+    model.to(device).to(memory_format=_memory_format(settings))
+
+
+def _memory_format(settings: TrainSettings) -> torch.memory_format:
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def _averaging_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
+    # BatchNorm keeps buffers equal, synchronised or by ShareStatistics; the option not to send them has another name
+    # since torch 2.14.
+    names = signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, [device] if device.type == "cuda" else None, **options)

@@ -1,0 +1,477 @@
+"""What a run is told to do, where it stands, and another length for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from leukemia_data.errors import UsageError
+from leukemia_data.records.arguments import as_whole
+from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
+from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.schedules import ScheduleSettings, learning_rate
+
+STRETCH, RESTART = "stretch", "restart"
+EXTENSIONS = (STRETCH, RESTART)
+LENGTH_SCHEDULES = frozenset({"cosine", "step", "one-cycle"})
+"""Schedules whose course depends on the run's length; the others go on as they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """One change of a run's length.
+
+    Parameters
+    ----------
+    after_epochs : int
+        Finished epochs when it was made, at least 0.
+    from_epochs, to_epochs : int
+        The length before and since, at least 1.
+    schedule : {"stretch", "restart"}
+        Whether the schedule's course goes over the new length, or a new course began after `after_epochs`.
+
+    Raises
+    ------
+    UsageError
+        If a value is outside its range, or a new course would begin before the old one has ended.
+    """
+
+    after_epochs: int
+    from_epochs: int
+    to_epochs: int
+    schedule: str = STRETCH
+
+    def __post_init__(self) -> None:
+        as_whole(self.after_epochs, "after_epochs", at_least=0)
+        as_whole(self.from_epochs, "from_epochs", at_least=1)
+        as_whole(self.to_epochs, "to_epochs", at_least=1)
+        require_extension(self.schedule)
+        if self.schedule == RESTART and not self.after_epochs == self.from_epochs < self.to_epochs:
+            raise UsageError(
+                f"a new course begins where the old one has ended, after {self.from_epochs} epochs, and not after "
+                f"{self.after_epochs} of {self.to_epochs}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Extension:
+        """Return what :meth:`to_dict` wrote."""
+        return cls(**values)
+
+    def text(self, schedule_name: str) -> str:
+        """Return one sentence for people; `schedule_name` is the run's schedule."""
+        word = "extended" if self.to_epochs > self.from_epochs else "shortened"
+        return (
+            f"After {self.after_epochs} epochs the run was {word} from {self.from_epochs} to {self.to_epochs} epochs: "
+            f"{self.course(schedule_name)}."
+        )
+
+    def course(self, schedule_name: str) -> str:
+        """Return what the schedule does since, as a clause."""
+        if self.schedule == RESTART:
+            return f"a new {schedule_name} schedule goes over the {self.to_epochs - self.after_epochs} further epochs"
+        if schedule_name not in LENGTH_SCHEDULES:
+            return f"the {schedule_name} schedule goes on, it does not depend on the length"
+        word = "stretched" if self.to_epochs > self.from_epochs else "shortened"
+        return f"the {schedule_name} schedule is {word} from {self.from_epochs} to {self.to_epochs} epochs"
+
+
+def require_extension(name: str) -> None:
+    """Raise UsageError unless `name` is one of :data:`EXTENSIONS`."""
+    if name not in EXTENSIONS:
+        raise UsageError(f"unknown extension {name!r}: use {' or '.join(EXTENSIONS)}")
+
+
+OptimizerState = Mapping[int, Mapping[str, Any]]
+"""Per parameter, in the network's order: the optimizer's tensors by name, as in torch's ``state_dict()["state"]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a run does, apart from its data. The defaults are the first report's training (A14).
+
+    Parameters
+    ----------
+    epochs : int
+        At least 1.
+    optimizer : OptimizerSettings
+        What moves the weights.
+    schedule : ScheduleSettings
+        Course of its learning rate. Where the optimizer brings its own, it must be ``constant`` without a warm-up.
+    num_classes : int
+        Labels are 0 ... num_classes - 1.
+    seed : int
+        Drives random layers of the network, where it has any. Weights, order and augmentation have their own.
+    amp : bool
+        Mixed precision, on CUDA only.
+    channels_last : bool
+        Memory format of weights and activations; the numbers are the same within rounding.
+    compile : bool
+        Train through torch.compile; the numbers are the same within rounding.
+    clip_norm : float or None
+        A gradient with a larger Euclidean norm, over all parameters, is shortened to this one; > 0.
+    label_smoothing : float
+        Share of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+    class_weights : tuple of float or None
+        Weight of each class in the loss, > 0. The loss of a batch is the weighted mean over the samples of all ranks.
+    early_stopping : EarlyStopping or None
+        When to end before `epochs`.
+    ema_decay : float or None
+        Keep a running average of the weights, and judge by it; in (0, 1). See :mod:`leukemia_models.training.weights`.
+    sync_batchnorm : bool
+        Let BatchNorm see what all ranks have of a batch; else each normalises its share by the share's own moments.
+    accumulate : int
+        Shares of each batch that a rank works through one after the other before the optimizer's step; at least 1.
+        BatchNorm sees one of them at a time.
+    extensions : tuple of Extension or None
+        Changes of the length since the run began, in order; None where there was none. See
+        :mod:`leukemia_models.training.run_state`.
+
+    Raises
+    ------
+    UsageError
+        If a value is outside its range, or two of them contradict each other.
+    """
+
+    epochs: int
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    num_classes: int = 2
+    seed: int = 0
+    amp: bool = False
+    channels_last: bool = True
+    compile: bool = False
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    early_stopping: EarlyStopping | None = None
+    ema_decay: float | None = None
+    sync_batchnorm: bool = True
+    accumulate: int = 1
+    extensions: tuple[Extension, ...] | None = None
+
+    def __post_init__(self) -> None:
+        as_whole(self.epochs, "epochs", at_least=1)
+        as_whole(self.num_classes, "num_classes", at_least=1)
+        as_whole(self.seed, "seed")
+        if not self.course_start < self.epochs:
+            raise UsageError(f"a schedule that begins after {self.course_start} of {self.epochs} epochs has no course")
+        as_whole(self.accumulate, "accumulate", at_least=1)
+        require(BELOW_ONE, "label_smoothing", self.label_smoothing)
+        if self.clip_norm is not None:
+            require(ABOVE_ZERO, "clip_norm", self.clip_norm)
+        if self.ema_decay is not None:
+            require(BETWEEN, "ema_decay", self.ema_decay)
+        if self.class_weights is not None:
+            _require_class_weights(self.class_weights, self.num_classes)
+        _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
+
+    @property
+    def course_start(self) -> int:
+        """Epochs before the schedule's present course: 0, or where an extension began a new one."""
+        return max((each.after_epochs for each in self.extensions or () if each.schedule == RESTART), default=0)
+
+    def learning_rate(self, epoch_progress: float, records: Sequence[EpochRecord]) -> float:
+        """Return the learning rate after `epoch_progress` epochs of the run, with `records` of those done.
+
+        See :func:`leukemia_models.training.schedules.learning_rate`.
+        """
+        start = self.course_start
+        if start:
+            records = [replace(record, epoch=record.epoch - start) for record in records[start:]]
+        peak_lr, epochs = self.optimizer.peak_lr, self.epochs - start
+        return learning_rate(peak_lr, self.schedule, epoch_progress - start, epochs, records)
+
+    def require_validation(self, has_validation: bool) -> None:
+        """Refuse settings that look at a validation split where there is none.
+
+        Raises
+        ------
+        UsageError
+            If early stopping or the schedule would have nothing to look at.
+        """
+        if has_validation:
+            return
+        if self.early_stopping is not None:
+            raise UsageError("early stopping watches the validation part, and there is none: leave early_stopping out")
+        if self.schedule.needs_validation:
+            raise UsageError(
+                f"schedule {self.schedule.name} watches the validation part, and there is none: choose another schedule"
+            )
+
+    def stops_after(self, records: Sequence[EpochRecord]) -> bool:
+        """Return whether a run with these epochs behind it is over, by its length or by early stopping."""
+        return len(records) >= self.epochs or has_stopped(self.early_stopping, records)
+
+    def stopped_early(self, records: Sequence[EpochRecord]) -> bool:
+        """Return whether a run with these epochs behind it is over before its time."""
+        return len(records) < self.epochs and self.stops_after(records)
+
+    def with_epochs_scaled(self, factor: float) -> TrainSettings:
+        """Return settings for a run that is `factor` times as long, rounded up, with all that is counted in epochs.
+
+        Patience is at least one epoch.
+        """
+        stopping = self.early_stopping
+        if stopping is not None:
+            stopping = replace(stopping, patience_epochs=max(1, round(stopping.patience_epochs * factor)))
+        return replace(
+            self,
+            # 550 x 0.02 may be a hair above 11.
+            epochs=max(1, math.ceil(self.epochs * factor - 1e-9)),
+            schedule=self.schedule.with_epochs_scaled(factor),
+            early_stopping=stopping,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, nested, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """Return the settings that :meth:`to_dict` wrote, also after JSON made lists of its tuples.
+
+        Earlier versions knew SGD only, and kept the schedule among its settings; theirs are read too.
+        """
+        found = _tuples(values)
+        optimizer = _tuples(values["optimizer"])
+        schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
+        stopping, extensions = values.get("early_stopping"), values.get("extensions")
+        return cls(
+            **{
+                **found,
+                "optimizer": OptimizerSettings(**optimizer),
+                "schedule": ScheduleSettings(**schedule),
+                "early_stopping": None if stopping is None else EarlyStopping(**stopping),
+                "extensions": tuple(map(Extension.from_dict, extensions)) if extensions else None,
+            }
+        )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _schedule_of_earlier(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Take the schedule out of the optimizer's settings, where versions before Ranger21 kept it."""
+    schedule = {"name": optimizer.pop("schedule"), "warmup_epochs": optimizer.pop("warmup_epochs")}
+    steps = {name: optimizer.pop(name) for name in ("step_fractions", "step_factor")}
+    return {**schedule, **steps} if schedule["name"] == "step" else schedule
+
+
+def _require_class_weights(weights: tuple[float, ...], num_classes: int) -> None:
+    if len(weights) != num_classes:
+        raise UsageError(f"class_weights must be one number for each of {num_classes} classes, got {len(weights)}")
+    for weight in weights:
+        require(ABOVE_ZERO, "each of class_weights", weight)
+
+
+def _require_fitting_schedule(optimizer: OptimizerSettings, schedule: ScheduleSettings, epochs: int) -> None:
+    if schedule.warmup_epochs > epochs:
+        raise UsageError(f"a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
+    if schedule.min_lr > optimizer.peak_lr:
+        raise UsageError(f"min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
+    if optimizer.schedules_itself and (schedule.name != "constant" or schedule.warmup_epochs):
+        raise UsageError(
+            f"{optimizer.name} warms up and cools down by itself: give it schedule constant without warmup_epochs, or "
+            f"switch its own off (inner_schedule = false) for schedule {schedule.name}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochProgress:
+    """How far an epoch has come, with its sums over all ranks' samples.
+
+    Parameters
+    ----------
+    steps_done : int
+        Steps behind it; a later process goes on with the next one.
+    lr : float
+        Learning rate of the last step.
+    loss_sum : float
+        Of the samples' losses, each with the weights of its step.
+    weight_sum : float
+        What the mean loss divides that by: the samples, or with class weights those of their labels.
+    num_correct, num_samples : int
+        Right answers, and all.
+    wait_s : float
+        Seconds spent waiting for batches; with several ranks those of the one that waited longest.
+    train_s : float
+        Seconds of training so far, waiting included.
+    """
+
+    steps_done: int = 0
+    lr: float = 0.0
+    loss_sum: float = 0.0
+    weight_sum: float = 0.0
+    num_correct: int = 0
+    num_samples: int = 0
+    wait_s: float = 0.0
+    train_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EpochProgress:
+        """Return what :meth:`to_dict` wrote; earlier versions, without class weights, kept no sum of them."""
+        return cls(**{"weight_sum": float(values["num_samples"]), **values})
+
+
+@dataclass(frozen=True)
+class WeightAverageState:
+    """The running average of a network's weights.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        The averaged parameters by their names in the network; after an epoch that was judged with BatchNorm statistics
+        estimated for them, those too.
+    num_updates : int
+        Steps that went into it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    num_updates: int
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a run stands, at an epoch's end or inside one. The weights are not in it: the network has them.
+
+    Parameters
+    ----------
+    history : TrainHistory
+        The epochs done.
+    optimizer_state : mapping or None
+        The optimizer's tensors. None in a checkpoint that is for judging only.
+    scaler_state : mapping
+        The gradient scaler's numbers; empty without float16.
+    progress : EpochProgress or None
+        Of the epoch after those done; None at its beginning.
+    optimizer_counters : mapping of str to float
+        What the optimizer counts for all parameters together.
+    average : WeightAverageState or None
+        The average of the weights, in a run that keeps one.
+    """
+
+    history: TrainHistory
+    optimizer_state: OptimizerState | None
+    scaler_state: Mapping[str, Any] = field(default_factory=dict)
+    progress: EpochProgress | None = None
+    optimizer_counters: Mapping[str, float] = field(default_factory=dict)
+    average: WeightAverageState | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history.records)
+
+
+@dataclass(frozen=True)
+class ChangedLength:
+    """Settings of a run with another length, and what to tell people of it."""
+
+    settings: TrainSettings
+    note: str
+
+
+def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, extend: str = STRETCH) -> ChangedLength:
+    """Return the settings of a run that ends after another number of epochs.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+        What it was told so far.
+    state : TrainState or None
+        Where it stands; None where it has not begun, and nothing but the length changes.
+    epochs : int
+        The new length, at least the epochs that it has begun.
+    extend : {"stretch", "restart"}
+        Whether the schedule's course goes over the new length, as if the run had been given it from the beginning; or
+        a new course, from its warm-up and peak rate on, goes over the epochs that are added. The latter is for a run
+        whose epochs are all done.
+
+    Raises
+    ------
+    UsageError
+        If the run has begun more epochs, was ended by early stopping, or cannot begin a new course.
+    """
+    require_extension(extend)
+    changed = f"the run now ends after {epochs} epochs instead of {settings.epochs}"
+    done = state.epochs_done if state is not None else 0
+    begun = done + (1 if state is not None and state.progress else 0)
+    _require_possible(settings, state, epochs, begun, extend)
+    if state is None:
+        return ChangedLength(replace(settings, epochs=epochs), changed)
+    extension = Extension(after_epochs=done, from_epochs=settings.epochs, to_epochs=epochs, schedule=extend)
+    longer = replace(settings, epochs=epochs, extensions=(*(settings.extensions or ()), extension))
+    return ChangedLength(longer, f"{changed}; {_rates(settings, longer, extension, state, begun)}")
+
+
+def require_extended(settings: TrainSettings, extend: str) -> None:
+    """Refuse to extend a run whose length stays as it is, unless it was extended in this way already.
+
+    Raises
+    ------
+    UsageError
+        If the last extension was another one, or there was none.
+    """
+    if not settings.extensions or settings.extensions[-1].schedule != extend:
+        raise UsageError(
+            f"--extend {extend}: the run has {settings.epochs} epochs; say by --epochs how many it shall have"
+        )
+
+
+def _require_possible(settings: TrainSettings, state: TrainState | None, epochs: int, begun: int, extend: str) -> None:
+    # The weights at hand are those of the last step: there are none of the end of an epoch that has another begun.
+    if epochs < begun:
+        raise UsageError(f"--epochs {epochs}: the run has begun {begun} epochs already")
+    if state is not None and settings.stopped_early(state.history.records):
+        raise UsageError(
+            f"--epochs {epochs}: the run was ended by early stopping after {state.epochs_done} epochs, and would end "
+            "there again; start a new run"
+        )
+    if extend != RESTART:
+        return
+    if settings.optimizer.schedules_itself:
+        raise UsageError(
+            f"--extend {RESTART}: {settings.optimizer.name} has a schedule of its own, which goes over the whole run; "
+            f"use --extend {STRETCH}"
+        )
+    if state is None or state.epochs_done < settings.epochs or epochs <= settings.epochs:
+        raise UsageError(
+            f"--extend {RESTART}: a new schedule begins where the old one has ended, and the run has done "
+            f"{state.epochs_done if state else 0} of {settings.epochs} epochs; go on with it first, or use --extend "
+            f"{STRETCH}"
+        )
+
+
+def _rates(before: TrainSettings, after: TrainSettings, extension: Extension, state: TrainState, begun: int) -> str:
+    """What the rate was, what it will be at the next epoch that begins, and what else could be meant."""
+    if after.epochs <= begun:
+        return "the epoch under way is its last one"
+    name, records = before.schedule.name, state.history.records
+    course = extension.course(name)
+    if before.optimizer.schedules_itself:
+        ended = f"epoch {len(records)} ended at learning rate {records[-1].lr:.2g}, and " if records else ""
+        return f"{ended}{before.optimizer.name} lays its own schedule out over {after.epochs} epochs"
+    # A plateau's rate depends on epochs that are still to come.
+    following = after.learning_rate(begun, records)
+    if begun < before.epochs:
+        earlier = before.learning_rate(begun, records)
+        return f"learning rate: epoch {begun + 1} begins at {following:.2g} instead of {earlier:.2g}, as {course}"
+    text = f"learning rate: epoch {begun} ended at {records[-1].lr:.2g}; epoch {begun + 1} begins at {following:.2g}, "
+    if extension.schedule == RESTART or name not in LENGTH_SCHEDULES:
+        return f"{text}as {course}"
+    further = after.epochs - begun
+    return f"{text}as {course} (--extend {RESTART} is for a new one over the {further} further epochs)"

@@ -1,0 +1,243 @@
+"""BatchNorm over all ranks, and over micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from leukemia_models.devices.distributed import Ranks
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+@contextmanager
+def synchronized_batchnorm(model: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Let the BatchNorm layers inside `model` see the batches of all ranks, for the block.
+
+    `model` must be where it will run. Afterwards it has its own layers again. With one rank nothing is done.
+    """
+    places = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, BatchNorm) and ranks.world_size > 1
+    ]
+    for parent, name, child in places:
+        parent.add_module(name, _synchronized(child, ranks))
+    try:
+        yield
+    finally:
+        for parent, name, child in places:
+            child.train(parent.get_submodule(name).training)
+            parent.add_module(name, child)
+
+
+def _synchronized(layer: BatchNorm, ranks: Ranks) -> nn.Module:
+    tensors = [*layer.parameters(), *layer.buffers()]
+    if tensors and tensors[0].device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
+        return converted.train(layer.training)
+    return SynchronizedBatchNorm(layer, ranks)
+
+
+class SynchronizedBatchNorm(nn.Module):
+    """The BatchNorm layer `layer`, with the moments of all ranks' inputs. Shares of a batch may differ, or be empty.
+
+    In eval mode it is the layer itself, and nothing is sent.
+
+    Parameters
+    ----------
+    layer : torch.nn.BatchNorm1d, 2d or 3d
+        Its parameters and buffers are shared, not copied.
+    ranks : Ranks
+        Every rank must call forward and backward equally often, in the same order.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, layer: BatchNorm, ranks: Ranks) -> None:
+        super().__init__()
+        self.eps, self.momentum, self.ranks = layer.eps, layer.momentum, ranks
+        self.register_parameter("weight", layer.weight)
+        self.register_parameter("bias", layer.bias)
+        self.register_buffer("running_mean", layer.running_mean)
+        self.register_buffer("running_var", layer.running_var)
+        self.register_buffer("num_batches_tracked", layer.num_batches_tracked)
+        self.train(layer.training)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise (B,C) or (B,C,...) by the moments of the whole batch, or in eval mode by the running ones."""
+        if not self.training:
+            use_batch = self.running_mean is None
+            return functional.batch_norm(
+                features, self.running_mean, self.running_var, self.weight, self.bias, use_batch, 0.0, self.eps
+            )
+        output, mean_C, var_C, count = _Normalize.apply(features, self.weight, self.bias, self.eps, self.ranks)
+        self._track(mean_C, var_C * count / (count - 1))
+        return cast(Tensor, output)
+
+    @torch.no_grad()
+    def _track(self, mean_C: Tensor, unbiased_var_C: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.mul_(1 - share).add_(share * mean_C)
+        self.running_var.mul_(1 - share).add_(share * unbiased_var_C)
+
+
+class _Normalize(torch.autograd.Function):
+    """(features (B,C,...), weight (C,), bias (C,)) -> (output, mean (C,), biased variance (C,), number of values)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - what torch hands over takes any attribute
+        features: Tensor,
+        weight_C: Tensor | None,
+        bias_C: Tensor | None,
+        eps: float,
+        ranks: Ranks,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        mean_C, var_C, count = _global_moments(features, ranks)
+        ctx.ranks, ctx.eps, ctx.count = ranks, eps, count
+        ctx.save_for_backward(features, weight_C, mean_C.float(), var_C.float())
+        output = functional.batch_norm(features, mean_C.float(), var_C.float(), weight_C, bias_C, False, 0.0, eps)
+        ctx.mark_non_differentiable(mean_C, var_C, count)
+        return output, mean_C, var_C, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        """Return the gradients: of the features for all ranks' losses, of weight and bias for this rank's rows."""
+        features, weight_C, mean_C, var_C = ctx.saved_tensors
+        scale_C = torch.ones_like(mean_C) if weight_C is None else weight_C
+        # As if mean and variance were constants; that gives the sums over the rows as well.
+        grad, grad_weight_C, grad_bias_C = _backward_with_constant_moments(
+            grad_output, features, scale_C, mean_C, var_C, ctx.eps
+        )
+        sums = ctx.ranks.sum(torch.cat([grad_weight_C, grad_bias_C]).double())
+        along_C, level_C = (sums / ctx.count).float().chunk(2)
+        # And what each value does to the mean and the variance (Ioffe and Szegedy 2015, section 3).
+        inverse_std_C = (var_C + ctx.eps).rsqrt()
+        centred = features - _per_channel(mean_C, features)
+        grad = torch.addcmul(grad, centred, _per_channel(-scale_C * along_C * inverse_std_C.square(), features))
+        grad -= _per_channel(scale_C * inverse_std_C * level_C, features)
+        return grad, None if weight_C is None else grad_weight_C, None if weight_C is None else grad_bias_C, None, None
+
+
+def _global_moments(features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (C,), biased variance (C,) and number of values per channel over all ranks, in float64.
+
+    Each rank's moments are about its own mean, and are merged as in Chan, Golub, LeVeque, "Updating formulae and a
+    pairwise algorithm for computing sample variances" (1979): no difference of large sums of squares.
+    """
+    channels = features.shape[1]
+    local = torch.zeros(1 + 2 * channels, dtype=torch.float64)
+    if features.numel():
+        # The same sums that nn.BatchNorm2d takes on the CPU.
+        local[0] = features.numel() // channels
+        local[1:] = torch.cat(torch.batch_norm_update_stats(features, None, None, 0.0))
+    told_WN = ranks.gather(local)
+    counts_W1, means_WC, variances_WC = told_WN[:, :1], told_WN[:, 1 : 1 + channels], told_WN[:, 1 + channels :]
+    count = counts_W1.sum()
+    if count < 2:
+        raise ValueError(f"BatchNorm needs more than one value per channel in training, got shape {features.shape}")
+    shares_W1 = counts_W1 / count
+    mean_C = (shares_W1 * means_WC).sum(dim=0)
+    var_C = (shares_W1 * (variances_WC + (means_WC - mean_C).square())).sum(dim=0)
+    return mean_C, var_C, count
+
+
+def _backward_with_constant_moments(
+    grad_output: Tensor, features: Tensor, scale_C: Tensor, mean_C: Tensor, var_C: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    if not features.numel():
+        return torch.zeros_like(features), torch.zeros_like(scale_C), torch.zeros_like(scale_C)
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        grad_output, features, scale_C, mean_C, var_C, None, None, False, eps, [True, True, True]
+    )
+    return gradients
+
+
+def _per_channel(values_C: Tensor, features: Tensor) -> Tensor:
+    return values_C.view(1, -1, *[1] * (features.ndim - 2))
+
+
+_KINDS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
+
+
+class ShareStatistics:
+    """Keeps a network's running statistics together over the shares of a step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Where it runs, with its BatchNorm layers already synchronised if they are to be.
+    ranks : Ranks
+        Every rank must take the same steps.
+    micro_batches_per_rank : int
+        At least 1.
+    synchronized : bool
+        Whether the layers see the shares of all ranks at once.
+    """
+
+    def __init__(self, model: nn.Module, ranks: Ranks, micro_batches_per_rank: int, *, synchronized: bool) -> None:
+        self._layers = [module for module in model.modules() if isinstance(module, _KINDS)]
+        tracking = [layer for layer in self._layers if layer.running_mean is not None]
+        self._buffers = [layer.get_buffer(name) for layer in tracking for name in ("running_mean", "running_var")]
+        self._counters = [layer.get_buffer("num_batches_tracked") for layer in tracking]
+        self._ranks, self._shares_per_rank = ranks, micro_batches_per_rank
+        self._is_synchronized = synchronized or ranks.world_size == 1
+        # One share a step, or one that all ranks see as a whole: the layers do all that is needed.
+        self._is_idle = not tracking or (micro_batches_per_rank == 1 and self._is_synchronized)
+
+    @contextmanager
+    def of_step(self) -> Iterator[None]:
+        """Around all shares of a step, each of them within :meth:`of_share`."""
+        if self._is_idle:
+            yield
+            return
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
+        counters = [counter.clone() for counter in self._counters]
+        yield
+        _copy(self._buffers, self._mean())
+        _copy(self._counters, [counter + 1 for counter in counters])
+
+    @contextmanager
+    def of_share(self, num_rows: int) -> Iterator[None]:
+        """Around the forward and the backward pass of one share, which begins with the statistics before the step."""
+        has_no_moments = num_rows == 0 and (self._ranks.world_size == 1 or not self._is_synchronized)
+        was_training = [layer.training for layer in self._layers]
+        for layer in self._layers:
+            layer.train(layer.training and not has_no_moments)
+        try:
+            yield
+        finally:
+            for layer, training in zip(self._layers, was_training, strict=True):
+                layer.train(training)
+        if not self._is_idle:
+            # Only now: the backward pass refuses buffers that were written after the forward pass.
+            torch._foreach_add_(self._sums, self._buffers)
+            _copy(self._buffers, self._before)
+
+    def _mean(self) -> list[Tensor]:
+        torch._foreach_div_(self._sums, self._shares_per_rank)
+        if self._is_synchronized:
+            return self._sums
+        flat = self._ranks.mean(torch.cat(self._sums))
+        return list(torch.split(flat, [len(buffer) for buffer in self._buffers]))
+
+
+def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
+    torch._foreach_copy_(targets, values)

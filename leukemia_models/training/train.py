@@ -1,0 +1,378 @@
+"""The training loop: streams of batches in, trained weights and one record per epoch out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from leukemia_data.errors import RunError
+from leukemia_models.devices.distributed import SINGLE, Ranks
+from leukemia_models.devices.normalization import Batch, BatchSource, Normalization
+from leukemia_models.devices.precision import DEFAULT_BACKEND
+from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.learner import Learner, Prepare, place
+from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_not_finite, random_layers_apart
+from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
+from leukemia_models.training.sync_batchnorm import synchronized_batchnorm
+
+
+class Observer:
+    """Hears of a run's progress. The methods do nothing here: override those of interest.
+
+    With several ranks there is one on each, and all hear the same numbers. An error that one of them raises in
+    :meth:`on_state` or :meth:`on_epoch_end` ends the run on all ranks.
+    """
+
+    def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
+        """Before an epoch of `num_steps` batches (epochs count from 1), of which `steps_done` lie behind already."""
+
+    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        """After each batch; `step` counts from 1, `loss` is the mean over the batch's `num_samples` of all ranks."""
+
+    def wants_state(self, epoch: int, step: int) -> bool:
+        """Whether :meth:`on_state` shall be called after this step. Asked while the step is under way."""
+        return False
+
+    def on_state(self, state: TrainState) -> None:
+        """After a step for which any rank wanted the state: on every rank, after :meth:`on_step`.
+
+        Save it before returning: its tensors are the running ones, not copies. So are the network's.
+        """
+
+    def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
+        """After validation. Save `state` before returning, as in :meth:`on_state`."""
+
+
+SaveState = Callable[[EpochProgress], None]
+
+
+class TrainingEpoch:
+    """One epoch under way.
+
+    Parameters
+    ----------
+    learner : Learner
+        Moves its network's weights.
+    source : BatchSource
+        For each step as many batches as the settings have shares for each rank, see
+        :class:`~leukemia_models.devices.normalization.BatchSource`. A step of a single sample, counted over all shares
+        and ranks, is left out.
+    records : sequence of EpochRecord
+        The epochs before it.
+    done : EpochProgress
+        Where to go on; at the beginning an empty one.
+    clock : callable
+        Seconds from any origin.
+
+    Raises
+    ------
+    RunError
+        If `done` lies behind the epoch's end.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        source: BatchSource,
+        records: Sequence[EpochRecord],
+        done: EpochProgress,
+        clock: Callable[[], float],
+    ) -> None:
+        self._learner, self._records, self._clock = learner, records, clock
+        self._epoch = len(records) + 1
+        self._num_steps = len(source)
+        if done.steps_done > self._num_steps:
+            raise RunError(
+                f"the saved state is at step {done.steps_done} of an epoch of {self._num_steps} steps: go on with the "
+                "images and the batch size it was trained with"
+            )
+        self._sums = done
+        self._skipped = SkippedSteps()
+        self._wait_s = 0.0
+        self._started_s = clock()
+        # On the device, until somebody wants to know.
+        self._num_correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+        self._batches = learner.ranks.run_on_all(lambda: iter(source.epoch(self._epoch, done.steps_done)))
+
+    def run(self, observer: Observer, save: SaveState) -> EpochProgress:
+        """Take the steps that are left and return the sums of the whole epoch.
+
+        Parameters
+        ----------
+        observer : Observer
+            Is told of every step.
+        save : callable
+            Is called after the steps for which an observer wants the state.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss, the weights or all gradients are no longer finite. What `save` was given is.
+        RunError
+            If a label is no class, or there is no batch to train on.
+        """
+        self._learner.model.train()
+        try:
+            with random_layers_apart(self._learner.device):
+                for step in range(self._sums.steps_done + 1, self._num_steps + 1):
+                    self._take_step(step, observer, save)
+        finally:
+            _close(self._batches)
+        progress = self._progress()
+        if progress.num_samples == 0:
+            raise RunError(
+                f"epoch {self._epoch} has no batch of two or more images: training needs more images or a larger batch"
+            )
+        self._require_finite_weights(self._num_steps)
+        return progress
+
+    def _take_step(self, step: int, observer: Observer, save: SaveState) -> None:
+        learner = self._learner
+        batches, num_samples = self._next_shares(step)
+        if num_samples < 2:
+            # BatchNorm cannot estimate a variance from it.
+            self._sums = replace(self._sums, steps_done=step)
+            return
+        lr = self._learning_rate(step)
+        found = learner.gradient(batches, num_samples, self._epoch, step)
+        wants_state = observer.wants_state(self._epoch, step)
+        told_WN = learner.ranks.all_gather_numbers(
+            found.lowest_label, found.highest_label, wants_state, found.loss_sum, found.weight_sum
+        )
+        self._require_labels(told_WN[:, :2], step)
+        loss_sum, weight_sum = told_WN[:, 3:].sum(dim=0).tolist()
+        self._require_finite_loss(loss_sum, step, lr)
+        self._skipped.require_few(found.scale, self._epoch, step)
+        lr = learner.update(lr)
+        self._count(step, lr, loss_sum, weight_sum, num_samples, found.num_correct)
+        observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
+        if told_WN[:, 2].any():
+            self._require_finite_weights(step)
+            save(self._progress())
+
+    def _next_shares(self, step: int) -> tuple[list[Batch], int]:
+        """Return this rank's shares of the next batch, and the number of rows of all shares of all ranks."""
+        batches: list[Batch] = []
+        error: Exception | None = None
+        try:
+            batches += [self._next_batch(step) for _ in range(self._learner.settings.accumulate)]
+        except Exception as caught:
+            error = caught
+        num_rows = sum(int(batch.mask_B.sum()) for batch in batches)
+        return batches, int(self._learner.ranks.all_gather_numbers(num_rows, error=error).sum())
+
+    def _next_batch(self, step: int) -> Batch:
+        started_s = self._clock()
+        batch = next(self._batches, None)
+        self._wait_s += self._clock() - started_s
+        if batch is None:
+            raise RunError(f"epoch {self._epoch} ended before step {step}, of {self._num_steps} that were announced")
+        return batch
+
+    def _count(
+        self, step: int, lr: float, loss_sum: float, weight_sum: float, num_samples: int, num_correct: Tensor
+    ) -> None:
+        self._num_correct += num_correct
+        self._sums = replace(
+            self._sums,
+            steps_done=step,
+            lr=lr,
+            loss_sum=self._sums.loss_sum + loss_sum,
+            weight_sum=self._sums.weight_sum + weight_sum,
+            num_samples=self._sums.num_samples + num_samples,
+        )
+
+    def _progress(self) -> EpochProgress:
+        """Return the sums so far; this waits for the device, and for all ranks."""
+        train_s = self._clock() - self._started_s
+        told_WN = self._learner.ranks.all_gather_numbers(int(self._num_correct), self._wait_s, train_s)
+        return replace(
+            self._sums,
+            num_correct=self._sums.num_correct + int(told_WN[:, 0].sum()),
+            wait_s=self._sums.wait_s + float(told_WN[:, 1].max()),
+            train_s=self._sums.train_s + float(told_WN[:, 2].max()),
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
+        return self._learner.settings.learning_rate(progress, self._records)
+
+    def _require_labels(self, ranges_W2: Tensor, step: int) -> None:
+        low, high, num_classes = int(ranges_W2.min()), int(ranges_W2.max()), self._learner.settings.num_classes
+        if low < 0 or high >= num_classes:
+            raise RunError(
+                f"epoch {self._epoch}, step {step}: labels from {low} to {high}, but the classes are 0 to "
+                f"{num_classes - 1}; images without a label (-1) cannot be trained on"
+            )
+
+    def _require_finite_loss(self, loss: float, step: int, lr: float) -> None:
+        if math.isfinite(loss):
+            return
+        where = f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}"
+        # The batch's statistics are in the buffers already: only the weights tell where it began.
+        if first_not_finite(dict(self._learner.model.named_parameters())) is None:
+            raise DivergenceError(f"{where}; the weights were not updated with it")
+        raise DivergenceError(f"{where}: a step before it had made weights that are not finite")
+
+    def _require_finite_weights(self, step: int) -> None:
+        spoilt = self._learner.spoilt()
+        # Every rank must hear of it, though the weights should be the same on all.
+        if self._learner.ranks.all_gather_numbers(spoilt is not None).any():
+            raise DivergenceError(
+                f"the training is no longer finite by epoch {self._epoch}, step {step}: "
+                f"{spoilt or 'a tensor of another rank'} holds values that are not; none of it was saved"
+            )
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    """Let a stream that is left early, or has more to do after its last batch, do so now."""
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()
+
+
+def fit(
+    model: nn.Module,
+    train_source: BatchSource,
+    valid_source: BatchSource | None,
+    settings: TrainSettings,
+    normalization: Normalization,
+    prepare: Prepare,
+    device: torch.device,
+    observer: Observer | None = None,
+    start: TrainState | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    ranks: Ranks = SINGLE,
+    compile_backend: str = DEFAULT_BACKEND,
+    clean_source: BatchSource | None = None,
+) -> TrainHistory:
+    """Train `model` in place, from the weights it has.
+
+    At the end it holds the weights of the last step; where an average of them is kept, that is in the last state that
+    the observer was handed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Normalised images in, logits out; is moved to `device`. For a resumed run it holds the weights that
+        belong to `start`: see :func:`leukemia_models.training.checkpoint.load_training_weights`.
+    train_source : BatchSource
+        A batch of a single sample is left out: BatchNorm cannot estimate a variance from it. With several ranks
+        this one's shares of the batches; shares may differ in size. For each step it gives as many batches as
+        ``settings.accumulate`` says.
+    valid_source : BatchSource or None
+        Judged after every epoch in eval mode, without touching a buffer. Without it, the last epoch is the best.
+    settings : TrainSettings
+        Length, optimizer, schedule, loss, precision.
+    normalization : Normalization
+        Of the training split, for the validation batches.
+    prepare : callable
+        See :data:`~leukemia_models.training.learner.Prepare`; for the training batches.
+    device : torch.device
+        Where the network runs.
+    observer : Observer, optional
+        Is told of every step and epoch.
+    start : TrainState, optional
+        Where to go on, also inside an epoch; the run ends after ``settings.epochs`` epochs in total, or by early
+        stopping, and then does not go on.
+    clock : callable
+        Seconds from any origin.
+    ranks : Ranks
+        The processes that train together. Every one calls this with the same arguments, apart from its shares.
+    compile_backend : str
+        What torch.compile hands the network to, where the settings want it compiled.
+    clean_source : BatchSource or None
+        Some of the training images without augmentation, the same every time. Where an average of the weights is
+        judged, its BatchNorm statistics are estimated from them before; without them the network's own are used.
+
+    Returns
+    -------
+    TrainHistory
+        All epochs, those of `start` included; the same on every rank.
+
+    Raises
+    ------
+    UsageError
+        If the settings look at a validation split, and there is none.
+    RunError
+        When the loss or an output is not finite (the optimizer has then not stepped), a label is no class, the
+        epoch has no batch of two or more samples, or `start` does not fit the network. On every rank, whichever
+        rank met it.
+    """
+    observer = observer or Observer()
+    history = start.history if start else TrainHistory()
+    settings.require_validation(valid_source is not None)
+    place(model, settings, device)
+    num_steps = settings.epochs * len(train_source)
+    with synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext():
+        learner = Learner(
+            model,
+            settings,
+            normalization,
+            prepare,
+            device,
+            num_steps=num_steps,
+            ranks=ranks,
+            compile_backend=compile_backend,
+        )
+        if start and not settings.stops_after(history.records):
+            learner.restore(start)
+        done = start.progress if start else None
+        while not settings.stops_after(history.records):
+            history = _train_epoch(learner, train_source, valid_source, clean_source, observer, history, done, clock)
+            done = None
+    return history
+
+
+def _train_epoch(
+    learner: Learner,
+    train_source: BatchSource,
+    valid_source: BatchSource | None,
+    clean_source: BatchSource | None,
+    observer: Observer,
+    history: TrainHistory,
+    done: EpochProgress | None,
+    clock: Callable[[], float],
+) -> TrainHistory:
+    """Train and judge the epoch after those of `history`, and return the history with it."""
+    epoch, done, ranks = len(history.records) + 1, done or EpochProgress(), learner.ranks
+    observer.on_epoch_start(epoch, len(train_source), done.steps_done)
+
+    def save(progress: EpochProgress) -> None:
+        ranks.run_on_all(lambda: observer.on_state(learner.state(history, progress)))
+
+    trained = TrainingEpoch(learner, train_source, history.records, done, clock).run(observer, save)
+    started_s = clock()
+    if clean_source is not None:
+        learner.estimate_batchnorm(clean_source)
+    judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_EVALUATED
+    evaluation_s = float(ranks.all_gather_numbers(clock() - started_s).max())
+    record = _record(epoch, trained, judged, evaluation_s)
+    longer = history.extended(record)
+    ranks.run_on_all(lambda: observer.on_epoch_end(record, learner.state(longer), is_best=longer.best is record))
+    return longer
+
+
+def _record(epoch: int, trained: EpochProgress, judged: dict[str, float | None], evaluation_s: float) -> EpochRecord:
+    train_s = max(trained.train_s, 1e-9)
+    return EpochRecord(
+        epoch=epoch,
+        lr=trained.lr,
+        train_loss=trained.loss_sum / trained.weight_sum,
+        train_accuracy=trained.num_correct / trained.num_samples,
+        **judged,
+        seconds=trained.train_s + evaluation_s,
+        images_per_s=trained.num_samples / train_s,
+        data_wait_share=trained.wait_s / train_s,
+    )
+
+
+_NOT_EVALUATED: dict[str, float | None] = dict.fromkeys(
+    ("valid_loss", "valid_accuracy", "valid_balanced_accuracy", "valid_weighted_f1", "valid_auroc")
+)

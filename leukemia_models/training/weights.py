@@ -1,0 +1,192 @@
+"""A network's weights: as named tensors, checked, averaged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from leukemia_data.errors import RunError, listed
+from leukemia_models.training.run_state import TrainState
+
+MAX_LISTED = 3
+_VARIANCE = ".running_var"
+_Wrong = Callable[[Tensor], Tensor]
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors with values that are not finite, as float32, and BatchNorm variances below 0.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        By name; those of whole numbers and truth values are passed over.
+    path : Path
+        Where they were read, for the message.
+
+    Raises
+    ------
+    RunError
+        With the first few tensors, and how many of their values are wrong.
+    """
+    spoilt = list(_counted(tensors, lambda values: ~values.isfinite()))
+    if spoilt:
+        raise RunError(
+            f"{path} holds numbers that are not finite ({listed(spoilt, most=MAX_LISTED)}): its training has "
+            "diverged or the file was made from such weights; use another file"
+        )
+    variances = {name: value for name, value in tensors.items() if f".{name}".endswith(_VARIANCE)}
+    negative = list(_counted(variances, lambda values: values < 0))
+    if negative:
+        raise RunError(
+            f"{path} holds variances of BatchNorm below 0 ({listed(negative, most=MAX_LISTED)}), which no images "
+            "have; use another file"
+        )
+
+
+def kind_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return in words where one has whole or complex numbers and the other has floats; precision may differ."""
+    return [
+        f"{name} is {_type(found[name])} instead of {_type(value)}"
+        for name, value in expected.items()
+        if name in found and _kind(found[name]) != _kind(value)
+    ]
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _counted(tensors: Mapping[str, Tensor], is_wrong: _Wrong) -> Iterator[str]:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            count = int(is_wrong(tensor.detach().float()).sum())
+            if count:
+                yield f"{name}, {count:,} of {tensor.numel():,}"
+
+
+class WeightAverage:
+    """The running average of a network's parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Where it runs. It is copied, and its parameters are the average before the first step.
+    decay : float
+        Share of the average that stays at each step, in (0, 1), once the average is old enough.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._averaged = copy.deepcopy(model).requires_grad_(False)
+        self.num_updates = 0
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        decay = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
+        # Not torch's AveragedModel around it: that one waits for the device at every step.
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(_detached(self._averaged), _detached(model), 0)
+        self.num_updates += 1
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """Return the network with the averaged parameters, and the buffers that `model` has now; always the same."""
+        with torch.no_grad():
+            for own, other in zip(self._averaged.buffers(), model.buffers(), strict=True):
+                own.copy_(other)
+        return self._averaged
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averaged parameters by the names that the network has for them; not copies."""
+        return {name: parameter.detach() for name, parameter in self._averaged.named_parameters()}
+
+    def restore(self, state: Mapping[str, Tensor], num_updates: int) -> None:
+        """Go on where :meth:`state` and `num_updates` were asked; other names than parameters' are left out.
+
+        Raises
+        ------
+        RunError
+            If the names or shapes are not those of the network.
+        """
+        own = self.state()
+        buffers = {name for name, _ in self._averaged.named_buffers()}
+        saved = {name: value.shape for name, value in state.items() if name not in buffers}
+        if {name: value.shape for name, value in own.items()} != saved:
+            raise RunError("the saved average of the weights does not fit this network: was it saved by another one?")
+        for name, value in own.items():
+            value.copy_(state[name])
+        self.num_updates = num_updates
+
+
+def _detached(model: nn.Module) -> list[Tensor]:
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+_COUNTER = ".num_batches_tracked"
+
+
+def evaluation_weights(training_weights: Mapping[str, Tensor], state: TrainState) -> dict[str, Tensor]:
+    """Return a network's tensors with the average in the place of its parameters, where the run keeps one."""
+    return {**training_weights, **(state.average.tensors if state.average is not None else {})}
+
+
+def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy named tensors into a network.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device.
+    tensors : mapping of str to tensor
+        Its parameters and buffers by name. BatchNorm's counter of batches may be missing, as in files of old versions
+        of torch.
+    path : Path
+        Where they were read, for messages.
+
+    Raises
+    ------
+    RunError
+        If names, shapes or kinds of numbers differ, or values are not finite (see
+        :mod:`~leukemia_models.training.weights`); the first few are listed and nothing is copied.
+    """
+    expected = model.state_dict()
+    complete = {**{name: expected[name] for name in expected if name.endswith(_COUNTER)}, **tensors}
+    _require_same_classes(model, complete, path)
+    differences = _differences(expected, complete)
+    if differences:
+        raise RunError(f"{path} does not fit this network: {listed(differences, most=MAX_LISTED, separator='; ')}")
+    require_finite(complete, path)
+    model.load_state_dict(complete)
+
+
+def _require_same_classes(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Name the cause where nothing but the last layer does not fit."""
+    expected = model.state_dict()
+    if tensors.keys() != expected.keys():
+        return
+    name, bias = list(model.named_parameters())[-1]
+    layers = {key.rpartition(".")[0] for key, value in tensors.items() if value.shape != expected[key].shape}
+    if layers == {name.rpartition(".")[0]} and len(tensors[name]) != len(bias):
+        raise RunError(
+            f"{path} is for {len(tensors[name])} classes, this network has {len(bias)} ({name}): start from weights "
+            "for the same classes, or from scratch"
+        )
+
+
+def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in found]
+    unknown = [f"{name} is not in the network" for name in found if name not in expected]
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    return [*shapes, *missing, *unknown, *kind_differences(expected, found)]

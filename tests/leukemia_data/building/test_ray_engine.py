@@ -1,0 +1,63 @@
+"""A real Ray on this machine, one of whose workers is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+
+import psutil
+import pytest
+import ray
+
+from leukemia_data.building.ray_engine import run_on_ray
+from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.errors import BuildError
+
+from ..helpers import all_shards, build, make_source
+
+CAPACITY = 2
+
+
+def worker_pids() -> list[int]:
+    """Processes of Ray that run tasks, of those that this one started."""
+    children = psutil.Process().children(recursive=True)
+    return sorted(child.pid for child in children if child.name().startswith("ray::PoolActor"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kills by a signal")
+def test_same_bytes_as_a_local_build_though_a_worker_is_killed_in_the_middle(tmp_path, monkeypatch, capfd):
+    """And nothing of it is seen: neither a word of Ray's, nor a process after the build, nor its signal handlers."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    source = make_source(tmp_path / "source", 48)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    killed = []
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+        for answer in run_on_ray(None, 2)(tasks):
+            if not killed:
+                assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+                pids = worker_pids()
+                assert len(pids) == 2
+                killed.append(pids[0])
+                os.kill(pids[0], signal.SIGKILL)
+            yield answer
+
+    build(source, tmp_path / "cache", capacity=CAPACITY, engine=run)
+    build(source, tmp_path / "local", capacity=CAPACITY)
+    assert all_shards(tmp_path / "cache") == all_shards(tmp_path / "local")
+    assert killed
+    assert worker_pids() == []
+    assert not ray.is_initialized()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_cluster_to_find(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(BuildError, match="no Ray cluster answers at --address auto"):
+        list(run_on_ray("auto", 2)([object()]))
+
+
+def test_no_tasks():
+    assert list(run_on_ray("auto", 2)([])) == []

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from leukemia_data.errors import UsageError
+from leukemia_data.operations.operation import (
+    OPERATIONS,
+    Canvas,
+    CenterCrop,
+    ClaheLab,
+    CropToCell,
+    Fit,
+    Gabor,
+    HighPass,
+    MeanFilter,
+    Resize,
+    StainMacenko,
+    StainReinhard,
+    depends_on_size,
+    finds_the_cell,
+    keeps_the_background,
+)
+
+
+def test_only_steps_that_know_the_size_depend_on_it():
+    dependent = [CenterCrop(), Resize(), Resize(method="antialias"), Fit(), CropToCell()]
+    others = [
+        operation() for operation in OPERATIONS.values() if operation not in (CenterCrop, Resize, Fit, CropToCell)
+    ]
+    free = [*others, CenterCrop(side_px=270), Fit(side_px=270), CropToCell(side_px=270)]
+    assert all(depends_on_size(step) for step in dependent)
+    assert not any(depends_on_size(step) for step in free)
+
+
+def test_which_steps_find_the_cell_and_which_keep_the_background():
+    steps = {op: operation() for op, operation in OPERATIONS.items()}
+    finding = {op for op, step in steps.items() if finds_the_cell(step)}
+    keeping = {op for op, step in steps.items() if keeps_the_background(step)}
+    assert finding == {"clahe_lab", "stain_macenko", "stain_reinhard"}
+    assert keeping == {*finding, "canvas", "center_crop", "gray_world", "gray"}
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_names_and_defaults(op):
+    operation = OPERATIONS[op]
+    assert operation.op == op
+    assert operation.version == 1
+    assert operation().output_side(450, 450) == 450
+    assert hash(operation()) == hash(operation())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MeanFilter(size_px=4), "mean_filter: size_px must be an odd number"),
+        (lambda: MeanFilter(size_px=1), "odd number in 3..63"),
+        (lambda: HighPass(size_px=65), "high_pass: size_px"),
+        (lambda: Gabor(size_px=6), "gabor: size_px"),
+        # The first report's own number: the message says why it cannot be.
+        (lambda: Gabor(lambda_px=1.0), "at least 2, got 1.0.*Nyquist"),
+        (lambda: Gabor(lambda_px=float("nan")), "lambda_px must be at least 2"),
+        (lambda: Gabor(lambda_px=10.5), r"at most 2 \* size_px = 10"),
+        (lambda: Gabor(lambda_px=2.0, psi_deg=90.0), "another phase"),
+        (lambda: Gabor(sigma_px=0.0), "sigma_px"),
+        (lambda: Gabor(gamma=0.0), "gamma"),
+        (lambda: Gabor(theta_deg=361.0), "theta_deg"),
+        (lambda: Gabor(psi_deg=float("inf")), "psi_deg"),
+        (lambda: Gabor(base="grey"), "base must be image or gray"),
+        (lambda: ClaheLab(clip_limit=0.0), "clahe_lab: clip_limit"),
+        (lambda: ClaheLab(tiles=65), "clahe_lab: tiles"),
+        (lambda: StainMacenko(blue_stain=(0.5, 0.5, 0.5)), "blue_stain must be three densities.*length 1"),
+        (lambda: StainMacenko(pink_stain=(-0.6, 0.8, 0.0)), "pink_stain must be"),
+        (lambda: StainMacenko(blue_stain=(0.0, 0.8, 0.6)), "must absorb more red"),
+        (lambda: StainMacenko(blue_strength=0.0), "blue_strength"),
+        (lambda: StainMacenko(percentile=26.0), "percentile"),
+        (lambda: StainMacenko(min_density=-0.1), "min_density"),
+        (lambda: StainReinhard(mean_lab=(101.0, 0.0, 0.0)), "mean_lab must be"),
+        (lambda: StainReinhard(mean_lab=(50.0, 0.0, -129.0)), "mean_lab must be"),
+        (lambda: StainReinhard(std_lab=(1.0, 0.0, 1.0)), "std_lab must be"),
+    ],
+)
+def test_wrong_numbers_are_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_the_shortest_wave_is_two_pixels():
+    assert Gabor(lambda_px=2.0).weights() is not None
+
+
+@pytest.mark.parametrize("step", [MeanFilter(size_px=9), HighPass(size_px=9), Gabor(size_px=9), ClaheLab(tiles=5)])
+def test_steps_that_do_not_fit_into_the_frame(step):
+    assert step.output_side(10, 224) == 10
+    with pytest.raises(UsageError, match="8 px"):
+        step.output_side(8, 224)
+
+
+def test_sides():
+    assert Canvas(side_px=300).output_side(450, 224) == 300
+    assert CenterCrop().output_side(450, 224) == 224
+    for framing in (Fit, CropToCell):
+        assert framing().output_side(450, 224) == 224
+        assert framing(side_px=300).output_side(450, 224) == 300
+    assert Resize().output_side(450, 224) == 224

@@ -1,0 +1,53 @@
+"""One process, and who it is; what two do together is in test_two_ranks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from leukemia_data.errors import UsageError
+from leukemia_models.devices.distributed import SINGLE, Ranks, joined_ranks, rank_device, ranks_of
+
+from ..fakes import CPU
+
+
+def test_one_process_needs_no_others() -> None:
+    values = torch.tensor([[1, 2], [3, 4]])
+    assert SINGLE.gather(values).tolist() == [values.tolist()]
+    assert SINGLE.sum(values).tolist() == values.tolist()
+    assert SINGLE.all_gather_numbers(1.5, True).tolist() == [[1.5, 1.0]]
+    assert SINGLE.broadcast_text("grün") == "grün"
+    assert SINGLE.broadcast_text("") == ""
+    assert SINGLE.broadcast_bytes(lambda: b"\0\xff") == b"\0\xff"
+    assert SINGLE.broadcast_flag(True)
+    assert SINGLE.run_on_all(lambda: 7) == 7
+    with pytest.raises(KeyError):
+        SINGLE.run_on_all(lambda: {}["x"])
+    assert not torch.distributed.is_initialized()
+
+
+def test_who_a_process_is_stands_in_the_environment() -> None:
+    assert ranks_of({}) == SINGLE
+    assert ranks_of({"RANK": "3", "WORLD_SIZE": "4"}) == Ranks(3, 4)
+    here = ranks_of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
+    assert (here.processes_here, Ranks(3, 4).processes_here) == (2, 4)
+    assert [Ranks(0, 2).is_first, Ranks(1, 2).is_first] == [True, False]
+    with pytest.raises(UsageError, match=r"WORLD_SIZE must be a number, got ''.*torchrun"):
+        ranks_of({"RANK": "0"})
+    with pytest.raises(UsageError, match="rank 4 of 4"):
+        ranks_of({"RANK": "4", "WORLD_SIZE": "4"})
+    with joined_ranks({"RANK": "0", "WORLD_SIZE": "1"}, CPU) as ranks:
+        assert ranks == SINGLE
+        assert not torch.distributed.is_initialized()
+
+
+def test_each_process_on_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}
+    assert rank_device(torch.device("cuda"), environment) == torch.device("cuda", 1)
+    assert rank_device(torch.device("cuda"), {}) == torch.device("cuda")
+    assert rank_device(CPU, environment) == CPU
+    with pytest.raises(UsageError, match="no GPU of its own, there are 2"):
+        rank_device(torch.device("cuda"), {**environment, "LOCAL_RANK": "2"})
+    with pytest.raises(UsageError, match="cannot train on mps"):
+        rank_device(torch.device("mps"), environment)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from leukemia_models.devices.distributed import SINGLE
+from leukemia_models.training.losses import TrainingLoss
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.run_state import TrainSettings
+
+from ..fakes import CPU, fake_source, flipped_by_epoch_and_sample, tiny_network
+from ..small_training import train
+
+STANDING_STILL = OptimizerSettings(lr=1e-20)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 2.5, 0.3)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mean_and_gradient_are_those_of_torchs_loss(weights: tuple[float, ...] | None, smoothing: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(7, 3, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 3, (7,), generator=generator)
+    settings = TrainSettings(epochs=1, num_classes=3, class_weights=weights, label_smoothing=smoothing)
+    loss = TrainingLoss(settings, CPU)
+    found = loss.mean(loss.sums(logits, labels), 7, loss.total_weight([labels], SINGLE), SINGLE)
+    oracle = nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights), label_smoothing=smoothing)
+    expected = oracle(logits, labels)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, expected))
+    )
+
+
+def test_labels_outside_reach_the_one_who_can_name_them() -> None:
+    loss = TrainingLoss(TrainSettings(epochs=1, class_weights=(1.0, 2.0)), CPU)
+    sums = loss.sums(torch.zeros(3, 2), torch.tensor([-1, 0, 5]))
+    assert sums.loss_sum.isfinite()
+    assert sums.weight_sum == 4
+
+
+def test_reported_loss_is_the_weighted_mean_over_the_epoch() -> None:
+    """Weights that do not move: the mean over all samples at once."""
+    source, weights = fake_source(8, 3, 6), (0.5, 4.0)
+    model = tiny_network().train()
+    history = train(model, source, epochs=1, optimizer=STANDING_STILL, class_weights=weights, label_smoothing=0.2)
+    model = tiny_network().train()
+    oracle = nn.CrossEntropyLoss(torch.tensor(weights), label_smoothing=0.2, reduction="none")
+    total = weight = 0.0
+    for batch in source.epoch(1):
+        losses = oracle(model(flipped_by_epoch_and_sample(batch.images_BHWC, 1, batch.indices_B)), batch.labels_B)
+        total += losses.sum().item()
+        weight += sum(weights[label] for label in batch.labels_B)
+    assert history.records[0].train_loss == pytest.approx(total / weight, rel=1e-5)
