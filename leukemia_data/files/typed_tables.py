@@ -151,7 +151,7 @@ def parse_value(value: object, hint: object, name: str) -> Any:  # noqa: ANN401 
         if _is_scalar(value, option):
             return _converted(value, option)
     if get_origin(hint) is Literal:
-        wanted += did_you_mean(value, map(str, get_args(hint)))
+        wanted += _nearest(value, get_args(hint))
     if isinstance(value, Mapping) and wanted == _TABLES:
         raise TableFault((name,), f"write each {name} as a [[{name}]] table")
     raise TableFault((name,), f"{name} must be {wanted}, got {value!r:.60}")
@@ -205,7 +205,7 @@ def _entries(value: object, hint: object) -> list[tuple[object, object]] | None:
 
 
 def _parse_entry(item: object, kind: object, name: str, number: int) -> Any:  # noqa: ANN401 - as the hint says
-    if not is_dataclass(kind):
+    if not is_dataclass(kind) and get_origin(kind) is not Mapping:
         return parse_value(item, kind, name)
     with at(name, number):
         return _parse_mapping(item, kind)
@@ -236,10 +236,17 @@ def _words(hint: object) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_words(option) for option in options if option is not NoneType)
     if get_origin(hint) is Literal:
-        return " or ".join(map(repr, options))
+        return " or ".join(filter(None, [", ".join(map(str, options[:-1])), str(options[-1])]))
     if get_origin(hint) is tuple:
         return _words_of_list(options)
     return _WORDS.get(hint, "a table")
+
+
+def _nearest(value: object, options: tuple[Any, ...]) -> str:
+    """Say of a value that is none of a ``Literal``'s options which was meant, or that texts are meant."""
+    if isinstance(value, str):
+        return did_you_mean(value, map(str, options))
+    return " (a text)" if all(isinstance(option, str) for option in options) else ""
 
 
 def _words_of_list(kinds: tuple[Any, ...]) -> str:
