@@ -1,0 +1,161 @@
+"""Things that are chosen by name: operations, optimizers, networks, codecs, engines.
+
+A module makes a registry of its kind and other modules enter things into it, those of users among them::
+
+    OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op")
+
+    @OPERATIONS.register
+    class Clahe(Operation):
+        op = "clahe"
+
+    NETWORKS: Registry[Callable[[int], nn.Module]] = Registry("model")
+    NETWORKS.register(resnet18, name="resnet18")
+
+    CODECS.lazy("zstd", "leukemia_data.caches.zstd_codec:ZSTD", extra="zstd")
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar, cast
+
+from leukemia_data.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Lazy:
+    """A thing in a module that is not imported yet; `extra` installs what the module needs."""
+
+    target: str
+    extra: str | None
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name, in the order in which they were registered.
+
+    Things are registered while modules are imported. Reading is safe from any number of threads.
+
+    Parameters
+    ----------
+    kind
+        What the things are, in one word for messages: ``operation``.
+    name_attribute
+        The attribute of a thing that has its name.
+    """
+
+    def __init__(self, kind: str, *, name_attribute: str = "name") -> None:
+        self.kind, self._name_attribute = kind, name_attribute
+        self._entries: dict[str, T | _Lazy] = {}
+
+    def register(self, thing: T, *, name: str | None = None) -> T:
+        """Enter a thing under `name`, or else under the name that it has, and return it; also a decorator.
+
+        Raises
+        ------
+        UsageError
+            If another thing has the name. The same one may be registered again.
+        """
+        key = cast(str, getattr(thing, self._name_attribute)) if name is None else name
+        if self._entries.get(key, thing) is not thing:
+            raise UsageError(f"{self.kind} {key!r} is there already: choose another name")
+        self._entries[key] = thing
+        return thing
+
+    def lazy(self, name: str, target: str, *, extra: str | None = None) -> None:
+        """Enter a thing that is imported when it is first asked for, being slow to import or optional.
+
+        Parameters
+        ----------
+        name
+            Under which it is found.
+        target
+            Where it is, as ``module:attribute``.
+        extra
+            The extra of this project's package that installs what the module needs.
+
+        Raises
+        ------
+        UsageError
+            If another thing has the name.
+        """
+        entry = _Lazy(target, extra)
+        if self._entries.setdefault(name, entry) != entry:
+            raise UsageError(f"{self.kind} {name!r} is there already: choose another name")
+
+    def get(self, name: str) -> T:
+        """Return the thing of a name, imported if need be.
+
+        Raises
+        ------
+        UsageError
+            If there is none, with the names that there are; or if its library is not installed.
+        """
+        # A file may hold anything where a name is meant.
+        entry = self._entries.get(name) if isinstance(name, str) else None
+        if entry is None:
+            known = ", ".join(self) or "none"
+            raise UsageError(f"unknown {self.kind} {name!r:.60}{did_you_mean(name, self)}; known are {known}")
+        return self._imported(name, entry) if isinstance(entry, _Lazy) else entry
+
+    def names(self) -> tuple[str, ...]:
+        """Return all names, in the order of registration; imports nothing."""
+        return tuple(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __repr__(self) -> str:
+        return f"<Registry of {self.kind}: {', '.join(self)}>"
+
+    @contextmanager
+    def temporarily(self, name: str, thing: T) -> Iterator[T]:
+        """Register a thing for as long as the context lasts; for tests. A thing of the same name is covered."""
+        covered = self._entries.get(name)
+        self._entries[name] = thing
+        try:
+            yield thing
+        finally:
+            if covered is None:
+                del self._entries[name]
+            else:
+                self._entries[name] = covered
+
+    def _imported(self, name: str, entry: _Lazy) -> T:
+        module, _, attribute = entry.target.partition(":")
+        try:
+            thing: T = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if entry.extra is None or _is_own(error.name, module):
+                raise
+            raise UsageError(
+                f"{self.kind} {name!r} needs the library {error.name}, which is not installed: "
+                f'pip install "leukemia-cells[{entry.extra}]"'
+            ) from error
+        # Two threads may both come here: the import system gives both the same thing.
+        if self._entries.get(name) is entry:
+            self._entries[name] = thing
+        return thing
+
+
+def _is_own(missing: str | None, module: str) -> bool:
+    """Whether a missing module is of the target's own package, which is a mistake in the target."""
+    return missing is not None and missing.partition(".")[0] == module.partition(".")[0]
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:  # noqa: ANN401 - whatever a user gave
+    """Return `` (did you mean 'x'?)`` for the known name that is most like `name`, or an empty text."""
+    folded = {each.casefold(): each for each in known}
+    close = get_close_matches(str(name).casefold(), folded, n=1)
+    return f" (did you mean {folded[close[0]]!r}?)" if close else ""
