@@ -23,7 +23,7 @@ class LazyGroup(click.Group):
     Parameters
     ----------
     lazy_commands
-        Command name -> (module, short help). The module's attribute ``command`` is the click command.
+        Command name -> (module, short help); ``module:attribute`` where the module's click command is not ``command``.
     """
 
     def __init__(self, *args: Any, lazy_commands: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:  # noqa: ANN401
@@ -46,8 +46,8 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in self._lazy_commands:
             return None
-        module = importlib.import_module(self._lazy_commands[cmd_name][0])
-        command: click.Command = module.command
+        module, _, attribute = self._lazy_commands[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -24,6 +24,8 @@ PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
         "errors",
+        "console",
+        "registry",
         "files",
         "stores",
         "operations",
@@ -66,6 +68,12 @@ NOT_FOR_BUILDING = (
     "building.ray_engine",
 )
 """Rooms and modules that building a cache on one machine has no use for."""
+
+
+LATE_IMPORTS = {
+    "leukemia_data.caches.opening": "object stores load fsspec, for which a cache on disk has no use",
+}
+"""Modules of the libraries that may import inside functions, and what that saves."""
 
 
 def module_name(path: Path) -> str:
@@ -150,7 +158,7 @@ def test_no_cycles_not_even_through_imports_inside_functions(package):
 
 def test_imports_stand_at_the_top_of_the_module():
     for module, path in MODULES.items():
-        if module.startswith("cli"):
+        if module.startswith("cli") or module in LATE_IMPORTS:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         functions = [

@@ -13,7 +13,8 @@ from cli.options import (
     json_option,
     size_filter_option,
 )
-from cli.stage_options import LocalCopiesChoice, stage_dir_option, stage_gb_option
+from cli.stage_options import stage_dir_option, stage_gb_option
+from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.stores.url import Location
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

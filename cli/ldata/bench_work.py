@@ -11,13 +11,11 @@ from itertools import islice
 import numpy as np
 import torch
 
-from cli.cache_opening import open_chosen_cache
-from cli.ltrain.devices import choose_device
 from cli.output import format_table, print_json, print_text
-from cli.stage_options import LocalCopiesChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import UNKNOWN_LABEL
@@ -25,6 +23,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.devices.normalization import Normalization
+from leukemia_models.devices.precision import choose_device
 from leukemia_models.networks.registry import build_model
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.train import fit

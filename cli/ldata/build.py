@@ -23,8 +23,9 @@ from cli.options import (
 )
 from cli.reading_options import reading_options
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
-from cli.stage_options import LocalCopiesChoice, stage_dir_option
+from cli.stage_options import stage_dir_option
 from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
+from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import UsageError
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.records.fingerprint import installed_opencv_version

@@ -10,11 +10,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cli.cache_opening import open_chosen_cache
 from cli.options import cache_location_argument, cache_location_option, json_option, seed_type, size_filter_option
 from cli.output import format_table, print_json, print_note, print_text
-from cli.stage_options import LocalCopiesChoice, stage_dir_option
+from cli.stage_options import stage_dir_option
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
+from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.caches.statistics import ChannelStatistics, channel_statistics, report_estimator
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import UNKNOWN_LABEL

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cli.cache_opening import lasting_name, open_chosen_cache
 from cli.ltrain.batch_shares import require_micro_batches
 from cli.ltrain.normalize_choice import choose_normalization
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_note
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
+from leukemia_data.caches.opening import lasting_name, open_chosen_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.records.near_looks import comparison_note

@@ -9,22 +9,27 @@ from typing import Any
 
 import torch
 
-from cli.ltrain.devices import choose_device
-from cli.ltrain.judging_progress import watched
+from cli.console import CONSOLE
 from cli.ltrain.result_text import results_text
-from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
 from cli.output import print_json, print_note, print_reading, print_text
-from cli.stage_options import LocalCopiesChoice
+from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import RunError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.stores.url import Location
+from leukemia_models.devices.precision import choose_device
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
 from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
 from leukemia_models.runs.finalize import prepare_network
+from leukemia_models.runs.open_run import (
+    chosen_tta,
+    known_samples_of_run,
+    open_checkpoint,
+    open_run_cache,
+    split_of_run,
+)
 from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run, load_config
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.batchnorm_report import RUNNING
@@ -84,11 +89,11 @@ def evaluate(request: EvaluateRequest) -> None:
     config = load_config(folder)
     stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     with open_run_cache(config, request.cache, stage) as cache:
-        _evaluate(folder, split_of_run(folder, config, cache), request, device)
+        _evaluate(folder, split_of_run(folder, config, cache, CONSOLE), request, device)
 
 
 def _evaluate(folder: RunFolder, data: SplitCache, request: EvaluateRequest, device: torch.device) -> None:
-    checkpoint = open_checkpoint(folder, request.which)
+    checkpoint = open_checkpoint(folder, request.which, CONSOLE)
     if request.changes_evaluation:
         checkpoint = _prepared_anew(checkpoint, folder, data, request, device)
     out_dir = request.out_dir(folder, request.part)
@@ -100,7 +105,7 @@ def _evaluate(folder: RunFolder, data: SplitCache, request: EvaluateRequest, dev
         device=device,
         batch_size=request.batch_size,
         bootstrap=BootstrapSettings(num_draws=request.draws),
-        watch=watched,
+        console=CONSOLE,
         replaces_others=False,
         for_excel=request.for_excel,
     )
@@ -108,7 +113,7 @@ def _evaluate(folder: RunFolder, data: SplitCache, request: EvaluateRequest, dev
 
 
 def _evaluate_outside(folder: RunFolder, request: EvaluateRequest, device: torch.device) -> None:
-    checkpoint = open_checkpoint(folder, request.which)
+    checkpoint = open_checkpoint(folder, request.which, CONSOLE)
     stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     outside = read_outside_set(
         request.images,
@@ -123,7 +128,9 @@ def _evaluate_outside(folder: RunFolder, request: EvaluateRequest, device: torch
     if request.changes_evaluation:
         config = load_config(folder)
         with open_run_cache(config, request.cache, stage) as cache:
-            checkpoint = _prepared_anew(checkpoint, folder, split_of_run(folder, config, cache), request, device)
+            checkpoint = _prepared_anew(
+                checkpoint, folder, split_of_run(folder, config, cache, CONSOLE), request, device
+            )
     out_dir = request.out_dir(folder, outside.name)
     found = evaluate_outside(
         checkpoint,
@@ -133,8 +140,7 @@ def _evaluate_outside(folder: RunFolder, request: EvaluateRequest, device: torch
         device=device,
         batch_size=request.batch_size,
         bootstrap=BootstrapSettings(num_draws=request.draws),
-        watch=watched,
-        tell=print_note,
+        console=CONSOLE,
         for_excel=request.for_excel,
     )
     more = {"known": found.num_known, "failed": list(found.failures)}
@@ -171,6 +177,8 @@ def _prepared_anew(
     decided = checkpoint.info.judging or {}
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     batchnorm = request.batchnorm or decided.get("batchnorm", {}).get("mode", RUNNING)
-    base = open_checkpoint(folder, decided["checkpoint"]) if decided else checkpoint
+    base = open_checkpoint(folder, decided["checkpoint"], CONSOLE) if decided else checkpoint
     settings = EvaluationSettings(tta=tta, batchnorm=batchnorm)
-    return prepare_network(base, data, settings, device=device, batch_size=request.batch_size, watch=watched).checkpoint
+    return prepare_network(
+        base, data, settings, device=device, batch_size=request.batch_size, console=CONSOLE
+    ).checkpoint

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from cli.ltrain.data_check import check_data, tell_of_sources
-from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine, RunDraft, draft_runs, stage_caches
 from cli.ltrain.prepare import (
     Run,
@@ -27,7 +26,6 @@ from cli.ltrain.prepare import (
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
 from cli.ltrain.result_text import result_lines
-from cli.ltrain.run_data import closing_caches
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
@@ -40,6 +38,8 @@ from leukemia_data.splitting.splits import fold_splits
 from leukemia_models.comparing.cross_validation import HELD_OUT_PART, KFOLD_FILE_NAME, is_fold_name, is_kfold
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
+from leukemia_models.devices.precision import choose_device
+from leukemia_models.runs.open_run import closing_caches
 from leukemia_models.training.training_plan import TrainingPlan
 
 KFOLD_FORMAT = "leukemia-cells k-fold"

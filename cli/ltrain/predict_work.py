@@ -9,19 +9,24 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cli.ltrain.devices import choose_device
-from cli.ltrain.judging_progress import watched
-from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.ltrain.run_data import known_samples_of_run, open_run_cache, split_of_run
+from cli.console import CONSOLE
 from cli.output import print_json, print_note, print_text
-from cli.stage_options import LocalCopiesChoice
+from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import RunError, SourceError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows
 from leukemia_data.stores.url import Location
+from leukemia_models.devices.precision import choose_device
 from leukemia_models.evaluation.predict import Tta
 from leukemia_models.evaluation.predictions import write_predictions
 from leukemia_models.runs.evaluate_part import part_predictions, predict_part
+from leukemia_models.runs.open_run import (
+    chosen_tta,
+    known_samples_of_run,
+    open_checkpoint,
+    open_run_cache,
+    split_of_run,
+)
 from leukemia_models.runs.predict_files import (
     predict_files,
     predicted_counts,
@@ -81,7 +86,7 @@ class _Predicted:
 
 def predict(request: PredictRequest) -> None:
     """Predict a part of the run's split or image files, and write the tables."""
-    checkpoint = open_checkpoint(last_run(request.run), request.which)
+    checkpoint = open_checkpoint(last_run(request.run), request.which, CONSOLE)
     written = _written(request)
     for path in (written, request.submission):
         if path is not None and not path.resolve().parent.is_dir():
@@ -112,7 +117,7 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
     config = load_config(folder)
     stage = LocalCopiesChoice(request.stage_dir, request.stage_gb)
     with open_run_cache(config, request.cache, stage) as cache:
-        data = split_of_run(folder, config, cache)
+        data = split_of_run(folder, config, cache, CONSOLE)
         predictions = predict_part(
             network.checkpoint,
             data,
@@ -120,7 +125,7 @@ def _predict_part(request: PredictRequest, network: _Network) -> _Predicted:
             device=network.device,
             batch_size=network.batch_size,
             tta=network.tta,
-            watch=watched,
+            console=CONSOLE,
         )
         return _Predicted(part_predictions(predictions, data, request.part, network.checkpoint.info.positive))
 
@@ -141,8 +146,7 @@ def _predict_files(request: PredictRequest, network: _Network) -> _Predicted:
         device=network.device,
         batch_size=network.batch_size,
         tta=network.tta,
-        watch=watched,
-        tell=print_note,
+        console=CONSOLE,
     )
     info = network.checkpoint.info
     joined = table_of_files(found, known, info.classes, info.positive, seen=seen_by_checkpoint(info))

@@ -9,7 +9,6 @@ from typing import Any
 
 from cli.ltrain.batch_shares import require_micro_batches
 from cli.ltrain.drafts import Machine, RunDraft, check_room, draft_runs
-from cli.ltrain.run_data import open_run_cache
 from cli.ltrain.run_info import checkpoint_info
 from cli.ltrain.train_request import TrainRequest
 from cli.options import option_name
@@ -21,6 +20,7 @@ from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_indices
 from leukemia_models.comparing.cross_validation import is_kfold
+from leukemia_models.runs.open_run import open_run_cache
 from leukemia_models.runs.run_data import holds_data
 from leukemia_models.runs.run_folder import (
     FINAL,

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cli.cache_opening import open_chosen_cache
 from cli.output import print_json, print_note, print_text
-from cli.stage_options import LocalCopiesChoice
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache
+from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.errors import SourceError
 from leukemia_data.operations.filter_pixels import Image
 from leukemia_data.records.record import UNKNOWN_LABEL

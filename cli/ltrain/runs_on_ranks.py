@@ -15,7 +15,6 @@ import numpy as np
 
 from cli.ltrain.disk_check import require_disk_room
 from cli.ltrain.prepare import Run
-from cli.ltrain.run_data import open_run_cache
 from cli.ltrain.train_request import TrainRequest
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
@@ -25,6 +24,7 @@ from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.stores.url import parse_location
 from leukemia_models.comparing.cross_validation import is_kfold
 from leukemia_models.devices.distributed import Ranks
+from leukemia_models.runs.open_run import open_run_cache
 from leukemia_models.runs.run_data import holds_data
 from leukemia_models.runs.run_folder import RunConfig, RunFolder, is_begun, parse_config
 from leukemia_models.runs.run_split import SplitCache

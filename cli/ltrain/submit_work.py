@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cli.ltrain.devices import choose_device
-from cli.ltrain.judging_progress import watched
-from cli.ltrain.run_checkpoint import chosen_tta, open_checkpoint
-from cli.output import print_json, print_note, print_text
+from cli.console import CONSOLE
+from cli.output import print_json, print_text
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import ImageRow, list_table_rows
+from leukemia_models.devices.precision import choose_device
 from leukemia_models.evaluation.predict import Tta
+from leukemia_models.runs.open_run import chosen_tta, open_checkpoint
 from leukemia_models.runs.predict_files import (
     predict_files,
     predicted_counts,
@@ -56,7 +56,7 @@ def submit(request: SubmitRequest) -> None:
         table: list_table_rows(table, request.root, allow_outside=request.allow_outside, need_files=True)
         for table in request.lists
     }
-    checkpoint = open_checkpoint(last_run(request.run), request.which)
+    checkpoint = open_checkpoint(last_run(request.run), request.which, CONSOLE)
     tta = chosen_tta(checkpoint.info, request.tta, request.tta_average)
     tables, counts = _predicted(request, lists, checkpoint, tta)
     write_submissions({out_paths[path]: table for path, table in tables.items()}, checkpoint.info.positive)
@@ -92,8 +92,7 @@ def _predicted(
         device=choose_device(request.device),
         batch_size=request.batch_size,
         tta=tta,
-        watch=watched,
-        tell=print_note,
+        console=CONSOLE,
     )
     require_all_predicted(rows, found.problems)
     classes = checkpoint.info.classes

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from cli.ltrain.data_check import check_data, tell_of_sources
-from cli.ltrain.devices import choose_device
 from cli.ltrain.drafts import Machine, draft_runs
 from cli.ltrain.prepare import Run, begin_runs, take_up_runs
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
-from cli.ltrain.run_data import closing_caches
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train_request import TrainRequest
 from cli.output import print_json, print_note, print_text
 from leukemia_data.errors import UsageError
 from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
+from leukemia_models.devices.precision import choose_device
+from leukemia_models.runs.open_run import closing_caches
 from leukemia_models.runs.run_folder import RunFolder, is_begun
 
 if TYPE_CHECKING:

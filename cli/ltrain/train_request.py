@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cli.stage_options import LocalCopiesChoice
+from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.stores.url import Location
 
 

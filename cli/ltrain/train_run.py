@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cli.console import CONSOLE
 from cli.ltrain.batch_shares import batches_in_words, images_at_a_time
-from cli.ltrain.judging_progress import watched
 from cli.ltrain.prepare import Run
 from cli.ltrain.recorder import Recorder
 from cli.ltrain.run_faults import explained_faults
@@ -178,5 +178,5 @@ def _seed_text(config: RunConfig) -> str:
 def _evaluate(run: Run, device: torch.device) -> dict[str, Results]:
     judging = EvaluationSettings.from_dict(run.config.judging)
     return finalize_run(
-        run.folder, run.data, judging=judging, device=device, batch_size=images_at_a_time(run.config), watch=watched
+        run.folder, run.data, judging=judging, device=device, batch_size=images_at_a_time(run.config), console=CONSOLE
     )

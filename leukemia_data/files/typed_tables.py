@@ -29,8 +29,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.documents import parse_toml
-from leukemia_data.files.toml_lines import KeyPath, find_line
+from leukemia_data.files.documents import KeyPath, find_line, parse_toml
 from leukemia_data.registry import did_you_mean
 
 T = TypeVar("T")

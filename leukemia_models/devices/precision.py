@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leukemia_data.errors import LeukemiaError, RunError
+from leukemia_data.errors import LeukemiaError, RunError, UsageError
 
 
 def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
@@ -118,3 +118,27 @@ def _compiler_errors() -> Iterator[None]:
             f"the network cannot be compiled on this machine: {reason}. torch.compile "
             "needs a C++ compiler (g++, clang or MSVC), on CUDA also Triton: install it, or train without compiling"
         ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` means CUDA, else Apple's MPS, else the CPU; any other name is taken as it is.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name!r}: use auto, cpu, cuda, cuda:N or mps") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False):
+        raise UsageError(f"--device {name!r}: this machine or this build of torch has none; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return device

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace
 from leukemia_data.records.sample_table import SampleTable
@@ -34,11 +35,9 @@ from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSe
 from leukemia_models.reports.results import Results, SplitCounts, SplitSummary
 from leukemia_models.reports.summary_page import results_of_table, write_evaluated
 from leukemia_models.runs.evaluate_part import (
-    Watch,
     evaluated_network,
     evaluation_tta,
     require_no_other_files,
-    unwatched,
     written_results,
 )
 from leukemia_models.runs.predict_files import FilePredictions, FileTable, predict_files, table_of_files
@@ -212,8 +211,7 @@ def evaluate_outside(
     device: torch.device,
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    watch: Watch = unwatched,
-    tell: Callable[[str], None] | None = None,
+    console: Console = NULL_CONSOLE,
     for_excel: bool = False,
 ) -> OutsideResults:
     """Judge a checkpoint on an outside set as on a test part, and write everything about it into `out_dir`.
@@ -228,8 +226,8 @@ def evaluate_outside(
         The samples of the run.
     out_dir
         Is made if it does not exist.
-    tell
-        Told of each file that cannot be used; such files are left out.
+    console
+        Gets a line for each file that cannot be used; such files are left out.
 
     Raises
     ------
@@ -240,9 +238,7 @@ def evaluate_outside(
     """
     require_own_folder(out_dir, outside)
     tta = evaluation_tta(checkpoint.info.judging)
-    found = predict_files(
-        outside.rows, checkpoint, device=device, batch_size=batch_size, tta=tta, watch=watch, tell=tell
-    )
+    found = predict_files(outside.rows, checkpoint, device=device, batch_size=batch_size, tta=tta, console=console)
     info = checkpoint.info
     joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
     numbers = found.predictions.indices_N.tolist()

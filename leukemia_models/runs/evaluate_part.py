@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
@@ -22,7 +23,7 @@ from leukemia_data.splitting.splits import split_indices
 from leukemia_data.splitting.subject_groups import linked_groups
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
-from leukemia_models.devices.normalization import Batch, Normalization
+from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import is_out_of_memory
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.predict import NO_TTA, Tta, predict_probabilities
@@ -154,14 +155,6 @@ WATCHED_NOTE = (
     "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
 )
 
-Watch = Callable[[str, int, Iterable[Batch]], Iterable[Batch]]
-"""Hands batches on and shows how far they are: what is done with them, how many they are, and the batches."""
-
-
-def unwatched(purpose: str, num_batches: int, batches: Iterable[Batch]) -> Iterable[Batch]:
-    """Hand batches on and show nothing."""
-    return batches
-
 
 def predict_part(
     checkpoint: Checkpoint,
@@ -171,7 +164,7 @@ def predict_part(
     device: torch.device,
     batch_size: int,
     tta: Tta = NO_TTA,
-    watch: Watch = unwatched,
+    console: Console = NULL_CONSOLE,
 ) -> Predictions:
     """Predict every sample of a part, in the order of the sample numbers.
 
@@ -181,7 +174,7 @@ def predict_part(
         If the checkpoint was made with another cache or split.
     """
     require_same_data(checkpoint, data)
-    return _predicted(checkpoint, data, part, device, batch_size, tta, watch)
+    return _predicted(checkpoint, data, part, device, batch_size, tta, console)
 
 
 def _predicted(
@@ -191,7 +184,7 @@ def _predicted(
     device: torch.device,
     batch_size: int,
     tta: Tta,
-    watch: Watch,
+    console: Console,
 ) -> Predictions:
     """Predict with a checkpoint that is known to belong to the data."""
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
@@ -203,7 +196,7 @@ def _predicted(
         device=device,
         batch_size=batch_size,
         tta=tta,
-        watch=watch,
+        console=console,
         purpose=f"judge {part}",
     )
 
@@ -246,13 +239,13 @@ def predict_indices(
     device: torch.device,
     batch_size: int,
     tta: Tta = NO_TTA,
-    watch: Watch = unwatched,
+    console: Console = NULL_CONSOLE,
     purpose: str = "predict",
 ) -> Predictions:
     """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
     try:
         with BatchStream(data.cache, indices_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
-            batches = watch(purpose, len(stream), stream.epoch(0))
+            batches = tracked(stream.epoch(0), console, len(stream), purpose, "batch")
             return predict_probabilities(model, batches, normalization, device, tta=tta)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -286,7 +279,7 @@ def evaluate_part(
     device: torch.device,
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    watch: Watch = unwatched,
+    console: Console = NULL_CONSOLE,
     replaces_others: bool = True,
     for_excel: bool = False,
 ) -> Results:
@@ -306,7 +299,7 @@ def evaluate_part(
     if not replaces_others:
         require_same_meaning(out_dir, checkpoint, data, part)
     tta = evaluation_tta(checkpoint.info.judging)
-    predictions = _predicted(checkpoint, data, part, device, batch_size, tta, watch)
+    predictions = _predicted(checkpoint, data, part, device, batch_size, tta, console)
     return evaluate_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
 

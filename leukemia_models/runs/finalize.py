@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.records.fingerprint import canonical_json
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.splits import split_indices
@@ -23,13 +24,11 @@ from leukemia_models.evaluation.predictions import Predictions, evaluated_sample
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
-    Watch,
     evaluate_part,
     evaluate_predictions,
     part_predictions,
     predict_indices,
     require_same_data,
-    unwatched,
 )
 from leukemia_models.runs.run_folder import FINAL, RunFolder, load_config
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache
@@ -72,7 +71,7 @@ def prepare_network(
     *,
     device: torch.device,
     batch_size: int,
-    watch: Watch = unwatched,
+    console: Console = NULL_CONSOLE,
 ) -> PreparedNetwork:
     """Decide how a trained network answers.
 
@@ -88,7 +87,7 @@ def prepare_network(
         Where to compute.
     batch_size : int
         Images at a time.
-    watch : callable
+    console : Console
         Shows progress.
 
     Raises
@@ -98,7 +97,7 @@ def prepare_network(
     """
     require_same_data(checkpoint, data)
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    bench = _Bench(model, checkpoint.info, data, device, batch_size, watch)
+    bench = _Bench(model, checkpoint.info, data, device, batch_size, console)
     report = None if judging.batchnorm == RUNNING else _choose_batchnorm(bench, judging.batchnorm)
     valid = bench.labelled(VALID)
     predictions = bench.predict(valid, "calibrate on valid", judging.tta) if len(valid) else None
@@ -129,7 +128,7 @@ class _Bench:
     data: SplitCache
     device: torch.device
     batch_size: int
-    watch: Watch
+    console: Console
 
     def labelled(self, part: str) -> NDArray[np.int64]:
         """Numbers of the part's samples that have a label; may be empty."""
@@ -153,7 +152,7 @@ class _Bench:
             device=self.device,
             batch_size=self.batch_size,
             tta=tta,
-            watch=self.watch,
+            console=self.console,
             purpose=purpose,
         )
 
@@ -165,7 +164,7 @@ class _Bench:
         with BatchStream(
             self.data.cache, indices_N, batch_size=batch_size, device=self.device, residency=MAPPED
         ) as stream:
-            batches = self.watch("re-estimate BatchNorm", len(stream), stream.epoch(0))
+            batches = tracked(stream.epoch(0), self.console, len(stream), "re-estimate BatchNorm", "batch")
             return reestimate_batchnorm(self.model, batches, self.info.normalization, self.device)
 
 
@@ -210,7 +209,7 @@ def finalize_run(
     device: torch.device,
     batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    watch: Watch = unwatched,
+    console: Console = NULL_CONSOLE,
 ) -> dict[str, Results]:
     """Write ``final.safetensors``, and judge the validation and the test part with it.
 
@@ -228,7 +227,7 @@ def finalize_run(
         Images at a time.
     bootstrap : BootstrapSettings
         How intervals are drawn.
-    watch : callable
+    console : Console
         Shows progress.
 
     Returns
@@ -237,12 +236,12 @@ def finalize_run(
         Of ``valid`` and ``test``, where they hold labelled images.
     """
     prepared = prepare_network(
-        trained_checkpoint(folder), data, judging, device=device, batch_size=batch_size, watch=watch
+        trained_checkpoint(folder), data, judging, device=device, batch_size=batch_size, console=console
     )
     checkpoint = prepared.checkpoint
     save_checkpoint(folder.checkpoint(FINAL), prepared.model, checkpoint.info, checkpoint.state, resumable=False)
     return {
-        part: _evaluate(prepared, data, part, folder, device, batch_size, bootstrap, watch)
+        part: _evaluate(prepared, data, part, folder, device, batch_size, bootstrap, console)
         for part in (VALID, TEST)
         if _has_labels(data, part)
     }
@@ -281,7 +280,7 @@ def _evaluate(
     device: torch.device,
     batch_size: int,
     bootstrap: BootstrapSettings,
-    watch: Watch,
+    console: Console,
 ) -> Results:
     out_dir = folder.part(part)
     if part == VALID and prepared.valid_predictions is not None:
@@ -296,7 +295,7 @@ def _evaluate(
         device=device,
         batch_size=batch_size,
         bootstrap=bootstrap,
-        watch=watch,
+        console=console,
     )
 
 

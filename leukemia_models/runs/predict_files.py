@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.errors import ImageError, RunError, SourceError, UsageError, listed
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.near_looks import LOOK_VALUES
@@ -30,7 +31,6 @@ from leukemia_models.evaluation.predictions import (
     table_classes,
     write_submission,
 )
-from leukemia_models.runs.evaluate_part import Watch, unwatched
 from leukemia_models.runs.run_data import KnownSample, KnownSamples, learnt_text
 from leukemia_models.runs.run_folder import is_of_run
 from leukemia_models.training.checkpoint import Checkpoint
@@ -68,8 +68,7 @@ def predict_files(
     device: torch.device,
     batch_size: int,
     tta: Tta,
-    watch: Watch = unwatched,
-    tell: Callable[[str], None] | None = None,
+    console: Console = NULL_CONSOLE,
 ) -> FilePredictions:
     """Predict the images of rows; one that cannot be used has no prediction, and its reason.
 
@@ -79,10 +78,9 @@ def predict_files(
         From :func:`~leukemia_data.sources.image_rows.list_image_rows`.
     checkpoint
         Its recipe and size prepare the images.
-    watch
-        Shows how far the batches are.
-    tell
-        Told of each file that cannot be used as soon as it is known, and first of frames unlike those of training.
+    console
+        Shows progress, and gets a line for each file that cannot be used as soon as it is known; first a warning of
+        frames unlike those of training.
 
     Raises
     ------
@@ -93,8 +91,8 @@ def predict_files(
     records = [row.record for row in files]
     recipe = Recipe.from_dict(checkpoint.info.recipe)
     difference = frame_difference(checkpoint.info.details.get(FRAMES_DETAIL), records, recipe, checkpoint.info.size_px)
-    if difference is not None and tell is not None:
-        tell(f"warning: {difference}")
+    if difference is not None:
+        console.warn(difference)
     reasons: dict[int, str] = {}
     digests: dict[int, str] = {}
     looks_F64 = np.zeros((len(files), LOOK_VALUES), np.int8)
@@ -102,8 +100,7 @@ def predict_files(
 
     def on_failure(record: Record, error: ImageError) -> None:
         reasons[number_of[id(record)]] = str(error)
-        if tell is not None:
-            tell(f"{record.path}: {error}")
+        console.note(f"{record.path}: {error}")
 
     def on_frame(number: int, identity: FrameIdentity) -> None:
         digests[number] = identity.digest.hex()
@@ -119,7 +116,7 @@ def predict_files(
         on_frame=on_frame,
     )
     model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    shown = watch("predict", -(-len(records) // batch_size), batches)
+    shown = tracked(batches, console, -(-len(records) // batch_size), "predict", "batch")
     try:
         found = predict_probabilities(model, shown, checkpoint.info.normalization, device, tta=tta)
     except RunError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState
+
+from ..leukemia_data.consoles import ListConsole
 
 SIZE_PX = 32
 CPU = torch.device("cpu")
@@ -187,15 +189,10 @@ def test_repeated_rows_are_repeated_and_their_image_predicted_once(
     assert submission_of(scratch / "submissions" / "t.csv") == wanted(texts, expected)
     assert (told["num_predicted"], told["submissions"][0]["num_rows"]) == (2, 5)
     checkpoint = load_checkpoint(run / "final.safetensors")
-    batches: list[int] = []
-
-    def watch(purpose: str, num_batches: int, images: Iterable) -> Iterable:
-        batches.append(num_batches)
-        return images
-
+    console = ListConsole()
     rows = list_table_rows(scratch / "t.csv", images)
-    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, watch=watch)
-    assert batches == [2]
+    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, console=console)
+    assert [bar.total for bar in console.bars] == [2]
     assert found.predictions.indices_N.tolist() == [0, 1, 2, 3, 4]
     odds = found.predictions.log_probabilities_NK
     assert (odds[0] == odds[2]).all()

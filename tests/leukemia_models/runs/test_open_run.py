@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.ltrain import run_checkpoint
 from leukemia_data.errors import RunError
+from leukemia_models.runs import open_run
 from leukemia_models.runs.run_folder import RunFolder
 
 JUDGING: dict[str, Any] = {
@@ -22,8 +22,8 @@ JUDGING: dict[str, Any] = {
 def opened(monkeypatch: pytest.MonkeyPatch, judging: object) -> Any:
     """The checkpoint of a run whose file says so."""
     checkpoint = SimpleNamespace(path=Path("final.safetensors"), info=SimpleNamespace(judging=judging))
-    monkeypatch.setattr(run_checkpoint, "load_checkpoint", lambda path: checkpoint)
-    return run_checkpoint.open_checkpoint(RunFolder(Path("run")), "best")
+    monkeypatch.setattr(open_run, "load_checkpoint", lambda path: checkpoint)
+    return open_run.open_checkpoint(RunFolder(Path("run")), "best")
 
 
 @pytest.mark.parametrize("judging", [None, JUDGING, {"checkpoint": "last"}, {**JUDGING, "calibration": None}])

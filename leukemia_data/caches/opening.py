@@ -1,22 +1,61 @@
-"""Open the cache that a command line means, on this machine or in an object store."""
+"""Open the cache that a path or a URL means: itself, or the only matching one below it.
+
+Modules for object stores are imported where a URL is given: they load fsspec, for which a cache on disk has no use.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli.stage_options import LocalCopiesChoice
 from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.stores.url import Location
 
+if TYPE_CHECKING:
+    from leukemia_data.caches.local_copies import LocalCopies
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCopiesChoice:
+    """Where shards of caches at URLs are copied to, and how much room they may take; None for the defaults."""
+
+    directory: Path | None = None
+    max_gb: float | None = None
+
+    def open(self) -> LocalCopies:
+        """Return the folder of copies; nothing is written yet."""
+        from leukemia_data.caches.local_copies import LocalCopies, default_copies_dir
+
+        directory = self.directory or default_copies_dir(os.environ, sys.platform, Path.home())
+        return LocalCopies(directory, None if self.max_gb is None else int(self.max_gb * 1e9))
+
+
+DEFAULT_COPIES = LocalCopiesChoice()
+
 
 def open_chosen_cache(
-    location: Location, stage: LocalCopiesChoice, *, size_px: int | None = None, recipe: str | None = None
+    location: Location,
+    copies: LocalCopiesChoice = DEFAULT_COPIES,
+    *,
+    size_px: int | None = None,
+    recipe: str | None = None,
 ) -> Cache:
     """Open the one cache that a location means: itself, or the only matching one below it.
+
+    Parameters
+    ----------
+    location
+        A folder or an address.
+    copies
+        Where shards of a cache at a URL are copied to.
+    size_px, recipe
+        Side of the images and name of the recipe, to choose among several caches.
 
     Raises
     ------
@@ -25,10 +64,9 @@ def open_chosen_cache(
     """
     if isinstance(location, Path):
         return open_cache(choose_cache_dir(location, size_px=size_px, recipe=recipe))
-    # Loads fsspec, for which a cache on disk has no use.
     from leukemia_data.caches.remote_cache import choose_location, open_location
 
-    return open_location(choose_location(location, size_px=size_px, recipe=recipe), stage.open())
+    return open_location(choose_location(location, size_px=size_px, recipe=recipe), copies.open())
 
 
 def fingerprints(location: Location) -> dict[Location, str]:
