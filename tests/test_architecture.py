@@ -26,6 +26,7 @@ ROOMS = {
         "errors",
         "console",
         "registry",
+        "libraries",
         "files",
         "stores",
         "operations",
@@ -53,6 +54,7 @@ ROOMS = {
 }
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
 MAY_LOAD = {
+    "leukemia_data.libraries": {"torch"},
     "leukemia_data.scanning.preview": {"matplotlib"},
     "leukemia_data.auditing.audit_sheet": {"matplotlib"},
     "leukemia_data.streams": {"torch"},

@@ -35,7 +35,7 @@ from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, choose_cache_dir, f
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.files.atomic import write_text
-from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import CELL_CLASSES, ImagePlace
 from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import SubjectsFound

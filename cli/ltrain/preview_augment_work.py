@@ -14,7 +14,7 @@ from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.errors import SourceError
-from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.scanning.preview import SheetRow, draw_sheet, spread_evenly
 from leukemia_data.stores.url import Location

@@ -18,7 +18,7 @@ from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
-from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import Image
 from leukemia_data.scanning.preview import spread_evenly
 
 LoadPixels = Callable[[AuditImage], Image | None]

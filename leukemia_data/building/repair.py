@@ -25,7 +25,7 @@ from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import CacheError, ImageError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.record import Record

@@ -5,13 +5,13 @@ Distances are computed on a frame of at most 512 px, so that large photographs c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from leukemia_data.libraries import cv2, np
+from leukemia_data.operations.operation import Image
 
-from leukemia_data.operations.filter_pixels import Image
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_SEARCHED_PX = 512
 BLACK_LEVEL = 10

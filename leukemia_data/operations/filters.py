@@ -1,79 +1,64 @@
-"""Linear filters over a small neighbourhood, as validated parameters."""
+"""Linear filters over a small neighbourhood: unsharp mask, mean, high-pass and Gabor."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from leukemia_data.libraries import cv2, np
 from leukemia_data.operations.checks import require, require_kernel, require_room
+from leukemia_data.operations.operation import OPERATIONS, Image, Operation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Rows = tuple[tuple[float, ...], ...]
 
+MIDDLE_GREY = 128
 _MIN_SHARE = 1e-6
-
-
-def gabor_weights(
-    size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
-) -> Rows | None:
-    """Kernel whose weights sum to zero, the positive ones to one and the negative ones to minus one.
-
-    Its response is thus the mean of the pixels under the bright stripes minus the mean of those under the dark ones:
-    0 on flat parts, and never beyond -255 to 255.
-
-    Returns
-    -------
-    tuple of tuple of float, or None
-        ``size_px`` rows of ``size_px`` weights, for correlation; None where the wave is zero or constant at every
-        pixel, so that no response is left.
-
-    Notes
-    -----
-    The wave under the Gaussian is that of ``cv2.getGaborKernel`` (Gabor 1946, Daugman 1985). As much of the Gaussian
-    is taken off as makes the sum zero; without that the sum depends on the numbers: with those of the first report
-    (5, 1, 0, 1, 0.5, 0) it is 9.88, which only overexposes the image.
-    """
-    waves, envelopes = _wave_and_envelope(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg)
-    total = math.fsum(chain.from_iterable(envelopes))
-    excess = math.fsum(chain.from_iterable(waves)) / total
-    weights = [
-        [wave - excess * envelope for wave, envelope in zip(*rows, strict=True)]
-        for rows in zip(waves, envelopes, strict=True)
-    ]
-    positive = math.fsum(max(weight, 0.0) for weight in chain.from_iterable(weights))
-    if positive < _MIN_SHARE * total:
-        return None
-    return tuple(tuple(weight / positive for weight in row) for row in weights)
-
-
-def _wave_and_envelope(
-    size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
-) -> tuple[list[list[float]], list[list[float]]]:
-    """The Gaussian times the cosine, and the Gaussian alone, row by row."""
-    cosine, sine = math.cos(math.radians(theta_deg)), math.sin(math.radians(theta_deg))
-    # From plus to minus: OpenCV's kernels are written turned by 180 degrees.
-    offsets = range(size_px // 2, -(size_px // 2) - 1, -1)
-    waves, envelopes = [], []
-    for y in offsets:
-        along = [x * cosine + y * sine for x in offsets]
-        across = [y * cosine - x * sine for x in offsets]
-        envelope = [
-            math.exp(-(u * u + gamma * gamma * v * v) / (2 * sigma_px * sigma_px))
-            for u, v in zip(along, across, strict=True)
-        ]
-        phases = [2 * math.pi * u / lambda_px + math.radians(psi_deg) for u in along]
-        waves.append([weight * math.cos(phase) for weight, phase in zip(envelope, phases, strict=True)])
-        envelopes.append(envelope)
-    return waves, envelopes
-
-
 _MIN_WAVELENGTH_PX = 2.0
 _BASES = ("image", "gray")
 
 
+@OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeanFilter:
+class Unsharp(Operation):
+    """Unsharp mask: image * (1 + strength) - Gaussian(image, sigma) * strength, saturated to 0..255."""
+
+    op: ClassVar[str] = "unsharp"
+    version: ClassVar[int] = 1
+    sigma_px: float = 3.0
+    strength: float = 1.5
+
+    def __post_init__(self) -> None:
+        require(0.1 <= self.sigma_px <= 50, f"unsharp: sigma_px must lie in [0.1, 50], got {self.sigma_px}")
+        require(0 < self.strength <= 20, f"unsharp: strength must lie in (0, 20], got {self.strength}")
+
+    @property
+    def reach_px(self) -> int:
+        """Reach of the Gaussian kernel: three sigma, as OpenCV chooses it for 8-bit images."""
+        return (round(6 * self.sigma_px + 1) | 1) // 2
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """See :meth:`Operation.output_side`."""
+        require(side_px > self.reach_px, f"unsharp: sigma_px {self.sigma_px} is too wide for {side_px} px")
+        return side_px
+
+    def title(self, side_px: int) -> str:
+        """See :meth:`Operation.title`."""
+        return f"unsharp sigma {self.sigma_px:g}, {self.strength:g}"
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        return unsharp_mask(image_HWC, self.sigma_px, self.strength, self.reach_px)
+
+
+@OPERATIONS.register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanFilter(Operation):
     """Mean of the ``size_px`` x ``size_px`` pixels around each pixel (normalised box)."""
 
     op: ClassVar[str] = "mean_filter"
@@ -84,13 +69,27 @@ class MeanFilter:
         require_kernel(self.op, self.size_px)
 
     def output_side(self, side_px: int, size_px: int) -> int:
-        """Side of the square after this operation."""
+        """See :meth:`Operation.output_side`."""
         require_room(self.op, self.size_px, side_px)
         return side_px
 
+    @property
+    def reach_px(self) -> int:
+        """See :attr:`Operation.reach_px`."""
+        return self.size_px // 2
 
+    def title(self, side_px: int) -> str:
+        """See :meth:`Operation.title`."""
+        return f"mean filter {self.size_px}x{self.size_px}"
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        return mean_filter(image_HWC, self.size_px)
+
+
+@OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HighPass:
+class HighPass(Operation):
     """What the mean filter of the same size takes away, around the middle grey of 128."""
 
     op: ClassVar[str] = "high_pass"
@@ -101,13 +100,27 @@ class HighPass:
         require_kernel(self.op, self.size_px)
 
     def output_side(self, side_px: int, size_px: int) -> int:
-        """Side of the square after this operation."""
+        """See :meth:`Operation.output_side`."""
         require_room(self.op, self.size_px, side_px)
         return side_px
 
+    @property
+    def reach_px(self) -> int:
+        """See :attr:`Operation.reach_px`."""
+        return self.size_px // 2
 
+    def title(self, side_px: int) -> str:
+        """See :meth:`Operation.title`."""
+        return f"high pass {self.size_px}x{self.size_px}"
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        return high_pass(image_HWC, self.size_px)
+
+
+@OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gabor:
+class Gabor(Operation):
     """A wave of one length and direction under a Gaussian: its response, added to the image or to middle grey.
 
     Parameters
@@ -163,10 +176,129 @@ class Gabor:
         )
 
     def weights(self) -> tuple[tuple[float, ...], ...] | None:
-        """Rows of the kernel, see :func:`~leukemia_data.operations.filters.gabor_weights`."""
+        """Rows of the kernel, see :func:`gabor_weights`."""
         return gabor_weights(self.size_px, self.sigma_px, self.theta_deg, self.lambda_px, self.gamma, self.psi_deg)
 
     def output_side(self, side_px: int, size_px: int) -> int:
-        """Side of the square after this operation."""
+        """See :meth:`Operation.output_side`."""
         require_room(self.op, self.size_px, side_px)
         return side_px
+
+    @property
+    def reach_px(self) -> int:
+        """See :attr:`Operation.reach_px`."""
+        return self.size_px // 2
+
+    def title(self, side_px: int) -> str:
+        """See :meth:`Operation.title`."""
+        return f"Gabor {self.theta_deg:g}°, {self.lambda_px:g} px"
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        return add_response(image_HWC, _gabor_kernel(self), onto_grey=self.base == "gray")
+
+
+def unsharp_mask(image_HWC: Image, sigma_px: float, strength: float, radius_px: int) -> Image:
+    """Image * (1 + strength) - Gaussian(image) * strength, rounded and saturated to 0..255.
+
+    Parameters
+    ----------
+    image_HWC : ndarray of shape (height, width, 3), uint8
+    sigma_px, radius_px
+        Width and reach of the Gaussian; beyond the image it sees the image mirrored (without the edge pixel).
+    strength
+        Gain of the difference between the image and its blurred self.
+    """
+    side = 2 * radius_px + 1
+    blurred = cv2.GaussianBlur(image_HWC, (side, side), sigma_px)
+    return np.asarray(cv2.addWeighted(image_HWC, 1 + strength, blurred, -strength, 0), np.uint8)
+
+
+def mean_filter(image_HWC: Image, size_px: int) -> Image:
+    """Mean of the `size_px` x `size_px` pixels around each, rounded."""
+    return np.asarray(cv2.blur(image_HWC, (size_px, size_px)), np.uint8)
+
+
+def high_pass(image_HWC: Image, size_px: int) -> Image:
+    """Each pixel minus the mean of the `size_px` x `size_px` pixels around it, plus 128, saturated."""
+    kernel = np.full((size_px, size_px), -1 / size_px**2)
+    kernel[size_px // 2, size_px // 2] += 1
+    return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, kernel, delta=MIDDLE_GREY), np.uint8)
+
+
+def add_response(image_HWC: Image, kernel_KK: NDArray[np.float64], onto_grey: bool) -> Image:
+    """Response of each channel to a kernel, added to the pixel itself or to 128, saturated.
+
+    Parameters
+    ----------
+    image_HWC : ndarray of shape (H, W, 3), uint8
+    kernel_KK : ndarray of shape (K, K), float64
+        Odd K; weights for correlation. With a sum of zero, flat parts keep their value (or become 128).
+    onto_grey
+        Add it to 128 instead of the image.
+    """
+    if onto_grey:
+        return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, kernel_KK, delta=MIDDLE_GREY), np.uint8)
+    middle = len(kernel_KK) // 2
+    with_image = kernel_KK.copy()
+    with_image[middle, middle] += 1
+    return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, with_image), np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
+    return np.array(step.weights())
+
+
+def gabor_weights(
+    size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
+) -> Rows | None:
+    """Kernel whose weights sum to zero, the positive ones to one and the negative ones to minus one.
+
+    Its response is thus the mean of the pixels under the bright stripes minus the mean of those under the dark ones:
+    0 on flat parts, and never beyond -255 to 255.
+
+    Returns
+    -------
+    tuple of tuple of float, or None
+        ``size_px`` rows of ``size_px`` weights, for correlation; None where the wave is zero or constant at every
+        pixel, so that no response is left.
+
+    Notes
+    -----
+    The wave under the Gaussian is that of ``cv2.getGaborKernel`` (Gabor 1946, Daugman 1985). As much of the Gaussian
+    is taken off as makes the sum zero; without that the sum depends on the numbers: with those of the first report
+    (5, 1, 0, 1, 0.5, 0) it is 9.88, which only overexposes the image.
+    """
+    waves, envelopes = _wave_and_envelope(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg)
+    total = math.fsum(chain.from_iterable(envelopes))
+    excess = math.fsum(chain.from_iterable(waves)) / total
+    weights = [
+        [wave - excess * envelope for wave, envelope in zip(*rows, strict=True)]
+        for rows in zip(waves, envelopes, strict=True)
+    ]
+    positive = math.fsum(max(weight, 0.0) for weight in chain.from_iterable(weights))
+    if positive < _MIN_SHARE * total:
+        return None
+    return tuple(tuple(weight / positive for weight in row) for row in weights)
+
+
+def _wave_and_envelope(
+    size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """The Gaussian times the cosine, and the Gaussian alone, row by row."""
+    cosine, sine = math.cos(math.radians(theta_deg)), math.sin(math.radians(theta_deg))
+    # From plus to minus: OpenCV's kernels are written turned by 180 degrees.
+    offsets = range(size_px // 2, -(size_px // 2) - 1, -1)
+    waves, envelopes = [], []
+    for y in offsets:
+        along = [x * cosine + y * sine for x in offsets]
+        across = [y * cosine - x * sine for x in offsets]
+        envelope = [
+            math.exp(-(u * u + gamma * gamma * v * v) / (2 * sigma_px * sigma_px))
+            for u, v in zip(along, across, strict=True)
+        ]
+        phases = [2 * math.pi * u / lambda_px + math.radians(psi_deg) for u in along]
+        waves.append([weight * math.cos(phase) for weight, phase in zip(envelope, phases, strict=True)])
+        envelopes.append(envelope)
+    return waves, envelopes

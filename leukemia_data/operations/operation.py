@@ -1,88 +1,146 @@
-"""All operations that a recipe may hold, by name, and what holds for which.
+"""What an operation of a recipe is, and the registry that knows every operation by name.
 
-An operation is a value: validated parameters and a ``version``, which is raised whenever the operation's pixels change,
-so that caches made before become misses. How it changes pixels is told in ``preprocess``; nothing here needs NumPy or
-OpenCV.
+An operation is a frozen dataclass: its fields are validated parameters, its methods say what it does to pixels and what
+it needs around them. Each family has a module, which enters its operations into :data:`OPERATIONS`. One of your own::
+
+    @OPERATIONS.register
+    @dataclass(frozen=True, kw_only=True)
+    class Invert(Operation):
+        op: ClassVar[str] = "invert"
+        version: ClassVar[int] = 1
+
+        def change(self, image_HWC):
+            return 255 - image_HWC
+
+A recipe, in Python or in TOML, may hold it as soon as its module has been imported. Worker processes of a build get it
+by the module's name, like any value that is pickled: the module has to be importable there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, get_args
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from leukemia_data.operations.clahe import Clahe, ClaheLab, ClaheLightness, Equalization, Unsharp
-from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, StainReinhard
-from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter
-from leukemia_data.operations.framing import Canvas, CenterCrop, CropToCell, Fit, Framing, Resize
+from leukemia_data.operations.window import Extent, Window
+from leukemia_data.registry import Registry
 
-__all__ = [
-    "OPERATIONS",
-    "Canvas",
-    "CenterCrop",
-    "Clahe",
-    "ClaheLab",
-    "ClaheLightness",
-    "CropToCell",
-    "Equalization",
-    "Fit",
-    "Framing",
-    "Gabor",
-    "Gray",
-    "GrayWorld",
-    "HighPass",
-    "MeanFilter",
-    "Operation",
-    "Resize",
-    "StainMacenko",
-    "StainReinhard",
-    "Unsharp",
-    "depends_on_size",
-    "finds_the_cell",
-    "keeps_the_background",
-    "operation_to_dict",
-]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Operation = (
-    Framing
-    | Clahe
-    | ClaheLab
-    | ClaheLightness
-    | Unsharp
-    | GrayWorld
-    | Gray
-    | StainMacenko
-    | StainReinhard
-    | MeanFilter
-    | HighPass
-    | Gabor
-    | CenterCrop
-    | Resize
-)
-OPERATIONS: Mapping[str, type[Operation]] = {operation.op: operation for operation in get_args(Operation)}
+Image: TypeAlias = "NDArray[np.uint8]"
+"""RGB pixels of shape (height, width, 3)."""
+Draw: TypeAlias = Callable[[int, Window], Image]
+"""The part (window) of a frame's square of a side in pixels, as (H, W, 3) uint8."""
 
 
-def depends_on_size(operation: Operation) -> bool:
-    """Whether the operation's result depends on the cache's size, so that it cannot be shared between sizes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One step of a recipe. A subclass is a frozen dataclass and overrides :meth:`change`, or :meth:`apply`.
 
-    A ``side_px`` of None stands for the cache's size in every operation that has one.
+    Attributes
+    ----------
+    op
+        Its name in recipes.
+    version
+        To be raised whenever its pixels change, so that caches made before become misses.
+    finds_the_cell
+        Whether it changes the cell alone, which it finds by its exactly black background.
+    keeps_the_background
+        Whether exactly the background of the frame before is exactly black afterwards. Pixels of the cell within a
+        level or two of black may join it: no step that looks for the cell would miss them.
+    without_background
+        Name of the operation that does the same to images without a black background.
     """
-    return isinstance(operation, Resize) or getattr(operation, "side_px", 0) is None
+
+    op: ClassVar[str]
+    version: ClassVar[int] = 1
+    finds_the_cell: ClassVar[bool] = False
+    keeps_the_background: ClassVar[bool] = False
+    without_background: ClassVar[str | None] = None
+
+    @property
+    def depends_on_size(self) -> bool:
+        """Whether the result depends on the cache's size, so that it cannot be shared between sizes.
+
+        A ``side_px`` of None stands for the cache's size in every operation that has one.
+        """
+        return getattr(self, "side_px", 0) is None
+
+    @property
+    def reach_px(self) -> int | None:
+        """How far away a pixel may lie that decides another one; None for the whole image."""
+        return None
+
+    def title(self, side_px: int) -> str:
+        """Say what the step does, short enough for a column; `side_px` is the side of the square it leaves."""
+        return self.op.replace("_", " ")
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """Return the side of the square after this operation, for one of `side_px` and a cache of `size_px`.
+
+        Raises
+        ------
+        UsageError
+            If the square is too small for the operation.
+        """
+        return side_px
+
+    def needed(self, produced: Window, side_px: int, next_side_px: int) -> Window:
+        """Return the part of the input that decides the part `produced` of the output.
+
+        Parameters
+        ----------
+        produced
+            Window in the square that the operation leaves.
+        side_px, next_side_px
+            Sides of the squares before and after it.
+        """
+        return Window.full(side_px) if self.reach_px is None else produced.grown(self.reach_px, side_px)
+
+    def change(self, image_HWC: Image) -> Image:
+        """Return the changed pixels, (H, W, 3) uint8, of an image that is left as it is.
+
+        The image is the whole square, or a window of it that has :attr:`reach_px` around what is wanted.
+        """
+        raise NotImplementedError(f"{type(self).__name__} overrides neither change nor apply")
+
+    def apply(self, image_HWC: Image, extent: Extent) -> Image:
+        """Return the pixels of the window `extent.produced`; `image_HWC` has those of `extent.needed`."""
+        return extent.produced.cut(self.change(image_HWC), extent.needed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name, version and parameters, as manifests and checkpoints keep them."""
+        return {"op": self.op, "version": self.version, **asdict(self)}
 
 
-def finds_the_cell(operation: Operation) -> bool:
-    """Whether the operation changes the cell alone, which it finds by its exactly black background."""
-    return isinstance(operation, ClaheLab | StainMacenko | StainReinhard)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing(Operation):
+    """An operation that makes a square of a frame of any height and width: what a recipe may begin with."""
+
+    def title(self, side_px: int) -> str:
+        """See :meth:`Operation.title`."""
+        return f"{self.op.replace('_', ' ')} {side_px} px"
+
+    def draw(self, frame_HWC: Image) -> Draw:
+        """Return what draws squares of one frame; what does not depend on their side is computed here, once.
+
+        Parameters
+        ----------
+        frame_HWC : ndarray of shape (height, width, 3), uint8
+            Frame of any height and width.
+
+        Returns
+        -------
+        callable
+            Takes the side of the square and the window of it that is wanted.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override draw")
+
+    def apply(self, image_HWC: Image, extent: Extent) -> Image:
+        """See :meth:`Operation.apply`."""
+        return self.draw(image_HWC)(extent.next_side_px, extent.produced)
 
 
-def keeps_the_background(operation: Operation) -> bool:
-    """Whether exactly the background of the frame before is exactly black after the operation.
-
-    Pixels of the cell within a level or two of black may join it: no step that looks for the cell would miss them.
-    """
-    return finds_the_cell(operation) or isinstance(operation, Canvas | CenterCrop | GrayWorld | Gray)
-
-
-def operation_to_dict(operation: Operation) -> dict[str, Any]:
-    """Name, version and parameters, as manifests and checkpoints keep them."""
-    return {"op": operation.op, "version": operation.version, **asdict(operation)}
+OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op")

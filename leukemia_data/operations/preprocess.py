@@ -4,102 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
-from leukemia_data.operations.filter_pixels import (
-    Image,
-    add_response,
-    balance_gray_world,
-    equalize_cell_lightness,
-    equalize_channels,
-    equalize_lightness,
-    high_pass,
-    mean_filter,
-    resize_antialiased,
-    resize_area,
-    to_gray,
-    unsharp_mask,
-)
-from leukemia_data.operations.framing_pixels import Draw, framed
-from leukemia_data.operations.operation import (
-    CenterCrop,
-    ClaheLab,
-    ClaheLightness,
-    Equalization,
-    Framing,
-    Gabor,
-    Gray,
-    GrayWorld,
-    HighPass,
-    MeanFilter,
-    Operation,
-    Resize,
-    StainMacenko,
-    StainReinhard,
-    Unsharp,
-)
+from leukemia_data.operations.operation import Draw, Image, Operation
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.operations.stain_pixels import normalize_macenko, normalize_reinhard
-from leukemia_data.operations.window import Window, needed_window, tile_grid
-
-SameSize = Unsharp | GrayWorld | Gray | StainMacenko | StainReinhard | MeanFilter | HighPass | Gabor
-
-
-def equalize(step: Equalization, pixels: Image, tiles: tuple[int, int]) -> Image:
-    """CLAHE of whole tiles: how many the window holds (vertically, horizontally) is told by `tiles`."""
-    match step:
-        case ClaheLab():
-            return equalize_cell_lightness(pixels, step.clip_limit, tiles)
-        case ClaheLightness():
-            return equalize_lightness(pixels, step.clip_limit, tiles)
-        case _:
-            return equalize_channels(pixels, step.clip_limit, tiles)
-
-
-def change_pixels(step: SameSize, pixels: Image) -> Image:
-    """Run a step that leaves the frame's size: (H, W, 3) uint8 -> (H, W, 3) uint8."""
-    match step:
-        case Unsharp(sigma_px=sigma_px, strength=strength, radius_px=radius_px):
-            return unsharp_mask(pixels, sigma_px, strength, radius_px)
-        case MeanFilter(size_px=size_px):
-            return mean_filter(pixels, size_px)
-        case HighPass(size_px=size_px):
-            return high_pass(pixels, size_px)
-        case Gabor(base=base):
-            return add_response(pixels, _gabor_kernel(step), onto_grey=base == "gray")
-        case GrayWorld():
-            return balance_gray_world(pixels)
-        case Gray():
-            return to_gray(pixels)
-        case StainMacenko():
-            return _normalize_macenko(step, pixels)
-        case StainReinhard(mean_lab=mean_lab, std_lab=std_lab):
-            return normalize_reinhard(pixels, mean_lab, std_lab)
-
-
-def _normalize_macenko(step: StainMacenko, pixels: Image) -> Image:
-    stains_SC = np.array([step.blue_stain, step.pink_stain])
-    strengths_S = (step.blue_strength, step.pink_strength)
-    return normalize_macenko(pixels, stains_SC, strengths_S, step.percentile, step.min_density)
-
-
-@lru_cache(maxsize=16)
-def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
-    return np.array(step.weights())
+from leukemia_data.operations.window import Extent, Window
 
 
 @dataclass(frozen=True, slots=True)
 class _CompiledStep:
-    """One step with the windows it reads and writes, in the squares before and after it."""
+    """One step with its place in the recipe."""
 
     step: Operation
-    side_px: int
-    next_side_px: int
-    needed: Window
-    produced: Window
+    extent: Extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +89,7 @@ class Preprocessor:
         dict of int to ndarray of shape (size, size, 3), uint8
             One finished image per size, C-contiguous.
         """
-        draw = framed(self._framing, frame_HWC)
+        draw = self._framing.draw(frame_HWC)
         return {size_px: image for pipeline in self._pipelines for size_px, image in pipeline.run(draw).items()}
 
 
@@ -184,11 +103,11 @@ def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Op
     """
     recipe.check_size(size_px)
     side = recipe.framed_side_px(size_px)
-    pixels = framed(recipe.framing, frame_HWC)(side, Window.full(side))
+    pixels = recipe.framing.draw(frame_HWC)(side, Window.full(side))
     traced: list[tuple[Operation, Image]] = [(recipe.steps[0], pixels)]
     for step in recipe.steps[1:]:
         next_side = step.output_side(side, size_px)
-        pixels = _apply(_CompiledStep(step, side, next_side, Window.full(side), Window.full(next_side)), pixels)
+        pixels = step.apply(pixels, Extent(side, next_side, Window.full(side), Window.full(next_side)))
         traced.append((step, pixels))
         side = next_side
     return traced
@@ -205,12 +124,12 @@ def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: boo
     tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
     wanted = reduce(Window.union, (tail.start for tail in tails))
     stages = _compile(shared, framed_side, 0, wanted, limit_region)
-    return _Pipeline(framed_side, stages[0].needed if stages else wanted, stages, wanted, tails)
+    return _Pipeline(framed_side, stages[0].extent.needed if stages else wanted, stages, wanted, tails)
 
 
 def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
     stages = _compile(steps, side_px, size_px, Window.full(size_px), limit_region)
-    return _Tail(size_px, stages[0].needed if stages else Window.full(size_px), stages)
+    return _Tail(size_px, stages[0].extent.needed if stages else Window.full(size_px), stages)
 
 
 def _compile(
@@ -223,33 +142,13 @@ def _compile(
     stages: list[_CompiledStep] = []
     for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
         produced = wanted if limit_region else Window.full(next_side)
-        wanted = needed_window(step, produced, side, next_side) if limit_region else Window.full(side)
-        stages.append(_CompiledStep(step, side, next_side, wanted, produced))
+        wanted = step.needed(produced, side, next_side) if limit_region else Window.full(side)
+        stages.append(_CompiledStep(step, Extent(side, next_side, wanted, produced)))
     return tuple(reversed(stages))
 
 
 def _run(stages: Sequence[_CompiledStep], pixels: Image, held: Window) -> Image:
     for stage in stages:
-        pixels = _apply(stage, stage.needed.cut(pixels, held))
-        held = stage.produced
+        pixels = stage.step.apply(stage.extent.needed.cut(pixels, held), stage.extent)
+        held = stage.extent.produced
     return pixels
-
-
-def _apply(stage: _CompiledStep, pixels: Image) -> Image:
-    """Run one step on the window it needs and cut what it promised."""
-    if isinstance(stage.step, Framing):
-        return framed(stage.step, pixels)(stage.next_side_px, stage.produced)
-    match stage.step:
-        case CenterCrop():
-            # Held is the whole frame or the crop alone: either way the crop lies in the middle.
-            held_px = stage.needed.height
-            return Window.central(held_px, stage.produced.height).cut(pixels, Window.full(held_px))
-        case Resize(method="antialias"):
-            return resize_antialiased(pixels, stage.produced.height)
-        case Resize():
-            return resize_area(pixels, stage.produced.height)
-        case Equalization(tiles=tiles):
-            grid = tile_grid(stage.needed, stage.side_px, tiles)
-            return stage.produced.cut(equalize(stage.step, pixels, grid), stage.needed)
-        case _:
-            return stage.produced.cut(change_pixels(stage.step, pixels), stage.needed)

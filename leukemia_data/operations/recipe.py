@@ -2,33 +2,23 @@
 
 A recipe says what happens to every frame before it is cached. It is read from TOML (a shipped preset or a user's
 file), stored as a plain dictionary in manifests and checkpoints, and is the main part of a cache's fingerprint.
-The operations themselves are in ``operations``, their pixels in ``preprocess``; nothing here needs NumPy or OpenCV.
+Nothing here loads NumPy or OpenCV.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.documents import parse_toml
+from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_table, read_toml
+from leukemia_data.operations import clahe, colour, filters, framing, resizing, stain  # noqa: F401 - to register theirs
 from leukemia_data.operations.checks import require, require_side
-from leukemia_data.operations.operation import (
-    OPERATIONS,
-    ClaheLab,
-    Framing,
-    Operation,
-    depends_on_size,
-    finds_the_cell,
-    keeps_the_background,
-    operation_to_dict,
-)
+from leukemia_data.operations.operation import OPERATIONS, Framing, Operation
 
 PRESETS_DIR = Path(__file__).parent / "presets"
-_FRAMING = [op for op, operation in OPERATIONS.items() if operation in get_args(Framing)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +38,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require(bool(self.steps), f"recipe {self.name!r} has no [[step]]")
+        framing_ops = ", ".join(op for op in OPERATIONS if issubclass(OPERATIONS.get(op), Framing))
         require(
             isinstance(self.steps[0], Framing),
-            f"recipe {self.name!r}: the first step must make a square of any frame ({', '.join(_FRAMING)}), "
+            f"recipe {self.name!r}: the first step must make a square of any frame ({framing_ops}), "
             f"it is {self.steps[0].op!r}",
         )
         self._check_background()
@@ -58,7 +49,7 @@ class Recipe:
     @property
     def num_shared_steps(self) -> int:
         """Number of leading steps whose result is the same for every size of cache."""
-        return next((number for number, step in enumerate(self.steps) if depends_on_size(step)), len(self.steps))
+        return next((number for number, step in enumerate(self.steps) if step.depends_on_size), len(self.steps))
 
     @property
     def framing(self) -> Framing:
@@ -83,32 +74,33 @@ class Recipe:
     def _check_background(self) -> None:
         changed_by: tuple[int, Operation] | None = None
         for number, step in enumerate(self.steps, 1):
-            if finds_the_cell(step) and changed_by is not None:
+            if step.finds_the_cell and changed_by is not None:
                 raise UsageError(
                     f"recipe {self.name!r}: step {number}, {step.op}, works on the cell alone and finds it by its "
                     f"exactly black background, which step {changed_by[0]}, {changed_by[1].op}, changes: "
                     f"{_way_out(step, changed_by[0])}"
                 )
-            if changed_by is None and not keeps_the_background(step):
+            if changed_by is None and not step.keeps_the_background:
                 changed_by = number, step
 
     def to_dict(self) -> dict[str, Any]:
         """Everything :meth:`from_dict` needs, with each operation's version."""
-        steps = [operation_to_dict(step) for step in self.steps]
+        steps = [step.to_dict() for step in self.steps]
         return {"name": self.name, "description": self.description, "steps": steps}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """Rebuild a stored recipe; an operation of another version than this installation's is refused."""
-        steps = [_parse_stored_step(step, data["name"]) for step in data["steps"]]
-        return cls(data["name"], tuple(steps), data.get("description", ""))
+        with locate(f"stored recipe {data['name']!r}"), at():
+            steps = tuple(_parse_stored_step(step) for step in data["steps"])
+        return cls(data["name"], steps, data.get("description", ""))
 
 
 def _way_out(step: Operation, changed_by: int) -> str:
     """What to do about a step on the cell alone after the step of that number; none can stand before the first."""
     if changed_by > 1:
         return f"put {step.op} before it"
-    return "begin with a canvas" + (", or take clahe_lightness" if isinstance(step, ClaheLab) else "")
+    return "begin with a canvas" + (f", or take {step.without_background}" if step.without_background else "")
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -135,66 +127,42 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS_DIR.glob("*.toml"))
 
 
+@dataclass(frozen=True, slots=True)
+class _RecipeFile:
+    """The keys of a recipe file."""
+
+    name: str
+    description: str = ""
+    step: tuple[Mapping[str, Any], ...] = ()
+
+
 def _read_toml(path: Path) -> Recipe:
-    try:
-        table = parse_toml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
-    unknown = sorted(table.keys() - {"name", "description", "step"})
-    require(not unknown, f"{path}: unknown key {unknown[:1]}; allowed are name, description and [[step]] tables")
-    steps = table.get("step", [])
-    require(isinstance(steps, list), f"{path}: write each step as a [[step]] table")
-    operations = tuple(_parse_step(step, f"{path}, step {n}") for n, step in enumerate(steps, 1))
-    try:
-        return Recipe(str(table.get("name", path.stem)), operations, str(table.get("description", "")))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    file = read_table(_RecipeFile, {"name": path.stem, **read_toml(path).table}, str(path))
+    with locate(str(path)), at():
+        return Recipe(file.name, tuple(map(_parse_numbered, enumerate(file.step))), file.description)
 
 
-def _parse_stored_step(step: Mapping[str, Any], recipe_name: str) -> Operation:
-    parameters = {key: value for key, value in step.items() if key != "version"}
-    operation = _parse_step(parameters, f"stored recipe {recipe_name!r}")
+def _parse_numbered(numbered: tuple[int, Mapping[str, Any]]) -> Operation:
+    number, step = numbered
+    with at("step", number):
+        return _parse_step(step)
+
+
+def _parse_stored_step(step: Mapping[str, Any]) -> Operation:
+    operation = _parse_step({key: value for key, value in step.items() if key != "version"})
     require(
         operation.version == step["version"],
-        f"stored recipe {recipe_name!r} uses {operation.op} version {step['version']}, this installation has version "
-        f"{operation.version}: its pixels would differ; build the cache anew",
+        f"it uses {operation.op} version {step['version']}, this installation has version {operation.version}: its "
+        "pixels would differ; build the cache anew",
     )
     return operation
 
 
-def _parse_step(step: object, where: str) -> Operation:
-    require(isinstance(step, Mapping), f"{where}: expected a table, got {step!r}")
-    parameters = dict(cast(Mapping[str, Any], step))
-    op = parameters.pop("op", None)
-    require(isinstance(op, str) and op in OPERATIONS, f"{where}: unknown op {op!r}; known are {', '.join(OPERATIONS)}")
-    operation = OPERATIONS[str(op)]
-    expected = {field.name: str(field.type) for field in fields(operation)}
-    for key, value in parameters.items():
-        require(
-            key in expected,
-            f"{where} ({op}): unknown parameter {key!r}; it takes {', '.join(expected) or 'none'}",
-        )
-        parameters[key] = _parse_parameter(value, expected[key], f"{where} ({op}): {key}")
+def _parse_step(step: Mapping[str, Any]) -> Operation:
+    require("op" in step, f"op is missing: it names an operation, {', '.join(OPERATIONS)}")
+    parameters = dict(step)
+    op = parameters.pop("op")
     try:
-        return operation(**parameters)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
-def _parse_parameter(value: object, annotation: str, where: str) -> Any:  # noqa: ANN401 - a scalar, or several numbers
-    if annotation == "float":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        require(is_number, f"{where} must be a number, got {value!r}")
-        return float(cast(float, value))
-    if annotation.startswith("tuple"):
-        count = annotation.count("float")
-        is_list = isinstance(value, list | tuple) and len(value) == count
-        require(is_list, f"{where} must be a list of {count} numbers, got {value!r}")
-        return tuple(_parse_parameter(number, "float", where) for number in cast(list[object], value))
-    if annotation.startswith("int"):
-        may_be_none = annotation.endswith("None") and value is None
-        is_int = isinstance(value, int) and not isinstance(value, bool)
-        require(is_int or may_be_none, f"{where} must be a whole number, got {value!r}")
-        return value
-    require(isinstance(value, str), f"{where} must be a text, got {value!r}")
-    return value
+        return parse_table(OPERATIONS.get(op), parameters)
+    except TableFault as fault:
+        raise TableFault(fault.keys, f"{op}: {str(fault).removeprefix(f'{op}: ')}") from None

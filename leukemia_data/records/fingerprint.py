@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from leukemia_data.operations.operation import operation_to_dict
 from leukemia_data.operations.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def cache_fingerprint(recipe: Recipe, size_px: int, opencv_version: str) -> str:
     description = {
         "fingerprint_version": FINGERPRINT_VERSION,
         "size_px": size_px,
-        "steps": [operation_to_dict(step) for step in recipe.steps],
+        "steps": [step.to_dict() for step in recipe.steps],
         "opencv": opencv_version,
     }
     return hashlib.sha256(canonical_json(description)).hexdigest()

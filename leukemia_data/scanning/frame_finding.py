@@ -17,8 +17,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from leukemia_data.errors import listed
-from leukemia_data.operations.operation import Canvas, CenterCrop, Fit
+from leukemia_data.operations.framing import Canvas, Fit
 from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.resizing import CenterCrop
 from leukemia_data.scanning.class_prediction import MIN_GROUPS, predict_classes
 from leukemia_data.sources.reading import FrameFinding
 

@@ -13,20 +13,7 @@ from matplotlib.figure import Figure
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
-from leukemia_data.operations.filter_pixels import Image
-from leukemia_data.operations.operation import (
-    CenterCrop,
-    Clahe,
-    ClaheLab,
-    ClaheLightness,
-    Framing,
-    Gabor,
-    HighPass,
-    MeanFilter,
-    Operation,
-    Resize,
-    Unsharp,
-)
+from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import Record
@@ -73,7 +60,9 @@ def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence
     frames = [_raw(frame)]
     for position, size_px in enumerate(sizes_px):
         steps = trace_steps(recipe, size_px, frame)
-        frames += [(_title(step, pixels), pixels) for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]]
+        frames += [
+            (step.title(pixels.shape[0]), pixels) for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]
+        ]
     return SheetRow(class_name, record.record_id, tuple(frames))
 
 
@@ -113,31 +102,3 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
     with scratch_path(path.parent, path.name) as scratch:
         figure.savefig(scratch, dpi=_DPI, format="png")
         scratch.replace(path)
-
-
-def _title(step: Operation, pixels: Image) -> str:
-    """What a step does, short enough for a column."""
-    side = f"{pixels.shape[0]} px"
-    if isinstance(step, Framing):
-        return f"{_in_words(step)} {side}"
-    match step:
-        case CenterCrop():
-            return f"crop {side}"
-        case Resize(method=method):
-            return f"resize {side} ({method})"
-        case Clahe(clip_limit=clip_limit, tiles=tiles):
-            return f"CLAHE {clip_limit:g}, {tiles}x{tiles}"
-        case ClaheLab(clip_limit=clip_limit, tiles=tiles) | ClaheLightness(clip_limit=clip_limit, tiles=tiles):
-            return f"CLAHE of L {clip_limit:g}, {tiles}x{tiles}"
-        case Unsharp(sigma_px=sigma_px, strength=strength):
-            return f"unsharp sigma {sigma_px:g}, {strength:g}"
-        case MeanFilter(size_px=size_px) | HighPass(size_px=size_px):
-            return f"{_in_words(step)} {size_px}x{size_px}"
-        case Gabor(theta_deg=theta_deg, lambda_px=lambda_px):
-            return f"Gabor {theta_deg:g}°, {lambda_px:g} px"
-        case _:
-            return _in_words(step)
-
-
-def _in_words(step: Operation) -> str:
-    return step.op.replace("_", " ")

@@ -17,7 +17,7 @@ from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.decoding.decode import decode_rgb, frame_digest
 from leukemia_data.decoding.look import image_look
 from leukemia_data.errors import ImageError
-from leukemia_data.operations.filter_pixels import Image
+from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.arguments import Indices, as_whole, own_indices

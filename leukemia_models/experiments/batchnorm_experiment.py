@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.errors import UsageError
-from leukemia_data.operations.filter_pixels import resize_area
+from leukemia_data.operations.resizing import resize_area
 from leukemia_data.records.arguments import as_labels
 from leukemia_data.sources.sample_cells import SampleCell, generate_cell, plan_sample
 from leukemia_data.streams.batch import Batch as Batch_memory_source

@@ -25,8 +25,10 @@ from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.hdf5_file import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.caches.shard import read_table, write_shard
-from leukemia_data.operations.operation import Canvas, CenterCrop, Resize, Unsharp
+from leukemia_data.operations.filters import Unsharp
+from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.sample_table import SampleTable, states_array
 from leukemia_data.sources.source import SourceListing, list_source
 

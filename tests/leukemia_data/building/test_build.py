@@ -24,8 +24,9 @@ from leukemia_data.caches.manifest import QuarantinedImage, find_current, load_m
 from leukemia_data.errors import BuildError, CacheError
 from leukemia_data.files.file_state import UNSETTLED_NS
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.operations.operation import Canvas, Resize
+from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.resizing import Resize
 from leukemia_data.records.sample_table import MTIME
 from leukemia_data.sources.source import list_source
 

@@ -16,8 +16,9 @@ from leukemia_data.caches.shard import metadata_digest, shard_images
 from leukemia_data.caches.shard_rows import open_rows
 from leukemia_data.caches.verify import changed_shards, verify_cache
 from leukemia_data.errors import CacheError
-from leukemia_data.operations.operation import Canvas, Resize
+from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.resizing import Resize
 from leukemia_data.records.fingerprint import file_digest
 
 from ..helpers import build, cache_dir, flip_bit, write_cell

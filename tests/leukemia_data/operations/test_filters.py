@@ -5,8 +5,8 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image as PillowImage
 
-from leukemia_data.operations.filter_pixels import add_response, balance_gray_world, high_pass, mean_filter, to_gray
-from leukemia_data.operations.operation import Gabor
+from leukemia_data.operations.colour import balance_gray_world, to_gray
+from leukemia_data.operations.filters import Gabor, add_response, high_pass, mean_filter
 
 
 def response(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

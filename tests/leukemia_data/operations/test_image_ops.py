@@ -7,17 +7,11 @@ import torch
 from PIL import Image as PillowImage
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
-from leukemia_data.operations.filter_pixels import (
-    cell_mask,
-    equalize_cell_lightness,
-    equalize_channels,
-    equalize_lightness,
-    resize_antialiased,
-    resize_area,
-    unsharp_mask,
-)
-from leukemia_data.operations.operation import Unsharp
-from leukemia_data.operations.stain_pixels import lab_of
+from leukemia_data.operations.clahe import equalize_cell_lightness, equalize_channels, equalize_lightness
+from leukemia_data.operations.colour import cell_mask
+from leukemia_data.operations.filters import Unsharp, unsharp_mask
+from leukemia_data.operations.resizing import resize_antialiased, resize_area
+from leukemia_data.operations.stain import lab_of
 
 SHAPES = [(450, 450), (90, 135), (31, 47)]
 
@@ -122,12 +116,12 @@ def test_the_radius_is_the_one_opencv_chooses(make_noise, rng):
     image = make_noise(rng, 64, 64)
     for sigma_px in [0.1, 0.25, 0.75, 1.25, 3.0, 12.0, 50.0, *np.arange(0.2, 50, 0.37).tolist()]:
         expected = cv2.addWeighted(image, 2.5, cv2.GaussianBlur(image, (0, 0), sigma_px), -1.5, 0)
-        result = unsharp_mask(image, sigma_px, 1.5, Unsharp(sigma_px=sigma_px).radius_px)
+        result = unsharp_mask(image, sigma_px, 1.5, Unsharp(sigma_px=sigma_px).reach_px)
         np.testing.assert_array_equal(result, expected, err_msg=f"sigma {sigma_px}")
 
 
 def test_the_radius_of_the_report_s_blur_is_nine():
-    assert Unsharp(sigma_px=3.0).radius_px == 9
+    assert Unsharp(sigma_px=3.0).reach_px == 9
 
 
 # --- resize ---------------------------------------------------------------------------------------------------

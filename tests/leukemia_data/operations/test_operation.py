@@ -3,46 +3,33 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.operations.operation import (
-    OPERATIONS,
-    Canvas,
-    CenterCrop,
-    ClaheLab,
-    CropToCell,
-    Fit,
-    Gabor,
-    HighPass,
-    MeanFilter,
-    Resize,
-    StainMacenko,
-    StainReinhard,
-    depends_on_size,
-    finds_the_cell,
-    keeps_the_background,
-)
+from leukemia_data.operations.clahe import ClaheLab
+from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter
+from leukemia_data.operations.framing import Canvas, CropToCell, Fit
+from leukemia_data.operations.operation import OPERATIONS
+from leukemia_data.operations.resizing import CenterCrop, Resize
+from leukemia_data.operations.stain import StainMacenko, StainReinhard
 
 
 def test_only_steps_that_know_the_size_depend_on_it():
     dependent = [CenterCrop(), Resize(), Resize(method="antialias"), Fit(), CropToCell()]
-    others = [
-        operation() for operation in OPERATIONS.values() if operation not in (CenterCrop, Resize, Fit, CropToCell)
-    ]
+    others = [OPERATIONS.get(op)() for op in OPERATIONS if op not in ("center_crop", "resize", "fit", "crop_to_cell")]
     free = [*others, CenterCrop(side_px=270), Fit(side_px=270), CropToCell(side_px=270)]
-    assert all(depends_on_size(step) for step in dependent)
-    assert not any(depends_on_size(step) for step in free)
+    assert all(step.depends_on_size for step in dependent)
+    assert not any(step.depends_on_size for step in free)
 
 
 def test_which_steps_find_the_cell_and_which_keep_the_background():
-    steps = {op: operation() for op, operation in OPERATIONS.items()}
-    finding = {op for op, step in steps.items() if finds_the_cell(step)}
-    keeping = {op for op, step in steps.items() if keeps_the_background(step)}
+    steps = {op: OPERATIONS.get(op)() for op in OPERATIONS}
+    finding = {op for op, step in steps.items() if step.finds_the_cell}
+    keeping = {op for op, step in steps.items() if step.keeps_the_background}
     assert finding == {"clahe_lab", "stain_macenko", "stain_reinhard"}
     assert keeping == {*finding, "canvas", "center_crop", "gray_world", "gray"}
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_names_and_defaults(op):
-    operation = OPERATIONS[op]
+    operation = OPERATIONS.get(op)
     assert operation.op == op
     assert operation.version == 1
     assert operation().output_side(450, 450) == 450

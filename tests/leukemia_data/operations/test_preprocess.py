@@ -10,25 +10,15 @@ from hypothesis import strategies as st
 
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import UsageError
-from leukemia_data.operations.framing_pixels import place_on_canvas
-from leukemia_data.operations.operation import (
-    Canvas,
-    CenterCrop,
-    Clahe,
-    ClaheLab,
-    Gabor,
-    Gray,
-    GrayWorld,
-    HighPass,
-    MeanFilter,
-    Operation,
-    Resize,
-    StainMacenko,
-    StainReinhard,
-    Unsharp,
-)
+from leukemia_data.operations.clahe import Clahe, ClaheLab
+from leukemia_data.operations.colour import Gray, GrayWorld
+from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
+from leukemia_data.operations.framing import Canvas, place_on_canvas
+from leukemia_data.operations.operation import Operation
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.operations.resizing import CenterCrop, Resize
+from leukemia_data.operations.stain import StainMacenko, StainReinhard
 from leukemia_data.operations.window import Window
 from leukemia_data.sources.sample_cells import generate_cell
 
@@ -188,6 +178,7 @@ RECIPES: dict[str, tuple[Operation, ...]] = {
         CenterCrop(side_px=70),
         Resize(),
     ),
+    "a crop between two resizes": (Canvas(side_px=120), Resize(), CenterCrop(side_px=20), Resize()),
     "wide blur": (Canvas(side_px=120), Unsharp(sigma_px=12.0, strength=2.0), CenterCrop(side_px=40), Resize()),
 }
 
@@ -247,7 +238,7 @@ def test_only_the_tiles_around_the_crop_are_equalized_and_once_for_all_sizes(mon
     # The crop is 90..360, with the blur's 9 px 81..369. Row 81 blends the tiles 1 (50..100) and 2, row 368 the tiles
     # 6 and 7 (350..400): rows 50..400.
     spy = CountingClahe([])
-    monkeypatch.setattr("leukemia_data.operations.preprocess.equalize_channels", spy)
+    monkeypatch.setattr("leukemia_data.operations.clahe.equalize_channels", spy)
     Preprocessor(load_recipe("report-a"), SIZES_PX)(make_noise(rng))
     assert spy.shapes == [(350, 350, 3)]
 

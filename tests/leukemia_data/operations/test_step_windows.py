@@ -2,25 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from leukemia_data.operations.operation import (
-    Canvas,
-    CenterCrop,
-    Clahe,
-    ClaheLab,
-    ClaheLightness,
-    CropToCell,
-    Fit,
-    Gabor,
-    Gray,
-    GrayWorld,
-    HighPass,
-    MeanFilter,
-    Resize,
-    StainMacenko,
-    StainReinhard,
-    Unsharp,
-)
-from leukemia_data.operations.window import Window, needed_window, tile_grid
+from leukemia_data.operations.clahe import Clahe, ClaheLab, ClaheLightness, tile_grid
+from leukemia_data.operations.colour import Gray, GrayWorld
+from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
+from leukemia_data.operations.framing import Canvas, CropToCell, Fit
+from leukemia_data.operations.resizing import CenterCrop, Resize
+from leukemia_data.operations.stain import StainMacenko, StainReinhard
+from leukemia_data.operations.window import Window
 
 PRODUCED = Window(90, 100, 200, 450)
 
@@ -47,12 +35,12 @@ PRODUCED = Window(90, 100, 200, 450)
     ],
 )
 def test_needed_windows(step, needed):
-    assert needed_window(step, PRODUCED, 450, 450) == needed
+    assert step.needed(PRODUCED, 450, 450) == needed
 
 
 def test_steps_that_change_the_side():
-    assert needed_window(CenterCrop(side_px=270), Window.full(270), 450, 270) == Window(90, 90, 360, 360)
-    assert needed_window(Resize(), Window.full(128), 270, 128) == Window.full(270)
+    assert CenterCrop(side_px=270).needed(Window.full(270), 450, 270) == Window(90, 90, 360, 360)
+    assert Resize().needed(Window.full(128), 270, 128) == Window.full(270)
 
 
 def test_tiles_keep_their_size():

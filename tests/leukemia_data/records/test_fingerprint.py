@@ -7,8 +7,11 @@ import cv2
 import pytest
 import xxhash
 
-from leukemia_data.operations.operation import Canvas, CenterCrop, Clahe, Resize, Unsharp
+from leukemia_data.operations.clahe import Clahe
+from leukemia_data.operations.filters import Unsharp
+from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.fingerprint import (
     bytes_digest,
     cache_fingerprint,

@@ -7,15 +7,21 @@ nothing can be estimated (a few pixels, one colour) is returned unchanged. RGB u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from leukemia_data.libraries import cv2, np
+from leukemia_data.operations.checks import require
+from leukemia_data.operations.colour import cell_mask
+from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 
-from leukemia_data.operations.filter_pixels import Image, cell_mask
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+FloatArray: TypeAlias = "NDArray[np.float64]"
 
 _MIN_PIXELS = 100
 # Noise of two grey levels on one dark colour alone opens an angle of up to five degrees; cells of C-NMC have 7 to 17.
@@ -23,8 +29,80 @@ _MIN_SINE = 0.087
 _MIN_CONCENTRATION = 1e-3
 # Rounding to grey levels alone gives a colourless image about a tenth of this in a* and b*.
 _MIN_SPREAD = 0.25
-# One above the largest grey level: a black channel of a cell's pixel then has a finite density.
-_DENSITIES = np.log10(256 / (np.arange(256) + 1.0))
+
+
+@OPERATIONS.register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StainMacenko(Operation):
+    """Bring the two stains of the cell to reference colours and strengths (Macenko et al. 2009).
+
+    Parameters
+    ----------
+    blue_stain, pink_stain
+        Reference directions: optical density in R, G, B, of length one; the blue one absorbs more red.
+    blue_strength, pink_strength
+        Reference 99th percentiles of the stains' concentrations (decimal optical density).
+    percentile
+        How far from the extreme angles an image's own stains are taken, in percent.
+    min_density
+        Pixels with a channel below it are nearly clear and do not count in the estimate.
+    """
+
+    op: ClassVar[str] = "stain_macenko"
+    version: ClassVar[int] = 1
+    finds_the_cell: ClassVar[bool] = True
+    keeps_the_background: ClassVar[bool] = True
+    blue_stain: tuple[float, float, float] = (0.547, 0.656, 0.520)
+    pink_stain: tuple[float, float, float] = (0.456, 0.795, 0.399)
+    blue_strength: float = 1.63
+    pink_strength: float = 1.31
+    percentile: float = 1.0
+    min_density: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name, stain in (("blue_stain", self.blue_stain), ("pink_stain", self.pink_stain)):
+            is_density = all(0 <= density <= 1 for density in stain) and abs(math.hypot(*stain) - 1) <= 0.01
+            require(is_density, f"stain_macenko: {name} must be three densities from 0 to 1 of length 1, got {stain}")
+        require(
+            self.blue_stain[0] > self.pink_stain[0],
+            "stain_macenko: blue_stain must absorb more red (its first number) than pink_stain",
+        )
+        for name, strength in (("blue_strength", self.blue_strength), ("pink_strength", self.pink_strength)):
+            require(0 < strength <= 10, f"stain_macenko: {name} must lie in (0, 10], got {strength}")
+        require(0 <= self.percentile <= 25, f"stain_macenko: percentile must lie in [0, 25], got {self.percentile}")
+        require(0 <= self.min_density <= 1, f"stain_macenko: min_density must lie in [0, 1], got {self.min_density}")
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        stains_SC = np.array([self.blue_stain, self.pink_stain])
+        strengths_S = (self.blue_strength, self.pink_strength)
+        return normalize_macenko(image_HWC, stains_SC, strengths_S, self.percentile, self.min_density)
+
+
+@OPERATIONS.register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StainReinhard(Operation):
+    """Give the cell's L*, a* and b* a reference mean and standard deviation (Reinhard et al. 2001)."""
+
+    op: ClassVar[str] = "stain_reinhard"
+    version: ClassVar[int] = 1
+    finds_the_cell: ClassVar[bool] = True
+    keeps_the_background: ClassVar[bool] = True
+    mean_lab: tuple[float, float, float] = (19.3, 27.5, -22.4)
+    std_lab: tuple[float, float, float] = (4.32, 3.58, 3.57)
+
+    def __post_init__(self) -> None:
+        lightness, *colours = self.mean_lab
+        is_colour = 0 <= lightness <= 100 and all(-128 <= colour <= 128 for colour in colours)
+        require(
+            is_colour, f"stain_reinhard: mean_lab must be L* in 0..100, a* and b* in -128..128, got {self.mean_lab}"
+        )
+        is_spread = all(0 < spread <= 100 for spread in self.std_lab)
+        require(is_spread, f"stain_reinhard: std_lab must be three numbers in (0, 100], got {self.std_lab}")
+
+    def change(self, image_HWC: Image) -> Image:
+        """See :meth:`Operation.change`."""
+        return normalize_reinhard(image_HWC, self.mean_lab, self.std_lab)
 
 
 def normalize_macenko(
@@ -57,7 +135,7 @@ def normalize_macenko(
     Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
     """
     is_cell = cell_mask(image_HWC) > 0
-    densities_NC = _DENSITIES[image_HWC[is_cell]]
+    densities_NC = _densities()[image_HWC[is_cell]]
     estimate = estimate_stains(densities_NC, percentile, min_density)
     result = image_HWC.copy()
     if estimate is None:
@@ -67,6 +145,12 @@ def normalize_macenko(
     mixing_CC = to_concentrations * (np.asarray(concentrations_S) / own_S) @ stains_SC
     result[is_cell] = np.rint(256 * 10 ** -(densities_NC @ mixing_CC) - 1).clip(0, 255)
     return result
+
+
+@cache
+def _densities() -> FloatArray:
+    """Optical density of each grey level; of one above it, so that a black channel has a finite one."""
+    return np.log10(256 / (np.arange(256) + 1.0))
 
 
 def estimate_stains(

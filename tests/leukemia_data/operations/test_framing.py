@@ -8,20 +8,13 @@ from PIL import Image as PillowImage
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from leukemia_data.operations.cell_box import Box, find_cell
-from leukemia_data.operations.framing_pixels import crop, fit, framed
-from leukemia_data.operations.operation import (
-    Canvas,
-    CenterCrop,
-    Clahe,
-    ClaheLightness,
-    CropToCell,
-    Fit,
-    Operation,
-    Resize,
-    Unsharp,
-)
+from leukemia_data.operations.clahe import Clahe, ClaheLightness
+from leukemia_data.operations.filters import Unsharp
+from leukemia_data.operations.framing import Canvas, CropToCell, Fit, crop, fit
+from leukemia_data.operations.operation import Operation
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.operations.window import Window
 
 PAD = (1, 2, 3)
@@ -221,7 +214,7 @@ def cell_photograph(rng: np.random.Generator) -> np.ndarray:
 
 @pytest.mark.parametrize("step", FRAMINGS, ids=repr)
 def test_any_window_is_that_part_of_the_whole_square(rng, step):
-    draw = framed(step, cell_photograph(rng))
+    draw = step.draw(cell_photograph(rng))
     side = step.output_side(0, 64)
     whole = draw(side, Window.full(side))
     for window in (Window(0, 0, 5, side), Window(10, 20, 60, 41), Window(side - 1, 0, side, side)):

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.operations.operation import StainMacenko, StainReinhard
-from leukemia_data.operations.stain_pixels import estimate_stains, lab_of, normalize_macenko, normalize_reinhard
+from leukemia_data.operations.stain import (
+    StainMacenko,
+    StainReinhard,
+    estimate_stains,
+    lab_of,
+    normalize_macenko,
+    normalize_reinhard,
+)
 from leukemia_data.sources.sample_cells import generate_cell
 
 BLUE, PINK = np.array([0.65, 0.62, 0.44]), np.array([0.37, 0.85, 0.37])
