@@ -1,8 +1,9 @@
 """Random augmentation of whole batches where the network runs: uint8 batches in, augmented and normalised floats out.
 
-Parameters are drawn on the CPU (``augment_draws``), go to the device as one small table, and are applied there
-(``augment_ops``), with the normalisation folded in. The same sample gets the same augmentation in the same epoch
-whatever the batch, the device, the thread, the rank or the step at which a run was resumed.
+Parameters are drawn on the CPU (``parameter_table``), go to the device as one small table, and are applied there in a
+fixed order, with the normalisation folded in; operations of a user's own come last. The same sample gets the same
+augmentation in the same epoch whatever the batch, the device, the thread, the rank or the step at which a run was
+resumed.
 """
 
 from __future__ import annotations
@@ -13,26 +14,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from leukemia_data.augmenting.augment_draws import (
-    GREY_WEIGHTS,
-    Columns,
-    draw_parameters,
-    make_noise_bank,
-    num_noise_values,
-)
-from leukemia_data.augmenting.augment_ops import (
-    blur,
-    clamp_channels_,
-    foreground,
-    mean_grey,
-    noise_windows,
-    normalize_pixels,
-    normalize_planes,
-    outside_squares,
-    recolor,
-    warp,
-)
-from leukemia_data.augmenting.augmentation import Augmentation, Cutout, may_happen
+from leukemia_data.augmenting.augmentation import Augmentation
+from leukemia_data.augmenting.blur_noise import blur, make_noise_bank, noise_windows, num_noise_values
+from leukemia_data.augmenting.chance import may_happen
+from leukemia_data.augmenting.colour import GREY_WEIGHTS, mean_grey, recolor
+from leukemia_data.augmenting.cutout import Cutout, outside_squares
+from leukemia_data.augmenting.geometry import warp
+from leukemia_data.augmenting.normalize import clamp_channels_, foreground, normalize_pixels, normalize_planes
+from leukemia_data.augmenting.parameter_table import Columns, blur_columns, draw_parameters, own_columns
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers, as_whole
 from leukemia_data.streams.batch import BufferPool, as_device, to_device
@@ -93,7 +82,7 @@ class Augmenter:
         self._noise_bank: Tensor | None = None
         changes = (augmentation.color, augmentation.blur, augmentation.noise, augmentation.cutout)
         moves = augmentation.moves or augmentation.warps
-        self._only_normalizes = not moves and not any(map(may_happen, changes))
+        self._only_normalizes = not moves and not any(map(may_happen, (*changes, *augmentation.own)))
         if self._device.type == "cpu":
             torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
@@ -135,7 +124,7 @@ class Augmenter:
         images_BCHW = self._geometry(images_BHWC, table_BP)
         where_B1HW = self._where_added(images_BCHW)
         if may_happen(self.augmentation.blur):
-            images_BCHW = blur(images_BCHW, table_BP[:, Columns.BLUR])
+            images_BCHW = blur(images_BCHW, table_BP[:, blur_columns(self.augmentation)])
         added_B3 = self._added_color(images_BCHW, table_BP) if self._changes_contrast else None
         if may_happen(self.augmentation.cutout):
             images_BCHW, where_B1HW = self._cut(self.augmentation.cutout, images_BCHW, where_B1HW, table_BP)
@@ -148,6 +137,16 @@ class Augmenter:
             self._add_noise(self._noise_bank, out_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color) or may_happen(self.augmentation.noise):
             clamp_channels_(out_BCHW, self._black, self._white)
+        self._apply_own(out_BCHW, table_BP)
+
+    def _apply_own(self, out_BCHW: Tensor, table_BP: Tensor) -> None:
+        """Apply a user's own operations, which work on grey levels, to a result on the scale of the network."""
+        scale_C11, offset_C11 = self._scale_C[:, None, None], self._offset_C[:, None, None]
+        for operation, columns in zip(self.augmentation.own, own_columns(self.augmentation), strict=True):
+            happens_B1, draws_BK = table_BP[:, columns][:, :1], table_BP[:, columns][:, 1:]
+            images_BCHW = (out_BCHW - offset_C11) / scale_C11
+            changed_BCHW = operation.apply(images_BCHW, draws_BK).clamp(0, _GREY_LEVELS) * scale_C11 + offset_C11
+            out_BCHW.copy_(torch.where(happens_B1[..., None, None] > 0, changed_BCHW, out_BCHW))
 
     def _geometry(self, images_BHWC: Tensor, table_BP: Tensor) -> Tensor:
         """Grey levels as new contiguous floats (B, 3, S, S), moved or warped."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from leukemia_data.augmenting.augment_ops import warp
+from leukemia_data.augmenting.geometry import warp
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks

@@ -10,19 +10,13 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from leukemia_data.augmenting.augment import Augmenter
-from leukemia_data.augmenting.augment_draws import Columns, draw_parameters
-from leukemia_data.augmenting.augmentation import (
-    Augmentation,
-    Blur,
-    Chance,
-    Color,
-    Cutout,
-    Noise,
-    Rotate,
-    Scale,
-    Translate,
-    load_augmentation,
-)
+from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
+from leukemia_data.augmenting.blur_noise import Blur, Noise
+from leukemia_data.augmenting.chance import Chance
+from leukemia_data.augmenting.colour import Color
+from leukemia_data.augmenting.cutout import Cutout
+from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.parameter_table import Columns, draw_parameters
 from leukemia_data.errors import UsageError
 
 from ..copies import UnfinishedCopies

@@ -8,18 +8,11 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from leukemia_data.augmenting.augment_ops import (
-    blur,
-    clamp_channels_,
-    foreground,
-    mean_grey,
-    noise_windows,
-    normalize_pixels,
-    normalize_planes,
-    outside_squares,
-    recolor,
-    warp,
-)
+from leukemia_data.augmenting.blur_noise import blur, noise_windows
+from leukemia_data.augmenting.colour import mean_grey, recolor
+from leukemia_data.augmenting.cutout import outside_squares
+from leukemia_data.augmenting.geometry import warp
+from leukemia_data.augmenting.normalize import clamp_channels_, foreground, normalize_pixels, normalize_planes
 
 BILINEAR = InterpolationMode.BILINEAR
 

@@ -5,20 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.augmenting.augmentation import (
-    Augmentation,
-    Blur,
-    Chance,
-    Color,
-    Cutout,
-    Noise,
-    Rotate,
-    Scale,
-    Translate,
-    augmentation_names,
-    load_augmentation,
-    may_happen,
-)
+from leukemia_data.augmenting.augmentation import Augmentation, augmentation_names, load_augmentation
+from leukemia_data.augmenting.blur_noise import Blur, Noise
+from leukemia_data.augmenting.chance import Chance, may_happen
+from leukemia_data.augmenting.colour import Color
+from leukemia_data.augmenting.cutout import Cutout
+from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
 from leukemia_data.errors import UsageError
 
 EVERYTHING = Augmentation(
@@ -171,12 +163,12 @@ def test_factors_that_leave_nothing_to_see_are_warned_of():
         ("p = ", r"mine\.toml: not valid TOML"),
         (
             "[flip]\np = 0.5",
-            r"mine\.toml: unknown key flip; allowed are name, description, keep_black, black_level and the tables flip",
+            r"mine\.toml: unknown key 'flip'.*; it takes name, description, keep_black, black_level, flip_horizontal",
         ),
         ("flip_vertical = 0.5", r"\[flip_vertical\]: expected a table, got 0\.5; it takes p"),
-        ("[rotate]\np = 1\nangle = 3", r"\[rotate\]: unknown parameter angle; it takes p, degrees"),
-        ("[rotate]\np = 1", r"\[rotate\]: degrees must be given; it takes p, degrees"),
-        ("[color]", r"\[color\]: p must be given"),
+        ("[rotate]\np = 1\nangle = 3", r"\[rotate\]: unknown key 'angle'; it takes p, degrees"),
+        ("[rotate]\np = 1", r"\[rotate\]: degrees is missing; it takes p, degrees"),
+        ("[color]", r"\[color\]: p is missing"),
         ("[flip_vertical]\np = 1.5", r"\[flip_vertical\]: p must lie in 0\.\.1, got 1\.5"),
         ("[flip_vertical]\np = nan", r"p must lie in 0\.\.1, got nan|p must be a number, got nan"),
         ("[flip_vertical]\np = true", r"\[flip_vertical\]: p must be a number, got True"),

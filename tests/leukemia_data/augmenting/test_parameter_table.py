@@ -5,25 +5,13 @@ import colorsys
 import numpy as np
 import pytest
 
-from leukemia_data.augmenting.augment_draws import (
-    NOISE_STEP,
-    Columns,
-    draw_parameters,
-    make_noise_bank,
-    num_noise_values,
-)
-from leukemia_data.augmenting.augmentation import (
-    Augmentation,
-    Blur,
-    Chance,
-    Color,
-    Cutout,
-    Noise,
-    Rotate,
-    Scale,
-    Translate,
-    load_augmentation,
-)
+from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
+from leukemia_data.augmenting.blur_noise import NOISE_STEP, Blur, Noise, make_noise_bank, num_noise_values
+from leukemia_data.augmenting.chance import Chance
+from leukemia_data.augmenting.colour import Color
+from leukemia_data.augmenting.cutout import Cutout
+from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.parameter_table import Columns, draw_parameters
 
 SAMPLES = np.arange(8000)
 HALF, ALWAYS = Chance(p=0.5), Chance(p=1.0)
@@ -198,7 +186,7 @@ def test_hue_turns_the_way_and_about_as_far_as_the_hue_of_hsv(turn):
 
 
 def test_blur_weights_sum_to_one_and_are_one_for_no_blur():
-    weights = parameters(blur=Blur(p=0.5, kernel_px=5, sigma_px=(0.5, 2.0)))[:, Columns.BLUR]
+    weights = parameters(blur=Blur(p=0.5, kernel_px=5, sigma_px=(0.5, 2.0)))[:, Columns.BLUR :]
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
     assert np.array_equal(weights, weights[:, ::-1])
     sharp = weights[:, 2] == 1

@@ -1,0 +1,100 @@
+"""What an operation of an augmentation is, and the registry that knows every one by name.
+
+An operation is a frozen dataclass of validated parameters. Each family has a module with its parameters, its draws and
+what they do to batches of pixels. One of your own turns random numbers into changed pixels in one method::
+
+    @AUGMENTATIONS.register
+    @dataclass(frozen=True, kw_only=True)
+    class Gamma(OwnChange):
+        name: ClassVar[str] = "gamma"
+        num_draws: ClassVar[int] = 1
+        exponent: Range = (0.8, 1.25)
+
+        def apply(self, images_BCHW, draws_BK):
+            low, high = self.exponent
+            exponent_B = low + (high - low) * draws_BK[:, 0]
+            return 255 * (images_BCHW / 255) ** exponent_B[:, None, None, None]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard, TypeVar, get_type_hints
+
+from leukemia_data.errors import UsageError
+from leukemia_data.files.typed_tables import parse_value
+from leukemia_data.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Range = Annotated[tuple[float, float], "two numbers [low, high]"]
+_Operation = TypeVar("_Operation", bound="Chance")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise UsageError unless the condition holds."""
+    if not condition:
+        raise UsageError(message)
+
+
+def require_range(name: str, given: Range, least: float, most: float) -> None:
+    """Raise UsageError unless both numbers lie within least..most and the second is not the smaller one."""
+    low, high = given
+    require(least <= low <= high <= most, f"{name} must be [low, high] within {least:g}..{most:g}, got {[low, high]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """An operation that is applied to a sample with probability ``p``; by itself a flip, which needs no more."""
+
+    name: ClassVar[str]
+    p: float
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in fields(self):
+            # Frozen, and given by a program as often as by a file.
+            value = parse_value(getattr(self, field.name), hints[field.name], field.name)
+            object.__setattr__(self, field.name, value)
+        require(0 <= self.p <= 1, f"p must lie in 0..1, got {self.p}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnChange(Chance):
+    """An operation of a user's own: a frozen dataclass that overrides :meth:`apply`.
+
+    Attributes
+    ----------
+    name
+        Its name in augmentations.
+    num_draws
+        How many random numbers a sample needs.
+    """
+
+    num_draws: ClassVar[int] = 0
+
+    def apply(self, images_BCHW: Tensor, draws_BK: Tensor) -> Tensor:
+        """Return the changed images, of which only those of samples with the operation are taken.
+
+        Parameters
+        ----------
+        images_BCHW : Tensor of shape (B, 3, S, S), float32
+            Grey levels 0..255; not to be changed in place.
+        draws_BK : Tensor of shape (B, num_draws), float32
+            Random numbers of each sample, uniform in [0, 1).
+
+        Returns
+        -------
+        Tensor of shape (B, 3, S, S), float32
+            Grey levels, which are limited to 0..255 afterwards. Each image may depend on its own draws alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override apply")
+
+
+def may_happen(operation: _Operation | None) -> TypeGuard[_Operation]:
+    """Whether an operation is there and has a chance above 0."""
+    return operation is not None and operation.p > 0
+
+
+AUGMENTATIONS: Registry[type[Chance]] = Registry("augmentation")
