@@ -27,9 +27,9 @@ import numpy as np
 
 from leukemia_data.building.repair import convert_cache
 from leukemia_data.caches.cache import Cache, SampleReader, choose_cache_dir, open_cache
-from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.codec import CODECS, RAW, ZSTD, codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, read_index, write_index
-from leukemia_data.caches.manifest import CODECS, RAW, ZSTD, load_manifest, save_manifest
+from leukemia_data.caches.manifest import load_manifest, save_manifest
 from leukemia_data.caches.shard import write_shard
 from leukemia_data.streams.loader import BatchStream
 

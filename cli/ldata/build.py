@@ -24,7 +24,8 @@ from cli.options import (
 from cli.reading_options import reading_options
 from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from cli.stage_options import stage_dir_option
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, CODECS
+from leukemia_data.caches.codec import CODECS
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT
 from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import UsageError
 from leukemia_data.operations.recipe import load_recipe
@@ -59,7 +60,7 @@ shard_size_option = click.option(
 )
 codec_option = click.option(
     "--codec",
-    type=click.Choice(CODECS),
+    type=click.Choice(CODECS.names()),
     help="How to store the pixels: raw, or compressed without loss.  [default: as the cache is, raw for a new one]",
 )
 wait_option = click.option(

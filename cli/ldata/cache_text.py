@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.output import format_bytes
-from leukemia_data.caches.manifest import RAW, Manifest
+from leukemia_data.caches.codec import RAW
+from leukemia_data.caches.manifest import Manifest
 from leukemia_data.stores.url import Location
 
 

@@ -15,7 +15,8 @@ from cli.output import format_bytes, print_json, print_text
 from cli.progress import progress_bar
 from leukemia_data.building.repair import ConvertReport, convert_cache
 from leukemia_data.caches.cache import choose_cache_dir
-from leukemia_data.caches.manifest import CODECS, RAW, ZSTD, load_manifest
+from leukemia_data.caches.codec import CODECS, RAW, ZSTD
+from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError
 
 
@@ -23,7 +24,9 @@ from leukemia_data.errors import CacheError
 @cache_argument
 @cache_root_option
 @size_filter_option
-@click.option("--codec", type=click.Choice(CODECS), default=ZSTD, show_default=True, help="How to store the images.")
+@click.option(
+    "--codec", type=click.Choice(CODECS.names()), default=ZSTD, show_default=True, help="How to store the images."
+)
 @click.option(
     "--out",
     type=LocalPath(path_type=Path, file_okay=False),

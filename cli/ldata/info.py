@@ -13,7 +13,7 @@ from cli.options import cache_location_argument, cache_location_option, json_opt
 from cli.output import format_bytes, print_json, print_text
 from cli.stage_options import stage_dir_option
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.manifest import RAW
+from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
 from leukemia_data.sources.reading import Reading

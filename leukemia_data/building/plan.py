@@ -23,8 +23,8 @@ from leukemia_data.building.prior import (
     match_prior,
 )
 from leukemia_data.building.shard_task import Target
-from leukemia_data.caches.codec import codec_named
-from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, RAW, QuarantinedImage, cache_dir_name
+from leukemia_data.caches.codec import RAW, codec_named
+from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import ImageError, listed

@@ -13,8 +13,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from leukemia_data.building.shard_task import PriorSample, Target
+from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.hdf5_file import SampleIndex, read_index
-from leukemia_data.caches.manifest import RAW, Manifest, ShardEntry, find_manifest, missing_files
+from leukemia_data.caches.manifest import Manifest, ShardEntry, find_manifest, missing_files
 from leukemia_data.caches.shard import brought_up_to_date
 from leukemia_data.errors import CacheError
 from leukemia_data.records.record import Record

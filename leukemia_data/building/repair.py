@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.codec import CODEC_LIBRARIES, codec_named
+from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, check_fit, read_index, write_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, save_manifest
 from leukemia_data.caches.shard import intact_table, read_table, shard_bytes, shard_images, write_shard
@@ -214,14 +214,16 @@ class _Repair:
     def _own_rows(self, shard: ShardEntry) -> SampleTable | None:
         if shard.name not in self._damaged:
             return read_table(self._directory / shard.name)
-        return intact_table(shard_images(self._directory, shard, self._manifest.size_px))
+        return intact_table(shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec))
 
     def _intact(self, number: int) -> NDArray[np.bool_]:
         """Which images of a damaged shard are as they were."""
         shard, rows = self._manifest.shards[number], self._rows[number]
         if rows is not None:
             try:
-                return intact_images(shard_images(self._directory, shard, self._manifest.size_px), rows)
+                return intact_images(
+                    shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec), rows
+                )
             except CacheError:
                 # Absent or too short: nothing of it is used.
                 pass
@@ -233,7 +235,7 @@ class _Repair:
             return _ShardRepair(None, num_unnamed=shard.num_samples)
         images_NSSC = np.empty((len(rows), size_px, size_px, 3), np.uint8)
         if intact_N.any():
-            damaged = open_damaged_rows(shard_images(self._directory, shard, size_px))
+            damaged = open_damaged_rows(shard_images(self._directory, shard, size_px, self._manifest.codec))
             for row in np.flatnonzero(intact_N).tolist():
                 images_NSSC[row] = damaged[row].reshape(size_px, size_px, 3)
         preprocess = Preprocessor(self._manifest.recipe, [size_px])
@@ -335,7 +337,7 @@ def convert_cache(
     directory
         The cache.
     codec
-        One of ``manifest_entries.CODECS``.
+        Name of the codec.
     out
         Folder of the new cache; None replaces the cache in its own, where the old shards stay until they are collected.
     num_threads
@@ -412,7 +414,7 @@ class _Conversion:
         new = write_shard(self._target, images_NSSC, table, self._manifest.fingerprint, self._codec)
         path = self._target / new.name
         sync_file(path)
-        written = shard_images(self._target, new, self._manifest.size_px)
+        written = shard_images(self._target, new, self._manifest.size_px, self._codec)
         if file_digest(path) != new.digest or not intact_images(written, table).all():
             raise CacheError(f"{path} does not read as it was written: the disk or the memory is at fault")
         return new
@@ -423,7 +425,7 @@ class _Conversion:
         # Before HDF5, which may hang or crash on damaged files.
         if not path.is_file() or file_digest(path) != entry.digest:
             raise CacheError(f"{path} is missing or damaged, nothing was converted: {_CURE}")
-        table, rows = read_table(path), open_rows(shard_images(self._directory, entry, size_px))
+        table, rows = read_table(path), open_rows(shard_images(self._directory, entry, size_px, self._manifest.codec))
         images_NSSC = np.empty((entry.num_samples, size_px, size_px, 3), np.uint8)
         for row, (image, crc) in enumerate(zip(images_NSSC, table.crcs.tolist(), strict=True)):
             image[:] = rows[row].reshape(image.shape)
@@ -445,6 +447,7 @@ class _Conversion:
 
     def _library_versions(self) -> dict[str, str]:
         """Those that made the pixels, and of what writes files those of today."""
-        made_by = {name: v for name, v in self._manifest.library_versions.items() if name not in CODEC_LIBRARIES}
+        of_codec = codec_named(self._manifest.codec).library_versions
+        made_by = {name: v for name, v in self._manifest.library_versions.items() if name not in of_codec}
         written_by = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}
         return {**made_by, **written_by, **codec_named(self._codec).library_versions}

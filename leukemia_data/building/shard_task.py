@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leukemia_data.caches.manifest import RAW, QuarantinedImage, ShardEntry
+from leukemia_data.caches.codec import RAW
+from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
@@ -218,7 +219,7 @@ def _shard_of(
     expected = (path.stat().st_size, len(table), images.offset_bytes, metadata_digest(images))
     if (entry.num_bytes, entry.num_samples, entry.images_offset_bytes, entry.metadata_digest) != expected:
         raise ValueError("the shard is another one")
-    if images.codec != target.codec or shard_images(target.directory, entry, target.size_px) != images:
+    if images.codec != target.codec or shard_images(target.directory, entry, target.size_px, target.codec) != images:
         raise ValueError("the images are stored in another way")
     if images.shape != (len(record_ids), target.size_px, target.size_px, 3):
         raise ValueError("the images have another shape")

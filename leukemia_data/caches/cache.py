@@ -197,7 +197,9 @@ class SampleReader:
     """
 
     def __init__(self, cache: Cache, open_rows: Callable[[ShardImages], ShardRows] = open_rows) -> None:
-        self._shards = [shard_images(cache.directory, entry, cache.size_px) for entry in cache.manifest.shards]
+        self._shards = [
+            shard_images(cache.directory, entry, cache.size_px, cache.manifest.codec) for entry in cache.manifest.shards
+        ]
         self._first_rows = cache.first_rows
         self.size_px = cache.size_px
         self._open_rows = open_rows

@@ -1,30 +1,39 @@
-"""How the bytes of one image are stored in a shard: as they are, or compressed without loss.
+"""How the bytes of one image are stored in a shard: as they are, or compressed without loss; codecs by name.
 
 Where an image's bytes lie in the file is said by ``image_starts``. Whoever has them, from a map, a read or a network,
-gets the pixels by :meth:`Codec.decode`. These two are all in which the codecs differ for a reader.
+gets the pixels by :meth:`Codec.decode`. A codec of one's own is registered as ``CODECS.register(MyCodec())``.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from leukemia_data.caches.manifest import CODECS, RAW
 from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.libraries import np
+from leukemia_data.registry import Registry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RAW, ZSTD = "raw", "zstd"
 
 StoredBytes: TypeAlias = bytes | memoryview
 """Bytes of a file: a copy, or a view of a map."""
 
-CODEC_LIBRARIES = ("zstandard", "libzstd")
-"""Names under which manifests tell the releases of what any codec needs."""
-
 
 class Codec(Protocol):
     """Turns the pixels of one image into the bytes that a shard holds of it, and back. Safe to use from threads."""
+
+    @property
+    def name(self) -> str:
+        """Under which manifests and shards know it."""
+        ...
+
+    @property
+    def hdf5_filter(self) -> tuple[int, tuple[int, ...]]:
+        """Number and options of the HDF5 filter that decodes the same bytes; registered numbers begin at 256."""
+        ...
 
     @property
     def library_versions(self) -> Mapping[str, str]:
@@ -59,6 +68,9 @@ class Codec(Protocol):
 class RawCodec:
     """Pixels as they are: what :class:`Codec` asks for, where there is nothing to do."""
 
+    name = RAW
+    hdf5_filter = (0, ())
+
     @property
     def library_versions(self) -> Mapping[str, str]:
         """See :class:`Codec`: none."""
@@ -81,6 +93,12 @@ class RawCodec:
         return image_bytes
 
 
+CODECS: Registry[Codec] = Registry("codec")
+CODECS.register(RawCodec())
+# Caches of raw pixels work without its library.
+CODECS.lazy(ZSTD, "leukemia_data.caches.zstd_codec:ZSTD_CODEC", extra="zstd")
+
+
 def codec_named(name: str) -> Codec:
     """The codec of a name; the library that a codec needs is loaded only now.
 
@@ -91,18 +109,9 @@ def codec_named(name: str) -> Codec:
     CacheError
         If the library is not installed.
     """
-    if name not in CODECS:
-        raise UsageError(f"unknown codec {name!r}: use {' or '.join(CODECS)}")
-    if name == RAW:
-        return RawCodec()
     try:
-        # The only way to that module: caches of raw pixels work without its library.
-        module = importlib.import_module("leukemia_data.caches.zstd_codec")
-    except ModuleNotFoundError as error:
-        if error.name != "zstandard":
-            raise
-        raise CacheError(
-            'compressed caches need the library zstandard, which is not installed: pip install "leukemia-cells[zstd]"'
-        ) from None
-    codec: Codec = module.ZstdCodec()
-    return codec
+        return CODECS.get(name)
+    except UsageError as error:
+        if name in CODECS:
+            raise CacheError(str(error)) from None
+        raise

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.codec import Codec
-from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, ZSTD_LEVEL, IndexEntry, Manifest
+from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, IndexEntry, Manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path, sync_file
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
@@ -134,16 +134,16 @@ def _check_dataset(dataset: h5py.Dataset, name: str, file_bytes: int) -> None:
 
 CHUNK_LENGTHS = "chunk_lengths"
 CHUNK_LENGTH_DTYPE = np.dtype(f"<u{CHUNK_LENGTH_BYTES}")
-ZSTD_FILTER = 32015
 _PLACEHOLDER = b"\0"
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
-    """What must be known of a shard's chunks to read them: their bytes together, and where their lengths stand."""
+    """What must be known of a shard's chunks to read them: bytes together, where their lengths stand, codec."""
 
     num_bytes: int
     lengths_offset_bytes: int
+    codec: str
 
 
 def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) -> tuple[int, ChunkTable]:
@@ -157,7 +157,7 @@ def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) 
     codec
         What makes a chunk of an image.
     """
-    images = _create_images(file, images_NSSC.shape)
+    images = _create_images(file, images_NSSC.shape, codec)
     # One byte each first: it makes HDF5 build its tree of chunks, which would otherwise grow between them.
     for row in range(len(images_NSSC)):
         images.id.write_direct_chunk((row, 0, 0, 0), _PLACEHOLDER)
@@ -168,10 +168,10 @@ def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) 
         lengths[row] = len(chunk)
     file.create_dataset(CHUNK_LENGTHS, data=lengths)
     file.flush()
-    return _where(file, lengths)
+    return _where(file, lengths, codec)
 
 
-def find_chunks(file: h5py.File) -> tuple[int, ChunkTable]:
+def find_chunks(file: h5py.File, codec: Codec) -> tuple[int, ChunkTable]:
     """Where the chunks of a compressed shard start, and what else must be known of them.
 
     Raises
@@ -182,27 +182,28 @@ def find_chunks(file: h5py.File) -> tuple[int, ChunkTable]:
     images = own_dataset(file, "images")
     stored = images.id.get_create_plist()
     filters = [stored.get_filter(number)[0] for number in range(stored.get_nfilters())]
-    if images.chunks != (1, *images.shape[1:]) or filters != [ZSTD_FILTER] or stored.get_external_count():
-        raise ValueError(f"images has not one chunk an image, by filter {ZSTD_FILTER}")
+    if images.chunks != (1, *images.shape[1:]) or filters != [codec.hdf5_filter[0]] or stored.get_external_count():
+        raise ValueError(f"images has not one chunk an image, by filter {codec.hdf5_filter[0]}")
     check_datasets(file, [CHUNK_LENGTHS])
     lengths = file[CHUNK_LENGTHS]
     if lengths.dtype != CHUNK_LENGTH_DTYPE or lengths.shape != images.shape[:1]:
         raise ValueError(f"{CHUNK_LENGTHS} is {lengths.dtype} {lengths.shape}")
-    return _where(file, lengths[()])
+    return _where(file, lengths[()], codec)
 
 
-def _create_images(file: h5py.File, shape: tuple[int, ...]) -> h5py.Dataset:
+def _create_images(file: h5py.File, shape: tuple[int, ...], codec: Codec) -> h5py.Dataset:
     """The dataset without values. Its filter need not be installed here: nothing is written through it."""
     stored = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     stored.set_chunk((1, *shape[1:]))
     stored.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     stored.set_obj_track_times(False)
-    stored.set_filter(ZSTD_FILTER, h5py.h5z.FLAG_OPTIONAL, (ZSTD_LEVEL,))
+    number, options = codec.hdf5_filter
+    stored.set_filter(number, h5py.h5z.FLAG_OPTIONAL, options)
     space = h5py.h5s.create_simple(shape)
     return h5py.Dataset(h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, space, stored))
 
 
-def _where(file: h5py.File, lengths_N: NDArray[np.uint32]) -> tuple[int, ChunkTable]:
+def _where(file: h5py.File, lengths_N: NDArray[np.uint32], codec: Codec) -> tuple[int, ChunkTable]:
     """Where HDF5 has the chunks, which have to lie back to back with these lengths."""
     images = file["images"].id
     start = end = int(images.get_chunk_info_by_coord((0, 0, 0, 0)).byte_offset or 0)
@@ -211,7 +212,7 @@ def _where(file: h5py.File, lengths_N: NDArray[np.uint32]) -> tuple[int, ChunkTa
         if (chunk.byte_offset, chunk.size, chunk.filter_mask) != (end, length, 0):
             raise ValueError(f"the chunk of image {row} does not lie behind the one before it, with its length")
         end += length
-    return start, ChunkTable(end - start, int(file[CHUNK_LENGTHS].id.get_offset() or 0))
+    return start, ChunkTable(end - start, int(file[CHUNK_LENGTHS].id.get_offset() or 0), codec.name)
 
 
 _STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes")

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+from leukemia_data.caches.codec import RAW, ZSTD
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
@@ -19,10 +20,6 @@ from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, lines_
 from leukemia_data.records.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
 
-RAW, ZSTD = "raw", "zstd"
-CODECS = (RAW, ZSTD)
-"""How the pixels of a shard are stored: as they lie in memory, or each image as one compressed chunk."""
-ZSTD_LEVEL = 3
 # No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
 _MAX_ZSTD_RATIO = 1 << 15
 CHUNK_LENGTH_BYTES = 4
@@ -93,9 +90,9 @@ def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px
     chunk_bytes, lengths_offset = entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes
     if codec == RAW and chunk_bytes is lengths_offset is None:
         ends = [entry.images_offset_bytes + pixel_bytes]
-    elif codec == ZSTD and chunk_bytes is not None and lengths_offset is not None:
+    elif codec != RAW and chunk_bytes is not None and lengths_offset is not None:
         ends = [entry.images_offset_bytes + chunk_bytes, lengths_offset + entry.num_samples * CHUNK_LENGTH_BYTES]
-        if pixel_bytes > chunk_bytes * _MAX_ZSTD_RATIO:
+        if codec == ZSTD and pixel_bytes > chunk_bytes * _MAX_ZSTD_RATIO:
             raise ValueError(f"{entry.name}: {chunk_bytes} bytes cannot hold {pixel_bytes} pixel values")
     else:
         raise ValueError(f"{entry.name}: its chunks do not fit the codec {codec}")
@@ -152,7 +149,7 @@ class Manifest:
     source_state
         Digest of the source's listing (:func:`source_state`); ``None`` where it must be read again next time.
     codec
-        One of :data:`CODECS`; the pixels, and so the fingerprint, do not depend on it.
+        Name of the codec that the shards are stored by; the pixels, and so the fingerprint, do not depend on it.
     shard_capacity
         Samples a shard holds at the most, where the user decided it; ``None`` where it follows from their number.
     reading
@@ -473,7 +470,7 @@ def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
     if content["format_version"] < 3:
         return {}
     codec, capacity = content["codec"], content["shard_capacity"]
-    if codec not in CODECS:
+    if not isinstance(codec, str):
         raise ValueError(f"the codec is {codec!r}")
     if capacity is not None and not (is_count(capacity) and 1 <= capacity <= MAX_BYTES):
         raise ValueError(f"shard_capacity is {capacity!r}")

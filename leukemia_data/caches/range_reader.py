@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.cache import locate_rows, one_number
-from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.codec import RAW, codec_named
 from leukemia_data.caches.local_copies import LocalCopies, ShardFetcher
-from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, RAW, Manifest, ShardEntry
+from leukemia_data.caches.manifest import CHUNK_LENGTH_BYTES, Manifest, ShardEntry
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, image_starts, is_mapped, open_rows
 from leukemia_data.errors import CacheError, StorageError
@@ -176,7 +176,9 @@ class RangeReader:
         self._store, self._stage = store, stage
         self._entries = manifest.shards
         self._keep = frozenset(manifest.file_names())
-        self._shards = [shard_images(stage.directory, entry, manifest.size_px) for entry in manifest.shards]
+        self._shards = [
+            shard_images(stage.directory, entry, manifest.size_px, manifest.codec) for entry in manifest.shards
+        ]
         self._crcs = crcs_N
         self._first_rows = first_rows
         self._codec = manifest.codec

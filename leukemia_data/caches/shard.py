@@ -22,7 +22,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.codec import RAW, ZSTD, codec_named
 from leukemia_data.caches.hdf5_file import (
     ChunkTable,
     check_datasets,
@@ -32,7 +32,7 @@ from leukemia_data.caches.hdf5_file import (
     own_dataset,
     write_chunks,
 )
-from leukemia_data.caches.manifest import RAW, ZSTD, Manifest, ShardEntry
+from leukemia_data.caches.manifest import Manifest, ShardEntry
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
@@ -40,14 +40,14 @@ from leukemia_data.records.sample_table import SampleTable, read_columns, stored
 
 SHARD_FORMAT = "leukemia-cells shard"
 # Releases that know nothing of compressed shards refuse them by their version.
-FORMAT_VERSIONS = {RAW: 1, ZSTD: 2}
+_RAW_VERSION, _COMPRESSED_VERSION = 1, 2
 # Large datasets start at a page boundary, so that maps and direct I/O need no shifting.
 _ALIGN_ABOVE_BYTES = 1 << 16
 _PAGE_BYTES = 4096
 _HEADER_BYTES = 16 << 10
 _READ_BYTES = 1 << 20
 # What compressed cells take at the least, of their pixels' bytes; how much they will take is not known before.
-_MIN_ZSTD_SHARE = 1 / 3
+_MIN_COMPRESSED_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class ShardImages:
 
     @property
     def codec(self) -> str:
-        """How the pixels are stored, one of ``manifest_entries.CODECS``."""
-        return RAW if self.chunks is None else ZSTD
+        """Name of the codec that the pixels are stored by."""
+        return RAW if self.chunks is None else self.chunks.codec
 
     @property
     def num_bytes(self) -> int:
@@ -177,14 +177,16 @@ def write_shard(
     fingerprint
         The cache's, stored so that a shard in a foreign directory is recognised.
     codec
-        How the pixels are stored, one of ``manifest_entries.CODECS``.
+        Name of the codec that stores the pixels.
     """
     places: list[tuple[int, ChunkTable | None]] = []
 
     def fill(file: h5py.File) -> None:
         file.attrs["format"] = SHARD_FORMAT
-        file.attrs["format_version"] = FORMAT_VERSIONS[codec]
+        file.attrs["format_version"] = _RAW_VERSION if codec == RAW else _COMPRESSED_VERSION
         file.attrs["fingerprint"] = fingerprint
+        if codec not in (RAW, ZSTD):
+            file.attrs["codec"] = codec
         places.append(_write_images(file, images_NSSC, codec))
         write_columns(file, table)
 
@@ -230,16 +232,16 @@ def shard_name(digest: str) -> str:
 def shard_bytes(num_samples: int, size_px: int, row_bytes: int, codec: str = RAW) -> int:
     """Room to keep free for a shard: its pixels and rows, and a page-aligned header. Compressed ones may take more."""
     image_bytes = size_px * size_px * 3
-    stored_bytes = image_bytes if codec == RAW else int(image_bytes * _MIN_ZSTD_SHARE)
+    stored_bytes = image_bytes if codec == RAW else int(image_bytes * _MIN_COMPRESSED_SHARE)
     return num_samples * (stored_bytes + row_bytes) + _HEADER_BYTES
 
 
-def shard_images(directory: Path, entry: ShardEntry, size_px: int) -> ShardImages:
-    """Where the pixels of a shard of a cache lie, as its manifest says; the file is not opened."""
+def shard_images(directory: Path, entry: ShardEntry, size_px: int, codec: str = ZSTD) -> ShardImages:
+    """Where the pixels of a shard lie, as its manifest says, which names the codec; the file is not opened."""
     shape = (entry.num_samples, size_px, size_px, 3)
     chunks = None
     if entry.chunks_num_bytes is not None and entry.chunk_lengths_offset_bytes is not None:
-        chunks = ChunkTable(entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes)
+        chunks = ChunkTable(entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes, codec)
     return ShardImages(directory / entry.name, entry.images_offset_bytes, shape, entry.metadata_digest, chunks)
 
 
@@ -260,7 +262,7 @@ def open_images(path: Path) -> ShardImages:
         if codec == RAW:
             check_datasets(file, ["images"])
             return ShardImages(path, int(images.id.get_offset() or 0), _four(images.shape))
-        offset_bytes, chunks = find_chunks(file)
+        offset_bytes, chunks = find_chunks(file, codec_named(codec))
         return ShardImages(path, offset_bytes, _four(images.shape), chunks=chunks)
 
 
@@ -294,12 +296,13 @@ def intact_table(images: ShardImages) -> SampleTable | None:
 
 
 def _check_format(file: h5py.File, path: Path) -> str:
-    """The codec that the file's format version stands for."""
+    """Name of the codec that stores the images."""
     kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-    for codec, known in FORMAT_VERSIONS.items():
-        if kind == SHARD_FORMAT and version == known:
-            return codec
+    if kind == SHARD_FORMAT and version == _RAW_VERSION:
+        return RAW
+    if kind == SHARD_FORMAT and version == _COMPRESSED_VERSION:
+        return str(file.attrs.get("codec", ZSTD))
     raise CacheError(
-        f"{path}: expected {SHARD_FORMAT!r} version 1 or {max(FORMAT_VERSIONS.values())}, "
+        f"{path}: expected {SHARD_FORMAT!r} version {_RAW_VERSION} or {_COMPRESSED_VERSION}, "
         f"found {kind!r} version {version}"
     )

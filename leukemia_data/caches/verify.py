@@ -158,7 +158,7 @@ def check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
 
 
 def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
-    images = shard_images(directory, shard, manifest.size_px)
+    images = shard_images(directory, shard, manifest.size_px, manifest.codec)
     found = _check_bytes(directory, shard)
     try:
         if found:

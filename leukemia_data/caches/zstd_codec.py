@@ -13,9 +13,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from leukemia_data.caches.codec import StoredBytes
-from leukemia_data.caches.manifest import ZSTD_LEVEL
-
+_LEVEL = 3
 # RFC 8878: a block's header has its size, its type and whether it is the last; a repeated byte is stored once.
 _MAGIC_BYTES, _BLOCK_HEADER_BYTES, _CHECKSUM_BYTES = 4, 3, 4
 _RUN_LENGTH_BLOCK = 1
@@ -23,6 +21,9 @@ _RUN_LENGTH_BLOCK = 1
 
 class ZstdCodec:
     """See :class:`leukemia_data.caches.codec.Codec`. Compressors and decompressors serve one thread each."""
+
+    name = "zstd"
+    hdf5_filter = (32015, (_LEVEL,))
 
     def __init__(self) -> None:
         self._own = _PerThread()
@@ -36,7 +37,7 @@ class ZstdCodec:
         """See ``Codec``."""
         return self._own.compressor.compress(np.ascontiguousarray(image_SSC).data)
 
-    def decode(self, stored: StoredBytes, out: NDArray[np.uint8]) -> None:
+    def decode(self, stored: bytes | memoryview, out: NDArray[np.uint8]) -> None:
         """See ``Codec``. The library releases the interpreter's lock and writes to `out` itself."""
         try:
             _check_content(stored, out.size)
@@ -46,7 +47,7 @@ class ZstdCodec:
         if num_bytes != out.size:
             raise ValueError(f"its bytes end after {num_bytes} of {out.size} pixel values")
 
-    def stored_length(self, stored: StoredBytes, image_bytes: int) -> int:
+    def stored_length(self, stored: bytes | memoryview, image_bytes: int) -> int:
         """See ``Codec``."""
         try:
             _check_content(stored, image_bytes)
@@ -64,7 +65,7 @@ class ZstdCodec:
         return end
 
 
-def _check_content(stored: StoredBytes, image_bytes: int) -> None:
+def _check_content(stored: bytes | memoryview, image_bytes: int) -> None:
     """Check what a frame says of its own size, before anything is decoded: a small one could hold gigabytes."""
     if len(stored) < _MAGIC_BYTES:
         raise ValueError("its bytes are missing")
@@ -80,6 +81,9 @@ class _PerThread(threading.local):
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(
-            level=ZSTD_LEVEL, write_checksum=True, write_content_size=True, write_dict_id=False
+            level=_LEVEL, write_checksum=True, write_content_size=True, write_dict_id=False
         )
         self.decompressor = zstandard.ZstdDecompressor()
+
+
+ZSTD_CODEC = ZstdCodec()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from leukemia_data.caches.manifest import load_manifest
+
+from ..leukemia_data.helpers import forget_zstandard
 
 
 @pytest.fixture
@@ -76,8 +77,7 @@ def test_missing_extra_is_one_line(
     directory: Path, cells: Path, ldata: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ldata("convert", directory).exit_code == 0
-    monkeypatch.delitem(sys.modules, "leukemia_data.caches.zstd_codec", raising=False)
-    monkeypatch.setitem(sys.modules, "zstandard", None)
+    forget_zstandard(monkeypatch)
     build = ("build", cells, "--recipe", "raw", "--cache", directory.parents[1], "--codec")
     for command in (("verify", directory), ("convert", directory, "--codec", "raw"), (*build, "zstd", "--size", 32)):
         assert 'pip install "leukemia-cells[zstd]"' in error_of(ldata(*command), 1)

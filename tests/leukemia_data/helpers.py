@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 import leukemia_data
 from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_build
@@ -22,6 +24,7 @@ from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
+from leukemia_data.caches.codec import Codec, RawCodec
 from leukemia_data.caches.hdf5_file import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.caches.shard import read_table, write_shard
@@ -30,6 +33,7 @@ from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.sample_table import SampleTable, states_array
+from leukemia_data.registry import Registry
 from leukemia_data.sources.source import SourceListing, list_source
 
 TINY_RECIPE = Recipe("tiny", (Canvas(side_px=40), Unsharp(sigma_px=1.0), CenterCrop(side_px=32), Resize()))
@@ -44,6 +48,16 @@ def python_environment(**variables: str) -> dict[str, str]:
     """Environment in which a fresh interpreter finds the packages under test."""
     root = Path(leukemia_data.__file__).parents[1]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]), **variables}
+
+
+def forget_zstandard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it as if the library zstandard were not installed, nor had been loaded."""
+    codecs: Registry[Codec] = Registry("codec")
+    codecs.register(RawCodec())
+    codecs.lazy("zstd", "leukemia_data.caches.zstd_codec:ZSTD_CODEC", extra="zstd")
+    monkeypatch.delitem(sys.modules, "leukemia_data.caches.zstd_codec", raising=False)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setattr("leukemia_data.caches.codec.CODECS", codecs)
 
 
 def run_here(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from ..helpers import (
     build,
     cache_dir,
     flip_bit,
+    forget_zstandard,
     image_paths,
     make_plan,
     make_source,
@@ -196,8 +196,7 @@ def test_missing_shard_is_made_anew_as_it_was(place, zstd):
 
 
 def test_a_build_that_needs_a_library_that_is_missing_says_so_before_it_begins(place, monkeypatch):
-    monkeypatch.delitem(sys.modules, "leukemia_data.caches.zstd_codec", raising=False)
-    monkeypatch.setitem(sys.modules, "zstandard", None)
+    forget_zstandard(monkeypatch)
     for root, codec in (("raw", "zstd"), ("zstd", "raw"), ("zstd", None)):
         with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"'):
             make_plan(place / "source", place / root, sizes_px=(SIZE,), codec=codec)

@@ -45,7 +45,7 @@ from leukemia_data.errors import CacheError
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable
 
-from ..helpers import build, cache_dir, flip_bit, make_source, python_environment
+from ..helpers import build, cache_dir, flip_bit, forget_zstandard, make_source, python_environment
 
 NUM, SIZE = 24, 16
 OPENERS = {"mapped": open_rows, "read": PlainRows}
@@ -339,8 +339,7 @@ def rechunked(file: h5py.File, **layout: object) -> None:
 
 
 def test_without_the_library_nothing_is_called_damaged(cache, monkeypatch):
-    monkeypatch.delitem(sys.modules, "leukemia_data.caches.zstd_codec", raising=False)
-    monkeypatch.setitem(sys.modules, "zstandard", None)
+    forget_zstandard(monkeypatch)
     for read in (lambda: SampleReader(cache), lambda: verify_cache(cache.directory, num_threads=1, progress=print)):
         with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"'):
             read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +15,8 @@ from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.sources.found_image import read_file
+
+from ..helpers import forget_zstandard
 
 
 def noise(side: int, seed: int = 0) -> np.ndarray:
@@ -144,13 +145,12 @@ def test_raw_pixels_are_their_own_bytes():
 
 
 def test_unknown_codec_is_refused():
-    with pytest.raises(UsageError, match="unknown codec 'lz4': use raw or zstd"):
+    with pytest.raises(UsageError, match="unknown codec 'lz4'; known are raw, zstd"):
         codec_named("lz4")
 
 
 def test_missing_library_is_one_line_that_names_the_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "leukemia_data.caches.zstd_codec", raising=False)
-    monkeypatch.setitem(sys.modules, "zstandard", None)
+    forget_zstandard(monkeypatch)
     with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"$'):
         codec_named("zstd")
     assert isinstance(codec_named("raw"), RawCodec)
