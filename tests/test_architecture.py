@@ -23,6 +23,8 @@ ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
+        "version",
+        "opencv_install",
         "errors",
         "console",
         "registry",
