@@ -26,6 +26,8 @@ ROOMS = {
         "version",
         "opencv_install",
         "errors",
+        "version",
+        "opencv_install",
         "console",
         "registry",
         "files",
