@@ -11,7 +11,14 @@ A module makes a registry of its kind and other modules enter things into it, th
     NETWORKS: Registry[Callable[[int], nn.Module]] = Registry("model")
     NETWORKS.register(resnet18, name="resnet18")
 
-    CODECS.lazy("zstd", "leukemia_data.caches.zstd_codec:ZSTD", extra="zstd")
+    CODECS.lazy("zstd", "leukemia_data.caches.zstd_codec:ZSTD_CODEC", extra="zstd")
+
+A program that imports a module of its own has what that registers. Where nothing imports it (the command line, workers
+of a build, another program that opens a cache), an installed package names it as an entry point, and it is imported as
+soon as a name is asked for that is not known yet::
+
+    [project.entry-points.leukemia_cells]
+    stains = "my_package.stains"
 """
 
 from __future__ import annotations
@@ -21,11 +28,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Generic, TypeVar, cast
 
 from leukemia_data.errors import UsageError
 
 T = TypeVar("T")
+ENTRY_POINTS = "leukemia_cells"
+"""Group of the entry points that name modules to be imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +69,11 @@ class Registry(Generic[T]):
         Raises
         ------
         UsageError
-            If another thing has the name. The same one may be registered again.
+            If another thing has the name. The same one may be registered again, and so may a class or function that is
+            defined anew, as when a notebook's cell runs again.
         """
         key = cast(str, getattr(thing, self._name_attribute)) if name is None else name
-        if self._entries.get(key, thing) is not thing:
+        if not _is_same(self._entries.get(key, thing), thing):
             raise UsageError(f"{self.kind} {key!r} is there already: choose another name")
         self._entries[key] = thing
         return thing
@@ -96,8 +107,7 @@ class Registry(Generic[T]):
         UsageError
             If there is none, with the names that there are; or if its library is not installed.
         """
-        # A file may hold anything where a name is meant.
-        entry = self._entries.get(name) if isinstance(name, str) else None
+        entry = self._find(name)
         if entry is None:
             known = ", ".join(self) or "none"
             raise UsageError(f"unknown {self.kind} {name!r:.60}{did_you_mean(name, self)}; known are {known}")
@@ -114,7 +124,7 @@ class Registry(Generic[T]):
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return self._find(name) is not None
 
     def __repr__(self) -> str:
         return f"<Registry of {self.kind}: {', '.join(self)}>"
@@ -131,6 +141,15 @@ class Registry(Generic[T]):
                 del self._entries[name]
             else:
                 self._entries[name] = covered
+
+    def _find(self, name: object) -> T | _Lazy | None:
+        """What has the name, if need be after entry points have been imported."""
+        # A file may hold anything where a name is meant.
+        if not isinstance(name, str):
+            return None
+        if name not in self._entries:
+            import_entry_points()
+        return self._entries.get(name)
 
     def _imported(self, name: str, entry: _Lazy) -> T:
         module, _, attribute = entry.target.partition(":")
@@ -152,6 +171,34 @@ class Registry(Generic[T]):
 def _is_own(missing: str | None, module: str) -> bool:
     """Whether a missing module is of the target's own package, which is a mistake in the target."""
     return missing is not None and missing.partition(".")[0] == module.partition(".")[0]
+
+
+def _is_same(first: object, second: object) -> bool:
+    """Whether both are one thing, or one class or function of a module that was defined twice."""
+    return first is second or (_definition(first) == _definition(second) and _definition(first) is not None)
+
+
+def _definition(thing: object) -> tuple[str, str] | None:
+    qualname = getattr(thing, "__qualname__", None)
+    return None if qualname is None else (thing.__module__, qualname)
+
+
+@cache
+def import_entry_points() -> None:
+    """Import the modules that installed packages name in the group :data:`ENTRY_POINTS`, once.
+
+    Raises
+    ------
+    UsageError
+        If one cannot be imported.
+    """
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"the entry point {entry.name} = {entry.value} cannot be imported: {error}") from error
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:  # noqa: ANN401 - whatever a user gave

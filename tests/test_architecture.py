@@ -77,6 +77,7 @@ NOT_FOR_BUILDING = (
 
 
 LATE_IMPORTS = {
+    "leukemia_data.registry": "importlib.metadata takes as long as all else that a recipe needs",
     "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""

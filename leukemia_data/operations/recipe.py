@@ -149,6 +149,8 @@ def _parse_numbered(numbered: tuple[int, Mapping[str, Any]]) -> Operation:
 
 
 def _parse_stored_step(step: Mapping[str, Any]) -> Operation:
+    op = step.get("op")
+    require(op in OPERATIONS, f"operation {op!r} is not known here: import the module that registers it")
     operation = _parse_step({key: value for key, value in step.items() if key != "version"})
     require(
         operation.version == step["version"],

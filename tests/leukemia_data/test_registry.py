@@ -45,6 +45,26 @@ def test_registering_returns_the_thing_so_that_it_decorates():
     assert operations.get("clahe") is Clahe
 
 
+def test_a_class_that_is_defined_anew_takes_the_place_of_the_earlier_one():
+    operations: Registry[type] = Registry("operation", name_attribute="op")
+
+    def define() -> type:
+        class Clahe:
+            op: ClassVar[str] = "clahe"
+
+        return operations.register(Clahe)
+
+    first = define()
+    second = define()
+    assert operations.get("clahe") is second is not first
+
+    class Other:
+        op: ClassVar[str] = "clahe"
+
+    with pytest.raises(UsageError, match="operation 'clahe' is there already"):
+        operations.register(Other)
+
+
 def test_a_name_may_be_given():
     networks: Registry[Callable[[int], int]] = Registry("model")
     assert networks.register(abs, name="magnitude") is abs
