@@ -7,6 +7,7 @@ room has to be given its place here.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ ROOMS = {
         "experiments",
     ],
 }
+LAZY_TARGET = re.compile(r"(leukemia_data|leukemia_models)(\.\w+)+:\w+\Z")
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
 MAY_LOAD = {
     "leukemia_data.libraries": {"torch"},
@@ -92,8 +94,10 @@ MODULES = {module_name(path): path for package in PACKAGES for path in sorted((R
 
 
 def imported_names(node: ast.AST, module: str) -> Iterator[str]:
-    """Full names that an import statement may load: modules, or modules and what is taken from them."""
-    if isinstance(node, ast.Import):
+    """Full names that an import statement or a registry's lazy entry may load: modules, and what is taken from them."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY_TARGET.match(node.value):
+        yield node.value.partition(":")[0]
+    elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         is_package = MODULES[module].name == "__init__.py"
@@ -129,6 +133,7 @@ def test_all_modules_were_found():
     assert {f"leukemia_data.{name}" for name in ("caches.shard", "building.plan", "streams.dataset")} <= MODULES.keys()
     assert "leukemia_data.caches.manifest" in internal_imports("leukemia_data.caches.shard")
     assert internal_imports("leukemia_data.errors") == set()
+    assert "leukemia_data.caches.zstd_codec" in internal_imports("leukemia_data.caches.codec")
 
 
 def test_packages_import_downwards_only():

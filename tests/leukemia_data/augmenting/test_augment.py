@@ -18,6 +18,7 @@ from leukemia_data.augmenting.cutout import Cutout
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
 from leukemia_data.augmenting.parameter_table import Columns, draw_parameters
 from leukemia_data.errors import UsageError
+from leukemia_data.sources.sample_cells import generate_cell
 
 from ..copies import UnfinishedCopies
 
@@ -185,6 +186,24 @@ def test_results_stay_within_the_normalized_images_of_0_and_255(cells, keep_blac
     result = augmented(cells, keep_black=keep_black, color=color, noise=Noise(p=1.0, variance=900.0))
     assert result.min() >= -1e-3
     assert result.max() <= 255 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "means", "values"),
+    [
+        ("flips", [0.3062, 0.4592, 0.3311, 0.3065], [-0.1098, -0.0471, 0.0784, -0.0471]),
+        ("none", [0.3062, 0.4592, 0.3311, 0.3065], [0.1412, 0.0157, 0.0471, -0.0471]),
+        ("report-a", [0.6285, 0.5262, 0.1676, 0.5675], [-0.0505, -0.7039, 0.6325, -0.4549]),
+        ("report-a-geometry", [0.2174, 0.4508, 0.2621, 0.1983], [-0.0268, -0.0552, 0.0482, 0.0895]),
+        ("report-b", [0.3063, 0.3849, 0.1632, 0.3065], [-0.0709, -0.0463, -0.0478, -0.0471]),
+    ],
+)
+def test_what_shipped_augmentations_make_of_cells_is_pinned(name, means, values):
+    # A run that is resumed would else see other images: as release 0.1 made them.
+    images = np.stack([generate_cell(0, subject, 0, 0)[161:289, 161:289] for subject in range(4)])
+    result = augmenter(name, seed=3)(torch.from_numpy(images), 2, torch.tensor([5, 0, 10_660, 77]))
+    assert result.mean(dim=(1, 2, 3)).tolist() == pytest.approx(means, abs=1e-3)
+    assert result[:, 1, 40, 50].tolist() == pytest.approx(values, abs=1e-2)
 
 
 # --- background ---------------------------------------------------------------------------------------------------

@@ -125,6 +125,14 @@ def test_a_file_is_named_after_itself_if_it_says_nothing(tmp_path):
     assert load_augmentation(write(tmp_path, "")) == Augmentation(name="mine")
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_files_of_any_editor_are_read(tmp_path, start, line_end):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(start + "[transpose]\np = 0.5\n".replace("\n", line_end).encode())
+    assert load_augmentation(str(path)) == Augmentation(name="mine", transpose=Chance(p=0.5))
+
+
 # --- meaning ------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +191,7 @@ def test_factors_that_leave_nothing_to_see_are_warned_of():
         ("[blur]\np = 1\nkernel_px = 3\nsigma_px = [0, 1]", r"sigma_px must be \[low, high\] within 0\.05\.\.50"),
         ("[noise]\np = 1\nvariance = -1", r"\[noise\]: variance must lie in 0\.\.65025"),
         ("[cutout]\np = 1\nfraction = 0", r"\[cutout\]: fraction must lie in \(0, 1\]"),
+        ("name = 3", r"mine\.toml: name must be a text, got 3"),
         ("keep_black = 1", r"keep_black must be true or false, got 1"),
         ("black_level = 256", r"mine\.toml: black_level must lie in 0\.\.255, got 256"),
         ('black_level = "dark"', r"black_level must be a number, got 'dark'"),

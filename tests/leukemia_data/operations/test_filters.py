@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
-from PIL import Image as PillowImage
 
-from leukemia_data.operations.colour import balance_gray_world, to_gray
-from leukemia_data.operations.filters import Gabor, add_response, high_pass, mean_filter
+from leukemia_data.operations.filters import (
+    Gabor,
+    Unsharp,
+    add_response,
+    gabor_weights,
+    high_pass,
+    mean_filter,
+    unsharp_mask,
+)
+
+NEVER = 1e9
 
 
 def response(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -25,7 +34,40 @@ def flat(value: int) -> np.ndarray:
     return np.full((20, 30, 3), value, np.uint8)
 
 
-# --- mean and high-pass ---------------------------------------------------------------------------------------
+# --- unsharp mask -----------------------------------------------------------------------------------------------------
+
+
+def test_unsharp_by_hand():
+    # A 3x3 kernel of sigma 0.5 has the 1-D weights a, 1 - 2a, a; a lone pixel of 100 is blurred to 100 (1 - 2a)**2.
+    weight = np.exp(-2.0)
+    a = weight / (1 + 2 * weight)
+    image = np.zeros((7, 7, 3), np.uint8)
+    image[3, 3] = 100
+    result = unsharp_mask(image, 0.5, 1.0, 1)
+    assert abs(int(result[3, 3, 0]) - 100 * (2 - (1 - 2 * a) ** 2)) <= 1
+    result[3, 3] = 0
+    assert not result.any()
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 255])
+def test_unsharp_leaves_flat_images(value):
+    image = np.full((40, 50, 3), value, np.uint8)
+    np.testing.assert_array_equal(unsharp_mask(image, 3.0, 1.5, 9), image)
+
+
+def test_the_radius_is_the_one_opencv_chooses(make_noise, rng):
+    image = make_noise(rng, 64, 64)
+    for sigma_px in [0.1, 0.25, 0.75, 1.25, 3.0, 12.0, 50.0, *np.arange(0.2, 50, 0.37).tolist()]:
+        expected = cv2.addWeighted(image, 2.5, cv2.GaussianBlur(image, (0, 0), sigma_px), -1.5, 0)
+        result = unsharp_mask(image, sigma_px, 1.5, Unsharp(sigma_px=sigma_px).reach_px)
+        np.testing.assert_array_equal(result, expected, err_msg=f"sigma {sigma_px}")
+
+
+def test_the_radius_of_the_report_s_blur_is_nine():
+    assert Unsharp(sigma_px=3.0).reach_px == 9
+
+
+# --- mean and high-pass -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size_px", [3, 5, 9])
@@ -58,7 +100,7 @@ def test_flat_images(value):
     np.testing.assert_array_equal(add_response(flat(value), kernel, onto_grey=True), flat(128))
 
 
-# --- Gabor ----------------------------------------------------------------------------------------------------
+# --- Gabor ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [Gabor(), Gabor(size_px=9, sigma_px=2.0, theta_deg=40.0, psi_deg=70.0)])
@@ -85,73 +127,46 @@ def test_gabor_answers_to_its_own_stripes_only():
     assert np.ptp(add_response(upright, kernel, onto_grey=False)[middle]) == pytest.approx(40 + contrast, abs=2)
 
 
-# --- colour ---------------------------------------------------------------------------------------------------
+def opencv_kernel(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg) -> np.ndarray:
+    theta, psi = np.deg2rad([theta_deg, psi_deg])
+    return cv2.getGaborKernel((size_px, size_px), sigma_px, theta, lambda_px, gamma, psi, cv2.CV_64F)
 
 
-def test_gray_world_gives_all_channels_the_common_mean(make_frame, rng):
-    image = make_frame(rng, 120, 120)
-    image[..., 1] //= 3
-    means = image.reshape(-1, 3).mean(axis=0)
-    result = balance_gray_world(image)
-    np.testing.assert_array_equal(result, saturated(image * (means.mean() / means)))
-    assert not result[~image.any(axis=2)].any()
-    unsaturated = balance_gray_world(image // 3)
-    assert np.ptp(unsaturated.reshape(-1, 3).mean(axis=0)) < 0.2
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (5, 1.0, 0.0, 4.0, 0.5, 0.0),
+        (5, 1.0, 90.0, 2.0, 0.5, 0.0),
+        (9, 2.0, 30.0, 5.0, 1.0, 90.0),
+        (11, 3.0, -60.0, 6.5, 2.0, 200.0),
+    ],
+)
+def test_opencv_s_kernel_without_its_mean(numbers):
+    weights = np.array(gabor_weights(*numbers))
+    wave = opencv_kernel(*numbers)
+    envelope = opencv_kernel(*numbers[:3], NEVER, numbers[4], 0.0)
+    expected = wave - envelope * wave.sum() / envelope.sum()
+    np.testing.assert_allclose(weights, expected / expected[expected > 0].sum(), atol=1e-12)
+    assert weights.sum() == pytest.approx(0, abs=1e-12)
+    assert weights[weights > 0].sum() == pytest.approx(1)
 
 
-def test_gray_world_is_the_same_over_the_cell_and_over_the_frame(make_frame, rng):
-    image = make_frame(rng, 120, 120)
-    is_cell = image.any(axis=2)
-    cell = image[is_cell]
-    np.testing.assert_array_equal(balance_gray_world(cell[None])[0], balance_gray_world(image)[is_cell])
+def test_the_first_report_s_numbers_make_a_brightener_and_no_wave():
+    numbers = (5, 1.0, 0.0, 1.0, 0.5, 0.0)
+    kernel = opencv_kernel(*numbers)
+    assert kernel.sum() == pytest.approx(9.88, abs=0.005)
+    assert kernel.min() > 0
+    assert gabor_weights(*numbers) is None
 
 
-def test_gray_world_by_hand_saturates():
-    # Means 200, 100, 60: the common mean is 120, the factors 0.6, 1.2 and 2.
-    image = np.array([[[240, 200, 20], [160, 0, 100]]], np.uint8)
-    np.testing.assert_array_equal(balance_gray_world(image), [[[144, 240, 40], [96, 0, 200]]])
-    image = np.array([[[0, 0, 200], [255, 255, 0]]], np.uint8)
-    # Means 127.5, 127.5, 100: 200 becomes 236.7.
-    assert balance_gray_world(image)[0, 0, 2] == 237
-    image = np.array([[[255, 255, 255], [255, 255, 0]]], np.uint8)
-    assert balance_gray_world(image)[0, 0, 2] == 255
+def test_a_wave_that_is_zero_at_every_pixel_is_none():
+    assert gabor_weights(5, 1.0, 0.0, 2.0, 0.5, 90.0) is None
+    assert gabor_weights(5, 1.0, 45.0, 2.0, 0.5, 90.0) is not None
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 0), (9, 0, 9)])
-def test_gray_world_leaves_an_image_without_one_channel(colour):
-    image = np.full((4, 5, 3), colour, np.uint8)
-    result = balance_gray_world(image)
-    np.testing.assert_array_equal(result, image)
-    assert not np.shares_memory(result, image)
-
-
-def test_gray_is_pillow_s_luma_three_times(make_noise, rng):
-    image = make_noise(rng, 50, 60)
-    result = to_gray(image)
-    luma = np.asarray(PillowImage.fromarray(image).convert("L")).astype(int)
-    assert np.abs(result[..., 0] - luma).max() <= 1
-    assert (result == result[..., :1]).all()
-    np.testing.assert_array_equal(to_gray(result), result)
-
-
-# --- all ------------------------------------------------------------------------------------------------------
-
-
-FILTERS = {
-    "mean": lambda image: mean_filter(image, 3),
-    "high-pass": lambda image: high_pass(image, 3),
-    "gabor": lambda image: add_response(image, np.array(Gabor().weights()), onto_grey=False),
-    "gray-world": balance_gray_world,
-    "gray": to_gray,
-}
-
-
-@pytest.mark.parametrize("change", FILTERS.values(), ids=FILTERS)
-def test_inputs_are_left_alone_and_views_are_taken(make_noise, rng, change):
-    frame = make_noise(rng, 60, 60)
-    before = frame.copy()
-    result = change(frame[10:50, 5:40])
-    np.testing.assert_array_equal(frame, before)
-    np.testing.assert_array_equal(result, change(frame[10:50, 5:40].copy()))
-    assert result.shape == (40, 35, 3)
-    assert result.dtype == np.uint8
+def test_theta_turns_the_kernel():
+    upright = np.array(gabor_weights(7, 1.5, 0.0, 4.0, 0.5, 0.0))
+    lying = np.array(gabor_weights(7, 1.5, 90.0, 4.0, 0.5, 0.0))
+    np.testing.assert_allclose(lying, upright.T, atol=1e-12)
+    # Upright stripes: the weights change sign along a row, not down the middle column.
+    assert upright[3].min() < 0 < upright[:, 3].min()

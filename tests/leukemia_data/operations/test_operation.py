@@ -1,14 +1,33 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.operations.clahe import ClaheLab
-from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter
+from leukemia_data.operations.clahe import (
+    Clahe,
+    ClaheLab,
+    ClaheLightness,
+    equalize_cell_lightness,
+    equalize_channels,
+    equalize_lightness,
+)
+from leukemia_data.operations.colour import Gray, GrayWorld, balance_gray_world, to_gray
+from leukemia_data.operations.filters import (
+    Gabor,
+    HighPass,
+    MeanFilter,
+    Unsharp,
+    add_response,
+    high_pass,
+    mean_filter,
+    unsharp_mask,
+)
 from leukemia_data.operations.framing import Canvas, CropToCell, Fit
 from leukemia_data.operations.operation import OPERATIONS
-from leukemia_data.operations.resizing import CenterCrop, Resize
+from leukemia_data.operations.resizing import CenterCrop, Resize, resize_antialiased, resize_area
 from leukemia_data.operations.stain import StainMacenko, StainReinhard
+from leukemia_data.operations.window import Window
 
 
 def test_only_steps_that_know_the_size_depend_on_it():
@@ -89,3 +108,70 @@ def test_sides():
         assert framing().output_side(450, 224) == 224
         assert framing(side_px=300).output_side(450, 224) == 300
     assert Resize().output_side(450, 224) == 224
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+PRODUCED = Window(90, 100, 200, 450)
+
+
+@pytest.mark.parametrize(
+    ("step", "needed"),
+    [
+        (Gray(), PRODUCED),
+        (MeanFilter(size_px=3), Window(89, 99, 201, 450)),
+        (HighPass(size_px=7), Window(87, 97, 203, 450)),
+        (Gabor(size_px=5), Window(88, 98, 202, 450)),
+        (Unsharp(sigma_px=3.0), Window(81, 91, 209, 450)),
+        # Tiles of 50 px: row 90 blends the tiles 1 and 2, row 199 the tiles 3 and 4; column 100 the tiles 1 and 2.
+        (Clahe(tiles=9), Window(50, 50, 250, 450)),
+        (ClaheLab(tiles=9), Window(50, 50, 250, 450)),
+        (Clahe(tiles=8), Window.full(450)),
+        (GrayWorld(), Window.full(450)),
+        (StainMacenko(), Window.full(450)),
+        (StainReinhard(), Window.full(450)),
+        (ClaheLightness(tiles=9), Window(50, 50, 250, 450)),
+        (Canvas(side_px=450), Window.full(450)),
+        (Fit(side_px=450), Window.full(450)),
+        (CropToCell(side_px=450), Window.full(450)),
+    ],
+)
+def test_needed_windows(step, needed):
+    assert step.needed(PRODUCED, 450, 450) == needed
+
+
+def test_steps_that_change_the_side():
+    assert CenterCrop(side_px=270).needed(Window.full(270), 450, 270) == Window(90, 90, 360, 360)
+    assert Resize().needed(Window.full(128), 270, 128) == Window.full(270)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+CHANGES = {
+    "clahe": lambda image: equalize_channels(image, 3.0, (9, 9)),
+    "clahe of L": lambda image: equalize_lightness(image, 3.0, (9, 9)),
+    "clahe of a cell's L": lambda image: equalize_cell_lightness(image, 3.0, (9, 9)),
+    "unsharp": lambda image: unsharp_mask(image, 3.0, 1.5, 9),
+    "area": lambda image: resize_area(image, 45),
+    "antialias": lambda image: resize_antialiased(image, 45),
+    "mean": lambda image: mean_filter(image, 3),
+    "high-pass": lambda image: high_pass(image, 3),
+    "gabor": lambda image: add_response(image, np.array(Gabor().weights()), onto_grey=False),
+    "gray-world": balance_gray_world,
+    "gray": to_gray,
+}
+
+
+@pytest.mark.parametrize("operation", CHANGES.values(), ids=CHANGES)
+def test_inputs_are_left_alone_and_views_are_taken(make_noise, rng, operation):
+    frame = make_noise(rng, 120, 120)
+    before = frame.copy()
+    view = frame[10:100, 20:110]
+    result = operation(view)
+    np.testing.assert_array_equal(frame, before)
+    np.testing.assert_array_equal(result, operation(view.copy()))
+    assert result.dtype == np.uint8
+    assert result.shape[2] == 3
+    assert not np.shares_memory(result, frame)

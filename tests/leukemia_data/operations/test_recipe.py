@@ -143,6 +143,14 @@ def test_a_file_with_every_operation(tmp_path):
     assert [type(value) for value in (recipe.steps[1].clip_limit, recipe.steps[2].sigma_px)] == [float, float]
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_files_of_any_editor_are_read(tmp_path, start, line_end):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(start + f"{CANVAS}side_px = 300\n".replace("\n", line_end).encode())
+    assert load_recipe(str(path)) == Recipe("mine", (Canvas(side_px=300),))
+
+
 def test_a_file_without_a_name_is_named_after_the_file(tmp_path):
     assert load_recipe(str(write_recipe(tmp_path, CANVAS))).name == "mine"
 
@@ -200,6 +208,8 @@ def test_a_file_without_a_name_is_named_after_the_file(tmp_path):
         ),
         ('name = "empty"\n', ["empty", "no [[step]]"]),
         ("steps = 5\n", ["steps"]),
+        (f"name = 3\n{CANVAS}", ["name must be a text, got 3"]),
+        (f"description = [1]\n{CANVAS}", ["description must be a text, got [1]"]),
         ('[step]\nop = "canvas"\n', ["[[step]]"]),
         ("step = [1, 2]\n", ["step 1", "table"]),
         ('[[step]]\nop = "canvas\n', ["not valid TOML"]),
