@@ -105,3 +105,9 @@ def listed(texts: Iterable[str], *, most: int = 10, separator: str = ", ") -> st
     items = list(texts)
     rest = len(items) - most
     return separator.join(items[:most]) + (f" (and {rest} more)" if rest > 0 else "")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise UsageError unless the condition holds."""
+    if not condition:
+        raise UsageError(message)

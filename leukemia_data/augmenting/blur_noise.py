@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, Range, require, require_range
+from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, Range, require_range
 from leukemia_data.augmenting.draws import Draw, Draws, FloatArray
+from leukemia_data.errors import require
 from leukemia_data.libraries import torch
 
 if TYPE_CHECKING:

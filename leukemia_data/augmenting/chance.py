@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard, TypeVar, get_type_hints
 
-from leukemia_data.errors import UsageError
+from leukemia_data.errors import require
 from leukemia_data.files.typed_tables import parse_value
 from leukemia_data.registry import Registry
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 
 Range = Annotated[tuple[float, float], "two numbers [low, high]"]
 _Operation = TypeVar("_Operation", bound="Chance")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise UsageError unless the condition holds."""
-    if not condition:
-        raise UsageError(message)
 
 
 def require_range(name: str, given: Range, least: float, most: float) -> None:

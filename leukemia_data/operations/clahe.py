@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
-from leukemia_data.operations.checks import require_tile_room, require_tiles
 from leukemia_data.operations.colour import cell_mask
 from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 from leukemia_data.operations.window import Extent, Window
@@ -20,16 +20,18 @@ class Equalization(Operation):
     ``clip_limit`` is a multiple of the mean bin height, ``tiles`` the number of tiles along each side.
     """
 
-    op: ClassVar[str]
+    label: ClassVar[str] = "CLAHE of L {clip_limit:g}, {tiles}x{tiles}"
     clip_limit: float = 3.0
     tiles: int = 9
 
     def __post_init__(self) -> None:
-        require_tiles(self.op, self.clip_limit, self.tiles)
+        require(0 < self.clip_limit <= 256, f"{self.op}: clip_limit must lie in (0, 256], got {self.clip_limit}")
+        require(1 <= self.tiles <= 64, f"{self.op}: tiles must lie in 1..64, got {self.tiles}")
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """See :meth:`Operation.output_side`."""
-        require_tile_room(self.op, self.tiles, side_px)
+        # Every tile has more than one pixel a side.
+        require(side_px >= 2 * self.tiles, f"{self.op}: {self.tiles} tiles need more than {side_px} px")
         return side_px
 
     def needed(self, produced: Window, side_px: int, next_side_px: int) -> Window:
@@ -45,32 +47,61 @@ class Equalization(Operation):
         """CLAHE of whole tiles: how many the image holds (vertically, horizontally) is told by `tiles`."""
         raise NotImplementedError
 
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"CLAHE of L {self.clip_limit:g}, {self.tiles}x{self.tiles}"
+    def _clahe(self, tiles: tuple[int, int]) -> cv2.CLAHE:
+        return cv2.createCLAHE(self.clip_limit, (tiles[1], tiles[0]))
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clahe(Equalization):
-    """Contrast-limited adaptive histogram equalisation of each colour channel."""
+    """Contrast-limited adaptive histogram equalisation of each colour channel on its own.
+
+    Notes
+    -----
+    Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), as OpenCV does it.
+    Equalising the three channels apart shifts hue and lifts an exact-zero background by a few grey levels; the
+    first report did so, and the recipe keeps it.
+    """
 
     op: ClassVar[str] = "clahe"
     version: ClassVar[int] = 1
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"CLAHE {self.clip_limit:g}, {self.tiles}x{self.tiles}"
+    label: ClassVar[str] = "CLAHE {clip_limit:g}, {tiles}x{tiles}"
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
         """See :meth:`Equalization.equalize`."""
-        return equalize_channels(image_HWC, self.clip_limit, tiles)
+        clahe = self._clahe(tiles)
+        return np.asarray(cv2.merge([clahe.apply(cv2.extractChannel(image_HWC, c)) for c in range(3)]), np.uint8)
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaheLab(Equalization):
-    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black."""
+class ClaheLightness(Equalization):
+    """CLAHE of the lightness alone, of all pixels alike: no background is assumed, black is lifted like any level.
+
+    Notes
+    -----
+    L, a and b are OpenCV's 8-bit ones of CIE L*a*b*: on cells of C-NMC the way there and back alone moves a pixel by
+    0.4 grey levels in the mean. The one channel that is equalised carries no colour, so hue stays, but for what leaves
+    the sRGB gamut.
+    """
+
+    op: ClassVar[str] = "clahe_lightness"
+    version: ClassVar[int] = 1
+
+    def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
+        """See :meth:`Equalization.equalize`."""
+        lab_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2Lab)
+        cv2.insertChannel(self._clahe(tiles).apply(cv2.extractChannel(lab_HWC, 0)), lab_HWC, 0)
+        return np.asarray(cv2.cvtColor(lab_HWC, cv2.COLOR_Lab2RGB), np.uint8)
+
+
+@OPERATIONS.register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaheLab(ClaheLightness):
+    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black.
+
+    The background counts in the histograms of the tiles it lies in, as it does in the usual form.
+    """
 
     op: ClassVar[str] = "clahe_lab"
     version: ClassVar[int] = 1
@@ -80,71 +111,8 @@ class ClaheLab(Equalization):
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
         """See :meth:`Equalization.equalize`."""
-        return equalize_cell_lightness(image_HWC, self.clip_limit, tiles)
-
-
-@OPERATIONS.register
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaheLightness(Equalization):
-    """CLAHE of the lightness alone, of all pixels alike: no background is assumed, black is lifted like any level."""
-
-    op: ClassVar[str] = "clahe_lightness"
-    version: ClassVar[int] = 1
-
-    def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
-        """See :meth:`Equalization.equalize`."""
-        return equalize_lightness(image_HWC, self.clip_limit, tiles)
-
-
-def equalize_channels(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
-    """Contrast-limited adaptive histogram equalisation of each channel on its own.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (height, width, 3), uint8
-    clip_limit
-        Multiple of the mean bin height at which a tile's histogram is cut (OpenCV's meaning).
-    tiles
-        Number of tiles (vertically, horizontally).
-
-    Notes
-    -----
-    Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), as OpenCV does it.
-    Equalising the three channels apart shifts hue and lifts an exact-zero background by a few grey levels; the
-    first report did so, and the recipe keeps it.
-    """
-    clahe = cv2.createCLAHE(clip_limit, (tiles[1], tiles[0]))
-    return np.asarray(cv2.merge([clahe.apply(cv2.extractChannel(image_HWC, c)) for c in range(3)]), np.uint8)
-
-
-def equalize_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
-    """Contrast-limited adaptive histogram equalisation of L in CIE L*a*b*, of all pixels.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (height, width, 3), uint8
-    clip_limit, tiles
-        As in :func:`equalize_channels`.
-
-    Notes
-    -----
-    The one channel that is equalised carries no colour, so hue stays, but for what leaves the sRGB gamut. L, a and b
-    are OpenCV's 8-bit ones: on cells of C-NMC the way there and back alone moves a pixel by 0.4 grey levels in the
-    mean.
-    """
-    clahe = cv2.createCLAHE(clip_limit, (tiles[1], tiles[0]))
-    lab_HWC = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2Lab)
-    cv2.insertChannel(clahe.apply(cv2.extractChannel(lab_HWC, 0)), lab_HWC, 0)
-    return np.asarray(cv2.cvtColor(lab_HWC, cv2.COLOR_Lab2RGB), np.uint8)
-
-
-def equalize_cell_lightness(image_HWC: Image, clip_limit: float, tiles: tuple[int, int]) -> Image:
-    """:func:`equalize_lightness` of a cell on an exactly black background; black pixels stay black.
-
-    The background counts in the histograms of the tiles it lies in, as it does in the usual form.
-    """
-    equalized = equalize_lightness(image_HWC, clip_limit, tiles)
-    return np.asarray(cv2.copyTo(equalized, cell_mask(image_HWC)), np.uint8)
+        equalized = ClaheLightness.equalize(self, image_HWC, tiles)
+        return np.asarray(cv2.copyTo(equalized, cell_mask(image_HWC)), np.uint8)
 
 
 def tile_grid(needed: Window, side_px: int, tiles: int) -> tuple[int, int]:

@@ -12,7 +12,15 @@ from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrayWorld(Operation):
-    """Scale each channel so that all three have the common mean; the black background cancels in the ratios."""
+    """Scale each channel to the mean of the three channels' means, rounded and saturated.
+
+    The means are over the whole image. Black pixels add nothing to any of the three sums, so over the cell alone the
+    factors would be the same. An image with an empty channel has no balance and is returned as it is.
+
+    Notes
+    -----
+    Buchsbaum, "A spatial processor model for object colour perception", J. Franklin Institute 310 (1980).
+    """
 
     op: ClassVar[str] = "gray_world"
     version: ClassVar[int] = 1
@@ -20,7 +28,12 @@ class GrayWorld(Operation):
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return balance_gray_world(image_HWC)
+        sums_C = image_HWC.reshape(-1, 3).sum(axis=0, dtype=np.float64)
+        if not sums_C.all():
+            return image_HWC.copy()
+        levels = np.arange(256)[:, None] * (sums_C.mean() / sums_C)
+        table = np.rint(levels).clip(0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(image_HWC, table[:, None]), np.uint8)
 
 
 @OPERATIONS.register
@@ -39,31 +52,8 @@ class Gray(Operation):
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return to_gray(image_HWC)
-
-
-def balance_gray_world(image_HWC: Image) -> Image:
-    """Scale each channel to the mean of the three channels' means, rounded and saturated.
-
-    The means are over the whole image. Black pixels add nothing to any of the three sums, so over the cell alone the
-    factors would be the same. An image with an empty channel has no balance and is returned as it is.
-
-    Notes
-    -----
-    Buchsbaum, "A spatial processor model for object colour perception", J. Franklin Institute 310 (1980).
-    """
-    sums_C = image_HWC.reshape(-1, 3).sum(axis=0, dtype=np.float64)
-    if not sums_C.all():
-        return image_HWC.copy()
-    levels = np.arange(256)[:, None] * (sums_C.mean() / sums_C)
-    table = np.rint(levels).clip(0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image_HWC, table[:, None]), np.uint8)
-
-
-def to_gray(image_HWC: Image) -> Image:
-    """Luma of Rec. 601 as OpenCV computes it, in three equal channels."""
-    luma_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.merge([luma_HW] * 3), np.uint8)
+        luma_HW = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
+        return np.asarray(cv2.merge([luma_HW] * 3), np.uint8)
 
 
 def cell_mask(image_HWC: Image) -> Image:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
-from leukemia_data.operations.checks import require, require_kernel, require_room
 from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rows = tuple[tuple[float, ...], ...]
 
+MAX_KERNEL_PX = 63
 MIDDLE_GREY = 128
 _MIN_SHARE = 1e-6
 _MIN_WAVELENGTH_PX = 2.0
@@ -30,6 +31,7 @@ class Unsharp(Operation):
 
     op: ClassVar[str] = "unsharp"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "unsharp sigma {sigma_px:g}, {strength:g}"
     sigma_px: float = 3.0
     strength: float = 1.5
 
@@ -47,80 +49,68 @@ class Unsharp(Operation):
         require(side_px > self.reach_px, f"unsharp: sigma_px {self.sigma_px} is too wide for {side_px} px")
         return side_px
 
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"unsharp sigma {self.sigma_px:g}, {self.strength:g}"
-
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return unsharp_mask(image_HWC, self.sigma_px, self.strength, self.reach_px)
+        # Beyond the image the Gaussian sees the image mirrored, without the edge pixel.
+        side = 2 * self.reach_px + 1
+        blurred = cv2.GaussianBlur(image_HWC, (side, side), self.sigma_px)
+        return np.asarray(cv2.addWeighted(image_HWC, 1 + self.strength, blurred, -self.strength, 0), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFilter(Operation):
+    """What filters over the ``size_px`` x ``size_px`` pixels around each pixel have in common."""
+
+    size_px: int = 3
+
+    def __post_init__(self) -> None:
+        is_fit = 3 <= self.size_px <= MAX_KERNEL_PX and self.size_px % 2 == 1
+        require(is_fit, f"{self.op}: size_px must be an odd number in 3..{MAX_KERNEL_PX}, got {self.size_px}")
+
+    @property
+    def reach_px(self) -> int:
+        """See :attr:`Operation.reach_px`."""
+        return self.size_px // 2
+
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """See :meth:`Operation.output_side`."""
+        require(self.size_px <= side_px, f"{self.op}: size_px {self.size_px} is too wide for {side_px} px")
+        return side_px
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeanFilter(Operation):
+class MeanFilter(KernelFilter):
     """Mean of the ``size_px`` x ``size_px`` pixels around each pixel (normalised box)."""
 
     op: ClassVar[str] = "mean_filter"
     version: ClassVar[int] = 1
-    size_px: int = 3
-
-    def __post_init__(self) -> None:
-        require_kernel(self.op, self.size_px)
-
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        require_room(self.op, self.size_px, side_px)
-        return side_px
-
-    @property
-    def reach_px(self) -> int:
-        """See :attr:`Operation.reach_px`."""
-        return self.size_px // 2
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"mean filter {self.size_px}x{self.size_px}"
+    label: ClassVar[str] = "mean filter {size_px}x{size_px}"
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return mean_filter(image_HWC, self.size_px)
+        return np.asarray(cv2.blur(image_HWC, (self.size_px, self.size_px)), np.uint8)
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HighPass(Operation):
+class HighPass(KernelFilter):
     """What the mean filter of the same size takes away, around the middle grey of 128."""
 
     op: ClassVar[str] = "high_pass"
     version: ClassVar[int] = 1
-    size_px: int = 3
-
-    def __post_init__(self) -> None:
-        require_kernel(self.op, self.size_px)
-
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        require_room(self.op, self.size_px, side_px)
-        return side_px
-
-    @property
-    def reach_px(self) -> int:
-        """See :attr:`Operation.reach_px`."""
-        return self.size_px // 2
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"high pass {self.size_px}x{self.size_px}"
+    label: ClassVar[str] = "high pass {size_px}x{size_px}"
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return high_pass(image_HWC, self.size_px)
+        kernel = np.full((self.size_px, self.size_px), -1 / self.size_px**2)
+        kernel[self.size_px // 2, self.size_px // 2] += 1
+        return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, kernel, delta=MIDDLE_GREY), np.uint8)
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gabor(Operation):
+class Gabor(KernelFilter):
     """A wave of one length and direction under a Gaussian: its response, added to the image or to middle grey.
 
     Parameters
@@ -144,6 +134,7 @@ class Gabor(Operation):
 
     op: ClassVar[str] = "gabor"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "Gabor {theta_deg:g}°, {lambda_px:g} px"
     size_px: int = 5
     sigma_px: float = 1.0
     theta_deg: float = 0.0
@@ -153,7 +144,7 @@ class Gabor(Operation):
     base: Literal["image", "gray"] = "image"
 
     def __post_init__(self) -> None:
-        require_kernel(self.op, self.size_px)
+        KernelFilter.__post_init__(self)
         require(
             self.lambda_px >= _MIN_WAVELENGTH_PX,
             f"gabor: lambda_px must be at least 2, got {self.lambda_px}: a wave shorter than two pixels lies beyond "
@@ -179,75 +170,18 @@ class Gabor(Operation):
         """Rows of the kernel, see :func:`gabor_weights`."""
         return gabor_weights(self.size_px, self.sigma_px, self.theta_deg, self.lambda_px, self.gamma, self.psi_deg)
 
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        require_room(self.op, self.size_px, side_px)
-        return side_px
-
-    @property
-    def reach_px(self) -> int:
-        """See :attr:`Operation.reach_px`."""
-        return self.size_px // 2
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"Gabor {self.theta_deg:g}°, {self.lambda_px:g} px"
-
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return add_response(image_HWC, _gabor_kernel(self), onto_grey=self.base == "gray")
-
-
-def unsharp_mask(image_HWC: Image, sigma_px: float, strength: float, radius_px: int) -> Image:
-    """Image * (1 + strength) - Gaussian(image) * strength, rounded and saturated to 0..255.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (height, width, 3), uint8
-    sigma_px, radius_px
-        Width and reach of the Gaussian; beyond the image it sees the image mirrored (without the edge pixel).
-    strength
-        Gain of the difference between the image and its blurred self.
-    """
-    side = 2 * radius_px + 1
-    blurred = cv2.GaussianBlur(image_HWC, (side, side), sigma_px)
-    return np.asarray(cv2.addWeighted(image_HWC, 1 + strength, blurred, -strength, 0), np.uint8)
-
-
-def mean_filter(image_HWC: Image, size_px: int) -> Image:
-    """Mean of the `size_px` x `size_px` pixels around each, rounded."""
-    return np.asarray(cv2.blur(image_HWC, (size_px, size_px)), np.uint8)
-
-
-def high_pass(image_HWC: Image, size_px: int) -> Image:
-    """Each pixel minus the mean of the `size_px` x `size_px` pixels around it, plus 128, saturated."""
-    kernel = np.full((size_px, size_px), -1 / size_px**2)
-    kernel[size_px // 2, size_px // 2] += 1
-    return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, kernel, delta=MIDDLE_GREY), np.uint8)
-
-
-def add_response(image_HWC: Image, kernel_KK: NDArray[np.float64], onto_grey: bool) -> Image:
-    """Response of each channel to a kernel, added to the pixel itself or to 128, saturated.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (H, W, 3), uint8
-    kernel_KK : ndarray of shape (K, K), float64
-        Odd K; weights for correlation. With a sum of zero, flat parts keep their value (or become 128).
-    onto_grey
-        Add it to 128 instead of the image.
-    """
-    if onto_grey:
-        return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, kernel_KK, delta=MIDDLE_GREY), np.uint8)
-    middle = len(kernel_KK) // 2
-    with_image = kernel_KK.copy()
-    with_image[middle, middle] += 1
-    return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, with_image), np.uint8)
+        delta = MIDDLE_GREY if self.base == "gray" else 0
+        return np.asarray(cv2.filter2D(image_HWC, cv2.CV_8U, _gabor_kernel(self), delta=delta), np.uint8)
 
 
 @lru_cache(maxsize=16)
 def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
-    return np.array(step.weights())
+    """Weights for correlation, with the image itself added where the response is added to it."""
+    kernel_KK = np.array(step.weights())
+    kernel_KK[step.size_px // 2, step.size_px // 2] += step.base == "image"
+    return kernel_KK
 
 
 def gabor_weights(

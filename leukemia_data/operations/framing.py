@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+from leukemia_data.errors import require
 from leukemia_data.libraries import np
 from leukemia_data.operations.cell_box import Box, border_colour, find_cell
-from leukemia_data.operations.checks import require, require_side
-from leukemia_data.operations.operation import OPERATIONS, Draw, Framing, Image
+from leukemia_data.operations.operation import OPERATIONS, Draw, Framing, Image, require_side
 from leukemia_data.operations.resizing import Resampling, resample
 from leukemia_data.operations.window import Window
 
@@ -25,6 +25,7 @@ class Canvas(Framing):
 
     op: ClassVar[str] = "canvas"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "canvas {side_px} px"
     keeps_the_background: ClassVar[bool] = True
     side_px: int = 450
 
@@ -58,6 +59,7 @@ class Fit(Framing):
 
     op: ClassVar[str] = "fit"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "fit {side_px} px"
     side_px: int | None = None
     pad: Pad = "border"
     method: Resampling = "area"
@@ -89,6 +91,7 @@ class CropToCell(Framing):
 
     op: ClassVar[str] = "crop_to_cell"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "crop to cell {side_px} px"
     margin: float = 0.1
     side_px: int | None = None
     pad: Pad = "border"

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from leukemia_data.errors import require
 from leukemia_data.operations.window import Extent, Window
 from leukemia_data.registry import Registry
 
@@ -33,6 +34,8 @@ Image: TypeAlias = "NDArray[np.uint8]"
 """RGB pixels of shape (height, width, 3)."""
 Draw: TypeAlias = Callable[[int, Window], Image]
 """The part (window) of a frame's square of a side in pixels, as (H, W, 3) uint8."""
+
+MAX_SIDE_PX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,9 @@ class Operation:
         level or two of black may join it: no step that looks for the cell would miss them.
     without_background
         Name of the operation that does the same to images without a black background.
+    label
+        What it does, short enough for a column; may name parameters and ``side_px``, the side of the square it leaves.
+        Empty for its name.
     """
 
     op: ClassVar[str]
@@ -59,6 +65,7 @@ class Operation:
     finds_the_cell: ClassVar[bool] = False
     keeps_the_background: ClassVar[bool] = False
     without_background: ClassVar[str | None] = None
+    label: ClassVar[str] = ""
 
     @property
     def depends_on_size(self) -> bool:
@@ -74,8 +81,8 @@ class Operation:
         return None
 
     def title(self, side_px: int) -> str:
-        """Say what the step does, short enough for a column; `side_px` is the side of the square it leaves."""
-        return self.op.replace("_", " ")
+        """Return the label of the step with its numbers."""
+        return (self.label or self.op.replace("_", " ")).format(**{**asdict(self), "side_px": side_px})
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """Return the side of the square after this operation, for one of `side_px` and a cache of `size_px`.
@@ -119,10 +126,6 @@ class Operation:
 class Framing(Operation):
     """An operation that makes a square of a frame of any height and width: what a recipe may begin with."""
 
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"{self.op.replace('_', ' ')} {side_px} px"
-
     def draw(self, frame_HWC: Image) -> Draw:
         """Return what draws squares of one frame; what does not depend on their side is computed here, once.
 
@@ -144,3 +147,8 @@ class Framing(Operation):
 
 
 OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op")
+
+
+def require_side(name: str, side_px: int) -> None:
+    """Raise UsageError unless a side in pixels is one that a frame can have."""
+    require(1 <= side_px <= MAX_SIDE_PX, f"{name} must lie in 1..{MAX_SIDE_PX}, got {side_px}")

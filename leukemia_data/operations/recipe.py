@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from leukemia_data.errors import UsageError
+from leukemia_data.errors import UsageError, require
 from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_table, read_toml
 from leukemia_data.operations import clahe, colour, filters, framing, resizing, stain  # noqa: F401 - to register theirs
-from leukemia_data.operations.checks import require, require_side
-from leukemia_data.operations.operation import OPERATIONS, Framing, Operation
+from leukemia_data.operations.operation import OPERATIONS, Framing, Operation, require_side
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 
@@ -62,7 +61,7 @@ class Recipe:
 
     def check_size(self, size_px: int) -> None:
         """Raise UsageError unless the recipe ends in a square of `size_px`."""
-        require_side("--size", size_px)
+        require_side("size_px (--size)", size_px)
         side = self.framed_side_px(size_px)
         for step in self.steps[1:]:
             side = step.output_side(side, size_px)

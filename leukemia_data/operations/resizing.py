@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
-from leukemia_data.operations.checks import require, require_side
-from leukemia_data.operations.operation import OPERATIONS, Image, Operation
+from leukemia_data.operations.operation import OPERATIONS, Image, Operation, require_side
 from leukemia_data.operations.window import Extent, Window
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class CenterCrop(Operation):
 
     op: ClassVar[str] = "center_crop"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "crop {side_px} px"
     keeps_the_background: ClassVar[bool] = True
     side_px: int | None = None
 
@@ -36,10 +37,6 @@ class CenterCrop(Operation):
         side = size_px if self.side_px is None else self.side_px
         require(side <= side_px, f"center_crop: cannot cut {side} px out of {side_px} px")
         return side
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"crop {side_px} px"
 
     def needed(self, produced: Window, side_px: int, next_side_px: int) -> Window:
         """See :meth:`Operation.needed`."""
@@ -62,6 +59,7 @@ class Resize(Operation):
 
     op: ClassVar[str] = "resize"
     version: ClassVar[int] = 1
+    label: ClassVar[str] = "resize {side_px} px ({method})"
     method: Resampling = "area"
 
     def __post_init__(self) -> None:
@@ -78,10 +76,6 @@ class Resize(Operation):
     def depends_on_size(self) -> bool:
         """See :attr:`Operation.depends_on_size`."""
         return True
-
-    def title(self, side_px: int) -> str:
-        """See :meth:`Operation.title`."""
-        return f"resize {side_px} px ({self.method})"
 
     def apply(self, image_HWC: Image, extent: Extent) -> Image:
         """See :meth:`Operation.apply`."""

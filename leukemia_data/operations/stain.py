@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
-from leukemia_data.operations.checks import require
 from leukemia_data.operations.colour import cell_mask
 from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 

@@ -1,19 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from leukemia_data.operations.filters import (
-    Gabor,
-    Unsharp,
-    add_response,
-    gabor_weights,
-    high_pass,
-    mean_filter,
-    unsharp_mask,
-)
+from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp, gabor_weights
 
 NEVER = 1e9
 
@@ -43,7 +37,7 @@ def test_unsharp_by_hand():
     a = weight / (1 + 2 * weight)
     image = np.zeros((7, 7, 3), np.uint8)
     image[3, 3] = 100
-    result = unsharp_mask(image, 0.5, 1.0, 1)
+    result = Unsharp(sigma_px=0.5, strength=1.0).change(image)
     assert abs(int(result[3, 3, 0]) - 100 * (2 - (1 - 2 * a) ** 2)) <= 1
     result[3, 3] = 0
     assert not result.any()
@@ -52,14 +46,14 @@ def test_unsharp_by_hand():
 @pytest.mark.parametrize("value", [0, 1, 127, 255])
 def test_unsharp_leaves_flat_images(value):
     image = np.full((40, 50, 3), value, np.uint8)
-    np.testing.assert_array_equal(unsharp_mask(image, 3.0, 1.5, 9), image)
+    np.testing.assert_array_equal(Unsharp(sigma_px=3.0, strength=1.5).change(image), image)
 
 
 def test_the_radius_is_the_one_opencv_chooses(make_noise, rng):
     image = make_noise(rng, 64, 64)
     for sigma_px in [0.1, 0.25, 0.75, 1.25, 3.0, 12.0, 50.0, *np.arange(0.2, 50, 0.37).tolist()]:
         expected = cv2.addWeighted(image, 2.5, cv2.GaussianBlur(image, (0, 0), sigma_px), -1.5, 0)
-        result = unsharp_mask(image, sigma_px, 1.5, Unsharp(sigma_px=sigma_px).reach_px)
+        result = Unsharp(sigma_px=sigma_px, strength=1.5).change(image)
         np.testing.assert_array_equal(result, expected, err_msg=f"sigma {sigma_px}")
 
 
@@ -74,30 +68,29 @@ def test_the_radius_of_the_report_s_blur_is_nine():
 def test_mean_and_high_pass_are_the_plain_sums(make_noise, rng, size_px):
     image = make_noise(rng, 40, 31)
     mean = response(image, np.full((size_px, size_px), 1 / size_px**2))
-    np.testing.assert_array_equal(mean_filter(image, size_px), saturated(mean))
-    np.testing.assert_array_equal(high_pass(image, size_px), saturated(image - mean + 128))
+    np.testing.assert_array_equal(MeanFilter(size_px=size_px).change(image), saturated(mean))
+    np.testing.assert_array_equal(HighPass(size_px=size_px).change(image), saturated(image - mean + 128))
 
 
 def test_high_pass_by_hand_is_signed_and_saturates():
     # A lone pixel of 90 has the mean 10: itself 90 - 10, each neighbour 0 - 10, all around 128.
     image = flat(0)
     image[5, 5] = 90
-    result = high_pass(image, 3)[..., 0].astype(int)
+    result = HighPass(size_px=3).change(image)[..., 0].astype(int)
     assert result[5, 5] == 128 + 80
     assert result[4, 5] == result[6, 6] == 128 - 10
     assert result[3, 5] == 128
     image[5, 5] = 255
-    assert high_pass(image, 3)[5, 5, 0] == 255
-    np.testing.assert_array_equal(high_pass(255 - image, 3)[5, 5], [0, 0, 0])
+    assert HighPass(size_px=3).change(image)[5, 5, 0] == 255
+    np.testing.assert_array_equal(HighPass(size_px=3).change(255 - image)[5, 5], [0, 0, 0])
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
 def test_flat_images(value):
-    np.testing.assert_array_equal(mean_filter(flat(value), 3), flat(value))
-    np.testing.assert_array_equal(high_pass(flat(value), 3), flat(128))
-    kernel = np.array(Gabor().weights())
-    np.testing.assert_array_equal(add_response(flat(value), kernel, onto_grey=False), flat(value))
-    np.testing.assert_array_equal(add_response(flat(value), kernel, onto_grey=True), flat(128))
+    np.testing.assert_array_equal(MeanFilter(size_px=3).change(flat(value)), flat(value))
+    np.testing.assert_array_equal(HighPass(size_px=3).change(flat(value)), flat(128))
+    np.testing.assert_array_equal(Gabor().change(flat(value)), flat(value))
+    np.testing.assert_array_equal(Gabor(base="gray").change(flat(value)), flat(128))
 
 
 # --- Gabor ------------------------------------------------------------------------------------------------------------
@@ -106,10 +99,9 @@ def test_flat_images(value):
 @pytest.mark.parametrize("step", [Gabor(), Gabor(size_px=9, sigma_px=2.0, theta_deg=40.0, psi_deg=70.0)])
 def test_the_response_is_the_plain_sum(make_noise, rng, step):
     image = make_noise(rng, 33, 41)
-    kernel = np.array(step.weights())
-    expected = response(image, kernel)
-    for onto_grey, base in ((False, image), (True, 128)):
-        result = add_response(image, kernel, onto_grey=onto_grey).astype(int)
+    expected = response(image, np.array(step.weights()))
+    for name, base in (("image", image), ("gray", 128)):
+        result = replace(step, base=name).change(image).astype(int)
         assert np.abs(result - saturated(base + expected)).max() <= 1
         assert (result == saturated(base + expected)).mean() > 0.999
 
@@ -118,13 +110,13 @@ def test_gabor_answers_to_its_own_stripes_only():
     columns = np.arange(40)
     stripes = np.tile(np.rint(100 + 20 * np.cos(2 * np.pi * columns / 4)), (40, 1)).astype(np.uint8)
     upright = np.dstack([stripes] * 3)
-    kernel = np.array(Gabor(size_px=9, sigma_px=2.0, lambda_px=4.0).weights())
+    step = Gabor(size_px=9, sigma_px=2.0, lambda_px=4.0, base="gray")
     middle = np.s_[10:30, 10:30, 0]
-    contrast = np.ptp(add_response(upright, kernel, onto_grey=True)[middle])
+    contrast = np.ptp(step.change(upright)[middle])
     lying = upright.transpose(1, 0, 2)
     assert contrast > 40
-    assert np.ptp(add_response(lying, kernel, onto_grey=True)[middle]) <= 2
-    assert np.ptp(add_response(upright, kernel, onto_grey=False)[middle]) == pytest.approx(40 + contrast, abs=2)
+    assert np.ptp(step.change(lying)[middle]) <= 2
+    assert np.ptp(replace(step, base="image").change(upright)[middle]) == pytest.approx(40 + contrast, abs=2)
 
 
 def opencv_kernel(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg) -> np.ndarray:

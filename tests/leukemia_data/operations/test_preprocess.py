@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import pytest
@@ -251,24 +249,18 @@ def test_windows_of_any_recipe(recipe, height, width, seed, make_noise):
         assert mean * first[size_px].size <= max(MAX_MEAN_DIFFERENCE * first[size_px].size, 3 * MAX_DIFFERENCE)
 
 
-@dataclass
-class CountingClahe:
-    """Stands in for the equalization and keeps the shapes that it was called with."""
-
-    shapes: list[tuple[int, ...]]
-
-    def __call__(self, image_HWC: np.ndarray, clip_limit: float, tiles: tuple[int, int]) -> np.ndarray:
-        self.shapes.append(image_HWC.shape)
-        return image_HWC
-
-
 def test_only_the_tiles_around_the_crop_are_equalized_and_once_for_all_sizes(monkeypatch, make_noise, rng):
     # The crop is 90..360, with the blur's 9 px 81..369. Row 81 blends the tiles 1 (50..100) and 2, row 368 the tiles
     # 6 and 7 (350..400): rows 50..400.
-    spy = CountingClahe([])
-    monkeypatch.setattr("leukemia_data.operations.clahe.equalize_channels", spy)
+    shapes = []
+
+    def equalize(step: Clahe, image_HWC: np.ndarray, tiles: tuple[int, int]) -> np.ndarray:
+        shapes.append(image_HWC.shape)
+        return image_HWC
+
+    monkeypatch.setattr(Clahe, "equalize", equalize)
     Preprocessor(load_recipe("report-a"), SIZES_PX)(make_noise(rng))
-    assert spy.shapes == [(350, 350, 3)]
+    assert shapes == [(350, 350, 3)]
 
 
 # --- several sizes --------------------------------------------------------------------------------------------
