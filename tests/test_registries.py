@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
@@ -40,6 +41,7 @@ from leukemia_data.records.fingerprint import cache_fingerprint
 from .leukemia_data.helpers import build, make_source, python_environment
 
 SIZE = 16
+MEAN, STD = (0.171, 0.1, 0.174), (0.201, 0.125, 0.195)
 
 
 @pytest.fixture
@@ -164,6 +166,12 @@ def fade() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def cells(make_frame, rng) -> Tensor:
+    """Cells on black: (4, 48, 48, 3), uint8."""
+    return torch.from_numpy(np.stack([make_frame(rng, 48, 48) for _ in range(4)]))
+
+
 def grey_levels(augmentation: Augmentation, images: Tensor, indices: Tensor, epoch: int = 0) -> Tensor:
     """What an augmentation makes of images, on the scale 0..1: (B, 3, S, S)."""
     augment = Augmenter(augmentation, seed=1, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
@@ -181,10 +189,25 @@ def test_an_augmentation_changes_samples_after_all_others_by_draws_of_its_own(fa
     assert 150 < changed.sum() < 250
     assert 0.25 <= factors.min() < 0.3
     assert 0.7 < factors[changed].max() <= 0.75
-    order = torch.tensor([7, 399, 0])
     augmentation = Augmentation(name="mine", own=(Fade(p=0.5),), **shipped)
-    assert torch.equal(grey_levels(augmentation, images[order], order), faded[order])
     assert not torch.equal(grey_levels(augmentation, images, indices, epoch=1), faded)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_an_augmentation_depends_on_no_company_and_compiles_once(fade, cells, p):
+    augmentation = replace(load_augmentation("report-b"), own=(Fade(p=p),))
+    indices, order = torch.tensor([50, 3, 999, 7]), torch.tensor([3, 0])
+    augment = Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu")
+    expected = augment(cells, 0, indices)
+    assert torch.equal(augment(cells[order], 0, indices[order]), expected[order])
+    if p == 0:
+        plain = Augmenter(replace(augmentation, own=()), seed=1, mean=MEAN, std=STD, device="cpu")
+        assert torch.equal(plain(cells, 0, indices), expected)
+    counter = CompileCounter()
+    augment.apply = torch.compile(augment.apply, backend=counter, fullgraph=True)
+    for _ in range(2):
+        assert torch.equal(augment(cells, 0, indices), expected)
+    assert counter.frame_count == 1
 
 
 def test_an_augmentation_stands_in_a_file(fade, tmp_path):
@@ -265,7 +288,7 @@ def test_a_codec_stores_a_cache_that_any_hdf5_tool_reads(source, tmp_path):
 # --- entry points ---------------------------------------------------------------------------------------------------
 
 MODULE = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 from leukemia_data.operations.operation import OPERATIONS, Operation
 

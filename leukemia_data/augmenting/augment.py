@@ -20,21 +20,19 @@ from leukemia_data.augmenting.chance import may_happen
 from leukemia_data.augmenting.colour import GREY_WEIGHTS, mean_grey, recolor
 from leukemia_data.augmenting.cutout import Cutout, outside_squares
 from leukemia_data.augmenting.geometry import warp
-from leukemia_data.augmenting.normalize import clamp_channels_, foreground, normalize_pixels, normalize_planes
 from leukemia_data.augmenting.parameter_table import Columns, blur_columns, draw_parameters, own_columns
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers, as_whole
 from leukemia_data.streams.batch import BufferPool, as_device, to_device
 
 _GREY_LEVELS = 255.0
+_HALF_LEVEL = 0.5
 # Values of a part of a batch on the CPU: its few copies stay in the caches, and below the size from which allocators
 # fetch every block anew from the operating system.
 _PART_VALUES = 620_000
 # glibc keeps memory of freed blocks up to the size of the largest one it has seen freed, at most 32 MiB, and twice
 # that in all. Until it has seen one, it gives the copies above back to the system a thousand pages at a time.
 _HEAP_BYTES = 31 << 20
-
-
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -80,9 +78,11 @@ class Augmenter:
         self._grey_C = torch.tensor(GREY_WEIGHTS, dtype=torch.float32, device=self._device)
         self._pool = BufferPool(max_idle=2)
         self._noise_bank: Tensor | None = None
+        columns_of_own = zip(augmentation.own, own_columns(augmentation), strict=True)
+        self._own = [(operation, columns) for operation, columns in columns_of_own if may_happen(operation)]
         changes = (augmentation.color, augmentation.blur, augmentation.noise, augmentation.cutout)
         moves = augmentation.moves or augmentation.warps
-        self._only_normalizes = not moves and not any(map(may_happen, (*changes, *augmentation.own)))
+        self._only_normalizes = not moves and not self._own and not any(map(may_happen, changes))
         if self._device.type == "cpu":
             torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
@@ -137,16 +137,18 @@ class Augmenter:
             self._add_noise(self._noise_bank, out_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color) or may_happen(self.augmentation.noise):
             clamp_channels_(out_BCHW, self._black, self._white)
-        self._apply_own(out_BCHW, table_BP)
+        if self._own:
+            self._apply_own(out_BCHW, table_BP)
 
     def _apply_own(self, out_BCHW: Tensor, table_BP: Tensor) -> None:
         """Apply a user's own operations, which work on grey levels, to a result on the scale of the network."""
         scale_C11, offset_C11 = self._scale_C[:, None, None], self._offset_C[:, None, None]
-        for operation, columns in zip(self.augmentation.own, own_columns(self.augmentation), strict=True):
-            happens_B1, draws_BK = table_BP[:, columns][:, :1], table_BP[:, columns][:, 1:]
-            images_BCHW = (out_BCHW - offset_C11) / scale_C11
-            changed_BCHW = operation.apply(images_BCHW, draws_BK).clamp(0, _GREY_LEVELS) * scale_C11 + offset_C11
-            out_BCHW.copy_(torch.where(happens_B1[..., None, None] > 0, changed_BCHW, out_BCHW))
+        images_BCHW = ((out_BCHW - offset_C11) / scale_C11).clamp(0, _GREY_LEVELS)
+        for operation, columns in self._own:
+            happens_B, draws_BK = table_BP[:, columns.start], table_BP[:, columns.start + 1 : columns.stop]
+            changed_BCHW = operation.apply(images_BCHW, draws_BK).clamp(0, _GREY_LEVELS)
+            images_BCHW = torch.where(happens_B[:, None, None, None] > 0, changed_BCHW, images_BCHW)
+        torch.addcmul(offset_C11, images_BCHW, scale_C11, out=out_BCHW)
 
     def _geometry(self, images_BHWC: Tensor, table_BP: Tensor) -> Tensor:
         """Grey levels as new contiguous floats (B, 3, S, S), moved or warped."""
@@ -241,3 +243,30 @@ def _channels(values: Sequence[float], name: str) -> list[float]:
     if numbers.shape != (3,) or not all(map(math.isfinite, numbers)):
         raise UsageError(f"{name} must be three finite numbers (R, G, B), got {values!r:.60}")
     return [float(number) for number in numbers]
+
+
+def foreground(images_BCHW: Tensor, black_level: float) -> Tensor:
+    """1 where a pixel's brightest channel, rounded, is above the grey level `black_level`: (B, 1, S, S), same dtype."""
+    red, green, blue = images_BCHW.unbind(1)
+    brightest = torch.maximum(torch.maximum(red, green), blue)
+    return (brightest >= black_level + _HALF_LEVEL).to(images_BCHW.dtype).unsqueeze(1)
+
+
+def normalize_planes(images_BCHW: Tensor, scale_C: Tensor, offset_C: Tensor, out_BCHW: Tensor) -> None:
+    """Write ``value * scale + offset`` into `out_BCHW`, with a scale and an offset for each channel."""
+    torch.addcmul(offset_C[:, None, None], images_BCHW, scale_C[:, None, None], out=out_BCHW)
+
+
+def normalize_pixels(images_BHWC: Tensor, scale_C: Tensor, offset_C: Tensor, out_BHWC: Tensor) -> None:
+    """Write ``pixel * scale + offset`` into `out_BHWC`, float; the images may be integers."""
+    batch, height_px, width_px, channels = images_BHWC.shape
+    # Whole pixel rows as the inner axis: some hundred values a vector loop can run over, instead of 3.
+    rows = out_BHWC.view(batch * height_px, width_px * channels)
+    rows.copy_(images_BHWC.reshape(batch * height_px, width_px * channels))
+    torch.addcmul(offset_C.repeat(width_px), rows, scale_C.repeat(width_px), out=rows)
+
+
+def clamp_channels_(images_BCHW: Tensor, low_C: Sequence[float], high_C: Sequence[float]) -> None:
+    """Limit each channel to limits of its own, in place."""
+    for channel, (low, high) in enumerate(zip(low_C, high_C, strict=True)):
+        images_BCHW[:, channel].clamp_(low, high)
