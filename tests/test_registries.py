@@ -5,8 +5,11 @@ One section a kind.
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+import tomllib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +26,7 @@ from torch._dynamo.testing import CompileCounter
 
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.chance import AUGMENTATIONS, OwnChange, Range
+from leukemia_data.augmenting.chance import AUGMENTATIONS, CustomAugmentation, Range
 from leukemia_data.augmenting.geometry import Rotate
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
@@ -91,13 +94,6 @@ def posterize() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class Invert(Operation):
-    """What the module of the entry point below registers."""
-
-    op: ClassVar[str] = "invert"
-
-
 PLAIN = Recipe("plain", (Canvas(side_px=40), CenterCrop(side_px=SIZE)))
 POSTERIZED = Recipe("mine", (Canvas(side_px=40), Posterize(num_levels=2), CenterCrop(side_px=SIZE)))
 
@@ -148,7 +144,7 @@ def test_windows_of_an_operation_hold_what_it_reaches(make_noise, rng):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fade(OwnChange):
+class Fade(CustomAugmentation):
     """Multiply all grey levels by one random factor."""
 
     name: ClassVar[str] = "fade"
@@ -182,26 +178,26 @@ def test_an_augmentation_changes_samples_after_all_others_by_draws_of_its_own(fa
     images, indices = torch.full((400, 8, 8, 3), 200, dtype=torch.uint8), torch.arange(400)
     shipped = {"rotate": Rotate(p=0.5, degrees=90.0)}
     plain = grey_levels(Augmentation(name="plain", **shipped), images, indices)
-    faded = grey_levels(Augmentation(name="mine", own=(Fade(p=0.5),), **shipped), images, indices)
+    faded = grey_levels(Augmentation(name="mine", custom=(Fade(p=0.5),), **shipped), images, indices)
     factors = faded[:, 0, 4, 4] / plain[:, 0, 4, 4]
     assert torch.allclose(faded, plain * factors[:, None, None, None], atol=1e-5)
     changed = factors < 0.99
     assert 150 < changed.sum() < 250
     assert 0.25 <= factors.min() < 0.3
     assert 0.7 < factors[changed].max() <= 0.75
-    augmentation = Augmentation(name="mine", own=(Fade(p=0.5),), **shipped)
+    augmentation = Augmentation(name="mine", custom=(Fade(p=0.5),), **shipped)
     assert not torch.equal(grey_levels(augmentation, images, indices, epoch=1), faded)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
 def test_an_augmentation_depends_on_no_company_and_compiles_once(fade, cells, p):
-    augmentation = replace(load_augmentation("report-b"), own=(Fade(p=p),))
+    augmentation = replace(load_augmentation("report-b"), custom=(Fade(p=p),))
     indices, order = torch.tensor([50, 3, 999, 7]), torch.tensor([3, 0])
     augment = Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu")
     expected = augment(cells, 0, indices)
     assert torch.equal(augment(cells[order], 0, indices[order]), expected[order])
     if p == 0:
-        plain = Augmenter(replace(augmentation, own=()), seed=1, mean=MEAN, std=STD, device="cpu")
+        plain = Augmenter(replace(augmentation, custom=()), seed=1, mean=MEAN, std=STD, device="cpu")
         assert torch.equal(plain(cells, 0, indices), expected)
     counter = CompileCounter()
     augment.apply = torch.compile(augment.apply, backend=counter, fullgraph=True)
@@ -215,7 +211,7 @@ def test_an_augmentation_stands_in_a_file(fade, tmp_path):
     path.write_text("[fade]\np = 0.5\nfactor = [0.1, 1]\n[rotate]\np = 1\ndegrees = 20\n")
     augmentation = load_augmentation(str(path))
     own = Fade(p=0.5, factor=(0.1, 1.0))
-    assert augmentation == Augmentation(name="mine", rotate=Rotate(p=1.0, degrees=20.0), own=(own,))
+    assert augmentation == Augmentation(name="mine", rotate=Rotate(p=1.0, degrees=20.0), custom=(own,))
     path.write_text(augmentation.to_toml())
     assert load_augmentation(str(path)) == augmentation
     assert Augmentation.from_dict(augmentation.to_dict()) == augmentation
@@ -225,16 +221,16 @@ def test_an_augmentation_stands_in_a_file(fade, tmp_path):
 
 
 def test_an_augmentation_that_nobody_registered_is_named():
-    augmentation = Augmentation(name="mine", own=(Fade(p=0.5),))
+    augmentation = Augmentation(name="mine", custom=(Fade(p=0.5),))
     with pytest.raises(UsageError, match="unknown key 'fade'"):
         Augmentation.from_dict(augmentation.to_dict())
 
 
 def test_one_operation_comes_once():
-    with pytest.raises(UsageError, match="own has an operation twice: fade, fade"):
-        Augmentation(name="mine", own=(Fade(p=0.5), Fade(p=0.1)))
-    with pytest.raises(UsageError, match="own must be operations of your own"):
-        Augmentation(name="mine", own=(Rotate(p=0.5, degrees=3),))
+    with pytest.raises(UsageError, match="custom has an operation twice: fade, fade"):
+        Augmentation(name="mine", custom=(Fade(p=0.5), Fade(p=0.1)))
+    with pytest.raises(UsageError, match="custom must be operations of your own"):
+        Augmentation(name="mine", custom=(Rotate(p=0.5, degrees=3),))
 
 
 # --- codecs ---------------------------------------------------------------------------------------------------------
@@ -285,43 +281,77 @@ def test_a_codec_stores_a_cache_that_any_hdf5_tool_reads(source, tmp_path):
         pixels_of(stored.directory)
 
 
-# --- entry points ---------------------------------------------------------------------------------------------------
-
-MODULE = """
-from dataclasses import dataclass, replace
-from typing import ClassVar
-from leukemia_data.operations.operation import OPERATIONS, Operation
-
-@OPERATIONS.register
-@dataclass(frozen=True, kw_only=True)
-class Invert(Operation):
-    op: ClassVar[str] = "invert"
-
-    def change(self, image_HWC):
-        return 255 - image_HWC
-"""
+# --- the documents' examples, found by entry points -----------------------------------------------------------------
 
 
-def test_the_command_line_and_its_workers_import_what_an_installed_package_names(source, tmp_path):
-    site = tmp_path / "site"
+def blocks(page: str, language: str) -> list[str]:
+    """Code of the section "An operation of your own" of a page."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    section = text.split("## An operation of your own")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def install(site: Path, code: str, entry_point: str) -> dict[str, str]:
+    """Make a folder of installed packages with the module ``my_operations``, and the environment that has it."""
     info = site / "mine-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "mine.py").write_text(MODULE)
+    (site / "my_operations.py").write_text(code)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[leukemia_cells]\nmine = mine\n")
-    recipe = tmp_path / "invert.toml"
-    steps = ('"canvas"\nside_px = 40', '"invert"', '"center_crop"')
-    recipe.write_text("".join(f"[[step]]\nop = {step}\n" for step in steps))
-    command = [sys.executable, "-m", "cli.ldata", "build", str(source), "--recipe", str(recipe), "--size", str(SIZE)]
-    subprocess.run(
-        [*command, "--cache", str(tmp_path / "cache"), "--n-jobs", "2"],
-        env=python_environment(PYTHONPATH=str(site)),
-        capture_output=True,
-        check=True,
-    )
-    [directory] = (path.parent for path in (tmp_path / "cache").rglob("manifest.json"))
-    with pytest.raises(CacheError, match="operation 'invert' is not known here"):
+    (info / "entry_points.txt").write_text(entry_point)
+    environment = python_environment()
+    return {**environment, "PYTHONPATH": os.pathsep.join([str(site), environment["PYTHONPATH"]])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gamma(Operation):
+    """What the document's example is called here."""
+
+    op: ClassVar[str] = "gamma"
+    exponent: float = 0.8
+
+
+def test_the_operation_of_the_document_is_built_by_the_command_line_and_its_workers(source, tmp_path):
+    [code], [recipe_text, project] = blocks("recipes.md", "python"), blocks("recipes.md", "toml")
+    [(group, points)] = tomllib.loads(project)["project"]["entry-points"].items()
+    environment = install(tmp_path / "site", code, f"[{group}]\nmine = {points['mine']}\n")
+    recipe, cache_root = tmp_path / "mine.toml", tmp_path / "cache"
+    recipe.write_text(recipe_text)
+    command = [sys.executable, "-m", "cli.ldata", "build", source, "--recipe", recipe, "--cache", cache_root]
+    line = [*map(str, command), "--size", str(SIZE), "--n-jobs", "2"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [directory] = (path.parent for path in cache_root.rglob("manifest.json"))
+    with pytest.raises(CacheError, match="operation 'gamma' is not known here"):
         open_cache(directory)
-    plain = build(source, tmp_path / "plain", sizes_px=[SIZE], recipe=PLAIN).caches[0]
-    with OPERATIONS.temporarily("invert", Invert):
-        assert np.array_equal(pixels_of(directory), 255 - pixels_of(plain.directory))
+    plain = Recipe("plain", (Canvas(), CenterCrop()))
+    before = pixels_of(build(source, tmp_path / "plain", sizes_px=[SIZE], recipe=plain).caches[0].directory)
+    with OPERATIONS.temporarily("gamma", Gamma):
+        assert np.array_equal(pixels_of(directory), np.rint(255 * (before / 255) ** 0.7))
+
+
+def test_the_augmentation_of_the_document_is_found_and_applied(tmp_path):
+    [code] = blocks("augmentation.md", "python")
+    environment = install(tmp_path / "site", code, "[leukemia_cells]\nmine = my_operations\n")
+    path = tmp_path / "mine.toml"
+    path.write_text("[gamma]\np = 1\nexponent = [0.5, 0.5]\n")
+    program = f"""
+import torch
+from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import load_augmentation
+augment = Augmenter(load_augmentation({str(path)!r}), seed=0, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
+print(float(augment(torch.full((2, 8, 8, 3), 64, dtype=torch.uint8), 0, torch.arange(2)).mean()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx((64 / 255) ** 0.5, abs=1e-5), done.stderr
+
+
+def test_an_entry_point_that_cannot_be_imported_is_named(tmp_path):
+    environment = install(
+        tmp_path / "site", "import a_module_that_is_absent\n", "[leukemia_cells]\nmine = my_operations\n"
+    )
+    line = [sys.executable, "-m", "cli.ldata", "recipes", "gamma.toml"]
+    (tmp_path / "gamma.toml").write_text('[[step]]\nop = "canvas"\n[[step]]\nop = "gamma"\n')
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the entry point mine = my_operations cannot be imported: No module named 'a_module_that" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -20,7 +20,7 @@ from leukemia_data.augmenting.chance import may_happen
 from leukemia_data.augmenting.colour import GREY_WEIGHTS, mean_grey, recolor
 from leukemia_data.augmenting.cutout import Cutout, outside_squares
 from leukemia_data.augmenting.geometry import warp
-from leukemia_data.augmenting.parameter_table import Columns, blur_columns, draw_parameters, own_columns
+from leukemia_data.augmenting.parameter_table import Columns, blur_columns, custom_columns, draw_parameters
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers, as_whole
 from leukemia_data.streams.batch import BufferPool, as_device, to_device
@@ -78,11 +78,11 @@ class Augmenter:
         self._grey_C = torch.tensor(GREY_WEIGHTS, dtype=torch.float32, device=self._device)
         self._pool = BufferPool(max_idle=2)
         self._noise_bank: Tensor | None = None
-        columns_of_own = zip(augmentation.own, own_columns(augmentation), strict=True)
-        self._own = [(operation, columns) for operation, columns in columns_of_own if may_happen(operation)]
+        columns_of_custom = zip(augmentation.custom, custom_columns(augmentation), strict=True)
+        self._custom = [(operation, columns) for operation, columns in columns_of_custom if may_happen(operation)]
         changes = (augmentation.color, augmentation.blur, augmentation.noise, augmentation.cutout)
         moves = augmentation.moves or augmentation.warps
-        self._only_normalizes = not moves and not self._own and not any(map(may_happen, changes))
+        self._only_normalizes = not moves and not self._custom and not any(map(may_happen, changes))
         if self._device.type == "cpu":
             torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
@@ -137,14 +137,14 @@ class Augmenter:
             self._add_noise(self._noise_bank, out_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color) or may_happen(self.augmentation.noise):
             clamp_channels_(out_BCHW, self._black, self._white)
-        if self._own:
-            self._apply_own(out_BCHW, table_BP)
+        if self._custom:
+            self._apply_custom(out_BCHW, table_BP)
 
-    def _apply_own(self, out_BCHW: Tensor, table_BP: Tensor) -> None:
+    def _apply_custom(self, out_BCHW: Tensor, table_BP: Tensor) -> None:
         """Apply a user's own operations, which work on grey levels, to a result on the scale of the network."""
         scale_C11, offset_C11 = self._scale_C[:, None, None], self._offset_C[:, None, None]
         images_BCHW = ((out_BCHW - offset_C11) / scale_C11).clamp(0, _GREY_LEVELS)
-        for operation, columns in self._own:
+        for operation, columns in self._custom:
             happens_B, draws_BK = table_BP[:, columns.start], table_BP[:, columns.start + 1 : columns.stop]
             changed_BCHW = operation.apply(images_BCHW, draws_BK).clamp(0, _GREY_LEVELS)
             images_BCHW = torch.where(happens_B[:, None, None, None] > 0, changed_BCHW, images_BCHW)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from leukemia_data.augmenting.blur_noise import Blur, Noise
-from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, OwnChange, may_happen
+from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, CustomAugmentation, may_happen
 from leukemia_data.augmenting.colour import Color
 from leukemia_data.augmenting.cutout import Cutout
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
@@ -36,7 +36,7 @@ class Augmentation:
 
     ``quarter_turns`` turns by 90, 180 or 270 degrees, each equally likely. With ``keep_black`` what contrast and
     noise add is added only to pixels of which a channel is above ``black_level``, a grey level, after the geometry.
-    ``own`` are operations of a user's own, which are applied in this order after all others.
+    ``custom`` are operations of a user's own, which are applied in this order after all others.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Augmentation:
     blur: Blur | None = None
     noise: Noise | None = None
     cutout: Cutout | None = None
-    own: tuple[OwnChange, ...] = ()
+    custom: tuple[CustomAugmentation, ...] = ()
 
     def __post_init__(self) -> None:
         for key in _SHIPPED:
             given, operation = getattr(self, key), AUGMENTATIONS.get(key)
             wanted = f"{key} must be {operation.__name__}(...) or None"
             require(given is None or type(given) is operation, f"{wanted}, got {given!r:.60}")
-        object.__setattr__(self, "own", tuple(self.own))
-        for change in self.own:
-            is_own = isinstance(change, OwnChange) and change.name not in _FIELDS
-            require(is_own, f"own must be operations of your own (OwnChange), got {change!r:.60}")
-        names = [change.name for change in self.own]
-        require(len(set(names)) == len(names), f"own has an operation twice: {', '.join(names)}")
+        object.__setattr__(self, "custom", tuple(self.custom))
+        for change in self.custom:
+            is_custom = isinstance(change, CustomAugmentation) and change.name not in _FIELDS
+            require(is_custom, f"custom must be operations of your own (CustomAugmentation), got {change!r:.60}")
+        names = [change.name for change in self.custom]
+        require(len(set(names)) == len(names), f"custom has an operation twice: {', '.join(names)}")
         object.__setattr__(self, "keep_black", as_flag(self.keep_black, "keep_black"))
         object.__setattr__(self, "black_level", parse_value(self.black_level, float, "black_level"))
         require(0 <= self.black_level <= 255, f"black_level must lie in 0..255, got {self.black_level}")
@@ -113,11 +113,11 @@ class Augmentation:
         for key in _SHIPPED:
             if (operation := getattr(self, key)) is not None:
                 yield key, operation
-        yield from ((change.name, change) for change in self.own)
+        yield from ((change.name, change) for change in self.custom)
 
 
 _FIELDS = tuple(field.name for field in fields(Augmentation))
-_SHIPPED = tuple(key for key in _FIELDS if key not in (*_PLAIN, "own"))
+_SHIPPED = tuple(key for key in _FIELDS if key not in (*_PLAIN, "custom"))
 
 
 def load_augmentation(name_or_path: str) -> Augmentation:
@@ -151,15 +151,17 @@ def _read_toml(path: Path) -> Augmentation:
 def _parse(table: Mapping[str, Any], where: str) -> Augmentation:
     known = (*_PLAIN, *_SHIPPED)
     with locate(where):
-        own = []
-        for key in (key for key in table if key not in known):
-            if key not in AUGMENTATIONS:
-                takes = tuple(dict.fromkeys((*known, *AUGMENTATIONS)))
-                hint = f"{did_you_mean(key, takes)}; it takes {', '.join(takes)}"
-                raise TableFault((key,), f"unknown key {key!r:.60}{hint}")
-            with at(key):
-                own.append(parse_table(AUGMENTATIONS.get(key), table[key]))
-        return parse_table(Augmentation, {**{key: table[key] for key in known if key in table}, "own": tuple(own)})
+        custom = [_parse_custom(key, value) for key, value in table.items() if key not in known]
+        shipped = {key: table[key] for key in known if key in table}
+        return parse_table(Augmentation, {**shipped, "custom": tuple(custom)})
+
+
+def _parse_custom(key: str, value: object) -> Chance:
+    if key not in AUGMENTATIONS:
+        takes = tuple(dict.fromkeys((*_PLAIN, *_SHIPPED, *AUGMENTATIONS)))
+        raise TableFault((key,), f"unknown key {key!r:.60}{did_you_mean(key, takes)}; it takes {', '.join(takes)}")
+    with at(key):
+        return parse_table(AUGMENTATIONS.get(key), value)
 
 
 def _toml(value: object) -> str:

@@ -5,7 +5,7 @@ what they do to batches of pixels. One of your own turns random numbers into cha
 
     @AUGMENTATIONS.register
     @dataclass(frozen=True, kw_only=True)
-    class Gamma(OwnChange):
+    class Gamma(CustomAugmentation):
         name: ClassVar[str] = "gamma"
         num_draws: ClassVar[int] = 1
         exponent: Range = (0.8, 1.25)
@@ -55,7 +55,7 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnChange(Chance):
+class CustomAugmentation(Chance):
     """An operation of a user's own: a frozen dataclass that overrides :meth:`apply`.
 
     Attributes

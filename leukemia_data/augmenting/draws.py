@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.augmenting.chance import Chance, OwnChange, Range
+from leukemia_data.augmenting.chance import Chance, CustomAugmentation, Range
 from leukemia_data.streams.ordering import sample_bits, unit_interval
 
 FloatArray = NDArray[np.float64]
@@ -85,7 +85,7 @@ class Draws:
         """Whole numbers uniform in 0..count-1."""
         return np.asarray(np.floor(self._uniform_DB[draw] * count))
 
-    def of_own(self, operation: OwnChange) -> FloatArray:
+    def of_custom(self, operation: CustomAugmentation) -> FloatArray:
         """1 for samples that a user's own operation is applied to, 0 for others, and its draws: (B, 1 + num_draws).
 
         They depend on the operation's name and on no other operation.

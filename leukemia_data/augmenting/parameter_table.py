@@ -35,7 +35,7 @@ class Columns:
         Top row and left column of the square, in pixels; a place outside the image for none.
     BLUR
         First of the weights of the blur's kernel in one direction; 0 ... 0 1 0 ... 0 for none. Behind them stand the
-        columns of a user's own operations, see :func:`own_columns`.
+        columns of a user's own operations, see :func:`custom_columns`.
     """
 
     AFFINE = slice(0, 6)
@@ -52,9 +52,11 @@ def blur_columns(augmentation: Augmentation) -> slice:
     return slice(Columns.BLUR, Columns.BLUR + (0 if augmentation.blur is None else augmentation.blur.kernel_px))
 
 
-def own_columns(augmentation: Augmentation) -> list[slice]:
+def custom_columns(augmentation: Augmentation) -> list[slice]:
     """Where the columns of each of a user's own operations stand: whether it is applied, and its draws."""
-    ends = np.cumsum([blur_columns(augmentation).stop, *(1 + own.num_draws for own in augmentation.own)]).tolist()
+    ends = np.cumsum(
+        [blur_columns(augmentation).stop, *(1 + change.num_draws for change in augmentation.custom)]
+    ).tolist()
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
@@ -74,11 +76,11 @@ def draw_parameters(
 
     Returns
     -------
-    ndarray of shape (B, 22 + kernel_px of the blur + 1 + num_draws of each own operation), float32
+    ndarray of shape (B, 22 + kernel_px of the blur + 1 + num_draws of each custom operation), float32
         As :class:`Columns` describes it.
     """
     draws = Draws(samples_B, seed, epoch)
-    own = [draws.of_own(operation) for operation in augmentation.own]
+    custom = [draws.of_custom(operation) for operation in augmentation.custom]
     table_BP = np.zeros((len(samples_B), blur_columns(augmentation).stop), np.float32)
     table_BP[:, Columns.AFFINE] = draw_affine(
         augmentation.moving, augmentation.rotate, augmentation.scale, augmentation.translate, draws
@@ -94,4 +96,4 @@ def draw_parameters(
         )
     if augmentation.cutout is not None:
         table_BP[:, Columns.CUTOUT] = draw_cutout(augmentation.cutout, draws, size_px)
-    return np.concatenate([table_BP, *own], axis=1, dtype=np.float32) if own else table_BP
+    return np.concatenate([table_BP, *custom], axis=1, dtype=np.float32) if custom else table_BP
