@@ -44,7 +44,7 @@ class Augmenter:
     augmentation
         What may happen, and how strongly.
     seed
-        Non-negative; with the epoch and the sample number it decides every draw.
+        Non-negative; with the epoch and the sample's index it decides every draw.
     mean, std
         Of the channels R, G, B on the scale [0, 1], as the cache's statistics give them; finite, std above 0.
     device
@@ -97,7 +97,7 @@ class Augmenter:
         epoch
             Non-negative.
         indices_B : Tensor of shape (B,), int64
-            Sample numbers, on the CPU.
+            Indices of the samples in the cache, on the CPU.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Augmenter:
         return out_BCHW
 
     def apply(self, images_BHWC: Tensor, table_BP: Tensor, out_BCHW: Tensor) -> None:
-        """Do to images what a table of parameters says, and write them, normalised, into `out_BCHW`.
+        """Change images by a table of parameters, and write them, normalised, into `out_BCHW`.
 
         This is all that runs on the device, and what ``torch.compile`` may compile.
         """
@@ -229,7 +229,7 @@ class Augmenter:
         is_images = height_px == width_px and channels == 3 and images_BHWC.dtype == torch.uint8
         if not is_images or indices_B.shape != (batch,) or indices_B.dtype not in _WHOLE:
             raise UsageError(
-                f"expected uint8 images (B, S, S, 3) and B whole sample numbers, got {images_BHWC.dtype} "
+                f"expected uint8 images (B, S, S, 3) and B whole sample indices, got {images_BHWC.dtype} "
                 f"{tuple(images_BHWC.shape)} and {indices_B.dtype} {tuple(indices_B.shape)}"
             )
         kernel = self.augmentation.blur

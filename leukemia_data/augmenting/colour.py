@@ -61,7 +61,7 @@ class Color(Chance):
 def draw_color(color: Color, draws: Draws) -> tuple[FloatArray, FloatArray]:
     """Brightness, contrast, saturation and hue in this order, as a matrix (B, 3, 3) and what is added per mean grey.
 
-    Contrast blends with the image's mean grey level, which is only known on the device: its share stays a factor.
+    Contrast blends with the image's mean grey level, which is only known on the device: that part stays a factor.
     """
     happens = draws.happens(color, Draw.COLOR)
     limits = (color.brightness, color.contrast, color.saturation)
@@ -91,7 +91,7 @@ def _hue_matrices(turns_B: FloatArray) -> FloatArray:
 
 def mean_grey(images_BCHW: Tensor, weights_C: Tensor) -> Tensor:
     """Mean grey level of each image: (B,)."""
-    # Rows first: a sum over a whole image would be shared out among threads, and its rounding depend on their number.
+    # Rows first: a sum over a whole image would be split among threads, and its rounding depend on how many there are.
     means_BC = images_BCHW.mean(dim=3).mean(dim=2)
     return (means_BC * weights_C).sum(dim=1)
 

@@ -58,7 +58,7 @@ class Draws:
     Parameters
     ----------
     samples_B : ndarray of shape (B,), int64
-        Sample numbers.
+        Indices of the samples in the cache.
     seed, epoch
         As for ``ordering.sample_bits``.
     """

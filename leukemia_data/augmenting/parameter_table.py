@@ -1,4 +1,4 @@
-"""The parameters of a batch's augmentations: sample numbers in, one small table of floats out, a row a sample."""
+"""The parameters of a batch's augmentations: sample indices in, one small table of floats out, a row a sample."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def draw_parameters(
     Parameters
     ----------
     samples_B : ndarray of shape (B,), int64
-        Sample numbers.
+        Indices of the samples in the cache.
     seed, epoch
         As for ``ordering.sample_bits``.
     size_px

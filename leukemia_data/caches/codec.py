@@ -1,7 +1,8 @@
 """How the bytes of one image are stored in a shard: as they are, or compressed without loss; codecs by name.
 
-Where an image's bytes lie in the file is said by ``image_starts``. Whoever has them, from a map, a read or a network,
-gets the pixels by :meth:`Codec.decode`. A codec of one's own is registered as ``CODECS.register(MyCodec())``.
+``image_starts`` finds an image's bytes in the file; :meth:`Codec.decode` makes pixels of them, whether they come from a
+map, a read or a network. A codec of a user's own is registered by ``CODECS.register(MyCodec())``, in every process that
+writes or reads shards of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Zstandard, one frame an image: exactly what HDF5's registered filter 32015 stores of a chunk.
 
 The level is part of the format: with one release of the library, equal pixels give equal bytes everywhere. Each frame
-says how many pixels it holds and ends with a checksum of them, so that a damaged one is told and never handed out.
+stores how many pixels it holds and ends with a checksum of them, so that a damaged one is an error, never pixels.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class ZstdCodec:
 
 
 def _check_content(stored: bytes | memoryview, image_bytes: int) -> None:
-    """Check what a frame says of its own size, before anything is decoded: a small one could hold gigabytes."""
+    """Check the size that a frame declares before anything is decoded: a small one could hold gigabytes."""
     if len(stored) < _MAGIC_BYTES:
         raise ValueError("its bytes are missing")
-    told = zstandard.get_frame_parameters(stored)
-    if told.content_size != image_bytes:
-        raise ValueError(f"it holds {told.content_size} pixel values, not {image_bytes}")
-    if not told.has_checksum:
+    frame = zstandard.get_frame_parameters(stored)
+    if frame.content_size != image_bytes:
+        raise ValueError(f"it holds {frame.content_size} pixel values, not {image_bytes}")
+    if not frame.has_checksum:
         raise ValueError("it has no checksum")
 
 

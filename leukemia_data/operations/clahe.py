@@ -44,7 +44,7 @@ class Equalization(Operation):
         return extent.produced.cut(self.equalize(image_HWC, grid), extent.needed)
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
-        """CLAHE of whole tiles: how many the image holds (vertically, horizontally) is told by `tiles`."""
+        """Equalize an image of whole tiles, `tiles` of them (vertically, horizontally)."""
         raise NotImplementedError
 
     def _clahe(self, tiles: tuple[int, int]) -> cv2.CLAHE:

@@ -341,7 +341,7 @@ def test_arguments_of_another_kind_are_refused(cells):
                 Augmenter(load_augmentation("flips"), **{**right, name: value})
     augment = Augmenter(load_augmentation("flips"), **right)
     for numbers in (torch.arange(len(cells)) + 0.5, torch.ones(len(cells), dtype=torch.bool)):
-        with pytest.raises(UsageError, match="whole sample numbers"):
+        with pytest.raises(UsageError, match="whole sample indices"):
             augment(cells, 0, numbers)
     with pytest.raises(UsageError, match="epoch must be a whole number"):
         augment(cells, 0.5, torch.arange(len(cells)))
