@@ -84,7 +84,7 @@ def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
         cells = {name: words[number] for name, words in columns.items()}
         problems = list(_row_problems(cells))
         for name, what, detail in problems:
-            table.problems.tell(f"column {table.title(name)} {what}", line, detail)
+            table.problems.add(f"column {table.title(name)} {what}", line, detail)
         if not problems:
             yield _row(cells)
 
@@ -223,7 +223,7 @@ def locate_files(table: LabTable, root: Path, *, allow_outside: bool = False) ->
         try:
             files[text] = finder.find(text).path
         except ValueError as error:
-            problems.tell(f"column Path {error}", line, shown(text))
+            problems.add(f"column Path {error}", line, shown(text))
     problems.raise_any()
     return files
 
@@ -248,10 +248,10 @@ def _check_cells(table: CsvTable) -> None:
     table.words("label")
     for line, text, split in zip(table.lines, table.cells("path"), table.words("split"), strict=True):
         if not text.strip():
-            table.problems.tell(f"column {table.title('path')} is empty", line)
+            table.problems.add(f"column {table.title('path')} is empty", line)
         if split and split_word(split) is None:
             what = f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
-            table.problems.tell(what, line, shown(split))
+            table.problems.add(what, line, shown(split))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from leukemia_data.stores.faults import MissingObjectError
 if TYPE_CHECKING:
     from leukemia_data.stores.object_store import StoredUrl
 
-# A pipe without a writer would be waited for, for ever. Windows has neither.
+# Opening a pipe without a writer blocks. Windows has neither.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -100,14 +100,14 @@ def _why_no_file(mode: int) -> str:
 
 
 def _why_unreadable(path: Path, error: OSError | ValueError) -> str:
-    """What stands in the way, in words; the path itself is told by whoever reports it."""
+    """Why a file cannot be read; the caller's message names the path."""
     if isinstance(error, PermissionError) and not path.is_dir():
         return "may not be read: give yourself the permission to"
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         if path.is_symlink():
-            return "a link that leads to no file: mend or remove it"
+            return "a link that leads to no file: repair or remove it"
         return "the file is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {_said(error)}"
     return f"cannot be read: {_said(error)}" if stat.S_ISREG(mode) else _why_no_file(mode)
 

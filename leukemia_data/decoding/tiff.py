@@ -79,7 +79,7 @@ _COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, YCBC
 _GREY_AND_PALETTE_BITS = (1, 2, 4, 8)
 _ALPHA = {1, 2, 999}  # 999 is Corel Draw's number.
 _MAX_CHANNELS = 6
-_NO_COLOURS_TOLD = -1
+_COLOURS_UNKNOWN = -1
 
 
 def check_kind(tags: TiffDirectory) -> None:
@@ -98,7 +98,7 @@ def check_kind(tags: TiffDirectory) -> None:
 
 
 def photometric(tags: TiffDirectory) -> int:
-    """Return what the numbers mean, as TIFF numbers it; -1 where it is not told and decoders disagree.
+    """Return what the numbers mean, as TIFF numbers it; -1 where the file does not say and decoders disagree.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def photometric(tags: TiffDirectory) -> int:
         If the value stands behind the end of the file.
     """
     compression = tags.integer(COMPRESSION, UNCOMPRESSED)
-    by_compression = YCBCR if compression == OLD_JPEG else WHITE_IS_ZERO if compression in _FAX else _NO_COLOURS_TOLD
+    by_compression = YCBCR if compression == OLD_JPEG else WHITE_IS_ZERO if compression in _FAX else _COLOURS_UNKNOWN
     return tags.integer(PHOTOMETRIC, by_compression)
 
 
@@ -150,7 +150,7 @@ def _check_numbers(tags: TiffDirectory) -> None:
 
 def _check_colours(tags: TiffDirectory) -> None:
     number = photometric(tags)
-    if number == _NO_COLOURS_TOLD:
+    if number == _COLOURS_UNKNOWN:
         raise ImageError(f"its header does not tell whether it is grey, white on black or RGB: {_TO_RGB}")
     if number == INKS and tags.integer(_INK_SET, 1) != 1:
         raise ImageError(f"its colours are inks other than CMYK: {_TO_RGB}")

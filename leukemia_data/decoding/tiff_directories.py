@@ -236,7 +236,7 @@ def _of_imagej(text: str) -> int:
 
 
 def _of_ome(text: str, num_channels: int) -> int:
-    """Planes of OME-XML that are in this file: those of a set of files are told in each of them."""
+    """Planes of OME-XML that are in this file; each file of a set lists those of all."""
     pixels = _OME_PIXELS.search(text)
     if pixels is None:
         return 1

@@ -1,1 +1,1 @@
-"""Files as such: written whole or not at all, locked, told by line; limits of this machine."""
+"""Files: atomic writes, locks, tables and documents with line numbers; limits of this machine."""

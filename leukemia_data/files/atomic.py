@@ -101,7 +101,7 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     folder = parent / f"{prefix}{uuid.uuid4().hex[:12]}"
     lock_path = parent / f"{folder.name}{_LOCK_SUFFIX}"
     lock = FileLock(lock_path, fallback_to_soft=False)
-    # Where the system knows no locks nobody will think this folder abandoned.
+    # Without locks no other process takes this folder for an abandoned one.
     with suppress(OSError):
         lock.acquire()
     try:

@@ -37,7 +37,7 @@ class TableProblems:
     Attributes
     ----------
     count
-        How many were told.
+        How many were reported.
     """
 
     def __init__(self, table: object) -> None:
@@ -46,7 +46,7 @@ class TableProblems:
         self._counts = Counter[str]()
         self.count = 0
 
-    def tell(self, what: str, line: int, detail: str = "") -> None:
+    def add(self, what: str, line: int, detail: str = "") -> None:
         """Add one problem.
 
         Parameters
@@ -113,7 +113,7 @@ def table_text(path: object, data: bytes) -> str:
     Raises
     ------
     SourceError
-        If it is a workbook, or no UTF-8 or UTF-16 text; lines are told.
+        If it is a workbook, or no UTF-8 or UTF-16 text; the message names the lines.
     """
     if data.startswith(b"PK\x03\x04"):
         raise SourceError(f"{path} is a workbook or an archive, not a CSV file: {_UTF8_CURE}")
@@ -164,7 +164,7 @@ def _utf8_text(path: object, data: bytes) -> str:
                 content.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = content[error.start]
-                problems.tell("not UTF-8", line, f"byte {error.start + 1} of the line is 0x{byte:02x}")
+                problems.add("not UTF-8", line, f"byte {error.start + 1} of the line is 0x{byte:02x}")
         problems.raise_any(_UTF8_CURE)
         raise
 
@@ -173,7 +173,7 @@ def _refuse_nul(path: object, text: str) -> None:
     problems = TableProblems(path)
     for line, content in enumerate(_LINE_END.split(text), start=1):
         if "\0" in content:
-            problems.tell("a NUL byte", line, f"at character {content.index(chr(0)) + 1}")
+            problems.add("a NUL byte", line, f"at character {content.index(chr(0)) + 1}")
     problems.raise_any(f"the file is damaged, no text, or UTF-16 without its mark: {_UTF8_CURE}")
 
 
@@ -217,7 +217,7 @@ class CsvTable:
     lines
         Number of the line on which each row starts.
     problems
-        What is wrong with the table; rows of another length are told already.
+        What is wrong with the table; rows of another length are reported already.
     """
 
     path: TablePlace
@@ -248,7 +248,7 @@ class CsvTable:
     def words(self, name: str) -> list[str]:
         """Cells of a column without blanks around them, and without the protection from spreadsheets.
 
-        A cell that holds an invisible character, or a quote after a blank, is told as a problem.
+        A cell that holds an invisible character, or a quote after a blank, is reported as a problem.
         """
         cells = self.cells(name)
         word_of = {cell: formula_restored(cell.strip()) for cell in set(cells)}
@@ -256,7 +256,7 @@ class CsvTable:
         for line, cell in zip(self.lines, cells, strict=True) if odd else ():
             if cell in odd:
                 what = f"column {self.title(name)} holds an invisible character, or a quote after a blank"
-                self.problems.tell(what, line, shown(cell))
+                self.problems.add(what, line, shown(cell))
         return [word_of[cell] for cell in cells]
 
     def require(self, *needed: str | tuple[str, ...], guarded: Sequence[str] = (), read: Sequence[str] = ()) -> None:
@@ -274,7 +274,7 @@ class CsvTable:
         Raises
         ------
         SourceError
-            If a column is missing, misspelled or there twice (all are told), or the table has no row.
+            If a column is missing, misspelled or there twice (the message names all), or the table has no row.
         """
         if not self.header:
             raise SourceError(f"{self.path} is empty: no column {_either(needed[0])}, no row")
@@ -422,11 +422,11 @@ def _numbered_rows(path: object, text: str, separator: str) -> Iterator[tuple[in
 
 
 def _fitted(row: tuple[str, ...], header: Sequence[str], line: int, problems: TableProblems) -> tuple[str, ...]:
-    """The row as long as the header, if only blank cells have to go or come for that; empty, and told, otherwise."""
+    """The row padded or cut to the header's length if only blank cells differ; else empty, and reported."""
     width = len(header)
     num_titled = max(position for position, title in enumerate(header, start=1) if title.strip())
     if len(row) < num_titled or any(map(str.strip, row[width:])):
         counted = "1 cell" if len(row) == 1 else f"{len(row)} cells"
-        problems.tell(f"another number of cells than the header's {width}", line, counted)
+        problems.add(f"another number of cells than the header's {width}", line, counted)
         return ()
     return (*row[:width], *[""] * (width - len(row)))

@@ -56,7 +56,7 @@ def free_ram_bytes(groups: Path = _GROUPS, own_groups: Path = _OWN_GROUPS) -> in
     Notes
     -----
     What a group uses includes files that its processes have read and the system could forget: a group's room is
-    therefore told too small rather than too large.
+    therefore an estimate that is too small rather than too large.
     """
     rooms = [_room_bytes(folder) for folder in _memory_groups(groups, own_groups)]
     return min([int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)])

@@ -31,7 +31,7 @@ SOFT_LOCK_NAME = ".lock-soft"
 HOLDER_NAME = ".lock-holder"
 
 Announce = Callable[[str], None]
-"""Is told whom a process waits for, once for each."""
+"""Called once for each process that is waited for."""
 
 _POLL_S = 0.2
 # The first look at the lock of a dead holder may only remove it; the second takes it.
@@ -96,7 +96,7 @@ def lock_caches(directories: Iterable[Path], work: str = "build", on_busy: Annou
 
 
 def read_holder(directory: Path) -> Holder | None:
-    """Who says that it holds a directory's lock; None where nobody does, or the note is no such note."""
+    """The holder of a directory's lock as its note says; None without a valid note."""
     path = directory / HOLDER_NAME
     try:
         if not path.is_file():
@@ -111,7 +111,7 @@ def read_holder(directory: Path) -> Holder | None:
 
 
 def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
-    told = None
+    announced = None
     while True:
         lock = _try_lock(directory)
         if lock is not None:
@@ -120,9 +120,9 @@ def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
         busy = f"another build or gc is working on {directory}" + (f" ({holder})" if holder is not None else "")
         if on_busy is None:
             raise CacheError(f"{busy}: wait for it to end, as `ldata build --wait` does{_soft_advice(directory)}")
-        if busy != told:
+        if busy != announced:
             on_busy(f"{busy}{_soft_advice(directory)}")
-            told = busy
+            announced = busy
         time.sleep(_POLL_S)
 
 

@@ -44,7 +44,7 @@ def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[
     Parameters
     ----------
     counts
-        Names that the source tells, with the number of images of each.
+        Class names of the source, with the number of images of each.
     options
         ``classes`` orders and chooses them, ``merge`` joins some.
 
@@ -173,7 +173,7 @@ def read_label_tables(places: Sequence[ImagePlace]) -> tuple[dict[str, CellName]
     Raises
     ------
     SourceError
-        If a row contradicts itself or another one; all wrong rows of a table are told.
+        If a row contradicts itself or another one; the message names all wrong rows of a table.
     """
     cells: dict[str, CellName] = {}
     read = [place for place in places if is_label_table(peek_header(place, _COLUMNS))]
@@ -202,11 +202,11 @@ def _add_rows(table: CsvTable, cells: dict[str, CellName]) -> None:
     for line, original, new_name, label in zip(*columns, strict=True):
         cell = parse_cell_name(original)
         if cell is None or not _agrees(cell, label):
-            table.problems.tell("the name and the label disagree", line, f"{shown(original)}, label {shown(label)}")
+            table.problems.add("the name and the label disagree", line, f"{shown(original)}, label {shown(label)}")
         elif not new_name:
-            table.problems.tell(f"column {table.title('new_names')} is empty", line)
+            table.problems.add(f"column {table.title('new_names')} is empty", line)
         elif cells.setdefault(label_key(new_name), cell) != cell:
-            table.problems.tell("another row says that this is another cell", line, shown(new_name))
+            table.problems.add("another row says that this is another cell", line, shown(new_name))
 
 
 def _agrees(cell: CellName, label: str) -> bool:
@@ -240,7 +240,7 @@ class PositiveClass(NamedTuple):
 
 
 def known_positive(classes: Sequence[str]) -> PositiveClass | None:
-    """Return the positive class that the names of two classes tell.
+    """Return the positive class that the names of two classes imply.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def known_positive(classes: Sequence[str]) -> PositiveClass | None:
 def choose_positive(
     classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
 ) -> PositiveClass | None:
-    """Return the positive class: the one that is asked for, else that of the cache, else the one that the names tell.
+    """Return the positive class: the one that is asked for, else that of the cache, else the one that the names imply.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def choose_positive(
     Returns
     -------
     PositiveClass or None
-        None where nothing tells.
+        None where it is open.
 
     Raises
     ------
@@ -310,7 +310,7 @@ def require_positive(
     Raises
     ------
     UsageError
-        If `asked` is none of the classes, or nothing tells: the message names the option for each class.
+        If `asked` is none of the classes, or it is open: the message names the option for each class.
     """
     chosen = choose_positive(classes, asked, built_with=built_with)
     if chosen is None:
@@ -322,7 +322,7 @@ def require_positive(
 
 
 def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
-    """Return two classes as (negative, positive), the order in which predictions are judged.
+    """Return two classes as (negative, positive), the order in which predictions are evaluated.
 
     Raises
     ------
@@ -390,15 +390,15 @@ def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabel
     Parameters
     ----------
     images
-        With the class names that file names, folders and tables tell.
+        With the class names that file names, folders and tables give.
     classes
         The run's, in the order of their labels.
 
     Returns
     -------
     OwnLabels
-        A label is that of the class that was told, else that of the innermost folder with the name of a class, else
-        unknown. `others` counts what file names and tables tell, and folders whose names usually are those of classes.
+        A label is that of the class that was given, else that of the innermost folder with the name of a class, else
+        unknown. `others` counts what file names and tables give, and folders whose names usually are those of classes.
     """
     records, others = [], Counter[str]()
     for image in images:
@@ -420,13 +420,13 @@ def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabel
 
 
 def own_label(class_name: str | None, record_id: str, classes: Sequence[str]) -> int:
-    """Return the label of one image: that of the class that was told, else of the innermost folder that names one."""
+    """Return the label of one image: that of the class that was given, else of the innermost folder that names one."""
     label = label_of(class_name, classes)
     return _label_of_folders(record_id, classes) if label == UNKNOWN_LABEL else label
 
 
 def is_other_class(name: str, record_id: str) -> bool:
-    """Return whether a name was told as a class, and is not that of a folder, which may be a person's or a batch's."""
+    """Return whether a name was given as a class, and is not that of a folder, which may be a person's or a batch's."""
     return name not in _folders(record_id) or is_cell_class(name)
 
 
@@ -452,7 +452,7 @@ def others_text(others: Mapping[str, int], classes: Sequence[str]) -> str:
 
 
 def _label_of_folders(record_id: str, classes: Sequence[str]) -> int:
-    """The label that the innermost folder of an id tells, if it is known."""
+    """The label of the innermost folder of an id that has one."""
     for name in reversed(_folders(record_id)):
         label = label_of(name, classes)
         if label != UNKNOWN_LABEL or is_unknown(name):

@@ -17,7 +17,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 
 
 class FoundImage(NamedTuple):
-    """One image with what its place tells; the fields mean what those of ``Record`` mean."""
+    """One image with what its place says; the fields mean what those of ``Record`` mean."""
 
     record_id: str
     path: ImagePlace

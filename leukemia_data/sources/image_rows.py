@@ -1,6 +1,6 @@
 """Images to predict, row by row: rows in are rows out, in their order, a repeated one as often as it stands there.
 
-A row of a table keeps its ``Path`` string as it is written. Which file a string means is told by :attr:`ImageRow.key`,
+A row of a table keeps its ``Path`` string as it is written. Which file a string means is :attr:`ImageRow.key`,
 which is the same for ``./test/1.bmp`` in one list and ``test/1.bmp`` in another.
 """
 
@@ -33,7 +33,7 @@ class ImageRow:
     record
         Its id (in a table the ``Path`` string, unchanged), place, subject and state; the label is unknown.
     class_name
-        The class that its source tells, in the source's words; None where it tells none.
+        The class that its source gives, in the source's words; None where it gives none.
     key
         Which file this is, however its path is written.
     table, line

@@ -31,7 +31,7 @@ class SplitFound(NamedTuple):
 
 
 CNMC_NAMING = "C-NMC file names"
-"""As a source of classes and subjects. Subjects that these tell are the same people in every source."""
+"""As a source of classes and subjects. Their subjects are the same people in every source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class SubjectsFound:
     Attributes
     ----------
     sources
-        What tells it, such as ``C-NMC file names``; empty where nothing does.
+        Where it comes from, such as ``C-NMC file names``; empty where it is unknown.
     count, num_unknown
         Subjects, and images without one.
     examples
@@ -67,12 +67,12 @@ class SubjectsFound:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether some "subject" is of several classes, and nobody said that it may be."""
+        """Whether some "subject" is of several classes, and the user did not say that it may be."""
         return self.num_several > 0 and not self.is_confirmed
 
     @property
     def may_be_fewer(self) -> bool:
-        """Whether some subjects are written so alike that they may be one, and nobody said that they are not."""
+        """Whether some subjects are written so alike that they may be one, unless the user said that they are not."""
         return self.num_alike > 0 and not self.is_confirmed
 
 
@@ -158,7 +158,7 @@ class FrameFinding:
 
     @property
     def tells_class(self) -> bool:
-        """Whether the frames tell the classes apart: beyond the interval, and by a fifth more than chance."""
+        """Whether the frames predict the class: beyond the interval, and by a fifth more than chance."""
         return self.low > self.chance and self.balanced_accuracy >= WORTH_A_WARNING * self.chance
 
 
@@ -189,13 +189,13 @@ class Reading:
     notes
         What else a user should know.
     told_by
-        What tells the next build that a file has changed.
+        By what the next build notices that a file has changed.
     frames
-        Sizes, modes and ground of each class's frames, from a sample; empty where nobody looked.
+        Sizes, modes and ground of each class's frames, from a sample; empty where none was taken.
     frame_finding
-        Whether the frames alone tell the classes apart; None where nobody looked, or the sample is too small to say.
+        Whether the frames alone predict the class; None where that was not tested, or the sample is too small to say.
     positive
-        Which of two classes is the positive one; None where nothing tells.
+        Which of two classes is the positive one; None where it is open.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)

@@ -15,14 +15,14 @@ from leukemia_data.records.record import GIVEN_SPLITS
 SubjectFrom = Literal["name", "folder", "none"]
 SUBJECT_SOURCES = ("name", "folder", "none")
 BY_NAME = 0
-"""As a class level: the class is the one that C-NMC file names tell."""
+"""As a class level: the class is that of the C-NMC file name."""
 NO_COLUMN = "none"
 """As a column: there is none, whatever the table's columns are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """How a source is to be read where it does not tell by itself.
+    """How a source is to be read where that is open.
 
     Attributes
     ----------
@@ -47,8 +47,8 @@ class ReadingOptions:
     split_folders
         ``(split, (folder, ...))``: the folders that mean train, valid and test; then no other name does.
     positive
-        The class whose recall is the sensitivity; pixels and labels do not depend on it. None: the names tell, or
-        training is told.
+        The class whose recall is the sensitivity; pixels and labels do not depend on it. None: the names imply it,
+        or training asks.
     """
 
     class_level: int | None = None

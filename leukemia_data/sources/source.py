@@ -46,7 +46,7 @@ def require_tables(options: ReadingOptions) -> None:
 
 
 def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReading]) -> None:
-    """Refuse a class level where columns tell the classes of all tables, and no source is a folder.
+    """Refuse a class level where columns give the classes of all tables, and no source is a folder.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReadin
     if options.class_level is not None and all("label" in table.read for table in tables):
         titles = listed(dict.fromkeys(table.read["label"] for table in tables))
         raise UsageError(
-            f"--class-level: the classes are told by column {titles}; leave it out, or read folders instead with "
+            f"--class-level: the classes come from column {titles}; leave it out, or read folders instead with "
             "--label-column none"
         )
 
@@ -169,7 +169,7 @@ def list_source(
         If a path is neither a folder nor a CSV file, or options name what the source has not got.
     SourceError
         If there are no images, labels contradict each other, or a table cannot be read. All
-        problems of a source are told at once.
+        problems of a source are reported at once.
     AmbiguousSourceError
         If the source can be read in several sensible ways.
     """
@@ -204,7 +204,7 @@ def list_images(
 ) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
-    Labels are those of `classes` where a name, folder or table tells them, otherwise unknown; see
+    Labels are those of `classes` where a name, folder or table gives them, otherwise unknown; see
     :func:`~leukemia_data.sources.classes.own_labels`.
 
     Raises
@@ -247,7 +247,7 @@ def find_images_to_predict(
 def _read_parts(
     paths: Sequence[ImagePlace], root: ImagePlace | None, options: ReadingOptions, *, allow_outside: bool
 ) -> tuple[list[PartReading], list[ImageTable]]:
-    """All folders as one part, since each tells what the others mean, and every table as one of its own."""
+    """All folders as one part, since each decides what the others mean, and every table as one of its own."""
     names = given_names(paths)
     trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if is_folder(path)]
     parts = [read_trees(trees, options)] if trees else []
@@ -283,7 +283,7 @@ def is_folder(path: ImagePlace) -> bool:
 
 
 def given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
-    """Return what is put before the ids of each folder: as many parts of its path as tell it from other sources."""
+    """Return the prefix of each folder's ids: as many parts of its path as distinguish it from other sources."""
     if len(paths) == 1:
         return {}
     parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and is_folder(path)}
@@ -382,7 +382,7 @@ def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> Non
 
 
 def _positive(classes: Sequence[str], options: ReadingOptions, *, allow_unmatched: bool) -> PositiveClass | None:
-    """The positive class as far as anything tells; what is meant for another source may name none of this one."""
+    """The positive class as far as it is known; what is meant for another source may name none of this one."""
     is_meant = options.positive in classes or not allow_unmatched
     return choose_positive(classes, options.positive if is_meant else None)
 

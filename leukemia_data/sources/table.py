@@ -123,8 +123,8 @@ def read_image_table(
     Raises
     ------
     SourceError
-        If the table cannot be read, has no column of paths or no row, rows are wrong (all are told), or every file it
-        names is missing.
+        If the table cannot be read, has no column of paths or no row, rows are wrong (the message names all), or every
+        file it names is missing.
     AmbiguousSourceError
         If several columns may be meant.
     """
@@ -167,7 +167,7 @@ def _is_file(finder: Finder, text: str) -> bool:
 
 
 class _RowReader:
-    """Reads the rows of a table; tells its problems of those that are wrong."""
+    """Reads the rows of a table; adds wrong ones to its problems."""
 
     def __init__(
         self,
@@ -257,11 +257,11 @@ class _RowReader:
         return None if is_unknown(found) else found
 
     def _compare(self, line: int, class_name: str, name_label: int) -> None:
-        """Tell a label that the C-NMC file name denies; count labels of another class list."""
+        """Report a label that the C-NMC file name denies; count labels of another class list."""
         folded = plain(class_name)
         if folded == CELL_CLASSES[1 - name_label]:
             what = f"column {self._table.title(self._columns.label[0])} is not what the file's name says"
-            self._table.problems.tell(what, line, f"{shown(class_name)}, the name says {CELL_CLASSES[name_label]}")
+            self._table.problems.add(what, line, f"{shown(class_name)}, the name says {CELL_CLASSES[name_label]}")
         elif folded not in CELL_CLASSES:
             self._num_other_lists[f"{class_name} (named {CELL_CLASSES[name_label]})"] += 1
 
@@ -270,13 +270,13 @@ class _RowReader:
         try:
             file = self._finder.find(text)
         except ValueError as error:
-            self._table.problems.tell(f"column {title} {error}", line, shown(text) if text.strip() else "")
+            self._table.problems.add(f"column {title} {error}", line, shown(text) if text.strip() else "")
             return None
         if file.is_missing and self._missing_from is not None:
             what = (
                 f"column {title}: there is no such file (paths start from {self._missing_from}, --root says from where)"
             )
-            self._table.problems.tell(what, line, shown(text))
+            self._table.problems.add(what, line, shown(text))
         return file
 
     def _split(self, line: int, text: str, path_text: str) -> str:
@@ -287,7 +287,7 @@ class _RowReader:
         split = split_word(text)
         if split is None:
             title = self._table.title(self._columns.split)
-            self._table.problems.tell(f"column {title} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
+            self._table.problems.add(f"column {title} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
         return split or ""
 
     def _split_by_folder(self, folders: Sequence[str]) -> str:
@@ -337,14 +337,14 @@ def _path_text(text: str) -> str:
 
 
 def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[TableImage]:
-    """Rows without those that say again what an earlier one says; rows that contradict an earlier one are told."""
+    """Rows without those that say again what an earlier one says; rows that contradict an earlier one are reported."""
     first_of: dict[str, TableImage] = {}
     unique: dict[str, TableImage] = {}
     for row in rows:
         first = first_of.setdefault(row.key, row)
         for column in row.contradictions(first):
             what = f"column {table.title(column)} contradicts an earlier row of the same file (keep the right one)"
-            table.problems.tell(what, row.line, f"{shown(row.image.record_id)} is in line {first.line} too")
+            table.problems.add(what, row.line, f"{shown(row.image.record_id)} is in line {first.line} too")
         unique.setdefault(row.image.record_id, row)
     return list(unique.values())
 

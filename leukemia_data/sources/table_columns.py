@@ -1,4 +1,4 @@
-"""Which columns of a table tell path, class, subject and split, and what its label cells mean."""
+"""Which columns of a table give path, class, subject and split, and what its label cells mean."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ class Labels:
     unknown
         Texts that were taken for an unknown class, and how often each occurs.
     wrong_lines
-        Lines of rows whose label is no class; they are told to the table's problems.
+        Lines of rows whose label is no class; they are added to the table's problems.
     """
 
     names: list[str | None]
@@ -295,7 +295,7 @@ def read_labels(table: CsvTable, columns: TableColumns, options: ReadingOptions,
     Parameters
     ----------
     table
-        The table; labels that are no class are told to its problems.
+        The table; labels that are no class are added to its problems.
     columns
         Which columns hold them.
     options
@@ -375,7 +375,7 @@ def _whole_number(word: str) -> str:
 def _tell(table: CsvTable, labels: Labels, is_wrong: Sequence[bool], what: str) -> None:
     for line, name, wrong in zip(table.lines, labels.names, is_wrong, strict=True):
         if wrong:
-            table.problems.tell(what, line, shown(name or ""))
+            table.problems.add(what, line, shown(name or ""))
             labels.wrong_lines.add(line)
 
 
@@ -386,7 +386,7 @@ def _one_hot_labels(table: CsvTable, columns: Sequence[str]) -> Labels:
     for line, row in zip(table.lines, cells, strict=True):
         name = one_hot_label(titles, row)
         if name is None:
-            table.problems.tell(f"columns {', '.join(titles)} are not one 1 and else 0", line, shown(",".join(row)))
+            table.problems.add(f"columns {', '.join(titles)} are not one 1 and else 0", line, shown(",".join(row)))
             labels.wrong_lines.add(line)
         labels.names.append(name or None)
     return labels

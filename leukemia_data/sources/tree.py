@@ -30,7 +30,7 @@ _MAX_TABLES = 8
 
 
 def told_by(trees: Sequence[Tree]) -> str:
-    """What tells the next build that a file has changed."""
+    """By what the next build notices that a file has changed."""
     if all(isinstance(tree.root, Path) for tree in trees):
         return "size, modification time, change time and number of the file"
     return "size, modification time and tag of the object"
@@ -53,7 +53,7 @@ def describe_trees(
     Parameters
     ----------
     part
-        Is told; its images are in the order of those found.
+        Gets what was passed over; its images are in the order of those found.
     found, choice, options
         What was read, and how.
     label_tables
@@ -148,7 +148,7 @@ def _notes_on_twins(found: TreeImages) -> list[str]:
 
 
 class _Meaning(NamedTuple):
-    """What a folder tells of the images in it."""
+    """What a folder says of the images in it."""
 
     class_name: str | None
     subject: str
@@ -209,7 +209,7 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
 
 
 def describe_file(path: Path) -> FoundImage:
-    """One image file named by itself: its name tells what it can."""
+    """One image file named by itself: its name says what it can."""
     file = TreeFile(TreeFolder.of(()), path.name, str(path), state_of(path.stat()))
     return _by_itself(file, printable_name(path.as_posix()))
 
@@ -343,12 +343,12 @@ def _check_homes(
 
 
 def _only_folder(found: TreeImages, choice: TreeChoice, options: ReadingOptions, where: str) -> str:
-    """The only folder that could name a class, if its name is none that a class usually has: it tells nothing.
+    """The only folder that could name a class, if its name is none that a class usually has.
 
     Raises
     ------
     SourceError
-        If a table lies there that may tell the classes.
+        If a table lies there that may give the classes.
     """
     names = {choice.level.class_of(folder.names) for folder in found.folders} - {None}
     if options.classes or options.class_level is not None or len(names) != 1 or choice.by_name:

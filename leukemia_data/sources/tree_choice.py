@@ -37,13 +37,13 @@ class TreeChoice(NamedTuple):
     Attributes
     ----------
     by_name
-        Whether C-NMC file names tell the classes of images that have such names.
+        Whether C-NMC file names give the classes of images that have such names.
     level
         The folder that names the class of the other ones.
     splits
         The folders that mean splits.
     subject_of
-        By a folder's names: the subject that they tell, if any.
+        By a folder's names: the subject that they name, if any.
     """
 
     by_name: bool
@@ -88,7 +88,7 @@ def choose_reading(folders: Sequence[TreeFolder], options: ReadingOptions, where
 
 
 def lenient_reading(folders: Sequence[TreeFolder]) -> TreeChoice:
-    """What can be read without asking, for images whose classes nobody needs."""
+    """What can be read without asking, for images whose classes are not needed."""
     splits = find_splits(folders, ReadingOptions())
     parts = find_parts([folder for folder in folders if not folder.is_test_set], splits)
     levels = sensible_levels(parts)
@@ -142,7 +142,7 @@ class _Question(NamedTuple):
 def _choose_classes(
     folders: Sequence[TreeFolder], splits: SplitNames, options: ReadingOptions
 ) -> tuple[bool, ClassLevel] | _Question:
-    """Whether names tell the classes, and the level of folders that does."""
+    """Whether file names give the classes, and the level of folders that does."""
     if options.class_level is not None:
         by_name = options.class_level == BY_NAME
         return by_name, _EMPTY if by_name else chosen_level(folders, options.class_level)
@@ -295,7 +295,7 @@ def _person(names: Sequence[str]) -> str:
 
 
 def _folder_subject(names: Sequence[str]) -> str:
-    """The person among names, or all of them that tell no treatment."""
+    """The person among names, or all of them that name no treatment."""
     found = _person(names) or "/".join(name for name in names if not is_variant(name))
     return "" if is_unknown(found) else found
 

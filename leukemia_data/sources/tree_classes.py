@@ -3,7 +3,7 @@
 Names of splits, folds and containers (``images``) and the folders around everything are set aside. What is left of a
 folder's path are its *parts*. Where every path has one part, it is the class. Where some have several, the kinds of
 their names decide, if they allow one answer only: people (``patient_03``), numbers (``slide_12``) and treatments
-(``Original``, ``rotated``) are no classes. Otherwise there are several readings, and nobody but the user knows.
+(``Original``, ``rotated``) are no classes. Otherwise there are several readings, and only the user knows.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def _group(one: FolderParts) -> str:
 
 
 def denied_folders(found: Sequence[FolderParts]) -> Iterator[tuple[TreeFolder, int]]:
-    """Folders called ``hem`` or ``all``, and the label that some of their images' C-NMC names tell instead."""
+    """Folders called ``hem`` or ``all``, and the label that some of their images' C-NMC names give instead."""
     for one in found:
         said = {plain(name) for name in one.folder.names} & set(CELL_CLASSES)
         for label, count in enumerate(one.folder.num_named):

@@ -1,4 +1,4 @@
-"""Everything below a folder or an address: images, each with what its name tells, and tables."""
+"""Everything below a folder or an address: images, each with what its name says, and tables."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def walk_folder(
     root
         The folder.
     passed_over
-        Is told what is not looked at: hidden files, folders of systems, what ltrain and ldata wrote, and what the
+        Records what is not looked at: hidden files, folders of systems, what ltrain and ldata wrote, and what the
         options exclude.
     given_names
         Names before all others in ids, which tell several sources apart.
@@ -104,7 +104,7 @@ def walk_folder(
 
 
 def _keys_above(root: Path) -> Iterator[tuple[int, int]]:
-    """What tells the folders above the root: a link to one of them would bring everything again."""
+    """Identity of the folders above the root: a link to one of them would bring everything again."""
     for folder in root.resolve().parents:
         with suppress(OSError):
             status = folder.stat()
@@ -171,7 +171,7 @@ _SECOND_NS = 10**9
 def walk_store(
     root: StoredUrl, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
 ) -> Iterator[TreeFile]:
-    """All objects below an address, as :func:`~leukemia_data.sources.tree_images.walk_folder` tells files.
+    """All objects below an address, as :func:`~leukemia_data.sources.tree_images.walk_folder` lists files.
 
     Folders exist by the names of their objects alone. A part of a name may be empty (``a//1.bmp``): it stays so.
     """
@@ -220,7 +220,7 @@ def _output_folders(names: Sequence[Sequence[str]]) -> set[str]:
 
 
 def stored_state(state: StoredObject) -> FileState:
-    """An object's state: its time's fraction of a second tells its content where the store has a tag (ETag) for it.
+    """An object's state; the fraction of a second stands for its content where the store gives a tag (ETag).
 
     S3 knows seconds only, and two versions of one size may be written in the same one; their tags differ.
     """

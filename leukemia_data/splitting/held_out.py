@@ -1,6 +1,6 @@
 """Parts held out as ``test``: the source's own folds, and named subjects; and the lists of splits that make a k-fold.
 
-What is held out is judged once and chooses nothing: no epoch, no threshold, no network.
+Held-out images are evaluated once and choose nothing: no epoch, no threshold, no network.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def official_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
 
 
 def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
-    """Hold out the named subjects and whoever is tied to them by identical or near-identical images.
+    """Hold out the named subjects and those tied to them by identical or near-identical images.
 
     Parameters
     ----------

@@ -192,12 +192,12 @@ class OwnedImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutsideCheck(LeakCheck):
-    """What stands in an outside set and among the images that a network has learnt from.
+    """Overlap of an outside set with the images that a network was trained on.
 
     Attributes
     ----------
     is_compared
-        Whether the pixels of all images that the network has learnt from are known.
+        Whether the pixels of all images that the network was trained on are known.
     is_comparable
         Whether equal names of subjects mean the same people, and different names different ones, in the set and the
         run. Names of two hospitals do not.
@@ -220,14 +220,14 @@ class OutsideCheck(LeakCheck):
 
 
 def check_outside(
-    judged: Sequence[OwnedImage],
-    learnt: Sequence[OwnedImage],
+    outside: Sequence[OwnedImage],
+    trained_on: Sequence[OwnedImage],
     *,
-    evaluated_subjects_from: Sequence[str],
-    learnt_subjects_from: Sequence[str],
+    outside_subjects_from: Sequence[str],
+    trained_subjects_from: Sequence[str],
     is_confirmed: bool = False,
 ) -> OutsideCheck:
-    """Compare an outside set with what a network has learnt from.
+    """Compare an outside set with what a network was trained on.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def check_outside(
         The images of the set.
     learnt
         Those of the run's training and validation parts.
-    evaluated_subjects_from, learnt_subjects_from
+    outside_subjects_from, trained_subjects_from
         What the subjects of either were read from; empty where that is not known.
     is_confirmed
         Whether the user has said what a subject of the set is.
@@ -245,9 +245,9 @@ def check_outside(
     OutsideCheck
         ``shared_images`` counts different pictures, ``shared_subjects`` names, ``unknown_subjects`` images of either.
     """
-    mine, theirs = _subjects(judged), _subjects(learnt)
-    digests = {image.digest for image in judged} & {image.digest for image in learnt} - {""}
-    both = (*judged, *learnt)
+    mine, theirs = _subjects(outside), _subjects(trained_on)
+    digests = {image.digest for image in outside} & {image.digest for image in trained_on} - {""}
+    both = (*outside, *trained_on)
     # Groups of the run alone are the run's own affair.
     alike = [group for group in alike_subjects(mine | theirs) if not set(group) <= theirs]
     return OutsideCheck(
@@ -257,9 +257,9 @@ def check_outside(
         doubtful_subjects=0 if is_confirmed else _num_contradictory((image.subject, image.label) for image in both),
         contradictory_images=_num_contradictory((image.digest, image.label) for image in both),
         alike_subjects=0 if is_confirmed else len(alike),
-        subjects_from="; ".join(evaluated_subjects_from),
-        is_compared=bool(learnt) and all(image.digest for image in learnt),
-        is_comparable=set(evaluated_subjects_from) == set(learnt_subjects_from) == {CNMC_NAMING},
+        subjects_from="; ".join(outside_subjects_from),
+        is_compared=bool(trained_on) and all(image.digest for image in trained_on),
+        is_comparable=set(outside_subjects_from) == set(trained_subjects_from) == {CNMC_NAMING},
     )
 
 

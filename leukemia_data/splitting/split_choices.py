@@ -1,6 +1,6 @@
 """The splits that a table of samples allows, tried one by one, and the one message that names them.
 
-Whoever asked for a split that cannot be had, or that leaks, is told commands that work. Each was tried on these
+A refused or leaking split is answered with commands that work. Each was tried on these
 samples, so that following the message leads to no further refusal.
 """
 

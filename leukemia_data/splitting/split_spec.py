@@ -112,7 +112,7 @@ class SplitSpec:
 
     @property
     def holds_out(self) -> bool:
-        """Whether the judged part is ``test`` by construction, and nothing may be chosen by it."""
+        """Whether the evaluated part is ``test`` by construction, and nothing may be chosen by it."""
         return self.kind in HELD_OUT_KINDS
 
     @property

@@ -214,7 +214,7 @@ class Retry:
     draw: Callable[[], float] = random.random
 
     def run(self, request: Callable[[], Result]) -> Result:
-        """Make a request until it succeeds; its last error, or the first that no waiting mends, goes on."""
+        """Repeat a request until it succeeds; raise the last error, or the first one that waiting cannot repair."""
         for attempt in range(1, self.num_attempts):
             try:
                 return request()

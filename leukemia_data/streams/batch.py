@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     indices_B : Tensor of shape (B,), int64, on the CPU
         Sample numbers in the cache.
     mask_B : Tensor of shape (B,), bool, on the CPU
-        False for rows that only fill up a rank's share: no result may count them.
+        False for rows that only pad a rank's micro-batch: no result may count them.
     """
 
     images_BHWC: Tensor
@@ -77,7 +77,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Bring a tensor from the host to a device; `values` may be dropped or overwritten as far as torch allows it.
 
     Only on CUDA the host does not wait: there, torch has read unpinned memory by then, and keeps pinned memory until it
-    has. On MPS the copy would read the memory later, whoever owns it then.
+    has. On MPS the copy would read the memory later, when something else may own it.
     """
     return values.to(device, non_blocking=device.type == "cuda")
 
@@ -105,13 +105,13 @@ def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Ba
                 moved = _moved(batch, device)
             following = (moved, copying.record_event())
             if ahead is not None:
-                yield _handed_over(*ahead, device)
+                yield _copied_batch(*ahead, device)
             ahead = following
     if ahead is not None:
-        yield _handed_over(*ahead, device)
+        yield _copied_batch(*ahead, device)
 
 
-def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+def _copied_batch(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
     """Let the consumer's stream wait for the copy, and the allocator for the consumer's stream."""
     consuming = torch.cuda.current_stream(device)
     consuming.wait_event(copied)
@@ -124,7 +124,7 @@ _ALIGNMENT_BYTES = 64
 
 
 class BufferPool:
-    """Hands out uninitialised CPU tensors, and hands their memory out again once they are gone.
+    """Gives out uninitialised CPU tensors, and reuses their memory once they are gone.
 
     A tensor's memory comes back when the tensor and everything that shares its storage is gone: views, NumPy arrays
     made of it, and what autograd keeps for a backward pass. Nothing that somebody still holds is ever overwritten.
@@ -133,7 +133,7 @@ class BufferPool:
     Parameters
     ----------
     max_idle
-        How many buffers are kept while nobody uses them; the one that was idle longest goes first.
+        How many unused buffers are kept; the one that was idle longest goes first.
     """
 
     def __init__(self, max_idle: int = 4) -> None:
@@ -164,7 +164,7 @@ class BufferPool:
 
     @property
     def num_idle(self) -> int:
-        """How many buffers wait for being handed out again."""
+        """Number of buffers that wait for reuse."""
         return len(self._idle)
 
     def clear(self) -> None:
@@ -196,14 +196,14 @@ _BLOCK_POSITIONS = 4096
 
 
 class BatchRows(NamedTuple):
-    """One share of one batch.
+    """One micro-batch of one batch.
 
     Attributes
     ----------
     indices_B : ndarray of shape (B,), int64
         Sample numbers in the cache.
     mask_B : ndarray of shape (B,), bool
-        False where a row only fills up the share: it repeats a sample that another row stands for.
+        False where a row only pads the micro-batch: it repeats a sample that another row stands for.
     """
 
     indices_B: NDArray[np.int64]
@@ -228,9 +228,9 @@ class BatchPlan:
     drop_last
         Leave out a last batch that is not full, unless it is the only one.
     rank, world_size
-        Which shares of each batch, of how many ranks.
+        Which micro-batches of each batch, of how many ranks.
     micro_batches_per_rank
-        How many shares of each batch a rank has: they come one after the other.
+        Number of micro-batches of each batch that a rank has: they come one after the other.
 
     Raises
     ------
@@ -278,7 +278,7 @@ class BatchPlan:
         }
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
-        """Return this rank's shares of an epoch's batches, from a step on: `micro_batches_per_rank` for each step."""
+        """Return this rank's micro-batches of an epoch, from a step on: `micro_batches_per_rank` for each step."""
         # The first batch shall not wait for others to be put in order.
         start, stop = first_step, first_step + 1
         while start < len(self):
@@ -299,18 +299,18 @@ class BatchPlan:
         return self.indices_N[permuted(positions, len(self.indices_N), self._seed, epoch)]
 
     def _own_shares(self, numbers_G: NDArray[np.int64]) -> Iterator[BatchRows]:
-        """Cut a global batch into equal shares; rows beyond its end repeat its last sample, masked."""
+        """Cut a global batch into equal micro-batches; rows beyond its end repeat its last sample, masked."""
         if self._num_shares == 1:
             yield BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
             return
         size = share_size(len(numbers_G), self._num_shares)
-        for share in range(self._rank * self.micro_batches_per_rank, (self._rank + 1) * self.micro_batches_per_rank):
-            rows_B = np.arange(share * size, (share + 1) * size)
+        for number in range(self._rank * self.micro_batches_per_rank, (self._rank + 1) * self.micro_batches_per_rank):
+            rows_B = np.arange(number * size, (number + 1) * size)
             yield BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
 
 
 def share_size(num_samples: int, num_micro_batches: int) -> int:
-    """Rows of each share of a batch; the last ones may hold fewer samples, or none."""
+    """Rows of each micro-batch; the last ones may hold fewer samples, or none."""
     return -(-num_samples // num_micro_batches)
 
 

@@ -46,7 +46,7 @@ _CPU = torch.device("cpu")
 
 @dataclass
 class _Place:
-    """Where an iterator is: `step` batches of `epoch` are handed out, fewer than it has."""
+    """Where an iterator is: `step` batches of `epoch` were yielded, fewer than it has."""
 
     epoch: int
     step: int
@@ -58,8 +58,8 @@ class BatchStream:
     Each iterator of the stream gives a whole epoch, from its first batch: without a seed the samples in their order;
     with a seed the epoch after the one that was begun last, however far that one was used (an epoch is begun when its
     first batch is asked for). Only the first iterator after :meth:`load_state_dict` goes on inside an epoch.
-    :meth:`epoch` gives any epoch by number and does not count as an iterator. Where a rank has several shares of each
-    batch, each comes as a batch of its own, and a step counts when all its shares are handed out. A batch's memory
+    :meth:`epoch` gives any epoch by number and does not count as an iterator. Where a rank has several micro-batches of
+    each batch, each comes as a batch of its own, and a step counts when all of them were yielded. A batch's memory
     belongs to its holder for as long as any tensor of it is alive.
 
     Parameters
@@ -144,7 +144,7 @@ class BatchStream:
         self._store: PixelStore | DeviceStore | None = self._open_store(cache, indices_N)
         if cache.reader.num_unmapped:
             self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
-        # All shares of a step are held at once.
+        # All micro-batches of a step are held at once.
         self._buffers = BufferPool(3 + self.plan.micro_batches_per_rank)
         # Where the next iterator begins, and where the last one is.
         self._following = self._place = _Place(0, 0)
@@ -192,7 +192,7 @@ class BatchStream:
             self._following = _Place(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iterator begun last is: batches handed out count, those prepared ahead do not.
+        """Return where the iterator begun last is: batches that were yielded count, those prepared ahead do not.
 
         After the last batch of an epoch that is the beginning of the next one. The state holds for every number of
         ranks, threads and devices.
@@ -241,12 +241,12 @@ class BatchStream:
         return cache.reader
 
     def _next_epoch(self) -> Iterator[Batch]:
-        """Decide which epoch it is when the first batch is asked for: an iterator that nobody uses leaves none out."""
+        """Decide which epoch it is when the first batch is asked for: an unused iterator skips none."""
         self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
         yield from self._count(self._place)
 
     def _count(self, place: _Place) -> Iterator[Batch]:
-        """Keep the iterator's place while its batches are handed out."""
+        """Keep the iterator's place while its batches are yielded."""
         store = self._store
         if store is None:
             raise UsageError("the stream is closed")
@@ -257,7 +257,7 @@ class BatchStream:
             batches = move_batches(self._gathered(store, epoch, first_step), self._device)
         with closing(batches):
             for number, batch in enumerate(batches, 1):
-                # Before the batch is handed out: whoever counts the steps does not come back after the last one.
+                # Before the batch is yielded: a caller that counts steps does not come back after the last one.
                 place.epoch, place.step = self._place_after(
                     epoch, first_step + number // self.plan.micro_batches_per_rank
                 )

@@ -193,7 +193,7 @@ class RamStore:
             is_read = True
         finally:
             with self._changed:
-                # Told last: other threads look without waiting.
+                # Set last: other threads look without waiting.
                 self._places[rows] = np.arange(start, stop) if is_read else _ABSENT
                 self._changed.notify_all()
 

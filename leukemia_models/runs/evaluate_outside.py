@@ -316,8 +316,8 @@ def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, num
     return check_outside(
         judged,
         learnt,
-        evaluated_subjects_from=subjects.sources,
-        learnt_subjects_from=known.subjects_from,
+        outside_subjects_from=subjects.sources,
+        trained_subjects_from=known.subjects_from,
         is_confirmed=subjects.is_confirmed,
     )
 

@@ -12,8 +12,8 @@ def test_kinds_are_told_with_their_first_lines():
     problems = TableProblems(Path("train.csv"))
     problems.raise_any("never told")
     for line in range(2, 1009):
-        problems.tell("column Path is empty", line)
-    problems.tell("column label is odd", 9, "'x'")
+        problems.add("column Path is empty", line)
+    problems.add("column label is odd", 9, "'x'")
     with pytest.raises(SourceError) as caught:
         problems.raise_any("mend it")
     assert str(caught.value) == (

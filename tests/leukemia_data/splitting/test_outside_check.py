@@ -11,7 +11,7 @@ LEARNT = [OwnedImage("a", "1", 1), OwnedImage("b", "H2", 0), OwnedImage("c", "P0
 
 
 def check(*judged: tuple[str, str, int], learnt: list[OwnedImage] = LEARNT, **more: object) -> OutsideCheck:
-    options = {"evaluated_subjects_from": NAMES, "learnt_subjects_from": NAMES, **more}
+    options = {"outside_subjects_from": NAMES, "trained_subjects_from": NAMES, **more}
     return check_outside([OwnedImage(*image) for image in judged], learnt, **options)  # type: ignore[arg-type]
 
 
@@ -23,7 +23,7 @@ def test_other_people_of_the_same_naming_are_disjoint() -> None:
 
 @pytest.mark.parametrize(("judged", "learnt"), [(["column who"], NAMES), (NAMES, []), (["folders"], ["folders"])])
 def test_names_of_two_sources_are_never_disjoint(judged: list[str], learnt: list[str]) -> None:
-    found = check(("x", "7", 1), ("y", "H1", 0), evaluated_subjects_from=judged, learnt_subjects_from=learnt)
+    found = check(("x", "7", 1), ("y", "H1", 0), outside_subjects_from=judged, trained_subjects_from=learnt)
     assert not found.is_disjoint
     assert found.stamp.startswith("another source")
     assert not is_disjoint_stamp(found.stamp)
@@ -40,11 +40,11 @@ def test_names_of_two_sources_are_never_disjoint(judged: list[str], learnt: list
         ([("x", "p3", 1), ("y", "H1", 0)], "alike_subjects", "1 subject written in several ways"),
     ],
 )
-@pytest.mark.parametrize("evaluated_from", [NAMES, ["folders"]])
+@pytest.mark.parametrize("outside_from", [NAMES, ["folders"]])
 def test_what_is_shared_is_counted_and_stamped(
-    judged: list[tuple[str, str, int]], count: str, words: str, evaluated_from: list[str]
+    judged: list[tuple[str, str, int]], count: str, words: str, outside_from: list[str]
 ) -> None:
-    found = check(*judged, evaluated_subjects_from=evaluated_from)
+    found = check(*judged, outside_subjects_from=outside_from)
     assert getattr(found, count) >= 1
     assert found.stamp.startswith("PATIENT-MIXED")
     assert words in found.stamp
