@@ -30,10 +30,14 @@ class _Ending:
     def __init__(self) -> None:
         self.is_asked = False
         self.is_over = False
+        self._came_too_early: bool | None = None
         self.number: int | None = None
         self.exit_code = LeukemiaError.exit_code
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._came_too_early is not None:
+            self._came_too_early = True
+            return
         if self.is_asked or self.is_over:
             # Whatever waits, such as a thread on a network that hangs, is left to the system.
             if not self.is_over:
@@ -48,9 +52,14 @@ class _Ending:
     def come_again(self) -> None:
         """Send the signal once more: its KeyboardInterrupt was raised where Python prints and ignores it."""
         self.is_asked = False
-        timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), self.number))
-        timer.daemon = True
-        timer.start()
+        self._came_too_early = True
+        # On a busy machine a timer may end before its start has returned, and so be within the same callback.
+        while self._came_too_early:
+            self._came_too_early = False
+            timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), self.number))
+            timer.daemon = True
+            timer.start()
+        self._came_too_early = None
 
     def code_of(self, done: SystemExit) -> int | str | None:
         """Return the exit code; work that failed after a signal was interrupted, whatever error it became."""

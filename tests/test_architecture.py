@@ -200,7 +200,18 @@ def test_building_loads_neither_torch_nor_matplotlib_nor_pandas():
     assert not loaded & HEAVY
 
 
-LIBRARIES_OF_THE_WORK = {"numpy", "torch", "h5py", "cv2", "pandas", "joblib", "fsspec", "matplotlib", "scipy", "sklearn"}
+LIBRARIES_OF_THE_WORK = {
+    "numpy",
+    "torch",
+    "h5py",
+    "cv2",
+    "pandas",
+    "joblib",
+    "fsspec",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+}
 STILL_AT_WORK: set[str] = {
     "cli.ldata.audit_work",
     "cli.ldata.bench_work",
