@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
 from cli.source_choice import SAMPLE_DIR_NAME
+
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.operations.preprocess import Preprocessor

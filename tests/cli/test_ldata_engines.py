@@ -13,13 +13,13 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--address", "tcp://head:8786"], ["--address tcp://head:8786", "--engine dask"]),
+        (["--address", "tcp://head:8786"], ["address tcp://head:8786", "--engine dask"]),
         (["--engine", "spark"], ["spark", "'dask'"]),
-        (["--engine", "dask", "--address", "x:1", "--n-jobs", "2"], ["--n-jobs with --address"]),
-        (["--engine", "dask", "--address", "nonsense"], ["--address 'nonsense'", "HOST:PORT"]),
-        (["--engine", "dask", "--address", "ftp://x:1"], ["--address 'ftp://x:1'", "tcp://HOST:PORT"]),
+        (["--engine", "dask", "--address", "x:1", "--n-jobs", "2"], ["--n-jobs", "--address"]),
+        (["--engine", "dask", "--address", "nonsense"], ["address 'nonsense'", "HOST:PORT"]),
+        (["--engine", "dask", "--address", "ftp://x:1"], ["address 'ftp://x:1'", "tcp://HOST:PORT"]),
         (["--engine", "dask", "--address", "none.json"], ["none.json", "no such scheduler file"]),
-        (["--engine", "ray", "--address", "tcp://x:1"], ["--address 'tcp://x:1'", "ray://HOST:PORT"]),
+        (["--engine", "ray", "--address", "tcp://x:1"], ["address 'tcp://x:1'", "ray://HOST:PORT"]),
     ],
 )
 def test_wrong_requests(
@@ -37,7 +37,7 @@ def test_address_where_nobody_listens_is_one_line_at_once(
         port = server.getsockname()[1]
     address = f"127.0.0.1:{port}"
     result = ldata("build", cells, "--size", 64, "--recipe", "raw", "--engine", engine, "--address", address)
-    assert f"nothing answers at --address {address}" in error_of(result, 1)
+    assert f"nothing answers at address {address}" in error_of(result, 1)
 
 
 @pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray")])
@@ -50,7 +50,7 @@ def test_missing_extra_is_one_line_with_its_cure(
     error_of: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"leukemia_data.engines.{engine}_engine", raising=False)
+    monkeypatch.delitem(sys.modules, f"leukemia_data.building.{engine}_engine", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     result = ldata("build", cells, "--size", 64, "--recipe", "raw", "--engine", engine, "--address", "127.0.0.1:1")
     assert error_of(result, 2).endswith(f'is not installed; pip install "leukemia-cells[{engine}]"')

@@ -58,7 +58,7 @@ def test_a_second_build_leaves_with_a_message(source: Path, add_image: Callable,
     with lock_cache(directory):
         message = error_of(ldata("build", source, *RAW), 1)
     assert re.fullmatch(
-        rf"another build or gc is working on {re.escape(str(directory))} \(build, process {os.getpid()} on .+, "
+        rf"{re.escape(str(directory))} is in use by another process \(build, process {os.getpid()} on .+, "
         r"since .+\): wait for it to end, as `ldata build --wait` does",
         message,
     )

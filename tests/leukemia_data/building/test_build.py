@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.building.build import FailurePolicy, run_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.hdf5_file import read_index
@@ -618,19 +618,21 @@ def test_plan_that_gc_has_overtaken_is_refused(source, built):
 
 
 def test_two_builds_at_once_are_refused(source, built):
-    with lock_cache(cache_dir(built)), pytest.raises(CacheError, match="another build or gc"):
+    with lock_cache(cache_dir(built)), pytest.raises(CacheError, match="in use by another process"):
         build(source, built)
     assert work_done(build(source, built)) == (0, 0, NUM)
 
 
 def test_progress_counts_every_image_that_is_made(source, cache):
     counts: list[int] = []
-    run_build(
-        make_plan(source, cache),
+    plan = make_plan(source, cache)
+    for target in plan.targets:
+        target.target.directory.mkdir(parents=True)
+    run_locked_build(
+        plan,
         run_tasks=run_here,
         policy=FailurePolicy(),
         listed_at_ns=LISTED_NS,
-        package_version="0",
         progress=counts.append,
     )
     assert sum(counts) == NUM

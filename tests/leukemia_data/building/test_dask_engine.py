@@ -17,9 +17,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from leukemia_data.building import dask_engine
-from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.dask_engine import run_on_dask
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.sources.source import list_source
 
@@ -189,7 +188,7 @@ def test_no_tasks():
 def test_a_server_that_is_no_scheduler_is_told_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "CONNECT_WITHIN_S", 0.3)
     listener = socket.create_server(("127.0.0.1", 0))
-    with listener, pytest.raises(BuildError, match="no Dask scheduler answers at --address 127"):
+    with listener, pytest.raises(BuildError, match="no Dask scheduler answers at address 127"):
         list(run_on_dask(f"127.0.0.1:{listener.getsockname()[1]}", 2)([None]))
     (tmp_path / "odd.json").write_text("[]", encoding="utf-8")
     with pytest.raises(UsageError, match="no scheduler file of Dask"):

@@ -55,7 +55,7 @@ def test_same_bytes_as_a_local_build_though_a_worker_is_killed_in_the_middle(tmp
 
 def test_no_cluster_to_find(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(BuildError, match="no Ray cluster answers at --address auto"):
+    with pytest.raises(BuildError, match="no Ray cluster answers at address auto"):
         list(run_on_ray("auto", 2)([object()]))
 
 

@@ -324,7 +324,7 @@ def test_build_gives_no_damaged_shard_of_the_first_version_a_digest(place, cache
 
 
 def test_repair_waits_for_nobody(cache, place):
-    with lock_cache(cache), pytest.raises(CacheError, match="working on"):
+    with lock_cache(cache), pytest.raises(CacheError, match="in use by"):
         repair(cache, place)
 
 
