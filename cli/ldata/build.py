@@ -52,7 +52,10 @@ def _parse_share(context: click.Context, parameter: click.Parameter, text: str |
     match = _SHARE.fullmatch(text)
     if match is None:
         raise UsageError(f"--task {text!r}: give the number of a share and of all shares, such as 3/40")
-    return int(match[1]), int(match[2])
+    share, num_shares = int(match[1]), int(match[2])
+    if not 1 <= share <= num_shares:
+        raise UsageError(f"--task {text}: shares count from 1 to their number")
+    return share, num_shares
 
 
 _what_options = (

@@ -53,4 +53,4 @@ def test_missing_extra_is_one_line_with_its_cure(
     monkeypatch.delitem(sys.modules, f"leukemia_data.building.{engine}_engine", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     result = ldata("build", cells, "--size", 64, "--recipe", "raw", "--engine", engine, "--address", "127.0.0.1:1")
-    assert error_of(result, 2).endswith(f'is not installed; pip install "leukemia-cells[{engine}]"')
+    assert error_of(result, 2).endswith(f'is not installed: pip install "leukemia-cells[{engine}]"')
