@@ -153,13 +153,14 @@ def _first_line(error: Exception) -> str:
 
 
 class _WithoutRay(io.TextIOBase):
-    """A stream that drops what Ray's own threads print, and passes on all else."""
+    """A stream that drops what Ray prints, in its own threads and in this one, and passes on what others print."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._thread = stream, threading.current_thread()
 
     def write(self, text: str) -> int:
-        if threading.current_thread().name.startswith("ray_"):
+        writer = threading.current_thread()
+        if writer is self._thread or writer.name.startswith("ray_"):
             return len(text)
         return self._stream.write(text)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +206,23 @@ def test_a_cluster_without_workers_is_told(source, tmp_path, monkeypatch):
         pytest.raises(BuildError, match="has no workers, and none came within"),
     ):
         build(source, tmp_path, engine=run_on_dask(cluster.scheduler_address, 2))
+
+
+def test_what_the_caller_says_between_results_is_heard(scheduler, source, tmp_path, caplog, capsys):
+    plan = make_plan(source, tmp_path / "cache", capacity=16)
+    for target in plan.targets:
+        target.target.directory.mkdir(parents=True)
+    answers = run_on_dask(str(scheduler), 2)(list(plan.tasks_to_run))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            next(answers)
+            print("printed")
+            logging.getLogger("distributed.mine").error("logged")
+            warnings.warn("warned", stacklevel=1)
+        answers.close()
+        print("printed")
+        logging.getLogger("distributed.mine").error("logged")
+    assert capsys.readouterr().out.split() == 3 * ["printed"]
+    assert [record.message for record in caplog.records if record.name == "distributed.mine"] == 3 * ["logged"]
+    assert [str(each.message) for each in heard if each.filename == __file__] == 2 * ["warned"]
