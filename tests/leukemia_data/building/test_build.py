@@ -28,6 +28,7 @@ from leukemia_data.operations.operation import Canvas, Resize
 from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.records.sample_table import MTIME
 from leukemia_data.sources.source import list_source
+from leukemia_data.version import __version__
 
 from ..helpers import (
     LISTED_NS,
@@ -645,3 +646,13 @@ def test_manifest_records_what_made_the_pixels(built):
     assert manifest.recipe == TINY_RECIPE
     assert manifest.classes == ("blast", "normal")
     assert not (cache_dir(built) / "receipts").exists()
+
+
+def test_source_without_images_is_named(source, cache):
+    plan = replace(make_plan(source, cache), records=())
+    with pytest.raises(BuildError, match="cells: the source has no images"):
+        run_plan(plan)
+
+
+def test_manifest_records_the_release_that_built_it(built):
+    assert load_manifest(cache_dir(built)).library_versions["leukemia-cells"] == __version__

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
+from leukemia_data.building import jobs
 from leukemia_data.building.build import FailurePolicy
 from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.collect import collect_garbage
 from leukemia_data.building.job_file import JobFile, JobSettings, write_job_file
 from leukemia_data.building.jobs import ShareSummary, commit_job_file, run_share, share_bounds
-from leukemia_data.building.shard_task import KEPT_DAYS, mark_pending, pending_mark
+from leukemia_data.building.shard_task import KEPT_DAYS, ShardTask, mark_pending, pending_mark
 from leukemia_data.caches.manifest import load_manifest, manifest_digest
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.lock import lock_caches
@@ -314,3 +317,36 @@ def test_every_share_renews_the_mark(cache, plan):
     assert pending_mark(first.parent) is None
     share(plan, 1, 8)
     assert pending_mark(first.parent) == first
+
+
+class LazyTasks(Sequence[ShardTask]):
+    """A hundred thousand tasks, made when they are asked for, whose number is counted while they live."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self._task, self.alive, self.most_alive = task, weakref.WeakSet[Marked](), 0
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, position: int) -> ShardTask:
+        task = Marked(self._task.records, self._task.targets, self._task.recipe)
+        self.alive.add(task)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return task
+
+
+class Marked(ShardTask):
+    """A task that can be referred to weakly, and is equal to no other."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def test_commit_makes_few_tasks_ahead_of_those_that_it_has_read(plan):
+    run = jobs._find_made(plan)
+    tasks = LazyTasks(plan.tasks(0, 1)[0])
+    share(plan, 1, 1)
+    for number, _ in enumerate(run(tasks)):
+        if number == 300:
+            break
+    assert tasks.most_alive < 40

@@ -239,3 +239,11 @@ def test_place_that_cannot_be_a_directory_is_told(tmp_path):
         with pytest.raises(CacheError, match="cannot be written"), lock_cache(path):
             pass
     assert Path(tmp_path / "file").read_text(encoding="utf-8") == "x"
+
+
+@pytest.mark.parametrize("work", ["build", "gc", "pull", "convert"])
+def test_who_meets_a_lock_is_told_what_its_holder_does(tmp_path, work):
+    with lock_cache(tmp_path, work):
+        told = rf"in use by another process \({work}, process {os.getpid()} "
+        with pytest.raises(CacheError, match=told), lock_cache(tmp_path):
+            pass
