@@ -94,7 +94,7 @@ class _ShardRepair:
 
 
 def repair_cache(
-    directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], object]
+    directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], None]
 ) -> RepairReport:
     """Check a cache and mend what is damaged.
 
@@ -326,7 +326,7 @@ def convert_cache(
     *,
     out: Path | None = None,
     num_threads: int,
-    progress: Callable[[int], object],
+    progress: Callable[[int], None],
 ) -> ConvertReport:
     """Write a cache's shards anew by a codec, and commit them there or as a cache in another folder.
 
@@ -381,7 +381,7 @@ class _Conversion:
         self._directory, self._target = directory, target
         self._manifest, self._codec = manifest, codec
 
-    def run(self, num_threads: int, progress: Callable[[int], object]) -> Manifest:
+    def run(self, num_threads: int, progress: Callable[[int], None]) -> Manifest:
         """Write and check all shards, then commit."""
         table = read_index(self._directory, self._manifest.index).table
         check_fit(self._directory, self._manifest, table)
