@@ -45,18 +45,15 @@ def build_caches(
 ) -> BuildSummary:
     """Preprocess images into one cache a size, only what is new or changed.
 
-    The bytes of the caches depend on the images, `sizes_px`, `recipe`, `codec` and `shard_size` alone. A build that was
-    stopped goes on where it stopped.
-
-    Parameters are those of :class:`~leukemia_data.building.engine.EngineChoice`, :meth:`.MaxBad.parse` and
-    :meth:`.BuildRequest.of`.
+    The bytes depend on the images, `sizes_px`, `recipe`, `codec` and `shard_size` alone. Parameters are those
+    of :class:`.EngineChoice`, :meth:`.MaxBad.parse` and :meth:`.BuildRequest.of`.
 
     Raises
     ------
     UsageError, SourceError
         If arguments are wrong, or the images cannot be read as a source of labelled images in one way.
     BuildError, CacheError, StorageError
-        If the caches cannot be built; those there were stay as they were.
+        If the caches cannot be built; earlier ones stay.
     """
     chosen_engine, allowed_bad = EngineChoice(engine, address, n_jobs), MaxBad.parse(on_error, max_bad)
     request = BuildRequest.of(
