@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -32,13 +31,14 @@ import distributed
 import joblib
 import ray
 
-from leukemia_data.building.build import FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.dask_engine import run_on_dask
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.building.ray_engine import run_on_ray
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.files.lock import lock_caches
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.sources.sample_cells import write_sample
 from leukemia_data.sources.source import SourceListing, list_source
@@ -89,14 +89,14 @@ def build(listing: SourceListing, cache_root: Path, size_px: int, engine: TaskRu
     """Timing and shard digests of one build of a fresh cache."""
     shutil.rmtree(cache_root, ignore_errors=True)
     plan, watch = make_plan(listing, cache_root, size_px), Watch(engine)
-    summary = run_build(
-        plan,
-        run_tasks=watch,
-        policy=FailurePolicy(),
-        listed_at_ns=time.time_ns(),
-        package_version=version("leukemia-cells"),
-        progress=lambda _: None,
-    )
+    with lock_caches(target.target.directory for target in plan.targets):
+        summary = run_locked_build(
+            plan,
+            run_tasks=watch,
+            policy=FailurePolicy(),
+            listed_at_ns=time.time_ns(),
+            progress=lambda _: None,
+        )
     shards = load_manifest(summary.caches[0].directory).shards
     return {**watch.timing(num_workers), "digests": [shard.digest for shard in shards]}
 

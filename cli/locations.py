@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from cli.completion import complete_run
 from leukemia_data.records.record import ImagePlace
+from leukemia_data.sources.source_choice import source_place
 from leukemia_data.stores.url import Location, Url, is_url, parse_location
 
 _RUN_PARAMETERS = ("run", "runs")
@@ -97,14 +98,3 @@ def _require_text(
     """Refuse an empty text, as of a shell's variable that is not set: as a path it would be the current folder."""
     if value == "":
         kind.fail("It is empty. Is a variable of the shell not set? The current folder is '.'.", param, ctx)
-
-
-def source_place(text: str) -> ImagePlace:
-    """Return a path, or a URL together with what reads it."""
-    location = parse_location(text)
-    if not isinstance(location, Url):
-        return location
-    # Loads fsspec, which takes as long as all of a build with nothing to do.
-    from leukemia_data.stores.object_store import stored_url
-
-    return stored_url(location)

@@ -80,6 +80,10 @@ NOT_FOR_BUILDING = (
 
 LATE_IMPORTS = {
     "leukemia_data.registry": "importlib.metadata takes as long as all else that a recipe needs",
+    "leukemia_data.building.build_caches": "a build with nothing to do loads neither NumPy nor OpenCV",
+    "leukemia_data.building.build_request": "object stores load fsspec, for which caches on disk have no use",
+    "leukemia_data.building.listed_build": "object stores load fsspec, for which caches on disk have no use",
+    "leukemia_data.sources.source_choice": "object stores load fsspec, and the generated sample OpenCV",
     "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""

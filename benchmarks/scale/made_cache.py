@@ -97,7 +97,7 @@ def _commit(
         shards=tuple(shards),
         index=write_index(directory, index),
         quarantined=(),
-        library_versions=library_versions("0"),
+        library_versions=library_versions(),
         source_state=state,
     )
     save_manifest(directory, manifest)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leukemia_data.building.build import FailurePolicy, run_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.collect import collect_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import ShardResult, ShardTask
@@ -100,12 +100,11 @@ def commit(work: Path, num_samples: int) -> Meter:
     manifest_path = plan.targets[0].target.directory / "manifest.json"
     before = manifest_path.read_bytes()
     with Meter() as meter:
-        run_build(
+        run_locked_build(
             plan,
             run_tasks=run,
             policy=FailurePolicy(),
             listed_at_ns=_LISTED_NS,
-            package_version="0",
             progress=lambda _: None,
         )
     manifest_path.write_bytes(before)

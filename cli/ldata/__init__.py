@@ -9,9 +9,9 @@ from cli.main_group import MainGroup
 _COMMANDS = {
     "sample": ("cli.ldata.sample", "Write generated cells in the C-NMC folder tree."),
     "scan": ("cli.ldata.scan", "Say how a source is understood, before anything is built."),
-    "build": ("cli.ldata.build", "Preprocess images into caches, only what is new or changed."),
-    "plan": ("cli.ldata.plan", "Plan a build for many jobs: write what each has to do."),
-    "commit": ("cli.ldata.commit", "Make caches of what the jobs of a plan have made."),
+    "build": ("cli.ldata.build:build", "Preprocess images into caches, only what is new or changed."),
+    "plan": ("cli.ldata.build:plan", "Plan a build for many jobs: write what each has to do."),
+    "commit": ("cli.ldata.build:commit", "Make caches of what the jobs of a plan have made."),
     "stats": ("cli.ldata.stats", "Print exact mean and std for normalisation, and counts."),
     "info": ("cli.ldata.info", "Show what a cache holds and how it was made."),
     "list": ("cli.ldata.list_caches", "List the caches in a folder."),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.console import CONSOLE
 from cli.locations import LocalPath, SourceType
 from cli.options import (
     allow_outside_option,
@@ -17,10 +18,10 @@ from cli.options import (
     size_filter_option,
 )
 from cli.reading_options import reading_options
-from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source_choice import announce_source, choose_source
 
 
 @click.command("audit")
@@ -95,7 +96,7 @@ def command(
     paths = tuple(inputs)
     if not inputs and not references:
         choice = choose_source(inputs, os.environ, cache_root)
-        announce_source(choice)
+        announce_source(choice, CONSOLE)
         paths = choice.paths
     if split_name is not None and len(paths) + len(references) != 1:
         raise UsageError("--split is judged on one cache, source or table: give one")

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from cli.completion import complete_recipe
+from cli.console import CONSOLE
 from cli.locations import LocalPath
 from cli.options import (
     allow_outside_option,
@@ -21,12 +22,12 @@ from cli.options import (
 )
 from cli.output import print_json, print_text
 from cli.reading_options import reading_options
-from cli.source_choice import announce_source, choose_source
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
+from leukemia_data.sources.source_choice import announce_source, choose_source
 
 _STEP_SIZES_PX = (128, 224)
 _COMPARED_SIZE_PX = 224
@@ -135,7 +136,7 @@ def command(
     sizes = sizes_px or ((_COMPARED_SIZE_PX,) if compared else _STEP_SIZES_PX)
     _check(recipes, sizes, bool(compared), out)
     choice = choose_source(source, os.environ, cache_root)
-    announce_source(choice)
+    announce_source(choice, CONSOLE)
     listing = list_source(choice.paths, root=root, allow_outside=allow_outside, options=reading)
     ids = _draw(listing, recipes, sizes, per_class, out, bool(compared))
     if as_json:

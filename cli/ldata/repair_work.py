@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cli.console import CONSOLE
 from cli.output import print_note
 from cli.progress import progress_bar
-from cli.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 from leukemia_data.building.repair import RepairReport, repair_cache
 from leukemia_data.caches.manifest import Manifest, load_manifest
 from leukemia_data.errors import SourceError
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
+from leukemia_data.sources.source_choice import SAMPLE_CACHE_NAME, announce_source, choose_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def _find_records(manifest: Manifest, source: RepairSource) -> Sequence[Record] 
     choice = choose_source(source.paths, os.environ, source.cache_root)
     if choice.is_sample and manifest.name != SAMPLE_CACHE_NAME:
         return None
-    announce_source(choice)
+    announce_source(choice, CONSOLE)
     try:
         listing = list_source(
             choice.paths,

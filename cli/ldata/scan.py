@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.console import CONSOLE
 from cli.options import (
     allow_outside_option,
     cache_root_option,
@@ -17,10 +18,10 @@ from cli.options import (
 )
 from cli.output import print_json, print_text
 from cli.reading_options import reading_options
-from cli.source_choice import announce_source, choose_source
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source_choice import announce_source, choose_source
 
 
 @click.command("scan")
@@ -53,7 +54,7 @@ def command(
       ldata scan site1/images site2/images --exclude "masks" --merge leukemia=Early+Pre+Pro
     """
     choice = choose_source(source, os.environ, cache_root)
-    announce_source(choice)
+    announce_source(choice, CONSOLE)
     recipe = load_recipe(recipe_name)
     # Loads OpenCV and Pillow: not for --help.
     from leukemia_data.scanning.scan import scan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,24 +15,23 @@ import cv2
 import h5py
 import numpy as np
 
-from leukemia_data.building.job_file import clear_receipts
+from leukemia_data.building.build_request import BuildSummary, BuiltCache
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, TaskRunner, clear_receipts
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state
 from leukemia_data.errors import BuildError
 from leukemia_data.files.atomic import sync_directory, sync_file
 from leukemia_data.files.limits import is_disk_full
-from leukemia_data.files.lock import lock_caches
 from leukemia_data.records.fingerprint import LOOKS_VERSION
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, is_settled, settled, state_at, states_array
-from leukemia_data.stores.url import Location
+from leukemia_data.version import __version__
 
 
-class CacheHome(Protocol):
+class CommitTarget(Protocol):
     """Takes what a build makes."""
 
     def check(self, plan: BuildPlan) -> None:
@@ -52,7 +51,7 @@ class CacheHome(Protocol):
         ...
 
 
-class DiskHome:
+class DiskCommitTarget:
     """The directories of the plan themselves.
 
     Parameters
@@ -109,9 +108,6 @@ def _check_free_space(plan: BuildPlan) -> None:
         )
 
 
-TaskRunner = Callable[[Sequence[ShardTask]], Iterable[tuple[int, ShardResult]]]
-"""Runs tasks on some engine and yields (position, result) in whatever order they finish."""
-
 _MAX_LISTED = 20
 
 
@@ -131,7 +127,7 @@ class FailurePolicy:
         lines = "".join(f"\n  {image.record_id}: {image.reason}" for image in bad[:_MAX_LISTED])
         rest = f"\n  and {len(bad) - _MAX_LISTED} more" if len(bad) > _MAX_LISTED else ""
         if self.max_bad is None:
-            remedy = "mend or remove them, or leave them out with --on-error quarantine"
+            remedy = "repair or remove them, or leave them out with --on-error quarantine"
         else:
             remedy = f"more than --max-bad allows ({self.max_bad})"
         raise BuildError(
@@ -140,46 +136,16 @@ class FailurePolicy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltCache:
-    """One cache that a build committed."""
-
-    directory: Location
-    manifest: Manifest
-    num_new_shards: int
-
-
-@dataclass(frozen=True, slots=True)
-class BuildSummary:
-    """What a build did.
-
-    Attributes
-    ----------
-    num_processed, num_copied, num_kept
-        Images that were decoded and preprocessed, whose pixels were copied from earlier shards, and whose shards
-        stayed as they were.
-    """
-
-    caches: tuple[BuiltCache, ...]
-    num_processed: int
-    num_copied: int
-    num_kept: int
-    quarantined: tuple[QuarantinedImage, ...]
-
-
-def run_build(
+def run_locked_build(
     plan: BuildPlan,
     *,
     run_tasks: TaskRunner,
     policy: FailurePolicy,
     listed_at_ns: int,
-    package_version: str,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
+    commit_target: CommitTarget | None = None,
 ) -> BuildSummary:
-    """Make the missing shards of a plan and commit its caches, whose locks are held meanwhile.
-
-    A plan that another build and gc have overtaken is refused. Who would rather plan under the locks takes them with
-    :func:`leukemia_data.files.lock.lock_caches` and calls :func:`run_locked_build`.
+    """Make the missing shards of a plan and commit its caches, whose locks the caller holds since before it was made.
 
     Parameters
     ----------
@@ -191,57 +157,33 @@ def run_build(
         What to do about unusable images.
     listed_at_ns
         Clock when the source was listed (ns since the epoch).
-    package_version
-        Recorded in the manifests.
     progress
         Called with the number of images that each finished shard adds.
+    commit_target
+        Where the caches are to lie; by default in the plan's directories.
 
     Raises
     ------
     BuildError
-        If there is too little room, too many images are unusable, or the disk fills up. Earlier caches stay as they
-        were, finished shards are kept for the next build.
+        If there is no image, too little room, too many images are unusable, or the disk fills up. Earlier caches stay
+        as they were, finished shards are kept for the next build.
     """
+    if not plan.records:
+        raise BuildError(f"{plan.name}: the source has no images; what is to be cached?")
+    commit_target = DiskCommitTarget() if commit_target is None else commit_target
     policy.check(plan.quarantined, len(plan.records))
-    with lock_caches(target.target.directory for target in plan.targets):
-        return run_locked_build(
-            plan,
-            run_tasks=run_tasks,
-            policy=policy,
-            listed_at_ns=listed_at_ns,
-            package_version=package_version,
-            progress=progress,
-        )
-
-
-def run_locked_build(
-    plan: BuildPlan,
-    *,
-    run_tasks: TaskRunner,
-    policy: FailurePolicy,
-    listed_at_ns: int,
-    package_version: str,
-    progress: Callable[[int], None],
-    home: CacheHome | None = None,
-) -> BuildSummary:
-    """Do what :func:`run_build` does for a caller that holds the caches' locks since before the plan was made.
-
-    `home` says where the caches are to lie; by default in the plan's directories.
-    """
-    home = DiskHome() if home is None else home
-    policy.check(plan.quarantined, len(plan.records))
-    home.check(plan)
-    results = _run_tasks(plan, run_tasks, policy, progress, home)
+    commit_target.check(plan)
+    results = _run_tasks(plan, run_tasks, policy, progress, commit_target)
     bad = (*plan.quarantined, *(failure for result in results.values() for failure in result.failures))
     policy.check(bad, len(plan.records))
     if len(bad) == len(plan.records):
         raise BuildError(f"none of the {len(bad)} images can be used, the first because: {bad[0].reason}")
     bad = tuple(sorted(bad, key=lambda image: image.record_id))
-    versions = library_versions(package_version)
-    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, versions, home) for target in plan.targets)
+    caches = tuple(_commit(plan, target, results, bad, listed_at_ns, commit_target) for target in plan.targets)
     num_made = sum(result.num_records for result in results.values())
     return BuildSummary(
         caches=caches,
+        num_images=len(plan.records),
         num_processed=sum(result.num_processed for result in results.values()),
         num_copied=sum(result.num_copied for result in results.values()),
         num_kept=len(plan.records) - len(plan.quarantined) - num_made,
@@ -249,10 +191,10 @@ def run_locked_build(
     )
 
 
-def library_versions(package_version: str) -> dict[str, str]:
-    """Releases of everything that decides bytes, as manifests record them."""
+def library_versions() -> dict[str, str]:
+    """Return the releases of everything that decides bytes, as manifests record them."""
     return {
-        "leukemia-cells": package_version,
+        "leukemia-cells": __version__,
         "opencv": cv2.__version__,
         "numpy": np.__version__,
         "h5py": h5py.__version__,
@@ -263,7 +205,11 @@ def library_versions(package_version: str) -> dict[str, str]:
 
 
 def _run_tasks(
-    plan: BuildPlan, run_tasks: TaskRunner, policy: FailurePolicy, progress: Callable[[int], None], home: CacheHome
+    plan: BuildPlan,
+    run_tasks: TaskRunner,
+    policy: FailurePolicy,
+    progress: Callable[[int], object],
+    commit_target: CommitTarget,
 ) -> dict[int, ShardResult]:
     """Results by shard number. Shards are flushed to disk in the background while later ones are computed."""
     numbers = plan.tasks.numbers
@@ -277,8 +223,8 @@ def _run_tasks(
                 for target in plan.tasks.targets_of(numbers[position]):
                     if target.size_px in result.entries:
                         entry = result.entries[target.size_px]
-                        home.check_made(target.directory, entry)
-                        flushes.append(flusher.submit(home.flush, target.directory / entry.name))
+                        commit_target.check_made(target.directory, entry)
+                        flushes.append(flusher.submit(commit_target.flush, target.directory / entry.name))
                 progress(result.num_records)
                 num_bad += len(result.failures)
                 if policy.max_bad is not None and num_bad > policy.max_bad:
@@ -307,8 +253,7 @@ def _commit(
     results: Mapping[int, ShardResult],
     bad: tuple[QuarantinedImage, ...],
     listed_at_ns: int,
-    versions: Mapping[str, str],
-    home: CacheHome,
+    commit_target: CommitTarget,
 ) -> BuiltCache:
     """Write the index, then the manifest; then the receipts have served."""
     target = target_plan.target
@@ -331,14 +276,14 @@ def _commit(
         shards=tuple(shards),
         index=index_entry,
         quarantined=bad,
-        library_versions={**versions, **codec_named(target.codec).library_versions},
+        library_versions={**library_versions(), **codec_named(target.codec).library_versions},
         source_state=_committed_state(plan, index, bad),
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
         reading=plan.reading,
         looks_version=LOOKS_VERSION,
     )
-    home.commit(target.directory, manifest)
+    commit_target.commit(target.directory, manifest)
     return BuiltCache(target.stored_at or target.directory, manifest, sum(kept is None for kept in target_plan.kept))
 
 

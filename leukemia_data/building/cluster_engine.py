@@ -6,7 +6,7 @@ import socket
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 from joblib import Parallel, delayed
 from joblib._parallel_backends import ParallelBackendBase
 
-from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.shard_maker import run_numbered
-from leukemia_data.building.shard_task import ShardResult, ShardTask, largest_first
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner, largest_first
 from leukemia_data.errors import BuildError, UsageError, listed
 
 _ROUNDS_TOGETHER = 2
@@ -64,6 +63,30 @@ def run_until_done(run_round: RoundRunner) -> TaskRunner:
                 yield answer
 
     return run
+
+
+def silently(
+    answers: Generator[tuple[int, ShardResult]], silence: Callable[[], AbstractContextManager[None]]
+) -> Iterator[tuple[int, ShardResult]]:
+    """Yield what an engine answers; all that it does is done in `silence`, what the caller does meanwhile is not."""
+    try:
+        while True:
+            with silence():
+                answer = next(answers, None)
+            if answer is None:
+                return
+            yield answer
+    finally:
+        with silence():
+            answers.close()
+
+
+@contextmanager
+def ignoring_warnings(*packages: str) -> Iterator[None]:
+    """Ignore warnings about what packages and joblib do; those of others are shown."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=rf"({'|'.join([*packages, 'joblib'])})(\.|$)")
+        yield
 
 
 def with_absolute_paths(task: ShardTask) -> ShardTask:
@@ -118,7 +141,7 @@ def check_listening(address: str, schemes: tuple[str, ...], *, is_grpc: bool = F
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BuildError(
-            f"nothing answers at --address {address} ({reason}): is the cluster running, and can this machine reach it?"
+            f"nothing answers at address {address} ({reason}): is the cluster running, and can this machine reach it?"
         ) from error
 
 
@@ -130,7 +153,7 @@ def _parse(address: str, schemes: tuple[str, ...]) -> tuple[str, int]:
         host = port = None
     if not host or not port or parts.scheme not in schemes:
         known = " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes)
-        raise UsageError(f"--address {address!r}: give HOST:PORT or {known}")
+        raise UsageError(f"address {address!r}: give HOST:PORT or {known}")
     return host, port
 
 

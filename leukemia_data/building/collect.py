@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.building.job_file import KEPT_DAYS, pending_mark, spent_marks
-from leukemia_data.building.shard_task import RECEIPTS_DIR
+from leukemia_data.building.shard_task import KEPT_DAYS, RECEIPTS_DIR, pending_mark, spent_marks
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest, parse_manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import warnings
 from asyncio import CancelledError as AsyncCancelledError
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -19,31 +18,54 @@ from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 from joblib._dask import DaskDistributedBackend
 
-from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.cluster_engine import (
     CONNECT_WITHIN_S,
     Answer,
     LossTelling,
     check_listening,
+    ignoring_warnings,
     run_round,
     run_until_done,
+    silently,
 )
-from leukemia_data.building.process_engine import holding_signals
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.process_engine import holding_signals, num_processes
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.documents import parse_json
 
 # A cluster that grows with its work sees some before it has workers for it.
 _MIN_AHEAD = 64
 _WORKERS_WITHIN_S = 60.0
+_LOGGERS = frozenset({"distributed", "dask", "tornado", "asyncio"})
 
 
 class _Backend(LossTelling, DaskDistributedBackend):  # type: ignore[misc]
     losses = (KilledWorker, NoValidWorkerError, FutureCancelledError, CancelledError, AsyncCancelledError)
 
 
-def run_on_dask(address: str | None, num_processes: int) -> TaskRunner:
-    """Engine on the Dask cluster at `address`; None for one of `num_processes` single-threaded workers on this machine.
+class DaskEngine:
+    """Runs tasks on a Dask cluster; see :class:`leukemia_data.building.engine.Engine`."""
+
+    name = "dask"
+
+    def check(self, address: str | None, n_jobs: int) -> None:
+        """Refuse a number of workers for a cluster that is there."""
+        if address is not None and n_jobs != -1:
+            raise UsageError(
+                f"{n_jobs} jobs and an address: a Dask cluster has the workers that were started for it "
+                "(no `--n-jobs` with `--address`)"
+            )
+
+    def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
+        """Return what runs tasks on the cluster."""
+        return run_on_dask(address, num_processes(n_jobs))
+
+
+DASK = DaskEngine()
+
+
+def run_on_dask(address: str | None, max_processes: int) -> TaskRunner:
+    """Engine on the Dask cluster at `address`; None for one of `max_processes` single-threaded workers on this machine.
 
     Dask itself runs the tasks of a lost worker again, and gives one up that loses several; those come back here.
 
@@ -59,15 +81,17 @@ def run_on_dask(address: str | None, num_processes: int) -> TaskRunner:
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-        if not tasks:
-            return
-        with _silence(), _connected(address, min(num_processes, len(tasks))) as client:
-            try:
-                yield from run_until_done(partial(_run_round, client))(tasks)
-            except (CommClosedError, TimeoutError) as error:
-                raise _lost_scheduler(str(error)) from error
+        return silently(_answers(address, max_processes, tasks), _silence) if tasks else iter(())
 
     return run
+
+
+def _answers(address: str | None, max_processes: int, tasks: Sequence[ShardTask]) -> Generator[tuple[int, ShardResult]]:
+    with _connected(address, min(max_processes, len(tasks))) as client:
+        try:
+            yield from run_until_done(partial(_run_round, client))(tasks)
+        except (CommClosedError, TimeoutError) as error:
+            raise _lost_scheduler(str(error)) from error
 
 
 def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
@@ -125,16 +149,16 @@ def _client_of(address: str) -> Client:
     except Exception as error:
         # Anybody may listen there, and say anything.
         reason = str(error) or type(error).__name__
-        raise BuildError(f"no Dask scheduler answers at --address {address}: {reason}") from error
+        raise BuildError(f"no Dask scheduler answers at address {address}: {reason}") from error
 
 
 def _read_scheduler_file(path: str) -> str:
     if not Path(path).is_file():
-        raise UsageError(f"--address {path}: there is no such scheduler file")
+        raise UsageError(f"address {path}: there is no such scheduler file")
     try:
         return str(parse_json(Path(path).read_text(encoding="utf-8"))["address"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"--address {path} is no scheduler file of Dask") from error
+        raise UsageError(f"address {path} is no scheduler file of Dask") from error
 
 
 async def _shake_hands(address: str) -> None:
@@ -146,12 +170,17 @@ async def _shake_hands(address: str) -> None:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep Dask's log lines and warnings from the terminal: what matters of them comes back as errors."""
-    earlier = logging.root.manager.disable
     # Each of Dask's loggers has a level and a handler of its own.
-    logging.disable(logging.CRITICAL)
+    loggers = [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LOGGERS and not logger.disabled
+    ]
+    for logger in loggers:
+        logger.disabled = True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignoring_warnings("dask", "distributed", "tornado", "asyncio"):
             yield
     finally:
-        logging.disable(earlier)
+        for logger in loggers:
+            logger.disabled = False

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.building.plan import BuildPlan
-from leukemia_data.building.shard_task import RECEIPTS_DIR, ShardTask, Target
+from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
 from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import atomic_path, scratch_path
+from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import parse_json
 from leukemia_data.files.file_state import FileState
 from leukemia_data.operations.recipe import Recipe
@@ -33,8 +29,8 @@ from leukemia_data.records.sample_table import decode_texts, encode_text, states
 from leukemia_data.stores.object_store import StoredUrl
 from leukemia_data.stores.url import is_url
 
-PLAN_FORMAT = "leukemia-cells plan"
-PLAN_FORMAT_VERSION = 2
+JOB_FILE_FORMAT = "leukemia-cells plan"
+JOB_FILE_FORMAT_VERSION = 2
 _TEXT_COLUMNS = ("ids", "path_ends", "subjects", "splits")
 _NUMBER_COLUMNS = ("labels", "folds", "states")
 _COLUMNS = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS)
@@ -42,7 +38,7 @@ _PARTS = ("settings", "first_rows", "row_digests", "lacking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSettings:
+class JobSettings:
     """What a plan was made of, apart from its images.
 
     Attributes
@@ -87,7 +83,7 @@ class PlanSettings:
 
 
 @dataclass(frozen=True)
-class PlanFile:
+class JobFile:
     """An opened plan: all but the rows of its images, which are read when asked for.
 
     Attributes
@@ -103,7 +99,7 @@ class PlanFile:
 
     path: Path
     digest: str
-    settings: PlanSettings
+    settings: JobSettings
     path_start: str
     first_rows: NDArray[np.int64]
     row_digests: NDArray[np.uint8]
@@ -158,6 +154,12 @@ class PlanFile:
         parts = self._parts(0, self.num_tasks + 1)
         return sorted((record for part in parts for record in part), key=lambda record: record.record_id)
 
+    def first_ids(self) -> list[str]:
+        """Id of the first image of each task."""
+        with open_hdf5(self.path, "its rows") as file:
+            check_datasets(file, _COLUMNS)
+            return decode_texts(file["ids"][()][self.first_rows[: self.num_tasks]])
+
     def _parts(self, first: int, end: int) -> list[list[Record]]:
         bounds = self.first_rows[first : end + 1].tolist()
         with open_hdf5(self.path, "its rows") as file:
@@ -172,7 +174,7 @@ class PlanFile:
         return parts
 
 
-def write_plan(path: Path, plan: BuildPlan, settings: PlanSettings) -> PlanFile:
+def write_job_file(path: Path, plan: BuildPlan, settings: JobSettings) -> JobFile:
     """Write a plan; whoever reads `path` meets the earlier file or the whole new one."""
     shards = [(plan.tasks.records_of(number), plan.tasks.targets_of(number)) for number in plan.tasks.numbers]
     in_tasks = {record.record_id for shard, _ in shards for record in shard}
@@ -191,17 +193,17 @@ def write_plan(path: Path, plan: BuildPlan, settings: PlanSettings) -> PlanFile:
     columns["settings"] = np.frombuffer(json.dumps(_settings_content(settings, path_start)).encode(), np.uint8)
 
     def fill(file: h5py.File) -> None:
-        file.attrs.update(format=PLAN_FORMAT, format_version=PLAN_FORMAT_VERSION, digest=_parts_digest(columns))
+        file.attrs.update(format=JOB_FILE_FORMAT, format_version=JOB_FILE_FORMAT_VERSION, digest=_parts_digest(columns))
         for name, column in columns.items():
             file.create_dataset(name, data=column)
 
     data = hdf5_bytes(fill)
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-    return open_plan(path)
+    return open_job_file(path)
 
 
-def open_plan(path: Path) -> PlanFile:
+def open_job_file(path: Path) -> JobFile:
     """Read a plan, apart from the rows of its images.
 
     Raises
@@ -213,9 +215,9 @@ def open_plan(path: Path) -> PlanFile:
     """
     with open_hdf5(path, "the plan") as file:
         kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-        if kind != PLAN_FORMAT:
+        if kind != JOB_FILE_FORMAT:
             raise CacheError(f"{path} is no plan: `ldata plan` writes them")
-        if version != PLAN_FORMAT_VERSION:
+        if version != JOB_FILE_FORMAT_VERSION:
             raise CacheError(f"{path} is a plan of another release (version {version}): plan again with `ldata plan`")
         check_datasets(file, [*_PARTS, *_COLUMNS])
         parts = {name: file[name][()] for name in _PARTS}
@@ -224,10 +226,10 @@ def open_plan(path: Path) -> PlanFile:
         content = parse_json(parts["settings"].tobytes().decode())
         digest = str(file.attrs["digest"])
     settings, start = _settings_of(content), str(content["path_start"])
-    return PlanFile(path, digest, settings, start, parts["first_rows"], parts["row_digests"], parts["lacking"])
+    return JobFile(path, digest, settings, start, parts["first_rows"], parts["row_digests"], parts["lacking"])
 
 
-def _settings_content(settings: PlanSettings, path_start: str) -> dict[str, Any]:
+def _settings_content(settings: JobSettings, path_start: str) -> dict[str, Any]:
     return {
         "name": settings.name,
         "cache_root": os.fspath(settings.cache_root),
@@ -247,8 +249,8 @@ def _settings_content(settings: PlanSettings, path_start: str) -> dict[str, Any]
     }
 
 
-def _settings_of(content: dict[str, Any]) -> PlanSettings:
-    return PlanSettings(
+def _settings_of(content: dict[str, Any]) -> JobSettings:
+    return JobSettings(
         name=content["name"],
         cache_root=Path(content["cache_root"]),
         recipe=Recipe.from_dict(content["recipe"]),
@@ -313,60 +315,3 @@ def _rows_digest(part: dict[str, NDArray[Any]]) -> bytes:
 
 def _parts_digest(parts: dict[str, NDArray[Any]]) -> str:
     return bytes_digest(b"".join(parts[name].tobytes() for name in _PARTS)).hex()
-
-
-MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
-KEPT_DAYS = 14
-_KEPT_S = KEPT_DAYS * 24 * 3600
-
-
-def mark_pending(directories: Iterable[Path], plan_digest: str, plan_path: Path) -> None:
-    """Leave or renew a plan's mark in the caches that it concerns, whose directories are made."""
-    for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = _mark_path(directory, plan_digest)
-        with scratch_path(directory, path.name) as scratch:
-            scratch.write_text(json.dumps({"plan": str(plan_path)}) + "\n", encoding="utf-8")
-            scratch.replace(path)
-
-
-def is_marked(directories: Iterable[Path], plan_digest: str) -> bool:
-    """Whether a plan still waits to be committed: its first commit removes all its marks."""
-    return any(_mark_path(directory, plan_digest).exists() for directory in directories)
-
-
-def forget_plan(directories: Iterable[Path], plan_digest: str) -> None:
-    """Remove a committed plan's marks, and the receipts that no other plan waits for."""
-    for directory in directories:
-        _mark_path(directory, plan_digest).unlink(missing_ok=True)
-        clear_receipts(directory)
-
-
-def clear_receipts(directory: Path) -> None:
-    """Remove the receipts of a committed cache; those that a plan may wait for stay, ``gc`` knows their names."""
-    if pending_mark(directory) is None:
-        shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
-
-
-def pending_mark(directory: Path) -> Path | None:
-    """The mark of a plan that waits for what is in a cache's directory; None where none does."""
-    return next((path for path in _marks(directory) if not _is_over(path)), None)
-
-
-def spent_marks(directory: Path) -> list[Path]:
-    """Marks that count no more."""
-    return [path for path in _marks(directory) if _is_over(path)]
-
-
-def _mark_path(directory: Path, plan_digest: str) -> Path:
-    return directory / f"plan-{plan_digest[:16]}.json"
-
-
-def _marks(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("plan-*.json") if MARK_NAME.fullmatch(path.name))
-
-
-def _is_over(mark: Path) -> bool:
-    with suppress(OSError):
-        return time.time() - mark.stat().st_mtime > _KEPT_S
-    return True

@@ -189,22 +189,16 @@ def plan_build(
     stored: Mapping[Path, StoredCache] | None = None,
     reading: Mapping[str, Any] | None = None,
 ) -> BuildPlan:
-    """Compare a source with the caches there are.
+    """Compare a source with the caches there are: in ``cache_root/name/<size>-<fingerprint>``, one a size.
 
     Parameters
     ----------
-    name, cache_root
-        The caches lie in ``cache_root/name/<size>-<fingerprint>``.
     recipe, sizes_px, opencv_version
         What decides the pixels.
-    classes, records
-        The source's listing.
-    shard_capacity
-        Samples a shard holds at the most: a number to decide it,
-        :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` to let the number of images decide, None for what an
-        earlier build was told, if anything.
-    codec
-        How the pixels are stored; None leaves that to the earlier cache, and is raw where there is none.
+    classes, records, reading
+        The source's listing, and how it was understood (:meth:`leukemia_data.sources.reading.Reading.to_dict`).
+    shard_capacity, codec
+        See :class:`leukemia_data.building.build_request.BuildRequest`.
     quarantined
         Images that are unusable already now, where an earlier plan of this listing has found them out.
     recheck_ns
@@ -212,50 +206,61 @@ def plan_build(
         earlier build left unfinished counts. None trusts the states.
     stored
         By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
-    reading
-        How the source was understood (:meth:`leukemia_data.sources.reading.Reading.to_dict`), for the manifest and to
-        say what the earlier cache understood otherwise.
 
     Raises
     ------
     CacheError
-        If an earlier cache of this name was made from other images altogether, or the library of a codec that is
-        needed is not installed.
+        If an earlier cache of this name was made from other images altogether, or a codec's library is not installed.
     """
     notes: list[str] = []
     wanted = [_target(size_px, cache_root / name, recipe, opencv_version, stored) for size_px in sizes_px]
     priors = [load_prior(target, notes, _files(target, stored)) for target in wanted]
     targets = tuple(
-        replace(target, codec=_choose_codec(codec, prior)) for target, prior in zip(wanted, priors, strict=True)
+        replace(each, codec=_choose_codec(codec, prior)) for each, prior in zip(wanted, priors, strict=True)
     )
     columns = RecordColumns.of(records)
-    matches = tuple(
-        None if prior is None else match_prior(columns, target, prior)
-        for target, prior in zip(targets, priors, strict=True)
-    )
-    if recheck_ns is not None:
-        matches = tuple(None if match is None else match.distrusted() for match in matches)
-    notes.extend(_notes_on_states(matches))
-    changed = (
-        note for match in matches if match is not None for note in changed_meaning(columns, match, classes, reading)
-    )
-    notes.extend(dict.fromkeys(changed))
-    notes.extend(_notes_on_looks(matches))
+    matches = _match(columns, targets, priors, recheck_ns)
+    notes += _notes_on_matches(columns, matches, classes, reading)
     matches = tuple(match if match is not None and match.prior.manifest.has_looks else None for match in matches)
     bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
     decided = _decided_capacity(shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
-    notes.extend(_notes_on_new_cut(capacity, targets, priors))
+    notes += _notes_on_new_cut(capacity, targets, priors)
     positions, bounds = _cut(columns, bad, capacity)
-    kept = [
-        find_kept(columns, positions, bounds, match, target.codec)
-        for target, match in zip(targets, matches, strict=True)
-    ]
+    pairs = zip(targets, matches, strict=True)
+    kept = [find_kept(columns, positions, bounds, match, target.codec) for target, match in pairs]
     is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
     tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking, recheck_ns)
     plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
     unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
     return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided, reading)
+
+
+def _match(
+    columns: RecordColumns, targets: Sequence[Target], priors: Sequence[PriorCache | None], recheck_ns: int | None
+) -> tuple[PriorMatch | None, ...]:
+    """Where each earlier cache holds the records; for a recheck, without trust in the states of files."""
+    matches = [
+        None if prior is None else match_prior(columns, target, prior)
+        for target, prior in zip(targets, priors, strict=True)
+    ]
+    if recheck_ns is None:
+        return tuple(matches)
+    return tuple(None if match is None else match.distrusted() for match in matches)
+
+
+def _notes_on_matches(
+    columns: RecordColumns,
+    matches: Sequence[PriorMatch | None],
+    classes: Sequence[str],
+    reading: Mapping[str, Any] | None,
+) -> Iterator[str]:
+    yield from _notes_on_states(matches)
+    changed = (
+        note for match in matches if match is not None for note in changed_meaning(columns, match, classes, reading)
+    )
+    yield from dict.fromkeys(changed)
+    yield from _notes_on_looks(matches)
 
 
 def _target(

@@ -130,7 +130,7 @@ def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> N
     Parameters
     ----------
     hashes_N : ndarray of shape (N,), uint64
-        :func:`~leukemia_data.records.fingerprint.id_hash` of each id.
+        XXH3-64 of each id.
     id_of
         The id at a position; asked for where hashes are equal only.
 

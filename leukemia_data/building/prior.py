@@ -110,7 +110,7 @@ class RecordColumns:
 
 
 def hash_ids(ids: Iterable[str], num_ids: int) -> tuple[NDArray[np.uint64], int]:
-    """Hash of each id (:func:`~leukemia_data.records.fingerprint.id_hash`), and bytes of the longest id."""
+    """XXH3-64 of each id, and bytes of the longest id."""
     hashes_N, longest_bytes, remaining = np.empty(num_ids, np.uint64), 0, iter(ids)
     for start in range(0, num_ids, _CHUNK):
         chunk = list(map(encode_text, islice(remaining, _CHUNK)))

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -17,13 +17,30 @@ import psutil
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.shard_maker import run_numbered
-from leukemia_data.building.shard_task import ShardResult, ShardTask, largest_first
-from leukemia_data.errors import BuildError
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner, largest_first
+from leukemia_data.errors import BuildError, UsageError
 
 _WATCH_EVERY_S = 0.5
 _HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class ProcessEngine:
+    """Runs tasks in processes of this machine; see :class:`leukemia_data.building.engine.Engine`."""
+
+    name = "local"
+
+    def check(self, address: str | None, n_jobs: int) -> None:
+        """Refuse an address."""
+        if address is not None:
+            raise UsageError(f"address {address}: processes of this machine have none")
+
+    def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
+        """Return what runs tasks in processes."""
+        return run_in_processes(num_processes(n_jobs))
+
+
+PROCESSES = ProcessEngine()
 
 
 def run_in_processes(num_processes: int) -> TaskRunner:
@@ -52,7 +69,7 @@ def run_in_processes(num_processes: int) -> TaskRunner:
             with holding_signals():
                 results = parallel(jobs)
                 # Now: a signal that was held back comes as soon as this block ends.
-                opened.push(_Closing(results))
+                opened.push(_Closing(results, _worker_pids(parallel)))
             try:
                 for result in results:  # noqa: UP028 - "yield from" would close `results` with joblib's warnings
                     yield result
@@ -68,24 +85,34 @@ def run_in_processes(num_processes: int) -> TaskRunner:
 class _Closing:
     """Ends joblib's results, and with them the workers, without a word of theirs."""
 
-    def __init__(self, results: Generator[tuple[int, ShardResult]]) -> None:
-        self._results = results
+    def __init__(self, results: Generator[tuple[int, ShardResult]], pids: Callable[[], list[int]]) -> None:
+        self._results, self._pids = results, pids
 
     def __call__(self, error_type: type[BaseException] | None, *details: object) -> None:
         if error_type is not None:
-            _kill_workers()
+            _kill(self._pids())
         with warnings.catch_warnings():
             # Whoever stops early knows it; joblib's warning about dropped tasks tells them nothing.
             warnings.simplefilter("ignore", UserWarning)
             self._results.close()
 
 
-def _kill_workers() -> None:
-    """Kill this process's workers; those that are just starting would print what they miss once joblib cleans up."""
-    for child in psutil.Process().children():
+def _worker_pids(parallel: Parallel) -> Callable[[], list[int]]:
+    """Return what tells the processes of the executor that joblib has just made or taken up again for this call."""
+    # Private to joblib, which has no other way to them.
+    executor = getattr(parallel._backend, "_workers", None)
+
+    def pids() -> list[int]:
+        return list(getattr(executor, "_processes", None) or {})
+
+    return pids
+
+
+def _kill(pids: Iterable[int]) -> None:
+    """Kill workers now; those that are just starting would print what they miss once joblib cleans up."""
+    for pid in pids:
         with suppress(psutil.Error):
-            if any("popen_loky" in word for word in child.cmdline()):
-                child.kill()
+            psutil.Process(pid).kill()
 
 
 def num_processes(n_jobs: int) -> int:

@@ -3,25 +3,32 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
+import sys
 import threading
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.joblib.ray_backend import RayBackend
 
-from leukemia_data.building.build import TaskRunner
-from leukemia_data.building.cluster_engine import Answer, LossTelling, check_listening, run_round, run_until_done
-from leukemia_data.building.process_engine import holding_signals
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.cluster_engine import (
+    Answer,
+    LossTelling,
+    check_listening,
+    ignoring_warnings,
+    run_round,
+    run_until_done,
+    silently,
+)
+from leukemia_data.building.process_engine import holding_signals, num_processes
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 
 _RETRIES_BY_RAY = 2
@@ -33,7 +40,23 @@ class _Backend(LossTelling, RayBackend):
     supports_return_generator = True
 
 
-def run_on_ray(address: str | None, num_processes: int | None) -> TaskRunner:
+class RayEngine:
+    """Runs tasks on a Ray cluster; see :class:`leukemia_data.building.engine.Engine`."""
+
+    name = "ray"
+
+    def check(self, address: str | None, n_jobs: int) -> None:
+        """Refuse nothing: what is wrong with an address shows when it is used."""
+
+    def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
+        """Return what runs tasks on the cluster."""
+        return run_on_ray(address, None if n_jobs == -1 else num_processes(n_jobs))
+
+
+RAY = RayEngine()
+
+
+def run_on_ray(address: str | None, max_processes: int | None) -> TaskRunner:
     """Engine on the Ray cluster at `address`; None for one on this machine, which ends with the build.
 
     Ray itself runs the tasks of a lost worker again, and gives up after some; those come back here.
@@ -42,7 +65,7 @@ def run_on_ray(address: str | None, num_processes: int | None) -> TaskRunner:
     ----------
     address
         ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-    num_processes
+    max_processes
         Number of workers, each on a core of its own; None for as many as the cluster has free cores.
 
     Raises
@@ -52,16 +75,20 @@ def run_on_ray(address: str | None, num_processes: int | None) -> TaskRunner:
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-        if not tasks:
-            return
-        with _silence(), _connected(address, num_processes or os.cpu_count() or 1):
-            num_cores = _num_free_cores(num_processes, len(tasks))
-            try:
-                yield from run_until_done(partial(_run_round, num_cores))(tasks)
-            except RayError as error:
-                raise BuildError(f"the Ray cluster failed: {_first_line(error)}; finished shards are kept") from error
+        return silently(_answers(address, max_processes, tasks), _silence) if tasks else iter(())
 
     return run
+
+
+def _answers(
+    address: str | None, max_processes: int | None, tasks: Sequence[ShardTask]
+) -> Generator[tuple[int, ShardResult]]:
+    with _connected(address, max_processes or os.cpu_count() or 1):
+        num_cores = _num_free_cores(max_processes, len(tasks))
+        try:
+            yield from run_until_done(partial(_run_round, num_cores))(tasks)
+        except RayError as error:
+            raise BuildError(f"the Ray cluster failed: {_first_line(error)}; finished shards are kept") from error
 
 
 def _run_round(num_cores: int, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
@@ -113,11 +140,11 @@ def _connect(address: str | None, num_processes: int) -> None:
         ray.init(address, **quiet)
     except (ConnectionError, TimeoutError) as error:
         raise BuildError(
-            f"no Ray cluster answers at --address {address}: {_first_line(error)}. If it wants a token, as `ray start` "
+            f"no Ray cluster answers at address {address}: {_first_line(error)}. If it wants a token, as `ray start` "
             "says, set RAY_AUTH_MODE=token here, and RAY_AUTH_TOKEN to that of the cluster"
         ) from error
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"--address {address}: {_first_line(error)}") from error
+        raise UsageError(f"address {address}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -125,9 +152,24 @@ def _first_line(error: Exception) -> str:
     return next(iter(text.splitlines()), type(error).__name__)
 
 
+class _WithoutRay(io.TextIOBase):
+    """A stream that drops what Ray prints, in its own threads and in this one, and passes on what others print."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._thread = stream, threading.current_thread()
+
+    def write(self, text: str) -> int:
+        writer = threading.current_thread()
+        if writer is self._thread or writer.name.startswith("ray_"):
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep Ray's messages from the terminal: those about lost workers go to standard output, among the results."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with redirect_stdout(_WithoutRay(sys.stdout)), ignoring_warnings("ray"):
         yield

@@ -69,7 +69,7 @@ class RepairReport:
     num_unnamed
         Further lost images, in shards whose rows are damaged in the shard and in the index.
     num_kept, num_remade
-        Images of the mended shards that were intact, and that were made from the source again.
+        Images of the repaired shards that were intact, and that were made from the source again.
     """
 
     found: VerifyReport
@@ -84,7 +84,7 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True)
 class _ShardRepair:
-    """What became of one damaged shard; no entry where it could not be mended."""
+    """What became of one damaged shard; no entry where it could not be repaired."""
 
     entry: ShardEntry | None
     num_kept: int = 0
@@ -96,7 +96,7 @@ class _ShardRepair:
 def repair_cache(
     directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], None]
 ) -> RepairReport:
-    """Check a cache and mend what is damaged.
+    """Check a cache and repair what is damaged.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def repair_cache(
         try:
             return _Repair(directory, found, find_records).run(num_threads)
         except OSError as error:
-            raise CacheError(f"{directory} cannot be mended: {error}; nothing of it is worse than before") from error
+            raise CacheError(f"{directory} cannot be repaired: {error}; nothing of it is worse than before") from error
 
 
 class _Source:
@@ -174,7 +174,7 @@ class _Repair:
         self._rows = self._rows_of_shards()
 
     def run(self, num_threads: int) -> RepairReport:
-        """Mend the shards, then the index, then the manifest that names them; and look again."""
+        """Repair the shards, then the index, then the manifest that names them; and look again."""
         numbers = [n for n, shard in enumerate(self._manifest.shards) if self._has_other_bytes(shard)]
         intact = [self._intact(n) for n in numbers]
         if self._index is None or not all(rows.all() for rows in intact):
@@ -308,7 +308,7 @@ def _lost_image(file: str, row: SampleTable, reason: str) -> LostImage:
     return LostImage(file, row.id_texts[0], row.subject_texts[0], reason)
 
 
-_CURE = "`ldata verify --repair` mends it"
+_CURE = "`ldata verify --repair` repairs it"
 # What an earlier conversion to the same folder may have left there.
 _OWN_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index)\.[0-9a-f]{12}\.partial|\.lock(-soft|-holder)?")
 

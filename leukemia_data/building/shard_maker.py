@@ -22,6 +22,7 @@ from leukemia_data.building.shard_task import (
     ShardResult,
     ShardTask,
     Target,
+    TaskRunner,
     find_receipts,
     leave_receipts,
     receipt_path,
@@ -30,7 +31,7 @@ from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.caches.statistics import channel_moments
-from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, one_opencv_thread
 from leukemia_data.decoding.look import image_look
 from leukemia_data.decoding.source_file import SourceFile, read_record
 from leukemia_data.errors import BuildError, CacheError, ImageError, StorageError
@@ -143,9 +144,11 @@ def run_task(task: ShardTask) -> ShardResult:
         If a store that holds images or caches cannot be reached.
     """
     _check_fingerprints(task)
+    is_stored = any(target.stored_at is not None for target in task.targets)
     try:
-        is_stored = any(target.stored_at is not None for target in task.targets)
-        return run_stored(task, _make_or_find) if is_stored else _make_or_find(task)
+        # One thread per worker: the workers are the parallelism.
+        with one_opencv_thread():
+            return run_stored(task, _make_or_find) if is_stored else _make_or_find(task)
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
@@ -177,18 +180,31 @@ def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
 
 
 def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-    """Run tasks one after the other in this process: the simplest engine."""
+    """Run tasks one after the other in this process."""
     for position, task in enumerate(tasks):
         yield position, run_task(task)
+
+
+class SerialEngine:
+    """Runs tasks in this process; see :class:`leukemia_data.building.engine.Engine`."""
+
+    name = "serial"
+
+    def check(self, address: str | None, n_jobs: int) -> None:
+        """Refuse nothing: there is nothing to choose."""
+
+    def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
+        """Return :func:`run_serially`."""
+        return run_serially
+
+
+SERIAL = SerialEngine()
 
 
 class _ShardMaker:
     """Collects the images and rows of one task."""
 
     def __init__(self, task: ShardTask) -> None:
-        # One thread per worker: the workers are the parallelism.
-        cv2.setNumThreads(1)
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._task = task
         self._sizes = tuple(target.size_px for target in task.targets)
         self._preprocess = Preprocessor(task.recipe, self._sizes)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +112,10 @@ class ShardResult:
     num_records: int
 
 
+TaskRunner = Callable[[Sequence["ShardTask"]], Iterable[tuple[int, ShardResult]]]
+"""Runs tasks and yields (position, result), each once, in whatever order they finish."""
+
+
 class CountedTasks(Sequence["ShardTask"], ABC):
     """Tasks that tell how many images each has before they are made."""
 
@@ -171,7 +179,7 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
         tables[target.size_px] = table
         if entry is not None:
             entries[target.size_px] = entry
-    # Two caches that were served by different runs may disagree about an image that was mended or changed in between:
+    # Two caches that were served by different runs may disagree about an image that was repaired or changed in between:
     # with the file states of one, the other would look up to date for ever.
     if len(runs) > 1:
         return None
@@ -239,3 +247,61 @@ def _states_of(values: list[list[int]], num_values: int) -> FileStates:
 
 def _is_state(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(type(number) is int for number in value)
+
+
+# Caches of 0.1 may hold such marks: the name stays.
+MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
+KEPT_DAYS = 14
+_KEPT_S = KEPT_DAYS * 24 * 3600
+
+
+def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> None:
+    """Leave or renew a job file's mark in the caches that it concerns, whose directories are made."""
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = _mark_path(directory, digest)
+        with scratch_path(directory, path.name) as scratch:
+            scratch.write_text(json.dumps({"plan": str(job_file)}) + "\n", encoding="utf-8")
+            scratch.replace(path)
+
+
+def is_marked(directories: Iterable[Path], digest: str) -> bool:
+    """Return whether a job file still waits to be committed: its first commit removes all its marks."""
+    return any(_mark_path(directory, digest).exists() for directory in directories)
+
+
+def forget_job_file(directories: Iterable[Path], digest: str) -> None:
+    """Remove a committed job file's marks, and the receipts that no other one waits for."""
+    for directory in directories:
+        _mark_path(directory, digest).unlink(missing_ok=True)
+        clear_receipts(directory)
+
+
+def clear_receipts(directory: Path) -> None:
+    """Remove the receipts of a committed cache; those that a job file may wait for stay."""
+    if pending_mark(directory) is None:
+        shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
+
+
+def pending_mark(directory: Path) -> Path | None:
+    """Return the mark of a job file that waits for what is in a cache's directory; None where none does."""
+    return next((path for path in _marks(directory) if not _is_over(path)), None)
+
+
+def spent_marks(directory: Path) -> list[Path]:
+    """Return the marks that are too old to count."""
+    return [path for path in _marks(directory) if _is_over(path)]
+
+
+def _mark_path(directory: Path, digest: str) -> Path:
+    return directory / f"plan-{digest[:16]}.json"
+
+
+def _marks(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("plan-*.json") if MARK_NAME.fullmatch(path.name))
+
+
+def _is_over(mark: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - mark.stat().st_mtime > _KEPT_S
+    return True

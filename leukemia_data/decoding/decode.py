@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -110,3 +114,43 @@ def frame_digest(image_HWC: NDArray[np.uint8]) -> bytes:
     """
     shape = np.array(image_HWC.shape, "<i8").tobytes()
     return bytes_digest(shape + bytes_digest(np.ascontiguousarray(image_HWC)))
+
+
+class _OpenCVSettings:
+    """OpenCV's number of threads and its log level, which are the process's: the last to leave restores them."""
+
+    def __init__(self) -> None:
+        self._lock, self._num_inside = threading.Lock(), 0
+        self._earlier = (0, 0)
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._num_inside == 0:
+                self._earlier = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+                cv2.setNumThreads(1)
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._num_inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                num_threads, level = self._earlier
+                cv2.setNumThreads(num_threads)
+                cv2.utils.logging.setLogLevel(level)
+
+
+_SETTINGS = _OpenCVSettings()
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Have OpenCV use one thread and print nothing for the block, as where images are spread over threads or processes.
+
+    Both are settings of the process; blocks may overlap in several threads.
+    """
+    _SETTINGS.enter()
+    try:
+        yield
+    finally:
+        _SETTINGS.leave()

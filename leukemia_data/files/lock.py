@@ -23,6 +23,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from leukemia_data.console import Console
 from leukemia_data.errors import CacheError
 from leukemia_data.files.documents import parse_json
 
@@ -86,8 +87,7 @@ def lock_cache(directory: Path, work: str = "build", on_busy: Announce | None = 
 def lock_caches(directories: Iterable[Path], work: str = "build", on_busy: Announce | None = None) -> Iterator[None]:
     """Hold the locks of several cache directories of one parent: see :func:`lock_cache`.
 
-    They are taken in the order of their names, whatever the order they are given in, so that two who wait for each
-    other's cannot be.
+    They are taken in the order of their names, whatever the order they are given in: sorted order prevents deadlock.
     """
     with ExitStack() as locks:
         for directory in sorted(set(directories)):
@@ -110,6 +110,11 @@ def read_holder(directory: Path) -> Holder | None:
     return holder if str(holder).isprintable() else None
 
 
+def note_waiting(console: Console, busy: str) -> None:
+    """Note for whom a process waits: ``on_busy=partial(note_waiting, console)``."""
+    console.note(f"waiting: {busy}")
+
+
 def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
     announced = None
     while True:
@@ -117,7 +122,7 @@ def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
         if lock is not None:
             return lock
         holder = read_holder(directory)
-        busy = f"another build or gc is working on {directory}" + (f" ({holder})" if holder is not None else "")
+        busy = f"{directory} is in use by another process" + (f" ({holder})" if holder is not None else "")
         if on_busy is None:
             raise CacheError(f"{busy}: wait for it to end, as `ldata build --wait` does{_soft_advice(directory)}")
         if busy != announced:

@@ -116,8 +116,3 @@ def records_digest(records: Iterable[Record], purpose: str = "") -> str:
         numbers = chain(map(attrgetter("label"), block), map(attrgetter("fold"), block), states)
         hasher.update(struct.pack(f"<{6 * len(block)}q", *numbers))
     return hasher.hexdigest()
-
-
-def id_hash(record_id: str) -> int:
-    """64-bit hash of a record's id: its place in the cache's sample order."""
-    return xxhash.xxh3_64_intdigest(record_id.encode("utf-8", "surrogateescape"))

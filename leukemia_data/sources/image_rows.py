@@ -17,10 +17,10 @@ from leukemia_data.files.csv_table import shown
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.sources.classes import composed
 from leukemia_data.sources.found_image import FoundImage
-from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_data.sources.source import given_names, is_folder, is_image_file
-from leukemia_data.sources.table import read_image_table
-from leukemia_data.sources.tree import describe_file, describe_object, read_trees
+from leukemia_data.sources.kinds import ReadRequest, kind_of
+from leukemia_data.sources.source import given_names, is_image_file
+from leukemia_data.sources.table import TABLES, read_image_table
+from leukemia_data.sources.tree import describe_file, describe_object
 from leukemia_data.sources.tree_images import Tree
 
 
@@ -114,11 +114,13 @@ def _rows_of(
     if is_image_file(path):
         image = describe_file(path) if isinstance(path, Path) else describe_object(path)
         yield _row(image, file_key(path))
-    elif is_folder(path):
-        tree = read_trees([Tree(path, given)], ReadingOptions(), need_classes=False)
-        yield from (_row(image, file_key(image.path)) for image in tree.images)
-    else:
+        return
+    kind = kind_of(path)
+    if kind is TABLES:
         yield from list_table_rows(path, root, allow_outside=allow_outside, need_files=need_files)
+        return
+    for part in kind.read([Tree(path, given)], ReadRequest(root=root, allow_outside=allow_outside, need_classes=False)):
+        yield from (_row(image, file_key(image.path)) for image in part.images)
 
 
 def _row(image: FoundImage, key: str, table: ImagePlace | None = None, line: int = 0) -> ImageRow:

@@ -133,7 +133,7 @@ def write_sample(
     cells_per_subject: int = 20,
     seed: int = 0,
     num_threads: int = 2,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> SampleSummary:
     """Write the sample below `out_dir` as ``C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/UID_*.bmp``.
 
@@ -186,7 +186,7 @@ def _write_cells(
     cells: Sequence[SampleCell],
     seed: int,
     num_threads: int,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], object] | None,
 ) -> None:
     """Check everything that exists before the first write, then write what is missing."""
     _refuse_other_files(out_dir, {cell.relative_path for cell in cells})
@@ -220,7 +220,7 @@ def _for_each(
     task: Callable[[SampleCell], None],
     cells: Sequence[SampleCell],
     num_threads: int,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], object] | None,
 ) -> None:
     """Run `task` on every cell in threads; the first error, or Ctrl-C, drops what has not begun."""
     executor = ThreadPoolExecutor(num_threads)

@@ -15,15 +15,19 @@ from leukemia_data.files.csv_table import shown
 from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
 from leukemia_data.sources.classes import LEFT_OUT, PositiveClass, choose_positive, composed, number_classes, own_labels
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name
+from leukemia_data.sources.kinds import SOURCE_KINDS, ReadRequest, SourceKind, kind_of
 from leukemia_data.sources.name_words import alike_subjects, plain
 from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
 from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions, matches_glob
-from leukemia_data.sources.table import ImageTable, TableImage, read_image_table
-from leukemia_data.sources.tree import describe_file, describe_object, read_trees
+from leukemia_data.sources.table import TABLES
+from leukemia_data.sources.tree import TREES, describe_file, describe_object
 from leukemia_data.sources.tree_folders import LEFT_OUT_CLASSES, PartReading, PassedOver
 from leukemia_data.sources.tree_images import Tree
 
 _MAX_EXAMPLES = 3
+
+SOURCE_KINDS.register(TREES)
+SOURCE_KINDS.register(TABLES)
 
 
 def require_tables(options: ReadingOptions) -> None:
@@ -174,13 +178,13 @@ def list_source(
         If the source can be read in several sensible ways.
     """
     options = options or ReadingOptions()
-    if not allow_unmatched and all(map(is_folder, paths)):
+    kinds = list(map(kind_of, paths))
+    if not allow_unmatched and not any(kind.is_table for kind in kinds):
         require_tables(options)
-    parts, tables = _read_parts(paths, root, options, allow_outside=allow_outside)
-    _check_across(tables)
+    parts = _read_parts(paths, kinds, ReadRequest(options, root, allow_outside))
     images = _merge_same_ids(image for part in parts for image in part.images)
     if not allow_unmatched:
-        if len(parts) == len(tables):
+        if all(kind.is_table for kind in kinds):
             require_unlabelled_table(options, parts)
         require_folders(options, paths, images)
     counts = Counter(image.class_name for image in images if image.class_name is not None)
@@ -236,57 +240,29 @@ def find_images_to_predict(
         if is_image_file(path):
             images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
             continue
-        found = _read_one(path, names.get(path, ()), root, allow_outside=allow_outside)
-        images.extend(found)
+        request = ReadRequest(root=root, allow_outside=allow_outside, need_classes=False)
+        for part in kind_of(path).read([Tree(path, names.get(path, ()))], request):
+            images.extend(part.images)
     return _merge_same_ids(images)
 
 
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def _read_parts(
-    paths: Sequence[ImagePlace], root: ImagePlace | None, options: ReadingOptions, *, allow_outside: bool
-) -> tuple[list[PartReading], list[ImageTable]]:
-    """All folders as one part, since each decides what the others mean, and every table as one of its own."""
+def _read_parts(paths: Sequence[ImagePlace], kinds: Sequence[SourceKind], request: ReadRequest) -> list[PartReading]:
+    """Read the sources of each kind together, since each may decide what the others mean; tables come last."""
     names = given_names(paths)
-    trees = [Tree(path, names.get(path, ())) for path in dict.fromkeys(paths) if is_folder(path)]
-    parts = [read_trees(trees, options)] if trees else []
-    tables = [
-        read_image_table(path, root if root is not None else path.parent, options, allow_outside=allow_outside)
-        for path in paths
-        if not is_folder(path)
-    ]
-    return [*parts, *(table.part for table in tables)], tables
-
-
-def _read_one(
-    path: ImagePlace, given_names: tuple[str, ...], root: ImagePlace | None, *, allow_outside: bool
-) -> list[FoundImage]:
-    """Images of one source to predict: nothing is asked."""
-    if is_folder(path):
-        return read_trees([Tree(path, given_names)], ReadingOptions(), need_classes=False).images
-    start = root if root is not None else path.parent
-    return read_image_table(path, start, allow_outside=allow_outside, need_classes=False).images
-
-
-def is_folder(path: ImagePlace) -> bool:
-    """Return whether a source is a folder; UsageError if it is no table either, or not there."""
-    is_table = path.suffix.lower() == ".csv"
-    # What a store has is found out by listing it: a name that holds nothing is a folder without images.
-    if path.is_dir() if isinstance(path, Path) else not is_table:
-        return True
-    if is_table and (path.is_file() if isinstance(path, Path) else path.state() is not None):
-        return False
-    if not isinstance(path, Path) or not path.exists():
-        raise UsageError(f"source not found: {path}")
-    raise UsageError(f"source {path} is neither a folder nor a .csv table")
+    by_kind: dict[str, list[Tree]] = {}
+    for path, kind in sorted(zip(paths, kinds, strict=True), key=lambda pair: pair[1].is_table):
+        by_kind.setdefault(kind.name, []).append(Tree(path, names.get(path, ())))
+    return [part for name, trees in by_kind.items() for part in SOURCE_KINDS.get(name).read(trees, request)]
 
 
 def given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
     """Return the prefix of each folder's ids: as many parts of its path as distinguish it from other sources."""
     if len(paths) == 1:
         return {}
-    parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and is_folder(path)}
+    parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and not kind_of(path).is_table}
     _require_apart(parts)
     return {path: _shortest(own, [other for other in parts.values() if other != own]) for path, own in parts.items()}
 
@@ -309,24 +285,6 @@ def _require_apart(parts: dict[ImagePlace, tuple[str, ...]]) -> None:
         outer, inner = sorted(((first, one), (second, other)), key=lambda pair: len(pair[0]))
         if inner[0][: len(outer[0])] == outer[0] and inner[0] != outer[0]:
             raise SourceError(f"{inner[1]} lies in {outer[1]}: its images would be there twice; give only one of them")
-
-
-def _check_across(tables: Sequence[ImageTable]) -> None:
-    """Refuse tables of which one says of a file what another denies; a table by itself was checked when read."""
-    if len(tables) < 2:
-        return
-    first_of: dict[str, tuple[ImageTable, TableImage]] = {}
-    denied: list[str] = []
-    for table in tables:
-        for row in table.rows:
-            first_table, first = first_of.setdefault(row.key, (table, row))
-            columns = row.contradictions(first)
-            if columns:
-                place = f"{table.path} line {row.line}, {first_table.path} line {first.line}"
-                denied.append(f"{shown(row.image.record_id)} ({', '.join(columns)}: {place})")
-    if denied:
-        counted = "1 file is" if len(denied) == 1 else f"{len(denied):,} rows name files that are"
-        raise SourceError(f"{counted} listed twice with different labels, subjects or splits: {listed(denied, most=5)}")
 
 
 def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:

@@ -17,6 +17,7 @@ from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_ta
 from leukemia_data.records.record import CELL_CLASSES, GIVEN_SPLITS, NO_FOLD, ImagePlace, parse_cell_name
 from leukemia_data.sources.classes import require_no_label_table
 from leukemia_data.sources.found_image import FoundImage, printable_name
+from leukemia_data.sources.kinds import ReadRequest
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile, ObjectFinder
 from leukemia_data.sources.name_words import (
     is_container,
@@ -32,6 +33,7 @@ from leukemia_data.sources.reading import CNMC_NAMING, TableFound
 from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions, subject_in
 from leukemia_data.sources.table_columns import Labels, TableColumns, choose_columns, read_labels
 from leukemia_data.sources.tree_folders import EXCLUDED, PartReading
+from leukemia_data.sources.tree_images import Tree
 
 _MAX_CLASSES = 50
 _KNOWN_COLUMNS = ("path", "label", "subject", "split")
@@ -428,3 +430,53 @@ def _subject_sources(
 def summary_of_labels(labels: Mapping[str, int]) -> str:
     """Labels and how often each occurs, for messages."""
     return listed((f"{label} {count:,}" for label, count in labels.items()), most=6)
+
+
+class Tables:
+    """CSV tables of images; see :class:`leukemia_data.sources.kinds.SourceKind`."""
+
+    name = "table"
+    is_table = True
+
+    def matches(self, place: ImagePlace) -> bool:
+        """Return whether this is a CSV file that is there."""
+        if place.suffix.lower() != ".csv":
+            return False
+        return place.is_file() if isinstance(place, Path) else place.state() is not None
+
+    def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
+        """Read each table by itself, and refuse tables that deny each other."""
+        tables = [
+            read_image_table(
+                place.root,
+                request.root if request.root is not None else place.root.parent,
+                request.options,
+                allow_outside=request.allow_outside,
+                need_classes=request.need_classes,
+            )
+            for place in places
+        ]
+        if request.need_classes:
+            _check_across(tables)
+        return [table.part for table in tables]
+
+
+TABLES = Tables()
+
+
+def _check_across(tables: Sequence[ImageTable]) -> None:
+    """Refuse tables of which one says of a file what another denies; a table by itself was checked when read."""
+    if len(tables) < 2:
+        return
+    first_of: dict[str, tuple[ImageTable, TableImage]] = {}
+    denied: list[str] = []
+    for table in tables:
+        for row in table.rows:
+            first_table, first = first_of.setdefault(row.key, (table, row))
+            columns = row.contradictions(first)
+            if columns:
+                place = f"{table.path} line {row.line}, {first_table.path} line {first.line}"
+                denied.append(f"{shown(row.image.record_id)} ({', '.join(columns)}: {place})")
+    if denied:
+        counted = "1 file is" if len(denied) == 1 else f"{len(denied):,} rows name files that are"
+        raise SourceError(f"{counted} listed twice with different labels, subjects or splits: {listed(denied, most=5)}")

@@ -13,6 +13,7 @@ from leukemia_data.files.file_state import state_of
 from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, CellName, ImagePlace, parse_cell_name
 from leukemia_data.sources.classes import label_key, read_label_tables
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name, printable_name
+from leukemia_data.sources.kinds import ReadRequest
 from leukemia_data.sources.name_words import is_cell_class, is_unknown, is_variant, plain, split_word, tokens
 from leukemia_data.sources.reading import CNMC_NAMING, TableFound
 from leukemia_data.sources.reading_options import ReadingOptions, subject_in
@@ -156,6 +157,28 @@ class _Meaning(NamedTuple):
     fold: int
     is_preliminary: bool
     by_name: bool
+
+
+class Trees:
+    """Folders of images; see :class:`leukemia_data.sources.kinds.SourceKind`."""
+
+    name = "tree"
+    is_table = False
+
+    def matches(self, place: ImagePlace) -> bool:
+        """Return whether this is a folder.
+
+        What a store has is found out by listing it: a name that holds nothing is a folder without images.
+        """
+        return place.is_dir() if isinstance(place, Path) else place.suffix.lower() != ".csv"
+
+    def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
+        """Read all folders as one."""
+        trees = list({place.root: place for place in places}.values())
+        return [read_trees(trees, request.options, need_classes=request.need_classes)]
+
+
+TREES = Trees()
 
 
 def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: bool = True) -> PartReading:

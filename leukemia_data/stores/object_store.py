@@ -179,12 +179,8 @@ class ObjectStore:
         options = {"max_concurrency": 1} if self._is_s3 else {}
         return self._ask(name, lambda: bytes(self._files.cat_file(self._path(name), **options)))
 
-    def read_range(self, name: str, offset_bytes: int, num_bytes: int) -> bytes:
-        """`num_bytes` bytes from `offset_bytes` on; an object that ends before is an error."""
-        return self.read_ranges([(name, offset_bytes, num_bytes)])[0]
-
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Parts of objects, many at a time; each as long as it was asked for, in the order of `ranges`."""
+        """Read parts of objects, many at a time, in the order of `ranges`; one that ends before is an error."""
         found: list[bytes | None] = [b"" if num_bytes == 0 else None for _, _, num_bytes in ranges]
 
         def read_missing() -> None:

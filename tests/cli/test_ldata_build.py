@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cli.source_choice import SAMPLE_DIR_NAME
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.sources.source_choice import SAMPLE_DIR_NAME
 
 RAW = ("--recipe", "raw", "--size", 32)
 OWN_RECIPE = """
@@ -87,8 +87,8 @@ def test_then_the_folder_data(source: Path, ldata: Callable) -> None:
 
 
 def test_then_the_built_in_sample(scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.source_choice.SAMPLE_SUBJECTS", 3)
-    monkeypatch.setattr("cli.source_choice.SAMPLE_CELLS", 2)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_SUBJECTS", 3)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_CELLS", 2)
     result = ldata("build", *RAW)
     assert result.exit_code == 0
     assert "the built-in sample of generated cells" in result.stderr
@@ -98,8 +98,8 @@ def test_then_the_built_in_sample(scratch: Path, ldata: Callable, monkeypatch: p
 
 
 def test_interrupted_sample_is_completed(scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.source_choice.SAMPLE_SUBJECTS", 3)
-    monkeypatch.setattr("cli.source_choice.SAMPLE_CELLS", 2)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_SUBJECTS", 3)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_CELLS", 2)
     calls = []
 
     def stop_at_the_third(_: object, count: int) -> None:

@@ -94,5 +94,5 @@ def test_plan_that_is_none(command: tuple[str, ...], scratch: Path, ldata: Calla
 
 def test_plan_into_a_folder_that_is_not_there(scratch: Path, cells: Path, ldata: Callable, error_of: Callable) -> None:
     message = error_of(ldata("plan", cells, *BUILD, "--cache", "root", "--out", "none/cells.plan"), 2)
-    assert message.startswith("--out none/cells.plan: there is no folder ")
+    assert "none/cells.plan: there is no folder " in message
     assert not Path("root").exists()

@@ -83,8 +83,8 @@ def test_compare_without_a_recipe_is_told_as_such(scratch: Path, ldata: Callable
 
 
 def test_source_is_told_and_chosen_as_by_build(scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.source_choice.SAMPLE_SUBJECTS", 3)
-    monkeypatch.setattr("cli.source_choice.SAMPLE_CELLS", 2)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_SUBJECTS", 3)
+    monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_CELLS", 2)
     result = ldata("preview", "--images", 1)
     assert result.exit_code == 0
     assert "built-in sample" in result.stderr

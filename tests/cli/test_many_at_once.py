@@ -58,7 +58,7 @@ def test_a_second_build_leaves_with_a_message(source: Path, add_image: Callable,
     with lock_cache(directory):
         message = error_of(ldata("build", source, *RAW), 1)
     assert re.fullmatch(
-        rf"another build or gc is working on {re.escape(str(directory))} \(build, process {os.getpid()} on .+, "
+        rf"{re.escape(str(directory))} is in use by another process \(build, process {os.getpid()} on .+, "
         r"since .+\): wait for it to end, as `ldata build --wait` does",
         message,
     )
@@ -96,7 +96,7 @@ def test_who_waited_does_only_what_the_other_left_to_do(
                 add_image("newer.png")
                 assert ldata("build", source, *RAW).exit_code == 0
 
-        monkeypatch.setattr("cli.ldata.build_work.print_waiting", let_the_other_end)
+        monkeypatch.setattr("leukemia_data.building.listed_build.note_waiting", lambda _, busy: let_the_other_end(busy))
         summary = json_of(ldata("build", source, *RAW, "--wait", "--json"))
     assert len(told) == 1
     assert summary["num_processed"] == (0 if commits else 1)
@@ -118,7 +118,7 @@ def test_a_build_that_was_overtaken_while_it_listed_lists_again(
             assert ldata("build", source, *RAW).exit_code == 0
         return listing
 
-    monkeypatch.setattr("cli.ldata.build.list_source", list_slowly)
+    monkeypatch.setattr("leukemia_data.building.build_request.list_source", list_slowly)
     summary = json_of(ldata("build", source, *RAW, "--json"))
     assert (summary["changed"], summary["num_images"], len(calls)) == (False, 13, 3)
     assert "new.png" in cached_names()
@@ -152,7 +152,7 @@ def test_the_sample_that_another_process_generates_is_waited_for(
             source.rename(scratch / "cache" / "sample-images")
             locks.close()
 
-        monkeypatch.setattr("cli.source_choice.print_waiting", let_the_other_end)
+        monkeypatch.setattr("leukemia_data.files.lock.note_waiting", lambda _, busy: let_the_other_end(busy))
         assert json_of(ldata("build", *RAW, "--json"))["num_images"] == 12
 
 

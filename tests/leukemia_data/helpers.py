@@ -19,15 +19,17 @@ import numpy as np
 import pytest
 
 import leukemia_data
-from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
+from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_maker import run_task
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.codec import Codec, RawCodec
 from leukemia_data.caches.hdf5_file import read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest, source_state
 from leukemia_data.caches.shard import read_table, write_shard
+from leukemia_data.files.lock import lock_caches
 from leukemia_data.operations.filters import Unsharp
 from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe
@@ -118,14 +120,14 @@ def run_plan(
     plan: BuildPlan, *, engine: TaskRunner = run_here, max_bad: int | None = None, listed_at_ns: int = LISTED_NS
 ) -> BuildSummary:
     """Run a plan."""
-    return run_build(
-        plan,
-        run_tasks=engine,
-        policy=FailurePolicy(max_bad),
-        listed_at_ns=listed_at_ns,
-        package_version="0.0.test",
-        progress=lambda _: None,
-    )
+    with lock_caches(target.target.directory for target in plan.targets):
+        return run_locked_build(
+            plan,
+            run_tasks=engine,
+            policy=FailurePolicy(max_bad),
+            listed_at_ns=listed_at_ns,
+            progress=lambda _: None,
+        )
 
 
 def build(

@@ -23,7 +23,7 @@ from .fork_server import Ended, ForkServer, fork_server
 from .tally import Report, Tally
 
 _MOST_MEMBERS = 3
-_IS_BUSY = "another build or gc is working on"
+_IS_BUSY = "is in use by another process"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 END_WITHIN_S = 5.0
 _PRELOADED = (
     "cli.ldata.build",
-    "cli.ldata.build_work",
+    "leukemia_data.building.listed_build",
     "cli.ldata.gc",
     "leukemia_data.building.process_engine",
     "tests.torture.faulty_files",

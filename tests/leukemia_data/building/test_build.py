@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.building.build import FailurePolicy, run_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.hdf5_file import read_index
@@ -29,6 +29,7 @@ from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.operations.resizing import Resize
 from leukemia_data.records.sample_table import MTIME
 from leukemia_data.sources.source import list_source
+from leukemia_data.version import __version__
 
 from ..helpers import (
     LISTED_NS,
@@ -619,19 +620,21 @@ def test_plan_that_gc_has_overtaken_is_refused(source, built):
 
 
 def test_two_builds_at_once_are_refused(source, built):
-    with lock_cache(cache_dir(built)), pytest.raises(CacheError, match="another build or gc"):
+    with lock_cache(cache_dir(built)), pytest.raises(CacheError, match="in use by another process"):
         build(source, built)
     assert work_done(build(source, built)) == (0, 0, NUM)
 
 
 def test_progress_counts_every_image_that_is_made(source, cache):
     counts: list[int] = []
-    run_build(
-        make_plan(source, cache),
+    plan = make_plan(source, cache)
+    for target in plan.targets:
+        target.target.directory.mkdir(parents=True)
+    run_locked_build(
+        plan,
         run_tasks=run_here,
         policy=FailurePolicy(),
         listed_at_ns=LISTED_NS,
-        package_version="0",
         progress=counts.append,
     )
     assert sum(counts) == NUM
@@ -644,3 +647,13 @@ def test_manifest_records_what_made_the_pixels(built):
     assert manifest.recipe == TINY_RECIPE
     assert manifest.classes == ("blast", "normal")
     assert not (cache_dir(built) / "receipts").exists()
+
+
+def test_source_without_images_is_named(source, cache):
+    plan = replace(make_plan(source, cache), records=())
+    with pytest.raises(BuildError, match="cells: the source has no images"):
+        run_plan(plan)
+
+
+def test_manifest_records_the_release_that_built_it(built):
+    assert load_manifest(cache_dir(built)).library_versions["leukemia-cells"] == __version__

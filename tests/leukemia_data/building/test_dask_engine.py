@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +19,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from leukemia_data.building import dask_engine
-from leukemia_data.building.build import TaskRunner
 from leukemia_data.building.dask_engine import run_on_dask
-from leukemia_data.building.shard_task import ShardResult, ShardTask
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.sources.source import list_source
 
@@ -189,7 +190,7 @@ def test_no_tasks():
 def test_a_server_that_is_no_scheduler_is_told_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "CONNECT_WITHIN_S", 0.3)
     listener = socket.create_server(("127.0.0.1", 0))
-    with listener, pytest.raises(BuildError, match="no Dask scheduler answers at --address 127"):
+    with listener, pytest.raises(BuildError, match="no Dask scheduler answers at address 127"):
         list(run_on_dask(f"127.0.0.1:{listener.getsockname()[1]}", 2)([None]))
     (tmp_path / "odd.json").write_text("[]", encoding="utf-8")
     with pytest.raises(UsageError, match="no scheduler file of Dask"):
@@ -205,3 +206,23 @@ def test_a_cluster_without_workers_is_told(source, tmp_path, monkeypatch):
         pytest.raises(BuildError, match="has no workers, and none came within"),
     ):
         build(source, tmp_path, engine=run_on_dask(cluster.scheduler_address, 2))
+
+
+def test_what_the_caller_says_between_results_is_heard(scheduler, source, tmp_path, caplog, capsys):
+    plan = make_plan(source, tmp_path / "cache", capacity=16)
+    for target in plan.targets:
+        target.target.directory.mkdir(parents=True)
+    answers = run_on_dask(str(scheduler), 2)(list(plan.tasks_to_run))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            next(answers)
+            print("printed")
+            logging.getLogger("distributed.mine").error("logged")
+            warnings.warn("warned", stacklevel=1)
+        answers.close()
+        print("printed")
+        logging.getLogger("distributed.mine").error("logged")
+    assert capsys.readouterr().out.split() == 3 * ["printed"]
+    assert [record.message for record in caplog.records if record.name == "distributed.mine"] == 3 * ["logged"]
+    assert [str(each.message) for each in heard if each.filename == __file__] == 2 * ["warned"]

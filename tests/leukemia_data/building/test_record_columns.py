@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 
 from leukemia_data.building import prior as record_columns
 from leukemia_data.building.prior import RecordColumns, hash_encoded_ids
 from leukemia_data.files.file_state import FileState
-from leukemia_data.records.fingerprint import id_hash
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, encode_text
 
@@ -29,7 +29,7 @@ def columns(request, monkeypatch) -> RecordColumns:
 
 def test_columns_are_those_of_the_records(columns):
     assert len(columns) == 3
-    assert columns.id_hashes.tolist() == [id_hash(record.record_id) for record in RECORDS]
+    assert columns.id_hashes.tolist() == [xxhash.xxh3_64_intdigest(encode_text(record.record_id)) for record in RECORDS]
     assert columns.states.tolist() == [[10, 100, 3, 4], [-1, -1, 0, 0], [7, 2**62, -(2**62), -1]]
     for column, name in [("labels", "label"), ("folds", "fold")]:
         assert getattr(columns, column).tolist() == [getattr(record, name) for record in RECORDS]

@@ -187,7 +187,7 @@ def test_of_several_files_of_a_name_the_one_with_the_right_bytes_is_taken(place,
     assert contents(cache) == before
 
 
-# --- what cannot be mended --------------------------------------------------------------------------------------
+# --- what cannot be repaired --------------------------------------------------------------------------------------
 
 
 def _remove(place: Path, record_id: str) -> None:
@@ -324,7 +324,7 @@ def test_build_gives_no_damaged_shard_of_the_first_version_a_digest(place, cache
 
 
 def test_repair_waits_for_nobody(cache, place):
-    with lock_cache(cache), pytest.raises(CacheError, match="working on"):
+    with lock_cache(cache), pytest.raises(CacheError, match="in use by"):
         repair(cache, place)
 
 
@@ -345,6 +345,6 @@ def test_full_disk_is_an_error_that_leaves_things_as_they_were(place, cache, mon
         raise OSError(28, os.strerror(28), str(path))
 
     monkeypatch.setattr(shard_module, "file_digest", fail)
-    with pytest.raises(CacheError, match=r"cannot be mended: .*No space left"):
+    with pytest.raises(CacheError, match=r"cannot be repaired: .*No space left"):
         repair(cache, place)
     assert contents(cache) == damaged

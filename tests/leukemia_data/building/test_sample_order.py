@@ -12,11 +12,13 @@ import pytest
 import xxhash
 
 from leukemia_data.building.planned_tasks import default_capacity, sample_order, shard_bounds
-from leukemia_data.records.fingerprint import id_hash, lines_digest
+from leukemia_data.records.fingerprint import lines_digest
 
 
 def ids_by_shard(ids: Sequence[str], capacity: int) -> list[list[str]]:
-    hashes = np.array([id_hash(record_id) for record_id in ids], np.uint64)
+    hashes = np.array(
+        [xxhash.xxh3_64_intdigest(record_id.encode("utf-8", "surrogateescape")) for record_id in ids], np.uint64
+    )
     order = sample_order(hashes, ids.__getitem__)
     bounds = shard_bounds(hashes[order], capacity).tolist()
     return [[ids[n] for n in order[first:end].tolist()] for first, end in itertools.pairwise(bounds)]
@@ -32,7 +34,7 @@ def test_every_record_is_in_one_shard_of_at_most_capacity(num):
 
 def test_samples_are_ordered_by_the_hash_of_their_ids():
     shards = ids_by_shard([*map(str, range(300))], 16)
-    hashes = [xxhash.xxh3_64_intdigest(record_id.encode()) for record_id in chain(*shards)]
+    hashes = [xxhash.xxh3_64_intdigest(record_id.encode("utf-8", "surrogateescape")) for record_id in chain(*shards)]
     assert hashes == sorted(hashes)
 
 

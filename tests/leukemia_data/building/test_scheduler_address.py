@@ -20,7 +20,7 @@ def test_somebody_listens(form):
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
-    with pytest.raises(BuildError, match=f"nothing answers at --address {address}"):
+    with pytest.raises(BuildError, match=f"nothing answers at address {address}"):
         check_listening(address, ("tcp",))
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import cv2
 import pytest
 
-from leukemia_data.building.build import BuildSummary, FailurePolicy, TaskRunner, run_locked_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
+from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.collect import MAX_AGE_NS, collect_stored_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
-from leukemia_data.building.shard_task import RECEIPTS_DIR
-from leukemia_data.building.stored_home import StoredHome
+from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
+from leukemia_data.building.stored_caches import StoreCommitTarget
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
 from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest, verify_stored_cache
 from leukemia_data.errors import BuildError, StorageError
@@ -87,9 +88,8 @@ def run_stored_plan(planned: tuple[BuildPlan, dict[Path, StoredCache]], engine: 
         policy=FailurePolicy(),
         # Images of a store have just been written.
         listed_at_ns=max(LISTED_NS, time.time_ns() + 10**10),
-        package_version="0.0.test",
         progress=lambda _: None,
-        home=StoredHome(caches),
+        commit_target=StoreCommitTarget(caches),
     )
 
 

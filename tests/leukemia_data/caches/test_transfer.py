@@ -201,7 +201,7 @@ def test_copies_through_a_faulty_network_are_the_same(directory, url, faulty_s3,
 
 def test_pull_waits_for_nobody_and_spoils_no_other_cache(built, directory, url, faulty_s3, tmp_path):
     put_cache(directory, faulty_s3.server, url)
-    with lock_cache(tmp_path / "16-x"), pytest.raises(CacheError, match="another build or gc is working on"):
+    with lock_cache(tmp_path / "16-x"), pytest.raises(CacheError, match="in use by another process"):
         pull(url, tmp_path / "16-x")
     build(built / "source", tmp_path / "other", sizes_px=(24,))
     other = cache_dir(tmp_path / "other", 24)

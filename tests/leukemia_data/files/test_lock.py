@@ -47,7 +47,7 @@ def test_makes_the_directory_and_may_be_taken_again(tmp_path):
 
 def test_second_holder_in_the_same_process_is_refused_at_once(tmp_path):
     with lock_cache(tmp_path):
-        with pytest.raises(CacheError, match="another build or gc is working on"), lock_cache(tmp_path):
+        with pytest.raises(CacheError, match="in use by another process"), lock_cache(tmp_path):
             pass
         with pytest.raises(CacheError), lock_cache(tmp_path):
             pass
@@ -56,7 +56,7 @@ def test_second_holder_in_the_same_process_is_refused_at_once(tmp_path):
 
 
 def test_holders_in_two_processes_exclude_each_other(tmp_path, holder):
-    with pytest.raises(CacheError, match="another build or gc"), lock_cache(tmp_path / "cache"):
+    with pytest.raises(CacheError, match="in use by another process"), lock_cache(tmp_path / "cache"):
         pass
     with lock_cache(tmp_path / "other"):
         pass
@@ -136,14 +136,17 @@ def test_note_that_is_none_is_not_shown(tmp_path, note):
     with lock_cache(tmp_path):
         (tmp_path / HOLDER_NAME).write_bytes(note)
         assert read_holder(tmp_path) is None
-        with pytest.raises(CacheError, match=rf"working on {re.escape(str(tmp_path))}: wait"), lock_cache(tmp_path):
+        with (
+            pytest.raises(CacheError, match=rf"{re.escape(str(tmp_path))} is in use by another process: wait"),
+            lock_cache(tmp_path),
+        ):
             pass
 
 
 def test_the_lock_holds_though_its_note_cannot_be_written(tmp_path):
     (tmp_path / HOLDER_NAME).mkdir()
     for _ in range(2):
-        with lock_cache(tmp_path), pytest.raises(CacheError, match="another build"), lock_cache(tmp_path):
+        with lock_cache(tmp_path), pytest.raises(CacheError, match="in use by"), lock_cache(tmp_path):
             pass
 
 
@@ -236,3 +239,11 @@ def test_place_that_cannot_be_a_directory_is_told(tmp_path):
         with pytest.raises(CacheError, match="cannot be written"), lock_cache(path):
             pass
     assert Path(tmp_path / "file").read_text(encoding="utf-8") == "x"
+
+
+@pytest.mark.parametrize("work", ["build", "gc", "pull", "convert"])
+def test_who_meets_a_lock_is_told_what_its_holder_does(tmp_path, work):
+    with lock_cache(tmp_path, work):
+        told = rf"in use by another process \({work}, process {os.getpid()} "
+        with pytest.raises(CacheError, match=told), lock_cache(tmp_path):
+            pass

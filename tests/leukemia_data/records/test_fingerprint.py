@@ -17,7 +17,6 @@ from leukemia_data.records.fingerprint import (
     cache_fingerprint,
     canonical_json,
     file_digest,
-    id_hash,
     installed_opencv_version,
     lines_digest,
 )
@@ -134,9 +133,3 @@ def test_digests_are_xxh3_128(tmp_path):
 def test_lines_digest_depends_on_order_and_line_ends():
     assert lines_digest(["a", "b"]) == bytes_digest(b"a\nb\n").hex()
     assert len({lines_digest(lines) for lines in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], [])}) == 5
-
-
-def test_ids_that_are_not_utf_8_have_hashes():
-    undecodable = b"f\xfcnf.bmp".decode("utf-8", "surrogateescape")
-    assert id_hash(undecodable) == xxhash.xxh3_64_intdigest(b"f\xfcnf.bmp")
-    assert 0 <= id_hash("ü") < 2**64

@@ -54,9 +54,8 @@ def test_ranges_come_in_the_order_asked_for(store):
     store.write("b", b"other")
     ranges = [("a", 250, 6), ("b", 0, 2), ("a", 0, 0), ("a", 3, 1)]
     assert store.read_ranges(ranges) == [bytes(range(250, 256)), b"ot", b"", b"\x03"]
-    assert store.read_range("b", 1, 4) == b"ther"
     with pytest.raises(StorageError, match=r"a: given up after 4 attempts: 6 bytes came where 7 were asked for"):
-        store.read_range("a", 250, 7)
+        store.read_ranges([("a", 250, 7)])
 
 
 def test_files_are_copied_both_ways(store, tmp_path):
@@ -76,7 +75,7 @@ def test_what_is_not_there(store, tmp_path):
     store.delete("x")
     for ask in (
         lambda: store.read("x"),
-        lambda: store.read_range("x", 0, 1),
+        lambda: store.read_ranges([("x", 0, 1)]),
         lambda: store.download("x", tmp_path / "y"),
     ):
         with pytest.raises(MissingObjectError, match="x: there is no such object"):

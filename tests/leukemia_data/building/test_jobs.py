@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
-from leukemia_data.building.build import BuildSummary, FailurePolicy
+from leukemia_data.building import jobs
+from leukemia_data.building.build import FailurePolicy
+from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.building.job_commit import ShareSummary, run_plan_commit, run_share, share_bounds
-from leukemia_data.building.job_file import KEPT_DAYS, PlanFile, PlanSettings, mark_pending, pending_mark, write_plan
+from leukemia_data.building.job_file import JobFile, JobSettings, write_job_file
+from leukemia_data.building.jobs import ShareSummary, commit_job_file, run_share, share_bounds
+from leukemia_data.building.shard_task import KEPT_DAYS, ShardTask, mark_pending, pending_mark
 from leukemia_data.caches.manifest import load_manifest, manifest_digest
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.lock import lock_caches
@@ -38,11 +43,11 @@ from ..helpers import (
 )
 
 
-def plan_file(source: Path, cache: Path, path: Path) -> PlanFile:
+def job_file(source: Path, cache: Path, path: Path) -> JobFile:
     """What `ldata plan` does."""
     plan = make_plan(source, cache)
     directories = [target.target.directory for target in plan.targets]
-    settings = PlanSettings(
+    settings = JobSettings(
         name=NAME,
         cache_root=cache,
         recipe=TINY_RECIPE,
@@ -57,17 +62,17 @@ def plan_file(source: Path, cache: Path, path: Path) -> PlanFile:
         quarantined=plan.quarantined,
     )
     with lock_caches(directories):
-        written = write_plan(path, plan, settings)
+        written = write_job_file(path, plan, settings)
         mark_pending(directories, written.digest, path)
     return written
 
 
-def share(plan: PlanFile, number: int, num_shares: int) -> ShareSummary:
+def share(plan: JobFile, number: int, num_shares: int) -> ShareSummary:
     return run_share(plan, number, num_shares, choose_engine=lambda _: run_here, progress=lambda _: None)
 
 
-def commit(plan: PlanFile, max_bad: int | None = None) -> BuildSummary:
-    return run_plan_commit(plan, policy=FailurePolicy(max_bad), package_version="0.0.test", progress=lambda _: None)
+def commit(plan: JobFile, max_bad: int | None = None) -> BuildSummary:
+    return commit_job_file(plan, policy=FailurePolicy(max_bad), progress=lambda _: None)
 
 
 def all_files(root: Path) -> dict[str, bytes]:
@@ -90,8 +95,8 @@ def cache(tmp_path) -> Path:
 
 
 @pytest.fixture
-def plan(source, cache, tmp_path) -> PlanFile:
-    return plan_file(source, cache, tmp_path / "cells.plan")
+def plan(source, cache, tmp_path) -> JobFile:
+    return job_file(source, cache, tmp_path / "cells.plan")
 
 
 @pytest.mark.parametrize(("num_tasks", "num_shares"), [(0, 3), (1, 1), (10, 3), (3, 10), (97, 8)])
@@ -239,7 +244,7 @@ def test_an_incremental_plan_keeps_what_is_unchanged(source, cache, tmp_path):
     write_cell(image_paths(source)[5], 4711, mtime_ns=OLD_NS + 7)
     write_cell(source / "blast" / "p9" / "new.png", 4712)
     image_paths(source)[7].unlink()
-    plan = plan_file(source, cache, tmp_path / "cells.plan")
+    plan = job_file(source, cache, tmp_path / "cells.plan")
     assert 0 < plan.num_images < 4 * CAPACITY
     share(plan, 1, 1)
     commit(plan)
@@ -253,7 +258,7 @@ def test_an_image_that_was_missing_when_planned_and_came_back_waits_for_the_next
     good = back.read_bytes()
     back.unlink()
     back.symlink_to(tmp_path / "nowhere")
-    plan = plan_file(source, cache, tmp_path / "cells.plan")
+    plan = job_file(source, cache, tmp_path / "cells.plan")
     assert len(plan.settings.quarantined) == 1
     share(plan, 1, 2)
     back.unlink()
@@ -312,3 +317,36 @@ def test_every_share_renews_the_mark(cache, plan):
     assert pending_mark(first.parent) is None
     share(plan, 1, 8)
     assert pending_mark(first.parent) == first
+
+
+class LazyTasks(Sequence[ShardTask]):
+    """A hundred thousand tasks, made when they are asked for, whose number is counted while they live."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self._task, self.alive, self.most_alive = task, weakref.WeakSet[Marked](), 0
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, position: int) -> ShardTask:
+        task = Marked(self._task.records, self._task.targets, self._task.recipe)
+        self.alive.add(task)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return task
+
+
+class Marked(ShardTask):
+    """A task that can be referred to weakly, and is equal to no other."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def test_commit_makes_few_tasks_ahead_of_those_that_it_has_read(plan):
+    run = jobs._find_made(plan)
+    tasks = LazyTasks(plan.tasks(0, 1)[0])
+    share(plan, 1, 1)
+    for number, _ in enumerate(run(tasks)):
+        if number == 300:
+            break
+    assert tasks.most_alive < 40

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.building.job_file import PlanFile, PlanSettings, open_plan, write_plan
+from leukemia_data.building.job_file import JobFile, JobSettings, open_job_file, write_job_file
 from leukemia_data.building.plan import BuildPlan
 from leukemia_data.caches.manifest import QuarantinedImage
 from leukemia_data.errors import CacheError, UsageError
@@ -33,8 +33,8 @@ from ..helpers import (
 )
 
 
-def settings_of(plan: BuildPlan, cache_root: Path) -> PlanSettings:
-    return PlanSettings(
+def settings_of(plan: BuildPlan, cache_root: Path) -> JobSettings:
+    return JobSettings(
         name=NAME,
         cache_root=cache_root,
         recipe=TINY_RECIPE,
@@ -61,8 +61,8 @@ def plan(source, tmp_path) -> BuildPlan:
 
 
 @pytest.fixture
-def written(plan, tmp_path) -> PlanFile:
-    return write_plan(tmp_path / "cells.plan", plan, settings_of(plan, tmp_path / "cache"))
+def written(plan, tmp_path) -> JobFile:
+    return write_job_file(tmp_path / "cells.plan", plan, settings_of(plan, tmp_path / "cache"))
 
 
 def test_tasks_images_and_settings_come_back(plan, written, tmp_path):
@@ -83,12 +83,12 @@ def test_shards_that_stay_are_no_tasks_but_their_images_are_listed(source, tmp_p
     cache = tmp_path / "cache"
     build(source, cache, sizes_px=SIZES[:1])
     half = make_plan(source, cache)
-    written = write_plan(tmp_path / "half", half, settings_of(half, cache))
+    written = write_job_file(tmp_path / "half", half, settings_of(half, cache))
     assert {task.targets for task in written.tasks(0, written.num_tasks)} == {(half.targets[1].target,)}
     build(source, cache)
     os.utime(image_paths(source)[0], ns=(1, 1))
     changed = make_plan(source, cache)
-    written = write_plan(tmp_path / "changed", changed, settings_of(changed, cache))
+    written = write_job_file(tmp_path / "changed", changed, settings_of(changed, cache))
     [task] = written.tasks(0, written.num_tasks)
     assert image_paths(source)[0] in [record.path for record in task.records]
     assert written.records() == list(changed.records)
@@ -97,7 +97,7 @@ def test_shards_that_stay_are_no_tasks_but_their_images_are_listed(source, tmp_p
 def test_plan_with_nothing_to_make(source, tmp_path):
     build(source, tmp_path / "cache")
     plan = make_plan(source, tmp_path / "cache")
-    written = write_plan(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
+    written = write_job_file(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
     assert (written.num_tasks, written.num_images, written.tasks(0, 0)) == (0, 0, [])
     assert written.records() == list(plan.records)
 
@@ -110,7 +110,7 @@ def test_odd_names_and_relative_paths_survive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listing = list_source([Path("source")])
     plan = make_plan(listing, tmp_path / "cache")
-    written = write_plan(tmp_path / "plan", replace(plan, records=listing.records), settings_of(plan, tmp_path))
+    written = write_job_file(tmp_path / "plan", replace(plan, records=listing.records), settings_of(plan, tmp_path))
     monkeypatch.chdir("/")
     assert [replace(r, path=r.path.absolute()) for r in written.records()] == [
         replace(r, path=tmp_path / r.path) for r in listing.records
@@ -125,7 +125,7 @@ def test_images_in_a_store_are_read_there_whatever_their_names(source, tmp_path)
         bucket.store.write(f"{path.parent.parent.name}/{number}#?%20 @.png", path.read_bytes())
     listing = list_source([bucket])
     plan = make_plan(listing, tmp_path / "cache")
-    written = write_plan(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
+    written = write_job_file(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
     assert written.records() == list(listing.records)
     assert written.records()[0].path.read_bytes() == listing.records[0].path.read_bytes()
 
@@ -134,7 +134,7 @@ def test_each_job_checks_the_rows_that_it_reads_and_no_others(plan, written):
     with h5py.File(written.path, "r+") as file:
         row = int(file["first_rows"][1])
         file["labels"][row] = 1 - file["labels"][row]
-    opened = open_plan(written.path)
+    opened = open_job_file(written.path)
     assert opened.tasks(0, 1) == list(plan.tasks[:1])
     assert opened.tasks(2, 4) == list(plan.tasks[2:4])
     for read in (lambda: opened.tasks(1, 2), lambda: opened.tasks(0, 3), opened.records):
@@ -148,7 +148,7 @@ def test_any_other_damage_is_noticed_at_once(written, name):
         offset = file[name].id.get_offset()
     flip_bit(written.path, offset)
     with pytest.raises(CacheError, match=r"cells\.plan is damaged: its digest"):
-        open_plan(written.path)
+        open_job_file(written.path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not HDF5 at all", "cut"])
@@ -157,7 +157,7 @@ def test_what_is_no_plan_is_refused(written, tmp_path, content):
     if content is not None:
         path.write_bytes(written.path.read_bytes()[:-3000] if content == "cut" else content)
     with pytest.raises(CacheError, match="other"):
-        open_plan(path)
+        open_job_file(path)
 
 
 @pytest.mark.parametrize("version", [1, 99])
@@ -165,7 +165,7 @@ def test_another_format_version_is_refused(written, version):
     with h5py.File(written.path, "r+") as file:
         file.attrs["format_version"] = version
     with pytest.raises(CacheError, match=rf"another release \(version {version}\): plan again with `ldata plan`"):
-        open_plan(written.path)
+        open_job_file(written.path)
 
 
 def test_rows_that_lie_in_another_file_are_refused(written, tmp_path):
@@ -175,4 +175,4 @@ def test_rows_that_lie_in_another_file_are_refused(written, tmp_path):
         np.save(tmp_path / "elsewhere.npy", labels)
         file.create_dataset("labels", labels.shape, labels.dtype, external=[(str(tmp_path / "elsewhere.npy"), 0, 999)])
     with pytest.raises((CacheError, UsageError), match="not stored contiguously"):
-        open_plan(written.path)
+        open_job_file(written.path)

@@ -1,0 +1,348 @@
+"""Builds by the jobs of a batch system: plan them, run the share of one, commit what they made."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from leukemia_data.building.build import DiskCommitTarget, FailurePolicy, run_locked_build, telling_write_faults
+from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
+from leukemia_data.building.engine import EngineChoice
+from leukemia_data.building.job_file import JobFile, JobSettings, open_job_file, write_job_file
+from leukemia_data.building.listed_build import locked, newest_state, plan_listed, with_caution
+from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.shard_task import (
+    ShardResult,
+    ShardTask,
+    TaskRunner,
+    find_receipts,
+    forget_job_file,
+    is_marked,
+    mark_pending,
+)
+from leukemia_data.caches.manifest import QuarantinedImage, manifest_digest
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.errors import BuildError, UsageError, listed
+from leukemia_data.files.lock import lock_caches, note_waiting
+
+_NUM_THREADS = 4
+_TASKS_AHEAD = 4 * _NUM_THREADS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """What a job file holds.
+
+    Attributes
+    ----------
+    num_shards, num_images, num_bytes
+        Shards to make, their images, and the bytes that they and the indexes take.
+    num_kept, num_unusable
+        Images whose shards stay as they are, and that cannot be used already now.
+    """
+
+    path: Path
+    num_shards: int
+    num_images: int
+    num_kept: int
+    num_unusable: int
+    num_bytes: int
+    caches: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON says it."""
+        values = asdict(self)
+        return {"plan": str(values.pop("path")), **values, "caches": [str(cache) for cache in self.caches]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareSummary:
+    """What a job did.
+
+    Attributes
+    ----------
+    share, num_shares
+        Which share (from 1) of how many it made.
+    num_shards
+        Shards of the share.
+    num_processed, num_found
+        Images that were preprocessed, and that were found made.
+    failures
+        Images that cannot be used.
+    """
+
+    share: int
+    num_shares: int
+    num_shards: int
+    num_processed: int
+    num_found: int
+    failures: tuple[QuarantinedImage, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON says it."""
+        return {
+            "task": f"{self.share}/{self.num_shares}",
+            "num_shards": self.num_shards,
+            "num_processed": self.num_processed,
+            "num_found": self.num_found,
+            "unusable": [asdict(failure) for failure in self.failures],
+        }
+
+
+def plan_jobs(request: BuildRequest, path: Path) -> JobPlan:
+    """Plan a build and write it to a job file.
+
+    Parameters
+    ----------
+    request
+        Its caches lie in a folder, given by an absolute path.
+    path
+        The file to write, an absolute path.
+
+    Raises
+    ------
+    UsageError, SourceError
+        If the source cannot be read as one of labelled images in one way, or there is no folder for the file.
+    CacheError
+        If others work on the same caches and the request does not wait, or an earlier cache is in the way.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent} for the plan (`--out`)")
+    first = request.list_first()
+    directories = request.directories(first.listing)
+    with locked(request, first, "plan"):
+        listing, _ = newest_state(request, first)
+        plan = plan_listed(request, listing)
+        written = write_job_file(path, plan, _settings(request, plan, listing))
+        mark_pending(directories, written.digest, path)
+    num_images, num_unusable = plan.num_to_make, len(plan.quarantined)
+    if num_unusable:
+        request.console.note(f"note: {num_unusable} images cannot be used: commit with --on-error quarantine")
+    return JobPlan(
+        path=path,
+        num_shards=written.num_tasks,
+        num_images=num_images,
+        num_kept=len(plan.records) - num_unusable - num_images,
+        num_unusable=num_unusable,
+        num_bytes=plan.bytes_to_write(),
+        caches=tuple(directories),
+    )
+
+
+def _settings(request: BuildRequest, plan: BuildPlan, listing: ListedSource) -> JobSettings:
+    return JobSettings(
+        name=plan.name,
+        cache_root=request.place.root,
+        recipe=plan.recipe,
+        sizes_px=request.sizes_px,
+        classes=plan.classes,
+        opencv_version=request.opencv_version,
+        shard_capacity=request.shard_capacity,
+        codec=request.codec,
+        codecs=tuple(target.target.codec for target in plan.targets),
+        listed_at_ns=listing.listed_at_ns,
+        commits=tuple(manifest_digest(target.target.directory) for target in plan.targets),
+        quarantined=plan.quarantined,
+        recheck_ns=plan.tasks.recheck_ns,
+        reading=None if plan.reading is None else dict(plan.reading),
+    )
+
+
+def run_job(
+    path: Path, share: int, num_shares: int, engine: EngineChoice, console: Console = NULL_CONSOLE
+) -> ShareSummary:
+    """Make one share of the shards of a job file; see :func:`run_share`, whose errors it raises."""
+    engine.check()
+    job_file = open_job_file(path)
+    num_images = job_file.num_images_of(*share_bounds(share, num_shares, job_file.num_tasks))
+    with console.progress(num_images, "building") as bar:
+        return run_share(job_file, share, num_shares, choose_engine=engine.runner, progress=bar.update)
+
+
+def share_bounds(share: int, num_shares: int, num_tasks: int) -> tuple[int, int]:
+    """Return the first and end number of the tasks of a share; `share` counts from 1.
+
+    >>> [share_bounds(share, 3, 10) for share in (1, 2, 3)]
+    [(0, 3), (3, 6), (6, 10)]
+
+    Raises
+    ------
+    UsageError
+        If there is no such share.
+    """
+    if not 1 <= share <= num_shares:
+        raise UsageError(f"share {share}/{num_shares}: shares count from 1 to their number (`--task`)")
+    return (share - 1) * num_tasks // num_shares, share * num_tasks // num_shares
+
+
+def run_share(
+    job_file: JobFile,
+    share: int,
+    num_shares: int,
+    *,
+    choose_engine: Callable[[int], TaskRunner],
+    progress: Callable[[int], object],
+) -> ShareSummary:
+    """Make the shards of a share, or find them made. The same share may be made many times, even at once.
+
+    Parameters
+    ----------
+    share, num_shares
+        Which share (from 1) of how many.
+    choose_engine
+        From the number of tasks to the engine that runs them.
+    progress
+        Called with the number of images that each finished shard adds.
+
+    Raises
+    ------
+    UsageError
+        If there is no such share.
+    CacheError
+        If the job file is damaged.
+    BuildError
+        If the job file is committed, a shard cannot be written, or this machine would make other pixels than planned.
+    """
+    tasks = job_file.tasks(*share_bounds(share, num_shares, job_file.num_tasks))
+    directories = [target.directory for target in job_file.settings.targets]
+    results = []
+    if not is_marked(directories, job_file.digest):
+        raise BuildError(f"{job_file.path} was committed or given up: plan again if there is more to do")
+    with telling_write_faults(directories[0]):
+        mark_pending(directories, job_file.digest, job_file.path)
+        for _, result in choose_engine(len(tasks))(tasks):
+            results.append(result)
+            progress(result.num_records)
+    return ShareSummary(
+        share=share,
+        num_shares=num_shares,
+        num_shards=len(tasks),
+        num_processed=sum(result.num_processed for result in results),
+        num_found=sum(result.num_copied for result in results),
+        failures=tuple(failure for result in results for failure in result.failures),
+    )
+
+
+def commit_jobs(
+    path: Path,
+    *,
+    on_error: str = "fail",
+    max_bad: int | str = "5%",
+    wait: bool = False,
+    console: Console = NULL_CONSOLE,
+) -> BuildSummary:
+    """Commit the caches of a job file, when all its shards are made.
+
+    Parameters
+    ----------
+    on_error, max_bad
+        What to do about unusable images, see :meth:`leukemia_data.building.build_request.MaxBad.parse`.
+    wait
+        Wait for others that work on the same caches, instead of leaving.
+
+    Raises
+    ------
+    UsageError, BuildError, CacheError
+        If arguments are wrong, shards are missing, another build committed since the plan was made, or too many images
+        are unusable. The caches stay as they were.
+    """
+    allowed_bad = MaxBad.parse(on_error, max_bad)
+    job_file = open_job_file(path)
+    directories = [target.directory for target in job_file.settings.targets]
+    on_busy = partial(note_waiting, console) if wait else None
+    with (
+        lock_caches(directories, "commit", on_busy=on_busy),
+        console.progress(job_file.num_images, "reading shards") as bar,
+    ):
+        policy = FailurePolicy(allowed_bad.of(job_file.num_records))
+        summary = commit_job_file(job_file, policy=policy, progress=bar.update)
+    return with_caution(summary, console)
+
+
+def commit_job_file(job_file: JobFile, *, policy: FailurePolicy, progress: Callable[[int], object]) -> BuildSummary:
+    """Commit the caches of a job file, whose locks the caller holds; see :func:`commit_jobs`."""
+    settings = job_file.settings
+    current = plan_build(
+        name=settings.name,
+        cache_root=settings.cache_root,
+        recipe=settings.recipe,
+        sizes_px=settings.sizes_px,
+        classes=settings.classes,
+        records=job_file.records(),
+        opencv_version=settings.opencv_version,
+        shard_capacity=settings.shard_capacity,
+        codec=settings.codec,
+        quarantined=settings.quarantined,
+        recheck_ns=settings.recheck_ns,
+        reading=settings.reading,
+    )
+    _check_commits(job_file, current)
+    summary = run_locked_build(
+        current,
+        run_tasks=_find_made(job_file),
+        policy=policy,
+        listed_at_ns=settings.listed_at_ns,
+        progress=progress,
+        commit_target=DiskCommitTarget(is_made=True),
+    )
+    forget_job_file([target.directory for target in settings.targets], job_file.digest)
+    return summary
+
+
+def _check_commits(job_file: JobFile, current: BuildPlan) -> None:
+    """Refuse to put an older state over a later one; a cache that holds what was planned already is none."""
+    for target, planned_on in zip(current.targets, job_file.settings.commits, strict=True):
+        directory = target.target.directory
+        if manifest_digest(directory) != planned_on and any(kept is None for kept in target.kept):
+            raise BuildError(
+                f"{directory} was changed by another build after {job_file.path} was made: plan again; finished shards "
+                "of unchanged images are found again"
+            )
+
+
+def _find_made(job_file: JobFile) -> TaskRunner:
+    """Engine that makes nothing: it finds what jobs have made, and tells what they have not."""
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+        missing = []
+        for position, result in enumerate(_found(tasks)):
+            if result is None:
+                missing.append(position)
+            else:
+                yield position, result
+        if missing:
+            raise _not_made(job_file, [tasks[position].records[0].record_id for position in missing])
+
+    return run
+
+
+def _found(tasks: Sequence[ShardTask]) -> Iterator[ShardResult | None]:
+    """Read the receipts of the tasks, some ahead in threads: there may be ten million tasks, made when asked for."""
+    waiting: deque[Future[ShardResult | None]] = deque()
+    with ThreadPoolExecutor(_NUM_THREADS) as readers:
+        for position in range(len(tasks)):
+            waiting.append(readers.submit(find_receipts, tasks[position], take_failures=True))
+            if len(waiting) >= _TASKS_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _not_made(job_file: JobFile, first_ids: Sequence[str]) -> BuildError:
+    """Tell which shards, known by their first images, are not made."""
+    number_of_id = {record_id: number for number, record_id in enumerate(job_file.first_ids(), 1)}
+    numbers = [number_of_id.get(record_id) for record_id in first_ids]
+    if None in numbers:
+        return BuildError(f"shards that were there when {job_file.path} was made are gone: plan again")
+    total = job_file.num_tasks
+    commands = listed(
+        (f"ldata build --plan {job_file.path} --task {number}/{total}" for number in numbers), separator="\n  "
+    )
+    return BuildError(
+        f"{len(first_ids)} of {total} shards of {job_file.path} are not made. These commands make them, one each "
+        f"(or their shares again, or --task 1/1 all of them); then commit again:\n  {commands}"
+    )

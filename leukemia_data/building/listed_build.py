@@ -1,0 +1,133 @@
+"""Build what was asked for from a source that was listed: everything from the plan on, under the caches' locks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leukemia_data.building.build import CommitTarget, FailurePolicy, run_locked_build
+from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
+from leukemia_data.building.engine import EngineChoice
+from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.console import Console
+from leukemia_data.files.lock import lock_caches, note_waiting
+from leukemia_data.operations.recipe import Recipe
+from leukemia_data.scanning.frame_finding import Framing
+from leukemia_data.scanning.frame_notes import cautions, frame_caution
+from leukemia_data.scanning.scan import with_frames
+from leukemia_data.sources.reading import Reading
+
+if TYPE_CHECKING:
+    from leukemia_data.caches.remote_cache import StoredCache
+
+_MAX_READING_LINES = 12
+
+
+def build_listed(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_bad: MaxBad) -> BuildSummary:
+    """Build the caches of a request.
+
+    Raises
+    ------
+    BuildError
+        If the build cannot be finished, see :func:`leukemia_data.building.build.run_locked_build`.
+    CacheError
+        If others work on the same caches and the request does not wait, or an earlier cache is in the way.
+    """
+    engine.check()
+    with locked(request, listed, "build"):
+        listed, unchanged = newest_state(request, listed)
+        return unchanged or _run(request, listed, engine, max_bad)
+
+
+def locked(request: BuildRequest, listed: ListedSource, work: str) -> AbstractContextManager[None]:
+    """Hold the locks of a request's caches: what is planned is then what is there."""
+    on_busy = partial(note_waiting, request.console) if request.wait else None
+    return lock_caches(request.directories(listed.listing), work, on_busy=on_busy)
+
+
+def newest_state(request: BuildRequest, listed: ListedSource) -> tuple[ListedSource, BuildSummary | None]:
+    """Return the source, and the summary of a build that has nothing to do; None where there is something.
+
+    Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
+    """
+    before, now = listed.commits, request.place.commits(request.dir_names)
+    if all(before.get(directory) == now.get(directory) for directory in request.directories(listed.listing)):
+        return listed, None
+    listed = request.list_now()
+    return listed, request.unchanged(listed.listing)
+
+
+def plan_listed(
+    request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
+) -> BuildPlan:
+    """Note how a listing was understood, and plan a build of it, into caches in a store where they are given."""
+    listing = with_frames(listed.listing, Framing(request.recipe, request.sizes_px[0]))
+    _note_reading(listing.reading, request.recipe, request.sizes_px[0], request.console)
+    plan = plan_build(
+        name=request.cache_name(listing),
+        cache_root=request.place.root,
+        recipe=request.recipe,
+        sizes_px=request.sizes_px,
+        classes=listing.classes,
+        records=listing.records,
+        opencv_version=request.opencv_version,
+        shard_capacity=request.shard_capacity,
+        codec=request.codec,
+        recheck_ns=listed.listed_at_ns if request.recheck else None,
+        stored=stored,
+        reading=listing.reading.to_record(),
+    )
+    _note_all(plan.notes, request.console)
+    return plan
+
+
+def _run(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_bad: MaxBad) -> BuildSummary:
+    stored = request.place.stored(request.directories(listed.listing))
+    plan = plan_listed(request, listed, stored)
+    with request.console.progress(plan.num_to_make, "building") as bar:
+        summary = run_locked_build(
+            plan,
+            run_tasks=engine.runner(len(plan.tasks_to_run)),
+            policy=FailurePolicy(max_bad.of(len(plan.records))),
+            listed_at_ns=listed.listed_at_ns,
+            progress=bar.update,
+            commit_target=_commit_target(stored),
+        )
+    return with_caution(summary, request.console)
+
+
+def with_caution(summary: BuildSummary, console: Console) -> BuildSummary:
+    """Return a summary together with what the frames tell of the classes, of which the console is warned.
+
+    That is said when the build is done, where it is not lost among other lines.
+    """
+    manifest = summary.caches[0].manifest
+    caution = frame_caution(manifest.understood, manifest.recipe) if manifest.understood else None
+    if caution is not None:
+        console.warn(caution)
+    return replace(summary, caution=caution)
+
+
+def _note_reading(reading: Reading, recipe: Recipe, size_px: int, console: Console) -> None:
+    notes = cautions(reading, recipe, size_px, with_finding=False)
+    for line in reading.short_lines(_MAX_READING_LINES - len(notes)):
+        console.note(line if line.startswith("note: ") else f"  {line}")
+    _note_all(notes, console)
+
+
+def _note_all(texts: Sequence[str], console: Console) -> None:
+    for text in texts:
+        console.note(f"note: {text}")
+
+
+def _commit_target(stored: Mapping[Path, StoredCache] | None) -> CommitTarget | None:
+    if stored is None:
+        return None
+    # Loads fsspec.
+    from leukemia_data.building.stored_caches import StoreCommitTarget
+
+    return StoreCommitTarget(stored)

@@ -1,0 +1,139 @@
+"""A build's caches in an object store: shards are there already, the index follows, the manifest is last.
+
+A store knows no lock. What stands for one is a condition: the manifest is replaced only if it is still the one that the
+build was planned on. Of two builds at once the second to commit is refused; its shards stay for the next build, and
+nothing that a manifest does not name is ever read. Loading this loads fsspec.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leukemia_data.building.plan import BuildPlan
+from leukemia_data.building.shard_task import RECEIPTS_DIR
+from leukemia_data.caches.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    manifest_text,
+    parse_manifest,
+    save_manifest,
+)
+from leukemia_data.caches.opening import LocalCopiesChoice
+from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest_object
+from leukemia_data.errors import BuildError, CacheError, listed
+from leukemia_data.stores.faults import ConflictError
+from leukemia_data.stores.object_store import ObjectStore, stored_url
+from leukemia_data.stores.url import Location, Url
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """Caches in a store, mirrored in a folder; see :class:`leukemia_data.building.build_request.CachePlace`."""
+
+    mirror: Mirror
+
+    @property
+    def root(self) -> Path:
+        """The mirror's folder."""
+        return self.mirror.directory
+
+    def location(self, directory: Path) -> Location:
+        """Return the address of the cache that a directory of the mirror stands for."""
+        return self.mirror.url_of(directory)
+
+    def find_current(self, directory: Path, state: str, suits: Callable[[Manifest], bool]) -> Manifest | None:
+        """Return a cache's manifest if it holds a source in this state, whole, and `suits`."""
+        url = self.mirror.url_of(directory)
+        found, data = read_manifest_object(url.store)
+        if data is None:
+            return None
+        try:
+            manifest = parse_manifest(data.decode("utf-8", "replace"), url)
+        except CacheError:
+            return None
+        if not (manifest.is_current(state) and suits(manifest)):
+            return None
+        files = {file: entry.num_bytes for file, entry in url.store.iterate() if "/" not in file}
+        return manifest if StoredCache(url, found, files).holds(manifest) else None
+
+    def commits(self, dir_names: Sequence[str]) -> Mapping[Path, tuple[int, int, int]]:
+        """Return the present commits of all caches in directories of these names."""
+        store = self.mirror.url.store
+        found = {}
+        for name in store.folders():
+            for dir_name in dir_names:
+                state = store.stat(f"{name}/{dir_name}/{MANIFEST_NAME}")
+                if state is not None:
+                    identity = zlib.crc32(state.tag.encode()), state.num_bytes, state.modified_ns
+                    found[self.root / name / dir_name] = identity
+        return found
+
+    def stored(self, directories: Sequence[Path]) -> Mapping[Path, StoredCache]:
+        """Return the caches as they are now; their manifests and indexes are brought into the mirror."""
+        return {directory: self.mirror.refresh(directory) for directory in directories}
+
+
+def stored_place(url: Url, copies_dir: Path | None) -> StorePlace:
+    """Return what finds the caches below an address; their mirror is in the folder of local copies."""
+    return StorePlace(mirror_of(stored_url(url), LocalCopiesChoice(copies_dir).open().directory))
+
+
+class StoreCommitTarget:
+    """Takes what a build makes for caches in a store; see :class:`leukemia_data.building.build.CommitTarget`.
+
+    Parameters
+    ----------
+    caches
+        By directory of the mirror: the caches as the plan knows them.
+    """
+
+    def __init__(self, caches: Mapping[Path, StoredCache]) -> None:
+        self._caches = caches
+
+    def check(self, plan: BuildPlan) -> None:
+        """Check nothing: the listing that tells the shards to keep was made for this plan, and a store has room."""
+
+    def check_made(self, directory: Path, entry: ShardEntry) -> None:
+        """Check nothing: the worker that made the shard has uploaded it, and the commit looks for all of them."""
+
+    def flush(self, path: Path) -> None:
+        """Do nothing: what was uploaded is durable."""
+
+    def commit(self, directory: Path, manifest: Manifest) -> None:
+        """Upload the index, see that all shards are there, replace the manifest if it is still the one known.
+
+        Raises
+        ------
+        BuildError
+            If another build committed meanwhile, or a shard is gone.
+        StorageError
+            If the store cannot be reached.
+        """
+        cache = self._caches[directory]
+        store = cache.url.store
+        store.upload(manifest.index.name, directory / manifest.index.name)
+        found = store.entries()
+        files = {name: state.num_bytes for name, state in found.items()}
+        lacking = [shard.name for shard in manifest.shards if files.get(shard.name) != shard.num_bytes]
+        if lacking:
+            raise BuildError(
+                f"{cache.url}: {len(lacking)} shards are gone ({listed(lacking, most=3)}): another build "
+                "and gc were faster; build again"
+            )
+        _replace_manifest(store, cache, manifest)
+        save_manifest(directory, manifest)
+        store.delete(*(name for name in found if name.startswith(f"{RECEIPTS_DIR}/")))
+
+
+def _replace_manifest(store: ObjectStore, cache: StoredCache, manifest: Manifest) -> None:
+    try:
+        store.write_over(MANIFEST_NAME, manifest_text(manifest).encode(), cache.manifest_state)
+    except ConflictError as error:
+        raise BuildError(
+            f"{cache.url}: another build committed while this one was at work; nothing of it was changed. "
+            "Build again, it takes over what is finished"
+        ) from error
