@@ -19,6 +19,7 @@ from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.classes import place_of_class
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
@@ -138,8 +139,16 @@ def write_split(path: Path, table: SampleTable, codes: SplitCodes) -> None:
         writer.writerows(rows)
 
 
-def read_split(path: Path) -> dict[str, SplitRow]:
+def read_split(path: Path, classes: Sequence[str] = ()) -> dict[str, SplitRow]:
     """Read ``split.csv``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    classes
+        Those of the run, where labels may also be their names, as somebody else's table has them; a label that is none
+        of them is then unknown.
 
     Raises
     ------
@@ -149,18 +158,27 @@ def read_split(path: Path) -> dict[str, SplitRow]:
     try:
         # A spreadsheet may have saved it, with a byte order mark.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return dict(_rows(csv.DictReader(file)))
+            return dict(_rows(csv.DictReader(file), classes))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def _rows(reader: csv.DictReader[str]) -> Iterator[tuple[str, SplitRow]]:
+def _rows(reader: csv.DictReader[str], classes: Sequence[str]) -> Iterator[tuple[str, SplitRow]]:
     for cells in reader:
-        subject, digest = formula_restored(cells["subject"]), cells.get(PIXEL_DIGEST) or ""
-        row = SplitRow(subject, int(cells["label"]), cells["split"], digest)
+        subject, digest = formula_restored(cells["subject"]), (cells.get(PIXEL_DIGEST) or "").strip().lower()
+        row = SplitRow(subject, _label(cells["label"], classes), cells["split"], digest)
         if row.split not in _NAMES or len(bytes.fromhex(digest)) not in (0, DIGEST_BYTES):
             raise ValueError(f"the row of {cells['id']!r} is no row of a split")
         yield formula_restored(cells["id"]), row
+
+
+def _label(text: str, classes: Sequence[str]) -> int:
+    if not classes:
+        return int(text)
+    if text.removeprefix("-").isdecimal():
+        return int(text) if 0 <= int(text) < len(classes) else UNKNOWN_LABEL
+    place = place_of_class(formula_restored(text), classes) if text else None
+    return UNKNOWN_LABEL if place is None else place
 
 
 def changes_of_rows(rows: SplitRows, table: SampleTable) -> list[str]:

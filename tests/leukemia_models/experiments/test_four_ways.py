@@ -10,12 +10,12 @@ from torch import nn
 
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_models.evaluation.predict import predict_probabilities
-from leukemia_models.experiments.batchnorm_experiment import (
+from leukemia_models.experiments.four_ways import (
     WAYS,
     EpochScores,
     draw_batchnorm,
     predict_in_train_mode,
-    run_experiment,
+    train_four_ways,
 )
 from leukemia_models.training.batchnorm_report import BatchNormScores
 from leukemia_models.training.batchnorm_statistics import reestimate_batchnorm
@@ -41,7 +41,7 @@ NO_CHANGE = load_augmentation("none")
 
 
 def run(model: nn.Module, valid: FakeSource, steps: list[int] | None = None) -> list[EpochScores]:
-    return run_experiment(
+    return train_four_ways(
         model,
         fake_source(8, 8, 8),
         FakeSource([fake_batch(8, 7), fake_batch(6, 8)]),
@@ -62,23 +62,23 @@ def test_four_ways_are_what_their_names_say() -> None:
     assert steps == [1] * 6
 
     # The network is that of the last epoch.
-    def judged(network: nn.Module) -> BatchNormScores:
+    def evaluated(network: nn.Module) -> BatchNormScores:
         return BatchNormScores.of(predict_probabilities(network, valid.epoch(1), NORMALIZATION, CPU))
 
-    assert scores[-1].eval_at_once == judged(model)
-    spoilt = copy.deepcopy(model)
-    in_train_mode = predict_in_train_mode(spoilt, valid.epoch(1), NORMALIZATION, CPU)
+    assert scores[-1].eval_at_once == evaluated(model)
+    changed = copy.deepcopy(model)
+    in_train_mode = predict_in_train_mode(changed, valid.epoch(1), NORMALIZATION, CPU)
     assert scores[-1].train_mode == BatchNormScores.of(in_train_mode)
-    assert scores[-1].eval_after_train_mode == judged(spoilt)
+    assert scores[-1].eval_after_train_mode == evaluated(changed)
     clean = [fake_batch(6, 8), fake_batch(8, 7)]  # in the order of epoch 1
     reestimate_batchnorm(model, clean, NORMALIZATION, CPU).apply(model)
-    assert scores[-1].eval_reestimated == judged(model)
+    assert scores[-1].eval_reestimated == evaluated(model)
     json.dumps([epoch_scores.to_dict() for epoch_scores in scores], allow_nan=False)
 
 
-def test_judging_does_not_disturb_the_training() -> None:
-    judged, plain = tiny_network(seed=2), tiny_network(seed=2)
-    run(judged, fake_source(6))
+def test_evaluating_does_not_disturb_the_training() -> None:
+    evaluated, plain = tiny_network(seed=2), tiny_network(seed=2)
+    run(evaluated, fake_source(6))
     fit(
         plain,
         fake_source(8, 8, 8),
@@ -89,10 +89,10 @@ def test_judging_does_not_disturb_the_training() -> None:
         CPU,
     )
     for name, value in copied_state(plain).items():
-        torch.testing.assert_close(judged.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(evaluated.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     again = tiny_network(seed=2)
     run(again, fake_source(4, 5))
-    assert same_state(copied_state(judged), copied_state(again))
+    assert same_state(copied_state(evaluated), copied_state(again))
 
 
 def test_in_training_mode_an_answer_depends_on_the_company_and_in_eval_mode_it_does_not() -> None:
