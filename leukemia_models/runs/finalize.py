@@ -30,7 +30,8 @@ from leukemia_models.runs.evaluate_part import (
     predict_indices,
     require_same_data,
 )
-from leukemia_models.runs.run_folder import FINAL, RunFolder, load_config
+from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_folder import FINAL, RunFolder
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache
 from leukemia_models.training.batchnorm_report import REESTIMATED, RUNNING, BatchNormReport, compare_batchnorm
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, reestimate_batchnorm

@@ -18,8 +18,9 @@ from leukemia_data.stores.url import Location, parse_location
 from leukemia_models.evaluation.predict import LOGITS, Tta, parse_tta
 from leukemia_models.runs import start_weights
 from leukemia_models.runs.evaluate_part import evaluation_calibration, evaluation_tta
+from leukemia_models.runs.run_config import RunConfig, load_config
 from leukemia_models.runs.run_data import KnownSamples, load_known_samples
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, load_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.batchnorm_report import require_batchnorm_mode
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
