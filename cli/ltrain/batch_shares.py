@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leukemia_data.errors import UsageError
 from leukemia_data.streams.batch import share_size
-from leukemia_models.runs.run_folder import RunConfig
+from leukemia_models.runs.run_config import RunConfig
 from leukemia_models.training.run_state import TrainSettings
 
 _FEWEST_IN_A_SHARE = 2

@@ -10,7 +10,8 @@ from cli.output import format_bytes, print_note
 from leukemia_data.errors import RunError
 from leukemia_data.files.limits import free_disk_bytes
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_folder import RunConfig, RunFolder
+from leukemia_models.runs.run_config import RunConfig
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint_file import CheckpointRoom, checkpoint_room
 
 

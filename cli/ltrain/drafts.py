@@ -29,8 +29,9 @@ from leukemia_data.splitting.split_spec import SplitCodes, SplitSpec, parse_spli
 from leukemia_data.splitting.splits import assign_split, split_choices, split_indices
 from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.run_config import RunConfig
 from leukemia_models.runs.run_data import data_digest, positive_of_caches
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, stage_folder_name
+from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache
 from leukemia_models.runs.start_weights import seen_before
 from leukemia_models.training.checkpoint import load_weights_file

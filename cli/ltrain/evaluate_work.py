@@ -30,7 +30,8 @@ from leukemia_models.runs.open_run import (
     open_run_cache,
     split_of_run,
 )
-from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run, load_config
+from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.batchnorm_report import RUNNING
 from leukemia_models.training.checkpoint import Checkpoint

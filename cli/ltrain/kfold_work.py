@@ -35,11 +35,12 @@ from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.split_spec import VALID_SHARE, SplitSpec
 from leukemia_data.splitting.splits import fold_splits
-from leukemia_models.comparing.cross_validation import HELD_OUT_PART, KFOLD_FILE_NAME, is_fold_name, is_kfold
+from leukemia_models.comparing.cross_validation import HELD_OUT_PART, is_fold_name
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
 from leukemia_models.devices.precision import choose_device
 from leukemia_models.runs.open_run import closing_caches
+from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
 from leukemia_models.training.training_plan import TrainingPlan
 
 KFOLD_FORMAT = "leukemia-cells k-fold"

@@ -35,7 +35,8 @@ from leukemia_models.runs.predict_files import (
     table_of_files,
     write_submissions,
 )
-from leukemia_models.runs.run_folder import last_run, load_config
+from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_folder import last_run
 from leukemia_models.runs.start_weights import seen_by_checkpoint
 from leukemia_models.training.checkpoint import Checkpoint
 

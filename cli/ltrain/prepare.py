@@ -19,21 +19,11 @@ from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_indices
-from leukemia_models.comparing.cross_validation import is_kfold
 from leukemia_models.runs.open_run import open_run_cache
+from leukemia_models.runs.run_config import RunConfig, load_config, save_config
 from leukemia_models.runs.run_data import holds_data
-from leukemia_models.runs.run_folder import (
-    FINAL,
-    PLAN_FILE_NAME,
-    RunConfig,
-    RunFolder,
-    find_runs,
-    load_config,
-    save_config,
-    save_split,
-    stage_folder_name,
-)
-from leukemia_models.runs.run_split import TEST, VALID, SplitCache
+from leukemia_models.runs.run_folder import FINAL, PLAN_FILE_NAME, RunFolder, find_runs, is_kfold, stage_folder_name
+from leukemia_models.runs.run_split import TEST, VALID, SplitCache, write_split
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.checkpoint import load_checkpoint, require_trainable
 from leukemia_models.training.checkpoint_match import require_same_run
@@ -107,7 +97,7 @@ def write_runs(plan: TrainingPlan, request: TrainRequest, drafts: Iterable[RunDr
     for number, draft in enumerate(drafts):
         folder = RunFolder(root / stage_folder_name(number, draft.config.stage) if plan.is_staged else root)
         folder.root.mkdir(parents=True, exist_ok=True)
-        save_split(folder, draft.data.cache, draft.data.codes)
+        write_split(folder.split, draft.data.cache.table, draft.data.codes)
         write_text(folder.augmentation, draft.augmentation.to_toml())
         save_config(folder, draft.config)
         runs.append(Run(folder, draft.config, draft.data))

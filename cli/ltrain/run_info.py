@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, training_facts
 from leukemia_models.devices.normalization import Normalization
+from leukemia_models.runs.run_config import RunConfig
 from leukemia_models.runs.run_data import SPLIT_DIGEST, split_digest
-from leukemia_models.runs.run_folder import RunConfig
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 

@@ -22,11 +22,11 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.stores.url import parse_location
-from leukemia_models.comparing.cross_validation import is_kfold
 from leukemia_models.devices.distributed import Ranks
 from leukemia_models.runs.open_run import open_run_cache
+from leukemia_models.runs.run_config import RunConfig, parse_config
 from leukemia_models.runs.run_data import holds_data
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, is_begun, parse_config
+from leukemia_models.runs.run_folder import RunFolder, is_begun, is_kfold
 from leukemia_models.runs.run_split import SplitCache
 
 

@@ -26,7 +26,8 @@ from leukemia_models.devices.distributed import Ranks
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.run_folder import RunConfig, RunFolder
+from leukemia_models.runs.run_config import RunConfig
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.start_weights import seen_by_run
 from leukemia_models.training.checkpoint import (
     Checkpoint,

@@ -18,7 +18,7 @@ import torch
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
+from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
@@ -27,7 +27,8 @@ from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level
 from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
 from leukemia_models.reports.results import read_results
 from leukemia_models.reports.style import flattened
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, find_runs, last_run, load_config
+from leukemia_models.runs.run_config import RunConfig, load_config
+from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold, last_run
 from leukemia_models.runs.run_split import read_split
 
 PATIENT_MIXED_MARK = "patient-mixed"

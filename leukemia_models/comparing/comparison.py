@@ -23,13 +23,13 @@ from leukemia_models.comparing.comparison_figures import (
     draw_subject_shares,
     stage_names,
 )
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, is_kfold
+from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
 from leukemia_models.evaluation.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.style import code, markdown_table, plain, save_figure, without_repeats
-from leukemia_models.runs.run_folder import RESULTS_NAME, is_begun
+from leukemia_models.runs.run_folder import RESULTS_NAME, is_begun, is_kfold
 
 VALID_PART = "valid"
 

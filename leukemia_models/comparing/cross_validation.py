@@ -26,15 +26,9 @@ from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_ta
 from leukemia_models.runs.run_folder import RunFolder, last_run
 from leukemia_models.runs.run_split import UNUSED_NAME, read_split
 
-KFOLD_FILE_NAME = "kfold.json"
 POOLED_NAME = "pooled"
 OUT_OF_FOLD_PART = "out-of-fold"
 _FOLD_NAME = re.compile(r"fold-([0-9]+)")
-
-
-def is_kfold(path: Path) -> bool:
-    """Whether a folder holds a k-fold."""
-    return (path / KFOLD_FILE_NAME).is_file()
 
 
 def is_fold_name(name: str) -> bool:

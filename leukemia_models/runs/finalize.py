@@ -23,7 +23,7 @@ from leukemia_models.runs.evaluate_part import (
     require_same_data,
 )
 from leukemia_models.runs.predictor import Predictor, labelled_indices
-from leukemia_models.runs.run_folder import load_config
+from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import FINAL, RunFolder
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache
 from leukemia_models.training.batchnorm_report import REESTIMATED, RUNNING, BatchNormReport, compare_batchnorm

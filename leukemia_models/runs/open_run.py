@@ -22,8 +22,8 @@ from leukemia_models.devices.precision import choose_device
 from leukemia_models.evaluation.predict import LOGITS, Tta, parse_tta
 from leukemia_models.runs.evaluate_part import evaluation_calibration
 from leukemia_models.runs.predictor import Predictor, evaluation_tta
+from leukemia_models.runs.run_config import RunConfig, load_config
 from leukemia_models.runs.run_data import KnownSamples, load_known_samples
-from leukemia_models.runs.run_folder import RunConfig, load_config
 from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.runs.start_weights import added_note, split_of_run

@@ -214,3 +214,23 @@ class _CacheRows:
             yield _LABEL, f"{record_id}: {label} instead of {row.label}"
         if row.subject != (subject := self._subjects[number]):
             yield _SUBJECT, f"{record_id}: {subject or 'unknown'} instead of {row.subject or 'unknown'}"
+
+
+def codes_of_rows(rows: SplitRows, cache: Cache) -> SplitCodes:
+    """Return the parts of a cache's samples, as the rows of a ``split.csv`` tell them; unknown samples are unused.
+
+    Raises
+    ------
+    RunError
+        If the cache holds samples of the split no longer, or with other pixels, of another subject or with another
+        label.
+    """
+    changes = changes_of_rows(rows, cache.table)
+    if changes:
+        num_used = sum(row.split != UNUSED_NAME for row in rows.values())
+        raise RunError(
+            f"{cache.location} is not what the run was begun with: of its {num_used:,} images {'; '.join(changes)}. "
+            "Name the cache it was trained from with --cache, or train again"
+        )
+    codes = {record_id: row.code for record_id, row in rows.items()}
+    return np.array([codes.get(record_id, UNUSED) for record_id in cache.table.id_texts], np.int8)

@@ -24,7 +24,8 @@ from leukemia_models.devices.normalization import Normalization
 from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta, predict_probabilities
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.predict_files import predict_files
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.runs.run_config import RunConfig, save_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState

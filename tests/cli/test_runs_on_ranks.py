@@ -20,7 +20,8 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_models.devices.distributed import Ranks
 from leukemia_models.runs.open_run import open_run_cache, split_of_run
-from leukemia_models.runs.run_folder import RunFolder, load_config
+from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pandas as pd
 
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.predictions import write_predictions
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.runs.run_config import RunConfig, save_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.history import EPOCH_FIELDS
 from leukemia_models.training.run_state import TrainSettings
 

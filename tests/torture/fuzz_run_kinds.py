@@ -21,7 +21,9 @@ from leukemia_models.comparing.cross_validation import cross_validate, read_fold
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_folder import RunFolder, load_config, load_split, save_config
+from leukemia_models.runs.run_config import load_config, save_config
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import codes_of_rows, read_split
 from leukemia_models.training.checkpoint import load_checkpoint, load_weights_file
 from leukemia_models.training.training_plan import EvaluationSettings
 
@@ -158,7 +160,7 @@ def _read_history(path: Path) -> None:
 
 def _read_split(places: Places) -> None:
     with open_cache(places.cache) as cache:
-        assert len(load_split(RunFolder(places.run), cache)) == len(cache)
+        assert len(codes_of_rows(read_split(RunFolder(places.run).split), cache)) == len(cache)
 
 
 def _read_predictions(path: Path) -> None:

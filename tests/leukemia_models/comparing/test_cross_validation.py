@@ -23,7 +23,6 @@ from leukemia_models.comparing.cross_validation import (
     cross_validate,
     find_folds,
     fold_metrics,
-    is_kfold,
     read_fold,
     require_each_once,
 )
@@ -31,6 +30,7 @@ from leukemia_models.comparing.cross_validation_report import cross_validation_t
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.style import lay_out
+from leukemia_models.runs.run_folder import is_kfold
 
 from ..finished_runs import CLASSES, predictions_of, random_predictions, write_config, write_fold, write_part
 

@@ -24,7 +24,8 @@ from leukemia_models.reports.evaluation_figures import draw_confusion
 from leukemia_models.reports.results import Results, write_results
 from leukemia_models.reports.style import code, markdown_table, plain, save_figure
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text
-from leukemia_models.runs.run_folder import RunFolder, load_config, save_config
+from leukemia_models.runs.run_config import load_config, save_config
+from leukemia_models.runs.run_folder import RunFolder
 
 from ..finished_runs import random_predictions, write_fold, write_run
 from ..judged import make_predictions, make_split

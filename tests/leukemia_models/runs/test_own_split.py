@@ -17,9 +17,10 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
+from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_data import data_digest, holds_data, naming_of, split_digest
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config, save_split
-from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split, write_split
 from leukemia_models.runs.start_weights import added_note, split_of_run
 from leukemia_models.training.run_state import TrainSettings
 
@@ -69,7 +70,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
     folder = RunFolder(root / "run")
     folder.root.mkdir()
     save_config(folder, config)
-    save_split(folder, cache, codes)
+    write_split(folder.split, cache.table, codes)
     return Begun(root / "source", cache, folder, config, codes)
 
 
