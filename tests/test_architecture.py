@@ -72,6 +72,8 @@ NOT_FOR_BUILDING = (
 
 LATE_IMPORTS = {
     "leukemia_data.caches.opening": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_models.networks.registry": "torch, which names, descriptions and recorded costs do not need",
+    "leukemia_models.training.optimizers": "torch, which settings do not need, and Ranger21's package",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""
 

@@ -24,7 +24,7 @@ from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
 from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level, subject_samples
-from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
+from leukemia_models.networks.registry import build_model, count_parameters, model_names
 from leukemia_models.reports.results import read_results
 from leukemia_models.reports.style import flattened
 from leukemia_models.runs.run_config import RunConfig, load_config
@@ -115,7 +115,7 @@ class ComparedRun:
     @cached_property
     def num_parameters(self) -> int | None:
         """Trainable numbers of its network; None for a network this version does not know."""
-        if self.model_name not in MODEL_NAMES:
+        if self.model_name not in model_names():
             return None
         with _META:
             return count_parameters(build_model(self.model_name, len(self.classes)))

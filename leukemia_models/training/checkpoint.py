@@ -88,7 +88,7 @@ class CheckpointInfo:
     Parameters
     ----------
     model_name : str
-        One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
+        One of :func:`~leukemia_models.networks.registry.model_names`.
     classes : tuple of str
         Name of each label.
     size_px : int

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from leukemia_data.files.documents import parse_json
 from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.splitting.seen_samples import COLUMNS, LOOK_COLUMNS, Keys, Looks, Naming, SeenSamples, SeenSource
-from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 
 _LENGTH_BYTES = 8
@@ -212,8 +210,6 @@ def _looks(tensor: Tensor) -> Looks:
     return tensor.numpy()
 
 
-# How many tensors of a parameter's shape each optimizer remembers.
-_REMEMBERED: Mapping[str, int] = MappingProxyType({"sgd": 1, "adamw": 2, "ranger21": 5})
 _DESCRIPTION_BYTES = 1_000_000
 """More than the JSON and the names of any network here; a history of a thousand epochs has 400 kB."""
 
@@ -257,11 +253,5 @@ def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom
     parameters = sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
     judged = parameters + buffers + _DESCRIPTION_BYTES
-    copies = _num_remembered(settings.optimizer) + (settings.ema_decay is not None)
+    copies = settings.optimizer.num_buffers + (settings.ema_decay is not None)
     return CheckpointRoom(judged + copies * parameters, judged)
-
-
-def _num_remembered(optimizer: OptimizerSettings) -> int:
-    if optimizer.name == "sgd" and not optimizer.momentum:
-        return 0
-    return _REMEMBERED[optimizer.name]

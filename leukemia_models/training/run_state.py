@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
 from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
 from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
 from leukemia_models.training.optimizers import OptimizerSettings
-from leukemia_models.training.schedules import ScheduleSettings, learning_rate
+from leukemia_models.training.schedules import SCHEDULES, ScheduleSettings, learning_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRETCH, RESTART = "stretch", "restart"
 EXTENSIONS = (STRETCH, RESTART)
-LENGTH_SCHEDULES = frozenset({"cosine", "step", "one-cycle"})
-"""Schedules whose course depends on the run's length; the others go on as they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ class Extension:
         """Return what the schedule does since, as a clause."""
         if self.schedule == RESTART:
             return f"a new {schedule_name} schedule goes over the {self.to_epochs - self.after_epochs} further epochs"
-        if schedule_name not in LENGTH_SCHEDULES:
+        if not SCHEDULES.get(schedule_name).depends_on_length:
             return f"the {schedule_name} schedule goes on, it does not depend on the length"
         word = "stretched" if self.to_epochs > self.from_epochs else "shortened"
         return f"the {schedule_name} schedule is {word} from {self.from_epochs} to {self.to_epochs} epochs"
@@ -233,7 +232,7 @@ class TrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, nested, as JSON can hold them."""
-        return asdict(self)
+        return {**asdict(self), "optimizer": self.optimizer.to_dict(), "schedule": self.schedule.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -471,7 +470,7 @@ def _rates(before: TrainSettings, after: TrainSettings, extension: Extension, st
         earlier = before.learning_rate(begun, records)
         return f"learning rate: epoch {begun + 1} begins at {following:.2g} instead of {earlier:.2g}, as {course}"
     text = f"learning rate: epoch {begun} ended at {records[-1].lr:.2g}; epoch {begun + 1} begins at {following:.2g}, "
-    if extension.schedule == RESTART or name not in LENGTH_SCHEDULES:
+    if extension.schedule == RESTART or not after.schedule.kind.depends_on_length:
         return f"{text}as {course}"
     further = after.epochs - begun
     return f"{text}as {course} (--extend {RESTART} is for a new one over the {further} further epochs)"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.predict import NO_TTA, Tta
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.batchnorm_report import AUTO, require_batchnorm_mode
 from leukemia_models.training.run_state import TrainSettings
 
@@ -179,7 +179,7 @@ class TrainingPlan:
     name, description : str
         For people; the name is the beginning of a folder's name too, so it may hold no signs that part folders.
     model_name : str
-        One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
+        One of :func:`~leukemia_models.networks.registry.model_names`.
     stages : tuple of Stage
         At least one, in order; each starts from nothing, a file, or a stage before it.
     judging : EvaluationSettings
@@ -201,7 +201,7 @@ class TrainingPlan:
     num_folds: int | None = None
 
     def __post_init__(self) -> None:
-        require_one_of("model", self.model_name, MODEL_NAMES)
+        NETWORKS.get(self.model_name)
         require_plan_name(self.name)
         if not self.stages:
             raise UsageError("a plan needs at least one [[stage]]")
