@@ -1,48 +1,101 @@
-"""What the library says, printed: lines and progress bars on stderr. Implements :mod:`leukemia_data.console`."""
+"""What a program prints on stderr, where it disturbs no script: notes, cautions and progress.
+
+``CONSOLE`` is the program's :class:`leukemia_data.console.Console`. Its verbosity is set by ``-q`` and ``-v``.
+"""
 
 from __future__ import annotations
 
+import enum
+import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cli.output import print_note
+import click
+
+from leukemia_data.console import NullProgress, Progress
+from leukemia_data.files.text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+CAUTIONS = ("warning: ", "caution: ")
+"""What a line begins with that is printed in any case."""
+LINE_EVERY_S = 30.0
+
+
+class Verbosity(enum.Enum):
+    """How much is printed on stderr; cautions and errors always are."""
+
+    QUIET = "quiet"
+    NORMAL = "normal"
+    VERBOSE = "verbose"
+
 
 class TerminalConsole:
-    """Prints on stderr, where it disturbs no script; bars only where stderr is a terminal."""
+    """Prints lines on stderr; draws bars where stderr is a terminal."""
+
+    verbosity = Verbosity.NORMAL
 
     def note(self, text: str) -> None:
-        """Print a line."""
-        _print(text)
+        """Print a line, unless quiet; a text that begins with one of `CAUTIONS` in any case."""
+        if self.verbosity is not Verbosity.QUIET or text.startswith(CAUTIONS):
+            _print(text)
 
     def warn(self, text: str) -> None:
         """Print a caution."""
         _print(f"warning: {text}")
 
     @contextmanager
-    def progress(self, total: int | None, what: str, unit: str = "img", done: int = 0) -> Iterator[_Bar]:
-        """Show a bar with rate and time left."""
-        # Takes longer to load than all of a command with nothing to do.
-        from tqdm import tqdm
+    def progress(self, total: int | None, what: str, unit: str = "img", done: int = 0) -> Iterator[Progress]:
+        """Draw a bar with rate and time left; without a terminal, print lines if verbose and nothing else."""
+        if self.verbosity is Verbosity.QUIET or not (_is_terminal() or self.verbosity is Verbosity.VERBOSE):
+            yield NullProgress()
+        elif not _is_terminal():
+            yield LineProgress(self, total, what, unit, done)
+        else:
+            # Loading it takes longer than a command with nothing to do.
+            from tqdm import tqdm
 
-        with tqdm(
-            total=total,
-            initial=done,
-            desc=what,
-            unit=f" {unit}",
-            disable=None,
-            dynamic_ncols=True,
-            smoothing=0.1,
-        ) as bar:
-            yield _Bar(bar)
+            with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", dynamic_ncols=True, smoothing=0.1) as bar:
+                yield _Bar(bar)
+
+    @contextmanager
+    def at(self, verbosity: Verbosity) -> Iterator[None]:
+        """Print as much as `verbosity` says until the context ends, and what libraries log if that is VERBOSE."""
+        earlier, self.verbosity = self.verbosity, verbosity
+        try:
+            yield
+        finally:
+            self.verbosity = earlier
 
 
 CONSOLE = TerminalConsole()
+
+
+class LineProgress:
+    """Prints how far work is, at most every `LINE_EVERY_S` seconds: for the logs of batch jobs."""
+
+    def __init__(self, console: TerminalConsole, total: int | None, what: str, unit: str, done: int) -> None:
+        self._console, self._total, self._what, self._unit = console, total, what, unit
+        self._num_before = self._num = done
+        self._start_s = self._printed_s = time.monotonic()
+
+    def update(self, num: int = 1, /) -> None:
+        """Count, and print a line if the last one is old."""
+        self._num += num
+        now_s = time.monotonic()
+        if now_s - self._printed_s < LINE_EVERY_S:
+            return
+        self._printed_s = now_s
+        rate = (self._num - self._num_before) / (now_s - self._start_s)
+        of_all = "" if self._total is None else f" of {self._total:,}"
+        self._console.note(f"{self._what}: {self._num:,}{of_all} {self._unit}, {rate:,.1f} {self._unit}/s")
+
+    def show(self, **values: str) -> None:
+        """Show nothing: notes have the numbers of an epoch."""
 
 
 class _Bar:
@@ -56,12 +109,47 @@ class _Bar:
         self._bar.set_postfix(values, refresh=False)
 
 
+@contextmanager
+def logged_to_stderr() -> Iterator[None]:
+    """Print what libraries log, from INFO upwards, until the context ends."""
+    handler, root = logging.StreamHandler(sys.stderr), logging.getLogger()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    earlier_level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.setLevel(earlier_level)
+        root.removeHandler(handler)
+
+
+def print_note(text: str) -> None:
+    """Print a line on stderr, unless quiet."""
+    CONSOLE.note(text)
+
+
+def print_reading(lines: Sequence[str]) -> None:
+    """Print how a source was understood, below the line that names it."""
+    for line in lines:
+        print_note(line if line.startswith("note: ") else f"  {line}")
+
+
+def print_waiting(busy: str) -> None:
+    """Print whom the command waits for."""
+    print_note(f"waiting: {busy}")
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _print(text: str) -> None:
-    """Print a line above the bars that are shown."""
+    """Print a line above the bars that are drawn."""
     if "tqdm" not in sys.modules:
-        print_note(text)
+        click.echo(printable(text), file=sys.stderr)
         return
     from tqdm import tqdm
 
     with tqdm.external_write_mode(file=sys.stderr):
-        print_note(text)
+        click.echo(printable(text), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Places that a command line names: paths of this machine, or addresses in object stores."""
+"""Types of parameters that are places: paths of this machine, or URLs in object stores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from cli.completion import complete_run
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.stores.url import Location, Url, is_url, parse_location
 
+_RUN_PARAMETERS = ("run", "runs")
+
 
 class LocationType(click.ParamType[Location]):
-    """A folder that may also be an address such as ``s3://bucket/caches``; nothing is asked of the store."""
+    """A folder, or a URL such as ``s3://bucket/caches``; nothing is asked of the store."""
 
     name = "directory|url"
 
@@ -25,9 +29,13 @@ class LocationType(click.ParamType[Location]):
             self.fail(f"Directory {str(location)!r} is a file.", param, ctx)
         return location
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete folders; a URL is left as it is."""
+        return _paths("dir", incomplete)
+
 
 class LocalPath(click.Path):
-    """A path of this machine. An address is refused: as a path it would be a folder named ``s3:``."""
+    """A path of this machine. A URL is refused: as a path it would be a folder named ``s3:``."""
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click has no type for it
         """Read an argument; ``file://`` is a path."""
@@ -38,9 +46,15 @@ class LocalPath(click.Path):
             value = location
         return super().convert(value, param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete paths, and folders of runs for parameters that mean a run."""
+        if param.name in _RUN_PARAMETERS:
+            return complete_run(incomplete)
+        return super().shell_complete(ctx, param, incomplete)
+
 
 class SourceType(click.ParamType[ImagePlace]):
-    """A file or folder of this machine, or an address that can be read."""
+    """A file or folder of this machine, or a URL that can be read."""
 
     name = "path|url"
 
@@ -49,9 +63,13 @@ class SourceType(click.ParamType[ImagePlace]):
         _require_text(self, value, param, ctx)
         return source_place(value) if isinstance(value, str) else value
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete files and folders; a URL is left as it is."""
+        return _paths("file", incomplete)
+
 
 class RootType(SourceType):
-    """A folder that is there, or an address."""
+    """A folder that exists, or a URL."""
 
     name = "directory|url"
 
@@ -63,6 +81,15 @@ class RootType(SourceType):
             self.fail(f"Directory {str(place)!r} {what}.", param, ctx)
         return place
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete folders; a URL is left as it is."""
+        return _paths("dir", incomplete)
+
+
+def _paths(kind: str, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a path, but none that begins as a URL."""
+    return [] if is_url(incomplete) else [CompletionItem(incomplete, type=kind)]
+
 
 def _require_text(
     kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -73,7 +100,7 @@ def _require_text(
 
 
 def source_place(text: str) -> ImagePlace:
-    """A path, or an address together with what reads it."""
+    """Return a path, or a URL together with what reads it."""
     location = parse_location(text)
     if not isinstance(location, Url):
         return location

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cli.completion import complete_augmentation, complete_recipe
+from cli.console import CONSOLE
 from cli.locations import LocalPath, LocationType, RootType, SourceType
+from leukemia_data.sources.reading_options import SUBJECT_SOURCES, ReadingOptions
 
 DEFAULT_CACHE_ROOT = Path("cache")
 
@@ -45,13 +53,19 @@ cache_location_argument = click.argument("cache", required=False, type=LocationT
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
 
 recipe_option = click.option(
-    "--recipe", "recipe_name", default="report-a", show_default=True, help="Preset name or recipe file (.toml)."
+    "--recipe",
+    "recipe_name",
+    default="report-a",
+    show_default=True,
+    shell_complete=complete_recipe,
+    help="Preset name or recipe file (.toml).",
 )
 
 augment_option = click.option(
     "--augment",
     default="flips",
     show_default=True,
+    shell_complete=complete_augmentation,
     help="Random changes of training images: none, flips, report-a, report-a-geometry, report-b, or a file (.toml).",
 )
 
@@ -68,3 +82,78 @@ allow_outside_option = click.option(
     is_flag=True,
     help="Take files that a CSV table names outside its root too (absolute paths, .., links).",
 )
+
+
+def _warn_of_old_variable(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Warn of the earlier name of the variable, which the library still reads."""
+    if value is None and os.environ.get("LDATA_STAGE") and not os.environ.get("LDATA_LOCAL_COPIES"):
+        CONSOLE.warn("$LDATA_STAGE is deprecated and will go: set $LDATA_LOCAL_COPIES")
+    return value
+
+
+local_copies_option = click.option(
+    "--local-copies",
+    "stage_dir",
+    metavar="DIR",
+    type=LocalPath(path_type=Path, file_okay=False),
+    callback=_warn_of_old_variable,
+    help="Folder for local copies of shards of a cache at a URL.  [default: $LDATA_LOCAL_COPIES, else in the user's "
+    "caches]",
+)
+
+local_copies_gb_option = click.option(
+    "--local-copies-gb",
+    "stage_gb",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="Room for local copies, in GB.  [default: half of what the disk has without them]",
+)
+
+_READING_OPTIONS = (
+    click.option(
+        "--class-level",
+        metavar="N|name",
+        help="Which folder names the class: 1 the first below SOURCE, -1 the one that holds the image; name: C-NMC "
+        "file names.",
+    ),
+    click.option("--classes", metavar="A,B,...", help="The classes in the order of their labels; others are left out."),
+    click.option("--merge", metavar="NEW=A+B", multiple=True, help="Make one class of several, repeatable."),
+    click.option(
+        "--exclude", metavar="GLOB", multiple=True, help="Pass over files and folders below SOURCE, repeatable."
+    ),
+    click.option(
+        "--subject-pattern", metavar="REGEX", help="Find the subject in a path: the group subject, or the first group."
+    ),
+    click.option(
+        "--subject-from",
+        type=click.Choice(SUBJECT_SOURCES),
+        help="Subjects are told by C-NMC file names only, by the folders that name no class, or by nothing.",
+    ),
+    click.option(
+        "--label-column", metavar="COLUMN", help="Column of labels in tables; A,B,... is one-hot, none is none."
+    ),
+    click.option("--subject-column", metavar="COLUMN", help="Column of subjects in tables."),
+    click.option("--split-column", metavar="COLUMN", help="Column of splits in tables."),
+    click.option("--path-column", metavar="COLUMN", help="Column of image paths in tables."),
+    click.option(
+        "--split-folders", metavar="train=A,test=B+C", help="The folders that mean train, valid and test; no others do."
+    ),
+    click.option(
+        "--positive", metavar="CLASS", help="Of two classes the one whose recall is the sensitivity; training may ask."
+    ),
+)
+READING_NAMES = frozenset(field.name for field in fields(ReadingOptions))
+"""Parameters of the options that say what the folders, names and columns of a source mean."""
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command, which gets them together as ``reading``, a ReadingOptions."""
+
+    @functools.wraps(command)
+    def with_reading(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the command's own
+        texts = {name: kwargs.pop(name) for name in READING_NAMES}
+        return command(*args, reading=ReadingOptions.parse(**texts), **kwargs)
+
+    for option in reversed(_READING_OPTIONS):
+        with_reading = option(with_reading)
+    return with_reading

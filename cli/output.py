@@ -1,4 +1,4 @@
-"""What every command prints with: notes on stderr, results on stdout, numbers for people.
+"""Results on stdout, as text or JSON, and numbers for people.
 
 Streams are handed to click: for those that declare ASCII it would write UTF-8 instead.
 """
@@ -14,21 +14,24 @@ from typing import Any
 
 import click
 
+from cli.console import print_note as print_note
+from cli.console import print_reading as print_reading
+from cli.console import print_waiting as print_waiting
 from leukemia_data.files.text import printable
 
-# JSON leaves them as they are; a terminal may obey the first, and no stream of text takes the second.
+# JSON leaves them as they are; a terminal may obey the first, and no text stream can encode the second.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
-# What streams do by themselves with letters that they cannot express: Python's default, and that of the C locale.
+# Error handlers of streams by default: Python's, and that of the C locale.
 _FAILING = ("strict", "surrogateescape")
 
 
 def escape_what_streams_lack() -> None:
-    """Let stdout and stderr write escapes such as ``\\u82bd`` for letters that their encodings lack.
+    """Make stdout and stderr write escapes such as ``\\u82bd`` for letters that their encodings lack.
 
-    For programs: the streams are the process's. Who chose what happens to such letters, as by
-    ``PYTHONIOENCODING=cp1252:replace``, keeps it.
+    For programs alone, since it changes the process's streams. Another error handler, as of
+    ``PYTHONIOENCODING=cp1252:replace``, is kept.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _FAILING:
@@ -53,24 +56,8 @@ def _stdout_can_express(text: str) -> bool:
 
 
 def print_text(text: str) -> None:
-    """Print a result for people on stdout; names in it may not steer the terminal."""
+    """Print a result for people on stdout; control characters in names are escaped."""
     click.echo(printable(text), file=sys.stdout)
-
-
-def print_note(text: str) -> None:
-    """Tell something on stderr, where it disturbs no script."""
-    click.echo(printable(text), file=sys.stderr)
-
-
-def print_reading(lines: Sequence[str]) -> None:
-    """Tell on stderr how a source was understood, below the line that names it."""
-    for line in lines:
-        print_note(line if line.startswith("note: ") else f"  {line}")
-
-
-def print_waiting(busy: str) -> None:
-    """Say whom the command waits for."""
-    print_note(f"waiting: {busy}")
 
 
 def format_bytes(num_bytes: int) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals by which a system asks a program to end: one line, no traceback, and an end at the second."""
+"""How a program ends on Ctrl-C and other signals: one line, no traceback, exit code 128 + the signal's number."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ _AGAIN_AFTER_S = 0.02
 _AT_ONCE = b"Error: interrupted twice: ended at once\n"
 
 
+def interrupted_exit_code(number: int = signal.SIGINT) -> int:
+    """Exit code of a program that a signal ended, as shells tell it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
+
+
 class _Ending:
-    """Handler of all signals: the first raises KeyboardInterrupt, any later one ends the process."""
+    """Handler of all signals: the first raises KeyboardInterrupt, a second one terminates the process immediately."""
 
     def __init__(self) -> None:
         self.is_asked = False
         self.is_over = False
-        self.number = signal.SIGINT.value
+        self.number: int | None = None
         self.exit_code = LeukemiaError.exit_code
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -37,14 +42,22 @@ class _Ending:
             os._exit(self.exit_code)
         self.is_asked = True
         self.number = number
+        self.exit_code = interrupted_exit_code(number)
         raise KeyboardInterrupt
 
     def come_again(self) -> None:
-        """Send the signal once more: its KeyboardInterrupt came where Python can only print and forget it."""
+        """Send the signal once more: its KeyboardInterrupt was raised where Python prints and ignores it."""
         self.is_asked = False
         timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), self.number))
         timer.daemon = True
         timer.start()
+
+    def code_of(self, done: SystemExit) -> int | str | None:
+        """Return the exit code; work that failed after a signal was interrupted, whatever error it became."""
+        is_failure = done.code in (LeukemiaError.exit_code, interrupted_exit_code())
+        if is_failure and self.number is not None:
+            return interrupted_exit_code(self.number)
+        return done.code
 
 
 def _end_children() -> None:
@@ -60,14 +73,15 @@ def _end_children() -> None:
 
 @contextmanager
 def ending_on_signals(*, is_program: bool) -> Iterator[None]:
-    """Turn the first signal to end into KeyboardInterrupt for the block, and the second into an end at once.
+    """Turn the first signal into KeyboardInterrupt for the block; a second signal terminates immediately.
 
+    A SystemExit with the code of failed work leaves the block with :func:`interrupted_exit_code` if a signal came.
     Signals that somebody else handles, or that are ignored as under ``nohup``, stay so.
 
     Parameters
     ----------
     is_program
-        Whether the process ends after the block: then signals that come while it does so end it without a word, with
+        Whether the process ends after the block: then signals that come while it does so end it silently, with
         the code that it was ending with. Otherwise the earlier handlers come back.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -91,6 +105,7 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
     try:
         yield
     except SystemExit as done:
+        done.code = ending.code_of(done)
         ending.exit_code = done.code if isinstance(done.code, int) else ending.exit_code
         raise
     finally:

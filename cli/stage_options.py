@@ -1,21 +1,6 @@
-"""Where copies of shards go that lie in an object store: the options."""
+"""Moved to :mod:`cli.options`."""
 
-from __future__ import annotations
+from cli.options import local_copies_gb_option as stage_gb_option
+from cli.options import local_copies_option as stage_dir_option
 
-from pathlib import Path
-
-import click
-
-from cli.locations import LocalPath
-
-stage_dir_option = click.option(
-    "--stage-dir",
-    type=LocalPath(path_type=Path, file_okay=False),
-    help="Folder that holds copies of shards of a cache at a URL.  [default: $LDATA_STAGE, else in the user's caches]",
-)
-
-stage_gb_option = click.option(
-    "--stage-gb",
-    type=click.FloatRange(0, min_open=True),
-    help="Room for these copies, in GB.  [default: half of what the disk has without them]",
-)
+__all__ = ["stage_dir_option", "stage_gb_option"]

@@ -195,7 +195,7 @@ def _point_to(server: ObjectServer, folder: Path, monkeypatch: pytest.MonkeyPatc
     # Nor shall the user's own profiles count, or his own stage.
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setenv("LDATA_STAGE", str(folder / "stage"))
+    monkeypatch.setenv("LDATA_LOCAL_COPIES", str(folder / "stage"))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli.lazy_group import LazyGroup
+from cli.main_group import MainGroup
 
 _COMMANDS = {
     "sample": ("cli.ldata.sample", "Write generated cells in the C-NMC folder tree."),
@@ -25,12 +25,13 @@ _COMMANDS = {
     "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
     "convert": ("cli.ldata.convert", "Store a cache's images compressed without loss, or raw again."),
     "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),
+    "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),
 }
 
 
 @click.group(
     "ldata",
-    cls=LazyGroup,
+    cls=MainGroup,
     lazy_commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from cli.completion import complete_recipe
 from cli.locations import LocalPath
 from cli.options import (
     allow_outside_option,
@@ -74,7 +75,12 @@ def _may_be_recipe(word: str) -> bool:
 @source_argument
 @recipe_option
 @click.option(
-    "--compare", "compared", multiple=True, metavar="RECIPE...", help="Lay these recipes side by side instead."
+    "--compare",
+    "compared",
+    multiple=True,
+    metavar="RECIPE...",
+    shell_complete=complete_recipe,
+    help="Lay these recipes side by side instead.",
 )
 @click.option(
     "--size",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cli.completion import complete_recipe
 from cli.ldata.info import format_step
 from cli.options import json_option
 from cli.output import print_json, print_text
@@ -11,7 +12,7 @@ from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 
 
 @click.command("recipes")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_recipe)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """List the shipped preprocessing recipes, or show the preset or .toml file NAME.

@@ -1,90 +1,44 @@
-"""The command ``ltrain``: with options alone it trains; subcommands judge and predict."""
+"""The command ``ltrain``: train networks, evaluate them and predict; with options alone it trains."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from cli.lazy_group import LazyGroup
-from cli.ltrain.train_request import STAGE_OPTIONS, make_request
-from cli.ltrain.training_options import (
-    given_options,
-    require_plan_alone,
-    training_options,
-    typed_options,
-    valid_from_train_option,
-)
-from cli.options import option_name
-from leukemia_data.errors import UsageError
+from cli.main_group import MainGroup
 
 _COMMANDS = {
-    "kfold": ("cli.ltrain.kfold", "Cross-validate: train and judge fold by fold."),
+    "train": ("cli.ltrain.train_command", "Train a network on a cache and evaluate it; the word may be left out."),
+    "kfold": ("cli.ltrain.kfold", "Cross-validate: train and evaluate fold by fold."),
     "plans": ("cli.ltrain.plans", "List the shipped training plans, or check and show one."),
     "models": ("cli.ltrain.models", "List the networks, with parameters and multiply-adds."),
-    "evaluate": ("cli.ltrain.evaluate", "Judge a run on one part of its split."),
+    "evaluate": ("cli.ltrain.evaluate", "Evaluate a run on one part of its split, or on other images."),
     "compare": ("cli.ltrain.compare", "Compare runs: curves, confusion matrices, ROC, paired differences."),
     "predict": ("cli.ltrain.predict", "Predict a part of the split, or image files."),
     "submit": ("cli.ltrain.submit", "Write the lab's submission files for several test lists."),
     "preview-augment": ("cli.ltrain.preview_augment", "Draw what training sees: cells after random augmentation."),
     "batchnorm-demo": ("cli.ltrain.batchnorm", "Reproduce the second report's BatchNorm mystery, and its cure."),
+    "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),
 }
 
 
 @click.group(
     "ltrain",
-    cls=LazyGroup,
+    cls=MainGroup,
     lazy_commands=_COMMANDS,
-    invoke_without_command=True,
-    subcommand_metavar="[COMMAND [ARGS]...]",
+    default_command="train",
+    subcommand_metavar="[COMMAND] [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="leukemia-cells", prog_name="ltrain")
-@training_options(
-    click.option(
-        "--split",
-        default="subject",
-        show_default=True,
-        help="subject, given, fold:K/N, test-fold:K/N, official:K, leave-out:SUBJECT,..., or image (patient-mixed).",
-    ),
-    valid_from_train_option,
-)
-@click.pass_context
-def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
-    """Train a ResNet on a cache and judge it, or use a finished run.
+def main() -> None:
+    """Train ResNets on caches of cell images, evaluate them and predict.
 
-    Every result carries its kind of split. The default keeps all cells of a person on one side; expect 0.83 to 0.91
-    weighted F1 from it on C-NMC. A split that puts patients on both sides, such as `--split image`, is refused unless
-    `--allow-leak` is given, and its numbers say nothing about new patients.
+    Options without a command are those of `train`: see `ltrain train --help`. `ltrain` alone trains on ./cache.
 
     \b
     Examples:
       ltrain --cache cache --size 128 --model resnet18 --epochs 10
-      ltrain --size 224 --model resnet50 --split fold:1/5 --out runs/r50-fold1
-      ltrain --size 128 --augment report-b --sampling class-balanced --optimizer adamw --ema 0.999
-      ltrain --plan report-a-resnet50 --epochs-scale 0.02 --out runs/trial
-      ltrain --out runs/trial --resume
       ltrain kfold --folds 5 --size 128 --epochs 20
-      torchrun --nproc-per-node 2 --no-python ltrain --size 128 --epochs 10
-      ltrain --size 224 --batch-size 256 --accumulate 4 --out runs/job --resume-if-begun
-      ltrain evaluate runs/r50-fold1 --part valid
-      ltrain predict runs/r50-fold1 new-cells --out predictions.csv
+      ltrain evaluate runs/resnet18-128px-subject-seed0 --part valid
+      ltrain predict runs/resnet18-128px-subject-seed0 new-cells --out predictions.csv
     """
-    if context.invoked_subcommand is not None:
-        typed = typed_options(context, options)
-        if typed:
-            names = ", ".join(sorted(option_name(name) for name in typed))
-            raise UsageError(
-                f"{names}: options before {context.invoked_subcommand} are for training; write them after it"
-            )
-        return
-    given = given_options(context, options)
-    require_plan_alone(given, STAGE_OPTIONS, options["plan"])
-    # torch takes seconds to load, and NumPy a part of one: not for --help.
-    from cli.ltrain.train import train
-    from leukemia_data.splitting.split_spec import parse_split, with_valid_share
-
-    share = options.pop("valid_from_train")
-    if share is not None and not options["resume"]:
-        options["split"] = str(with_valid_share(parse_split(options["split"]), share))
-    train(make_request(given, options))

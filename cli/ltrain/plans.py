@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from cli.completion import complete_plan
 from cli.options import json_option
 
 
 @click.command("plans")
-@click.argument("plan", required=False)
+@click.argument("plan", required=False, shell_complete=complete_plan)
 @json_option
 def command(plan: str | None, as_json: bool) -> None:
     """List the shipped training plans, or check PLAN (a name, or a file .toml) and show its stages.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cli.completion import complete_plan
 from cli.locations import LocalPath, LocationType
 from cli.options import DEFAULT_CACHE_ROOT, augment_option, option_name, seed_type
 from cli.stage_options import stage_dir_option, stage_gb_option
@@ -72,7 +73,9 @@ _DATA_OPTIONS = (
 
 _LEARNING_OPTIONS = (
     click.option(
-        "--plan", help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows."
+        "--plan",
+        shell_complete=complete_plan,
+        help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows.",
     ),
     click.option("--epochs-scale", default=1.0, show_default=True, help="Make the plan's stages this much longer."),
     click.option("--model", "model_name", type=click.Choice(MODELS), default="resnet18", show_default=True),

@@ -160,17 +160,19 @@ class CopiesFolder:
             self._note_path.unlink(missing_ok=True)
 
 
-STAGE_VARIABLE = "LDATA_STAGE"
+COPIES_VARIABLE = "LDATA_LOCAL_COPIES"
+EARLIER_VARIABLE = "LDATA_STAGE"
+"""Read as well, where `COPIES_VARIABLE` is not set; deprecated since 0.2."""
 _OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
-    """Folder of the stage where the user names none.
+    """Return the folder of local copies where the user names none.
 
     Parameters
     ----------
     environment
-        Variables of the process; ``LDATA_STAGE`` decides.
+        Variables of the process; ``LDATA_LOCAL_COPIES`` decides.
     platform
         As ``sys.platform`` tells it.
     home
@@ -181,8 +183,9 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
     >>> default_copies_dir({}, "linux", Path("/home/ada")).as_posix()
     '/home/ada/.cache/leukemia-cells/stage'
     """
-    if environment.get(STAGE_VARIABLE):
-        return Path(environment[STAGE_VARIABLE])
+    for variable in (COPIES_VARIABLE, EARLIER_VARIABLE):
+        if environment.get(variable):
+            return Path(environment[variable])
     if platform == "win32":
         base = Path(environment.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif platform == "darwin":

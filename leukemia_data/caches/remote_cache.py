@@ -180,7 +180,7 @@ def _fetch_index(store: ObjectStore, entry: IndexEntry, stage: LocalCopies) -> N
     if fetched is Fetched.NO_ROOM:
         raise CacheError(
             f"{stage.directory} has no room for the index of {store.url} ({entry.num_bytes:,} bytes): allow it more "
-            "with --stage-gb, or name another folder with --stage-dir"
+            "(`--local-copies-gb`), or name another folder (`--local-copies`)"
         )
 
 

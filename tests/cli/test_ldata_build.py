@@ -109,7 +109,7 @@ def test_interrupted_sample_is_completed(scratch: Path, ldata: Callable, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.tqdm.update", stop_at_the_third)
-        assert ldata("build", *RAW).exit_code == 1
+        assert ldata("build", *RAW).exit_code == 130
     assert not (scratch / "cache" / SAMPLE_DIR_NAME).exists()
     assert ldata("build", *RAW).exit_code == 0
     assert len(list((scratch / "cache" / SAMPLE_DIR_NAME).rglob("*.bmp"))) == 6
@@ -415,7 +415,7 @@ def test_ctrl_c_says_one_line_and_the_next_build_goes_on(
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1, stderr
+    assert process.returncode == 130, stderr
     assert stdout == ""
     first, *rest = stderr.splitlines()
     assert first.startswith("source: ")
@@ -441,7 +441,7 @@ def test_ctrl_c_while_workers_start_prints_no_traceback(many: Path, tmp_path: Pa
     time.sleep(0.15)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "\nError: interrupted" in stderr
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.lazy_group import LazyGroup
 from cli.ltrain.compare import command
+from cli.main_group import MainGroup
 
 
 @pytest.fixture(scope="module")
 def compare() -> Callable[..., Result]:
     """``compare(run, run, "--json")``: the command here, with errors as the program shows them."""
-    group = LazyGroup("ltrain", lazy_commands={"compare": ("cli.ltrain.compare", "Compare runs.")})
+    group = MainGroup("ltrain", lazy_commands={"compare": ("cli.ltrain.compare", "Compare runs.")})
 
     def run(*arguments: object) -> Result:
         result = CliRunner().invoke(group, ["compare", *map(str, arguments)])

@@ -51,7 +51,7 @@ def test_the_second_signal_ends_at_once_with_one_line(exits, capfd):
             # The faked end returns, and the handler goes on as for a first signal.
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
-    assert exits == [1]
+    assert exits == [130]
     assert capfd.readouterr().err == "Error: interrupted twice: ended at once\n"
 
 

@@ -34,8 +34,10 @@ LDATA_COMMANDS = [
     "verify",
     "convert",
     "gc",
+    "completion",
 ]
 LTRAIN_COMMANDS = [
+    "train",
     "kfold",
     "plans",
     "models",
@@ -45,6 +47,7 @@ LTRAIN_COMMANDS = [
     "submit",
     "preview-augment",
     "batchnorm-demo",
+    "completion",
 ]
 _SCRIPT = """
 import sys, json
@@ -146,7 +149,7 @@ def test_wrong_command_line_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
-def test_wrong_option_of_the_group_itself_is_one_line(ltrain: Callable, error_of: Callable) -> None:
+def test_wrong_option_without_a_command_is_one_line(ltrain: Callable, error_of: Callable) -> None:
     result = ltrain("--epochs", 0)
     assert "--epochs" in error_of(result, 2)
     assert result.stderr.count("\n") == 1

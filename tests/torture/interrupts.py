@@ -104,7 +104,7 @@ def _badly_ended(interrupt: Interrupt, ended: Ended) -> list[str]:
     said = ended.error_lines
     if "Traceback" in ended.errors + ended.out or len(said) > 1:
         return [f"it wrote {said[-3:]}"]
-    is_told = len(said) == 1 and said[0].startswith("Error: interrupted") and ended.code in (1, -number)
+    is_told = len(said) == 1 and said[0].startswith("Error: interrupted") and ended.code in (128 + number, -number)
     is_early = interrupt.work == "gc" and not said
     # Python gives the handlers back when it ends: a signal at that moment ends it as it does any program.
     is_done = not said and (ended.code == 0 or (ended.code == -number and ended.out))

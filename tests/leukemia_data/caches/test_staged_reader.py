@@ -321,5 +321,5 @@ def test_cache_that_is_not_there_is_told(s3, tmp_path):
 
 
 def test_no_room_for_the_index_is_told(url, s3, tmp_path):
-    with pytest.raises(CacheError, match=r"no room for the index .*--stage-gb"):
+    with pytest.raises(CacheError, match=r"no room for the index .*--local-copies-gb"):
         open_here(url, tmp_path, max_bytes=10)

@@ -165,6 +165,7 @@ def test_full_disk_is_no_error_of_the_training(tmp_path, store, monkeypatch):
 def test_default_place_of_each_system():
     home = Path("/home/ada")
     assert default_copies_dir({"LDATA_STAGE": "/fast"}, "linux", home) == Path("/fast")
+    assert default_copies_dir({"LDATA_LOCAL_COPIES": "/new", "LDATA_STAGE": "/fast"}, "linux", home) == Path("/new")
     assert default_copies_dir({"XDG_CACHE_HOME": "/x"}, "linux", home) == Path("/x/leukemia-cells/stage")
     assert default_copies_dir({}, "darwin", home) == home / "Library" / "Caches" / "leukemia-cells" / "stage"
     assert default_copies_dir({"LOCALAPPDATA": "/L"}, "win32", home) == Path("/L/leukemia-cells/stage")

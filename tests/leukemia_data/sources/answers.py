@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.reading_options import NAMES
+from cli.options import READING_NAMES
 from leukemia_data.errors import AmbiguousSourceError
 from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source
@@ -22,7 +22,7 @@ def parsed(command_text: str, given: ReadingOptions | None = None) -> ReadingOpt
     texts: dict[str, list[str]] = {}
     for option, text in zip(words[::2], words[1::2], strict=True):
         name = option.removeprefix("--").replace("-", "_")
-        assert name in NAMES
+        assert name in READING_NAMES
         texts.setdefault(name, []).append(text)
     assert all(len(values) == 1 for name, values in texts.items() if name not in _REPEATED)
     added = ReadingOptions.parse(**{name: values if name in _REPEATED else values[0] for name, values in texts.items()})

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.reading_options import reading_options
+from cli.options import reading_options
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.reading_options import ReadingOptions, matches_glob, subject_in
 

@@ -1,0 +1,254 @@
+"""The group of commands that a program is: commands loaded when used, errors as one line, ``-q`` and ``-v``."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from cli.console import CONSOLE, Verbosity, logged_to_stderr
+from cli.output import escape_what_streams_lack
+from cli.signals import ending_on_signals, interrupted_exit_code
+from leukemia_data.errors import LeukemiaError, UsageError
+from leukemia_data.files.text import printable
+from leukemia_data.registry import did_you_mean
+
+RENAMED_OPTIONS = {"--stage-dir": "--local-copies", "--stage-gb": "--local-copies-gb"}
+"""Options by the names of earlier versions, which all commands take and no help names."""
+_VERBOSITY = {"quiet": Verbosity.QUIET, "verbose": Verbosity.VERBOSE}
+_FLAGS = ("-q", "--quiet", "-v", "--verbose")
+_ENDING_OPTIONS = ("-h", "--help", "--version")
+
+
+class MainGroup(click.Group):
+    """Group whose commands are named by module, so that ``--help`` and light commands start fast.
+
+    Parameters
+    ----------
+    lazy_commands
+        Command name -> (module, short help); ``module:attribute`` where the module's click command is not ``command``.
+    default_command
+        The command that options without a command, or nothing at all, are for.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - click's own
+        lazy_commands: Mapping[str, tuple[str, str]],
+        default_command: str | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy_commands, self._default_command = lazy_commands, default_command
+        self.params.extend(_verbosity_options())
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's own signature
+        """Run as a program does, or with arguments as tests do; an interrupting signal becomes one line on stderr."""
+        is_program = not args and kwargs.get("args") is None
+        if is_program:
+            escape_what_streams_lack()
+        with ending_on_signals(is_program=is_program), CONSOLE.at(Verbosity.NORMAL):
+            return super().main(*args, **kwargs)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the work."""
+        return list(self._lazy_commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module, and give the command ``-q`` and ``-v``."""
+        if cmd_name not in self._lazy_commands:
+            return None
+        module, _, attribute = self._lazy_commands[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute or "command")
+        if not any(parameter.name in _VERBOSITY for parameter in command.params):
+            command.params.extend(_verbosity_options())
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is refused with the name that is most like it."""
+        if args[0] not in self._lazy_commands and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}{did_you_mean(args[0], self._lazy_commands)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, without importing them."""
+        rows = [(name, short_help) for name, (_, short_help) in self._lazy_commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands from the table, and options: those of the default command too."""
+        if not incomplete.startswith("-"):
+            names = [name for name in self._lazy_commands if name.startswith(incomplete)]
+            return [CompletionItem(name, help=self._lazy_commands[name][1]) for name in names]
+        items = click.Command.shell_complete(self, ctx, incomplete)
+        default = self.get_command(ctx, self._default_command) if self._default_command is not None else None
+        if default is not None:
+            items += default.shell_complete(click.Context(default, parent=ctx, resilient_parsing=True), incomplete)
+        return list({item.value: item for item in items}.values())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the group's own options; a wrong one becomes one line on stderr."""
+        with _one_line_errors():
+            return super().parse_args(ctx, self._with_default(_renamed(args, ctx), ctx))
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Run the command; an expected error becomes one line on stderr and its exit code."""
+        started_s = time.monotonic()
+        try:
+            with _one_line_errors():
+                return super().invoke(ctx)
+        finally:
+            if CONSOLE.verbosity is Verbosity.VERBOSE:
+                CONSOLE.note(f"took {time.monotonic() - started_s:.1f} s")
+
+    def _with_default(self, args: list[str], ctx: click.Context) -> list[str]:
+        """Put the default command before options without a command."""
+        position = next((number for number, word in enumerate(args) if word not in _FLAGS), len(args))
+        rest = args[position:]
+        is_named = bool(rest) and (not rest[0].startswith("-") or rest[0] in _ENDING_OPTIONS)
+        is_completion_of_a_name = not rest and ctx.resilient_parsing
+        if self._default_command is None or is_named or is_completion_of_a_name:
+            return args
+        self._require_no_command_behind(rest, ctx)
+        return [*args[:position], self._default_command, *rest]
+
+    def _require_no_command_behind(self, rest: Sequence[str], ctx: click.Context) -> None:
+        """Refuse the default command's options before another command, as in ``--epochs 3 kfold --folds 5``."""
+        default = self.get_command(ctx, str(self._default_command))
+        if ctx.resilient_parsing or default is None or self._lazy_commands.keys().isdisjoint(rest):
+            return
+        # A command's name may also be the value of an option, as in `--out train`.
+        inner = click.Context(default, parent=ctx, ignore_unknown_options=True)
+        words = default.make_parser(inner).parse_args(list(rest))[1]
+        command = next((word for word in words if word in self._lazy_commands), None)
+        if command is not None:
+            names = [word.partition("=")[0] for word in rest[: rest.index(command)] if word.startswith("--")]
+            before = f"options before {command} are for {self._default_command}"
+            raise UsageError(f"{', '.join(sorted(names))}: {before}; write them after it")
+
+
+def _verbosity_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Print no notes and draw no bars; cautions, errors and results stay.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Print the tracebacks of errors, what libraries log, progress without a terminal, and the time taken.",
+        ),
+    ]
+
+
+def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    chosen = _VERBOSITY[str(parameter.name)]
+    if CONSOLE.verbosity not in (Verbosity.NORMAL, chosen):
+        raise UsageError("--quiet and --verbose exclude each other")
+    if chosen is Verbosity.VERBOSE and CONSOLE.verbosity is not chosen:
+        ctx.with_resource(logged_to_stderr())
+    CONSOLE.verbosity = chosen
+
+
+def _renamed(args: Sequence[str], ctx: click.Context) -> list[str]:
+    """Replace the earlier names of options, with one note for each."""
+    end = args.index("--") if "--" in args else len(args)
+    renamed = {word for word in (arg.partition("=")[0] for arg in args[:end]) if word in RENAMED_OPTIONS}
+    if not ctx.resilient_parsing:
+        for word in sorted(renamed):
+            CONSOLE.warn(f"{word} is deprecated and will go: write {RENAMED_OPTIONS[word]}")
+    return [*(_with_new_name(arg) for arg in args[:end]), *args[end:]]
+
+
+def _with_new_name(word: str) -> str:
+    name, sign, value = word.partition("=")
+    return f"{RENAMED_OPTIONS.get(name, name)}{sign}{value}"
+
+
+# Faults of the machine that calls on open files report without the file's name.
+_MACHINE_FAULTS = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
+
+
+class _OneLineError(click.ClickException):
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line; on a stream that declares ASCII too, where click would write UTF-8."""
+        super().show(file or sys.stderr)
+
+
+class _WrongUsage(_OneLineError):
+    exit_code = UsageError.exit_code
+
+
+class _FailedWork(_OneLineError):
+    exit_code = LeukemiaError.exit_code
+
+
+class _Interrupted(_OneLineError):
+    exit_code = interrupted_exit_code()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn errors that a user can cause into one line on stderr and an exit code; verbose, a traceback stands above."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except (LeukemiaError, click.UsageError, OSError, MemoryError, RuntimeError, KeyboardInterrupt) as error:
+        line = _line_of(error)
+        if line is None:
+            raise
+        if CONSOLE.verbosity is Verbosity.VERBOSE and not isinstance(line, _WrongUsage):
+            traceback.print_exception(error, file=sys.stderr)
+        raise line from error
+
+
+def _line_of(error: BaseException) -> _OneLineError | None:
+    """Return an expected error as one line; None for a fault of the program."""
+    match error:
+        case UsageError():
+            return _WrongUsage(str(error))
+        case LeukemiaError():
+            return _FailedWork(str(error))
+        case click.UsageError():
+            # click's own form of it takes four lines.
+            hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
+            return _WrongUsage(f"{error.format_message()}{hint}")
+        case OSError() if error.filename is not None:
+            return _FailedWork(f"{error.filename}: {error.strerror}")
+        case OSError() if error.errno in _MACHINE_FAULTS:
+            return _FailedWork(str(error.strerror))
+        case MemoryError():
+            return _FailedWork("not enough memory: end other programs, or ask for less at a time")
+        case RuntimeError() if "can't start new thread" in str(error):
+            # Python's word for a system that gives no more memory or threads.
+            return _FailedWork("the system gives no more threads or memory: end other programs")
+        case KeyboardInterrupt():
+            return _Interrupted("interrupted")
+        case _:
+            return None
