@@ -25,7 +25,6 @@ from cli.ltrain.prepare import (
 )
 from cli.ltrain.requested_plan import requested_plan
 from cli.ltrain.restart import as_resumed, clear_beginning, may_go_on, require_as_drafted
-from cli.ltrain.result_text import result_lines
 from cli.ltrain.runs_on_ranks import is_finished, on_all_ranks
 from cli.ltrain.train import train_stages
 from cli.ltrain.train_request import TrainRequest
@@ -39,6 +38,7 @@ from leukemia_models.comparing.cross_validation import HELD_OUT_PART, is_fold_na
 from leukemia_models.comparing.cross_validation_report import pool_folds
 from leukemia_models.devices.distributed import Ranks, joined_ranks, rank_device
 from leukemia_models.devices.precision import choose_device
+from leukemia_models.reports.result_text import result_text
 from leukemia_models.runs.open_run import closing_caches
 from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
 from leukemia_models.training.training_plan import TrainingPlan
@@ -89,7 +89,7 @@ def _train_fold(fold: list[Run], title: str, request: TrainRequest, device: torc
         print_note(f"{title}: {fold[0].config.split}")
     results = train_stages(fold, request, device, ranks)
     if ranks.is_first:
-        print_note(result_lines(title, results[HELD_OUT_PART]))
+        print_note(result_text(title, results[HELD_OUT_PART]))
 
 
 def _prepare(request: TrainRequest, machine: Machine, inner_valid: float, *, goes_on: bool) -> list[Run]:

@@ -77,13 +77,13 @@ def train_stages(runs: list[Run], request: TrainRequest, device: torch.device, r
 
 def _stage_lines(results: dict[str, Results]) -> str:
     """What an earlier stage came to; cautions follow once, with the last one."""
-    from cli.ltrain.result_text import result_lines
+    from leukemia_models.reports.result_text import result_text
 
-    return "\n".join(result_lines(part, result) for part, result in results.items())
+    return "\n".join(result_text(part, result) for part, result in results.items())
 
 
 def _lines(results: dict[str, Results]) -> str:
-    from cli.ltrain.result_text import results_text
+    from leukemia_models.reports.result_text import results_text
 
     return results_text(results)
 

@@ -179,5 +179,10 @@ def _seed_text(config: RunConfig) -> str:
 def _evaluate(run: Run, device: torch.device) -> dict[str, Results]:
     judging = EvaluationSettings.from_dict(run.config.judging)
     return finalize_run(
-        run.folder, run.data, judging=judging, device=device, batch_size=images_at_a_time(run.config), console=CONSOLE
+        run.folder,
+        run.data,
+        evaluation=judging,
+        device=device,
+        batch_size=images_at_a_time(run.config),
+        console=CONSOLE,
     )

@@ -382,7 +382,7 @@ def _run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
         ("network", *(plain(run.model_name) for run in runs)),
         ("parameters", *(ABSENT if run.num_parameters is None else f"{run.num_parameters:,}" for run in runs)),
         ("epochs", *(" + ".join(str(len(stage.epochs)) for stage in run.stages) for run in runs)),
-        ("judged part", *(plain(run.part) for run in runs)),
+        ("evaluated part", *(plain(run.part) for run in runs)),
         ("positive class", *(code(run.positive) for run in runs)),
         ("images", *(f"{len(run.samples):,}" for run in runs)),
         ("subjects", *(_subjects_text(run) for run in runs)),

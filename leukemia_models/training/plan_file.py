@@ -41,7 +41,7 @@ from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import UsageError
 from leukemia_data.files.documents import KeyPath, find_line, parse_toml
 from leukemia_models.evaluation.predict import parse_tta
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
@@ -167,7 +167,7 @@ def _parse_plan(table: Mapping[str, Any], path: Path) -> TrainingPlan:
     _require_key(table, "model", ())
     with _at("model"):
         model_name = _coerced(table["model"], str, "model")
-        require_one_of("model", model_name, MODEL_NAMES)
+        NETWORKS.get(model_name)
     defaults = _table(table.get("defaults", {}), ("defaults",))
     _check_keys(defaults, [key for key in _STAGE_KEYS if key not in ("name", "start")], ("defaults",))
     stages: list[Stage] = []

@@ -169,6 +169,20 @@ class Stage:
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("class_weights", self.class_weights, CLASS_WEIGHTINGS)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "name": self.name,
+            "size_px": self.size_px,
+            "recipe": self.recipe,
+            "batch_size": self.batch_size,
+            "sampling": self.sampling,
+            "class_weights": self.class_weights,
+            "start": str(self.start),
+            "augmentation": self.augmentation.to_dict(),
+            "settings": self.settings.to_dict(),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
@@ -214,6 +228,17 @@ class TrainingPlan:
     def is_staged(self) -> bool:
         """Whether each stage is a run in a folder of its own; a plan made of options is one run."""
         return len(self.stages) > 1 or self.stages[0].name != OPTIONS_STAGE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "model": self.model_name,
+            "folds": self.num_folds,
+            "judging": self.judging.to_dict(),
+            "stages": [stage.to_dict() for stage in self.stages],
+        }
 
 
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:

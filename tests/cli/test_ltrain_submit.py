@@ -24,6 +24,7 @@ from leukemia_models.devices.normalization import Normalization
 from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta, predict_probabilities
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.predict_files import predict_files
+from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
@@ -192,7 +193,7 @@ def test_repeated_rows_are_repeated_and_their_image_predicted_once(
     checkpoint = load_checkpoint(run / "final.safetensors")
     console = ListConsole()
     rows = list_table_rows(scratch / "t.csv", images)
-    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, console=console)
+    found = predict_files(rows, Predictor.load(checkpoint, device=CPU, batch_size=1, console=console))
     assert [bar.total for bar in console.bars] == [2]
     assert found.predictions.indices_N.tolist() == [0, 1, 2, 3, 4]
     odds = found.predictions.log_probabilities_NK

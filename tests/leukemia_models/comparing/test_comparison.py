@@ -233,7 +233,7 @@ def test_validation_images_are_no_fair_judges(runs):
     for number, run in enumerate(runs):
         write_part(run, random_predictions(PEOPLE, 5, seed=number), split="subject", part="valid")
     valid = compare(read_compared_runs(runs, "valid"), QUICK)
-    assert any("judged on validation images, which chose the epoch" in sentence for sentence in valid.cautions)
+    assert any("evaluated on validation images, which chose the epoch" in sentence for sentence in valid.cautions)
     assert not any("validation" in sentence for sentence in compare(read_compared_runs(runs), QUICK).cautions)
 
 

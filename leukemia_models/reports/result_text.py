@@ -1,4 +1,4 @@
-"""What judging tells people: a few lines a judged part."""
+"""Evaluated parts in a few lines each, for a terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from leukemia_models.reports.results import IMAGE, Results, cautions_of_parts, r
 
 
 def results_text(results: Mapping[str, Results]) -> str:
-    """All evaluated parts of a run for people, then what speaks against their numbers, once each."""
-    parts = [result_lines(part, result) for part, result in results.items()]
+    """Return all evaluated parts of a run, then what speaks against their numbers, once each."""
+    parts = [result_text(part, result) for part, result in results.items()]
     found = {part: ranked_cautions(result) for part, result in results.items()}
     return "\n".join([*parts, *(f"caution: {line}" for line in cautions_of_parts(found))])
 
 
-def result_lines(part: str, results: Results) -> str:
-    """One evaluated part in a few lines."""
+def result_text(part: str, results: Results) -> str:
+    """Return one evaluated part in a few lines, without cautions."""
     metrics = results.metrics
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
@@ -45,12 +45,12 @@ def _with_interval(results: Results, name: str) -> str:
 
 
 def _subject_lines(results: Results) -> Iterator[str]:
-    judged = results.subjects.mean if results.subjects else None
-    if judged is None:
+    metrics = results.subjects.mean if results.subjects else None
+    if metrics is None:
         return
     right = " and ".join(
         f"{row[label]} of {sum(row)} {name}"
-        for label, (name, row) in enumerate(zip(results.classes, judged.confusion, strict=True))
+        for label, (name, row) in enumerate(zip(results.classes, metrics.confusion, strict=True))
     )
     yield f"  per subject (mean probability): {right} right"
 
@@ -63,7 +63,7 @@ def _evaluation_lines(results: Results) -> Iterator[str]:
 
 
 def _views(judging: Mapping[str, Any]) -> str:
-    """Test-time augmentation of a judged network, for people."""
+    """Test-time augmentation of an evaluated network."""
     tta = judging.get("tta", {"views": "none"})
     return str(tta["views"]) if tta["views"] == "none" else f"{tta['views']}, mean of {tta['average']}"
 
