@@ -7,19 +7,13 @@ from typing import Any
 import click
 
 from cli.lazy_group import LazyGroup
-from cli.ltrain.train_request import STAGE_OPTIONS, make_request
-from cli.ltrain.training_options import (
-    given_options,
-    require_plan_alone,
-    training_options,
-    typed_options,
-    valid_from_train_option,
-)
+from cli.ltrain.options import given_options, training_options, typed_options, valid_from_train_option
+from cli.ltrain.train import split_option, train
 from cli.options import option_name
 from leukemia_data.errors import UsageError
 
 _COMMANDS = {
-    "kfold": ("cli.ltrain.kfold", "Cross-validate: train and judge fold by fold."),
+    "kfold": ("cli.ltrain.train:kfold_command", "Cross-validate: train and judge fold by fold."),
     "plans": ("cli.ltrain.plans", "List the shipped training plans, or check and show one."),
     "models": ("cli.ltrain.models", "List the networks, with parameters and multiply-adds."),
     "evaluate": ("cli.ltrain.evaluate", "Judge a run on one part of its split."),
@@ -40,15 +34,7 @@ _COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="leukemia-cells", prog_name="ltrain")
-@training_options(
-    click.option(
-        "--split",
-        default="subject",
-        show_default=True,
-        help="subject, given, fold:K/N, test-fold:K/N, official:K, leave-out:SUBJECT,..., or image (patient-mixed).",
-    ),
-    valid_from_train_option,
-)
+@training_options(split_option, valid_from_train_option)
 @click.pass_context
 def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
     """Train a ResNet on a cache and judge it, or use a finished run.
@@ -78,13 +64,4 @@ def main(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - c
                 f"{names}: options before {context.invoked_subcommand} are for training; write them after it"
             )
         return
-    given = given_options(context, options)
-    require_plan_alone(given, STAGE_OPTIONS, options["plan"])
-    # torch takes seconds to load, and NumPy a part of one: not for --help.
-    from cli.ltrain.train import train
-    from leukemia_data.splitting.split_spec import parse_split, with_valid_share
-
-    share = options.pop("valid_from_train")
-    if share is not None and not options["resume"]:
-        options["split"] = str(with_valid_share(parse_split(options["split"]), share))
-    train(make_request(given, options))
+    train(given_options(context, options), options)
