@@ -7,8 +7,8 @@ import click
 from cli.main_group import MainGroup
 
 _COMMANDS = {
-    "train": ("cli.ltrain.train_command", "Train a network on a cache and evaluate it; the word may be left out."),
-    "kfold": ("cli.ltrain.kfold", "Cross-validate: train and evaluate fold by fold."),
+    "train": ("cli.ltrain.train:command", "Train a network on a cache and evaluate it; the word may be left out."),
+    "kfold": ("cli.ltrain.train:kfold_command", "Cross-validate: train and evaluate fold by fold."),
     "plans": ("cli.ltrain.look:plans", "List the shipped training plans, or check and show one."),
     "models": ("cli.ltrain.look:models", "List the networks, with parameters and multiply-adds."),
     "evaluate": ("cli.ltrain.use:evaluate", "Evaluate a run on one part of its split, or on other images."),

@@ -30,8 +30,8 @@ def frame_difference(
     Parameters
     ----------
     training
-        From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty where an earlier version wrote the
-        checkpoint.
+        From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty of a checkpoint of an earlier
+        version.
     records
         What is to be predicted.
     recipe, size_px

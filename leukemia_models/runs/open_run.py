@@ -26,7 +26,7 @@ from leukemia_models.runs.run_config import RunConfig, load_config
 from leukemia_models.runs.run_data import KnownSamples, load_known_samples
 from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run
 from leukemia_models.runs.run_split import SplitCache
-from leukemia_models.runs.start_weights import added_note, split_of_run
+from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.batchnorm_report import require_batchnorm_mode
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
 
@@ -78,10 +78,7 @@ class OpenRun:
             If the cache is not there or another one, or a sample of the split is gone or changed.
         """
         with open_run_cache(self.config, self.cache_location, self.copies) as cache:
-            data = split_of_run(self.folder, self.config, cache)
-            if note := added_note(data):
-                self.console.note(f"note: {note}")
-            yield data
+            yield split_of_run(self.folder, self.config, cache, self.console)
 
     def checkpoint(self, which: str = FINAL) -> Checkpoint:
         """Read a checkpoint; ``final`` is ``best`` where the run has no final one.

@@ -21,6 +21,7 @@ from leukemia_data.files.documents import (
     require_kinds,
 )
 from leukemia_data.splitting.seen_samples import SeenBefore
+from leukemia_data.streams.batch import share_size
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.run_state import TrainSettings
@@ -81,6 +82,11 @@ class RunConfig:
     class_weights: str = "none"
     positive: str = ""
     seen_before: SeenBefore | None = None
+
+    @property
+    def images_at_a_time(self) -> int:
+        """Images that all processes together work on at a time."""
+        return share_size(self.batch_size, self.settings.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
@@ -120,7 +120,7 @@ def load_plan(name_or_path: str) -> TrainingPlan:
     except ValueError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
     try:
-        return _parse_plan(table, path)
+        return replace(_parse_plan(table, path), source_text=text)
     except _Fault as fault:
         line = find_line(text, _written_at(fault.keys, table))
         where = f"{path}, line {line}" if line is not None else str(path)

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-
 from cli.ltrain.prepare import Run
 from cli.ltrain.runs_on_ranks import on_all_ranks
 from cli.ltrain.train_request import STAGE_OPTIONS, TrainRequest, make_request
+from torch import Tensor
+
 from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_models.devices.distributed import Ranks
-from leukemia_models.runs.open_run import open_run_cache, split_of_run
+from leukemia_models.runs.open_run import open_run_cache
 from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.start_weights import split_of_run
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The options of a training, shared by ``ltrain`` and ``ltrain kfold``."""
+"""The options of a training, shared by ``ltrain train`` and ``ltrain kfold``, and what they mean together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,22 +13,9 @@ from cli.completion import complete_plan
 from cli.locations import LocalPath, LocationType
 from cli.options import DEFAULT_CACHE_ROOT, augment_option, option_name, seed_type
 from cli.stage_options import stage_dir_option, stage_gb_option
-from leukemia_data.errors import UsageError
+from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.registry import did_you_mean
 
-MODELS = (
-    "resnet18",
-    "resnet18-narrow",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnet18-no-maxpool",
-    "resnet50-no-maxpool",
-    "resnet152-no-maxpool",
-    "resnet50-report-b",
-    "resnet152-report-b",
-    "resnet18-concat",
-)
 OPTIMIZERS = ("sgd", "adamw", "ranger21")
 SCHEDULES = ("cosine", "constant", "step", "warm-restarts", "one-cycle", "plateau")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -45,7 +33,7 @@ _DATA_OPTIONS = (
         "Of several machines each may name its own copy.",
     ),
     click.option("--size", "size_px", type=int, help="Choose the cache of this size."),
-    click.option("--recipe", "recipe_name", help="Choose the cache of this recipe."),
+    click.option("--recipe", help="Choose the cache of this recipe."),
     click.option("--seed", default=0, show_default=True, type=seed_type, help="Of weights, order and augmentation."),
     click.option(
         "--split-seed",
@@ -78,7 +66,7 @@ _LEARNING_OPTIONS = (
         help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows.",
     ),
     click.option("--epochs-scale", default=1.0, show_default=True, help="Make the plan's stages this much longer."),
-    click.option("--model", "model_name", type=click.Choice(MODELS), default="resnet18", show_default=True),
+    click.option("--model", default="resnet18", show_default=True, help="Name of a network, see `ltrain models`."),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1)),
     click.option(
         "--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Of all processes together."
@@ -113,7 +101,7 @@ _LEARNING_OPTIONS = (
         help="balanced: an image of a rare class weighs more in the loss.",
     ),
     click.option("--early-stopping", type=click.IntRange(1), help="End after this many epochs without a better one."),
-    click.option("--ema", type=float, help="Judge a moving average of the weights with this decay, such as 0.999."),
+    click.option("--ema", type=float, help="Evaluate a moving average of the weights with this decay, such as 0.999."),
     click.option(
         "--start",
         default="scratch",
@@ -139,8 +127,8 @@ _MACHINE_OPTIONS = (
         default=1,
         show_default=True,
         type=click.IntRange(1),
-        help="Work through each process's share of a batch in so many parts, with one optimizer step: less memory, the "
-        "same batch. BatchNorm sees one part at a time.",
+        help="Work through each process's part of a batch in so many micro-batches, with one optimizer step: less "
+        "memory, the same batch. BatchNorm sees one micro-batch at a time.",
     ),
     click.option(
         "--residency",
@@ -164,7 +152,7 @@ _MACHINE_OPTIONS = (
         default=30.0,
         show_default=True,
         type=click.FloatRange(0, 525_600, min_open=True),
-        help="Of several processes: how long they wait for one another, as while the first one judges.",
+        help="Of several processes: how long they wait for one another, as while the first one evaluates.",
     ),
     click.option(
         "--check/--no-check",
@@ -180,7 +168,7 @@ _EVALUATION_OPTIONS = (
         "--tta",
         default="none",
         show_default=True,
-        help="Judge by the mean answer to several views of an image: none, d4 (flips and quarter turns), rotations:N.",
+        help="Evaluate by the mean answer to several views of an image: none, d4 (flips, quarter turns), rotations:N.",
     ),
     click.option("--tta-average", type=click.Choice(["logits", "probabilities"]), default="logits", show_default=True),
     click.option(
@@ -188,7 +176,7 @@ _EVALUATION_OPTIONS = (
         type=click.Choice(["auto", "running", "reestimated"]),
         default="auto",
         show_default=True,
-        help="BatchNorm statistics to judge with; auto re-estimates them on clean training images where that helps.",
+        help="BatchNorm statistics to evaluate with; auto re-estimates them on clean training images where that helps.",
     ),
 )
 
@@ -258,18 +246,77 @@ def given_options(context: click.Context, options: dict[str, Any]) -> frozenset[
     )
 
 
-def require_plan_alone(given: frozenset[str], stage_options: frozenset[str], plan: str | None) -> None:
-    """Refuse options that a plan sets, and a scale without a plan.
+STAGE_OPTIONS = (
+    *("size_px", "recipe", "model", "epochs", "batch_size", "augment", "sampling", "optimizer", "lr", "momentum"),
+    *("weight_decay", "schedule", "warmup_epochs", "clip_norm", "label_smoothing", "class_weights", "early_stopping"),
+    *("ema", "start"),
+)
+"""Options that describe one stage; a plan has them in its file instead."""
+FREE_ON_RESUME = frozenset(
+    {
+        *("out", "resume", "resume_if_begun", "as_json", "epochs", "extend", "accumulate", "cache"),
+        *("stage_dir", "stage_gb", "device", "residency", "num_threads", "save_minutes", "wait_minutes", "check"),
+    }
+)
+"""Options that a run has not decided already."""
+
+
+def check_options(given: frozenset[str], options: Mapping[str, Any]) -> None:
+    """Refuse what the options alone show to be wrong, before anything heavy is loaded.
 
     Raises
     ------
-    UsageError
-        Naming them.
+    UsageError, RunError, CacheError
+        For options that exclude each other, names that are unknown, paths where nothing is.
     """
-    clashing = sorted(given & stage_options)
+    if options["resume"]:
+        _check_resumed(given, options)
+        return
+    _require_plan_alone(given, options["plan"])
+    if options["plan"] is not None:
+        _require_plan(options["plan"])
+    else:
+        _require_model(options["model"])
+    if isinstance(options["cache"], Path) and not options["cache"].exists():
+        raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
+
+
+def _check_resumed(given: frozenset[str], options: Mapping[str, Any]) -> None:
+    if options["out"] is None:
+        raise UsageError("--resume needs --out: the folder to go on with")
+    changed = sorted(given - FREE_ON_RESUME)
+    if changed:
+        names = ", ".join(map(option_name, changed))
+        raise UsageError(f"--resume takes the run's own settings: leave out {names}")
+    if not options["out"].exists():
+        raise UsageError(f"{options['out']} does not exist: name the folder of a run")
+
+
+def _require_plan_alone(given: frozenset[str], plan: str | None) -> None:
+    """Refuse options that a plan sets, and a scale without a plan."""
+    clashing = sorted(given.intersection(STAGE_OPTIONS))
     if plan is not None and clashing:
         raise UsageError(
             f"--plan sets {', '.join(map(option_name, clashing))}: leave them out, or change a copy of the plan"
         )
     if plan is None and "epochs_scale" in given:
         raise UsageError("--epochs-scale is for --plan; without one say --epochs")
+
+
+def _require_plan(plan: str) -> None:
+    if plan.endswith(".toml"):
+        if not Path(plan).is_file():
+            raise UsageError(f"plan file not found: {plan}")
+        return
+    names = sorted(Path(file.name).stem for file in files("leukemia_models").joinpath("training/plans").iterdir())
+    if plan not in names:
+        raise UsageError(
+            f"unknown plan {plan!r}{did_you_mean(plan, names)}; `ltrain plans` lists them, or name a .toml file"
+        )
+
+
+def _require_model(model: str) -> None:
+    from leukemia_models.networks.registry import model_names
+
+    if model not in model_names():
+        raise UsageError(f"unknown model {model!r}{did_you_mean(model, model_names())}; `ltrain models` lists them")
