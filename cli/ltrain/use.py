@@ -26,7 +26,7 @@ from leukemia_data.stores.url import Location
 from leukemia_models.runs.run_folder import last_run
 
 if TYPE_CHECKING:
-    from leukemia_models.evaluation.predict import Tta
+    from leukemia_models.evaluation.settings import Tta
     from leukemia_models.runs.open_run import OpenRun
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -399,9 +399,9 @@ def _subjects_text(run: ComparedRun) -> str:
 Evaluated = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
 
 
-def _metric_rows(classes: Sequence[str], judged: Sequence[Evaluated]) -> list[tuple[str, ...]]:
+def _metric_rows(classes: Sequence[str], evaluated: Sequence[Evaluated]) -> list[tuple[str, ...]]:
     return [
-        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in judged)) for name in METRIC_NAMES
+        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated)) for name in METRIC_NAMES
     ]
 
 

@@ -78,9 +78,9 @@ class FoldPredictions:
     classes : tuple of two str
         The negative and the positive class.
     settings, judging : mapping
-        What the run was told, and how it was judged, as JSON values.
+        What the run was told, and how it was evaluated, as JSON values.
     epoch : int or None
-        The epoch whose weights were judged.
+        The epoch whose weights were evaluated.
     warnings : tuple of str
         What the fold's results say against its numbers, beside what its split tells.
     """
@@ -105,7 +105,7 @@ def read_fold(path: Path) -> FoldPredictions:
     Parameters
     ----------
     path
-        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been judged.
+        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been evaluated.
 
     Raises
     ------
@@ -113,8 +113,8 @@ def read_fold(path: Path) -> FoldPredictions:
         If a file is missing or damaged, or the predictions are not those of the part that was held out.
     """
     folder = last_run(path)
-    judged = folder.part(HELD_OUT_PART)
-    results = read_results(judged / "results.json")
+    part_dir = folder.part(HELD_OUT_PART)
+    results = read_results(part_dir / "results.json")
     used_ids, held_out_ids = _read_split(folder)
     try:
         fold = FoldPredictions(
@@ -123,7 +123,7 @@ def read_fold(path: Path) -> FoldPredictions:
             leaks=_leak_check(results["split"]["leaks"]),
             used_ids=used_ids,
             held_out_ids=held_out_ids,
-            table=read_predictions(judged / "predictions.csv", results["classes"]),
+            table=read_predictions(part_dir / "predictions.csv", results["classes"]),
             model_name=results["model_name"],
             classes=tuple(results["classes"]),
             settings=results["settings"],
@@ -132,8 +132,8 @@ def read_fold(path: Path) -> FoldPredictions:
             warnings=tuple(map(str, results.get("warnings", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
-    _require_held_out(fold, judged)
+        raise RunError(f"{part_dir / 'results.json'} is damaged ({error!r}): evaluate the run again") from error
+    _require_held_out(fold, part_dir)
     return fold
 
 
@@ -154,12 +154,12 @@ def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(used), frozenset(each for each, split in used.items() if split == HELD_OUT_PART)
 
 
-def _require_held_out(fold: FoldPredictions, judged: Path) -> None:
+def _require_held_out(fold: FoldPredictions, part_dir: Path) -> None:
     predicted = Counter(fold.table.loc[fold.table["label"] != UNKNOWN_CLASS, "id"])
     if predicted != Counter(fold.held_out_ids):
         raise RunError(
-            f"{judged / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
-            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: judge the run again, "
+            f"{part_dir / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
+            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: evaluate the run again, "
             f"with `ltrain evaluate --part {HELD_OUT_PART}`"
         )
 
@@ -169,14 +169,14 @@ DEFINED_WITH_ONE_CLASS = ("sensitivity", "specificity")
 
 @dataclass(frozen=True, kw_only=True)
 class FoldMetrics:
-    """One fold, judged by itself.
+    """One fold, evaluated by itself.
 
     Parameters
     ----------
     name, split, stamp : str
         As in :class:`FoldPredictions`.
     epoch : int or None
-        The epoch whose weights were judged.
+        The epoch whose weights were evaluated.
     images_per_class : tuple of int
         Held out, one number per class.
     subjects_per_class : tuple of int or None
@@ -238,7 +238,7 @@ class Spread:
 
 
 def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
-    """Judge one fold by itself, per image, at the threshold 0.5."""
+    """Evaluate one fold by itself, per image, at the threshold 0.5."""
     samples = evaluated_samples(fold.table, fold.classes)
     values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(fold.classes)))
@@ -266,7 +266,7 @@ SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CrossValidation:
-    """A k-fold, judged fold by fold and as a whole.
+    """A k-fold, evaluated fold by fold and as a whole.
 
     Parameters
     ----------
@@ -336,7 +336,7 @@ class CrossValidation:
 def cross_validate(
     folds: Sequence[FoldPredictions], bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
 ) -> CrossValidation:
-    """Judge the folds of a cross-validation, each by itself and all together.
+    """Evaluate the folds of a cross-validation, each by itself and all together.
 
     Parameters
     ----------
@@ -351,20 +351,20 @@ def cross_validate(
         If the folds do not hold out every labelled sample exactly once, or do not belong together.
     """
     require_each_once(folds)
-    judged = tuple(map(fold_metrics, folds))
+    metrics = tuple(map(fold_metrics, folds))
     table = pooled_table(folds)
     network = EvaluatedNetwork(
         model_name=folds[0].model_name,
         classes=folds[0].classes,
         settings=_common([fold.settings for fold in folds]),
         judging=_common([fold.judging for fold in folds]),
-        notes=(_pooling_note(judged),),
+        notes=(_pooling_note(metrics),),
         warnings=tuple(text for text in folds[0].warnings if all(text in fold.warnings for fold in folds)),
     )
     return CrossValidation(
         name=cross_validation_name(folds),
-        folds=judged,
-        spread=spread_over_folds(judged),
+        folds=metrics,
+        spread=spread_over_folds(metrics),
         pooled=results_of_table(table, _pooled_split(folds, table), network, bootstrap=bootstrap),
         table=table,
     )
@@ -376,13 +376,13 @@ def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if all(each.get(name) == value for each in rest)}
 
 
-def _pooling_note(judged: Sequence[FoldMetrics]) -> str:
+def _pooling_note(folds: Sequence[FoldMetrics]) -> str:
     note = (
-        f"Out-of-fold predictions of {len(judged)} networks, judged together. Accuracy, recall, F1 and MCC count each "
-        "network's own answer at 0.5. AUROC, AUPRC and calibration compare the probabilities of different networks "
+        f"Out-of-fold predictions of {len(folds)} networks, evaluated together. Accuracy, recall, F1 and MCC count "
+        "each network's own answer at 0.5. AUROC, AUPRC and calibration compare probabilities of different networks "
         "here, which may be scaled differently"
     )
-    aurocs = Spread.of([fold.values["auroc"] for fold in judged])
+    aurocs = Spread.of([fold.values["auroc"] for fold in folds])
     if aurocs.mean is None:
         return f"{note}; no fold holds both classes, so there is no AUROC within one network to set beside it."
     return f"{note}; within one network at a time, AUROC is {aurocs.mean:.3f} in the mean of {aurocs.num_folds} folds."

@@ -200,7 +200,7 @@ def classification_metrics(
     threshold: float = DEFAULT_THRESHOLD,
     are_probabilities: bool = True,
 ) -> ClassificationMetrics:
-    """Judge probabilities against labels.
+    """Evaluate probabilities against labels.
 
     Parameters
     ----------

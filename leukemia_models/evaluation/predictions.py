@@ -278,7 +278,7 @@ def _read_texts(path: Path) -> pd.DataFrame:
             compression=None,
         )
     except FileNotFoundError:
-        raise RunError(f"there are no predictions {path}: judge the run first, with `ltrain evaluate`") from None
+        raise RunError(f"there are no predictions {path}: evaluate the run first, with `ltrain evaluate`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a table of predictions: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Drawing subjects instead of images: judged samples in, how often each subject counts in each draw out. No torch.
+"""Drawing subjects instead of images: evaluated samples in, how often each subject counts in each draw out. No torch.
 
 Cells of one person are alike, so people, not cells, are the sample size. A draw takes, within each class, as many
 subjects as there are, with replacement, and all their images come along. Draws are a function of the seed and of the
@@ -28,8 +28,8 @@ ENOUGH_SUBJECTS = 10
 BOOTSTRAPPED = tuple(name for name in METRIC_NAMES if name != "ece")
 SAME_IN_ALL_DRAWS = 1e-9
 SAME_NOTE = (
-    "A number that is the same in every resample has no interval: that all these subjects were judged alike does not "
-    "mean that others would be."
+    "A number that is the same in every resample has no interval: that all these subjects were classified alike does "
+    "not mean that others would be."
 )
 _CLASSES_OF = {"sensitivity": (POSITIVE,), "specificity": (1 - POSITIVE,)}
 _BOTH = (0, 1)
@@ -162,6 +162,6 @@ def trust_note(samples: EvaluatedSamples, groups: SubjectGroups | None, classes:
         )
     some = max(groups.per_class) >= MIN_SUBJECTS
     return (
-        f"{'Intervals only for what one class decides alone' if some else 'No intervals'}: the judged subjects are "
+        f"{'Intervals only for what one class decides alone' if some else 'No intervals'}: the evaluated subjects are "
         f"{counts}, and fewer than {MIN_SUBJECTS} of a class cannot show how much subjects differ."
     )

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, Normalizer
-from leukemia_models.evaluation.predict import D4, LOGITS, Tta, average_views, predict_probabilities, views
+from leukemia_models.evaluation.predict import average_views, predict_probabilities, views
 from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.evaluation.settings import D4, LOGITS, Tta
 from leukemia_models.reports.style import BLUE, GREEN, ORANGE, VERMILION, stamped_figure
 from leukemia_models.training.batchnorm_report import BatchNormScores
 from leukemia_models.training.batchnorm_statistics import applied, reestimate_batchnorm

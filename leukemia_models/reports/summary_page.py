@@ -100,7 +100,7 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
         if results.calibrated
         else "",
         f"## Data ({split.stamp})\n\n" + _split_table(split, results.classes),
-        "## Judged with\n\n" + markdown_table(("what", "how"), _evaluation_rows(results)) if results.judging else "",
+        "## Evaluated with\n\n" + markdown_table(("what", "how"), _evaluation_rows(results)) if results.judging else "",
         "## Settings\n\n" + markdown_table(("setting", "value"), _setting_rows(results)),
         "## Figures\n\n" + "\n".join(_figure_line(name) for name in figures) if figures else "",
     ]
@@ -193,7 +193,7 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
         if metrics is not None
     ]
     if not columns:
-        return _paragraphs("No subject of the judged images is known.", *_left_out(subjects))
+        return _paragraphs("No subject of the evaluated images is known.", *_left_out(subjects))
     metrics_table = _subject_metrics(columns, results.classes)
     notes = without_repeats(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
     return _paragraphs(
@@ -276,7 +276,7 @@ def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
     rows = []
     for name, counts in split.parts.items():
         subjects = counts.subjects_per_class or ("unknown",) * len(classes)
-        label = f"{name} (judged)" if name == split.judged else name
+        label = f"{name} (evaluated)" if name == split.judged else name
         rows.append([label, *(f"{count:,}" for count in counts.images_per_class), *map(str, subjects)])
     return markdown_table(header, rows)
 
@@ -308,9 +308,9 @@ class EvaluatedNetwork:
     epoch : int or None
         The epoch whose weights it has; None where the predictions come from several networks.
     judging : mapping
-        How it was judged, as JSON values.
+        How it was evaluated, as JSON values.
     calibration : Calibration or None
-        Fitted on another part than the judged one.
+        Fitted on another part than the evaluated one.
     identity : mapping of str to str
         As in :class:`~leukemia_models.reports.results.Results`.
     notes, warnings : tuple of str
@@ -335,7 +335,7 @@ def results_of_table(
     *,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
 ) -> Results:
-    """Judge a table of predictions: per image and per subject, with intervals.
+    """Evaluate a table of predictions: per image and per subject, with intervals.
 
     Parameters
     ----------
@@ -378,14 +378,14 @@ def results_of_table(
 def _intervals(
     samples: EvaluatedSamples, settings: BootstrapSettings, classes: Sequence[str]
 ) -> dict[str, SubjectBootstrap]:
-    judged = {
+    evaluated = {
         IMAGE: (samples, DEFAULT_THRESHOLD),
         SUBJECT_MEAN: (subject_samples(samples, "mean"), DEFAULT_THRESHOLD),
         SUBJECT_VOTE: (subject_samples(samples, "vote"), MAJORITY),
     }
     return {
         level: subject_bootstrap(rows, threshold=threshold, settings=settings, classes=classes)
-        for level, (rows, threshold) in judged.items()
+        for level, (rows, threshold) in evaluated.items()
         if rows is not None
     }
 
@@ -409,7 +409,7 @@ def write_evaluated(
     *,
     for_excel: bool = False,
 ) -> None:
-    """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and the figures of a judged table.
+    """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and figures of an evaluated table.
 
     Parameters
     ----------

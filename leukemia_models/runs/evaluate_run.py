@@ -11,6 +11,7 @@ from leukemia_data.errors import RunError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.evaluation.settings import RUNNING
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
 from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
@@ -19,7 +20,6 @@ from leukemia_models.runs.open_run import OpenRun, chosen_tta
 from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_folder import FINAL
 from leukemia_models.runs.run_split import TEST, SplitCache
-from leukemia_models.training.batchnorm_report import RUNNING
 from leukemia_models.training.checkpoint import Checkpoint
 from leukemia_models.training.training_plan import EvaluationSettings
 

@@ -12,9 +12,9 @@ import torch
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.records.fingerprint import canonical_json
 from leukemia_models.evaluation.calibration import Calibration, fit_calibration
-from leukemia_models.evaluation.predict import NO_TTA
 from leukemia_models.evaluation.predictions import Predictions, evaluated_samples
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
+from leukemia_models.evaluation.settings import NO_TTA, REESTIMATED, RUNNING
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
     evaluate_part,
@@ -26,7 +26,7 @@ from leukemia_models.runs.predictor import Predictor, labelled_indices
 from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import FINAL, RunFolder
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache
-from leukemia_models.training.batchnorm_report import REESTIMATED, RUNNING, BatchNormReport, compare_batchnorm
+from leukemia_models.training.batchnorm_report import BatchNormReport, compare_batchnorm
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.training_plan import EvaluationSettings
 

@@ -13,8 +13,8 @@ import pandas as pd
 from leukemia_data.errors import RunError, SourceError, UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows, list_table_rows
-from leukemia_models.evaluation.predict import Tta
 from leukemia_models.evaluation.predictions import write_predictions, write_submission
+from leukemia_models.evaluation.settings import Tta
 from leukemia_models.runs.evaluate_part import part_predictions, require_same_data
 from leukemia_models.runs.open_run import OpenRun, chosen_tta
 from leukemia_models.runs.predict_files import (

@@ -20,8 +20,9 @@ from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Batch
 from leukemia_models.devices.precision import is_out_of_memory
-from leukemia_models.evaluation.predict import NO_TTA, Tta, predict_probabilities
+from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.evaluation.settings import NO_TTA, Tta
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, reestimate_batchnorm
 from leukemia_models.training.checkpoint import Checkpoint

@@ -8,7 +8,7 @@
       augment.toml        the augmentation, as --augment takes it
       last.safetensors    after every epoch, and now and then within one; training resumes from it
       best.safetensors    weights of the best epoch
-      final.safetensors   what is judged and used: the best weights, with the BatchNorm statistics chosen for them
+      final.safetensors   what is evaluated and used: the best weights, with the BatchNorm statistics chosen for them
       history.csv         one row an epoch, and history.png
       <part>/             results.json, summary.md, figures, predictions.csv of valid, test, ...
 
@@ -28,7 +28,7 @@ RESULTS_NAME = "results.json"
 RESULT_NAMES = frozenset({RESULTS_NAME, "summary.md", "predictions.csv", "subjects.csv"})
 """Files of an evaluated part; the first tells what the others are of."""
 FINAL = "final"
-"""Name of the checkpoint that a finished run is judged and used by."""
+"""Name of the checkpoint that a finished run is evaluated and used by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class RunFolder:
         return self.root / f"{which}.safetensors"
 
     def part(self, name: str) -> Path:
-        """Folder of one judged part."""
+        """Folder of one evaluated part."""
         return self.root / name
 
     @property

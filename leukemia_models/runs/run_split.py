@@ -60,26 +60,26 @@ class SplitCache:
             raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
         return numbers
 
-    def summary(self, judged: str, classes: Sequence[str] | None = None) -> SplitSummary:
+    def summary(self, part: str, classes: Sequence[str] | None = None) -> SplitSummary:
         """Return the split as reports describe it, with counts in the order of `classes`, else of the labels."""
         table, names = self.cache.table, self.cache.manifest.classes
         order = [names.index(name) for name in classes or names]
         subjects = np.array(table.subject_texts, object)
         parts = {}
-        for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
+        for name in (*SPLIT_NAMES, *({part} - set(SPLIT_NAMES))):
             numbers = split_indices(self.codes, name)
             labels = table.labels[numbers]
             counts = tuple(int((labels == label).sum()) for label in order)
             people = subjects_per_class(labels, subjects[numbers].tolist(), len(names))
             parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
-        return SplitSummary(str(self.spec), self.leaks, judged, parts, self._num_trained(judged))
+        return SplitSummary(str(self.spec), self.leaks, part, parts, self._num_trained(part))
 
-    def stamp(self, judged: str) -> str:
+    def stamp(self, part: str) -> str:
         """The stamp of an evaluated part, as :meth:`summary` has it, without counting the parts."""
-        return part_stamp(self.leaks, self._num_trained(judged))
+        return part_stamp(self.leaks, self._num_trained(part))
 
-    def _num_trained(self, judged: str) -> int:
-        return int((self.codes[split_indices(self.codes, judged)] == SPLIT_NAMES.index(TRAIN)).sum())
+    def _num_trained(self, part: str) -> int:
+        return int((self.codes[split_indices(self.codes, part)] == SPLIT_NAMES.index(TRAIN)).sum())
 
 
 UNUSED_NAME = "unused"

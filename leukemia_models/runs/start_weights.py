@@ -213,8 +213,8 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache, console: Co
     before = recorded_seen_before(folder, config, cache, codes)
     if num_added:
         console.note(
-            f"note: {cache.location} holds {num_added:,} images that were added after the run began: they are in no part "
-            "of its split, and are not used"
+            f"note: {cache.location} holds {num_added:,} images that were added after the run began: they are in no "
+            "part of its split, and are not used"
         )
     return SplitCache(cache, parse_split(config.split), codes, before, num_added)
 

@@ -8,26 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.metrics import POSITIVE, classification_metrics
 from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.evaluation.settings import AUTO, REESTIMATED, RUNNING, require_batchnorm_mode
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, applied
-
-AUTO, RUNNING, REESTIMATED = "auto", "running", "reestimated"
-BATCHNORM_MODES = (AUTO, RUNNING, REESTIMATED)
-
-
-def require_batchnorm_mode(mode: str) -> None:
-    """Refuse a mode that is not one of `BATCHNORM_MODES`.
-
-    Raises
-    ------
-    UsageError
-        With the known ones.
-    """
-    if mode not in BATCHNORM_MODES:
-        raise UsageError(f"unknown BatchNorm mode {mode!r}; known modes: {', '.join(BATCHNORM_MODES)}")
-
 
 TWO_CLASSES = ("hem", "all")
 

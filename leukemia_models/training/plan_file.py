@@ -40,7 +40,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_data.errors import UsageError
 from leukemia_data.files.documents import KeyPath, find_line, parse_toml
-from leukemia_models.evaluation.predict import parse_tta
+from leukemia_models.evaluation.settings import parse_tta
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings

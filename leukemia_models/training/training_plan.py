@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
-from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta
+from leukemia_models.evaluation.settings import AUTO, NO_TTA, Tta, parse_tta, require_batchnorm_mode
 from leukemia_models.networks.registry import NETWORKS
-from leukemia_models.training.batchnorm_report import AUTO, require_batchnorm_mode
 from leukemia_models.training.history import EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
@@ -370,7 +369,7 @@ def with_evaluation(
     plan
         The plan.
     tta
-        Views of each image: see :func:`~leukemia_models.evaluation.predict.parse_tta`.
+        Views of each image: see :func:`~leukemia_models.evaluation.settings.parse_tta`.
     tta_average : {"logits", "probabilities"}, optional
         What is averaged over them.
     batchnorm : {"auto", "running", "reestimated"}, optional

@@ -24,10 +24,8 @@ def command_of(group: click.Group, name: str) -> click.Command:
     return command
 
 
-def test_options_name_every_network() -> None:
-    """Options keep lists of their own, so that help does not load torch."""
-    assert model_choices(command_of(cli.ltrain.main, "train")) == set(model_names())
-    assert model_choices(command_of(cli.ltrain.main, "kfold")) == set(model_names())
+def test_options_name_networks_that_there_are() -> None:
+    """This option keeps a list of its own."""
     assert model_choices(command_of(cli.ldata.main, "bench")) <= set(model_names())
 
 

@@ -21,7 +21,8 @@ from leukemia_data.stores.object_store import stored_url
 from leukemia_data.stores.url import parse_url
 from leukemia_data.streams.batch import Batch
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta, predict_probabilities
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.evaluation.settings import NO_TTA, Tta, parse_tta
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.predict_files import predict_files
 from leukemia_models.runs.predictor import Predictor
@@ -306,7 +307,7 @@ def test_submission_never_replaces_a_list(
 def copy_of(
     run: Path, folder: Path, *, judging: Mapping[str, object] | None = None, which: str = "final"
 ) -> Checkpoint:
-    """A run like the first whose checkpoint says how it was judged."""
+    """A run like the first whose checkpoint says how it was evaluated."""
     checkpoint = load_checkpoint(run / "final.safetensors")
     folder.mkdir(exist_ok=True)
     shutil.copy2(run / "run.json", folder)
@@ -316,7 +317,7 @@ def copy_of(
 
 
 @pytest.mark.parametrize(
-    ("judged_by", "options", "used"),
+    ("evaluated_with", "options", "used"),
     [
         (None, [], NO_TTA),
         (None, ["--tta", "rotations:3", "--tta-average", "probabilities"], parse_tta("rotations:3", "probabilities")),
@@ -325,8 +326,8 @@ def copy_of(
         ("d4", ["--tta", "none"], NO_TTA),
     ],
 )
-def test_views_are_those_asked_for_else_those_of_the_judging(
-    judged_by: str | None,
+def test_views_are_those_asked_for_else_those_of_the_evaluation(
+    evaluated_with: str | None,
     options: list[str],
     used: Tta,
     run: Path,
@@ -335,7 +336,7 @@ def test_views_are_those_asked_for_else_those_of_the_judging(
     ltrain: Callable,
     json_of: Callable,
 ) -> None:
-    views = parse_tta(judged_by, "probabilities").to_dict() if judged_by is not None else None
+    views = parse_tta(evaluated_with, "probabilities").to_dict() if evaluated_with is not None else None
     judging = {"checkpoint": "best", "tta": views} if views is not None else None
     checkpoint = copy_of(run, scratch / "run", judging=judging)
     paths = sorted(images.rglob("*.bmp"))[:4]

@@ -63,7 +63,7 @@ NETWORKS = ("resnet18", "resnet34", "resnet50")
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    """Three networks judged on the same images; the second is patient-mixed."""
+    """Three networks evaluated on the same images; the second is patient-mixed."""
     return [
         write_run(
             tmp_path / f"run-{n}",
@@ -124,7 +124,7 @@ def test_a_run_is_read(runs):
     assert second.marked_label == "resnet34 (patient-mixed)"
 
 
-def test_stages_of_a_plan_follow_each_other_and_the_last_is_judged(plans):
+def test_stages_of_a_plan_follow_each_other_and_the_last_is_evaluated(plans):
     run = read_compared_runs(plans)[0]
     assert [(stage.name, len(stage.epochs)) for stage in run.stages] == [("small", 4), ("large", 3)]
     assert run.settings["stages"] == "small (4 epochs), large (3 epochs)"
@@ -139,7 +139,7 @@ def test_networks_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [run.label for run in read_compared_runs([paths[0], other])] == ["run", "other"]
 
 
-def test_a_k_fold_is_judged_by_its_pooled_predictions_and_drawn_by_mean_curves(tmp_path):
+def test_a_k_fold_is_evaluated_by_its_pooled_predictions_and_drawn_by_mean_curves(tmp_path):
     root = tmp_path / "kfold"
     halves = [dict(list(PEOPLE.items())[k::2]) for k in (0, 1)]
     dirs = [
@@ -190,12 +190,12 @@ def test_what_cannot_be_compared(runs, change, error, message):
         read_compared_runs(change(runs))
 
 
-def test_a_part_that_was_not_judged(runs):
-    with pytest.raises(RunError, match=r"not judged on its part valid: compare by --part test.*ltrain evaluate"):
+def test_a_part_that_was_not_evaluated(runs):
+    with pytest.raises(RunError, match=r"not evaluated on its part valid: compare by --part test.*ltrain evaluate"):
         read_compared_runs(runs, "valid")
     for run in runs:
         (run / "test" / "predictions.csv").unlink()
-    with pytest.raises(RunError, match=r"part valid: judge it first, with `ltrain evaluate`"):
+    with pytest.raises(RunError, match=r"part valid: evaluate it first, with `ltrain evaluate`"):
         read_compared_runs(runs, "valid")
 
 
@@ -229,7 +229,7 @@ def test_settings_that_differ():
     assert differing_settings(settings) == {"lr": (0.1, 0.2), "recipe": ("raw", None), "extra": (None, [1, 2])}
 
 
-def test_validation_images_are_no_fair_judges(runs):
+def test_validation_images_are_too_good_to_compare_by(runs):
     for number, run in enumerate(runs):
         write_part(run, random_predictions(PEOPLE, 5, seed=number), split="subject", part="valid")
     valid = compare(read_compared_runs(runs, "valid"), QUICK)
@@ -252,7 +252,7 @@ def test_every_pair_is_compared_on_the_same_draws(runs):
     assert any("3 pairs" in sentence for sentence in comparison.cautions)
 
 
-def test_pairs_judged_on_different_images_are_refused_in_a_sentence(tmp_path):
+def test_pairs_evaluated_on_different_images_are_refused_in_a_sentence(tmp_path):
     paths = [
         write_run(tmp_path / "a", random_predictions(PEOPLE, 3, 0), model_name="resnet18"),
         write_run(tmp_path / "b", random_predictions(OTHERS, 3, 0), model_name="resnet50"),
@@ -261,7 +261,7 @@ def test_pairs_judged_on_different_images_are_refused_in_a_sentence(tmp_path):
     [pair] = comparison.pairs
     assert pair.images is None
     assert "different images" in pair.refusal
-    assert any("judged on different images" in sentence for sentence in comparison.cautions)
+    assert any("evaluated on different images" in sentence for sentence in comparison.cautions)
     assert "Not compared: " in comparison_text(comparison)
 
 

@@ -27,8 +27,8 @@ from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_ta
 from leukemia_models.runs.run_config import load_config, save_config
 from leukemia_models.runs.run_folder import RunFolder
 
+from ..evaluated import make_predictions, make_split
 from ..finished_runs import random_predictions, write_fold, write_run
-from ..judged import make_predictions, make_split
 
 markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py renders the pages")
 

@@ -16,9 +16,9 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
-from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.evaluation.settings import AUTO, NO_TTA, REESTIMATED, RUNNING, Tta, parse_tta
 from leukemia_models.networks.registry import build_model
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
@@ -31,7 +31,6 @@ from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_predic
 from leukemia_models.runs.predictor import Predictor, evaluation_tta
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import SplitCache
-from leukemia_models.training.batchnorm_report import AUTO, REESTIMATED, RUNNING
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState

@@ -55,6 +55,6 @@ def test_anything_else_is_damaged(monkeypatch: pytest.MonkeyPatch, change: dict[
 
 
 @pytest.mark.parametrize("judging", ["best", ["checkpoint"], {"tta": JUDGING["tta"]}])
-def test_judging_of_another_kind_is_damaged(monkeypatch: pytest.MonkeyPatch, judging: object) -> None:
+def test_evaluation_of_another_kind_is_damaged(monkeypatch: pytest.MonkeyPatch, judging: object) -> None:
     with pytest.raises(RunError, match="how its network is evaluated cannot be read"):
         opened(monkeypatch, judging)

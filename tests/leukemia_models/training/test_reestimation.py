@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_models.devices.distributed import Ranks
-from leukemia_models.evaluation.predict import D4, ROTATIONS, Tta, predict_probabilities
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.evaluation.settings import D4, ROTATIONS, Tta
 from leukemia_models.experiments.four_ways import predict_in_train_mode
 from leukemia_models.networks.registry import build_model
 from leukemia_models.training.batchnorm_statistics import applied, reestimate_batchnorm, running_statistics

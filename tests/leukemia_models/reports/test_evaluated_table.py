@@ -16,7 +16,7 @@ from leukemia_models.evaluation.predictions import evaluated_samples, read_predi
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, write_evaluated
 
-from ..judged import CLASSES, SHARED, make_predictions, make_split
+from ..evaluated import CLASSES, SHARED, make_predictions, make_split
 
 NETWORK = EvaluatedNetwork(
     model_name="resnet18",
@@ -95,7 +95,7 @@ def test_unknown_subjects_have_no_figure(tmp_path: Path) -> None:
 def test_nothing_labelled_is_refused() -> None:
     table = make_predictions(2)
     table["label"] = ""
-    with pytest.raises(UsageError, match="no image to judge has a label"):
+    with pytest.raises(UsageError, match="no image to evaluate has a label"):
         evaluated_samples(table, CLASSES)
 
 
