@@ -379,8 +379,8 @@ def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _pooling_note(folds: Sequence[FoldMetrics]) -> str:
     note = (
         f"Out-of-fold predictions of {len(folds)} networks, evaluated together. Accuracy, recall, F1 and MCC count "
-        "each network's own answer at 0.5. AUROC, AUPRC and calibration compare probabilities of different networks "
-        "here, which may be scaled differently"
+        "each network's own answer at 0.5. AUROC, AUPRC and calibration compare the probabilities of different "
+        "networks here, which may be scaled differently"
     )
     aurocs = Spread.of([fold.values["auroc"] for fold in folds])
     if aurocs.mean is None:

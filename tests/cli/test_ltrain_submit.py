@@ -388,7 +388,7 @@ def test_final_is_used_where_there_is_one(
         (["--tta", "d4", "--tta-average", "votes"], 2, "--tta-average"),
         (["--root", "nowhere"], 2, "nowhere"),
         (["--device", "nope"], 2, "nope"),
-        (["gone.csv"], 1, "gone.csv"),
+        (["gone.csv"], 2, "gone.csv"),
     ],
 )
 def test_wrong_request(
