@@ -25,7 +25,7 @@ from leukemia_models.comparing.comparison_figures import (
 )
 from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
-from leukemia_models.evaluation.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.style import code, markdown_table, plain, save_figure, without_repeats
@@ -400,9 +400,7 @@ Evaluated = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
 
 
 def _metric_rows(classes: Sequence[str], evaluated: Sequence[Evaluated]) -> list[tuple[str, ...]]:
-    return [
-        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated)) for name in METRIC_NAMES
-    ]
+    return [(metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated)) for name in METRICS]
 
 
 def _metric_text(name: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None) -> str:
@@ -486,10 +484,10 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 def _metric_columns(
     unit: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None
 ) -> dict[str, float | None]:
-    values = metrics.values() if metrics is not None else dict.fromkeys(METRIC_NAMES)
+    values = metrics.values() if metrics is not None else dict.fromkeys(METRICS)
     intervals = bootstrap.intervals if bootstrap is not None else {}
     columns: dict[str, float | None] = {}
-    for name in METRIC_NAMES:
+    for name in METRICS:
         interval = intervals.get(name)
         columns[f"{unit}_{name}"] = values[name]
         columns[f"{unit}_{name}_low"] = interval.low if interval else None

@@ -17,7 +17,7 @@ from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.evaluation.evaluated_samples import subjects_per_class
-from leukemia_models.evaluation.metrics import METRIC_NAMES, classification_metrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, classification_metrics, metric_title
 from leukemia_models.evaluation.predictions import UNKNOWN_CLASS, evaluated_samples, read_predictions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, Results, SplitCounts, SplitSummary, cautions, read_results
@@ -182,7 +182,7 @@ class FoldMetrics:
     subjects_per_class : tuple of int or None
         None where the subject of an image is unknown.
     values : mapping of str to float or None
-        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`. Where one class alone was held out, its
+        By names of :data:`~leukemia_models.evaluation.metrics.METRICS`. Where one class alone was held out, its
         recall is the only number that says something; all others are None.
     """
 
@@ -243,7 +243,7 @@ def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
     values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(fold.classes)))
     if not all(images):
-        values = {name: values[name] if name in DEFINED_WITH_ONE_CLASS else None for name in METRIC_NAMES}
+        values = {name: values[name] if name in DEFINED_WITH_ONE_CLASS else None for name in METRICS}
     return FoldMetrics(
         name=fold.name,
         split=str(fold.split),
@@ -257,7 +257,7 @@ def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
 
 def spread_over_folds(folds: Sequence[FoldMetrics]) -> dict[str, Spread]:
     """Summarise every metric over the folds; each fold counts the same, whatever its size."""
-    return {name: Spread.of([fold.values[name] for fold in folds]) for name in METRIC_NAMES}
+    return {name: Spread.of([fold.values[name] for fold in folds]) for name in METRICS}
 
 
 SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -275,7 +275,7 @@ class CrossValidation:
     folds : tuple of FoldMetrics
         In their order.
     spread : mapping of str to Spread
-        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`: per image, over the folds.
+        By names of :data:`~leukemia_models.evaluation.metrics.METRICS`: per image, over the folds.
     pooled : Results
         Of all out-of-fold predictions together, per image and per subject.
     table : pandas.DataFrame

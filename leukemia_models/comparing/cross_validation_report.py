@@ -22,7 +22,7 @@ from leukemia_models.comparing.cross_validation import (
     cross_validate,
     read_fold,
 )
-from leukemia_models.evaluation.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, SUBJECT_MEAN, cautions
@@ -271,7 +271,7 @@ def _pooled_section(result: CrossValidation) -> str:
             interval_text(people.intervals.get(name) if people else None),
             number_text(result.spread[name].mean),
         )
-        for name in METRIC_NAMES
+        for name in METRICS
     ]
     notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
     return "\n\n".join([markdown_table(header, rows), *map(plain, notes), *map(plain, pooled.notes)])

@@ -21,7 +21,7 @@ def result_text(part: str, results: Results) -> str:
     metrics = results.metrics
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
-        f"{metric_title(name, results.classes)} {_number(getattr(metrics, name))}"
+        f"{metric_title(name, results.classes)} {_number(metrics.values()[name])}"
         for name in ("sensitivity", "specificity")
     )
     lines = [
@@ -40,7 +40,7 @@ def result_text(part: str, results: Results) -> str:
 def _with_interval(results: Results, name: str) -> str:
     bootstrap = results.intervals.get(IMAGE)
     interval = bootstrap.intervals.get(name) if bootstrap else None
-    text = _number(getattr(results.metrics, name))
+    text = _number(results.metrics.values()[name])
     return text if interval is None else f"{text} ({interval.low:.3f} to {interval.high:.3f})"
 
 

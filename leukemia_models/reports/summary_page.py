@@ -15,7 +15,7 @@ from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_boots
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
 from leukemia_models.evaluation.metrics import (
-    METRIC_NAMES,
+    METRICS,
     ClassificationMetrics,
     classification_metrics,
     majority_baseline,
@@ -64,7 +64,6 @@ _EVALUATION_SHOWN = (
     "calibration.threshold",
     "calibration.fitted_on",
 )
-_OF_PROBABILITIES = ("brier", "ece", "nll")
 _CALIBRATED_ROWS = ("nll", "brier", "ece", "balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "mcc")
 
 
@@ -140,11 +139,11 @@ def _image_section(results: Results) -> str:
     always = f"always {code(results.classes[results.baseline.prediction])}"
     header = ("per image", plain(results.model_name), level, always)
     rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
-    for name in METRIC_NAMES:
+    for name in METRICS:
         interval = bootstrap.intervals.get(name) if bootstrap else None
-        against = "-" if name in _OF_PROBABILITIES else number_text(constant[name])
+        against = number_text(constant[name]) if name in constant else "-"
         title = metric_title(name, results.classes, code)
-        rows.append((title, number_text(getattr(metrics, name)), interval_text(interval), against))
+        rows.append((title, number_text(metrics.values()[name]), interval_text(interval), against))
     return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
 
 
@@ -211,11 +210,11 @@ def _subject_metrics(
     for title, _, _ in columns:
         header += [title, "interval"]
     rows = [["subjects", *(cell for _, metrics, _ in columns for cell in (f"{metrics.num_samples:,}", ""))]]
-    for name in METRIC_NAMES:
+    for name in METRICS:
         row = [metric_title(name, classes, code)]
         for _, metrics, bootstrap in columns:
-            value = getattr(metrics, name)
-            is_absent = value is None and name in _OF_PROBABILITIES
+            value = metrics.values()[name]
+            is_absent = value is None and METRICS.get(name).needs_probabilities
             interval = bootstrap.intervals.get(name) if bootstrap and value is not None else None
             row += ["-" if is_absent else number_text(value), interval_text(interval)]
         rows.append(row)
@@ -262,8 +261,8 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     rows = [
         (
             metric_title(name, results.classes, code),
-            number_text(getattr(results.metrics, name)),
-            number_text(getattr(calibrated.metrics, name)),
+            number_text(results.metrics.values()[name]),
+            number_text(calibrated.metrics.values()[name]),
             interval_text(calibrated.bootstrap.intervals.get(name)),
         )
         for name in _CALIBRATED_ROWS

@@ -275,13 +275,13 @@ def _require_class_weights(weights: tuple[float, ...], num_classes: int) -> None
 
 def _require_fitting_schedule(optimizer: OptimizerSettings, schedule: ScheduleSettings, epochs: int) -> None:
     if schedule.warmup_epochs > epochs:
-        raise UsageError(f"a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
+        raise UsageError(f"schedule: a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
     if schedule.min_lr > optimizer.peak_lr:
-        raise UsageError(f"min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
+        raise UsageError(f"schedule: min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
     if optimizer.schedules_itself and (schedule.name != "constant" or schedule.warmup_epochs):
         raise UsageError(
-            f"{optimizer.name} warms up and cools down by itself: give it schedule constant without warmup_epochs, or "
-            f"switch its own off (inner_schedule = false) for schedule {schedule.name}"
+            f"schedule {schedule.name} does not go with {optimizer.name}, which warms up and cools down by itself: "
+            "give it schedule constant without warmup_epochs, or switch its own off (inner_schedule = false)"
         )
 
 
