@@ -180,7 +180,7 @@ _DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectBootstrap:
-    """Intervals of one judged part.
+    """Intervals of one evaluated part.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def paired_bootstrap(
     settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
     classes: Sequence[str] = ("hem", "all"),
 ) -> PairedBootstrap:
-    """Compare two networks on the same images: both are judged on the same draws of subjects.
+    """Compare two networks on the same images: both are evaluated on the same draws of subjects.
 
     Parameters
     ----------
@@ -381,10 +381,10 @@ def _in_order_of(samples: EvaluatedSamples, model: EvaluatedSamples) -> Evaluate
     different = sorted(row_of.keys() ^ set(model.ids))
     if different:
         raise UsageError(
-            f"the two were judged on different images ({len(different):,} are in one only: "
+            f"the two were evaluated on different images ({len(different):,} are in one only: "
             f"{listed(different, most=3)}); compare runs with the same split, on the same part"
         )
     ordered = samples.take(np.array([row_of[name] for name in model.ids], np.int64))
     if ordered.subjects != model.subjects or not np.array_equal(ordered.labels_N, model.labels_N):
-        raise UsageError("the two were judged on the same images with different labels or subjects")
+        raise UsageError("the two were evaluated on the same images with different labels or subjects")
     return ordered

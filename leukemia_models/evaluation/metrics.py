@@ -239,7 +239,7 @@ class ClassificationMetrics:
     Parameters
     ----------
     num_samples : int
-        Images (or subjects) judged.
+        Images (or subjects) evaluated.
     threshold : float
         The prediction is class 1 where its probability lies above.
     confusion : tuple of tuples of int
@@ -338,7 +338,7 @@ def classification_metrics(
     Raises
     ------
     UsageError
-        If there is nothing to judge, or shapes, labels, probabilities or threshold are not as described.
+        If there is nothing to evaluate, or shapes, labels, probabilities or threshold are not as described.
     """
     labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
     _check(labels_N, probabilities_NK)
@@ -360,7 +360,7 @@ def classification_metrics(
 
 def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> None:
     if len(labels_N) == 0:
-        raise UsageError("no samples to judge: the split is empty")
+        raise UsageError("no samples to evaluate: the split is empty")
     if labels_N.ndim != 1 or probabilities_NK.shape != (len(labels_N), 2):
         raise UsageError(
             f"metrics need labels (N,) and probabilities (N,2), got {labels_N.shape} and {probabilities_NK.shape}"
@@ -491,7 +491,7 @@ def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaselin
     """Return the scores of always answering the more frequent class of `labels_N` (class 1 when equal)."""
     labels_N = as_labels(labels_N, "labels_N")
     if len(labels_N) == 0:
-        raise UsageError("no samples to judge: the split is empty")
+        raise UsageError("no samples to evaluate: the split is empty")
     share_positive = float(np.mean(labels_N == POSITIVE))
     prediction = int(share_positive >= 0.5)
     probabilities = np.zeros((len(labels_N), 2))
