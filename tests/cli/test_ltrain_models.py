@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-import click
 import pytest
 
-import cli.ldata
-import cli.ltrain
 from leukemia_models.networks.registry import MODEL_NAMES
 
 
-def model_choices(command: click.Command) -> set[str]:
-    [option] = [parameter for parameter in command.params if parameter.name == "model_name"]
-    assert isinstance(option.type, click.Choice)
-    return set(option.type.choices)
-
-
-def command_of(group: click.Group, name: str) -> click.Command:
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    return command
-
-
-def test_options_name_every_network() -> None:
-    """Options keep lists of their own, so that help does not load torch."""
-    assert model_choices(cli.ltrain.main) == set(MODEL_NAMES)
-    assert model_choices(command_of(cli.ltrain.main, "kfold")) == set(MODEL_NAMES)
-    assert model_choices(command_of(cli.ldata.main, "bench")) <= set(MODEL_NAMES)
+@pytest.mark.parametrize("command", [(), ("kfold",)])
+def test_an_unknown_network_is_told_with_the_name_that_was_meant(
+    command: tuple[str, ...], ltrain: Callable, error_of: Callable, caches: Path
+) -> None:
+    message = error_of(ltrain(*command, "--cache", caches, "--model", "resnet81"), 2)
+    assert "resnet81" in message
+    assert "resnet18" in message
 
 
 def test_table(ltrain: Callable) -> None:
