@@ -16,10 +16,9 @@ import pytest
 import torch
 
 import cli.ltrain
-from cli.ltrain import disk_check
-from cli.ltrain.recorder import Recorder
 from leukemia_data.files import atomic
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
 from leukemia_models.training.learner import Learner
@@ -209,7 +208,7 @@ def test_a_later_run_without_room_is_a_warning(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recorder, "on_step", stop)
-    monkeypatch.setattr(disk_check, "free_disk_bytes", lambda path: 25_000_000)
+    monkeypatch.setattr("leukemia_models.runs.preflight.free_disk_bytes", lambda path: 25_000_000)
     options = ("--cache", caches, "--size", 48, "--model", "resnet18-narrow", "--epochs", 1, "--device", "cpu")
     result = ltrain("kfold", *options, "--folds", 2, "--out", tmp_path / "folds")
     assert "interrupted" in error_of(result, 1)

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-import click
 import pytest
 
-import cli.ldata
-import cli.ltrain
 from leukemia_models.networks.registry import model_names
 
 
-def model_choices(command: click.Command) -> set[str]:
-    [option] = [parameter for parameter in command.params if parameter.name == "model_name"]
-    assert isinstance(option.type, click.Choice)
-    return set(option.type.choices)
-
-
-def command_of(group: click.Group, name: str) -> click.Command:
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    return command
-
-
-def test_options_name_networks_that_there_are() -> None:
-    """This option keeps a list of its own."""
-    assert model_choices(command_of(cli.ldata.main, "bench")) <= set(model_names())
+@pytest.mark.parametrize("command", [(), ("kfold",)])
+def test_an_unknown_network_is_told_with_the_name_that_was_meant(
+    command: tuple[str, ...], ltrain: Callable, error_of: Callable, caches: Path
+) -> None:
+    message = error_of(ltrain(*command, "--cache", caches, "--model", "resnet81"), 2)
+    assert "resnet81" in message
+    assert "resnet18" in message
 
 
 def test_table(ltrain: Callable) -> None:

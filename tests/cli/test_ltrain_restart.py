@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.ltrain.recorder import Recorder
+from leukemia_models.runs.recorder import Recorder
 
 from .runs import assert_same_run, history_rows
 
@@ -98,7 +98,7 @@ def test_shares_are_kept_with_the_run_and_may_change_with_the_hardware(
     options = [*train_options, "--accumulate", 2, "--no-sync-batchnorm", "--epochs", 1, "--out", run]
     result = ltrain(*options)
     assert result.exit_code == 0, result.output
-    assert "batches of 8 in 2 shares (one after the other), BatchNorm over 4 images" in result.stderr
+    assert "batches of 8 in 2 micro-batches (one after the other), BatchNorm over 4 images" in result.stderr
     assert shares_of(run) == (2, False)
     result = ltrain("--resume", "--out", run, "--epochs", 2, "--accumulate", 4, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -116,7 +116,7 @@ def test_shares_too_small_for_batchnorm_are_refused(
     tmp_path: Path, train_options: list[object], own_run: Path, ltrain: Callable, error_of: Callable
 ) -> None:
     message = error_of(ltrain(*train_options, "--accumulate", 5, "--out", tmp_path / "run"), 2)
-    assert "8 images of a batch in 5 shares" in message
+    assert "8 images of a batch in 5 micro-batches" in message
     assert not (tmp_path / "run").exists()
     before = (own_run / "run.json").read_bytes()
     assert "8 shares" in error_of(ltrain("--resume", "--out", own_run, "--accumulate", 8), 2)

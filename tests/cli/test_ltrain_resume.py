@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from cli.ltrain.recorder import Recorder
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.records.fingerprint import lines_digest
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
 

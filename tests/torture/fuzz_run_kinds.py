@@ -12,12 +12,12 @@ import numpy as np
 
 import cli.ldata
 import cli.ltrain
-from cli.ltrain.kfold_work import load_fold_names
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import LeukemiaError
 from leukemia_data.records.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
 from leukemia_models.comparing.cross_validation import cross_validate, read_fold
+from leukemia_models.comparing.kfold import load_fold_names
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model

@@ -1,11 +1,11 @@
-"""How batches are cut for processes: sizes worked out by hand."""
+"""What is checked before a run begins; sizes of micro-batches are worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from cli.ltrain.batch_shares import require_micro_batches
 from leukemia_data.errors import UsageError
+from leukemia_models.runs.run_checks import require_micro_batches
 from leukemia_models.training.run_state import TrainSettings
 
 
@@ -22,7 +22,7 @@ from leukemia_models.training.run_state import TrainSettings
         (2, 100, 1, 1, False, None),
     ],
 )
-def test_each_share_must_have_two_images_where_batchnorm_sees_it_alone(
+def test_each_micro_batch_must_have_two_images_where_batchnorm_sees_it_alone(
     batch_size: int, num_train: int, num_ranks: int, accumulate: int, sync: bool, fewest: int | None
 ) -> None:
     settings = TrainSettings(epochs=1, accumulate=accumulate, sync_batchnorm=sync)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
-from cli.ltrain.prepare import Run
-from cli.ltrain.runs_on_ranks import on_all_ranks
-from cli.ltrain.train_request import STAGE_OPTIONS, TrainRequest, make_request
 from torch import Tensor
 
 from leukemia_data.caches.opening import LocalCopiesChoice
@@ -20,8 +17,11 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_models.devices.distributed import Ranks
 from leukemia_models.runs.open_run import open_run_cache
+from leukemia_models.runs.prepared_run import PreparedRun
 from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_options import MachineOptions, TrainingProcess
+from leukemia_models.runs.run_ranks import on_all_ranks
 from leukemia_models.runs.start_weights import split_of_run
 
 
@@ -55,16 +55,12 @@ class SecondOfTwo(Ranks):
         ).codes
 
 
-def request_of(**options: object) -> TrainRequest:
-    names = {field.name for field in fields(TrainRequest)} - {"given", "stage"} | STAGE_OPTIONS
-    return make_request(frozenset(options), {**dict.fromkeys(names), **options})
-
-
-def open_told(ranks: Ranks, **options: object) -> list[Run]:
-    def prepare() -> list[Run]:
+def open_told(ranks: Ranks, *, cache: Path | None = None, out: Path | None = None) -> list[PreparedRun]:
+    def prepare() -> list[PreparedRun]:
         raise AssertionError("only the first rank prepares")
 
-    return on_all_ranks(prepare, request_of(**options), ranks)
+    process = TrainingProcess(options=MachineOptions(cache=cache), device=torch.device("cpu"), ranks=ranks)
+    return on_all_ranks(prepare, process, out)
 
 
 def test_a_rank_opens_its_own_copy_without_the_folder_of_the_run(finished_run: Path, own_caches: Path) -> None:
