@@ -64,7 +64,7 @@ class TerminalConsole:
 
     @contextmanager
     def at(self, verbosity: Verbosity) -> Iterator[None]:
-        """Print as much as `verbosity` says until the context ends, and what libraries log if that is VERBOSE."""
+        """Print as much as `verbosity` says until the context ends."""
         earlier, self.verbosity = self.verbosity, verbosity
         try:
             yield

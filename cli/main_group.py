@@ -104,13 +104,8 @@ class MainGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         """Run the command; an expected error becomes one line on stderr and its exit code."""
-        started_s = time.monotonic()
-        try:
-            with _one_line_errors():
-                return super().invoke(ctx)
-        finally:
-            if CONSOLE.verbosity is Verbosity.VERBOSE:
-                CONSOLE.note(f"took {time.monotonic() - started_s:.1f} s")
+        with _one_line_errors():
+            return super().invoke(ctx)
 
     def _with_default(self, args: list[str], ctx: click.Context) -> list[str]:
         """Put the default command before options without a command."""
@@ -158,14 +153,26 @@ def _verbosity_options() -> list[click.Option]:
 
 
 def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if not value or ctx.resilient_parsing:
-        return
     chosen = _VERBOSITY[str(parameter.name)]
-    if CONSOLE.verbosity not in (Verbosity.NORMAL, chosen):
+    if not value or ctx.resilient_parsing or CONSOLE.verbosity is chosen:
+        return
+    if CONSOLE.verbosity is not Verbosity.NORMAL:
         raise UsageError("--quiet and --verbose exclude each other")
-    if chosen is Verbosity.VERBOSE and CONSOLE.verbosity is not chosen:
-        ctx.with_resource(logged_to_stderr())
-    CONSOLE.verbosity = chosen
+    # The command's own context ends before its error is printed.
+    program = ctx.find_root()
+    program.with_resource(CONSOLE.at(chosen))
+    if chosen is Verbosity.VERBOSE:
+        program.with_resource(logged_to_stderr())
+        program.with_resource(_timed())
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    started_s = time.monotonic()
+    try:
+        yield
+    finally:
+        CONSOLE.note(f"took {time.monotonic() - started_s:.1f} s")
 
 
 def _renamed(args: Sequence[str], ctx: click.Context) -> list[str]:

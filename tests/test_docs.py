@@ -44,12 +44,13 @@ def parse(words: list[str]) -> None:
         arguments = [word for word in arguments if word not in ("--help", "-h", "--version")]
         if not arguments:
             return
-    context = group.make_context(tool, list(arguments), resilient_parsing=False)
-    remaining = [*getattr(context, "_protected_args", ()), *context.args]
-    if remaining:
-        name, command, rest = group.resolve_command(context, remaining)
-        assert command is not None
-        command.make_context(name, rest, parent=context)
+    with group.make_context(tool, list(arguments), resilient_parsing=False) as context:
+        remaining = [*getattr(context, "_protected_args", ()), *context.args]
+        if remaining:
+            name, command, rest = group.resolve_command(context, remaining)
+            assert command is not None
+            with command.make_context(name, rest, parent=context):
+                pass
 
 
 COMMANDS = [

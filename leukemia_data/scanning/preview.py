@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.filter_pixels import Image
@@ -30,11 +32,14 @@ from leukemia_data.operations.operation import (
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import Record
-from leukemia_data.sources.found_image import read_file
 
 _T = TypeVar("_T")
 _CELL_INCHES = 1.9
 _DPI = 120
+_POINTS_PER_INCH = 72
+_LETTER_WIDTH, _LINE_HEIGHT = 0.7, 1.3
+"""Of a wide letter and with some room, as shares of the font's size."""
+_STEP_POINTS, _FILE_POINTS, _CLASS_POINTS = 8, 6, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +101,46 @@ def _raw(frame_HWC: Image) -> tuple[str, Image]:
 
 def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
     """Draw the rows into one PNG, columns titled by step, and put it at `path` in one move."""
-    num_columns = len(rows[0].frames)
-    figure = Figure(figsize=(_CELL_INCHES * num_columns, _CELL_INCHES * len(rows) + 0.7), layout="constrained")
+    figure = sheet_figure(rows, title)
+    with scratch_path(path.parent, path.name) as scratch:
+        figure.savefig(scratch, dpi=_DPI, format="png")
+        scratch.replace(path)
+
+
+def sheet_figure(rows: Sequence[SheetRow], title: str) -> Figure:
+    """Return the rows as a figure; names that are longer than a picture is wide are broken into lines."""
+    steps = [_broken(name, _STEP_POINTS) for name, _ in rows[0].frames]
+    files = [_broken(Path(row.record_id).name, _FILE_POINTS) for row in rows]
+    classes = [_broken(row.class_name, _CLASS_POINTS) for row in rows]
+    num_columns = len(steps)
+    width = _CELL_INCHES * num_columns + _more_inches([max(classes, key=len)], _CLASS_POINTS)
+    height = _CELL_INCHES * len(rows) + 0.7
+    height += _more_inches(files, _FILE_POINTS) + _more_inches([max(steps, key=len)], _STEP_POINTS)
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), num_columns, squeeze=False)
-    for row_axes, row in zip(axes, rows, strict=True):
-        for axis, (name, pixels) in zip(row_axes, row.frames, strict=True):
+    for row_axes, row, file, class_name in zip(axes, rows, files, classes, strict=True):
+        for axis, step, (_, pixels) in zip(row_axes, steps, row.frames, strict=True):
             axis.imshow(pixels, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             if row is rows[0]:
-                axis.set_title(printable(name), fontsize=8, parse_math=False)
-        row_axes[0].set_ylabel(printable(row.class_name), fontsize=9, parse_math=False)
-        row_axes[0].set_xlabel(printable(Path(row.record_id).name), fontsize=6, parse_math=False)
+                axis.set_title(step, fontsize=_STEP_POINTS, parse_math=False)
+        row_axes[0].set_ylabel(class_name, fontsize=_CLASS_POINTS, parse_math=False)
+        row_axes[0].set_xlabel(file, fontsize=_FILE_POINTS, parse_math=False)
     figure.suptitle(printable(title), fontsize=10, parse_math=False)
-    with scratch_path(path.parent, path.name) as scratch:
-        figure.savefig(scratch, dpi=_DPI, format="png")
-        scratch.replace(path)
+    return figure
+
+
+def _broken(name: str, points: float) -> str:
+    """Break a name into lines that are no wider than a picture."""
+    num_letters = int(_CELL_INCHES * _POINTS_PER_INCH / (points * _LETTER_WIDTH))
+    return textwrap.fill(printable(name), num_letters, break_on_hyphens=False)
+
+
+def _more_inches(names: Sequence[str], points: float) -> float:
+    """Room for the lines of names beyond the first of each."""
+    return sum(name.count("\n") for name in names) * points * _LINE_HEIGHT / _POINTS_PER_INCH
 
 
 def _title(step: Operation, pixels: Image) -> str:

@@ -148,7 +148,7 @@ def finish_roc(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def legend_above(axes: Axes, ncols: int = 1) -> None:
-    """Put the legend above the axes, where it covers no curve: a bad network's run through every corner."""
+    """Put the legend above the axes, where it covers no data: curves may run through every corner."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=8, frameon=False)
 
 
@@ -313,8 +313,8 @@ def draw_history(history: TrainHistory, *, title: str, stamp: str) -> Figure:
     if best is not None and best.valid_accuracy is not None:
         for axes in (accuracy_axes, loss_axes):
             axes.axvline(best.epoch, color="0.4", linestyle=":", label=f"best epoch ({best.epoch})")
-    accuracy_axes.legend(loc="lower right", framealpha=0.9)
-    loss_axes.legend(loc="upper right", framealpha=0.9)
+    for axes in (accuracy_axes, loss_axes):
+        legend_above(axes, ncols=3)
     return figure
 
 

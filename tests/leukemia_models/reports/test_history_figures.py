@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from leukemia_models.reports.evaluation_figures import draw_history
+from leukemia_models.reports.style import lay_out
 from leukemia_models.training.history import EpochRecord, TrainHistory
 
 
@@ -53,3 +54,19 @@ def test_run_without_validation_has_one_line() -> None:
 def test_curves_are_stamped(stamp: str) -> None:
     figure = draw_history(history(2), title="t", stamp=stamp)
     assert stamp in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3, 40])
+@pytest.mark.parametrize("validated", [True, False])
+def test_legends_cover_no_data(num_epochs: int, validated: bool) -> None:
+    figure = draw_history(
+        history(num_epochs, validated=validated), title="resnet18-no-maxpool", stamp="subject-disjoint"
+    )
+    lay_out(figure)
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    for axes in figure.axes:
+        data = axes.dataLim.transformed(axes.transData)
+        assert data.width >= 0
+        assert not any(legend.overlaps(data) or legend.overlaps(axes.get_window_extent()) for legend in legends)
+    assert not legends[0].overlaps(legends[1])
+    assert all(legend.x0 >= 0 and legend.x1 <= figure.bbox.width for legend in legends)
