@@ -211,7 +211,7 @@ class ScheduleSettings:
         values = {option: value for option, value in self.values().items() if option.endswith("_epochs")}
         scaled = {option: _scaled_epochs(value, factor) for option, value in values.items()}
         own = {option: scaled.get(option, value) for option, value in (self.options or {}).items()}
-        fields = {option: value for option, value in scaled.items() if option in _RANGES}
+        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in _RANGES}
         return replace(self, warmup_epochs=self.warmup_epochs * factor, options=own or None, **fields)
 
     def to_dict(self) -> dict[str, Any]:
