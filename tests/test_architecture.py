@@ -202,28 +202,23 @@ def test_building_loads_neither_torch_nor_matplotlib_nor_pandas():
     assert not loaded & HEAVY
 
 
-LIBRARIES_OF_THE_WORK = {"numpy", "torch", "h5py", "cv2", "pandas", "joblib", "fsspec", "matplotlib", "scipy", "sklearn"}
+LIBRARIES_OF_THE_WORK = {
+    "numpy",
+    "torch",
+    "h5py",
+    "cv2",
+    "pandas",
+    "joblib",
+    "fsspec",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+}
 STILL_AT_WORK: set[str] = {
     "cli.ldata.audit_work",
     "cli.ldata.bench_work",
     "cli.ldata.recover_subjects_work",
     "cli.ldata.stats",
-    "cli.ltrain.batchnorm_work",
-    "cli.ltrain.data_check",
-    "cli.ltrain.disk_check",
-    "cli.ltrain.drafts",
-    "cli.ltrain.evaluate_work",
-    "cli.ltrain.kfold_work",
-    "cli.ltrain.normalize_choice",
-    "cli.ltrain.predict_work",
-    "cli.ltrain.preview_augment_work",
-    "cli.ltrain.recorder",
-    "cli.ltrain.run_faults",
-    "cli.ltrain.run_streams",
-    "cli.ltrain.runs_on_ranks",
-    "cli.ltrain.submit_work",
-    "cli.ltrain.train",
-    "cli.ltrain.train_run",
 }
 """Modules of cli that still import a library of the work; each is to lose it, and its row here."""
 

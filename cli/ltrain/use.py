@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,18 +32,8 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class _ExistingSource(SourceType):
-    """A URL, or a file or folder that exists: said before torch is loaded."""
-
-    def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
-        place = super().convert(value, param, ctx)
-        if isinstance(place, Path) and not place.exists():
-            self.fail(f"{str(place)!r} does not exist.", param, ctx)
-        return place
-
-
 _run_argument = click.argument("run", type=LocalPath(path_type=Path, file_okay=False))
-_images_argument = click.argument("images", nargs=-1, type=_ExistingSource())
+_images_argument = click.argument("images", nargs=-1, type=SourceType())
 _cache_option = click.option(
     "--cache", type=LocationType(), help="Where the run's cache is now, if it was moved: a folder or a URL."
 )
@@ -151,7 +141,7 @@ def evaluate(
     _refuse_part_with_images(part, images)
     if not images:
         _refuse_options_of_images(reading, root, allow_outside)
-    opened = _open_run(run, device, batch_size, cache, stage_dir, stage_gb)
+    opened = _open_run(run, images, device, batch_size, cache, stage_dir, stage_gb)
     from leukemia_models.evaluation.resampling import BootstrapSettings
     from leukemia_models.reports.result_text import results_text
     from leukemia_models.runs.evaluate_run import evaluate_images, evaluate_run
@@ -237,7 +227,7 @@ def predict(
       ltrain predict runs/r18 resnet_18_test.csv --root lab3 --submission 0816000_resnet18.csv
     """
     _refuse_part_with_images(part, images)
-    opened = _open_run(run, device, batch_size, cache, stage_dir, stage_gb)
+    opened = _open_run(run, images, device, batch_size, cache, stage_dir, stage_gb)
     from leukemia_models.runs.predict_run import predict_images, predict_part
 
     how: dict[str, Any] = {
@@ -263,7 +253,7 @@ def predict(
 
 @click.command("submit")
 @_run_argument
-@click.argument("lists", nargs=-1, required=True, type=_ExistingSource())
+@click.argument("lists", nargs=-1, required=True, type=SourceType())
 @click.option(
     "--out-dir",
     type=LocalPath(path_type=Path, file_okay=False),
@@ -304,7 +294,7 @@ def submit(
       ltrain submit runs/r50 resnet_50_test.csv --root lab3 --tta d4 --out-dir hand-in
       ltrain submit runs/r152 resnet_18_test.csv resnet_50_test.csv resnet_152_test.csv --root lab3
     """
-    opened = _open_run(run, device, batch_size)
+    opened = _open_run(run, lists, device, batch_size)
     from leukemia_models.runs.predict_run import write_submissions
 
     written = write_submissions(
@@ -327,6 +317,7 @@ def submit(
 
 def _open_run(
     run: Path,
+    sources: Sequence[ImagePlace],
     device: str,
     batch_size: int,
     cache: Location | None = None,
@@ -335,6 +326,9 @@ def _open_run(
 ) -> OpenRun:
     # A wrong path is told before torch is loaded, which takes seconds.
     last_run(run)
+    for place in sources:
+        if isinstance(place, Path) and not place.exists():
+            raise UsageError(f"{place} does not exist: name a file or a folder")
     from leukemia_data.caches.opening import LocalCopiesChoice
     from leukemia_models.runs.open_run import open_run
 
