@@ -59,6 +59,7 @@ def test_predictions_of_images_in_a_store(
         assert Path(f"url{name}.csv").read_bytes() == Path(f"local{name}.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("scratch")
 def test_an_outside_set_in_a_store(own_run: Path, cells: Path, url: str, ltrain: Callable) -> None:
     found = []
     for place in (cells, url):

@@ -135,14 +135,20 @@ def test_networks_and_plans_are_listed_without_torch() -> None:
     [
         ["evaluate", "no run"],
         ["predict", "no run"],
-        ["submit", "no run", "."],
-        ["predict", ".", "no image.bmp"],
-        ["evaluate", ".", "no folder"],
-        ["submit", ".", "no list.csv"],
+        ["submit", "no run", "list.csv"],
+        ["predict", "run", "no image.bmp"],
+        ["evaluate", "run", "no folder"],
+        ["submit", "run", "no list.csv"],
     ],
     ids=" ".join,
 )
-def test_a_wrong_path_is_told_without_loading_a_library_of_the_work(line: list[str]) -> None:
+def test_a_wrong_path_is_told_without_loading_a_library_of_the_work(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
     _, modules = modules_after("ltrain", line, exit_code=2)
     assert modules.isdisjoint(HEAVY | {"numpy"})
 
