@@ -270,12 +270,12 @@ def check_options(given: frozenset[str], options: Mapping[str, Any]) -> None:
         _check_resumed(given, options)
         return
     _require_plan_alone(given, options["plan"])
+    if isinstance(options["cache"], Path) and not options["cache"].exists():
+        raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
     if options["plan"] is not None:
         _require_plan(options["plan"])
     else:
         _require_model(options["model"])
-    if isinstance(options["cache"], Path) and not options["cache"].exists():
-        raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
 
 
 def _check_resumed(given: frozenset[str], options: Mapping[str, Any]) -> None:
