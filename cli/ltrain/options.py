@@ -316,4 +316,5 @@ def _require_model(model: str) -> None:
     from leukemia_models.networks.registry import MODEL_NAMES
 
     if model not in MODEL_NAMES:
-        raise UsageError(f"unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; `ltrain models` lists them")
+        known = ", ".join(MODEL_NAMES)
+        raise UsageError(f"unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; known are {known}")
