@@ -317,4 +317,4 @@ def _require_model(model: str) -> None:
 
     if model not in MODEL_NAMES:
         known = ", ".join(MODEL_NAMES)
-        raise UsageError(f"unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; known are {known}")
+        raise UsageError(f"--model: unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; known are {known}")
