@@ -273,12 +273,12 @@ def check_options(given: frozenset[str], options: Mapping[str, Any]) -> None:
         _check_resumed(given, options)
         return
     _require_plan_alone(given, options["plan"])
+    if isinstance(options["cache"], Path) and not options["cache"].exists():
+        raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
     if options["plan"] is not None:
         _require_plan(options["plan"])
     else:
         _require_model(options["model"])
-    if isinstance(options["cache"], Path) and not options["cache"].exists():
-        raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
 
 
 def _check_resumed(given: frozenset[str], options: Mapping[str, Any]) -> None:
@@ -319,4 +319,5 @@ def _require_model(model: str) -> None:
     from leukemia_models.networks.registry import model_names
 
     if model not in model_names():
-        raise UsageError(f"unknown model {model!r}{did_you_mean(model, model_names())}; `ltrain models` lists them")
+        known = ", ".join(model_names())
+        raise UsageError(f"--model: unknown model {model!r}{did_you_mean(model, model_names())}; known are {known}")

@@ -161,10 +161,11 @@ def _given(name: str, given: frozenset[str], options: Mapping[str, Any]) -> Any:
 
 def _plan(given: frozenset[str], options: Mapping[str, Any]) -> TrainingPlan:
     """The plan of a file, or of the options; with what the options say over what the file says."""
-    from leukemia_models.training.plan_file import load_plan
     from leukemia_models.training.training_plan import scaled, single_stage_plan, with_evaluation, with_settings
 
     if options["plan"] is not None:
+        from leukemia_models.training.plan_file import load_plan
+
         plan = scaled(load_plan(options["plan"]), options["epochs_scale"])
     else:
         plan = single_stage_plan(**{name: options[name] for name in STAGE_OPTIONS})

@@ -15,8 +15,8 @@ from pathlib import Path
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import shown
 from leukemia_data.records.record import ImagePlace, Record
-from leukemia_data.sources.classes import composed
 from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.sources.positive_class import composed
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import given_names, is_folder, is_image_file
 from leukemia_data.sources.table import read_image_table

@@ -18,7 +18,7 @@ from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.classes import positive_text
+from leukemia_data.sources.positive_class import positive_text
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split

@@ -13,9 +13,9 @@ import numpy as np
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.classes import known_positive, place_of_class
 from leukemia_data.sources.image_rows import ImageRow, file_key
 from leukemia_data.sources.name_words import are_numbers
+from leukemia_data.sources.positive_class import known_positive, place_of_class
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source

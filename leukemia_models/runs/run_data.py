@@ -13,7 +13,7 @@ from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import LeukemiaError, UsageError
 from leukemia_data.records.fingerprint import blocks_digest, bytes_digest, lines_digest
 from leukemia_data.records.sample_table import SampleTable, encode_text
-from leukemia_data.sources.classes import PositiveClass, require_positive
+from leukemia_data.sources.positive_class import PositiveClass, require_positive
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import near_ties

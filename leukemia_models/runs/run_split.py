@@ -19,7 +19,7 @@ from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.classes import place_of_class
+from leukemia_data.sources.positive_class import place_of_class
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec

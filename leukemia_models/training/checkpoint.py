@@ -31,7 +31,7 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import COUNT, OBJECT, OBJECT_OR_NONE, TEXT, TEXTS, Kind, parse_json, require_kinds
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.records.fingerprint import bytes_digest, canonical_json
-from leukemia_data.sources.classes import negative_first
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model

@@ -40,6 +40,7 @@ def test_run_leaves_its_files(finished_run: Path) -> None:
         "run.json",
         "split.csv",
         "augment.toml",
+        ".lock",
         "last.safetensors",
         "best.safetensors",
         "final.safetensors",
