@@ -23,7 +23,11 @@ ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
+        "version",
+        "opencv_install",
         "errors",
+        "version",
+        "opencv_install",
         "console",
         "registry",
         "files",
@@ -71,9 +75,9 @@ NOT_FOR_BUILDING = (
 
 
 LATE_IMPORTS = {
-    "leukemia_data.caches.opening": "object stores load fsspec, for which a cache on disk has no use",
     "leukemia_models.networks.registry": "torch, which names, descriptions and recorded costs do not need",
     "leukemia_models.training.optimizers": "torch, which settings do not need, and Ranger21's package",
+    "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""
 

@@ -33,11 +33,11 @@ from leukemia_data.auditing.audit_report import (
 from leukemia_data.auditing.reference_index import read_reference_table, reference_classes
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, choose_cache_dir, find_cache_dirs, open_cache
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError, SourceError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.operations.filter_pixels import Image
 from leukemia_data.records.record import CELL_CLASSES, ImagePlace
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source

@@ -22,6 +22,7 @@ from leukemia_data.caches.shard import intact_table, read_table, shard_bytes, sh
 from leukemia_data.caches.shard_rows import open_damaged_rows, open_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import CacheError, ImageError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
@@ -30,7 +31,6 @@ from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array, unsettled_states
-from leukemia_data.sources.found_image import read_file
 
 FindRecords = Callable[[], Sequence[Record] | None]
 """Lists the source when it is needed; None where there is no source."""

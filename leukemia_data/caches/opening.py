@@ -1,6 +1,7 @@
 """Open the cache that a path or a URL means: itself, or the only matching one below it.
 
-Modules for object stores are imported where a URL is given: they load fsspec, for which a cache on disk has no use.
+Modules are imported where they are needed: those for object stores load fsspec, for which a cache on disk has no use,
+and all of them NumPy, for which a build with nothing to do has none.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leukemia_data.caches.cache import Cache, choose_cache_dir, find_cache_dirs, open_cache
-from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
+    from leukemia_data.caches.cache import Cache
     from leukemia_data.caches.local_copies import LocalCopies
 
 
@@ -63,6 +63,8 @@ def open_chosen_cache(
         If there is none, several match, or it cannot be opened.
     """
     if isinstance(location, Path):
+        from leukemia_data.caches.cache import choose_cache_dir, open_cache
+
         return open_cache(choose_cache_dir(location, size_px=size_px, recipe=recipe))
     from leukemia_data.caches.remote_cache import choose_location, open_location
 
@@ -72,6 +74,9 @@ def open_chosen_cache(
 def fingerprints(location: Location) -> dict[Location, str]:
     """Fingerprints of the caches at or below a location; those that cannot be read are left out."""
     if isinstance(location, Path):
+        from leukemia_data.caches.cache import find_cache_dirs
+        from leukemia_data.caches.manifest import load_manifest
+
         return _readable(find_cache_dirs(location), load_manifest)
     from leukemia_data.caches.remote_cache import find_remote_caches, read_manifest_at
 

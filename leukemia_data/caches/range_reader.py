@@ -183,7 +183,7 @@ class RangeReader:
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_rows", "_ranges", "_stager", "_process", "_counting", "_num_ranges", "_stopping")
+        own = ("_rows", "_ranges", "_fetcher", "_process", "_counting", "_num_ranges", "_stopping")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.filter_pixels import Image
@@ -30,7 +31,6 @@ from leukemia_data.operations.operation import (
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import Record
-from leukemia_data.sources.found_image import read_file
 
 _T = TypeVar("_T")
 _CELL_INCHES = 1.9

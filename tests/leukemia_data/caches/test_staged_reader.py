@@ -134,9 +134,9 @@ import sys
 import numpy as np
 from pathlib import Path
 from leukemia_data.caches.remote_cache import open_location
-from leukemia_data.caches.local_copies import Stage
+from leukemia_data.caches.local_copies import LocalCopies
 from leukemia_data.stores.url import parse_url
-with open_location(parse_url(sys.argv[1]), Stage(Path(sys.argv[2]))) as cache:
+with open_location(parse_url(sys.argv[1]), LocalCopies(Path(sys.argv[2]))) as cache:
     print("ready", flush=True)
     sys.stdin.readline()
     print(int(cache.reader.gather(np.arange(len(cache))).astype(np.int64).sum()))
