@@ -295,3 +295,42 @@ def test_a_metric_of_ones_own_is_undefined_where_it_says_so(samples: EvaluatedSa
     assert value_of(replace(F2, needs_both_classes=False), positives) is not None
     assert value_of(replace(F2, needs_probabilities=True), everything, are_probabilities=False) is None
     assert value_of(replace(F2, value=lambda o: float("nan")), everything) is None
+
+
+# ---- documents
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("models.md", "NETWORKS: small"),
+        ("training.md", "OPTIMIZERS: rmsprop, SCHEDULES: polynomial"),
+        ("evaluation.md", "METRICS: f2"),
+    ],
+)
+def test_what_the_documents_register_is_registered(page: str, names: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    [block] = [
+        part.split("\n```")[0] for part in text.split("```python\n")[1:] if "register_" in part.split("\n```")[0]
+    ]
+    # A process of its own: what it registers must not stay.
+    registries = (
+        "from leukemia_models.evaluation.metrics import METRICS\n"
+        "from leukemia_models.networks.registry import NETWORKS\n"
+        "from leukemia_models.training.optimizers import OPTIMIZERS\n"
+        "from leukemia_models.training.schedules import SCHEDULES\n"
+        "kinds = {'NETWORKS': NETWORKS, 'OPTIMIZERS': OPTIMIZERS, 'SCHEDULES': SCHEDULES, 'METRICS': METRICS}\n"
+        "before = {kind: registry.names() for kind, registry in kinds.items()}\n"
+    )
+    found = (
+        "\nnew = {kind: set(registry) - set(before[kind]) for kind, registry in kinds.items()}\n"
+        "print(', '.join(f'{kind}: {name}' for kind, names in new.items() for name in names))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", registries + block + found],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == names

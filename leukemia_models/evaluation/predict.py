@@ -133,37 +133,30 @@ def predict_probabilities(
     tta: Tta = NO_TTA,
     ranks: Ranks = SINGLE,
 ) -> Predictions:
-    """Run `model` over `batches` and return what it thinks of every sample.
+    """Predict every sample of `batches`.
+
+    All ranks must call this, with their own rows of the same number of batches; the result is the same on each.
 
     Parameters
     ----------
     model : torch.nn.Module
         On `device`; normalised images in, logits out. Parameters, buffers and mode are left as they are.
     batches : iterable of Batch
-        Each sample once, not augmented. Rows whose mask is False are left out. With several ranks, this one's shares
-        of the same number of batches.
-    normalization : Normalization
-        What the network was trained with.
-    device : torch.device
-        Where it runs.
-    amp : bool
-        Mixed precision, on CUDA only.
-    channels_last : bool
-        Memory format of the network's weights.
+        Each sample once, not augmented. Rows whose mask is False are left out.
+    normalization, device, amp, channels_last, ranks
+        As in training: the network's normalisation, where it runs, mixed precision, memory format, and processes.
     tta : Tta
-        Which views of each image are shown to the network, one after the other, and how their answers become one.
-    ranks : Ranks
-        All of them must call this.
+        Which views of each image are predicted, one after the other, and how they are averaged.
 
     Returns
     -------
     Predictions
-        Of all ranks, on every rank: batch by batch, and within a batch in the order of the ranks.
+        Batch by batch, and within a batch in the order of the ranks.
 
     Raises
     ------
     RunError
-        If no batch came, or the network's output is not finite.
+        If there is no batch, or the network's output is non-finite.
     """
     normalizer = Normalizer(normalization, device, channels_last=channels_last)
 

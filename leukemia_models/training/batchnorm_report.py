@@ -25,11 +25,11 @@ class BatchNormScores:
     loss : float
         Cross-entropy, averaged over the images.
     accuracy : float
-        Share of right predictions.
+        Fraction of right predictions.
     balanced_accuracy : float or None
         Mean of the recalls; None where the labels hold one class.
     share_positive : float
-        Share of the predictions that are class 1.
+        Fraction of the predictions that are class 1.
     one_class_warning : str or None
         A sentence when nearly all predictions are one class although the labels hold two.
     """
@@ -42,7 +42,7 @@ class BatchNormScores:
 
     @classmethod
     def of(cls, predictions: Predictions, classes: Sequence[str] = TWO_CLASSES) -> BatchNormScores:
-        """Judge predictions of labelled images."""
+        """Evaluate predictions of labelled images."""
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, classes)
         return cls(
             loss=predictions.loss,
@@ -139,7 +139,7 @@ def compare_batchnorm(
     judged_on: str,
     classes: Sequence[str] = TWO_CLASSES,
 ) -> BatchNormReport:
-    """Judge a network with its running statistics and with re-estimated ones. It is left as it was.
+    """Evaluate a network with its running statistics and with re-estimated ones. It is left as it was.
 
     To act on the report: ``if report.chosen == REESTIMATED: statistics.apply(model)``.
 

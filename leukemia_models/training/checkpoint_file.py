@@ -91,7 +91,7 @@ def _require_file(path: Path) -> None:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata: safetensors itself tells it of files only."""
+    """The header's metadata, which safetensors reads from files only."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode("utf-8"))
     metadata: dict[str, str] | None = header.get("__metadata__")
@@ -171,7 +171,7 @@ def seen_description(seen: SeenSamples) -> dict[str, Any]:
 
 
 def read_seen(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SeenSamples:
-    """Return what :func:`seen_tensors` and :func:`seen_description` told.
+    """Undo :func:`seen_tensors` and :func:`seen_description`.
 
     Raises
     ------
@@ -223,7 +223,7 @@ class CheckpointRoom:
     resumable_bytes
         Of one to go on from.
     evaluation_bytes
-        Of one to judge by.
+        Of one for evaluation only.
     """
 
     resumable_bytes: int
@@ -231,7 +231,7 @@ class CheckpointRoom:
 
     @property
     def kept_bytes(self) -> int:
-        """Of what lies there in the end: ``last``, ``best`` and ``final``."""
+        """Of all three together in the end: ``last``, ``best`` and ``final``."""
         return self.resumable_bytes + 2 * self.evaluation_bytes
 
     @property
@@ -241,7 +241,7 @@ class CheckpointRoom:
 
 
 def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom:
-    """Return what the checkpoints of a run take.
+    """Return how many bytes the checkpoints of a run take.
 
     Parameters
     ----------
@@ -252,6 +252,6 @@ def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom
     """
     parameters = sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
-    judged = parameters + buffers + _DESCRIPTION_BYTES
+    evaluation = parameters + buffers + _DESCRIPTION_BYTES
     copies = settings.optimizer.num_buffers + (settings.ema_decay is not None)
-    return CheckpointRoom(judged + copies * parameters, judged)
+    return CheckpointRoom(evaluation + copies * parameters, evaluation)

@@ -1,4 +1,4 @@
-"""What a run is told to do, where it stands, and another length for it."""
+"""A run's settings, how far it has come, and changes of its length."""
 
 from __future__ import annotations
 
@@ -118,17 +118,17 @@ class TrainSettings:
     clip_norm : float or None
         A gradient with a larger Euclidean norm, over all parameters, is shortened to this one; > 0.
     label_smoothing : float
-        Share of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+        Fraction of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
     class_weights : tuple of float or None
         Weight of each class in the loss, > 0. The loss of a batch is the weighted mean over the samples of all ranks.
     early_stopping : EarlyStopping or None
         When to end before `epochs`.
     ema_decay : float or None
-        Keep a running average of the weights, and judge by it; in (0, 1). See :mod:`leukemia_models.training.weights`.
+        Keep a running average of the weights, and evaluate it; in (0, 1). See :mod:`leukemia_models.training.weights`.
     sync_batchnorm : bool
-        Let BatchNorm see what all ranks have of a batch; else each normalises its share by the share's own moments.
+        Let BatchNorm see what all ranks have of a batch; else each rank normalises by the moments of its own rows.
     accumulate : int
-        Shares of each batch that a rank works through one after the other before the optimizer's step; at least 1.
+        Micro-batches that a rank works through one after the other before the optimizer's step; at least 1.
         BatchNorm sees one of them at a time.
     extensions : tuple of Extension or None
         Changes of the length since the run began, in order; None where there was none. See
@@ -333,8 +333,8 @@ class WeightAverageState:
     Parameters
     ----------
     tensors : mapping of str to tensor
-        The averaged parameters by their names in the network; after an epoch that was judged with BatchNorm statistics
-        estimated for them, those too.
+        The averaged parameters by their names in the network; with the BatchNorm statistics that were estimated for
+        them in the last evaluation, if any.
     num_updates : int
         Steps that went into it.
     """
@@ -352,7 +352,7 @@ class TrainState:
     history : TrainHistory
         The epochs done.
     optimizer_state : mapping or None
-        The optimizer's tensors. None in a checkpoint that is for judging only.
+        The optimizer's tensors. None in a checkpoint for evaluation only.
     scaler_state : mapping
         The gradient scaler's numbers; empty without float16.
     progress : EpochProgress or None
@@ -378,7 +378,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class ChangedLength:
-    """Settings of a run with another length, and what to tell people of it."""
+    """Settings of a run with another length, and a sentence on it for people."""
 
     settings: TrainSettings
     note: str
@@ -390,7 +390,7 @@ def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, 
     Parameters
     ----------
     settings : TrainSettings
-        What it was told so far.
+        Its settings so far.
     state : TrainState or None
         Where it stands; None where it has not begun, and nothing but the length changes.
     epochs : int

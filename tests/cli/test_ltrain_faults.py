@@ -22,7 +22,7 @@ from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
 from leukemia_models.training.learner import Learner
-from leukemia_models.training.losses import first_not_finite
+from leukemia_models.training.losses import first_non_finite
 
 from ..torture.forked import Ending, Forked
 from .runs import assert_same_run
@@ -59,7 +59,7 @@ def test_a_loss_that_runs_away_stops_with_the_step_and_leaves_finite_weights(
     ):
         assert words in message
     assert "--normalize" not in message
-    assert first_not_finite(load_checkpoint(last).training_weights) is None
+    assert first_non_finite(load_checkpoint(last).training_weights) is None
 
 
 def test_a_loss_that_runs_away_at_once_has_nothing_to_go_on_from(

@@ -264,7 +264,7 @@ def test_wrong_requests() -> None:
     broken = tiny_network()
     with torch.no_grad():
         broken[0].weight.fill_(torch.inf)
-    with pytest.raises(RunError, match="layer 1 is not finite"):
+    with pytest.raises(RunError, match="layer 1 is non-finite"):
         reestimated(broken, [fake_batch(4, 1)])
 
 
