@@ -85,6 +85,8 @@ LATE_IMPORTS = {
     "leukemia_data.building.listed_build": "object stores load fsspec, for which caches on disk have no use",
     "leukemia_data.sources.source_choice": "object stores load fsspec, and the generated sample OpenCV",
     "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
+    "leukemia_models.networks.registry": "torch, which names, descriptions and recorded costs do not need",
+    "leukemia_models.training.optimizers": "torch, which settings do not need, and Ranger21's package",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""
 
@@ -229,22 +231,6 @@ STILL_AT_WORK: set[str] = {
     "cli.ldata.bench_work",
     "cli.ldata.recover_subjects_work",
     "cli.ldata.stats",
-    "cli.ltrain.batchnorm_work",
-    "cli.ltrain.data_check",
-    "cli.ltrain.disk_check",
-    "cli.ltrain.drafts",
-    "cli.ltrain.evaluate_work",
-    "cli.ltrain.kfold_work",
-    "cli.ltrain.normalize_choice",
-    "cli.ltrain.predict_work",
-    "cli.ltrain.preview_augment_work",
-    "cli.ltrain.recorder",
-    "cli.ltrain.run_faults",
-    "cli.ltrain.run_streams",
-    "cli.ltrain.runs_on_ranks",
-    "cli.ltrain.submit_work",
-    "cli.ltrain.train",
-    "cli.ltrain.train_run",
 }
 """Modules of cli that still import a library of the work; each is to lose it, and its row here."""
 

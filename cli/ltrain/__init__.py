@@ -7,16 +7,19 @@ import click
 from cli.main_group import MainGroup
 
 _COMMANDS = {
-    "train": ("cli.ltrain.train_command", "Train a network on a cache and evaluate it; the word may be left out."),
-    "kfold": ("cli.ltrain.kfold", "Cross-validate: train and evaluate fold by fold."),
-    "plans": ("cli.ltrain.plans", "List the shipped training plans, or check and show one."),
-    "models": ("cli.ltrain.models", "List the networks, with parameters and multiply-adds."),
-    "evaluate": ("cli.ltrain.evaluate", "Evaluate a run on one part of its split, or on other images."),
-    "compare": ("cli.ltrain.compare", "Compare runs: curves, confusion matrices, ROC, paired differences."),
-    "predict": ("cli.ltrain.predict", "Predict a part of the split, or image files."),
-    "submit": ("cli.ltrain.submit", "Write the lab's submission files for several test lists."),
-    "preview-augment": ("cli.ltrain.preview_augment", "Draw what training sees: cells after random augmentation."),
-    "batchnorm-demo": ("cli.ltrain.batchnorm", "Reproduce the second report's BatchNorm mystery, and its cure."),
+    "train": ("cli.ltrain.train:command", "Train a network on a cache and evaluate it; the word may be left out."),
+    "kfold": ("cli.ltrain.train:kfold_command", "Cross-validate: train and evaluate fold by fold."),
+    "plans": ("cli.ltrain.look:plans", "List the shipped training plans, or check and show one."),
+    "models": ("cli.ltrain.look:models", "List the networks, with parameters and multiply-adds."),
+    "evaluate": ("cli.ltrain.use:evaluate", "Evaluate a run on one part of its split, or on other images."),
+    "compare": ("cli.ltrain.look:compare", "Compare runs: curves, confusion matrices, ROC, paired differences."),
+    "predict": ("cli.ltrain.use:predict", "Predict a part of the split, or image files."),
+    "submit": ("cli.ltrain.use:submit", "Write the lab's submission files for several test lists."),
+    "preview-augment": ("cli.ltrain.look:preview_augment", "Draw what training sees: cells after random augmentation."),
+    "batchnorm-demo": (
+        "cli.ltrain.batchnorm_demo:batchnorm_demo",
+        "Reproduce the second report's BatchNorm mystery, and its cure.",
+    ),
     "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),
 }
 

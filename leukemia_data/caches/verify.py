@@ -95,7 +95,7 @@ def verify_cache(
 
 
 def changed_shards(
-    directory: Path, shards: Sequence[ShardEntry], *, num_threads: int, progress: Callable[[int], None]
+    directory: Path, shards: Sequence[ShardEntry], *, num_threads: int, progress: Callable[[int], object]
 ) -> list[Damage]:
     """Find the shards whose bytes are not those that were written, by size and digest alone: as fast as memory is read.
 

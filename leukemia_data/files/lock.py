@@ -24,12 +24,13 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from leukemia_data.console import Console
-from leukemia_data.errors import CacheError
+from leukemia_data.errors import CacheError, RunError
 from leukemia_data.files.documents import parse_json
 
 LOCK_NAME = ".lock"
 SOFT_LOCK_NAME = ".lock-soft"
 HOLDER_NAME = ".lock-holder"
+LOCK_FILES = frozenset({LOCK_NAME, SOFT_LOCK_NAME, HOLDER_NAME})
 
 Announce = Callable[[str], None]
 """Called once for each process that is waited for."""
@@ -73,7 +74,12 @@ def lock_cache(directory: Path, work: str = "build", on_busy: Announce | None = 
     CacheError
         If another process holds it, or the directory cannot be written.
     """
-    lock = _acquire(directory, on_busy)
+    with _held(_acquire(directory, on_busy), directory, work):
+        yield
+
+
+@contextmanager
+def _held(lock: BaseFileLock, directory: Path, work: str) -> Iterator[None]:
     try:
         _leave_note(directory / HOLDER_NAME, work)
         yield
@@ -92,6 +98,30 @@ def lock_caches(directories: Iterable[Path], work: str = "build", on_busy: Annou
     with ExitStack() as locks:
         for directory in sorted(set(directories)):
             locks.enter_context(lock_cache(directory, work, on_busy))
+        yield
+
+
+@contextmanager
+def lock_run(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made if it does not exist; the lock's file stays.
+
+    Raises
+    ------
+    RunError
+        If another process trains in it, or it cannot be written.
+    """
+    try:
+        lock = _try_lock(directory)
+    except CacheError as error:
+        raise RunError(f"{directory} cannot be written: {error.__cause__}; name another folder with --out") from error
+    if lock is None:
+        holder = read_holder(directory)
+        who = "" if holder is None else f" (process {holder.pid} on {holder.host}, since {holder.since})"
+        raise RunError(
+            f"another training is writing to {directory}{who}: wait for it to end, or name another --out"
+            f"{_soft_advice(directory)}"
+        )
+    with _held(lock, directory, "train"):
         yield
 
 

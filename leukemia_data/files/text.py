@@ -59,3 +59,13 @@ def quoting_for(cells: Iterable[object]) -> Literal[0, 1]:
     """
     has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
     return csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Return bytes in decimal units, such as ``539 MB``."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,8 +1,7 @@
-"""Class names and label tables to classes, labels, and the positive class."""
+"""Class names and label tables to classes and labels."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,30 +11,12 @@ from leukemia_data.errors import AmbiguousSourceError, SourceError, UsageError, 
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, peek_header, read_csv_table, shown
 from leukemia_data.records.record import CELL_CLASSES, UNKNOWN_LABEL, CellName, ImagePlace, Record, parse_cell_name
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, stem_of, suffix_of
-from leukemia_data.sources.name_words import are_numbers, is_cell_class, is_unknown, plain, same_plain, tokens, words_of
+from leukemia_data.sources.name_words import are_numbers, is_cell_class, is_unknown, plain, same_plain
+from leukemia_data.sources.positive_class import composed, place_of_class
 from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions
 
 LEFT_OUT = -2
 """Stands for the label of a class that ``--classes`` leaves out."""
-
-
-def composed(name: str) -> str:
-    """A class's or subject's name with accents composed (NFC): the same letters are the same name."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def place_of_class(name: str, classes: Sequence[str]) -> int | None:
-    """Return the position of the class that a name of another source means; None where it means none, or several.
-
-    A class of the very name is meant, else the only one that differs in case, blanks around it or composed accents
-    alone. A number is a name like another.
-
-    >>> place_of_class(" Healthy", ("Blast", "healthy")), place_of_class("hem", ("Blast", "healthy"))
-    (1, None)
-    """
-    exact = [place for place, known in enumerate(classes) if composed(known) == composed(name)]
-    found = exact or [place for place, known in enumerate(classes) if plain(known) == plain(name)]
-    return found[0] if len(found) == 1 else None
 
 
 def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -222,156 +203,6 @@ def require_no_label_table(place: ImagePlace, columns: Sequence[str]) -> None:
     """Raise SourceError where a table that was given as a source is a C-NMC label table."""
     if "path" not in columns and {"patient_id", "new_names"} <= set(columns):
         raise SourceError(f"{place} is a C-NMC label table: give the folder that holds the images instead")
-
-
-_CLASSES = words_of("cells", "classes")
-_NEGATIVE, _NEGATIONS = words_of("cells", "negative"), words_of("cells", "negations")
-_FIRST_UNSPACED = "\u3000"
-"""Words of letters from here on stand in others without blanks between."""
-_NUMBERED_PAIRS = frozenset({("0", "1"), ("-1", "1")})
-_NUM_CLASSES = 2
-
-
-class PositiveClass(NamedTuple):
-    """The positive class of two, and in words why it is that one."""
-
-    name: str
-    reason: str
-
-
-def known_positive(classes: Sequence[str]) -> PositiveClass | None:
-    """Return the positive class that the names of two classes imply.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names in any order.
-
-    Returns
-    -------
-    PositiveClass or None
-        None where there are not two classes, or neither name or both mean the absence of disease.
-
-    Examples
-    --------
-    >>> known_positive(["Blast", "Healthy"]).name, known_positive(["benign", "malignant"]).name
-    ('Blast', 'malignant')
-    >>> known_positive(["early", "late"]) is None
-    True
-    """
-    if len(classes) != _NUM_CLASSES:
-        return None
-    pair = f"of the pair {classes[0]}/{classes[1]}"
-    if tuple(sorted(classes)) in _NUMBERED_PAIRS:
-        return PositiveClass("1", f"{pair}: 1 usually stands for the disease")
-    negative = [name for name in classes if _means_absence(name)]
-    if len(negative) != 1:
-        return None
-    [positive] = [name for name in classes if name != negative[0]]
-    return PositiveClass(positive, f"{pair}: {negative[0]} is the negative one")
-
-
-def choose_positive(
-    classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
-) -> PositiveClass | None:
-    """Return the positive class: the one that is asked for, else that of the cache, else the one that the names imply.
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Names in the order of their labels.
-    asked : str, optional
-        What ``--positive`` says; case does not matter where one class alone is meant.
-    built_with : PositiveClass, optional
-        What the cache's manifest says.
-
-    Returns
-    -------
-    PositiveClass or None
-        None where it is open.
-
-    Raises
-    ------
-    UsageError
-        If `asked` is none of the classes.
-    """
-    if asked is not None:
-        return PositiveClass(_class_named(classes, asked), "chosen with --positive")
-    if built_with is not None and built_with.name in classes:
-        return built_with
-    return known_positive(classes)
-
-
-def require_positive(
-    classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
-) -> PositiveClass:
-    """Return what :func:`choose_positive` returns, where there has to be one.
-
-    Raises
-    ------
-    UsageError
-        If `asked` is none of the classes, or it is open: the message names the option for each class.
-    """
-    chosen = choose_positive(classes, asked, built_with=built_with)
-    if chosen is None:
-        raise UsageError(
-            f"which class is the positive one, whose recall is the sensitivity? The names {listed(classes)} do not "
-            f"tell: say {_options_text(classes)}"
-        )
-    return chosen
-
-
-def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
-    """Return two classes as (negative, positive), the order in which predictions are evaluated.
-
-    Raises
-    ------
-    UsageError
-        If there are not two classes, or `positive` is neither.
-    """
-    if len(classes) != _NUM_CLASSES or positive not in classes:
-        raise UsageError(f"the positive class {positive!r} is not one of two classes {listed(classes)}")
-    [negative] = [name for name in classes if name != positive]
-    return negative, positive
-
-
-def positive_text(classes: Sequence[str], chosen: PositiveClass | None) -> str:
-    """Return the choice as one line for people, ``positive class: ...``."""
-    if chosen is None:
-        return f"positive class: open, here or at training say {_options_text(classes)}"
-    return f"positive class: {chosen.name} ({chosen.reason}); --positive changes it"
-
-
-def _options_text(classes: Sequence[str]) -> str:
-    return " or ".join(ReadingOptions(positive=name).command_text for name in classes)
-
-
-def _class_named(classes: Sequence[str], asked: str) -> str:
-    alike = [name for name in classes if name == asked] or [name for name in classes if plain(name) == plain(asked)]
-    if len(alike) != 1:
-        raise UsageError(f"--positive {asked}: there is no such class; classes are {listed(classes)}")
-    return alike[0]
-
-
-def _means_absence(name: str) -> bool:
-    """Whether a class's name means that there is no disease: ``Healthy``, ``no leukemia``, not ``not healthy``."""
-    words = [part for word in tokens(name) for part in _parted(word)]
-    is_negated = any(_is_one(word, _NEGATIONS) for word in words)
-    if any(_is_one(word, _NEGATIVE) for word in words):
-        return not is_negated
-    return is_negated and any(_is_one(word, _CLASSES) for word in words)
-
-
-def _parted(word: str) -> tuple[str, ...]:
-    """``nonleukemic`` as two words; other words as they are."""
-    rest = word.removeprefix("non")
-    return ("non", rest) if rest != word and is_cell_class(rest) else (word,)
-
-
-def _is_one(word: str, known: frozenset[str]) -> bool:
-    if word in known or word.removesuffix("s") in known:
-        return True
-    return not word.isascii() and any(other in word for other in known if other[0] >= _FIRST_UNSPACED)
 
 
 _NUMBERS = {str(label): label for label in range(len(CELL_CLASSES))}

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leukemia_data.errors import listed
-from leukemia_data.sources.classes import PositiveClass, known_positive, positive_text
+from leukemia_data.sources.positive_class import PositiveClass, known_positive, positive_text
 from leukemia_data.sources.reading_options import ReadingOptions
 
 _MAX_CLASSES_SHOWN = 12

@@ -13,10 +13,11 @@ from pathlib import Path
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.csv_table import shown
 from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.sources.classes import LEFT_OUT, PositiveClass, choose_positive, composed, number_classes, own_labels
+from leukemia_data.sources.classes import LEFT_OUT, number_classes, own_labels
 from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name
 from leukemia_data.sources.kinds import SOURCE_KINDS, ReadRequest, SourceKind, kind_of
 from leukemia_data.sources.name_words import alike_subjects, plain
+from leukemia_data.sources.positive_class import PositiveClass, choose_positive, composed
 from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
 from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions, matches_glob
 from leukemia_data.sources.table import TABLES

@@ -1,7 +1,7 @@
-"""One of several runs to compare: its folder in, its epochs, settings and judged predictions out.
+"""One of several runs to compare: its folder in, its epochs, settings and evaluated predictions out.
 
-A folder may hold a run, a plan of several stages (its last stage is judged), or a k-fold (judged by its out-of-fold
-predictions; its curves are means over the folds).
+A folder may hold a run, a plan of several stages (its last stage is evaluated), or a k-fold (evaluated by its
+out-of-fold predictions; its curves are means over the folds).
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import torch
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds, is_kfold
+from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
 from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level, subject_samples
-from leukemia_models.networks.registry import MODEL_NAMES, build_model, count_parameters
+from leukemia_models.networks.registry import build_model, count_parameters, model_names
 from leukemia_models.reports.results import read_results
 from leukemia_models.reports.style import flattened
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, find_runs, last_run, load_config
+from leukemia_models.runs.run_config import RunConfig, load_config
+from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold, last_run
 from leukemia_models.runs.run_split import read_split
 
 PATIENT_MIXED_MARK = "patient-mixed"
@@ -72,7 +73,7 @@ class ComparedRun:
     classes : tuple of two str
         The negative and the positive class.
     part : str
-        What was judged, such as ``test`` or ``out-of-fold``.
+        What was evaluated, such as ``test`` or ``out-of-fold``.
     stamp : str
         Kind of its split.
     stages : tuple of StageCurve
@@ -80,9 +81,9 @@ class ComparedRun:
     settings : mapping of str to value
         What it was told, flat: ``settings.optimizer.lr``; of a plan, its last stage's.
     samples : EvaluatedSamples
-        Judged images and what it says of them.
+        Evaluated images and their predictions.
     pixel_digests : mapping of str to str
-        Of the judged images by their ids; an image is absent where an earlier version has not written its digest down.
+        Of the evaluated images by their ids; an image is absent where an earlier version did not write its digest down.
     """
 
     path: Path
@@ -114,7 +115,7 @@ class ComparedRun:
     @cached_property
     def num_parameters(self) -> int | None:
         """Trainable numbers of its network; None for a network this version does not know."""
-        if self.model_name not in MODEL_NAMES:
+        if self.model_name not in model_names():
             return None
         with _META:
             return count_parameters(build_model(self.model_name, len(self.classes)))
@@ -160,7 +161,7 @@ def read_compared_runs(paths: Sequence[Path], part: str = "test") -> list[Compar
     UsageError
         If there are fewer than two, one is named twice, or a part holds no labelled image.
     RunError
-        If a folder holds no run, or the part was not judged.
+        If a folder holds no run, or the part was not evaluated.
     """
     if len(paths) < 2:
         raise UsageError("name two runs or more to compare")
@@ -202,8 +203,8 @@ def _check_evaluated(folder: RunFolder, part: str) -> None:
     if (folder.part(part) / _PREDICTIONS_NAME).is_file():
         return
     others = [name for name in _PARTS if (folder.part(name) / _PREDICTIONS_NAME).is_file()]
-    advice = f"compare by --part {others[0]}, or judge" if others else "judge"
-    raise RunError(f"{folder.root} was not judged on its part {part}: {advice} it first, with `ltrain evaluate`")
+    advice = f"compare by --part {others[0]}, or evaluate" if others else "evaluate"
+    raise RunError(f"{folder.root} was not evaluated on its part {part}: {advice} it first, with `ltrain evaluate`")
 
 
 def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
@@ -222,24 +223,24 @@ def _compared(
     path: Path,
     label: str,
     config: RunConfig,
-    judged: Path,
+    part_dir: Path,
     part: str,
     stages: tuple[StageCurve, ...],
     folders: Sequence[RunFolder],
 ) -> ComparedRun:
-    results = read_results(judged / "results.json")
+    results = read_results(part_dir / "results.json")
     classes = tuple(results["classes"])
-    table = read_predictions(judged / _PREDICTIONS_NAME, classes)
+    table = read_predictions(part_dir / _PREDICTIONS_NAME, classes)
     try:
         samples = evaluated_samples(table, classes)
     except UsageError as error:
-        raise UsageError(f"{judged}: {error}; compare by a part with labels, such as --part valid") from None
+        raise UsageError(f"{part_dir}: {error}; compare by a part with labels, such as --part valid") from None
     try:
         stamp = str(results["split"]["stamp"])
         settings = {name: results["settings"].get(name) for name in _SETTINGS_OF_RESULTS} | _settings(config, stages)
         settings["split"] = results["split"]["kind"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
+        raise RunError(f"{part_dir / 'results.json'} is damaged ({error!r}): evaluate the run again") from error
     return ComparedRun(
         path=path,
         label=label,
@@ -255,7 +256,7 @@ def _compared(
 
 
 def _pixel_digests(folders: Sequence[RunFolder], ids: frozenset[str]) -> dict[str, str]:
-    """Digests of the judged images, as the split of each run has them."""
+    """Digests of the evaluated images, as the split of each run has them."""
     splits = (read_split(folder.split) for folder in folders if folder.split.is_file())
     known = (item for rows in splits for item in rows.items())
     return {record_id: row.pixel_digest for record_id, row in known if record_id in ids and row.pixel_digest}

@@ -14,7 +14,7 @@ import pandas as pd
 from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_models.comparing.compared_run import ComparedRun
+from leukemia_models.comparing.compared_run import ComparedRun, read_compared_runs
 from leukemia_models.comparing.comparison_figures import (
     draw_accuracies,
     draw_confusions,
@@ -23,13 +23,13 @@ from leukemia_models.comparing.comparison_figures import (
     draw_subject_shares,
     stage_names,
 )
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, is_kfold
+from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
-from leukemia_models.evaluation.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.style import code, markdown_table, plain, save_figure, without_repeats
-from leukemia_models.runs.run_folder import RESULTS_NAME, is_begun
+from leukemia_models.runs.run_folder import RESULTS_NAME, is_begun, is_kfold
 
 VALID_PART = "valid"
 
@@ -107,7 +107,7 @@ class Comparison:
                 sentences.append("Runs with and without mixed patients must not be ranked against each other.")
         if len({frozenset(run.samples.ids) for run in self.runs}) > 1:
             sentences.append(
-                "The runs were judged on different images, so differences in the table may be those of the images."
+                "The runs were evaluated on different images, so differences in the table may be those of the images."
             )
         unknown = [run.label for run in self.runs if not _knows_pixels(run)]
         if unknown:
@@ -118,8 +118,8 @@ class Comparison:
         validated = [run.label for run in self.runs if run.part == VALID_PART]
         if validated:
             sentences.append(
-                f"{', '.join(validated)}: judged on validation images, which chose the epoch and more. These numbers "
-                "are a little too good; compare by --part test before you prefer one."
+                f"{', '.join(validated)}: evaluated on validation images, which chose the epoch and more. These "
+                "numbers are a little too good; compare by --part test before you prefer one."
             )
         pooled = [run.label for run in self.runs if run.part == OUT_OF_FOLD_PART]
         if pooled:
@@ -147,7 +147,47 @@ class Comparison:
         }
 
 
-def compare_runs(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_BOOTSTRAP) -> Comparison:
+def compare_runs(
+    paths: Sequence[Path],
+    part: str = "test",
+    *,
+    out: Path | None = None,
+    settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
+) -> tuple[Comparison, list[Path]]:
+    """Compare runs, plans and k-folds by their evaluated predictions.
+
+    Parameters
+    ----------
+    paths
+        Their folders, two at least.
+    part
+        ``test`` or ``valid``; a k-fold is always compared by its out-of-fold predictions.
+    out
+        Folder for tables and figures, which is made; None writes nothing.
+    settings
+        Of the paired bootstrap.
+
+    Returns
+    -------
+    comparison : Comparison
+        Of the runs, in this order.
+    files : list of Path
+        What was written; see :func:`write_comparison`.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two folders, one is named twice, the runs cannot be compared, or `out` belongs to a run.
+    RunError
+        If a folder holds no run, or the part was not evaluated.
+    """
+    if out is not None:
+        require_comparison_folder(out)
+    comparison = compare(read_compared_runs(paths, part), settings)
+    return comparison, [] if out is None else write_comparison(out, comparison)
+
+
+def compare(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_BOOTSTRAP) -> Comparison:
     """Compare runs.
 
     Parameters
@@ -251,7 +291,7 @@ _OCCASIONAL_FIGURES = tuple(
 
 
 def require_comparison_folder(out_dir: Path) -> None:
-    """Refuse a folder whose figures have the names of a comparison's: one of a run, a plan, a k-fold or a judged part.
+    """Refuse a folder of a run, a plan, a k-fold or an evaluated part: its figures have names of a comparison's.
 
     Raises
     ------
@@ -282,16 +322,16 @@ def write_comparison(out_dir: Path, comparison: Comparison) -> list[Path]:
 
 def _write_figures(out_dir: Path, comparison: Comparison) -> list[Path]:
     runs, stamp = comparison.runs, comparison.stamp
-    judged = f"{' / '.join(dict.fromkeys(run.part for run in runs))} images"
+    evaluated = f"{' / '.join(dict.fromkeys(run.part for run in runs))} images"
     drawn = {"accuracy": draw_accuracies(runs, title="Accuracy per epoch", stamp=stamp)}
     num_stages = max(len(run.stages) for run in runs)
     for stage in range(num_stages) if num_stages > 1 else ():
         names = ", ".join(stage_names(runs, stage))
         title = f"Accuracy per epoch, stage {stage + 1} of {num_stages}{f': {names}' if names else ''}"
         drawn[f"accuracy-stage-{stage + 1}"] = draw_stage_accuracies(runs, stage, title=title, stamp=stamp)
-    drawn["confusion"] = draw_confusions(runs, title=f"Confusion matrices, {judged}", stamp=stamp)
-    drawn["roc"] = draw_rocs(runs, title=f"ROC curves, {judged}", stamp=stamp)
-    subjects = draw_subject_shares(runs, title=f"Share judged right per subject, {judged}", stamp=stamp)
+    drawn["confusion"] = draw_confusions(runs, title=f"Confusion matrices, {evaluated}", stamp=stamp)
+    drawn["roc"] = draw_rocs(runs, title=f"ROC curves, {evaluated}", stamp=stamp)
+    subjects = draw_subject_shares(runs, title=f"Share right per subject, {evaluated}", stamp=stamp)
     if subjects is not None:
         drawn["subjects"] = subjects
     _remove_other_figures(out_dir, drawn)
@@ -342,7 +382,7 @@ def _run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
         ("network", *(plain(run.model_name) for run in runs)),
         ("parameters", *(ABSENT if run.num_parameters is None else f"{run.num_parameters:,}" for run in runs)),
         ("epochs", *(" + ".join(str(len(stage.epochs)) for stage in run.stages) for run in runs)),
-        ("judged part", *(plain(run.part) for run in runs)),
+        ("evaluated part", *(plain(run.part) for run in runs)),
         ("positive class", *(code(run.positive) for run in runs)),
         ("images", *(f"{len(run.samples):,}" for run in runs)),
         ("subjects", *(_subjects_text(run) for run in runs)),
@@ -359,10 +399,8 @@ def _subjects_text(run: ComparedRun) -> str:
 Evaluated = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
 
 
-def _metric_rows(classes: Sequence[str], judged: Sequence[Evaluated]) -> list[tuple[str, ...]]:
-    return [
-        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in judged)) for name in METRIC_NAMES
-    ]
+def _metric_rows(classes: Sequence[str], evaluated: Sequence[Evaluated]) -> list[tuple[str, ...]]:
+    return [(metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated)) for name in METRICS]
 
 
 def _metric_text(name: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None) -> str:
@@ -446,10 +484,10 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 def _metric_columns(
     unit: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None
 ) -> dict[str, float | None]:
-    values = metrics.values() if metrics is not None else dict.fromkeys(METRIC_NAMES)
+    values = metrics.values() if metrics is not None else dict.fromkeys(METRICS)
     intervals = bootstrap.intervals if bootstrap is not None else {}
     columns: dict[str, float | None] = {}
-    for name in METRIC_NAMES:
+    for name in METRICS:
         interval = intervals.get(name)
         columns[f"{unit}_{name}"] = values[name]
         columns[f"{unit}_{name}_low"] = interval.low if interval else None

@@ -49,7 +49,7 @@ def draw_confusions(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> F
 
 
 def draw_rocs(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
-    """Draw the runs' ROC curves together, per image; runs judged on one class have none.
+    """Draw the runs' ROC curves together, per image; runs evaluated on one class have none.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def draw_subject_shares(runs: Sequence[ComparedRun], *, title: str, stamp: str) 
     Parameters
     ----------
     runs : sequence of ComparedRun
-        One mark each per subject that it was judged on.
+        One mark each per subject that it was evaluated on.
     title, stamp : str
         As for :func:`draw_confusions`.
     """
@@ -119,7 +119,7 @@ def draw_subject_shares(runs: Sequence[ComparedRun], *, title: str, stamp: str) 
 
 
 def _shares_of(run: ComparedRun) -> dict[tuple[int, str], float]:
-    """By class and subject: share of the images that were judged right."""
+    """By class and subject: share of the images that are predicted right."""
     table = run.subject_level.table
     table = table[table["label"].notna()]
     return {
@@ -168,7 +168,7 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel("subject, in the order of the mean share right")
-    axes.set_ylabel("share of the subject's images judged right")
+    axes.set_ylabel("share of the subject's images predicted right")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
 

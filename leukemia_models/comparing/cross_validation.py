@@ -17,7 +17,7 @@ from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.evaluation.evaluated_samples import subjects_per_class
-from leukemia_models.evaluation.metrics import METRIC_NAMES, classification_metrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, classification_metrics, metric_title
 from leukemia_models.evaluation.predictions import UNKNOWN_CLASS, evaluated_samples, read_predictions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, Results, SplitCounts, SplitSummary, cautions, read_results
@@ -26,15 +26,9 @@ from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_ta
 from leukemia_models.runs.run_folder import RunFolder, last_run
 from leukemia_models.runs.run_split import UNUSED_NAME, read_split
 
-KFOLD_FILE_NAME = "kfold.json"
 POOLED_NAME = "pooled"
 OUT_OF_FOLD_PART = "out-of-fold"
 _FOLD_NAME = re.compile(r"fold-([0-9]+)")
-
-
-def is_kfold(path: Path) -> bool:
-    """Whether a folder holds a k-fold."""
-    return (path / KFOLD_FILE_NAME).is_file()
 
 
 def is_fold_name(name: str) -> bool:
@@ -84,9 +78,9 @@ class FoldPredictions:
     classes : tuple of two str
         The negative and the positive class.
     settings, judging : mapping
-        What the run was told, and how it was judged, as JSON values.
+        What the run was told, and how it was evaluated, as JSON values.
     epoch : int or None
-        The epoch whose weights were judged.
+        The epoch whose weights were evaluated.
     warnings : tuple of str
         What the fold's results say against its numbers, beside what its split tells.
     """
@@ -111,7 +105,7 @@ def read_fold(path: Path) -> FoldPredictions:
     Parameters
     ----------
     path
-        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been judged.
+        The run's folder, or that of a plan, whose last stage counts. Its part ``test`` must have been evaluated.
 
     Raises
     ------
@@ -119,8 +113,8 @@ def read_fold(path: Path) -> FoldPredictions:
         If a file is missing or damaged, or the predictions are not those of the part that was held out.
     """
     folder = last_run(path)
-    judged = folder.part(HELD_OUT_PART)
-    results = read_results(judged / "results.json")
+    part_dir = folder.part(HELD_OUT_PART)
+    results = read_results(part_dir / "results.json")
     used_ids, held_out_ids = _read_split(folder)
     try:
         fold = FoldPredictions(
@@ -129,7 +123,7 @@ def read_fold(path: Path) -> FoldPredictions:
             leaks=_leak_check(results["split"]["leaks"]),
             used_ids=used_ids,
             held_out_ids=held_out_ids,
-            table=read_predictions(judged / "predictions.csv", results["classes"]),
+            table=read_predictions(part_dir / "predictions.csv", results["classes"]),
             model_name=results["model_name"],
             classes=tuple(results["classes"]),
             settings=results["settings"],
@@ -138,8 +132,8 @@ def read_fold(path: Path) -> FoldPredictions:
             warnings=tuple(map(str, results.get("warnings", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{judged / 'results.json'} is damaged ({error!r}): judge the run again") from error
-    _require_held_out(fold, judged)
+        raise RunError(f"{part_dir / 'results.json'} is damaged ({error!r}): evaluate the run again") from error
+    _require_held_out(fold, part_dir)
     return fold
 
 
@@ -160,12 +154,12 @@ def _read_split(folder: RunFolder) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(used), frozenset(each for each, split in used.items() if split == HELD_OUT_PART)
 
 
-def _require_held_out(fold: FoldPredictions, judged: Path) -> None:
+def _require_held_out(fold: FoldPredictions, part_dir: Path) -> None:
     predicted = Counter(fold.table.loc[fold.table["label"] != UNKNOWN_CLASS, "id"])
     if predicted != Counter(fold.held_out_ids):
         raise RunError(
-            f"{judged / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
-            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: judge the run again, "
+            f"{part_dir / 'predictions.csv'} holds {predicted.total():,} labelled images, which are not the "
+            f"{len(fold.held_out_ids):,} that the fold's split.csv holds out: evaluate the run again, "
             f"with `ltrain evaluate --part {HELD_OUT_PART}`"
         )
 
@@ -175,20 +169,20 @@ DEFINED_WITH_ONE_CLASS = ("sensitivity", "specificity")
 
 @dataclass(frozen=True, kw_only=True)
 class FoldMetrics:
-    """One fold, judged by itself.
+    """One fold, evaluated by itself.
 
     Parameters
     ----------
     name, split, stamp : str
         As in :class:`FoldPredictions`.
     epoch : int or None
-        The epoch whose weights were judged.
+        The epoch whose weights were evaluated.
     images_per_class : tuple of int
         Held out, one number per class.
     subjects_per_class : tuple of int or None
         None where the subject of an image is unknown.
     values : mapping of str to float or None
-        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`. Where one class alone was held out, its
+        By names of :data:`~leukemia_models.evaluation.metrics.METRICS`. Where one class alone was held out, its
         recall is the only number that says something; all others are None.
     """
 
@@ -244,12 +238,12 @@ class Spread:
 
 
 def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
-    """Judge one fold by itself, per image, at the threshold 0.5."""
+    """Evaluate one fold by itself, per image, at the threshold 0.5."""
     samples = evaluated_samples(fold.table, fold.classes)
     values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
     images = tuple(int((samples.labels_N == label).sum()) for label in range(len(fold.classes)))
     if not all(images):
-        values = {name: values[name] if name in DEFINED_WITH_ONE_CLASS else None for name in METRIC_NAMES}
+        values = {name: values[name] if name in DEFINED_WITH_ONE_CLASS else None for name in METRICS}
     return FoldMetrics(
         name=fold.name,
         split=str(fold.split),
@@ -263,7 +257,7 @@ def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
 
 def spread_over_folds(folds: Sequence[FoldMetrics]) -> dict[str, Spread]:
     """Summarise every metric over the folds; each fold counts the same, whatever its size."""
-    return {name: Spread.of([fold.values[name] for fold in folds]) for name in METRIC_NAMES}
+    return {name: Spread.of([fold.values[name] for fold in folds]) for name in METRICS}
 
 
 SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -272,7 +266,7 @@ SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CrossValidation:
-    """A k-fold, judged fold by fold and as a whole.
+    """A k-fold, evaluated fold by fold and as a whole.
 
     Parameters
     ----------
@@ -281,7 +275,7 @@ class CrossValidation:
     folds : tuple of FoldMetrics
         In their order.
     spread : mapping of str to Spread
-        By names of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`: per image, over the folds.
+        By names of :data:`~leukemia_models.evaluation.metrics.METRICS`: per image, over the folds.
     pooled : Results
         Of all out-of-fold predictions together, per image and per subject.
     table : pandas.DataFrame
@@ -342,7 +336,7 @@ class CrossValidation:
 def cross_validate(
     folds: Sequence[FoldPredictions], bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
 ) -> CrossValidation:
-    """Judge the folds of a cross-validation, each by itself and all together.
+    """Evaluate the folds of a cross-validation, each by itself and all together.
 
     Parameters
     ----------
@@ -357,20 +351,20 @@ def cross_validate(
         If the folds do not hold out every labelled sample exactly once, or do not belong together.
     """
     require_each_once(folds)
-    judged = tuple(map(fold_metrics, folds))
+    metrics = tuple(map(fold_metrics, folds))
     table = pooled_table(folds)
     network = EvaluatedNetwork(
         model_name=folds[0].model_name,
         classes=folds[0].classes,
         settings=_common([fold.settings for fold in folds]),
         judging=_common([fold.judging for fold in folds]),
-        notes=(_pooling_note(judged),),
+        notes=(_pooling_note(metrics),),
         warnings=tuple(text for text in folds[0].warnings if all(text in fold.warnings for fold in folds)),
     )
     return CrossValidation(
         name=cross_validation_name(folds),
-        folds=judged,
-        spread=spread_over_folds(judged),
+        folds=metrics,
+        spread=spread_over_folds(metrics),
         pooled=results_of_table(table, _pooled_split(folds, table), network, bootstrap=bootstrap),
         table=table,
     )
@@ -382,13 +376,13 @@ def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if all(each.get(name) == value for each in rest)}
 
 
-def _pooling_note(judged: Sequence[FoldMetrics]) -> str:
+def _pooling_note(folds: Sequence[FoldMetrics]) -> str:
     note = (
-        f"Out-of-fold predictions of {len(judged)} networks, judged together. Accuracy, recall, F1 and MCC count each "
-        "network's own answer at 0.5. AUROC, AUPRC and calibration compare the probabilities of different networks "
-        "here, which may be scaled differently"
+        f"Out-of-fold predictions of {len(folds)} networks, evaluated together. Accuracy, recall, F1 and MCC count "
+        "each network's own answer at 0.5. AUROC, AUPRC and calibration compare the probabilities of different "
+        "networks here, which may be scaled differently"
     )
-    aurocs = Spread.of([fold.values["auroc"] for fold in judged])
+    aurocs = Spread.of([fold.values["auroc"] for fold in folds])
     if aurocs.mean is None:
         return f"{note}; no fold holds both classes, so there is no AUROC within one network to set beside it."
     return f"{note}; within one network at a time, AUROC is {aurocs.mean:.3f} in the mean of {aurocs.num_folds} folds."

@@ -22,7 +22,7 @@ from leukemia_models.comparing.cross_validation import (
     cross_validate,
     read_fold,
 )
-from leukemia_models.evaluation.metrics import METRIC_NAMES, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, SUBJECT_MEAN, cautions
@@ -161,15 +161,15 @@ _READING = (
 def pool_folds(
     fold_dirs: Sequence[Path], out_dir: Path, bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
 ) -> CrossValidation:
-    """Read the finished runs of a k-fold, judge them together, and write the result.
+    """Read the finished runs of a k-fold, evaluate them together, and write the result.
 
     Parameters
     ----------
     fold_dirs
-        One folder a fold, in their order: a run's or a plan's, whose part ``test`` was judged.
+        One folder a fold, in their order: a run's or a plan's, whose part ``test`` was evaluated.
     out_dir
         Gets ``summary.md``, ``results.json``, ``folds.csv``, ``folds.png``, ``predictions.csv`` (with a column
-        ``fold``) and ``pooled/``, the judged out-of-fold predictions.
+        ``fold``) and ``pooled/``, the evaluated out-of-fold predictions.
     bootstrap
         How the pooled intervals are drawn.
 
@@ -184,7 +184,7 @@ def pool_folds(
 
 
 def write_cross_validation(out_dir: Path, result: CrossValidation) -> None:
-    """Write all files of a judged k-fold into `out_dir`, which is made if it does not exist."""
+    """Write all files of an evaluated k-fold into `out_dir`, which is made if it does not exist."""
     out_dir.mkdir(parents=True, exist_ok=True)
     write_evaluated(out_dir / POOLED_NAME, result.pooled, result.table.drop(columns="fold"))
     stamped = result.table.drop(columns="stamp", errors="ignore").assign(stamp=result.stamp)
@@ -271,7 +271,7 @@ def _pooled_section(result: CrossValidation) -> str:
             interval_text(people.intervals.get(name) if people else None),
             number_text(result.spread[name].mean),
         )
-        for name in METRIC_NAMES
+        for name in METRICS
     ]
     notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
     return "\n\n".join([markdown_table(header, rows), *map(plain, notes), *map(plain, pooled.notes)])

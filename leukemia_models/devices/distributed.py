@@ -1,11 +1,11 @@
-"""Several processes that train one network: who this one is, and the few things they tell each other.
+"""Several processes that train one network: the rank of this one, and collective operations on small arrays.
 
-A rank is one of `world_size` equal processes, each with its own share of every batch. All that passes between them
-here are small arrays on the host; gradients go through torch's DistributedDataParallel. With one process nothing is
+A rank is one of `world_size` equal processes, each with its own rows of every batch. What is sent here are small
+arrays on the host; gradients go through torch's DistributedDataParallel. With one process nothing is
 sent and torch's process groups are not touched.
 
-Every rank must make the same calls in the same order. So that an error on one rank cannot leave the others waiting,
-whatever may fail on one of them alone is announced: :meth:`Ranks.exchange` and :meth:`Ranks.together` raise on all.
+Every rank must make the same calls in the same order. What may fail on one of them alone goes through
+:meth:`Ranks.all_gather_numbers` or :meth:`Ranks.run_on_all`, which raise on all: no rank waits for a failed one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Ranks:
     world_size : int
         How many there are. With more than one, torch's process group must be set up: see :func:`joined_ranks`.
     num_here : int
-        How many of them are on this machine; 0 where nobody said: then all are taken to be.
+        How many of them are on this machine; 0 if unknown, and then all are taken to be.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Ranks:
         return values / self.world_size
 
     def all_gather_numbers(self, *numbers: float, error: Exception | None = None) -> Tensor:
-        """Tell every rank a few numbers, or that this rank has failed.
+        """All-gather a few numbers, or raise on all ranks if one has failed.
 
         Parameters
         ----------
@@ -119,15 +119,15 @@ class Ranks:
             if error is not None:
                 raise error
             return torch.tensor([numbers], dtype=torch.float64)
-        told_WN = self.gather(torch.tensor([error is not None, *numbers], dtype=torch.float64))
-        if told_WN[:, 0].any():
-            self._fail(error, failed_rank=int(told_WN[:, 0].argmax()))
-        return told_WN[:, 1:]
+        gathered_WN = self.gather(torch.tensor([error is not None, *numbers], dtype=torch.float64))
+        if gathered_WN[:, 0].any():
+            self._fail(error, failed_rank=int(gathered_WN[:, 0].argmax()))
+        return gathered_WN[:, 1:]
 
     def run_on_all(self, action: Callable[[], _T]) -> _T:
-        """Do on every rank what may fail on one: if it does, an error is raised on all, as by :meth:`exchange`.
+        """Call `action` on every rank; if it fails on one, raise on all, as :meth:`all_gather_numbers` does.
 
-        `action` must not speak with other ranks itself.
+        `action` must not communicate with other ranks itself.
         """
         error: Exception | None = None
         try:
@@ -138,9 +138,9 @@ class Ranks:
         return result
 
     def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
-        """Return what `read` gives on rank 0, on every rank; the others do not call it.
+        """Return what `read` returns on rank 0, on every rank; the others do not call it.
 
-        An error of it is raised on all, as by :meth:`together`.
+        An error of it is raised on all ranks.
         """
         data = self.run_on_all(lambda: read() if self.is_first else b"")
         num_bytes = int(self.all_gather_numbers(len(data))[0])
@@ -179,7 +179,7 @@ def _decoded(data: Tensor, errors: str) -> str:
 
 
 def ranks_of(environment: Mapping[str, str]) -> Ranks:
-    """Return who this process is by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_WORLD_SIZE``, which torchrun sets.
+    """Return the rank of this process by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_WORLD_SIZE``, which torchrun sets.
 
     Alone, if they are not set.
 
@@ -244,7 +244,7 @@ def joined_ranks(
     init_method : str
         Where the processes meet, as for ``torch.distributed.init_process_group``.
     wait_minutes : float
-        How long one waits for another before it gives up, > 0. One that ends is noticed at once.
+        Time-out of a collective operation, > 0. A process that ends is noticed at once.
 
     Raises
     ------

@@ -139,9 +139,9 @@ def _moments(images_NHWC: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64
     """Return mean and std per channel on the scale [0, 1], from integer sums (no float copy of the images)."""
     levels = np.arange(256, dtype=np.float64) / GREY_LEVELS
     counts = np.stack([np.bincount(images_NHWC[..., c].ravel(), minlength=256) for c in range(3)])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ levels
-    return mean, np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    mean = fractions @ levels
+    return mean, np.sqrt(np.maximum(fractions @ levels**2 - mean**2, 0))
 
 
 def _finding(
@@ -180,7 +180,7 @@ def _likely_cause(
 
 
 class Batch(Protocol):
-    """Samples that travel together: with several ranks, this rank's share of a batch."""
+    """A micro-batch: with several ranks, this rank's rows of a batch, or a part of them."""
 
     @property
     def images_BHWC(self) -> Tensor:
@@ -194,20 +194,19 @@ class Batch(Protocol):
 
     @property
     def indices_B(self) -> Tensor:
-        """Numbers of the samples in their cache, int64 (B,), on the CPU."""
+        """Indices of the samples in their cache, int64 (B,), on the CPU."""
         ...
 
     @property
     def mask_B(self) -> Tensor:
-        """False for rows that only fill up a rank's share and count for nothing; bool (B,), on the CPU."""
+        """False for padding rows, which count for nothing; bool (B,), on the CPU."""
         ...
 
 
 class BatchSource(Protocol):
     """A split as a stream of batches. With several ranks, every rank's has the same length.
 
-    Where a rank works through its share of a batch in several parts, as ``TrainSettings.accumulate`` says, each part
-    comes as a batch of its own.
+    Each step has ``TrainSettings.accumulate`` batches: the micro-batches of this rank.
     """
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:

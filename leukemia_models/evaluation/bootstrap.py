@@ -11,12 +11,21 @@ import numpy.typing as npt
 
 from leukemia_data.errors import UsageError, listed
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
-from leukemia_models.evaluation.metrics import METRIC_NAMES, POSITIVE, brier_terms, classification_metrics, nll_terms
+from leukemia_models.evaluation.metrics import (
+    METRICS,
+    POSITIVE,
+    Metric,
+    Outcome,
+    brier_terms,
+    classification_metrics,
+    nll_terms,
+)
 from leukemia_models.evaluation.resampling import (
     DEFAULT_BOOTSTRAP,
     SAME_NOTE,
     BootstrapSettings,
     Interval,
+    bootstrapped_metrics,
     percentile_interval,
     subject_groups,
     trust_note,
@@ -46,8 +55,7 @@ def drawn_metrics(
     Returns
     -------
     dict of str to float64 array (D,)
-        All of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES` but ``ece``; NaN where a draw leaves one
-        undefined.
+        All metrics that have intervals; NaN where a draw leaves one undefined.
     """
     num_subjects = draws_DS.shape[1]
     calls_N = (samples.probabilities_N > threshold).astype(np.int64)
@@ -61,15 +69,38 @@ def drawn_metrics(
         ],
         axis=1,
     )
-    counts_D = (draws_DS @ confusion_SC).sum(axis=1)
+    confusion_DC: Floats = draws_DS @ confusion_SC
+    counts_D = confusion_DC.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         brier_D, nll_D = (draws_DS @ losses_SL / counts_D[:, None]).T
-        return {
-            **confusion_metrics(draws_DS @ confusion_SC),
+        drawn = {
+            **confusion_metrics(confusion_DC),
             **_ranking_metrics(samples, subject_N, draws_DS),
             "brier": brier_D,
             "nll": nll_D,
         }
+    for name in bootstrapped_metrics():
+        metric = METRICS.get(name)
+        if metric.of_confusions is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                drawn[name] = np.asarray(metric.of_confusions(confusion_DC), np.float64)
+        elif name not in drawn:
+            drawn[name] = _value_of_each_draw(metric, samples, draws_DS[:, subject_N], threshold)
+    return drawn
+
+
+def _value_of_each_draw(
+    metric: Metric, samples: EvaluatedSamples, weights_DN: npt.NDArray[np.int64], threshold: float
+) -> Floats:
+    """Compute a metric that is known by its value alone, draw by draw, on samples repeated as often as they count."""
+    values: list[float] = []
+    for weights_N in weights_DN:
+        outcome = Outcome(
+            np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_N, weights_N), threshold
+        )
+        value = metric.of(outcome)
+        values.append(np.nan if value is None else value)
+    return np.array(values, np.float64)
 
 
 def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
@@ -149,7 +180,7 @@ _DIGITS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectBootstrap:
-    """Intervals of one judged part.
+    """Intervals of one evaluated part.
 
     Parameters
     ----------
@@ -256,7 +287,7 @@ class PairedBootstrap:
     settings, subjects_per_class, note
         As for :class:`SubjectBootstrap`.
     differences : mapping of str to Difference
-        By metric, all of :data:`~leukemia_models.evaluation.metrics.METRIC_NAMES`.
+        By metric, all of :data:`~leukemia_models.evaluation.metrics.METRICS`.
     """
 
     settings: BootstrapSettings
@@ -283,7 +314,7 @@ def paired_bootstrap(
     settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
     classes: Sequence[str] = ("hem", "all"),
 ) -> PairedBootstrap:
-    """Compare two networks on the same images: both are judged on the same draws of subjects.
+    """Compare two networks on the same images: both are evaluated on the same draws of subjects.
 
     Parameters
     ----------
@@ -314,7 +345,7 @@ def paired_bootstrap(
         difference_of_draws = {name: (one[name] - other[name]).round(_DIGITS) for name in names}
     differences = {
         name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
-        for name in METRIC_NAMES
+        for name in METRICS
     }
     is_same = any(differences[name].interval is None for name in difference_of_draws)
     return PairedBootstrap(
@@ -350,10 +381,10 @@ def _in_order_of(samples: EvaluatedSamples, model: EvaluatedSamples) -> Evaluate
     different = sorted(row_of.keys() ^ set(model.ids))
     if different:
         raise UsageError(
-            f"the two were judged on different images ({len(different):,} are in one only: "
+            f"the two were evaluated on different images ({len(different):,} are in one only: "
             f"{listed(different, most=3)}); compare runs with the same split, on the same part"
         )
     ordered = samples.take(np.array([row_of[name] for name in model.ids], np.int64))
     if ordered.subjects != model.subjects or not np.array_equal(ordered.labels_N, model.labels_N):
-        raise UsageError("the two were judged on the same images with different labels or subjects")
+        raise UsageError("the two were evaluated on the same images with different labels or subjects")
     return ordered

@@ -2,7 +2,7 @@
 
 Temperature scaling divides the log-odds by one number, which keeps every ranking and the meaning of 0.5 (Guo et al.
 2017, On Calibration of Modern Neural Networks). The threshold is then chosen on the scaled probabilities. Both are
-fitted on validation images alone and never on those that are judged with them. No torch.
+fitted on validation images alone and never on those that are evaluated with them. No torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How probabilities are corrected before they are judged or used.
+    """How probabilities are corrected before they are evaluated or used.
 
     Parameters
     ----------

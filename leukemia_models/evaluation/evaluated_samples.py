@@ -17,7 +17,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSamples:
-    """Samples with a label and the probability of class 1: what every judgement is made from.
+    """Samples with a label and the probability of class 1: what every evaluation is made from.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class EvaluatedSamples:
         if len(lengths) != 1:
             raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
         if not self.ids:
-            raise UsageError("no image to judge has a label")
+            raise UsageError("no image to evaluate has a label")
         if not np.isin(self.labels_N, (0, 1)).all():
             raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
         if not ((self.probabilities_N >= 0) & (self.probabilities_N <= 1)).all():

@@ -1,10 +1,13 @@
-"""Metrics: labels and probabilities in, named numbers out."""
+"""Metrics: labels and probabilities in, named numbers out.
+
+To add a metric: :func:`register_metric`. It then stands in results, tables and comparisons, with an interval.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from sklearn import metrics as sklearn_metrics
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_labels, as_numbers
+from leukemia_data.registry import Registry
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, labels_and_probabilities
 
 NUM_BINS = 15
@@ -75,24 +79,140 @@ POSITIVE = 1
 LOWEST_PROBABILITY = 1e-9
 """Probabilities closer to 0 or 1 count as this far away in the NLL: a table has nine digits, and a certain answer that
 is wrong must cost a finite number (20.7), the same from a table as from the network."""
-METRIC_TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "balanced_accuracy": "balanced accuracy",
-        "sensitivity": "sensitivity",
-        "specificity": "specificity",
-        "weighted_f1": "weighted F1",
-        "macro_f1": "macro F1",
-        "auroc": "AUROC",
-        "auprc": "AUPRC",
-        "mcc": "MCC",
-        "accuracy": "accuracy",
-        "brier": "Brier score",
-        "ece": "ECE",
-        "nll": "NLL",
-    }
-)
-"""Names of all metrics, in the order of tables, with the words for people."""
-METRIC_NAMES = tuple(METRIC_TITLES)
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a metric is computed from: labelled samples and the network's answers.
+
+    Parameters
+    ----------
+    labels_N : int64 array (N,)
+        0 or 1.
+    probabilities_N : float64 array (N,)
+        Of class 1; or shares of votes, see `needs_probabilities` of :func:`register_metric`.
+    threshold : float
+        The prediction is class 1 where the probability lies above.
+    """
+
+    labels_N: npt.NDArray[np.int64]
+    probabilities_N: Floats
+    threshold: float = DEFAULT_THRESHOLD
+
+    @cached_property
+    def predictions_N(self) -> npt.NDArray[np.int64]:
+        """Predicted classes, 0 or 1."""
+        return (self.probabilities_N > self.threshold).astype(np.int64)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Counts (2,2), ``confusion[label, prediction]``."""
+        counts: npt.NDArray[np.int64] = sklearn_metrics.confusion_matrix(
+            self.labels_N, self.predictions_N, labels=[0, 1]
+        )
+        return counts
+
+    @cached_property
+    def support_K(self) -> npt.NDArray[np.int64]:
+        """Samples of each class, (2,)."""
+        support: npt.NDArray[np.int64] = self.confusion.sum(axis=1)
+        return support
+
+    @cached_property
+    def f1_K(self) -> Floats:
+        """F1 of each class, (2,); 0 for a class without samples or predictions."""
+        f1: Floats = sklearn_metrics.f1_score(
+            self.labels_N, self.predictions_N, labels=[0, 1], average=None, zero_division=0.0
+        )
+        return f1
+
+    def recall(self, label: int) -> float | None:
+        """Return the fraction of a class that was predicted as it; None where there are no samples of it."""
+        return float(self.confusion[label, label] / self.support_K[label]) if self.support_K[label] else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric by name, see :func:`register_metric`."""
+
+    name: str
+    title: str
+    value: Callable[[Outcome], float | None]
+    title_with_classes: str = ""
+    of_class: int | None = None
+    needs_both_classes: bool = True
+    needs_probabilities: bool = False
+    has_interval: bool = True
+    of_confusions: Callable[[Floats], Floats] | None = None
+
+    def of(self, outcome: Outcome, *, are_probabilities: bool = True) -> float | None:
+        """Return the value for some samples, None where it is undefined."""
+        if self.needs_probabilities and not are_probabilities:
+            return None
+        if self.needs_both_classes and not outcome.support_K.all():
+            return None
+        value = self.value(outcome)
+        return None if value is None or not np.isfinite(value) else float(value)
+
+
+METRICS: Registry[Metric] = Registry("metric")
+"""All metrics, in the order of tables."""
+
+
+def register_metric(
+    name: str,
+    title: str,
+    value: Callable[[Outcome], float | None],
+    *,
+    title_with_classes: str = "",
+    of_class: int | None = None,
+    needs_both_classes: bool = True,
+    needs_probabilities: bool = False,
+    has_interval: bool = True,
+    of_confusions: Callable[[Floats], Floats] | None = None,
+) -> Metric:
+    """Make a metric known: it is computed in every evaluation, and stands in results, tables and comparisons.
+
+    Parameters
+    ----------
+    name : str
+        Its key in ``results.json`` and in tables.
+    title : str
+        Its words for people.
+    value : callable
+        ``value(outcome)`` returns the metric of an :class:`Outcome`, None where it is undefined.
+    title_with_classes : str
+        The words where the classes are known, with ``{negative}`` and ``{positive}`` in them.
+    of_class : int, optional
+        The class that alone decides it: intervals then need enough subjects of this class only.
+    needs_both_classes : bool
+        Whether it is undefined where the labels hold one class.
+    needs_probabilities : bool
+        Whether it is undefined for shares of votes, which rank and decide but are no probabilities.
+    has_interval : bool
+        False for a metric that resampling by itself moves, such as a calibration error.
+    of_confusions : callable, optional
+        For a metric that follows from the confusion matrix: counts (D,4) of (label, prediction) = (0,0), (0,1), (1,0),
+        (1,1) to the metric of each, (D,). Intervals are then quick; else `value` is called for every draw.
+
+    Raises
+    ------
+    UsageError
+        If the name is taken.
+    """
+    metric = Metric(
+        name=name,
+        title=title,
+        value=value,
+        title_with_classes=title_with_classes,
+        of_class=of_class,
+        needs_both_classes=needs_both_classes,
+        needs_probabilities=needs_probabilities,
+        has_interval=has_interval,
+        of_confusions=of_confusions,
+    )
+    return METRICS.register(metric)
 
 
 def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str] = str) -> str:
@@ -101,19 +221,15 @@ def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str]
     Parameters
     ----------
     name : str
-        One of :data:`METRIC_NAMES`.
+        One of :data:`METRICS`.
     classes : sequence of two str
         The negative and the positive class.
     quoted : callable
         How a class's name is written.
     """
+    metric = METRICS.get(name)
     negative, positive = map(quoted, classes)
-    of_one_class = {
-        "sensitivity": f"sensitivity (recall of {positive})",
-        "specificity": f"specificity (recall of {negative})",
-        "auprc": f"AUPRC (of {positive})",
-    }
-    return of_one_class.get(name, METRIC_TITLES[name])
+    return metric.title_with_classes.format(negative=negative, positive=positive) or metric.title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +239,7 @@ class ClassificationMetrics:
     Parameters
     ----------
     num_samples : int
-        Images (or subjects) judged.
+        Images (or subjects) evaluated.
     threshold : float
         The prediction is class 1 where its probability lies above.
     confusion : tuple of tuples of int
@@ -155,6 +271,8 @@ class ClassificationMetrics:
         Mean negative log-likelihood (cross-entropy, natural logarithm); None where the scores are votes.
     one_class_warning : str or None
         A sentence when nearly all predictions are one class although the labels hold two.
+    others : mapping of str to float or None
+        Metrics that were registered besides.
     """
 
     num_samples: int
@@ -172,6 +290,7 @@ class ClassificationMetrics:
     ece: float | None
     nll: float | None
     one_class_warning: str | None
+    others: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def sensitivity(self) -> float | None:
@@ -184,12 +303,13 @@ class ClassificationMetrics:
         return self.recall_per_class[1 - POSITIVE]
 
     def values(self) -> dict[str, float | None]:
-        """Return all of :data:`METRIC_NAMES` by name."""
-        return {name: getattr(self, name) for name in METRIC_NAMES}
+        """Return all of :data:`METRICS` by name."""
+        return {name: getattr(self, name) if name in _SHIPPED else self.others.get(name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, sensitivity and specificity as JSON can hold them."""
-        return {**asdict(self), "sensitivity": self.sensitivity, "specificity": self.specificity}
+        """Return the fields, sensitivity, specificity and the other metrics, flat, as JSON can hold them."""
+        values = {"sensitivity": self.sensitivity, "specificity": self.specificity, **self.others}
+        return {**{name: value for name, value in asdict(self).items() if name != "others"}, **values}
 
 
 def classification_metrics(
@@ -200,7 +320,7 @@ def classification_metrics(
     threshold: float = DEFAULT_THRESHOLD,
     are_probabilities: bool = True,
 ) -> ClassificationMetrics:
-    """Judge probabilities against labels.
+    """Evaluate probabilities against labels.
 
     Parameters
     ----------
@@ -218,41 +338,29 @@ def classification_metrics(
     Raises
     ------
     UsageError
-        If there is nothing to judge, or shapes, labels, probabilities or threshold are not as described.
+        If there is nothing to evaluate, or shapes, labels, probabilities or threshold are not as described.
     """
     labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
     _check(labels_N, probabilities_NK)
     if not 0 <= threshold < 1:
         raise UsageError(f"a threshold lies in [0, 1), got {threshold}")
-    scores_N = probabilities_NK[:, POSITIVE]
-    predictions_N = (scores_N > threshold).astype(np.int64)
-    confusion = sklearn_metrics.confusion_matrix(labels_N, predictions_N, labels=[0, 1])
-    support = confusion.sum(axis=1)
-    recall = tuple(float(confusion[k, k] / support[k]) if support[k] else None for k in (0, 1))
-    f1 = sklearn_metrics.f1_score(labels_N, predictions_N, labels=[0, 1], average=None, zero_division=0.0)
-    two_classes = bool(support.all())
+    outcome = Outcome(labels_N, probabilities_NK[:, POSITIVE], threshold)
+    values = {name: METRICS.get(name).of(outcome, are_probabilities=are_probabilities) for name in METRICS}
+    fields: dict[str, Any] = {name: values[name] for name in _SHIPPED if name not in ("sensitivity", "specificity")}
     return ClassificationMetrics(
+        **fields,
         num_samples=len(labels_N),
         threshold=threshold,
-        confusion=_as_ints(confusion),
-        accuracy=float(np.trace(confusion) / support.sum()),
-        recall_per_class=(recall[0], recall[1]),
-        balanced_accuracy=float(np.mean(np.diag(confusion) / support)) if two_classes else None,
-        weighted_f1=float(f1 @ support / support.sum()),
-        macro_f1=float(f1.mean()) if two_classes else None,
-        auroc=float(sklearn_metrics.roc_auc_score(labels_N, scores_N)) if two_classes else None,
-        auprc=float(sklearn_metrics.average_precision_score(labels_N, scores_N)) if two_classes else None,
-        mcc=float(sklearn_metrics.matthews_corrcoef(labels_N, predictions_N)) if two_classes else None,
-        brier=float(np.mean(brier_terms(labels_N, scores_N))) if are_probabilities else None,
-        ece=reliability_bins(labels_N, scores_N).calibration_error if are_probabilities else None,
-        nll=float(np.mean(nll_terms(labels_N, scores_N))) if are_probabilities else None,
-        one_class_warning=one_class_warning(confusion, classes),
+        confusion=_as_ints(outcome.confusion),
+        recall_per_class=(outcome.recall(0), outcome.recall(1)),
+        one_class_warning=one_class_warning(outcome.confusion, classes),
+        others={name: value for name, value in values.items() if name not in _SHIPPED},
     )
 
 
 def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> None:
     if len(labels_N) == 0:
-        raise UsageError("no samples to judge: the split is empty")
+        raise UsageError("no samples to evaluate: the split is empty")
     if labels_N.ndim != 1 or probabilities_NK.shape != (len(labels_N), 2):
         raise UsageError(
             f"metrics need labels (N,) and probabilities (N,2), got {labels_N.shape} and {probabilities_NK.shape}"
@@ -308,6 +416,48 @@ def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence
     )
 
 
+def _mcc(outcome: Outcome) -> float:
+    return float(sklearn_metrics.matthews_corrcoef(outcome.labels_N, outcome.predictions_N))
+
+
+def _register_metrics() -> None:
+    """Register the metrics that are fields of :class:`ClassificationMetrics`; ``bootstrap`` draws them together."""
+
+    def add(name: str, title: str, value: Callable[[Outcome], float | None], **more: Any) -> None:  # noqa: ANN401
+        register_metric(name, title, value, **more)
+
+    of_negative = {"title_with_classes": "specificity (recall of {negative})", "of_class": 0}
+    of_positive = {"title_with_classes": "sensitivity (recall of {positive})", "of_class": 1}
+    any_class, probabilities = {"needs_both_classes": False}, {"needs_both_classes": False, "needs_probabilities": True}
+    add("balanced_accuracy", "balanced accuracy", lambda o: float(np.mean(np.diag(o.confusion) / o.support_K)))
+    add("sensitivity", "sensitivity", lambda o: o.recall(1), **of_positive, **any_class)
+    add("specificity", "specificity", lambda o: o.recall(0), **of_negative, **any_class)
+    add("weighted_f1", "weighted F1", lambda o: float(o.f1_K @ o.support_K / o.support_K.sum()), **any_class)
+    add("macro_f1", "macro F1", lambda o: float(o.f1_K.mean()))
+    add("auroc", "AUROC", lambda o: float(sklearn_metrics.roc_auc_score(o.labels_N, o.probabilities_N)))
+    add(
+        "auprc",
+        "AUPRC",
+        lambda o: float(sklearn_metrics.average_precision_score(o.labels_N, o.probabilities_N)),
+        title_with_classes="AUPRC (of {positive})",
+    )
+    add("mcc", "MCC", _mcc)
+    add("accuracy", "accuracy", lambda o: float(np.trace(o.confusion) / o.support_K.sum()), **any_class)
+    add("brier", "Brier score", lambda o: float(np.mean(brier_terms(o.labels_N, o.probabilities_N))), **probabilities)
+    add(
+        "ece",
+        "ECE",
+        lambda o: reliability_bins(o.labels_N, o.probabilities_N).calibration_error,
+        has_interval=False,
+        **probabilities,
+    )
+    add("nll", "NLL", lambda o: float(np.mean(nll_terms(o.labels_N, o.probabilities_N))), **probabilities)
+
+
+_register_metrics()
+_SHIPPED = METRICS.names()
+
+
 @dataclass(frozen=True, kw_only=True)
 class MajorityBaseline:
     """What answering one class always would score: the mark a network must beat.
@@ -341,7 +491,7 @@ def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaselin
     """Return the scores of always answering the more frequent class of `labels_N` (class 1 when equal)."""
     labels_N = as_labels(labels_N, "labels_N")
     if len(labels_N) == 0:
-        raise UsageError("no samples to judge: the split is empty")
+        raise UsageError("no samples to evaluate: the split is empty")
     share_positive = float(np.mean(labels_N == POSITIVE))
     prediction = int(share_positive >= 0.5)
     probabilities = np.zeros((len(labels_N), 2))

@@ -3,118 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from leukemia_data.augmenting.geometry import warp
-from leukemia_data.errors import RunError, UsageError
+from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, Normalization, Normalizer
 from leukemia_models.devices.precision import autocast
 from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.evaluation.settings import D4, LOGITS, NO_TTA, NONE, Tta
 
-NONE, D4, ROTATIONS = "none", "d4", "rotations"
-LOGITS, PROBABILITIES = "logits", "probabilities"
-AVERAGES = (LOGITS, PROBABILITIES)
-ROTATION_COUNTS = range(2, 361)
-_NUM_D4_VIEWS = 8
 _ROWS, _COLUMNS = 1, 2
-
-
-@dataclass(frozen=True)
-class Tta:
-    """Which views of an image the network is shown, and how its answers become one.
-
-    Parameters
-    ----------
-    kind : str
-        ``none`` (the image as it is), ``d4`` or ``rotations``.
-    num_rotations : int
-        Of ``rotations``: 2 to 360, evenly spread over the full turn; otherwise 0.
-    average : str
-        One of :data:`AVERAGES`. The mean of logits is the normalised geometric mean of the views' probabilities: one
-        view that is sure counts for more than in the mean of probabilities.
-
-    Raises
-    ------
-    UsageError
-        If one of them is unknown or out of range.
-    """
-
-    kind: str = NONE
-    num_rotations: int = 0
-    average: str = LOGITS
-
-    def __post_init__(self) -> None:
-        if self.kind not in (NONE, D4, ROTATIONS):
-            raise UsageError(f"test-time augmentation {self.kind!r} is unknown; known are none, d4 and rotations:N")
-        if self.kind == ROTATIONS and self.num_rotations not in ROTATION_COUNTS:
-            raise UsageError(f"rotations:N takes 2 to 360 rotations, got {self.num_rotations}; an example: rotations:8")
-        if self.kind != ROTATIONS and self.num_rotations:
-            raise UsageError(f"test-time augmentation {self.kind!r} has no number of rotations")
-        if self.average not in AVERAGES:
-            raise UsageError(f"the average {self.average!r} is unknown; known are {' and '.join(AVERAGES)}")
-
-    def __str__(self) -> str:
-        """Return the views as :func:`parse_tta` reads them."""
-        return f"{self.kind}:{self.num_rotations}" if self.kind == ROTATIONS else self.kind
-
-    @property
-    def num_views(self) -> int:
-        """How often the network runs for each image."""
-        return {NONE: 1, D4: _NUM_D4_VIEWS}.get(self.kind, self.num_rotations)
-
-    @property
-    def description(self) -> str:
-        """The views and the average for people."""
-        return NONE if self.kind == NONE else f"{self}, mean of {self.average}"
-
-    def to_dict(self) -> dict[str, str]:
-        """Return ``views`` and ``average`` as JSON can hold them."""
-        return {"views": str(self), "average": self.average}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Tta:
-        """Return what :meth:`to_dict` wrote.
-
-        Raises
-        ------
-        UsageError
-            If the values are something else, as in a damaged file.
-        """
-        found = [values.get(name) for name in ("views", "average")] if isinstance(values, Mapping) else []
-        if not found or not all(isinstance(text, str) for text in found):
-            raise UsageError(f"test-time augmentation is stored as views and average, not as {values!r:.60}")
-        return parse_tta(*map(str, found))
-
-
-NO_TTA = Tta()
-
-
-def parse_tta(text: str, average: str = LOGITS) -> Tta:
-    """Read ``none``, ``d4`` or ``rotations:N``.
-
-    >>> parse_tta("rotations:8").num_views
-    8
-
-    Raises
-    ------
-    UsageError
-        If the text or the average is something else.
-    """
-    kind, _, number = text.partition(":")
-    if kind != ROTATIONS:
-        return Tta(text, average=average)
-    if not (number.isascii() and number.isdecimal()):
-        raise UsageError(f"test-time augmentation {text!r}: say how many rotations, for example rotations:8")
-    return Tta(kind, int(number), average)
 
 
 def views(tta: Tta, images_BHWC: Tensor) -> Iterator[Tensor]:
@@ -180,7 +86,7 @@ def average_views(logits_NVK: Tensor, average: str) -> Tensor:
     logits_NVK : tensor (N,V,K), float64
         Of each image, view and class.
     average : str
-        One of :data:`AVERAGES`.
+        One of :data:`~leukemia_models.evaluation.settings.AVERAGES`.
 
     Returns
     -------
@@ -227,37 +133,30 @@ def predict_probabilities(
     tta: Tta = NO_TTA,
     ranks: Ranks = SINGLE,
 ) -> Predictions:
-    """Run `model` over `batches` and return what it thinks of every sample.
+    """Predict every sample of `batches`.
+
+    All ranks must call this, with their own rows of the same number of batches; the result is the same on each.
 
     Parameters
     ----------
     model : torch.nn.Module
         On `device`; normalised images in, logits out. Parameters, buffers and mode are left as they are.
     batches : iterable of Batch
-        Each sample once, not augmented. Rows whose mask is False are left out. With several ranks, this one's shares
-        of the same number of batches.
-    normalization : Normalization
-        What the network was trained with.
-    device : torch.device
-        Where it runs.
-    amp : bool
-        Mixed precision, on CUDA only.
-    channels_last : bool
-        Memory format of the network's weights.
+        Each sample once, not augmented. Rows whose mask is False are left out.
+    normalization, device, amp, channels_last, ranks
+        As in training: the network's normalisation, where it runs, mixed precision, memory format, and processes.
     tta : Tta
-        Which views of each image are shown to the network, one after the other, and how their answers become one.
-    ranks : Ranks
-        All of them must call this.
+        Which views of each image are predicted, one after the other, and how they are averaged.
 
     Returns
     -------
     Predictions
-        Of all ranks, on every rank: batch by batch, and within a batch in the order of the ranks.
+        Batch by batch, and within a batch in the order of the ranks.
 
     Raises
     ------
     RunError
-        If no batch came, or the network's output is not finite.
+        If there is no batch, or the network's output is non-finite.
     """
     normalizer = Normalizer(normalization, device, channels_last=channels_last)
 

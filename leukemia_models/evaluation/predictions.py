@@ -22,7 +22,7 @@ import pandas as pd
 from leukemia_data.errors import RunError, listed
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
-from leukemia_data.sources.classes import negative_first
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
 
 PROBABILITY_PREFIX = "probability_"
@@ -278,7 +278,7 @@ def _read_texts(path: Path) -> pd.DataFrame:
             compression=None,
         )
     except FileNotFoundError:
-        raise RunError(f"there are no predictions {path}: judge the run first, with `ltrain evaluate`") from None
+        raise RunError(f"there are no predictions {path}: evaluate the run first, with `ltrain evaluate`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read as a table of predictions: {error}") from error
 

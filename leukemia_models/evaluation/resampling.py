@@ -1,4 +1,4 @@
-"""Drawing subjects instead of images: judged samples in, how often each subject counts in each draw out. No torch.
+"""Drawing subjects instead of images: evaluated samples in, how often each subject counts in each draw out. No torch.
 
 Cells of one person are alike, so people, not cells, are the sample size. A draw takes, within each class, as many
 subjects as there are, with replacement, and all their images come along. Draws are a function of the seed and of the
@@ -21,17 +21,15 @@ import numpy.typing as npt
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import METRIC_NAMES, POSITIVE
+from leukemia_models.evaluation.metrics import METRICS
 
 MIN_SUBJECTS = 5
 ENOUGH_SUBJECTS = 10
-BOOTSTRAPPED = tuple(name for name in METRIC_NAMES if name != "ece")
 SAME_IN_ALL_DRAWS = 1e-9
 SAME_NOTE = (
-    "A number that is the same in every resample has no interval: that all these subjects were judged alike does not "
-    "mean that others would be."
+    "A number that is the same in every resample has no interval: that all these subjects were classified alike does "
+    "not mean that others would be."
 )
-_CLASSES_OF = {"sensitivity": (POSITIVE,), "specificity": (1 - POSITIVE,)}
 _BOTH = (0, 1)
 
 
@@ -110,10 +108,16 @@ class SubjectGroups:
 
     def metric_names(self) -> tuple[str, ...]:
         """Return the metrics for which each class that they look at has enough subjects."""
-        count = self.per_class
-        return tuple(
-            name for name in BOOTSTRAPPED if all(count[k] >= MIN_SUBJECTS for k in _CLASSES_OF.get(name, _BOTH))
-        )
+        return tuple(name for name in bootstrapped_metrics() if self._are_enough(METRICS.get(name).of_class))
+
+    def _are_enough(self, label: int | None) -> bool:
+        classes = _BOTH if label is None else (label,)
+        return all(self.per_class[k] >= MIN_SUBJECTS for k in classes)
+
+
+def bootstrapped_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics that may have an interval."""
+    return tuple(name for name in METRICS if METRICS.get(name).has_interval)
 
 
 def subject_groups(samples: EvaluatedSamples) -> SubjectGroups | None:
@@ -162,6 +166,6 @@ def trust_note(samples: EvaluatedSamples, groups: SubjectGroups | None, classes:
         )
     some = max(groups.per_class) >= MIN_SUBJECTS
     return (
-        f"{'Intervals only for what one class decides alone' if some else 'No intervals'}: the judged subjects are "
+        f"{'Intervals only for what one class decides alone' if some else 'No intervals'}: the evaluated subjects are "
         f"{counts}, and fewer than {MIN_SUBJECTS} of a class cannot show how much subjects differ."
     )

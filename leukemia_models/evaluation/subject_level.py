@@ -1,4 +1,4 @@
-"""From images to people: predictions of a subject's cells in, one row and one judgement per subject out. No torch.
+"""From images to people: predictions of a subject's cells in, one row and one prediction per subject out. No torch.
 
 The subject is the clinical unit: a patient has leukaemia, not a cell. Two ways to join a subject's cells are computed:
 ``mean``, the mean probability of class 1 against the threshold, and ``vote``, the class that most of the cells were
@@ -35,7 +35,7 @@ class SubjectLevel:
     num_unknown_images : int
         Images left out because nothing says whose they are.
     mixed_subjects : tuple of str
-        Subjects whose images have both labels: they are in the table, but no label is theirs to be judged by.
+        Subjects whose images have both labels: they are in the table, but no label is theirs to be evaluated by.
     """
 
     table: pd.DataFrame
@@ -58,7 +58,7 @@ class SubjectLevel:
 def subject_level(
     samples: EvaluatedSamples, classes: Sequence[str] = ("hem", "all"), *, threshold: float = DEFAULT_THRESHOLD
 ) -> SubjectLevel:
-    """Judge a network per subject.
+    """Evaluate a network per subject.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ def subject_level(
         Of an image's probability and of a subject's mean probability. A vote always needs more than half of the cells.
     """
     table = subject_table(samples, threshold=threshold)
-    judged = {how: subject_samples(samples, how, threshold=threshold) for how in SCORE_COLUMNS}
+    evaluated = {how: subject_samples(samples, how, threshold=threshold) for how in SCORE_COLUMNS}
     return SubjectLevel(
         table=table,
-        mean=_evaluate(judged["mean"], classes, threshold, are_probabilities=True),
-        vote=_evaluate(judged["vote"], classes, MAJORITY, are_probabilities=False),
+        mean=_evaluate(evaluated["mean"], classes, threshold, are_probabilities=True),
+        vote=_evaluate(evaluated["vote"], classes, MAJORITY, are_probabilities=False),
         num_unknown_images=sum(not subject for subject in samples.subjects),
         mixed_subjects=tuple(table["subject"][table["label"].isna()]),
     )

@@ -1,204 +1,214 @@
-"""Why a network that does well in training mode can fail in eval mode: data, training, figure."""
+"""The second report's BatchNorm mystery and its cure, on generated cells: the experiment, its files and figure."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from leukemia_data.augmenting.augment import Augmenter
-from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.errors import UsageError
+from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.errors import RunError, UsageError
+from leukemia_data.files.atomic import write_text
 from leukemia_data.operations.resizing import resize_area
 from leukemia_data.records.arguments import as_labels
 from leukemia_data.sources.sample_cells import SampleCell, generate_cell, plan_sample
-from leukemia_data.streams.batch import Batch as Batch_memory_source
-from leukemia_data.streams.batch import BatchPlan
-from leukemia_models.devices.normalization import GREY_LEVELS, Batch, BatchSource, Normalization, Normalizer
-from leukemia_models.evaluation.predict import D4, LOGITS, Tta, average_views, predict_probabilities, views
-from leukemia_models.evaluation.predictions import Predictions
-from leukemia_models.reports.style import BLUE, GREEN, ORANGE, VERMILION, stamped_figure
-from leukemia_models.training.batchnorm_report import BatchNormScores
-from leukemia_models.training.batchnorm_statistics import applied, reestimate_batchnorm
-from leukemia_models.training.history import EpochRecord
-from leukemia_models.training.run_state import TrainSettings, TrainState
-from leukemia_models.training.train import Observer, fit
+from leukemia_data.splitting.leaks import DISJOINT_STAMP
+from leukemia_data.streams.batch import Batch, BatchPlan
+from leukemia_models.devices.normalization import GREY_LEVELS, Normalization
+from leukemia_models.experiments.four_ways import WAYS, EpochScores, draw_batchnorm, train_four_ways
+from leukemia_models.networks.registry import build_model
+from leukemia_models.reports.style import save_figure
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
 
-WAYS = ("eval_at_once", "train_mode", "eval_after_train_mode", "eval_reestimated")
+MODEL_NAME = "resnet18"
+AUGMENTATION = "report-b"
+_CSV_FIELDS = ("loss", "accuracy", "balanced_accuracy", "share_positive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochScores:
-    """The same weights on the same validation images, judged four ways.
+class ExperimentSize:
+    """How many cells the experiment takes, and in which batches. The default takes a minute on two CPU cores."""
 
-    Parameters
+    num_subjects: int = 24
+    train_cells_per_subject: int = 20
+    valid_cells_per_subject: int = 40
+    size_px: int = 32
+    batch_size: int = 32
+
+
+DEFAULT_SIZE = ExperimentSize()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormExperiment:
+    """What the experiment came to.
+
+    Attributes
     ----------
-    epoch : int
-        Counted from 1.
-    train_accuracy : float
-        In training mode, on augmented images, while the weights moved.
-    eval_at_once : BatchNormScores
-        Eval mode with the statistics that training left.
-    train_mode : BatchNormScores
-        Training mode with eight views of each image, as the report validated.
-    eval_after_train_mode : BatchNormScores
-        Eval mode with the statistics that those passes left, as the report tested.
-    eval_reestimated : BatchNormScores
-        Eval mode with statistics from clean training images.
+    out
+        The folder of its files.
+    size
+        Cells and batches.
+    lr, seed
+        Rate of AdamW; of cells, weights, order and augmentation.
+    num_train, num_valid
+        Images.
+    share_of_labels
+        Share of class 1 among the validation labels.
+    epochs
+        Scores after each epoch.
     """
 
-    epoch: int
-    train_accuracy: float
-    eval_at_once: BatchNormScores
-    train_mode: BatchNormScores
-    eval_after_train_mode: BatchNormScores
-    eval_reestimated: BatchNormScores
+    out: Path
+    size: ExperimentSize
+    lr: float
+    seed: int
+    num_train: int
+    num_valid: int
+    share_of_labels: float
+    epochs: tuple[EpochScores, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return asdict(self)
+        """Return everything but the folder as JSON can hold it."""
+        return {
+            "model": MODEL_NAME,
+            "size_px": self.size.size_px,
+            "batch_size": self.size.batch_size,
+            "optimizer": "adamw",
+            "lr": self.lr,
+            "augmentation": AUGMENTATION,
+            "seed": self.seed,
+            "split": DISJOINT_STAMP,
+            "train_images": self.num_train,
+            "valid_images": self.num_valid,
+            "valid_share_of_class_1": self.share_of_labels,
+            "epochs": [epoch_scores.to_dict() for epoch_scores in self.epochs],
+        }
 
 
 def run_experiment(
-    model: nn.Module,
-    train_source: BatchSource,
-    clean_source: BatchSource,
-    valid_source: BatchSource,
-    settings: TrainSettings,
-    normalization: Normalization,
-    augmentation: Augmentation,
-    device: torch.device,
-    on_step: Callable[[int], None] | None = None,
+    out: Path,
+    *,
+    epochs: int = 6,
+    lr: float = 0.01,
+    seed: int = 0,
+    size: ExperimentSize = DEFAULT_SIZE,
+    console: Console = NULL_CONSOLE,
+) -> BatchNormExperiment:
+    """Train a ResNet-18 on generated cells on the CPU, and evaluate the weights of every epoch four ways.
+
+    Parameters
+    ----------
+    out
+        Folder for ``batchnorm.json``, ``batchnorm.csv``, ``batchnorm.png`` and ``.pdf``; made where it is missing.
+    epochs
+        At least 1.
+    lr
+        Rate of AdamW.
+    seed
+        Of cells, weights, order and augmentation.
+    size
+        Cells and batches.
+    console
+        Shows what is trained, and progress.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot make this folder: {error.strerror}") from error
+    train, valid = _generated_cells(size, seed, console)
+    console.note(
+        f"{MODEL_NAME}, {len(train)} generated cells for training and {len(valid)} of other subjects for validation, "
+        f"{size.size_px} px; AdamW, learning rate {lr:g}, augmentation {AUGMENTATION}, seed {seed}"
+    )
+    settings = TrainSettings(
+        epochs=epochs,
+        optimizer=OptimizerSettings(name="adamw", lr=lr),
+        schedule=ScheduleSettings(name="constant"),
+        seed=seed,
+    )
+    experiment = BatchNormExperiment(
+        out=out,
+        size=size,
+        lr=lr,
+        seed=seed,
+        num_train=len(train),
+        num_valid=len(valid),
+        share_of_labels=float(valid.labels_N.mean()),
+        epochs=tuple(_train(train, valid, settings, size.batch_size, console)),
+    )
+    _write(experiment)
+    return experiment
+
+
+def _generated_cells(size: ExperimentSize, seed: int, console: Console) -> tuple[CellImages, CellImages]:
+    train, valid = plan_cells(size.num_subjects, size.train_cells_per_subject, size.valid_cells_per_subject)
+    with console.progress(len(train) + len(valid), "cells") as bar:
+        drawn = [draw_cells(cells, seed=seed, size_px=size.size_px, progress=bar.update) for cells in (train, valid)]
+    return drawn[0], drawn[1]
+
+
+def _train(
+    train: CellImages, valid: CellImages, settings: TrainSettings, batch_size: int, console: Console
 ) -> list[EpochScores]:
-    """Train `model` in place and judge it four ways after every epoch.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Normalised images in, two logits out.
-    train_source, clean_source, valid_source : BatchSource
-        Training images for learning; the same or others, in shuffled batches, for the re-estimation; validation images
-        in shuffled batches, for in training mode the company in a batch matters.
-    settings : TrainSettings
-        Length, optimizer, seed.
-    normalization : Normalization
-        Of the training images.
-    augmentation : Augmentation
-        Of the training images; drawn from the settings' seed.
-    device : torch.device
-        Where the network runs.
-    on_step : callable, optional
-        Called with 1 after each training step.
-
-    Returns
-    -------
-    list of EpochScores
-    """
-    judge = _Evaluation(model, clean_source, valid_source, normalization, device, settings.channels_last)
-    watcher = _Watcher(judge, on_step)
-    augmenter = Augmenter(
-        augmentation, seed=settings.seed, mean=normalization.mean, std=normalization.std, device=device
+    training, clean, validation = (
+        MemorySource(cells.images_NHWC, cells.labels_N, batch_size=batch_size, seed=settings.seed, drop_last=drop_last)
+        for cells, drop_last in ((train, True), (train, False), (valid, False))
     )
-    fit(model, train_source, None, settings, normalization, augmenter, device, watcher)
-    return watcher.epochs
-
-
-class _Watcher(Observer):
-    """Judges the network after every epoch."""
-
-    def __init__(self, judge: _Evaluation, on_step: Callable[[int], None] | None) -> None:
-        self._evaluate, self._on_step = judge, on_step
-        self.epochs: list[EpochScores] = []
-
-    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
-        if self._on_step is not None:
-            self._on_step(1)
-
-    def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
-        self.epochs.append(
-            EpochScores(epoch=record.epoch, train_accuracy=record.train_accuracy, **self._evaluate.four_ways())
+    with console.progress(settings.epochs * len(training), "training", "step") as bar:
+        return train_four_ways(
+            build_model(MODEL_NAME, settings.num_classes, seed=settings.seed),
+            training,
+            clean,
+            validation,
+            settings,
+            train.normalization(),
+            load_augmentation(AUGMENTATION),
+            torch.device("cpu"),
+            on_step=bar.update,
         )
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """Judges a network without changing it."""
-
-    model: nn.Module
-    clean_source: BatchSource
-    valid_source: BatchSource
-    normalization: Normalization
-    device: torch.device
-    channels_last: bool
-
-    def four_ways(self) -> dict[str, BatchNormScores]:
-        spoilt = copy.deepcopy(self.model)
-        found = [
-            self._in_eval_mode(self.model),
-            predict_in_train_mode(spoilt, self._validation(), self.normalization, self.device),
-            self._in_eval_mode(spoilt),
-            self._reestimated(),
-        ]
-        return {way: BatchNormScores.of(predictions) for way, predictions in zip(WAYS, found, strict=True)}
-
-    def _validation(self) -> Iterable[Batch]:
-        return self.valid_source.epoch(1)
-
-    def _in_eval_mode(self, model: nn.Module) -> Predictions:
-        return predict_probabilities(
-            model, self._validation(), self.normalization, self.device, channels_last=self.channels_last
-        )
-
-    def _reestimated(self) -> Predictions:
-        statistics = reestimate_batchnorm(
-            self.model, self.clean_source.epoch(1), self.normalization, self.device, channels_last=self.channels_last
-        )
-        with applied(statistics, self.model):
-            return self._in_eval_mode(self.model)
-
-
-@torch.no_grad()
-def predict_in_train_mode(
-    model: nn.Module, batches: Iterable[Batch], normalization: Normalization, device: torch.device
-) -> Predictions:
-    """Do what the second report's validation did, to see what it does. Nothing else may use this.
-
-    The network stays in training mode, and so each of the eight views of a batch is normalised by its own statistics
-    and written into the running ones.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A copy that may be spoilt: its BatchNorm buffers change.
-    batches : iterable of Batch
-        Labelled; of two or more images each, as training mode needs them.
-    normalization, device
-        As for :func:`~leukemia_models.evaluation.predict.predict_probabilities`.
-    """
-    model.train()
-    normalizer = Normalizer(normalization, device)
-    logits, labels, indices = [], [], []
-    for batch in batches:
-        shown = views(Tta(D4), batch.images_BHWC.to(device))
-        answers: Sequence[Tensor] = [model(normalizer(view_BHWC)) for view_BHWC in shown]
-        logits.append(torch.stack(list(answers), dim=1).cpu().double())
-        labels.append(batch.labels_B.cpu())
-        indices.append(batch.indices_B)
-    log_probabilities_NK = average_views(torch.cat(logits), LOGITS).log_softmax(dim=1)
-    return Predictions(
-        torch.cat(indices).numpy().astype(np.int64), torch.cat(labels).numpy(), log_probabilities_NK.numpy()
+def _write(experiment: BatchNormExperiment) -> None:
+    out = experiment.out
+    write_text(out / "batchnorm.json", json.dumps(experiment.to_dict(), indent=2) + "\n")
+    write_text(out / "batchnorm.csv", _csv_text(experiment.epochs))
+    figure = draw_batchnorm(
+        experiment.epochs,
+        share_of_labels=experiment.share_of_labels,
+        title=f"The same weights evaluated four ways ({MODEL_NAME}, generated cells, seed {experiment.seed})",
+        stamp=DISJOINT_STAMP,
     )
+    save_figure(figure, out / "batchnorm.png")
+
+
+def _csv_text(epochs: Sequence[EpochScores]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["epoch", "way", *_CSV_FIELDS, "one_class"])
+    for scores in epochs:
+        for way in WAYS:
+            found = getattr(scores, way)
+            values = [getattr(found, name) for name in _CSV_FIELDS]
+            writer.writerow([scores.epoch, way, *values, int(found.one_class_warning is not None)])
+    return buffer.getvalue()
 
 
 CROP_PX = 270
@@ -252,7 +262,7 @@ def draw_cells(
     seed: int,
     size_px: int,
     num_threads: int = 2,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> CellImages:
     """Generate cells, crop them to the centre and shrink them.
 
@@ -332,72 +342,12 @@ class MemorySource:
         """Number of batches in an epoch."""
         return len(self._plan)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch_memory_source]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Return the batches of one epoch without its first `first_step` ones, on the CPU."""
         for indices_B, mask_B in self._plan.batches(epoch, first_step):
-            yield Batch_memory_source(
+            yield Batch(
                 torch.from_numpy(self._images_NHWC[indices_B]),
                 torch.from_numpy(self._labels_N[indices_B]),
                 torch.from_numpy(indices_B.copy()),
                 torch.from_numpy(mask_B),
             )
-
-
-WAY_TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "eval_at_once": "(i) eval mode at once",
-        "train_mode": "(ii) training mode, 8 views",
-        "eval_after_train_mode": "(iii) eval mode after (ii)",
-        "eval_reestimated": "(iv) eval mode, re-estimated",
-    }
-)
-_STYLES: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "eval_at_once": {"color": VERMILION, "linestyle": "-", "marker": "o"},
-        "train_mode": {"color": BLUE, "linestyle": "--", "marker": "s"},
-        "eval_after_train_mode": {"color": ORANGE, "linestyle": ":", "marker": "^"},
-        "eval_reestimated": {"color": GREEN, "linestyle": "-.", "marker": "D"},
-    }
-)
-
-
-def draw_batchnorm(epochs: Sequence[EpochScores], *, share_of_labels: float, title: str, stamp: str) -> Figure:
-    """Draw validation accuracy, the share of class 1 among the answers and the cross-entropy, per epoch.
-
-    Parameters
-    ----------
-    epochs : sequence of EpochScores
-        At least one.
-    share_of_labels : float
-        Share of class 1 in the validation labels: what the answers' share should be near, and what always answering
-        class 1 scores.
-    title : str
-        What was trained.
-    stamp : str
-        Kind of split, printed under the panels.
-    """
-    figure = stamped_figure((13.0, 4.4), title, stamp)
-    accuracy_axes, share_axes, loss_axes = figure.subplots(1, 3)
-    _draw_panel(accuracy_axes, epochs, "accuracy", "validation accuracy")
-    _draw_panel(share_axes, epochs, "share_positive", "answers that are class 1 (ALL)")
-    _draw_panel(loss_axes, epochs, "loss", "validation cross-entropy (log scale)")
-    for axes, label in ((accuracy_axes, "always answering ALL"), (share_axes, "share of the labels")):
-        line = axes.axhline(share_of_labels, color="0.45", linewidth=1, label=label)
-        axes.set_ylim(-0.03, 1.03)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(handles=[line], loc="lower right", fontsize=9)
-    loss_axes.set_yscale("log")
-    loss_axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
-    return figure
-
-
-def _draw_panel(axes: Axes, epochs: Sequence[EpochScores], quantity: str, label: str) -> None:
-    numbers = [scores.epoch for scores in epochs]
-    for way in WAYS:
-        values = [getattr(getattr(scores, way), quantity) for scores in epochs]
-        axes.plot(numbers, values, label=WAY_TITLES[way], markersize=6, markerfacecolor="none", **_STYLES[way])
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.set_xlim(min(numbers) - 0.3, max(numbers) + 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(visible=True, color="0.9")

@@ -1,79 +1,168 @@
-"""Networks by name, and what they cost."""
+"""Networks by name: what they are, what they cost, and how they are built.
+
+To add a network: :func:`register_network`. Names, descriptions and the costs of the networks shipped here are known
+without torch, which is loaded when one is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import NamedTuple
-
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leukemia_data.errors import UsageError
-from leukemia_models.evaluation.predict import evaluating
-from leukemia_models.networks.resnet import (
-    STANDARD_CHANNELS,
-    BasicBlock,
-    Block,
-    Bottleneck,
-    ConcatBlock,
-    LinearBottleneck,
-    ResNet,
-)
+from leukemia_data.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MIN_SIZE_PX = 32
+MAX_SIZE_PX = 4096
+BuildNetwork = Callable[[int], "nn.Module"]
+"""``build(num_classes)``: a network of RGB images (B,3,H,W) in and logits (B,num_classes) out, on the CPU, float32."""
 
 
-class ResNetDesign(NamedTuple):
-    """What tells one ResNet from another (He et al. 2015, table 1), and who uses it.
+class ModelCost(NamedTuple):
+    """Cost of a network for square images of one size.
 
     Attributes
     ----------
-    reports
-        Which of the two reports has it: ``A``, ``B``, both or none.
-    description
-        What is special about it.
-    has_maxpool
-        Whether the stem ends in a max-pool.
-    channels
-        Of the stem and the first stage.
+    size_px
+        Side of the images.
+    parameters
+        Trainable numbers.
+    multiply_adds
+        Of convolutions and linear layers for one image; BatchNorm, ReLU and pooling are left out, as usual.
+    stage_sizes_px
+        Side of the output of each of a ResNet's four stages; empty for other networks.
     """
 
-    block: Block
-    blocks_per_stage: tuple[int, int, int, int]
+    size_px: int
+    parameters: int
+    multiply_adds: int
+    stage_sizes_px: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network that may be chosen by name, see :func:`register_network`.
+
+    Parameters
+    ----------
+    costs : mapping of int to ModelCost
+        Recorded costs by image size, for two classes; those of other sizes are counted.
+    """
+
+    name: str
+    build: BuildNetwork
+    description: str
+    reports: tuple[str, ...] = ()
+    costs: Mapping[int, ModelCost] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """A row of the table of networks."""
+
+    name: str
+    cost: ModelCost
     reports: tuple[str, ...]
     description: str
-    has_maxpool: bool = True
-    channels: int = STANDARD_CHANNELS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, flat, as JSON can hold it."""
+        return {"name": self.name, **self.cost._asdict(), "reports": self.reports, "description": self.description}
 
 
-_BLOCKS_18 = (2, 2, 2, 2)
-_BLOCKS_50 = (3, 4, 6, 3)
-_BLOCKS_152 = (3, 8, 36, 3)
-_NARROW = "a quarter of the channels: for trials on a CPU"
-_BASIC = "blocks of two 3x3 convolutions"
-_BOTTLENECK = "bottleneck blocks"
-_NO_MAXPOOL = "as its listing prints it: no max-pool"
-_LINEAR = "as its code has it: no ReLU between a branch's convolutions, one at its end"
-_CONCAT = "branch and shortcut concatenated, then a 3x3 convolution"
+NETWORKS: Registry[Network] = Registry("model")
 
-DESIGNS: Mapping[str, ResNetDesign] = MappingProxyType(
-    {
-        "resnet18": ResNetDesign(BasicBlock, _BLOCKS_18, ("A", "B"), _BASIC),
-        "resnet18-narrow": ResNetDesign(BasicBlock, _BLOCKS_18, (), _NARROW, channels=STANDARD_CHANNELS // 4),
-        "resnet34": ResNetDesign(BasicBlock, (3, 4, 6, 3), (), _BASIC),
-        "resnet50": ResNetDesign(Bottleneck, _BLOCKS_50, ("A", "B"), _BOTTLENECK),
-        "resnet101": ResNetDesign(Bottleneck, (3, 4, 23, 3), (), _BOTTLENECK),
-        "resnet152": ResNetDesign(Bottleneck, _BLOCKS_152, ("A", "B"), _BOTTLENECK),
-        "resnet18-no-maxpool": ResNetDesign(BasicBlock, _BLOCKS_18, ("A",), _NO_MAXPOOL, has_maxpool=False),
-        "resnet50-no-maxpool": ResNetDesign(Bottleneck, _BLOCKS_50, ("A",), _NO_MAXPOOL, has_maxpool=False),
-        "resnet152-no-maxpool": ResNetDesign(Bottleneck, _BLOCKS_152, ("A",), _NO_MAXPOOL, has_maxpool=False),
-        "resnet50-report-b": ResNetDesign(LinearBottleneck, _BLOCKS_50, ("B",), _LINEAR),
-        "resnet152-report-b": ResNetDesign(LinearBottleneck, _BLOCKS_152, ("B",), _LINEAR),
-        "resnet18-concat": ResNetDesign(ConcatBlock, _BLOCKS_18, ("B",), _CONCAT),
-    }
-)
-MODEL_NAMES = tuple(DESIGNS)
+
+def register_network(
+    name: str,
+    build: BuildNetwork,
+    description: str,
+    reports: tuple[str, ...] = (),
+    costs: Mapping[int, ModelCost] | None = None,
+) -> Network:
+    """Make a network known by name to plans, the command line, and everything that trains.
+
+    Parameters
+    ----------
+    name : str
+        By which it is chosen; runs and checkpoints keep it.
+    build : callable
+        ``build(num_classes)`` returns a :class:`torch.nn.Module` that maps normalised images (B,3,H,W) of any size to
+        logits (B,num_classes). It may draw weights from torch's global random state, which is seeded before.
+    description : str
+        What is special about it.
+    reports : tuple of str
+        Which of the two course reports has it, ``A`` or ``B``.
+    costs : mapping of int to ModelCost, optional
+        Costs by image size, for two classes, where they are known.
+
+    Raises
+    ------
+    UsageError
+        If the name is taken.
+    """
+    return NETWORKS.register(
+        Network(name=name, build=build, description=description, reports=reports, costs=dict(costs or {}))
+    )
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names of all networks; loads no torch."""
+    return NETWORKS.names()
+
+
+def describe_models(size_px: int) -> list[NetworkDescription]:
+    """Return every network with its cost at an image size, for two classes.
+
+    Loads torch only for sizes and networks without a recorded cost; those of 128 and 224 px are recorded.
+
+    Raises
+    ------
+    UsageError
+        If the size is not within 32 to 4096 px.
+    """
+    networks = [NETWORKS.get(name) for name in NETWORKS]
+    return [
+        NetworkDescription(each.name, model_cost(each.name, size_px), each.reports, each.description)
+        for each in networks
+    ]
+
+
+def model_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
+    """Return the cost of a network: the recorded one, else a count.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, or the size not within 32 to 4096 px.
+    """
+    require_size(size_px)
+    recorded = NETWORKS.get(name).costs.get(size_px) if num_classes == 2 else None
+    if recorded is not None:
+        return recorded
+    return measure_cost(name, size_px, num_classes)
+
+
+def measure_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
+    """Count the cost of a network on torch's meta device, which holds no numbers and takes no time."""
+    import torch
+
+    from leukemia_models.networks.cost import count_multiply_adds, stage_sizes
+
+    with torch.device("meta"):
+        model = build_model(name, num_classes)
+        image = torch.empty(1, 3, size_px, size_px)
+    return ModelCost(size_px, count_parameters(model), count_multiply_adds(model, image), stage_sizes(model, image))
+
+
+def require_size(size_px: int) -> None:
+    """Raise UsageError unless networks take images of a size."""
+    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
+        raise UsageError(f"the size must be {MIN_SIZE_PX} to {MAX_SIZE_PX} px, got {size_px}")
 
 
 def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
@@ -84,7 +173,7 @@ def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
     Parameters
     ----------
     name : str
-        One of `MODEL_NAMES`.
+        One of :func:`model_names`.
     num_classes : int
         Number of logits, at least 2.
     seed : int
@@ -100,20 +189,14 @@ def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
     UsageError
         If the name is unknown or there are fewer than two classes.
     """
-    if name not in DESIGNS:
-        raise UsageError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    network = NETWORKS.get(name)
     if num_classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, got {num_classes}")
-    design = DESIGNS[name]
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet(
-            design.block,
-            design.blocks_per_stage,
-            num_classes,
-            has_maxpool=design.has_maxpool,
-            channels=design.channels,
-        )
+        return network.build(num_classes)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -121,70 +204,63 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
-MIN_SIZE_PX = 32
-MAX_SIZE_PX = 4096
-_FLOPS_PER_MULTIPLY_ADD = 2
-_META = torch.device("meta")
+_RECORDED_SIZES_PX = (128, 224)
+_BLOCKS_18 = (2, 2, 2, 2)
+_BLOCKS_50 = (3, 4, 6, 3)
+_BLOCKS_152 = (3, 8, 36, 3)
 
 
-class ModelCost(NamedTuple):
-    """Cost of a network for square images of one size.
+def _register_resnet(
+    name: str,
+    block: str,
+    blocks_per_stage: tuple[int, int, int, int],
+    description: str,
+    reports: tuple[str, ...],
+    cost: tuple[int, int, int],
+    **options: Any,  # noqa: ANN401 - of ResNet
+) -> None:
+    """Register a ResNet (He et al. 2015, table 1); `cost`: parameters, and multiply-adds at 128 and 224 px."""
 
-    Attributes
-    ----------
-    size_px
-        Side of the images.
-    parameters
-        Trainable numbers.
-    multiply_adds
-        Of convolutions and linear layers for one image; BatchNorm, ReLU and pooling are left out, as usual.
-    stage_sizes_px
-        Side of what each of the four stages puts out.
-    """
+    def build(num_classes: int) -> nn.Module:
+        from leukemia_models.networks import resnet
 
-    size_px: int
-    parameters: int
-    multiply_adds: int
-    stage_sizes_px: tuple[int, ...]
+        return resnet.ResNet(resnet.BLOCKS[block], blocks_per_stage, num_classes, **options)
 
-
-def model_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
-    """Count the cost of one of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown, or the size not within 32 to 4096 px.
-    """
-    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
-        raise UsageError(f"the size must be {MIN_SIZE_PX} to {MAX_SIZE_PX} px, got {size_px}")
-    with _META:
-        model = build_model(name, num_classes)
-    image = torch.empty(1, 3, size_px, size_px, device=_META)
-    with _noted_stage_sizes(model) as sizes_px:
-        multiply_adds = count_multiply_adds(model, image)
-    return ModelCost(size_px, count_parameters(model), multiply_adds, tuple(sizes_px))
+    parameters, *multiply_adds = cost
+    # The stem, its max-pool and the later stages halve the side.
+    first = 4 if options.get("has_maxpool", True) else 2
+    costs = {
+        size_px: ModelCost(size_px, parameters, count, tuple(size_px // (first * 2**stage) for stage in range(4)))
+        for size_px, count in zip(_RECORDED_SIZES_PX, multiply_adds, strict=True)
+    }
+    register_network(name, build, description, reports, costs)
 
 
-def count_multiply_adds(model: nn.Module, images_BCHW: Tensor) -> int:
-    """Return the multiply-adds of convolutions and linear layers for a batch; model and batch on one device."""
-    with evaluating(model), FlopCounterMode(display=False) as counter:
-        model(images_BCHW)
-    return int(counter.get_total_flops()) // _FLOPS_PER_MULTIPLY_ADD
+def _register_resnets() -> None:
+    basic, bottleneck = "blocks of two 3x3 convolutions", "bottleneck blocks"
+    narrow = "a quarter of the channels: for trials on a CPU"
+    no_maxpool = "as its listing prints it: no max-pool"
+    linear = "as its code has it: no ReLU between a branch's convolutions, one at its end"
+    concat = "branch and shortcut concatenated, then a 3x3 convolution"
+    cost_18 = (11_177_538, 592_184_320, 1_813_562_368)
+    cost_50 = (23_512_130, 1_334_579_200, 4_087_140_352)
+    cost_152 = (58_147_906, 3_758_886_912, 11_511_582_720)
+    add = _register_resnet
+    add("resnet18", "basic", _BLOCKS_18, basic, ("A", "B"), cost_18)
+    add("resnet18-narrow", "basic", _BLOCKS_18, narrow, (), (702_354, 44_237_056, 135_475_456), channels=16)
+    add("resnet34", "basic", (3, 4, 6, 3), basic, (), (21_285_698, 1_196_164_096, 3_663_250_432))
+    add("resnet50", "bottleneck", _BLOCKS_50, bottleneck, ("A", "B"), cost_50)
+    add("resnet101", "bottleneck", (3, 4, 23, 3), bottleneck, (), (42_504_258, 2_546_733_056, 7_799_361_536))
+    add("resnet152", "bottleneck", _BLOCKS_152, bottleneck, ("A", "B"), cost_152)
+    large_18 = (11_177_538, 2_253_128_704, 6_900_204_544)
+    large_50 = (23_512_130, 5_222_699_008, 15_994_507_264)
+    large_152 = (58_147_906, 14_919_929_856, 45_692_276_736)
+    add("resnet18-no-maxpool", "basic", _BLOCKS_18, no_maxpool, ("A",), large_18, has_maxpool=False)
+    add("resnet50-no-maxpool", "bottleneck", _BLOCKS_50, no_maxpool, ("A",), large_50, has_maxpool=False)
+    add("resnet152-no-maxpool", "bottleneck", _BLOCKS_152, no_maxpool, ("A",), large_152, has_maxpool=False)
+    add("resnet50-report-b", "linear bottleneck", _BLOCKS_50, linear, ("B",), cost_50)
+    add("resnet152-report-b", "linear bottleneck", _BLOCKS_152, linear, ("B",), cost_152)
+    add("resnet18-concat", "concat", _BLOCKS_18, concat, ("B",), (23_713_218, 1_196_164_096, 3_663_250_432))
 
 
-@contextmanager
-def _noted_stage_sizes(model: nn.Module) -> Iterator[list[int]]:
-    """Fill a list with the side of what each stage puts out, while `model` runs in the block."""
-    sizes_px: list[int] = []
-
-    def note_size(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        sizes_px.append(output.shape[-1])
-
-    handles = [model.get_submodule(name).register_forward_hook(note_size) for name in STAGE_NAMES]
-    try:
-        yield sizes_px
-    finally:
-        for handle in handles:
-            handle.remove()
+_register_resnets()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Protocol, cast
 
 import torch
@@ -220,3 +222,9 @@ class ConcatBlock(BasicBlock):
         branch = self.relu(self.bn1(self.conv1(features_BCHW)))
         branch = self.bn2(self.conv2(branch))
         return cast(Tensor, self.relu(self.merge(torch.cat([branch, shortcut], dim=1))))
+
+
+BLOCKS: Mapping[str, Block] = MappingProxyType(
+    {"basic": BasicBlock, "bottleneck": Bottleneck, "linear bottleneck": LinearBottleneck, "concat": ConcatBlock}
+)
+"""Kinds of residual blocks by the names that the registry of networks has for them."""

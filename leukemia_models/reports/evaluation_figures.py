@@ -263,7 +263,7 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
         axes.set_yticks([])
     axes.set_ylim(-0.02 * start - 0.6, 1.02 * start - 0.4)
     axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("share of the subject's images\njudged right")
+    axes.set_xlabel("share of the subject's images\npredicted right")
     axes.grid(visible=True, axis="x", color="0.9")
     axes.set_axisbelow(True)
     legend_above(axes, ncols=3 if max(map(len, classes)) <= _SHORT_NAME else 1)

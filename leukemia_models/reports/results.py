@@ -51,11 +51,11 @@ class SplitSummary:
     leaks : LeakCheck
         What stands on two sides of it.
     judged : str
-        The part that was judged, such as ``valid`` or ``test``.
+        The part that was evaluated, such as ``valid`` or ``test``.
     parts : mapping of str to SplitCounts
         ``train``, ``valid``, ``test``.
     num_trained : int
-        Judged images that the network was trained on, as in the parts ``train`` and ``all``.
+        Evaluated images that the network was trained on, as in the parts ``train`` and ``all``.
     """
 
     kind: str
@@ -201,7 +201,7 @@ def _key(caution: Caution) -> str:
 
 
 FORMAT_VERSION = 2
-"""2 added subjects, intervals, calibration and how the network was judged, and more metrics."""
+"""2 added subjects, intervals, calibration and how the network was evaluated, and more metrics."""
 IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
 LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
 _VALUE_KINDS: Mapping[str, type | tuple[type, ...]] = {"model_name": str, "settings": dict, "epoch": (int, NoneType)}
@@ -236,7 +236,7 @@ class CalibratedResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything a reader needs to judge a run.
+    """What an evaluation of a run came to.
 
     Parameters
     ----------
@@ -249,22 +249,22 @@ class Results:
     split : SplitSummary
         How the data were split.
     epoch : int or None
-        The epoch whose weights were judged; None where several networks were.
+        The epoch whose weights were evaluated; None where several networks were.
     metrics : ClassificationMetrics
-        Of the judged part, per image, at the threshold 0.5 and without temperature.
+        Of the evaluated part, per image, at the threshold 0.5 and without temperature.
     baseline : MajorityBaseline
         Of the same part.
     subjects : SubjectLevel or None
         The same per subject; None where it was not asked for.
     intervals : mapping of str to SubjectBootstrap
-        By :data:`LEVELS`; a level that was not judged is absent.
+        By :data:`LEVELS`; a level that was not evaluated is absent.
     calibrated : CalibratedResults or None
         None on the part that calibration was fitted on, or where there was none to fit on.
     judging : mapping
-        How the network was judged, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
+        How the network was evaluated, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
     identity : mapping of str to str
-        Digests by which the judged network and samples are known again: ``weights`` and ``samples``. Empty where
-        several networks were judged.
+        Digests by which the evaluated network and samples are known again: ``weights`` and ``samples``. Empty where
+        several networks were evaluated.
     notes : tuple of str
         What a reader should know that does not speak against the numbers.
     warnings : tuple of str
@@ -346,12 +346,12 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"there is no {path}: judge the run first, with `ltrain evaluate`") from None
+        raise RunError(f"there is no {path}: evaluate the run first, with `ltrain evaluate`") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     wrong = _wrong_value(content)
     if wrong:
-        raise RunError(f"{path} is damaged ({wrong}): judge the run again")
+        raise RunError(f"{path} is damaged ({wrong}): evaluate the run again")
     return cast(dict[str, Any], content)
 
 

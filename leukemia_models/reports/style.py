@@ -62,7 +62,7 @@ def stamped_figure(size_inches: tuple[float, float], title: str, stamp: str) -> 
     size_inches : tuple of two floats
         Width and height.
     title : str
-        For example the network's name and what was judged.
+        For example the network's name and what was evaluated.
     stamp : str
         Kind of split; highlighted unless it is subject-disjoint.
     """

@@ -15,7 +15,7 @@ from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_boots
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
 from leukemia_models.evaluation.metrics import (
-    METRIC_NAMES,
+    METRICS,
     ClassificationMetrics,
     classification_metrics,
     majority_baseline,
@@ -64,7 +64,6 @@ _EVALUATION_SHOWN = (
     "calibration.threshold",
     "calibration.fitted_on",
 )
-_OF_PROBABILITIES = ("brier", "ece", "nll")
 _CALIBRATED_ROWS = ("nll", "brier", "ece", "balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "mcc")
 
 
@@ -100,7 +99,7 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
         if results.calibrated
         else "",
         f"## Data ({split.stamp})\n\n" + _split_table(split, results.classes),
-        "## Judged with\n\n" + markdown_table(("what", "how"), _evaluation_rows(results)) if results.judging else "",
+        "## Evaluated with\n\n" + markdown_table(("what", "how"), _evaluation_rows(results)) if results.judging else "",
         "## Settings\n\n" + markdown_table(("setting", "value"), _setting_rows(results)),
         "## Figures\n\n" + "\n".join(_figure_line(name) for name in figures) if figures else "",
     ]
@@ -140,11 +139,11 @@ def _image_section(results: Results) -> str:
     always = f"always {code(results.classes[results.baseline.prediction])}"
     header = ("per image", plain(results.model_name), level, always)
     rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
-    for name in METRIC_NAMES:
+    for name in METRICS:
         interval = bootstrap.intervals.get(name) if bootstrap else None
-        against = "-" if name in _OF_PROBABILITIES else number_text(constant[name])
+        against = number_text(constant[name]) if name in constant else "-"
         title = metric_title(name, results.classes, code)
-        rows.append((title, number_text(getattr(metrics, name)), interval_text(interval), against))
+        rows.append((title, number_text(metrics.values()[name]), interval_text(interval), against))
     return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
 
 
@@ -193,7 +192,7 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
         if metrics is not None
     ]
     if not columns:
-        return _paragraphs("No subject of the judged images is known.", *_left_out(subjects))
+        return _paragraphs("No subject of the evaluated images is known.", *_left_out(subjects))
     metrics_table = _subject_metrics(columns, results.classes)
     notes = without_repeats(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
     return _paragraphs(
@@ -211,11 +210,11 @@ def _subject_metrics(
     for title, _, _ in columns:
         header += [title, "interval"]
     rows = [["subjects", *(cell for _, metrics, _ in columns for cell in (f"{metrics.num_samples:,}", ""))]]
-    for name in METRIC_NAMES:
+    for name in METRICS:
         row = [metric_title(name, classes, code)]
         for _, metrics, bootstrap in columns:
-            value = getattr(metrics, name)
-            is_absent = value is None and name in _OF_PROBABILITIES
+            value = metrics.values()[name]
+            is_absent = value is None and METRICS.get(name).needs_probabilities
             interval = bootstrap.intervals.get(name) if bootstrap and value is not None else None
             row += ["-" if is_absent else number_text(value), interval_text(interval)]
         rows.append(row)
@@ -262,8 +261,8 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     rows = [
         (
             metric_title(name, results.classes, code),
-            number_text(getattr(results.metrics, name)),
-            number_text(getattr(calibrated.metrics, name)),
+            number_text(results.metrics.values()[name]),
+            number_text(calibrated.metrics.values()[name]),
             interval_text(calibrated.bootstrap.intervals.get(name)),
         )
         for name in _CALIBRATED_ROWS
@@ -276,7 +275,7 @@ def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
     rows = []
     for name, counts in split.parts.items():
         subjects = counts.subjects_per_class or ("unknown",) * len(classes)
-        label = f"{name} (judged)" if name == split.judged else name
+        label = f"{name} (evaluated)" if name == split.judged else name
         rows.append([label, *(f"{count:,}" for count in counts.images_per_class), *map(str, subjects)])
     return markdown_table(header, rows)
 
@@ -308,9 +307,9 @@ class EvaluatedNetwork:
     epoch : int or None
         The epoch whose weights it has; None where the predictions come from several networks.
     judging : mapping
-        How it was judged, as JSON values.
+        How it was evaluated, as JSON values.
     calibration : Calibration or None
-        Fitted on another part than the judged one.
+        Fitted on another part than the evaluated one.
     identity : mapping of str to str
         As in :class:`~leukemia_models.reports.results.Results`.
     notes, warnings : tuple of str
@@ -335,7 +334,7 @@ def results_of_table(
     *,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
 ) -> Results:
-    """Judge a table of predictions: per image and per subject, with intervals.
+    """Evaluate a table of predictions: per image and per subject, with intervals.
 
     Parameters
     ----------
@@ -378,14 +377,14 @@ def results_of_table(
 def _intervals(
     samples: EvaluatedSamples, settings: BootstrapSettings, classes: Sequence[str]
 ) -> dict[str, SubjectBootstrap]:
-    judged = {
+    evaluated = {
         IMAGE: (samples, DEFAULT_THRESHOLD),
         SUBJECT_MEAN: (subject_samples(samples, "mean"), DEFAULT_THRESHOLD),
         SUBJECT_VOTE: (subject_samples(samples, "vote"), MAJORITY),
     }
     return {
         level: subject_bootstrap(rows, threshold=threshold, settings=settings, classes=classes)
-        for level, (rows, threshold) in judged.items()
+        for level, (rows, threshold) in evaluated.items()
         if rows is not None
     }
 
@@ -409,7 +408,7 @@ def write_evaluated(
     *,
     for_excel: bool = False,
 ) -> None:
-    """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and the figures of a judged table.
+    """Write ``results.json``, ``summary.md``, ``predictions.csv``, ``subjects.csv`` and figures of an evaluated table.
 
     Parameters
     ----------

@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.classes import known_positive, place_of_class
 from leukemia_data.sources.image_rows import ImageRow, file_key
 from leukemia_data.sources.name_words import are_numbers
+from leukemia_data.sources.positive_class import known_positive, place_of_class
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
@@ -36,16 +34,16 @@ from leukemia_models.reports.results import Results, SplitCounts, SplitSummary
 from leukemia_models.reports.summary_page import results_of_table, write_evaluated
 from leukemia_models.runs.evaluate_part import (
     evaluated_network,
-    evaluation_tta,
     require_no_other_files,
     written_results,
 )
 from leukemia_models.runs.predict_files import FilePredictions, FileTable, predict_files, table_of_files
+from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_data import LEARNT_PARTS, KnownSamples, learnt_text
-from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_folder import RESULTS_NAME, RunFolder
 from leukemia_models.runs.run_split import TEST
 from leukemia_models.runs.start_weights import seen_by_checkpoint
-from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
+from leukemia_models.training.checkpoint import CheckpointInfo
 
 _LONGEST_NAME = 60
 _NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -185,7 +183,7 @@ KIND = "outside"
 
 @dataclass(frozen=True)
 class OutsideResults:
-    """What a network is judged to be on an outside set.
+    """What an evaluation on an outside set comes to.
 
     Attributes
     ----------
@@ -194,7 +192,7 @@ class OutsideResults:
     num_known
         How many images of the set are images of each part of the run.
     failures
-        Ids of images that could not be used, and are not judged.
+        Ids of images that could not be used, and are not evaluated.
     """
 
     results: Results
@@ -203,31 +201,27 @@ class OutsideResults:
 
 
 def evaluate_outside(
-    checkpoint: Checkpoint,
+    predictor: Predictor,
     outside: OutsideSet,
     known: KnownSamples,
     out_dir: Path,
     *,
-    device: torch.device,
-    batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    console: Console = NULL_CONSOLE,
     for_excel: bool = False,
 ) -> OutsideResults:
-    """Judge a checkpoint on an outside set as on a test part, and write everything about it into `out_dir`.
+    """Evaluate a network on an outside set as on a test part, and write everything about it into `out_dir`.
 
     Parameters
     ----------
-    checkpoint
-        Its ``judging`` says how images are shown, and with which temperature and threshold.
+    predictor
+        The network; the ``judging`` of its checkpoint says with which temperature and threshold it is evaluated. Its
+        console gets a line for each file that cannot be used; such files are left out.
     outside
         From :func:`~leukemia_models.runs.evaluate_outside.read_outside_set`.
     known
         The samples of the run.
     out_dir
         Is made if it does not exist.
-    console
-        Gets a line for each file that cannot be used; such files are left out.
 
     Raises
     ------
@@ -237,13 +231,11 @@ def evaluate_outside(
         If no image that can be used has a label.
     """
     require_own_folder(out_dir, outside)
-    tta = evaluation_tta(checkpoint.info.judging)
-    found = predict_files(outside.rows, checkpoint, device=device, batch_size=batch_size, tta=tta, console=console)
-    info = checkpoint.info
+    found, info = predict_files(outside.rows, predictor), predictor.checkpoint.info
     joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
     numbers = found.predictions.indices_N.tolist()
-    check = _with_start(_check(found, outside, known, numbers), checkpoint.info, found, outside, known, numbers)
-    network = evaluated_network(checkpoint, TEST)
+    check = _with_start(_check(found, outside, known, numbers), info, found, outside, known, numbers)
+    network = evaluated_network(predictor.checkpoint, TEST)
     order = [info.classes.index(name) for name in network.classes]
     summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, order))
     network = replace(
@@ -268,7 +260,7 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
         If `out_dir` holds them.
     """
     require_no_other_files(out_dir)
-    path = out_dir / "results.json"
+    path = out_dir / RESULTS_NAME
     if not path.is_file():
         return
     written = written_results(path)
@@ -279,14 +271,14 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
 
 
 def require_no_part_folder(out_dir: Path, part: str | None = None) -> None:
-    """Refuse a folder that belongs to a run: its own, or that of another part than the judged one.
+    """Refuse a folder that belongs to a run: its own, or that of another part than the evaluated one.
 
     Parameters
     ----------
     out_dir
         Where results are to go.
     part
-        The judged part of the same run; None for an outside set.
+        The evaluated part of the same run; None for an outside set.
 
     Raises
     ------
@@ -304,17 +296,17 @@ def _described(outside: OutsideSet) -> dict[str, object]:
 
 
 def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, numbers: Sequence[int]) -> OutsideCheck:
-    judged = [
+    evaluated = [
         OwnedImage(found.digests[number], outside.rows[number].record.subject, outside.labels[number])
         for number in numbers
         if outside.labels[number] != UNKNOWN_LABEL
     ]
-    if not judged:
+    if not evaluated:
         raise UsageError("none of the images that can be used has a label to evaluate by")
-    learnt = [OwnedImage(sample.digest, sample.subject, sample.label) for sample in known.in_parts(LEARNT_PARTS)]
+    learnt = [OwnedImage(sample.pixel_digest, sample.subject, sample.label) for sample in known.in_parts(LEARNT_PARTS)]
     subjects = outside.reading.subjects
     return check_outside(
-        judged,
+        evaluated,
         learnt,
         outside_subjects_from=subjects.sources,
         trained_subjects_from=known.subjects_from,
@@ -332,7 +324,7 @@ def _with_start(
 ) -> OutsideCheck:
     """Add near-identical copies of all that the weights have seen, and what they had seen before the run."""
     learnt = known.in_parts(LEARNT_PARTS)
-    digests, subjects = {sample.digest for sample in learnt}, {sample.subject for sample in learnt} - {""}
+    digests, subjects = {sample.pixel_digest for sample in learnt}, {sample.subject for sample in learnt} - {""}
     rest = [
         number
         for number in numbers
@@ -401,4 +393,4 @@ def _warnings(joined: FileTable, check: OutsideCheck, found: FilePredictions) ->
             "about people: whether the same patients are in both is for you to know."
         )
     if found.problems:
-        yield f"{len(found.problems):,} of {len(found.rows):,} images could not be used and are not judged."
+        yield f"{len(found.problems):,} of {len(found.rows):,} images could not be used and are not evaluated."

@@ -9,30 +9,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
-from leukemia_data.scanning.frame_notes import finding_caution
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, finding_caution
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.splitting.subject_groups import linked_groups
-from leukemia_data.streams.loader import BatchStream
-from leukemia_data.streams.residency import MAPPED
-from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import is_out_of_memory
 from leukemia_models.evaluation.calibration import Calibration
-from leukemia_models.evaluation.predict import NO_TTA, Tta, predict_probabilities
 from leukemia_models.evaluation.predictions import Predictions, predictions_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import Results, read_results
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, write_evaluated
+from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_data import SPLIT_DIGEST, samples_digest, split_digest
-from leukemia_models.runs.run_folder import RESULT_NAMES, RunFolder
+from leukemia_models.runs.run_folder import RESULT_NAMES, RESULTS_NAME, RunFolder
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache, split_names
 from leukemia_models.runs.start_weights import require_unseen
 from leukemia_models.training.checkpoint import POSITIVE_DETAIL, Checkpoint, CheckpointInfo
@@ -43,10 +34,10 @@ from leukemia_models.training.weights import require_finite
 
 WEIGHTS, SAMPLES = "weights", "samples"
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers that are estimated anew for judging, and differ in their last digits with the batch size or the device."""
+"""Buffers that may be estimated anew, and then differ in their last digits with the batch size or the device."""
 
 
-def judged_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
+def evaluated_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
     """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
     parameters = {
         name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
@@ -72,7 +63,7 @@ def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache
         Naming all that differs; or if the weights are not finite.
     """
     require_no_other_files(out_dir)
-    path = out_dir / "results.json"
+    path = out_dir / RESULTS_NAME
     # A link is replaced like every other result, not followed.
     if not path.is_file() or path.is_symlink():
         return
@@ -95,7 +86,7 @@ def require_no_other_files(out_dir: Path) -> None:
         Naming the first such file.
     """
     # In a run's folder they are left by a stopped evaluation.
-    if (out_dir / "results.json").exists() or RunFolder(out_dir.parent).is_run:
+    if (out_dir / RESULTS_NAME).exists() or RunFolder(out_dir.parent).is_run:
         return
     for name in sorted(RESULT_NAMES):
         if (out_dir / name).exists():
@@ -132,7 +123,7 @@ def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: Split
     stamps = (data.stamp(part), data.leaks.stamp)
     if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
         yield f"stamped {stamp} instead of {stamps[0]}"
-    own, identity = judged_identity(checkpoint, data, part), written.get("identity") or {}
+    own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
     if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
         yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
     if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
@@ -144,7 +135,7 @@ _NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, POSITIVE_DETAIL)
 HISTORY_FIGURE_FROM_PART = "../history.png"
 UNSEEN_PARTS = (VALID, TEST)
 SEEN_WARNING = (
-    "The network was trained on judged images: these numbers say how well it remembers, not how well it judges."
+    "The network was trained on evaluated images: these numbers say how well it remembers, not how well it classifies."
 )
 CHOSEN_BY_NOTE = (
     "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
@@ -156,53 +147,8 @@ WATCHED_NOTE = (
 )
 
 
-def predict_part(
-    checkpoint: Checkpoint,
-    data: SplitCache,
-    part: str,
-    *,
-    device: torch.device,
-    batch_size: int,
-    tta: Tta = NO_TTA,
-    console: Console = NULL_CONSOLE,
-) -> Predictions:
-    """Predict every sample of a part, in the order of the sample numbers.
-
-    Raises
-    ------
-    RunError
-        If the checkpoint was made with another cache or split.
-    """
-    require_same_data(checkpoint, data)
-    return _predicted(checkpoint, data, part, device, batch_size, tta, console)
-
-
-def _predicted(
-    checkpoint: Checkpoint,
-    data: SplitCache,
-    part: str,
-    device: torch.device,
-    batch_size: int,
-    tta: Tta,
-    console: Console,
-) -> Predictions:
-    """Predict with a checkpoint that is known to belong to the data."""
-    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    return predict_indices(
-        model,
-        data,
-        data.numbers(part),
-        checkpoint.info.normalization,
-        device=device,
-        batch_size=batch_size,
-        tta=tta,
-        console=console,
-        purpose=f"judge {part}",
-    )
-
-
 def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
-    """Refuse to judge a network by images that are not as those it was trained on, or were split otherwise.
+    """Refuse to evaluate a network on images that are not as those it was trained on, or were split otherwise.
 
     Raises
     ------
@@ -230,32 +176,6 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     require_unseen(checkpoint, data)
 
 
-def predict_indices(
-    model: nn.Module,
-    data: SplitCache,
-    indices_N: NDArray[np.int64],
-    normalization: Normalization,
-    *,
-    device: torch.device,
-    batch_size: int,
-    tta: Tta = NO_TTA,
-    console: Console = NULL_CONSOLE,
-    purpose: str = "predict",
-) -> Predictions:
-    """Predict samples by their numbers in the cache, in that order, with a network that is on `device` already."""
-    try:
-        with BatchStream(data.cache, indices_N, batch_size=batch_size, device=device, residency=MAPPED) as stream:
-            batches = tracked(stream.epoch(0), console, len(stream), purpose, "batch")
-            return predict_probabilities(model, batches, normalization, device, tta=tta)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"memory ran out on {device} with {batch_size} images at a time: end what else uses it, or judge with a "
-            "smaller --batch-size (`ltrain evaluate`, `ltrain predict`)"
-        ) from error
-
-
 def part_predictions(
     predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
 ) -> pd.DataFrame:
@@ -271,22 +191,19 @@ def part_predictions(
 
 
 def evaluate_part(
-    checkpoint: Checkpoint,
+    predictor: Predictor,
     data: SplitCache,
     part: str,
     out_dir: Path,
     *,
-    device: torch.device,
-    batch_size: int,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    console: Console = NULL_CONSOLE,
     replaces_others: bool = True,
     for_excel: bool = False,
 ) -> Results:
-    """Judge a checkpoint on a part, as its ``judging`` says, and write everything about it into `out_dir`.
+    """Evaluate a network on a part, and write everything about it into `out_dir`.
 
-    Samples of the part without a label are predicted, but not judged. With `replaces_others` False, results that are
-    there already are replaced only by those of the same weights, samples, classes and stamp.
+    Samples of the part without a label are predicted, but not evaluated. With `replaces_others` False, results that
+    are there already are replaced only by those of the same weights, samples, classes and stamp.
 
     Raises
     ------
@@ -295,11 +212,11 @@ def evaluate_part(
     RunError
         If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
     """
+    checkpoint = predictor.checkpoint
     require_same_data(checkpoint, data)
     if not replaces_others:
         require_same_meaning(out_dir, checkpoint, data, part)
-    tta = evaluation_tta(checkpoint.info.judging)
-    predictions = _predicted(checkpoint, data, part, device, batch_size, tta, console)
+    predictions = predictor.predict_part(data, part)
     return evaluate_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
 
@@ -313,7 +230,7 @@ def evaluate_predictions(
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     for_excel: bool = False,
 ) -> Results:
-    """Judge what a checkpoint predicted for a part, and write everything about it into `out_dir`.
+    """Evaluate what a checkpoint predicted for a part, and write everything about it into `out_dir`.
 
     Raises
     ------
@@ -321,10 +238,12 @@ def evaluate_predictions(
         If no sample of the part has a label.
     """
     if (predictions.labels_N == UNKNOWN_LABEL).all():
-        raise UsageError(f"no image of the part {part!r} has a label to judge by: use `ltrain predict`")
+        raise UsageError(
+            f"no image of the part {part!r} has a label to evaluate by: predict them instead (`ltrain predict`)"
+        )
     table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = evaluated_network(checkpoint, part)
-    identity = judged_identity(checkpoint, data, part)
+    identity = evaluated_identity(checkpoint, data, part)
     network = replace(
         network,
         notes=(*network.notes, *linked_subjects_note(data, part)),
@@ -346,7 +265,7 @@ def telling_frames_warning(data: SplitCache) -> tuple[str, ...]:
 
 
 def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
-    """Say, in one sentence or none, which judged subjects may be the same person."""
+    """Say, in one sentence or none, which evaluated subjects may be the same person."""
     groups = linked_groups(data.cache.table)
     texts = data.cache.table.subject_texts
     names: dict[int, set[str]] = {}
@@ -357,14 +276,9 @@ def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
     if not linked:
         return ()
     return (
-        f"Judged subjects that share identical or near-identical images may be one person ({listed(linked)}). They "
+        f"Evaluated subjects that share identical or near-identical images may be one person ({listed(linked)}). They "
         "count as several here, which makes intervals a little too narrow.",
     )
-
-
-def evaluation_tta(judging: Mapping[str, Any] | None) -> Tta:
-    """Views of an image that a checkpoint's ``judging`` asks for."""
-    return Tta.from_dict(judging["tta"]) if judging and "tta" in judging else NO_TTA
 
 
 def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
@@ -374,7 +288,7 @@ def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | N
 
 
 def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
-    """Say what the judged images have decided; `best` is the judged epoch where it was chosen."""
+    """Say what the evaluated images have decided; `best` is the evaluated epoch where it was chosen."""
     if part != VALID or all(record.valid_loss is None for record in history.records):
         return None
     return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
@@ -398,7 +312,7 @@ def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None
 
 
 def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
-    """Return what a report says of a checkpoint that was judged on a part; an outside set is as ``test``."""
+    """Return what a report says of a checkpoint that is evaluated on a part; an outside set is as ``test``."""
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
     best = history.best if judging["checkpoint"] == "best" else None

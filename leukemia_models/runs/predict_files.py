@@ -10,30 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from leukemia_data.console import NULL_CONSOLE, Console, tracked
-from leukemia_data.errors import ImageError, RunError, SourceError, UsageError, listed
+from leukemia_data.errors import ImageError, RunError, UsageError, listed
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
+from leukemia_data.scanning.frame_difference import frame_difference
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_data.sources.classes import is_other_class, others_text, own_label
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN, SeenSamples, near_seen
 from leukemia_data.streams.dataset import FileStream, FrameIdentity
-from leukemia_models.evaluation.predict import Tta, predict_probabilities
 from leukemia_models.evaluation.predictions import (
     Predictions,
     predictions_table,
     probability_column,
     table_classes,
-    write_submission,
 )
-from leukemia_models.runs.run_data import KnownSample, KnownSamples, learnt_text
+from leukemia_models.runs.predictor import Predictor
+from leukemia_models.runs.run_data import KnownSamples, learnt_text
 from leukemia_models.runs.run_folder import is_of_run
-from leukemia_models.training.checkpoint import Checkpoint
+from leukemia_models.runs.run_split import SplitRow
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ class FilePredictions:
     predictions
         Of the rows whose image could be used: ``indices_N`` counts `rows`. Labels are unknown.
     digests
-        By row number: the digest of the decoded frame, 32 hexadecimal digits.
+        By row index: the digest of the decoded frame, 32 hexadecimal digits.
     looks_N64 : ndarray of shape (N, 64), int8
         Looks of all rows; zeros where the image could not be used.
     problems
-        By row number: why the row's image could not be used.
+        By row index: why the row's image could not be used.
     """
 
     rows: Sequence[ImageRow]
@@ -61,26 +59,16 @@ class FilePredictions:
     problems: Mapping[int, str]
 
 
-def predict_files(
-    rows: Sequence[ImageRow],
-    checkpoint: Checkpoint,
-    *,
-    device: torch.device,
-    batch_size: int,
-    tta: Tta,
-    console: Console = NULL_CONSOLE,
-) -> FilePredictions:
+def predict_files(rows: Sequence[ImageRow], predictor: Predictor) -> FilePredictions:
     """Predict the images of rows; one that cannot be used has no prediction, and its reason.
 
     Parameters
     ----------
     rows
         From :func:`~leukemia_data.sources.image_rows.list_image_rows`.
-    checkpoint
-        Its recipe and size prepare the images.
-    console
-        Shows progress, and gets a line for each file that cannot be used as soon as it is known; first a warning of
-        frames unlike those of training.
+    predictor
+        The recipe and the size of its checkpoint prepare the images. Its console gets a line for each file that cannot
+        be used as soon as it is known; first a warning of frames unlike those of training.
 
     Raises
     ------
@@ -89,17 +77,18 @@ def predict_files(
     """
     files = first_of_each_file(rows)
     records = [row.record for row in files]
-    recipe = Recipe.from_dict(checkpoint.info.recipe)
-    difference = frame_difference(checkpoint.info.details.get(FRAMES_DETAIL), records, recipe, checkpoint.info.size_px)
+    info, console, batch_size = predictor.checkpoint.info, predictor.console, predictor.batch_size
+    recipe = Recipe.from_dict(info.recipe)
+    difference = frame_difference(info.details.get(FRAMES_DETAIL), records, recipe, info.size_px)
     if difference is not None:
         console.warn(difference)
     reasons: dict[int, str] = {}
     digests: dict[int, str] = {}
     looks_F64 = np.zeros((len(files), LOOK_VALUES), np.int8)
-    number_of = {id(record): number for number, record in enumerate(records)}
+    index_of = {id(record): number for number, record in enumerate(records)}
 
     def on_failure(record: Record, error: ImageError) -> None:
-        reasons[number_of[id(record)]] = str(error)
+        reasons[index_of[id(record)]] = str(error)
         console.note(f"{record.path}: {error}")
 
     def on_frame(number: int, identity: FrameIdentity) -> None:
@@ -109,16 +98,14 @@ def predict_files(
     batches = FileStream(
         records,
         recipe,
-        checkpoint.info.size_px,
+        info.size_px,
         batch_size=batch_size,
         num_threads=os.cpu_count() or 1,
         on_failure=on_failure,
         on_frame=on_frame,
     )
-    model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
-    shown = tracked(batches, console, -(-len(records) // batch_size), "predict", "batch")
     try:
-        found = predict_probabilities(model, shown, checkpoint.info.normalization, device, tta=tta)
+        found = predictor.predict(batches, -(-len(records) // batch_size), "predict")
     except RunError as error:
         if len(reasons) == len(records):
             raise RunError(f"none of the {len(records)} images could be used (listed above)") from error
@@ -150,19 +137,14 @@ def _of_rows(
     )
 
 
-def require_all_predicted(rows: Sequence[ImageRow], problems: Mapping[int, str]) -> None:
-    """Refuse to submit less than was listed.
-
-    Raises
-    ------
-    SourceError
-        If an image could not be used, with tables and lines.
-    """
+def submission_problem(found: FilePredictions) -> str:
+    """Say why the rows cannot be submitted, with the lines of images that could not be used; empty where they can."""
+    rows, problems = found.rows, found.problems
     if not problems:
-        return
-    num_files = len({rows[number].key for number in problems})
-    places = listed((f"{rows[number].place_text} ({problems[number]})" for number in problems), separator="; ")
-    raise SourceError(f"no submission was written: {num_files} of the images cannot be used: {places}")
+        return ""
+    num_files = len({rows[index].key for index in problems})
+    places = listed((f"{rows[index].place_text} ({problems[index]})" for index in problems), separator="; ")
+    return f"no submission was written: {num_files} of the images cannot be used: {places}"
 
 
 def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImagePlace]) -> None:
@@ -182,21 +164,6 @@ def require_not_replaced(outputs: Iterable[Path | None], inputs: Iterable[ImageP
         if is_of_run(path.resolve()):
             raise UsageError(f"{path} is one of a run's own files or results: choose another name")
         taken.add(path.resolve())
-
-
-def write_submissions(tables: Mapping[Path, pd.DataFrame], positive: str) -> None:
-    """Write each table of predictions as a submission; folders are made.
-
-    Parameters
-    ----------
-    tables
-        By the submission's path: complete, see :func:`require_all_predicted`.
-    positive
-        The class that is written as 1.
-    """
-    for path, table in tables.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_submission(path, table, positive)
 
 
 PROBLEM = "problem"
@@ -279,11 +246,11 @@ def predicted_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, i
     return {name: int((table["prediction"] == name).sum()) for name in classes}
 
 
-def _label(sample: KnownSample | None, told: int) -> int:
+def _label(sample: SplitRow | None, told: int) -> int:
     return told if sample is None or sample.label == UNKNOWN_LABEL else sample.label
 
 
-def _subject(row: ImageRow, sample: KnownSample | None) -> str:
+def _subject(row: ImageRow, sample: SplitRow | None) -> str:
     return (sample.subject if sample is not None else "") or row.record.subject
 
 
@@ -324,7 +291,7 @@ def _near_cautions(found: FilePredictions, splits: Sequence[str], seen: SeenSamp
 
 
 def _class_cautions(
-    rows: Sequence[ImageRow], classes: Sequence[str], samples: Sequence[KnownSample | None], told: Sequence[int]
+    rows: Sequence[ImageRow], classes: Sequence[str], samples: Sequence[SplitRow | None], told: Sequence[int]
 ) -> list[str]:
     """Say which classes the files are of that the run has not got."""
     others = Counter(
@@ -338,7 +305,7 @@ def _class_cautions(
     return [others_text(others, classes)] if others else []
 
 
-def _label_cautions(samples: Sequence[KnownSample | None], told: Sequence[int]) -> list[str]:
+def _label_cautions(samples: Sequence[SplitRow | None], told: Sequence[int]) -> list[str]:
     num_denied = sum(
         sample is not None and UNKNOWN_LABEL not in (own, sample.label) and own != sample.label
         for sample, own in zip(samples, told, strict=True)

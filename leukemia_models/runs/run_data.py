@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.caches.cache import Cache
-from leukemia_data.errors import LeukemiaError, RunError, UsageError
-from leukemia_data.files.text import formula_restored
+from leukemia_data.errors import LeukemiaError, UsageError
 from leukemia_data.records.fingerprint import blocks_digest, bytes_digest, lines_digest
-from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable, encode_text
-from leukemia_data.sources.classes import PositiveClass, place_of_class, require_positive
+from leukemia_data.sources.positive_class import PositiveClass, require_positive
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import near_ties
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import PIXEL_DIGEST, UNUSED_NAME, digest_texts
+from leukemia_models.runs.run_split import UNUSED_NAME, SplitRow, SplitRows, digest_texts, read_split
 
 TRAIN, VALID = SPLIT_NAMES[:2]
 LEARNT_PARTS = (TRAIN, VALID)
@@ -29,63 +26,40 @@ LEARNT_PARTS = (TRAIN, VALID)
 _RANKS = {name: rank for rank, name in enumerate((*SPLIT_NAMES, UNUSED_NAME))}
 
 
-@dataclass(frozen=True, slots=True)
-class KnownSample:
-    """One sample of a run's split.
-
-    Attributes
-    ----------
-    record_id, subject
-        As in the cache; the subject is empty where it is unknown.
-    label
-        Position in the run's classes, or -1.
-    split
-        ``train``, ``valid``, ``test`` or ``unused``.
-    digest
-        Of the decoded frame, 32 hexadecimal digits; empty where it is not known.
-    """
-
-    record_id: str
-    subject: str
-    label: int
-    split: str
-    digest: str
-
-
 @dataclass(frozen=True)
 class KnownSamples:
-    """All samples of a run's split.
+    """The samples of a run's split, to look other images up in.
 
     Attributes
     ----------
-    samples
-        In the order of ``split.csv``.
+    rows
+        By id, in the order of ``split.csv``; labels are positions in the run's classes, or -1.
     subjects_from
         What the cache's subjects were read from; empty where the cache is gone.
     """
 
-    samples: Sequence[KnownSample]
+    rows: SplitRows = field(default_factory=dict)
     subjects_from: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
         """Whether there are samples, and every one can be recognised."""
-        return bool(self.samples) and all(sample.digest for sample in self.samples)
+        return bool(self.rows) and all(row.pixel_digest for row in self.rows.values())
 
-    def find(self, digest: str) -> KnownSample | None:
+    def find(self, digest: str) -> SplitRow | None:
         """Return the sample with these pixels; of several one of the training part, else of validation, of test."""
         return self._by_digest.get(digest)
 
-    def in_parts(self, parts: Iterable[str]) -> list[KnownSample]:
+    def in_parts(self, parts: Iterable[str]) -> list[SplitRow]:
         """Return the samples of some parts."""
         wanted = set(parts)
-        return [sample for sample in self.samples if sample.split in wanted]
+        return [row for row in self.rows.values() if row.split in wanted]
 
     @cached_property
-    def _by_digest(self) -> Mapping[str, KnownSample]:
-        known = [sample for sample in self.samples if sample.digest]
+    def _by_digest(self) -> Mapping[str, SplitRow]:
+        known = [row for row in self.rows.values() if row.pixel_digest]
         # The last of equal keys stays.
-        return {sample.digest: sample for sample in sorted(known, key=lambda sample: -_RANKS[sample.split])}
+        return {row.pixel_digest: row for row in sorted(known, key=lambda row: -_RANKS[row.split])}
 
 
 def learnt_text(num_known: Mapping[str, int]) -> str:
@@ -116,60 +90,23 @@ def load_known_samples(
     RunError
         If ``split.csv`` is there and damaged.
     """
-    samples = _read_split(folder, classes)
-    if not samples or (KnownSamples(samples).is_complete and not need_source):
-        return KnownSamples(samples)
+    known = KnownSamples(read_split(folder.split, classes) if folder.split.is_file() else {})
+    if not known.rows or (known.is_complete and not need_source):
+        return known
     try:
         cache = open_cache()
     except LeukemiaError:
-        return KnownSamples(samples)
+        return known
     try:
         subjects = cache.manifest.subjects
         digest_of = dict(zip(cache.table.id_texts, digest_texts(cache.table), strict=True))
     finally:
         cache.close()
-    return KnownSamples(
-        [_with_digest(sample, digest_of) for sample in samples], () if subjects is None else tuple(subjects.sources)
-    )
-
-
-def _with_digest(sample: KnownSample, digest_of: Mapping[str, str]) -> KnownSample:
-    if sample.digest:
-        return sample
-    digest = digest_of.get(sample.record_id, "")
-    return KnownSample(sample.record_id, sample.subject, sample.label, sample.split, digest)
-
-
-def _read_split(folder: RunFolder, classes: Sequence[str]) -> list[KnownSample]:
-    if not folder.split.is_file():
-        return []
-    try:
-        # A spreadsheet may have saved it, with a byte order mark.
-        with folder.split.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return [_sample(row, classes) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise RunError(f"{folder.split} cannot be read: {error!r}") from error
-
-
-def _sample(row: Mapping[str, str], classes: Sequence[str]) -> KnownSample:
-    split = row["split"]
-    if split not in _RANKS:
-        raise ValueError(f"split {split!r}")
-    return KnownSample(
-        formula_restored(row["id"]),
-        formula_restored(row["subject"]),
-        _label(row["label"], classes),
-        split,
-        (row.get(PIXEL_DIGEST) or "").strip().lower(),
-    )
-
-
-def _label(text: str, classes: Sequence[str]) -> int:
-    """A label's position, written as a number or as the class's name."""
-    if text.removeprefix("-").isdecimal():
-        return int(text) if 0 <= int(text) < len(classes) else UNKNOWN_LABEL
-    place = place_of_class(formula_restored(text), classes) if text else None
-    return UNKNOWN_LABEL if place is None else place
+    rows = {
+        record_id: row if row.pixel_digest else row._replace(pixel_digest=digest_of.get(record_id, ""))
+        for record_id, row in known.rows.items()
+    }
+    return KnownSamples(rows, () if subjects is None else tuple(subjects.sources))
 
 
 SPLIT_DIGEST = "split_digest"

@@ -19,6 +19,7 @@ from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.sources.positive_class import place_of_class
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
@@ -59,26 +60,26 @@ class SplitCache:
             raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
         return numbers
 
-    def summary(self, judged: str, classes: Sequence[str] | None = None) -> SplitSummary:
+    def summary(self, part: str, classes: Sequence[str] | None = None) -> SplitSummary:
         """Return the split as reports describe it, with counts in the order of `classes`, else of the labels."""
         table, names = self.cache.table, self.cache.manifest.classes
         order = [names.index(name) for name in classes or names]
         subjects = np.array(table.subject_texts, object)
         parts = {}
-        for name in (*SPLIT_NAMES, *({judged} - set(SPLIT_NAMES))):
+        for name in (*SPLIT_NAMES, *({part} - set(SPLIT_NAMES))):
             numbers = split_indices(self.codes, name)
             labels = table.labels[numbers]
             counts = tuple(int((labels == label).sum()) for label in order)
             people = subjects_per_class(labels, subjects[numbers].tolist(), len(names))
             parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
-        return SplitSummary(str(self.spec), self.leaks, judged, parts, self._num_trained(judged))
+        return SplitSummary(str(self.spec), self.leaks, part, parts, self._num_trained(part))
 
-    def stamp(self, judged: str) -> str:
+    def stamp(self, part: str) -> str:
         """The stamp of an evaluated part, as :meth:`summary` has it, without counting the parts."""
-        return part_stamp(self.leaks, self._num_trained(judged))
+        return part_stamp(self.leaks, self._num_trained(part))
 
-    def _num_trained(self, judged: str) -> int:
-        return int((self.codes[split_indices(self.codes, judged)] == SPLIT_NAMES.index(TRAIN)).sum())
+    def _num_trained(self, part: str) -> int:
+        return int((self.codes[split_indices(self.codes, part)] == SPLIT_NAMES.index(TRAIN)).sum())
 
 
 UNUSED_NAME = "unused"
@@ -138,8 +139,16 @@ def write_split(path: Path, table: SampleTable, codes: SplitCodes) -> None:
         writer.writerows(rows)
 
 
-def read_split(path: Path) -> dict[str, SplitRow]:
+def read_split(path: Path, classes: Sequence[str] = ()) -> dict[str, SplitRow]:
     """Read ``split.csv``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    classes
+        Those of the run, where labels may also be their names, as somebody else's table has them; a label that is none
+        of them is then unknown.
 
     Raises
     ------
@@ -149,18 +158,27 @@ def read_split(path: Path) -> dict[str, SplitRow]:
     try:
         # A spreadsheet may have saved it, with a byte order mark.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return dict(_rows(csv.DictReader(file)))
+            return dict(_rows(csv.DictReader(file), classes))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def _rows(reader: csv.DictReader[str]) -> Iterator[tuple[str, SplitRow]]:
+def _rows(reader: csv.DictReader[str], classes: Sequence[str]) -> Iterator[tuple[str, SplitRow]]:
     for cells in reader:
-        subject, digest = formula_restored(cells["subject"]), cells.get(PIXEL_DIGEST) or ""
-        row = SplitRow(subject, int(cells["label"]), cells["split"], digest)
+        subject, digest = formula_restored(cells["subject"]), (cells.get(PIXEL_DIGEST) or "").strip().lower()
+        row = SplitRow(subject, _label(cells["label"], classes), cells["split"], digest)
         if row.split not in _NAMES or len(bytes.fromhex(digest)) not in (0, DIGEST_BYTES):
             raise ValueError(f"the row of {cells['id']!r} is no row of a split")
         yield formula_restored(cells["id"]), row
+
+
+def _label(text: str, classes: Sequence[str]) -> int:
+    if not classes:
+        return int(text)
+    if text.removeprefix("-").isdecimal():
+        return int(text) if 0 <= int(text) < len(classes) else UNKNOWN_LABEL
+    place = place_of_class(formula_restored(text), classes) if text else None
+    return UNKNOWN_LABEL if place is None else place
 
 
 def changes_of_rows(rows: SplitRows, table: SampleTable) -> list[str]:
@@ -196,3 +214,23 @@ class _CacheRows:
             yield _LABEL, f"{record_id}: {label} instead of {row.label}"
         if row.subject != (subject := self._subjects[number]):
             yield _SUBJECT, f"{record_id}: {subject or 'unknown'} instead of {row.subject or 'unknown'}"
+
+
+def codes_of_rows(rows: SplitRows, cache: Cache) -> SplitCodes:
+    """Return the parts of a cache's samples, as the rows of a ``split.csv`` tell them; unknown samples are unused.
+
+    Raises
+    ------
+    RunError
+        If the cache holds samples of the split no longer, or with other pixels, of another subject or with another
+        label.
+    """
+    changes = changes_of_rows(rows, cache.table)
+    if changes:
+        num_used = sum(row.split != UNUSED_NAME for row in rows.values())
+        raise RunError(
+            f"{cache.location} is not what the run was begun with: of its {num_used:,} images {'; '.join(changes)}. "
+            "Name the cache it was trained from with --cache, or train again"
+        )
+    codes = {record_id: row.code for record_id, row in rows.items()}
+    return np.array([codes.get(record_id, UNUSED) for record_id in cache.table.id_texts], np.int8)

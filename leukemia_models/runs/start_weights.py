@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from leukemia_data.caches.cache import Cache
+from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import RunError
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import parse_cell_name
@@ -32,9 +33,10 @@ from leukemia_data.splitting.seen_samples import (
     without_looks,
 )
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes, parse_split
+from leukemia_models.runs.run_config import RunConfig, load_config
 from leukemia_models.runs.run_data import holds_data, holds_data_and_more, naming_of
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, codes_of_rows, load_config
-from leukemia_models.runs.run_split import SplitCache, SplitRow, SplitRows, read_split
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import SplitCache, SplitRow, SplitRows, codes_of_rows, read_split
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_info
 from leukemia_models.training.training_plan import SCRATCH
 
@@ -183,7 +185,7 @@ def seen_by_run(folder: RunFolder, config: RunConfig, data: SplitCache) -> SeenS
     return joined(_before(folder, config, seen_by_weights), own)
 
 
-def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCache:
+def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache, console: Console = NULL_CONSOLE) -> SplitCache:
     """Return a run's cache with the split that the run wrote down when it began.
 
     Every sample of the split must be in the cache with the same pixels, subject and label. Samples that were added
@@ -195,6 +197,8 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCac
         The run.
     cache
         With the fingerprint that the run was begun with.
+    console
+        Gets a note if images were added since.
 
     Raises
     ------
@@ -207,6 +211,11 @@ def split_of_run(folder: RunFolder, config: RunConfig, cache: Cache) -> SplitCac
     _require_known_pixels(folder, config, cache, rows)
     num_added = len(cache.table) - sum(record_id in rows for record_id in cache.table.id_texts)
     before = recorded_seen_before(folder, config, cache, codes)
+    if num_added:
+        console.note(
+            f"note: {cache.location} holds {num_added:,} images that were added after the run began: they are in no "
+            "part of its split, and are not used"
+        )
     return SplitCache(cache, parse_split(config.split), codes, before, num_added)
 
 
@@ -219,13 +228,3 @@ def _require_known_pixels(folder: RunFolder, config: RunConfig, cache: Cache, ro
             "does not tell whether the run's own images are the same. Name the cache it was trained from with --cache, "
             "or train again"
         )
-
-
-def added_note(data: SplitCache) -> str:
-    """Say, in one line or none, that the cache holds samples that the run has never split."""
-    if not data.num_added:
-        return ""
-    return (
-        f"{data.cache.location} holds {data.num_added:,} images that were added after the run began: they are in no "
-        "part of its split, and are not used"
-    )

@@ -8,26 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.metrics import POSITIVE, classification_metrics
 from leukemia_models.evaluation.predictions import Predictions
+from leukemia_models.evaluation.settings import AUTO, REESTIMATED, RUNNING, require_batchnorm_mode
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, applied
-
-AUTO, RUNNING, REESTIMATED = "auto", "running", "reestimated"
-BATCHNORM_MODES = (AUTO, RUNNING, REESTIMATED)
-
-
-def require_batchnorm_mode(mode: str) -> None:
-    """Refuse a mode that is not one of `BATCHNORM_MODES`.
-
-    Raises
-    ------
-    UsageError
-        With the known ones.
-    """
-    if mode not in BATCHNORM_MODES:
-        raise UsageError(f"unknown BatchNorm mode {mode!r}; known modes: {', '.join(BATCHNORM_MODES)}")
-
 
 TWO_CLASSES = ("hem", "all")
 
@@ -41,11 +25,11 @@ class BatchNormScores:
     loss : float
         Cross-entropy, averaged over the images.
     accuracy : float
-        Share of right predictions.
+        Fraction of right predictions.
     balanced_accuracy : float or None
         Mean of the recalls; None where the labels hold one class.
     share_positive : float
-        Share of the predictions that are class 1.
+        Fraction of the predictions that are class 1.
     one_class_warning : str or None
         A sentence when nearly all predictions are one class although the labels hold two.
     """
@@ -58,7 +42,7 @@ class BatchNormScores:
 
     @classmethod
     def of(cls, predictions: Predictions, classes: Sequence[str] = TWO_CLASSES) -> BatchNormScores:
-        """Judge predictions of labelled images."""
+        """Evaluate predictions of labelled images."""
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, classes)
         return cls(
             loss=predictions.loss,
@@ -155,7 +139,7 @@ def compare_batchnorm(
     judged_on: str,
     classes: Sequence[str] = TWO_CLASSES,
 ) -> BatchNormReport:
-    """Judge a network with its running statistics and with re-estimated ones. It is left as it was.
+    """Evaluate a network with its running statistics and with re-estimated ones. It is left as it was.
 
     To act on the report: ``if report.chosen == REESTIMATED: statistics.apply(model)``.
 

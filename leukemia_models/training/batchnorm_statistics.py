@@ -34,14 +34,14 @@ class Moments(NamedTuple):
         num_values = self.num_values + other.num_values
         if not num_values:
             return self
-        own_share, share = self.num_values / num_values, other.num_values / num_values
+        own, new = self.num_values / num_values, other.num_values / num_values
         step_C = other.mean_C - self.mean_C
-        mean_C = self.mean_C + share * step_C
-        return Moments(num_values, mean_C, own_share * (self.var_C + share * step_C.square()) + share * other.var_C)
+        mean_C = self.mean_C + new * step_C
+        return Moments(num_values, mean_C, own * (self.var_C + new * step_C.square()) + new * other.var_C)
 
 
 class MomentsMeter:
-    """Pools the moments of layers' inputs: on the device during a forward pass, on the CPU between two.
+    """Pools the moments of layers' inputs: on the device during a forward pass, on the CPU between passes.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class MomentsMeter:
 
 @contextmanager
 def measuring_inputs(layers: Mapping[str, nn.Module], num_channels: Mapping[str, int]) -> Iterator[MomentsMeter]:
-    """Let a meter see what reaches the layers during the block; call its ``collect`` after each forward pass."""
+    """Measure the inputs of layers during the block; call the meter's ``collect`` after each forward pass."""
     meter = MomentsMeter(num_channels)
     handles = [layer.register_forward_pre_hook(_measurer(meter, name)) for name, layer in layers.items()]
     try:
@@ -109,8 +109,10 @@ def _no_values(num_channels: int) -> Moments:
 
 def _of_all(moments: Moments, ranks: Ranks) -> Moments:
     num_values, mean_C, var_C = moments
-    told_WN = ranks.gather(torch.cat([torch.tensor([num_values], dtype=torch.float64), mean_C, var_C]))
-    return reduce(Moments.merged, (Moments(float(told_N[0]), *told_N[1:].chunk(2)) for told_N in told_WN))
+    gathered_WN = ranks.gather(torch.cat([torch.tensor([num_values], dtype=torch.float64), mean_C, var_C]))
+    return reduce(
+        Moments.merged, (Moments(float(gathered_N[0]), *gathered_N[1:].chunk(2)) for gathered_N in gathered_WN)
+    )
 
 
 _KINDS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
@@ -186,42 +188,34 @@ def reestimate_batchnorm(
     max_batches: int | None = None,
     ranks: Ranks = SINGLE,
 ) -> BatchNormStatistics:
-    """Measure what the BatchNorm layers of `model` should have as running statistics.
+    """Estimate anew, exactly, the running statistics that the BatchNorm layers of `model` should have.
+
+    All ranks must call this, with their own rows of the same number of batches; the result is the same on each.
 
     Parameters
     ----------
     model : torch.nn.Module
-        On `device`; normalised images in, logits out. Its layers are in eval mode meanwhile, BatchNorm alone normalises
-        by batch. Parameters, buffers and modes are left as they are.
+        On `device`; normalised images in, logits out. It is in eval mode meanwhile, BatchNorm alone normalises by
+        batch. Parameters, buffers and modes are left as they are.
     batches : iterable of Batch
-        Training images without augmentation, shuffled. Rows whose mask is False are left out, and so is a batch that
-        has a single image then. With several ranks, this one's shares of the same number of batches. The iterator is
-        closed at the end.
-    normalization : Normalization
-        What the network was trained with.
-    device : torch.device
-        Where it runs.
-    amp : bool
-        Mixed precision, on CUDA only.
-    channels_last : bool
-        Memory format of the network's weights.
+        Training images without augmentation, shuffled. Rows whose mask is False are left out, and so is a batch of a
+        single image. The iterator is closed at the end.
+    normalization, device, amp, channels_last, ranks
+        As in training: the network's normalisation, where it runs, mixed precision, memory format, and processes.
     max_batches : int, optional
         Take no more than these, at least 1. A few thousand images are plenty (arXiv 2105.07576, section 3).
-    ranks : Ranks
-        All of them must call this; each layer is given the moments of all ranks' images.
 
     Returns
     -------
     BatchNormStatistics
-        The same on every rank. Variances are unbiased, as torch keeps them. Empty, and `batches` is not touched, where
-        there is nothing to estimate.
+        Variances are unbiased, as torch keeps them. Empty where there is nothing to estimate; `batches` is then unused.
 
     Raises
     ------
     UsageError
         If `max_batches` is below 1.
     RunError
-        If there is no batch of two or more images, or what reaches a layer is not finite.
+        If there is no batch of two or more images, or a layer's input is non-finite.
     """
     if max_batches is not None:
         max_batches = as_whole(max_batches, "max_batches", at_least=1)
@@ -233,7 +227,7 @@ def reestimate_batchnorm(
         layers = _tracking_layers(model)
         num_channels = {name: len(layer.get_buffer("running_mean")) for name, layer in layers.items()}
         with _normalizing_by_batch(layers), measuring_inputs(layers, num_channels) as meter:
-            for images_BHWC, num_rows in _shares(batches, max_batches, ranks):
+            for images_BHWC, num_rows in _images(batches, max_batches, ranks):
                 with autocast(device, amp):
                     model(normalizer(to_device(images_BHWC, device)))
                 meter.collect()
@@ -267,8 +261,8 @@ def _normalizing_by_batch(layers: Mapping[str, nn.Module]) -> Iterator[None]:
             buffer.copy_(value)
 
 
-def _shares(batches: Iterable[Batch], max_batches: int | None, ranks: Ranks) -> Iterator[tuple[Tensor, int]]:
-    """Yield this rank's images of each batch that can be normalised, and the number of images of all ranks."""
+def _images(batches: Iterable[Batch], max_batches: int | None, ranks: Ranks) -> Iterator[tuple[Tensor, int]]:
+    """Yield this rank's images of each batch of two or more, and the number of images of all ranks."""
     iterator = ranks.run_on_all(lambda: iter(batches))
     try:
         for _ in range(max_batches) if max_batches is not None else count():
@@ -298,7 +292,7 @@ def _buffers(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
         unbiased_C = var_C * (num_values / max(num_values - 1, 1))
         if not (mean_C.isfinite().all() and unbiased_C.isfinite().all()):
             raise RunError(
-                f"what reaches the BatchNorm layer {name} is not finite: the network's weights have overflowed; train "
+                f"the input of the BatchNorm layer {name} is non-finite: the network's weights have overflowed; train "
                 "again with a lower learning rate"
             )
         buffers |= zip(_buffer_names(name), (mean_C.float(), unbiased_C.float()), strict=True)

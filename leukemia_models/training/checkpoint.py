@@ -4,15 +4,19 @@ Layout
 ------
 Tensors ``model.<name>`` are the network's parameters and buffers. In checkpoints that a run can go on from,
 ``optimizer.<parameter number>.<name>`` are the optimizer's, and ``average.<name>`` the running average of the
-parameters, where the run keeps one; a checkpoint for judging only has the average in ``model.<name>``, in the place of
-the parameters. The header's metadata holds ``format``, ``format_version``, ``content``, a JSON object with everything
-else, and two XXH3-128: ``digest`` over the tensors and ``content_digest`` over the text of the object. Nothing is
-pickled: reading a checkpoint runs no code, and any safetensors reader opens it. Version 2 added ``progress``, the
-position inside an epoch; version 3 the average, the optimizer's counters and the settings that go with them; version 4
-the object's digest; version 5 the settings of shares; version 6 tensors ``seen.<source>.<column>`` (see
-:mod:`leukemia_models.training.checkpoint_file`), the subjects and images that the weights have seen.
+parameters, where the run keeps one; a checkpoint for evaluation has it as ``model.<name>``, in place of the parameters.
+The header's metadata holds ``format``, ``format_version``, ``content``, a JSON object with everything else, and two
+XXH3-128: ``digest`` over the tensors and ``content_digest`` over the text of the object. Nothing is pickled: reading a
+checkpoint runs no code, and any safetensors reader opens it.
+
+Version 2 added ``progress``, the position inside an epoch; version 3 the average, the optimizer's counters and the
+settings that go with them; version 4 the object's digest; version 5 the settings of micro-batches; version 6 tensors
+``seen.<source>.<column>``, the subjects and images that the weights have seen.
 
 A file is written under another name and then moved into place, so a checkpoint is the old one or the new one, whole.
+Beside this module: :mod:`~leukemia_models.training.checkpoint_file` reads and names tensors,
+:mod:`~leukemia_models.training.checkpoint_match` compares descriptions, and :mod:`~leukemia_models.training.weights`
+copies tensors into a network.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import COUNT, OBJECT, OBJECT_OR_NONE, TEXT, TEXTS, Kind, parse_json, require_kinds
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.records.fingerprint import bytes_digest, canonical_json
-from leukemia_data.sources.classes import negative_first
+from leukemia_data.sources.positive_class import negative_first
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
@@ -88,7 +92,7 @@ class CheckpointInfo:
     Parameters
     ----------
     model_name : str
-        One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
+        One of :func:`~leukemia_models.networks.registry.model_names`.
     classes : tuple of str
         Name of each label.
     size_px : int
@@ -106,11 +110,11 @@ class CheckpointInfo:
     details : mapping
         Whatever else the run wants to find again, as JSON values; ``positive`` is its positive class.
     judging : mapping or None
-        How a finished run's network is judged and used, as JSON values: test-time augmentation, BatchNorm statistics,
+        How a finished run's network is evaluated, as JSON values: test-time augmentation, BatchNorm statistics,
         temperature and threshold, see :mod:`leukemia_models.runs.finalize`. None before that is decided.
     seen : SeenSamples or None
         The subjects and images that the weights were trained on and chosen by, those before this run included. None in
-        files of earlier versions, which do not tell.
+        files of earlier versions, which do not record it.
     """
 
     model_name: str
@@ -137,7 +141,7 @@ class CheckpointInfo:
 
     @property
     def evaluated_classes(self) -> tuple[str, str]:
-        """The negative and the positive class, the order in which predictions are judged."""
+        """The negative and the positive class, the order in which predictions are evaluated."""
         return negative_first(self.classes, self.positive)
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,7 +186,7 @@ class Checkpoint:
     info : CheckpointInfo
         What the network is.
     state : TrainState
-        Where its training stood; ``optimizer_state`` is None in a checkpoint for judging only.
+        Where its training stood; ``optimizer_state`` is None in a checkpoint for evaluation only.
     training_weights : mapping of str to tensor
         The network's parameters and buffers, as its training goes on from them.
     """
@@ -194,11 +198,11 @@ class Checkpoint:
 
     @property
     def model_state(self) -> dict[str, Tensor]:
-        """The parameters and buffers to judge by: with the average of the weights, where the run keeps one."""
+        """The parameters and buffers to evaluate: with the average of the weights, where the run keeps one."""
         return evaluation_weights(self.training_weights, self.state)
 
     def build_model(self) -> nn.Module:
-        """Return the network with the weights to judge by, on the CPU, in training mode.
+        """Return the network with the weights to evaluate, on the CPU, in training mode.
 
         A run goes on from others, where it keeps an average of its weights: see :func:`load_training_weights`.
 
@@ -226,7 +230,7 @@ def save_checkpoint(
     info, state
         What goes with it.
     resumable : bool
-        False leaves out the optimizer's tensors, and all weights but those to judge by: half the size, for judging
+        False leaves out the optimizer's tensors, and all weights but those to evaluate: half the size, for evaluation
         only.
 
     Raises
@@ -245,19 +249,7 @@ def save_checkpoint(
         tensors |= named(AVERAGE_PREFIX, average.tensors)
     if info.seen is not None:
         tensors |= seen_tensors(info.seen)
-    content = {
-        "info": info.to_dict(),
-        "epochs_done": state.epochs_done,
-        "best_epoch": state.history.best.epoch if state.history.best else None,
-        "history": [record.to_dict() for record in state.history.records],
-        "optimizer_values": optimizer_values,
-        "scaler_state": dict(state.scaler_state) if resumable else {},
-        "progress": state.progress.to_dict() if resumable and state.progress else None,
-        "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
-        "average_updates": None if average is None else average.num_updates,
-        "seen": None if info.seen is None else seen_description(info.seen),
-    }
-    text = canonical_json(content).decode("ascii")
+    text = canonical_json(_content(info, state, optimizer_values, resumable=resumable)).decode("ascii")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -272,6 +264,25 @@ def save_checkpoint(
             partial.write_bytes(data)
     except OSError as error:
         raise NotSavedError(_not_saved(path, len(data), error)) from error
+
+
+def _content(
+    info: CheckpointInfo, state: TrainState, optimizer_values: dict[str, Any] | None, *, resumable: bool
+) -> dict[str, Any]:
+    """Return all of a checkpoint that is no tensor, as JSON can hold it."""
+    average = state.average if resumable else None
+    return {
+        "info": info.to_dict(),
+        "epochs_done": state.epochs_done,
+        "best_epoch": state.history.best.epoch if state.history.best else None,
+        "history": [record.to_dict() for record in state.history.records],
+        "optimizer_values": optimizer_values,
+        "scaler_state": dict(state.scaler_state) if resumable else {},
+        "progress": state.progress.to_dict() if resumable and state.progress else None,
+        "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
+        "average_updates": None if average is None else average.num_updates,
+        "seen": None if info.seen is None else seen_description(info.seen),
+    }
 
 
 def _not_saved(path: Path, num_bytes: int, error: OSError) -> str:
@@ -302,7 +313,7 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
 
 
 def load_info(path: Path) -> CheckpointInfo | None:
-    """Read what a checkpoint says of its network, without the network; None of a safetensors file from elsewhere.
+    """Read a checkpoint's description without its tensors; None for a safetensors file from elsewhere.
 
     Raises
     ------
@@ -361,7 +372,7 @@ def _text_digest(text: str) -> str:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights to judge by into `model`, for judging or as the start of another training.
+    """Copy a checkpoint's weights for evaluation into `model`, to evaluate them or to start another training.
 
     Raises
     ------
@@ -401,7 +412,7 @@ def load_weights_file(
     model : torch.nn.Module
         Of the same architecture.
     path : Path
-        A checkpoint of this project, of which the weights to judge by are taken, or a safetensors file with a network's
+        A checkpoint of this project, whose weights for evaluation are taken, or a safetensors file with a network's
         ``state_dict``. torchvision's ResNets have the same names.
     require : callable, optional
         Is shown a checkpoint of this project before anything is copied, and raises where it is not the right one.

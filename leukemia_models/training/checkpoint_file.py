@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from leukemia_data.files.documents import parse_json
 from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.splitting.seen_samples import COLUMNS, LOOK_COLUMNS, Keys, Looks, Naming, SeenSamples, SeenSource
-from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 
 _LENGTH_BYTES = 8
@@ -93,7 +91,7 @@ def _require_file(path: Path) -> None:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata: safetensors itself tells it of files only."""
+    """The header's metadata, which safetensors reads from files only."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode("utf-8"))
     metadata: dict[str, str] | None = header.get("__metadata__")
@@ -173,7 +171,7 @@ def seen_description(seen: SeenSamples) -> dict[str, Any]:
 
 
 def read_seen(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SeenSamples:
-    """Return what :func:`seen_tensors` and :func:`seen_description` told.
+    """Undo :func:`seen_tensors` and :func:`seen_description`.
 
     Raises
     ------
@@ -212,8 +210,6 @@ def _looks(tensor: Tensor) -> Looks:
     return tensor.numpy()
 
 
-# How many tensors of a parameter's shape each optimizer remembers.
-_REMEMBERED: Mapping[str, int] = MappingProxyType({"sgd": 1, "adamw": 2, "ranger21": 5})
 _DESCRIPTION_BYTES = 1_000_000
 """More than the JSON and the names of any network here; a history of a thousand epochs has 400 kB."""
 
@@ -227,7 +223,7 @@ class CheckpointRoom:
     resumable_bytes
         Of one to go on from.
     evaluation_bytes
-        Of one to judge by.
+        Of one for evaluation only.
     """
 
     resumable_bytes: int
@@ -235,7 +231,7 @@ class CheckpointRoom:
 
     @property
     def kept_bytes(self) -> int:
-        """Of what lies there in the end: ``last``, ``best`` and ``final``."""
+        """Of all three together in the end: ``last``, ``best`` and ``final``."""
         return self.resumable_bytes + 2 * self.evaluation_bytes
 
     @property
@@ -245,7 +241,7 @@ class CheckpointRoom:
 
 
 def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom:
-    """Return what the checkpoints of a run take.
+    """Return how many bytes the checkpoints of a run take.
 
     Parameters
     ----------
@@ -256,12 +252,6 @@ def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom
     """
     parameters = sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
-    judged = parameters + buffers + _DESCRIPTION_BYTES
-    copies = _num_remembered(settings.optimizer) + (settings.ema_decay is not None)
-    return CheckpointRoom(judged + copies * parameters, judged)
-
-
-def _num_remembered(optimizer: OptimizerSettings) -> int:
-    if optimizer.name == "sgd" and not optimizer.momentum:
-        return 0
-    return _REMEMBERED[optimizer.name]
+    evaluation = parameters + buffers + _DESCRIPTION_BYTES
+    copies = settings.optimizer.num_buffers + (settings.ema_decay is not None)
+    return CheckpointRoom(evaluation + copies * parameters, evaluation)

@@ -1,4 +1,4 @@
-"""Does a checkpoint belong to what it is to be used with? Two descriptions in, every difference in words out."""
+"""Checkpoint compatibility: two descriptions in, every difference in words out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from leukemia_data.errors import RunError
 from leukemia_data.records.fingerprint import canonical_json
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
 
 _MAX_LETTERS = 60
@@ -20,7 +20,7 @@ _NO_DIFFERENCE = (
     "settings.accumulate",
     f"details.{FRAMES_DETAIL}",
 )
-"""A run may be given another length and other hardware, how it is judged is decided after its training, and its cache
+"""A run may be given another length and other hardware, how it is evaluated is decided after training, and its cache
 may have been built again, with another sample of the same frames."""
 _SPLIT_DIGEST = "details.split_digest"
 _NAMED: Mapping[str, str] = MappingProxyType(
@@ -67,9 +67,9 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
     """
     one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
     recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
-    shared = one["details"].keys() & other["details"].keys()
+    common = one["details"].keys() & other["details"].keys()
     for side in (one, other):
-        side["details"] = {name: side["details"][name] for name in sorted(shared)}
+        side["details"] = {name: side["details"][name] for name in sorted(common)}
     return [*recipes, *_value_differences(dict(_flat(one)), dict(_flat(other)))]
 
 

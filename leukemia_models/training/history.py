@@ -1,4 +1,4 @@
-"""What a training run did, epoch by epoch; best epoch and early stopping."""
+"""The epochs of a run: which one is best, and when early stopping ends it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EpochRecord:
     images_per_s : float
         Training images per second of training.
     data_wait_share : float or None
-        Share of the training time that was spent waiting for batches, in [0, 1]; with several ranks that of the one
+        Fraction of the training time spent waiting for batches, in [0, 1]; with several ranks that of the one
         that waited longest. None in runs of earlier versions.
     """
 
@@ -102,7 +102,7 @@ class TrainHistory:
 
 
 def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
-    """Return the epoch whose weights a run is judged by, None for no epochs.
+    """Return the epoch whose weights are evaluated as the run's, None for no epochs.
 
     The highest balanced accuracy on the validation split; among equals the lower validation loss, then the
     earlier epoch. Where the validation split holds one class only, accuracy takes the place of balanced accuracy.
@@ -115,7 +115,7 @@ def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
 
 
 def validation_score(record: EpochRecord) -> float | None:
-    """Return the balanced accuracy, or where one class only was judged the accuracy; None where nothing was."""
+    """Return the balanced accuracy, or the accuracy if there is one class only; None without validation."""
     score = record.valid_balanced_accuracy
     return record.valid_accuracy if score is None else score
 
@@ -175,7 +175,7 @@ class EarlyStopping:
 
 
 def has_stopped(stopping: EarlyStopping | None, records: Sequence[EpochRecord]) -> bool:
-    """Return whether a run with these epochs behind it ends early. Epochs that were not judged do not count."""
+    """Return whether a run with these epochs behind it ends early. Epochs without validation do not count."""
     if stopping is None:
         return False
     loss_like = [value for record in records if (value := _loss_like(record, stopping.metric)) is not None]

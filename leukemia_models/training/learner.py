@@ -27,11 +27,11 @@ from leukemia_models.training.losses import (
     PendingNumbers,
     StepSums,
     TrainingLoss,
-    added_up,
-    first_not_finite,
-    numbers_to_tell,
+    first_non_finite,
     optimizer_tensors,
     seed_random_layers,
+    step_numbers,
+    summed_steps,
 )
 from leukemia_models.training.optimizers import build_optimizer, rate_in_use, set_learning_rate
 from leukemia_models.training.run_state import (
@@ -41,7 +41,7 @@ from leukemia_models.training.run_state import (
     TrainState,
     WeightAverageState,
 )
-from leukemia_models.training.sync_batchnorm import ShareStatistics
+from leukemia_models.training.sync_batchnorm import MicroBatchStatistics
 from leukemia_models.training.weights import WeightAverage
 
 
@@ -105,8 +105,8 @@ Augments and normalises. Each sample's result depends on the epoch and the sampl
 """
 
 
-class Share(NamedTuple):
-    """A rank's rows of a batch, on the device."""
+class MicroBatch(NamedTuple):
+    """Rows of a batch that go through the network together on one rank, on the device."""
 
     images_BCHW: Tensor
     labels_B: Tensor
@@ -155,20 +155,20 @@ class Learner:
         self._parallel = _averaging_gradients(model, device) if ranks.world_size > 1 else None
         network = self._parallel or model
         self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
-        self._share_statistics = ShareStatistics(
+        self._batchnorm_statistics = MicroBatchStatistics(
             model, ranks, settings.accumulate, synchronized=settings.sync_batchnorm
         )
 
-    def load(self, batch: Batch, epoch: int) -> Share:
+    def load(self, batch: Batch, epoch: int) -> MicroBatch:
         """Bring a batch's rows to the device and prepare them; masked rows are left out."""
         images_BHWC = self._rows(batch.images_BHWC, batch)
         labels_B = self._rows(batch.labels_B, batch)
         indices_B = batch.indices_B[batch.mask_B]
         if not len(indices_B):
-            return Share(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
+            return MicroBatch(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
         with torch.no_grad():
             images_BCHW = self._prepare(images_BHWC, epoch, indices_B)
-        return Share(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
+        return MicroBatch(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
 
     def _rows(self, values: Tensor, batch: Batch) -> Tensor:
         """Bring a tensor of a batch to the device, without its masked rows."""
@@ -176,53 +176,52 @@ class Learner:
         return values if batch.mask_B.all() else values[batch.mask_B.nonzero().flatten().to(self.device)]
 
     def gradient(self, batches: list[Batch], num_samples: int, epoch: int, step: int) -> StepSums:
-        """Compute the gradient of the mean loss over the `num_samples` rows of all shares of all ranks.
+        """Compute the gradient of the mean loss over the `num_samples` rows of the batch, over all ranks.
 
         Parameters
         ----------
         batches : list of Batch
-            This rank's shares, worked through one after the other: only one at a time is prepared, and has activations.
-            They are taken out of the list.
+            This rank's micro-batches; one at a time is prepared and has activations. They are taken out of the list.
         num_samples : int
-            Rows that count, of all shares and ranks; at least 2.
+            Rows of the batch that count, over all ranks; at least 2.
         epoch, step : int
             Where the training is, both from 1.
         """
         total_weight = self._total_weight(batches)
         self._optimizer.zero_grad(set_to_none=True)
         found: list[StepSums] = []
-        first_share = self.ranks.rank * len(batches)
-        with self._share_statistics.of_step():
+        first_micro_batch = self.ranks.rank * len(batches)
+        with self._batchnorm_statistics.of_step():
             while batches:
-                seed_random_layers(self.settings.seed, epoch, step, first_share + len(found))
-                share = self.ranks.run_on_all(partial(self.load, batches.pop(0), epoch))
-                with self._summing_alone(bool(batches)):
-                    found.append(self._backward(share, num_samples, total_weight))
-        return added_up(found)
+                seed_random_layers(self.settings.seed, epoch, step, first_micro_batch + len(found))
+                micro_batch = self.ranks.run_on_all(partial(self.load, batches.pop(0), epoch))
+                with self._without_all_reduce(bool(batches)):
+                    found.append(self._backward(micro_batch, num_samples, total_weight))
+        return summed_steps(found)
 
     def _total_weight(self, batches: Sequence[Batch]) -> Tensor | None:
         if self.settings.class_weights is None:
             return None
         return self._loss.total_weight([self._rows(batch.labels_B, batch) for batch in batches], self.ranks)
 
-    def _backward(self, share: Share, num_samples: int, total_weight: Tensor | None) -> StepSums:
-        with self._share_statistics.of_share(len(share.labels_B)):
+    def _backward(self, micro_batch: MicroBatch, num_samples: int, total_weight: Tensor | None) -> StepSums:
+        with self._batchnorm_statistics.of_micro_batch(len(micro_batch.labels_B)):
             with autocast(self.device, self.settings.amp):
-                logits_BK = self._forward(share.images_BCHW)
-            sums = self._loss.sums(logits_BK, share.labels_B)
-            # The scaler's own way to tell its scale would wait for the device.
+                logits_BK = self._forward(micro_batch.images_BCHW)
+            sums = self._loss.sums(logits_BK, micro_batch.labels_B)
+            # The scaler's get_scale() would wait for the device.
             scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
-            pending = PendingNumbers(torch.stack([scale, *numbers_to_tell(sums, share.labels_B)]))
+            pending = PendingNumbers(torch.stack([scale, *step_numbers(sums, micro_batch.labels_B)]))
             mean = self._loss.mean(sums, num_samples, total_weight, self.ranks)
             torch.autograd.backward(self._scaler.scale(mean))
-        num_correct = (logits_BK.detach().argmax(dim=1) == share.labels_B).sum()
+        num_correct = (logits_BK.detach().argmax(dim=1) == micro_batch.labels_B).sum()
         scale_now, loss, lowest, highest, *weight = pending.values()
-        weight_sum = weight[0] if weight else len(share.labels_B)
+        weight_sum = weight[0] if weight else len(micro_batch.labels_B)
         return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
 
-    def _summing_alone(self, is_alone: bool) -> AbstractContextManager[None]:
-        """Leave this rank's gradients with it: they are exchanged once a step, with those of its last share."""
-        return self._parallel.no_sync() if is_alone and self._parallel is not None else nullcontext()
+    def _without_all_reduce(self, has_more: bool) -> AbstractContextManager[None]:
+        """Accumulate gradients locally until the last micro-batch, whose backward pass averages them."""
+        return self._parallel.no_sync() if has_more and self._parallel is not None else nullcontext()
 
     def update(self, lr: float) -> float:
         """Move the weights along the gradient, and return the learning rate at which it was done."""
@@ -238,17 +237,17 @@ class Learner:
             self._statistics = None
         return rate_in_use(self._optimizer)
 
-    def spoilt(self) -> str | None:
-        """Return what a run would go on from and is not finite: a weight, a buffer or what the optimizer remembers.
+    def first_non_finite(self) -> str | None:
+        """Return the name of a non-finite weight, buffer or tensor of the optimizer; None if all are finite.
 
-        None where all is well. This waits for the device.
+        This waits for the device.
         """
-        remembered = optimizer_tensors(optimizer_state(self._optimizer, self.model))
-        return first_not_finite({**self.model.state_dict(), **remembered})
+        state = optimizer_tensors(optimizer_state(self._optimizer, self.model))
+        return first_non_finite({**self.model.state_dict(), **state})
 
     @property
     def evaluation_model(self) -> nn.Module:
-        """The network to judge by: with the averaged weights, where an average is kept."""
+        """The network to evaluate: with the averaged weights, where an average is kept."""
         if self._average is None:
             return self.model
         network = self._average.network(self.model)
@@ -257,9 +256,9 @@ class Learner:
         return network
 
     def estimate_batchnorm(self, source: BatchSource) -> None:
-        """Estimate the BatchNorm statistics of the averaged weights, by which :meth:`validate` then judges them.
+        """Estimate the BatchNorm statistics with which :meth:`validate` evaluates the averaged weights.
 
-        They hold until the next step. Without an average nothing is done: the network's own statistics are judged.
+        They hold until the next step. Without an average nothing is done, and the network's own statistics are used.
 
         Parameters
         ----------
@@ -339,8 +338,8 @@ def _memory_format(settings: TrainSettings) -> torch.memory_format:
 
 def _averaging_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
-    # BatchNorm keeps buffers equal, synchronised or by ShareStatistics; the option not to send them has another name
-    # since torch 2.14.
+    # BatchNorm keeps buffers equal, synchronised or by MicroBatchStatistics. The option not to send them was renamed in
+    # torch 2.14.
     names = signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {name: False}

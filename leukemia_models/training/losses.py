@@ -17,7 +17,7 @@ from leukemia_models.training.run_state import TrainSettings
 
 
 class LossSum(NamedTuple):
-    """A loss that is yet to be divided, so that shares and ranks can be added up."""
+    """A loss before the division, so that micro-batches and ranks can be added up."""
 
     loss_sum: Tensor
     weight_sum: Tensor | None  # None: as many as there are rows
@@ -36,7 +36,7 @@ class TrainingLoss:
         )
 
     def sums(self, logits_BK: Tensor, labels_B: Tensor) -> LossSum:
-        """Return the sum over a share's rows.
+        """Return the sum over a micro-batch's rows.
 
         A label that is no class counts as the nearest one, and is for the caller to find: on CUDA it would end the
         whole process here.
@@ -47,22 +47,22 @@ class TrainingLoss:
         )
         return LossSum(loss_sum, None if self._weights_K is None else self._weights_K[labels_B].sum())
 
-    def total_weight(self, labels_of_shares: Sequence[Tensor], ranks: Ranks) -> Tensor | None:
-        """Return the sum of all labels' weights: of this rank's shares, and of the other ranks' too.
+    def total_weight(self, labels_of_micro_batches: Sequence[Tensor], ranks: Ranks) -> Tensor | None:
+        """Return the sum of all labels' weights, over the micro-batches of all ranks.
 
         None where there are no class weights: then the mean divides by the number of samples.
         """
         if self._weights_K is None:
             return None
-        weight = self._weights_K[torch.cat(list(labels_of_shares)).clamp(0, self._num_classes - 1)].sum()
+        weight = self._weights_K[torch.cat(list(labels_of_micro_batches)).clamp(0, self._num_classes - 1)].sum()
         # Only with several ranks the host must wait for the device and for the others before the gradient.
         return weight if ranks.world_size == 1 else ranks.sum(weight.cpu())
 
     def mean(self, sums: LossSum, num_samples: int, total_weight: Tensor | None, ranks: Ranks) -> Tensor:
-        """Return this share's part of the mean loss over the `num_samples` rows of all shares and ranks.
+        """Return this micro-batch's part of the mean loss over the `num_samples` rows of the whole batch.
 
-        The gradients of a rank's shares will be added up and those of the ranks averaged, so each part counts as often
-        as there are ranks.
+        Gradients of a rank's micro-batches are added up and those of the ranks averaged, so each part is multiplied by
+        the number of ranks.
         """
         if total_weight is None:
             return sums.loss_sum * (ranks.world_size / num_samples)
@@ -76,11 +76,11 @@ MAX_SKIPS = 25
 
 
 class DivergenceError(RunError):
-    """The numbers of a training are no longer finite; what was saved before still is."""
+    """A training has become non-finite. Checkpoints saved before are finite."""
 
 
 class SkippedSteps:
-    """Counts the steps that a gradient scaler leaves out, told by a scale that has fallen.
+    """Counts the steps that a gradient scaler skips, which are those after which its scale has fallen.
 
     A few are normal: it begins with a scale that is too high, and tries higher ones now and then. Many in a row mean
     that no scale helps.
@@ -107,8 +107,8 @@ class SkippedSteps:
             )
 
 
-def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of a tensor that holds a value that is not finite, None where all are finite.
+def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of a tensor with a non-finite value, None if there is none.
 
     This waits for the device, once where all is well.
     """
@@ -116,11 +116,11 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel():
             by_device.setdefault(tensor.device, {})[name] = tensor.detach()
-    return next((name for found in map(_spoilt, by_device.values()) for name in found), None)
+    return next((name for found in map(_non_finite, by_device.values()) for name in found), None)
 
 
-def _spoilt(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of those that are not finite, of some on the same device."""
+def _non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the non-finite ones, of tensors on one device."""
     # A sum takes a hundredth of the time of `isfinite`. It may overflow where no value does, and that is looked at.
     sums_N = torch.stack([tensor.sum().float() for tensor in tensors.values()])
     suspects = [name for name, is_finite in zip(tensors, sums_N.isfinite().tolist(), strict=True) if not is_finite]
@@ -128,7 +128,7 @@ def _spoilt(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def optimizer_tensors(state: Mapping[int, Mapping[str, object]]) -> dict[str, Tensor]:
-    """Return what an optimizer remembers, by its own name and the number of the parameter."""
+    """Return the tensors of an optimizer's state, by their names and the index of the parameter."""
     return {
         f"the optimizer's {name} of parameter {number}": value
         for number, entries in state.items()
@@ -138,21 +138,21 @@ def optimizer_tensors(state: Mapping[int, Mapping[str, object]]) -> dict[str, Te
 
 
 @contextmanager
-def random_layers_apart(device: torch.device) -> Iterator[None]:
-    """Let the block seed torch's global random state; afterwards it is as before."""
+def isolated_random_state(device: torch.device) -> Iterator[None]:
+    """Let the block seed torch's global random state, and restore it afterwards."""
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
 
 
-def seed_random_layers(seed: int, epoch: int, step: int, share: int) -> None:
-    """Let layers draw from (seed, epoch, step); each share of the batch draws its own, for its own rows."""
-    mixed = np.random.SeedSequence((seed % 2**63, epoch, step, share)).generate_state(1, np.uint64)
+def seed_random_layers(seed: int, epoch: int, step: int, micro_batch: int) -> None:
+    """Seed random layers by (seed, epoch, step) and the index of the micro-batch in the batch."""
+    mixed = np.random.SeedSequence((seed % 2**63, epoch, step, micro_batch)).generate_state(1, np.uint64)
     torch.manual_seed(int(mixed[0] >> 1))
 
 
 class StepSums(NamedTuple):
-    """What one step, or one share of it, found on one rank."""
+    """Sums of one step, or of one micro-batch of it, on one rank."""
 
     loss_sum: float
     weight_sum: float  # what the mean divides by: the samples, or their class weights
@@ -162,22 +162,22 @@ class StepSums(NamedTuple):
     num_correct: Tensor  # stays on the device: reading it at every step would stall a GPU
 
 
-def added_up(shares: Sequence[StepSums]) -> StepSums:
-    """Return what a step found from what its shares did."""
-    if len(shares) == 1:
-        return shares[0]
+def summed_steps(parts: Sequence[StepSums]) -> StepSums:
+    """Return the sums of a step from those of its micro-batches."""
+    if len(parts) == 1:
+        return parts[0]
     return StepSums(
-        loss_sum=sum(share.loss_sum for share in shares),
-        weight_sum=sum(share.weight_sum for share in shares),
-        lowest_label=min(share.lowest_label for share in shares),
-        highest_label=max(share.highest_label for share in shares),
-        scale=shares[0].scale,
-        num_correct=torch.stack([share.num_correct for share in shares]).sum(),
+        loss_sum=sum(part.loss_sum for part in parts),
+        weight_sum=sum(part.weight_sum for part in parts),
+        lowest_label=min(part.lowest_label for part in parts),
+        highest_label=max(part.highest_label for part in parts),
+        scale=parts[0].scale,
+        num_correct=torch.stack([part.num_correct for part in parts]).sum(),
     )
 
 
 class PendingNumbers:
-    """A few numbers on their way from the device, waited for only when they are wanted.
+    """A few numbers that are copied from the device asynchronously.
 
     On CUDA the copy runs while the backward pass is queued, so waiting for it never leaves the GPU idle.
     """
@@ -197,7 +197,7 @@ class PendingNumbers:
         return [float(number) for number in self._host.tolist()]
 
 
-def numbers_to_tell(sums: LossSum, labels_B: Tensor) -> list[Tensor]:
+def step_numbers(sums: LossSum, labels_B: Tensor) -> list[Tensor]:
     """Return loss, lowest and highest label, and the sum of the weights if there are any, on the device."""
     weights = [] if sums.weight_sum is None else [sums.weight_sum]
     return [sums.loss_sum.detach(), *_label_range(labels_B), *weights]

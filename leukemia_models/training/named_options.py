@@ -1,14 +1,15 @@
-"""Options that belong to a name: which of those given the named thing knows, with defaults for the rest, and ranges."""
+"""Kinds that are chosen by name and have options of their own: what optimizers and schedules have in common."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from leukemia_data.errors import UsageError
-
-_T = TypeVar("_T")
+from leukemia_data.files.typed_tables import parse_value
+from leukemia_data.registry import Registry
 
 
 class Range(NamedTuple):
@@ -25,6 +26,28 @@ BETWEEN = Range(lambda value: 0 < value < 1, "between 0 and 1")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a registry holds of a kind of optimizer or schedule.
+
+    Parameters
+    ----------
+    name : str
+        By which settings choose it.
+    options : mapping
+        The options it takes, with their defaults. A value must be of its default's type.
+    ranges : mapping of str to Range
+        What values of options must be. Those that are fields of the settings have ranges there.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+
+K = TypeVar("K", bound=Kind)
+
+
 def require(wanted: Range, option: str, value: object) -> None:
     """Raise UsageError unless the value is in its range."""
     try:
@@ -35,37 +58,64 @@ def require(wanted: Range, option: str, value: object) -> None:
         raise UsageError(f"{option} must be {wanted.words}, got {value}")
 
 
-def filled_in(kind: str, name: str, given: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the options of the thing called `name`: those given, else their defaults.
+def fill_in_options(settings: Any, kinds: Registry[K], shared: Mapping[str, Range]) -> None:  # noqa: ANN401 - a dataclass
+    """Give a settings object, in its ``__post_init__``, every option of the kind that it names.
 
     Parameters
     ----------
-    kind : str
-        What is named, such as ``schedule``; for messages.
-    name : str
-        Which one.
-    given : mapping
-        Values by option; None where none was given.
-    known : mapping
-        Options with their defaults, by name.
+    settings : dataclass
+        Has ``name``, a field for each of `shared`, and ``options`` for the kind's further options. An option that is
+        None gets its default if the kind takes it.
+    kinds : Registry
+        Of which `settings` names one.
+    shared : mapping of str to Range
+        Options that are fields.
 
     Raises
     ------
     UsageError
-        If the name is unknown, or a given option does not belong to it.
+        If the name is unknown, an option does not belong to it, or a value is of another type or outside its range.
     """
-    if name not in known:
-        raise UsageError(f"unknown {kind} {name!r}; known are {', '.join(known)}")
-    defaults = known[name]
-    foreign = [option for option, value in given.items() if value is not None and option not in defaults]
-    if foreign:
-        users = ", ".join(other for other, options in known.items() if foreign[0] in options)
-        raise UsageError(f"{kind} {name} has no option {foreign[0]} (it belongs to {users}): leave it out")
-    return {option: default if given[option] is None else given[option] for option, default in defaults.items()}
+    kind = kinds.get(settings.name)
+    fields = {option: getattr(settings, option) for option in shared}
+    given = {option: value for option, value in {**(settings.options or {}), **fields}.items() if value is not None}
+    for option in given:
+        if option not in kind.options:
+            raise UsageError(_foreign_option(kinds, kind, option))
+    own: dict[str, Any] = {}
+    for option, default in kind.options.items():
+        value = given.get(option, default)
+        if option in shared:
+            require(shared[option], option, value)
+            object.__setattr__(settings, option, value)
+        else:
+            own[option] = _as_default(value, default, option)
+            require(kind.ranges.get(option, ANY), option, own[option])
+    object.__setattr__(settings, "options", own or None)
 
 
-def known(value: _T | None) -> _T:
-    """Return an option that its owner has filled in."""
-    if value is None:
-        raise ValueError("this option belongs to another name")
-    return value
+def option_values(settings: Any, kind: Kind) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
+    """Return all options that :func:`fill_in_options` has given a settings object, in the kind's order."""
+    own = settings.options or {}
+    return {option: own[option] if option in own else getattr(settings, option) for option in kind.options}
+
+
+def without_empty_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave ``options`` out of a settings object's fields where there are none, as files of version 0.1 have it."""
+    return {name: value for name, value in values.items() if name != "options" or value is not None}
+
+
+ANY = Range(lambda value: True, "")
+
+
+def _foreign_option(kinds: Registry[K], kind: K, option: str) -> str:
+    users = ", ".join(name for name in kinds if option in kinds.get(name).options)
+    belongs = f"it belongs to {users}" if users else f"it takes {', '.join(kind.options) or 'none'}"
+    return f"{kinds.kind} {kind.name} has no option {option} ({belongs}): leave it out"
+
+
+def _as_default(value: Any, default: Any, option: str) -> Any:  # noqa: ANN401 - any kind of value
+    """Return a value as its default's type; JSON and TOML make lists of tuples."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    return parse_value(value, type(default), option) if isinstance(default, int | float | str) else value

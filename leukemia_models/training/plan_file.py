@@ -30,57 +30,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
-from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
-from leukemia_data.files.documents import KeyPath, find_line, parse_toml
-from leukemia_models.evaluation.predict import parse_tta
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_data.files.documents import KeyPath
+from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_toml
+from leukemia_models.evaluation.settings import parse_tta
+from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
 from leukemia_models.training.training_plan import (
-    CLASS_WEIGHTINGS,
-    SAMPLINGS,
     SCRATCH,
+    UNIFORM,
     EvaluationSettings,
     Stage,
+    StartWeights,
     TrainingPlan,
     check_order,
     parse_start,
     require_one_of,
     require_plan_name,
-    require_stage_name,
 )
 
 PLANS_DIR = Path(__file__).parent / "plans"
-_PLAN_KEYS = ("name", "description", "model", "folds", "judging", "defaults", "stage")
-_TABLES: Mapping[str, type[OptimizerSettings] | type[ScheduleSettings] | type[EarlyStopping]] = {
-    "optimizer": OptimizerSettings,
-    "schedule": ScheduleSettings,
-    "early_stopping": EarlyStopping,
-}
-_SWITCHES: Mapping[str, Any] = {
-    "epochs": int,
-    "amp": bool,
-    "channels_last": bool,
-    "compile": bool,
-    "clip_norm": float,
-    "label_smoothing": float,
-    "ema_decay": float,
-    "sync_batchnorm": bool,
-    "accumulate": int,
-}
-_STREAM_KEYS: Mapping[str, Any] = {"size": int, "recipe": str, "batch_size": int, "sampling": str, "class_weights": str}
-_STAGE_KEYS = ("name", "start", "augment", *_STREAM_KEYS, *_SWITCHES, *_TABLES)
-_Settings = OptimizerSettings | ScheduleSettings | EarlyStopping
+_NAMED_TABLES = ("optimizer", "schedule", "early_stopping")
+_NO_AUGMENTATION = Augmentation(name="none")
+_NOT_FOR_DEFAULTS = ("name", "start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvaluationTable:
+    """The table ``[judging]``."""
+
+    tta: str = "none"
+    tta_average: str = "logits"
+    batchnorm: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> EvaluationSettings:
+        return EvaluationSettings(tta=parse_tta(self.tta, self.tta_average), batchnorm=self.batchnorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StageTable:
+    """A ``[[stage]]``, and what ``[defaults]`` may hold of it."""
+
+    epochs: int
+    name: str | None = None
+    start: str = SCRATCH
+    augment: str = "flips"
+    size: int | None = None
+    recipe: str | None = None
+    batch_size: int = 64
+    sampling: str = UNIFORM
+    class_weights: str = "none"
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    early_stopping: EarlyStopping | None = None
+    amp: bool = False
+    channels_last: bool = True
+    compile: bool = False
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    ema_decay: float | None = None
+    sync_batchnorm: bool = True
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        # All but what other files say is checked here, where a fault is still known by its key.
+        self.stage(self.name or "stage", _NO_AUGMENTATION, StartWeights())
+
+    def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
+        settings = TrainSettings(
+            epochs=self.epochs,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            early_stopping=self.early_stopping,
+            amp=self.amp,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            clip_norm=self.clip_norm,
+            label_smoothing=self.label_smoothing,
+            ema_decay=self.ema_decay,
+            sync_batchnorm=self.sync_batchnorm,
+            accumulate=self.accumulate,
+        )
+        return Stage(
+            name=name,
+            settings=settings,
+            augmentation=augmentation,
+            size_px=self.size,
+            recipe=self.recipe,
+            batch_size=self.batch_size,
+            sampling=self.sampling,
+            class_weights=self.class_weights,
+            start=start,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlanTable:
+    """A plan's file, with its stages as they are written."""
+
+    model: str
+    name: str | None = None
+    description: str = ""
+    folds: int | None = None
+    judging: _EvaluationTable = field(default_factory=_EvaluationTable)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    stage: tuple[Mapping[str, Any], ...] = ()
 
 
 def plan_names() -> list[str]:
@@ -114,36 +180,71 @@ def load_plan(name_or_path: str) -> TrainingPlan:
         With the file, the line and what is wrong there.
     """
     path = plan_path(name_or_path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        table = parse_toml(text)
-    except ValueError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
-    try:
-        return _parse_plan(table, path)
-    except _Fault as fault:
-        line = find_line(text, _written_at(fault.keys, table))
-        where = f"{path}, line {line}" if line is not None else str(path)
-        raise UsageError(f"{where}: {fault}") from None
+    document = read_toml(path)
+    with locate(str(path), document.text):
+        try:
+            plan = _parse_plan(parse_table(_PlanTable, document.table), path)
+        except TableFault as fault:
+            raise TableFault(_written_at(fault.keys, document.table), str(fault)) from None
+    return replace(plan, source_text=document.text)
 
 
-class _Fault(UsageError):
-    """What is wrong with the value at `keys`."""
+def _parse_plan(table: _PlanTable, path: Path) -> TrainingPlan:
+    with at("model"):
+        NETWORKS.get(table.model)
+    if not table.stage:
+        raise TableFault(("stage",), "a plan needs its stages, each as a [[stage]] table")
+    for key in _NOT_FOR_DEFAULTS:
+        if key in table.defaults:
+            raise TableFault(("defaults", key), f"{key} cannot be the same for all stages: write it in a [[stage]]")
+    stages: list[Stage] = []
+    for number, own in enumerate(table.stage):
+        with at("stage", number):
+            stages.append(_parse_stage(_merged(table.defaults, own), path.parent, number, stages))
+    name = path.stem if table.name is None else table.name
+    with at("name"):
+        require_plan_name(name)
+    with at("folds"):
+        return TrainingPlan(
+            name=name,
+            description=table.description,
+            model_name=table.model,
+            stages=tuple(stages),
+            judging=table.judging.settings(),
+            num_folds=table.folds,
+        )
 
-    def __init__(self, keys: KeyPath, message: str) -> None:
-        super().__init__(message)
-        self.keys = keys
+
+def _parse_stage(values: Mapping[str, Any], folder: Path, number: int, before: list[Stage]) -> Stage:
+    table = parse_table(_StageTable, values)
+    with at("augment"):
+        augmentation = load_augmentation(_augment_file(table.augment, folder))
+    with at("start"):
+        start = parse_start(table.start, folder)
+    stage = table.stage(f"stage{number + 1}" if table.name is None else table.name, augmentation, start)
+    earlier = [each.name for each in before]
+    with at("name" if stage.name in earlier else "start"):
+        check_order(stage, earlier)
+    return stage
 
 
-@contextmanager
-def _at(*keys: str | int) -> Iterator[None]:
-    """Give an error of the block the place it belongs to, unless it knows one already."""
-    try:
-        yield
-    except _Fault:
-        raise
-    except UsageError as error:
-        raise _Fault(keys, str(error)) from None
+def _augment_file(name: str, folder: Path) -> str:
+    """A file of augmentations lies beside the plan; a preset has no ending."""
+    return str(folder / name) if name.endswith(".toml") else name
+
+
+def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The stage's own keys over the defaults; in tables key by key, unless another optimizer or schedule is named."""
+    merged = {**defaults, **own}
+    for key in _NAMED_TABLES:
+        default, table = defaults.get(key), own.get(key)
+        if (
+            isinstance(default, Mapping)
+            and isinstance(table, Mapping)
+            and table.get("name", default.get("name")) == default.get("name")
+        ):
+            merged[key] = {**default, **table}
+    return merged
 
 
 def _written_at(keys: KeyPath, table: Mapping[str, Any]) -> KeyPath:
@@ -160,172 +261,3 @@ def _holds(table: Any, keys: KeyPath) -> bool:  # noqa: ANN401 - any TOML value
             return False
         table = table[key]
     return True
-
-
-def _parse_plan(table: Mapping[str, Any], path: Path) -> TrainingPlan:
-    _check_keys(table, _PLAN_KEYS, ())
-    _require_key(table, "model", ())
-    with _at("model"):
-        model_name = _coerced(table["model"], str, "model")
-        require_one_of("model", model_name, MODEL_NAMES)
-    defaults = _table(table.get("defaults", {}), ("defaults",))
-    _check_keys(defaults, [key for key in _STAGE_KEYS if key not in ("name", "start")], ("defaults",))
-    stages: list[Stage] = []
-    for number, own in enumerate(_entries(table)):
-        keys = ("stage", number)
-        _check_keys(own, _STAGE_KEYS, keys)
-        stage = _parse_stage(_merged(defaults, own), path.parent, number)
-        earlier = [stage.name for stage in stages]
-        with _at(*keys, "name" if stage.name in earlier else "start"):
-            check_order(stage, earlier)
-        stages.append(stage)
-    with _at("name"):
-        name = _coerced(table.get("name", path.stem), str, "name")
-        require_plan_name(name)
-    with _at("folds"):
-        num_folds = _coerced(table["folds"], int, "folds") if "folds" in table else None
-        return TrainingPlan(
-            name=name,
-            description=str(table.get("description", "")),
-            model_name=model_name,
-            stages=tuple(stages),
-            judging=_parse_evaluation(_table(table.get("judging", {}), ("judging",))),
-            num_folds=num_folds,
-        )
-
-
-def _entries(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    entries = table.get("stage", [])
-    if not isinstance(entries, list) or not entries:
-        raise _Fault(("stage",), "a plan needs its stages, each as a [[stage]] table")
-    return [_table(entry, ("stage", number)) for number, entry in enumerate(entries)]
-
-
-def _parse_evaluation(table: Mapping[str, Any]) -> EvaluationSettings:
-    _check_keys(table, ("tta", "tta_average", "batchnorm"), ("judging",))
-    with _at("judging", "tta_average" if "tta_average" in table else "tta"):
-        tta = parse_tta(
-            _coerced(table.get("tta", "none"), str, "tta"),
-            _coerced(table.get("tta_average", "logits"), str, "tta_average"),
-        )
-    with _at("judging", "batchnorm"):
-        return EvaluationSettings(tta=tta, batchnorm=_coerced(table.get("batchnorm", "auto"), str, "batchnorm"))
-
-
-def _parse_stage(table: Mapping[str, Any], folder: Path, number: int) -> Stage:
-    keys: KeyPath = ("stage", number)
-    _require_key(table, "epochs", keys)
-    stream = {key: _value(table, key, hint, keys) for key, hint in _STREAM_KEYS.items() if key in table}
-    for key, known in (("sampling", SAMPLINGS), ("class_weights", CLASS_WEIGHTINGS)):
-        with _at(*keys, key):
-            require_one_of(key, stream.get(key, known[0]), known)
-    with _at(*keys, "augment"):
-        augmentation = load_augmentation(_augment_file(_coerced(table.get("augment", "flips"), str, "augment"), folder))
-    with _at(*keys, "start"):
-        start = parse_start(_coerced(table.get("start", SCRATCH), str, "start"), folder)
-    size_px = stream.pop("size", None)
-    settings = _parse_settings(table, keys)
-    name = _value(table, "name", str, keys) if "name" in table else f"stage{number + 1}"
-    with _at(*keys, "name"):
-        require_stage_name(name)
-    with _at(*keys, "batch_size"):
-        return Stage(name=name, settings=settings, augmentation=augmentation, start=start, size_px=size_px, **stream)
-
-
-def _augment_file(name: str, folder: Path) -> str:
-    """A file of augmentations lies beside the plan; a preset has no ending."""
-    return str(folder / name) if name.endswith(".toml") else name
-
-
-def _parse_settings(table: Mapping[str, Any], keys: KeyPath) -> TrainSettings:
-    parts: dict[str, Any] = {
-        key: _parse_fields(kind, table[key], (*keys, key)) for key, kind in _TABLES.items() if key in table
-    }
-    switches = {key: _value(table, key, hint, keys) for key, hint in _SWITCHES.items() if key in table}
-    # Each alone first, so that the line at fault is its own; then all together.
-    for key, value in switches.items():
-        with _at(*keys, key):
-            TrainSettings(**{"epochs": 1, key: value})
-    with _at(*keys, next((key for key in ("schedule", "optimizer") if key in table), "epochs")):
-        return TrainSettings(**parts, **switches)
-
-
-def _parse_fields(kind: type[_Settings], table: object, keys: KeyPath) -> _Settings:
-    """Build a settings object from a table, naming the key at fault."""
-    given = _table(table, keys)
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    _check_keys(given, known, keys)
-    for field in fields(kind):
-        if field.default is MISSING and field.default_factory is MISSING:
-            _require_key(given, field.name, keys)
-    values = {key: _value(given, key, hints[key], keys) for key in given}
-    blame = next((key for key in values if key != "name" and _is_at_fault(kind, values, key)), None)
-    with _at(*keys, *([blame] if blame else ["name"] if "name" in values else [])):
-        return kind(**values)
-
-
-def _is_at_fault(kind: type[_Settings], values: Mapping[str, Any], key: str) -> bool:
-    """Whether the values are refused, and accepted without this one."""
-    return not _is_accepted(kind, values) and _is_accepted(kind, {k: v for k, v in values.items() if k != key})
-
-
-def _is_accepted(kind: type[_Settings], values: Mapping[str, Any]) -> bool:
-    try:
-        kind(**values)
-    except (UsageError, TypeError):
-        return False
-    return True
-
-
-def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's own keys over the defaults; in tables key by key, unless another optimizer or schedule is named."""
-    merged = {**defaults, **own}
-    for key in _TABLES:
-        default, table = defaults.get(key), own.get(key)
-        if (
-            isinstance(default, Mapping)
-            and isinstance(table, Mapping)
-            and table.get("name", default.get("name")) == default.get("name")
-        ):
-            merged[key] = {**default, **table}
-    return merged
-
-
-def _check_keys(table: Mapping[str, Any], known: list[str] | tuple[str, ...], keys: KeyPath) -> None:
-    for key in table:
-        if key not in known:
-            raise _Fault((*keys, key), f"unknown key {key!r}; known here are {', '.join(known)}")
-
-
-def _require_key(table: Mapping[str, Any], key: str, keys: KeyPath) -> None:
-    if key not in table:
-        raise _Fault(keys, f"{key} is missing")
-
-
-def _table(value: object, keys: KeyPath) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _Fault(keys, f"expected a table, got {value!r}")
-    return cast(Mapping[str, Any], value)
-
-
-def _value(table: Mapping[str, Any], key: str, hint: object, keys: KeyPath) -> Any:  # noqa: ANN401 - as the hint says
-    with _at(*keys, key):
-        return _coerced(table[key], hint, key)
-
-
-def _coerced(value: object, hint: object, name: str) -> Any:  # noqa: ANN401 - as the hint says
-    """Return a TOML value as the type its field has, or say what was expected."""
-    if get_origin(hint) in (Union, UnionType):
-        [hint] = [option for option in get_args(hint) if option is not NoneType]
-    if hint is float and isinstance(value, float):
-        return value
-    # TOML's whole numbers have 64 bits; Python's parser reads longer ones, which cannot become floats.
-    if hint in (int, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
-        return float(value) if hint is float else value
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_coerced(item, get_args(hint)[0], name) for item in value)
-    if hint in (bool, str) and isinstance(value, cast(type, hint)):
-        return value
-    expected = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    raise UsageError(f"{name} must be {expected.get(cast(type, hint), 'a list of numbers')}, got {value!r:.60}")

@@ -1,4 +1,4 @@
-"""Ranger21, from pytorch_optimizer, as this project drives it. A module apart: loading that package takes a while.
+"""Ranger21, from pytorch_optimizer, which takes half a second to load: only when an optimizer of it is built.
 
 Source: Wright and Demeure, "Ranger21: a synergistic deep learning optimizer", arXiv 2106.13731 (2021).
 """
@@ -26,7 +26,7 @@ class CountingRanger21(Ranger21):
         return float(self.param_groups[0]["lr"] if self.disable_lr_scheduler else self.current_lr)
 
     def counters(self) -> dict[str, float]:
-        """Return what the tensors do not tell, as JSON can hold it."""
+        """Return the state that is not in tensors, as JSON can hold it."""
         return {
             "step": self.param_groups[0].get("step", 0),
             "lookahead_step": self.lookahead_step,

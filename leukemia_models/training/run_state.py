@@ -1,25 +1,24 @@
-"""What a run is told to do, where it stands, and another length for it."""
+"""A run's settings, how far it has come, and changes of its length."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
 from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
 from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
 from leukemia_models.training.optimizers import OptimizerSettings
-from leukemia_models.training.schedules import ScheduleSettings, learning_rate
+from leukemia_models.training.schedules import SCHEDULES, ScheduleSettings, learning_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRETCH, RESTART = "stretch", "restart"
 EXTENSIONS = (STRETCH, RESTART)
-LENGTH_SCHEDULES = frozenset({"cosine", "step", "one-cycle"})
-"""Schedules whose course depends on the run's length; the others go on as they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ class Extension:
         """Return what the schedule does since, as a clause."""
         if self.schedule == RESTART:
             return f"a new {schedule_name} schedule goes over the {self.to_epochs - self.after_epochs} further epochs"
-        if schedule_name not in LENGTH_SCHEDULES:
+        if not SCHEDULES.get(schedule_name).depends_on_length:
             return f"the {schedule_name} schedule goes on, it does not depend on the length"
         word = "stretched" if self.to_epochs > self.from_epochs else "shortened"
         return f"the {schedule_name} schedule is {word} from {self.from_epochs} to {self.to_epochs} epochs"
@@ -119,17 +118,17 @@ class TrainSettings:
     clip_norm : float or None
         A gradient with a larger Euclidean norm, over all parameters, is shortened to this one; > 0.
     label_smoothing : float
-        Share of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
+        Fraction of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
     class_weights : tuple of float or None
         Weight of each class in the loss, > 0. The loss of a batch is the weighted mean over the samples of all ranks.
     early_stopping : EarlyStopping or None
         When to end before `epochs`.
     ema_decay : float or None
-        Keep a running average of the weights, and judge by it; in (0, 1). See :mod:`leukemia_models.training.weights`.
+        Keep a running average of the weights, and evaluate it; in (0, 1). See :mod:`leukemia_models.training.weights`.
     sync_batchnorm : bool
-        Let BatchNorm see what all ranks have of a batch; else each normalises its share by the share's own moments.
+        Let BatchNorm see what all ranks have of a batch; else each rank normalises by the moments of its own rows.
     accumulate : int
-        Shares of each batch that a rank works through one after the other before the optimizer's step; at least 1.
+        Micro-batches that a rank works through one after the other before the optimizer's step; at least 1.
         BatchNorm sees one of them at a time.
     extensions : tuple of Extension or None
         Changes of the length since the run began, in order; None where there was none. See
@@ -233,7 +232,7 @@ class TrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, nested, as JSON can hold them."""
-        return asdict(self)
+        return {**asdict(self), "optimizer": self.optimizer.to_dict(), "schedule": self.schedule.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
@@ -276,13 +275,13 @@ def _require_class_weights(weights: tuple[float, ...], num_classes: int) -> None
 
 def _require_fitting_schedule(optimizer: OptimizerSettings, schedule: ScheduleSettings, epochs: int) -> None:
     if schedule.warmup_epochs > epochs:
-        raise UsageError(f"a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
+        raise UsageError(f"schedule: a warm-up of {schedule.warmup_epochs} epochs is longer than {epochs} epochs")
     if schedule.min_lr > optimizer.peak_lr:
-        raise UsageError(f"min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
+        raise UsageError(f"schedule: min_lr {schedule.min_lr} is above the peak learning rate {optimizer.peak_lr}")
     if optimizer.schedules_itself and (schedule.name != "constant" or schedule.warmup_epochs):
         raise UsageError(
-            f"{optimizer.name} warms up and cools down by itself: give it schedule constant without warmup_epochs, or "
-            f"switch its own off (inner_schedule = false) for schedule {schedule.name}"
+            f"schedule {schedule.name} does not go with {optimizer.name}, which warms up and cools down by itself: "
+            "give it schedule constant without warmup_epochs, or switch its own off (inner_schedule = false)"
         )
 
 
@@ -334,8 +333,8 @@ class WeightAverageState:
     Parameters
     ----------
     tensors : mapping of str to tensor
-        The averaged parameters by their names in the network; after an epoch that was judged with BatchNorm statistics
-        estimated for them, those too.
+        The averaged parameters by their names in the network; with the BatchNorm statistics that were estimated for
+        them in the last evaluation, if any.
     num_updates : int
         Steps that went into it.
     """
@@ -353,7 +352,7 @@ class TrainState:
     history : TrainHistory
         The epochs done.
     optimizer_state : mapping or None
-        The optimizer's tensors. None in a checkpoint that is for judging only.
+        The optimizer's tensors. None in a checkpoint for evaluation only.
     scaler_state : mapping
         The gradient scaler's numbers; empty without float16.
     progress : EpochProgress or None
@@ -379,7 +378,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class ChangedLength:
-    """Settings of a run with another length, and what to tell people of it."""
+    """Settings of a run with another length, and a sentence on it for people."""
 
     settings: TrainSettings
     note: str
@@ -391,7 +390,7 @@ def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, 
     Parameters
     ----------
     settings : TrainSettings
-        What it was told so far.
+        Its settings so far.
     state : TrainState or None
         Where it stands; None where it has not begun, and nothing but the length changes.
     epochs : int
@@ -471,7 +470,7 @@ def _rates(before: TrainSettings, after: TrainSettings, extension: Extension, st
         earlier = before.learning_rate(begun, records)
         return f"learning rate: epoch {begun + 1} begins at {following:.2g} instead of {earlier:.2g}, as {course}"
     text = f"learning rate: epoch {begun} ended at {records[-1].lr:.2g}; epoch {begun + 1} begins at {following:.2g}, "
-    if extension.schedule == RESTART or name not in LENGTH_SCHEDULES:
+    if extension.schedule == RESTART or not after.schedule.kind.depends_on_length:
         return f"{text}as {course}"
     further = after.epochs - begun
     return f"{text}as {course} (--extend {RESTART} is for a new one over the {further} further epochs)"

@@ -1,43 +1,126 @@
 """The course of the learning rate: validated settings and how far a run has come in, a rate out.
 
 A pure function of the settings, the progress and the epochs behind. There is no scheduler object and hence no state to
-save: a resumed run computes the same rates.
+save: a resumed run computes the same rates. To add a schedule: :func:`register_schedule`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 from leukemia_data.errors import UsageError
+from leukemia_data.registry import Registry
 from leukemia_models.training.history import EpochRecord, improvements
 from leukemia_models.training.named_options import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
     BETWEEN,
     NOT_NEGATIVE,
+    Kind,
     Range,
-    filled_in,
-    known,
+    fill_in_options,
+    option_values,
     require,
+    without_empty_options,
 )
 
-SCHEDULE_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "constant": {},
-        "step": {"step_fractions": (0.5, 0.75), "step_factor": 0.1},
-        "cosine": {},
-        "warm-restarts": {"restart_period_epochs": 10.0, "restart_factor": 2.0},
-        "one-cycle": {"cycle_rise_share": 0.3, "cycle_start_divisor": 25.0, "cycle_final_divisor": 1e4},
-        "plateau": {"plateau_factor": 0.1, "plateau_patience_epochs": 10, "plateau_min_delta": 1e-4},
-    }
-)
-"""Which options each schedule knows, with their defaults."""
-SCHEDULES = tuple(SCHEDULE_OPTIONS)
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where a run is when it asks for its learning rate, always after the warm-up.
+
+    Parameters
+    ----------
+    peak_lr, min_lr : float
+        Highest and lowest rate of the run.
+    progress : float
+        Epochs done, with fractions, in [0, epochs].
+    epochs, warmup_epochs : float
+        Length of the run, and of the warm-up that is part of it.
+    records : sequence of EpochRecord
+        The epochs done.
+    """
+
+    peak_lr: float
+    min_lr: float
+    progress: float
+    epochs: float
+    warmup_epochs: float = 0.0
+    records: Sequence[EpochRecord] = ()
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of the epochs after the warm-up that is done, in [0, 1]."""
+        left_epochs = self.epochs - self.warmup_epochs
+        return (self.progress - self.warmup_epochs) / left_epochs if left_epochs > 0 else 0.0
+
+
+Course = Callable[..., float]
+"""``course(moment, **options)``: the rate at a :class:`Moment`; below the lowest rate, that is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleKind(Kind):
+    """A schedule that settings may name, see :func:`register_schedule`."""
+
+    course: Course
+    depends_on_length: bool = True
+    needs_validation: bool = False
+    has_warmup: bool = False
+
+
+SCHEDULES: Registry[ScheduleKind] = Registry("schedule")
+
+
+def register_schedule(
+    name: str,
+    course: Course,
+    options: Mapping[str, Any] | None = None,
+    *,
+    ranges: Mapping[str, Range] | None = None,
+    depends_on_length: bool = True,
+    needs_validation: bool = False,
+    has_warmup: bool = False,
+) -> ScheduleKind:
+    """Make a schedule known by name to plans, the command line, and everything that trains.
+
+    Parameters
+    ----------
+    name : str
+        By which it is chosen.
+    course : callable
+        ``course(moment, **options)`` returns the learning rate at a :class:`Moment`, as a pure function.
+    options : mapping, optional
+        Every option that it takes, with its default. Those whose names end in ``_epochs`` follow a run's length.
+    ranges : mapping of str to Range, optional
+        What values of options must be that are not fields of :class:`ScheduleSettings`.
+    depends_on_length : bool
+        Whether a longer run has another course from its beginning on.
+    needs_validation : bool
+        Whether it looks at the validation of the epochs done.
+    has_warmup : bool
+        Whether it rises by itself, and ``warmup_epochs`` is refused.
+
+    Raises
+    ------
+    UsageError
+        If the name is taken.
+    """
+    kind = ScheduleKind(
+        name=name,
+        course=course,
+        options=dict(options or {}),
+        ranges=dict(ranges or {}),
+        depends_on_length=depends_on_length,
+        needs_validation=needs_validation,
+        has_warmup=has_warmup,
+    )
+    return SCHEDULES.register(kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +132,11 @@ class ScheduleSettings:
 
     Parameters
     ----------
-    name : {"cosine", "constant", "step", "warm-restarts", "one-cycle", "plateau"}
-        Course after the warm-up: half a cosine; always the peak; a drop at each of `step_fractions`; a half cosine
-        again and again (Loshchilov and Hutter 2017, SGDR); up and down once (Smith 2018), by half cosines; or a drop
-        whenever the validation loss stops to fall.
+    name : str
+        One of :data:`SCHEDULES`. The course after the warm-up: ``cosine``, half a cosine; ``constant``, always the
+        peak; ``step``, a drop at each of `step_fractions`; ``warm-restarts``, a half cosine again and again
+        (Loshchilov and Hutter 2017, SGDR); ``one-cycle``, up and down once (Smith 2018), by half cosines; ``plateau``,
+        a drop whenever the validation loss stops falling.
     warmup_epochs : float
         Epochs of linear rise from 0 to the peak; they are part of the run's epochs. One-cycle has its own rise.
     min_lr : float
@@ -77,6 +161,8 @@ class ScheduleSettings:
         epoch more.) Epochs of the warm-up do not count.
     plateau_min_delta : float
         By how much the validation loss must fall below the lowest before, to count as an improvement; >= 0.
+    options : mapping
+        Further options of a schedule that was registered; None where it has none.
 
     Raises
     ------
@@ -97,30 +183,45 @@ class ScheduleSettings:
     plateau_factor: float | None = None
     plateau_patience_epochs: int | None = None
     plateau_min_delta: float | None = None
+    options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        options = {field.name: getattr(self, field.name) for field in fields(self)[3:]}
-        for option, value in filled_in("schedule", self.name, options, SCHEDULE_OPTIONS).items():
-            object.__setattr__(self, option, value)
-            require(_RANGES[option], option, value)
+        fill_in_options(self, SCHEDULES, _RANGES)
         require(NOT_NEGATIVE, "warmup_epochs", self.warmup_epochs)
         require(NOT_NEGATIVE, "min_lr", self.min_lr)
-        if self.name == "one-cycle" and self.warmup_epochs:
-            raise UsageError("schedule one-cycle has its own rise: leave out warmup_epochs, or set cycle_rise_share")
+        if self.kind.has_warmup and self.warmup_epochs:
+            raise UsageError(f"schedule {self.name} has its own rise: leave out warmup_epochs, or set cycle_rise_share")
+
+    @property
+    def kind(self) -> ScheduleKind:
+        """The schedule that the name stands for."""
+        return SCHEDULES.get(self.name)
 
     @property
     def needs_validation(self) -> bool:
-        """Whether the rate depends on what the validation split says."""
-        return self.name == "plateau"
+        """Whether the rate depends on the validation split."""
+        return self.kind.needs_validation
+
+    def values(self) -> dict[str, Any]:
+        """Return the options of the named schedule, defaults filled in."""
+        return option_values(self, self.kind)
 
     def with_epochs_scaled(self, factor: float) -> ScheduleSettings:
         """Return the same course for a run that is `factor` times as long."""
-        changes: dict[str, Any] = {"warmup_epochs": self.warmup_epochs * factor}
-        if self.restart_period_epochs is not None:
-            changes["restart_period_epochs"] = self.restart_period_epochs * factor
-        if self.plateau_patience_epochs is not None:
-            changes["plateau_patience_epochs"] = max(1, round(self.plateau_patience_epochs * factor))
-        return replace(self, **changes)
+        values = {option: value for option, value in self.values().items() if option.endswith("_epochs")}
+        scaled = {option: _scaled_epochs(value, factor) for option, value in values.items()}
+        own = {option: scaled.get(option, value) for option, value in (self.options or {}).items()}
+        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in _RANGES}
+        return replace(self, warmup_epochs=self.warmup_epochs * factor, options=own or None, **fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return without_empty_options(asdict(self))
+
+
+def _scaled_epochs(epochs: float, factor: float) -> float:
+    """Whole epochs stay whole, and at least one."""
+    return max(1, round(epochs * factor)) if isinstance(epochs, int) else epochs * factor
 
 
 _RANGES: Mapping[str, Range] = MappingProxyType(
@@ -178,82 +279,83 @@ def learning_rate(
         raise UsageError(f"epoch_progress must be in [0, {epochs}], got {epoch_progress}")
     if epoch_progress < settings.warmup_epochs:
         return peak_lr * epoch_progress / settings.warmup_epochs
-    course = _COURSES[settings.name]
-    return max(course(peak_lr, settings, epoch_progress, epochs, records), settings.min_lr)
+    moment = Moment(
+        peak_lr=peak_lr,
+        min_lr=settings.min_lr,
+        progress=epoch_progress,
+        epochs=epochs,
+        warmup_epochs=settings.warmup_epochs,
+        records=records,
+    )
+    return max(settings.kind.course(moment, **settings.values()), settings.min_lr)
 
 
-_Course = Callable[[float, ScheduleSettings, float, int, Sequence[EpochRecord]], float]
-"""The arguments of :func:`learning_rate` after the warm-up -> a rate, which may still be below the lowest."""
+def _cosine(now: Moment) -> float:
+    return _half_cosine(now.peak_lr, now.min_lr, now.fraction)
 
 
-def _constant(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    return peak_lr
+def _constant(now: Moment) -> float:
+    return now.peak_lr
 
 
-def _step(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    drops = sum(progress >= fraction * epochs for fraction in known(settings.step_fractions))
-    return float(peak_lr * known(settings.step_factor) ** drops)
+def _step(now: Moment, step_fractions: Sequence[float], step_factor: float) -> float:
+    drops = sum(now.progress >= fraction * now.epochs for fraction in step_fractions)
+    return float(now.peak_lr * step_factor**drops)
 
 
-def _cosine(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    left_epochs = epochs - settings.warmup_epochs
-    done = (progress - settings.warmup_epochs) / left_epochs if left_epochs > 0 else 0.0
-    return _half_cosine(peak_lr, settings.min_lr, done)
-
-
-def _warm_restarts(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    since_restart, period = progress - settings.warmup_epochs, known(settings.restart_period_epochs)
-    if known(settings.restart_factor) == 1:
+def _warm_restarts(now: Moment, restart_period_epochs: float, restart_factor: float) -> float:
+    since_restart, period = now.progress - now.warmup_epochs, restart_period_epochs
+    if restart_factor == 1:
         since_restart %= period
     while since_restart >= period:
         since_restart -= period
-        period *= known(settings.restart_factor)
-    return _half_cosine(peak_lr, settings.min_lr, since_restart / period)
+        period *= restart_factor
+    return _half_cosine(now.peak_lr, now.min_lr, since_restart / period)
 
 
-def _one_cycle(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    rise_epochs = known(settings.cycle_rise_share) * epochs
-    start_lr = peak_lr / known(settings.cycle_start_divisor)
-    if progress < rise_epochs:
-        return _half_cosine(start_lr, peak_lr, progress / rise_epochs)
-    final_lr = start_lr / known(settings.cycle_final_divisor)
-    return _half_cosine(peak_lr, max(final_lr, settings.min_lr), (progress - rise_epochs) / (epochs - rise_epochs))
+def _one_cycle(now: Moment, cycle_rise_share: float, cycle_start_divisor: float, cycle_final_divisor: float) -> float:
+    rise_epochs = cycle_rise_share * now.epochs
+    start_lr = now.peak_lr / cycle_start_divisor
+    if now.progress < rise_epochs:
+        return _half_cosine(start_lr, now.peak_lr, now.progress / rise_epochs)
+    final_lr = max(start_lr / cycle_final_divisor, now.min_lr)
+    return _half_cosine(now.peak_lr, final_lr, (now.progress - rise_epochs) / (now.epochs - rise_epochs))
 
 
-def _plateau(
-    peak_lr: float, settings: ScheduleSettings, progress: float, epochs: int, records: Sequence[EpochRecord]
-) -> float:
-    losses = [record.valid_loss for record in records if record.epoch > settings.warmup_epochs]
-    rate, num_without = peak_lr, 0
-    for improved in improvements((loss for loss in losses if loss is not None), known(settings.plateau_min_delta)):
+def _plateau(now: Moment, plateau_factor: float, plateau_patience_epochs: int, plateau_min_delta: float) -> float:
+    losses = [record.valid_loss for record in now.records if record.epoch > now.warmup_epochs]
+    rate, num_without = now.peak_lr, 0
+    for improved in improvements((loss for loss in losses if loss is not None), plateau_min_delta):
         num_without = 0 if improved else num_without + 1
-        if num_without == settings.plateau_patience_epochs:
-            rate, num_without = rate * known(settings.plateau_factor), 0
+        if num_without == plateau_patience_epochs:
+            rate, num_without = rate * plateau_factor, 0
     return rate
 
 
 def _half_cosine(start: float, end: float, done: float) -> float:
-    """Return the value after a share `done`, in [0, 1], of half a cosine from `start` to `end`."""
+    """Return the value after a fraction `done`, in [0, 1], of half a cosine from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-_COURSES: Mapping[str, _Course] = MappingProxyType(
-    {
-        "constant": _constant,
-        "step": _step,
-        "cosine": _cosine,
-        "warm-restarts": _warm_restarts,
-        "one-cycle": _one_cycle,
-        "plateau": _plateau,
-    }
+register_schedule("cosine", _cosine)
+register_schedule("constant", _constant, depends_on_length=False)
+register_schedule("step", _step, {"step_fractions": (0.5, 0.75), "step_factor": 0.1})
+register_schedule(
+    "warm-restarts",
+    _warm_restarts,
+    {"restart_period_epochs": 10.0, "restart_factor": 2.0},
+    depends_on_length=False,
+)
+register_schedule(
+    "one-cycle",
+    _one_cycle,
+    {"cycle_rise_share": 0.3, "cycle_start_divisor": 25.0, "cycle_final_divisor": 1e4},
+    has_warmup=True,
+)
+register_schedule(
+    "plateau",
+    _plateau,
+    {"plateau_factor": 0.1, "plateau_patience_epochs": 10, "plateau_min_delta": 1e-4},
+    depends_on_length=False,
+    needs_validation=True,
 )

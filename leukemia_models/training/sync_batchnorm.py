@@ -47,7 +47,7 @@ def _synchronized(layer: BatchNorm, ranks: Ranks) -> nn.Module:
 
 
 class SynchronizedBatchNorm(nn.Module):
-    """The BatchNorm layer `layer`, with the moments of all ranks' inputs. Shares of a batch may differ, or be empty.
+    """The BatchNorm layer `layer`, with the moments of all ranks' inputs; ranks may differ in rows, or have none.
 
     In eval mode it is the layer itself, and nothing is sent.
 
@@ -91,9 +91,9 @@ class SynchronizedBatchNorm(nn.Module):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.mul_(1 - share).add_(share * mean_C)
-        self.running_var.mul_(1 - share).add_(share * unbiased_var_C)
+        step = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        self.running_mean.mul_(1 - step).add_(step * mean_C)
+        self.running_var.mul_(1 - step).add_(step * unbiased_var_C)
 
 
 class _Normalize(torch.autograd.Function):
@@ -147,14 +147,18 @@ def _global_moments(features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Ten
         # The same sums that nn.BatchNorm2d takes on the CPU.
         local[0] = features.numel() // channels
         local[1:] = torch.cat(torch.batch_norm_update_stats(features, None, None, 0.0))
-    told_WN = ranks.gather(local)
-    counts_W1, means_WC, variances_WC = told_WN[:, :1], told_WN[:, 1 : 1 + channels], told_WN[:, 1 + channels :]
+    gathered_WN = ranks.gather(local)
+    counts_W1, means_WC, variances_WC = (
+        gathered_WN[:, :1],
+        gathered_WN[:, 1 : 1 + channels],
+        gathered_WN[:, 1 + channels :],
+    )
     count = counts_W1.sum()
     if count < 2:
         raise ValueError(f"BatchNorm needs more than one value per channel in training, got shape {features.shape}")
-    shares_W1 = counts_W1 / count
-    mean_C = (shares_W1 * means_WC).sum(dim=0)
-    var_C = (shares_W1 * (variances_WC + (means_WC - mean_C).square())).sum(dim=0)
+    fractions_W1 = counts_W1 / count
+    mean_C = (fractions_W1 * means_WC).sum(dim=0)
+    var_C = (fractions_W1 * (variances_WC + (means_WC - mean_C).square())).sum(dim=0)
     return mean_C, var_C, count
 
 
@@ -176,8 +180,8 @@ def _per_channel(values_C: Tensor, features: Tensor) -> Tensor:
 _KINDS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
 
 
-class ShareStatistics:
-    """Keeps a network's running statistics together over the shares of a step.
+class MicroBatchStatistics:
+    """Updates a network's running statistics once a step, by the mean over its micro-batches.
 
     Parameters
     ----------
@@ -188,7 +192,7 @@ class ShareStatistics:
     micro_batches_per_rank : int
         At least 1.
     synchronized : bool
-        Whether the layers see the shares of all ranks at once.
+        Whether the layers see the micro-batches of all ranks at once.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks, micro_batches_per_rank: int, *, synchronized: bool) -> None:
@@ -196,14 +200,14 @@ class ShareStatistics:
         tracking = [layer for layer in self._layers if layer.running_mean is not None]
         self._buffers = [layer.get_buffer(name) for layer in tracking for name in ("running_mean", "running_var")]
         self._counters = [layer.get_buffer("num_batches_tracked") for layer in tracking]
-        self._ranks, self._shares_per_rank = ranks, micro_batches_per_rank
+        self._ranks, self._micro_batches_per_rank = ranks, micro_batches_per_rank
         self._is_synchronized = synchronized or ranks.world_size == 1
-        # One share a step, or one that all ranks see as a whole: the layers do all that is needed.
+        # With one micro-batch a step, seen by all ranks as a whole, the layers do all that is needed.
         self._is_idle = not tracking or (micro_batches_per_rank == 1 and self._is_synchronized)
 
     @contextmanager
     def of_step(self) -> Iterator[None]:
-        """Around all shares of a step, each of them within :meth:`of_share`."""
+        """Enclose all micro-batches of a step, each within :meth:`of_micro_batch`."""
         if self._is_idle:
             yield
             return
@@ -215,8 +219,8 @@ class ShareStatistics:
         _copy(self._counters, [counter + 1 for counter in counters])
 
     @contextmanager
-    def of_share(self, num_rows: int) -> Iterator[None]:
-        """Around the forward and the backward pass of one share, which begins with the statistics before the step."""
+    def of_micro_batch(self, num_rows: int) -> Iterator[None]:
+        """Enclose the forward and backward pass of a micro-batch, which starts from the statistics before the step."""
         has_no_moments = num_rows == 0 and (self._ranks.world_size == 1 or not self._is_synchronized)
         was_training = [layer.training for layer in self._layers]
         for layer in self._layers:
@@ -232,7 +236,7 @@ class ShareStatistics:
             _copy(self._buffers, self._before)
 
     def _mean(self) -> list[Tensor]:
-        torch._foreach_div_(self._sums, self._shares_per_rank)
+        torch._foreach_div_(self._sums, self._micro_batches_per_rank)
         if self._is_synchronized:
             return self._sums
         flat = self._ranks.mean(torch.cat(self._sums))

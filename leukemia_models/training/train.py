@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from leukemia_models.devices.normalization import Batch, BatchSource, Normalizat
 from leukemia_models.devices.precision import DEFAULT_BACKEND
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, Prepare, place
-from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_not_finite, random_layers_apart
+from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_non_finite, isolated_random_state
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
 from leukemia_models.training.sync_batchnorm import synchronized_batchnorm
 
@@ -60,9 +61,8 @@ class TrainingEpoch:
     learner : Learner
         Moves its network's weights.
     source : BatchSource
-        For each step as many batches as the settings have shares for each rank, see
-        :class:`~leukemia_models.devices.normalization.BatchSource`. A step of a single sample, counted over all shares
-        and ranks, is left out.
+        This rank's micro-batches, see :class:`~leukemia_models.devices.normalization.BatchSource`. A step of a single
+        sample over all ranks is left out.
     records : sequence of EpochRecord
         The epochs before it.
     done : EpochProgress
@@ -106,7 +106,7 @@ class TrainingEpoch:
         Parameters
         ----------
         observer : Observer
-            Is told of every step.
+            Hears of every step.
         save : callable
             Is called after the steps for which an observer wants the state.
 
@@ -119,7 +119,7 @@ class TrainingEpoch:
         """
         self._learner.model.train()
         try:
-            with random_layers_apart(self._learner.device):
+            with isolated_random_state(self._learner.device):
                 for step in range(self._sums.steps_done + 1, self._num_steps + 1):
                     self._take_step(step, observer, save)
         finally:
@@ -134,7 +134,7 @@ class TrainingEpoch:
 
     def _take_step(self, step: int, observer: Observer, save: SaveState) -> None:
         learner = self._learner
-        batches, num_samples = self._next_shares(step)
+        batches, num_samples = self._next_micro_batches(step)
         if num_samples < 2:
             # BatchNorm cannot estimate a variance from it.
             self._sums = replace(self._sums, steps_done=step)
@@ -142,22 +142,22 @@ class TrainingEpoch:
         lr = self._learning_rate(step)
         found = learner.gradient(batches, num_samples, self._epoch, step)
         wants_state = observer.wants_state(self._epoch, step)
-        told_WN = learner.ranks.all_gather_numbers(
+        gathered_WN = learner.ranks.all_gather_numbers(
             found.lowest_label, found.highest_label, wants_state, found.loss_sum, found.weight_sum
         )
-        self._require_labels(told_WN[:, :2], step)
-        loss_sum, weight_sum = told_WN[:, 3:].sum(dim=0).tolist()
+        self._require_labels(gathered_WN[:, :2], step)
+        loss_sum, weight_sum = gathered_WN[:, 3:].sum(dim=0).tolist()
         self._require_finite_loss(loss_sum, step, lr)
         self._skipped.require_few(found.scale, self._epoch, step)
         lr = learner.update(lr)
         self._count(step, lr, loss_sum, weight_sum, num_samples, found.num_correct)
         observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
-        if told_WN[:, 2].any():
+        if gathered_WN[:, 2].any():
             self._require_finite_weights(step)
             save(self._progress())
 
-    def _next_shares(self, step: int) -> tuple[list[Batch], int]:
-        """Return this rank's shares of the next batch, and the number of rows of all shares of all ranks."""
+    def _next_micro_batches(self, step: int) -> tuple[list[Batch], int]:
+        """Return this rank's micro-batches of the next step, and the number of rows of the whole batch."""
         batches: list[Batch] = []
         error: Exception | None = None
         try:
@@ -191,12 +191,12 @@ class TrainingEpoch:
     def _progress(self) -> EpochProgress:
         """Return the sums so far; this waits for the device, and for all ranks."""
         train_s = self._clock() - self._started_s
-        told_WN = self._learner.ranks.all_gather_numbers(int(self._num_correct), self._wait_s, train_s)
+        gathered_WN = self._learner.ranks.all_gather_numbers(int(self._num_correct), self._wait_s, train_s)
         return replace(
             self._sums,
-            num_correct=self._sums.num_correct + int(told_WN[:, 0].sum()),
-            wait_s=self._sums.wait_s + float(told_WN[:, 1].max()),
-            train_s=self._sums.train_s + float(told_WN[:, 2].max()),
+            num_correct=self._sums.num_correct + int(gathered_WN[:, 0].sum()),
+            wait_s=self._sums.wait_s + float(gathered_WN[:, 1].max()),
+            train_s=self._sums.train_s + float(gathered_WN[:, 2].max()),
         )
 
     def _learning_rate(self, step: int) -> float:
@@ -216,17 +216,17 @@ class TrainingEpoch:
             return
         where = f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}"
         # The batch's statistics are in the buffers already: only the weights tell where it began.
-        if first_not_finite(dict(self._learner.model.named_parameters())) is None:
+        if first_non_finite(dict(self._learner.model.named_parameters())) is None:
             raise DivergenceError(f"{where}; the weights were not updated with it")
         raise DivergenceError(f"{where}: a step before it had made weights that are not finite")
 
     def _require_finite_weights(self, step: int) -> None:
-        spoilt = self._learner.spoilt()
-        # Every rank must hear of it, though the weights should be the same on all.
-        if self._learner.ranks.all_gather_numbers(spoilt is not None).any():
+        non_finite = self._learner.first_non_finite()
+        # On every rank, though the weights should be the same on all.
+        if self._learner.ranks.all_gather_numbers(non_finite is not None).any():
             raise DivergenceError(
                 f"the training is no longer finite by epoch {self._epoch}, step {step}: "
-                f"{spoilt or 'a tensor of another rank'} holds values that are not; none of it was saved"
+                f"{non_finite or 'a tensor of another rank'} holds values that are not; none of it was saved"
             )
 
 
@@ -252,121 +252,102 @@ def fit(
     compile_backend: str = DEFAULT_BACKEND,
     clean_source: BatchSource | None = None,
 ) -> TrainHistory:
-    """Train `model` in place, from the weights it has.
+    """Train `model` in place from the weights it has, and return all epochs, those of `start` included.
 
-    At the end it holds the weights of the last step; where an average of them is kept, that is in the last state that
-    the observer was handed.
+    Afterwards it holds the weights of the last step. Their average, if one is kept, is in the observer's last state.
+    With several ranks each calls this with its own rows of the batches, and gets the same history.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Normalised images in, logits out; is moved to `device`. For a resumed run it holds the weights that
-        belong to `start`: see :func:`leukemia_models.training.checkpoint.load_training_weights`.
-    train_source : BatchSource
-        A batch of a single sample is left out: BatchNorm cannot estimate a variance from it. With several ranks
-        this one's shares of the batches; shares may differ in size. For each step it gives as many batches as
-        ``settings.accumulate`` says.
-    valid_source : BatchSource or None
-        Judged after every epoch in eval mode, without touching a buffer. Without it, the last epoch is the best.
-    settings : TrainSettings
-        Length, optimizer, schedule, loss, precision.
-    normalization : Normalization
-        Of the training split, for the validation batches.
+        Normalised images in, logits out; is moved to `device`. To resume, it holds the weights that belong to `start`:
+        see :func:`leukemia_models.training.checkpoint.load_training_weights`.
+    train_source, valid_source, clean_source : BatchSource
+        Training batches, ``settings.accumulate`` for each step, where a step of a single sample is left out. Validation
+        batches, evaluated after every epoch; without them the last epoch is the best. Training images without
+        augmentation, from which BatchNorm statistics of averaged weights are estimated before these are evaluated.
+    settings, normalization : TrainSettings, Normalization
+        What to do, and what validation images are normalised by.
     prepare : callable
-        See :data:`~leukemia_models.training.learner.Prepare`; for the training batches.
-    device : torch.device
-        Where the network runs.
-    observer : Observer, optional
-        Is told of every step and epoch.
+        Augments and normalises training images, see :data:`~leukemia_models.training.learner.Prepare`.
+    observer, clock : Observer, callable
+        Hears of every step and epoch; seconds from any origin.
     start : TrainState, optional
-        Where to go on, also inside an epoch; the run ends after ``settings.epochs`` epochs in total, or by early
-        stopping, and then does not go on.
-    clock : callable
-        Seconds from any origin.
-    ranks : Ranks
-        The processes that train together. Every one calls this with the same arguments, apart from its shares.
-    compile_backend : str
-        What torch.compile hands the network to, where the settings want it compiled.
-    clean_source : BatchSource or None
-        Some of the training images without augmentation, the same every time. Where an average of the weights is
-        judged, its BatchNorm statistics are estimated from them before; without them the network's own are used.
-
-    Returns
-    -------
-    TrainHistory
-        All epochs, those of `start` included; the same on every rank.
+        Where to go on, also inside an epoch.
 
     Raises
     ------
     UsageError
-        If the settings look at a validation split, and there is none.
+        If the settings need a validation split, and there is none.
     RunError
-        When the loss or an output is not finite (the optimizer has then not stepped), a label is no class, the
-        epoch has no batch of two or more samples, or `start` does not fit the network. On every rank, whichever
-        rank met it.
+        On every rank, if the loss or an output is non-finite (the optimizer has then not stepped), a label is no class,
+        an epoch has no batch of two or more samples, or `start` does not fit the network.
     """
-    observer = observer or Observer()
-    history = start.history if start else TrainHistory()
     settings.require_validation(valid_source is not None)
     place(model, settings, device)
-    num_steps = settings.epochs * len(train_source)
+    options: dict[str, Any] = {
+        "num_steps": settings.epochs * len(train_source),
+        "ranks": ranks,
+        "compile_backend": compile_backend,
+    }
     with synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext():
-        learner = Learner(
-            model,
-            settings,
-            normalization,
-            prepare,
-            device,
-            num_steps=num_steps,
-            ranks=ranks,
-            compile_backend=compile_backend,
-        )
-        if start and not settings.stops_after(history.records):
-            learner.restore(start)
-        done = start.progress if start else None
-        while not settings.stops_after(history.records):
-            history = _train_epoch(learner, train_source, valid_source, clean_source, observer, history, done, clock)
-            done = None
-    return history
+        learner = Learner(model, settings, normalization, prepare, device, **options)
+        loop = _Loop(learner, train_source, valid_source, clean_source, observer or Observer(), clock)
+        return loop.run(start)
 
 
-def _train_epoch(
-    learner: Learner,
-    train_source: BatchSource,
-    valid_source: BatchSource | None,
-    clean_source: BatchSource | None,
-    observer: Observer,
-    history: TrainHistory,
-    done: EpochProgress | None,
-    clock: Callable[[], float],
-) -> TrainHistory:
-    """Train and judge the epoch after those of `history`, and return the history with it."""
-    epoch, done, ranks = len(history.records) + 1, done or EpochProgress(), learner.ranks
-    observer.on_epoch_start(epoch, len(train_source), done.steps_done)
+@dataclass(frozen=True)
+class _Loop:
+    """Epochs until the settings' end, and what happens at the end of each."""
 
-    def save(progress: EpochProgress) -> None:
-        ranks.run_on_all(lambda: observer.on_state(learner.state(history, progress)))
+    learner: Learner
+    train_source: BatchSource
+    valid_source: BatchSource | None
+    clean_source: BatchSource | None
+    observer: Observer
+    clock: Callable[[], float]
 
-    trained = TrainingEpoch(learner, train_source, history.records, done, clock).run(observer, save)
-    started_s = clock()
-    if clean_source is not None:
-        learner.estimate_batchnorm(clean_source)
-    judged = learner.validate(valid_source, epoch) if valid_source is not None else _NOT_EVALUATED
-    evaluation_s = float(ranks.all_gather_numbers(clock() - started_s).max())
-    record = _record(epoch, trained, judged, evaluation_s)
-    longer = history.extended(record)
-    ranks.run_on_all(lambda: observer.on_epoch_end(record, learner.state(longer), is_best=longer.best is record))
-    return longer
+    def run(self, start: TrainState | None) -> TrainHistory:
+        history, done = (start.history, start.progress) if start else (TrainHistory(), None)
+        stops_after = self.learner.settings.stops_after
+        if start and not stops_after(history.records):
+            self.learner.restore(start)
+        while not stops_after(history.records):
+            history, done = self._train_epoch(history, done or EpochProgress()), None
+        return history
+
+    def _train_epoch(self, history: TrainHistory, done: EpochProgress) -> TrainHistory:
+        """Train and evaluate one more epoch, of which a part may be done, and return the history with it."""
+        learner, observer, epoch = self.learner, self.observer, len(history.records) + 1
+        observer.on_epoch_start(epoch, len(self.train_source), done.steps_done)
+
+        def save(progress: EpochProgress) -> None:
+            learner.ranks.run_on_all(lambda: observer.on_state(learner.state(history, progress)))
+
+        trained = TrainingEpoch(learner, self.train_source, history.records, done, self.clock).run(observer, save)
+        record = self._evaluated(epoch, trained)
+        longer = history.extended(record)
+        is_best = longer.best is record
+        learner.ranks.run_on_all(lambda: observer.on_epoch_end(record, learner.state(longer), is_best=is_best))
+        return longer
+
+    def _evaluated(self, epoch: int, trained: EpochProgress) -> EpochRecord:
+        started_s = self.clock()
+        if self.clean_source is not None:
+            self.learner.estimate_batchnorm(self.clean_source)
+        scores = self.learner.validate(self.valid_source, epoch) if self.valid_source is not None else _NOT_EVALUATED
+        seconds = float(self.learner.ranks.all_gather_numbers(self.clock() - started_s).max())
+        return _record(epoch, trained, scores, seconds)
 
 
-def _record(epoch: int, trained: EpochProgress, judged: dict[str, float | None], evaluation_s: float) -> EpochRecord:
+def _record(epoch: int, trained: EpochProgress, scores: dict[str, float | None], evaluation_s: float) -> EpochRecord:
     train_s = max(trained.train_s, 1e-9)
     return EpochRecord(
         epoch=epoch,
         lr=trained.lr,
         train_loss=trained.loss_sum / trained.weight_sum,
         train_accuracy=trained.num_correct / trained.num_samples,
-        **judged,
+        **scores,
         seconds=trained.train_s + evaluation_s,
         images_per_s=trained.num_samples / train_s,
         data_wait_share=trained.wait_s / train_s,

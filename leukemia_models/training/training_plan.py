@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from leukemia_data.augmenting.augmentation import Augmentation
+from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
-from leukemia_models.evaluation.predict import NO_TTA, Tta
-from leukemia_models.networks.registry import MODEL_NAMES
-from leukemia_models.training.batchnorm_report import AUTO, require_batchnorm_mode
+from leukemia_models.evaluation.settings import AUTO, NO_TTA, Tta, parse_tta, require_batchnorm_mode
+from leukemia_models.networks.registry import NETWORKS
+from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +171,20 @@ class Stage:
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("class_weights", self.class_weights, CLASS_WEIGHTINGS)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "name": self.name,
+            "size_px": self.size_px,
+            "recipe": self.recipe,
+            "batch_size": self.batch_size,
+            "sampling": self.sampling,
+            "class_weights": self.class_weights,
+            "start": str(self.start),
+            "augmentation": self.augmentation.to_dict(),
+            "settings": self.settings.to_dict(),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
@@ -179,13 +195,15 @@ class TrainingPlan:
     name, description : str
         For people; the name is the beginning of a folder's name too, so it may hold no signs that part folders.
     model_name : str
-        One of :data:`~leukemia_models.networks.registry.MODEL_NAMES`.
+        One of :func:`~leukemia_models.networks.registry.model_names`.
     stages : tuple of Stage
         At least one, in order; each starts from nothing, a file, or a stage before it.
     judging : EvaluationSettings
         Of every stage.
     num_folds : int, optional
         How many folds a cross-validation by this plan has, at least 2.
+    source_text : str
+        The file that it was read from; empty of a plan that was made otherwise.
 
     Raises
     ------
@@ -199,9 +217,10 @@ class TrainingPlan:
     description: str = ""
     judging: EvaluationSettings = field(default_factory=EvaluationSettings)
     num_folds: int | None = None
+    source_text: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        require_one_of("model", self.model_name, MODEL_NAMES)
+        NETWORKS.get(self.model_name)
         require_plan_name(self.name)
         if not self.stages:
             raise UsageError("a plan needs at least one [[stage]]")
@@ -214,6 +233,168 @@ class TrainingPlan:
     def is_staged(self) -> bool:
         """Whether each stage is a run in a folder of its own; a plan made of options is one run."""
         return len(self.stages) > 1 or self.stages[0].name != OPTIONS_STAGE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "model": self.model_name,
+            "folds": self.num_folds,
+            "judging": self.judging.to_dict(),
+            "stages": [stage.to_dict() for stage in self.stages],
+        }
+
+    def warnings(self) -> list[str]:
+        """Return what is doubtful about the stages' augmentation, once each."""
+        return sorted({text for stage in self.stages for text in stage.augmentation.warnings()})
+
+
+def single_stage_plan(
+    *,
+    model: str = "resnet18",
+    epochs: int = 30,
+    size_px: int | None = None,
+    recipe: str | None = None,
+    batch_size: int = 64,
+    augment: str | Augmentation = "flips",
+    sampling: str = UNIFORM,
+    optimizer: str | OptimizerSettings = "sgd",
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    schedule: str | ScheduleSettings | None = None,
+    warmup_epochs: float = 0.0,
+    clip_norm: float | None = None,
+    label_smoothing: float = 0.0,
+    class_weights: str = "none",
+    early_stopping: int | None = None,
+    ema: float | None = None,
+    start: str = SCRATCH,
+) -> TrainingPlan:
+    """Return the plan of one run, without a file.
+
+    Parameters
+    ----------
+    model : str
+        Name of a network.
+    epochs : int
+        At least 1.
+    size_px, recipe
+        Choose one of several caches.
+    batch_size : int
+        Of all processes together, at least 2.
+    augment : str or Augmentation
+        A preset's name or a file, see :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
+    sampling : {"uniform", "class-balanced", "subject-balanced"}
+        How often each training image is drawn.
+    optimizer : str or OptimizerSettings
+        Settings, or a name that `lr` (the highest learning rate), `momentum` and `weight_decay` belong to.
+    schedule : str or ScheduleSettings, optional
+        Settings, or a name that `warmup_epochs` belongs to; None is a cosine, or the optimizer's own schedule. One
+        that is named takes the place of the optimizer's own.
+    clip_norm : float, optional
+        Longest gradient; longer ones are shortened to it.
+    label_smoothing : float
+        In [0, 1).
+    class_weights : {"none", "balanced"}
+        Whether an image of a rare class weighs more in the loss.
+    early_stopping : int, optional
+        End after this many epochs without a better one.
+    ema : float, optional
+        Decay of a moving average of the weights, which is evaluated in their place.
+    start : str
+        ``scratch``, or a ``.safetensors`` file with weights to start from.
+
+    Raises
+    ------
+    UsageError
+        If a value is unknown or outside its range.
+    """
+    if isinstance(optimizer, str):
+        # A schedule that is named takes the place of Ranger21's own.
+        own = False if optimizer == "ranger21" and schedule is not None else None
+        optimizer = OptimizerSettings(
+            name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, inner_schedule=own
+        )
+    settings = TrainSettings(
+        epochs=epochs,
+        optimizer=optimizer,
+        schedule=_schedule(schedule, warmup_epochs, optimizer),
+        clip_norm=clip_norm,
+        label_smoothing=label_smoothing,
+        early_stopping=EarlyStopping(patience_epochs=early_stopping) if early_stopping else None,
+        ema_decay=ema,
+    )
+    stage = Stage(
+        name=OPTIONS_STAGE,
+        settings=settings,
+        augmentation=load_augmentation(augment) if isinstance(augment, str) else augment,
+        size_px=size_px,
+        recipe=recipe,
+        batch_size=batch_size,
+        sampling=sampling,
+        class_weights=class_weights,
+        start=_single_start(start),
+    )
+    return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(stage,))
+
+
+def _schedule(
+    schedule: str | ScheduleSettings | None, warmup_epochs: float, optimizer: OptimizerSettings
+) -> ScheduleSettings:
+    """Without a name a cosine, unless the optimizer has a schedule of its own."""
+    if isinstance(schedule, ScheduleSettings):
+        return schedule
+    if optimizer.schedules_itself and warmup_epochs:
+        raise UsageError(f"--warmup-epochs: {optimizer.name} warms up by itself; add a --schedule in place of its own")
+    name = schedule or ("constant" if optimizer.schedules_itself else "cosine")
+    return ScheduleSettings(name=name, warmup_epochs=warmup_epochs)
+
+
+def _single_start(text: str) -> StartWeights:
+    start = parse_start(text, Path())
+    if start.stage:
+        raise UsageError(f"--start {text}: only a plan has stages; use scratch or a .safetensors file")
+    return start
+
+
+def with_evaluation(
+    plan: TrainingPlan, *, tta: str | None = None, tta_average: str | None = None, batchnorm: str | None = None
+) -> TrainingPlan:
+    """Return a plan that is evaluated otherwise; None keeps what it says.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    tta
+        Views of each image: see :func:`~leukemia_models.evaluation.settings.parse_tta`.
+    tta_average : {"logits", "probabilities"}, optional
+        What is averaged over them.
+    batchnorm : {"auto", "running", "reestimated"}, optional
+        BatchNorm statistics.
+
+    Raises
+    ------
+    UsageError
+        If a value is unknown, or an average is asked for where there is one view.
+    """
+    judging = plan.judging
+    views = parse_tta(tta or str(judging.tta), tta_average or judging.tta.average)
+    if tta_average is not None and views.num_views == 1:
+        raise UsageError(f"--tta-average {tta_average}: there is only one view of each image; add --tta d4")
+    return replace(plan, judging=EvaluationSettings(tta=views, batchnorm=batchnorm or judging.batchnorm))
+
+
+def with_settings(plan: TrainingPlan, **settings: bool | int) -> TrainingPlan:
+    """Return a plan whose stages all have these values of :class:`~leukemia_models.training.run_state.TrainSettings`.
+
+    For what depends on the machine: ``amp``, ``compile``, ``sync_batchnorm``, ``accumulate``.
+    """
+    changes: dict[str, Any] = settings
+    stages = (replace(stage, settings=replace(stage.settings, **changes)) for stage in plan.stages)
+    return replace(plan, stages=tuple(stages))
 
 
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
@@ -263,4 +444,5 @@ def scaled(plan: TrainingPlan, factor: float) -> TrainingPlan:
     if factor == 1:
         return plan
     stages = tuple(replace(stage, settings=stage.settings.with_epochs_scaled(factor)) for stage in plan.stages)
-    return replace(plan, stages=stages)
+    text = f"# epochs-scale {factor:g}\n{plan.source_text}" if plan.source_text else ""
+    return replace(plan, stages=stages, source_text=text)

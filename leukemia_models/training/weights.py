@@ -19,7 +19,7 @@ _Wrong = Callable[[Tensor], Tensor]
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors with values that are not finite, as float32, and BatchNorm variances below 0.
+    """Refuse tensors with values that are non-finite as float32, and BatchNorm variances below 0.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     RunError
         With the first few tensors, and how many of their values are wrong.
     """
-    spoilt = list(_counted(tensors, lambda values: ~values.isfinite()))
-    if spoilt:
+    non_finite = list(_counted(tensors, lambda values: ~values.isfinite()))
+    if non_finite:
         raise RunError(
-            f"{path} holds numbers that are not finite ({listed(spoilt, most=MAX_LISTED)}): its training has "
+            f"{path} holds numbers that are not finite ({listed(non_finite, most=MAX_LISTED)}): its training has "
             "diverged or the file was made from such weights; use another file"
         )
     variances = {name: value for name, value in tensors.items() if f".{name}".endswith(_VARIANCE)}
@@ -81,7 +81,7 @@ class WeightAverage:
     model : torch.nn.Module
         Where it runs. It is copied, and its parameters are the average before the first step.
     decay : float
-        Share of the average that stays at each step, in (0, 1), once the average is old enough.
+        Weight of the earlier average at each step, in (0, 1); less in the first steps.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

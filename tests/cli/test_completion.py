@@ -17,7 +17,7 @@ import cli.ltrain
 from cli.completion import RUN_MARKS
 from leukemia_data.augmenting.augmentation import augmentation_names
 from leukemia_data.operations.recipe import preset_names
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_models.networks.registry import model_names
 from leukemia_models.training.plan_file import plan_names
 
 from ..leukemia_data.helpers import python_environment
@@ -64,8 +64,8 @@ def test_commands_options_and_names(line, words):
         ("ltrain --augment ", augmentation_names()),
         ("ltrain preview-augment --augment ", augmentation_names()),
         ("ltrain --plan ", plan_names()),
-        ("ltrain --model ", MODEL_NAMES),
-        ("ltrain kfold --model ", MODEL_NAMES),
+        ("ltrain --model ", model_names()),
+        ("ltrain kfold --model ", model_names()),
     ],
 )
 def test_all_names_that_there_are(line, names):

@@ -122,7 +122,7 @@ def test_audit_writes_into_its_folder_only_and_protects_every_cell(
 
 @pytest.fixture(scope="module")
 def hostile_run(arena: Arena, hostile_cache: Path, ltrain: Run) -> Path:
-    """A run on that cache, judged."""
+    """A run on that cache, evaluated."""
     root = arena.here / "run"
     make_run(root, hostile_cache)
     result = ltrain("evaluate", root, "--draws", 100, "--device", "cpu")

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
 
-from cli.ltrain import batchnorm_work
+from leukemia_models.experiments import batchnorm_experiment
+from leukemia_models.experiments.batchnorm_experiment import ExperimentSize, run_experiment
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the cells."""
-    monkeypatch.setattr(batchnorm_work, "NUM_SUBJECTS", 9)
-    monkeypatch.setattr(batchnorm_work, "TRAIN_CELLS_PER_SUBJECT", 4)
-    monkeypatch.setattr(batchnorm_work, "VALID_CELLS_PER_SUBJECT", 4)
-    monkeypatch.setattr(batchnorm_work, "BATCH_SIZE", 8)
+    size = ExperimentSize(num_subjects=9, train_cells_per_subject=4, valid_cells_per_subject=4, batch_size=8)
+    monkeypatch.setattr(batchnorm_experiment, "run_experiment", partial(run_experiment, size=size))
 
 
 @pytest.mark.usefixtures("tiny")

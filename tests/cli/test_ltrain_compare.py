@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.ltrain.compare import command
+from cli.ltrain.look import compare as command
 from cli.main_group import MainGroup
 
 
 @pytest.fixture(scope="module")
 def compare() -> Callable[..., Result]:
     """``compare(run, run, "--json")``: the command here, with errors as the program shows them."""
-    group = MainGroup("ltrain", lazy_commands={"compare": ("cli.ltrain.compare", "Compare runs.")})
+    group = MainGroup("ltrain", lazy_commands={"compare": ("cli.ltrain.look:compare", "Compare runs.")})
 
     def run(*arguments: object) -> Result:
         result = CliRunner().invoke(group, ["compare", *map(str, arguments)])
@@ -50,7 +50,7 @@ def test_what_is_told(finished_run: Path, tmp_path: Path, compare: Callable) -> 
     assert f"{finished_run.name} minus copy: balanced accuracy +0.000" in result.stdout
     assert str(tmp_path / "out" / "comparison.md") in result.stdout
     page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
-    assert "| judged part | valid | valid |" in page
+    assert "| evaluated part | valid | valid |" in page
 
 
 def test_one_run_is_not_enough(finished_run: Path, tmp_path: Path, compare: Callable, error_of: Callable) -> None:

@@ -7,13 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from cli.ltrain.data_check import check_data, used_shards
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.errors import CacheError
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split
+from leukemia_models.runs.preflight import check_data, used_shards
+from leukemia_models.runs.prepared_run import PreparedRun
+from leukemia_models.runs.run_config import RunConfig, load_config
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_options import MachineOptions, TrainingProcess
 from leukemia_models.runs.run_split import SplitCache
+
+from ..leukemia_data.consoles import ListConsole
 
 
 @pytest.fixture
@@ -50,11 +59,12 @@ def test_a_damaged_shard_stops_the_run_and_its_resumption(
 
 
 def test_a_mended_cache_passes_and_the_time_is_told(
-    damaged: Path, cells: Path, ldata: Callable, capsys: pytest.CaptureFixture
+    damaged: Path, cells: Path, ldata: Callable, run_config: RunConfig
 ) -> None:
     assert ldata("verify", damaged.parent, "--repair", "--source", cells).exit_code == 0
-    check_data([_Run(damaged.parent)], _Request(), {}, _Alone())
-    assert re.fullmatch(r"checked \d+ kB in \d+\.\d s\n", capsys.readouterr().err)
+    console = ListConsole()
+    check_data([run_of(damaged.parent, run_config)], Path("run"), alone(console=console))
+    assert re.fullmatch(r"checked \d+ kB in \d+\.\d s", console.notes[-1])
 
 
 def test_a_cross_validation_is_checked_before_its_first_fold(
@@ -66,41 +76,34 @@ def test_a_cross_validation_is_checked_before_its_first_fold(
     assert f"`ltrain kfold --out {out} --resume`" in message
 
 
-class _Alone:
-    is_first = True
-
-    @staticmethod
-    def run_on_all(action: Callable[[], None]) -> None:
-        action()
+def alone(*, check: bool = True, is_first_here: bool = True, console: Console = NULL_CONSOLE) -> TrainingProcess:
+    return TrainingProcess(
+        options=MachineOptions(check=check), device=torch.device("cpu"), console=console, is_first_here=is_first_here
+    )
 
 
-class _Request:
-    check = True
-    is_kfold = False
-    out = Path("run")
+@pytest.fixture(scope="module")
+def run_config(finished_run: Path) -> RunConfig:
+    return load_config(RunFolder(finished_run))
 
 
-class _Run:
-    plan_dir = Path("run")
-
-    def __init__(self, directory: Path) -> None:
-        cache = open_cache(directory)
-        spec = parse_split("subject")
-        self.data = SplitCache(cache, spec, assign_split(spec, cache.table, seed=0))
+def run_of(directory: Path, config: RunConfig) -> PreparedRun:
+    cache = open_cache(directory)
+    spec = parse_split("subject")
+    data = SplitCache(cache, spec, assign_split(spec, cache.table, seed=0))
+    return PreparedRun(RunFolder(Path("run")), config, data)
 
 
-def test_other_processes_of_the_machine_and_no_check_read_nothing(damaged: Path) -> None:
-    run, alone = _Run(damaged.parent), _Alone()
-    check_data([run], _Request(), {"LOCAL_RANK": "1"}, alone)
-    unasked = _Request()
-    unasked.check = False
-    check_data([run], unasked, {}, alone)
-    check_data([], _Request(), {}, alone)
-    with pytest.raises(Exception, match="are damaged"):
-        check_data([run], _Request(), {"LOCAL_RANK": "0"}, alone)
+def test_other_processes_of_the_machine_and_no_check_read_nothing(damaged: Path, run_config: RunConfig) -> None:
+    run, root = run_of(damaged.parent, run_config), Path("run")
+    check_data([run], root, alone(is_first_here=False))
+    check_data([run], root, alone(check=False))
+    check_data([], root, alone())
+    with pytest.raises(CacheError, match=r"are damaged.* go on with `resume\('run'\)`"):
+        check_data([run], root, alone())
 
 
-def test_shards_of_all_parts_once_each(own_caches: Path, dir_of_size: Callable) -> None:
-    runs = [_Run(dir_of_size(own_caches, size)) for size in (64, 48, 64)]
+def test_shards_of_all_parts_once_each(own_caches: Path, dir_of_size: Callable, run_config: RunConfig) -> None:
+    runs = [run_of(dir_of_size(own_caches, size), run_config) for size in (64, 48, 64)]
     found = used_shards(run.data for run in runs)
     assert found == {run.data.cache.directory: list(run.data.cache.manifest.shards) for run in runs}

@@ -36,7 +36,7 @@ def test_other_views_and_statistics_have_a_folder_of_their_own(
     assert {name: content for name, content in files_below(own_run).items() if not name.startswith(out.name)} == before
 
 
-def test_run_of_an_earlier_version_is_judged_by_its_best_checkpoint(own_run: Path, ltrain: Callable) -> None:
+def test_run_of_an_earlier_version_is_evaluated_with_its_best_checkpoint(own_run: Path, ltrain: Callable) -> None:
     (own_run / "final.safetensors").unlink()
     result = ltrain("evaluate", own_run, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -46,7 +46,7 @@ def test_run_of_an_earlier_version_is_judged_by_its_best_checkpoint(own_run: Pat
     assert found["calibrated"] is None
 
 
-def test_best_checkpoint_is_judged_as_training_left_it(own_run: Path, ltrain: Callable) -> None:
+def test_best_checkpoint_is_evaluated_as_training_left_it(own_run: Path, ltrain: Callable) -> None:
     assert ltrain("evaluate", own_run, "--checkpoint", "best", "--device", "cpu").exit_code == 0
     assert results_in(own_run / "test-best")["judging"] == {"checkpoint": "best"}
 

@@ -16,14 +16,13 @@ import pytest
 import torch
 
 import cli.ltrain
-from cli.ltrain import disk_check
-from cli.ltrain.recorder import Recorder
 from leukemia_data.files import atomic
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
 from leukemia_models.training.learner import Learner
-from leukemia_models.training.losses import first_not_finite
+from leukemia_models.training.losses import first_non_finite
 
 from ..torture.forked import Ending, Forked
 from .runs import assert_same_run
@@ -60,7 +59,7 @@ def test_a_loss_that_runs_away_stops_with_the_step_and_leaves_finite_weights(
     ):
         assert words in message
     assert "--normalize" not in message
-    assert first_not_finite(load_checkpoint(last).training_weights) is None
+    assert first_non_finite(load_checkpoint(last).training_weights) is None
 
 
 def test_a_loss_that_runs_away_at_once_has_nothing_to_go_on_from(
@@ -92,9 +91,9 @@ def test_memory_that_runs_out_says_what_to_change(
         message = error_of(ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run"), 1)
         expected = ["batches of 8 images of 64 px", "2.00 GiB", "--batch-size 4", "--residency mapped", "--size"]
     else:
-        monkeypatch.setattr("leukemia_models.runs.evaluate_part.predict_probabilities", run_out)
+        monkeypatch.setattr("leukemia_models.runs.predictor.predict_probabilities", run_out)
         message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)
-        expected = ["memory ran out on cpu", "smaller --batch-size"]
+        expected = ["memory ran out on cpu", "fewer at a time (`--batch-size`)"]
     assert all(words in message for words in expected), message
 
 
@@ -209,7 +208,7 @@ def test_a_later_run_without_room_is_a_warning(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recorder, "on_step", stop)
-    monkeypatch.setattr(disk_check, "free_disk_bytes", lambda path: 25_000_000)
+    monkeypatch.setattr("leukemia_models.runs.preflight.free_disk_bytes", lambda path: 25_000_000)
     options = ("--cache", caches, "--size", 48, "--model", "resnet18-narrow", "--epochs", 1, "--device", "cpu")
     result = ltrain("kfold", *options, "--folds", 2, "--out", tmp_path / "folds")
     assert "interrupted" in error_of(result, 1)

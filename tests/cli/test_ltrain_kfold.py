@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.ltrain.recorder import Recorder
 from leukemia_data.errors import RunError
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 
 from .runs import assert_same_weights
@@ -89,7 +89,7 @@ def test_inner_validation_comes_from_the_training_subjects(
     def stop(*given: object) -> None:
         raise RunError("all folds are prepared")
 
-    monkeypatch.setattr("cli.ltrain.kfold_work.train_stages", stop)
+    monkeypatch.setattr("leukemia_models.comparing.kfold.train_stages", stop)
     out = tmp_path / "inner"
     assert error_of(ltrain("kfold", *kfold_options, "--folds", 3, "--inner-valid", "--out", out), 1)
     for fold in ("fold-1", "fold-2", "fold-3"):

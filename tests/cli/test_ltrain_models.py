@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-import click
 import pytest
 
-import cli.ldata
-import cli.ltrain
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_models.networks.registry import model_names
 
 
-def model_choices(command: click.Command) -> set[str]:
-    [option] = [parameter for parameter in command.params if parameter.name == "model_name"]
-    assert isinstance(option.type, click.Choice)
-    return set(option.type.choices)
-
-
-def command_of(group: click.Group, name: str) -> click.Command:
-    command = group.get_command(click.Context(group), name)
-    assert command is not None
-    return command
-
-
-def test_options_name_every_network() -> None:
-    """Options keep lists of their own, so that help does not load torch."""
-    assert model_choices(command_of(cli.ltrain.main, "train")) == set(MODEL_NAMES)
-    assert model_choices(command_of(cli.ltrain.main, "kfold")) == set(MODEL_NAMES)
-    assert model_choices(command_of(cli.ldata.main, "bench")) <= set(MODEL_NAMES)
+@pytest.mark.parametrize("command", [(), ("kfold",)])
+def test_an_unknown_network_is_told_with_the_name_that_was_meant(
+    command: tuple[str, ...], ltrain: Callable, error_of: Callable, caches: Path
+) -> None:
+    message = error_of(ltrain(*command, "--cache", caches, "--model", "resnet81"), 2)
+    assert "resnet81" in message
+    assert "resnet18" in message
 
 
 def test_table(ltrain: Callable) -> None:
     result = ltrain("models")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1 : 1 + len(MODEL_NAMES)]] == list(MODEL_NAMES)
+    assert [line.split()[0] for line in lines[1 : 1 + len(model_names())]] == list(model_names())
     rows = {line.split()[0]: " ".join(line.split()) for line in lines if line}
     assert "11.18 M 1.81 G 56 28 14 7 A B" in rows["resnet18"]
     assert "58.15 M 45.69 G 112 56 28 14 A" in rows["resnet152-no-maxpool"]
@@ -45,7 +33,7 @@ def test_table(ltrain: Callable) -> None:
 
 def test_json_at_another_size(ltrain: Callable, json_of: Callable) -> None:
     rows = {row["name"]: row for row in json_of(ltrain("models", "--size", 128, "--json"))}
-    assert tuple(rows) == MODEL_NAMES
+    assert tuple(rows) == model_names()
     row = rows["resnet50-report-b"]
     assert row["parameters"] == rows["resnet50"]["parameters"] == 23_512_130
     assert row["multiply_adds"] == rows["resnet50"]["multiply_adds"]

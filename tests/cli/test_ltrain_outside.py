@@ -109,7 +109,7 @@ def test_classes_of_another_list_are_said_and_not_mapped(
     assert files_below(own_run) == before
 
 
-def test_another_source_is_judged_like_a_part_and_says_what_it_is(
+def test_another_source_is_evaluated_like_a_part_and_says_what_it_is(
     own_run: Path, other: Path, ltrain: Callable, files_below: Callable
 ) -> None:
     before = files_below(own_run)
@@ -128,7 +128,7 @@ def test_another_source_is_judged_like_a_part_and_says_what_it_is(
     assert results["judging"]["outside"]["images"] == [str(other.resolve())]
     summary = (out / "summary.md").read_text(encoding="utf-8")
     assert stamp in summary
-    assert "outside-other (judged)" in summary
+    assert "outside-other (evaluated)" in summary
     assert stamp in result.stdout
     rows = rows_of(out / "predictions.csv")
     assert {row["split"] for row in rows} == {""}

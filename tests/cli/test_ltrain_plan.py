@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cli.ltrain.recorder import Recorder
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder, find_runs, last_run
 
 from .runs import assert_same_weights, history_rows, tensors_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.ltrain.recorder import Recorder
+from leukemia_models.runs.recorder import Recorder
 
 from .runs import assert_same_run, history_rows
 
@@ -91,18 +91,18 @@ def test_cross_validation_goes_on_by_the_same_command_line(
     assert "--lr: 0.01 instead of 0.5" in error_of(ltrain(*options, "--lr", 0.5), 2)
 
 
-def test_shares_are_kept_with_the_run_and_may_change_with_the_hardware(
+def test_micro_batches_are_kept_with_the_run_and_may_change_with_the_hardware(
     tmp_path: Path, train_options: list[object], ltrain: Callable
 ) -> None:
     run = tmp_path / "run"
     options = [*train_options, "--accumulate", 2, "--no-sync-batchnorm", "--epochs", 1, "--out", run]
     result = ltrain(*options)
     assert result.exit_code == 0, result.output
-    assert "batches of 8 in 2 shares (one after the other), BatchNorm over 4 images" in result.stderr
+    assert "batches of 8 in 2 micro-batches (one after the other), BatchNorm over 4 images" in result.stderr
     assert shares_of(run) == (2, False)
     result = ltrain("--resume", "--out", run, "--epochs", 2, "--accumulate", 4, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "in 4 shares" in result.stderr
+    assert "in 4 micro-batches" in result.stderr
     assert shares_of(run) == (4, False)
     assert [row["epoch"] for row in history_rows(run)] == ["1", "2"]
 
@@ -112,14 +112,14 @@ def shares_of(run: Path) -> tuple[int, bool]:
     return settings["accumulate"], settings["sync_batchnorm"]
 
 
-def test_shares_too_small_for_batchnorm_are_refused(
+def test_micro_batches_too_small_for_batchnorm_are_refused(
     tmp_path: Path, train_options: list[object], own_run: Path, ltrain: Callable, error_of: Callable
 ) -> None:
     message = error_of(ltrain(*train_options, "--accumulate", 5, "--out", tmp_path / "run"), 2)
-    assert "8 images of a batch in 5 shares" in message
+    assert "8 images of a batch in 5 micro-batches" in message
     assert not (tmp_path / "run").exists()
     before = (own_run / "run.json").read_bytes()
-    assert "8 shares" in error_of(ltrain("--resume", "--out", own_run, "--accumulate", 8), 2)
+    assert "8 micro-batches" in error_of(ltrain("--resume", "--out", own_run, "--accumulate", 8), 2)
     assert (own_run / "run.json").read_bytes() == before
 
 

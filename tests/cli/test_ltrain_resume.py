@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from cli.ltrain.recorder import Recorder
 from leukemia_data.caches.manifest import load_manifest
+from leukemia_data.files.lock import lock_run
 from leukemia_data.records.fingerprint import lines_digest
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -387,3 +388,12 @@ def test_resume_refuses_damaged_settings_of_the_stream(
     message = error_of(ltrain("--resume", "--out", own_run, "--epochs", 3, "--device", "cpu"), 1)
     assert "run.json is damaged" in message
     assert files_below(own_run) == before
+
+
+def test_a_run_that_another_process_trains_is_left_alone(own_run: Path, ltrain: Callable, error_of: Callable) -> None:
+    before = sorted(own_run.rglob("*"))
+    with lock_run(own_run):
+        message = error_of(ltrain("--out", own_run, "--resume", "--epochs", 3, "--device", "cpu"), 1)
+    assert f"another training is writing to {own_run} (process {os.getpid()}" in message
+    assert sorted(own_run.rglob("*")) == before
+    assert ltrain("--out", own_run, "--resume", "--device", "cpu").exit_code == 0

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-import cli.ltrain.train
-from cli.ltrain.drafts import Machine, RunDraft, draft_runs
-from cli.ltrain.requested_plan import requested_plan
-from cli.ltrain.train_request import TrainRequest
 from leukemia_data.auditing.audit_input import cache_audit_images, training_split
 from leukemia_data.caches.cache import Cache, find_cache_dirs, open_cache
+from leukemia_data.caches.opening import DEFAULT_COPIES
+from leukemia_data.console import NULL_CONSOLE
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split, split_indices
+from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches
+from leukemia_models.runs.run_options import MachineOptions, RunOptions, TrainingProcess
+from leukemia_models.runs.train_plan import TrainedRuns
+from leukemia_models.training.training_plan import TrainingPlan
 
 SUBJECTS = ("none", "some", "all", "one a class")
 DIVISIONS = {
@@ -72,17 +74,22 @@ def cache_of(tmp_path_factory: pytest.TempPathFactory, ldata: Callable, write_im
 @pytest.fixture
 def drafted(ltrain: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunDraft]:
     """``drafted(cache, "--split", ...)``: the run that the command line would begin with."""
-    requests: list[TrainRequest] = []
-    monkeypatch.setattr(cli.ltrain.train, "train", requests.append)
+    drafts: list[RunDraft] = []
+
+    def draft_only(plan: TrainingPlan, cache: Path, *, options: RunOptions, **others: object) -> TrainedRuns:
+        process = TrainingProcess(options=MachineOptions(), device=torch.device("cpu"))
+        caches = stage_caches(plan, cache, options.positive, DEFAULT_COPIES, NULL_CONSOLE)
+        drafts.extend(draft_runs(plan, caches, options, process))
+        return TrainedRuns(cache, (), {}, is_first=False)
+
+    monkeypatch.setattr("leukemia_models.runs.train_plan.train_plan", draft_only)
 
     def draft(cache: Cache, *options: str) -> RunDraft:
         network = ("--model", "resnet18-narrow", "--batch-size", 4)
         result = ltrain("--cache", cache.location, *network, *options)
         if result.exit_code:
             raise UsageError(result.stderr)
-        request = requests.pop()
-        (run,) = draft_runs(requested_plan(request), request, Machine(torch.device("cpu"), 1, 1))
-        return run
+        return drafts.pop()
 
     return draft
 

@@ -21,10 +21,13 @@ from leukemia_data.stores.object_store import stored_url
 from leukemia_data.stores.url import parse_url
 from leukemia_data.streams.batch import Batch
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.evaluation.predict import NO_TTA, Tta, parse_tta, predict_probabilities
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.evaluation.settings import NO_TTA, Tta, parse_tta
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.predict_files import predict_files
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.runs.predictor import Predictor
+from leukemia_models.runs.run_config import RunConfig, save_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState
@@ -191,7 +194,7 @@ def test_repeated_rows_are_repeated_and_their_image_predicted_once(
     checkpoint = load_checkpoint(run / "final.safetensors")
     console = ListConsole()
     rows = list_table_rows(scratch / "t.csv", images)
-    found = predict_files(rows, checkpoint, device=CPU, batch_size=1, tta=NO_TTA, console=console)
+    found = predict_files(rows, Predictor.load(checkpoint, device=CPU, batch_size=1, console=console))
     assert [bar.total for bar in console.bars] == [2]
     assert found.predictions.indices_N.tolist() == [0, 1, 2, 3, 4]
     odds = found.predictions.log_probabilities_NK
@@ -304,7 +307,7 @@ def test_submission_never_replaces_a_list(
 def copy_of(
     run: Path, folder: Path, *, judging: Mapping[str, object] | None = None, which: str = "final"
 ) -> Checkpoint:
-    """A run like the first whose checkpoint says how it was judged."""
+    """A run like the first whose checkpoint says how it was evaluated."""
     checkpoint = load_checkpoint(run / "final.safetensors")
     folder.mkdir(exist_ok=True)
     shutil.copy2(run / "run.json", folder)
@@ -314,7 +317,7 @@ def copy_of(
 
 
 @pytest.mark.parametrize(
-    ("judged_by", "options", "used"),
+    ("evaluated_with", "options", "used"),
     [
         (None, [], NO_TTA),
         (None, ["--tta", "rotations:3", "--tta-average", "probabilities"], parse_tta("rotations:3", "probabilities")),
@@ -323,8 +326,8 @@ def copy_of(
         ("d4", ["--tta", "none"], NO_TTA),
     ],
 )
-def test_views_are_those_asked_for_else_those_of_the_judging(
-    judged_by: str | None,
+def test_views_are_those_asked_for_else_those_of_the_evaluation(
+    evaluated_with: str | None,
     options: list[str],
     used: Tta,
     run: Path,
@@ -333,7 +336,7 @@ def test_views_are_those_asked_for_else_those_of_the_judging(
     ltrain: Callable,
     json_of: Callable,
 ) -> None:
-    views = parse_tta(judged_by, "probabilities").to_dict() if judged_by is not None else None
+    views = parse_tta(evaluated_with, "probabilities").to_dict() if evaluated_with is not None else None
     judging = {"checkpoint": "best", "tta": views} if views is not None else None
     checkpoint = copy_of(run, scratch / "run", judging=judging)
     paths = sorted(images.rglob("*.bmp"))[:4]
@@ -385,7 +388,7 @@ def test_final_is_used_where_there_is_one(
         (["--tta", "d4", "--tta-average", "votes"], 2, "--tta-average"),
         (["--root", "nowhere"], 2, "nowhere"),
         (["--device", "nope"], 2, "nope"),
-        (["gone.csv"], 1, "gone.csv"),
+        (["gone.csv"], 2, "gone.csv"),
     ],
 )
 def test_wrong_request(

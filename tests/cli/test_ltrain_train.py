@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from leukemia_data.augmenting.augmentation import load_augmentation
-from leukemia_models.runs.run_folder import RunFolder, load_config
+from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.history import EPOCH_FIELDS
 
 from .runs import assert_same_run, assert_same_weights, history_rows
@@ -39,6 +40,7 @@ def test_run_leaves_its_files(finished_run: Path) -> None:
         "run.json",
         "split.csv",
         "augment.toml",
+        ".lock",
         "last.safetensors",
         "best.safetensors",
         "final.safetensors",

@@ -28,7 +28,7 @@ def probabilities_of(path: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("part", "is_seen"), [("train", True), ("valid", False), ("test", False), ("all", True)])
-def test_each_part_is_judged(part: str, is_seen: bool, own_run: Path, ltrain: Callable, json_of: Callable) -> None:
+def test_each_part_is_evaluated(part: str, is_seen: bool, own_run: Path, ltrain: Callable, json_of: Callable) -> None:
     told = json_of(ltrain("evaluate", own_run, "--part", part, "--device", "cpu", "--json"))
     split_of = {row["id"]: row["split"] for row in rows_of(own_run / "split.csv")}
     wanted = {record_id for record_id, name in split_of.items() if part in (name, "all")}
@@ -42,7 +42,7 @@ def test_each_part_is_judged(part: str, is_seen: bool, own_run: Path, ltrain: Ca
     assert results["metrics"]["num_samples"] == len(wanted)
     assert any("trained on" in caution for caution in results["cautions"]) == is_seen
     summary = (own_run / part / "summary.md").read_text(encoding="utf-8")
-    assert f"| {part} (judged) |" in summary
+    assert f"| {part} (evaluated) |" in summary
 
 
 def test_last_checkpoint_has_a_folder_of_its_own(own_run: Path, ltrain: Callable) -> None:
@@ -128,7 +128,7 @@ def test_an_image_is_not_written_over_by_its_prediction(
     assert image.read_bytes() == before
 
 
-def test_views_of_the_judging_are_used_again(own_run: Path, ltrain: Callable, json_of: Callable) -> None:
+def test_views_of_the_evaluation_are_used_again(own_run: Path, ltrain: Callable, json_of: Callable) -> None:
     for options, views in (((), "none"), (("--tta", "d4"), "d4")):
         told = json_of(ltrain("predict", own_run, "--part", "test", "--device", "cpu", "--json", *options))
         assert told["tta"] == {"views": views, "average": "logits"}

@@ -56,16 +56,16 @@ for arguments in json.loads(sys.argv[1]):
     try:
         main(arguments)
     except SystemExit as end:
-        assert not end.code, (arguments, end.code)
+        assert end.code in (0, {exit_code}), (arguments, end.code)
 print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
 """
 
 
-def modules_after(tool: str, *command_lines: list[str]) -> tuple[str, set[str]]:
-    """Output of some commands in one fresh process, and the top-level modules it has loaded."""
+def modules_after(tool: str, *command_lines: list[str], exit_code: int = 0) -> tuple[str, set[str]]:
+    """Output of some commands in one fresh process, and the top-level modules it has loaded; 0 is any command's end."""
     environment = {name: value for name, value in os.environ.items() if name != "LDATA_SOURCE"}
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT.format(tool=tool), json.dumps(command_lines)],
+        [sys.executable, "-c", _SCRIPT.format(tool=tool, exit_code=exit_code), json.dumps(command_lines)],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -121,6 +121,36 @@ def test_stats_loads_neither_torch_nor_matplotlib(caches: Path) -> None:
     output, modules = modules_after("ldata", ["stats", "--cache", str(caches), "--size", "64", "--report-estimator"])
     assert "Normalize" in output
     assert modules.isdisjoint(HEAVY)
+
+
+def test_networks_and_plans_are_listed_without_torch() -> None:
+    output, modules = modules_after("ltrain", ["models"], ["plans"], ["plans", "report-a-resnet50", "--json"])
+    assert "resnet152" in output
+    assert '"model": "resnet50"' in output
+    assert modules.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["evaluate", "no run"],
+        ["predict", "no run"],
+        ["submit", "no run", "list.csv"],
+        ["predict", "run", "no image.bmp"],
+        ["evaluate", "run", "no folder"],
+        ["submit", "run", "no list.csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_path_is_told_without_loading_a_library_of_the_work(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    _, modules = modules_after("ltrain", line, exit_code=2)
+    assert modules.isdisjoint(HEAVY | {"numpy"})
 
 
 def test_build_with_nothing_to_do_loads_no_library_of_the_work(caches: Path, cells: Path) -> None:

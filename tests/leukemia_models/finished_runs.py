@@ -13,7 +13,8 @@ import pandas as pd
 
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.predictions import write_predictions
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config
+from leukemia_models.runs.run_config import RunConfig, save_config
+from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.history import EPOCH_FIELDS
 from leukemia_models.training.run_state import TrainSettings
 
@@ -53,7 +54,7 @@ def random_predictions(people: People, images_each: int, seed: int, strength: fl
 
 
 def write_part(root: Path, table: pd.DataFrame, *, split: str, leaks: LeakCheck = CLEAN, part: str = "test") -> None:
-    """The judged part of a run: ``predictions.csv`` and as much of ``results.json`` as is read."""
+    """The evaluated part of a run: ``predictions.csv`` and as much of ``results.json`` as is read."""
     (root / part).mkdir(parents=True, exist_ok=True)
     write_predictions(root / part / "predictions.csv", table.assign(stamp=leaks.stamp))
     results = {
@@ -114,7 +115,7 @@ def write_fold(
 
 
 def write_run(root: Path, table: pd.DataFrame, *, model_name: str = "resnet18", leaks: LeakCheck = CLEAN) -> Path:
-    """A judged run of three epochs."""
+    """An evaluated run of three epochs."""
     write_config(root, model_name=model_name)
     write_curve(root, [0.6, 0.7, 0.8], [0.55, 0.65, 0.7])
     write_part(root, table, split="subject", leaks=leaks)
@@ -122,7 +123,7 @@ def write_run(root: Path, table: pd.DataFrame, *, model_name: str = "resnet18", 
 
 
 def write_plan(root: Path, table: pd.DataFrame, stages: Mapping[str, int], *, model_name: str = "resnet18") -> Path:
-    """A plan's folder whose last stage is judged; `stages` names each one's number of epochs."""
+    """A plan's folder whose last stage is evaluated; `stages` names each one's number of epochs."""
     root.mkdir()
     (root / "plan.toml").write_text("", encoding="utf-8")
     for number, (stage, epochs) in enumerate(stages.items(), 1):

@@ -19,7 +19,9 @@ from leukemia_data.records.record import Record
 from leukemia_data.splitting.seen_samples import Naming, SeenSamples, SeenSource
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config, save_split
+from leukemia_models.runs.run_config import RunConfig, save_config
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import write_split
 from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState, WeightAverageState
@@ -113,7 +115,7 @@ def make_run(root: Path, cache_dir: Path) -> None:
         settings=settings,
     )
     save_config(folder, config)
-    save_split(folder, cache, (np.arange(len(cache)) % 3).astype(np.int8))
+    write_split(folder.split, cache.table, (np.arange(len(cache)) % 3).astype(np.int8))
     info = _checkpoint_info(cache.manifest, settings)
     save_checkpoint(folder.checkpoint("final"), build_model(NETWORK, 2, seed=0), info, _state(), resumable=False)
     tiny = nn.Linear(3, 2)

@@ -12,16 +12,18 @@ import numpy as np
 
 import cli.ldata
 import cli.ltrain
-from cli.ltrain.kfold_work import load_fold_names
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import LeukemiaError
 from leukemia_data.records.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
 from leukemia_models.comparing.cross_validation import cross_validate, read_fold
+from leukemia_models.comparing.kfold import load_fold_names
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_folder import RunFolder, load_config, load_split, save_config
+from leukemia_models.runs.run_config import load_config, save_config
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import codes_of_rows, read_split
 from leukemia_models.training.checkpoint import load_checkpoint, load_weights_file
 from leukemia_models.training.training_plan import EvaluationSettings
 
@@ -158,7 +160,7 @@ def _read_history(path: Path) -> None:
 
 def _read_split(places: Places) -> None:
     with open_cache(places.cache) as cache:
-        assert len(load_split(RunFolder(places.run), cache)) == len(cache)
+        assert len(codes_of_rows(read_split(RunFolder(places.run).split), cache)) == len(cache)
 
 
 def _read_predictions(path: Path) -> None:

@@ -34,13 +34,10 @@ import cli.ldata
 import cli.ltrain
 
 # Loaded here and not by the command, so that no process has to do it again.
-import cli.ltrain.kfold_work
-import cli.ltrain.train
-from cli.ltrain.recorder import Recorder
 from leukemia_data.sources.sample_cells import write_sample
-from leukemia_models.comparing.cross_validation import is_kfold
 from leukemia_models.reports import style as figure_style
-from leukemia_models.runs.run_folder import PLAN_FILE_NAME, RunFolder
+from leukemia_models.runs.recorder import Recorder
+from leukemia_models.runs.run_folder import PLAN_FILE_NAME, RunFolder, is_kfold
 from leukemia_models.training.checkpoint import load_checkpoint
 
 from .forked import Ending, Forked

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import AmbiguousSourceError, UsageError
-from leukemia_data.sources.classes import LEFT_OUT, composed, number_classes
+from leukemia_data.sources.classes import LEFT_OUT, number_classes
+from leukemia_data.sources.positive_class import composed
 from leukemia_data.sources.reading_options import ReadingOptions
 
 

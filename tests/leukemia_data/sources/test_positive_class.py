@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.sources.classes import (
+from leukemia_data.sources.positive_class import (
     PositiveClass,
     choose_positive,
     known_positive,

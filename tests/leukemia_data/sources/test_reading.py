@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leukemia_data.sources.classes import PositiveClass, known_positive
+from leukemia_data.sources.positive_class import PositiveClass, known_positive
 from leukemia_data.sources.reading import (
     FrameFinding,
     FramesFound,

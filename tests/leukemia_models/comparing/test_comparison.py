@@ -24,7 +24,7 @@ from leukemia_models.comparing.compared_run import (
     read_compared_runs,
 )
 from leukemia_models.comparing.comparison import (
-    compare_runs,
+    compare,
     comparison_table,
     comparison_text,
     differing_settings,
@@ -63,7 +63,7 @@ NETWORKS = ("resnet18", "resnet34", "resnet50")
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
-    """Three networks judged on the same images; the second is patient-mixed."""
+    """Three networks evaluated on the same images; the second is patient-mixed."""
     return [
         write_run(
             tmp_path / f"run-{n}",
@@ -124,7 +124,7 @@ def test_a_run_is_read(runs):
     assert second.marked_label == "resnet34 (patient-mixed)"
 
 
-def test_stages_of_a_plan_follow_each_other_and_the_last_is_judged(plans):
+def test_stages_of_a_plan_follow_each_other_and_the_last_is_evaluated(plans):
     run = read_compared_runs(plans)[0]
     assert [(stage.name, len(stage.epochs)) for stage in run.stages] == [("small", 4), ("large", 3)]
     assert run.settings["stages"] == "small (4 epochs), large (3 epochs)"
@@ -139,7 +139,7 @@ def test_networks_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [run.label for run in read_compared_runs([paths[0], other])] == ["run", "other"]
 
 
-def test_a_k_fold_is_judged_by_its_pooled_predictions_and_drawn_by_mean_curves(tmp_path):
+def test_a_k_fold_is_evaluated_by_its_pooled_predictions_and_drawn_by_mean_curves(tmp_path):
     root = tmp_path / "kfold"
     halves = [dict(list(PEOPLE.items())[k::2]) for k in (0, 1)]
     dirs = [
@@ -157,7 +157,7 @@ def test_a_k_fold_is_judged_by_its_pooled_predictions_and_drawn_by_mean_curves(t
     )
     assert pooled.settings["split"] == "2 folds by subject"
     assert "normalization.mean" not in pooled.settings
-    comparison = compare_runs([pooled, other], QUICK)
+    comparison = compare([pooled, other], QUICK)
     assert comparison.pairs[0].refusal is None
     assert any("out-of-fold predictions of several networks" in sentence for sentence in comparison.cautions)
 
@@ -190,12 +190,12 @@ def test_what_cannot_be_compared(runs, change, error, message):
         read_compared_runs(change(runs))
 
 
-def test_a_part_that_was_not_judged(runs):
-    with pytest.raises(RunError, match=r"not judged on its part valid: compare by --part test.*ltrain evaluate"):
+def test_a_part_that_was_not_evaluated(runs):
+    with pytest.raises(RunError, match=r"not evaluated on its part valid: compare by --part test.*ltrain evaluate"):
         read_compared_runs(runs, "valid")
     for run in runs:
         (run / "test" / "predictions.csv").unlink()
-    with pytest.raises(RunError, match=r"part valid: judge it first, with `ltrain evaluate`"):
+    with pytest.raises(RunError, match=r"part valid: evaluate it first, with `ltrain evaluate`"):
         read_compared_runs(runs, "valid")
 
 
@@ -229,16 +229,16 @@ def test_settings_that_differ():
     assert differing_settings(settings) == {"lr": (0.1, 0.2), "recipe": ("raw", None), "extra": (None, [1, 2])}
 
 
-def test_validation_images_are_no_fair_judges(runs):
+def test_validation_images_are_too_good_to_compare_by(runs):
     for number, run in enumerate(runs):
         write_part(run, random_predictions(PEOPLE, 5, seed=number), split="subject", part="valid")
-    valid = compare_runs(read_compared_runs(runs, "valid"), QUICK)
-    assert any("judged on validation images, which chose the epoch" in sentence for sentence in valid.cautions)
-    assert not any("validation" in sentence for sentence in compare_runs(read_compared_runs(runs), QUICK).cautions)
+    valid = compare(read_compared_runs(runs, "valid"), QUICK)
+    assert any("evaluated on validation images, which chose the epoch" in sentence for sentence in valid.cautions)
+    assert not any("validation" in sentence for sentence in compare(read_compared_runs(runs), QUICK).cautions)
 
 
 def test_every_pair_is_compared_on_the_same_draws(runs):
-    comparison = compare_runs(read_compared_runs(runs), QUICK)
+    comparison = compare(read_compared_runs(runs), QUICK)
     assert [(pair.first, pair.second) for pair in comparison.pairs] == [
         ("resnet18", "resnet34"),
         ("resnet18", "resnet50"),
@@ -252,16 +252,16 @@ def test_every_pair_is_compared_on_the_same_draws(runs):
     assert any("3 pairs" in sentence for sentence in comparison.cautions)
 
 
-def test_pairs_judged_on_different_images_are_refused_in_a_sentence(tmp_path):
+def test_pairs_evaluated_on_different_images_are_refused_in_a_sentence(tmp_path):
     paths = [
         write_run(tmp_path / "a", random_predictions(PEOPLE, 3, 0), model_name="resnet18"),
         write_run(tmp_path / "b", random_predictions(OTHERS, 3, 0), model_name="resnet50"),
     ]
-    comparison = compare_runs(read_compared_runs(paths), QUICK)
+    comparison = compare(read_compared_runs(paths), QUICK)
     [pair] = comparison.pairs
     assert pair.images is None
     assert "different images" in pair.refusal
-    assert any("judged on different images" in sentence for sentence in comparison.cautions)
+    assert any("evaluated on different images" in sentence for sentence in comparison.cautions)
     assert "Not compared: " in comparison_text(comparison)
 
 
@@ -269,25 +269,25 @@ def test_other_classes_are_refused(runs):
     first, second, _ = read_compared_runs(runs)
     other = ComparedRun(**{**vars(second), "classes": ("healthy", "ill")})
     with pytest.raises(UsageError, match="different classes: hem, all and healthy, ill"):
-        compare_runs([first, other])
+        compare([first, other])
 
 
 def test_other_positive_classes_are_refused(runs):
     first, second, _ = read_compared_runs(runs)
     turned = replace(second, classes=second.classes[::-1])
     with pytest.raises(UsageError, match="different positive classes: all and hem"):
-        compare_runs([first, turned])
+        compare([first, turned])
 
 
 def test_the_positive_class_is_named_on_the_page(runs):
-    page = comparison_text(compare_runs(read_compared_runs(runs), QUICK))
+    page = comparison_text(compare(read_compared_runs(runs), QUICK))
     assert "| positive class | `all` | `all` | `all` |" in page
     assert "| sensitivity (recall of `all`) |" in page
-    assert list(comparison_table(compare_runs(read_compared_runs(runs), QUICK))["positive"]) == ["all"] * 3
+    assert list(comparison_table(compare(read_compared_runs(runs), QUICK))["positive"]) == ["all"] * 3
 
 
 def test_mixed_patients_are_marked_everywhere(runs):
-    comparison = compare_runs(read_compared_runs(runs), QUICK)
+    comparison = compare(read_compared_runs(runs), QUICK)
     assert comparison.stamp.splitlines()[0].startswith("PATIENT-MIXED (3 subjects on both sides")
     assert comparison.stamp.splitlines()[-1] == "subject-disjoint: resnet18, resnet50"
     assert any("must not be ranked" in sentence for sentence in comparison.cautions)
@@ -420,7 +420,7 @@ def test_no_subjects_no_figure_of_subjects(tmp_path):
     table = random_predictions({"1": 1, "H1": 0}, 4, 0)
     table["subject"] = ""
     paths = [write_run(tmp_path / name, table, model_name=name) for name in NETWORKS[:2]]
-    comparison = compare_runs(read_compared_runs(paths), QUICK)
+    comparison = compare(read_compared_runs(paths), QUICK)
     assert draw_subject_shares(comparison.runs, title="t", stamp="s") is None
     assert comparison.pairs[0].subjects is None
     assert "| subjects | unknown | unknown |" in comparison_text(comparison)
@@ -441,7 +441,7 @@ def test_figures_lay_out(tmp_path, num_runs):
 
 
 def test_everything_is_written(plans, tmp_path):
-    comparison = compare_runs(read_compared_runs(plans), QUICK)
+    comparison = compare(read_compared_runs(plans), QUICK)
     written = write_comparison(tmp_path / "out" / "deep", comparison)
     names = {path.name for path in (tmp_path / "out" / "deep").iterdir()}
     figures = ("accuracy", "accuracy-stage-1", "accuracy-stage-2", "confusion", "roc", "subjects")
@@ -462,9 +462,9 @@ def test_everything_is_written(plans, tmp_path):
 
 
 def test_figures_of_an_earlier_comparison_do_not_stay(plans, runs, tmp_path):
-    write_comparison(tmp_path, compare_runs(read_compared_runs(plans), QUICK))
+    write_comparison(tmp_path, compare(read_compared_runs(plans), QUICK))
     (tmp_path / "own.png").write_bytes(b"")
-    write_comparison(tmp_path, compare_runs(read_compared_runs(runs), QUICK))
+    write_comparison(tmp_path, compare(read_compared_runs(runs), QUICK))
     pictures = {path.stem for path in tmp_path.glob("*.p??")}
     assert pictures == {"accuracy", "confusion", "roc", "subjects", "own"}
 
@@ -472,7 +472,7 @@ def test_figures_of_an_earlier_comparison_do_not_stay(plans, runs, tmp_path):
 def test_names_that_a_spreadsheet_would_compute_are_safe(tmp_path):
     table = random_predictions(PEOPLE, 2, 0)
     paths = [write_run(tmp_path / "=1+1", table), write_run(tmp_path / "other", table)]
-    write_comparison(tmp_path / "out", compare_runs(read_compared_runs(paths), QUICK))
+    write_comparison(tmp_path / "out", compare(read_compared_runs(paths), QUICK))
     with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["'=1+1", "other"]
 
@@ -493,7 +493,7 @@ def test_equal_ids_of_different_pixels_are_not_paired(runs: list[Path]) -> None:
     for run, sign in zip(runs, "00f", strict=True):
         write_digests(run, lambda name, sign=sign: f"{sign}{zlib.crc32(name.encode()):031x}")
     first, second, third = read_compared_runs(runs)
-    same, *others = compare_runs([first, second, third], QUICK).pairs
+    same, *others = compare([first, second, third], QUICK).pairs
     assert same.refusal is None
     for pair in others:
         assert "65 images have other pixels" in (pair.refusal or "")
@@ -502,7 +502,7 @@ def test_equal_ids_of_different_pixels_are_not_paired(runs: list[Path]) -> None:
 
 def test_runs_without_digests_are_compared_with_a_caution(runs: list[Path]) -> None:
     write_digests(runs[0], lambda name: f"{zlib.crc32(name.encode()):032x}")
-    comparison = compare_runs(read_compared_runs(runs[:2]), QUICK)
+    comparison = compare(read_compared_runs(runs[:2]), QUICK)
     assert comparison.pairs[0].refusal is None
     [caution] = [sentence for sentence in comparison.cautions if "pixel digests" in sentence]
     assert caution.startswith("resnet34:")

@@ -23,7 +23,6 @@ from leukemia_models.comparing.cross_validation import (
     cross_validate,
     find_folds,
     fold_metrics,
-    is_kfold,
     read_fold,
     require_each_once,
 )
@@ -31,6 +30,7 @@ from leukemia_models.comparing.cross_validation_report import cross_validation_t
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.style import lay_out
+from leukemia_models.runs.run_folder import is_kfold
 
 from ..finished_runs import CLASSES, predictions_of, random_predictions, write_config, write_fold, write_part
 
@@ -73,7 +73,7 @@ def own_dirs(fold_dirs: list[Path], tmp_path: Path) -> list[Path]:
 # --- numbers ----------------------------------------------------------------------------------------------------
 
 
-def test_each_fold_is_judged_by_itself(fold_dirs):
+def test_each_fold_is_evaluated_with_itself(fold_dirs):
     result = cross_validate([read_fold(path) for path in fold_dirs], QUICK)
     for path, fold in zip(fold_dirs, result.folds, strict=True):
         table = read_predictions(path / "test" / "predictions.csv", CLASSES)
@@ -139,9 +139,9 @@ def test_a_fold_of_one_class_has_its_recall_only(tmp_path):
     people = {"7": 1}
     table = predictions_of(people, 4, {"7": [0.9, 0.8, 0.2, 0.7]})
     fold = read_fold(write_fold(tmp_path / "fold-1", table, {**people, "H1": 0}, 4, split="leave-out:7"))
-    judged = fold_metrics(fold)
-    assert {name: value for name, value in judged.values.items() if value is not None} == {"sensitivity": 0.75}
-    assert (judged.images_per_class, judged.subjects_per_class) == ((0, 4), (0, 1))
+    metrics = fold_metrics(fold)
+    assert {name: value for name, value in metrics.values.items() if value is not None} == {"sensitivity": 0.75}
+    assert (metrics.images_per_class, metrics.subjects_per_class) == ((0, 4), (0, 1))
 
 
 def test_leaving_one_subject_out(tmp_path):

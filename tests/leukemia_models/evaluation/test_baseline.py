@@ -23,6 +23,6 @@ def test_majority_may_be_class_0() -> None:
     assert (found.prediction, found.accuracy) == (0, pytest.approx(2 / 3))
 
 
-def test_nothing_to_judge_is_refused() -> None:
+def test_nothing_to_evaluate_is_refused() -> None:
     with pytest.raises(UsageError, match="empty"):
         majority_baseline(np.zeros(0, dtype=np.int64))

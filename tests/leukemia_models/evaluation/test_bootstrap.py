@@ -8,7 +8,7 @@ import pytest
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.bootstrap import paired_bootstrap, subject_bootstrap
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import METRIC_NAMES, classification_metrics
+from leukemia_models.evaluation.metrics import METRICS, classification_metrics
 from leukemia_models.evaluation.resampling import BootstrapSettings
 
 FEW = BootstrapSettings(num_draws=300)
@@ -38,7 +38,7 @@ def test_intervals_hold_the_value_and_skip_the_calibration_error(rng: np.random.
     samples = simulated(rng, 12, 0.7)
     found = subject_bootstrap(samples, settings=FEW)
     values = classification_metrics(samples.labels_N, samples.probabilities_NK).values()
-    assert set(found.intervals) == set(METRIC_NAMES) - {"ece"}
+    assert set(found.intervals) == set(METRICS) - {"ece"}
     assert all(interval.low < values[name] < interval.high for name, interval in found.intervals.items())
     assert found.subjects_per_class == (12, 12)
     assert found.note is None

@@ -9,7 +9,7 @@ from sklearn import metrics as oracle
 from leukemia_models.evaluation import bootstrap as bootstrap_sums
 from leukemia_models.evaluation.bootstrap import drawn_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.resampling import BOOTSTRAPPED
+from leukemia_models.evaluation.resampling import bootstrapped_metrics
 
 
 def weighted_metrics(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, threshold: float) -> dict[str, float]:
@@ -55,7 +55,7 @@ def test_equals_a_plain_loop_over_the_draws(
     draws = rng.integers(0, 3, (25, 12))
     draws[0] = 1
     found = drawn_metrics(samples, subject, draws, threshold)
-    assert set(found) == set(BOOTSTRAPPED)
+    assert set(found) == set(bootstrapped_metrics())
     for number, draw in enumerate(draws):
         expected = weighted_metrics(samples.labels_N, samples.probabilities_N, draw[subject].astype(float), threshold)
         assert {name: values[number] for name, values in found.items()} == pytest.approx(expected)

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.evaluated_samples import subjects_per_class
-from leukemia_models.evaluation.metrics import METRIC_NAMES, classification_metrics
+from leukemia_models.evaluation.metrics import METRICS, classification_metrics
 
 
 def answers(*classes: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_votes_are_no_probabilities() -> None:
 
 def test_values_hold_every_name() -> None:
     values = classification_metrics(np.array([0, 1]), answers(0, 1)).values()
-    assert tuple(values) == METRIC_NAMES
+    assert tuple(values) == METRICS.names()
     assert values["sensitivity"] == 1.0
 
 

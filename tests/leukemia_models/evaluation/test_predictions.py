@@ -175,7 +175,7 @@ def test_missing_table_names_the_command_that_makes_it(tmp_path: Path) -> None:
         read_predictions(tmp_path / "predictions.csv", CLASSES)
 
 
-def test_judged_samples_are_the_labelled_rows(table: pd.DataFrame) -> None:
+def test_evaluated_samples_are_the_labelled_rows(table: pd.DataFrame) -> None:
     samples = evaluated_samples(table, CLASSES)
     assert samples.ids == (IDS[3], IDS[0])
     assert samples.subjects == ("-2", "1")
@@ -235,7 +235,7 @@ def test_files_of_version_0_1_are_read_in_the_new_coding(classes: tuple[str, str
     assert list(old.columns) == [*new.columns, "stamp"]
     assert old["label"].tolist() == new["label"].tolist() == [classes[label] for label in labels]
     assert old["prediction"].tolist() == new["prediction"].tolist()
-    # To the last digit what version 0.1 read and judged.
+    # To the last digit what version 0.1 read and evaluated.
     (of_old, of_new) = (evaluated_samples(each, classes) for each in (old, new))
     np.testing.assert_array_equal(of_old.labels_N, labels)
     np.testing.assert_array_equal(of_old.probabilities_N, [float(f"{share:.9g}") for share in np.exp(np.log(shares))])

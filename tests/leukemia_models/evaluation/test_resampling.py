@@ -6,9 +6,9 @@ import pytest
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.resampling import (
-    BOOTSTRAPPED,
     BootstrapSettings,
     SubjectGroups,
+    bootstrapped_metrics,
     percentile_interval,
     subject_groups,
     trust_note,
@@ -68,8 +68,8 @@ def test_one_unknown_subject_leaves_no_groups() -> None:
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
-        ((4, 4), "No intervals: the judged subjects are 4 of class 'hem' and 4 of class 'all'"),
-        ((1, 30), "Intervals only for what one class decides alone: the judged subjects are 1 of class 'hem'"),
+        ((4, 4), "No intervals: the evaluated subjects are 4 of class 'hem' and 4 of class 'all'"),
+        ((1, 30), "Intervals only for what one class decides alone: the evaluated subjects are 1 of class 'hem'"),
         ((5, 30), "rough"),
         ((9, 10), "9 of class 'hem' and 10 of class 'all'"),
         ((10, 10), None),
@@ -81,11 +81,11 @@ def test_few_subjects_are_told(counts: tuple[int, int], words: str | None) -> No
 
 
 def test_a_recall_needs_subjects_of_its_class_alone() -> None:
-    assert groups_of(5, 5).metric_names() == BOOTSTRAPPED
+    assert groups_of(5, 5).metric_names() == bootstrapped_metrics()
     assert groups_of(4, 5).metric_names() == ("sensitivity",)
     assert groups_of(5, 0).metric_names() == ("specificity",)
     assert groups_of(4, 4).metric_names() == ()
-    assert "ece" not in BOOTSTRAPPED
+    assert "ece" not in bootstrapped_metrics()
 
 
 def test_interval_is_the_middle_of_the_defined_draws() -> None:

@@ -40,7 +40,7 @@ def test_table_by_hand() -> None:
     assert table["prediction_vote"].tolist() == [0, 0, 1, 0]
 
 
-def test_mean_and_vote_are_judged_over_subjects() -> None:
+def test_mean_and_vote_are_evaluated_over_subjects() -> None:
     found = subject_level(samples_of(ROWS))
     assert found.mean is not None
     assert found.vote is not None
@@ -61,7 +61,7 @@ def test_threshold_is_that_of_images_and_means() -> None:
     assert found.vote.confusion == ((2, 0), (0, 2))
 
 
-def test_subject_with_both_labels_is_told_but_not_judged() -> None:
+def test_subject_with_both_labels_is_told_but_not_evaluated() -> None:
     found = subject_level(samples_of([*ROWS, ("x", 0, 0.1), ("x", 1, 0.1)]))
     assert found.mixed_subjects == ("x",)
     assert found.mean is not None
@@ -72,7 +72,7 @@ def test_subject_with_both_labels_is_told_but_not_judged() -> None:
     assert row["share_right"] == 0.5
 
 
-def test_without_names_there_is_nothing_to_judge() -> None:
+def test_without_names_there_is_nothing_to_evaluate() -> None:
     found = subject_level(samples_of([("", 0, 0.3), ("", 1, 0.6)]))
     assert (found.mean, found.vote, found.num_unknown_images) == (None, None, 2)
     assert found.table.empty

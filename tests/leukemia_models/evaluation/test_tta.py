@@ -17,16 +17,8 @@ from torchvision.transforms.v2 import functional as tv
 from leukemia_data.errors import RunError, UsageError
 from leukemia_models.devices.distributed import Ranks
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.evaluation.predict import (
-    LOGITS,
-    NO_TTA,
-    PROBABILITIES,
-    Tta,
-    average_views,
-    parse_tta,
-    predict_probabilities,
-    views,
-)
+from leukemia_models.evaluation.predict import average_views, predict_probabilities, views
+from leukemia_models.evaluation.settings import LOGITS, NO_TTA, PROBABILITIES, Tta, parse_tta
 
 from ..fakes import CPU, NORMALIZATION, FakeBatch, copied_state, every_row, fake_batch, same_state, tiny_network
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.registry import build_model, count_multiply_adds, model_cost
+from leukemia_models.networks.cost import count_multiply_adds
+from leukemia_models.networks.registry import NETWORKS, build_model, measure_cost, model_cost, model_names
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from leukemia_models.networks.registry import build_model, count_multiply_adds, 
     ],
 )
 def test_published_multiply_adds_at_224(name: str, billions: float) -> None:
-    assert round(model_cost(name, 224).multiply_adds / 1e9, 2) == billions
+    assert round(measure_cost(name, 224).multiply_adds / 1e9, 2) == billions
 
 
 def test_layers_by_hand() -> None:
@@ -44,16 +45,29 @@ def test_counting_on_the_cpu_gives_the_same_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("name", "sizes_px"), [("resnet18", (32, 16, 8, 4)), ("resnet18-no-maxpool", (64, 32, 16, 8))])
 def test_stage_sizes_at_128(name: str, sizes_px: tuple[int, ...]) -> None:
-    assert model_cost(name, 128).stage_sizes_px == sizes_px
+    assert measure_cost(name, 128).stage_sizes_px == sizes_px
 
 
 def test_report_b_costs_what_the_standard_network_costs() -> None:
-    assert model_cost("resnet50-report-b", 64) == model_cost("resnet50", 64)
+    assert measure_cost("resnet50-report-b", 64) == measure_cost("resnet50", 64)
 
 
 def test_concat_costs_one_convolution_of_twice_the_width_a_block_more() -> None:
     extra = sum(2 * side_px**2 * 9 * 2 * width**2 for side_px, width in ((56, 64), (28, 128), (14, 256), (7, 512)))
-    assert model_cost("resnet18-concat", 224).multiply_adds == model_cost("resnet18", 224).multiply_adds + extra
+    assert measure_cost("resnet18-concat", 224).multiply_adds == measure_cost("resnet18", 224).multiply_adds + extra
+
+
+def test_recorded_costs_are_those_that_are_counted() -> None:
+    for name in model_names():
+        costs = NETWORKS.get(name).costs
+        assert set(costs) == {128, 224}
+        for size_px, recorded in costs.items():
+            assert recorded == measure_cost(name, size_px), name
+
+
+def test_other_sizes_and_classes_are_counted() -> None:
+    assert model_cost("resnet18", 96) == measure_cost("resnet18", 96)
+    assert model_cost("resnet18", 128, 5) == measure_cost("resnet18", 128, 5)
 
 
 @pytest.mark.parametrize("size_px", [0, 31, 4097])

@@ -68,11 +68,10 @@ def test_series_differ_with_and_without_colour() -> None:
     assert len({(style.color, style.marker) for style in many}) == len(many)
 
 
-def test_judging_modules_load_no_torch_and_no_pyplot() -> None:
-    names = (
-        *(f"reports.{name}" for name in ("results", "summary_page", "evaluation_figures")),
-        *(f"evaluation.{name}" for name in ("predictions", "bootstrap", "calibration")),
-    )
+def test_evaluation_modules_load_no_torch_and_no_pyplot() -> None:
+    reports = ("results", "result_text", "summary_page", "evaluation_figures")
+    evaluation = ("predictions", "bootstrap", "calibration", "settings")
+    names = (*(f"reports.{name}" for name in reports), *(f"evaluation.{name}" for name in evaluation))
     code = (
         f"import sys, {', '.join(f'leukemia_models.{name}' for name in names)}\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"

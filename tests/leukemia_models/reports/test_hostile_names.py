@@ -15,7 +15,7 @@ import pytest
 
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import read_compared_runs
-from leukemia_models.comparing.comparison import compare_runs, comparison_table, comparison_text
+from leukemia_models.comparing.comparison import compare, comparison_table, comparison_text
 from leukemia_models.comparing.cross_validation import CrossValidation, cross_validate, read_fold
 from leukemia_models.comparing.cross_validation_report import cross_validation_text, folds_table
 from leukemia_models.evaluation.predictions import read_predictions, write_predictions, write_table
@@ -24,10 +24,11 @@ from leukemia_models.reports.evaluation_figures import draw_confusion
 from leukemia_models.reports.results import Results, write_results
 from leukemia_models.reports.style import code, markdown_table, plain, save_figure
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text
-from leukemia_models.runs.run_folder import RunFolder, load_config, save_config
+from leukemia_models.runs.run_config import load_config, save_config
+from leukemia_models.runs.run_folder import RunFolder
 
+from ..evaluated import make_predictions, make_split
 from ..finished_runs import random_predictions, write_fold, write_run
-from ..judged import make_predictions, make_split
 
 markdown_it = pytest.importorskip("markdown_it", reason="markdown-it-py renders the pages")
 
@@ -201,7 +202,7 @@ def test_pages_and_tables_of_comparisons_show_names_as_they_are(tmp_path: Path) 
             RunFolder(root), replace(config, model_name="<i>net|", start=NAMES[seed], cache_dir="<u>|", sampling="`*`")
         )
     runs = read_compared_runs(roots)
-    comparison = compare_runs(runs, DRAWS)
+    comparison = compare(runs, DRAWS)
     page = comparison_text(comparison)
     assert_tame(page)
     assert {len(row) for row in cells_of(page) if row[0] in ("folder", "split", "network")} == {3}

@@ -12,7 +12,7 @@ from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.results import Results, cautions
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text, write_summary
 
-from ..judged import CLASSES, NO_LEAK, SHARED, make_predictions, make_split
+from ..evaluated import CLASSES, NO_LEAK, SHARED, make_predictions, make_split
 
 SETTINGS = {"epochs": 3, "optimizer": {"lr": 0.005, "betas": None}, "note": "a|b"}
 CALIBRATION = Calibration(temperature=1.5, threshold=0.42, fitted_on="valid", num_images=300, note="Few of them.")
@@ -93,11 +93,11 @@ def test_calibrated_row_stands_beside_the_main_one(results: Results) -> None:
     assert results.metrics.threshold == 0.5
 
 
-def test_page_holds_counts_settings_judging_and_figures(results: Results) -> None:
+def test_page_holds_counts_settings_evaluation_and_figures(results: Results) -> None:
     text = summary_text(results, ["roc.png", "../history.png"])
     rows = rows_of(text)
     assert rows["train"] == ["30", "60", "9", "20"]
-    assert rows["test (judged)"] == ["48", "48", "12", "12"]
+    assert rows["test (evaluated)"] == ["48", "48", "12", "12"]
     assert rows["optimizer.lr"] == ["0.005"]
     assert "optimizer.betas" not in rows
     assert rows["tta.views"] == ["d4"]
@@ -149,7 +149,7 @@ def test_unknown_and_mixed_subjects_are_told() -> None:
     assert "1 subjects with images of both classes are left out here: `1`." in text
     assert rows_of(text)["1"][0] == "both"
     no_names = results_of_table(table.assign(subject=""), make_split(6), network)
-    assert "No subject of the judged images is known." in summary_text(no_names)
+    assert "No subject of the evaluated images is known." in summary_text(no_names)
 
 
 def test_many_subjects_are_left_to_the_file() -> None:

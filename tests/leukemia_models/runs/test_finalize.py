@@ -16,23 +16,21 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
-from leukemia_models.evaluation.predict import NO_TTA, parse_tta
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
+from leukemia_models.evaluation.settings import AUTO, NO_TTA, REESTIMATED, RUNNING, Tta, parse_tta
 from leukemia_models.networks.registry import build_model
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
     evaluate_part,
     evaluation_calibration,
-    evaluation_tta,
     linked_subjects_note,
-    predict_part,
     require_same_meaning,
 )
-from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_network, trained_checkpoint
+from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_predictor, trained_checkpoint
+from leukemia_models.runs.predictor import Predictor, evaluation_tta
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import SplitCache
-from leukemia_models.training.batchnorm_report import AUTO, REESTIMATED, RUNNING
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState
@@ -64,7 +62,7 @@ RECORD = EpochRecord(
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """Two classes, four subjects each, six images a subject."""
-    root = tmp_path_factory.mktemp("judged")
+    root = tmp_path_factory.mktemp("evaluated")
     for number in range(48):
         label, subject = number % 2, number // 2 % 4
         write_cell(root / "source" / ("hem", "all")[label] / f"{'ha'[label]}{subject}" / f"{number:03}.png", number)
@@ -105,14 +103,18 @@ def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFol
     return run
 
 
-def finalized(run: RunFolder, data: SplitCache, judging: EvaluationSettings) -> dict[str, Results]:
-    return finalize_run(run, data, judging=judging, device=CPU, batch_size=8, bootstrap=SETTINGS)
+def predictor_of(checkpoint: Checkpoint, tta: Tta | None = None, batch_size: int = 8) -> Predictor:
+    return Predictor.load(checkpoint, device=CPU, batch_size=batch_size, tta=tta)
+
+
+def finalized(run: RunFolder, data: SplitCache, evaluation: EvaluationSettings) -> dict[str, Results]:
+    return finalize_run(run, data, evaluation=evaluation, device=CPU, batch_size=8, bootstrap=SETTINGS)
 
 
 def prepared(run: RunFolder, data: SplitCache, batchnorm: str) -> Checkpoint:
     checkpoint = trained_checkpoint(run)
     settings = EvaluationSettings(batchnorm=batchnorm)
-    return prepare_network(checkpoint, data, settings, device=CPU, batch_size=8).checkpoint
+    return prepare_predictor(predictor_of(checkpoint), data, settings)[0].checkpoint
 
 
 def evaluation_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -139,7 +141,7 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def finished(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A run that was judged with d4 and re-estimated statistics. Read it, never change it."""
+    """A run that was evaluated with d4 and re-estimated statistics. Read it, never change it."""
     run, data = trained_run(tmp_path_factory.mktemp("runs") / "run", cache), split_of(cache)
     return Finished(run, data, finalized(run, data, EvaluationSettings(tta=D4, batchnorm=REESTIMATED)))
 
@@ -175,30 +177,28 @@ def test_calibration_from_validation_is_reported_on_test_alone(finished: Finishe
     usable = {**judging, "calibration": {**judging["calibration"], "is_usable": True}}
     checkpoint = replace(checkpoint, info=replace(checkpoint.info, judging=usable))
     for part, is_reported in (("valid", False), ("test", True)):
-        results = evaluate_part(
-            checkpoint, finished.data, part, tmp_path / part, device=CPU, batch_size=8, bootstrap=SETTINGS
-        )
+        results = evaluate_part(predictor_of(checkpoint), finished.data, part, tmp_path / part, bootstrap=SETTINGS)
         assert (results.calibrated is not None) == is_reported
 
 
-def test_final_is_judged_again_as_it_was(finished: Finished, tmp_path: Path) -> None:
+def test_final_is_evaluated_again_as_it_was(finished: Finished, tmp_path: Path) -> None:
     run, data = finished.run, finished.data
     checkpoint = load_checkpoint(run.checkpoint("final"))
     assert evaluation_tta(checkpoint.info.judging) == D4
-    evaluate_part(checkpoint, data, "test", tmp_path / "test", device=CPU, batch_size=8, bootstrap=SETTINGS)
+    evaluate_part(predictor_of(checkpoint), data, "test", tmp_path / "test", bootstrap=SETTINGS)
     for name in ("results.json", "predictions.csv", "summary.md", "subjects.csv"):
         assert (tmp_path / "test" / name).read_bytes() == (run.part("test") / name).read_bytes()
     classes = checkpoint.info.classes
     table = read_predictions(run.part("test") / "predictions.csv", classes)
     probabilities = table[f"probability_{classes[1]}"]
     for views, is_same in ((D4, True), (NO_TTA, False)):
-        found = predict_part(checkpoint, data, "test", device=CPU, batch_size=8, tta=views).probabilities_NK
+        found = predictor_of(checkpoint, views).predict_part(data, "test").probabilities_NK
         assert np.allclose(found[:, 1], probabilities, atol=1e-6) == is_same
 
 
 def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
     last = load_checkpoint(finished.run.checkpoint("last"))
-    results = evaluate_part(last, finished.data, "valid", tmp_path, device=CPU, batch_size=8, bootstrap=SETTINGS)
+    results = evaluate_part(predictor_of(last), finished.data, "valid", tmp_path, bootstrap=SETTINGS)
     assert any(note.startswith("Training was watched by these images") for note in results.notes)
 
 
@@ -214,7 +214,7 @@ def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
     assert " = ".join(names[:2]) in note
 
 
-def test_results_file_says_how_it_was_judged(finished: Finished) -> None:
+def test_results_file_says_how_it_was_evaluated(finished: Finished) -> None:
     found = json.loads((finished.run.part("test") / "results.json").read_text(encoding="utf-8"))
     assert found["judging"]["tta"] == {"views": "d4", "average": "probabilities"}
     assert found["judging"]["batchnorm"]["mode"] == REESTIMATED
@@ -246,7 +246,7 @@ def test_test_images_decide_nothing(finished: Finished) -> None:
     assert changed(without, whole) == set()
 
 
-def test_without_validation_the_last_weights_are_judged(cache: Cache, tmp_path: Path) -> None:
+def test_without_validation_the_last_weights_are_evaluated(cache: Cache, tmp_path: Path) -> None:
     run = trained_run(tmp_path / "run", cache, validated=False)
     assert trained_checkpoint(run).path == run.checkpoint("last")
     data = split_of(cache, ("train", "train", "train", "test"))
@@ -264,12 +264,12 @@ def test_without_validation_the_last_weights_are_judged(cache: Cache, tmp_path: 
 def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Path, cache: Cache) -> None:
     data, other = split_of(cache), split_of(cache, ("train", "test", "valid", "test"))
     run = trained_run(tmp_path / "run", cache)
-    judged = {"device": CPU, "batch_size": 8, "bootstrap": SETTINGS, "replaces_others": False}
+    options = {"bootstrap": SETTINGS, "replaces_others": False}
     best, last = (load_checkpoint(run.checkpoint(which)) for which in ("best", "last"))
     out = tmp_path / "test"
-    evaluate_part(best, data, "test", out, **judged)
+    evaluate_part(predictor_of(best), data, "test", out, **options)
     written = (out / "results.json").read_bytes()
-    evaluate_part(best, data, "test", out, **{**judged, "batch_size": 5})
+    evaluate_part(predictor_of(best, batch_size=5), data, "test", out, **options)
     relabelled = replace(best, info=replace(best.info, classes=("x", "y")))
     for checkpoint, split, part, word in (
         (last, data, "test", "weights"),
@@ -278,11 +278,11 @@ def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Pa
         (best, replace(data, seen_before=SeenBefore(subjects=1)), "test", "stamped subject-disjoint"),
     ):
         with pytest.raises(RunError, match=word):
-            evaluate_part(checkpoint, split, part, out, **judged)
+            evaluate_part(predictor_of(checkpoint), split, part, out, **options)
     with pytest.raises(RunError, match="classes"):
         require_same_meaning(out, relabelled, data, "test")
     content = json.loads(written)
     del content["identity"]  # as version 0.1 wrote it
     (out / "results.json").write_text(json.dumps(content), encoding="utf-8")
-    evaluate_part(best, data, "test", out, **judged)
+    evaluate_part(predictor_of(best), data, "test", out, **options)
     assert json.loads((out / "results.json").read_bytes())["identity"] == json.loads(written)["identity"]

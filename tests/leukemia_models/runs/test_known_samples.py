@@ -8,8 +8,9 @@ import pytest
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import CacheError, RunError
-from leukemia_models.runs.run_data import KnownSample, load_known_samples
+from leukemia_models.runs.run_data import load_known_samples
 from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import SplitRow
 
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 CLASSES = ("hem", "all")
@@ -34,8 +35,9 @@ def test_images_are_found_by_their_pixels_alone(tmp_path: Path) -> None:
     )
     known = load_known_samples(run, CLASSES, never)
     assert known.is_complete
-    assert known.find(A) == KnownSample("=1.bmp", "-2", 1, "train", A)
-    assert known.find(B) == KnownSample("2.bmp", "", 0, "test", B)
+    assert list(known.rows) == ["=1.bmp", "2.bmp"]
+    assert known.find(A) == SplitRow("-2", 1, "train", A)
+    assert known.find(B) == SplitRow("", 0, "test", B)
     assert known.find(C) is None
     assert known.find("") is None
 
@@ -53,13 +55,13 @@ def test_a_split_of_an_earlier_version_without_its_cache_recognises_nothing_and_
     known = load_known_samples(written(tmp_path, "id,subject,label,split", "1.bmp,7,1,train"), CLASSES, no_cache)
     assert not known.is_complete
     assert known.find(A) is None
-    assert [sample.record_id for sample in known.in_parts(["train", "valid"])] == ["1.bmp"]
+    assert [row.subject for row in known.in_parts(["train", "valid"])] == ["7"]
 
 
 def test_a_run_without_a_split_recognises_nothing(tmp_path: Path) -> None:
     known = load_known_samples(RunFolder(tmp_path), CLASSES, never)
     assert not known.is_complete
-    assert known.samples == []
+    assert known.rows == {}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_run_without_a_split_recognises_nothing(tmp_path: Path) -> None:
 )
 def test_labels_are_numbers_or_names(tmp_path: Path, text: str, label: int) -> None:
     run = written(tmp_path, "\ufeffid,subject,label,split,pixel_digest", f"1.bmp,7,{text},train,{A}")
-    assert load_known_samples(run, CLASSES, never).samples[0].label == label
+    assert load_known_samples(run, CLASSES, never).rows["1.bmp"].label == label
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from leukemia_data.errors import RunError
 from leukemia_models.runs import open_run
-from leukemia_models.runs.run_folder import RunFolder
 
 JUDGING: dict[str, Any] = {
     "checkpoint": "best",
@@ -23,7 +22,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, judging: object) -> Any:
     """The checkpoint of a run whose file says so."""
     checkpoint = SimpleNamespace(path=Path("final.safetensors"), info=SimpleNamespace(judging=judging))
     monkeypatch.setattr(open_run, "load_checkpoint", lambda path: checkpoint)
-    return open_run.open_checkpoint(RunFolder(Path("run")), "best")
+    return open_run.open_checkpoint(Path("final.safetensors"))
 
 
 @pytest.mark.parametrize("judging", [None, JUDGING, {"checkpoint": "last"}, {**JUDGING, "calibration": None}])
@@ -51,11 +50,11 @@ def test_what_finalizing_writes_is_taken(monkeypatch: pytest.MonkeyPatch, judgin
     ids=json.dumps,
 )
 def test_anything_else_is_damaged(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
-    with pytest.raises(RunError, match="how its network is judged cannot be read"):
+    with pytest.raises(RunError, match="how its network is evaluated cannot be read"):
         opened(monkeypatch, {**JUDGING, **change})
 
 
 @pytest.mark.parametrize("judging", ["best", ["checkpoint"], {"tta": JUDGING["tta"]}])
-def test_judging_of_another_kind_is_damaged(monkeypatch: pytest.MonkeyPatch, judging: object) -> None:
-    with pytest.raises(RunError, match="how its network is judged cannot be read"):
+def test_evaluation_of_another_kind_is_damaged(monkeypatch: pytest.MonkeyPatch, judging: object) -> None:
+    with pytest.raises(RunError, match="how its network is evaluated cannot be read"):
         opened(monkeypatch, judging)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.sources.classes import place_of_class
+from leukemia_data.sources.positive_class import place_of_class
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_models.runs.evaluate_outside import read_outside_set
 

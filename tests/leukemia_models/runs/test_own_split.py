@@ -17,12 +17,14 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
+from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_data import data_digest, holds_data, naming_of, split_digest
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, save_config, save_split
-from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split
-from leukemia_models.runs.start_weights import added_note, split_of_run
+from leukemia_models.runs.run_folder import RunFolder
+from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split, write_split
+from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.run_state import TrainSettings
 
+from ...leukemia_data.consoles import ListConsole
 from ...leukemia_data.helpers import build, cache_dir, write_cell
 
 SIZE_PX = 16
@@ -69,7 +71,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
     folder = RunFolder(root / "run")
     folder.root.mkdir()
     save_config(folder, config)
-    save_split(folder, cache, codes)
+    write_split(folder.split, cache.table, codes)
     return Begun(root / "source", cache, folder, config, codes)
 
 
@@ -121,9 +123,10 @@ def nothing(source: Path) -> None:
 
 
 def test_the_split_comes_back_with_every_samples_digest(begun: Begun) -> None:
-    data = split_of_run(begun.folder, begun.config, begun.cache)
+    console = ListConsole()
+    data = split_of_run(begun.folder, begun.config, begun.cache, console)
     np.testing.assert_array_equal(data.codes, begun.codes)
-    assert (data.num_added, added_note(data)) == (0, "")
+    assert (data.num_added, console.notes) == (0, [])
     with begun.folder.split.open(newline="") as file:
         digest_of = {row["id"]: row[PIXEL_DIGEST] for row in csv.DictReader(file)}
     own = begun.cache.table.pixel_digests
@@ -136,13 +139,15 @@ def test_added_images_are_unused_and_said(version: str, begun: Begun, earlier_ru
     run = begun if version == "this" else earlier_run
     cache = changed(begun, tmp_path, add_person)
     assert not holds_data(cache, run.config.data_digest)
-    data = split_of_run(run.folder, run.config, cache)
+    console = ListConsole()
+    data = split_of_run(run.folder, run.config, cache, console)
     part_of = dict(zip(cache.table.id_texts, data.codes.tolist(), strict=True))
     own = dict(zip(begun.cache.table.id_texts, begun.codes.tolist(), strict=True))
     assert {name: part_of.pop(name) for name in own} == own
     assert list(part_of.values()) == [UNUSED]
     assert data.num_added == 1
-    assert "1 images that were added" in added_note(data)
+    [note] = console.notes
+    assert "1 images that were added" in note
     assert split_digest(cache.table, data.codes) == split_digest(begun.cache.table, begun.codes)
 
 

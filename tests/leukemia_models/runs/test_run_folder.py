@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from leukemia_data.errors import RunError, UsageError
-from leukemia_models.runs.run_folder import RunConfig, RunFolder, find_runs, load_config, save_config
+from leukemia_models.runs.run_config import RunConfig, load_config, save_config
+from leukemia_models.runs.run_folder import RunFolder, find_runs
 from leukemia_models.training.run_state import TrainSettings
 
 CONFIG = RunConfig(

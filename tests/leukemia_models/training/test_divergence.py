@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leukemia_models.training import learner
-from leukemia_models.training.losses import MAX_SKIPS, DivergenceError, SkippedSteps, first_not_finite
+from leukemia_models.training.losses import MAX_SKIPS, DivergenceError, SkippedSteps, first_non_finite
 from leukemia_models.training.optimizers import OptimizerSettings
 
 from ..fakes import fake_source, tiny_network
@@ -56,7 +56,7 @@ def test_weights_that_are_spoilt_under_a_finite_loss_are_never_saved(saved_steps
     assert len(recorder.states) == 1
     assert len(recorder.saved) == (3 if saved_steps else 0)
     weights = [*recorder.weights, *(saved for _, saved in recorder.saved)]
-    assert all(first_not_finite(saved) is None for saved in weights)
+    assert all(first_non_finite(saved) is None for saved in weights)
 
 
 def test_loss_after_spoilt_weights_names_them_as_the_cause() -> None:
@@ -100,7 +100,7 @@ def test_endlessly_skipped_steps_end_the_run(monkeypatch: pytest.MonkeyPatch) ->
     expected = f"left out the {MAX_SKIPS} steps before epoch 1, step {MAX_SKIPS + 3}"
     with pytest.raises(DivergenceError, match=re.escape(expected)):
         train(model, fake_source(*[4] * (2 * MAX_SKIPS)), epochs=1)
-    assert first_not_finite(model.state_dict()) is None
+    assert first_non_finite(model.state_dict()) is None
 
 
 def test_skips_are_counted_in_a_row_only() -> None:
@@ -115,14 +115,14 @@ def test_skips_are_counted_in_a_row_only() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_one_value_among_many_is_found(value: float, dtype: torch.dtype) -> None:
     tensors = {"fine": torch.zeros(3, dtype=dtype), "empty": torch.zeros(0), "counter": torch.tensor(7)}
-    assert first_not_finite(tensors) is None
+    assert first_non_finite(tensors) is None
     tensors["weight"] = torch.linspace(-1, 1, 12).to(dtype).reshape(3, 4).t()
-    assert first_not_finite(tensors) is None
+    assert first_non_finite(tensors) is None
     tensors["weight"][2, 1] = value
-    assert first_not_finite(tensors) == "weight"
+    assert first_non_finite(tensors) == "weight"
 
 
 def test_a_sum_that_overflows_is_no_value_that_does() -> None:
     assert (
-        first_not_finite({"large": torch.full((4,), 3e38), "half": torch.full((4,), 6e4, dtype=torch.float16)}) is None
+        first_non_finite({"large": torch.full((4,), 3e38), "half": torch.full((4,), 6e4, dtype=torch.float16)}) is None
     )

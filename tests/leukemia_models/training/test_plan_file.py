@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.registry import MODEL_NAMES
+from leukemia_models.networks.registry import model_names
 from leukemia_models.training.plan_file import load_plan, plan_names
 from leukemia_models.training.training_plan import StartWeights, scaled
 
@@ -149,7 +149,9 @@ def test_a_missing_length_is_named_by_its_stage(plan_at):
     [
         ("", "model is missing"),
         ('model = "resnet18"\n', "a plan needs its stages"),
-        ('model = "resnet18"\nstage = 3\n', "a plan needs its stages"),
+        ('model = "resnet18"\nstage = 3\n', "line 2: stage must be a list of tables"),
+        ('model = "resnet18"\n[stage]\nepochs = 1\n', r"write each stage as a \[\[stage\]\] table"),
+        ('model = "resnet18"\n[defaults]\nstart = "best:a"\n[[stage]]\nepochs = 1\n', "line 3: start cannot be"),
         ("model = \n", "not valid TOML"),
     ],
 )
@@ -185,7 +187,7 @@ def test_shipped_plans_are_right(name):
     plan = load_plan(name)
     assert plan.name == name
     assert plan.description
-    assert plan.model_name in MODEL_NAMES
+    assert plan.model_name in model_names()
 
 
 def test_the_reports_plans_are_the_reports():

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_models.devices.distributed import Ranks
-from leukemia_models.evaluation.predict import D4, ROTATIONS, Tta, predict_probabilities
-from leukemia_models.experiments.batchnorm_experiment import predict_in_train_mode
+from leukemia_models.evaluation.predict import predict_probabilities
+from leukemia_models.evaluation.settings import D4, ROTATIONS, Tta
+from leukemia_models.experiments.four_ways import predict_in_train_mode
 from leukemia_models.networks.registry import build_model
 from leukemia_models.training.batchnorm_statistics import applied, reestimate_batchnorm, running_statistics
 
@@ -263,7 +264,7 @@ def test_wrong_requests() -> None:
     broken = tiny_network()
     with torch.no_grad():
         broken[0].weight.fill_(torch.inf)
-    with pytest.raises(RunError, match="layer 1 is not finite"):
+    with pytest.raises(RunError, match="layer 1 is non-finite"):
         reestimated(broken, [fake_batch(4, 1)])
 
 

@@ -1,0 +1,337 @@
+"""Predictions of a trained run: of a part of its split, of image files, and of the lab's test lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leukemia_data.errors import RunError, SourceError, UsageError
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.sources.image_rows import list_image_rows, list_table_rows
+from leukemia_models.evaluation.predictions import write_predictions, write_submission
+from leukemia_models.evaluation.settings import Tta
+from leukemia_models.runs.evaluate_part import part_predictions, require_same_data
+from leukemia_models.runs.open_run import OpenRun, chosen_tta
+from leukemia_models.runs.predict_files import (
+    FilePredictions,
+    predict_files,
+    predicted_counts,
+    require_not_replaced,
+    submission_problem,
+    table_of_files,
+)
+from leukemia_models.runs.predictor import Predictor
+from leukemia_models.runs.run_data import KnownSamples
+from leukemia_models.runs.run_folder import FINAL
+from leukemia_models.runs.run_split import TEST
+from leukemia_models.runs.start_weights import seen_by_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPredictions:
+    """What a network says of images.
+
+    Attributes
+    ----------
+    table
+        One row an image, or a row of a list, as from
+        :func:`~leukemia_models.evaluation.predictions.predictions_table`; see
+        :class:`~leukemia_models.runs.predict_files.FileTable` for image files.
+    out
+        The CSV file that it was written into, or None.
+    checkpoint, tta
+        The network, and the views of each image that it was shown.
+    classes
+        Those of the run.
+    failures
+        Ids of the rows without a prediction.
+    problem
+        What is missing because of them, in a sentence; else empty.
+    num_known
+        How many files are images of each part of the run.
+    cautions
+        What a reader must know of labels and parts, in sentences.
+    """
+
+    table: pd.DataFrame
+    out: Path | None
+    checkpoint: Path
+    tta: Tta
+    classes: tuple[str, ...]
+    failures: tuple[str, ...] = ()
+    problem: str = ""
+    num_known: Mapping[str, int] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def num_predicted(self) -> int:
+        """Rows with a prediction."""
+        return len(self.table) - len(self.failures)
+
+    @property
+    def num_predicted_per_class(self) -> dict[str, int]:
+        """Rows predicted to be of each class, by its name."""
+        return predicted_counts(self.table, self.classes)
+
+    def require_complete(self) -> None:
+        """Raise a RunError if an image could not be used."""
+        if self.problem:
+            raise RunError(self.problem)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the table as JSON can hold it."""
+        return {
+            "out": None if self.out is None else str(self.out),
+            "checkpoint": str(self.checkpoint),
+            "tta": self.tta.to_dict(),
+            "num_predicted": self.num_predicted,
+            "predicted": self.num_predicted_per_class,
+            "failed": list(self.failures),
+            "known": dict(self.num_known),
+            "cautions": list(self.cautions),
+        }
+
+
+def predict_part(
+    run: OpenRun,
+    part: str = TEST,
+    *,
+    checkpoint: str = FINAL,
+    tta: str | None = None,
+    tta_average: str | None = None,
+    out: Path | None = None,
+    submission: Path | None = None,
+    for_excel: bool = False,
+) -> RunPredictions:
+    """Predict a part of a run's split.
+
+    Parameters
+    ----------
+    run
+        From :func:`~leukemia_models.runs.open_run.open_run`.
+    part
+        ``train``, ``valid``, ``test`` or ``all``.
+    checkpoint, tta, tta_average
+        As for :func:`~leukemia_models.runs.evaluate_run.evaluate_run`.
+    out, submission
+        CSV files to write: the table of predictions, and the lab's ``ID,label``.
+    for_excel
+        Begin `out` with a byte order mark.
+
+    Raises
+    ------
+    UsageError, SourceError
+        If the part holds no image, an argument is unknown, or a file cannot be written or would replace another.
+    RunError
+        If the run's checkpoint or cache is missing, damaged or of something else.
+    """
+    predictor = _predictor(run, checkpoint, tta, tta_average)
+    _require_writable((out, submission), ())
+    info = predictor.checkpoint.info
+    with run.data() as data:
+        require_same_data(predictor.checkpoint, data)
+        table = part_predictions(predictor.predict_part(data, part), data, part, info.positive)
+    _write(table, out, submission, info.positive, for_excel=for_excel)
+    return RunPredictions(
+        table=table, out=out, checkpoint=predictor.checkpoint.path, tta=predictor.tta, classes=info.classes
+    )
+
+
+def predict_images(
+    run: OpenRun,
+    images: Sequence[ImagePlace],
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    checkpoint: str = FINAL,
+    tta: str | None = None,
+    tta_average: str | None = None,
+    out: Path | None = None,
+    submission: Path | None = None,
+    for_excel: bool = False,
+) -> RunPredictions:
+    """Predict images: files, folders and CSV tables with a column ``Path``.
+
+    They are prepared by the recipe of the checkpoint. An image that is listed twice is predicted once; one that cannot
+    be used has a row without prediction that says why.
+
+    Parameters
+    ----------
+    images, root, allow_outside
+        As for :func:`~leukemia_data.sources.image_rows.list_image_rows`.
+    run, checkpoint, tta, tta_average, out, submission, for_excel
+        As for :func:`predict_part`. No submission is written if an image cannot be used.
+
+    Raises
+    ------
+    UsageError, SourceError
+        If the images cannot be listed, an argument is unknown, or a file cannot be written or would replace another.
+    RunError
+        If the run's checkpoint is missing or damaged, or no image can be used.
+    """
+    predictor = _predictor(run, checkpoint, tta, tta_average)
+    _require_writable((out, submission), images)
+    rows = list_image_rows(images, root=root, allow_outside=allow_outside, need_files=submission is not None)
+    require_not_replaced((out, submission), [row.record.path for row in rows])
+    info = predictor.checkpoint.info
+    known = run.known_samples(predictor.checkpoint)
+    found = predict_files(rows, predictor)
+    joined = table_of_files(found, known, info.classes, info.positive, seen=seen_by_checkpoint(info))
+    refusal = submission_problem(found) if submission is not None else ""
+    _write(joined.table, out, None if refusal else submission, info.positive, for_excel=for_excel)
+    num_failed, num_rows = len(found.problems), len(rows)
+    without = f"{num_failed} of {num_rows} images could not be used and have no prediction (listed above)"
+    return RunPredictions(
+        table=joined.table,
+        out=out,
+        checkpoint=predictor.checkpoint.path,
+        tta=predictor.tta,
+        classes=info.classes,
+        failures=tuple(rows[index].record.record_id for index in found.problems),
+        problem=refusal or (without if found.problems else ""),
+        num_known=joined.num_known,
+        cautions=joined.cautions,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A list, the file that answers it, and its rows."""
+
+    table: ImagePlace
+    out: Path
+    num_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them."""
+        return {"list": str(self.table), "out": str(self.out), "num_rows": self.num_rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submissions:
+    """Submissions that were written.
+
+    Attributes
+    ----------
+    checkpoint, tta
+        The network, and the views of each image that it was shown.
+    num_predicted_per_class
+        By the class's name: different images, however often they are listed.
+    submissions
+        One for each list.
+    """
+
+    checkpoint: Path
+    tta: Tta
+    num_predicted_per_class: Mapping[str, int]
+    submissions: tuple[Submission, ...]
+
+    @property
+    def num_predicted(self) -> int:
+        """Different images."""
+        return sum(self.num_predicted_per_class.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "tta": self.tta.to_dict(),
+            "num_predicted": self.num_predicted,
+            "predicted": dict(self.num_predicted_per_class),
+            "submissions": [submission.to_dict() for submission in self.submissions],
+        }
+
+
+def write_submissions(
+    run: OpenRun,
+    lists: Sequence[ImagePlace],
+    out_dir: Path,
+    *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    checkpoint: str = FINAL,
+    tta: str | None = None,
+    tta_average: str | None = None,
+) -> Submissions:
+    """Predict each image of some lists once, and write a submission for each list, all or none.
+
+    Parameters
+    ----------
+    run, checkpoint, tta, tta_average
+        As for :func:`predict_part`.
+    lists
+        CSV tables with a column ``Path``, of different names.
+    out_dir
+        Folder for the submissions, each named like its list; made where it is missing.
+    root, allow_outside
+        As for :func:`~leukemia_data.sources.image_rows.list_table_rows`.
+
+    Raises
+    ------
+    UsageError, SourceError
+        If a list cannot be read, an image cannot be used, or a submission would replace a list or another one.
+    RunError
+        If the run's checkpoint is missing or damaged.
+    """
+    out_paths = _submission_paths(lists, out_dir)
+    rows_of = [list_table_rows(table, root, allow_outside=allow_outside, need_files=True) for table in lists]
+    rows = [row for listed in rows_of for row in listed]
+    predictor = _predictor(run, checkpoint, tta, tta_average)
+    found = predict_files(rows, predictor)
+    if problem := submission_problem(found):
+        raise SourceError(problem)
+    info = predictor.checkpoint.info
+    table = table_of_files(found, KnownSamples(), info.classes, info.positive).table
+    out_dir.mkdir(parents=True, exist_ok=True)
+    ends = accumulate(map(len, rows_of))
+    for path, listed, end in zip(out_paths, rows_of, ends, strict=True):
+        write_submission(path, table[end - len(listed) : end], info.positive)
+    return Submissions(
+        checkpoint=predictor.checkpoint.path,
+        tta=predictor.tta,
+        num_predicted_per_class=predicted_counts(_first_of_each_file(table, found), info.classes),
+        submissions=tuple(
+            Submission(table=place, out=path, num_rows=len(listed))
+            for place, path, listed in zip(lists, out_paths, rows_of, strict=True)
+        ),
+    )
+
+
+def _predictor(run: OpenRun, which: str, tta: str | None, tta_average: str | None) -> Predictor:
+    checkpoint = run.checkpoint(which)
+    return run.predictor(checkpoint, chosen_tta(checkpoint.info, tta, tta_average))
+
+
+def _require_writable(paths: Sequence[Path | None], images: Sequence[ImagePlace]) -> None:
+    for path in paths:
+        if path is not None and not path.resolve().parent.is_dir():
+            raise SourceError(f"cannot write {path}: its folder does not exist")
+    require_not_replaced(paths, images)
+
+
+def _write(table: pd.DataFrame, out: Path | None, submission: Path | None, positive: str, *, for_excel: bool) -> None:
+    if out is not None:
+        write_predictions(out, table, for_excel=for_excel)
+    if submission is not None:
+        write_submission(submission, table, positive)
+
+
+def _submission_paths(tables: Sequence[ImagePlace], out_dir: Path) -> list[Path]:
+    """Where each list's submission goes; never onto a list or onto another list's."""
+    if len({table.name.lower() for table in tables}) < len(tables):
+        raise UsageError("two lists have the same name, and their submissions would too: rename one, or call twice")
+    paths = [out_dir / table.name for table in tables]
+    given = {table.resolve() for table in tables if isinstance(table, Path)}
+    for path in paths:
+        if path.resolve() in given:
+            raise UsageError(f"the submission {path} would replace a list: choose another --out-dir")
+    return paths
+
+
+def _first_of_each_file(table: pd.DataFrame, found: FilePredictions) -> pd.DataFrame:
+    return table[~pd.Series([row.key for row in found.rows]).duplicated()]

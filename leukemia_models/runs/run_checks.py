@@ -1,0 +1,156 @@
+"""What can be wrong with a run before it begins: its parts, leaks, first weights, batches, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leukemia_data.console import Console
+from leukemia_data.errors import UsageError
+from leukemia_data.files.limits import free_ram_bytes
+from leukemia_data.splitting.split_choices import choices_text
+from leukemia_data.splitting.splits import split_choices, split_indices
+from leukemia_data.streams.batch import share_size
+from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
+from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.run_options import RunOptions, TrainingProcess
+from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
+from leukemia_models.training.checkpoint import load_weights_file
+from leukemia_models.training.checkpoint_match import require_same_network
+from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.training_plan import Stage
+
+_MIN_MICRO_BATCH = 2
+
+
+def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> None:
+    """Refuse to train on images of one class, or without the validation images that the settings count on.
+
+    Raises
+    ------
+    UsageError
+        With the splits of this cache that the stage can be trained on.
+    """
+    labels = set(data.cache.table.labels[data.numbers(TRAIN)].tolist())
+    absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
+    if absent:
+        what = f"split {data.spec}: the training part has no image of class {absent[0]!r}"
+        raise UsageError(f"{what}. {_what_works(data, stage, options)}")
+    try:
+        stage.settings.require_validation(len(split_indices(data.codes, VALID)) > 0)
+    except UsageError as error:
+        if is_fold:
+            hint = ", or set some training subjects apart with --inner-valid"
+        else:
+            hint = f". {_what_works(data, stage, options)}"
+        raise UsageError(f"split {data.spec}: {error}{hint}") from None
+
+
+def require_no_leak(data: SplitCache, stage: Stage, options: RunOptions, console: Console, *, is_fold: bool) -> None:
+    """Refuse a split with subjects on two sides, or that the first weights have seen, unless that is allowed.
+
+    Raises
+    ------
+    UsageError
+        With what to do instead.
+    """
+    leaks = data.leaks
+    if leaks.is_disjoint:
+        return
+    if not options.allow_leak:
+        if data.seen_before.is_leak:
+            what = _seen_text(data, stage)
+        elif is_fold:
+            what = "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
+        else:
+            what = _what_works(data, stage, options)
+        raise UsageError(
+            f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
+            f"{what}"
+        )
+    console.warn(f"{leaks.stamp}: training as --allow-leak allows")
+
+
+def _seen_text(data: SplitCache, stage: Stage) -> str:
+    """How much of the validation and test part the weights to start from have seen, and what to do."""
+    seen, num_held_out = data.seen_before, sum(len(split_indices(data.codes, part)) for part in (VALID, TEST))
+    return (
+        f"{stage.start} has seen {seen.num_samples:,} of its {num_held_out:,} validation and test images: they are of "
+        f"{seen.subjects:,} subjects that these weights were trained on or chosen by, and {seen.images:,} of them are "
+        "the very images. Take the split that the weights were trained with (its --split and --split-seed), start from "
+        "other weights or from scratch, or --allow-leak to train all the same, with a stamp on everything that comes "
+        "of it"
+    )
+
+
+def _what_works(data: SplitCache, stage: Stage, options: RunOptions) -> str:
+    """The splits of this cache that a stage can be trained on."""
+    manifest, table = data.cache.manifest, data.cache.table
+    choices = split_choices(
+        data.spec,
+        table,
+        options.split_seed,
+        manifest.subjects,
+        num_classes=len(manifest.classes),
+        needs_valid=_needs_validation(stage.settings),
+    )
+    return choices_text(choices, table, manifest.subjects)
+
+
+def _needs_validation(settings: TrainSettings) -> bool:
+    return settings.early_stopping is not None or settings.schedule.needs_validation
+
+
+def require_start(stage: Stage, model_name: str, classes: Sequence[str]) -> None:
+    """Refuse a file of first weights that does not fit the network and its classes.
+
+    Raises
+    ------
+    RunError
+        With all differences.
+    """
+    if stage.start.path is not None:
+        load_weights_file(
+            build_model(model_name, len(classes)),
+            stage.start.path,
+            lambda found: require_same_network(found, model_name, classes),
+        )
+
+
+def require_memory(data: SplitCache, process: TrainingProcess) -> None:
+    """Refuse a residency that cannot be had, before a run's folder is made or changed.
+
+    Raises
+    ------
+    UsageError
+        If the training part does not fit where it is wanted.
+    """
+    choose_residency(
+        process.options.residency,
+        len(data.numbers(TRAIN)) * data.cache.pixels_per_image * 3,
+        device_free_bytes=free_bytes(process.device),
+        device_max_bytes=max_bytes(process.device),
+        ram_free_bytes=free_ram_bytes(),
+        num_processes=process.ranks.processes_here,
+    )
+
+
+def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettings, num_ranks: int) -> None:
+    """Refuse micro-batches of fewer than two images where BatchNorm sees one at a time: one image normalises to zero.
+
+    Raises
+    ------
+    UsageError
+        Naming what to change.
+    """
+    num_micro_batches = num_ranks * settings.accumulate
+    sees_batch = num_ranks == 1 or settings.sync_batchnorm
+    if settings.accumulate == 1 and sees_batch:
+        return
+    num_samples = min(batch_size, num_train)
+    fewest = num_samples - (num_micro_batches - 1) * share_size(num_samples, num_micro_batches)
+    if fewest < _MIN_MICRO_BATCH:
+        raise UsageError(
+            f"{num_samples} images of a batch in {num_micro_batches} micro-batches ({num_ranks} processes, "
+            f"--accumulate {settings.accumulate}) leave {max(fewest, 0)} for the last one, and BatchNorm needs "
+            f"{_MIN_MICRO_BATCH}: take a larger --batch-size, or fewer micro-batches"
+        )

@@ -1,0 +1,70 @@
+"""Plans made in Python: defaults of the command line, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leukemia_data.errors import UsageError
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.schedules import ScheduleSettings
+from leukemia_models.training.training_plan import single_stage_plan, with_evaluation, with_settings
+
+
+def test_defaults() -> None:
+    plan = single_stage_plan()
+    [stage] = plan.stages
+    assert (plan.model_name, stage.settings.epochs, stage.batch_size) == ("resnet18", 30, 64)
+    assert (stage.settings.optimizer.name, stage.settings.schedule.name) == ("sgd", "cosine")
+    assert stage.augmentation.name == "flips"
+    assert not plan.is_staged
+
+
+@pytest.mark.parametrize(
+    ("given", "schedule", "inner"),
+    [
+        ({"optimizer": "ranger21"}, "constant", True),
+        ({"optimizer": "ranger21", "schedule": "cosine"}, "cosine", False),
+        ({"optimizer": "adamw", "warmup_epochs": 2.0}, "cosine", False),
+        ({"schedule": ScheduleSettings(name="step")}, "step", False),
+        ({"optimizer": OptimizerSettings(name="adamw", lr=0.1)}, "cosine", False),
+    ],
+)
+def test_a_named_schedule_takes_the_place_of_the_optimizers_own(
+    given: dict[str, Any], schedule: str, inner: bool
+) -> None:
+    settings = single_stage_plan(**given).stages[0].settings
+    assert (settings.schedule.name, settings.optimizer.schedules_itself) == (schedule, inner)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": "resnet81"}, "resnet81"),
+        ({"start": "best:small"}, "only a plan has stages"),
+        ({"optimizer": "ranger21", "warmup_epochs": 1.0}, "warms up by itself"),
+        ({"augment": "nothing"}, "nothing"),
+        ({"class_weights": "heavy"}, "heavy"),
+    ],
+)
+def test_wrong_values(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        single_stage_plan(**given)
+
+
+def test_evaluation_and_settings_of_all_stages() -> None:
+    plan = with_settings(single_stage_plan(), amp=True, accumulate=4)
+    assert (plan.stages[0].settings.amp, plan.stages[0].settings.accumulate) == (True, 4)
+    assert with_evaluation(plan) == plan
+    judging = with_evaluation(plan, tta="d4", tta_average="probabilities", batchnorm="running").judging
+    assert (str(judging.tta), judging.tta.average, judging.batchnorm) == ("d4", "probabilities", "running")
+    with pytest.raises(UsageError, match="only one view"):
+        with_evaluation(plan, tta_average="logits")
+
+
+def test_an_augmentation_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(single_stage_plan(augment="report-a").stages[0].augmentation.to_toml())
+    assert single_stage_plan(augment=str(path)) == single_stage_plan(augment="report-a")
