@@ -17,8 +17,22 @@ from leukemia_data.registry import did_you_mean
 
 OPTIMIZERS = ("sgd", "adamw", "ranger21")
 SCHEDULES = ("cosine", "constant", "step", "warm-restarts", "one-cycle", "plateau")
+_DEFAULT_MODEL = "resnet18"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _known_model(context: click.Context, parameter: click.Parameter, model: str) -> str:
+    """Refuse a name that no network has."""
+    if model == _DEFAULT_MODEL:
+        return model
+    from leukemia_models.networks.registry import MODEL_NAMES
+
+    if model not in MODEL_NAMES:
+        known = ", ".join(MODEL_NAMES)
+        raise click.BadParameter(f"unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; known are {known}")
+    return model
+
 
 _DATA_OPTIONS = (
     click.option(
@@ -63,7 +77,13 @@ _LEARNING_OPTIONS = (
         "--plan", help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows."
     ),
     click.option("--epochs-scale", default=1.0, show_default=True, help="Make the plan's stages this much longer."),
-    click.option("--model", default="resnet18", show_default=True, help="Name of a network, see `ltrain models`."),
+    click.option(
+        "--model",
+        default=_DEFAULT_MODEL,
+        show_default=True,
+        callback=_known_model,
+        help="Name of a network, see `ltrain models`.",
+    ),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1)),
     click.option(
         "--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Of all processes together."
@@ -274,8 +294,6 @@ def check_options(given: frozenset[str], options: Mapping[str, Any]) -> None:
         raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
     if options["plan"] is not None:
         _require_plan(options["plan"])
-    else:
-        _require_model(options["model"])
 
 
 def _check_resumed(given: frozenset[str], options: Mapping[str, Any]) -> None:
@@ -310,11 +328,3 @@ def _require_plan(plan: str) -> None:
         raise UsageError(
             f"unknown plan {plan!r}{did_you_mean(plan, names)}; `ltrain plans` lists them, or name a .toml file"
         )
-
-
-def _require_model(model: str) -> None:
-    from leukemia_models.networks.registry import MODEL_NAMES
-
-    if model not in MODEL_NAMES:
-        known = ", ".join(MODEL_NAMES)
-        raise UsageError(f"--model: unknown model {model!r}{did_you_mean(model, MODEL_NAMES)}; known are {known}")
