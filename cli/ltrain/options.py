@@ -18,8 +18,20 @@ from leukemia_data.registry import did_you_mean
 
 OPTIMIZERS = ("sgd", "adamw", "ranger21")
 SCHEDULES = ("cosine", "constant", "step", "warm-restarts", "one-cycle", "plateau")
+_DEFAULT_MODEL = "resnet18"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _known_model(context: click.Context, parameter: click.Parameter, model: str) -> str:
+    """Refuse a name that no network has."""
+    from leukemia_models.networks.registry import model_names
+
+    if model not in model_names():
+        known = ", ".join(model_names())
+        raise click.BadParameter(f"unknown model {model!r}{did_you_mean(model, model_names())}; known are {known}")
+    return model
+
 
 _DATA_OPTIONS = (
     click.option(
@@ -66,7 +78,13 @@ _LEARNING_OPTIONS = (
         help="Train by a plan of stages: a name from `ltrain plans`, or a file (.toml). It sets what follows.",
     ),
     click.option("--epochs-scale", default=1.0, show_default=True, help="Make the plan's stages this much longer."),
-    click.option("--model", default="resnet18", show_default=True, help="Name of a network, see `ltrain models`."),
+    click.option(
+        "--model",
+        default=_DEFAULT_MODEL,
+        show_default=True,
+        callback=_known_model,
+        help="Name of a network, see `ltrain models`.",
+    ),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1)),
     click.option(
         "--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Of all processes together."
@@ -277,8 +295,6 @@ def check_options(given: frozenset[str], options: Mapping[str, Any]) -> None:
         raise CacheError(f"there is no folder {options['cache']}: make a cache with `ldata build SOURCE`")
     if options["plan"] is not None:
         _require_plan(options["plan"])
-    else:
-        _require_model(options["model"])
 
 
 def _check_resumed(given: frozenset[str], options: Mapping[str, Any]) -> None:
@@ -313,11 +329,3 @@ def _require_plan(plan: str) -> None:
         raise UsageError(
             f"unknown plan {plan!r}{did_you_mean(plan, names)}; `ltrain plans` lists them, or name a .toml file"
         )
-
-
-def _require_model(model: str) -> None:
-    from leukemia_models.networks.registry import model_names
-
-    if model not in model_names():
-        known = ", ".join(model_names())
-        raise UsageError(f"--model: unknown model {model!r}{did_you_mean(model, model_names())}; known are {known}")
