@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import fbeta_score
 
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.metrics import METRICS, Metric
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.results import Results, cautions
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text, write_summary
@@ -50,6 +52,18 @@ def rows_of(text: str) -> dict[str, list[str]]:
     """First cell and the others of every table row; of rows with the same first cell the first."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {line[0]: line[1:] for line in reversed(lines)}
+
+
+def test_a_registered_metric_has_a_row_with_an_interval() -> None:
+    f2 = Metric(name="f2", title="F2", value=lambda o: float(fbeta_score(o.labels_N, o.predictions_N, beta=2)))
+    with METRICS.temporarily("f2", f2):
+        found = results_of(12)
+        value, interval, always = rows_of(summary_text(found))["F2"]
+    low, high = found.intervals["image"].intervals["f2"].low, found.intervals["image"].intervals["f2"].high
+    assert float(value) == pytest.approx(found.metrics.others["f2"], abs=1e-3)
+    assert f"{low:.3f}" in interval
+    assert f"{high:.3f}" in interval
+    assert always == "-"
 
 
 def section(text: str, heading: str) -> str:
