@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, training_facts
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, training_facts
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.runs.run_data import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.run_folder import RunConfig

@@ -12,36 +12,14 @@ from typing import Any
 
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import Record
-from leukemia_data.scanning.frame_finding import (
-    WORTH_SAYING,
-    FrameTraits,
-    Framing,
-    cut_share,
-    framing_text,
-    padding_share,
-)
+from leukemia_data.scanning.frame_finding import FrameTraits, Framing, framing_text
+from leukemia_data.scanning.frame_notes import WORTH_SAYING, cut_share, padding_share
 from leukemia_data.scanning.scan import look_at_records
-from leukemia_data.sources.reading import FramesFound, Reading, frames_found
+from leukemia_data.sources.reading import FramesFound, frames_found
 
-FRAMES_DETAIL = "frames"
-"""Name under which a checkpoint's details keep :func:`training_facts`."""
 MAX_LOOKED_AT = 200
 _SHARE_DECODED = 0.25
 _SIZE_TOLERANCE = 0.05
-
-
-def training_facts(reading: Reading | None) -> list[dict[str, Any]]:
-    """What a checkpoint keeps of the frames it was trained on, as JSON values; empty where nothing is known.
-
-    Parameters
-    ----------
-    reading
-        That of its cache.
-    """
-    if reading is None:
-        return []
-    values = reading.to_dict()["frames"]
-    return [found for found in values if found["class_name"] and found["sizes"]]
 
 
 def frame_difference(
@@ -52,7 +30,8 @@ def frame_difference(
     Parameters
     ----------
     training
-        From :func:`training_facts`; None or empty of a checkpoint of an earlier version.
+        From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty for a checkpoint of an earlier
+        version.
     records
         What is to be predicted.
     recipe, size_px

@@ -17,9 +17,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from leukemia_data.errors import listed
-from leukemia_data.operations.operation import Canvas, CenterCrop, Fit
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.scanning.class_prediction import MIN_GROUPS, predict_classes
+from leukemia_data.scanning.frame_notes import SIZE_FEATURES, WORTH_SAYING, cut_share, padding_share
 from leukemia_data.sources.reading import FrameFinding
 
 _ORIENTATION_TAG, _FIRST_TURNED = 274, 5
@@ -131,44 +131,9 @@ def measure_ground(frame_HWC: NDArray[np.uint8]) -> Ground:
     return Ground((red, green, blue), high - low, float((brightest == 0).mean()), name)
 
 
-def padding_share(height: int, width: int, recipe: Recipe, size_px: int) -> float:
-    """Share of the cached square that lies beyond the frame, 0 ... 1; sizes in pixels."""
-    framing = recipe.framing
-    if isinstance(framing, Fit):
-        return 1 - min(height, width) / max(height, width)
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = _visible_side(recipe, size_px)
-    return 1 - min(height, side) * min(width, side) / side**2
-
-
-def cut_share(height: int, width: int, recipe: Recipe) -> float:
-    """Share of the frame that the recipe's first step cuts off, 0 ... 1; sizes in pixels."""
-    framing = recipe.framing
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = framing.side_px
-    return 1 - min(height, side) * min(width, side) / (height * width)
-
-
-def _visible_side(recipe: Recipe, size_px: int) -> int:
-    """Side of the middle of the canvas that reaches the cache."""
-    side = recipe.framing.output_side(0, size_px)
-    for step in recipe.steps[1:]:
-        if not isinstance(step, CenterCrop):
-            if step.output_side(side, size_px) != side:
-                break
-            continue
-        side = step.output_side(side, size_px)
-    return side
-
-
 MIN_IMAGES = 8
 """Images of a class from which it is judged: of fewer, chance alone tells too many sources apart."""
 MAX_IMAGES = 20_000
-WORTH_SAYING = 0.05
-"""Shares of padding or of cut area from here on are said."""
-SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
 _GROUND_FEATURES = frozenset({"ground", "spread of the ground", "exact black in the ground"})
 
 

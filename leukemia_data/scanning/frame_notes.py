@@ -4,17 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from leukemia_data.errors import listed
+from leukemia_data.operations.operation import Canvas, CenterCrop, Fit
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.scanning.frame_finding import SIZE_FEATURES, WORTH_SAYING, cut_share, padding_share
 from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
+WORTH_SAYING = 0.05
+"""Shares of padding or of cut area from here on are said."""
+SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
 TELLING = 0.05
 """Classes whose shares differ by more can be told apart by their frames alone."""
 _CANVAS_PX = 450
 DEFAULT_SIZE_PX = 224
 """Of the cached squares, where nothing else is said."""
+
+
+FRAMES_DETAIL = "frames"
+"""Name under which a checkpoint's details keep :func:`training_facts`."""
+
+
+def padding_share(height: int, width: int, recipe: Recipe, size_px: int) -> float:
+    """Share of the cached square that lies beyond the frame, 0 ... 1; sizes in pixels."""
+    framing = recipe.framing
+    if isinstance(framing, Fit):
+        return 1 - min(height, width) / max(height, width)
+    if not isinstance(framing, Canvas):
+        return 0.0
+    side = _visible_side(recipe, size_px)
+    return 1 - min(height, side) * min(width, side) / side**2
+
+
+def cut_share(height: int, width: int, recipe: Recipe) -> float:
+    """Share of the frame that the recipe's first step cuts off, 0 ... 1; sizes in pixels."""
+    framing = recipe.framing
+    if not isinstance(framing, Canvas):
+        return 0.0
+    side = framing.side_px
+    return 1 - min(height, side) * min(width, side) / (height * width)
+
+
+def _visible_side(recipe: Recipe, size_px: int) -> int:
+    """Side of the middle of the canvas that reaches the cache."""
+    side = recipe.framing.output_side(0, size_px)
+    for step in recipe.steps[1:]:
+        if not isinstance(step, CenterCrop):
+            if step.output_side(side, size_px) != side:
+                break
+            continue
+        side = step.output_side(side, size_px)
+    return side
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +243,17 @@ def cautions(
             "--subject-from, --subject-pattern or --subject-column confirms that they are different people"
         )
     return said
+
+
+def training_facts(reading: Reading | None) -> list[dict[str, Any]]:
+    """What a checkpoint keeps of the frames it was trained on, as JSON values; empty where nothing is known.
+
+    Parameters
+    ----------
+    reading
+        That of its cache.
+    """
+    if reading is None:
+        return []
+    values = reading.to_dict()["frames"]
+    return [found for found in values if found["class_name"] and found["sizes"]]

@@ -18,7 +18,8 @@ from leukemia_data.errors import ImageError, RunError, SourceError, UsageError, 
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL, frame_difference
+from leukemia_data.scanning.frame_difference import frame_difference
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_data.sources.classes import is_other_class, others_text, own_label
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN, SeenSamples, near_seen

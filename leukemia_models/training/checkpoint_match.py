@@ -9,7 +9,7 @@ from typing import Any
 
 from leukemia_data.errors import RunError
 from leukemia_data.records.fingerprint import canonical_json
-from leukemia_data.scanning.frame_difference import FRAMES_DETAIL
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
 
 _MAX_LETTERS = 60
