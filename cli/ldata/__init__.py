@@ -7,24 +7,27 @@ import click
 from cli.lazy_group import LazyGroup
 
 _COMMANDS = {
-    "sample": ("cli.ldata.sample", "Write generated cells in the C-NMC folder tree."),
-    "scan": ("cli.ldata.scan", "Say how a source is understood, before anything is built."),
+    "sample": ("cli.ldata.source:sample", "Write generated cells in the C-NMC folder tree."),
+    "scan": ("cli.ldata.source:scan", "Say how a source is understood, before anything is built."),
     "build": ("cli.ldata.build", "Preprocess images into caches, only what is new or changed."),
     "plan": ("cli.ldata.plan", "Plan a build for many jobs: write what each has to do."),
     "commit": ("cli.ldata.commit", "Make caches of what the jobs of a plan have made."),
-    "stats": ("cli.ldata.stats", "Print exact mean and std for normalisation, and counts."),
-    "info": ("cli.ldata.info", "Show what a cache holds and how it was made."),
-    "list": ("cli.ldata.list_caches", "List the caches in a folder."),
-    "recipes": ("cli.ldata.recipes", "List the preprocessing recipes, or show one."),
-    "preview": ("cli.ldata.preview", "Draw images step by step through a recipe."),
-    "audit": ("cli.ldata.audit", "Look for leaks, near duplicates, wrong labels and odd frames."),
-    "recover-subjects": ("cli.ldata.recover_subjects", "Find whose cells renumbered files show, by their content."),
+    "stats": ("cli.ldata.look:stats", "Print exact mean and std for normalisation, and counts."),
+    "info": ("cli.ldata.look:info", "Show what a cache holds and how it was made."),
+    "list": ("cli.ldata.look:list_", "List the caches in a folder."),
+    "recipes": ("cli.ldata.look:recipes", "List the preprocessing recipes, or show one."),
+    "preview": ("cli.ldata.source:preview", "Draw images step by step through a recipe."),
+    "audit": ("cli.ldata.audit:audit", "Look for leaks, near duplicates, wrong labels and odd frames."),
+    "recover-subjects": (
+        "cli.ldata.audit:recover_subjects",
+        "Find whose cells renumbered files show.",
+    ),
     "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
-    "push": ("cli.ldata.push", "Copy a cache into an object store."),
-    "pull": ("cli.ldata.pull", "Copy a cache out of an object store."),
-    "verify": ("cli.ldata.verify", "Check every byte of a cache and name what is damaged."),
-    "convert": ("cli.ldata.convert", "Store a cache's images compressed without loss, or raw again."),
-    "gc": ("cli.ldata.gc", "Remove files that no cache needs any more."),
+    "push": ("cli.ldata.copy:push", "Copy a cache into an object store."),
+    "pull": ("cli.ldata.copy:pull", "Copy a cache out of an object store."),
+    "verify": ("cli.ldata.keep:verify", "Check every byte of a cache and name what is damaged."),
+    "convert": ("cli.ldata.keep:convert", "Store a cache's images compressed without loss, or raw again."),
+    "gc": ("cli.ldata.keep:gc", "Remove files that no cache needs any more."),
 }
 
 

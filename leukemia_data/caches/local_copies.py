@@ -33,7 +33,7 @@ _DEAD_AFTER_S = 3600.0
 _LOOK_AFTER_S = 60.0
 _FREE_SHARE = 0.5
 _UNKNOWN_FREE_BYTES = 1 << 40
-# Of a full stage's files so many go at a time, so that not each that comes has to look at all.
+# Of a full folder's files so many go at a time, so that not each that comes has to look at all.
 _GOES_SHARE = 1 / 64
 
 
@@ -46,14 +46,14 @@ class _CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Bytes that lie in the stage at the most, and when its files were looked at."""
+    """Bytes of all copies at the most, and when its files were looked at."""
 
     num_bytes: int
     looked_s: float
 
 
 class CopiesFolder:
-    """Sets room aside in a stage's folder, for all processes of a machine. Pickles.
+    """Sets room aside in a folder of copies, for all processes of a machine. Pickles.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class CopiesFolder:
         return used_bytes - removed_bytes, removed_bytes >= missing
 
     def _scan(self) -> list[_CopiedFile]:
-        """Staged files and rooms set aside; what dead processes left is removed."""
+        """Copies and rooms set aside; what dead processes left is removed."""
         files, now_s = [], time.time()
         with os.scandir(self._directory) as found:
             for item in found:
@@ -165,7 +165,7 @@ _OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
-    """Folder of the stage where the user names none.
+    """Folder of local copies where the user names none.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
 
 
 class Fetched(enum.Enum):
-    """What became of a wish to have a file staged."""
+    """What became of a wish for a copy of a file."""
 
     HERE = "here"
     BUSY = "busy"
@@ -201,7 +201,7 @@ class Fetched(enum.Enum):
 
 
 class LocalCopies:
-    """A folder of staged files. Nothing is written before the first of them is fetched. Pickles.
+    """A folder of local copies. Nothing is written before the first of them is fetched. Pickles.
 
     Parameters
     ----------
@@ -216,15 +216,15 @@ class LocalCopies:
         self._room = CopiesFolder(directory, max_bytes)
 
     def path(self, entry: ShardEntry | IndexEntry) -> Path:
-        """Where a file lies when it is staged."""
+        """Where the copy of a file lies."""
         return self.directory / entry.name
 
     def holds(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether a file is staged whole."""
+        """Whether a whole copy of a file is here."""
         return is_whole(self.directory, entry)
 
     def is_intact(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether a staged file has the bytes that the manifest knows; it is read."""
+        """Whether the copy of a file has the bytes that the manifest knows; it is read."""
         try:
             return self.holds(entry) and file_digest(self.path(entry)) == entry.digest
         except FileNotFoundError:
@@ -241,7 +241,7 @@ class LocalCopies:
             (self.directory / name).unlink(missing_ok=True)
 
     def fetch(self, store: ObjectStore, entry: ShardEntry | IndexEntry, keep: Collection[str] = ()) -> Fetched:
-        """Have a file staged, whose bytes are those that the manifest knows.
+        """Copy a file, unless it is here already, whose bytes are then those that the manifest knows.
 
         Parameters
         ----------
@@ -299,39 +299,39 @@ class LocalCopies:
                     return
         raise StorageError(
             f"{store.url / entry.name} is damaged: its digest is {found}, the manifest says {entry.digest}; "
-            "`ldata push --verify` from an intact copy of the cache mends it"
+            "`ldata push --verify` from an intact copy of the cache repairs it"
         )
 
 
 _NUM_THREADS = 4
 _AGAIN_AFTER_S = 0.1
-_THREAD_NAME = "shard-stager"
+_THREAD_NAME = "shard-copies"
 
 
 class ShardFetcher:
-    """Fetches shards into a stage, each at most once.
+    """Copies shards into a folder of local copies, each at most once.
 
     Parameters
     ----------
-    stage, store
+    copies, store
         Where to, and where from.
     shards
         The cache's shards; wishes are numbers of them.
     keep
-        Names of staged files that may not go to make room.
+        Names of copies that may not go to make room.
     on_arrival
-        Called in a thread with the number of each shard that is staged now.
+        Called in a thread with the number of each shard that is here now.
     """
 
     def __init__(
         self,
-        stage: LocalCopies,
+        copies: LocalCopies,
         store: ObjectStore,
         shards: Sequence[ShardEntry],
         keep: frozenset[str],
         on_arrival: Callable[[int], object],
     ) -> None:
-        self._stage, self._store, self._shards, self._on_arrival = stage, store, shards, on_arrival
+        self._copies, self._store, self._shards, self._on_arrival = copies, store, shards, on_arrival
         self._keep = keep
         self._changed = threading.Condition()
         self._wanted: deque[int] = deque()
@@ -367,7 +367,7 @@ class ShardFetcher:
             self._begin_threads()
 
     def wait(self, numbers: Iterable[int]) -> None:
-        """Wait until wishes are settled: the shards are staged, or it is known that they will not be."""
+        """Wait until wishes are settled: the shards are here, or it is known that they will not be."""
         wanted = set(numbers)
         with self._changed:
             while not (wanted <= self._settled or self._is_closed or self._error is not None):
@@ -375,7 +375,7 @@ class ShardFetcher:
             self._raise_error()
 
     def forget(self, number: int) -> None:
-        """Let a shard be wished for once more: its staged file turned out to be no good."""
+        """Let a shard be wished for once more: its copy turned out to be no good."""
         with self._changed:
             self._asked.discard(number)
             self._settled.discard(number)
@@ -410,7 +410,7 @@ class ShardFetcher:
     def _run(self) -> None:
         try:
             while (number := self._next()) is not None:
-                self._settle(number, self._stage.fetch(self._store, self._shards[number], self._keep))
+                self._settle(number, self._copies.fetch(self._store, self._shards[number], self._keep))
         except BaseException as error:
             # Whoever reads batches gets it.
             with self._changed:

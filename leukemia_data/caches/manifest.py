@@ -18,6 +18,7 @@ from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, lines_digest, records_digest
 from leukemia_data.records.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
+from leukemia_data.stores.url import Location
 
 RAW, ZSTD = "raw", "zstd"
 CODECS = (RAW, ZSTD)
@@ -241,6 +242,20 @@ class Manifest:
     def file_names(self) -> set[str]:
         """Names of all files the cache consists of, the manifest's own included."""
         return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
+
+
+def cache_summary(location: Location, manifest: Manifest) -> dict[str, object]:
+    """Return what JSON output tells of a cache: where it lies, its size, fingerprint, counts, bytes and codec."""
+    return {
+        "directory": str(location),
+        "size_px": manifest.size_px,
+        "fingerprint": manifest.fingerprint,
+        "num_samples": manifest.num_samples,
+        "num_shards": len(manifest.shards),
+        "num_bytes": manifest.num_bytes,
+        "codec": manifest.codec,
+        "compression_ratio": round(manifest.compression_ratio, 3),
+    }
 
 
 def cache_dir_name(size_px: int, fingerprint: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,39 @@ from leukemia_data.errors import ImageError
 from leukemia_data.records.fingerprint import bytes_digest
 
 ALL_BLACK = "every pixel is black: no cell in it"
+
+
+class _OpenCVState:
+    """What OpenCV has for the whole process, while it is changed: by how many, and what it was."""
+
+    lock = threading.Lock()
+    num_users = 0
+    num_threads = 0
+    log_level = 0
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread and log nothing until the context ends, and then as it did before.
+
+    For work that has threads or processes of its own: OpenCV's would take their cores, and what it logs of damaged
+    files is told by errors. Both are states of the process; contexts may overlap, in one thread or several.
+    """
+    with _OpenCVState.lock:
+        if _OpenCVState.num_users == 0:
+            _OpenCVState.num_threads = cv2.getNumThreads()
+            _OpenCVState.log_level = cv2.utils.logging.getLogLevel()
+            cv2.setNumThreads(1)
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _OpenCVState.num_users += 1
+    try:
+        yield
+    finally:
+        with _OpenCVState.lock:
+            _OpenCVState.num_users -= 1
+            if _OpenCVState.num_users == 0:
+                cv2.setNumThreads(_OpenCVState.num_threads)
+                cv2.utils.logging.setLogLevel(_OpenCVState.log_level)
 
 
 def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ END_WITHIN_S = 5.0
 _PRELOADED = (
     "cli.ldata.build",
     "cli.ldata.build_work",
-    "cli.ldata.gc",
+    "cli.ldata.keep",
     "leukemia_data.building.process_engine",
     "tests.torture.faulty_files",
 )
