@@ -72,6 +72,9 @@ NOT_FOR_BUILDING = (
 
 LATE_IMPORTS = {
     "leukemia_data.caches.opening": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_data.caches.verify": "as opening",
+    "leukemia_data.building.collect": "as opening",
+    "leukemia_data.auditing.run_audit": "drawing loads matplotlib, for which an audit without files has no use",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""
 

@@ -50,8 +50,8 @@ from leukemia_data.stores.url import Location
 FindRecords = Callable[[], Sequence[Record] | None]
 """Lists the source when it is needed; None where there is no source."""
 
-_NO_REPAIR_THERE = "only folders are repaired; remove what is damaged and build again, which makes it anew"
-_NO_CONVERSION_THERE = "only folders are converted; `ldata pull` it, convert the copy, and `ldata push` that"
+_NO_REPAIR_THERE = "--repair is for folders; remove what is damaged and build again, which makes it anew"
+_NO_CONVERSION_THERE = "conversion is for folders; `ldata pull` it, convert the copy, and `ldata push` that"
 _NO_SOURCE = "no source was given"
 _NOT_IN_SOURCE = "it is not in the source"
 _CHANGED = "the source file has other bytes than when the cache was built"

@@ -91,7 +91,8 @@ class Cache:
         return len(self.table)
 
     def __repr__(self) -> str:
-        return printable(f"Cache({', '.join(f'{name}={text}' for name, text in self._description())})")
+        words = ", ".join(f"{name}={text}" for name, text in self._description())
+        return printable(f"Cache({words})").replace("\n", "\\n")
 
     def _repr_html_(self) -> str:
         """Return a small table, which notebooks show."""

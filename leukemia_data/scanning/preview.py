@@ -41,6 +41,8 @@ from leukemia_data.sources.source import list_source
 
 _T = TypeVar("_T")
 _CELL_INCHES = 1.9
+# Letters that are about as wide as a picture: at 8, 9 and 6 points.
+_TITLE_LETTERS, _SIDE_LETTERS, _CAPTION_LETTERS = 28, 24, 36
 _DPI = 120
 
 
@@ -185,6 +187,19 @@ def _raw(frame_HWC: Image) -> tuple[str, Image]:
     return f"raw {frame_HWC.shape[0]}x{frame_HWC.shape[1]}", frame_HWC
 
 
+def shortened(text: str, max_letters: int) -> str:
+    """Return the text, or its two ends around three dots where it is longer; printable.
+
+    >>> shortened("UID_11_1_a_photograph_of_2024-11-01_all.bmp", 20)
+    'UID_11_1..._all.bmp'
+    """
+    text = printable(text)
+    if len(text) <= max_letters:
+        return text
+    num_kept = (max_letters - 3) // 2
+    return f"{text[:num_kept]}...{text[-num_kept:]}"
+
+
 def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
     """Draw the rows into one PNG, columns titled by step, and put it at `path` in one move."""
     num_columns = len(rows[0].frames)
@@ -197,10 +212,10 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             if row is rows[0]:
-                axis.set_title(printable(name), fontsize=8, parse_math=False)
-        row_axes[0].set_ylabel(printable(row.class_name), fontsize=9, parse_math=False)
-        row_axes[0].set_xlabel(printable(Path(row.record_id).name), fontsize=6, parse_math=False)
-    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+                axis.set_title(shortened(name, _TITLE_LETTERS), fontsize=8, parse_math=False)
+        row_axes[0].set_ylabel(shortened(row.class_name, _SIDE_LETTERS), fontsize=9, parse_math=False)
+        row_axes[0].set_xlabel(shortened(Path(row.record_id).name, _CAPTION_LETTERS), fontsize=6, parse_math=False)
+    figure.suptitle(shortened(title, num_columns * _SIDE_LETTERS), fontsize=10, parse_math=False)
     with scratch_path(path.parent, path.name) as scratch:
         figure.savefig(scratch, dpi=_DPI, format="png")
         scratch.replace(path)

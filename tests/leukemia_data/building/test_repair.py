@@ -345,6 +345,6 @@ def test_full_disk_is_an_error_that_leaves_things_as_they_were(place, cache, mon
         raise OSError(28, os.strerror(28), str(path))
 
     monkeypatch.setattr(shard_module, "file_digest", fail)
-    with pytest.raises(CacheError, match=r"cannot be mended: .*No space left"):
+    with pytest.raises(CacheError, match=r"cannot be repaired: .*No space left"):
         repair(cache, place)
     assert contents(cache) == damaged
