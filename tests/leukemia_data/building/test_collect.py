@@ -58,7 +58,7 @@ def test_removes_exactly_what_no_manifest_names(cache):
     dry = collect_garbage(cache, remove=False)
     assert names_below(cache) == before
     report = collect_garbage(cache, remove=True)
-    assert report == dry
+    assert (report.garbage, report.skipped) == (dry.garbage, dry.skipped)
     assert names_below(cache) == needed
     assert {path.relative_to(cache).as_posix() for item in report.garbage for path in item.files} == before - needed
     assert report.num_bytes > 2 * 6 * 5
