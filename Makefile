@@ -2,12 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet
+# A stamp file for each set of packages: demo and benchmarks need none of what the tests need.
+BASE := $(VENV)/.base
+LINT := $(VENV)/.lint
+TEST := $(VENV)/.test
 
-.PHONY: help install demo test test-quick lint type check format bench bench-stream torture clean
+.PHONY: help install develop demo test test-quick lint type check format bench bench-stream torture clean
 
 help:
 	@echo "make demo        everything once on generated cells: build, statistics, training, figures (in demo/)"
+	@echo "make install     a virtual environment with ldata and ltrain (in $(VENV)/)"
+	@echo "make develop     what tests, linter and type checker need, too"
 	@echo "make test        the whole test suite"
 	@echo "make test-quick  without the slow tests"
 	@echo "make check       lint, types and tests"
@@ -16,14 +22,26 @@ help:
 	@echo "make bench       how fast a build is on this machine"
 	@echo "make bench-stream  how fast batches are, beside other libraries (CACHE=folder for images of your own)"
 
-install: $(INSTALLED)
+install: $(BASE)
 
-$(INSTALLED): pyproject.toml
+develop: $(LINT) $(TEST)
+
+# Dependency groups need pip 25.1; the one that a Python brings may be older.
+$(BASE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	@touch $(INSTALLED)
+	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) --editable .
+	@touch $@
 
-demo: $(INSTALLED)
+$(LINT): $(BASE)
+	$(PIP) --group lint
+	@touch $@
+
+$(TEST): $(BASE)
+	$(PIP) --editable ".[dask,ray,s3,zstd]" --group test
+	@touch $@
+
+demo: $(BASE)
 	rm -rf demo/run
 	$(BIN)/ldata sample demo/images
 	$(BIN)/ldata scan demo/images
@@ -39,36 +57,37 @@ demo: $(INSTALLED)
 	@echo "  demo/run/test/summary.md   the results, and how far they can be believed"
 	@echo "  demo/run/test/confusion.png"
 
-test: $(INSTALLED)
+test: $(TEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-quick: $(INSTALLED)
+test-quick: $(TEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-lint: $(INSTALLED)
+lint: $(LINT)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-type: $(INSTALLED)
+# Types are checked against the engines and stores that the tests run.
+type: $(LINT) $(TEST)
 	$(BIN)/mypy
 
 check: lint type test
 
-format: $(INSTALLED)
+format: $(LINT)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED)
+bench: $(BASE)
 	$(BIN)/python benchmarks/bench_build.py
 
 # CACHE names a cache of 224 px images; empty, images are generated.
-bench-stream: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --editable ".[dev,peers]"
+bench-stream: $(TEST)
+	$(PIP) --group peers
 	$(BIN)/python benchmarks/bench_stream.py $(CACHE)
 
 # Without COUNT each scenario breaks as much as it says itself: 100, or 2,000 layouts of sources.
 SEED ?= 0
-torture: $(INSTALLED)
+torture: $(TEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(SCENARIOS) --seed $(SEED) $(if $(COUNT),--count $(COUNT)) $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:

@@ -23,7 +23,11 @@ ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
+        "version",
+        "opencv_install",
         "errors",
+        "version",
+        "opencv_install",
         "console",
         "registry",
         "files",
@@ -71,9 +75,9 @@ NOT_FOR_BUILDING = (
 
 
 LATE_IMPORTS = {
-    "leukemia_data.caches.opening": "object stores load fsspec, for which a cache on disk has no use",
-    "leukemia_data.caches.verify": "as opening",
-    "leukemia_data.building.collect": "as opening",
+    "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
+    "leukemia_data.caches.verify": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_data.building.collect": "object stores load fsspec, for which a cache on disk has no use",
     "leukemia_data.auditing.run_audit": "drawing loads matplotlib, for which an audit without files has no use",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""

@@ -38,12 +38,12 @@ class PeerEntry:
     module: str
     class_name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    install: str = "pip install -e '.[dev]'"
+    install: str = "pip install --group test"
     is_ours: bool = False
     process: str = ""
 
 
-EXTRA = "pip install -e '.[peers]'"
+EXTRA = "pip install --group peers"
 FFCV = "apt-get install g++ pkg-config libopencv-dev libturbojpeg0-dev, then pip install ffcv"
 
 

@@ -41,7 +41,7 @@ class EngineChoice:
 
 def _load(name: str) -> Any:  # noqa: ANN401 - a module
     try:
-        return importlib.import_module(f"leukemia_data.engines.{name}_engine")
+        return importlib.import_module(f"leukemia_data.building.{name}_engine")
     except ImportError as error:
         if (error.name or "").split(".")[0] not in _LIBRARIES[name]:
             raise

@@ -18,12 +18,12 @@ from leukemia_data.auditing.reference_index import ReferenceRow
 from leukemia_data.caches.cache import Cache
 from leukemia_data.decoding.decode import decode_frame, frame_digest, is_all_black
 from leukemia_data.decoding.look import image_look
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL, Record
 from leukemia_data.records.sample_table import SampleTable, decode_texts
 from leukemia_data.scanning.frame_finding import FrameTraits, read_traits
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec

@@ -32,11 +32,11 @@ from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, find_caches, open_chosen_cache
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.operations.filter_pixels import Image
 from leukemia_data.records.record import CELL_CLASSES, ImagePlace, Record
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source

@@ -12,9 +12,9 @@ from typing import Literal
 from leukemia_data.auditing.audit_pairs import subject_order
 from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
 from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.records.record import ImagePlace
-from leukemia_data.sources.found_image import read_file
 
 Status = Literal["bytes", "pixels", "no subject", "unknown", "unusable"]
 """Found by equal bytes or pixels; found, but the reference knows no subject; not in the reference; cannot be read."""

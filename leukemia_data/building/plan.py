@@ -27,12 +27,12 @@ from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, RAW, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError, listed
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SIZE
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import Reading, differences
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from leukemia_data.caches.shard_rows import open_damaged_rows, open_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import CacheError, ImageError, SourceError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
@@ -42,7 +43,6 @@ from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array, unsettled_states
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.stores.url import Location

@@ -32,6 +32,7 @@ from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.caches.statistics import channel_moments
 from leukemia_data.decoding.decode import decode_rgb, frame_digest
 from leukemia_data.decoding.look import image_look
+from leukemia_data.decoding.source_file import SourceFile, read_record
 from leukemia_data.errors import BuildError, CacheError, ImageError, StorageError
 from leukemia_data.files.atomic import scratch_folder
 from leukemia_data.operations.filter_pixels import Image
@@ -39,7 +40,6 @@ from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.found_image import SourceFile, read_record
 from leukemia_data.stores.faults import MissingObjectError
 
 # A shard is fetched if an eighth of the images, or more, may be in it.

@@ -1,7 +1,7 @@
 """Caches at a path or an address: listed, chosen and opened. What differs between folders and stores stands here.
 
-Modules for object stores are imported where an address is given: they load fsspec, for which a cache on disk has no
-use.
+Modules are imported where they are needed: those for object stores load fsspec, for which a cache on disk has no use,
+and all of them NumPy, for which a build with nothing to do has none.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leukemia_data.caches.cache import Cache, find_cache_dirs, open_cache
 from leukemia_data.caches.manifest import Manifest, cache_summary, load_manifest
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
+    from leukemia_data.caches.cache import Cache
     from leukemia_data.caches.local_copies import LocalCopies
 
 
@@ -54,6 +54,8 @@ class _Kind:
 
 def _kind_of(location: Location) -> _Kind:
     if isinstance(location, Path):
+        from leukemia_data.caches.cache import find_cache_dirs, open_cache
+
         return _Kind(find_cache_dirs, load_manifest, lambda found, copies: open_cache(found), _build_one)
     from leukemia_data.caches import remote_cache
     from leukemia_data.stores.object_store import open_store

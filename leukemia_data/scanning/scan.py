@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from leukemia_data.decoding.decode import decode_frame
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
 from leukemia_data.scanning.frame_finding import FrameTraits, Framing, SeenFrame, find_telling_frames, read_traits
 from leukemia_data.scanning.frame_notes import DEFAULT_SIZE_PX, cautions, frame_effects, suggested_recipe
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.reading import FramesFound, Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_source

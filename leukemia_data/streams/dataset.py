@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.decoding.decode import decode_rgb, frame_digest
 from leukemia_data.decoding.look import image_look
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.operations.filter_pixels import Image
 from leukemia_data.operations.preprocess import Preprocessor
@@ -23,7 +24,6 @@ from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import decode_texts
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.streams.batch import Batch
 
 

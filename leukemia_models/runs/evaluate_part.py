@@ -16,8 +16,7 @@ from torch import nn
 from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.errors import RunError, UsageError, listed
 from leukemia_data.records.record import UNKNOWN_LABEL
-from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
-from leukemia_data.scanning.frame_notes import finding_caution
+from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, finding_caution
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.splitting.subject_groups import linked_groups

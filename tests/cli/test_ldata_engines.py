@@ -50,7 +50,7 @@ def test_missing_extra_is_one_line_with_its_cure(
     error_of: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, f"leukemia_data.engines.{engine}_engine", raising=False)
+    monkeypatch.delitem(sys.modules, f"leukemia_data.building.{engine}_engine", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     result = ldata("build", cells, "--size", 64, "--recipe", "raw", "--engine", engine, "--address", "127.0.0.1:1")
     assert error_of(result, 2).endswith(f'is not installed; pip install "leukemia-cells[{engine}]"')

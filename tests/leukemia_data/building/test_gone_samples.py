@@ -49,7 +49,7 @@ def test_renamed_images_are_copied_whether_few_or_many(built, monkeypatch, few, 
 def test_candidates_of_all_tasks_grow_as_the_images_do(built, monkeypatch):
     """With one time and one size for all, only so many of each key are candidates."""
     monkeypatch.setattr(gone_samples, "FEW_GONE", 3)
-    monkeypatch.setattr(gone_samples, "MOST_ALIKE", 2)
+    monkeypatch.setattr(gone_samples, "MAX_ALIKE", 2)
     for path in image_paths(built / "source")[: NUM // 2]:
         path.rename(under_other_name(path))
     plan = make_plan(built / "source", built / "cache")

@@ -12,10 +12,10 @@ import zstandard
 
 from leukemia_data.caches.codec import RawCodec, codec_named
 from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import load_recipe
-from leukemia_data.sources.found_image import read_file
 
 
 def noise(side: int, seed: int = 0) -> np.ndarray:

@@ -11,9 +11,9 @@ import pytest
 
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.decoding.look import image_look
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.records.near_looks import NEAR_CORRELATION, look_correlations, near_groups
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.found_image import read_file
 from leukemia_data.sources.sample_cells import generate_cell
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.held_out import fold_specs

@@ -80,7 +80,7 @@ def planted(rng) -> np.ndarray:
 
 @pytest.mark.parametrize("most", [20_000, 10])
 def test_groups_are_those_of_comparing_every_pair(planted, monkeypatch, most):
-    monkeypatch.setattr(near_looks, "MOST_COMPARED", most)
+    monkeypatch.setattr(near_looks, "MAX_COMPARED", most)
     assert near_groups(planted).tolist() == groups_one_by_one(planted)
 
 
@@ -89,7 +89,7 @@ def test_groups_in_small_blocks_and_large_runs(planted, monkeypatch):
     monkeypatch.setattr(near_looks, "_BLOCK_ENTRIES", 100)
     monkeypatch.setattr(near_looks, "_PAIRS_AT_ONCE", 7)
     assert near_groups(planted).tolist() == expected
-    monkeypatch.setattr(near_looks, "MOST_COMPARED", 10)
+    monkeypatch.setattr(near_looks, "MAX_COMPARED", 10)
     monkeypatch.setattr(near_looks, "_LARGE_RUN", 2)
     monkeypatch.setattr(near_looks, "_MORE_PLANES", -4)
     assert near_groups(planted).tolist() == expected
@@ -101,7 +101,7 @@ def test_copies_of_one_image_are_one_group_without_comparing_all_pairs(rng):
 
 
 def test_many_looks_are_grouped_by_draws(rng, monkeypatch):
-    monkeypatch.setattr(near_looks, "MOST_COMPARED", 100)
+    monkeypatch.setattr(near_looks, "MAX_COMPARED", 100)
     looks = random_looks(rng, 3000)
     copies = np.array([turned(near_copy(rng, look, 0.998), n % 8) for n, look in enumerate(looks[:300])])
     groups = near_groups(np.concatenate([looks, copies]))

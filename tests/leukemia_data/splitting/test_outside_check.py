@@ -11,7 +11,7 @@ LEARNT = [OwnedImage("a", "1", 1), OwnedImage("b", "H2", 0), OwnedImage("c", "P0
 
 
 def check(*judged: tuple[str, str, int], learnt: list[OwnedImage] = LEARNT, **more: object) -> OutsideCheck:
-    options = {"judged_subjects_from": NAMES, "learnt_subjects_from": NAMES, **more}
+    options = {"evaluated_subjects_from": NAMES, "learnt_subjects_from": NAMES, **more}
     return check_outside([OwnedImage(*image) for image in judged], learnt, **options)  # type: ignore[arg-type]
 
 

@@ -140,7 +140,7 @@ def test_pixels_labels_and_ids_of_any_choice_belong_together_or_it_is_refused(di
         for refuse in (lambda: CachedCells(cache, chosen), lambda: BatchStream(cache, chosen, batch_size=3)):
             with pytest.raises(UsageError, match="numbers"):
                 refuse()
-        with pytest.raises(UsageError, match="numbers_B must be"):
+        with pytest.raises(UsageError, match="indices_B must be"):
             cache.reader.gather(chosen)
         with pytest.raises(UsageError, match="rows must be"):
             cache.table.take(chosen)

@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_refused(wanted, split_bytes, device_free, words):
 
 @pytest.mark.parametrize(("split_bytes", "kind"), [(2**31 - 1, "device"), (2**31, "ram")])
 def test_device_that_indexes_with_32_bits_gets_no_larger_split(split_bytes, kind):
-    limits = {"device_free_bytes": 60 * GB, "device_most_bytes": 2**31 - 1, "ram_free_bytes": 60 * GB}
+    limits = {"device_free_bytes": 60 * GB, "device_max_bytes": 2**31 - 1, "ram_free_bytes": 60 * GB}
     assert choose_residency("auto", split_bytes, **limits).kind == kind
     if kind != "device":
         with pytest.raises(UsageError, match=r"2\.15 GB, more than 2\.15 GB that one tensor"):

@@ -69,12 +69,9 @@ def test_series_differ_with_and_without_colour() -> None:
 
 
 def test_judging_modules_load_no_torch_and_no_pyplot() -> None:
-    reports = ("report", "summary_page", "judged_table", "history_figures")
     names = (
-        *(f"reports.{name}" for name in reports),
-        "judging.predictions",
-        "judging.bootstrap",
-        "judging.calibration",
+        *(f"reports.{name}" for name in ("results", "summary_page", "evaluation_figures")),
+        *(f"evaluation.{name}" for name in ("predictions", "bootstrap", "calibration")),
     )
     code = (
         f"import sys, {', '.join(f'leukemia_models.{name}' for name in names)}\n"

@@ -81,7 +81,7 @@ def test_shares_are_prepared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
         seen.append(len(images_BHWC))
         return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B)
 
-    monkeypatch.setattr("tests.leukemia_models.training.flipped_by_epoch_and_sample", watched)
+    monkeypatch.setattr("tests.leukemia_models.small_training.flipped_by_epoch_and_sample", watched)
     train(tiny_network(), in_shares(2), epochs=1, accumulate=2)
     assert seen == [4, 3, 2, 1, 3, 2, 4, 4]
 

@@ -219,5 +219,5 @@ def test_a_scale_is_a_number_above_zero(plan_at, factor):
 def test_all_shipped_plans_are_installed():
     import leukemia_models
 
-    folder = Path(leukemia_models.__file__).parent / "planning" / "plans"
+    folder = Path(leukemia_models.__file__).parent / "training" / "plans"
     assert {path.stem for path in folder.iterdir()} == set(plan_names())

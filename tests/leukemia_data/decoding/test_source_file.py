@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leukemia_data.decoding import source_file as source_file
+from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
-from leukemia_data.sources import found_image as source_file
-from leukemia_data.sources.found_image import read_file
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows has neither pipes nor devices among its files")
 
