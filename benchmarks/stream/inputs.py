@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leukemia_data.caches.cache import choose_cache_dir, open_cache
+from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.sources.sample_cells import write_sample
 from stream.made_cache import random_cells, write_repeated_cache
@@ -34,7 +34,11 @@ def make_setting(
     size_px, batch_size, num_workers
         See :class:`~stream.peer.Setting`.
     """
-    cache_dir = choose_cache_dir(cache, size_px=size_px) if cache is not None else _made_cache(work / "cache", size_px)
+    cache_dir = (
+        Path(str(choose_cache(cache, size_px=size_px).location))
+        if cache is not None
+        else _made_cache(work / "cache", size_px)
+    )
     if source is None:
         source = _made_source(work / "source")
     images_path, labels_path = work / "images.npy", work / "labels.npy"
