@@ -61,7 +61,7 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
     UsageError
         If there is no such file.
     SourceError
-        If it cannot be read, lacks a needed column or has no rows, or a row is wrong (all wrong rows are told).
+        If it cannot be read, lacks a needed column or has no rows, or a row is wrong (the message names all).
     """
     if not table.exists():
         raise UsageError(f"table of names not found: {table}")
@@ -79,7 +79,7 @@ def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
 
 
 def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
-    """Rows of which every cell could be read; all that is wrong with the others is told."""
+    """Rows of which every cell could be read; what is wrong with the others goes into the table's problems."""
     columns = {name: table.words(name) for name in _COLUMNS}
     for number, line in enumerate(table.lines):
         cells = {name: words[number] for name, words in columns.items()}

@@ -1,4 +1,4 @@
-"""The audit of data sets: caches, sources and tables of names are read, compared and judged, and files written."""
+"""The audit of data sets: caches, sources and tables of names are read and compared, and findings written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Audit:
     arguments
         What was audited, in the order given; an image's ``argument`` is a position in it.
     conclusion
-        What follows from the verdicts, and what a training would be told of its split, in sentences.
+        What follows from the verdicts, and what a training would say of its split, in sentences.
     notes
         What could not be checked, and what should be known of the arguments.
     files
@@ -109,7 +109,7 @@ def audit(
     size_px, copies
         Side of the images, to choose among several caches; where shards of a cache in a store are copied to.
     split, seed
-        The split that a training would use, to judge it, too. For one argument.
+        The split that a training would use, to check it, too. For one argument.
     max_distance
         Near duplicates: bits of 64 in which the hashes of two cells may differ, 0 ... 16. None does not look for them.
     num_threads
@@ -117,7 +117,7 @@ def audit(
     out
         Folder for ``findings.csv``, ``audit.json``, ``balance.png`` and ``findings.png``, which shows the images.
     console
-        Told how sources are understood, and shows the progress.
+        Gets how sources are understood, and shows the progress.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def audit(
     if not inputs and not references:
         raise UsageError("there is nothing to audit: give a cache, a source or a table of names")
     if split is not None and len(inputs) + len(references) != 1:
-        raise UsageError("--split is judged on one cache, source or table: give one")
+        raise UsageError("--split is checked on one cache, source or table: give one")
     spec = None if split is None else parse_split(split)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def audit(
                 )
         for table in references:
             material.add_reference(table)
-        report, sentences = _judge(material, spec, seed, max_distance, console)
+        report, sentences = _find(material, spec, seed, max_distance, console)
         notes = (*material.notes, *blind_spots(material.arguments, material.images))
         files = () if out is None else tuple(_write(out, report, material, notes))
         return Audit(
@@ -252,7 +252,7 @@ class _Material:
         self.images.extend(images)
 
 
-def _judge(
+def _find(
     material: _Material, split: SplitSpec | None, seed: int, max_distance: int | None, console: Console
 ) -> tuple[AuditReport, list[str]]:
     """The report, and what follows from it in sentences."""

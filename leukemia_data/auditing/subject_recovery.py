@@ -96,7 +96,7 @@ def recover_subjects(
     num_threads
         Images decoded at a time; None for one per core.
     console
-        Told of references that cannot be used, and shows the progress.
+        Gets notes on references that cannot be used, and shows the progress.
 
     Raises
     ------

@@ -65,7 +65,7 @@ class CopiesFolder:
 
     def __init__(self, directory: Path, max_bytes: int | None) -> None:
         self._directory = directory
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
 
     def reserve(self, name: str, num_bytes: int, keep: Collection[str]) -> bool:
         """Set room aside for a file, and remove others if it needs theirs, but none of `keep`; False for no room."""
@@ -95,8 +95,8 @@ class CopiesFolder:
         return used_bytes + num_bytes - self._bound_bytes(used_bytes)
 
     def _bound_bytes(self, used_bytes: int) -> int:
-        if self._most_bytes is not None:
-            return self._most_bytes
+        if self._max_bytes is not None:
+            return self._max_bytes
         free = free_disk_bytes(self._directory)
         # Where `used_bytes` tells too much, the bound grows by less than that.
         return _UNKNOWN_FREE_BYTES if free is None else int((free + used_bytes) * _FREE_SHARE)
@@ -193,7 +193,7 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
 
 
 class Fetched(enum.Enum):
-    """What became of a wish for a copy of a file."""
+    """What became of a request for a copy of a file."""
 
     HERE = "here"
     BUSY = "busy"
@@ -316,7 +316,7 @@ class ShardFetcher:
     copies, store
         Where to, and where from.
     shards
-        The cache's shards; wishes are numbers of them.
+        The cache's shards; requests are numbers of them.
     keep
         Names of copies that may not go to make room.
     on_arrival
@@ -343,10 +343,10 @@ class ShardFetcher:
         self._started_s: float | None = None
         self.num_bytes = 0
         self.seconds = 0.0
-        """From the first wish to the last arrival."""
+        """From the first request to the last arrival."""
 
     def want(self, numbers: Iterable[int], *, first: bool = False) -> None:
-        """Wish for shards, before all earlier wishes or behind them; returns at once.
+        """Request shards, before all earlier requests or behind them; returns at once.
 
         Raises
         ------
@@ -367,7 +367,7 @@ class ShardFetcher:
             self._begin_threads()
 
     def wait(self, numbers: Iterable[int]) -> None:
-        """Wait until wishes are settled: the shards are here, or it is known that they will not be."""
+        """Wait until requests are settled: the shards are here, or it is known that they will not be."""
         wanted = set(numbers)
         with self._changed:
             while not (wanted <= self._settled or self._is_closed or self._error is not None):
@@ -375,18 +375,18 @@ class ShardFetcher:
             self._raise_error()
 
     def forget(self, number: int) -> None:
-        """Let a shard be wished for once more: its copy turned out to be no good."""
+        """Let a shard be requested once more: its copy turned out to be no good."""
         with self._changed:
             self._asked.discard(number)
             self._settled.discard(number)
 
     def stop(self) -> None:
-        """Drop all wishes; threads end with the shard that they are at. Without a lock: a finalizer may call it."""
+        """Drop all requests; threads end with the shard that they are at. Without a lock: a finalizer may call it."""
         self._is_closed = True
         self._wanted.clear()
 
     def close(self) -> None:
-        """Drop all wishes, and wait for the threads to end."""
+        """Drop all requests, and wait for the threads to end."""
         self.stop()
         with self._changed:
             self._changed.notify_all()
@@ -422,7 +422,7 @@ class ShardFetcher:
         with self._changed:
             if self._wanted:
                 return self._wanted.popleft()
-            # Under the lock: a wish that comes now must find that this thread is none any more.
+            # Under the lock: a request that comes now must find that this thread is none any more.
             self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
             return None
 
@@ -445,7 +445,7 @@ class ShardFetcher:
             self._changed.notify_all()
 
     def _give_up(self, num_bytes: int) -> None:
-        """Settle the wishes that wait for files of a size for which there is no room: each would look at all files."""
+        """Settle the requests for files of a size for which there is no room: each would look at all files."""
         hopeless = {number for number in self._wanted if self._shards[number].num_bytes >= num_bytes}
         self._settled |= hopeless
         self._wanted = deque(number for number in self._wanted if number not in hopeless)

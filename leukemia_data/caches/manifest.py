@@ -128,7 +128,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
 MANIFEST_FORMAT_VERSION = 3
 CAPACITY_BY_COUNT = 0
-"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
+"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build decided."""
 FINGERPRINT_IN_NAME = 12
 _MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
@@ -155,7 +155,7 @@ class Manifest:
     codec
         One of :data:`CODECS`; the pixels, and so the fingerprint, do not depend on it.
     shard_capacity
-        Samples a shard holds at the most, where the user decided it; ``None`` where it follows from their number.
+        Maximum number of samples of a shard, where the user decided it; ``None`` where it follows from their number.
     reading
         How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
         manifests of version 0.1.

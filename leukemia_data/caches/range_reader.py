@@ -282,7 +282,7 @@ class RangeReader:
         return True
 
     def _bring(self, shards: Sequence[int]) -> None:
-        """Map what is here, wish for the rest, and wait for shards of which many rows are wanted at once."""
+        """Map what is here, request the rest, and wait for shards of which many rows are wanted at once."""
         absent = [shard for shard in set(shards) if self._rows[shard] is None]
         if not absent:
             return

@@ -238,7 +238,7 @@ def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes
 
 
 def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:
-    """Bring an index that is not here; one that is not there either is told by whoever reads it."""
+    """Bring an index that is not here; whoever reads it reports one that is not there either."""
     path = directory / entry.name
     if path.is_file() and file_digest(path) == entry.digest:
         return

@@ -168,7 +168,7 @@ def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], obje
 
         @contextmanager
         def fetched(name: str) -> Iterator[None]:
-            # What is missing is told by the check itself.
+            # The check itself reports what is missing.
             with suppress(MissingObjectError):
                 store.download(name, directory / name)
             try:

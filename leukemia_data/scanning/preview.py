@@ -103,7 +103,7 @@ def preview(
     per_class
         Images of each class.
     console
-        Told of images that cannot be used.
+        Gets notes on images that cannot be used.
 
     Raises
     ------
@@ -149,9 +149,9 @@ def choose_records(records: Sequence[Record], classes: Sequence[str], per_class:
     return chosen
 
 
-def spread_evenly(members: Sequence[_T], most: int) -> list[_T]:
-    """At most so many of `members`, at equal distances."""
-    count = min(most, len(members))
+def spread_evenly(members: Sequence[_T], max_count: int) -> list[_T]:
+    """At most `max_count` of `members`, at equal distances."""
+    count = min(max_count, len(members))
     return [members[position * len(members) // count] for position in range(count)]
 
 

@@ -77,7 +77,7 @@ def test_images_without_subjects_are_drawn_by_class(source, tmp_path):
 def test_wrong_arguments(source):
     with pytest.raises(UsageError, match="nothing to audit"):
         audit([])
-    with pytest.raises(UsageError, match="--split is judged on one"):
+    with pytest.raises(UsageError, match="--split is checked on one"):
         audit([source, source], split="subject")
     with pytest.raises(UsageError, match="no-such-split"):
         audit([source], split="no-such-split")
