@@ -29,7 +29,7 @@ import joblib
 import numpy as np
 import psutil
 
-from leukemia_data.caches.cache import choose_cache_dir, open_cache
+from leukemia_data.caches.opening import open_chosen_cache
 from leukemia_data.sources.sample_cells import write_sample
 from leukemia_data.sources.source import list_source
 
@@ -92,7 +92,7 @@ def compare_pixels(cache_root: Path, paths: list[Path], plain: dict[int, list[np
     """Mean and largest difference in grey levels between the caches and the plain loop."""
     result = {}
     for size_px in SIZES_PX:
-        cache = open_cache(choose_cache_dir(cache_root, size_px=size_px))
+        cache = open_chosen_cache(cache_root, size_px=size_px)
         number_of = {record_id: number for number, record_id in enumerate(cache.table.id_texts)}
         reader, total, largest = cache.reader, 0.0, 0
         for path, expected_bgr in zip(paths, plain[size_px], strict=True):

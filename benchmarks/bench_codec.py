@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 
 from leukemia_data.building.repair import convert_cache
-from leukemia_data.caches.cache import Cache, SampleReader, choose_cache_dir, open_cache
+from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD, codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, read_index, write_index
 from leukemia_data.caches.manifest import load_manifest, save_manifest
+from leukemia_data.caches.opening import choose_folder
 from leukemia_data.caches.shard import write_shard
 from leukemia_data.streams.loader import BatchStream
 
@@ -70,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    directory = choose_cache_dir(arguments.cache, size_px=arguments.size)
+    directory = choose_folder(arguments.cache, "a folder is measured", size_px=arguments.size)[0]
     # Below the current folder, not in the system's temporary one: that may be memory.
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-codec-") as work:
         directories = make_caches(directory, Path(work), arguments.num_images)

@@ -4,11 +4,11 @@ Usage: python benchmarks/bench_object_storage.py CACHE [--rounds N] [--images N]
 
 CACHE is a local cache, best of 128 px images. A real S3 server (moto's, in a process of its own) is started on
 loopback, CACHE is pushed there and pulled again. Every round, each of them has a turn: the local cache, the pulled one,
-the one at the URL with an empty stage (its first epoch: rows by ranges while shards are staged), and that with all
-shards staged (any later epoch). All are read by the same stream, from memory maps. Then the same with a training step
+the one at the URL without local copies (its first epoch: rows by ranges until shards are here), and that with all
+shards copied (any later epoch). All are read by the same stream, from memory maps. Then the same with a training step
 of a ResNet-18 between the batches: what share of an epoch the network waits.
 
-Server, staging and training share this machine's cores: over a network, the server's part would not be here.
+Server, copying and training share this machine's cores: over a network, the server's part would not be here.
 """
 
 from __future__ import annotations
@@ -160,15 +160,15 @@ def measure_rounds(
     """Every round, a turn for each of the caches on disk and for the URL; the order within a round turns, too."""
     found = {name: Turns() for name in (*caches, FIRST, SECOND)}
     for number in range(num_rounds):
-        stage = LocalCopies(work / f"stage-{number}")
-        with open_remote_cache(store, stage) as remote:
+        copies = LocalCopies(work / f"copies-{number}")
+        with open_remote_cache(store, copies) as remote:
             take_turn(found[FIRST], remote, 0.0, run)
-            stage_the_rest(remote)
+            copy_the_rest(remote)
             turns = [*caches.items(), (SECOND, remote)]
             for position in range(len(turns)):
                 name, cache = turns[(position + number) % len(turns)]
                 take_turn(found[name], cache, least_s, run)
-        shutil.rmtree(stage.directory)
+        shutil.rmtree(copies.directory)
     return found
 
 
@@ -187,8 +187,8 @@ def take_turn(turns: Turns, cache: Cache, least_s: float, run: Run) -> None:
     turns.traffic.append(cache.traffic_text)
 
 
-def stage_the_rest(cache: RemoteCache) -> None:
-    """Stage and map what a short epoch did not touch; whoever wants all rows of a shard waits until it is staged."""
+def copy_the_rest(cache: RemoteCache) -> None:
+    """Copy and map what a short epoch did not touch; whoever wants all rows of a shard waits until it is here."""
     for first, last in itertools.pairwise(cache.first_rows.tolist()):
         cache.reader.gather(np.arange(first, last, dtype=np.int64))
 

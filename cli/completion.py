@@ -65,6 +65,14 @@ complete_augmentation = shipped_names("leukemia_data", "augmenting/augmentations
 complete_plan = shipped_names("leukemia_models", "training/plans")
 
 
+def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the names of networks."""
+    # Registers them; loads no torch.
+    from leukemia_models.networks.registry import model_names
+
+    return [CompletionItem(name) for name in model_names() if name.startswith(incomplete)]
+
+
 def complete_run(incomplete: str) -> list[CompletionItem]:
     """Complete folders of runs: those below ``runs``, or below the folder that is typed; else any folder."""
     folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent) if incomplete else _RUNS_DIR

@@ -93,7 +93,6 @@ def _warn_of_old_variable(ctx: click.Context, parameter: click.Parameter, value:
 
 local_copies_option = click.option(
     "--local-copies",
-    "stage_dir",
     metavar="DIR",
     type=LocalPath(path_type=Path, file_okay=False),
     callback=_warn_of_old_variable,
@@ -103,7 +102,6 @@ local_copies_option = click.option(
 
 local_copies_gb_option = click.option(
     "--local-copies-gb",
-    "stage_gb",
     metavar="N",
     type=click.FloatRange(0, min_open=True),
     help="Room for local copies, in GB.  [default: half of what the disk has without them]",

@@ -14,9 +14,6 @@ from typing import Any
 
 import click
 
-from cli.console import print_note as print_note
-from cli.console import print_reading as print_reading
-from cli.console import print_waiting as print_waiting
 from leukemia_data.files.text import printable
 
 # JSON leaves them as they are; a terminal may obey the first, and no text stream can encode the second.

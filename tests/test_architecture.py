@@ -87,6 +87,9 @@ LATE_IMPORTS = {
     "leukemia_data.caches.opening": "stores load fsspec and caches NumPy: not for a build with nothing to do",
     "leukemia_models.networks.registry": "torch, which names, descriptions and recorded costs do not need",
     "leukemia_models.training.optimizers": "torch, which settings do not need, and Ranger21's package",
+    "leukemia_data.caches.verify": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_data.building.collect": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_data.auditing.run_audit": "drawing loads matplotlib, for which an audit without files has no use",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""
 
@@ -226,12 +229,7 @@ LIBRARIES_OF_THE_WORK = {
     "scipy",
     "sklearn",
 }
-STILL_AT_WORK: set[str] = {
-    "cli.ldata.audit_work",
-    "cli.ldata.bench_work",
-    "cli.ldata.recover_subjects_work",
-    "cli.ldata.stats",
-}
+STILL_AT_WORK: set[str] = set()
 """Modules of cli that still import a library of the work; each is to lose it, and its row here."""
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from leukemia_data.caches.cache import choose_cache_dir, open_cache
+from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
+from leukemia_data.caches.opening import choose_folder
 from leukemia_data.sources.sample_cells import write_sample
 from stream.made_cache import random_cells, write_repeated_cache
 from stream.peer import Setting
@@ -34,7 +35,10 @@ def make_setting(
     size_px, batch_size, num_workers
         See :class:`~stream.peer.Setting`.
     """
-    cache_dir = choose_cache_dir(cache, size_px=size_px) if cache is not None else _made_cache(work / "cache", size_px)
+    if cache is None:
+        cache_dir = _made_cache(work / "cache", size_px)
+    else:
+        cache_dir, _ = choose_folder(cache, "a folder is measured", size_px=size_px)
     if source is None:
         source = _made_source(work / "source")
     images_path, labels_path = work / "images.npy", work / "labels.npy"

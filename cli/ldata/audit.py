@@ -1,27 +1,41 @@
-"""``ldata audit``: look for leaks, contradictions and odd frames before anybody trains."""
+"""``ldata audit`` and ``recover-subjects``: what is wrong with a data set, and whose cells it shows."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE
+from cli.console import CONSOLE, print_note
 from cli.locations import LocalPath, SourceType
 from cli.options import (
     allow_outside_option,
     cache_root_option,
     json_option,
+    reading_options,
     root_option,
     seed_type,
     size_filter_option,
 )
-from cli.reading_options import reading_options
-from leukemia_data.errors import UsageError
+from cli.output import format_table, print_json, print_text
+from leukemia_data.errors import SourceError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source_choice import announce_source, choose_source
+
+if TYPE_CHECKING:
+    from leukemia_data.auditing.audit_image import Check
+    from leukemia_data.auditing.run_audit import Audit
+    from leukemia_data.auditing.subject_recovery import SubjectRecovery
+
+_COUNTS = ("rows", "found", "ambiguous", "without_subject", "unknown", "unusable", "label_disagreements", "subjects")
+
+num_threads_option = click.option(
+    "--num-threads", type=click.IntRange(1), help="Images decoded at a time (default: one per core)."
+)
 
 
 @click.command("audit")
@@ -55,14 +69,14 @@ from leukemia_data.sources.source_choice import announce_source, choose_source
     help="Folder for findings.csv, audit.json, balance.png and findings.png (which shows the images).",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a leak was found.")
-@click.option("--num-threads", type=click.IntRange(1), help="Images decoded at a time (default: one per core).")
+@num_threads_option
 @size_filter_option
 @cache_root_option
 @root_option
 @allow_outside_option
 @reading_options
 @json_option
-def command(
+def audit(
     inputs: tuple[ImagePlace, ...],
     references: tuple[Path, ...],
     split_name: str | None,
@@ -93,27 +107,155 @@ def command(
       ldata audit C-NMC_Leukemia --split fold:1/5 --split-seed 0
       ldata audit --reference names.csv --json
     """
-    paths = tuple(inputs)
+    paths = inputs
     if not inputs and not references:
         choice = choose_source(inputs, os.environ, cache_root)
         announce_source(choice, CONSOLE)
         paths = choice.paths
-    if split_name is not None and len(paths) + len(references) != 1:
-        raise UsageError("--split is judged on one cache, source or table: give one")
-    # OpenCV and HDF5 take longer to load than --help should.
-    from cli.ldata.audit_work import AuditRequest, audit_and_report
+    # Loads OpenCV and HDF5: not for --help.
+    from leukemia_data.auditing.run_audit import audit as run_audit
 
-    request = AuditRequest(
-        inputs=paths,
+    found = run_audit(
+        paths,
         references=references,
+        reading=reading,
         root=root,
         allow_outside=allow_outside,
         size_px=size_px,
-        split_name=split_name,
-        split_seed=split_seed,
+        split=split_name,
+        seed=split_seed,
         max_distance=max_distance if with_near else None,
-        num_threads=num_threads or os.cpu_count() or 1,
+        num_threads=num_threads,
         out=out,
-        reading=reading,
+        console=CONSOLE,
     )
-    audit_and_report(request, as_json=as_json, strict=strict)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print_audit(found)
+    if strict and found.leaks:
+        raise SourceError(f"the audit found leaks ({', '.join(found.leaks)}), and --strict was given")
+
+
+def _print_audit(found: Audit) -> None:
+    for number, argument in enumerate(found.arguments):
+        count = sum(image.argument == number for image in found.report.images)
+        print_text(f"{argument.name} ({argument.text}): {count:,} images")
+    print_text("")
+    for check in found.report.checks:
+        print_text(_check_line(check, check.text))
+    print_text("")
+    for sentence in found.conclusion:
+        print_text(sentence)
+    for note in found.notes:
+        print_note(f"note: {note}")
+    if found.files:
+        print_text(f"Written: {', '.join(str(path) for path in found.files)}")
+
+
+def _check_line(check: Check, text: str) -> str:
+    count = "" if check.count is None else f"{check.count:,}"
+    return f"{check.verdict:<10}{count:>8}  {text}"
+
+
+@click.command("recover-subjects")
+@click.argument("tables", nargs=-1, required=True, metavar="LAB_CSV...", type=LocalPath(path_type=Path))
+@click.option(
+    "--reference",
+    "references",
+    required=True,
+    multiple=True,
+    type=LocalPath(path_type=Path),
+    metavar="TREE|CSV|CACHE",
+    help="Where the images have their names: a C-NMC folder, a table of names with SHA-256, or a cache; repeatable.",
+)
+@root_option
+@allow_outside_option
+@click.option(
+    "--out-dir",
+    type=LocalPath(path_type=Path, file_okay=False),
+    default=Path("recovered"),
+    show_default=True,
+    help="Folder for the tables with subjects, and recovery.csv.",
+)
+@click.option(
+    "--join-linked",
+    is_flag=True,
+    help="Write subjects that share identical images as one person, such as 20+21.",
+)
+@num_threads_option
+@json_option
+def recover_subjects(
+    tables: tuple[Path, ...],
+    references: tuple[Path, ...],
+    root: ImagePlace | None,
+    allow_outside: bool,
+    out_dir: Path,
+    join_linked: bool,
+    num_threads: int | None,
+    as_json: bool,
+) -> None:
+    """Write the lab's tables again with a column subject, found by the content of the files.
+
+    Files are compared by bytes (SHA-256) with a table of names, by decoded pixels with a folder or a cache, so PNG
+    copies of BMP files are found too. Path strings, the order of the rows and all other columns stay as they are. An
+    image that two subjects share has all candidates in the column subject_candidates. What the lab's own split mixes
+    is told as well.
+
+    \b
+    Examples:
+      ldata recover-subjects train.csv valid.csv --root lab3 --reference C-NMC_Leukemia
+      ldata recover-subjects train.csv --root lab3 --reference names.csv --out-dir named
+      ldata build recovered/train.csv recovered/valid.csv --root lab3 --name lab
+    """
+    # Loads OpenCV and HDF5: not for --help.
+    from leukemia_data.auditing import subject_recovery
+
+    found = subject_recovery.recover_subjects(
+        tables,
+        references,
+        out_dir,
+        root=root,
+        allow_outside=allow_outside,
+        join_linked=join_linked,
+        num_threads=num_threads,
+        console=CONSOLE,
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_text("\n".join(recovery_lines(found)))
+    for names in found.recovery.untied:
+        print_note(
+            f"note: the reference shows identical images of subjects {', '.join(names)}, but none in these tables ties "
+            "them; --join-linked writes them as one, so that no split parts them"
+        )
+    print_text("\n".join(written_lines(found)))
+
+
+def recovery_lines(found: SubjectRecovery) -> Iterator[str]:
+    """What was found for whose rows, for people."""
+    counts = found.to_dict()
+    header = ["table", *(name.replace("_", " ") for name in _COUNTS)]
+    rows = [
+        [table.path.name, *(f"{values[key]:,}" for key in _COUNTS)]
+        for table, values in zip(found.tables, counts["tables"], strict=True)
+    ]
+    yield format_table(header, rows)
+    yield f"\nFound by equal bytes: {counts['all']['by_bytes']:,}, by equal pixels: {counts['all']['by_pixels']:,}."
+    mixed = counts["images_of_mixed_subjects"]
+    if not mixed:
+        yield "One table, one side: give train.csv and valid.csv together to see what the lab's split mixes."
+        return
+    yield "\nThe split of these tables:"
+    for check in found.own_checks:
+        yield _check_line(check, check.text.strip())
+    for side, one in mixed.items():
+        yield f"{side}: {one['images']:,} of {one['of']:,} images are of subjects who are on another side too"
+
+
+def written_lines(found: SubjectRecovery) -> Iterator[str]:
+    """What was written, for people."""
+    yield f"\nWritten: {', '.join(str(found.out_dir / table.path.name) for table in found.tables)}"
+    if found.num_odd:
+        yield f"Rows that need a look ({found.num_odd:,}): {found.out_dir / 'recovery.csv'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +13,15 @@ from cli.options import (
     cache_location_argument,
     cache_location_option,
     json_option,
+    local_copies_gb_option,
+    local_copies_option,
     size_filter_option,
 )
-from cli.stage_options import stage_dir_option, stage_gb_option
-from leukemia_data.caches.opening import LocalCopiesChoice
+from cli.output import format_table, print_json, print_text
 from leukemia_data.stores.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_models.experiments.stream_bench import StreamBench
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
@@ -24,8 +30,8 @@ _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 @cache_location_argument
 @cache_location_option
 @size_filter_option
-@stage_dir_option
-@stage_gb_option
+@local_copies_option
+@local_copies_gb_option
 @augment_option
 @click.option("--model", "model_name", type=click.Choice(_MODELS), default="resnet18", show_default=True)
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
@@ -39,8 +45,8 @@ def command(
     cache: Location | None,
     cache_root: Location,
     size_px: int | None,
-    stage_dir: Path | None,
-    stage_gb: float | None,
+    local_copies: Path | None,
+    local_copies_gb: float | None,
     augment: str,
     model_name: str,
     batch_size: int,
@@ -60,18 +66,47 @@ def command(
       ldata bench s3://lab/caches --size 128
     """
     # torch takes seconds to load: not for --help.
-    from cli.ldata.bench_work import BenchRequest, bench
+    from leukemia_data.augmenting.augmentation import load_augmentation
+    from leukemia_data.caches.opening import LocalCopiesChoice
+    from leukemia_models.experiments.stream_bench import measure_stream
 
-    request = BenchRequest(
-        location=cache if cache is not None else cache_root,
-        stage=LocalCopiesChoice(stage_dir, stage_gb),
+    result = measure_stream(
+        cache or cache_root,
+        load_augmentation(augment),
         size_px=size_px,
-        augment=augment,
+        copies=LocalCopiesChoice(local_copies, local_copies_gb),
         model_name=model_name,
         batch_size=batch_size,
         num_threads=num_threads,
         device=device,
         seconds=seconds,
-        as_json=as_json,
     )
-    bench(request)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_text("\n".join(bench_lines(result)))
+
+
+def bench_lines(result: StreamBench) -> Iterator[str]:
+    """What was measured, for people."""
+    ceiling, stream = result.ceiling_images_per_s, result.stream_images_per_s
+    threads = f"{result.num_threads} threads"
+    rows = [
+        [f"memory copies, {threads}", f"{ceiling:,.0f}", "the ceiling"],
+        [f"stream of uint8 batches, {threads}", f"{stream:,.0f}", f"{stream / ceiling:.2f} of it"],
+        [f"augmentation {result.augmentation}", f"{result.augment_images_per_s:,.0f}", ""],
+        [f"training {result.model_name}", f"{result.train_images_per_s:,.0f}", ""],
+    ]
+    yield (
+        f"{result.cache}: {result.num_samples:,} images of {result.size_px} px, batches of {result.batch_size}, "
+        f"on {result.device}; {result.residency}\n"
+    )
+    yield format_table(["", "images/s", ""], rows)
+    yield f"\nFirst batch {result.first_batch_s:.2f} s after opening the cache."
+    yield (
+        f"An epoch of {result.num_samples:,} images takes {result.epoch_s:,.1f} s, of which it waits "
+        f"{result.epoch_wait_s:.2f} s for data ({100 * result.epoch_wait_s / result.epoch_s:.2f} %)."
+    )
+    yield f"The stream could feed {stream / result.train_images_per_s:,.0f} times as fast a network."
+    if result.traffic:
+        yield f"From the URL: {result.traffic}."

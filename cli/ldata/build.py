@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cli.console import CONSOLE
+from cli.console import CONSOLE, print_note
 from cli.ldata.cache_text import cache_lines, cache_summary
 from cli.locations import LocalPath
 from cli.options import (
@@ -22,14 +22,14 @@ from cli.options import (
     cache_location_option,
     cache_root_option,
     json_option,
+    local_copies_option,
     option_name,
+    reading_options,
     recipe_option,
     root_option,
     source_argument,
 )
-from cli.output import format_bytes, print_json, print_note, print_text
-from cli.reading_options import reading_options
-from cli.stage_options import stage_dir_option
+from cli.output import format_bytes, print_json, print_text
 from leukemia_data.building.build_caches import build_caches
 from leukemia_data.building.build_request import BuildRequest, BuildSummary
 from leukemia_data.building.engine import ENGINES, EngineChoice
@@ -170,7 +170,7 @@ Examples:
 
 
 @click.command("build", help=_BUILD_HELP)
-@_with(*_what_options, cache_location_option, stage_dir_option)
+@_with(*_what_options, cache_location_option, local_copies_option)
 @_with(*_engine_options, *_failure_options, _wait_option, *_job_options, json_option)
 def build(
     source: tuple[ImagePlace, ...],
@@ -184,7 +184,7 @@ def build(
     codec: str | None,
     recheck: bool,
     cache_root: Location,
-    stage_dir: Path | None,
+    local_copies: Path | None,
     n_jobs: int,
     engine: str,
     address: str | None,
@@ -219,7 +219,7 @@ def build(
             max_bad=max_bad,
             wait=wait,
             recheck=recheck,
-            copies_dir=stage_dir,
+            copies_dir=local_copies,
             console=CONSOLE,
         )
     _print_summary(summary, time.perf_counter() - started_s, as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.output import format_bytes
+from leukemia_data.caches import manifest as manifest_module
 from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import Manifest
 from leukemia_data.stores.url import Location
@@ -12,16 +13,7 @@ from leukemia_data.stores.url import Location
 
 def cache_summary(directory: Location, manifest: Manifest) -> dict[str, object]:
     """A cache as JSON output names it."""
-    return {
-        "directory": str(directory),
-        "size_px": manifest.size_px,
-        "fingerprint": manifest.fingerprint,
-        "num_samples": manifest.num_samples,
-        "num_shards": len(manifest.shards),
-        "num_bytes": manifest.num_bytes,
-        "codec": manifest.codec,
-        "compression_ratio": round(manifest.compression_ratio, 3),
-    }
+    return manifest_module.cache_summary(directory, manifest)
 
 
 def cache_lines(caches: Sequence[tuple[Location, Manifest]]) -> list[str]:

@@ -11,8 +11,14 @@ import click
 
 from cli.completion import complete_plan
 from cli.locations import LocalPath, LocationType
-from cli.options import DEFAULT_CACHE_ROOT, augment_option, option_name, seed_type
-from cli.stage_options import stage_dir_option, stage_gb_option
+from cli.options import (
+    DEFAULT_CACHE_ROOT,
+    augment_option,
+    local_copies_gb_option,
+    local_copies_option,
+    option_name,
+    seed_type,
+)
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.registry import did_you_mean
 
@@ -129,8 +135,8 @@ _LEARNING_OPTIONS = (
 )
 
 _MACHINE_OPTIONS = (
-    stage_dir_option,
-    stage_gb_option,
+    local_copies_option,
+    local_copies_gb_option,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only."),
     click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),
@@ -273,7 +279,16 @@ STAGE_OPTIONS = (
 FREE_ON_RESUME = frozenset(
     {
         *("out", "resume", "resume_if_begun", "as_json", "epochs", "extend", "accumulate", "cache"),
-        *("stage_dir", "stage_gb", "device", "residency", "num_threads", "save_minutes", "wait_minutes", "check"),
+        *(
+            "local_copies",
+            "local_copies_gb",
+            "device",
+            "residency",
+            "num_threads",
+            "save_minutes",
+            "wait_minutes",
+            "check",
+        ),
     }
 )
 """Options that a run has not decided already."""

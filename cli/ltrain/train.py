@@ -212,7 +212,7 @@ def _common(given: frozenset[str], options: Mapping[str, Any], program: str) -> 
         wait_minutes=options["wait_minutes"],
         check=options["check"],
         cache=_given("cache", given, options),
-        copies=LocalCopiesChoice(options["stage_dir"], options["stage_gb"]),
+        copies=LocalCopiesChoice(options["local_copies"], options["local_copies_gb"]),
     )
     return {
         "machine": machine,

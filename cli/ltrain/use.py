@@ -115,8 +115,8 @@ def evaluate(
     allow_outside: bool,
     reading: ReadingOptions,
     cache: Location | None,
-    stage_dir: Path | None,
-    stage_gb: float | None,
+    local_copies: Path | None,
+    local_copies_gb: float | None,
     batch_size: int,
     device: str,
     as_json: bool,
@@ -141,7 +141,7 @@ def evaluate(
     _refuse_part_with_images(part, images)
     if not images:
         _refuse_options_of_images(reading, root, allow_outside)
-    opened = _open_run(run, images, device, batch_size, cache, stage_dir, stage_gb)
+    opened = _open_run(run, images, device, batch_size, cache, local_copies, local_copies_gb)
     from leukemia_models.evaluation.resampling import BootstrapSettings
     from leukemia_models.reports.result_text import results_text
     from leukemia_models.runs.evaluate_run import evaluate_images, evaluate_run
@@ -199,8 +199,8 @@ def predict(
     tta: str | None,
     tta_average: str | None,
     cache: Location | None,
-    stage_dir: Path | None,
-    stage_gb: float | None,
+    local_copies: Path | None,
+    local_copies_gb: float | None,
     out: Path | None,
     submission: Path | None,
     for_excel: bool,
@@ -227,7 +227,7 @@ def predict(
       ltrain predict runs/r18 resnet_18_test.csv --root lab3 --submission 0816000_resnet18.csv
     """
     _refuse_part_with_images(part, images)
-    opened = _open_run(run, images, device, batch_size, cache, stage_dir, stage_gb)
+    opened = _open_run(run, images, device, batch_size, cache, local_copies, local_copies_gb)
     from leukemia_models.runs.predict_run import predict_images, predict_part
 
     how: dict[str, Any] = {

@@ -98,7 +98,7 @@ class AuditReport:
     Attributes
     ----------
     images, sides
-        What was looked at, and the divisions that were judged.
+        The images, and the divisions that were checked.
     identical, near
         Pairs of identical images, and of images that look alike without being identical or near-identical.
     near_groups
@@ -140,7 +140,7 @@ def audit_images(
     near_missing: str = "there are no pixels to look at",
     are_confirmed: bool = False,
 ) -> AuditReport:
-    """Judge images.
+    """Check images for leaks, contradictions and odd frames.
 
     Parameters
     ----------

@@ -123,7 +123,7 @@ def usual_size(frames: Iterable[FrameFacts]) -> tuple[int, int] | None:
 def frame_faults(frame: FrameFacts, usual_size_px: tuple[int, int]) -> list[tuple[str, str]]:
     """What is odd about a frame: keys of :data:`FAULTS`, each with the measured reason.
 
-    A frame without black background, or with next to nothing in it, is not judged by its cell's place: there is none.
+    A frame without black background, or with next to nothing in it, is not checked for its cell's place: there is none.
     """
     faults = []
     if frame.size_px != usual_size_px:

@@ -167,7 +167,7 @@ def find_near_pairs(
     prints: Sequence[CellPrint],
     *,
     max_distance: int = MAX_DISTANCE,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> list[NearPair]:
     """Find the pairs of cells that look alike, identical ones included.
 

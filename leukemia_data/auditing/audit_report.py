@@ -91,7 +91,7 @@ def _pair_notes(
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutlook:
-    """What a training would be told of its split: the stamp, or why the images cannot be split so."""
+    """What a training would say of its split: the stamp, or why the images cannot be split so."""
 
     split: str
     seed: int
@@ -135,7 +135,7 @@ def training_outlook(
 
 
 def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list[str]:
-    """Sentences that follow from an audit's checks, and from what a training would be told.
+    """Sentences that follow from an audit's checks, and from what a training would say.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
-from leukemia_data.scanning.preview import spread_evenly
+from leukemia_data.scanning.preview import shortened, spread_evenly
 
 LoadPixels = Callable[[AuditImage], Image | None]
 """Pixels of an image, or ``None`` where they cannot be had."""
@@ -32,7 +32,10 @@ _GAP = 0.25
 _DPI = 120
 _BAR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MAX_NAMED_SUBJECTS = 130
-_FEWEST_BARS = 12
+_MAX_UPRIGHT_SUBJECTS = 24
+_MIN_BARS = 12
+_CAPTION_LETTERS = 26
+_LABEL_LETTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,17 @@ def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
 
 
 def draw_balance(report: AuditReport, path: Path) -> None:
-    """Draw the number of images of every subject, class by class, into one PNG."""
+    """Draw the number of images of every subject, class by class, into one PNG; of every class if none is known."""
     shown = [one for one in report.balance if one.images_per_subject]
     figure = Figure(figsize=(11.0, 2.9 * max(len(shown), 1) + 0.4), layout="constrained")
-    axes = figure.subplots(max(len(shown), 1), 1, squeeze=False)[:, 0]
+    # One scale: a small class must not look like a large one.
+    axes = figure.subplots(max(len(shown), 1), 1, squeeze=False, sharey=True)[:, 0]
     for number, (axis, one) in enumerate(zip(axes, shown, strict=False)):
         _draw_class(axis, one, _BAR_COLOURS[number % len(_BAR_COLOURS)])
     if not shown:
-        axes[0].set_axis_off()
-        axes[0].text(0.5, 0.5, "no subject is known", ha="center")
-    figure.suptitle("images per subject", fontsize=11)
+        _draw_classes(axes[0], report.balance)
+    title = "images per subject" if shown else "images per class; no subject is known"
+    figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
 
@@ -111,7 +115,7 @@ def _group_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
     sizes = {}
     for number, group in enumerate(report.near_groups, 1):
         least = min(group.pairs, key=lambda pair: pair.correlation or 0.0)
-        sizes[least] = f"group {number} of {len(group.images)}"
+        sizes[least] = f"group {number}: {len(group.images)} images"
     for pair in _choose_pairs(report, list(sizes)):
         yield from _pair_panels(report, [pair], load, sizes[pair])
 
@@ -148,14 +152,13 @@ def _fault_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
 
 def _title(image: AuditImage) -> str:
     subject = f"subject {image.subject}" if image.subject else "subject unknown"
-    return f"{subject}, {image.class_name or 'no label'}"
+    return shortened(f"{subject}, {image.class_name or 'no label'}", _CAPTION_LETTERS)
 
 
 def _below(image: AuditImage) -> str:
     place = ", ".join(part for part in (image.split, f"fold {image.fold}" if image.fold >= 0 else "") if part)
-    name = image.name.rsplit("/", 1)[-1]
-    short = name if len(name) <= 26 else f"...{name[-23:]}"
-    return f"{short}\n{place}" if place else short
+    name = shortened(image.name.rsplit("/", 1)[-1], _CAPTION_LETTERS)
+    return f"{name}\n{shortened(place, _CAPTION_LETTERS)}" if place else name
 
 
 def _draw_panel(axis: Axes, panel: _Panel) -> None:
@@ -173,14 +176,30 @@ def _draw_class(axis: Axes, one: ClassBalance, colour: str) -> None:
     axis.bar(range(len(names)), counts, color=colour, edgecolor="white", linewidth=0.4)
     axis.set_title(printable(f"{one.name or 'unlabelled'}: {one.describe()}"), fontsize=9, parse_math=False)
     axis.set_ylabel("images")
-    axis.set_xlim(-0.7, max(len(names), _FEWEST_BARS) - 0.3)
+    axis.set_xlim(-0.7, max(len(names), _MIN_BARS) - 0.3)
     if len(names) <= _MAX_NAMED_SUBJECTS:
-        axis.set_xticks(range(len(names)), list(map(printable, names)), rotation=90, fontsize=7, parse_math=False)
+        _name_bars(axis, names)
     else:
         axis.set_xticks([])
         axis.set_xlabel(f"{len(names)} subjects, most images first")
     axis.grid(visible=True, axis="y", color="0.9")
     axis.set_axisbelow(True)
+
+
+def _draw_classes(axis: Axes, balance: Sequence[ClassBalance]) -> None:
+    """One bar a class, with its number."""
+    bars = axis.bar(range(len(balance)), [one.num_images for one in balance], color=_BAR_COLOURS[0])
+    axis.bar_label(bars, [f"{one.num_images:,}" for one in balance], fontsize=8)
+    axis.set_ylabel("images")
+    axis.set_xlim(-0.7, max(len(balance), _MIN_BARS) - 0.3)
+    _name_bars(axis, [one.name or "unlabelled" for one in balance])
+    axis.margins(y=0.12)
+
+
+def _name_bars(axis: Axes, names: Sequence[str]) -> None:
+    labels = [shortened(name, _LABEL_LETTERS) for name in names]
+    is_short = len(labels) <= _MAX_UPRIGHT_SUBJECTS and max(map(len, labels), default=0) <= _LABEL_LETTERS // 2
+    axis.set_xticks(range(len(labels)), labels, rotation=0 if is_short else 90, fontsize=7, parse_math=False)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -24,10 +24,11 @@ from leukemia_data.records.record import (
     NO_FOLD,
     UNKNOWN_LABEL,
     CellName,
+    ImagePlace,
     Record,
     parse_cell_name,
 )
-from leukemia_data.sources.listed_file import FileFinder
+from leukemia_data.sources.listed_file import FileFinder, Finder, ObjectFinder
 from leukemia_data.sources.name_words import split_word
 from leukemia_data.sources.table_columns import class_of_label
 
@@ -60,7 +61,7 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
     UsageError
         If there is no such file.
     SourceError
-        If it cannot be read, lacks a needed column or has no rows, or a row is wrong (all wrong rows are told).
+        If it cannot be read, lacks a needed column or has no rows, or a row is wrong (the message names all).
     """
     if not table.exists():
         raise UsageError(f"table of names not found: {table}")
@@ -78,7 +79,7 @@ def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
 
 
 def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
-    """Rows of which every cell could be read; all that is wrong with the others is told."""
+    """Rows of which every cell could be read; what is wrong with the others goes into the table's problems."""
     columns = {name: table.words(name) for name in _COLUMNS}
     for number, line in enumerate(table.lines):
         cells = {name: words[number] for name, words in columns.items()}
@@ -208,17 +209,17 @@ def read_lab_table(path: Path) -> LabTable:
     return LabTable(path, read.header, read.rows, read.lines, read.separator)
 
 
-def locate_files(table: LabTable, root: Path, *, allow_outside: bool = False) -> dict[str, Path]:
-    """The file that each ``Path`` of a table means, whether there is one or not.
+def locate_files(table: LabTable, root: ImagePlace, *, allow_outside: bool = False) -> dict[str, ImagePlace]:
+    """The file or object that each ``Path`` of a table means, whether there is one or not.
 
     Raises
     ------
     SourceError
         If paths lead out of `root` without `allow_outside`, or may mean two files.
     """
-    finder = FileFinder(root, allow_outside=allow_outside)
+    finder: Finder = FileFinder(root, allow_outside=allow_outside) if isinstance(root, Path) else ObjectFinder(root)
     problems = TableProblems(table.path)
-    files: dict[str, Path] = {}
+    files: dict[str, ImagePlace] = {}
     for line, text in zip(table.lines, table.image_paths, strict=True):
         try:
             files[text] = finder.find(text).path
@@ -341,7 +342,7 @@ def linked_sets(sets: Iterable[set[str]]) -> list[tuple[str, ...]]:
     )
 
 
-def _pixel_digest(path: Path) -> bytes | ImageError:
+def _pixel_digest(path: ImagePlace) -> bytes | ImageError:
     try:
         return frame_digest(decode_rgb(read_file(path).data))
     except ImageError as error:

@@ -1,197 +1,183 @@
-"""Whose cells renumbered files show, and what a recovery found."""
+"""The recovery of subjects: a lab's tables, whose files were renumbered, written again with whose cells they show."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from leukemia_data.auditing.audit import AuditReport, audit_images
-from leukemia_data.auditing.audit_image import AuditImage
-from leukemia_data.auditing.audit_pairs import brought_sides, shared_subjects, subject_order
-from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
-from leukemia_data.decoding.decode import decode_rgb, frame_digest
-from leukemia_data.decoding.source_file import read_file
-from leukemia_data.errors import ImageError
+from leukemia_data.auditing.audit_image import AuditImage, Check
+from leukemia_data.auditing.audit_pairs import brought_sides, shared_subjects
+from leukemia_data.auditing.reference_index import (
+    LabTable,
+    ReferenceIndex,
+    locate_files,
+    read_lab_table,
+    read_reference_table,
+    write_lab_table,
+)
+from leukemia_data.auditing.subject_matching import RecoveredRow, Recovery, assign_subjects, match_files
+from leukemia_data.caches.opening import find_caches, open_chosen_cache
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.decoding.decode import one_opencv_thread
+from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import formula_safe, quoting_for
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.sources.source import list_images
 
-Status = Literal["bytes", "pixels", "no subject", "unknown", "unusable"]
-"""Found by equal bytes or pixels; found, but the reference knows no subject; not in the reference; cannot be read."""
-JOINED_BY = "+"
-CANDIDATES_BY = "|"
-
-
-@dataclass(frozen=True, slots=True)
-class FileMatch:
-    """One file looked up: its content key (empty where it cannot be read), how it was found, and as what."""
-
-    key: bytes
-    status: Status
-    known: tuple[KnownImage, ...] = ()
-    problem: str = ""
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """Subjects of the known images, in natural order."""
-        return tuple(sorted({image.subject for image in self.known if image.subject}, key=subject_order))
+_OWN_CHECKS = ("identical_split", "identical_labels", "subjects_split", "two_classes", "alike_subjects")
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveredRow:
-    """One row of a table with what was found for its file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectRecovery:
+    """What a recovery found and wrote.
 
-    ``label_denied`` names the reference's class where the table says another; empty otherwise.
+    Attributes
+    ----------
+    recovery, tables
+        All rows with what was found, and the tables as read.
+    report
+        The audit of the tables' own split.
+    out_dir, num_odd
+        Where the tables with subjects are, and how many rows of ``recovery.csv`` there need a look.
     """
 
-    table: int
-    line: int
-    path: str
-    class_name: str
-    split: str
-    match: FileMatch
-    subject: str
-    label_denied: str
+    recovery: Recovery
+    tables: tuple[LabTable, ...]
+    report: AuditReport
+    out_dir: Path
+    num_odd: int
 
     @property
-    def candidates_text(self) -> str:
-        """All candidates of an ambiguous row, such as ``20|21``; empty for the others."""
-        return CANDIDATES_BY.join(self.match.candidates) if len(self.match.candidates) > 1 else ""
+    def own_checks(self) -> list[Check]:
+        """What the audit says of identical images and subjects of the tables' split."""
+        return [check for check in self.report.checks if check.key in _OWN_CHECKS]
 
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """All rows in the order of the tables, and subjects that the reference links but these tables do not tie."""
-
-    rows: tuple[RecoveredRow, ...]
-    linked: tuple[tuple[str, ...], ...]
-    untied: tuple[tuple[str, ...], ...]
-
-    def of_table(self, number: int) -> list[RecoveredRow]:
-        """Rows of one table, in its order."""
-        return [row for row in self.rows if row.table == number]
-
-
-def match_files(
-    paths: Sequence[Path],
-    index: ReferenceIndex,
-    *,
-    num_threads: int = 1,
-    progress: Callable[[int], object] | None = None,
-) -> list[FileMatch]:
-    """Look files up by content, in their order; `progress` is called with 1 after each."""
-    matches = []
-    executor = ThreadPoolExecutor(num_threads)
-    try:
-        for match in executor.map(partial(_match, index), paths):
-            matches.append(match)
-            if progress is not None:
-                progress(1)
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return matches
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values; rows that need a look are in the CSV table only."""
+        return {**recovery_json(self.recovery, self.tables, self.report), "out_dir": str(self.out_dir)}
 
 
 def recover_subjects(
-    tables: Sequence[LabTable],
-    files: Mapping[tuple[int, str], Path],
-    matches: Mapping[Path, FileMatch],
-    linked: Sequence[tuple[str, ...]],
+    tables: Sequence[Path],
+    references: Sequence[Path],
+    out_dir: Path,
     *,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
     join_linked: bool = False,
-) -> Recovery:
-    """Give every row its subject.
+    num_threads: int | None = None,
+    console: Console = NULL_CONSOLE,
+) -> SubjectRecovery:
+    """Write a lab's tables again with a column ``subject``, found by the content of the files.
+
+    Files are compared by bytes with a table of names, by decoded pixels with a folder or a cache. All other columns and
+    the order of the rows stay; ``subject_candidates`` has the subjects of an image that several share.
 
     Parameters
     ----------
     tables
-        As read.
-    files
-        (number of the table, ``Path`` string) -> file.
-    matches
-        File -> what was found for it.
-    linked
-        Sets of subjects that share identical images, from :meth:`ReferenceIndex.linked_subjects`.
+        CSV tables with a column ``Path``.
+    references
+        Where the images have their names: C-NMC folders, tables of names with SHA-256, caches.
+    out_dir
+        Folder for the tables with subjects, and ``recovery.csv``.
+    root, allow_outside
+        Folder or address that the paths in the tables start from, None for each table's own folder; and whether paths
+        may lead out of it.
     join_linked
-        Write all subjects of such a set as one, named like ``20+21``.
+        Write subjects that share identical images as one, such as ``20+21``.
+    num_threads
+        Images decoded at a time; None for one per core.
+    console
+        Gets notes on references that cannot be used, and shows the progress.
+
+    Raises
+    ------
+    UsageError
+        If two tables have one name, or `out_dir` is the folder of one; or a table is no CSV file.
+    SourceError
+        If a table or reference cannot be read, or no file was found at all; nothing is written then.
     """
-    chosen = _choose_subjects(tables, files, matches)
-    joined = {name: JOINED_BY.join(names) for names in linked for name in names} if join_linked else {}
-    rows = []
+    _check_targets(tables, out_dir)
+    num_threads = num_threads or os.cpu_count() or 1
+    with one_opencv_thread():
+        read = tuple(read_lab_table(path) for path in tables)
+        index = _read_references(references, num_threads, console)
+        files = {
+            (number, text): path
+            for number, table in enumerate(read)
+            for text, path in locate_files(
+                table, root if root is not None else table.path.parent, allow_outside=allow_outside
+            ).items()
+        }
+        places = list(dict.fromkeys(files.values()))
+        with console.progress(len(places), "looking files up") as bar:
+            found = match_files(places, index, num_threads=num_threads, progress=bar.update)
+    matches = dict(zip(places, found, strict=True))
+    recovery = assign_subjects(read, files, matches, index.linked_subjects(), join_linked=join_linked)
+    if not any(row.match.known for row in recovery.rows):
+        raise SourceError(_nothing_found(recovery, index))
+    num_odd = _write(out_dir, recovery, read)
+    return SubjectRecovery(
+        recovery=recovery, tables=read, report=audit_rows(recovery), out_dir=out_dir, num_odd=num_odd
+    )
+
+
+def _check_targets(tables: Sequence[Path], out_dir: Path) -> None:
+    """Refuse to write two tables to one file, or over those given."""
+    names = [table.name.lower() for table in tables]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"several tables are called {repeated[0]}: they would be written to one file in {out_dir}")
+    if any(table.resolve().parent == out_dir.resolve() for table in tables):
+        raise UsageError(f"--out-dir {out_dir} is the folder of a table given: it would be overwritten")
+
+
+def _read_references(references: Sequence[Path], num_threads: int, console: Console) -> ReferenceIndex:
+    index = ReferenceIndex()
+    for path in references:
+        if path.is_file():
+            index.add_table(read_reference_table(path))
+        elif find_caches(path):
+            index.add_cache(open_chosen_cache(path))
+        else:
+            records = list_images([path])
+            with console.progress(len(records), "reading the reference") as bar:
+                unusable = index.add_files(records, num_threads=num_threads, progress=bar.update)
+            if unusable:
+                console.note(f"note: {len(unusable)} images of {path} cannot be used: {listed(unusable, most=3)}")
+    return index
+
+
+def _nothing_found(recovery: Recovery, index: ReferenceIndex) -> str:
+    unusable = [row for row in recovery.rows if row.match.status == "unusable"]
+    if len(unusable) == len(recovery.rows):
+        return (
+            f"none of the {len(unusable):,} files can be read, the first: {unusable[0].path}: "
+            f"{unusable[0].match.problem}; say with --root which folder the paths start from"
+        )
+    cure = "" if index.by_pixels else "; a table of names finds equal bytes only: give the folder of images instead"
+    return f"none of the {len(recovery.rows):,} files is among the {index.num_images:,} images of the reference{cure}"
+
+
+def _write(out_dir: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int:
+    """Write the tables with their subjects, and the rows that need a look, whose number it returns."""
+    out_dir.mkdir(parents=True, exist_ok=True)
     for number, table in enumerate(tables):
-        cells = zip(table.lines, table.image_paths, table.class_names, table.splits, strict=True)
-        for line, path, class_name, split in cells:
-            file = files[number, path]
-            match, subject = matches[file], chosen.get(file, "")
-            subject = joined.get(subject, subject)
-            denied = _denied_label(class_name, match)
-            rows.append(RecoveredRow(number, line, path, class_name, split, match, subject, denied))
-    return Recovery(tuple(rows), tuple(linked), () if join_linked else _untied(rows, linked))
-
-
-def _match(index: ReferenceIndex, path: Path) -> FileMatch:
-    try:
-        data = read_file(path).data
-        key = b""
-        if index.by_bytes:
-            key = hashlib.sha256(data.data).digest()
-            if key in index.by_bytes:
-                return _found(key, "bytes", index.by_bytes[key])
-        if index.by_pixels:
-            key = frame_digest(decode_rgb(data))
-            if key in index.by_pixels:
-                return _found(key, "pixels", index.by_pixels[key])
-    except ImageError as error:
-        return FileMatch(b"", "unusable", problem=str(error))
-    return FileMatch(key, "unknown")
-
-
-def _found(key: bytes, status: Status, known: Sequence[KnownImage]) -> FileMatch:
-    match = FileMatch(key, status, tuple(known))
-    return match if match.candidates else FileMatch(key, "no subject", tuple(known))
-
-
-def _choose_subjects(
-    tables: Sequence[LabTable], files: Mapping[tuple[int, str], Path], matches: Mapping[Path, FileMatch]
-) -> dict[Path, str]:
-    """Subject of each file: its only candidate, or the candidates in turn over the copies, in the order of the rows."""
-    in_order = dict.fromkeys(files[number, path] for number, table in enumerate(tables) for path in table.image_paths)
-    num_copies: dict[bytes, int] = {}
-    chosen = {}
-    for file in in_order:
-        match = matches[file]
-        if match.candidates:
-            copy = num_copies.get(match.key, 0)
-            num_copies[match.key] = copy + 1
-            chosen[file] = match.candidates[copy % len(match.candidates)]
-    return chosen
-
-
-def _denied_label(class_name: str, match: FileMatch) -> str:
-    known = sorted({image.class_name for image in match.known if image.class_name})
-    return CANDIDATES_BY.join(known) if class_name and known and class_name.lower() not in known else ""
-
-
-def _untied(rows: Sequence[RecoveredRow], linked: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Linked subjects of which several are here, without identical images here that tie them."""
-    present = {row.subject for row in rows if row.subject}
-    owners: dict[bytes, set[str]] = {}
-    for row in rows:
-        if row.subject:
-            owners.setdefault(row.match.key, set()).add(row.subject)
-    tied = {name: names for names in linked_sets(owners.values()) for name in names}
-    untied = []
-    for names in linked:
-        here = tuple(name for name in names if name in present)
-        if len({tied.get(name, (name,)) for name in here}) > 1:
-            untied.append(here)
-    return tuple(untied)
+        rows = recovery.of_table(number)
+        columns = {
+            "subject": [row.subject for row in rows],
+            "subject_candidates": [row.candidates_text for row in rows],
+        }
+        write_lab_table(out_dir / table.path.name, table, columns)
+    return write_odd_rows(out_dir / "recovery.csv", recovery, tables)
 
 
 _COLUMNS = ("table", "line", "path", "finding", "subject", "detail")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leukemia_data.building.shard_task import KEPT_DAYS, RECEIPTS_DIR, pending_mark, spent_marks
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest, parse_manifest
 from leukemia_data.errors import CacheError
 from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 from leukemia_data.stores.faults import MissingObjectError
-from leukemia_data.stores.object_store import ObjectStore, StoredObject
-from leukemia_data.stores.url import Url
+from leukemia_data.stores.url import Location, Url
+
+if TYPE_CHECKING:
+    from leukemia_data.stores.object_store import ObjectStore, StoredObject
 
 _CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
 _CACHE_FILE = re.compile(
@@ -25,51 +29,92 @@ _CACHE_FILE = re.compile(
 _RECEIPT_FILE = re.compile(r"[0-9a-f]{32}\.json(\.[0-9a-f]{12}\.partial)?")
 
 
+MAX_AGE_NS = 24 * 3600 * 10**9
+"""What is younger in a store may belong to a build that is at work: there are no locks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Files of one cache directory that no manifest names."""
+    """Files of one cache, a folder or an address, that no manifest names."""
 
-    directory: Path
-    files: tuple[Path, ...]
+    location: Location
+    files: tuple[Location, ...]
     num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was found or removed, and the directories that could not be looked at, with reasons."""
+    """What was found or removed, and what could not be looked at or removed, with reasons."""
 
     garbage: tuple[Garbage, ...]
     skipped: tuple[str, ...]
+    is_removed: bool
+
+    @property
+    def num_files(self) -> int:
+        """Number of all files found."""
+        return sum(len(item.files) for item in self.garbage)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all files found."""
         return sum(item.num_bytes for item in self.garbage)
 
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as JSON values."""
+        return {
+            "removed": self.is_removed,
+            "num_bytes": self.num_bytes,
+            "files": [str(file) for item in self.garbage for file in item.files],
+            "skipped": list(self.skipped),
+        }
 
-def collect_garbage(root: Path, *, remove: bool) -> CollectReport:
-    """Find the garbage of every cache directory at or below `root`, and remove it if told so.
 
-    A directory that a build or a plan's jobs are writing to, or whose manifest cannot be read, is left alone. So is a
-    file that cannot be removed now, as Windows keeps those that a reader has mapped: the next call gets it.
+def collect_garbage(location: Location, *, remove: bool, now_ns: int | None = None) -> CollectReport:
+    """Find what no manifest names in every cache at or below a location, and remove it if `remove` says so.
+
+    A folder that a build or the jobs of a plan are writing to, or whose manifest cannot be read, is left alone. So is a
+    file that cannot be removed now, as Windows keeps those that a reader has mapped: the next call gets it. Of a store,
+    what is younger than a day is left, too.
+
+    Parameters
+    ----------
+    location
+        A cache, or a folder or address with caches up to two levels below it.
+    remove
+        False only looks.
+    now_ns
+        The time, in nanoseconds since 1970; None for now. For stores.
+
+    Raises
+    ------
+    StorageError
+        If the store cannot be read or denies the removal.
     """
-    garbage: list[Garbage] = []
     skipped: list[str] = []
+    if isinstance(location, Path):
+        garbage = tuple(_collect_in_folders(location, skipped, remove=remove))
+    else:
+        now_ns = time.time_ns() if now_ns is None else now_ns
+        garbage = tuple(_collect_in_store(location, skipped, remove=remove, now_ns=now_ns))
+    return CollectReport(garbage, tuple(skipped), remove)
+
+
+def _collect_in_folders(root: Path, skipped: list[str], *, remove: bool) -> Iterator[Garbage]:
     for directory in _cache_like_dirs(root):
         try:
             # Before the lock, which would leave its file in the folder of a foreign manifest.
             find_manifest(directory)
             with lock_cache(directory, "gc"):
                 _check_no_plan_waits(directory)
-                found = _find(directory)
+                files, num_bytes = _find(directory)
                 if remove:
-                    found = _remove(found, skipped)
+                    files, num_bytes = _remove(directory, files, skipped)
         except CacheError as error:
             skipped.append(str(error))
         else:
-            if found.files:
-                garbage.append(found)
-    return CollectReport(tuple(garbage), tuple(skipped))
+            if files:
+                yield Garbage(directory, files, num_bytes)
 
 
 def is_cache_dir_name(name: str) -> bool:
@@ -103,7 +148,8 @@ def _check_no_plan_waits(directory: Path) -> None:
         )
 
 
-def _find(directory: Path) -> Garbage:
+def _find(directory: Path) -> tuple[tuple[Path, ...], int]:
+    """Files that the manifest does not name, and their bytes."""
     manifest = find_manifest(directory)
     named = set() if manifest is None else manifest.file_names()
     candidates = [
@@ -112,13 +158,13 @@ def _find(directory: Path) -> Garbage:
         *(path for path in (directory / RECEIPTS_DIR).glob("*") if _RECEIPT_FILE.fullmatch(path.name)),
     ]
     files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))
-    return Garbage(directory, files, sum(path.stat().st_size for path in files))
+    return files, sum(path.stat().st_size for path in files)
 
 
-def _remove(garbage: Garbage, skipped: list[str]) -> Garbage:
-    """Remove what can be removed, and return that; tell `skipped` of the rest."""
+def _remove(directory: Path, files: Sequence[Path], skipped: list[str]) -> tuple[tuple[Path, ...], int]:
+    """Remove what can be removed, and return that with its bytes; `skipped` gets the rest."""
     removed, num_bytes = [], 0
-    for path in garbage.files:
+    for path in files:
         try:
             file_bytes = path.stat().st_size
             path.unlink()
@@ -127,52 +173,17 @@ def _remove(garbage: Garbage, skipped: list[str]) -> Garbage:
         else:
             removed.append(path)
             num_bytes += file_bytes
-    receipts = garbage.directory / RECEIPTS_DIR
+    receipts = directory / RECEIPTS_DIR
     if receipts.is_dir() and not any(receipts.iterdir()):
         receipts.rmdir()
-    return Garbage(garbage.directory, tuple(removed), num_bytes)
+    return tuple(removed), num_bytes
 
 
-MAX_AGE_NS = 24 * 3600 * 10**9
-"""What is younger may belong to a build that is at work."""
+def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int) -> Iterator[Garbage]:
+    # Loads fsspec, for which a folder has no use.
+    from leukemia_data.stores.object_store import open_store
 
-
-@dataclass(frozen=True, slots=True)
-class StoredGarbage:
-    """Objects of one cache that no manifest names."""
-
-    url: Url
-    names: tuple[str, ...]
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCollectReport:
-    """What was found or removed, and the caches that could not be looked at, with reasons."""
-
-    garbage: tuple[StoredGarbage, ...]
-    skipped: tuple[str, ...]
-
-
-def collect_stored_garbage(store: ObjectStore, *, remove: bool, now_ns: int) -> StoredCollectReport:
-    """Find the garbage of every cache at or below an address, and remove it if told so.
-
-    Parameters
-    ----------
-    store
-        The address.
-    remove
-        Whether to remove it.
-    now_ns
-        The clock, in nanoseconds since 1970.
-
-    Raises
-    ------
-    StorageError
-        If the store cannot be read or denies the removal.
-    """
-    garbage: list[StoredGarbage] = []
-    skipped: list[str] = []
+    store = open_store(url)
     for folder, objects in _cache_folders(store).items():
         cache = store.below(folder) if folder else store
         old = {name: state for name, state in objects.items() if state.modified_ns < now_ns - MAX_AGE_NS}
@@ -184,11 +195,10 @@ def collect_stored_garbage(store: ObjectStore, *, remove: bool, now_ns: int) -> 
             continue
         found = {name: state for name, state in old.items() if _is_ours(name) and name not in named}
         if found:
-            num_bytes = sum(state.num_bytes for state in found.values())
-            garbage.append(StoredGarbage(cache.url, tuple(sorted(found)), num_bytes))
             if remove:
                 cache.delete(*found)
-    return StoredCollectReport(tuple(garbage), tuple(skipped))
+            num_bytes = sum(state.num_bytes for state in found.values())
+            yield Garbage(cache.url, tuple(cache.url / name for name in sorted(found)), num_bytes)
 
 
 def _cache_folders(store: ObjectStore) -> dict[str, dict[str, StoredObject]]:

@@ -1,40 +1,56 @@
-"""Rewrite a cache: repair exactly what is damaged, or store the same pixels by another codec."""
+"""Rewrite a cache in a folder: repair exactly what is damaged, or store the same pixels by another codec."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.codec import codec_named
+from leukemia_data.caches.codec import ZSTD, codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, check_fit, read_index, write_index
-from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, save_manifest
+from leukemia_data.caches.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    cache_summary,
+    load_manifest,
+    save_manifest,
+)
+from leukemia_data.caches.opening import choose_folder
 from leukemia_data.caches.shard import intact_table, read_table, shard_bytes, shard_images, write_shard
 from leukemia_data.caches.shard_rows import open_damaged_rows, open_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
+from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.decoding.source_file import read_file
-from leukemia_data.errors import CacheError, ImageError
+from leukemia_data.errors import CacheError, ImageError, SourceError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
-from leukemia_data.records.record import Record
+from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array, unsettled_states
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import list_source
+from leukemia_data.stores.url import Location
 
 FindRecords = Callable[[], Sequence[Record] | None]
 """Lists the source when it is needed; None where there is no source."""
 
+_NO_REPAIR_THERE = "--repair is for folders; remove what is damaged and build again, which makes it anew"
+_NO_CONVERSION_THERE = "conversion is for folders; `ldata pull` it, convert the copy, and `ldata push` that"
 _NO_SOURCE = "no source was given"
 _NOT_IN_SOURCE = "it is not in the source"
 _CHANGED = "the source file has other bytes than when the cache was built"
@@ -81,6 +97,82 @@ class RepairReport:
     num_kept: int = 0
     num_remade: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {**asdict(self), "found": self.found.to_dict(), "left": self.left.to_dict()}
+
+
+def no_sources(name: str) -> Sequence[ImagePlace]:
+    """Return no places: what is damaged is repaired from what is intact in the cache alone."""
+    return ()
+
+
+def repair(
+    location: Location,
+    sources: Sequence[ImagePlace] = (),
+    *,
+    find_sources: Callable[[str], Sequence[ImagePlace]] = no_sources,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    size_px: int | None = None,
+    num_threads: int | None = None,
+    console: Console = NULL_CONSOLE,
+) -> RepairReport:
+    """Check a cache and repair what is damaged: from what is intact in it, and from the source for the rest.
+
+    Parameters
+    ----------
+    location
+        A cache, or a folder with caches of which one is of the size. No build or gc may be working on it.
+    sources
+        The images that the cache was made from, as for :func:`leukemia_data.sources.source.list_source`; they are read
+        with the options that the cache was built with.
+    find_sources
+        Given the cache's name, returns `sources` where none are given and the cache alone does not do. Unlike those
+        given, these may be unreadable: then there is a note, and no source.
+    root, allow_outside
+        Where the paths in tables start, and whether they may leave it.
+    size_px
+        Side of the images, to choose among several caches.
+    num_threads
+        Shards worked on at a time; None for one per core.
+    console
+        Shows the progress.
+
+    Raises
+    ------
+    UsageError
+        If several caches match, or `location` is an address.
+    SourceError
+        If the sources given cannot be read.
+    CacheError
+        If there is no readable manifest (then only a build helps), or another process writes to the cache.
+    """
+    directory, manifest = choose_folder(location, _NO_REPAIR_THERE, size_px=size_px)
+
+    def find_records() -> Sequence[Record] | None:
+        if sources:
+            console.note(f"source: {', '.join(map(str, sources))} (given)")
+        places = sources or find_sources(manifest.name)
+        if not places:
+            return None
+        options = ReadingOptions.from_dict({} if manifest.reading is None else manifest.reading["options"])
+        try:
+            # What the options exclude may be gone by now.
+            return list_source(
+                places, root=root, allow_outside=allow_outside, options=options, allow_unmatched=True
+            ).records
+        except SourceError as error:
+            if sources:
+                raise
+            console.note(f"note: {error}")
+            return None
+
+    with console.progress(manifest.num_samples, "verifying") as bar:
+        return repair_cache(
+            directory, find_records, num_threads=num_threads or os.cpu_count() or 1, progress=bar.update
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _ShardRepair:
@@ -94,7 +186,7 @@ class _ShardRepair:
 
 
 def repair_cache(
-    directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], None]
+    directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], object]
 ) -> RepairReport:
     """Check a cache and repair what is damaged.
 
@@ -181,7 +273,7 @@ class _Repair:
             records = self._find_records()
             self._source = None if records is None else _Source(records)
         with ThreadPoolExecutor(num_threads) as pool:
-            repairs = dict(zip(numbers, pool.map(self._mend_shard, numbers, intact), strict=True))
+            repairs = dict(zip(numbers, pool.map(self._repair_shard, numbers, intact), strict=True))
         manifest = self._with_shards({n: repair.entry for n, repair in repairs.items()})
         if self._index is None:
             manifest = self._with_index(manifest)
@@ -229,7 +321,7 @@ class _Repair:
                 pass
         return np.zeros(shard.num_samples, bool)
 
-    def _mend_shard(self, number: int, intact_N: NDArray[np.bool_]) -> _ShardRepair:
+    def _repair_shard(self, number: int, intact_N: NDArray[np.bool_]) -> _ShardRepair:
         shard, rows, size_px = self._manifest.shards[number], self._rows[number], self._manifest.size_px
         if rows is None:
             return _ShardRepair(None, num_unnamed=shard.num_samples)
@@ -321,6 +413,55 @@ class ConvertReport:
     before: Manifest
     after: Manifest
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was written."""
+        return self.after is not self.before
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the cache as it is now, and what changed, as JSON values."""
+        return {
+            **cache_summary(self.directory, self.after),
+            "changed": self.is_changed,
+            "num_bytes_before": self.before.num_bytes,
+        }
+
+
+def convert(
+    location: Location,
+    codec: str = ZSTD,
+    *,
+    out: Path | None = None,
+    size_px: int | None = None,
+    num_threads: int | None = None,
+    console: Console = NULL_CONSOLE,
+) -> ConvertReport:
+    """Store a cache's images compressed without loss, or raw again; no pixel changes.
+
+    Parameters
+    ----------
+    location
+        A cache, or a folder with caches of which one is of the size.
+    codec, out
+        As for :func:`convert_cache`, whose errors it raises.
+    size_px
+        Side of the images, to choose among several caches.
+    num_threads
+        Shards worked on at a time; None for one per core.
+    console
+        Shows the progress.
+
+    Raises
+    ------
+    UsageError
+        If several caches match, or `location` is an address.
+    """
+    directory, manifest = choose_folder(location, _NO_CONVERSION_THERE, size_px=size_px)
+    with console.progress(manifest.num_samples, "converting") as bar:
+        return convert_cache(
+            directory, codec, out=out, num_threads=num_threads or os.cpu_count() or 1, progress=bar.update
+        )
+
 
 def convert_cache(
     directory: Path,
@@ -328,7 +469,7 @@ def convert_cache(
     *,
     out: Path | None = None,
     num_threads: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> ConvertReport:
     """Write a cache's shards anew by a codec, and commit them there or as a cache in another folder.
 
@@ -383,7 +524,7 @@ class _Conversion:
         self._directory, self._target = directory, target
         self._manifest, self._codec = manifest, codec
 
-    def run(self, num_threads: int, progress: Callable[[int], None]) -> Manifest:
+    def run(self, num_threads: int, progress: Callable[[int], object]) -> Manifest:
         """Write and check all shards, then commit."""
         table = read_index(self._directory, self._manifest.index).table
         check_fit(self._directory, self._manifest, table)

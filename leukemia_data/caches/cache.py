@@ -1,12 +1,13 @@
-"""Open, find and choose caches; read samples by index."""
+"""Find and open caches in folders; read samples by index."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,66 +18,11 @@ from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.files.limits import allow_open_files
+from leukemia_data.files.text import printable
 from leukemia_data.records.arguments import Indices, as_indices, as_whole
+from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.stores.url import Location
-
-Place = TypeVar("Place")
-
-
-def choose_only(
-    found: Sequence[Place],
-    read: Callable[[Place], Manifest],
-    *,
-    where: object,
-    size_px: int | None,
-    recipe: str | None,
-    cure: str,
-) -> Place:
-    """The only one of the caches that were found which matches.
-
-    Parameters
-    ----------
-    found
-        Where caches lie: directories, or addresses.
-    read
-        Reads the manifest of one.
-    where
-        At which they were looked for, for messages.
-    size_px, recipe
-        Side of its images, and name of its recipe; None where that does not matter.
-    cure
-        What to do if there is none.
-
-    Raises
-    ------
-    UsageError
-        If several match; the message lists them.
-    CacheError
-        If none does.
-    """
-    is_free = size_px is None and recipe is None
-    fitting = (
-        found if len(found) == 1 and is_free else [place for place in found if _fits(place, read, size_px, recipe)]
-    )
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        choices = "".join(f"\n  {place}" for place in fitting)
-        raise UsageError(f"several caches at {where}, name one:{choices}")
-    wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
-    others = f" (there are: {', '.join(map(str, found))})" if found else ""
-    raise CacheError(f"no {wanted} at {where}{others}; {cure}")
-
-
-def _fits(place: Place, read: Callable[[Place], Manifest], size_px: int | None, recipe: str | None) -> bool:
-    """Whether such a cache lies there that is readable; a damaged neighbour shall not hide the others."""
-    try:
-        manifest = read(place)
-    except CacheError:
-        return False
-    return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)
-
 
 WITHOUT_LOOKS = (
     "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
@@ -85,7 +31,7 @@ WITHOUT_LOOKS = (
 """What to say of a cache whose manifest has no looks that can be compared, see ``Manifest.has_looks``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cache:
     """A committed cache and its sample table.
 
@@ -143,6 +89,25 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name}={text}" for name, text in self._description())
+        return printable(f"Cache({words})").replace("\n", "\\n")
+
+    def _repr_html_(self) -> str:
+        """Return a small table, which notebooks show."""
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in self._description())
+        return f"<table>{rows}</table>"
+
+    def _description(self) -> Iterator[tuple[str, str]]:
+        labels, names = self.table.labels, [*enumerate(self.manifest.classes), (UNKNOWN_LABEL, "unlabelled")]
+        counts = [(name, int((labels == label).sum())) for label, name in names]
+        classes = ", ".join(f"{name} {count:,}" for name, count in counts if count)
+        yield "name", self.manifest.name
+        yield "size", f"{self.size_px} px"
+        yield "images", f"{len(self):,} ({classes})"
+        yield "recipe", self.manifest.recipe.name
+        yield "location", str(self.location)
 
 
 def require_cache(cache: object) -> None:
@@ -317,31 +282,3 @@ def find_cache_dirs(root: Path) -> list[Path]:
     """Directories of all committed caches: `root` itself, or up to two levels below it."""
     candidates = [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
     return [path for path in candidates if (path / MANIFEST_NAME).is_file()]
-
-
-def choose_cache_dir(path: Path, *, size_px: int | None = None, recipe: str | None = None) -> Path:
-    """The one cache that a path means: the path itself, or the only matching cache below it.
-
-    Parameters
-    ----------
-    path
-        A cache, or a folder with caches below it.
-    size_px, recipe
-        Side of its images, and name of its recipe; None where that does not matter.
-
-    Raises
-    ------
-    UsageError
-        If several match; the message lists them.
-    CacheError
-        If none does.
-    """
-    options = "".join([f" --size {size_px}" if size_px is not None else "", f" --recipe {recipe}" if recipe else ""])
-    return choose_only(
-        find_cache_dirs(path),
-        load_manifest,
-        where=path,
-        size_px=size_px,
-        recipe=recipe,
-        cure=f"make one with `ldata build SOURCE{options}`",
-    )

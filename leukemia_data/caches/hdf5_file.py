@@ -320,7 +320,7 @@ def _checked_path(directory: Path, entry: IndexEntry) -> Path:
     if digest != entry.digest:
         raise CacheError(
             f"{path} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
-            "`ldata verify --repair` mends it"
+            "`ldata verify --repair` repairs it"
         )
     return path
 

@@ -33,7 +33,7 @@ _DEAD_AFTER_S = 3600.0
 _LOOK_AFTER_S = 60.0
 _FREE_SHARE = 0.5
 _UNKNOWN_FREE_BYTES = 1 << 40
-# Of a full stage's files so many go at a time, so that not each that comes has to look at all.
+# Of a full folder's files so many go at a time, so that not each that comes has to look at all.
 _GOES_SHARE = 1 / 64
 
 
@@ -46,14 +46,14 @@ class _CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Bytes that lie in the stage at the most, and when its files were looked at."""
+    """Bytes of all copies at the most, and when its files were looked at."""
 
     num_bytes: int
     looked_s: float
 
 
 class CopiesFolder:
-    """Sets room aside in a stage's folder, for all processes of a machine. Pickles.
+    """Sets room aside in a folder of copies, for all processes of a machine. Pickles.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class CopiesFolder:
 
     def __init__(self, directory: Path, max_bytes: int | None) -> None:
         self._directory = directory
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
 
     def reserve(self, name: str, num_bytes: int, keep: Collection[str]) -> bool:
         """Set room aside for a file, and remove others if it needs theirs, but none of `keep`; False for no room."""
@@ -95,8 +95,8 @@ class CopiesFolder:
         return used_bytes + num_bytes - self._bound_bytes(used_bytes)
 
     def _bound_bytes(self, used_bytes: int) -> int:
-        if self._most_bytes is not None:
-            return self._most_bytes
+        if self._max_bytes is not None:
+            return self._max_bytes
         free = free_disk_bytes(self._directory)
         # Where `used_bytes` tells too much, the bound grows by less than that.
         return _UNKNOWN_FREE_BYTES if free is None else int((free + used_bytes) * _FREE_SHARE)
@@ -125,7 +125,7 @@ class CopiesFolder:
         return used_bytes - removed_bytes, removed_bytes >= missing
 
     def _scan(self) -> list[_CopiedFile]:
-        """Staged files and rooms set aside; what dead processes left is removed."""
+        """Copies and rooms set aside; what dead processes left is removed."""
         files, now_s = [], time.time()
         with os.scandir(self._directory) as found:
             for item in found:
@@ -167,7 +167,7 @@ _OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
-    """Return the folder of local copies where the user names none.
+    """Folder of local copies where the user names none.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
 
 
 class Fetched(enum.Enum):
-    """What became of a wish to have a file staged."""
+    """What became of a request for a copy of a file."""
 
     HERE = "here"
     BUSY = "busy"
@@ -204,7 +204,7 @@ class Fetched(enum.Enum):
 
 
 class LocalCopies:
-    """A folder of staged files. Nothing is written before the first of them is fetched. Pickles.
+    """A folder of local copies. Nothing is written before the first of them is fetched. Pickles.
 
     Parameters
     ----------
@@ -219,15 +219,15 @@ class LocalCopies:
         self._room = CopiesFolder(directory, max_bytes)
 
     def path(self, entry: ShardEntry | IndexEntry) -> Path:
-        """Where a file lies when it is staged."""
+        """Where the copy of a file lies."""
         return self.directory / entry.name
 
     def holds(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether a file is staged whole."""
+        """Whether a whole copy of a file is here."""
         return is_whole(self.directory, entry)
 
     def is_intact(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether a staged file has the bytes that the manifest knows; it is read."""
+        """Whether the copy of a file has the bytes that the manifest knows; it is read."""
         try:
             return self.holds(entry) and file_digest(self.path(entry)) == entry.digest
         except FileNotFoundError:
@@ -244,7 +244,7 @@ class LocalCopies:
             (self.directory / name).unlink(missing_ok=True)
 
     def fetch(self, store: ObjectStore, entry: ShardEntry | IndexEntry, keep: Collection[str] = ()) -> Fetched:
-        """Have a file staged, whose bytes are those that the manifest knows.
+        """Copy a file, unless it is here already, whose bytes are then those that the manifest knows.
 
         Parameters
         ----------
@@ -302,39 +302,39 @@ class LocalCopies:
                     return
         raise StorageError(
             f"{store.url / entry.name} is damaged: its digest is {found}, the manifest says {entry.digest}; "
-            "`ldata push --verify` from an intact copy of the cache mends it"
+            "`ldata push --verify` from an intact copy of the cache repairs it"
         )
 
 
 _NUM_THREADS = 4
 _AGAIN_AFTER_S = 0.1
-_THREAD_NAME = "shard-stager"
+_THREAD_NAME = "shard-copies"
 
 
 class ShardFetcher:
-    """Fetches shards into a stage, each at most once.
+    """Copies shards into a folder of local copies, each at most once.
 
     Parameters
     ----------
-    stage, store
+    copies, store
         Where to, and where from.
     shards
-        The cache's shards; wishes are numbers of them.
+        The cache's shards; requests are numbers of them.
     keep
-        Names of staged files that may not go to make room.
+        Names of copies that may not go to make room.
     on_arrival
-        Called in a thread with the number of each shard that is staged now.
+        Called in a thread with the number of each shard that is here now.
     """
 
     def __init__(
         self,
-        stage: LocalCopies,
+        copies: LocalCopies,
         store: ObjectStore,
         shards: Sequence[ShardEntry],
         keep: frozenset[str],
         on_arrival: Callable[[int], object],
     ) -> None:
-        self._stage, self._store, self._shards, self._on_arrival = stage, store, shards, on_arrival
+        self._copies, self._store, self._shards, self._on_arrival = copies, store, shards, on_arrival
         self._keep = keep
         self._changed = threading.Condition()
         self._wanted: deque[int] = deque()
@@ -346,10 +346,10 @@ class ShardFetcher:
         self._started_s: float | None = None
         self.num_bytes = 0
         self.seconds = 0.0
-        """From the first wish to the last arrival."""
+        """From the first request to the last arrival."""
 
     def want(self, numbers: Iterable[int], *, first: bool = False) -> None:
-        """Wish for shards, before all earlier wishes or behind them; returns at once.
+        """Request shards, before all earlier requests or behind them; returns at once.
 
         Raises
         ------
@@ -370,7 +370,7 @@ class ShardFetcher:
             self._begin_threads()
 
     def wait(self, numbers: Iterable[int]) -> None:
-        """Wait until wishes are settled: the shards are staged, or it is known that they will not be."""
+        """Wait until requests are settled: the shards are here, or it is known that they will not be."""
         wanted = set(numbers)
         with self._changed:
             while not (wanted <= self._settled or self._is_closed or self._error is not None):
@@ -378,18 +378,18 @@ class ShardFetcher:
             self._raise_error()
 
     def forget(self, number: int) -> None:
-        """Let a shard be wished for once more: its staged file turned out to be no good."""
+        """Let a shard be requested once more: its copy turned out to be no good."""
         with self._changed:
             self._asked.discard(number)
             self._settled.discard(number)
 
     def stop(self) -> None:
-        """Drop all wishes; threads end with the shard that they are at. Without a lock: a finalizer may call it."""
+        """Drop all requests; threads end with the shard that they are at. Without a lock: a finalizer may call it."""
         self._is_closed = True
         self._wanted.clear()
 
     def close(self) -> None:
-        """Drop all wishes, and wait for the threads to end."""
+        """Drop all requests, and wait for the threads to end."""
         self.stop()
         with self._changed:
             self._changed.notify_all()
@@ -413,7 +413,7 @@ class ShardFetcher:
     def _run(self) -> None:
         try:
             while (number := self._next()) is not None:
-                self._settle(number, self._stage.fetch(self._store, self._shards[number], self._keep))
+                self._settle(number, self._copies.fetch(self._store, self._shards[number], self._keep))
         except BaseException as error:
             # Whoever reads batches gets it.
             with self._changed:
@@ -425,7 +425,7 @@ class ShardFetcher:
         with self._changed:
             if self._wanted:
                 return self._wanted.popleft()
-            # Under the lock: a wish that comes now must find that this thread is none any more.
+            # Under the lock: a request that comes now must find that this thread is none any more.
             self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
             return None
 
@@ -448,7 +448,7 @@ class ShardFetcher:
             self._changed.notify_all()
 
     def _give_up(self, num_bytes: int) -> None:
-        """Settle the wishes that wait for files of a size for which there is no room: each would look at all files."""
+        """Settle the requests for files of a size for which there is no room: each would look at all files."""
         hopeless = {number for number in self._wanted if self._shards[number].num_bytes >= num_bytes}
         self._settled |= hopeless
         self._wanted = deque(number for number in self._wanted if number not in hopeless)

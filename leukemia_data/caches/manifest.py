@@ -19,6 +19,7 @@ from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, lines_digest, records_digest
 from leukemia_data.records.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
+from leukemia_data.stores.url import Location
 
 # No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
 _MAX_ZSTD_RATIO = 1 << 15
@@ -124,7 +125,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
 MANIFEST_FORMAT_VERSION = 3
 CAPACITY_BY_COUNT = 0
-"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build was told."""
+"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build decided."""
 FINGERPRINT_IN_NAME = 12
 _MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
@@ -151,7 +152,7 @@ class Manifest:
     codec
         Name of the codec that the shards are stored by; the pixels, and so the fingerprint, do not depend on it.
     shard_capacity
-        Samples a shard holds at the most, where the user decided it; ``None`` where it follows from their number.
+        Maximum number of samples of a shard, where the user decided it; ``None`` where it follows from their number.
     reading
         How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
         manifests of version 0.1.
@@ -238,6 +239,20 @@ class Manifest:
     def file_names(self) -> set[str]:
         """Names of all files the cache consists of, the manifest's own included."""
         return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
+
+
+def cache_summary(location: Location, manifest: Manifest) -> dict[str, object]:
+    """Return what JSON output tells of a cache: where it lies, its size, fingerprint, counts, bytes and codec."""
+    return {
+        "directory": str(location),
+        "size_px": manifest.size_px,
+        "fingerprint": manifest.fingerprint,
+        "num_samples": manifest.num_samples,
+        "num_shards": len(manifest.shards),
+        "num_bytes": manifest.num_bytes,
+        "codec": manifest.codec,
+        "compression_ratio": round(manifest.compression_ratio, 3),
+    }
 
 
 def cache_dir_name(size_px: int, fingerprint: str) -> str:

@@ -81,7 +81,7 @@ class RowRanges:
             name = self._shards[wrong[0]].path.name
             raise StorageError(
                 f"{self._store.url / name} is damaged: the lengths of its images are not those that were written; "
-                "`ldata push --verify` from an intact copy of the cache mends it"
+                "`ldata push --verify` from an intact copy of the cache repairs it"
             )
 
     def _read_starts_once(self, shards: Sequence[int]) -> list[int]:
@@ -113,6 +113,9 @@ def _lengths_range(images: ShardImages) -> Range:
 
 # Reading more rows than this of a shard takes longer than to fetch it whole; one row never does.
 _FETCH_WHOLE_SHARE = 1 / 8
+# So many images come by ranges, so that the first batches need not wait for whole shards. A request for every image of
+# all later ones would take longer than the shards, which it holds up, too.
+_MAX_RANGES_AT_FIRST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,35 +130,35 @@ class _RemoteRow:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a reader fetched: shards that were staged, in which time, and images read by ranges."""
+    """What a reader fetched: shards that were copied, in which time, and images read by ranges."""
 
-    staged_bytes: int
-    staging_s: float
+    copied_bytes: int
+    copying_s: float
     num_ranges: int
 
     @property
     def is_any(self) -> bool:
         """Whether anything was fetched."""
-        return bool(self.staged_bytes or self.num_ranges)
+        return bool(self.copied_bytes or self.num_ranges)
 
     def __str__(self) -> str:
         return (
-            f"staged {self.staged_bytes / 1e6:,.0f} MB in {self.staging_s:.1f} s, {self.num_ranges:,} images read by "
+            f"copied {self.copied_bytes / 1e6:,.0f} MB in {self.copying_s:.1f} s, {self.num_ranges:,} images read by "
             "ranges"
         )
 
 
 class RangeReader:
-    """Copies samples' pixels out of staged shards or the store, by sample number.
+    """Copies samples' pixels out of local copies or the store, by sample number.
 
-    Pickles; each process has threads of its own, which share the stage. Safe to use from several threads.
+    Pickles; each process has threads of its own, which share the folder of copies. Safe to use from several threads.
 
     Parameters
     ----------
     store
         The cache's folder in its object store.
-    stage
-        Where shards are staged.
+    copies
+        Where shards are copied to.
     manifest
         The cache's.
     crcs_N : ndarray of shape (N,), uint32
@@ -167,17 +170,17 @@ class RangeReader:
     def __init__(
         self,
         store: ObjectStore,
-        stage: LocalCopies,
+        copies: LocalCopies,
         manifest: Manifest,
         crcs_N: NDArray[np.uint32],
         first_rows: NDArray[np.int64],
     ) -> None:
         self.size_px = manifest.size_px
-        self._store, self._stage = store, stage
+        self._store, self._copies = store, copies
         self._entries = manifest.shards
         self._keep = frozenset(manifest.file_names())
         self._shards = [
-            shard_images(stage.directory, entry, manifest.size_px, manifest.codec) for entry in manifest.shards
+            shard_images(copies.directory, entry, manifest.size_px, manifest.codec) for entry in manifest.shards
         ]
         self._crcs = crcs_N
         self._first_rows = first_rows
@@ -200,15 +203,15 @@ class RangeReader:
         self._rows: list[ShardRows | None] = [None] * len(self._entries)
         self._ranges = RowRanges(self._store, self._shards, self._codec)
         self._counting, self._num_ranges = threading.Lock(), 0
-        self._fetcher = ShardFetcher(self._stage, self._store, self._entries, self._keep, self._opener())
+        self._fetcher = ShardFetcher(self._copies, self._store, self._entries, self._keep, self._opener())
         self._stopping = weakref.finalize(self, self._fetcher.stop)
 
     def _opener(self) -> _Opener:
-        return _Opener(self._stage, self._entries, self._shards, self._rows)
+        return _Opener(self._copies, self._entries, self._shards, self._rows)
 
     @property
     def num_unmapped(self) -> int:
-        """Staged shards that could not be mapped, whose rows are read instead."""
+        """Copies that could not be mapped, whose rows are read instead."""
         return sum(rows is not None and not is_mapped(rows) for rows in self._rows)
 
     @property
@@ -217,7 +220,7 @@ class RangeReader:
         return Traffic(self._fetcher.num_bytes, self._fetcher.seconds, self._num_ranges)
 
     def close(self) -> None:
-        """End the staging; what is staged can still be read."""
+        """End the copying; what is here can still be read."""
         self._fetcher.close()
 
     def image(self, number: int) -> NDArray[np.uint8]:
@@ -240,7 +243,7 @@ class RangeReader:
             If there is no such sample, or `indices_B` names none.
         StorageError
             If the store cannot be read, or an object is not what the manifest says; also if that stopped a thread that
-            stages shards.
+            copies shards.
         """
         if self._process != os.getpid():
             # A forked child has none of its parent's threads, and may have their locks as they were.
@@ -254,51 +257,52 @@ class RangeReader:
         self._bring(shards)
         absent = []
         for position, (shard, row) in enumerate(zip(shards, rows, strict=True)):
-            staged = self._rows[shard]
-            if staged is None:
+            copied = self._rows[shard]
+            if copied is None:
                 absent.append(_RemoteRow(position, int(indices_B[position]), shard, row))
-            elif isinstance(staged, DecodedRows):
-                if not self._decode(staged, shard, row, flat[position]):
+            elif isinstance(copied, DecodedRows):
+                if not self._decode(copied, shard, row, flat[position]):
                     absent.append(_RemoteRow(position, int(indices_B[position]), shard, row))
             else:
-                flat[position] = staged[row]
+                flat[position] = copied[row]
         if absent:
             self._read_ranges(absent, flat)
         return out
 
-    def _decode(self, staged: DecodedRows, shard: int, row: int, out: NDArray[np.uint8]) -> bool:
-        """Decode a row of a staged shard; False if the file was damaged since it came, and is fetched anew."""
+    def _decode(self, copied: DecodedRows, shard: int, row: int, out: NDArray[np.uint8]) -> bool:
+        """Decode a row of a copied shard; False if the file was damaged since it came, and is fetched anew."""
         try:
-            staged.copy_to(row, out)
+            copied.copy_to(row, out)
         except CacheError:
-            if self._stage.is_intact(self._entries[shard]):
+            if self._copies.is_intact(self._entries[shard]):
                 raise
             self._rows[shard] = None
-            self._stage.discard(self._entries[shard].name)
+            self._copies.discard(self._entries[shard].name)
             self._fetcher.forget(shard)
             self._fetcher.want([shard])
             return False
         return True
 
     def _bring(self, shards: Sequence[int]) -> None:
-        """Map what is staged, wish for the rest, and wait for shards of which many rows are wanted at once."""
+        """Map what is here, request the rest, and wait for shards of which many rows are wanted at once."""
         absent = [shard for shard in set(shards) if self._rows[shard] is None]
         if not absent:
             return
         wanted = Counter(shards)
         open_shard = self._opener()
-        staged = {shard for shard in absent if self._stage.holds(self._entries[shard])}
-        damaged = {shard for shard in staged if not open_shard(shard)}
+        copied = {shard for shard in absent if self._copies.holds(self._entries[shard])}
+        damaged = {shard for shard in copied if not open_shard(shard)}
         for shard in damaged:
             self._fetcher.forget(shard)
-        absent = [shard for shard in absent if shard not in staged or shard in damaged]
+        absent = [shard for shard in absent if shard not in copied or shard in damaged]
         whole = [shard for shard in absent if self._is_wanted_whole(shard, wanted[shard])]
         self._fetcher.want(whole, first=True)
         self._fetcher.want(absent)
         self._fetcher.wait(whole)
 
     def _is_wanted_whole(self, shard: int, num_rows: int) -> bool:
-        return num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
+        is_begun = self._num_ranges >= _MAX_RANGES_AT_FIRST
+        return is_begun or num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
 
     def _read_ranges(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> None:
         """Read rows from the store, those that fail their CRC once more."""
@@ -309,7 +313,7 @@ class RangeReader:
             name = self._entries[wrong[0].shard].name
             raise StorageError(
                 f"{self._store.url / name} is damaged: image {wrong[0].row} in it fails its CRC; "
-                "`ldata push --verify` from an intact copy of the cache mends it"
+                "`ldata push --verify` from an intact copy of the cache repairs it"
             )
         with self._counting:
             self._num_ranges += len(absent)
@@ -327,9 +331,9 @@ class RangeReader:
 
 @dataclass(frozen=True)
 class _Opener:
-    """Opens staged shards for a reader, which it must not keep alive: threads hold it."""
+    """Opens copied shards for a reader, which it must not keep alive: threads hold it."""
 
-    stage: LocalCopies
+    copies: LocalCopies
     entries: Sequence[ShardEntry]
     shards: Sequence[ShardImages]
     rows: list[ShardRows | None]
@@ -346,9 +350,9 @@ class _Opener:
         try:
             self.rows[shard] = open_rows(self.shards[shard])
         except CacheError:
-            if self.stage.is_intact(entry):
+            if self.copies.is_intact(entry):
                 raise
-            self.stage.discard(entry.name)
+            self.copies.discard(entry.name)
             return False
-        self.stage.use(entry)
+        self.copies.use(entry)
         return True

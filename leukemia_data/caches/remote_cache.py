@@ -1,21 +1,18 @@
-"""Caches in object stores: found, opened, verified, and mirrored for builds."""
+"""Caches in object stores: found, opened, and mirrored for builds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from leukemia_data.caches.cache import Cache, PixelReader, choose_cache_dir, choose_only, comparable_table, open_cache
+from leukemia_data.caches.cache import Cache, PixelReader, comparable_table
 from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.local_copies import Fetched, LocalCopies
 from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
 from leukemia_data.caches.range_reader import RangeReader
-from leukemia_data.caches.verify import VerifyReport, verify_cache
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.records.fingerprint import file_digest, lines_digest
@@ -28,15 +25,15 @@ _DEPTH = 2
 _POLL_S = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RemoteCache(Cache):
     """A committed cache in an object store, and its sample table.
 
-    ``directory`` is the stage, in which its index lies and its shards will.
+    ``directory`` is the folder of local copies, in which its index lies and its shards will.
     """
 
     store: ObjectStore
-    stage: LocalCopies
+    copies: LocalCopies
 
     @property
     def location(self) -> Location:
@@ -45,41 +42,28 @@ class RemoteCache(Cache):
 
     @property
     def is_fetched(self) -> bool:
-        """True: the stage holds copies."""
+        """True: these are copies."""
         return True
 
     @property
     def traffic_text(self) -> str:
-        """What was staged and read by ranges so far; empty where nothing was."""
+        """What was copied and read by ranges so far; empty where nothing was."""
         reader = self.__dict__.get("reader")
         return str(reader.traffic) if isinstance(reader, RangeReader) and reader.traffic.is_any else ""
 
     @cached_property
     def reader(self) -> PixelReader:
-        """The cache's pixels, from the stage as far as they are there."""
-        return RangeReader(self.store, self.stage, self.manifest, self.table.crcs, self.first_rows)
+        """The cache's pixels, from local copies as far as they are there."""
+        return RangeReader(self.store, self.copies, self.manifest, self.table.crcs, self.first_rows)
 
     def close(self) -> None:
-        """End the staging, and let go of the maps; streams that are still in use read on."""
+        """End the copying, and let go of the maps; streams that are still in use read on."""
         reader = self.__dict__.pop("reader", None)
         if isinstance(reader, RangeReader):
             reader.close()
 
 
-def open_location(location: Location, stage: LocalCopies) -> Cache:
-    """Open the cache in a directory or at an address.
-
-    Raises
-    ------
-    CacheError
-        If there is no readable manifest, or the index does not fit it.
-    StorageError
-        If the store cannot be read.
-    """
-    return open_cache(location) if isinstance(location, Path) else open_remote_cache(open_store(location), stage)
-
-
-def open_remote_cache(store: ObjectStore, stage: LocalCopies) -> RemoteCache:
+def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
     """Open the cache whose folder a store is.
 
     Raises
@@ -90,9 +74,9 @@ def open_remote_cache(store: ObjectStore, stage: LocalCopies) -> RemoteCache:
         If the store cannot be read.
     """
     manifest = read_manifest(store)
-    table = _fetch_table(store, manifest, stage)
-    check_fit(stage.directory, manifest, table)
-    return RemoteCache(stage.directory, manifest, comparable_table(manifest, table), store, stage)
+    table = _fetch_table(store, manifest, copies)
+    check_fit(copies.directory, manifest, table)
+    return RemoteCache(copies.directory, manifest, comparable_table(manifest, table), store, copies)
 
 
 def read_manifest(store: ObjectStore) -> Manifest:
@@ -124,30 +108,6 @@ def find_remote_caches(url: Url) -> list[Url]:
     return _find_below(open_store(url), "", _DEPTH)
 
 
-def choose_location(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> Location:
-    """The one cache that a directory or an address means: itself, or the only matching cache below it.
-
-    Raises
-    ------
-    UsageError
-        If several match; the message lists them.
-    CacheError
-        If none does.
-    StorageError
-        If the store cannot be read.
-    """
-    if isinstance(location, Path):
-        return choose_cache_dir(location, size_px=size_px, recipe=recipe)
-    return choose_only(
-        find_remote_caches(location),
-        read_manifest_at,
-        where=location,
-        size_px=size_px,
-        recipe=recipe,
-        cure=f"copy one there with `ldata push CACHE {location}`",
-    )
-
-
 def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
     """Caches in a folder, which are searched no further, or in those below it."""
     if store.stat(f"{folder}{MANIFEST_NAME}") is not None:
@@ -158,28 +118,28 @@ def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
     return [url for each in below for url in _find_below(store, each, depth - 1)]
 
 
-def _fetch_table(store: ObjectStore, manifest: Manifest, stage: LocalCopies) -> SampleTable:
-    _fetch_index(store, manifest.index, stage)
+def _fetch_table(store: ObjectStore, manifest: Manifest, copies: LocalCopies) -> SampleTable:
+    _fetch_index(store, manifest.index, copies)
     try:
-        table = map_table(stage.directory, manifest.index)
+        table = map_table(copies.directory, manifest.index)
     except CacheError:
-        # It was staged by an earlier process, and damaged since.
-        if stage.is_intact(manifest.index):
+        # It was copied by an earlier process, and damaged since.
+        if copies.is_intact(manifest.index):
             raise
-        stage.discard(manifest.index.name)
-        _fetch_index(store, manifest.index, stage)
-        table = map_table(stage.directory, manifest.index)
-    stage.use(manifest.index)
+        copies.discard(manifest.index.name)
+        _fetch_index(store, manifest.index, copies)
+        table = map_table(copies.directory, manifest.index)
+    copies.use(manifest.index)
     return table
 
 
-def _fetch_index(store: ObjectStore, entry: IndexEntry, stage: LocalCopies) -> None:
-    while (fetched := stage.fetch(store, entry)) is Fetched.BUSY:
+def _fetch_index(store: ObjectStore, entry: IndexEntry, copies: LocalCopies) -> None:
+    while (fetched := copies.fetch(store, entry)) is Fetched.BUSY:
         # Another process of this machine brings it.
         time.sleep(_POLL_S)
     if fetched is Fetched.NO_ROOM:
         raise CacheError(
-            f"{stage.directory} has no room for the index of {store.url} ({entry.num_bytes:,} bytes): allow it more "
+            f"{copies.directory} has no room for the index of {store.url} ({entry.num_bytes:,} bytes): allow it more "
             "(`--local-copies-gb`), or name another folder (`--local-copies`)"
         )
 
@@ -257,9 +217,9 @@ class Mirror:
         return StoredCache(url, state, files)
 
 
-def mirror_of(url: StoredUrl, stage: Path) -> Mirror:
-    """The mirror of an address in a stage's folder."""
-    return Mirror(url, stage / _MIRRORS_DIR / lines_digest([str(url)])[:16])
+def mirror_of(url: StoredUrl, copies: Path) -> Mirror:
+    """The mirror of an address in a folder of local copies."""
+    return Mirror(url, copies / _MIRRORS_DIR / lines_digest([str(url)])[:16])
 
 
 def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes | None]:
@@ -278,7 +238,7 @@ def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes
 
 
 def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:
-    """Bring an index that is not here; one that is not there either is told by whoever reads it."""
+    """Bring an index that is not here; whoever reads it reports one that is not there either."""
     path = directory / entry.name
     if path.is_file() and file_digest(path) == entry.digest:
         return
@@ -288,35 +248,3 @@ def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> Non
         store.download(entry.name, path)
     except MissingObjectError:
         return
-
-
-def verify_stored_cache(store: ObjectStore, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
-    """Check every object of a cache, as :func:`leukemia_data.caches.verify.verify_cache` checks files.
-
-    Needs room for `num_threads` shards and the index in the system's folder for temporary files.
-
-    Raises
-    ------
-    CacheError
-        If there is no readable manifest.
-    StorageError
-        If the store cannot be read.
-    """
-    manifest = read_manifest(store)
-    with TemporaryDirectory(prefix="ldata-verify-") as scratch:
-        directory = Path(scratch)
-
-        @contextmanager
-        def fetched(name: str) -> Iterator[None]:
-            # What is missing is told by the check itself.
-            with suppress(MissingObjectError):
-                store.download(name, directory / name)
-            try:
-                yield
-            finally:
-                (directory / name).unlink(missing_ok=True)
-
-        store.download(MANIFEST_NAME, directory / MANIFEST_NAME)
-        with fetched(manifest.index.name):
-            report = verify_cache(directory, num_threads=num_threads, progress=progress, holding=fetched)
-    return replace(report, directory=store.url)

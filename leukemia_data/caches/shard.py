@@ -106,7 +106,7 @@ class ShardImages:
         if self.metadata_digest is not None and _file_digest_around(file, self) != self.metadata_digest:
             raise CacheError(
                 f"{self.path} is damaged: its header or its rows are not those that were written; "
-                "`ldata verify --repair` mends it"
+                "`ldata verify --repair` repairs it"
             )
 
 

@@ -58,7 +58,7 @@ def image_starts(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
             return images.offset_bytes + np.concatenate([[0], np.cumsum(lengths)])
     raise CacheError(
         f"{images.path} is damaged: the lengths of its chunks are not those that were written; "
-        "`ldata verify --repair` mends it"
+        "`ldata verify --repair` repairs it"
     )
 
 
@@ -262,7 +262,7 @@ class DecodedRows:
             self._codec.decode(stored, out)
         except ValueError as error:
             raise CacheError(
-                f"{self._path} is damaged, image {row} in it: {error}; `ldata verify --repair` mends it"
+                f"{self._path} is damaged, image {row} in it: {error}; `ldata verify --repair` repairs it"
             ) from None
 
 

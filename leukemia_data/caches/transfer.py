@@ -22,6 +22,8 @@ from leukemia_data.caches.manifest import (
     find_manifest,
     parse_manifest,
 )
+from leukemia_data.caches.opening import choose_cache, choose_folder
+from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path, scratch_path
 from leukemia_data.files.limits import free_disk_bytes
@@ -40,12 +42,19 @@ _NAME_BREAKERS = frozenset('/\\:\0"*?<>|')
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What a copy came to: files and bytes of the cache, and what of them had to be sent; the manifest left out."""
+    """A copy: files and bytes of the cache, and what of them had to be sent; the manifest is left out."""
 
+    source: Location
+    target: Location
     num_files: int
     num_bytes: int
     num_sent: int
     sent_bytes: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as JSON values."""
+        counts = {name: getattr(self, name) for name in ("num_files", "num_bytes", "num_sent", "sent_bytes")}
+        return {"from": str(self.source), "to": str(self.target), **counts}
 
 
 def cache_folder(manifest: Manifest) -> tuple[str, str]:
@@ -73,6 +82,67 @@ def folder_of_cache(root: Location, manifest: Manifest) -> Location:
 def open_folder(location: Location) -> ObjectStore:
     """The store whose folder a place is; a folder of this machine is one, too."""
     return open_store(Url("file", location.absolute().as_posix()) if isinstance(location, Path) else location)
+
+
+def push(
+    location: Path,
+    folder: Location,
+    *,
+    size_px: int | None = None,
+    verify: bool = False,
+    num_files: int = 4,
+    console: Console = NULL_CONSOLE,
+) -> CopyReport:
+    """Copy a cache into a folder of caches in an object store, as ``NAME/SIZE-FINGERPRINT``.
+
+    Parameters
+    ----------
+    location
+        A cache, or a folder with caches of which one is of the size.
+    folder
+        The address of the folder of caches, or that of the cache itself in it. May be a folder of this machine.
+    size_px
+        Side of the images, to choose among several caches.
+    verify, num_files
+        As `is_verify` and `num_threads` of :func:`push_cache`, whose errors it raises.
+    console
+        Shows the progress.
+    """
+    directory, manifest = choose_folder(location, "what is copied into a store lies in a folder", size_px=size_px)
+    store = open_folder(folder_of_cache(folder, manifest))
+    with console.progress(manifest.num_bytes, "pushing", unit="B") as bar:
+        return push_cache(directory, store, num_threads=num_files, is_verify=verify, progress=bar.update)
+
+
+def pull(
+    location: Location,
+    folder: Path,
+    *,
+    size_px: int | None = None,
+    num_files: int = 4,
+    console: Console = NULL_CONSOLE,
+) -> CopyReport:
+    """Copy a cache out of an object store into a folder of caches, as ``NAME/SIZE-FINGERPRINT``.
+
+    Parameters
+    ----------
+    location
+        The address of a cache, or of a folder of caches of which one is of the size. May be a folder of this machine.
+    folder
+        The folder of caches.
+    size_px
+        Side of the images, to choose among several caches.
+    num_files
+        As `num_threads` of :func:`pull_cache`, whose errors it raises.
+    console
+        Shows the progress.
+    """
+    store = open_folder(choose_cache(location, size_px=size_px).location)
+    data = store.read(MANIFEST_NAME)
+    manifest = parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    target = folder.joinpath(*cache_folder(manifest))
+    with console.progress(manifest.num_bytes, "pulling", unit="B") as bar:
+        return pull_cache(store, data, target, num_threads=num_files, progress=bar.update)
 
 
 def push_cache(
@@ -115,10 +185,10 @@ def push_cache(
             _push_file(directory, store, entry, is_verify, progress)
         return not is_there
 
-    report = _copy_all(manifest, copy, num_threads)
+    sent = _copy_all(manifest, copy, num_threads)
     if previous is None or store.read(MANIFEST_NAME) != data:
         store.write_over(MANIFEST_NAME, data, previous)
-    return report
+    return _report(directory, store.url, manifest, sent)
 
 
 def pull_cache(
@@ -164,23 +234,27 @@ def pull_cache(
             _pull_file(store, directory, entry, progress)
             return True
 
-        report = _copy_all(manifest, copy, num_threads)
+        sent = _copy_all(manifest, copy, num_threads)
         if not _has_bytes(directory / MANIFEST_NAME, data):
             with atomic_path(directory / MANIFEST_NAME) as partial:
                 partial.write_bytes(data)
-        return report
+        return _report(store.url, directory, manifest, sent)
 
 
 def _entries(manifest: Manifest) -> list[Entry]:
     return [*manifest.shards, manifest.index]
 
 
-def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> CopyReport:
-    entries = _entries(manifest)
+def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> list[Entry]:
+    """Copy all files, and return those that had to be sent."""
     with _workers(num_threads) as pool:
-        copied = {pool.submit(copy, entry): entry for entry in entries}
-        sent = [copied[done] for done in as_completed(copied) if done.result()]
-    return CopyReport(len(entries), manifest.num_bytes, len(sent), sum(entry.num_bytes for entry in sent))
+        copied = {pool.submit(copy, entry): entry for entry in _entries(manifest)}
+        return [copied[done] for done in as_completed(copied) if done.result()]
+
+
+def _report(source: Location, target: Location, manifest: Manifest, sent: Sequence[Entry]) -> CopyReport:
+    sent_bytes = sum(entry.num_bytes for entry in sent)
+    return CopyReport(source, target, len(_entries(manifest)), manifest.num_bytes, len(sent), sent_bytes)
 
 
 @contextmanager
@@ -199,7 +273,7 @@ def _push_file(
     path = directory / entry.name
     if not _is_here(directory, entry):
         raise CacheError(
-            f"{path} is damaged or missing: `ldata verify {directory} --repair` mends it; then run this command again"
+            f"{path} is damaged or missing: `ldata verify {directory} --repair` repairs it; then run this command again"
         )
     store.upload(entry.name, path, progress)
     if is_verify and blocks_digest(store.blocks(entry.name, entry.num_bytes)) != entry.digest:
@@ -217,7 +291,7 @@ def _pull_file(store: ObjectStore, directory: Path, entry: Entry, progress: Call
         if digest != entry.digest:
             raise StorageError(
                 f"{store.url / entry.name} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
-                "`ldata push --verify` from an intact copy of the cache mends it"
+                "`ldata push --verify` from an intact copy of the cache repairs it"
             )
         arrived.replace(directory / entry.name)
 

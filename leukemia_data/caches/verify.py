@@ -1,13 +1,16 @@
-"""Check a cache: byte by byte, or without its pixels."""
+"""Check a cache in a folder or a store: byte by byte, or without its pixels."""
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +18,14 @@ from numpy.typing import NDArray
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.hdf5_file import check_fit, read_index
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, ShardEntry, is_as_written, is_whole, load_manifest
+from leukemia_data.caches.opening import choose_cache
 from leukemia_data.caches.shard import ShardImages, intact_table, metadata_digest, open_images, read_table, shard_images
 from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
-from leukemia_data.errors import CacheError
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.records.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.stores.url import Location
+from leukemia_data.stores.url import Location, Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,69 @@ class VerifyReport:
     num_bytes: int
     damages: tuple[Damage, ...]
 
+    @property
+    def cure(self) -> str:
+        """What to do where there is damage."""
+        if isinstance(self.directory, Path):
+            return (
+                f"repair it with `ldata verify {self.directory} --repair --source SOURCE`, where SOURCE is what it was "
+                "built from"
+            )
+        return "remove the objects that are damaged and build it again, which makes them anew"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {**asdict(self), "directory": str(self.directory)}
+
+
+def verify(
+    location: Location,
+    *,
+    quick: bool = False,
+    size_px: int | None = None,
+    num_threads: int | None = None,
+    console: Console = NULL_CONSOLE,
+) -> VerifyReport:
+    """Check every shard of a cache against its digest and every image against its CRC.
+
+    Parameters
+    ----------
+    location
+        A cache, or a folder or address with caches of which one is of the size.
+    quick
+        Read no pixel: check files, sizes, manifest, index, headers and rows only. For folders.
+    size_px
+        Side of the images, to choose among several caches.
+    num_threads
+        Shards checked at a time; None for one per core.
+    console
+        Shows the progress.
+
+    Raises
+    ------
+    UsageError
+        If several caches match, or `quick` is asked for in a store.
+    CacheError
+        If there is no readable manifest, or the library that decodes the images is not installed.
+    StorageError
+        If the store cannot be read.
+    """
+    if quick and isinstance(location, Url):
+        raise UsageError(f"{location}: --quick is for folders; in a store every shard is fetched and checked whole")
+    found = choose_cache(location, size_px=size_px)
+    num_threads = num_threads or os.cpu_count() or 1
+    with console.progress(found.manifest.num_samples, "verifying") as bar:
+        if not isinstance(found.location, Path):
+            return _verify_stored(found.location, num_threads=num_threads, progress=bar.update)
+        check = check_quickly if quick else verify_cache
+        return check(found.location, num_threads=num_threads, progress=bar.update)
+
 
 def verify_cache(
     directory: Path,
     *,
     num_threads: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
     holding: Callable[[str], AbstractContextManager[object]] | None = None,
 ) -> VerifyReport:
     """Check every file of a cache.
@@ -92,6 +154,32 @@ def verify_cache(
         for found in pool.map(check, range(len(manifest.shards))):
             damages.extend(found)
     return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
+
+
+def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], object]) -> VerifyReport:
+    """Check every object as :func:`verify_cache` checks files; needs room for `num_threads` shards and the index."""
+    # They load fsspec, for which a cache on disk has no use.
+    from leukemia_data.stores.faults import MissingObjectError
+    from leukemia_data.stores.object_store import open_store
+
+    store = open_store(url)
+    with TemporaryDirectory(prefix="ldata-verify-") as scratch:
+        directory = Path(scratch)
+
+        @contextmanager
+        def fetched(name: str) -> Iterator[None]:
+            # The check itself reports what is missing.
+            with suppress(MissingObjectError):
+                store.download(name, directory / name)
+            try:
+                yield
+            finally:
+                (directory / name).unlink(missing_ok=True)
+
+        store.download(MANIFEST_NAME, directory / MANIFEST_NAME)
+        with fetched(load_manifest(directory).index.name):
+            report = verify_cache(directory, num_threads=num_threads, progress=progress, holding=fetched)
+    return replace(report, directory=url)
 
 
 def changed_shards(
@@ -209,7 +297,7 @@ def _has_crc(rows: ShardRows, row: int, crc: int) -> bool:
         return False
 
 
-def check_quickly(directory: Path, *, num_threads: int, progress: Callable[[int], None]) -> VerifyReport:
+def check_quickly(directory: Path, *, num_threads: int, progress: Callable[[int], object]) -> VerifyReport:
     """Check the manifest, the index, and of each shard presence, size, header and rows.
 
     Parameters

@@ -28,6 +28,39 @@ from leukemia_data.records.fingerprint import bytes_digest
 ALL_BLACK = "every pixel is black: no cell in it"
 
 
+class _OpenCVState:
+    """What OpenCV has for the whole process, while it is changed: by how many, and what it was."""
+
+    lock = threading.Lock()
+    num_users = 0
+    num_threads = 0
+    log_level = 0
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Let OpenCV use one thread and log nothing until the context ends, and then as it did before.
+
+    For work that has threads or processes of its own: OpenCV's would take their cores, and what it logs of damaged
+    files is said by errors. Both are states of the process; contexts may overlap, in one thread or several.
+    """
+    with _OpenCVState.lock:
+        if _OpenCVState.num_users == 0:
+            _OpenCVState.num_threads = cv2.getNumThreads()
+            _OpenCVState.log_level = cv2.utils.logging.getLogLevel()
+            cv2.setNumThreads(1)
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        _OpenCVState.num_users += 1
+    try:
+        yield
+    finally:
+        with _OpenCVState.lock:
+            _OpenCVState.num_users -= 1
+            if _OpenCVState.num_users == 0:
+                cv2.setNumThreads(_OpenCVState.num_threads)
+                cv2.utils.logging.setLogLevel(_OpenCVState.log_level)
+
+
 def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Decode a BMP, PNG, TIFF or JPEG file that shows something.
 
@@ -114,43 +147,3 @@ def frame_digest(image_HWC: NDArray[np.uint8]) -> bytes:
     """
     shape = np.array(image_HWC.shape, "<i8").tobytes()
     return bytes_digest(shape + bytes_digest(np.ascontiguousarray(image_HWC)))
-
-
-class _OpenCVSettings:
-    """OpenCV's number of threads and its log level, which are the process's: the last to leave restores them."""
-
-    def __init__(self) -> None:
-        self._lock, self._num_inside = threading.Lock(), 0
-        self._earlier = (0, 0)
-
-    def enter(self) -> None:
-        with self._lock:
-            if self._num_inside == 0:
-                self._earlier = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
-                cv2.setNumThreads(1)
-                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-            self._num_inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                num_threads, level = self._earlier
-                cv2.setNumThreads(num_threads)
-                cv2.utils.logging.setLogLevel(level)
-
-
-_SETTINGS = _OpenCVSettings()
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Have OpenCV use one thread and print nothing for the block, as where images are spread over threads or processes.
-
-    Both are settings of the process; blocks may overlap in several threads.
-    """
-    _SETTINGS.enter()
-    try:
-        yield
-    finally:
-        _SETTINGS.leave()

@@ -30,7 +30,7 @@ def frame_difference(
     Parameters
     ----------
     training
-        From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty of a checkpoint of an earlier
+        From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty for a checkpoint of an earlier
         version.
     records
         What is to be predicted.

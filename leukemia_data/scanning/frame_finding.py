@@ -132,7 +132,7 @@ def measure_ground(frame_HWC: NDArray[np.uint8]) -> Ground:
 
 
 MIN_IMAGES = 8
-"""Images of a class from which it is judged: of fewer, chance alone tells too many sources apart."""
+"""Minimum number of images of a class: of fewer, chance alone tells too many sources apart."""
 MAX_IMAGES = 20_000
 _GROUND_FEATURES = frozenset({"ground", "spread of the ground", "exact black in the ground"})
 
@@ -157,7 +157,7 @@ class Framing:
 def find_telling_frames(
     frames: Sequence[SeenFrame], framing: Framing | None = None, *, seed: int = 0
 ) -> FrameFinding | None:
-    """Judge whether frames tell the classes apart.
+    """Test whether frames tell the classes apart.
 
     Parameters
     ----------

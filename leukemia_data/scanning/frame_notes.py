@@ -228,7 +228,7 @@ def cautions(
     suggestion = suggested_recipe(reading.frames)
     said = list(effect_notes(effects, recipe, suggestion))
     if finding is None:
-        # Too few to judge, or a cache of an earlier version: what differs at all is said.
+        # Too few to test, or a cache of an earlier version: what differs at all is said.
         said += [*telling_notes(effects), *size_notes(reading.frames)]
     elif with_finding and (telling := frame_caution(reading, recipe)):
         said = [telling, *said]

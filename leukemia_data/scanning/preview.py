@@ -1,4 +1,7 @@
-"""Contact sheets: what each step of a recipe, or each of several recipes, does to a few images of each class."""
+"""Contact sheets: what each step of a recipe, or each of several recipes, does to a few images of each class.
+
+Loads matplotlib, which takes a second.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,24 @@ from typing import TypeVar
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.decoding.source_file import read_file
+from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.records.record import Record
+from leukemia_data.records.record import ImagePlace, Record
+from leukemia_data.sources.found_image import printable_name
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import list_source
 
 _T = TypeVar("_T")
 _CELL_INCHES = 1.9
+# Letters that are about as wide as a picture: at 8, 9 and 6 points.
+_TITLE_LETTERS, _SIDE_LETTERS, _CAPTION_LETTERS = 28, 24, 36
 _DPI = 120
 _POINTS_PER_INCH = 72
 _LETTER_WIDTH, _LINE_HEIGHT = 0.7, 1.3
@@ -38,6 +48,90 @@ class SheetRow:
     frames: tuple[tuple[str, Image], ...]
 
 
+STEP_SIZES_PX = (128, 224)
+COMPARED_SIZE_PX = 224
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A drawn sheet: its file, the ids of its images, and the names of the recipes."""
+
+    out: Path
+    images: tuple[str, ...]
+    recipes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as JSON values."""
+        return {"out": str(self.out), "images": list(self.images), "recipes": list(self.recipes)}
+
+
+def preview(
+    sources: Sequence[ImagePlace],
+    recipes: Sequence[Recipe],
+    out: Path,
+    *,
+    compare: bool = False,
+    sizes_px: Sequence[int] = (),
+    per_class: int = 3,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    reading: ReadingOptions | None = None,
+    console: Console = NULL_CONSOLE,
+) -> Preview:
+    """Draw a few images of each class into one PNG: raw and after every step of a recipe, or by several recipes.
+
+    Parameters
+    ----------
+    sources, root, allow_outside, reading
+        As for :func:`leukemia_data.sources.source.list_source`, whose errors it raises.
+    recipes
+        The recipe whose steps are shown, or those to compare.
+    out
+        The PNG; its folder must exist.
+    compare
+        Show one column a recipe, as a cache would hold the image.
+    sizes_px
+        Sides of the cached squares, of a comparison one; none for the usual ones.
+    per_class
+        Images of each class.
+    console
+        Gets notes on images that cannot be used.
+
+    Raises
+    ------
+    UsageError
+        If a recipe cannot make such a size, or a comparison is to have several.
+    SourceError
+        If the folder of `out` does not exist, or none of the images can be used.
+    """
+    sizes_px = tuple(sizes_px) or ((COMPARED_SIZE_PX,) if compare else STEP_SIZES_PX)
+    _check(recipes, sizes_px, out, is_comparison=compare)
+    listing = list_source(sources, root=root, allow_outside=allow_outside, options=reading)
+    rows = []
+    for record in choose_records(listing.records, listing.classes, per_class):
+        class_name = listing.classes[record.label] if record.label >= 0 else "unlabelled"
+        try:
+            row = compare_row(record, class_name, recipes, sizes_px[0]) if compare else None
+            rows.append(row or make_row(record, class_name, recipes[0], sizes_px))
+        except ImageError as error:
+            console.note(f"note: left out {printable_name(str(record.path))}: {error}")
+    if not rows:
+        raise SourceError("none of the chosen images can be used")
+    title = f"{sizes_px[0]} px" if compare else f"recipe {recipes[0].name}"
+    draw_sheet(rows, f"{listing.name}, {title}", out)
+    return Preview(out, tuple(row.record_id for row in rows), tuple(recipe.name for recipe in recipes))
+
+
+def _check(recipes: Sequence[Recipe], sizes_px: Sequence[int], out: Path, *, is_comparison: bool) -> None:
+    if is_comparison and len(sizes_px) > 1:
+        raise UsageError("--compare shows one size: give --size once")
+    for recipe in recipes:
+        for size_px in sizes_px:
+            recipe.check_size(size_px)
+    if not out.resolve().parent.is_dir():
+        raise SourceError(f"cannot write {out}: its folder does not exist")
+
+
 def choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
     """A few records of each class, spread evenly over the list, unlabelled ones last."""
     chosen: list[Record] = []
@@ -47,9 +141,9 @@ def choose_records(records: Sequence[Record], classes: Sequence[str], per_class:
     return chosen
 
 
-def spread_evenly(members: Sequence[_T], most: int) -> list[_T]:
-    """At most so many of `members`, at equal distances."""
-    count = min(most, len(members))
+def spread_evenly(members: Sequence[_T], max_count: int) -> list[_T]:
+    """At most `max_count` of `members`, at equal distances."""
+    count = min(max_count, len(members))
     return [members[position * len(members) // count] for position in range(count)]
 
 
@@ -86,6 +180,19 @@ def compare_row(record: Record, class_name: str, recipes: Sequence[Recipe], size
 
 def _raw(frame_HWC: Image) -> tuple[str, Image]:
     return f"raw {frame_HWC.shape[0]}x{frame_HWC.shape[1]}", frame_HWC
+
+
+def shortened(text: str, max_letters: int) -> str:
+    """Return the text, or its two ends around three dots where it is longer; printable.
+
+    >>> shortened("UID_11_1_a_photograph_of_2024-11-01_all.bmp", 20)
+    'UID_11_1..._all.bmp'
+    """
+    text = printable(text)
+    if len(text) <= max_letters:
+        return text
+    num_kept = (max_letters - 3) // 2
+    return f"{text[:num_kept]}...{text[-num_kept:]}"
 
 
 def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:

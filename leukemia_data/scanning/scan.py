@@ -82,21 +82,21 @@ def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
     return {names[label]: look_at_records(by_label[label], share=1 / len(labels)) for label in labels}
 
 
-def look_at_records(records: Sequence[Record], most: int = FRAMES_A_CLASS, *, share: float = 1.0) -> Looks:
+def look_at_records(records: Sequence[Record], max_count: int = FRAMES_A_CLASS, *, share: float = 1.0) -> Looks:
     """Look at some images, spread over subjects or folders.
 
     Parameters
     ----------
     records
         To choose from, in an order that is always the same.
-    most
+    max_count
         Images, of a store, which sends whole objects, a quarter of that.
     share
         Of the pixels that may be decoded.
     """
     if records and not isinstance(records[0].path, Path):
-        most = max(most // _STORED_SHARE, 1)
-    chosen = _spread_over_owners(records, most)
+        max_count = max(max_count // _STORED_SHARE, 1)
+    chosen = _spread_over_owners(records, max_count)
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
         headers = dict(zip(map(id, chosen), _look_at(chosen, executor, is_decoded=False), strict=True))
         decoded = _spread(chosen, _num_to_decode(headers.values(), share))
@@ -116,29 +116,29 @@ def _look_at(records: Sequence[Record], executor: Executor, *, is_decoded: bool)
     return list(executor.map(partial(_look, is_decoded=is_decoded), (record.path for record in records)))
 
 
-def _spread_over_owners(records: Sequence[Record], most: int) -> list[Record]:
-    """At most so many records, as evenly from each subject, or folder, as there are enough of."""
-    if len(records) <= most:
+def _spread_over_owners(records: Sequence[Record], max_count: int) -> list[Record]:
+    """At most `max_count` records, as evenly from each subject, or folder, as there are enough of."""
+    if len(records) <= max_count:
         return list(records)
     places_of: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         owner = record.subject or f"{record.record_id.rpartition('/')[0]}/"
         places_of.setdefault(owner, []).append(place)
-    owners = _spread(list(places_of.values()), most)
+    owners = _spread(list(places_of.values()), max_count)
     quotas = [0] * len(owners)
-    while sum(quotas) < most:
+    while sum(quotas) < max_count:
         for number, places in enumerate(owners):
-            if sum(quotas) < most and quotas[number] < len(places):
+            if sum(quotas) < max_count and quotas[number] < len(places):
                 quotas[number] += 1
     chosen = [place for places, quota in zip(owners, quotas, strict=True) for place in _spread(places, quota)]
     return [records[place] for place in sorted(chosen)]
 
 
-def _spread(items: Sequence[_Item], most: int) -> list[_Item]:
-    """At most so many items, evenly spread over their order."""
-    if len(items) <= most:
+def _spread(items: Sequence[_Item], max_count: int) -> list[_Item]:
+    """At most `max_count` items, evenly spread over their order."""
+    if len(items) <= max_count:
         return list(items)
-    return [items[number * len(items) // most] for number in range(most)]
+    return [items[number * len(items) // max_count] for number in range(max_count)]
 
 
 def _look(place: ImagePlace, *, is_decoded: bool) -> FrameTraits | None:
@@ -153,7 +153,7 @@ def _look_once(place: ImagePlace, is_decoded: bool) -> FrameTraits | None:
         data = read_file(place).data
         return read_traits(data, decode_frame(data) if is_decoded else None)
     except Exception:  # Pillow's readers end in whatever a damaged file leads them into, such as a MemoryError.
-        # What cannot be read is told when it is to be preprocessed.
+        # What cannot be read is reported when it is to be preprocessed.
         return None
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cli.ldata.preview import repeat_option
+from cli.ldata.source import repeat_option
 
 
 def columns_of(sheet: np.ndarray) -> int:

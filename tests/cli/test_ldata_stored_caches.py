@@ -46,7 +46,7 @@ def test_from_a_bucket_into_a_bucket(bucket, s3, scratch, ldata, json_of, error_
     verified = ldata("verify", f"{bucket}/caches")
     assert f"{shards[0].name}: is missing" in verified.stdout
     assert "1 findings" in error_of(verified, 1)
-    assert "--repair mends folders" in error_of(ldata("verify", f"{bucket}/caches", "--repair"), 2)
+    assert "--repair is for folders" in error_of(ldata("verify", f"{bucket}/caches", "--repair"), 2)
     # The images' own times are too fresh to be trusted, so they are read again.
     assert json_of(ldata("build", *options))["changed"]
     assert s3.read(f"{cache['directory']}/{shards[0].name}") == shards[0].read_bytes()

@@ -77,7 +77,7 @@ def test_flipped_bit_as_json(damaged: tuple[Path, str, str], ldata: Callable, er
     assert [damage["record_ids"] for damage in damages if damage["record_ids"]] == [[record_id]]
 
 
-def test_the_advice_mends_it(
+def test_the_advice_repairs_it(
     damaged: tuple[Path, str, str],
     cells: Path,
     ldata: Callable,
@@ -89,7 +89,7 @@ def test_the_advice_mends_it(
     assert f"`ldata verify {directory} --repair --source SOURCE`" in error_of(ldata("verify", directory), 1)
     result = ldata("verify", directory, "--repair", "--source", cells)
     assert result.exit_code == 0
-    assert f"{shard}: mended, byte for byte as it was written" in result.stdout
+    assert f"{shard}: repaired, byte for byte as it was written" in result.stdout
     assert "31 images were intact, 1 were made from the source again" in result.stdout
     assert "all as written" in result.stdout
     original = files_below(caches / "cells" / directory.name)

@@ -60,7 +60,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     first = ltrain(*options, "--epochs", 2, "--out", out)
     assert first.exit_code == 0, first.output
     assert f"damaged copies in the stage, to be fetched anew: 1, first {shard.name}" in first.stderr
-    assert re.search(r"staged 0 MB in \d+\.\d s, \d+ images read by ranges\n$", first.stderr)
+    assert re.search(r"copied 0 MB in \d+\.\d s, \d+ images read by ranges\n$", first.stderr)
     assert json.loads((out / "run.json").read_text())["cache_dir"] == address(root, directory)
     for part in ("valid", "test"):
         assert (out / part / "predictions.csv").read_bytes() == (finished_run / part / "predictions.csv").read_bytes()
@@ -103,7 +103,8 @@ def test_mistakes_are_one_line_without_credentials(
     assert "no-such-bucket" in error_of(ltrain("--cache", "s3://no-such-bucket/caches"), 1)
     assert "secret" not in error_of(ldata("pull", "s3://user:secret@bucket/caches", tmp_path), 2)
     # As a path it would be a folder named "s3:".
-    for command in (("convert", root), ("convert", directory, "--out", root), ("pull", root, root)):
+    assert f"{root}: conversion is for folders" in error_of(ldata("convert", root), 2)
+    for command in (("convert", directory, "--out", root), ("pull", root, root)):
         assert f"{root} is an address" in error_of(ldata(*command), 2)
     assert f"{root} is an address" in error_of(ltrain("--cache", directory, "--out", root), 2)
     assert "ftp:// is no kind of store" in error_of(ldata("push", directory, "ftp://host/caches"), 2)

@@ -28,7 +28,7 @@ END_WITHIN_S = 5.0
 _PRELOADED = (
     "cli.ldata.build",
     "leukemia_data.building.listed_build",
-    "cli.ldata.gc",
+    "cli.ldata.keep",
     "leukemia_data.building.process_engine",
     "tests.torture.faulty_files",
 )

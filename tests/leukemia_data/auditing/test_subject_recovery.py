@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, ReferenceRow, linked_sets
-from leukemia_data.auditing.subject_recovery import FileMatch, Recovery, match_files, recover_subjects
+from leukemia_data.auditing.subject_matching import FileMatch, Recovery, assign_subjects, match_files
 from leukemia_data.sources.source import list_images
 
 
@@ -24,7 +24,7 @@ def match(key: str, *subjects: str, class_name: str = "all") -> FileMatch:
 def recover(tables: list[LabTable], found: dict[str, FileMatch], linked=(), **options) -> Recovery:
     files = {(number, path): Path(path) for number, table in enumerate(tables) for path in table.image_paths}
     matches = {Path(path): match for path, match in found.items()}
-    return recover_subjects(tables, files, matches, linked, **options)
+    return assign_subjects(tables, files, matches, linked, **options)
 
 
 @pytest.mark.parametrize(

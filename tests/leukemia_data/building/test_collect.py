@@ -58,7 +58,7 @@ def test_removes_exactly_what_no_manifest_names(cache):
     dry = collect_garbage(cache, remove=False)
     assert names_below(cache) == before
     report = collect_garbage(cache, remove=True)
-    assert report == dry
+    assert (report.garbage, report.skipped) == (dry.garbage, dry.skipped)
     assert names_below(cache) == needed
     assert {path.relative_to(cache).as_posix() for item in report.garbage for path in item.files} == before - needed
     assert report.num_bytes > 2 * 6 * 5
@@ -111,7 +111,7 @@ def test_locked_directory_is_skipped_and_told_the_other_is_cleaned(cache):
     before = file_states(locked)
     with lock_cache(locked):
         report = collect_garbage(cache, remove=True)
-    assert [item.directory for item in report.garbage] == [free]
+    assert [item.location for item in report.garbage] == [free]
     assert len(report.skipped) == 1
     assert str(locked) in report.skipped[0]
     assert {name: state for name, state in file_states(locked).items() if name != LOCK_NAME} == {
@@ -131,7 +131,7 @@ def test_cache_with_a_damaged_manifest_is_left_alone(cache):
 
 def test_a_cache_directory_itself_may_be_the_root(cache):
     directory = cache_dir(cache)
-    assert [item.directory for item in collect_garbage(directory, remove=True).garbage] == [directory]
+    assert [item.location for item in collect_garbage(directory, remove=True).garbage] == [directory]
 
 
 def test_nothing_there(tmp_path):

@@ -14,12 +14,13 @@ import pytest
 
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.collect import MAX_AGE_NS, collect_stored_garbage
+from leukemia_data.building.collect import MAX_AGE_NS, collect_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
 from leukemia_data.building.stored_caches import StoreCommitTarget
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
-from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest, verify_stored_cache
+from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest
+from leukemia_data.caches.verify import verify
 from leukemia_data.errors import BuildError, StorageError
 from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.sources.source import list_source
@@ -29,6 +30,7 @@ from leukemia_data.stores.object_store import ObjectStore, StoredUrl, stored_url
 from leukemia_data.stores.url import parse_url
 
 from ...object_server import DROPPED, SERVER_ERROR, SLOW_DOWN, TRUNCATED, Fault
+from ..consoles import ListConsole
 from ..helpers import (
     CAPACITY,
     LISTED_NS,
@@ -259,19 +261,22 @@ def test_gc_takes_what_is_old_and_has_no_name(source, mirror):
     named = read_manifest(store).file_names()
     everything = set(store.entries())
     now = time.time_ns()
-    young = collect_stored_garbage(mirror.url.store, remove=True, now_ns=now + MAX_AGE_NS - 10**12)
+    young = collect_garbage(mirror.url, remove=True, now_ns=now + MAX_AGE_NS - 10**12)
     assert young.garbage == ()
     tomorrow = now + MAX_AGE_NS + 10**12
-    told = collect_stored_garbage(mirror.url.store, remove=False, now_ns=tomorrow)
+    told = collect_garbage(mirror.url, remove=False, now_ns=tomorrow)
     assert set(store.entries()) == everything
-    assert collect_stored_garbage(mirror.url.store, remove=True, now_ns=tomorrow) == told
-    assert {str(found.url) for found in told.garbage} == {f"{mirror.url}/{folder}" for folder in first}
-    assert set(next(found.names for found in told.garbage if str(found.url).endswith(folder))) == (
-        (first[folder] - named) | {f"{RECEIPTS_DIR}/{'0' * 32}.json"}
-    )
+    assert collect_garbage(mirror.url, remove=True, now_ns=tomorrow).garbage == told.garbage
+    assert {str(found.location) for found in told.garbage} == {f"{mirror.url}/{folder}" for folder in first}
+    assert {
+        str(file).removeprefix(f"{found.location}/")
+        for found in told.garbage
+        if str(found.location).endswith(folder)
+        for file in found.files
+    } == ((first[folder] - named) | {f"{RECEIPTS_DIR}/{'0' * 32}.json"})
     assert set(store.entries()) == named | {"notes.txt", "shard-mine.h5", "sub/shard-0123456789abcdef.h5"}
     store.write(MANIFEST_NAME, b"{}")
-    [reason] = collect_stored_garbage(mirror.url.store, remove=True, now_ns=tomorrow).skipped
+    [reason] = collect_garbage(mirror.url, remove=True, now_ns=tomorrow).skipped
     assert "no manifest of a leukemia-cells cache" in reason
     assert named <= set(store.entries())
 
@@ -279,15 +284,16 @@ def test_gc_takes_what_is_old_and_has_no_name(source, mirror):
 def test_verify_names_what_is_damaged(source, mirror):
     build_stored(source, mirror)
     store = next(iter(cache_stores(mirror).values()))
-    seen: list[int] = []
-    report = verify_stored_cache(store, num_threads=2, progress=seen.append)
-    assert (report.damages, report.directory, report.num_samples, sum(seen)) == ((), store.url, 40, 40)
+    console = ListConsole()
+    report = verify(store.url, num_threads=2, console=console)
+    assert (report.damages, report.directory, report.num_samples) == ((), store.url, 40)
+    assert [(bar.what, bar.total, bar.done) for bar in console.bars] == [("verifying", 40, 40)]
     shards = read_manifest(store).shards
     data = bytearray(store.read(shards[0].name))
     data[shards[0].images_offset_bytes] ^= 1
     store.write(shards[0].name, bytes(data))
     store.delete(shards[1].name)
-    found = verify_stored_cache(store, num_threads=2, progress=seen.append).damages
+    found = verify(store.url, num_threads=2).damages
     assert {damage.file for damage in found} == {shards[0].name, shards[1].name}
     assert [len(damage.record_ids) for damage in found if "CRC" in damage.problem] == [1]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.building.collect import collect_garbage
-from leukemia_data.caches.cache import Cache, SampleReader, choose_cache_dir, find_cache_dirs, open_cache
+from leukemia_data.caches.cache import Cache, SampleReader, find_cache_dirs, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError, UsageError
 
@@ -125,33 +126,29 @@ def test_all_caches_are_found_and_nothing_else(root, tmp_path):
     assert find_cache_dirs(tmp_path / "absent") == []
 
 
-def test_choose_takes_the_only_one_that_fits(root):
-    assert choose_cache_dir(cache_dir(root)) == cache_dir(root)
-    assert choose_cache_dir(root, size_px=24) == cache_dir(root, 24)
-    assert choose_cache_dir(root / "cells", size_px=16) == cache_dir(root, 16)
-
-
-def test_choose_lists_several(root):
-    with pytest.raises(UsageError) as caught:
-        choose_cache_dir(root)
-    assert str(cache_dir(root, 16)) in str(caught.value)
-    assert str(cache_dir(root, 24)) in str(caught.value)
-
-
-def test_choose_says_what_there_is_where_nothing_fits(root, tmp_path):
-    with pytest.raises(CacheError, match=r"no cache of 128 px.*24-"):
-        choose_cache_dir(root, size_px=128)
-    with pytest.raises(CacheError, match="no cache of 24 px"):
-        choose_cache_dir(cache_dir(root, 16), size_px=24)
-    with pytest.raises(CacheError, match="make one with `ldata build SOURCE`"):
-        choose_cache_dir(tmp_path / "absent")
-
-
 def test_cache_is_a_value(root):
     cache = open_cache(cache_dir(root))
     assert isinstance(cache, Cache)
     assert cache.pixels_per_image == 256
     assert cache.manifest == load_manifest(cache.directory)
+
+
+def test_cache_says_what_it_is_on_one_line(root):
+    cache = open_cache(cache_dir(root))
+    assert repr(cache) == (
+        f"Cache(name=cells, size=16 px, images=24 (blast 12, normal 12), recipe=tiny, location={cache_dir(root)})"
+    )
+
+
+def test_names_cannot_break_the_line_or_the_table(root):
+    cache = open_cache(cache_dir(root))
+    cache = replace(cache, manifest=replace(cache.manifest, name="<b>\nA & B"))
+    assert repr(cache).count("\n") == 0
+    table = cache._repr_html_()
+    assert "&lt;b&gt;" in table
+    assert "A &amp; B" in table
+    assert "<b>" not in table
+    assert len(table) < 1000
 
 
 def test_gather_refuses_a_buffer_that_it_could_not_fill(root):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread
 from leukemia_data.errors import ImageError
 
 
@@ -250,3 +250,18 @@ def test_a_machine_without_memory_makes_no_bad_image(image: np.ndarray, monkeypa
     monkeypatch.setattr(cv2, "imdecode", refuse)
     with pytest.raises(MemoryError):
         decode_rgb(data)
+
+
+def test_contexts_of_one_opencv_thread_may_overlap():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        first, second = one_opencv_thread(), one_opencv_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert cv2.getNumThreads() == 1
+        second.__exit__(None, None, None)
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)

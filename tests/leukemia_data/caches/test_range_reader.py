@@ -1,4 +1,4 @@
-"""Batches of a cache in a real S3 server: the same as from disk, before and after its shards are staged."""
+"""Batches of a cache in a real S3 server: the same as from disk, before and after its shards are copied."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def require_equal(found: list, expected: list) -> None:
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True))
 
 
-def wait_until_staged(cache: RemoteCache) -> None:
+def wait_until_copied(cache: RemoteCache) -> None:
     deadline_s = time.monotonic() + 30
-    while not all(cache.stage.holds(shard) for shard in cache.manifest.shards):
+    while not all(cache.copies.holds(shard) for shard in cache.manifest.shards):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
 
 
-def stager_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "shard-stager"]
+def copying_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "shard-copies"]
 
 
 # --- the same batches -----------------------------------------------------------------------------------------
@@ -87,21 +87,21 @@ def test_first_and_second_epoch_are_those_of_the_local_cache(url, local, s3, tmp
         assert cache.location == parse_url(url)
         require_equal(batches(cache, 0, residency), batches(local, 0))
         assert cache.reader.traffic.num_ranges > 0
-        wait_until_staged(cache)
+        wait_until_copied(cache)
         before = cache.reader.traffic.num_ranges
         require_equal(batches(cache, 1, residency), batches(local, 1))
         assert cache.reader.traffic.num_ranges == before
-        assert cache.reader.traffic.staged_bytes == sum(shard.num_bytes for shard in cache.manifest.shards)
-    assert stager_threads() == []
+        assert cache.reader.traffic.copied_bytes == sum(shard.num_bytes for shard in cache.manifest.shards)
+    assert copying_threads() == []
 
 
-def test_nothing_is_staged_before_samples_are_read(url, faulty_s3: FaultyProxy, tmp_path):
+def test_nothing_is_copied_before_samples_are_read(url, faulty_s3: FaultyProxy, tmp_path):
     with open_here(url, tmp_path) as cache:
         assert cache.table.labels.shape == (NUM,)
     assert faulty_s3.seen("shard-") == []
 
 
-def test_shard_of_which_much_is_wanted_is_staged_instead_of_read_by_rows(url, local, faulty_s3, tmp_path):
+def test_shard_of_which_much_is_wanted_is_copied_instead_of_read_by_rows(url, local, faulty_s3, tmp_path):
     with open_here(url, tmp_path) as cache:
         found = cache.reader.gather(np.arange(8))
         assert np.array_equal(found, local.reader.gather(np.arange(8)))
@@ -126,24 +126,23 @@ def test_reader_pickles_into_another_process(url, local, s3, tmp_path):
         copy.close()
 
 
-# --- the stage ------------------------------------------------------------------------------------------------
+# --- the local copies ------------------------------------------------------------------------------------------------
 
 
 _READ_ALL = """
 import sys
 import numpy as np
 from pathlib import Path
-from leukemia_data.caches.remote_cache import open_location
-from leukemia_data.caches.local_copies import LocalCopies
+from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
 from leukemia_data.stores.url import parse_url
-with open_location(parse_url(sys.argv[1]), LocalCopies(Path(sys.argv[2]))) as cache:
+with open_chosen_cache(parse_url(sys.argv[1]), LocalCopiesChoice(Path(sys.argv[2]))) as cache:
     print("ready", flush=True)
     sys.stdin.readline()
     print(int(cache.reader.gather(np.arange(len(cache))).astype(np.int64).sum()))
 """
 
 
-def test_processes_share_a_stage_and_fetch_each_shard_once(url, local, faulty_s3, tmp_path):
+def test_processes_share_local_copies_and_fetch_each_shard_once(url, local, faulty_s3, tmp_path):
     command = [sys.executable, "-c", _READ_ALL, url, str(tmp_path / "stage")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, env=python_environment(), **pipes) for _ in range(2)]
@@ -176,11 +175,11 @@ def test_stage_stays_within_its_bound_and_the_rest_is_read_by_ranges(url, local,
             assert sum(path.stat().st_size for path in (tmp_path / "stage").glob("*") if path.is_file()) <= most
         found = cache.reader.gather(np.arange(NUM))
     assert np.array_equal(found, local.reader.gather(np.arange(NUM)))
-    staged = [shard for shard in shards if cache.stage.holds(shard)]
+    staged = [shard for shard in shards if cache.copies.holds(shard)]
     assert 1 <= len(staged) < len(shards)
 
 
-def test_damaged_staged_file_is_fetched_anew(url, local, s3, tmp_path):
+def test_damaged_copied_file_is_fetched_anew(url, local, s3, tmp_path):
     with open_here(url, tmp_path) as cache:
         cache.reader.gather(np.arange(NUM))
     shard = local.manifest.shards[0]
@@ -189,7 +188,7 @@ def test_damaged_staged_file_is_fetched_anew(url, local, s3, tmp_path):
     with open_here(url, tmp_path) as cache:
         found = cache.reader.gather(np.arange(NUM))
         assert np.array_equal(found, local.reader.gather(np.arange(NUM)))
-        assert cache.stage.is_intact(shard)
+        assert cache.copies.is_intact(shard)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +198,7 @@ def compressed(tmp_path_factory) -> Path:
     return cache_dir(root / "cache", SIZE)
 
 
-def test_compressed_shards_give_the_same_batches_by_ranges_and_staged(compressed, local, object_server, s3, tmp_path):
+def test_compressed_shards_give_the_same_batches_by_ranges_and_copied(compressed, local, object_server, s3, tmp_path):
     url = put_cache(compressed, object_server, f"{object_server.make_bucket()}/compressed")
     index_bytes = load_manifest(compressed).index.num_bytes
     with open_here(url, tmp_path / "small", index_bytes) as cache:
@@ -208,7 +207,7 @@ def test_compressed_shards_give_the_same_batches_by_ranges_and_staged(compressed
     with open_here(url, tmp_path / "large") as cache:
         for epoch in range(2):
             require_equal(batches(cache, epoch), batches(local, epoch))
-        assert all(cache.stage.holds(shard) for shard in cache.manifest.shards)
+        assert all(cache.copies.holds(shard) for shard in cache.manifest.shards)
         assert cache.reader.num_unmapped == 0
 
 
@@ -237,9 +236,9 @@ def test_compressed_shard_that_is_damaged_in_the_stage_is_fetched_anew(compresse
     with open_here(url, tmp_path) as cache:
         for number in range(2):
             assert np.array_equal(cache.reader.image(number), local.reader.image(number))
-        wait_until_staged(cache)
+        wait_until_copied(cache)
         assert np.array_equal(cache.reader.gather(np.arange(NUM)), local.reader.gather(np.arange(NUM)))
-        assert cache.stage.is_intact(shard)
+        assert cache.copies.is_intact(shard)
 
 
 def test_lengths_that_arrive_damaged_are_read_once_more(compressed, local, faulty_s3, tmp_path):
@@ -287,7 +286,7 @@ def test_object_with_other_bytes_stops_the_stream_with_its_name(url, directory, 
     faulty_s3.faults.append(Fault(CORRUPTED, f"GET .*{name}"))
     with open_here(url, tmp_path) as cache, pytest.raises(StorageError, match=rf"{name} is damaged: its digest is"):
         cache.reader.gather(np.arange(NUM))
-    assert not cache.stage.holds(local.manifest.shards[1])
+    assert not cache.copies.holds(local.manifest.shards[1])
     assert list((tmp_path / "stage").glob("*.partial")) == []
 
 
@@ -305,11 +304,11 @@ def test_error_of_a_staging_thread_reaches_whoever_reads_batches(url, directory,
         # Only who wants a whole object asks for its size.
         faulty_s3.faults.append(Fault(SERVER_ERROR, f"HEAD .*{name}"))
         assert np.array_equal(cache.reader.image(0), local.reader.image(0))
-        for thread in stager_threads():
+        for thread in copying_threads():
             thread.join(30)
         with pytest.raises(StorageError, match=name):
             cache.reader.image(0)
-    assert stager_threads() == []
+    assert copying_threads() == []
 
 
 def test_cache_that_is_not_there_is_told(s3, tmp_path):

@@ -1,21 +1,21 @@
-"""The part of ``ldata bench`` that measures."""
+"""How fast this machine feeds a network from a cache: images per second of each part, and what an epoch waits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
-from cli.output import format_table, print_json, print_text
 from leukemia_data.augmenting.augment import Augmenter
-from leukemia_data.augmenting.augmentation import load_augmentation
+from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import Cache
-from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
+from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, open_chosen_cache
 from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import UNKNOWN_LABEL
@@ -28,32 +28,22 @@ from leukemia_models.networks.registry import build_model
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.train import fit
 
-_CEILING_BYTES = 1 << 29
-_FEWEST_STEPS = 3
+_COPIED_BYTES = 1 << 29
+_MIN_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRequest:
-    """The command line."""
-
-    location: Location
-    stage: LocalCopiesChoice
-    size_px: int | None
-    augment: str
-    model_name: str
-    batch_size: int
-    num_threads: int | None
-    device: str
-    seconds: float
-    as_json: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchResult:
+class StreamBench:
     """What was measured.
 
     Attributes
     ----------
+    cache, size_px, num_samples
+        Where the cache lies, the side of its images, and their number.
+    device, num_threads, batch_size, augmentation, model_name
+        What it was measured with.
+    residency
+        Where the stream keeps its pixels, and why.
     ceiling_images_per_s
         Threads that only copy memory of the size of batches.
     stream_images_per_s
@@ -88,56 +78,100 @@ class BenchResult:
     epoch_wait_s: float
     traffic: str
 
-
-def bench(request: BenchRequest) -> None:
-    """Measure and print."""
-    result = _measure(request)
-    if request.as_json:
-        print_json(asdict(result))
-    else:
-        print_text(_as_text(result))
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return asdict(self)
 
 
-def _measure(request: BenchRequest) -> BenchResult:
-    device, augmentation = choose_device(request.device), load_augmentation(request.augment)
-    started_s = time.perf_counter()
-    with open_chosen_cache(request.location, request.stage, size_px=request.size_px) as cache:
-        if len(cache) < request.batch_size:
-            raise UsageError(f"{cache.location} holds {len(cache)} images, less than --batch-size {request.batch_size}")
+def measure_stream(
+    location: Location,
+    augmentation: Augmentation,
+    *,
+    size_px: int | None = None,
+    copies: LocalCopiesChoice = DEFAULT_COPIES,
+    model_name: str = "resnet18",
+    batch_size: int = 64,
+    num_threads: int | None = None,
+    device: str = "auto",
+    seconds: float = 3.0,
+) -> StreamBench:
+    """Measure a cache's stream, the augmentation and training on this machine.
+
+    Parameters
+    ----------
+    location, size_px, copies
+        The cache, as for :func:`~leukemia_data.caches.opening.open_chosen_cache`, whose errors it raises.
+    augmentation
+        Random changes of the images.
+    model_name
+        The network that is trained.
+    batch_size
+        Images of a batch.
+    num_threads
+        Threads of the stream; None for one per core, at most 4.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    seconds
+        Time for each measurement.
+
+    Raises
+    ------
+    UsageError
+        If the cache holds less images than a batch or unlabelled ones, or the device is not there.
+    """
+    where, started_s = choose_device(device), time.perf_counter()
+    with open_chosen_cache(location, copies, size_px=size_px) as cache:
+        _check(cache, batch_size)
         normalization = _normalization(cache)
         stream = BatchStream(
             cache,
             np.arange(len(cache), dtype=np.int64),
-            batch_size=request.batch_size,
+            batch_size=batch_size,
             seed=0,
             drop_last=True,
-            device=device,
-            num_threads=request.num_threads,
+            device=where,
+            num_threads=num_threads,
         )
         batch = next(stream.epoch(0))
         first_batch_s = time.perf_counter() - started_s
-        augmenter = Augmenter(augmentation, seed=0, mean=normalization.mean, std=normalization.std, device=device)
-        _drain(stream.epoch(0), device)
-        train_images_per_s, wait_share = _train(request, cache, stream, augmenter, normalization, device)
-        return BenchResult(
+        augmenter = Augmenter(augmentation, seed=0, mean=normalization.mean, std=normalization.std, device=where)
+        _drain(stream.epoch(0), where)
+        num_classes = len(cache.manifest.classes)
+        model, settings = build_model(model_name, num_classes), TrainSettings(epochs=1, num_classes=num_classes)
+
+        def train(num_steps: int) -> tuple[float, float]:
+            steps = _FirstSteps(stream, num_steps)
+            record = fit(model, steps, None, settings, normalization, augmenter, where).records[0]
+            return record.images_per_s, record.data_wait_share or 0.0
+
+        images_per_s, _ = train(_MIN_STEPS)
+        train_images_per_s, wait_share = train(max(int(images_per_s * seconds / batch_size), _MIN_STEPS))
+        return StreamBench(
             cache=str(cache.location),
             size_px=cache.size_px,
             num_samples=len(cache),
-            device=str(device),
+            device=str(where),
             num_threads=stream.num_threads,
-            batch_size=request.batch_size,
+            batch_size=batch_size,
             augmentation=augmentation.name,
-            model_name=request.model_name,
+            model_name=model_name,
             residency=stream.residency.reason,
-            ceiling_images_per_s=_copy_ceiling(cache.size_px, request.batch_size, stream.num_threads, request.seconds),
-            stream_images_per_s=_rate(_endless(stream), request, device),
-            augment_images_per_s=_rate(_augmented(batch, augmenter), request, device),
+            ceiling_images_per_s=_copy_ceiling(cache.size_px, batch_size, stream.num_threads, seconds),
+            stream_images_per_s=_rate(_endless(stream), batch_size, seconds, where),
+            augment_images_per_s=_rate(_augmented(batch, augmenter), batch_size, seconds, where),
             train_images_per_s=train_images_per_s,
             first_batch_s=first_batch_s,
             epoch_s=len(cache) / train_images_per_s,
             epoch_wait_s=len(cache) / train_images_per_s * wait_share,
             traffic=cache.traffic_text,
         )
+
+
+def _check(cache: Cache, batch_size: int) -> None:
+    if len(cache) < batch_size:
+        raise UsageError(f"{cache.location} holds {len(cache)} images, less than --batch-size {batch_size}")
+    if (cache.table.labels == UNKNOWN_LABEL).any():
+        raise UsageError(f"{cache.location} holds unlabelled images, and training cannot be measured with them")
 
 
 def _normalization(cache: Cache) -> Normalization:
@@ -148,12 +182,12 @@ def _normalization(cache: Cache) -> Normalization:
     return Normalization(statistics.mean, statistics.std)
 
 
-def _rate(batches: Iterable[object], request: BenchRequest, device: torch.device) -> float:
+def _rate(batches: Iterable[object], batch_size: int, seconds: float, device: torch.device) -> float:
     """Images per second of an endless iterable of batches."""
     count, started_s = 0, time.perf_counter()
     for _ in batches:
-        count += request.batch_size
-        if time.perf_counter() - started_s >= request.seconds:
+        count += batch_size
+        if time.perf_counter() - started_s >= seconds:
             break
     _wait_for(device)
     return count / (time.perf_counter() - started_s)
@@ -187,7 +221,7 @@ def _wait_for(device: torch.device) -> None:
 def _copy_ceiling(size_px: int, batch_size: int, num_threads: int, seconds: float) -> float:
     """Images per second of threads that copy blocks of a large array into buffers of a batch each."""
     image_bytes = size_px * size_px * 3
-    num_blocks = max(_CEILING_BYTES // (image_bytes * batch_size), 2)
+    num_blocks = max(_COPIED_BYTES // (image_bytes * batch_size), 2)
     blocks = np.ones((num_blocks, batch_size * image_bytes), np.uint8)
     order = np.random.default_rng(0).permutation(num_blocks)
     ends_s = time.perf_counter() + seconds
@@ -216,56 +250,3 @@ class _FirstSteps:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         return islice(self._stream.epoch(epoch, first_step), self._num_steps - first_step)
-
-
-def _train(
-    request: BenchRequest,
-    cache: Cache,
-    stream: BatchStream,
-    augmenter: Augmenter,
-    normalization: Normalization,
-    device: torch.device,
-) -> tuple[float, float]:
-    """Images per second of training, and the share of the time that it waits for batches."""
-    if (cache.table.labels == UNKNOWN_LABEL).any():
-        raise UsageError(f"{cache.location} holds unlabelled images, and training cannot be measured with them")
-    model = build_model(request.model_name, len(cache.manifest.classes))
-
-    def run(num_steps: int) -> tuple[float, float]:
-        settings = TrainSettings(epochs=1, num_classes=len(cache.manifest.classes))
-        history = fit(model, _FirstSteps(stream, num_steps), None, settings, normalization, augmenter, device)
-        record = history.records[0]
-        return record.images_per_s, record.data_wait_share or 0.0
-
-    images_per_s, _ = run(_FEWEST_STEPS)
-    return run(max(int(images_per_s * request.seconds / request.batch_size), _FEWEST_STEPS))
-
-
-def _as_text(result: BenchResult) -> str:
-    ceiling = result.ceiling_images_per_s
-    measured: list[tuple[str, float, Callable[[float], str]]] = [
-        (f"memory copies, {result.num_threads} threads", ceiling, lambda rate: "the ceiling"),
-        (f"stream of uint8 batches, {result.num_threads} threads", result.stream_images_per_s, _share_of(ceiling)),
-        (f"augmentation {result.augmentation}", result.augment_images_per_s, lambda rate: ""),
-        (f"training {result.model_name}", result.train_images_per_s, lambda rate: ""),
-    ]
-    rows = [[name, f"{rate:,.0f}", note(rate)] for name, rate, note in measured]
-    headroom = result.stream_images_per_s / result.train_images_per_s
-    return "\n".join(
-        [
-            f"{result.cache}: {result.num_samples:,} images of {result.size_px} px, batches of {result.batch_size}, "
-            f"on {result.device}; {result.residency}",
-            "",
-            format_table(["", "images/s", ""], rows),
-            "",
-            f"First batch {result.first_batch_s:.2f} s after opening the cache.",
-            f"An epoch of {result.num_samples:,} images takes {result.epoch_s:,.1f} s, of which it waits "
-            f"{result.epoch_wait_s:.2f} s for data ({100 * result.epoch_wait_s / result.epoch_s:.2f} %).",
-            f"The stream could feed {headroom:,.0f} times as fast a network.",
-            *([f"From the URL: {result.traffic}."] if result.traffic else []),
-        ]
-    )
-
-
-def _share_of(ceiling: float) -> Callable[[float], str]:
-    return lambda rate: f"{rate / ceiling:.2f} of it"

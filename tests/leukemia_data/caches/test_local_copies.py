@@ -133,10 +133,10 @@ def test_closing_ends_the_threads_and_drops_what_was_not_begun(tmp_path, held):
     stager.close()
     waiting.join(30)
     assert not waiting.is_alive()
-    assert not [thread for thread in threading.enumerate() if thread.name == "shard-stager"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "shard-copies"]
     assert 1 <= len(list(tmp_path.glob("*.h5"))) < 12
     stager.want([11])
-    assert not [thread for thread in threading.enumerate() if thread.name == "shard-stager"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "shard-copies"]
 
 
 def test_reader_that_nobody_holds_ends_its_threads(tmp_path, store):

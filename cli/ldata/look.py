@@ -1,0 +1,290 @@
+"""``ldata info``, ``list``, ``recipes`` and ``stats``: what caches and recipes hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.console import CONSOLE, print_note
+from cli.ldata.cache_text import codec_text
+from cli.options import (
+    cache_location_argument,
+    cache_location_option,
+    json_option,
+    local_copies_option,
+    seed_type,
+    size_filter_option,
+)
+from cli.output import format_bytes, format_table, print_json, print_text
+from leukemia_data.caches.codec import RAW
+from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.sources.reading import Reading
+from leukemia_data.stores.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_data.caches.statistics import ChannelStatistics
+    from leukemia_data.caches.summary import CacheStatistics
+
+_MAX_LISTED = 20
+
+
+@click.command("info")
+@cache_location_argument
+@cache_location_option
+@size_filter_option
+@local_copies_option
+@json_option
+def info(
+    cache: Location | None, cache_root: Location, size_px: int | None, local_copies: Path | None, as_json: bool
+) -> None:
+    """Show a cache's images, classes, subjects, recipe, files, quarantined images and makers.
+
+    \b
+    Examples:
+      ldata info --size 224
+      ldata info cache/C-NMC_Leukemia/224-0123456789ab --json
+    """
+    # Load NumPy and HDF5: not for --help.
+    from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
+    from leukemia_data.caches.summary import describe_cache
+
+    described = describe_cache(open_chosen_cache(cache or cache_root, LocalCopiesChoice(local_copies), size_px=size_px))
+    if as_json:
+        print_json(described)
+        return
+    for line in info_lines(described):
+        print_text(line)
+
+
+def info_lines(described: Mapping[str, Any]) -> Iterator[str]:
+    """A described cache for people."""
+    versions = described["library_versions"]
+    rows = [
+        ("cache", described["directory"]),
+        ("fingerprint", described["fingerprint"]),
+        (
+            "images",
+            f"{described['num_samples']:,} of {described['size_px']} px: {_joined(described['images_per_class'])}",
+        ),
+        ("subjects", f"{described['num_subjects']:,}"),
+        ("given splits", _joined(described["given_splits"])),
+        ("given folds", _joined(described["given_folds"]) or "none"),
+        ("files", f"{described['num_shards']} shards{_capacity(described)}, {format_bytes(described['num_bytes'])}"),
+        ("codec", _codec(described)),
+        ("made with", ", ".join(f"{name} {release}" for name, release in versions.items())),
+        ("recipe", described["recipe"]["name"]),
+        *(("", f"{number}. {format_step(step)}") for number, step in enumerate(described["recipe"]["steps"], 1)),
+        *_reading_rows(described["reading"]),
+        *_quarantine_rows(described["quarantined"]),
+    ]
+    for label, text in rows:
+        yield f"{label:<13}{text}"
+
+
+def _reading_rows(values: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """How the source was understood when the cache was built."""
+    if values is None:
+        yield "reading", "not recorded: the cache is of version 0.1; the next build records it"
+        return
+    reading = Reading.from_dict(values)
+    options = reading.options.command_text
+    for number, line in enumerate([*reading.lines(), *([f"options: {options}"] if options else [])]):
+        yield "" if number else "reading", line
+
+
+def _quarantine_rows(images: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    yield "quarantined", f"{len(images):,}"
+    for image in images[:_MAX_LISTED]:
+        yield "", f"{image['record_id']}: {image['reason']}"
+    if len(images) > _MAX_LISTED:
+        yield "", f"and {len(images) - _MAX_LISTED} more (--json lists all)"
+
+
+def _joined(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _codec(described: Mapping[str, Any]) -> str:
+    codec, ratio = described["codec"], described["compression_ratio"]
+    return RAW if codec == RAW else f"{codec}, images {ratio:.2f} times smaller than raw"
+
+
+def _capacity(described: Mapping[str, Any]) -> str:
+    capacity = described["shard_capacity"]
+    return "" if capacity is None else f" of up to {capacity:,} images (--shard-size)"
+
+
+@click.command("list")
+@cache_location_option
+@json_option
+def list_(cache_root: Location, as_json: bool) -> None:
+    """List the caches below --cache.
+
+    \b
+    Examples:
+      ldata list
+      ldata list --cache /data/caches --json
+      ldata list --cache s3://bucket/caches
+    """
+    # Loads NumPy and HDF5: not for --help.
+    from leukemia_data.caches.opening import list_caches
+
+    found = list_caches(cache_root, console=CONSOLE)
+    if as_json:
+        print_json([cache.to_dict() for cache in found])
+        return
+    if not found:
+        print_text(f"no caches in {cache_root}; make one with `ldata build`")
+        return
+    rows = [
+        [
+            cache.manifest.name,
+            str(cache.manifest.size_px),
+            cache.manifest.recipe.name,
+            f"{cache.manifest.num_samples:,}",
+            str(len(cache.manifest.quarantined)),
+            format_bytes(cache.manifest.num_bytes),
+            codec_text(cache.manifest),
+            str(cache.location),
+        ]
+        for cache in found
+    ]
+    print_text(format_table(["name", "px", "recipe", "images", "quarantined", "size", "codec", "directory"], rows))
+
+
+@click.command("recipes")
+@click.argument("name", required=False)
+@json_option
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the shipped preprocessing recipes, or show the preset or .toml file NAME.
+
+    A recipe file holds [[step]] tables: the first makes a square of any frame, the last leads to the cache's size.
+
+    \b
+    Examples:
+      ldata recipes
+      ldata recipes report-a
+      ldata recipes my-recipe.toml     # checks it, too
+    """
+    shown = [load_recipe(each) for each in ([name] if name is not None else preset_names())]
+    if as_json:
+        print_json([recipe.to_dict() for recipe in shown])
+    else:
+        print_text("\n\n".join(map(_recipe_text, shown)))
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    steps = [f"  {number}. {format_step(step)}" for number, step in enumerate(recipe.to_dict()["steps"], 1)]
+    return "\n".join([f"{recipe.name}: {recipe.description}", *steps])
+
+
+def format_step(step: Mapping[str, Any]) -> str:
+    """A recipe's step on one line, such as ``clahe clip_limit=3.0 tiles=9``."""
+    parameters = " ".join(
+        f"{key}={value}" for key, value in step.items() if key not in ("op", "version") and value is not None
+    )
+    return f"{step['op']} {parameters}".rstrip()
+
+
+@click.command("stats")
+@cache_location_argument
+@cache_location_option
+@size_filter_option
+@local_copies_option
+@click.option(
+    "--split",
+    "split_name",
+    help="subject (the default), given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,...: also the "
+    "numbers of its training part; all: no split.",
+)
+@click.option(
+    "--split-seed", default=0, show_default=True, type=seed_type, help="Seed of the split, as --split-seed of ltrain."
+)
+@click.option(
+    "--report-estimator", "with_report", is_flag=True, help="Also print the first report's (wrong) way to mean and std."
+)
+@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1), help="For --report-estimator.")
+@json_option
+def stats(
+    cache: Location | None,
+    cache_root: Location,
+    size_px: int | None,
+    local_copies: Path | None,
+    split_name: str | None,
+    split_seed: int,
+    with_report: bool,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Print the exact mean and standard deviation per channel, and the counts of images, classes and subjects.
+
+    They come from sums stored with each image, so no pixel is read. Normalise with the numbers of the training part:
+    images that validate or test may not count.
+
+    \b
+    Examples:
+      ldata stats
+      ldata stats cache/C-NMC_Leukemia/224-0123456789ab --split fold:1/5
+      ldata stats --size 224 --report-estimator --batch-size 64
+      ldata stats --split all --json
+    """
+    # Load NumPy, OpenCV and HDF5: not for --help.
+    from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
+    from leukemia_data.caches.summary import cache_statistics, estimate_as_report
+
+    opened = open_chosen_cache(cache or cache_root, LocalCopiesChoice(local_copies), size_px=size_px)
+    found = cache_statistics(opened, split_name, split_seed, console=CONSOLE)
+    estimate = estimate_as_report(opened, split_name, split_seed, batch_size) if with_report else None
+    if as_json:
+        report = {} if estimate is None else {"report_estimator": _estimate_values(found, estimate, batch_size)}
+        print_json({**found.to_dict(), **report})
+        return
+    print_text("\n".join(counts_lines(found)))
+    if found.split is not None and found.split.note:
+        print_note(f"note: {found.split.note}")
+    print_text("\n".join(statistics_lines(found, estimate, batch_size)))
+
+
+def _estimate_values(found: CacheStatistics, estimate: ChannelStatistics, batch_size: int) -> dict[str, Any]:
+    values = {"mean": estimate.mean, "std": estimate.std, "num_images": estimate.num_images}
+    return {"part": found.part, "batch_size": batch_size, **values}
+
+
+def counts_lines(found: CacheStatistics) -> Iterator[str]:
+    """The counts for people."""
+    yield f"{found.cache}  ({found.recipe}, {found.size_px} px)\n"
+    classes = [name for name, count in found.counts["all"].images_per_class.items() if count]
+    rows = [
+        [part, f"{counts.images:,}", f"{counts.subjects:,}"]
+        + [f"{counts.images_per_class[name]:,} ({counts.subjects_per_class[name]:,})" for name in classes]
+        for part, counts in found.counts.items()
+    ]
+    yield format_table(["", "images", "subjects", *(f"{name} (subjects)" for name in classes)], rows)
+    if found.split is not None:
+        yield f"split {found.split.name}, seed {found.split.seed}: {found.split.stamp}"
+
+
+def statistics_lines(found: CacheStatistics, estimate: ChannelStatistics | None, batch_size: int) -> Iterator[str]:
+    """The means and standard deviations for people, and how to normalise by them."""
+    part, best = found.part, found.statistics[found.part]
+    rows = [row for name, statistics in found.statistics.items() for row in _statistics_rows(name, statistics)]
+    if estimate is not None:
+        rows += _statistics_rows(f"first report's estimator on {part}, batches of {batch_size} (WRONG)", estimate)
+    yield "\n" + format_table(["in [0, 1]", "R", "G", "B"], rows)
+    mean, std = (", ".join(f"{value:.5f}" for value in values) for values in (best.mean, best.std))
+    yield f"\ntransforms.Normalize(mean=[{mean}], std=[{std}])  # {part}"
+    if estimate is not None:
+        yield (
+            "The first report adds one mean and std per batch and divides by the number of images: "
+            f"{best.mean[0] / estimate.mean[0]:.2f} times too small, and different for every batch size."
+        )
+
+
+def _statistics_rows(label: str, statistics: ChannelStatistics) -> list[list[str]]:
+    return [
+        [f"{label} {what}", *(f"{value:.5f}" for value in values)]
+        for what, values in (("mean", statistics.mean), ("std", statistics.std))
+    ]

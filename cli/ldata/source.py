@@ -1,0 +1,224 @@
+"""``ldata sample``, ``scan`` and ``preview``: images before anything is built of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from cli.console import CONSOLE
+from cli.locations import LocalPath
+from cli.options import (
+    allow_outside_option,
+    cache_root_option,
+    json_option,
+    reading_options,
+    recipe_option,
+    root_option,
+    source_argument,
+)
+from cli.output import format_bytes, print_json, print_text
+from leukemia_data.errors import UsageError
+from leukemia_data.operations.recipe import load_recipe, preset_names
+from leukemia_data.records.record import ImagePlace
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source_choice import announce_source, choose_source
+
+
+@click.command("sample")
+@click.argument("out", type=LocalPath(path_type=Path, file_okay=False))
+@click.option("--subjects", "num_subjects", default=24, show_default=True, help="Subjects, two thirds with leukaemia.")
+@click.option("--cells", "cells_per_subject", default=20, show_default=True, help="Cells of each subject.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other cells.")
+@json_option
+def sample(out: Path, num_subjects: int, cells_per_subject: int, seed: int, as_json: bool) -> None:
+    """Write generated white cells below OUT, in the tree and with the names of C-NMC 2019.
+
+    450x450 24-bit BMP files on exactly black ground, both classes, stain and light differing between subjects. The same
+    arguments give the same bytes. They are for trying and testing; nothing medical follows from them.
+
+    \b
+    Examples:
+      ldata sample demo-images
+      ldata sample small --subjects 6 --cells 4 --seed 1
+    """
+    # Loads OpenCV: not for --help.
+    from leukemia_data.sources.sample_cells import write_sample
+
+    with CONSOLE.progress(num_subjects * cells_per_subject, "generating") as bar:
+        summary = write_sample(
+            out, num_subjects=num_subjects, cells_per_subject=cells_per_subject, seed=seed, progress=bar.update
+        )
+    if as_json:
+        print_json({**asdict(summary), "root": str(summary.root)})
+        return
+    print_text(
+        f"{summary.num_images} generated cells of {summary.num_all_subjects} leukaemia and {summary.num_hem_subjects} "
+        f"healthy subjects, {format_bytes(summary.num_bytes)}, in {summary.root}\nNext: ldata build {summary.root}"
+    )
+
+
+@click.command("scan")
+@source_argument
+@recipe_option
+@cache_root_option
+@root_option
+@allow_outside_option
+@reading_options
+@json_option
+def scan(
+    source: tuple[ImagePlace, ...],
+    recipe_name: str,
+    cache_root: Path,
+    root: ImagePlace | None,
+    allow_outside: bool,
+    reading: ReadingOptions,
+    as_json: bool,
+) -> None:
+    """Say how SOURCE is understood: classes, splits, subjects, frames, tables, and what is passed over.
+
+    Nothing is built or changed. A source that can be read in several ways is refused with all of them and the options
+    that choose; `ldata build` takes the same options. --recipe says whose effect on the frames is computed.
+
+    \b
+    Examples:
+      ldata scan C-NMC_Leukemia
+      ldata scan my-cells --class-level 2 --subject-from folder
+      ldata scan cells.csv --label-column diagnosis --json
+      ldata scan site1/images site2/images --exclude "masks" --merge leukemia=Early+Pre+Pro
+    """
+    choice = choose_source(source, os.environ, cache_root)
+    announce_source(choice, CONSOLE)
+    recipe = load_recipe(recipe_name)
+    # Loads OpenCV and Pillow: not for --help.
+    from leukemia_data.scanning.scan import scan as scan_source
+
+    found = scan_source(choice.paths, recipe, root=root, allow_outside=allow_outside, options=reading)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for line in found.lines():
+        print_text(line)
+
+
+class CompareCommand(click.Command):
+    """Command whose ``--compare`` takes any number of recipes: ``--compare raw report-a lab-clahe``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further recipe, as click understands it."""
+        return super().parse_args(ctx, repeat_option(args, "--compare"))
+
+
+def repeat_option(arguments: Sequence[str], option: str) -> list[str]:
+    """Write ``--compare A B`` as ``--compare A --compare B``.
+
+    The recipes end at the next option and at an existing file or folder that is no recipe: the source.
+
+    Raises
+    ------
+    UsageError
+        If another option follows at once.
+    """
+    spread: list[str] = []
+    is_open = False
+    for position, word in enumerate(arguments):
+        if word == "--":
+            return [*spread, *arguments[position:]]
+        follows = position > 0 and arguments[position - 1] == option
+        if follows and word.startswith("-"):
+            raise UsageError(f"{option} names no recipe: {word} follows it at once")
+        if word.startswith("-"):
+            is_open = word == option or word.startswith(f"{option}=")
+        elif is_open and not follows:
+            is_open = _may_be_recipe(word)
+            spread += [option] * is_open
+        spread.append(word)
+    return spread
+
+
+def _may_be_recipe(word: str) -> bool:
+    return word in preset_names() or word.endswith(".toml") or not Path(word).exists()
+
+
+@click.command("preview", cls=CompareCommand)
+@source_argument
+@recipe_option
+@click.option(
+    "--compare", "compared", multiple=True, metavar="RECIPE...", help="Lay these recipes side by side instead."
+)
+@click.option(
+    "--size",
+    "sizes_px",
+    type=int,
+    multiple=True,
+    help="Sizes to show, repeatable; with --compare one.  [default: 128 and 224; with --compare 224]",
+)
+@click.option(
+    "--images", "per_class", default=3, show_default=True, type=click.IntRange(1, 20), help="Images of each class."
+)
+@click.option(
+    "--out",
+    type=LocalPath(path_type=Path, dir_okay=False),
+    default=Path("preview.png"),
+    show_default=True,
+    help="PNG to write.",
+)
+@cache_root_option
+@root_option
+@allow_outside_option
+@reading_options
+@json_option
+@click.pass_context
+def preview(
+    context: click.Context,
+    source: tuple[ImagePlace, ...],
+    recipe_name: str,
+    compared: tuple[str, ...],
+    sizes_px: tuple[int, ...],
+    per_class: int,
+    out: Path,
+    cache_root: Path,
+    root: ImagePlace | None,
+    allow_outside: bool,
+    reading: ReadingOptions,
+    as_json: bool,
+) -> None:
+    """Draw a contact sheet: a few images of each class of SOURCE, raw and after every step of the recipe.
+
+    With --compare, one column for each recipe, as a cache would hold the image.
+
+    \b
+    Examples:
+      ldata preview C-NMC_Leukemia
+      ldata preview my-cells --recipe my-recipe.toml --size 224 --images 5 --out sheet.png
+      ldata preview C-NMC_Leukemia --compare raw report-a lab-clahe --images 2
+    """
+    if compared and context.get_parameter_source("recipe_name") is not ParameterSource.DEFAULT:
+        raise UsageError("--recipe and --compare exclude each other: name all recipes after --compare")
+    recipes = [load_recipe(name) for name in compared or (recipe_name,)]
+    choice = choose_source(source, os.environ, cache_root)
+    announce_source(choice, CONSOLE)
+    # Loads matplotlib: not for --help.
+    from leukemia_data.scanning.preview import preview as draw_preview
+
+    drawn = draw_preview(
+        choice.paths,
+        recipes,
+        out,
+        compare=bool(compared),
+        sizes_px=sizes_px,
+        per_class=per_class,
+        root=root,
+        allow_outside=allow_outside,
+        reading=reading,
+        console=CONSOLE,
+    )
+    if as_json:
+        print_json(drawn.to_dict())
+    else:
+        plural = "s" if len(drawn.recipes) > 1 else ""
+        print_text(f"{len(drawn.images)} images, recipe{plural} {', '.join(drawn.recipes)}: {drawn.out}")

@@ -1,0 +1,318 @@
+"""The audit of data sets: caches, sources and tables of names are read and compared, and findings written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from leukemia_data.auditing.audit import AuditReport, audit_images, frame_finding_check
+from leukemia_data.auditing.audit_image import AuditImage, Check
+from leukemia_data.auditing.audit_input import (
+    cache_audit_images,
+    inspect_records,
+    reference_audit_images,
+    training_split,
+)
+from leukemia_data.auditing.audit_pairs import MAX_CELLS, AuditPair, brought_sides, find_near_pairs
+from leukemia_data.auditing.audit_report import (
+    AuditArgument,
+    blind_spots,
+    conclusion,
+    report_json,
+    training_outlook,
+    write_findings,
+)
+from leukemia_data.auditing.reference_index import read_reference_table, reference_classes
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
+from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, find_caches, open_chosen_cache
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread
+from leukemia_data.decoding.source_file import read_file
+from leukemia_data.errors import ImageError, UsageError
+from leukemia_data.files.atomic import write_text
+from leukemia_data.operations.operation import Image
+from leukemia_data.records.record import CELL_CLASSES, ImagePlace, Record
+from leukemia_data.sources.reading import SubjectsFound
+from leukemia_data.sources.reading_options import ReadingOptions
+from leukemia_data.sources.source import list_source
+from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SplitSpec, parse_split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """A finished audit.
+
+    Attributes
+    ----------
+    report
+        All findings, with the verdicts in ``report.checks``.
+    arguments
+        What was audited, in the order given; an image's ``argument`` is a position in it.
+    conclusion
+        What follows from the verdicts, and what a training would say of its split, in sentences.
+    notes
+        What could not be checked, and what should be known of the arguments.
+    files
+        What was written.
+    """
+
+    report: AuditReport
+    arguments: tuple[AuditArgument, ...]
+    conclusion: tuple[str, ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def leaks(self) -> list[str]:
+        """Keys of the checks that found a leak."""
+        return [check.key for check in self.report.checks if check.verdict == "LEAK"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values; lists of findings are in ``findings.csv`` only."""
+        found = report_json(self.report, self.arguments, self.notes)
+        return {**found, "conclusion": list(self.conclusion), "files": [str(path) for path in self.files]}
+
+
+def audit(
+    inputs: Sequence[ImagePlace],
+    *,
+    references: Sequence[Path] = (),
+    reading: ReadingOptions | None = None,
+    root: ImagePlace | None = None,
+    allow_outside: bool = False,
+    size_px: int | None = None,
+    copies: LocalCopiesChoice = DEFAULT_COPIES,
+    split: str | None = None,
+    seed: int = 0,
+    max_distance: int | None = 10,
+    num_threads: int | None = None,
+    out: Path | None = None,
+    console: Console = NULL_CONSOLE,
+) -> Audit:
+    """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
+
+    Several arguments are compared with each other, too.
+
+    Parameters
+    ----------
+    inputs
+        Caches, and sources (folders or CSV tables), on this machine or in stores.
+    references
+        Tables of names with SHA-256 and without pixels.
+    reading, root, allow_outside
+        How sources are read, as for :func:`leukemia_data.sources.source.list_source`.
+    size_px, copies
+        Side of the images, to choose among several caches; where shards of a cache in a store are copied to.
+    split, seed
+        The split that a training would use, to check it, too. For one argument.
+    max_distance
+        Near duplicates: bits of 64 in which the hashes of two cells may differ, 0 ... 16. None does not look for them.
+    num_threads
+        Images decoded at a time; None for one per core.
+    out
+        Folder for ``findings.csv``, ``audit.json``, ``balance.png`` and ``findings.png``, which shows the images.
+    console
+        Gets how sources are understood, and shows the progress.
+
+    Raises
+    ------
+    UsageError
+        If there is no argument, the split is none of the images', or there are several arguments with a split.
+    SourceError, CacheError, StorageError
+        If an argument cannot be read.
+    """
+    if not inputs and not references:
+        raise UsageError("there is nothing to audit: give a cache, a source or a table of names")
+    if split is not None and len(inputs) + len(references) != 1:
+        raise UsageError("--split is checked on one cache, source or table: give one")
+    spec = None if split is None else parse_split(split)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(one_opencv_thread())
+        material = _Material(stack, num_threads or os.cpu_count() or 1, console)
+        for place in inputs:
+            if find_caches(place):
+                material.add_cache(place, size_px, copies)
+            else:
+                # Of several arguments each is read by itself, and an option may be meant for another one.
+                material.add_source(
+                    place, reading, root, allow_outside, is_only=len(inputs) == 1, with_sha256=bool(references)
+                )
+        for table in references:
+            material.add_reference(table)
+        report, sentences = _find(material, spec, seed, max_distance, console)
+        notes = (*material.notes, *blind_spots(material.arguments, material.images))
+        files = () if out is None else tuple(_write(out, report, material, notes))
+        return Audit(
+            report=report, arguments=tuple(material.arguments), conclusion=tuple(sentences), notes=notes, files=files
+        )
+
+
+@dataclass(slots=True)
+class _Material:
+    """What was read so far; caches are closed with the stack."""
+
+    stack: ExitStack
+    num_threads: int
+    console: Console
+    arguments: list[AuditArgument] = field(default_factory=list)
+    images: list[AuditImage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    caches: dict[int, Cache] = field(default_factory=dict)
+    classes: tuple[str, ...] = CELL_CLASSES
+    seen_files: set[str] = field(default_factory=set)
+    subjects: list[SubjectsFound | None] = field(default_factory=list)
+    frame_checks: list[Check] = field(default_factory=list)
+
+    @property
+    def only_subjects(self) -> SubjectsFound | None:
+        """How the subjects were read, where there is one argument only."""
+        return self.subjects[0] if len(self.subjects) == 1 else None
+
+    @property
+    def are_confirmed(self) -> bool:
+        """Whether the user said what a subject is, in every argument that has some."""
+        known = [found for found in self.subjects if found is None or found.count]
+        return bool(known) and all(found is not None and found.is_confirmed for found in known)
+
+    def add_cache(self, place: ImagePlace, size_px: int | None, copies: LocalCopiesChoice) -> None:
+        cache = self.stack.enter_context(open_chosen_cache(place, copies, size_px=size_px))
+        number, manifest = len(self.arguments), cache.manifest
+        with self.console.progress(len(cache), "hashing the cache") as bar:
+            images = cache_audit_images(cache, argument=number, progress=bar.update)
+        self.caches[number] = cache
+        self.classes = manifest.classes
+        self.subjects.append(manifest.subjects)
+        if not manifest.has_looks:
+            self.notes.append(f"{cache.location}: {WITHOUT_LOOKS}")
+        understood = manifest.understood
+        if understood is not None and understood.frame_finding is not None:
+            self.frame_checks.append(frame_finding_check(understood.frame_finding))
+        text = f"cache, recipe {manifest.recipe.name}, {cache.size_px} px"
+        self._add(AuditArgument(str(cache.location), "cache", text), images)
+
+    def add_source(
+        self,
+        place: ImagePlace,
+        reading: ReadingOptions | None,
+        root: ImagePlace | None,
+        allow_outside: bool,
+        *,
+        is_only: bool,
+        with_sha256: bool,
+    ) -> None:
+        listing = list_source(
+            [place], root=root, allow_outside=allow_outside, options=reading, allow_unmatched=not is_only
+        )
+        for line in listing.reading.short_lines(with_notes=False):
+            self.console.note(line if line.startswith("note: ") else f"  {line}")
+        self.notes.extend(listing.notes)
+        self.subjects.append(listing.reading.subjects)
+        records = self._new(listing.records)
+        if num_again := len(listing.records) - len(records):
+            self.notes.append(f"{place}: {num_again:,} files were given before and are not taken twice")
+        with self.console.progress(len(records), "reading images") as bar:
+            images = inspect_records(
+                records,
+                listing.classes,
+                argument=len(self.arguments),
+                with_sha256=with_sha256,
+                num_threads=self.num_threads,
+                progress=bar.update,
+            )
+        self.classes = listing.classes
+        self._add(AuditArgument(str(place), "source", "source"), images)
+
+    def add_reference(self, table: Path) -> None:
+        rows = read_reference_table(table)
+        self.classes = reference_classes(rows)
+        images = reference_audit_images(rows, argument=len(self.arguments))
+        self._add(AuditArgument(str(table), "table", "table of names"), images)
+
+    def _new(self, records: Iterable[Record]) -> list[Record]:
+        """Records whose files were not given before: the lab's three test tables list the same ones."""
+        new = []
+        for record in records:
+            place = record.path
+            # Path.resolve would ask the disk for each part.
+            file = os.path.normcase(os.path.abspath(place)) if isinstance(place, Path) else str(place)  # noqa: PTH100
+            if file not in self.seen_files:
+                self.seen_files.add(file)
+                new.append(record)
+        return new
+
+    def _add(self, argument: AuditArgument, images: list[AuditImage]) -> None:
+        self.arguments.append(argument)
+        self.images.extend(images)
+
+
+def _find(
+    material: _Material, split: SplitSpec | None, seed: int, max_distance: int | None, console: Console
+) -> tuple[AuditReport, list[str]]:
+    """The report, and what follows from it in sentences."""
+    images = material.images
+    sides = brought_sides(images, [argument.name for argument in material.arguments])
+    stamps: list[Check] = []
+    given = images, seed, material.classes, material.only_subjects
+    training = None if split is None else training_split(split, *given)
+    if training is not None:
+        sides, stamps = [*sides, training.sides], [training.stamp]
+    # Of several arguments nobody can say what a training would be given.
+    outlook = None
+    if len(material.arguments) == 1:
+        outlook = training_outlook(split or parse_split(DEFAULT_SPLIT), *given, split=training)
+    near, reason = _find_near(images, max_distance, console)
+    report = audit_images(images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)
+    report = replace(report, checks=[*report.checks, *material.frame_checks, *stamps])
+    return report, conclusion(report.checks, outlook)
+
+
+def _find_near(
+    images: Sequence[AuditImage], max_distance: int | None, console: Console
+) -> tuple[list[AuditPair] | None, str]:
+    """Pairs that look alike, or why they were not looked for."""
+    if max_distance is None:
+        return None, "--no-near was given"
+    seen = [(number, image.cell_print) for number, image in enumerate(images) if image.cell_print is not None]
+    if not seen:
+        return None, "there are no pixels to look at"
+    if len(seen) > MAX_CELLS:
+        return None, f"{len(seen):,} cells are more than the {MAX_CELLS:,} that can be compared with each other"
+    with console.progress(len(seen), "comparing cells") as bar:
+        found = find_near_pairs([one for _, one in seen], max_distance=max_distance, progress=bar.update)
+    return [AuditPair(seen[p.first][0], seen[p.second][0], p.distance, p.correlation) for p in found], ""
+
+
+def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> list[Path]:
+    # matplotlib takes a second to load.
+    from leukemia_data.auditing.audit_sheet import draw_balance, draw_findings
+
+    write_findings(out / "findings.csv", report, material.arguments)
+    content = json.dumps(report_json(report, material.arguments, notes), indent=2, ensure_ascii=True)
+    write_text(out / "audit.json", f"{content}\n")
+    draw_balance(report, out / "balance.png")
+    written = [out / "findings.csv", out / "audit.json", out / "balance.png"]
+    if draw_findings(report, lambda image: _load_pixels(image, material.caches), out / "findings.png"):
+        written.append(out / "findings.png")
+    else:
+        # That of an earlier audit would pass for this one's.
+        (out / "findings.png").unlink(missing_ok=True)
+    return written
+
+
+def _load_pixels(image: AuditImage, caches: dict[int, Cache]) -> Image | None:
+    if image.row >= 0:
+        return caches[image.argument].reader.image(image.row)
+    if image.path is None:
+        return None
+    try:
+        return decode_rgb(read_file(image.path).data)
+    except ImageError:
+        # What can be shown of a black frame needs no picture.
+        return None

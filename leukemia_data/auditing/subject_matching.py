@@ -1,0 +1,188 @@
+"""Files looked up by content, and the subject of each row of a lab's tables that follows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from leukemia_data.auditing.audit_pairs import subject_order
+from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
+from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.decoding.source_file import read_file
+from leukemia_data.errors import ImageError
+from leukemia_data.records.record import ImagePlace
+
+Status = Literal["bytes", "pixels", "no subject", "unknown", "unusable"]
+"""Found by equal bytes or pixels; found, but the reference knows no subject; not in the reference; cannot be read."""
+JOINED_BY = "+"
+CANDIDATES_BY = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class FileMatch:
+    """One file looked up: its content key (empty where it cannot be read), how it was found, and as what."""
+
+    key: bytes
+    status: Status
+    known: tuple[KnownImage, ...] = ()
+    problem: str = ""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Subjects of the known images, in natural order."""
+        return tuple(sorted({image.subject for image in self.known if image.subject}, key=subject_order))
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredRow:
+    """One row of a table with what was found for its file.
+
+    ``label_denied`` names the reference's class where the table says another; empty otherwise.
+    """
+
+    table: int
+    line: int
+    path: str
+    class_name: str
+    split: str
+    match: FileMatch
+    subject: str
+    label_denied: str
+
+    @property
+    def candidates_text(self) -> str:
+        """All candidates of an ambiguous row, such as ``20|21``; empty for the others."""
+        return CANDIDATES_BY.join(self.match.candidates) if len(self.match.candidates) > 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """All rows in the order of the tables, and subjects that the reference links but these tables do not tie."""
+
+    rows: tuple[RecoveredRow, ...]
+    linked: tuple[tuple[str, ...], ...]
+    untied: tuple[tuple[str, ...], ...]
+
+    def of_table(self, number: int) -> list[RecoveredRow]:
+        """Rows of one table, in its order."""
+        return [row for row in self.rows if row.table == number]
+
+
+def match_files(
+    paths: Sequence[ImagePlace],
+    index: ReferenceIndex,
+    *,
+    num_threads: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> list[FileMatch]:
+    """Look files up by content, in their order; `progress` is called with 1 after each."""
+    matches = []
+    executor = ThreadPoolExecutor(num_threads)
+    try:
+        for match in executor.map(partial(_match, index), paths):
+            matches.append(match)
+            if progress is not None:
+                progress(1)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return matches
+
+
+def assign_subjects(
+    tables: Sequence[LabTable],
+    files: Mapping[tuple[int, str], ImagePlace],
+    matches: Mapping[ImagePlace, FileMatch],
+    linked: Sequence[tuple[str, ...]],
+    *,
+    join_linked: bool = False,
+) -> Recovery:
+    """Give every row its subject.
+
+    Parameters
+    ----------
+    tables
+        As read.
+    files
+        (number of the table, ``Path`` string) -> file.
+    matches
+        File -> what was found for it.
+    linked
+        Sets of subjects that share identical images, from :meth:`ReferenceIndex.linked_subjects`.
+    join_linked
+        Write all subjects of such a set as one, named like ``20+21``.
+    """
+    chosen = _choose_subjects(tables, files, matches)
+    joined = {name: JOINED_BY.join(names) for names in linked for name in names} if join_linked else {}
+    rows = []
+    for number, table in enumerate(tables):
+        cells = zip(table.lines, table.image_paths, table.class_names, table.splits, strict=True)
+        for line, path, class_name, split in cells:
+            file = files[number, path]
+            match, subject = matches[file], chosen.get(file, "")
+            subject = joined.get(subject, subject)
+            denied = _denied_label(class_name, match)
+            rows.append(RecoveredRow(number, line, path, class_name, split, match, subject, denied))
+    return Recovery(tuple(rows), tuple(linked), () if join_linked else _untied(rows, linked))
+
+
+def _match(index: ReferenceIndex, path: ImagePlace) -> FileMatch:
+    try:
+        data = read_file(path).data
+        key = b""
+        if index.by_bytes:
+            key = hashlib.sha256(data.data).digest()
+            if key in index.by_bytes:
+                return _found(key, "bytes", index.by_bytes[key])
+        if index.by_pixels:
+            key = frame_digest(decode_rgb(data))
+            if key in index.by_pixels:
+                return _found(key, "pixels", index.by_pixels[key])
+    except ImageError as error:
+        return FileMatch(b"", "unusable", problem=str(error))
+    return FileMatch(key, "unknown")
+
+
+def _found(key: bytes, status: Status, known: Sequence[KnownImage]) -> FileMatch:
+    match = FileMatch(key, status, tuple(known))
+    return match if match.candidates else FileMatch(key, "no subject", tuple(known))
+
+
+def _choose_subjects(
+    tables: Sequence[LabTable], files: Mapping[tuple[int, str], ImagePlace], matches: Mapping[ImagePlace, FileMatch]
+) -> dict[ImagePlace, str]:
+    """Subject of each file: its only candidate, or the candidates in turn over the copies, in the order of the rows."""
+    in_order = dict.fromkeys(files[number, path] for number, table in enumerate(tables) for path in table.image_paths)
+    num_copies: dict[bytes, int] = {}
+    chosen: dict[ImagePlace, str] = {}
+    for file in in_order:
+        match = matches[file]
+        if match.candidates:
+            copy = num_copies.get(match.key, 0)
+            num_copies[match.key] = copy + 1
+            chosen[file] = match.candidates[copy % len(match.candidates)]
+    return chosen
+
+
+def _denied_label(class_name: str, match: FileMatch) -> str:
+    known = sorted({image.class_name for image in match.known if image.class_name})
+    return CANDIDATES_BY.join(known) if class_name and known and class_name.lower() not in known else ""
+
+
+def _untied(rows: Sequence[RecoveredRow], linked: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Linked subjects of which several are here, without identical images here that tie them."""
+    present = {row.subject for row in rows if row.subject}
+    owners: dict[bytes, set[str]] = {}
+    for row in rows:
+        if row.subject:
+            owners.setdefault(row.match.key, set()).add(row.subject)
+    tied = {name: names for names in linked_sets(owners.values()) for name in names}
+    untied = []
+    for names in linked:
+        here = tuple(name for name in names if name in present)
+        if len({tied.get(name, (name,)) for name in here}) > 1:
+            untied.append(here)
+    return tuple(untied)

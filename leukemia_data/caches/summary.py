@@ -1,0 +1,215 @@
+"""What a cache holds, in numbers: its description, its counts, and what to normalise with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
+from leukemia_data.caches.statistics import ChannelStatistics, channel_statistics, report_estimator
+from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.errors import UsageError
+from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
+from leukemia_data.splitting.leaks import check_leaks
+from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SPLIT_NAMES, SplitCodes, parse_split
+from leukemia_data.splitting.splits import assign_split, split_indices
+
+WHOLE = "all"
+"""The part that is the whole cache, and the name of the split that divides nothing."""
+_UNLABELLED = "unlabelled"
+
+
+def describe_cache(cache: Cache) -> dict[str, Any]:
+    """Return everything that ``ldata info`` tells of a cache, as JSON values."""
+    manifest, table = cache.manifest, cache.table
+    names = {UNKNOWN_LABEL: _UNLABELLED, **dict(enumerate(manifest.classes))}
+    splits = {
+        text.decode("utf-8", "surrogateescape") or "none": count
+        for text, count in Counter(table.splits.tolist()).items()
+    }
+    folds = Counter(table.folds[table.folds != NO_FOLD].tolist())
+    return {
+        "directory": str(cache.location),
+        "name": manifest.name,
+        "size_px": manifest.size_px,
+        "fingerprint": manifest.fingerprint,
+        "num_samples": len(cache),
+        "num_subjects": _num_named(table.subjects),
+        "images_per_class": {names[label]: count for label, count in sorted(Counter(table.labels.tolist()).items())},
+        "given_splits": splits,
+        "given_folds": {str(fold): folds[fold] for fold in sorted(folds)},
+        "num_bytes": manifest.num_bytes,
+        "num_shards": len(manifest.shards),
+        "shard_capacity": manifest.shard_capacity,
+        "codec": manifest.codec,
+        "compression_ratio": round(manifest.compression_ratio, 3),
+        "recipe": manifest.recipe.to_dict(),
+        "reading": None if manifest.reading is None else dict(manifest.reading),
+        "quarantined": [asdict(image) for image in manifest.quarantined],
+        "library_versions": dict(manifest.library_versions),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class PartCounts:
+    """Numbers of images and subjects of a part, also by class name (``unlabelled`` last)."""
+
+    images: int
+    subjects: int
+    images_per_class: Mapping[str, int]
+    subjects_per_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedSplit:
+    """A split of a cache: its name and seed, what reports say of its leaks, and what limits that."""
+
+    name: str
+    seed: int
+    stamp: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStatistics:
+    """What is in a cache and what to normalise it with.
+
+    Attributes
+    ----------
+    cache
+        Where it lies.
+    size_px, recipe, classes
+        Side of its images, name of its recipe, and its class names in the order of labels.
+    split
+        The split; None where there is none.
+    counts
+        Of the whole cache (``all``) and of the split's parts.
+    statistics
+        Mean and standard deviation of ``all`` images and, with a split, of its part ``train``.
+    """
+
+    cache: str
+    size_px: int
+    recipe: str
+    classes: tuple[str, ...]
+    split: AppliedSplit | None
+    counts: Mapping[str, PartCounts]
+    statistics: Mapping[str, ChannelStatistics]
+
+    @property
+    def part(self) -> str:
+        """The part to normalise by: ``train``, or ``all`` where there is no split."""
+        return "train" if "train" in self.statistics else WHOLE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+
+def cache_statistics(
+    cache: Cache, split: str | None = None, seed: int = 0, *, console: Console = NULL_CONSOLE
+) -> CacheStatistics:
+    """Count images, classes and subjects, and compute exact mean and standard deviation per channel.
+
+    They come from sums stored with each image: no pixel is read.
+
+    Parameters
+    ----------
+    cache
+        An opened cache.
+    split
+        Name of a split, as :func:`~leukemia_data.splitting.split_spec.parse_split` reads it, or ``all`` for none. None
+        for the subject split; where the cache does not allow that, there is none, and a note.
+    seed
+        Of the split.
+
+    Raises
+    ------
+    UsageError
+        If the cache cannot be split so, or a part that is normalised by has no images.
+    CacheError
+        If no pixels have the stored sums.
+    """
+    codes = _assign(cache, split, seed, console)
+    parts = _parts(cache, codes)
+    applied = None
+    if codes is not None:
+        stamp = check_leaks(codes, cache.table, cache.manifest.subjects).stamp
+        note = "" if cache.manifest.has_looks else WITHOUT_LOOKS
+        applied = AppliedSplit(split or DEFAULT_SPLIT, seed, stamp, note)
+    return CacheStatistics(
+        cache=str(cache.location),
+        size_px=cache.size_px,
+        recipe=cache.manifest.recipe.name,
+        classes=cache.manifest.classes,
+        split=applied,
+        counts={name: _counts(cache, indices) for name, indices in parts.items() if name == WHOLE or len(indices)},
+        statistics={name: _statistics(cache, parts[name]) for name in (WHOLE, "train") if name in parts},
+    )
+
+
+def estimate_as_report(
+    cache: Cache, split: str | None, seed: int, batch_size: int, *, console: Console = NULL_CONSOLE
+) -> ChannelStatistics:
+    """Return the first report's (wrong) mean and standard deviation of the part that is normalised by.
+
+    The arguments are those of :func:`cache_statistics`, and the batch size that the result depends on; see
+    :func:`~leukemia_data.caches.statistics.report_estimator`.
+    """
+    parts = _parts(cache, _assign(cache, split, seed, console))
+    indices, table = parts.get("train", parts[WHOLE]), cache.table
+    sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
+    return _required(report_estimator(sums, square_sums, cache.pixels_per_image, batch_size))
+
+
+def _assign(cache: Cache, split: str | None, seed: int, console: Console) -> SplitCodes | None:
+    """The split asked for; by default the subject split, or none where the cache does not allow one."""
+    if split == WHOLE:
+        return None
+    try:
+        spec = parse_split(split or DEFAULT_SPLIT)
+        return assign_split(spec, cache.table, seed, cache.manifest.classes, cache.manifest.subjects)
+    except UsageError as error:
+        if split is not None:
+            raise
+        console.note(f"note: numbers of the whole cache only, because no split was named and {error}")
+        return None
+
+
+def _parts(cache: Cache, codes: SplitCodes | None) -> dict[str, NDArray[np.int64]]:
+    parts = {WHOLE: np.arange(len(cache), dtype=np.int64)}
+    if codes is not None:
+        parts |= {name: split_indices(codes, name) for name in SPLIT_NAMES}
+    return parts
+
+
+def _counts(cache: Cache, indices: NDArray[np.int64]) -> PartCounts:
+    labels, subjects = cache.table.labels[indices], cache.table.subjects[indices]
+    names = [*enumerate(cache.manifest.classes), (UNKNOWN_LABEL, _UNLABELLED)]
+    return PartCounts(
+        images=len(indices),
+        subjects=_num_named(subjects),
+        images_per_class={name: int((labels == label).sum()) for label, name in names},
+        subjects_per_class={name: _num_named(subjects[labels == label]) for label, name in names},
+    )
+
+
+def _num_named(subjects: NDArray[np.bytes_]) -> int:
+    return len({subject for subject in subjects.tolist() if subject})
+
+
+def _statistics(cache: Cache, indices: NDArray[np.int64]) -> ChannelStatistics:
+    table = cache.table
+    sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
+    return _required(channel_statistics(sums, square_sums, cache.pixels_per_image))
+
+
+def _required(statistics: ChannelStatistics | None) -> ChannelStatistics:
+    if statistics is None:
+        raise UsageError("there is no image in this part of the split")
+    return statistics
