@@ -8,7 +8,7 @@ BASE := $(VENV)/.base
 LINT := $(VENV)/.lint
 TEST := $(VENV)/.test
 
-.PHONY: help install develop demo test test-quick lint type check format bench bench-stream torture clean
+.PHONY: help install develop demo test test-quick lint type check format bench bench-stream torture test-torture clean
 
 help:
 	@echo "make demo        everything once on generated cells: build, statistics, training, figures (in demo/)"
@@ -16,6 +16,7 @@ help:
 	@echo "make develop     what tests, linter and type checker need, too"
 	@echo "make test        the whole test suite"
 	@echo "make test-quick  without the slow tests"
+	@echo "make test-torture  every scenario of make torture, shortened"
 	@echo "make check       lint, types and tests"
 	@echo "make torture     break builds, runs and files at random (SCENARIOS=... SEED=0, COUNT=... or MINUTES=...)"
 	@echo "make format      format the code"
@@ -61,7 +62,10 @@ test: $(TEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-quick: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not torture"
+
+test-torture: $(TEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m torture tests/torture
 
 lint: $(LINT)
 	$(BIN)/ruff format --check .

@@ -1,9 +1,14 @@
+"""The one scenario that every test run tries, shortly; ``make test-torture`` tries all of them."""
+
 from __future__ import annotations
+
+import pytest
 
 from . import bit_flips
 
 
-def test_all_damage_is_found_and_mended(tmp_path):
-    tally = bit_flips.run(tmp_path, seed=1, count=8, report=lambda damage, outcome: None)
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.torture)])
+def test_all_damage_is_found_and_mended(tmp_path, count):
+    tally = bit_flips.run(tmp_path, seed=1, count=count, report=lambda damage, outcome: None)
     assert tally.lost == ()
-    assert tally.tried == tally.survived == 8
+    assert tally.tried == tally.survived == count

@@ -6,7 +6,10 @@ import pytest
 
 from . import build_kills
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX")
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX"),
+]
 
 # A worker and the own process of builds with two workers, and one at a call to the disk.
 SEED = 1185

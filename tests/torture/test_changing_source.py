@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from . import changing_source
+
+pytestmark = pytest.mark.torture
 
 
 def test_everything_survives(tmp_path):

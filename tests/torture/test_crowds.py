@@ -15,6 +15,7 @@ from .crowds import draw_crowd, run
 SEED, COUNT = 2, 2
 
 
+@pytest.mark.torture
 def test_builds_and_gc_at_once_leave_what_one_build_leaves(tmp_path: Path) -> None:
     crowds = [draw_crowd(number)[1] for number in range(SEED, SEED + COUNT)]
     assert any(member.killed is not None for members in crowds for member in members)

@@ -6,7 +6,10 @@ import pytest
 
 from . import full_disk
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX")
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX"),
+]
 
 
 def test_everything_survives(tmp_path):

@@ -25,6 +25,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[FileKind]:
     return prepared_kinds(tmp_path_factory.mktemp("fuzz"))
 
 
+@pytest.mark.torture
 def test_sound_files_are_read(kinds: list[FileKind]) -> None:
     """Were the sound ones refused, the mutated ones would prove nothing."""
     for kind in kinds:
@@ -35,6 +36,7 @@ def test_sound_files_are_read(kinds: list[FileKind]) -> None:
                 pytest.fail(f"{kind.name}: {error}")
 
 
+@pytest.mark.torture
 def test_mutated_files_are_refused_or_answered(kinds: list[FileKind]) -> None:
     lost = [
         f"seed {number}: {chosen_kind(kinds, number).name}: {wrong}"
@@ -44,6 +46,7 @@ def test_mutated_files_are_refused_or_answered(kinds: list[FileKind]) -> None:
     assert not lost, "\n".join(lost)
 
 
+@pytest.mark.torture
 def test_a_seed_always_stands_for_the_same_file_and_most_differ_from_the_sound_one(kinds: list[FileKind]) -> None:
     chosen = [chosen_kind(kinds, number) for number in range(100)]
     files = [mutated_file(kind, number) for number, kind in enumerate(chosen)]

@@ -6,7 +6,10 @@ import pytest
 
 from . import interrupts
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX")
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(os.name == "nt", reason="forks and signals are POSIX"),
+]
 
 # SIGTERM once, and Ctrl-C twice with two workers.
 SEED = 365

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from . import io_faults
+
+pytestmark = pytest.mark.torture
 
 
 def test_everything_survives(tmp_path):

@@ -28,6 +28,7 @@ WAYS = (
 )
 
 
+@pytest.mark.torture
 def test_people_on_both_sides_are_refused_or_stamped(tmp_path: Path) -> None:
     tally = mixed_people.run(tmp_path, 0, len(WAYS), lambda way, outcome: None, WAYS)
     assert not tally.lost, "\n".join(tally.lost)

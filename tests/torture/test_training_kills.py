@@ -24,6 +24,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.torture
 @pytest.mark.usefixtures("_one_thread")
 def test_killed_trainings_lose_a_step_at_most_and_end_the_same(tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []

@@ -90,9 +90,8 @@ def test_a_subject_where_there_is_none_is_wrong() -> None:
     assert outcome(layout, read()) is Outcome.SILENTLY_WRONG
 
 
-@pytest.mark.parametrize("start", range(0, 600, 100))
-def test_the_truth_of_every_layout_is_equal_to_itself(start: int) -> None:
-    for layout in map(layout_of_seed, range(start, start + 100)):
+def test_the_truth_of_every_layout_is_equal_to_itself() -> None:
+    for layout in map(layout_of_seed, range(300)):
         images = [
             ReadImage(str(FOLDER / c.path), c.class_name or "", c.subject or "", c.split or "") for c in layout.cells
         ]
