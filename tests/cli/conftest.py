@@ -8,18 +8,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from matplotlib.figure import Figure
 
 import cli.ldata
 import cli.ltrain
-from leukemia_models.reports import style as figure_style
+
+from ..blank_figures import blank_figures
 
 Run = Callable[..., Result]
 OLD_NS = 1_600_000_000_000_000_000
@@ -28,27 +28,13 @@ OLD_NS = 1_600_000_000_000_000_000
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
     # What whoever runs the tests has set must not decide them.
     environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
-    result = CliRunner().invoke(group, [str(argument) for argument in arguments], env=environment)
+    # Flushing to disk and drawing figures take longest, and are tested beside their modules.
+    with blank_figures(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        result = CliRunner().invoke(group, [str(argument) for argument in arguments], env=environment)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
-
-
-def _leave_blank(figure: Figure) -> None:
-    figure.set_layout_engine(None)
-    figure.draw = lambda renderer: None
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_files() -> Iterator[None]:
-    """Leave out what takes longest and is tested beside its modules: flushing to disk, and drawing a run's figures.
-
-    Commands in processes of their own do both.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(figure_style, "lay_out", _leave_blank)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -167,11 +167,21 @@ def test_no_two_people_of_fold_1_are_tied_and_its_splits_stay(real_data):
     assert fold_specs("loso", seeing) == fold_specs("loso", blind)
 
 
+@pytest.fixture(scope="module")
+def real_cells(real_data):
+    paths = sorted((real_data / "cnmc_fold1").rglob("*.png"))[::120]
+    return [decode_rgb(read_file(path).data) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def real_looks(real_cells):
+    return looks_of(real_cells)
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("kind", COPIES)
-def test_copies_of_real_cells_are_near(real_data, kind):
-    paths = sorted((real_data / "cnmc_fold1").rglob("*.png"))[::120]
-    real = [decode_rgb(read_file(path).data) for path in paths]
-    correlations = look_correlations(looks_of(real), looks_of([COPIES[kind](cell) for cell in real]))
+def test_copies_of_real_cells_are_near(real_cells, real_looks, kind):
+    real = real_cells
+    correlations = look_correlations(real_looks, looks_of([COPIES[kind](cell) for cell in real]))
     # A cell at the frame's border is cut by a shift that goes round.
     assert (correlations >= NEAR_CORRELATION).sum() >= len(real) - (kind == "shifted")

@@ -34,17 +34,17 @@ def _names_in(descriptor: int) -> list[str]:
 
 
 @pytest.fixture
-def deep(tmp_path: Path) -> Callable[[int], Path]:
-    """``deep(n)``: so many folders below one another, made and removed without a path of them all."""
-    made = []
+def deep(tmp_path: Path) -> Callable[..., Path]:
+    """``deep(n, name="d")``: so many folders below one another, made and removed without a path of them all."""
+    made: list[tuple[int, str]] = []
 
-    def make(num_levels: int) -> Path:
+    def make(num_levels: int, name: str = "d") -> Path:
         start = os.open(tmp_path, os.O_RDONLY)
-        made.append(start)
+        made.append((start, name))
         here = start
         for _ in range(num_levels):
-            os.mkdir("d", dir_fd=here)
-            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
             if here != start:
                 os.close(here)
             here = below
@@ -54,33 +54,34 @@ def deep(tmp_path: Path) -> Callable[[int], Path]:
 
     yield make
     # Bottom up, each taken out of its parent to the top: no path grows long.
-    for start in made:
-        while "d" in _names_in(start):
-            middle = os.open("d", os.O_RDONLY, dir_fd=start)
+    for start, folder in made:
+        while folder in _names_in(start):
+            middle = os.open(folder, os.O_RDONLY, dir_fd=start)
             for name in _names_in(middle):
-                if name == "d":
-                    os.rename("d", "below", src_dir_fd=middle, dst_dir_fd=start)
+                if name == folder:
+                    os.rename(folder, "below", src_dir_fd=middle, dst_dir_fd=start)
                 else:
                     os.unlink(name, dir_fd=middle)
             os.close(middle)
-            os.rmdir("d", dir_fd=start)
+            os.rmdir(folder, dir_fd=start)
             if "below" in _names_in(start):
-                os.rename("below", "d", src_dir_fd=start, dst_dir_fd=start)
+                os.rename("below", folder, src_dir_fd=start, dst_dir_fd=start)
         os.close(start)
 
 
 @posix_only
 def test_a_tree_of_1200_levels_is_read(deep):
     root = deep(1_200)
-    (record,) = list_source([root]).records
+    listing = list_source([root], options=ReadingOptions(class_level=1))
+    (record,) = listing.records
     assert record.record_id == "d/" * 1_200 + "1.png"
-    assert list_source([root], options=ReadingOptions(class_level=1)).classes == ("d",)
+    assert listing.classes == ("d",)
 
 
 @posix_only
 def test_a_tree_that_is_deeper_than_the_system_s_paths_is_refused_in_one_line(deep):
     with pytest.raises(SourceError, match="cannot list"):
-        walk(deep(2_100))
+        walk(deep(25, "d" * 200))
 
 
 @posix_only

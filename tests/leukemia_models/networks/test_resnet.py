@@ -15,6 +15,14 @@ def torchvision_model(name: str, num_classes: int) -> nn.Module:
     return getattr(torchvision.models, name)(weights=None, num_classes=num_classes)
 
 
+def with_weights_of(name: str, theirs: nn.Module) -> nn.Module:
+    """Our network with their weights, without drawing weights that are not used."""
+    with torch.device("meta"):
+        ours = build_model(name, 2)
+    ours.load_state_dict(theirs.state_dict(), assign=True)
+    return ours
+
+
 def give_batchnorms_a_past(model: nn.Module, generator: torch.Generator) -> None:
     """Running statistics of 0 and 1 would hide a BatchNorm that is in the wrong place."""
     for module in model.modules():
@@ -35,23 +43,21 @@ def test_state_dict_is_torchvisions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
-@pytest.mark.parametrize("size_px", [64, 96])
-def test_outputs_equal_torchvisions_after_copying_weights(name: str, size_px: int) -> None:
+def test_outputs_equal_torchvisions_after_copying_weights(name: str) -> None:
     generator = torch.Generator().manual_seed(3)
     theirs = torchvision_model(name, 2).eval()
     give_batchnorms_a_past(theirs, generator)
-    ours = build_model(name, 2).eval()
-    ours.load_state_dict(theirs.state_dict())
-    images = torch.randn(3, 3, size_px, size_px, generator=generator)
-    with torch.inference_mode():
-        torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
+    ours = with_weights_of(name, theirs).eval()
+    for size_px in (64, 96):
+        images = torch.randn(3, 3, size_px, size_px, generator=generator)
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet101", "resnet152"])
 def test_deep_outputs_equal_torchvisions(name: str) -> None:
     theirs = torchvision_model(name, 2).eval()
-    ours = build_model(name, 2).eval()
-    ours.load_state_dict(theirs.state_dict())
+    ours = with_weights_of(name, theirs).eval()
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
@@ -71,10 +77,10 @@ def test_gradients_equal_torchvisions() -> None:
     ("names", "sizes_px"),
     [
         (
-            (*STANDARD_NAMES, "resnet18-narrow", "resnet50-report-b", "resnet152-report-b", "resnet18-concat"),
+            ("resnet18", "resnet50", "resnet18-narrow", "resnet50-report-b", "resnet152-report-b", "resnet18-concat"),
             [112, 56, 28, 14, 7],
         ),
-        (("resnet18-no-maxpool", "resnet50-no-maxpool", "resnet152-no-maxpool"), [112, 112, 56, 28, 14]),
+        (("resnet18-no-maxpool", "resnet50-no-maxpool"), [112, 112, 56, 28, 14]),
     ],
     ids=["with max-pool", "without"],
 )
@@ -104,14 +110,13 @@ def test_without_maxpool_equals_torchvisions_with_an_identity_there(name: str) -
     theirs = torchvision_model(name, 2).eval()
     theirs.maxpool = nn.Identity()
     give_batchnorms_a_past(theirs, generator)
-    ours = build_model(f"{name}-no-maxpool", 2).eval()
-    ours.load_state_dict(theirs.state_dict())
+    ours = with_weights_of(f"{name}-no-maxpool", theirs).eval()
     images = torch.randn(2, 3, 48, 48, generator=generator)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_weights_do_not_depend_on_the_maxpool(name: str) -> None:
     """The same seed draws the same network; the pool has no parameter."""
     ours, plain = (build_model(each, 2, seed=2).state_dict() for each in (f"{name}-no-maxpool", name))

@@ -82,7 +82,7 @@ def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFol
     folder.mkdir()
     record = RECORD if validated else replace(RECORD, valid_loss=None)
     info = CheckpointInfo(
-        model_name="resnet18",
+        model_name="resnet18-narrow",
         classes=cache.manifest.classes,
         size_px=SIZE_PX,
         normalization=NORMALIZATION,
@@ -93,7 +93,7 @@ def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFol
         details={"batch_size": 8},
     )
     for which, epochs in (("best", 1), ("last", 2)):
-        model = build_model("resnet18", 2, seed=epochs)
+        model = build_model("resnet18-narrow", 2, seed=epochs)
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 if name.endswith("running_var"):
