@@ -77,11 +77,6 @@ def modules_after(tool: str, *command_lines: list[str], exit_code: int = 0) -> t
     return output, set(json.loads(modules))
 
 
-def test_all_commands_are_known() -> None:
-    assert sorted(ldata_main.list_commands(None)) == sorted(LDATA_COMMANDS)
-    assert sorted(ltrain_main.list_commands(None)) == sorted(LTRAIN_COMMANDS)
-
-
 @pytest.mark.parametrize(("tool", "commands"), [("ldata", LDATA_COMMANDS), ("ltrain", LTRAIN_COMMANDS)])
 def test_help_shows_examples_and_loads_nothing_heavy(tool: str, commands: list[str]) -> None:
     lines = [["--help"], *([command, "--help"] for command in commands)]

@@ -44,6 +44,7 @@ from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.style import lay_out
 
+from ...blank_figures import blank_figures
 from ..finished_runs import (
     predictions_of,
     random_predictions,
@@ -462,9 +463,10 @@ def test_everything_is_written(plans, tmp_path):
 
 
 def test_figures_of_an_earlier_comparison_do_not_stay(plans, runs, tmp_path):
-    write_comparison(tmp_path, compare(read_compared_runs(plans), QUICK))
-    (tmp_path / "own.png").write_bytes(b"")
-    write_comparison(tmp_path, compare(read_compared_runs(runs), QUICK))
+    with blank_figures():
+        write_comparison(tmp_path, compare(read_compared_runs(plans), QUICK))
+        (tmp_path / "own.png").write_bytes(b"")
+        write_comparison(tmp_path, compare(read_compared_runs(runs), QUICK))
     pictures = {path.stem for path in tmp_path.glob("*.p??")}
     assert pictures == {"accuracy", "confusion", "roc", "subjects", "own"}
 
@@ -472,7 +474,8 @@ def test_figures_of_an_earlier_comparison_do_not_stay(plans, runs, tmp_path):
 def test_names_that_a_spreadsheet_would_compute_are_safe(tmp_path):
     table = random_predictions(PEOPLE, 2, 0)
     paths = [write_run(tmp_path / "=1+1", table), write_run(tmp_path / "other", table)]
-    write_comparison(tmp_path / "out", compare(read_compared_runs(paths), QUICK))
+    with blank_figures():
+        write_comparison(tmp_path / "out", compare(read_compared_runs(paths), QUICK))
     with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8", newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["'=1+1", "other"]
 
