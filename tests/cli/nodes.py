@@ -13,8 +13,8 @@ from torch.distributed import TCPStore
 
 ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_S = 240
-# A node that is not heard of for 10 s is lost; with fewer nodes than at most they wait 8 s for more.
-_MEETING = "is_host=false,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=5"
+# A node that is not heard of for 5 s is lost; with fewer nodes than at most they wait a second for more.
+_MEETING = "is_host=false,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=5"
 
 
 class MeetingPlace:

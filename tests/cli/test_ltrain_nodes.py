@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch knows no process groups"),
 ]
-EPOCHS = 12
+EPOCHS = 7
 
 
 @pytest.fixture
