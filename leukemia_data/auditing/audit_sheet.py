@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,7 +22,7 @@ from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.scanning.preview import shortened, spread_evenly
 
-LoadPixels = Callable[[AuditImage], Image | None]
+LoadPixels: TypeAlias = "Callable[[AuditImage], Image | None]"
 """Pixels of an image, or ``None`` where they cannot be had."""
 
 MAX_PAIRS = 12
