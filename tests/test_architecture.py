@@ -26,9 +26,8 @@ ROOMS = {
     "leukemia_data": [
         "version",
         "opencv_install",
+        "lazy_names",
         "errors",
-        "version",
-        "opencv_install",
         "console",
         "registry",
         "libraries",
@@ -40,11 +39,12 @@ ROOMS = {
         "decoding",
         "splitting",
         "scanning",
+        "streams",
         "caches",
         "building",
-        "streams",
         "augmenting",
         "auditing",
+        "api",
     ],
     "leukemia_models": [
         "devices",
@@ -55,6 +55,7 @@ ROOMS = {
         "runs",
         "comparing",
         "experiments",
+        "api",
     ],
 }
 LAZY_TARGET = re.compile(r"(leukemia_data|leukemia_models)(\.\w+)+:\w+\Z")
@@ -79,6 +80,13 @@ NOT_FOR_BUILDING = (
 
 
 LATE_IMPORTS = {
+    "leukemia_data.api.arguments": "fsspec, which folders do not need",
+    "leukemia_data.api.audit": "each function what it needs, so that none waits for what another one loads",
+    "leukemia_data.api.build": "each function what it needs, so that none waits for what another one loads",
+    "leukemia_data.api.caches": "each function what it needs, so that none waits for what another one loads",
+    "leukemia_data.api.verbosity": "tqdm, which nobody needs who wants to hear nothing",
+    "leukemia_data.caches.cache": "splits, which those who only read samples do not need",
+    "leukemia_data.caches.split": "torch, which splits and their statistics do not need",
     "leukemia_data.registry": "importlib.metadata takes as long as all else that a recipe needs",
     "leukemia_data.building.build_caches": "a build with nothing to do loads neither NumPy nor OpenCV",
     "leukemia_data.building.build_request": "object stores load fsspec, for which caches on disk have no use",

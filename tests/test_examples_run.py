@@ -64,7 +64,13 @@ def test_readme_example_runs_and_prints_the_numbers_it_shows(example_folder: Pat
 @pytest.mark.slow
 def test_readme_python_runs(example_folder: Path) -> None:
     (code,) = blocks(README, "python")
-    run_python(code + "print(tuple(images.shape[1:]), images.dtype, len(ids) == len(labels))\n", example_folder)
+    assert len([line for line in code.splitlines() if line]) == 10
+    said = run_python(
+        code + "print(tuple(images.shape[1:]), images.dtype, len(indices) == len(labels))\n", example_folder
+    )
+    assert "(128, 128, 3) torch.uint8 True" in said
+    assert "Cache(name=sample" in said
+    assert "subject-disjoint" in said
 
 
 @pytest.mark.slow

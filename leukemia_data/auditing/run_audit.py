@@ -61,7 +61,7 @@ class Audit:
         What was written.
     """
 
-    report: AuditReport
+    report: AuditReport = field(repr=False)
     arguments: tuple[AuditArgument, ...]
     conclusion: tuple[str, ...]
     notes: tuple[str, ...]

@@ -6,7 +6,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ class SubjectRecovery:
         Where the tables with subjects are, and how many rows of ``recovery.csv`` there need a look.
     """
 
-    recovery: Recovery
-    tables: tuple[LabTable, ...]
-    report: AuditReport
+    recovery: Recovery = field(repr=False)
+    tables: tuple[LabTable, ...] = field(repr=False)
+    report: AuditReport = field(repr=False)
     out_dir: Path
     num_odd: int
 

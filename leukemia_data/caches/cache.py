@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,19 @@ from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.manifest import MANIFEST_NAME, Manifest, load_manifest, missing_files
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import DecodedRows, ShardRows, is_mapped, open_rows
-from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.errors import CacheError
 from leukemia_data.files.limits import allow_open_files
-from leukemia_data.files.text import printable
+from leukemia_data.files.text import html_table, printable
 from leukemia_data.records.arguments import Indices, as_indices, as_whole
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.records.samples import PixelReader
+from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SplitSpec
 from leukemia_data.stores.url import Location
+
+if TYPE_CHECKING:
+    from leukemia_data.caches.split import Split
+    from leukemia_data.caches.statistics import ChannelStatistics
 
 WITHOUT_LOOKS = (
     "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
@@ -77,6 +82,42 @@ class Cache:
         """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
         return SampleReader(self)
 
+    def split(self, name: str | SplitSpec = DEFAULT_SPLIT, seed: int = 0) -> Split:
+        """Divide the samples into train, valid and test.
+
+        Parameters
+        ----------
+        name
+            ``subject`` (75 / 15 / 10 % by whole subjects), ``fold:K/N``, ``test-fold:K/N``, ``official:K``,
+            ``leave-out:NAME,NAME``, ``given`` or ``image``: see :mod:`leukemia_data.splitting.split_spec`.
+        seed
+            Decides among equally good splits.
+
+        Raises
+        ------
+        UsageError
+            If there is no such split, or the samples do not allow it; the message says which splits they allow.
+        """
+        from leukemia_data.caches.split import split_cache
+
+        return split_cache(self, name, seed)
+
+    def statistics(self) -> ChannelStatistics:
+        """Return exact mean and standard deviation per channel of all images, from sums stored with each.
+
+        Networks are normalised by those of the training part alone: ``cache.split().train.statistics()``.
+
+        Raises
+        ------
+        UsageError
+            If there is no image.
+        CacheError
+            If no pixels have the stored sums.
+        """
+        from leukemia_data.caches.split import statistics_of
+
+        return statistics_of(self, np.arange(len(self)))
+
     def close(self) -> None:
         """Let go of the pixels' maps and files; streams and datasets that are still in use keep them open."""
         self.__dict__.pop("reader", None)
@@ -96,8 +137,7 @@ class Cache:
 
     def _repr_html_(self) -> str:
         """Return a small table, which notebooks show."""
-        rows = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in self._description())
-        return f"<table>{rows}</table>"
+        return html_table(self._description())
 
     def _description(self) -> Iterator[tuple[str, str]]:
         labels, names = self.table.labels, [*enumerate(self.manifest.classes), (UNKNOWN_LABEL, "unlabelled")]
@@ -108,37 +148,6 @@ class Cache:
         yield "images", f"{len(self):,} ({classes})"
         yield "recipe", self.manifest.recipe.name
         yield "location", str(self.location)
-
-
-def require_cache(cache: object) -> None:
-    """Raise UsageError unless `cache` is an opened cache; a folder's name is none."""
-    if not isinstance(cache, Cache):
-        raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")
-
-
-class PixelReader(Protocol):
-    """Copies samples' pixels, by sample number; pickles, and is safe to use from several threads.
-
-    What the methods do, :class:`SampleReader` tells; others read pixels that are not on this machine.
-    """
-
-    @property
-    def size_px(self) -> int:
-        """Side of the images."""
-        ...
-
-    @property
-    def num_unmapped(self) -> int:
-        """Shards that could not be mapped, whose rows are read instead."""
-        ...
-
-    def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8."""
-        ...
-
-    def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Several images in the order asked for, (B, S, S, 3) uint8."""
-        ...
 
 
 class SampleReader:

@@ -131,7 +131,7 @@ _MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Manifest:
     """What a cache is, as its ``manifest.json`` says.
 
@@ -175,6 +175,10 @@ class Manifest:
     shard_capacity: int | None = None
     reading: Mapping[str, Any] | None = None
     looks_version: int = 0
+
+    def __repr__(self) -> str:
+        what = f"name={self.name!r}, size_px={self.size_px}, images={self.num_samples}"
+        return f"Manifest({what}, recipe={self.recipe.name!r})"
 
     @property
     def num_samples(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from leukemia_data.caches.cache import Cache, PixelReader, comparable_table
+from leukemia_data.caches.cache import Cache, comparable_table
 from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.local_copies import Fetched, LocalCopies
 from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
@@ -17,6 +17,7 @@ from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.records.fingerprint import file_digest, lines_digest
 from leukemia_data.records.sample_table import SampleTable
+from leukemia_data.records.samples import PixelReader
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
 from leukemia_data.stores.url import Location, Url

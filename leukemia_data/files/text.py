@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Literal
 
 # Control characters but the line feed and the tab; halves of pairs, which stand for bytes that are no UTF-8; and what
@@ -59,6 +60,21 @@ def quoting_for(cells: Iterable[object]) -> Literal[0, 1]:
     """
     has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
     return csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+
+
+def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), caption: str = "") -> str:
+    """Return a small HTML table, such as notebooks show; all texts are escaped, and each row's first names it.
+
+    >>> html_table([("images", "1 < 2")])
+    '<table><tr><th>images</th><td>1 &lt; 2</td></tr></table>'
+    """
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    head = f"<tr>{''.join(f'<th>{escape(text)}</th>' for text in header)}</tr>" if header else ""
+    body = "".join(
+        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(text)}</td>' for text in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return f"<table>{above}{head}{body}</table>"
 
 
 def format_bytes(num_bytes: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from leukemia_data.decoding.decode import decode_frame
 from leukemia_data.decoding.source_file import read_file
+from leukemia_data.files.text import printable
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
 from leukemia_data.scanning.frame_finding import FrameTraits, Framing, SeenFrame, find_telling_frames, read_traits
@@ -170,7 +171,7 @@ def _summary(name: str, looks: Sequence[FrameTraits | None]) -> FramesFound:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Scan:
     """What a scan tells.
 
@@ -191,6 +192,9 @@ class Scan:
     cautions: tuple[str, ...]
     suggested: str
     why: str
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
     @property
     def reading(self) -> Reading:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.decoding.decode import decode_rgb, frame_digest
 from leukemia_data.decoding.look import image_look
 from leukemia_data.decoding.source_file import read_file
@@ -24,6 +23,7 @@ from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import decode_texts
+from leukemia_data.records.samples import Samples, require_samples
 from leukemia_data.streams.batch import Batch
 
 
@@ -65,8 +65,8 @@ class CachedCells(Dataset[Sample]):
         If `numbers` names no samples of the cache, or `cache` is none.
     """
 
-    def __init__(self, cache: Cache, numbers: Indices) -> None:
-        require_cache(cache)
+    def __init__(self, cache: Samples, numbers: Indices) -> None:
+        require_samples(cache)
         self._reader = cache.reader
         # A copy: labels and ids are taken now, pixels later.
         self.numbers = own_indices(numbers, len(cache), "numbers")

@@ -22,10 +22,10 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.caches.cache import Cache, require_cache
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
+from leukemia_data.records.samples import Samples, require_samples
 from leukemia_data.streams.batch import Batch, BatchPlan, BatchRows, BufferPool, as_device, move_batches, to_device
 from leukemia_data.streams.residency import (
     AUTO,
@@ -100,7 +100,7 @@ class BatchStream:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Samples,
         indices_N: Indices,
         *,
         batch_size: int,
@@ -116,7 +116,7 @@ class BatchStream:
         residency: str = AUTO,
         num_processes: int | None = None,
     ) -> None:
-        require_cache(cache)
+        require_samples(cache)
         indices_N = own_indices(indices_N, len(cache), "indices_N")
         self.plan = BatchPlan(
             indices_N,
@@ -233,7 +233,7 @@ class BatchStream:
     ) -> None:
         self.close()
 
-    def _open_store(self, cache: Cache, indices_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
+    def _open_store(self, cache: Samples, indices_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
         if self.residency.kind == DEVICE:
             return DeviceStore(cache.reader, indices_N, self._device)
         if self.residency.kind == RAM:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.caches.cache import PixelReader
 from leukemia_data.errors import UsageError
+from leukemia_data.records.samples import PixelReader
 from leukemia_data.streams.batch import to_device
 
 MAPPED, RAM, DEVICE, AUTO = "mapped", "ram", "device", "auto"

@@ -65,7 +65,7 @@ class PairComparison:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
     """What several runs have in common, and what not.
 
@@ -82,6 +82,13 @@ class Comparison:
     runs: tuple[ComparedRun, ...]
     settings: Mapping[str, tuple[Any, ...]]
     pairs: tuple[PairComparison, ...]
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(run.label for run in self.runs)}; {self.stamp})"
+
+    def _repr_markdown_(self) -> str:
+        """Return the whole comparison, which notebooks show."""
+        return comparison_text(self)
 
     @property
     def stamp(self) -> str:

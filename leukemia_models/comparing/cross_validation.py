@@ -264,7 +264,7 @@ SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1
 """What short texts and figures show; tables have all."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class CrossValidation:
     """A k-fold, evaluated fold by fold and as a whole.
 
@@ -287,6 +287,9 @@ class CrossValidation:
     spread: Mapping[str, Spread]
     pooled: Results
     table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.text()
 
     @property
     def stamp(self) -> str:

@@ -187,13 +187,13 @@ def _check(stage: Stage, data: SplitCache, options: RunOptions, process: Trainin
     require_parts(data, stage, options, is_fold=is_fold)
     require_no_leak(data, stage, options, process.console, is_fold=is_fold)
     require_memory(data, process)
-    require_micro_batches(stage.batch_size, len(data.numbers(TRAIN)), stage.settings, process.ranks.world_size)
+    require_micro_batches(stage.batch_size, len(data.indices(TRAIN)), stage.settings, process.ranks.world_size)
 
 
 def _config(
     plan: TrainingPlan, number: int, data: SplitCache, positive: str, options: RunOptions, console: Console
 ) -> RunConfig:
-    stage, cache, indices = plan.stages[number], data.cache, data.numbers(TRAIN)
+    stage, cache, indices = plan.stages[number], data.cache, data.indices(TRAIN)
     settings = replace(
         stage.settings,
         seed=_stage_seed(options.seed, number),

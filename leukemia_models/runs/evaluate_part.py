@@ -120,7 +120,7 @@ def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: Split
     if written["split"]["kind"] != str(data.spec):
         yield f"split {written['split']['kind']} instead of {data.spec}"
     # Earlier versions wrote the split's own stamp on training images too.
-    stamps = (data.stamp(part), data.leaks.stamp)
+    stamps = (data.stamp_of(part), data.leaks.stamp)
     if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
         yield f"stamped {stamp} instead of {stamps[0]}"
     own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
@@ -187,7 +187,7 @@ def part_predictions(
     table = data.cache.table
     splits, classes = split_names(data.codes), data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
-    return rows.assign(stamp=data.stamp(part))
+    return rows.assign(stamp=data.stamp_of(part))
 
 
 def evaluate_part(
@@ -269,7 +269,7 @@ def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
     groups = linked_groups(data.cache.table)
     texts = data.cache.table.subject_texts
     names: dict[int, set[str]] = {}
-    for number in data.numbers(part).tolist():
+    for number in data.indices(part).tolist():
         if texts[number]:
             names.setdefault(int(groups[number]), set()).add(texts[number])
     linked = [" = ".join(sorted(each, key=lambda name: (len(name), name))) for each in names.values() if len(each) > 1]

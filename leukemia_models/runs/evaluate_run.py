@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from leukemia_data.errors import RunError
+from leukemia_data.files.text import printable
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.evaluation.settings import RUNNING
+from leukemia_models.reports.result_text import result_text
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
 from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
@@ -24,7 +26,7 @@ from leukemia_models.training.checkpoint import Checkpoint
 from leukemia_models.training.training_plan import EvaluationSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunEvaluation:
     """What an evaluation of a run came to.
 
@@ -54,6 +56,9 @@ class RunEvaluation:
     num_known: Mapping[str, int] | None = None
     num_images: int = 0
     failures: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return printable(result_text(self.part, self.results))
 
     def require_complete(self) -> None:
         """Raise a RunError if an image could not be used."""

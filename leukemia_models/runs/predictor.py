@@ -115,7 +115,7 @@ class Predictor:
         RunError
             As :meth:`predict_samples`.
         """
-        return self.predict_samples(data, data.numbers(part), f"evaluate {part}")
+        return self.predict_samples(data, data.indices(part), f"evaluate {part}")
 
     def reestimate_batchnorm(self, data: SplitCache, indices_N: NDArray[np.int64]) -> BatchNormStatistics:
         """Measure BatchNorm statistics on samples as they are cached."""

@@ -143,7 +143,7 @@ def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -
     require_memory(data, process)
     if changes.accumulate is not None:
         config = replace(config, settings=replace(config.settings, accumulate=changes.accumulate))
-    require_micro_batches(config.batch_size, len(data.numbers(TRAIN)), config.settings, process.ranks.world_size)
+    require_micro_batches(config.batch_size, len(data.indices(TRAIN)), config.settings, process.ranks.world_size)
     config = _with_length(folder, config, data, changes, process.console)
     if changes.accumulate is not None:
         save_config(folder, config)

@@ -30,7 +30,7 @@ def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fol
     UsageError
         With the splits of this cache that the stage can be trained on.
     """
-    labels = set(data.cache.table.labels[data.numbers(TRAIN)].tolist())
+    labels = set(data.cache.table.labels[data.indices(TRAIN)].tolist())
     absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
     if absent:
         what = f"split {data.spec}: the training part has no image of class {absent[0]!r}"
@@ -126,7 +126,7 @@ def require_memory(data: SplitCache, process: TrainingProcess) -> None:
     """
     choose_residency(
         process.options.residency,
-        len(data.numbers(TRAIN)) * data.cache.pixels_per_image * 3,
+        len(data.indices(TRAIN)) * data.cache.pixels_per_image * 3,
         device_free_bytes=free_bytes(process.device),
         device_max_bytes=max_bytes(process.device),
         ram_free_bytes=free_ram_bytes(),

@@ -5,24 +5,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leukemia_data.caches.cache import Cache
-from leukemia_data.errors import RunError, UsageError
+from leukemia_data.caches.split import Split
+from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.positive_class import place_of_class
-from leukemia_data.splitting.leaks import LeakCheck, check_leaks
-from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
-from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes
 from leukemia_data.splitting.splits import split_indices
 from leukemia_models.evaluation.evaluated_samples import subjects_per_class
 from leukemia_models.reports.results import SplitCounts, SplitSummary, part_stamp
@@ -30,35 +27,13 @@ from leukemia_models.reports.results import SplitCounts, SplitSummary, part_stam
 TRAIN, VALID, TEST = "train", "valid", "test"
 
 
-@dataclass(frozen=True)
-class SplitCache:
+@dataclass(frozen=True, repr=False, eq=False)
+class SplitCache(Split):
     """A cache with the split that a run made of it."""
 
     cache: Cache
-    spec: SplitSpec
-    codes: SplitCodes
-    seen_before: SeenBefore = NOTHING_SEEN_BEFORE
-    """Where the split meets what the weights that the run starts from have seen."""
     num_added: int = 0
     """Samples of the cache that came after the run began; they are unused."""
-
-    @cached_property
-    def leaks(self) -> LeakCheck:
-        """What stands on two sides of the split."""
-        return check_leaks(self.codes, self.cache.table, self.cache.manifest.subjects, self.seen_before)
-
-    def numbers(self, part: str) -> NDArray[np.int64]:
-        """Sample numbers of a part; never empty.
-
-        Raises
-        ------
-        UsageError
-            If the part is unknown or holds no image.
-        """
-        numbers = split_indices(self.codes, part)
-        if len(numbers) == 0:
-            raise UsageError(f"the part {part!r} of split {self.spec} holds no image")
-        return numbers
 
     def summary(self, part: str, classes: Sequence[str] | None = None) -> SplitSummary:
         """Return the split as reports describe it, with counts in the order of `classes`, else of the labels."""
@@ -74,7 +49,7 @@ class SplitCache:
             parts[name] = SplitCounts(counts, None if people is None else tuple(people[label] for label in order))
         return SplitSummary(str(self.spec), self.leaks, part, parts, self._num_trained(part))
 
-    def stamp(self, part: str) -> str:
+    def stamp_of(self, part: str) -> str:
         """The stamp of an evaluated part, as :meth:`summary` has it, without counting the parts."""
         return part_stamp(self.leaks, self._num_trained(part))
 

@@ -24,7 +24,7 @@ CLEAN_IMAGES = 512
 
 def train_stream(run: PreparedRun, process: TrainingProcess) -> BatchStream:
     """Return the training part, shuffled; each rank gets its part of every batch."""
-    config, indices, ranks = run.config, run.data.numbers(TRAIN), process.ranks
+    config, indices, ranks = run.config, run.data.indices(TRAIN), process.ranks
     return BatchStream(
         run.data.cache,
         indices,
@@ -58,7 +58,7 @@ def clean_stream(run: PreparedRun, process: TrainingProcess) -> BatchStream | No
     config = run.config
     if config.settings.ema_decay is None:
         return None
-    indices = np.random.default_rng(config.settings.seed).permutation(run.data.numbers(TRAIN))[:CLEAN_IMAGES]
+    indices = np.random.default_rng(config.settings.seed).permutation(run.data.indices(TRAIN))[:CLEAN_IMAGES]
     return _ordered_stream(run, process, indices, min(config.images_at_a_time, len(indices)), MAPPED)
 
 

@@ -83,7 +83,7 @@ def _after_divergence(run: PreparedRun, again: str) -> str:
 
 def _has_given_normalization(run: PreparedRun) -> bool:
     """Whether it is normalised by other numbers than those of its training images."""
-    own = train_statistics(run.data.cache, run.data.numbers(TRAIN))
+    own = train_statistics(run.data.cache, run.data.indices(TRAIN))
     return Normalization.of(**run.config.normalization) != own
 
 

@@ -129,7 +129,7 @@ def test_settings_that_watch_a_validation_part_are_offered_splits_with_one(
     assert offers
     for options, _ in offers:
         run = drafted(cache_of("all", "folds"), "--early-stopping", "3", *shlex.split(options))
-        assert len(run.data.numbers("valid"))
+        assert len(run.data.indices("valid"))
 
 
 def test_a_validation_part_drawn_from_train_by_subject(cache_of: Callable, drafted: Callable) -> None:
@@ -139,7 +139,7 @@ def test_a_validation_part_drawn_from_train_by_subject(cache_of: Callable, draft
     assert run.data.spec.file_name == "given-valid0.3"
     assert run.data.leaks.is_disjoint
     # Six people of a class train in TRAIN, of two images each.
-    shares = [len(run.data.numbers(part)) for part in ("train", "valid", "test")]
+    shares = [len(run.data.indices(part)) for part in ("train", "valid", "test")]
     assert shares == [16, 8, 12]
     # The same written out, and in an audit.
     assert np.array_equal(drafted(cache, "--split", "given+valid:0.3").data.codes, run.data.codes)
@@ -148,7 +148,7 @@ def test_a_validation_part_drawn_from_train_by_subject(cache_of: Callable, draft
     assert [split.sides.of_image.count(part) for part in ("train", "valid", "test")] == shares
     assert split.stamp.verdict == "ok"
     again = assign_split(parse_split("given+valid:0.3"), cache.table, 1)
-    assert np.array_equal(split_indices(again, "test"), run.data.numbers("test"))
+    assert np.array_equal(split_indices(again, "test"), run.data.indices("test"))
     assert not np.array_equal(again, run.data.codes)
 
 
@@ -156,7 +156,7 @@ def test_a_validation_part_of_unknown_subjects_is_drawn_by_image_and_stamped(
     cache_of: Callable, drafted: Callable
 ) -> None:
     run = drafted(cache_of("none", "train, test"), "--split", "given", "--valid-from-train", "0.25", "--allow-leak")
-    labels = run.data.cache.table.labels[run.data.numbers("valid")]
+    labels = run.data.cache.table.labels[run.data.indices("valid")]
     assert np.bincount(labels).tolist() == [3, 3]
     assert run.data.leaks.stamp == "PATIENT-MIXED (36 images of unknown subjects)"
 

@@ -206,7 +206,7 @@ def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
     assert linked_subjects_note(finished.data, "test") == ()
     data, table = finished.data, finished.data.cache.table
     digests = table.pixel_digests.copy()
-    names = sorted({table.subject_texts[number] for number in data.numbers("test").tolist()})
+    names = sorted({table.subject_texts[number] for number in data.indices("test").tolist()})
     rows = [table.subject_texts.index(name) for name in names[:2]]
     digests[rows[1]] = digests[rows[0]]
     cache = replace(data.cache, table=replace(table, pixel_digests=digests))

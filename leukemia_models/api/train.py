@@ -1,0 +1,224 @@
+"""Train networks on a cache, once or fold by fold, and compare what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+import numpy as np
+import pandas as pd
+
+from leukemia_data.api.arguments import CachePlace, Place, as_path, place_of
+from leukemia_data.api.verbosity import console_of
+from leukemia_data.augmenting.augmentation import Augmentation
+from leukemia_data.caches.split import Split
+from leukemia_data.console import Console
+from leukemia_data.errors import UsageError
+from leukemia_data.registry import did_you_mean
+from leukemia_data.splitting.split_spec import SplitSpec
+from leukemia_models.api.run import Run, open_run, resume_text
+from leukemia_models.comparing.comparison import Comparison, compare_runs
+from leukemia_models.comparing.kfold import cross_validate as cross_validate_plan
+from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
+from leukemia_models.evaluation.predictions import evaluated_samples, table_classes
+from leukemia_models.runs.run_options import MachineOptions, RunOptions
+from leukemia_models.runs.train_plan import train_plan
+from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.plan_file import load_plan
+from leukemia_models.training.schedules import ScheduleSettings
+from leukemia_models.training.training_plan import TrainingPlan, single_stage_plan, with_evaluation
+
+if TYPE_CHECKING:
+    from leukemia_models.comparing.cross_validation import CrossValidation
+
+_EVALUATION = ("tta", "tta_average", "batchnorm")
+
+
+class TrainArguments(TypedDict, total=False):
+    """How a network is trained: see :func:`~leukemia_models.training.training_plan.single_stage_plan`.
+
+    ``size`` in px and ``recipe`` choose among several caches; ``tta``, ``tta_average`` and ``batchnorm`` say how the
+    network is evaluated, see :class:`~leukemia_models.training.training_plan.EvaluationSettings`.
+    """
+
+    model: str
+    epochs: int
+    size: int
+    recipe: str
+    batch_size: int
+    augment: str | Augmentation
+    sampling: str
+    optimizer: str | OptimizerSettings
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str | ScheduleSettings
+    warmup_epochs: float
+    clip_norm: float
+    label_smoothing: float
+    class_weights: str
+    early_stopping: int
+    ema: float
+    start: str
+    tta: str
+    tta_average: str
+    batchnorm: str
+
+
+def train(
+    cache: CachePlace,
+    *,
+    out: Place | None = None,
+    plan: TrainingPlan | str | None = None,
+    split: str | Split = "subject",
+    split_seed: int = 0,
+    seed: int = 0,
+    positive: str | None = None,
+    allow_leak: bool = False,
+    normalize: str = "train",
+    device: str | None = None,
+    machine: MachineOptions | None = None,
+    verbose: bool | Console = False,
+    **settings: Unpack[TrainArguments],
+) -> Run:
+    """Train a network on a cache, evaluate it, and open the run.
+
+    Parameters
+    ----------
+    cache
+        Opened, or where it is.
+    out
+        Folder of the run, which must be empty or not there; by default a new one below ``runs``.
+    plan
+        A training plan, its file or its name, with several stages maybe; instead of `settings`.
+    split, split_seed
+        As for :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>`, or what that returned.
+    seed
+        Of the first weights, the order of images and the augmentation.
+    positive
+        The class whose recall is the sensitivity; by default what the cache or the names tell.
+    allow_leak
+        Train although a subject is on two sides of the split; every result is then stamped.
+    normalize
+        ``train``, or mean and standard deviation as six numbers with commas.
+    device, machine
+        As torch names it, ``auto`` by default; and all else that is taken of the machine.
+    settings
+        ``model="resnet18"``, ``epochs=30`` and the others of :class:`TrainArguments`.
+    """
+    trained = train_plan(
+        _plan(plan, settings),
+        place_of(cache),
+        options=_options(split, split_seed, seed, positive, allow_leak, normalize),
+        machine=_machine(machine, device),
+        out=None if out is None else as_path(out, "out"),
+        resume_text=resume_text,
+        console=console_of(verbose),
+    )
+    return open_run(trained.folders[-1].root, device=device or "auto", verbose=verbose)
+
+
+def cross_validate(
+    cache: CachePlace,
+    *,
+    folds: int | str | None = None,
+    valid_share: float = 0.0,
+    out: Place | None = None,
+    plan: TrainingPlan | str | None = None,
+    split_seed: int = 0,
+    seed: int = 0,
+    positive: str | None = None,
+    allow_leak: bool = False,
+    normalize: str = "train",
+    device: str | None = None,
+    machine: MachineOptions | None = None,
+    verbose: bool | Console = False,
+    **settings: Unpack[TrainArguments],
+) -> CrossValidation:
+    """Train a fresh network for every fold, evaluate each on the subjects held out, and pool the predictions.
+
+    Parameters
+    ----------
+    cache, out, plan, split_seed, seed, positive, allow_leak, normalize, device, machine, settings
+        As for :func:`train`.
+    folds
+        A number of parts by whole subjects, ``official`` for the source's own folds, ``loso`` for each subject once;
+        by default the plan's number, else 5.
+    valid_share
+        Share of each fold's training subjects by which the best epoch is chosen; 0 takes the last epoch.
+    """
+    trained = cross_validate_plan(
+        _plan(plan, settings),
+        place_of(cache),
+        folds=folds,
+        valid_share=valid_share,
+        options=_options("subject", split_seed, seed, positive, allow_leak, normalize),
+        machine=_machine(machine, device),
+        out=None if out is None else as_path(out, "out"),
+        resume_text=resume_text,
+        console=console_of(verbose),
+    )
+    # Only other ranks have none, and this process trains alone.
+    return cast("CrossValidation", trained.pooled)
+
+
+def compare(*runs: Run | Place, part: str = "test", out: Place | None = None) -> Comparison:
+    """Compare two runs or more on a part that all were evaluated on: paired differences with intervals.
+
+    Parameters
+    ----------
+    runs
+        Runs, or folders of runs, plans or cross-validations.
+    part
+        ``train``, ``valid`` or ``test``.
+    out
+        Folder for a page, a table and figures.
+    """
+    folders = [run.path if isinstance(run, Run) else as_path(run, "runs") for run in runs]
+    return compare_runs(folders, part, out=None if out is None else as_path(out, "out"))[0]
+
+
+def evaluate_predictions(table: pd.DataFrame) -> ClassificationMetrics:
+    """Return metrics of a table of predictions: of its rows with a label.
+
+    Parameters
+    ----------
+    table
+        As :meth:`Run.predict <leukemia_models.api.run.Run.predict>` returns it.
+    """
+    classes = table_classes(table)
+    samples = evaluated_samples(table, classes)
+    probabilities_NK = np.stack([1 - samples.probabilities_N, samples.probabilities_N], axis=1)
+    return classification_metrics(samples.labels_N, probabilities_NK, classes)
+
+
+def _plan(plan: TrainingPlan | str | None, settings: Mapping[str, Any]) -> TrainingPlan:
+    for name in settings:
+        if name not in TrainArguments.__annotations__:
+            known = TrainArguments.__annotations__
+            raise UsageError(f"unknown setting {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
+    evaluation = {name: settings[name] for name in _EVALUATION if name in settings}
+    rest = {"size_px" if name == "size" else name: settings[name] for name in settings if name not in evaluation}
+    if plan is not None:
+        if rest:
+            raise UsageError(f"{', '.join(rest)}: the plan decides that; give either, or change the plan")
+        chosen = load_plan(plan) if isinstance(plan, str) else plan
+    else:
+        chosen = single_stage_plan(**rest)
+    return with_evaluation(chosen, **evaluation)
+
+
+def _options(
+    split: str | Split, split_seed: int, seed: int, positive: str | None, allow_leak: bool, normalize: str
+) -> RunOptions:
+    spec: str | SplitSpec = split.spec if isinstance(split, Split) else split
+    drawn = split.seed if isinstance(split, Split) and split.seed is not None else split_seed
+    return RunOptions(
+        split=spec, split_seed=drawn, seed=seed, positive=positive, allow_leak=allow_leak, normalize=normalize
+    )
+
+
+def _machine(machine: MachineOptions | None, device: str | None) -> MachineOptions:
+    chosen = machine or MachineOptions()
+    return chosen if device is None else replace(chosen, device=device)
