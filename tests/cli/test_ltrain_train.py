@@ -87,8 +87,7 @@ def test_split_is_saved_with_the_run(finished_run: Path) -> None:
 
 def test_figures_decode(finished_run: Path) -> None:
     for name in ("history.png", "valid/confusion.png", "test/confusion.png"):
-        image = cv2.imread(str(finished_run / name))
-        assert min(image.shape[:2]) > 300
+        assert cv2.imread(str(finished_run / name)) is not None
 
 
 def test_patient_mixed_is_stamped_on_everything_with_numbers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,17 @@ from leukemia_models.runs.run_options import MachineOptions, RunOptions
 from leukemia_models.runs.train_plan import resume, train_plan
 from leukemia_models.training.training_plan import TrainingPlan, single_stage_plan
 
+from ..blank_figures import blank_figures
 from ..leukemia_data.consoles import ListConsole
 from .runs import assert_same_run
 
 CPU = MachineOptions(device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_figures() -> Iterator[None]:
+    with blank_figures():
+        yield
 
 
 def small_plan(epochs: int) -> TrainingPlan:
