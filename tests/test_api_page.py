@@ -27,6 +27,13 @@ warnings.simplefilter("error")
 import leukemia_data as ld
 # Generated cells are few, which a training and a reader of predictions are warned of.
 warnings.simplefilter("ignore", ld.LeukemiaWarning)
+# Neither figures nor the size of the experiment are the point here.
+from leukemia_models.experiments.batchnorm_experiment import ExperimentSize, run_experiment
+from tests.blank_figures import blank_figures
+small = ExperimentSize(num_subjects=9, train_cells_per_subject=4, valid_cells_per_subject=4, batch_size=8)
+run_experiment.__kwdefaults__["size"] = small
+quick = blank_figures()
+quick.__enter__()
 ld.write_sample("cells", subjects=12, cells=6)
 images = sorted(path.relative_to("cells").as_posix() for path in Path("cells").rglob("*.bmp"))
 with open("lab.csv", "w", newline="") as file:
