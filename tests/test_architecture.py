@@ -316,3 +316,10 @@ def test_pages_of_the_table_exist():
     pages = {page for row in rows for page in re.findall(r"[\w-]+\.md", row.rsplit("|", 2)[1])}
     assert pages
     assert [page for page in pages if not (ROOT / "docs" / page).is_file()] == []
+
+
+def test_modules_that_moved_are_where_the_table_says():
+    rows = re.findall(r"^\| (`.+`) \| `([\w.]+)` \|$", (ROOT / "docs" / "moved.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 50
+    assert [new for _, new in rows if new not in MODULES] == []
+    assert [old for row, _ in rows for old in re.findall(r"`([\w.]+)`", row) if old in MODULES] == []

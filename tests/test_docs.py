@@ -124,8 +124,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page) == []
 
 
-def test_pages_that_the_readme_names_are_there() -> None:
-    named = set(re.findall(r"docs/[\w.-]+\.\w+", (ROOT / "README.md").read_text(encoding="utf-8")))
+def test_every_page_is_named_at_the_root_and_there() -> None:
+    pages = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md"))
+    named = {name for page in pages for name in re.findall(r"docs/[\w.-]+\.\w+", page)}
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
     pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert sorted(pages - named) == []
