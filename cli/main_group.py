@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from cli.console import CONSOLE, Verbosity, logged_to_stderr
 from cli.output import escape_what_streams_lack
 from cli.signals import ending_on_signals, interrupted_exit_code
-from leukemia_data.errors import LeukemiaError, UsageError
+from leukemia_data.errors import InterruptionError, LeukemiaError, UsageError
 from leukemia_data.files.text import printable
 from leukemia_data.registry import did_you_mean
 
@@ -240,6 +240,8 @@ def _line_of(error: BaseException) -> _OneLineError | None:
     match error:
         case UsageError():
             return _WrongUsage(str(error))
+        case InterruptionError():
+            return _Interrupted(str(error))
         case LeukemiaError():
             return _FailedWork(str(error))
         case click.UsageError():

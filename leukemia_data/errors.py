@@ -10,6 +10,7 @@
         |-- ImageError    one image that cannot be used; names the reason, the caller adds the path
         |-- CacheError    a cache that is absent, incomplete, damaged or of another format
         |-- BuildError    a build that stopped: no space, too many bad images, a lost worker
+        |-- InterruptionError   work that Ctrl-C stopped, and how to go on                   (exit code 130)
         |-- StorageError  an object store that denies something, has not got it, or cannot be reached
         `-- RunError      a training run that is absent, incomplete or does not fit what it is asked for
 
@@ -90,6 +91,12 @@ class CacheError(FailedError):
 
 class BuildError(FailedError):
     """A build that stopped: no space, too many unusable images, a lost worker."""
+
+
+class InterruptionError(FailedError):
+    """Work that was interrupted; the message says what is kept and how to go on."""
+
+    exit_code = 130
 
 
 class StorageError(FailedError):

@@ -34,7 +34,7 @@ from leukemia_data.building.build_caches import build_caches
 from leukemia_data.building.build_request import BuildRequest, BuildSummary
 from leukemia_data.building.engine import ENGINES, EngineChoice
 from leukemia_data.caches.codec import CODECS
-from leukemia_data.errors import BuildError, UsageError
+from leukemia_data.errors import InterruptionError, UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source_choice import choose_source
@@ -313,7 +313,7 @@ def _interruption(text: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise BuildError(text) from None
+        raise InterruptionError(text) from None
 
 
 def _run_job(plan_path: Path | None, share: tuple[int, int] | None, engine: EngineChoice, *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from cli.options import (
 )
 from cli.output import format_bytes, print_json, print_text
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD
-from leukemia_data.errors import CacheError, UsageError, listed
+from leukemia_data.errors import CacheError, InterruptionError, UsageError, listed
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.source_choice import announce_source, choose_source
 from leukemia_data.stores.url import Location
@@ -228,7 +228,7 @@ def convert(
         report = convert_cache(location, codec, out=out, size_px=size_px, console=CONSOLE)
     except KeyboardInterrupt:
         cure = "`ldata gc` removes what was written" if out is None else f"run this again, or remove {out}"
-        raise CacheError(f"interrupted: {location} is as it was, {cure}") from None
+        raise InterruptionError(f"interrupted: {location} is as it was, {cure}") from None
     seconds = time.perf_counter() - started_s
     if as_json:
         rate = round(report.after.num_samples / seconds, 1)

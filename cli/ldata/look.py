@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.completion import complete_recipe
 from cli.console import CONSOLE, print_note
 from cli.ldata.cache_text import codec_text
 from cli.options import (
@@ -156,7 +157,7 @@ def list_(cache_root: Location, as_json: bool) -> None:
 
 
 @click.command("recipes")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_recipe)
 @json_option
 def recipes(name: str | None, as_json: bool) -> None:
     """List the shipped preprocessing recipes, or show the preset or .toml file NAME.

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from cli.completion import complete_recipe
 from cli.console import CONSOLE
 from cli.locations import LocalPath
 from cli.options import (
@@ -148,7 +149,12 @@ def _may_be_recipe(word: str) -> bool:
 @source_argument
 @recipe_option
 @click.option(
-    "--compare", "compared", multiple=True, metavar="RECIPE...", help="Lay these recipes side by side instead."
+    "--compare",
+    "compared",
+    multiple=True,
+    metavar="RECIPE...",
+    shell_complete=complete_recipe,
+    help="Lay these recipes side by side instead.",
 )
 @click.option(
     "--size",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.completion import complete_plan
+from cli.completion import complete_model, complete_plan
 from cli.locations import LocalPath, LocationType
 from cli.options import (
     DEFAULT_CACHE_ROOT,
@@ -89,6 +89,7 @@ _LEARNING_OPTIONS = (
         default=_DEFAULT_MODEL,
         show_default=True,
         callback=_known_model,
+        shell_complete=complete_model,
         help="Name of a network, see `ltrain models`.",
     ),
     click.option("--epochs", default=30, show_default=True, type=click.IntRange(1)),

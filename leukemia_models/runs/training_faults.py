@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from leukemia_data.errors import RunError
+from leukemia_data.errors import InterruptionError, RunError
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.files.text import format_bytes
 from leukemia_models.devices.normalization import Normalization
@@ -40,15 +40,17 @@ def explained_faults(run: PreparedRun, root: Path, process: TrainingProcess) -> 
 
     Raises
     ------
+    InterruptionError
+        For an interruption.
     RunError
-        For an interruption, numbers that are no longer finite, memory that ran out, or a full disk. Other errors come
+        For numbers that are no longer finite, memory that ran out, or a full disk. Other errors come
         through as they are.
     """
     again = f"`{process.resume_text(root)}`"
     try:
         yield
     except KeyboardInterrupt:
-        raise RunError(f"interrupted: go on with {again}") from None
+        raise InterruptionError(f"interrupted: go on with {again}") from None
     except DivergenceError as error:
         if not process.ranks.is_first:
             raise

@@ -102,13 +102,13 @@ def test_interrupted_sample_is_completed(scratch: Path, ldata: Callable, monkeyp
     monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_CELLS", 2)
     calls = []
 
-    def stop_at_the_third(_: object, count: int) -> None:
+    def stop_at_the_third(_: object, count: int = 1) -> None:
         calls.append(count)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tqdm.tqdm.update", stop_at_the_third)
+        patch.setattr("leukemia_data.console.NullProgress.update", stop_at_the_third)
         assert ldata("build", *RAW).exit_code == 130
     assert not (scratch / "cache" / SAMPLE_DIR_NAME).exists()
     assert ldata("build", *RAW).exit_code == 0

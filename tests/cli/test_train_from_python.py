@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.errors import RunError, UsageError
+from leukemia_data.errors import InterruptionError, RunError, UsageError
 from leukemia_models.comparing.kfold import cross_validate, resume_cross_validation
 from leukemia_models.runs.resume_runs import RunChanges
 from leukemia_models.runs.run_folder import RunFolder
@@ -79,5 +79,5 @@ def test_an_interruption_names_the_call_that_resumes(
 
     monkeypatch.setattr("leukemia_models.runs.train_run.fit", interrupt)
     out = tmp_path / "run"
-    with pytest.raises(RunError, match=r"interrupted: go on with `resume\('.*run'\)`"):
+    with pytest.raises(InterruptionError, match=r"interrupted: go on with `resume\('.*run'\)`"):
         train_plan(small_plan(1), caches, machine=CPU, out=out)

@@ -337,6 +337,7 @@ def test_the_augmentation_of_the_document_is_found_and_applied(tmp_path):
     program = f"""
 import torch
 from leukemia_data.augmenting.augment import Augmenter
+from leukemia_data.augmenting.augmentation import load_augmentation
 augment = Augmenter(load_augmentation({str(path)!r}), seed=0, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
 print(float(augment(torch.full((2, 8, 8, 3), 64, dtype=torch.uint8), 0, torch.arange(2)).mean()))
 """

@@ -12,6 +12,7 @@ import torch
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
+from leukemia_data.files.lock import LOCK_FILES
 from leukemia_models.training.checkpoint import Checkpoint, load_checkpoint
 
 _TIMES = frozenset({"seconds", "images_per_s", "data_wait_share", "train_s", "wait_s"})
@@ -21,7 +22,7 @@ _ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF\n"}
 def broken_files(root: Path) -> Iterator[str]:
     """Yield what is wrong with files that bear their final name."""
     for path in sorted(root.rglob("*")):
-        if path.is_file() and path.suffix != PARTIAL_SUFFIX:
+        if path.is_file() and path.suffix != PARTIAL_SUFFIX and path.name not in LOCK_FILES:
             try:
                 _read(path)
             except (RunError, ValueError) as error:
@@ -55,7 +56,7 @@ def differences(root: Path, expected: Path) -> Iterator[str]:
 
 
 def _files(root: Path) -> set[Path]:
-    return {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    return {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name not in LOCK_FILES}
 
 
 def _is_same(path: Path, expected: Path) -> bool:

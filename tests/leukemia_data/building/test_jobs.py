@@ -296,7 +296,7 @@ def test_gc_leaves_what_jobs_have_made_until_the_commit(source, cache, plan):
     assert all("waits for `ldata commit`" in reason for reason in report.skipped)
     share(plan, 2, 2)
     commit(plan)
-    assert collect_garbage(cache, remove=True) == type(report)((), ())
+    assert collect_garbage(cache, remove=True) == type(report)((), (), is_removed=True)
     assert len(list_source([source]).records) == load_manifest(cache_dir(cache)).num_samples
 
 
