@@ -18,6 +18,7 @@ import pytest
 
 import leukemia_data
 
+from .architecture_table import PAGE, modules_by_room, rooms_of_page, with_modules
 from .leukemia_data.helpers import python_environment
 
 ROOT = Path(leukemia_data.__file__).parents[1]
@@ -245,3 +246,80 @@ def test_the_command_line_reads_arguments_and_prints_and_leaves_the_work_to_the_
     """A module of cli that imports such a library does work of its own, at the top or inside a function."""
     found = {module for module in MODULES if module.startswith("cli") and top_levels(module) & LIBRARIES_OF_THE_WORK}
     assert found == STILL_AT_WORK
+
+
+# --- ARCHITECTURE.md ------------------------------------------------------------------------------------------------
+
+TEXT = PAGE.read_text(encoding="utf-8")
+_NAME = re.compile(r"[A-Za-z_]\w*\Z")
+_MODULE = re.compile(r"\w+(/\w+)+\Z")
+
+
+def chapter(title: str) -> str:
+    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_every_module_stands_in_the_table_once():
+    assert with_modules(TEXT, modules_by_room()) == TEXT, "write the table anew: python tests/architecture_table.py"
+    rooms = rooms_of_page(TEXT)
+    assert sorted(rooms) == sorted(modules_by_room())
+    for package, order in ROOMS.items():
+        named = [room.split("/")[1] for room in rooms if room.startswith(f"{package}/") and room != f"{package}/"]
+        assert named == [room for room in order if f"{package}.{room}" in MODULES and (ROOT / package / room).is_dir()]
+
+
+def test_the_table_names_what_is_there():
+    page = "| `cli/` | shared | `old` |\n| `cli/ldata/` | commands | |\n"
+    written = with_modules(page, {"cli/": ["console", "output"]})
+    assert written == "| `cli/` | shared | `console`, `output` |\n| `cli/ldata/` | commands |  |\n"
+    assert rooms_of_page(page) == ["cli/", "cli/ldata/"]
+
+
+def test_what_the_page_names_exists():
+    code = "\n".join(path.read_text(encoding="utf-8") for path in MODULES.values())
+    identifiers = set(re.findall(r"\w+", code)) | {module.rpartition(".")[2] for module in MODULES}
+    places = {module.replace(".", "/") for module in MODULES}
+    places |= {place.partition("/")[2] for place in places}
+    named = set(re.findall(r"`([^`\n]+)`", TEXT))
+    missing = {name for name in named if _NAME.match(name) and name not in identifiers}
+    missing |= {name for name in named if _MODULE.match(name) and name not in places and not (ROOT / name).exists()}
+    missing |= {
+        name
+        for name in named
+        if re.fullmatch(r"(\w+/)+(\w+\.\w+)?", name)
+        and not any((ROOT / package / name).exists() for package in (".", *PACKAGES))
+    }
+    assert missing == set()
+
+
+def test_each_decision_has_a_heading_of_its_own():
+    lines = [line for line in chapter("Decisions").splitlines() if line.startswith("- ")]
+    headings = [found[1].rstrip(".:").casefold() for line in lines if (found := re.match(r"- \*\*(.+?)\*\*", line))]
+    assert len(headings) == len(lines) > 40
+    assert sorted(set(headings)) == sorted(headings)
+
+
+def test_every_registry_has_its_row_and_a_toy_in_the_tests():
+    pattern = re.compile(r"^([A-Z_]+): Registry\[.+\] = Registry\(", re.MULTILINE)
+    registries = {
+        name for module, path in MODULES.items() for name in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    assert {"OPERATIONS", "ENGINES", "SOURCE_KINDS", "NETWORKS"} <= registries
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in registries:
+        assert f"`{name}`" in chapter("Where to add what"), name
+        assert f"{name}.temporarily(" in tests, name
+
+
+def test_pages_of_the_table_exist():
+    rows = [line for line in chapter("Where to add what").splitlines() if line.startswith("| ")][1:]
+    pages = {page for row in rows for page in re.findall(r"[\w-]+\.md", row.rsplit("|", 2)[1])}
+    assert pages
+    assert [page for page in pages if not (ROOT / "docs" / page).is_file()] == []
+
+
+def test_modules_that_moved_are_where_the_table_says():
+    rows = re.findall(r"^\| (`.+`) \| `([\w.]+)` \|$", (ROOT / "docs" / "moved.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 50
+    assert [new for _, new in rows if new not in MODULES] == []
+    assert [old for row, _ in rows for old in re.findall(r"`([\w.]+)`", row) if old in MODULES] == []

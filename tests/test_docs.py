@@ -101,6 +101,37 @@ def test_examples_in_help_are_understood(name: str, page: str, tmp_path: Path, m
         parse(arguments_of(example))
 
 
+def headings_of(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", _BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links of a page to files or headings of the project that are not there."""
+    links = re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", page.read_text(encoding="utf-8")))
+    broken = []
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in headings_of(target))):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_every_page_is_named_at_the_root_and_there() -> None:
+    pages = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md"))
+    named = {name for page in pages for name in re.findall(r"docs/[\w.-]+\.\w+", page)}
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(pages - named) == []
+
+
 # --- the reader of these tests itself ---------------------------------------------------------------------------
 
 
@@ -119,3 +150,9 @@ def test_code_blocks_are_read_as_a_shell_reads_them() -> None:
 def test_wrong_commands_are_noticed(command: str) -> None:
     with pytest.raises(click.ClickException):
         parse(arguments_of(command))
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One, two\n[a](page.md) [b](#one-two) [c](gone.md) [d](#three) [e](https://x.org/y)\n")
+    assert broken_links(page) == ["gone.md", "#three"]

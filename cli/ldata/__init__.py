@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.main_group import MainGroup
+from leukemia_data.version import __version__
 
 _COMMANDS = {
     "sample": ("cli.ldata.source:sample", "Write generated cells in the C-NMC folder tree."),
@@ -38,7 +39,7 @@ _COMMANDS = {
     lazy_commands=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="leukemia-cells", prog_name="ldata")
+@click.version_option(__version__, prog_name="ldata")
 def main() -> None:
     """Preprocess leukaemia cell images once, into caches that training streams from.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.main_group import MainGroup
+from leukemia_data.version import __version__
 
 _COMMANDS = {
     "train": ("cli.ltrain.train:command", "Train a network on a cache and evaluate it; the word may be left out."),
@@ -32,7 +33,7 @@ _COMMANDS = {
     subcommand_metavar="[COMMAND] [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="leukemia-cells", prog_name="ltrain")
+@click.version_option(__version__, prog_name="ltrain")
 def main() -> None:
     """Train ResNets on caches of cell images, evaluate them and predict.
 

@@ -1,4 +1,4 @@
-"""The job file: a build plan for jobs on many machines, and the marks that keep its shards."""
+"""The job file: a build plan for jobs on many machines."""
 
 from __future__ import annotations
 

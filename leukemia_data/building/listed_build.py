@@ -15,6 +15,7 @@ from leukemia_data.building.engine import EngineChoice
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.console import Console
 from leukemia_data.files.lock import lock_caches, note_waiting
+from leukemia_data.opencv_install import opencv_conflict
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.scanning.frame_finding import Framing
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
@@ -82,6 +83,9 @@ def plan_listed(
         reading=listing.reading.to_record(),
     )
     _note_all(plan.notes, request.console)
+    conflict = opencv_conflict() if plan.num_to_make else None
+    if conflict is not None:
+        request.console.warn(conflict)
     return plan
 
 

@@ -3,7 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from leukemia_data.building.build_caches import build_caches
 from leukemia_data.opencv_install import installed_opencv_distributions, opencv_conflict
+
+from .consoles import ListConsole
+from .helpers import make_source
 
 
 @pytest.fixture
@@ -41,3 +45,17 @@ def test_two_distributions_are_named_with_their_versions(site):
 def test_this_environment_is_looked_at_without_a_path():
     version = importlib.metadata.version("opencv-python-headless")
     assert f"opencv-python-headless {version}" in installed_opencv_distributions()
+
+
+def test_a_build_with_something_to_do_warns_of_two_distributions(site, tmp_path, monkeypatch):
+    source = make_source(tmp_path / "source", 4)
+
+    def is_warned(size_px: int) -> bool:
+        console = ListConsole()
+        build_caches([source], sizes_px=[size_px], recipe="raw", cache_root=tmp_path / "c", n_jobs=1, console=console)
+        return any("opencv-contrib-python 4.10.0" in text for text in console.warnings)
+
+    assert not is_warned(16)
+    monkeypatch.syspath_prepend(*site(opencv_contrib_python="4.10.0"))
+    assert is_warned(24)
+    assert not is_warned(24)
