@@ -1,7 +1,4 @@
-"""Results on stdout, as text or JSON, and numbers for people.
-
-Streams are handed to click: for those that declare ASCII it would write UTF-8 instead.
-"""
+"""Results on stdout: text, tables, JSON, and how caches are named."""
 
 from __future__ import annotations
 
@@ -14,7 +11,11 @@ from typing import Any
 
 import click
 
+from leukemia_data.caches import manifest as manifest_module
+from leukemia_data.caches.codec import RAW
+from leukemia_data.caches.manifest import Manifest
 from leukemia_data.files.text import printable
+from leukemia_data.stores.url import Location
 
 # JSON leaves them as they are; a terminal may obey the first, and no text stream can encode the second.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
@@ -79,3 +80,27 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     return "\n".join(lines)
+
+
+def cache_summary(directory: Location, manifest: Manifest) -> dict[str, object]:
+    """A cache as JSON output names it."""
+    return manifest_module.cache_summary(directory, manifest)
+
+
+def cache_lines(caches: Sequence[tuple[Location, Manifest]]) -> list[str]:
+    """One line per cache for people."""
+    return [
+        f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "
+        f"in {len(manifest.shards)} shards{_codec_note(manifest)}"
+        for directory, manifest in caches
+    ]
+
+
+def codec_text(manifest: Manifest) -> str:
+    """How a cache stores its images, and how many times smaller than raw they are."""
+    return manifest.codec if manifest.codec == RAW else f"{manifest.codec} {manifest.compression_ratio:.2f}x"
+
+
+def _codec_note(manifest: Manifest) -> str:
+    """Nothing of raw caches: that is what everybody expects."""
+    return "" if manifest.codec == RAW else f", {codec_text(manifest)} smaller"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from leukemia_models.networks.registry import build_model as build_model
     from leukemia_models.networks.registry import describe_models as describe_models
     from leukemia_models.networks.registry import model_names as model_names
-    from leukemia_models.runs.run_options import MachineOptions as MachineOptions
+    from leukemia_models.runs.run_config import MachineOptions as MachineOptions
     from leukemia_models.training.plan_file import load_plan as load_plan
     from leukemia_models.training.plan_file import plan_names as plan_names
     from leukemia_models.training.training_plan import TrainingPlan as TrainingPlan

@@ -26,7 +26,6 @@ PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
         "version",
-        "opencv_install",
         "lazy_names",
         "errors",
         "console",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from leukemia_data.building.planned_tasks import sample_order, shard_bounds
 from leukemia_data.building.prior import hash_encoded_ids
 from leukemia_data.caches.hdf5_file import SampleIndex
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, states_array

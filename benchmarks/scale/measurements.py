@@ -16,7 +16,7 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, source_state
 from leukemia_data.caches.statistics import channel_statistics
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array

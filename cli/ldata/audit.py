@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.console import CONSOLE, print_note
-from cli.locations import LocalPath, SourceType
 from cli.options import (
+    LocalPath,
+    SourceType,
     allow_outside_option,
     cache_root_option,
     json_option,

@@ -15,9 +15,8 @@ import click
 from click.core import ParameterSource
 
 from cli.console import CONSOLE, print_note
-from cli.ldata.cache_text import cache_lines, cache_summary
-from cli.locations import LocalPath
 from cli.options import (
+    LocalPath,
     allow_outside_option,
     cache_location_option,
     cache_root_option,
@@ -29,7 +28,7 @@ from cli.options import (
     root_option,
     source_argument,
 )
-from cli.output import format_bytes, print_json, print_text
+from cli.output import cache_lines, cache_summary, format_bytes, print_json, print_text
 from leukemia_data.building.build_caches import build_caches
 from leukemia_data.building.build_request import BuildRequest, BuildSummary
 from leukemia_data.building.engine import ENGINES, EngineChoice

@@ -10,7 +10,6 @@ import click
 
 from cli.completion import complete_recipe
 from cli.console import CONSOLE, print_note
-from cli.ldata.cache_text import codec_text
 from cli.options import (
     cache_location_argument,
     cache_location_option,
@@ -19,7 +18,7 @@ from cli.options import (
     seed_type,
     size_filter_option,
 )
-from cli.output import format_bytes, format_table, print_json, print_text
+from cli.output import codec_text, format_bytes, format_table, print_json, print_text
 from leukemia_data.caches.codec import RAW
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.sources.reading import Reading

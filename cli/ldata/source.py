@@ -12,8 +12,8 @@ from click.core import ParameterSource
 
 from cli.completion import complete_recipe
 from cli.console import CONSOLE
-from cli.locations import LocalPath
 from cli.options import (
+    LocalPath,
     allow_outside_option,
     cache_root_option,
     json_option,

@@ -18,7 +18,7 @@ _COMMANDS = {
     "submit": ("cli.ltrain.use:submit", "Write the lab's submission files for several test lists."),
     "preview-augment": ("cli.ltrain.look:preview_augment", "Draw what training sees: cells after random augmentation."),
     "batchnorm-demo": (
-        "cli.ltrain.batchnorm_demo:batchnorm_demo",
+        "cli.ltrain.look:batchnorm_demo",
         "Reproduce the second report's BatchNorm mystery, and its cure.",
     ),
     "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from cli.completion import complete_model, complete_plan
-from cli.locations import LocalPath, LocationType
 from cli.options import (
     DEFAULT_CACHE_ROOT,
+    LocalPath,
+    LocationType,
     augment_option,
     local_copies_gb_option,
     local_copies_option,

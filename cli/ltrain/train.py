@@ -22,7 +22,7 @@ from leukemia_data.errors import UsageError
 
 if TYPE_CHECKING:
     from leukemia_models.comparing.kfold import TrainedFolds
-    from leukemia_models.runs.run_options import RunOptions
+    from leukemia_models.runs.run_config import RunOptions
     from leukemia_models.runs.train_plan import TrainedRuns
     from leukemia_models.training.training_plan import TrainingPlan
 
@@ -178,7 +178,7 @@ def _plan(given: frozenset[str], options: Mapping[str, Any]) -> TrainingPlan:
 
 def _run_options(options: Mapping[str, Any], split: str) -> RunOptions:
     from leukemia_data.splitting.split_spec import parse_split, with_valid_share
-    from leukemia_models.runs.run_options import RunOptions
+    from leukemia_models.runs.run_config import RunOptions
 
     share = options["valid_from_train"]
     return RunOptions(
@@ -202,7 +202,7 @@ def _beginning(given: frozenset[str], options: Mapping[str, Any]) -> dict[str, A
 
 def _common(given: frozenset[str], options: Mapping[str, Any], program: str) -> dict[str, Any]:
     from leukemia_data.caches.opening import LocalCopiesChoice
-    from leukemia_models.runs.run_options import MachineOptions
+    from leukemia_models.runs.run_config import MachineOptions
 
     machine = MachineOptions(
         device=options["device"],
@@ -232,7 +232,7 @@ def _word(path: Path) -> str:
 
 
 def _print_runs(trained: TrainedRuns, *, as_json: bool) -> None:
-    from leukemia_models.reports.result_text import results_text
+    from leukemia_models.reports.results import results_text
 
     if as_json:
         print_json(trained.to_dict())

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cli.console import CONSOLE
-from cli.locations import LocalPath, LocationType, SourceType
 from cli.options import (
+    LocalPath,
+    LocationType,
+    SourceType,
     allow_outside_option,
     json_option,
     local_copies_gb_option,
@@ -143,7 +145,7 @@ def evaluate(
         _refuse_options_of_images(reading, root, allow_outside)
     opened = _open_run(run, images, device, batch_size, cache, local_copies, local_copies_gb)
     from leukemia_models.evaluation.resampling import BootstrapSettings
-    from leukemia_models.reports.result_text import results_text
+    from leukemia_models.reports.results import results_text
     from leukemia_models.runs.evaluate_run import evaluate_images, evaluate_run
 
     how: dict[str, Any] = {

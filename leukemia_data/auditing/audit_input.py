@@ -16,9 +16,8 @@ from leukemia_data.auditing.audit_image import AuditImage, Check, cell_print, me
 from leukemia_data.auditing.audit_pairs import Sides
 from leukemia_data.auditing.reference_index import ReferenceRow
 from leukemia_data.caches.cache import Cache
-from leukemia_data.decoding.decode import decode_frame, frame_digest, is_all_black
+from leukemia_data.decoding.decode import decode_frame, frame_digest, is_all_black, read_file
 from leukemia_data.decoding.look import image_look
-from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.record import UNKNOWN_LABEL, Record

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from leukemia_data.auditing.audit_pairs import subject_order
 from leukemia_data.caches.cache import Cache
-from leukemia_data.decoding.decode import decode_rgb, frame_digest
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
 from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.csv_table import CsvTable, TableProblems, read_csv_table, shown

@@ -31,8 +31,7 @@ from leukemia_data.auditing.reference_index import read_reference_table, referen
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, find_caches, open_chosen_cache
 from leukemia_data.console import NULL_CONSOLE, Console
-from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread, read_file
 from leukemia_data.errors import ImageError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.operations.operation import Image

@@ -11,8 +11,7 @@ from typing import Literal
 
 from leukemia_data.auditing.audit_pairs import subject_order
 from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
-from leukemia_data.decoding.decode import decode_rgb, frame_digest
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.records.record import ImagePlace
 

@@ -19,9 +19,8 @@ from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
 from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.atomic import FileState, atomic_path
 from leukemia_data.files.documents import parse_json
-from leukemia_data.files.file_state import FileState
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint
 from leukemia_data.records.record import ImagePlace, Record

@@ -15,8 +15,8 @@ from leukemia_data.building.engine import EngineChoice
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.console import Console
 from leukemia_data.files.lock import lock_caches, note_waiting
-from leukemia_data.opencv_install import opencv_conflict
 from leukemia_data.operations.recipe import Recipe
+from leukemia_data.records.fingerprint import opencv_conflict
 from leukemia_data.scanning.frame_finding import Framing
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
 from leukemia_data.scanning.scan import with_frames

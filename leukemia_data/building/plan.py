@@ -26,8 +26,7 @@ from leukemia_data.building.shard_task import Target
 from leukemia_data.caches.codec import RAW, codec_named
 from leukemia_data.caches.manifest import CAPACITY_BY_COUNT, QuarantinedImage, cache_dir_name
 from leukemia_data.caches.shard import shard_bytes
-from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import ImageError, listed
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import cache_fingerprint

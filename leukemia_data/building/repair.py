@@ -32,8 +32,7 @@ from leukemia_data.caches.shard import intact_table, read_table, shard_bytes, sh
 from leukemia_data.caches.shard_rows import open_damaged_rows, open_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
 from leukemia_data.console import NULL_CONSOLE, Console
-from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import CacheError, ImageError, SourceError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache

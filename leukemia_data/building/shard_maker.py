@@ -31,9 +31,8 @@ from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import open_images, read_table, shard_name, write_shard
 from leukemia_data.caches.shard_rows import ShardRows, open_rows
 from leukemia_data.caches.statistics import channel_moments
-from leukemia_data.decoding.decode import decode_rgb, frame_digest, one_opencv_thread
+from leukemia_data.decoding.decode import SourceFile, decode_rgb, frame_digest, one_opencv_thread, read_record
 from leukemia_data.decoding.look import image_look
-from leukemia_data.decoding.source_file import SourceFile, read_record
 from leukemia_data.errors import BuildError, CacheError, ImageError, StorageError
 from leukemia_data.files.atomic import scratch_folder
 from leukemia_data.operations.operation import Image

@@ -17,9 +17,8 @@ from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.atomic import FileState, scratch_path
 from leukemia_data.files.documents import parse_json
-from leukemia_data.files.file_state import FileState
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, records_digest
 from leukemia_data.records.record import Record

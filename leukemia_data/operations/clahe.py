@@ -9,8 +9,7 @@ from typing import ClassVar
 from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
 from leukemia_data.operations.colour import cell_mask
-from leukemia_data.operations.operation import OPERATIONS, Image, Operation
-from leukemia_data.operations.window import Extent, Window
+from leukemia_data.operations.operation import OPERATIONS, Extent, Image, Operation, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

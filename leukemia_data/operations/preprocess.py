@@ -8,9 +8,8 @@ from functools import reduce
 
 import numpy as np
 
-from leukemia_data.operations.operation import Draw, Image, Operation
+from leukemia_data.operations.operation import Draw, Extent, Image, Operation, Window
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.operations.window import Extent, Window
 
 
 @dataclass(frozen=True, slots=True)

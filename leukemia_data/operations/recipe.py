@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from leukemia_data.errors import UsageError, require
 from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_table, read_toml
-from leukemia_data.operations import clahe, colour, filters, framing, resizing, stain  # noqa: F401 - to register theirs
+from leukemia_data.operations import clahe, colour, filters, framing, resizing  # noqa: F401 - to register theirs
 from leukemia_data.operations.operation import OPERATIONS, Framing, Operation, require_side
 
 PRESETS_DIR = Path(__file__).parent / "presets"

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from leukemia_data.errors import require
 from leukemia_data.libraries import cv2, np
-from leukemia_data.operations.operation import OPERATIONS, Image, Operation, require_side
-from leukemia_data.operations.window import Extent, Window
+from leukemia_data.operations.operation import OPERATIONS, Extent, Image, Operation, Window, require_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

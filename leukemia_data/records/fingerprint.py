@@ -1,10 +1,4 @@
-"""Identity of caches and digests of bytes.
-
-The *fingerprint* of a cache is the SHA-256 of a canonical description of everything that decides a pixel: the
-recipe with the versions of its operations, the size, and the release of OpenCV that computes them. It holds no path,
-no worker count and no clock, so a moved or rebuilt cache keeps it. A *digest* is the XXH3-128 of bytes: fast
-enough (about 30 GB/s in memory) that checking everything costs next to nothing. It finds accidents, not attackers.
-"""
+"""Identity of caches, digests of bytes, and the OpenCV that is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +7,9 @@ import importlib.util
 import json
 import re
 import struct
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import distributions
 from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
@@ -25,6 +21,7 @@ from leukemia_data.operations.recipe import Recipe
 
 if TYPE_CHECKING:
     from leukemia_data.records.record import Record
+
 
 FINGERPRINT_VERSION = 1
 DIGEST_BYTES = 16
@@ -116,3 +113,29 @@ def records_digest(records: Iterable[Record], purpose: str = "") -> str:
         numbers = chain(map(attrgetter("label"), block), map(attrgetter("fold"), block), states)
         hasher.update(struct.pack(f"<{6 * len(block)}q", *numbers))
     return hasher.hexdigest()
+
+
+DISTRIBUTIONS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def installed_opencv_distributions(path: Sequence[str] | None = None) -> list[str]:
+    """Names and versions of the installed distributions that hold OpenCV, looked for on `path` or ``sys.path``."""
+    folders = list(sys.path if path is None else path)
+    found = [next(iter(distributions(name=name, path=folders)), None) for name in DISTRIBUTIONS]
+    return [f"{name} {one.version}" for name, one in zip(DISTRIBUTIONS, found, strict=True) if one is not None]
+
+
+def opencv_conflict(path: Sequence[str] | None = None) -> str | None:
+    """Return a warning if several distributions of OpenCV are installed, else None."""
+    found = installed_opencv_distributions(path)
+    if len(found) < 2:
+        return None
+    return (
+        f"several distributions of OpenCV are installed ({', '.join(found)}); they overwrite each other's files, so "
+        "which one runs is chance: pip uninstall all of them, then pip install opencv-python-headless"
+    )

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.files.file_state import UNSETTLED_NS, FileState
+from leukemia_data.files.atomic import UNSETTLED_NS, FileState
 from leukemia_data.records.arguments import Indices, as_indices
 from leukemia_data.records.fingerprint import DIGEST_BYTES
 from leukemia_data.records.near_looks import LOOK_VALUES, near_groups
@@ -262,7 +262,7 @@ def unsettled_states(num_states: int) -> FileStates:
 
 
 def settled(states: FileStates, listed_at_ns: int) -> FileStates:
-    """The states with :data:`~leukemia_data.files.file_state.UNSETTLED_NS` for times that may hide a later change.
+    """The states with :data:`~leukemia_data.files.atomic.UNSETTLED_NS` for times that may hide a later change.
 
     Files are read after they are listed, and a change after that gets the time that a clock shows then. It differs from
     the recorded one, unless that lies within the clock's grain before the listing, or after it.

@@ -15,16 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from leukemia_data.console import NULL_CONSOLE, Console
-from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.records.record import ImagePlace, Record
-from leukemia_data.sources.found_image import printable_name
+from leukemia_data.records.record import ImagePlace, Record, printable_name
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 

@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from leukemia_data.decoding.decode import decode_frame
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_frame, read_file
 from leukemia_data.files.text import printable
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record

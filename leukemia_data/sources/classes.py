@@ -9,8 +9,18 @@ from typing import NamedTuple
 
 from leukemia_data.errors import AmbiguousSourceError, SourceError, UsageError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, peek_header, read_csv_table, shown
-from leukemia_data.records.record import CELL_CLASSES, UNKNOWN_LABEL, CellName, ImagePlace, Record, parse_cell_name
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, stem_of, suffix_of
+from leukemia_data.records.record import (
+    CELL_CLASSES,
+    IMAGE_SUFFIXES,
+    UNKNOWN_LABEL,
+    CellName,
+    FoundImage,
+    ImagePlace,
+    Record,
+    parse_cell_name,
+    stem_of,
+    suffix_of,
+)
 from leukemia_data.sources.name_words import are_numbers, is_cell_class, is_unknown, plain, same_plain
 from leukemia_data.sources.positive_class import composed, place_of_class
 from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import shown
-from leukemia_data.records.record import ImagePlace, Record
-from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.records.record import FoundImage, ImagePlace, Record
 from leukemia_data.sources.kinds import ReadRequest, kind_of
 from leukemia_data.sources.positive_class import composed
 from leukemia_data.sources.source import given_names, is_image_file

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from leukemia_data.files.file_state import NO_FILE, FileState, state_of
+from leukemia_data.files.atomic import NO_FILE, FileState, state_of
 from leukemia_data.files.text import formula_restored
-from leukemia_data.records.record import ImagePlace
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name, stem_of, suffix_of
+from leukemia_data.records.record import IMAGE_SUFFIXES, ImagePlace, printable_name, stem_of, suffix_of
 from leukemia_data.sources.name_words import plain
 from leukemia_data.sources.tree_images import stored_state
 
@@ -73,7 +72,7 @@ class ListedFile(Generic[Place]):
         Which file this is, however its path is written: ``./test/1.bmp`` and ``test/1.bmp`` have the same. A link to
         a file is a file of its own; links to folders are followed.
     state
-        Its state; :data:`~leukemia_data.files.file_state.NO_FILE` if there is no such regular file.
+        Its state; :data:`~leukemia_data.files.atomic.NO_FILE` if there is no such regular file.
     """
 
     path: Place

@@ -12,9 +12,17 @@ from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.csv_table import shown
-from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, ImagePlace, Record
+from leukemia_data.records.record import (
+    CELL_CLASSES,
+    IMAGE_SUFFIXES,
+    NO_FOLD,
+    UNKNOWN_LABEL,
+    FoundImage,
+    ImagePlace,
+    Record,
+    own_name,
+)
 from leukemia_data.sources.classes import LEFT_OUT, number_classes, own_labels
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name
 from leukemia_data.sources.kinds import SOURCE_KINDS, ReadRequest, SourceKind, kind_of
 from leukemia_data.sources.name_words import alike_subjects, plain
 from leukemia_data.sources.positive_class import PositiveClass, choose_positive, composed

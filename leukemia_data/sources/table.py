@@ -14,9 +14,16 @@ from typing import NamedTuple
 
 from leukemia_data.errors import SourceError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table, shown
-from leukemia_data.records.record import CELL_CLASSES, GIVEN_SPLITS, NO_FOLD, ImagePlace, parse_cell_name
+from leukemia_data.records.record import (
+    CELL_CLASSES,
+    GIVEN_SPLITS,
+    NO_FOLD,
+    FoundImage,
+    ImagePlace,
+    parse_cell_name,
+    printable_name,
+)
 from leukemia_data.sources.classes import require_no_label_table
-from leukemia_data.sources.found_image import FoundImage, printable_name
 from leukemia_data.sources.kinds import ReadRequest
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile, ObjectFinder
 from leukemia_data.sources.name_words import (

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from leukemia_data.errors import SourceError, UsageError, listed
+from leukemia_data.files.atomic import state_of
 from leukemia_data.files.csv_table import peek_header
-from leukemia_data.files.file_state import state_of
-from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, CellName, ImagePlace, parse_cell_name
+from leukemia_data.records.record import (
+    CELL_CLASSES,
+    IMAGE_SUFFIXES,
+    NO_FOLD,
+    CellName,
+    FoundImage,
+    ImagePlace,
+    own_name,
+    parse_cell_name,
+    printable_name,
+)
 from leukemia_data.sources.classes import label_key, read_label_tables
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, FoundImage, own_name, printable_name
 from leukemia_data.sources.kinds import ReadRequest
 from leukemia_data.sources.name_words import is_cell_class, is_unknown, is_variant, plain, split_word, tokens
 from leukemia_data.sources.reading import CNMC_NAMING, TableFound

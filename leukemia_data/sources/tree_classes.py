@@ -12,8 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from leukemia_data.records.record import CELL_CLASSES
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, suffix_of
+from leukemia_data.records.record import CELL_CLASSES, IMAGE_SUFFIXES, suffix_of
 from leukemia_data.sources.name_words import (
     are_numbers,
     is_cell_class,

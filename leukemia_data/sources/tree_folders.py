@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from leukemia_data.files.file_state import FileState
-from leukemia_data.records.record import NO_FOLD, ImagePlace
-from leukemia_data.sources.found_image import FoundImage, printable_name, suffix_of
+from leukemia_data.files.atomic import FileState
+from leukemia_data.records.record import NO_FOLD, FoundImage, ImagePlace, printable_name, suffix_of
 from leukemia_data.sources.name_words import (
     beside_the_split,
     is_container,

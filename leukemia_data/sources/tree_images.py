@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from leukemia_data.errors import SourceError
+from leukemia_data.files.atomic import NO_FILE, FileState, state_of
 from leukemia_data.files.csv_table import peek_header
-from leukemia_data.files.file_state import NO_FILE, FileState, state_of
-from leukemia_data.records.record import NO_FOLD, CellName, ImagePlace, parse_cell_name
+from leukemia_data.records.record import (
+    IMAGE_SUFFIXES,
+    NO_FOLD,
+    CellName,
+    ImagePlace,
+    parse_cell_name,
+    printable_name,
+    stem_of,
+    suffix_of,
+)
 from leukemia_data.sources.classes import is_label_table
-from leukemia_data.sources.found_image import IMAGE_SUFFIXES, printable_name, stem_of, suffix_of
 from leukemia_data.sources.name_words import is_mask, is_thumbnails
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.tree_folders import (

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from leukemia_data.decoding.decode import decode_rgb, frame_digest
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
 from leukemia_data.decoding.look import image_look
-from leukemia_data.decoding.source_file import read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.preprocess import Preprocessor

@@ -23,8 +23,8 @@ from leukemia_models.runs import open_run as runs_open_run
 from leukemia_models.runs.evaluate_run import RunEvaluation, evaluate_images, evaluate_run
 from leukemia_models.runs.predict_run import Submissions, predict_images, predict_part, write_submissions
 from leukemia_models.runs.resume_runs import RunChanges
+from leukemia_models.runs.run_config import MachineOptions
 from leukemia_models.runs.run_folder import FINAL, RESULTS_NAME
-from leukemia_models.runs.run_options import MachineOptions
 from leukemia_models.runs.train_plan import resume
 
 PARTS = (*SPLIT_NAMES, "all")

@@ -22,7 +22,7 @@ from leukemia_models.comparing.comparison import Comparison, compare_runs
 from leukemia_models.comparing.kfold import cross_validate as cross_validate_plan
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, table_classes
-from leukemia_models.runs.run_options import MachineOptions, RunOptions
+from leukemia_models.runs.run_config import MachineOptions, RunOptions
 from leukemia_models.runs.train_plan import train_plan
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.plan_file import load_plan

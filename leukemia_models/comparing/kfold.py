@@ -22,14 +22,12 @@ from leukemia_data.splitting.splits import fold_splits
 from leukemia_data.stores.url import Location
 from leukemia_models.comparing.cross_validation import HELD_OUT_PART, CrossValidation, is_fold_name
 from leukemia_models.comparing.cross_validation_report import pool_folds
-from leukemia_models.reports.result_text import result_text
-from leukemia_models.runs.begin_runs import claim_folder, clear_leftovers, seeds_in_name, write_runs
+from leukemia_models.reports.results import result_text
+from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, clear_leftovers, seeds_in_name, write_runs
 from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches
 from leukemia_models.runs.preflight import check_data, warn_of_sources
-from leukemia_models.runs.prepared_run import PreparedRun
 from leukemia_models.runs.resume_runs import NO_CHANGES, RunChanges, may_resume, require_as_drafted, resume_runs
-from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
-from leukemia_models.runs.run_options import (
+from leukemia_models.runs.run_config import (
     MachineOptions,
     ResumeText,
     RunOptions,
@@ -37,8 +35,8 @@ from leukemia_models.runs.run_options import (
     resume_call,
     training_process,
 )
-from leukemia_models.runs.run_ranks import is_finished
-from leukemia_models.runs.train_plan import ALONE, Prepare, prepared_runs, train_stages
+from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
+from leukemia_models.runs.train_plan import ALONE, Prepare, is_finished, prepared_runs, train_stages
 from leukemia_models.training.training_plan import TrainingPlan
 
 KFOLD_FORMAT = "leukemia-cells k-fold"

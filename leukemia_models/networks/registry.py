@@ -151,7 +151,7 @@ def measure_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
     """Count the cost of a network on torch's meta device, which holds no numbers and takes no time."""
     import torch
 
-    from leukemia_models.networks.cost import count_multiply_adds, stage_sizes
+    from leukemia_models.networks.resnet import count_multiply_adds, stage_sizes
 
     with torch.device("meta"):
         model = build_model(name, num_classes)

@@ -1,13 +1,17 @@
-"""ResNets written here, and the second report's blocks."""
+"""ResNets written here, the second report's blocks, and what a network costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from leukemia_models.evaluation.predict import evaluating
 
 STANDARD_CHANNELS = 64
 """After the stem, and in the first stage; every later stage has twice as many."""
@@ -228,3 +232,37 @@ BLOCKS: Mapping[str, Block] = MappingProxyType(
     {"basic": BasicBlock, "bottleneck": Bottleneck, "linear bottleneck": LinearBottleneck, "concat": ConcatBlock}
 )
 """Kinds of residual blocks by the names that the registry of networks has for them."""
+
+STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
+_FLOPS_PER_MULTIPLY_ADD = 2
+
+
+def stage_sizes(model: nn.Module, images_BCHW: Tensor) -> tuple[int, ...]:
+    """Return the side of the output of each of a ResNet's stages, in px; empty for other networks."""
+    with _noted_stage_sizes(model) as sizes_px, evaluating(model):
+        model(images_BCHW)
+    return tuple(sizes_px)
+
+
+def count_multiply_adds(model: nn.Module, images_BCHW: Tensor) -> int:
+    """Return the multiply-adds of convolutions and linear layers for a batch; model and batch on one device."""
+    with evaluating(model), FlopCounterMode(display=False) as counter:
+        model(images_BCHW)
+    return int(counter.get_total_flops()) // _FLOPS_PER_MULTIPLY_ADD
+
+
+@contextmanager
+def _noted_stage_sizes(model: nn.Module) -> Iterator[list[int]]:
+    """Fill a list with the side of each stage's output while `model` runs in the block; none but of a ResNet."""
+    sizes_px: list[int] = []
+
+    def note_size(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        sizes_px.append(output.shape[-1])
+
+    stages = [module for name, module in model.named_children() if name in STAGE_NAMES]
+    handles = [stage.register_forward_hook(note_size) for stage in stages]
+    try:
+        yield sizes_px
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -31,10 +31,9 @@ from leukemia_models.runs.run_checks import (
     require_parts,
     require_start,
 )
-from leukemia_models.runs.run_config import RunConfig
+from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOptions, TrainingProcess
 from leukemia_models.runs.run_data import data_digest, positive_of_caches
 from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
-from leukemia_models.runs.run_options import TRAIN_STATISTICS, RunOptions, TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, SplitCache
 from leukemia_models.runs.start_weights import seen_before
 from leukemia_models.training.training_plan import Stage, TrainingPlan
@@ -65,7 +64,7 @@ def stage_caches(
     cache
         A cache, or a folder of caches of which one fits each stage; or the address of either.
     positive
-        As in :class:`~leukemia_models.runs.run_options.RunOptions`.
+        As in :class:`~leukemia_models.runs.run_config.RunOptions`.
     copies
         Where shards of a cache in an object store are copied to.
     console

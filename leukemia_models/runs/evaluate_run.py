@@ -13,8 +13,7 @@ from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.evaluation.settings import RUNNING
-from leukemia_models.reports.result_text import result_text
-from leukemia_models.reports.results import Results
+from leukemia_models.reports.results import Results, result_text
 from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
 from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
 from leukemia_models.runs.finalize import prepare_predictor

@@ -22,9 +22,8 @@ from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.stores.url import Location
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.prepared_run import PreparedRun
-from leukemia_models.runs.run_config import RunConfig
-from leukemia_models.runs.run_options import TrainingProcess
+from leukemia_models.runs.begin_runs import PreparedRun
+from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.checkpoint_file import CheckpointRoom, checkpoint_room
 

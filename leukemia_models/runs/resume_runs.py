@@ -16,15 +16,13 @@ from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.console import Console
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.lock import lock_run
-from leukemia_models.runs.begin_runs import clear_leftovers
+from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info, clear_leftovers
 from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.open_run import open_run_cache
-from leukemia_models.runs.prepared_run import PreparedRun, checkpoint_info
 from leukemia_models.runs.run_checks import require_memory, require_micro_batches
-from leukemia_models.runs.run_config import RunConfig, load_config, save_config
+from leukemia_models.runs.run_config import RunConfig, TrainingProcess, load_config, save_config
 from leukemia_models.runs.run_data import holds_data
 from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold
-from leukemia_models.runs.run_options import TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, SplitCache
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.checkpoint import load_checkpoint, require_trainable

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
-from leukemia_data.splitting.split_choices import choices_text
-from leukemia_data.splitting.splits import split_choices, split_indices
+from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
 from leukemia_data.streams.batch import share_size
 from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
 from leukemia_models.networks.registry import build_model
-from leukemia_models.runs.run_options import RunOptions, TrainingProcess
+from leukemia_models.runs.run_config import RunOptions, TrainingProcess
 from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
 from leukemia_models.training.checkpoint import load_weights_file
 from leukemia_models.training.checkpoint_match import require_same_network

@@ -12,9 +12,9 @@ from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.files.text import format_bytes
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import is_out_of_memory, wanted_memory
+from leukemia_models.runs.begin_runs import PreparedRun
 from leukemia_models.runs.draft_runs import train_statistics
-from leukemia_models.runs.prepared_run import PreparedRun
-from leukemia_models.runs.run_options import TrainingProcess
+from leukemia_models.runs.run_config import TrainingProcess
 from leukemia_models.runs.run_split import TRAIN
 from leukemia_models.training.checkpoint import NotSavedError
 from leukemia_models.training.losses import DivergenceError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.decoding import source_file
+from leukemia_data.decoding import decode as source_file
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.sources.source import list_images
 from leukemia_data.streams.dataset import FileStream

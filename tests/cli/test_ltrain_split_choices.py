@@ -21,7 +21,7 @@ from leukemia_data.errors import UsageError
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split, split_indices
 from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches
-from leukemia_models.runs.run_options import MachineOptions, RunOptions, TrainingProcess
+from leukemia_models.runs.run_config import MachineOptions, RunOptions, TrainingProcess
 from leukemia_models.runs.train_plan import TrainedRuns
 from leukemia_models.training.training_plan import TrainingPlan
 

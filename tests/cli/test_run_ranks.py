@@ -16,13 +16,12 @@ from leukemia_data.caches.opening import LocalCopiesChoice
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_models.devices.distributed import Ranks
+from leukemia_models.runs.begin_runs import PreparedRun
 from leukemia_models.runs.open_run import open_run_cache
-from leukemia_models.runs.prepared_run import PreparedRun
-from leukemia_models.runs.run_config import load_config
+from leukemia_models.runs.run_config import MachineOptions, TrainingProcess, load_config
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_options import MachineOptions, TrainingProcess
-from leukemia_models.runs.run_ranks import on_all_ranks
 from leukemia_models.runs.start_weights import split_of_run
+from leukemia_models.runs.train_plan import on_all_ranks
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from leukemia_data.errors import InterruptionError, RunError, UsageError
 from leukemia_models.comparing.kfold import cross_validate, resume_cross_validation
 from leukemia_models.runs.resume_runs import RunChanges
+from leukemia_models.runs.run_config import MachineOptions, RunOptions
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_options import MachineOptions, RunOptions
 from leukemia_models.runs.train_plan import resume, train_plan
 from leukemia_models.training.training_plan import TrainingPlan, single_stage_plan
 

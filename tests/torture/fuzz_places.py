@@ -13,7 +13,7 @@ from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardTask, Target, leave_receipts
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import Manifest
-from leukemia_data.files.file_state import state_of
+from leukemia_data.files.atomic import state_of
 from leukemia_data.records.fingerprint import cache_fingerprint, installed_opencv_version
 from leukemia_data.records.record import Record
 from leukemia_data.splitting.seen_samples import Naming, SeenSamples, SeenSource

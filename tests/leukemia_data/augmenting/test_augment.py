@@ -11,18 +11,18 @@ from torchvision.transforms.v2 import functional as tv
 
 from leukemia_data.augmenting.augment import (
     Augmenter,
+    Columns,
     clamp_channels_,
+    draw_parameters,
     foreground,
     normalize_pixels,
     normalize_planes,
 )
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.blur_noise import Blur, Noise
+from leukemia_data.augmenting.blur_noise import Blur, Cutout, Noise
 from leukemia_data.augmenting.chance import Chance
 from leukemia_data.augmenting.colour import Color
-from leukemia_data.augmenting.cutout import Cutout
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
-from leukemia_data.augmenting.parameter_table import Columns, draw_parameters
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.sample_cells import generate_cell
 

@@ -5,13 +5,12 @@ import colorsys
 import numpy as np
 import pytest
 
+from leukemia_data.augmenting.augment import Columns, draw_parameters
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.blur_noise import NOISE_STEP, Blur, Noise, make_noise_bank, num_noise_values
+from leukemia_data.augmenting.blur_noise import NOISE_STEP, Blur, Cutout, Noise, make_noise_bank, num_noise_values
 from leukemia_data.augmenting.chance import Chance
 from leukemia_data.augmenting.colour import Color
-from leukemia_data.augmenting.cutout import Cutout
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
-from leukemia_data.augmenting.parameter_table import Columns, draw_parameters
 
 SAMPLES = np.arange(8000)
 HALF, ALWAYS = Chance(p=0.5), Chance(p=1.0)

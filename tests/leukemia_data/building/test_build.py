@@ -22,7 +22,7 @@ from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.hdf5_file import read_index
 from leukemia_data.caches.manifest import QuarantinedImage, find_current, load_manifest, source_state
 from leukemia_data.errors import BuildError, CacheError
-from leukemia_data.files.file_state import UNSETTLED_NS
+from leukemia_data.files.atomic import UNSETTLED_NS
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.recipe import Recipe, load_recipe

@@ -10,7 +10,7 @@ import xxhash
 
 from leukemia_data.building import prior as record_columns
 from leukemia_data.building.prior import RecordColumns, hash_encoded_ids
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, encode_text
 

@@ -18,7 +18,7 @@ from leukemia_data.building import shard_maker
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import RECEIPTS_DIR, PriorSample, ShardTask, Target, find_receipts, receipt_path
 from leukemia_data.errors import BuildError
-from leukemia_data.files.file_state import FileState, state_of
+from leukemia_data.files.atomic import FileState, state_of
 from leukemia_data.records.fingerprint import cache_fingerprint
 from leukemia_data.records.record import Record
 

@@ -20,7 +20,7 @@ from leukemia_data.building.shard_maker import run_task
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.hdf5_file import hdf5_bytes, read_index
 from leukemia_data.caches.manifest import IndexEntry, find_current, load_manifest, save_manifest, source_state
-from leukemia_data.files.file_state import UNSETTLED_NS, FileState, state_of
+from leukemia_data.files.atomic import UNSETTLED_NS, FileState, state_of
 from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.sample_table import MTIME, write_columns
 from leukemia_data.sources.source import SourceListing, list_source

@@ -24,7 +24,7 @@ from leukemia_data.caches.manifest import (
     source_state,
 )
 from leukemia_data.errors import CacheError
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.records.fingerprint import LOOKS_VERSION, lines_digest
 from leukemia_data.records.record import Record

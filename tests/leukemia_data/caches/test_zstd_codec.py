@@ -10,8 +10,7 @@ import pytest
 import zstandard
 
 from leukemia_data.caches.codec import RawCodec, codec_named
-from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import load_recipe

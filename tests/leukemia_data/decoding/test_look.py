@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.decoding.decode import decode_rgb
+from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.decoding.look import image_look
-from leukemia_data.decoding.source_file import read_file
 from leukemia_data.records.near_looks import NEAR_CORRELATION, look_correlations, near_groups
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.sample_cells import generate_cell

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.decoding import source_file as source_file
-from leukemia_data.decoding.source_file import read_file
+from leukemia_data.decoding.decode import read_file
 from leukemia_data.errors import ImageError
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="Windows has neither pipes nor devices among its files")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.files.file_state import NO_FILE, UNSETTLED_NS, FileState, state_of
+from leukemia_data.files.atomic import NO_FILE, UNSETTLED_NS, FileState, state_of
 
 MOST = 2**63 - 1
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.operations.cell_box import Box, border_colour, find_cell
+from leukemia_data.operations.framing import Box, border_colour, find_cell
 from leukemia_data.sources.sample_cells import generate_cell
 
 Frame = NDArray[np.uint8]

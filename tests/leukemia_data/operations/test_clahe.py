@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 
 from leukemia_data.operations.clahe import Clahe, ClaheLab, ClaheLightness, tile_grid
-from leukemia_data.operations.stain import lab_of
-from leukemia_data.operations.window import Window
+from leukemia_data.operations.colour import lab_of
+from leukemia_data.operations.operation import Window
 
 
 def test_clahe_equalizes_each_channel_as_opencv_does(make_noise, rng):

@@ -7,15 +7,13 @@ import torch
 from PIL import Image as PillowImage
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
-from leukemia_data.operations.cell_box import Box, find_cell
 from leukemia_data.operations.clahe import Clahe, ClaheLightness
 from leukemia_data.operations.filters import Unsharp
-from leukemia_data.operations.framing import Canvas, CropToCell, Fit, crop, fit
-from leukemia_data.operations.operation import Operation
+from leukemia_data.operations.framing import Box, Canvas, CropToCell, Fit, crop, find_cell, fit
+from leukemia_data.operations.operation import Operation, Window
 from leukemia_data.operations.preprocess import Preprocessor
 from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
-from leukemia_data.operations.window import Window
 
 PAD = (1, 2, 3)
 SHAPES = [(450, 450), (300, 400), (601, 233), (97, 1000), (1, 5000), (5000, 1), (1, 1), (2, 3), (127, 128), (129, 128)]

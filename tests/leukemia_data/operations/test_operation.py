@@ -5,13 +5,11 @@ import pytest
 
 from leukemia_data.errors import UsageError
 from leukemia_data.operations.clahe import Clahe, ClaheLab, ClaheLightness
-from leukemia_data.operations.colour import Gray, GrayWorld
+from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, StainReinhard
 from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
 from leukemia_data.operations.framing import Canvas, CropToCell, Fit
-from leukemia_data.operations.operation import OPERATIONS
+from leukemia_data.operations.operation import OPERATIONS, Window
 from leukemia_data.operations.resizing import CenterCrop, Resize, resize_antialiased, resize_area
-from leukemia_data.operations.stain import StainMacenko, StainReinhard
-from leukemia_data.operations.window import Window
 
 
 def test_only_steps_that_know_the_size_depend_on_it():

@@ -9,15 +9,13 @@ from hypothesis import strategies as st
 from leukemia_data.decoding.decode import decode_rgb
 from leukemia_data.errors import UsageError
 from leukemia_data.operations.clahe import Clahe, ClaheLab
-from leukemia_data.operations.colour import Gray, GrayWorld
+from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, StainReinhard
 from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
 from leukemia_data.operations.framing import Canvas, place_on_canvas
-from leukemia_data.operations.operation import Operation
+from leukemia_data.operations.operation import Operation, Window
 from leukemia_data.operations.preprocess import Preprocessor, trace_steps
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.operations.resizing import CenterCrop, Resize
-from leukemia_data.operations.stain import StainMacenko, StainReinhard
-from leukemia_data.operations.window import Window
 from leukemia_data.sources.sample_cells import generate_cell
 
 PRESETS = tuple(preset_names())

@@ -8,13 +8,12 @@ import pytest
 
 from leukemia_data.errors import UsageError
 from leukemia_data.operations.clahe import Clahe, ClaheLab, ClaheLightness
-from leukemia_data.operations.colour import Gray, GrayWorld
+from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, StainReinhard
 from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
 from leukemia_data.operations.framing import Canvas, CropToCell, Fit
 from leukemia_data.operations.operation import OPERATIONS, Operation
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.operations.resizing import CenterCrop, Resize
-from leukemia_data.operations.stain import StainMacenko, StainReinhard
 from leukemia_data.records.fingerprint import canonical_json
 
 CANVAS = '[[step]]\nop = "canvas"\n'

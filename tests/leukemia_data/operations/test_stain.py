@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.operations.stain import (
+from leukemia_data.operations.colour import (
     StainMacenko,
     StainReinhard,
     estimate_stains,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_data.operations.window import Window
+from leukemia_data.operations.operation import Window
 
 FRAME = np.arange(100).reshape(10, 10)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_data.files.file_state import NO_FILE, UNSETTLED_NS, FileState
+from leukemia_data.files.atomic import NO_FILE, UNSETTLED_NS, FileState
 from leukemia_data.records.sample_table import is_settled, settled, state_at, states_array, unsettled_states
 
 NOW_NS = 1_700_000_000_500_000_000

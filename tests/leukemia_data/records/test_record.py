@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.records.record import CELL_CLASSES, NO_FOLD, UNKNOWN_LABEL, CellName, Record, parse_cell_name
 
 HEM, ALL = 0, 1

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_data.records.record import ImagePlace
-from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.records.record import FoundImage, ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows
 from leukemia_data.sources.kinds import SOURCE_KINDS, ReadRequest, kind_of
 from leukemia_data.sources.source import list_images, list_source

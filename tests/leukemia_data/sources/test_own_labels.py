@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from leukemia_data.records.record import FoundImage
 from leukemia_data.sources.classes import label_of, others_text, own_labels
-from leukemia_data.sources.found_image import FoundImage
 from leukemia_data.sources.source import find_images_to_predict, list_images
 
 CLASSES = ("Blast", "Healthy")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.records.record import FoundImage
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.tree import describe_file, read_trees
 from leukemia_data.sources.tree_images import Tree

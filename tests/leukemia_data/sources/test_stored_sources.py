@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.decoding.source_file import read_file, read_record
+from leukemia_data.decoding.decode import read_file, read_record
 from leukemia_data.errors import ImageError, SourceError, UsageError
-from leukemia_data.files.file_state import FileState
+from leukemia_data.files.atomic import FileState
 from leukemia_data.records.record import Record
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import SourceListing, list_images, list_source

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.errors import SourceError
-from leukemia_data.files.file_state import NO_FILE
-from leukemia_data.sources.found_image import FoundImage
+from leukemia_data.files.atomic import NO_FILE
+from leukemia_data.records.record import FoundImage
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.table import read_image_table
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.cost import count_multiply_adds
 from leukemia_models.networks.registry import NETWORKS, build_model, measure_cost, model_cost, model_names
+from leukemia_models.networks.resnet import count_multiply_adds
 
 
 @pytest.mark.parametrize(

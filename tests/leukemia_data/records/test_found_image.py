@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leukemia_data.sources.found_image import printable_name
+from leukemia_data.records.record import printable_name
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=None), max_size=30))

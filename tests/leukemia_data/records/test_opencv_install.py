@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from leukemia_data.building.build_caches import build_caches
-from leukemia_data.opencv_install import installed_opencv_distributions, opencv_conflict
+from leukemia_data.records.fingerprint import installed_opencv_distributions, opencv_conflict
 
 from .consoles import ListConsole
-from .helpers import make_source
+from ..helpers import make_source
 
 
 @pytest.fixture
