@@ -6,7 +6,7 @@ import pytest
 from leukemia_data.building.build_caches import build_caches
 from leukemia_data.records.fingerprint import installed_opencv_distributions, opencv_conflict
 
-from .consoles import ListConsole
+from ..consoles import ListConsole
 from ..helpers import make_source
 
 
