@@ -160,7 +160,7 @@ class Registry(Generic[T]):
                 raise
             raise UsageError(
                 f"{self.kind} {name!r} needs the library {error.name}, which is not installed: "
-                f'pip install "leukemia-cells[{entry.extra}]"'
+                f'pip install -e ".[{entry.extra}]"'
             ) from error
         # Two threads may both come here: the import system gives both the same thing.
         if self._entries.get(name) is entry:

@@ -81,7 +81,7 @@ def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
         filesystem = fsspec.filesystem(scheme, **options)
     except ImportError as error:
         extra = _EXTRA.get(scheme)
-        cure = f'pip install "leukemia-cells[{extra}]"' if extra else "install the library that fsspec names for it"
+        cure = f'pip install -e ".[{extra}]"' if extra else "install the library that fsspec names for it"
         raise UsageError(f"{scheme}:// needs a library that is not installed: {cure}") from error
     except Exception as error:
         # Whatever a library finds wrong with its settings, such as no name of an account.

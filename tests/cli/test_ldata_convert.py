@@ -80,7 +80,7 @@ def test_missing_extra_is_one_line(
     forget_zstandard(monkeypatch)
     build = ("build", cells, "--recipe", "raw", "--cache", directory.parents[1], "--codec")
     for command in (("verify", directory), ("convert", directory, "--codec", "raw"), (*build, "zstd", "--size", 32)):
-        assert 'pip install "leukemia-cells[zstd]"' in error_of(ldata(*command), 1)
+        assert 'pip install -e ".[zstd]"' in error_of(ldata(*command), 1)
     assert ldata("info", directory).exit_code == 0
 
 

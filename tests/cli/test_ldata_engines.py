@@ -51,4 +51,4 @@ def test_missing_extra_is_one_line_with_its_cure(engine: str, library: str, cell
         [sys.executable, "-c", code, *line], capture_output=True, text=True, env=python_environment(), check=False
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.rstrip().endswith(f'is not installed: pip install "leukemia-cells[{engine}]"')
+    assert done.stderr.rstrip().endswith(f'is not installed: pip install -e ".[{engine}]"')

@@ -129,7 +129,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(tmp_path, monke
     monkeypatch.syspath_prepend(tmp_path)
     engines: Registry[Any] = Registry("engine")
     engines.lazy("dask", "needs_much:ENGINE", extra="dask")
-    with pytest.raises(UsageError, match=r"engine 'dask' needs the library no_such_library_at_all.*cells\[dask\]"):
+    with pytest.raises(UsageError, match=r"engine 'dask' needs the library no_such_library_at_all.*\.\[dask\]"):
         engines.get("dask")
 
 

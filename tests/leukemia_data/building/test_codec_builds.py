@@ -198,7 +198,7 @@ def test_missing_shard_is_made_anew_as_it_was(place, zstd):
 def test_a_build_that_needs_a_library_that_is_missing_says_so_before_it_begins(place, monkeypatch):
     forget_zstandard(monkeypatch)
     for root, codec in (("raw", "zstd"), ("zstd", "raw"), ("zstd", None)):
-        with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"'):
+        with pytest.raises(CacheError, match=r'pip install -e "\.\[zstd\]"'):
             make_plan(place / "source", place / root, sizes_px=(SIZE,), codec=codec)
     assert make_plan(place / "source", place / "raw", sizes_px=(SIZE,)).num_to_make == 0
 

@@ -341,7 +341,7 @@ def rechunked(file: h5py.File, **layout: object) -> None:
 def test_without_the_library_nothing_is_called_damaged(cache, monkeypatch):
     forget_zstandard(monkeypatch)
     for read in (lambda: SampleReader(cache), lambda: verify_cache(cache.directory, num_threads=1, progress=print)):
-        with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"'):
+        with pytest.raises(CacheError, match=r'pip install -e "\.\[zstd\]"'):
             read()
     assert len(open_cache(cache.directory)) == NUM
 

@@ -150,6 +150,6 @@ def test_unknown_codec_is_refused():
 
 def test_missing_library_is_one_line_that_names_the_extra(monkeypatch):
     forget_zstandard(monkeypatch)
-    with pytest.raises(CacheError, match=r'pip install "leukemia-cells\[zstd\]"$'):
+    with pytest.raises(CacheError, match=r'pip install -e "\.\[zstd\]"$'):
         codec_named("zstd")
     assert isinstance(codec_named("raw"), RawCodec)

@@ -210,7 +210,7 @@ def test_no_bucket_no_credentials_no_server(s3, monkeypatch):
 
 def test_a_missing_library_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(UsageError, match=r'gs:// needs a library .*pip install "leukemia-cells\[gs\]"'):
+    with pytest.raises(UsageError, match=r'gs:// needs a library .*pip install -e "\.\[gs\]"'):
         open_store("gs://bucket/x")
     # fsspec knows the second one, which an address alone does not open.
     for scheme in ("nonsense", "ftp"):
