@@ -32,7 +32,7 @@ _MODULES = {
     "api.run": ("open_run", "Run"),
     "training.plan_file": ("load_plan", "plan_names"),
     "training.training_plan": ("TrainingPlan",),
-    "runs.run_options": ("MachineOptions",),
+    "runs.run_config": ("MachineOptions",),
     "networks.registry": ("model_names", "describe_models", "build_model"),
     "experiments.stream_bench": ("measure_stream",),
     "experiments.batchnorm_experiment": ("run_experiment",),

@@ -145,5 +145,5 @@ def test_an_interrupted_fold_says_how_to_go_on_with_all(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recorder, "on_step", interrupt)
-    message = error_of(ltrain("kfold", "--resume", "--device", "cpu", "--out", died), 1)
+    message = error_of(ltrain("kfold", "--resume", "--device", "cpu", "--out", died), 130)
     assert f"`ltrain kfold --out {died} --resume`" in message

@@ -237,5 +237,5 @@ def test_an_interrupted_plan_says_how_to_go_on_with_all_of_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recorder, "on_step", interrupt)
-    message = error_of(ltrain("--plan", plan_file, "--cache", caches, "--device", "cpu"), 1)
+    message = error_of(ltrain("--plan", plan_file, "--cache", caches, "--device", "cpu"), 130)
     assert f"`ltrain --out {Path('runs') / 'two-sizes-subject-seed0'} --resume`" in message

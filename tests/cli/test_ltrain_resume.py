@@ -77,7 +77,7 @@ def test_ctrl_c_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "on_step", interrupt)
-        message = error_of(ltrain(*train_options, "--epochs", 2, *options), 1)
+        message = error_of(ltrain(*train_options, "--epochs", 2, *options), 130)
     assert f"ltrain --out {run} --resume" in message
     epoch, step = stopped_at
     if save_minutes == 0:

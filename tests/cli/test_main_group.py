@@ -143,6 +143,8 @@ import signal, time
 import click
 import cli.main_group as module
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @click.command()
 def wait():

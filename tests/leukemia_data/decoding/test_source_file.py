@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.decoding import source_file as source_file
+from leukemia_data.decoding import decode as source_file
 from leukemia_data.decoding.decode import read_file
 from leukemia_data.errors import ImageError
 

@@ -69,7 +69,7 @@ def test_series_differ_with_and_without_colour() -> None:
 
 
 def test_evaluation_modules_load_no_torch_and_no_pyplot() -> None:
-    reports = ("results", "result_text", "summary_page", "evaluation_figures")
+    reports = ("results", "summary_page", "evaluation_figures")
     evaluation = ("predictions", "bootstrap", "calibration", "settings")
     names = (*(f"reports.{name}" for name in reports), *(f"evaluation.{name}" for name in evaluation))
     code = (
