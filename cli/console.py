@@ -9,7 +9,7 @@ import enum
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -127,17 +127,6 @@ def logged_to_stderr() -> Iterator[None]:
 def print_note(text: str) -> None:
     """Print a line on stderr, unless quiet."""
     CONSOLE.note(text)
-
-
-def print_reading(lines: Sequence[str]) -> None:
-    """Print how a source was understood, below the line that names it."""
-    for line in lines:
-        print_note(line if line.startswith("note: ") else f"  {line}")
-
-
-def print_waiting(busy: str) -> None:
-    """Print whom the command waits for."""
-    print_note(f"waiting: {busy}")
 
 
 def _is_terminal() -> bool:

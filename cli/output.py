@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from leukemia_data.caches import manifest as manifest_module
 from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import Manifest
-from leukemia_data.files.text import printable
+from leukemia_data.files.text import format_bytes, printable
 from leukemia_data.stores.url import Location
 
 # JSON leaves them as they are; a terminal may obey the first, and no text stream can encode the second.
@@ -58,16 +57,6 @@ def print_text(text: str) -> None:
     click.echo(printable(text), file=sys.stdout)
 
 
-def format_bytes(num_bytes: int) -> str:
-    """Bytes in decimal units, such as ``539 MB``."""
-    value = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces, the first to the left and the rest to the right."""
     cells = [list(header), *(list(row) for row in rows)]
@@ -80,11 +69,6 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     return "\n".join(lines)
-
-
-def cache_summary(directory: Location, manifest: Manifest) -> dict[str, object]:
-    """A cache as JSON output names it."""
-    return manifest_module.cache_summary(directory, manifest)
 
 
 def cache_lines(caches: Sequence[tuple[Location, Manifest]]) -> list[str]:

@@ -28,12 +28,14 @@ from cli.options import (
     root_option,
     source_argument,
 )
-from cli.output import cache_lines, cache_summary, format_bytes, print_json, print_text
+from cli.output import cache_lines, print_json, print_text
 from leukemia_data.building.build_caches import build_caches
 from leukemia_data.building.build_request import BuildRequest, BuildSummary
 from leukemia_data.building.engine import ENGINES, EngineChoice
 from leukemia_data.caches.codec import CODECS
+from leukemia_data.caches.manifest import cache_summary
 from leukemia_data.errors import InterruptionError, UsageError
+from leukemia_data.files.text import format_bytes
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source_choice import choose_source

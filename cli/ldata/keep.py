@@ -25,9 +25,10 @@ from cli.options import (
     root_option,
     size_filter_option,
 )
-from cli.output import format_bytes, print_json, print_text
+from cli.output import print_json, print_text
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD
 from leukemia_data.errors import CacheError, InterruptionError, UsageError, listed
+from leukemia_data.files.text import format_bytes
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.source_choice import announce_source, choose_source
 from leukemia_data.stores.url import Location

@@ -18,8 +18,9 @@ from cli.options import (
     seed_type,
     size_filter_option,
 )
-from cli.output import codec_text, format_bytes, format_table, print_json, print_text
+from cli.output import codec_text, format_table, print_json, print_text
 from leukemia_data.caches.codec import RAW
+from leukemia_data.files.text import format_bytes
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.sources.reading import Reading
 from leukemia_data.stores.url import Location

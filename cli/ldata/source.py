@@ -22,8 +22,9 @@ from cli.options import (
     root_option,
     source_argument,
 )
-from cli.output import format_bytes, print_json, print_text
+from cli.output import print_json, print_text
 from leukemia_data.errors import UsageError
+from leukemia_data.files.text import format_bytes
 from leukemia_data.operations.recipe import load_recipe, preset_names
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions

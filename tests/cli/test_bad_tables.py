@@ -89,7 +89,7 @@ def test_submission_lists(lab: Path) -> None:
         "2 problems",
         "leads out of",
         "line 2",
-        "there is no such file (paths start from",
+        f"there is no such file (paths start from {lab}",
         "line 4 ('9.bmp')",
     ):
         assert told in message

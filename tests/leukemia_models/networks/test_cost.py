@@ -61,14 +61,8 @@ def test_recorded_costs_are_those_that_are_counted() -> None:
     for name in model_names():
         costs = NETWORKS.get(name).costs
         assert set(costs) == {128, 224}
-        assert costs[224] == measure_cost(name, 224), name
-        # Convolutions cost as much as their outputs have pixels; the last layer costs the same at every size.
-        classifier = 2 * (512 if name.startswith("resnet18") or name == "resnet34" else 2048)
-        if "narrow" not in name:
-            assert 49 * (costs[128].multiply_adds - classifier) == 16 * (costs[224].multiply_adds - classifier), name
-        assert [7 * side_px for side_px in costs[128].stage_sizes_px] == [4 * px for px in costs[224].stage_sizes_px]
-    for name in ("resnet18-narrow", "resnet18-concat", "resnet50-report-b"):
-        assert NETWORKS.get(name).costs[128] == measure_cost(name, 128), name
+        for size_px, recorded in costs.items():
+            assert recorded == measure_cost(name, size_px), name
 
 
 def test_other_sizes_and_classes_are_counted() -> None:

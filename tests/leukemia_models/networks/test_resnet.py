@@ -77,10 +77,10 @@ def test_gradients_equal_torchvisions() -> None:
     ("names", "sizes_px"),
     [
         (
-            ("resnet18", "resnet50", "resnet18-narrow", "resnet50-report-b", "resnet152-report-b", "resnet18-concat"),
+            (*STANDARD_NAMES, "resnet18-narrow", "resnet50-report-b", "resnet152-report-b", "resnet18-concat"),
             [112, 56, 28, 14, 7],
         ),
-        (("resnet18-no-maxpool", "resnet50-no-maxpool"), [112, 112, 56, 28, 14]),
+        (("resnet18-no-maxpool", "resnet50-no-maxpool", "resnet152-no-maxpool"), [112, 112, 56, 28, 14]),
     ],
     ids=["with max-pool", "without"],
 )
@@ -104,7 +104,7 @@ def test_sizes_of_the_stages_at_224(names: tuple[str, ...], sizes_px: list[int])
         assert logits.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152"])
 def test_without_maxpool_equals_torchvisions_with_an_identity_there(name: str) -> None:
     generator = torch.Generator().manual_seed(6)
     theirs = torchvision_model(name, 2).eval()
@@ -116,7 +116,7 @@ def test_without_maxpool_equals_torchvisions_with_an_identity_there(name: str) -
         torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152"])
 def test_weights_do_not_depend_on_the_maxpool(name: str) -> None:
     """The same seed draws the same network; the pool has no parameter."""
     ours, plain = (build_model(each, 2, seed=2).state_dict() for each in (f"{name}-no-maxpool", name))

@@ -91,7 +91,7 @@ def test_a_subject_where_there_is_none_is_wrong() -> None:
 
 
 def test_the_truth_of_every_layout_is_equal_to_itself() -> None:
-    for layout in map(layout_of_seed, range(300)):
+    for layout in map(layout_of_seed, range(600)):
         images = [
             ReadImage(str(FOLDER / c.path), c.class_name or "", c.subject or "", c.split or "") for c in layout.cells
         ]
