@@ -135,8 +135,6 @@ cache_location_option = click.option(
     help="Folder that holds the caches, or its URL.",
 )
 
-cache_argument = click.argument("cache", required=False, type=LocalPath(path_type=Path, file_okay=False))
-
 cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
 
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")

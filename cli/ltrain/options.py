@@ -258,12 +258,6 @@ def training_options(*own_options: _Option) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def typed_options(context: click.Context, options: dict[str, Any]) -> frozenset[str]:
-    """Names of the options on the command line; those of environment variables are not among them."""
-    sources = {name: context.get_parameter_source(name) for name in options}
-    return frozenset(name for name, source in sources.items() if source is click.core.ParameterSource.COMMANDLINE)
-
-
 def given_options(context: click.Context, options: dict[str, Any]) -> frozenset[str]:
     """Names of the options that the user set."""
     sources = {name: context.get_parameter_source(name) for name in options}

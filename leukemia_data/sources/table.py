@@ -8,7 +8,7 @@ A row's id is its path string unchanged, because submissions must repeat it. Whi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -432,11 +432,6 @@ def _subject_sources(
     sources = [f"column {table.title(columns.subject)}"] if columns.subject else []
     has_names = any(image.subject and parse_cell_name(image.path.name) is not None for image in images)
     return [*sources, CNMC_NAMING] if has_names else sources
-
-
-def summary_of_labels(labels: Mapping[str, int]) -> str:
-    """Labels and how often each occurs, for messages."""
-    return listed((f"{label} {count:,}" for label, count in labels.items()), most=6)
 
 
 class Tables:

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from leukemia_data.errors import AmbiguousSourceError, SourceError, listed
@@ -23,7 +23,6 @@ _MAX_CHOICES = 6
 _SMALL_NUMBER = re.compile(r"-?1?\d(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:e[+-]?\d+)?", re.IGNORECASE)
 _ROWS_TRIED = 20
-ROLES = ("label", "subject", "split")
 
 
 class TableColumns(NamedTuple):
@@ -239,11 +238,6 @@ def one_hot_label(names: Sequence[str], cells: Sequence[str]) -> str | None:
     if None in flags or sum(filter(None, flags)) > 1:
         return None
     return next((name for name, flag in zip(names, flags, strict=True) if flag), "")
-
-
-def without_columns(options: ReadingOptions) -> ReadingOptions:
-    """The options without those of tables."""
-    return replace(options, label_column=None, subject_column=None, split_column=None, path_column=None)
 
 
 _LAB_PATH = re.compile(r"(?:.*/)?new_dataset/(?:train|valid|test)/\d+\.bmp", re.IGNORECASE)
