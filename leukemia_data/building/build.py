@@ -32,14 +32,14 @@ from leukemia_data.version import __version__
 
 
 class CommitTarget(Protocol):
-    """Takes what a build makes."""
+    """Receives the finished shards and manifests of a build."""
 
     def check(self, plan: BuildPlan) -> None:
         """Raise BuildError if the plan cannot be carried out: shards to keep are gone, or there is too little room."""
         ...
 
     def check_made(self, directory: Path, entry: ShardEntry) -> None:
-        """Raise BuildError if a shard that a worker, maybe on another machine, says it made is not there."""
+        """Raise BuildError if a shard that a worker reported is missing."""
         ...
 
     def flush(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class CommitTarget(Protocol):
         ...
 
     def commit(self, directory: Path, manifest: Manifest) -> None:
-        """Make a cache what its manifest says; all its shards and its index, in `directory`, are written."""
+        """Publish a manifest, after its shards and index are written to `directory`."""
         ...
 
 
@@ -57,20 +57,20 @@ class DiskCommitTarget:
     Parameters
     ----------
     is_made
-        The shards need no more room, because they are on disk already.
+        The shards are on disk already, so no free space is checked for them.
     """
 
     def __init__(self, *, is_made: bool = False) -> None:
         self._is_made = is_made
 
     def check(self, plan: BuildPlan) -> None:
-        """Raise BuildError if a shard to keep is gone, or there is too little room."""
+        """Raise BuildError if a shard to keep is missing, or there is too little room."""
         _check_kept_shards(plan)
         if not self._is_made:
             _check_free_space(plan)
 
     def check_made(self, directory: Path, entry: ShardEntry) -> None:
-        """Raise BuildError if there is no such shard here: workers may see another disk."""
+        """Raise BuildError if the shard is missing here: workers may see another file system."""
         if not is_whole(directory, entry):
             raise BuildError(
                 f"{directory / entry.name} was made by a worker but is not there: do all workers see this folder?"
@@ -81,14 +81,14 @@ class DiskCommitTarget:
         sync_file(path)
 
     def commit(self, directory: Path, manifest: Manifest) -> None:
-        """Replace the manifest; then the receipts have served."""
+        """Replace the manifest, then remove the receipts."""
         sync_directory(directory)
         save_manifest(directory, manifest)
         clear_receipts(directory)
 
 
 def _check_kept_shards(plan: BuildPlan) -> None:
-    """Refuse a plan that another build and gc have overtaken: plans are made before the lock is taken."""
+    """Raise BuildError if another build and gc removed a shard to keep: plans are made before the lock is taken."""
     for target in plan.targets:
         for kept in target.kept:
             if kept is not None and not is_whole(target.target.directory, kept.entry):
@@ -145,7 +145,7 @@ def run_locked_build(
     progress: Callable[[int], object],
     commit_target: CommitTarget | None = None,
 ) -> BuildSummary:
-    """Make the missing shards of a plan and commit its caches, whose locks the caller holds since before it was made.
+    """Make the missing shards of a build plan and commit its caches. The caller holds their locks.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def run_locked_build(
     progress
         Called with the number of images that each finished shard adds.
     commit_target
-        Where the caches are to lie; by default in the plan's directories.
+        Where the caches are committed; the plan's directories by default.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def run_locked_build(
 
 
 def library_versions() -> dict[str, str]:
-    """Return the releases of everything that decides bytes, as manifests record them."""
+    """Return the releases of all libraries that affect the bytes, as recorded in manifests."""
     return {
         "leukemia-cells": __version__,
         "opencv": cv2.__version__,
@@ -236,7 +236,7 @@ def _run_tasks(
 
 @contextmanager
 def telling_write_faults(directory: Path) -> Iterator[None]:
-    """Turn the system's complaints about writing shards into a BuildError; `directory` is named if they name none."""
+    """Turn an OSError of writing shards into a BuildError that names the file, or else `directory`."""
     try:
         yield
     except OSError as error:
@@ -255,7 +255,7 @@ def _commit(
     listed_at_ns: int,
     commit_target: CommitTarget,
 ) -> BuiltCache:
-    """Write the index, then the manifest; then the receipts have served."""
+    """Write the index, then the manifest, then remove the receipts."""
     target = target_plan.target
     shards: list[ShardEntry] = []
     parts: list[SampleIndex] = []
@@ -305,7 +305,7 @@ def _join(parts: Sequence[SampleIndex]) -> SampleIndex:
 
 
 def _committed_state(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> str | None:
-    """By which the next build sees at once that nothing changed; None where files have to be read again."""
+    """The source's state, by which the next build sees that nothing changed; None if files have to be read again."""
     if not is_settled(index.source_states).all():
         return None
     return source_state(plan.classes, _indexed_records(plan, index, bad), plan.reading)

@@ -1,7 +1,6 @@
 """Build caches of images: the whole of ``ldata build``, as a function.
 
-With nothing to do it takes 0.2 s. Modules of the work are imported when there is some: OpenCV, HDF5 and joblib would
-triple that time.
+A build with nothing to do takes 0.2 s: OpenCV, HDF5 and joblib, which would triple that, are imported only when needed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def build_caches(
     clock_ns: Callable[[], int] = time.time_ns,
     console: Console = NULL_CONSOLE,
 ) -> BuildSummary:
-    """Preprocess images into one cache a size, only what is new or changed.
+    """Preprocess new and changed images into one cache per size.
 
     The bytes depend on the images, `sizes_px`, `recipe`, `codec` and `shard_size` alone. Parameters are those
     of :class:`.EngineChoice`, :meth:`.MaxBad.parse` and :meth:`.BuildRequest.of`.

@@ -1,4 +1,4 @@
-"""What a build is asked for, and whether there is anything to do. Light: it loads neither NumPy nor OpenCV."""
+"""The request of a build, and whether there is anything to do. Loads neither NumPy nor OpenCV."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Commits = Mapping[Path, tuple[int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class BuiltCache:
-    """One cache as a build left it."""
+    """A cache after a build."""
 
     directory: Location
     manifest: Manifest
@@ -58,18 +58,17 @@ class BuildSummary:
     Attributes
     ----------
     caches
-        One a size, in the order that was asked for.
+        One per size, in the order of the request.
     num_images
         Images of the source.
     num_processed, num_copied, num_kept
-        Images that were decoded and preprocessed, whose pixels were copied from earlier shards, and whose shards
-        stayed as they were.
+        Images that were decoded and preprocessed, copied from earlier shards, and in shards that were kept.
     quarantined
-        Images that cannot be used, and are in no cache.
+        Unusable images, left out of the caches.
     is_changed
         False if there was nothing to do.
     caution
-        What a user should know of the images before training on them, if anything; consoles were warned of it.
+        Warning about the images, if any; it was also written to the console.
     """
 
     caches: tuple[BuiltCache, ...]
@@ -82,7 +81,7 @@ class BuildSummary:
     caution: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """All but the caches, as JSON says it."""
+        """Return all but the caches as JSON values."""
         content: dict[str, object] = {
             "changed": self.is_changed,
             "num_images": self.num_images,
@@ -97,7 +96,7 @@ class BuildSummary:
 
 @dataclass(frozen=True, slots=True)
 class ListedSource:
-    """A source's listing, the clock (ns since the epoch) and the wanted caches' commits when it was begun."""
+    """A source's listing, with the clock (ns since the epoch) and the caches' commits when it was begun."""
 
     listing: SourceListing
     listed_at_ns: int
@@ -105,7 +104,7 @@ class ListedSource:
 
 
 class CachePlace(Protocol):
-    """Where caches lie: a folder, or a store that is mirrored in one."""
+    """Location of caches: a folder, or an object store mirrored in one."""
 
     @property
     def root(self) -> Path:
@@ -113,19 +112,19 @@ class CachePlace(Protocol):
         ...
 
     def location(self, directory: Path) -> Location:
-        """Return the place of the cache whose directory, in the folder, this is."""
+        """Return the location of the cache with this directory in the folder."""
         ...
 
     def find_current(self, directory: Path, state: str, suits: Callable[[Manifest], bool]) -> Manifest | None:
-        """Return a cache's manifest if it holds a source in this state, whole, and `suits`."""
+        """Return a complete cache's manifest if it has this source state and `suits`; else None."""
         ...
 
     def commits(self, dir_names: Sequence[str]) -> Commits:
-        """Return the present commits of all caches in directories of these names, whatever their own."""
+        """Return the current commits of all caches in directories of these names, under any cache name."""
         ...
 
     def stored(self, directories: Sequence[Path]) -> Mapping[Path, StoredCache] | None:
-        """Return what a build is planned on where caches lie in a store; None where they lie in the folder."""
+        """Return the state of caches in an object store; None for caches in the folder."""
         ...
 
 
@@ -140,12 +139,12 @@ class FolderPlace:
         return directory
 
     def find_current(self, directory: Path, state: str, suits: Callable[[Manifest], bool]) -> Manifest | None:
-        """Return a cache's manifest if it holds a source in this state, whole, and `suits`."""
+        """Return a complete cache's manifest if it has this source state and `suits`; else None."""
         manifest = find_current(directory, state)
         return manifest if manifest is not None and suits(manifest) else None
 
     def commits(self, dir_names: Sequence[str]) -> Commits:
-        """Return the present commits of all caches in directories of these names."""
+        """Return the current commits of all caches in directories of these names."""
         found = {}
         for dir_name in dir_names:
             for path in self.root.glob(f"*/{dir_name}/{MANIFEST_NAME}"):
@@ -155,38 +154,38 @@ class FolderPlace:
         return found
 
     def stored(self, directories: Sequence[Path]) -> None:
-        """Return None: nothing lies in a store."""
+        """Return None: no cache is in an object store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Which images become which caches.
+    """Sources, recipe and sizes of a build.
 
     Attributes
     ----------
     sources
         Folders and tables of images.
     place
-        Where the caches are to lie.
+        Location of the caches.
     recipe, sizes_px
-        What is done to the images, and the sides of the cached squares in px: one cache a size.
+        Preprocessing, and the sides of the cached squares in px: one cache per size.
     name
-        Of the caches; None for that of the source's folder.
+        Name of the caches; None for that of the source's folder.
     root, allow_outside, reading
-        How tables and folders are understood, see :func:`leukemia_data.sources.source.list_source`.
+        How tables and folders are read, see :func:`leukemia_data.sources.source.list_source`.
     codec
-        How pixels are stored; None for what the cache has, and raw for a new one.
+        How pixels are stored; None keeps the codec of an existing cache, and means raw for a new one.
     shard_capacity
-        Images a shard holds at the most, :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` to let their number
-        decide, None for what an earlier build was told, if anything.
+        Maximal images per shard; :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` derives it from their number,
+        None keeps that of an earlier build.
     wait
-        Wait for others that work on the same caches, instead of leaving.
+        Wait for other processes that work on the same caches, instead of raising.
     recheck
-        Read every file, also those that look as they did, and let their digests decide.
+        Read every file and compare digests, even if its size and times are unchanged.
     clock_ns
-        Tells the time (ns since the epoch).
+        Returns the time (ns since the epoch).
     console
-        Is told what is done.
+        Receives notes, warnings and progress.
     """
 
     sources: SourceChoice
@@ -224,9 +223,9 @@ class BuildRequest:
         clock_ns: Callable[[], int] = time.time_ns,
         console: Console = NULL_CONSOLE,
     ) -> BuildRequest:
-        """Return the request that arguments mean, see the attributes; UsageError if one is wrong.
+        """Return the request for these arguments, see the attributes; raises UsageError if one is wrong.
 
-        Sizes are 224 px where none is given. `recipe` is a value, the name of a preset or the path of a recipe file;
+        The default size is 224 px. `recipe` is a value, the name of a preset or the path of a recipe file;
         for `cache_root` and `copies_dir` see :func:`cache_place`, for `shard_size` :func:`parse_shard_size`.
         """
         sizes = tuple(dict.fromkeys(sizes_px)) or DEFAULT_SIZES_PX
@@ -255,12 +254,12 @@ class BuildRequest:
 
     @property
     def opencv_version(self) -> str:
-        """The release of OpenCV, which decides pixels."""
+        """The release of OpenCV, part of the fingerprint."""
         return installed_opencv_version()
 
     @property
     def dir_names(self) -> list[str]:
-        """Names of the caches' directories, one a size."""
+        """Names of the caches' directories, one per size."""
         return [
             cache_dir_name(size_px, cache_fingerprint(self.recipe, size_px, self.opencv_version))
             for size_px in self.sizes_px
@@ -271,16 +270,16 @@ class BuildRequest:
         return self.name or self.sources.cache_name or listing.name
 
     def directories(self, listing: SourceListing) -> list[Path]:
-        """Return the directories of the caches, one a size."""
+        """Return the directories of the caches, one per size."""
         return [self.place.root / self.cache_name(listing) / dir_name for dir_name in self.dir_names]
 
     def list_first(self) -> ListedSource:
-        """Note which source is used, generate it if it is the built-in sample, and list it."""
+        """Write a note of the source, generate the built-in sample if it is used, and list the source."""
         announce_source(self.sources, self.console)
         return self.list_now()
 
     def list_now(self) -> ListedSource:
-        """List the source as it is now."""
+        """List the source."""
         commits, listed_at_ns = self.place.commits(self.dir_names), self.clock_ns()
         listing = list_source(
             self.sources.paths, root=self.root, allow_outside=self.allow_outside, options=self.reading
@@ -288,7 +287,7 @@ class BuildRequest:
         return ListedSource(listing, listed_at_ns, commits)
 
     def unchanged(self, listing: SourceListing) -> BuildSummary | None:
-        """Return the summary of a build with nothing to do; None where there is something."""
+        """Return the summary if the caches are up to date; else None."""
         if self.recheck:
             return None
         state = source_state(listing.classes, listing.records, listing.reading.to_record())
@@ -302,19 +301,19 @@ class BuildRequest:
         return BuildSummary(caches=tuple(caches), num_images=num_images, num_kept=num_images, is_changed=False)
 
     def _suits(self, manifest: Manifest) -> bool:
-        """Whether a cache's shards are laid out as they shall be."""
+        """Whether a cache has the requested codec and shard size."""
         return manifest.is_cut_as(self.shard_capacity) and self.codec in (None, manifest.codec)
 
 
 def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
-    """Return what finds caches below a folder or an address.
+    """Return the place of caches below a folder or an address.
 
     Parameters
     ----------
     root
         The folder or the address.
     copies_dir
-        Folder for copies of what lies at an address; None for the default.
+        Folder of local copies of an object store; None for the default.
     """
     if isinstance(root, Path):
         return FolderPlace(root)
@@ -324,12 +323,12 @@ def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
 
 
 def parse_shard_size(given: int | str | None) -> int | None:
-    """Return the capacity of shards that a number or ``auto`` means; None stands for none that is given.
+    """Parse a shard size, a number or ``auto``; None stays None.
 
     Raises
     ------
     UsageError
-        If it means none.
+        If it is neither.
     """
     if given is None:
         return None
@@ -343,33 +342,33 @@ def parse_shard_size(given: int | str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class MaxBad:
-    """How many images may be unusable: none, a number, or a fraction of all."""
+    """Maximal unusable images: none, a number, or a fraction of all."""
 
     count: int | None = None
     fraction: float | None = None
 
     @classmethod
     def parse(cls, on_error: str, given: int | str) -> MaxBad:
-        """Return what the arguments mean.
+        """Parse the arguments.
 
         Parameters
         ----------
         on_error
-            ``fail`` at the first, or ``quarantine``: leave them out and list them, as many as there may be.
+            ``fail`` at the first unusable image, or ``quarantine``: leave them out and list them, up to `given`.
         given
             A number, or a percentage such as ``5%``.
 
         Raises
         ------
         UsageError
-            If they mean nothing.
+            If an argument is invalid.
         """
         if on_error not in ("fail", "quarantine"):
             raise UsageError(f"{on_error!r}: unusable images either `fail` the build, or go to `quarantine`")
         match = _MAX_BAD.fullmatch(str(given).strip())
         if match is None or (match[1] is not None and float(match[1]) > 100):
             raise UsageError(
-                f"{given!r} images that may be bad: give a number such as 20, or a share such as 5% (`--max-bad`)"
+                f"{given!r} images that may be bad: give a number such as 20, or a percentage such as 5% (`--max-bad`)"
             )
         percentage, count = match.groups()
         if on_error == "fail":
@@ -377,5 +376,5 @@ class MaxBad:
         return cls(int(count)) if percentage is None else cls(fraction=float(percentage) / 100)
 
     def of(self, num_images: int) -> int | None:
-        """Return how many of so many images; None if the first is one too many."""
+        """Return the maximum for `num_images` images; None if the first one fails the build."""
         return self.count if self.fraction is None else int(self.fraction * num_images)

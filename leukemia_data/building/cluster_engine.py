@@ -1,4 +1,4 @@
-"""What engines on a cluster have in common: the address, one round of tasks, tasks of lost workers again."""
+"""Common parts of cluster engines: address checks, running tasks, retrying those of lost workers."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _NAMED_IMAGES = 3
 
 @dataclass(frozen=True, slots=True)
 class LostTask:
-    """A task whose worker was lost, by its position, and what the engine said of it."""
+    """Position of a task whose worker was lost, and the engine's reason."""
 
     position: int
     reason: str
 
 
 RoundRunner = Callable[[Sequence[ShardTask], Sequence[int]], Iterable[tuple[int, ShardResult] | LostTask]]
-"""Runs the tasks at some positions on an engine; answers each once, in whatever order."""
+"""Runs the tasks at the given positions on an engine; yields one answer each, in any order."""
 
 
 def run_until_done(run_round: RoundRunner) -> TaskRunner:
-    """Engine that hands lost tasks out again.
+    """Return a task runner that retries the tasks of lost workers.
 
     Raises
     ------
     BuildError
-        When run, if a task is lost even when it runs alone.
+        When run, if a worker is lost even when its task runs alone.
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
@@ -68,7 +68,7 @@ def run_until_done(run_round: RoundRunner) -> TaskRunner:
 def silently(
     answers: Generator[tuple[int, ShardResult]], silence: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[tuple[int, ShardResult]]:
-    """Yield what an engine answers; all that it does is done in `silence`, what the caller does meanwhile is not."""
+    """Yield an engine's answers; `silence` is entered while the engine runs, and left while the caller does."""
     try:
         while True:
             with silence():
@@ -83,14 +83,14 @@ def silently(
 
 @contextmanager
 def ignoring_warnings(*packages: str) -> Iterator[None]:
-    """Ignore warnings about what packages and joblib do; those of others are shown."""
+    """Ignore the warnings of `packages` and joblib; show all others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=rf"({'|'.join([*packages, 'joblib'])})(\.|$)")
         yield
 
 
 def with_absolute_paths(task: ShardTask) -> ShardTask:
-    """The task for a worker whose current folder is another one."""
+    """Return the task for a worker with another current folder."""
     records = tuple(
         replace(record, path=record.path.absolute()) if isinstance(record.path, Path) else record
         for record in task.records
@@ -115,29 +115,29 @@ _SETTINGS = 4
 
 
 def check_listening(address: str, schemes: tuple[str, ...], *, is_grpc: bool = False) -> None:
-    """Check that somebody listens at ``HOST:PORT`` or ``scheme://HOST:PORT``.
+    """Check that a server of the right kind answers at ``HOST:PORT`` or ``scheme://HOST:PORT``.
 
     Parameters
     ----------
     address
-        As the user wrote it.
+        As given by the user.
     schemes
-        Those that the engine knows.
+        Valid schemes of the engine.
     is_grpc
-        Whether the server speaks gRPC, without TLS: such a one begins with HTTP/2's settings, before it is asked.
+        Whether to expect gRPC without TLS: such a server sends HTTP/2 settings unprompted.
 
     Raises
     ------
     UsageError
-        If it is no such address.
+        If the address is malformed.
     BuildError
-        If nobody listens there, or somebody who speaks something else.
+        If no server answers there, or one of another protocol.
     """
     host, port = _parse(address, schemes)
     try:
         with socket.create_connection((host, port), timeout=CONNECT_WITHIN_S) as connection:
             if is_grpc and connection.recv(_FRAME_HEADER_BYTES)[3:4] != bytes([_SETTINGS]):
-                raise OSError("who listens there speaks something else")
+                raise OSError("the server there speaks another protocol")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BuildError(
@@ -161,19 +161,19 @@ Answer = tuple[int, ShardResult] | LostTask
 
 
 class LossTelling:
-    """Put before a joblib backend as a base class: a lost worker becomes the answer of the task that it had.
+    """Mixin for a joblib backend: the loss of a worker becomes the answer of its task.
 
-    Subclasses say by :attr:`losses` which exceptions mean that a worker was lost, not that the task failed.
+    :attr:`losses` are the exceptions that mean a lost worker, not a failed task.
     """
 
     losses: tuple[type[BaseException], ...]
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """Number of workers, or two: what one worker has to do joblib would do in this process."""
+        """Return the number of workers, at least two: joblib would run a single worker's tasks in this process."""
         return max(int(super().effective_n_jobs(n_jobs)), 2)  # type: ignore[misc]
 
     def submit(self, batch: Any, callback: Callable[[Any], None]) -> Any:  # noqa: ANN401 - joblib's own types
-        """Hand a batch of one task to the engine, and its answer or its loss to `callback`."""
+        """Submit a batch of one task; `callback` gets its answer or loss."""
         [(_, (position, _), _)] = batch.items
 
         def tell(outcome: Any) -> None:  # noqa: ANN401 - a list of one answer, or an exception
@@ -195,14 +195,14 @@ def run_round(
     *,
     num_ahead: int | None = None,
 ) -> Iterator[Answer]:
-    """Run the tasks at `positions` in their order, and answer each as it finishes.
+    """Run the tasks at `positions` in order, and yield each answer as it finishes.
 
     Parameters
     ----------
     backend
-        Of :class:`LossTelling` and a joblib backend.
+        Subclass of :class:`LossTelling` and a joblib backend.
     num_ahead
-        Tasks that the engine is given before it has answered; twice the number of workers by default.
+        Tasks submitted ahead of the answers; twice the number of workers by default.
 
     Raises
     ------
@@ -233,6 +233,6 @@ def _closing_quietly(answers: Generator[Answer]) -> Iterator[Generator[Answer]]:
         yield answers
     finally:
         with warnings.catch_warnings():
-            # Whoever stops early knows it; joblib's warning about dropped tasks tells them nothing.
+            # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.
             warnings.simplefilter("ignore", UserWarning)
             answers.close()

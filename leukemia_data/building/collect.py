@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _CACHE_DIR = re.compile(r"\d+-[0-9a-f]{12}")
 _CACHE_FILE = re.compile(
     r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index|manifest\.json|plan-[0-9a-f]{16}\.json)\.[0-9a-f]{12}\.partial"
-    # What is left when a process dies while it takes over the lock of a dead one (see filelock's SoftFileLock).
+    # Left by a process that died while breaking a stale lock (see filelock's SoftFileLock).
     rf"|{re.escape(SOFT_LOCK_NAME)}\.(break|restore)\.\d+\.[0-9a-f]{{32}}"
 )
 _RECEIPT_FILE = re.compile(r"[0-9a-f]{32}\.json(\.[0-9a-f]{12}\.partial)?")
 
 
 MAX_AGE_NS = 24 * 3600 * 10**9
-"""What is younger in a store may belong to a build that is at work: there are no locks."""
+"""Younger objects in a store may belong to a running build: stores have no locks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Files of one cache, a folder or an address, that no manifest names."""
+    """Files of one cache that no manifest names."""
 
     location: Location
     files: tuple[Location, ...]
@@ -44,7 +44,7 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was found or removed, and what could not be looked at or removed, with reasons."""
+    """Garbage found or removed, and what was skipped, with reasons."""
 
     garbage: tuple[Garbage, ...]
     skipped: tuple[str, ...]
@@ -71,20 +71,19 @@ class CollectReport:
 
 
 def collect_garbage(location: Location, *, remove: bool, now_ns: int | None = None) -> CollectReport:
-    """Find what no manifest names in every cache at or below a location, and remove it if `remove` says so.
+    """Find files that no manifest names in every cache at or below a location, and optionally remove them.
 
-    A folder that a build or the jobs of a plan are writing to, or whose manifest cannot be read, is left alone. So is a
-    file that cannot be removed now, as Windows keeps those that a reader has mapped: the next call gets it. Of a store,
-    what is younger than a day is left, too.
+    Folders in use by a build or a job file, or with an unreadable manifest, are skipped. So are files that cannot be
+    removed now (on Windows, those mapped by a reader), and objects in a store younger than a day.
 
     Parameters
     ----------
     location
         A cache, or a folder or address with caches up to two levels below it.
     remove
-        False only looks.
+        False only reports.
     now_ns
-        The time, in nanoseconds since 1970; None for now. For stores.
+        The time in ns since the epoch, for stores; None for now.
 
     Raises
     ------
@@ -103,7 +102,7 @@ def collect_garbage(location: Location, *, remove: bool, now_ns: int | None = No
 def _collect_in_folders(root: Path, skipped: list[str], *, remove: bool) -> Iterator[Garbage]:
     for directory in _cache_like_dirs(root):
         try:
-            # Before the lock, which would leave its file in the folder of a foreign manifest.
+            # Before locking, which would leave a lock file beside a foreign manifest.
             find_manifest(directory)
             with lock_cache(directory, "gc"):
                 _check_no_plan_waits(directory)
@@ -118,7 +117,7 @@ def _collect_in_folders(root: Path, skipped: list[str], *, remove: bool) -> Iter
 
 
 def is_cache_dir_name(name: str) -> bool:
-    """Whether a folder of this name may be a cache, whose manifest may not be there yet."""
+    """Whether a folder of this name may be a cache, perhaps without a manifest yet."""
     return _CACHE_DIR.fullmatch(name) is not None
 
 
@@ -139,7 +138,7 @@ def _cache_like_dirs(root: Path) -> Iterator[Path]:
 
 
 def _check_no_plan_waits(directory: Path) -> None:
-    """Leave what the jobs of a plan have made, or are making without a lock, to its commit."""
+    """Raise CacheError if a job file waits for its commit: its jobs write without a lock."""
     mark = pending_mark(directory)
     if mark is not None:
         raise CacheError(
@@ -162,7 +161,7 @@ def _find(directory: Path) -> tuple[tuple[Path, ...], int]:
 
 
 def _remove(directory: Path, files: Sequence[Path], skipped: list[str]) -> tuple[tuple[Path, ...], int]:
-    """Remove what can be removed, and return that with its bytes; `skipped` gets the rest."""
+    """Remove files; return the removed ones and their bytes, and append the rest to `skipped`."""
     removed, num_bytes = [], 0
     for path in files:
         try:
@@ -180,7 +179,7 @@ def _remove(directory: Path, files: Sequence[Path], skipped: list[str]) -> tuple
 
 
 def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int) -> Iterator[Garbage]:
-    # Loads fsspec, for which a folder has no use.
+    # Imports fsspec.
     from leukemia_data.stores.object_store import open_store
 
     store = open_store(url)
@@ -188,7 +187,7 @@ def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int
         cache = store.below(folder) if folder else store
         old = {name: state for name, state in objects.items() if state.modified_ns < now_ns - MAX_AGE_NS}
         try:
-            # After the listing: what a commit of just now names is in it.
+            # Read after listing, so that it covers a commit made in between.
             named = _named(cache)
         except CacheError as error:
             skipped.append(str(error))
@@ -202,7 +201,7 @@ def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int
 
 
 def _cache_folders(store: ObjectStore) -> dict[str, dict[str, StoredObject]]:
-    """Objects of each folder that is a cache or looks like one, the address itself and up to two levels below it."""
+    """Objects by cache-like folder: the address itself and up to two levels below it."""
     folders: dict[str, dict[str, StoredObject]] = defaultdict(dict)
     for path, state in store.iterate():
         parts = path.split("/")

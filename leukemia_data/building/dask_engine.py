@@ -1,4 +1,4 @@
-"""The engine that runs shard tasks on a Dask cluster, through joblib's backend. Needs the extra ``dask``."""
+"""Run shard tasks on a Dask cluster through joblib's backend. Needs the extra ``dask``."""
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
@@ -33,7 +33,7 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.documents import parse_json
 
-# A cluster that grows with its work sees some before it has workers for it.
+# An adaptive cluster needs to see tasks before it starts workers.
 _MIN_AHEAD = 64
 _WORKERS_WITHIN_S = 60.0
 _LOGGERS = frozenset({"distributed", "dask", "tornado", "asyncio"})
@@ -49,7 +49,7 @@ class DaskEngine:
     name = "dask"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Refuse a number of workers for a cluster that is there."""
+        """Raise UsageError for a number of workers together with an address."""
         if address is not None and n_jobs != -1:
             raise UsageError(
                 f"{n_jobs} jobs and an address: a Dask cluster has the workers that were started for it "
@@ -57,7 +57,7 @@ class DaskEngine:
             )
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return what runs tasks on the cluster."""
+        """Return the task runner."""
         return run_on_dask(address, num_processes(n_jobs))
 
 
@@ -65,9 +65,9 @@ DASK = DaskEngine()
 
 
 def run_on_dask(address: str | None, max_processes: int) -> TaskRunner:
-    """Engine on the Dask cluster at `address`; None for one of `max_processes` single-threaded workers on this machine.
+    """Return a runner on the Dask cluster at `address`; None starts `max_processes` single-threaded local workers.
 
-    Dask itself runs the tasks of a lost worker again, and gives one up that loses several; those come back here.
+    Dask itself retries the tasks of lost workers; a task it gives up is retried here.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def run_on_dask(address: str | None, max_processes: int) -> TaskRunner:
     Raises
     ------
     UsageError, BuildError
-        When run, if it is no address, nothing answers there, the cluster has no workers, or a task cannot be done.
+        When run, if the address is malformed, nothing answers there, the cluster has no workers, or a task fails.
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
@@ -96,7 +96,7 @@ def _answers(address: str | None, max_processes: int, tasks: Sequence[ShardTask]
 
 def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
     if client.status != "running":
-        # Dask has tried for a while to reach it again, and then given all tasks up.
+        # Dask has given up reconnecting and cancelled all tasks.
         raise _lost_scheduler("it does not answer any more")
     num_workers = sum(client.ncores().values())
     num_ahead = max(2 * num_workers, _MIN_AHEAD)
@@ -123,7 +123,7 @@ def _connected(address: str | None, num_processes: int) -> Iterator[Client]:
             yield client
         return
     with holding_signals():
-        # Whatever they start inherits that the signals of a terminal are this process's alone.
+        # Child processes inherit the signal mask: only this process handles the terminal's signals.
         cluster = LocalCluster(
             n_workers=num_processes,
             threads_per_worker=1,
@@ -142,12 +142,12 @@ def _client_of(address: str) -> Client:
         check_listening(address, ("tcp", "tls"))
     try:
         if not address.startswith("tls://"):
-            # In a thread, for a program that uses this library may have a loop of its own in this one.
+            # In a thread: the caller's thread may run an event loop already.
             with ThreadPoolExecutor(1) as thread:
                 thread.submit(asyncio.run, _shake_hands(address)).result()
         return Client(address, timeout=CONNECT_WITHIN_S, set_as_default=False)
     except Exception as error:
-        # Anybody may listen there, and say anything.
+        # An arbitrary server may answer anything.
         reason = str(error) or type(error).__name__
         raise BuildError(f"no Dask scheduler answers at address {address}: {reason}") from error
 
@@ -162,15 +162,15 @@ def _read_scheduler_file(path: str) -> str:
 
 
 async def _shake_hands(address: str) -> None:
-    """Speak with a scheduler; Dask's client would wait for ever for the word of a server that is none."""
+    """Check that a scheduler answers: Dask's client hangs if the server is not one."""
     comm = await asyncio.wait_for(connect(address, timeout=CONNECT_WITHIN_S), CONNECT_WITHIN_S)
     await comm.close()
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep Dask's log lines and warnings from the terminal: what matters of them comes back as errors."""
-    # Each of Dask's loggers has a level and a handler of its own.
+    """Suppress Dask's log lines and warnings; failures are raised as errors."""
+    # Each of Dask's loggers has its own level and handler.
     loggers = [
         logger
         for name, logger in list(logging.root.manager.loggerDict.items())

@@ -1,6 +1,6 @@
-"""Engines: what runs the tasks of a build, chosen by name. No engine changes a byte of a cache.
+"""Engines run the tasks of a build, and are chosen by name. A cache's bytes do not depend on the engine.
 
-A module of one's own makes an engine and registers it; nothing else has to know it::
+A third-party module registers its engine::
 
     class BatchQueue:
         name = "batch-queue"
@@ -32,20 +32,20 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """By which it is chosen."""
+        """Name by which it is chosen."""
         ...
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Raise UsageError if the engine cannot be had with these arguments, see :meth:`runner`."""
+        """Raise UsageError if the engine does not support these arguments, see :meth:`runner`."""
         ...
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return what runs tasks; it connects and starts workers when it is called.
+        """Return a task runner, which connects and starts workers when called.
 
         Parameters
         ----------
         address
-            Of the cluster; None for workers on this machine, which end with the build.
+            Address of the cluster; None for local workers that end with the build.
         n_jobs
             Number of worker processes, -1 for as many as there are cores.
         """
@@ -61,7 +61,7 @@ ENGINES.lazy(SERIAL, "leukemia_data.building.shard_maker:SERIAL")
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """An engine by name, where its cluster is, and with how many workers: see :meth:`Engine.runner`."""
+    """Engine name, cluster address and number of workers: see :meth:`Engine.runner`."""
 
     name: str = LOCAL
     address: str | None = None
@@ -76,11 +76,11 @@ class EngineChoice:
             raise UsageError(f"address {self.address}: say whose it is (`--engine dask` or `--engine ray`)")
 
     def check(self) -> None:
-        """Raise UsageError if the engine's library is not installed, or it cannot be had with these arguments."""
+        """Raise UsageError if the engine's library is not installed, or it does not support these arguments."""
         if self.name != SERIAL:
             ENGINES.get(self.name).check(self.address, self.n_jobs)
 
     def runner(self, num_tasks: int) -> TaskRunner:
-        """Return what runs so many tasks: this process where nothing is gained by others."""
+        """Return the runner for `num_tasks` tasks: this process if others would gain nothing."""
         is_alone = self.address is None and (num_tasks <= 1 or (self.name == LOCAL and self.n_jobs == 1))
         return ENGINES.get(SERIAL if is_alone else self.name).runner(self.address, self.n_jobs)

@@ -1,4 +1,4 @@
-"""The job file: a build plan for jobs on many machines."""
+"""The job file: a build plan to be run by jobs on many machines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PARTS = ("settings", "first_rows", "row_digests", "lacking")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSettings:
-    """What a plan was made of, apart from its images.
+    """The inputs of a build plan, apart from its images.
 
     Attributes
     ----------
@@ -47,11 +47,11 @@ class JobSettings:
     codecs
         Per size, how the pixels are stored.
     listed_at_ns
-        Clock when the source was listed (ns since the epoch).
+        Time when the source was listed (ns since the epoch).
     commits
         Per size, the digest of the cache's manifest when the plan was made; None where there was no cache.
     quarantined
-        Images that were unusable already then.
+        Images known to be unusable at that time.
     recheck_ns
         As :func:`leukemia_data.building.plan.plan_build` was given it.
     """
@@ -73,7 +73,7 @@ class JobSettings:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The caches that the plan concerns, one a size."""
+        """The caches to build, one per size."""
         fingerprints = [cache_fingerprint(self.recipe, size_px, self.opencv_version) for size_px in self.sizes_px]
         return tuple(
             Target(size_px, fingerprint, self.cache_root / self.name / cache_dir_name(size_px, fingerprint), codec)
@@ -83,17 +83,17 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class JobFile:
-    """An opened plan: all but the rows of its images, which are read when asked for.
+    """An open job file. The rows of its images are read on demand.
 
     Attributes
     ----------
     digest
-        Of everything; another plan has another.
+        Digest of the whole content.
     first_rows : ndarray of shape (num_tasks + 2,), int64
-        Where each shard's rows begin, where those of shards that stay begin, and where they end.
+        First row of each shard to make, of the kept shards, and the end of all rows.
     row_digests : ndarray of shape (num_tasks + 1, 16), uint8
     lacking : ndarray of shape (num_tasks, num_sizes), uint8
-        1 where a cache lacks the shard.
+        1 if the cache lacks the shard.
     """
 
     path: Path
@@ -106,25 +106,25 @@ class JobFile:
 
     @property
     def num_tasks(self) -> int:
-        """Shards to make."""
+        """Number of shards to make."""
         return len(self.lacking)
 
     @property
     def num_records(self) -> int:
-        """Images of the source, those of shards that stay included."""
+        """Number of images in the source, including those of kept shards."""
         return int(self.first_rows[-1])
 
     @property
     def num_images(self) -> int:
-        """Images of the shards to make."""
+        """Number of images in the shards to make."""
         return self.num_images_of(0, self.num_tasks)
 
     def num_images_of(self, first: int, end: int) -> int:
-        """Images of the tasks from number `first` (from 0) up to `end`."""
+        """Return the number of images of tasks `first` (from 0) to before `end`."""
         return int(self.first_rows[end] - self.first_rows[first])
 
     def tasks(self, first: int, end: int) -> list[ShardTask]:
-        """The tasks from number `first` (from 0) up to `end`.
+        """Return tasks `first` (from 0) to before `end`.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class JobFile:
         ]
 
     def records(self) -> list[Record]:
-        """All images of the source in the order of their ids.
+        """Return all records of the source, ordered by id.
 
         Raises
         ------
@@ -174,7 +174,7 @@ class JobFile:
 
 
 def write_job_file(path: Path, plan: BuildPlan, settings: JobSettings) -> JobFile:
-    """Write a plan; whoever reads `path` meets the earlier file or the whole new one."""
+    """Write a job file, atomically."""
     shards = [(plan.tasks.records_of(number), plan.tasks.targets_of(number)) for number in plan.tasks.numbers]
     in_tasks = {record.record_id for shard, _ in shards for record in shard}
     rest = tuple(record for record in plan.records if record.record_id not in in_tasks)
@@ -203,12 +203,12 @@ def write_job_file(path: Path, plan: BuildPlan, settings: JobSettings) -> JobFil
 
 
 def open_job_file(path: Path) -> JobFile:
-    """Read a plan, apart from the rows of its images.
+    """Open a job file, without reading the rows of its images.
 
     Raises
     ------
     CacheError
-        If the file is absent, damaged, or no plan of this format version.
+        If the file is missing, damaged, or not a job file of this format version.
     UsageError
         If the recipe has operations of another version than this installation's.
     """
@@ -268,7 +268,7 @@ def _settings_of(content: dict[str, Any]) -> JobSettings:
 
 
 def _common_start(records: Sequence[Record]) -> str:
-    """What all paths begin with, letter by letter, so that rows need not repeat it."""
+    """Longest common prefix of all paths, stored once instead of in every row."""
     return os.path.commonprefix([_place_text(record.path) for record in records])  # noqa: RUF071
 
 
@@ -277,7 +277,7 @@ def _place_text(place: ImagePlace) -> str:
 
 
 def _place_of(text: str) -> ImagePlace:
-    # Names of objects may hold what no user may write in an address, such as "#"; and no absolute path looks like one.
+    # Object names may hold characters that no user may write in a URL, such as "#". No absolute path is like a URL.
     return StoredUrl(*text.split("://", 1)) if is_url(text) else Path(text)
 
 

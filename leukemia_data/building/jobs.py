@@ -1,4 +1,4 @@
-"""Builds by the jobs of a batch system: plan them, run the share of one, commit what they made."""
+"""Builds by jobs of a batch system: write a job file, run one job's part of the shards, commit the caches."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _TASKS_AHEAD = 4 * _NUM_THREADS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """What a job file holds.
+    """Summary of a job file.
 
     Attributes
     ----------
     num_shards, num_images, num_bytes
         Shards to make, their images, and the bytes that they and the indexes take.
     num_kept, num_unusable
-        Images whose shards stay as they are, and that cannot be used already now.
+        Images in kept shards, and images known to be unusable.
     """
 
     path: Path
@@ -54,25 +54,25 @@ class JobPlan:
     caches: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON says it."""
+        """Return all fields as JSON values."""
         values = asdict(self)
         return {"plan": str(values.pop("path")), **values, "caches": [str(cache) for cache in self.caches]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareSummary:
-    """What a job did.
+    """Summary of a job.
 
     Attributes
     ----------
     share, num_shares
-        Which share (from 1) of how many it made.
+        Which part of the shards (from 1), of how many.
     num_shards
-        Shards of the share.
+        Shards of the part.
     num_processed, num_found
-        Images that were preprocessed, and that were found made.
+        Images that were preprocessed, and images in shards that an earlier run had finished.
     failures
-        Images that cannot be used.
+        Unusable images.
     """
 
     share: int
@@ -83,7 +83,7 @@ class ShareSummary:
     failures: tuple[QuarantinedImage, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON says it."""
+        """Return all fields as JSON values."""
         return {
             "task": f"{self.share}/{self.num_shares}",
             "num_shards": self.num_shards,
@@ -99,16 +99,16 @@ def plan_jobs(request: BuildRequest, path: Path) -> JobPlan:
     Parameters
     ----------
     request
-        Its caches lie in a folder, given by an absolute path.
+        The caches must be in a folder, given by an absolute path.
     path
         The file to write, an absolute path.
 
     Raises
     ------
     UsageError, SourceError
-        If the source cannot be read as one of labelled images in one way, or there is no folder for the file.
+        If the source cannot be read, or the folder of `path` is missing.
     CacheError
-        If others work on the same caches and the request does not wait, or an earlier cache is in the way.
+        If the caches are locked and the request does not wait, or an earlier cache was made from other images.
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent} for the plan (`--out`)")
@@ -155,7 +155,7 @@ def _settings(request: BuildRequest, plan: BuildPlan, listing: ListedSource) -> 
 def run_job(
     path: Path, share: int, num_shares: int, engine: EngineChoice, console: Console = NULL_CONSOLE
 ) -> ShareSummary:
-    """Make one share of the shards of a job file; see :func:`run_share`, whose errors it raises."""
+    """Make one part of the shards of a job file; see :func:`run_share` for the errors."""
     engine.check()
     job_file = open_job_file(path)
     num_images = job_file.num_images_of(*share_bounds(share, num_shares, job_file.num_tasks))
@@ -164,7 +164,7 @@ def run_job(
 
 
 def share_bounds(share: int, num_shares: int, num_tasks: int) -> tuple[int, int]:
-    """Return the first and end number of the tasks of a share; `share` counts from 1.
+    """Return the first task of a part (from 0) and its end; `share` counts from 1.
 
     >>> [share_bounds(share, 3, 10) for share in (1, 2, 3)]
     [(0, 3), (3, 6), (6, 10)]
@@ -172,7 +172,7 @@ def share_bounds(share: int, num_shares: int, num_tasks: int) -> tuple[int, int]
     Raises
     ------
     UsageError
-        If there is no such share.
+        If `share` is not in 1 to `num_shares`.
     """
     if not 1 <= share <= num_shares:
         raise UsageError(f"share {share}/{num_shares}: shares count from 1 to their number (`--task`)")
@@ -187,25 +187,25 @@ def run_share(
     choose_engine: Callable[[int], TaskRunner],
     progress: Callable[[int], object],
 ) -> ShareSummary:
-    """Make the shards of a share, or find them made. The same share may be made many times, even at once.
+    """Make the shards of a part, or find them finished. Idempotent, and safe to run several times at once.
 
     Parameters
     ----------
     share, num_shares
-        Which share (from 1) of how many.
+        Which part (from 1) of how many.
     choose_engine
-        From the number of tasks to the engine that runs them.
+        Maps the number of tasks to the engine that runs them.
     progress
-        Called with the number of images that each finished shard adds.
+        Called with the number of images of each finished shard.
 
     Raises
     ------
     UsageError
-        If there is no such share.
+        If `share` is not in 1 to `num_shares`.
     CacheError
         If the job file is damaged.
     BuildError
-        If the job file is committed, a shard cannot be written, or this machine would make other pixels than planned.
+        If the job file is committed, a shard cannot be written, or this machine's OpenCV differs from the planned one.
     """
     tasks = job_file.tasks(*share_bounds(share, num_shares, job_file.num_tasks))
     directories = [target.directory for target in job_file.settings.targets]
@@ -235,14 +235,14 @@ def commit_jobs(
     wait: bool = False,
     console: Console = NULL_CONSOLE,
 ) -> BuildSummary:
-    """Commit the caches of a job file, when all its shards are made.
+    """Commit the caches of a job file once all its shards are made.
 
     Parameters
     ----------
     on_error, max_bad
         What to do about unusable images, see :meth:`leukemia_data.building.build_request.MaxBad.parse`.
     wait
-        Wait for others that work on the same caches, instead of leaving.
+        Wait for other processes that work on the same caches, instead of raising.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def commit_jobs(
 
 
 def commit_job_file(job_file: JobFile, *, policy: FailurePolicy, progress: Callable[[int], object]) -> BuildSummary:
-    """Commit the caches of a job file, whose locks the caller holds; see :func:`commit_jobs`."""
+    """Commit the caches of a job file while the caller holds their locks; see :func:`commit_jobs`."""
     settings = job_file.settings
     current = plan_build(
         name=settings.name,
@@ -294,7 +294,7 @@ def commit_job_file(job_file: JobFile, *, policy: FailurePolicy, progress: Calla
 
 
 def _check_commits(job_file: JobFile, current: BuildPlan) -> None:
-    """Refuse to put an older state over a later one; a cache that holds what was planned already is none."""
+    """Raise BuildError if a cache changed since the plan was made. An up-to-date cache is accepted."""
     for target, planned_on in zip(current.targets, job_file.settings.commits, strict=True):
         directory = target.target.directory
         if manifest_digest(directory) != planned_on and any(kept is None for kept in target.kept):
@@ -305,7 +305,7 @@ def _check_commits(job_file: JobFile, current: BuildPlan) -> None:
 
 
 def _find_made(job_file: JobFile) -> TaskRunner:
-    """Engine that makes nothing: it finds what jobs have made, and tells what they have not."""
+    """Return a task runner that only collects the shards made by jobs, and raises BuildError for missing ones."""
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
         missing = []
@@ -321,7 +321,7 @@ def _find_made(job_file: JobFile) -> TaskRunner:
 
 
 def _found(tasks: Sequence[ShardTask]) -> Iterator[ShardResult | None]:
-    """Read the receipts of the tasks, some ahead in threads: there may be ten million tasks, made when asked for."""
+    """Read receipts with threads, a bounded number ahead: there may be ten million tasks."""
     waiting: deque[Future[ShardResult | None]] = deque()
     with ThreadPoolExecutor(_NUM_THREADS) as readers:
         for position in range(len(tasks)):
@@ -333,7 +333,7 @@ def _found(tasks: Sequence[ShardTask]) -> Iterator[ShardResult | None]:
 
 
 def _not_made(job_file: JobFile, first_ids: Sequence[str]) -> BuildError:
-    """Tell which shards, known by their first images, are not made."""
+    """Return the error that names the missing shards, given their first images."""
     number_of_id = {record_id: number for number, record_id in enumerate(job_file.first_ids(), 1)}
     numbers = [number_of_id.get(record_id) for record_id in first_ids]
     if None in numbers:
@@ -344,5 +344,5 @@ def _not_made(job_file: JobFile, first_ids: Sequence[str]) -> BuildError:
     )
     return BuildError(
         f"{len(first_ids)} of {total} shards of {job_file.path} are not made. These commands make them, one each "
-        f"(or their shares again, or --task 1/1 all of them); then commit again:\n  {commands}"
+        f"(or repeat their jobs, or --task 1/1 for all of them); then commit again:\n  {commands}"
     )

@@ -1,4 +1,4 @@
-"""Build what was asked for from a source that was listed: everything from the plan on, under the caches' locks."""
+"""Build caches from a listed source, under the caches' locks."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def build_listed(request: BuildRequest, listed: ListedSource, engine: EngineChoi
     Raises
     ------
     BuildError
-        If the build cannot be finished, see :func:`leukemia_data.building.build.run_locked_build`.
+        If the build fails, see :func:`leukemia_data.building.build.run_locked_build`.
     CacheError
-        If others work on the same caches and the request does not wait, or an earlier cache is in the way.
+        If the caches are locked and the request does not wait, or an earlier cache was made from other images.
     """
     engine.check()
     with locked(request, listed, "build"):
@@ -45,15 +45,15 @@ def build_listed(request: BuildRequest, listed: ListedSource, engine: EngineChoi
 
 
 def locked(request: BuildRequest, listed: ListedSource, work: str) -> AbstractContextManager[None]:
-    """Hold the locks of a request's caches: what is planned is then what is there."""
+    """Hold the locks of a request's caches."""
     on_busy = partial(note_waiting, request.console) if request.wait else None
     return lock_caches(request.directories(listed.listing), work, on_busy=on_busy)
 
 
 def newest_state(request: BuildRequest, listed: ListedSource) -> tuple[ListedSource, BuildSummary | None]:
-    """Return the source, and the summary of a build that has nothing to do; None where there is something.
+    """Return the listing, and the summary if the caches are up to date, else None.
 
-    Both are found out anew if another build committed since the listing was begun, maybe a later state of the source.
+    The source is listed again if another build committed since the listing was begun.
     """
     before, now = listed.commits, request.place.commits(request.dir_names)
     if all(before.get(directory) == now.get(directory) for directory in request.directories(listed.listing)):
@@ -65,7 +65,7 @@ def newest_state(request: BuildRequest, listed: ListedSource) -> tuple[ListedSou
 def plan_listed(
     request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
 ) -> BuildPlan:
-    """Note how a listing was understood, and plan a build of it, into caches in a store where they are given."""
+    """Write notes on how the source was read, and return the build plan; `stored` are the caches in a store, if any."""
     listing = with_frames(listed.listing, Framing(request.recipe, request.sizes_px[0]))
     _note_reading(listing.reading, request.recipe, request.sizes_px[0], request.console)
     plan = plan_build(
@@ -105,9 +105,9 @@ def _run(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_
 
 
 def with_caution(summary: BuildSummary, console: Console) -> BuildSummary:
-    """Return a summary together with what the frames tell of the classes, of which the console is warned.
+    """Return the summary with a caution if frames alone separate the classes; also warn the console.
 
-    That is said when the build is done, where it is not lost among other lines.
+    Called last, so that the warning is not lost among other lines.
     """
     manifest = summary.caches[0].manifest
     caution = frame_caution(manifest.understood, manifest.recipe) if manifest.understood else None
@@ -131,7 +131,7 @@ def _note_all(texts: Sequence[str], console: Console) -> None:
 def _commit_target(stored: Mapping[Path, StoredCache] | None) -> CommitTarget | None:
     if stored is None:
         return None
-    # Loads fsspec.
+    # Imports fsspec.
     from leukemia_data.building.stored_caches import StoreCommitTarget
 
     return StoreCommitTarget(stored)

@@ -1,4 +1,4 @@
-"""The build plan: which shards stay, which must be made, from what, and what is read differently."""
+"""The build plan: which shards are kept, which are made and from what, and which labels changed."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ _NO_NAME = "none"
 def changed_meaning(
     columns: RecordColumns, match: PriorMatch, classes: Sequence[str], reading: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """Say in sentences what is understood differently.
+    """Return sentences on labels, subjects and options that differ from the earlier cache.
 
     Parameters
     ----------
     columns
         The source's records.
     match
-        Where the earlier cache holds them.
+        Their rows in the earlier cache.
     classes, reading
-        Class names of the source, and how it was understood.
+        Class names of the source, and how it was read.
     """
     manifest = match.prior.manifest
     if _is_comparable(manifest.reading) and reading is not None:
         yield from differences(Reading.from_dict(manifest.reading), Reading.from_dict(reading))
     elif list(manifest.classes) != list(classes):
-        # The order alone may be another, which no image tells.
+        # The order of the classes alone may differ, which no image shows.
         yield f"classes {listed(manifest.classes)}, now {listed(classes)}"
     positions = np.flatnonzero(match.rows_N != ABSENT)
     rows, table = match.rows_N[positions], match.prior.index.table
@@ -76,7 +76,7 @@ def changed_meaning(
 
 
 def _is_comparable(reading: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a manifest has a reading that is not one of another release."""
+    """Whether a manifest has a reading of this release's form."""
     try:
         return reading is not None and bool(Reading.from_dict(reading))
     except (KeyError, TypeError, ValueError):
@@ -84,7 +84,7 @@ def _is_comparable(reading: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, 
 
 
 def _names(classes: Sequence[str]) -> NDArray[np.object_]:
-    """Class names by label; the last one stands for -1, an unknown label."""
+    """Class names by label; the last one is for -1, an unknown label."""
     return np.array([*classes, _NO_NAME], object)
 
 
@@ -109,7 +109,7 @@ _STATE_BYTES = 4 * np.int64().nbytes
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """One cache: what it was, and shard by shard what stays; None marks a shard that a task will make."""
+    """One cache: its earlier state, and per shard the kept one, or None if a task makes it."""
 
     target: Target
     prior: PriorCache | None
@@ -118,24 +118,24 @@ class TargetPlan:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Everything a build will do, as a value.
+    """Everything that a build will do.
 
     Attributes
     ----------
     records
         The source's listing.
     targets
-        One per size; all have the same number of shards.
+        One per size, all with the same number of shards.
     tasks
-        Per shard the work, or None where every cache keeps it. A task is made when it is asked for.
+        Per shard the task, created on demand, or None if every cache keeps the shard.
     quarantined
-        Images that are unusable already now: missing, or unusable at the last build and still.
+        Images known to be unusable: missing, or unusable at the last build and unchanged.
     notes
-        What a user should know.
+        Messages to the user.
     shard_capacity
-        What the user decided about it, now or at an earlier build; None where it follows from the number of images.
+        As set by the user, now or at an earlier build; None if it follows from the number of images.
     reading
-        How the source was understood, as manifests keep it.
+        How the source was read, as stored in manifests.
     """
 
     name: str
@@ -151,7 +151,7 @@ class BuildPlan:
 
     @property
     def tasks_to_run(self) -> TasksToRun:
-        """The tasks alone, in the order of their shards."""
+        """The tasks without the gaps, in shard order."""
         return TasksToRun(self.tasks)
 
     @property
@@ -160,7 +160,7 @@ class BuildPlan:
         return int(self.tasks.sizes[self.tasks.numbers].sum())
 
     def bytes_to_write(self) -> int:
-        """Room that the tasks and the new indexes need: pixels and rows exactly, headers rounded up."""
+        """Size of the new shards and indexes: pixels and rows exact, headers rounded up."""
         row_bytes = self.tasks.columns.row_bytes
         indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + _STATE_BYTES)
         sizes = self.tasks.sizes
@@ -188,28 +188,28 @@ def plan_build(
     stored: Mapping[Path, StoredCache] | None = None,
     reading: Mapping[str, Any] | None = None,
 ) -> BuildPlan:
-    """Compare a source with the caches there are: in ``cache_root/name/<size>-<fingerprint>``, one a size.
+    """Compare a source with the existing caches in ``cache_root/name/<size>-<fingerprint>``, one per size.
 
     Parameters
     ----------
     recipe, sizes_px, opencv_version
-        What decides the pixels.
+        The identity of the caches.
     classes, records, reading
-        The source's listing, and how it was understood (:meth:`leukemia_data.sources.reading.Reading.to_dict`).
+        The source's listing, and how it was read (:meth:`leukemia_data.sources.reading.Reading.to_dict`).
     shard_capacity, codec
         See :class:`leukemia_data.building.build_request.BuildRequest`.
     quarantined
-        Images that are unusable already now, where an earlier plan of this listing has found them out.
+        Images known to be unusable from an earlier plan of this listing.
     recheck_ns
-        Clock (ns since the epoch), to have every file read whatever its state: its digest decides, and no shard that an
-        earlier build left unfinished counts. None trusts the states.
+        Time (ns since the epoch) of a recheck: every file is read and its digest compared, and shards left by an
+        unfinished build are ignored. None trusts the states of files.
     stored
-        By directory: the state in its store of each cache that lies in one; the directory holds its manifest and index.
+        By directory: the caches in an object store; the directory holds copies of manifest and index.
 
     Raises
     ------
     CacheError
-        If an earlier cache of this name was made from other images altogether, or a codec's library is not installed.
+        If the earlier cache of this name shares no image with the source, or a codec's library is not installed.
     """
     notes: list[str] = []
     wanted = [_target(size_px, cache_root / name, recipe, opencv_version, stored) for size_px in sizes_px]
@@ -238,7 +238,7 @@ def plan_build(
 def _match(
     columns: RecordColumns, targets: Sequence[Target], priors: Sequence[PriorCache | None], recheck_ns: int | None
 ) -> tuple[PriorMatch | None, ...]:
-    """Where each earlier cache holds the records; for a recheck, without trust in the states of files."""
+    """Match the records with each earlier cache; a recheck ignores the states of files."""
     matches = [
         None if prior is None else match_prior(columns, target, prior)
         for target, prior in zip(targets, priors, strict=True)
@@ -275,7 +275,7 @@ def _files(target: Target, stored: Mapping[Path, StoredCache] | None) -> Mapping
 
 
 def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:
-    """The codec of a target. What it and the earlier one need is loaded now: a worker would preprocess everything."""
+    """Return the codec of a target, and import its library and that of the earlier one, to fail early."""
     earlier = RAW if prior is None else prior.manifest.codec
     for name in {earlier, wanted or earlier}:
         codec_named(name)
@@ -283,7 +283,7 @@ def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:
 
 
 def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -> int | None:
-    """The capacity that the user decided, now or earlier; None where the number of images decides."""
+    """The capacity set by the user, now or earlier; None if it follows from the number of images."""
     if wanted is not None:
         return None if wanted == CAPACITY_BY_COUNT else wanted
     recorded = (prior.manifest.shard_capacity for prior in priors if prior is not None)
@@ -291,7 +291,7 @@ def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -
 
 
 def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence[PriorCache | None]) -> Iterator[str]:
-    """Say which earlier caches were cut in another way: all their pixels will be copied, if every cache has some."""
+    """Messages for earlier caches with another shard size, whose pixels will be copied."""
     how = "pixels are copied, not preprocessed again" if all(priors) else "all is preprocessed again for the new size"
     for target, prior in zip(targets, priors, strict=True):
         if prior is None:
@@ -306,7 +306,7 @@ def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence
 
 
 def _notes_on_states(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
-    """Say why files are read again that look as they did."""
+    """Messages on why files of unchanged size and time are read again."""
     known = [match for match in matches if match is not None]
     if not all(match.prior.index.has_change_times for match in known):
         yield (
@@ -322,7 +322,7 @@ def _notes_on_states(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
 
 
 def _notes_on_looks(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
-    """Say why nothing of an earlier cache is kept or copied: its rows would lack the looks of their images."""
+    """Messages for a cache whose rows lack the looks of their images, and is therefore made again."""
     if not all(match is None or match.prior.manifest.has_looks for match in matches):
         yield (
             "the cache is of a release that kept no looks of its images, by which near-identical ones are found: every "
@@ -333,10 +333,9 @@ def _notes_on_looks(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
 def _cut(
     columns: RecordColumns, bad: Sequence[tuple[int, str]], capacity: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the usable records in sample order, and where shards begin and end among them.
+    """Return the positions of the usable records in sample order, and the shard bounds among them.
 
-    Unusable images take part in the cut all the same: otherwise the shards would depend on whether an earlier build had
-    found out about those images.
+    Shards are cut before unusable images are removed, so that they do not depend on what an earlier build knew.
     """
     order = sample_order(columns.id_hashes, lambda position: columns.records[position].record_id)
     bounds = shard_bounds(columns.id_hashes[order], capacity)
@@ -347,7 +346,7 @@ def _cut(
 
 
 def _find_unusable(columns: RecordColumns, priors: Sequence[PriorCache | None]) -> list[tuple[int, str]]:
-    """Positions of images that are unusable already now, with reasons; those quarantined before are tried again."""
+    """Positions of images known to be unusable, with reasons; images quarantined earlier are tried again."""
     before = {image.record_id for prior in priors if prior is not None for image in prior.manifest.quarantined}
     is_doubtful = columns.states[:, SIZE] < 0
     if before:

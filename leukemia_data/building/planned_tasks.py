@@ -1,4 +1,4 @@
-"""The tasks of a plan, made when asked for; the order and the shards that they come from."""
+"""The tasks of a build plan, created on demand; sample order and shard bounds."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import MTIME, SIZE, FileStates, encode_text, states_array
 
 FEW_GONE = 1024
-"""Up to so many samples are candidates for every new image."""
+"""Up to this many samples are all candidates for every new image."""
 MAX_ALIKE = 16
-"""Of more, each new image has so many candidates with the name of its file, and as many with its state."""
+"""Above that, maximal candidates per new image with its file name, and with its file state."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class GoneSamples:
-    """The rows of earlier caches that hold no image of the source any more.
+    """Rows of earlier caches whose images are no longer in the source.
 
     Parameters
     ----------
     targets
-        All caches of the plan.
+        All caches of the build plan.
     matches
-        Where each holds the records of the source; None without an earlier cache.
+        Their matches with the source's records; None without an earlier cache.
     """
 
     def __init__(self, targets: Sequence[Target], matches: Sequence[PriorMatch | None]) -> None:
@@ -48,7 +48,7 @@ class GoneSamples:
         return max((len(rows) for _, _, rows in self._held), default=0) <= FEW_GONE
 
     def candidates(self, new: Sequence[Record]) -> Mapping[bytes, PriorSample]:
-        """By the digest of the source file: gone samples that may be one of these images under another name."""
+        """By source digest: gone samples that may be one of these images, renamed."""
         if not new:
             return {}
         if self._all is not None:
@@ -57,7 +57,7 @@ class GoneSamples:
         return self._by_digest(_alike(keys, rows, wanted) for keys, rows in self._keys)
 
     def _by_digest(self, rows_of_caches: Iterable[list[int]]) -> dict[bytes, PriorSample]:
-        """Samples of chosen rows, one list a cache; equal digests mean equal pixels, whatever the ids."""
+        """Samples of the given rows, one list per cache, by source digest."""
         held: dict[bytes, dict[int, tuple[Target, PriorCache, int]]] = {}
         for number, ((target, prior, _), rows) in enumerate(zip(self._held, rows_of_caches, strict=True)):
             for row in rows:
@@ -74,7 +74,7 @@ def _gone_rows(match: PriorMatch) -> NDArray[np.int64]:
 
 
 def _sorted_keys(prior: PriorCache, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """What a renamed file may be known by, sorted, and the row of each: its name, and its size with its time."""
+    """Sorted keys by which a renamed file is found (file name; size and time), and their rows."""
     index = prior.index
     names = np.fromiter(map(_name_key, index.table.ids[rows].tolist()), np.uint64, len(rows))
     states = _state_keys(index.source_states[rows])
@@ -89,31 +89,31 @@ def _keys_of(record: Record) -> tuple[int, int]:
 
 
 def _name_key(encoded_id: bytes) -> int:
-    """Hash of the file's name, the last part of an id; tables of Windows have backslashes."""
+    """Hash of the file name, the last part of an id; Windows tables have backslashes."""
     return xxhash.xxh3_64_intdigest(encoded_id.replace(b"\\", b"/").rpartition(b"/")[2])
 
 
 def _state_keys(states: FileStates) -> NDArray[np.uint64]:
-    """Hash of size and modification time: renaming keeps them, and copies elsewhere often do."""
+    """Hash of size and modification time, which renaming keeps and copying often does."""
     return (states[:, SIZE].astype(np.uint64) * _GOLDEN + states[:, MTIME].astype(np.uint64)) * _GOLDEN
 
 
 def _alike(keys: NDArray[np.uint64], rows: NDArray[np.int64], wanted: NDArray[np.uint64]) -> list[int]:
-    """Rows with any of the wanted keys, at most MAX_ALIKE a key."""
+    """Rows with any of the wanted keys, at most MAX_ALIKE per key."""
     firsts = np.searchsorted(keys, wanted)
     ends = np.minimum(np.searchsorted(keys, wanted, side="right"), firsts + MAX_ALIKE)
     return [row for first, end in zip(firsts.tolist(), ends.tolist(), strict=True) for row in rows[first:end].tolist()]
 
 
 SMALL_CAPACITY = 128
-"""Samples a shard of a cache of up to :data:`MAX_IN_SMALL_SHARDS` images holds at the most."""
+"""Maximal samples per shard in a cache of up to :data:`MAX_IN_SMALL_SHARDS` images."""
 MAX_IN_SMALL_SHARDS = 1 << 20
 LARGEST_CAPACITY = 4096
 _HASH_BITS = 64
 
 
 def default_capacity(num_samples: int) -> int:
-    """Samples a shard holds at the most, where nobody decided it: a function of their number alone.
+    """Return the default for the maximal samples per shard, a function of their number.
 
     >>> default_capacity(10_661), default_capacity(1 << 20), default_capacity(10_000_000), default_capacity(10**9)
     (128, 128, 2048, 4096)
@@ -125,14 +125,14 @@ def default_capacity(num_samples: int) -> int:
 
 
 def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> NDArray[np.int64]:
-    """Positions of ids in sample order: by hash, and by text where hashes are equal.
+    """Return the positions of ids in sample order: by hash, then by text.
 
     Parameters
     ----------
     hashes_N : ndarray of shape (N,), uint64
         XXH3-64 of each id.
     id_of
-        The id at a position; asked for where hashes are equal only.
+        Returns the id at a position; called for equal hashes only.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> N
     """
     order_N = np.argsort(hashes_N).astype(np.int64, copy=False)
     sorted_N = hashes_N[order_N]
-    # Every run of equal hashes, of which there is hardly ever one, as [start, end).
+    # Runs of equal hashes as [start, end); almost never any.
     edges = np.flatnonzero(np.diff(np.concatenate(([False], sorted_N[1:] == sorted_N[:-1], [False])).astype(np.int8)))
     for start, last in edges.reshape(-1, 2).tolist():
         run = slice(start, last + 1)
@@ -149,9 +149,9 @@ def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> N
 
 
 def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[np.int64]:
-    """Where sorted hashes are cut: shard k holds samples bounds[k] to before bounds[k + 1], at most `capacity`.
+    """Return shard bounds: shard k holds samples bounds[k] to before bounds[k + 1], at most `capacity`.
 
-    Ids with equal hashes stay in one shard, however many they are.
+    Ids with equal hashes stay in one shard, even if they exceed the capacity.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[
     Returns
     -------
     ndarray of shape (number of shards + 1,), int64
-        Rising from 0 to N; just 0 where there is no sample.
+        Increasing from 0 to N; just 0 without samples.
     """
     bounds = np.unique(np.array([0, len(sorted_hashes_N)], np.int64))
     for bit in range(_HASH_BITS - 1, -1, -1):
@@ -170,7 +170,7 @@ def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[
         if len(too_large) == 0:
             break
         firsts = sorted_hashes_N[bounds[too_large]]
-        # The upper bits are equal within each; its second half begins where this bit is set.
+        # Within each, the upper bits are equal; the second half begins at the first hash with this bit set.
         below, own = np.uint64((1 << bit) - 1), np.uint64(1 << bit)
         middles = np.searchsorted(sorted_hashes_N, (firsts & ~below) | own)
         bounds = np.unique(np.concatenate((bounds, middles)))
@@ -179,18 +179,18 @@ def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[
 
 @dataclass(frozen=True)
 class PlannedTasks(Sequence[ShardTask | None]):
-    """Per shard of a plan its task, or None where every cache keeps it.
+    """Per shard its task, or None if every cache keeps the shard.
 
     Attributes
     ----------
     columns
         All records.
     positions_M : ndarray of shape (M,), int64
-        Which of them are samples, in sample order.
+        Positions of the samples among them, in sample order.
     bounds : ndarray of shape (number of shards + 1,), int64
-        Where the samples are cut.
+        Shard bounds among the samples.
     targets, matches
-        The caches, and where their earlier states hold the records.
+        The caches, and the matches of their earlier states with the records.
     is_lacking : ndarray of shape (number of caches, number of shards), bool
         Which cache needs which shard.
     recheck_ns
@@ -216,7 +216,7 @@ class PlannedTasks(Sequence[ShardTask | None]):
     def __getitem__(self, number: slice) -> list[ShardTask | None]: ...
 
     def __getitem__(self, number: int | slice) -> ShardTask | list[ShardTask | None] | None:
-        """The task of one shard, made anew each time."""
+        """The task of a shard, created on each access."""
         if isinstance(number, slice):
             return [self[n] for n in range(*number.indices(len(self)))]
         number = range(len(self))[number]
@@ -224,20 +224,20 @@ class PlannedTasks(Sequence[ShardTask | None]):
 
     @cached_property
     def numbers(self) -> list[int]:
-        """Numbers of the shards that have a task."""
+        """Indices of the shards that have a task."""
         return np.flatnonzero(self.is_lacking.any(axis=0)).tolist()
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Images of each shard, whether it has a task or not."""
+        """Number of images in each shard, with or without a task."""
         return np.diff(self.bounds)
 
     def targets_of(self, number: int) -> tuple[Target, ...]:
-        """The caches that lack a shard."""
+        """Return the caches that lack a shard."""
         return tuple(self.targets[n] for n in np.flatnonzero(self.is_lacking[:, number]).tolist())
 
     def records_of(self, number: int) -> tuple[Record, ...]:
-        """The images of a shard in sample order."""
+        """Return the records of a shard in sample order."""
         positions = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
         return tuple(self.columns.records[position] for position in positions)
 
@@ -262,7 +262,7 @@ class PlannedTasks(Sequence[ShardTask | None]):
         return ShardTask(records, self.targets_of(number), self.recipe, unchanged, by_digest, self.recheck_ns)
 
     def _prior_sample(self, position: int, chosen: Sequence[int]) -> tuple[PriorSample | None, bool]:
-        """Where the chosen caches hold a record, and whether its file is the same as when they were made."""
+        """Where the chosen caches hold a record, and whether its file is unchanged."""
         held = []
         is_same = True
         for number in chosen:
@@ -275,7 +275,7 @@ class PlannedTasks(Sequence[ShardTask | None]):
 
 @dataclass(frozen=True)
 class TasksToRun(CountedTasks):
-    """The tasks that there are, without the gaps: what an engine is given."""
+    """The tasks without the gaps, as passed to an engine."""
 
     planned: PlannedTasks
 
@@ -289,7 +289,7 @@ class TasksToRun(CountedTasks):
     def __getitem__(self, position: slice) -> list[ShardTask]: ...
 
     def __getitem__(self, position: int | slice) -> ShardTask | list[ShardTask]:
-        """The task at a position, made anew each time."""
+        """The task at a position, created on each access."""
         if isinstance(position, slice):
             return [self[n] for n in range(*position.indices(len(self)))]
         task = self.planned[self.planned.numbers[position]]
@@ -298,6 +298,6 @@ class TasksToRun(CountedTasks):
         return task
 
     def num_records(self) -> list[int]:
-        """Images of each task, which needs no task to be made."""
+        """Number of images of each task; creates no task."""
         sizes: list[int] = self.planned.sizes[self.planned.numbers].tolist()
         return sizes

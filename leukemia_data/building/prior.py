@@ -1,4 +1,4 @@
-"""The earlier state of a cache, compared with the records of a source as columns."""
+"""Compare the earlier state of a cache with the records of a source, column by column."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class TextColumn:
-    """Texts of which there are few different ones: `values[codes[i]]` is that of record i, encoded."""
+    """Dictionary-encoded texts: `values[codes[i]]` is the encoded text of record i."""
 
     values: NDArray[np.bytes_]
     codes: NDArray[np.int64]
 
     @classmethod
     def of(cls, texts: Iterable[str], num_texts: int) -> TextColumn:
-        """Column of `num_texts` texts."""
+        """Encode `num_texts` texts."""
         numbers: dict[str, int] = {}
         codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, num_texts)
         return cls(np.array([encode_text(text) for text in numbers] or [b""], np.bytes_), codes)
@@ -52,12 +52,12 @@ class TextColumn:
 
 @dataclass(frozen=True)
 class RecordColumns:
-    """Columns of N records in the order in which they were given.
+    """Columns of N records in the given order.
 
     Attributes
     ----------
     records
-        The records themselves.
+        The N records.
     id_hashes : ndarray of shape (N,), uint64
     states : ndarray of shape (N, 4), int64
         See :mod:`leukemia_data.records.sample_table`.
@@ -65,7 +65,7 @@ class RecordColumns:
     subjects, splits
         As the index encodes them.
     row_bytes
-        Bytes of a sample table's row that has room for the longest id, subject and split.
+        Bytes of a sample table's row with room for the longest id, subject and split.
     """
 
     records: Sequence[Record]
@@ -79,7 +79,7 @@ class RecordColumns:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> RecordColumns:
-        """Columns of records."""
+        """Return the columns of records."""
 
         def numbers(name: str) -> NDArray[np.int64]:
             return np.fromiter(map(attrgetter(name), records), np.int64, len(records))
@@ -102,7 +102,7 @@ class RecordColumns:
         return len(self.records)
 
     def encoded_ids(self, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.bytes_]]]:
-        """The ids at some positions as an index encodes them, a chunk of positions at a time."""
+        """Yield the ids at `positions` in chunks, encoded as in an index."""
         for start in range(0, len(positions), _CHUNK):
             chunk = slice(start, min(start + _CHUNK, len(positions)))
             ids = [encode_text(self.records[n].record_id) for n in positions[chunk].tolist()]
@@ -110,7 +110,7 @@ class RecordColumns:
 
 
 def hash_ids(ids: Iterable[str], num_ids: int) -> tuple[NDArray[np.uint64], int]:
-    """XXH3-64 of each id, and bytes of the longest id."""
+    """Return the XXH3-64 of each id, and the bytes of the longest id."""
     hashes_N, longest_bytes, remaining = np.empty(num_ids, np.uint64), 0, iter(ids)
     for start in range(0, num_ids, _CHUNK):
         chunk = list(map(encode_text, islice(remaining, _CHUNK)))
@@ -120,7 +120,7 @@ def hash_ids(ids: Iterable[str], num_ids: int) -> tuple[NDArray[np.uint64], int]
 
 
 def hash_encoded_ids(ids_N: NDArray[np.bytes_]) -> NDArray[np.uint64]:
-    """The same hashes of the ids of an index, shape (N,)."""
+    """Return the XXH3-64 of each id of an index, shape (N,)."""
     parts = [_hashes(ids_N[start : start + _CHUNK].tolist()) for start in range(0, len(ids_N), _CHUNK)]
     return np.concatenate([np.empty(0, np.uint64), *parts])
 
@@ -140,20 +140,20 @@ def _row_bytes(longest_id_bytes: int, subjects: TextColumn, splits: TextColumn) 
 
 
 ABSENT = -1
-"""Stands for the row of a record that an earlier cache does not hold."""
+"""Row of a record that is not in the earlier cache."""
 _CHUNK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
 class PriorCache:
-    """An earlier state of a cache: what may be kept or copied.
+    """An earlier state of a cache, whose shards may be kept or copied from.
 
     Attributes
     ----------
     first_rows : ndarray of shape (number of shards,), int64
-        Row of the index at which each shard starts.
+        First row of each shard in the index.
     is_whole : ndarray of shape (number of shards,), bool
-        Whether a shard's file is there with the size that the manifest knows.
+        Whether each shard's file has the size given in the manifest.
     """
 
     manifest: Manifest
@@ -162,23 +162,23 @@ class PriorCache:
     is_whole: NDArray[np.bool_]
 
     def shard_of(self, row: int) -> tuple[int, int]:
-        """Number of the shard that holds a row of the index, and the row in it."""
+        """Return the index of the shard that holds a row of the index, and the row within it."""
         shard = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         return shard, row - int(self.first_rows[shard])
 
 
 @dataclass(frozen=True)
 class PriorMatch:
-    """Where an earlier cache holds the records of a source.
+    """Rows of a source's records in an earlier cache.
 
     Attributes
     ----------
     rows_N : ndarray of shape (N,), int64
-        Row of the index for each record, or :data:`ABSENT`.
+        Row of each record in the index, or :data:`ABSENT`.
     same_file_N : ndarray of shape (N,), bool
-        Whether the record's file has the state that this row tells.
+        Whether the record's file has the state stored in this row.
     restamped_N : ndarray of shape (N,), bool
-        Whether it has the size and modification time that this row tells, but another change time or inode.
+        Whether it has the stored size and modification time, but another change time or inode.
     """
 
     prior: PriorCache
@@ -187,14 +187,14 @@ class PriorMatch:
     restamped_N: NDArray[np.bool_]
 
     def distrusted(self) -> PriorMatch:
-        """The same where no file counts as unchanged, whatever its state."""
+        """Return a copy in which no file counts as unchanged."""
         nothing = np.zeros_like(self.same_file_N)
         return replace(self, same_file_N=nothing, restamped_N=nothing)
 
 
 @dataclass(frozen=True)
 class KeptShard:
-    """A shard of the earlier cache that stays as it is: rows [first, end) of the earlier index."""
+    """A shard of the earlier cache that is kept: rows [first, end) of the earlier index."""
 
     entry: ShardEntry
     first_row: int
@@ -202,17 +202,16 @@ class KeptShard:
 
 
 def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int] | None = None) -> PriorCache | None:
-    """Read what an earlier build left for a target; None, with a note, where it cannot be used.
+    """Read the earlier cache of a target; None, with a note, if it cannot be used.
 
     Parameters
     ----------
     target
         The cache.
     notes
-        Is told what a user should know.
+        Messages to the user are appended.
     stored_files
-        Sizes in bytes of the cache's files by name, where it lies in a store: the target's directory then holds no
-        shards.
+        Bytes of the cache's files by name, if it is in an object store and the target's directory holds no shards.
     """
     try:
         manifest = find_manifest(target.directory)
@@ -249,7 +248,7 @@ def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> Pr
     Raises
     ------
     CacheError
-        If the cache was made from other images altogether.
+        If the cache shares no image with the source.
     """
     rows_N = _find_rows(columns, prior.index.table.ids)
     is_found = rows_N != ABSENT
@@ -269,14 +268,14 @@ def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> Pr
 
 
 def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Row of each record's id among the ids of an index, or ABSENT; of equal ids the first."""
+    """Row of each record's id in an index, or ABSENT; the first of equal ids."""
     rows_N = np.full(len(columns), ABSENT, np.int64)
     if len(ids) == 0 or len(columns) == 0:
         return rows_N
     hashes = hash_encoded_ids(ids)
     by_hash = np.argsort(hashes, kind="stable")
     hashes = hashes[by_hash]
-    # In the order of their hashes, because looking up sorted ones is many times as fast.
+    # In hash order: looking up sorted values is many times faster.
     positions = np.argsort(columns.id_hashes)
     wanted = columns.id_hashes[positions]
     places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
@@ -294,7 +293,7 @@ def _find_rows(columns: RecordColumns, ids: NDArray[np.bytes_]) -> NDArray[np.in
 def _row_of_equal_hash(
     ids: NDArray[np.bytes_], hashes: NDArray[np.uint64], by_hash: NDArray[np.int64], place: int, wanted: bytes
 ) -> int:
-    """Row of an id that is not the first of those with its hash; ABSENT if it is none of them."""
+    """Row of an id among others with the same hash; ABSENT if it is not among them."""
     run = by_hash[place : int(np.searchsorted(hashes, hashes[place], side="right"))]
     equal = run[ids[run] == wanted]
     return int(equal[0]) if len(equal) else ABSENT
@@ -307,20 +306,20 @@ def find_kept(
     match: PriorMatch | None,
     codec: str = RAW,
 ) -> list[KeptShard | None]:
-    """For each shard of a plan the earlier one that holds exactly its records, unchanged and whole; or None.
+    """Return per planned shard the complete earlier one with exactly its records, unchanged; or None.
 
     Parameters
     ----------
     columns
         All records.
     positions_M : ndarray of shape (M,), int64
-        Which of them are samples, in sample order.
+        Positions of the samples among them, in sample order.
     bounds : ndarray of shape (number of shards + 1,), int64
-        Where the samples are cut; no shard is empty.
+        Shard bounds among the samples; no shard is empty.
     match
-        Where the earlier cache holds them, if there is one.
+        Their match with the earlier cache, if there is one.
     codec
-        How the pixels shall be stored.
+        Codec of the new shards.
     """
     num_shards = len(bounds) - 1
     if match is None or match.prior.manifest.codec != codec or num_shards == 0 or len(match.prior.first_rows) == 0:
@@ -331,7 +330,7 @@ def find_kept(
     follows[bounds[:-1]] = True
     num_broken = np.add.reduceat(is_broken | ~follows, bounds[:-1], dtype=np.int64)
     firsts, counts = rows_M[bounds[:-1]], np.diff(bounds)
-    # A first row that is absent has its shard broken already.
+    # A shard with an absent first row is not kept anyway.
     shards = np.maximum(np.searchsorted(prior.first_rows, firsts, side="right") - 1, 0)
     num_samples = np.diff(np.append(prior.first_rows, len(prior.index.table)))
     is_kept = (num_broken == 0) & (prior.first_rows[shards] == firsts)
@@ -345,7 +344,7 @@ def find_kept(
 
 
 def _same_samples(columns: RecordColumns, positions_M: NDArray[np.int64], match: PriorMatch) -> NDArray[np.bool_]:
-    """Whether file and metadata of each sample are those of its row in the earlier index, shape (M,)."""
+    """Whether the file and metadata of each sample equal its row in the earlier index, shape (M,)."""
     table = match.prior.index.table
     is_same = match.same_file_N[positions_M]
     for start in range(0, len(positions_M), _CHUNK_ROWS):
@@ -366,7 +365,7 @@ def _equal_texts(earlier: NDArray[np.bytes_], column: TextColumn, positions: NDA
 
 
 def prior_sample(held: Sequence[tuple[Target, PriorCache, int]]) -> PriorSample | None:
-    """Where earlier caches hold an image, by target and row; None unless they agree on its bytes."""
+    """Return where earlier caches hold an image, given by target and row; None unless they agree on its bytes."""
     rows: dict[int, tuple[str, int]] = {}
     digests: set[bytes] = set()
     for target, prior, row in held:

@@ -1,4 +1,4 @@
-"""The engine that runs shard tasks in worker processes, through joblib."""
+"""Run shard tasks in worker processes through joblib."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ProcessEngine:
     name = "local"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Refuse an address."""
+        """Raise UsageError for an address."""
         if address is not None:
             raise UsageError(f"address {address}: processes of this machine have none")
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return what runs tasks in processes."""
+        """Return the task runner."""
         return run_in_processes(num_processes(n_jobs))
 
 
@@ -44,7 +44,7 @@ PROCESSES = ProcessEngine()
 
 
 def run_in_processes(num_processes: int) -> TaskRunner:
-    """Engine with worker processes, started afresh (no fork), on Linux, macOS and Windows alike.
+    """Return a runner with spawned worker processes (never forked), for Linux, macOS and Windows.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def run_in_processes(num_processes: int) -> TaskRunner:
             backend="loky",
             batch_size=1,
             return_as="generator_unordered",
-            # Nothing is shared by files here; joblib would make folders in shared memory, which killed builds leave.
+            # No memory-mapping: joblib's folders in shared memory would remain after a killed build.
             max_nbytes=None,
             temp_folder=tempfile.gettempdir(),
             initializer=_end_with,
@@ -68,7 +68,7 @@ def run_in_processes(num_processes: int) -> TaskRunner:
         with ExitStack() as opened:
             with holding_signals():
                 results = parallel(jobs)
-                # Now: a signal that was held back comes as soon as this block ends.
+                # Now: a deferred signal is delivered as soon as this block ends.
                 opened.push(_Closing(results, _worker_pids(parallel)))
             try:
                 for result in results:  # noqa: UP028 - "yield from" would close `results` with joblib's warnings
@@ -83,7 +83,7 @@ def run_in_processes(num_processes: int) -> TaskRunner:
 
 
 class _Closing:
-    """Ends joblib's results, and with them the workers, without a word of theirs."""
+    """Closes joblib's results and ends the workers, silently."""
 
     def __init__(self, results: Generator[tuple[int, ShardResult]], pids: Callable[[], list[int]]) -> None:
         self._results, self._pids = results, pids
@@ -92,14 +92,14 @@ class _Closing:
         if error_type is not None:
             _kill(self._pids())
         with warnings.catch_warnings():
-            # Whoever stops early knows it; joblib's warning about dropped tasks tells them nothing.
+            # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.
             warnings.simplefilter("ignore", UserWarning)
             self._results.close()
 
 
 def _worker_pids(parallel: Parallel) -> Callable[[], list[int]]:
-    """Return what tells the processes of the executor that joblib has just made or taken up again for this call."""
-    # Private to joblib, which has no other way to them.
+    """Return a function that lists the process ids of the executor which joblib uses for this call."""
+    # Private attributes: joblib has no public access to them.
     executor = getattr(parallel._backend, "_workers", None)
 
     def pids() -> list[int]:
@@ -109,19 +109,19 @@ def _worker_pids(parallel: Parallel) -> Callable[[], list[int]]:
 
 
 def _kill(pids: Iterable[int]) -> None:
-    """Kill workers now; those that are just starting would print what they miss once joblib cleans up."""
+    """Kill workers now: starting ones would print errors when joblib cleans up."""
     for pid in pids:
         with suppress(psutil.Error):
             psutil.Process(pid).kill()
 
 
 def num_processes(n_jobs: int) -> int:
-    """Number of processes that joblib's `n_jobs` means on this machine: negative counts back from all cores."""
+    """Return the number of processes for joblib's `n_jobs`: negative values count back from all cores."""
     return max(cpu_count() + 1 + n_jobs, 1) if n_jobs < 0 else n_jobs
 
 
 def _end_with(parent: int) -> None:
-    """In a worker: end soon after its parent is gone. joblib's workers would wait minutes for more to do."""
+    """In a worker: exit soon after its parent does. joblib's workers would wait for minutes."""
 
     def watch() -> None:
         while is_child_of(parent):
@@ -132,24 +132,24 @@ def _end_with(parent: int) -> None:
 
 
 def is_child_of(parent: int) -> bool:
-    """Whether the process with this number started this one and still lives."""
+    """Return whether `parent` is the living parent process of this one."""
     if os.name != "nt":
-        # An orphan has another parent at once.
+        # An orphan is reparented immediately.
         return os.getppid() == parent
     return bool(psutil.pid_exists(parent))
 
 
 @contextmanager
 def holding_signals() -> Iterator[None]:
-    """Hold signals to end back for the block. Processes started in it inherit that; this one hears of it after.
+    """Defer termination signals until the block ends. Processes started in it inherit the mask.
 
-    A terminal sends Ctrl-C to every process, a batch system its SIGTERM. Workers that know nothing of it print no
-    tracebacks; this process ends them. Windows has no such mask.
+    Terminals send Ctrl-C, and batch systems SIGTERM, to every process. Masked workers print no tracebacks, and this
+    process ends them. Windows has no such mask.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # Started now, because it lifts the mask whenever it starts (Python's own; joblib's keeps it).
+    # Start the resource tracker now: Python's own (unlike joblib's) lifts the mask when it starts.
     resource_tracker.ensure_running()
     with _putting_off_signals():
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in _HELD_SIGNALS})
@@ -161,9 +161,9 @@ def holding_signals() -> Iterator[None]:
 
 @contextmanager
 def _putting_off_signals() -> Iterator[None]:
-    """Call the handler of the first signal after the block: a mask is one thread's, and libraries have threads.
+    """Call the handler of the first signal after the block: a mask covers one thread, and libraries have threads.
 
-    A second signal is not put off, for what the block waits for may never come.
+    A second signal is not deferred: the block may wait forever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -177,7 +177,7 @@ def _putting_off_signals() -> Iterator[None]:
         for held in mine:
             signal.signal(held, earlier[held])
 
-    # None stands for a handler that is not Python's.
+    # None means a handler that was not installed from Python.
     mine = [number for number, handler in earlier.items() if handler not in (None, signal.SIG_IGN)]
     for number in mine:
         signal.signal(number, put_off)

@@ -1,4 +1,4 @@
-"""The engine that runs shard tasks on a Ray cluster, through Ray's backend for joblib. Needs the extra ``ray``."""
+"""Run shard tasks on a Ray cluster through Ray's joblib backend. Needs the extra ``ray``."""
 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RETRIES_BY_RAY = 2
 
 class _Backend(LossTelling, RayBackend):
     losses = (RayError,)
-    # True of Ray's pool, though not of the pool of processes that its backend is derived from.
+    # True for Ray's pool, though not for the multiprocessing backend that it derives from.
     supports_return_generator = True
 
 
@@ -46,10 +46,10 @@ class RayEngine:
     name = "ray"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Refuse nothing: what is wrong with an address shows when it is used."""
+        """Accept everything: a wrong address is found when connecting."""
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return what runs tasks on the cluster."""
+        """Return the task runner."""
         return run_on_ray(address, None if n_jobs == -1 else num_processes(n_jobs))
 
 
@@ -57,21 +57,21 @@ RAY = RayEngine()
 
 
 def run_on_ray(address: str | None, max_processes: int | None) -> TaskRunner:
-    """Engine on the Ray cluster at `address`; None for one on this machine, which ends with the build.
+    """Return a runner on the Ray cluster at `address`; None starts a local one that ends with the build.
 
-    Ray itself runs the tasks of a lost worker again, and gives up after some; those come back here.
+    Ray itself retries the tasks of lost workers; a task it gives up is retried here.
 
     Parameters
     ----------
     address
         ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
     max_processes
-        Number of workers, each on a core of its own; None for as many as the cluster has free cores.
+        Number of workers, one core each; None for all free cores of the cluster.
 
     Raises
     ------
     UsageError, BuildError
-        When run, if it is no address, no cluster answers there or has no free core, or a task cannot be done.
+        When run, if the address is malformed, no cluster answers there, it has no free core, or a task fails.
     """
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
@@ -92,7 +92,7 @@ def _answers(
 
 
 def _run_round(num_cores: int, tasks: Sequence[ShardTask], positions: Sequence[int]) -> Iterator[Answer]:
-    # joblib would run a pool of one worker in this process.
+    # joblib would run a single worker's tasks in this process.
     num_workers = max(num_cores, 2)
     actors = {
         "num_cpus": num_cores / num_workers,
@@ -113,14 +113,14 @@ def _num_free_cores(wanted: int | None, num_tasks: int) -> int:
 @contextmanager
 def _connected(address: str | None, num_processes: int) -> Iterator[None]:
     if ray.is_initialized():
-        # Whoever connected before, as a program that uses this library, goes on with it after.
+        # A connection that the calling program opened earlier stays open.
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _connect(address, num_processes)
         if threading.current_thread() is threading.main_thread():
-            # Ray's own ends the process on the spot.
+            # Ray's own handler exits the process immediately.
             signal.signal(signal.SIGTERM, handler)
         yield
     finally:
@@ -134,7 +134,7 @@ def _connect(address: str | None, num_processes: int) -> None:
             ray.init("local", num_cpus=num_processes, include_dashboard=False, **quiet)
         return
     if address != "auto":
-        # Ray itself would ask whoever listens there for a quarter of an hour.
+        # Ray itself would retry for a quarter of an hour.
         check_listening(address, ("ray",), is_grpc=os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"))
     try:
         ray.init(address, **quiet)
@@ -153,7 +153,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _WithoutRay(io.TextIOBase):
-    """A stream that drops what Ray prints, in its own threads and in this one, and passes on what others print."""
+    """A stream that drops Ray's output, from any thread, and passes on all other output."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._thread = stream, threading.current_thread()
@@ -170,6 +170,6 @@ class _WithoutRay(io.TextIOBase):
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep Ray's messages from the terminal: those about lost workers go to standard output, among the results."""
+    """Suppress Ray's messages: those on lost workers would go to standard output, among the results."""
     with redirect_stdout(_WithoutRay(sys.stdout)), ignoring_warnings("ray"):
         yield

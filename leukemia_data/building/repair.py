@@ -1,4 +1,4 @@
-"""Rewrite a cache in a folder: repair exactly what is damaged, or store the same pixels by another codec."""
+"""Repair the damaged files of a cache, or convert its pixels to another codec."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from leukemia_data.sources.source import list_source
 from leukemia_data.stores.url import Location
 
 FindRecords = Callable[[], Sequence[Record] | None]
-"""Lists the source when it is needed; None where there is no source."""
+"""Returns the source's records, or None without a source."""
 
 _NO_REPAIR_THERE = "--repair is for folders; remove what is damaged and build again, which makes it anew"
 _NO_CONVERSION_THERE = "conversion is for folders; `ldata pull` it, convert the copy, and `ldata push` that"
@@ -58,7 +58,7 @@ _OTHER_PIXELS = "this installation makes other pixels of it than the one that bu
 
 @dataclass(frozen=True, slots=True)
 class LostImage:
-    """An image of a damaged shard that is intact neither there nor in the source, and why."""
+    """An image that is intact neither in its shard nor in the source, and why."""
 
     file: str
     record_id: str
@@ -68,23 +68,23 @@ class LostImage:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair found and did.
+    """Result of a repair.
 
     Attributes
     ----------
     found, left
-        The damage before the repair and after it, by two checks of every byte.
+        The damage before and after the repair; both checks read every byte.
     mended
-        Names of the files that are again as they were written.
+        Names of files restored byte for byte.
     renewed
-        Names of files whose content is right again in other bytes, because what wrote them was of another release, or
-        because the source's file times are not known any more; the manifest names the new ones.
+        Names of files restored with other bytes (other library releases, or lost file times of the source); the
+        manifest names the new ones.
     lost
-        The images because of which files are damaged still.
+        Images that keep files damaged.
     num_unnamed
         Further lost images, in shards whose rows are damaged in the shard and in the index.
     num_kept, num_remade
-        Images of the repaired shards that were intact, and that were made from the source again.
+        Images of the repaired shards that were intact, and that were made again from the source.
     """
 
     found: VerifyReport
@@ -102,7 +102,7 @@ class RepairReport:
 
 
 def no_sources(name: str) -> Sequence[ImagePlace]:
-    """Return no places: what is damaged is repaired from what is intact in the cache alone."""
+    """Return no source: repair from the intact parts of the cache alone."""
     return ()
 
 
@@ -117,26 +117,25 @@ def repair(
     num_threads: int | None = None,
     console: Console = NULL_CONSOLE,
 ) -> RepairReport:
-    """Check a cache and repair what is damaged: from what is intact in it, and from the source for the rest.
+    """Check a cache and repair damage from its intact parts, and from the source for the rest.
 
     Parameters
     ----------
     location
         A cache, or a folder with caches of which one is of the size. No build or gc may be working on it.
     sources
-        The images that the cache was made from, as for :func:`leukemia_data.sources.source.list_source`; they are read
-        with the options that the cache was built with.
+        Sources of the cache, as for :func:`leukemia_data.sources.source.list_source`, read with the cache's options.
     find_sources
-        Given the cache's name, returns `sources` where none are given and the cache alone does not do. Unlike those
-        given, these may be unreadable: then there is a note, and no source.
+        Given the cache's name, returns `sources` if none are given and the cache alone is not enough. If these are
+        unreadable, a note is written instead of an error.
     root, allow_outside
-        Where the paths in tables start, and whether they may leave it.
+        Base folder of paths in tables, and whether they may leave it.
     size_px
-        Side of the images, to choose among several caches.
+        Side of the images in px, to choose among several caches.
     num_threads
-        Shards worked on at a time; None for one per core.
+        Shards processed in parallel; None for one per core.
     console
-        Shows the progress.
+        Receives progress and notes.
 
     Raises
     ------
@@ -157,7 +156,7 @@ def repair(
             return None
         options = ReadingOptions.from_dict({} if manifest.reading is None else manifest.reading["options"])
         try:
-            # What the options exclude may be gone by now.
+            # Excluded folders may be gone by now.
             return list_source(
                 places, root=root, allow_outside=allow_outside, options=options, allow_unmatched=True
             ).records
@@ -175,7 +174,7 @@ def repair(
 
 @dataclass(frozen=True, slots=True)
 class _ShardRepair:
-    """What became of one damaged shard; no entry where it could not be repaired."""
+    """Result for one damaged shard; no entry if it could not be repaired."""
 
     entry: ShardEntry | None
     num_kept: int = 0
@@ -187,16 +186,16 @@ class _ShardRepair:
 def repair_cache(
     directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], object]
 ) -> RepairReport:
-    """Check a cache and repair what is damaged.
+    """Check a cache and repair damage.
 
     Parameters
     ----------
     directory
         The cache. No build or gc may be working on it.
     find_records
-        Called once, if intact images alone do not do.
+        Called at most once, if the intact images are not enough.
     num_threads
-        Shards worked on at a time.
+        Shards processed in parallel.
     progress
         Called with the number of samples of each checked shard.
 
@@ -205,7 +204,7 @@ def repair_cache(
     CacheError
         If there is no readable manifest (then only a build helps), or another process writes to the cache.
     """
-    # Before the lock, which would leave its file in a folder that is no cache.
+    # Before locking, which would leave a lock file in a folder that is not a cache.
     load_manifest(directory)
     with lock_cache(directory, "repair"):
         found = verify_cache(directory, num_threads=num_threads, progress=progress)
@@ -218,7 +217,7 @@ def repair_cache(
 
 
 class _Source:
-    """The images that are there, by id and by file name: a source may be given by another folder than at the build."""
+    """Records by id and by file name: the source may have moved to another folder since the build."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self._by_id = {record.record_id: record for record in records}
@@ -227,12 +226,12 @@ class _Source:
             self._by_name[_file_name(record.record_id)].append(record)
 
     def candidates(self, record_id: str) -> list[Record]:
-        """The record of this id, else all whose files have the same name."""
+        """Return the record with this id, else all with the same file name."""
         record = self._by_id.get(record_id)
         return self._by_name.get(_file_name(record_id), []) if record is None else [record]
 
     def read(self, record_id: str, digest: bytes) -> NDArray[np.uint8]:
-        """The bytes of the file that has this digest.
+        """Return the bytes of the candidate file with this digest.
 
         Raises
         ------
@@ -265,7 +264,7 @@ class _Repair:
         self._rows = self._rows_of_shards()
 
     def run(self, num_threads: int) -> RepairReport:
-        """Repair the shards, then the index, then the manifest that names them; and look again."""
+        """Repair shards, index and manifest in this order, then verify again."""
         numbers = [n for n, shard in enumerate(self._manifest.shards) if self._has_other_bytes(shard)]
         intact = [self._intact(n) for n in numbers]
         if self._index is None or not all(rows.all() for rows in intact):
@@ -283,18 +282,18 @@ class _Repair:
         return self._report(list(repairs.values()), manifest, left)
 
     def _has_other_bytes(self, shard: ShardEntry) -> bool:
-        """Whether a damaged shard's bytes are not those the manifest knows: other contradictions are not its fault."""
+        """Whether a damaged shard's digest differs from the manifest's."""
         path = self._directory / shard.name
         return shard.name in self._damaged and (not path.is_file() or file_digest(path) != shard.digest)
 
     def _read_index(self) -> SampleIndex | None:
-        """The index if it fits the manifest and is not among the damaged files."""
+        """The index if it is intact and fits the manifest."""
         if self._manifest.index.name in self._damaged:
             return None
         return read_index(self._directory, self._manifest.index)
 
     def _rows_of_shards(self) -> list[SampleTable | None]:
-        """The rows of each shard: from the index, else from the shard where the bytes around its pixels are intact."""
+        """The rows of each shard: from the index, else from the shard if the bytes around its pixels are intact."""
         shards = self._manifest.shards
         if self._index is None:
             return [self._own_rows(shard) for shard in shards]
@@ -308,7 +307,7 @@ class _Repair:
         return intact_table(shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec))
 
     def _intact(self, number: int) -> NDArray[np.bool_]:
-        """Which images of a damaged shard are as they were."""
+        """Which images of a damaged shard are intact."""
         shard, rows = self._manifest.shards[number], self._rows[number]
         if rows is not None:
             try:
@@ -316,7 +315,7 @@ class _Repair:
                     shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec), rows
                 )
             except CacheError:
-                # Absent or too short: nothing of it is used.
+                # Missing or truncated: nothing of it is used.
                 pass
         return np.zeros(shard.num_samples, bool)
 
@@ -343,12 +342,12 @@ class _Repair:
         return _ShardRepair(entry, int(intact_N.sum()), int((~intact_N).sum()))
 
     def _remake(self, row: SampleTable, preprocess: Preprocessor) -> Image:
-        """Preprocess an image again; `row` is its one row.
+        """Preprocess an image again; `row` is its one-row table.
 
         Raises
         ------
         ImageError
-            If the source lacks it, holds other bytes under its name, or its pixels come out otherwise.
+            If the source lacks it or has other bytes under its name, or the pixels differ from the cached ones.
         """
         if self._source is None:
             raise ImageError(_NO_SOURCE)
@@ -364,7 +363,7 @@ class _Repair:
         return replace(self._manifest, shards=shards)
 
     def _with_index(self, manifest: Manifest) -> Manifest:
-        """Write the index from the shards' rows; the manifest is unchanged if the bytes come out as they were."""
+        """Write the index from the shards' rows; the manifest changes only if the bytes do."""
         known = [rows for rows in self._rows if rows is not None]
         if len(known) < len(self._rows):
             return manifest
@@ -400,13 +399,13 @@ def _lost_image(file: str, row: SampleTable, reason: str) -> LostImage:
 
 
 _CURE = "`ldata verify --repair` repairs it"
-# What an earlier conversion to the same folder may have left there.
+# Leftovers of an interrupted conversion to the same folder.
 _OWN_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index)\.[0-9a-f]{12}\.partial|\.lock(-soft|-holder)?")
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
-    """The cache before and after; both are the same where there was nothing to do."""
+    """The cache before and after; equal if there was nothing to do."""
 
     directory: Path
     before: Manifest
@@ -418,7 +417,7 @@ class ConvertReport:
         return self.after is not self.before
 
     def to_dict(self) -> dict[str, object]:
-        """Return the cache as it is now, and what changed, as JSON values."""
+        """Return the new cache and the changes as JSON values."""
         return {
             **cache_summary(self.directory, self.after),
             "changed": self.is_changed,
@@ -435,20 +434,20 @@ def convert(
     num_threads: int | None = None,
     console: Console = NULL_CONSOLE,
 ) -> ConvertReport:
-    """Store a cache's images compressed without loss, or raw again; no pixel changes.
+    """Store a cache's images with another lossless codec; pixels stay equal.
 
     Parameters
     ----------
     location
         A cache, or a folder with caches of which one is of the size.
     codec, out
-        As for :func:`convert_cache`, whose errors it raises.
+        As for :func:`convert_cache`, whose errors are raised.
     size_px
-        Side of the images, to choose among several caches.
+        Side of the images in px, to choose among several caches.
     num_threads
-        Shards worked on at a time; None for one per core.
+        Shards processed in parallel; None for one per core.
     console
-        Shows the progress.
+        Receives progress and notes.
 
     Raises
     ------
@@ -470,7 +469,7 @@ def convert_cache(
     num_threads: int,
     progress: Callable[[int], object],
 ) -> ConvertReport:
-    """Write a cache's shards anew by a codec, and commit them there or as a cache in another folder.
+    """Rewrite a cache's shards with a codec, in place or as a new cache in another folder.
 
     Parameters
     ----------
@@ -479,17 +478,17 @@ def convert_cache(
     codec
         Name of the codec.
     out
-        Folder of the new cache; None replaces the cache in its own, where the old shards stay until they are collected.
+        Folder of the new cache; None converts in place, and leaves the old shards to garbage collection.
     num_threads
-        Shards worked on at a time.
+        Shards processed in parallel.
     progress
-        Called with the number of samples of each shard that is done.
+        Called with the number of samples of each finished shard.
 
     Raises
     ------
     CacheError
-        If the cache is damaged anywhere, another process writes to it, `out` holds other things, or there is too
-        little room. The cache is then as it was.
+        If the cache is damaged, another process writes to it, `out` is not empty, or there is too little room. The
+        cache is unchanged then.
     """
     before = load_manifest(directory)
     codec_named(before.codec), codec_named(codec)
@@ -508,7 +507,7 @@ def convert_cache(
 
 
 def _check_free(out: Path) -> None:
-    """Refuse a folder in which anything lies that is not left from an earlier conversion."""
+    """Raise CacheError if a folder holds anything but leftovers of an interrupted conversion."""
     if out.is_dir() and all(_OWN_FILE.fullmatch(path.name) for path in out.iterdir()):
         return
     if out.exists():
@@ -560,7 +559,7 @@ class _Conversion:
         return new
 
     def _read(self, entry: ShardEntry) -> tuple[NDArray[np.uint8], SampleTable]:
-        """A shard's images and rows, each image with the CRC that its row tells."""
+        """Return a shard's images and rows, after checking the CRC of each image."""
         path, size_px = self._directory / entry.name, self._manifest.size_px
         # Before HDF5, which may hang or crash on damaged files.
         if not path.is_file() or file_digest(path) != entry.digest:
@@ -574,7 +573,7 @@ class _Conversion:
         return images_NSSC, table
 
     def _copy_index(self) -> None:
-        """The index knows nothing of codecs; its bytes stay."""
+        """Copy the index, which does not depend on the codec."""
         entry = self._manifest.index
         if self._target == self._directory:
             return
@@ -586,7 +585,7 @@ class _Conversion:
             raise CacheError(f"{self._target / entry.name} does not read as it was written")
 
     def _library_versions(self) -> dict[str, str]:
-        """Those that made the pixels, and of what writes files those of today."""
+        """Earlier releases of what made the pixels, current ones of what writes files."""
         of_codec = codec_named(self._manifest.codec).library_versions
         made_by = {name: v for name, v in self._manifest.library_versions.items() if name not in of_codec}
         written_by = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version}

@@ -1,4 +1,4 @@
-"""Run a shard task: read, preprocess or copy its images, write its shards, upload them where they lie in a store."""
+"""Run a shard task: read, preprocess or copy its images, write its shards, and upload them to a store if needed."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.stores.faults import MissingObjectError
 
-# A shard is fetched if an eighth of the images, or more, may be in it.
+# Fetch an earlier shard if it may hold at least an eighth of the images.
 _ENOUGH_ALIKE = 8
 
 
 def run_stored(task: ShardTask, run: Callable[[ShardTask], ShardResult]) -> ShardResult:
-    """Run a task, all of whose targets have addresses.
+    """Run a task whose targets are all in object stores.
 
     Parameters
     ----------
     task
-        Its targets' directories are not touched.
+        The task; its targets' directories are not touched.
     run
-        Runs the same task with folders of this machine as targets, which hold what an earlier run left.
+        Runs the task with local folders as targets, which hold the results of an earlier run.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _in_folder(target: Target, scratch: Path) -> Target:
 
 
 def _fetch_finished(task: ShardTask, target: Target) -> bool:
-    """Bring the receipt and the shard of an earlier run; whether both are there. `run` checks what they hold."""
+    """Download the receipt and shard of an earlier run, and return whether both exist. `run` checks them."""
     if target.stored_at is None:
         return False
     path, store = receipt_path(task, target), target.stored_at.store
@@ -95,7 +95,7 @@ def _fetch_finished(task: ShardTask, target: Target) -> bool:
 
 
 def _fetch_earlier(task: ShardTask, local: ShardTask) -> None:
-    """Fetch the earlier shards that images are copied from. What is gone is made anew from the source."""
+    """Download the earlier shards to copy images from; images of missing ones are made from the source."""
     for target in local.targets:
         for name in _shards_to_fetch(task, target.size_px):
             if target.stored_at is not None:
@@ -104,7 +104,7 @@ def _fetch_earlier(task: ShardTask, local: ShardTask) -> None:
 
 
 def _shards_to_fetch(task: ShardTask, size_px: int) -> list[str]:
-    """Those that hold unchanged images, or so many that may be the same as making them costs more than the shard."""
+    """Shards with unchanged images, or with so many candidates that downloading is cheaper than preprocessing."""
     unchanged = {sample.rows[size_px][0] for sample in task.unchanged.values() if size_px in sample.rows}
     alike = Counter(sample.rows[size_px][0] for sample in task.by_digest.values() if size_px in sample.rows)
     return sorted(unchanged | {name for name, count in alike.items() if _ENOUGH_ALIKE * count >= len(task.records)})
@@ -114,31 +114,31 @@ def _upload(task: ShardTask, target: Target, result: ShardResult) -> None:
     if target.stored_at is None:
         raise StorageError(f"the {target.size_px} px cache has no address, others of the same build do")
     store, entry = target.stored_at.store, result.entries[target.size_px]
-    # Even where it is there already: gc takes what is old and named by no manifest yet.
+    # Even if it exists already: gc removes old objects that no manifest names yet.
     store.upload(entry.name, target.directory / entry.name)
     receipt = receipt_path(task, target)
     if receipt.is_file():
         store.write(f"{RECEIPTS_DIR}/{receipt.name}", receipt.read_bytes())
 
 
-# What a row tells beside the metadata that a listing tells.
+# Columns of a row that are not in a listing.
 _OF_PIXELS = ("channel_sums", "channel_square_sums", "crcs", "source_digests", "pixel_digests", "looks")
 _FILES_AHEAD = 2
-# Most of the time a store takes for an image is the way there and back: many are on it at a time.
+# Latency dominates reads from a store: keep many in flight.
 _OBJECTS_AHEAD = 24
 
 
 def run_task(task: ShardTask) -> ShardResult:
-    """Make the shards of a task, or find them made.
+    """Make the shards of a task, or find them finished.
 
-    Unusable images are returned as failures, never raised: whoever commits decides about them.
+    Unusable images are returned as failures, never raised: the commit applies the failure policy.
 
     Raises
     ------
     OSError
         If a shard cannot be written.
     BuildError
-        If the memory does not suffice, or the OpenCV here would make other pixels than those that were planned.
+        If memory runs out, or the OpenCV release differs from the planned one.
     StorageError
         If a store that holds images or caches cannot be reached.
     """
@@ -159,7 +159,7 @@ def run_task(task: ShardTask) -> ShardResult:
 
 
 def _check_fingerprints(task: ShardTask) -> None:
-    """Refuse to make what a cache's name does not tell: a worker may have another OpenCV than the planner."""
+    """Raise BuildError if this worker's OpenCV release does not match the caches' fingerprints."""
     opencv = installed_opencv_version()
     for target in task.targets:
         if cache_fingerprint(task.recipe, target.size_px, opencv) != target.fingerprint:
@@ -174,12 +174,12 @@ def _make_or_find(task: ShardTask) -> ShardResult:
 
 
 def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
-    """Run a task and say which it was; what engines hand to their workers."""
+    """Run a task and return its position and result; engines submit this to their workers."""
     return position, run_task(task)
 
 
 def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-    """Run tasks one after the other in this process."""
+    """Run tasks in this process, one after the other."""
     for position, task in enumerate(tasks):
         yield position, run_task(task)
 
@@ -190,7 +190,7 @@ class SerialEngine:
     name = "serial"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Refuse nothing: there is nothing to choose."""
+        """Accept everything: the arguments are not used."""
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
         """Return :func:`run_serially`."""
@@ -239,7 +239,7 @@ class _ShardMaker:
         return result
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
-        """Each record with its file, read by a thread while earlier ones are computed; None where none is needed."""
+        """Yield each record with its file, read ahead by threads; None if it is not needed."""
         num_ahead = _num_ahead(self._task.records)
         with ThreadPoolExecutor(max_workers=1 if num_ahead == _FILES_AHEAD else num_ahead) as reader:
             waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
@@ -263,7 +263,7 @@ class _ShardMaker:
             self._process(row, file.data, digest)
 
     def _copy(self, row: int, prior: PriorSample) -> bool:
-        """Take pixels and sums from earlier shards; False where one lacks them or holds damaged ones."""
+        """Copy pixels and sums from earlier shards; return False if one is missing or damaged."""
         found = [self._prior_shards.sample(size, prior) for size in self._sizes]
         if any(sample is None for sample in found):
             return False
@@ -311,7 +311,7 @@ class _PriorShards:
         self._opened: dict[Path, tuple[ShardRows, SampleTable] | None] = {}
 
     def sample(self, size_px: int, prior: PriorSample) -> tuple[Image, SampleTable] | None:
-        """Image and one-row table of a sample, or None where they are absent or damaged."""
+        """Return the image and one-row table of a sample, or None if missing or damaged."""
         if size_px not in prior.rows:
             return None
         shard_name, row = prior.rows[size_px]
@@ -324,7 +324,7 @@ class _PriorShards:
             return None
 
     def _open(self, path: Path, size_px: int) -> tuple[ShardRows, SampleTable] | None:
-        """A shard whose bytes are those that its name tells. Damaged ones are not shown to HDF5: it may crash."""
+        """Open a shard if its digest matches its name: HDF5 may crash on damaged files."""
         if path not in self._opened:
             try:
                 self._opened[path] = self._read(path, size_px)

@@ -1,4 +1,4 @@
-"""One shard's work as a value, its result, and the receipt that makes running it again cost nothing."""
+"""The task of one shard, its result, and the receipt by which a repeated run is skipped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A cache under construction: its size, identity and directory, how its pixels are stored; a store's address."""
+    """A cache to build: size, identity, directory, codec, and address if it is in a store."""
 
     size_px: int
     fingerprint: str
@@ -41,7 +41,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PriorSample:
-    """Where an earlier build left a sample: per size, the shard and the row in it."""
+    """A sample in earlier caches: per size, the shard and the row in it."""
 
     source_digest: bytes
     rows: Mapping[int, tuple[str, int]]
@@ -49,7 +49,7 @@ class PriorSample:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """All that is needed to make one shard of one or several caches.
+    """Everything needed to make one shard of one or several caches.
 
     Attributes
     ----------
@@ -58,14 +58,13 @@ class ShardTask:
     targets
         Caches that lack this shard.
     recipe
-        What to do to each image.
+        Preprocessing of each image.
     unchanged
         By record id: samples whose files have not changed since they were cached.
     by_digest
         By digest of the source file: samples that may turn out to be the same image.
     recheck_ns
-        Clock when a recheck began (ns since the epoch): what was made of the same file states before, or for another
-        recheck, does not count as made. None where it does.
+        Time when a recheck began (ns since the epoch): results of earlier runs are ignored. None accepts them.
     """
 
     records: tuple[Record, ...]
@@ -77,14 +76,14 @@ class ShardTask:
 
     @property
     def key(self) -> str:
-        """Identity of the task's work: the metadata and file states of its records, and the version of looks."""
+        """Identity of the work: metadata and file states of the records, and the version of looks."""
         recheck = "" if self.recheck_ns is None else f", recheck {self.recheck_ns}"
         return records_digest(self.records, f"looks {LOOKS_VERSION}{recheck}")
 
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a task made.
+    """Result of a task.
 
     Attributes
     ----------
@@ -95,11 +94,11 @@ class ShardResult:
     source_states : ndarray of shape (n, 4), int64
         State of each row's file when it was read, see :mod:`leukemia_data.records.sample_table`.
     failures
-        Images left out, with reasons.
+        Unusable images, with reasons.
     num_processed, num_copied
-        Images that were decoded and preprocessed, and images whose pixels an earlier shard held.
+        Images that were preprocessed, and images that were copied from an earlier shard.
     num_records
-        Images the task was given.
+        Images of the task.
     """
 
     entries: Mapping[int, ShardEntry]
@@ -112,19 +111,19 @@ class ShardResult:
 
 
 TaskRunner = Callable[[Sequence["ShardTask"]], Iterable[tuple[int, ShardResult]]]
-"""Runs tasks and yields (position, result), each once, in whatever order they finish."""
+"""Runs tasks and yields (position, result) once each, in order of completion."""
 
 
 class CountedTasks(Sequence["ShardTask"], ABC):
-    """Tasks that tell how many images each has before they are made."""
+    """Tasks whose numbers of images are known before they are created."""
 
     @abstractmethod
     def num_records(self) -> list[int]:
-        """Images of each task."""
+        """Number of images of each task."""
 
 
 def largest_first(tasks: Sequence[ShardTask]) -> list[int]:
-    """Positions of the tasks, so ordered that no worker is left alone with a large one at the end."""
+    """Return the positions of the tasks, largest first, to balance the workers' load."""
     sizes = tasks.num_records() if isinstance(tasks, CountedTasks) else [len(task.records) for task in tasks]
     return sorted(range(len(tasks)), key=lambda position: -sizes[position])
 
@@ -133,12 +132,12 @@ RECEIPTS_DIR = "receipts"
 
 
 def receipt_path(task: ShardTask, target: Target) -> Path:
-    """Where a task's receipt for one cache lies."""
+    """Return the path of a task's receipt for one cache."""
     return target.directory / RECEIPTS_DIR / f"{task.key}.json"
 
 
 def leave_receipts(task: ShardTask, result: ShardResult) -> None:
-    """Write a receipt into each cache that the task served."""
+    """Write a receipt into each cache of the task."""
     failures = [[failure.record_id, failure.reason] for failure in result.failures]
     for target in task.targets:
         path = receipt_path(task, target)
@@ -155,12 +154,12 @@ def leave_receipts(task: ShardTask, result: ShardResult) -> None:
 
 
 def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResult | None:
-    """The result of an earlier run of this task, if its shards are whole on disk and are what the receipts say.
+    """Return the result of an earlier run of this task if its shards are complete and match the receipts, else None.
 
     Parameters
     ----------
     take_failures
-        Whether a run that could not use some images counts. A build tries such images again; a commit reports them.
+        Whether to accept a run with unusable images. A build tries such images again; a commit reports them.
     """
     entries: dict[int, ShardEntry] = {}
     tables: dict[int, SampleTable] = {}
@@ -178,8 +177,8 @@ def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResul
         tables[target.size_px] = table
         if entry is not None:
             entries[target.size_px] = entry
-    # Two caches that were served by different runs may disagree about an image that was repaired or changed in between:
-    # with the file states of one, the other would look up to date for ever.
+    # Receipts of different runs may disagree about an image that changed in between: with the file states of one, the
+    # other cache would look up to date permanently.
     if len(runs) > 1:
         return None
     n, bad = len(task.records), next(iter(runs))[0] if runs else ()
@@ -201,9 +200,9 @@ def _failures(values: list[list[str]], task: ShardTask) -> tuple[QuarantinedImag
 def _shard_of(
     task: ShardTask, target: Target, values: Mapping[str, Any] | None, failures: tuple[QuarantinedImage, ...]
 ) -> tuple[ShardEntry | None, SampleTable]:
-    """The shard that a receipt names, and its rows. Anybody may have written a receipt: all of it is compared.
+    """Return the shard that a receipt names, and its rows. A receipt is untrusted input: all of it is checked.
 
-    There is none where no image could be used.
+    None if no image was usable.
 
     Raises
     ------
@@ -219,7 +218,7 @@ def _shard_of(
         raise ValueError("the name leaves the cache's directory")
     path = target.directory / entry.name
     digest = file_digest(path)
-    # HDF5 may hang or crash on damaged files, so their digest comes first.
+    # Check the digest first: HDF5 may hang or crash on damaged files.
     if (digest, shard_name(digest)) != (entry.digest, entry.name):
         raise ValueError("the shard has other bytes")
     images, table = open_images(path), read_table(path)
@@ -248,14 +247,14 @@ def _is_state(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(type(number) is int for number in value)
 
 
-# Caches of 0.1 may hold such marks: the name stays.
+# The name is kept because caches of 0.1 may hold such marks.
 MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
 KEPT_DAYS = 14
 _KEPT_S = KEPT_DAYS * 24 * 3600
 
 
 def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> None:
-    """Leave or renew a job file's mark in the caches that it concerns, whose directories are made."""
+    """Write or renew a job file's mark in its caches; creates their directories."""
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
         path = _mark_path(directory, digest)
@@ -265,30 +264,30 @@ def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> No
 
 
 def is_marked(directories: Iterable[Path], digest: str) -> bool:
-    """Return whether a job file still waits to be committed: its first commit removes all its marks."""
+    """Return whether a job file is not committed yet: its first commit removes all its marks."""
     return any(_mark_path(directory, digest).exists() for directory in directories)
 
 
 def forget_job_file(directories: Iterable[Path], digest: str) -> None:
-    """Remove a committed job file's marks, and the receipts that no other one waits for."""
+    """Remove a committed job file's marks, and the receipts that no other one needs."""
     for directory in directories:
         _mark_path(directory, digest).unlink(missing_ok=True)
         clear_receipts(directory)
 
 
 def clear_receipts(directory: Path) -> None:
-    """Remove the receipts of a committed cache; those that a job file may wait for stay."""
+    """Remove the receipts of a committed cache unless a job file may need them."""
     if pending_mark(directory) is None:
         shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
 
 
 def pending_mark(directory: Path) -> Path | None:
-    """Return the mark of a job file that waits for what is in a cache's directory; None where none does."""
+    """Return the mark of an uncommitted job file in a cache's directory, or None."""
     return next((path for path in _marks(directory) if not _is_over(path)), None)
 
 
 def spent_marks(directory: Path) -> list[Path]:
-    """Return the marks that are too old to count."""
+    """Return the expired marks."""
     return [path for path in _marks(directory) if _is_over(path)]
 
 

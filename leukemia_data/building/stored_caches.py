@@ -1,8 +1,7 @@
-"""A build's caches in an object store: shards are there already, the index follows, the manifest is last.
+"""Commit caches to an object store: shards are uploaded first, then the index, then the manifest.
 
-A store knows no lock. What stands for one is a condition: the manifest is replaced only if it is still the one that the
-build was planned on. Of two builds at once the second to commit is refused; its shards stay for the next build, and
-nothing that a manifest does not name is ever read. Loading this loads fsspec.
+Stores have no locks. Instead, the manifest is replaced only if it is still the one that the build was planned on. Of
+two concurrent builds the second commit fails; its shards are kept for the next build. Imports fsspec.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ class StorePlace:
         return self.mirror.directory
 
     def location(self, directory: Path) -> Location:
-        """Return the address of the cache that a directory of the mirror stands for."""
+        """Return the address of the cache for a directory of the mirror."""
         return self.mirror.url_of(directory)
 
     def find_current(self, directory: Path, state: str, suits: Callable[[Manifest], bool]) -> Manifest | None:
-        """Return a cache's manifest if it holds a source in this state, whole, and `suits`."""
+        """Return a complete cache's manifest if it has this source state and `suits`; else None."""
         url = self.mirror.url_of(directory)
         found, data = read_manifest_object(url.store)
         if data is None:
@@ -61,7 +60,7 @@ class StorePlace:
         return manifest if StoredCache(url, found, files).holds(manifest) else None
 
     def commits(self, dir_names: Sequence[str]) -> Mapping[Path, tuple[int, int, int]]:
-        """Return the present commits of all caches in directories of these names."""
+        """Return the current commits of all caches in directories of these names."""
         store = self.mirror.url.store
         found = {}
         for name in store.folders():
@@ -73,43 +72,43 @@ class StorePlace:
         return found
 
     def stored(self, directories: Sequence[Path]) -> Mapping[Path, StoredCache]:
-        """Return the caches as they are now; their manifests and indexes are brought into the mirror."""
+        """Download manifests and indexes into the mirror, and return the caches' current states."""
         return {directory: self.mirror.refresh(directory) for directory in directories}
 
 
 def stored_place(url: Url, copies_dir: Path | None) -> StorePlace:
-    """Return what finds the caches below an address; their mirror is in the folder of local copies."""
+    """Return the place of caches below an address; the mirror is in the folder of local copies."""
     return StorePlace(mirror_of(stored_url(url), LocalCopiesChoice(copies_dir).open().directory))
 
 
 class StoreCommitTarget:
-    """Takes what a build makes for caches in a store; see :class:`leukemia_data.building.build.CommitTarget`.
+    """Commits caches to a store; see :class:`leukemia_data.building.build.CommitTarget`.
 
     Parameters
     ----------
     caches
-        By directory of the mirror: the caches as the plan knows them.
+        The planned caches by directory of the mirror.
     """
 
     def __init__(self, caches: Mapping[Path, StoredCache]) -> None:
         self._caches = caches
 
     def check(self, plan: BuildPlan) -> None:
-        """Check nothing: the listing that tells the shards to keep was made for this plan, and a store has room."""
+        """Check nothing: the plan lists the store's shards, and free space is not limited."""
 
     def check_made(self, directory: Path, entry: ShardEntry) -> None:
-        """Check nothing: the worker that made the shard has uploaded it, and the commit looks for all of them."""
+        """Check nothing: workers upload their shards, and :meth:`commit` looks for all of them."""
 
     def flush(self, path: Path) -> None:
-        """Do nothing: what was uploaded is durable."""
+        """Do nothing: uploaded objects are durable."""
 
     def commit(self, directory: Path, manifest: Manifest) -> None:
-        """Upload the index, see that all shards are there, replace the manifest if it is still the one known.
+        """Upload the index, check that all shards exist, and replace the manifest if it is still the planned one.
 
         Raises
         ------
         BuildError
-            If another build committed meanwhile, or a shard is gone.
+            If another build committed meanwhile, or a shard is missing.
         StorageError
             If the store cannot be reached.
         """
