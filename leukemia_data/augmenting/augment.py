@@ -1,4 +1,4 @@
-"""Random augmentation of whole batches where the network runs, and the table of its parameters."""
+"""Random augmentation of whole batches on the network's device, and the table of its parameters."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ from leukemia_data.streams.batch import BufferPool, as_device, to_device
 
 
 class Columns:
-    """Where the parameters of a sample stand in its row.
+    """Columns of the parameter table.
 
     Attributes
     ----------
     AFFINE
-        Six numbers, a 2x3 matrix row by row: from a place in the result to its place in the input, both as (x, y) from
-        the centre in half sides. Flips, transposes and quarter turns alone give exactly 0, 1 and -1.
+        A 2x3 matrix, row by row, from output to input coordinates, both (x, y) from the centre in half sides. Flips,
+        transposes and quarter turns alone give exactly 0, 1 and -1.
     COLOR
-        Nine numbers, a 3x3 matrix row by row on (R, G, B).
+        A 3x3 matrix on (R, G, B), row by row.
     GREY
-        Three numbers per channel: what is added for each grey level of the image's mean grey.
+        Per channel, the value added per grey level of the image's mean grey.
     NOISE_LEVEL
-        Standard deviation of the noise in grey levels, with the sign it is taken with; 0 for none.
+        Signed standard deviation of the noise in grey levels; 0 for none.
     NOISE_START
-        Where in the bank of noise the sample's begins.
+        Offset of the sample's noise in the noise bank.
     CUTOUT
-        Top row and left column of the square, in pixels; a place outside the image for none.
+        Top row and left column of the square, in pixels; outside the image for none.
     BLUR
-        First of the weights of the blur's kernel in one direction; 0 ... 0 1 0 ... 0 for none. Behind them stand the
-        columns of a user's own operations, see :func:`custom_columns`.
+        First weight of the 1-D blur kernel; 0 ... 0 1 0 ... 0 for none. The columns of custom operations follow, see
+        :func:`custom_columns`.
     """
 
     AFFINE = slice(0, 6)
@@ -65,12 +65,12 @@ class Columns:
 
 
 def blur_columns(augmentation: Augmentation) -> slice:
-    """Where the weights of the blur's kernel stand."""
+    """Return the columns of the blur kernel's weights."""
     return slice(Columns.BLUR, Columns.BLUR + (0 if augmentation.blur is None else augmentation.blur.kernel_px))
 
 
 def custom_columns(augmentation: Augmentation) -> list[slice]:
-    """Where the columns of each of a user's own operations stand: whether it is applied, and its draws."""
+    """Return the columns of each custom operation: whether it is applied, and its draws."""
     ends = np.cumsum(
         [blur_columns(augmentation).stop, *(1 + change.num_draws for change in augmentation.custom)]
     ).tolist()
@@ -118,11 +118,11 @@ def draw_parameters(
 
 _GREY_LEVELS = 255.0
 _HALF_LEVEL = 0.5
-# Values of a part of a batch on the CPU: its few copies stay in the caches, and below the size from which allocators
-# fetch every block anew from the operating system.
+# Values per part of a batch on the CPU: its few copies fit into the CPU's caches, and below the size from which
+# allocators request every block from the operating system.
 _PART_VALUES = 620_000
-# glibc keeps memory of freed blocks up to the size of the largest one it has seen freed, at most 32 MiB, and twice
-# that in all. Until it has seen one, it gives the copies above back to the system a thousand pages at a time.
+# glibc keeps freed blocks up to the largest size it has seen freed (at most 32 MiB, and twice that in total). Before
+# that, it returns the copies above to the system a thousand pages at a time.
 _HEAP_BYTES = 31 << 20
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -133,13 +133,13 @@ class Augmenter:
     Parameters
     ----------
     augmentation
-        What may happen, and how strongly.
+        The operations and their parameters.
     seed
-        Non-negative; with the epoch and the sample's index it decides every draw.
+        Non-negative; every draw is a function of seed, epoch and sample index.
     mean, std
-        Of the channels R, G, B on the scale [0, 1], as the cache's statistics give them; finite, std above 0.
+        Of the channels R, G, B on the scale [0, 1], as in the cache's statistics; finite, std above 0.
     device
-        Where the batches are.
+        Device of the batches.
 
     Raises
     ------
@@ -193,8 +193,8 @@ class Augmenter:
         Returns
         -------
         Tensor of shape (B, 3, S, S), float32
-            On the scale of the network. Its strides are those of ``channels_last`` where images are only normalised,
-            and those of a contiguous tensor elsewhere. On the CPU its memory is reused once nothing holds it.
+            Normalised. In ``channels_last`` layout if images are only normalised, else contiguous. On the CPU its
+            memory is reused once it is no longer referenced.
         """
         size_px = self._check(images_BHWC, indices_B)
         table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, size_px)
@@ -205,9 +205,9 @@ class Augmenter:
         return out_BCHW
 
     def apply(self, images_BHWC: Tensor, table_BP: Tensor, out_BCHW: Tensor) -> None:
-        """Change images by a table of parameters, and write them, normalised, into `out_BCHW`.
+        """Augment images by a table of parameters, and write them, normalised, into `out_BCHW`.
 
-        This is all that runs on the device, and what ``torch.compile`` may compile.
+        All device work is here; may be compiled by ``torch.compile``.
         """
         if self._only_normalizes:
             normalize_pixels(images_BHWC, self._scale_C, self._offset_C, out_BCHW.permute(0, 2, 3, 1))
@@ -232,7 +232,7 @@ class Augmenter:
             self._apply_custom(out_BCHW, table_BP)
 
     def _apply_custom(self, out_BCHW: Tensor, table_BP: Tensor) -> None:
-        """Apply a user's own operations, which work on grey levels, to a result on the scale of the network."""
+        """Apply custom operations, which work on grey levels, to the normalised result."""
         scale_C11, offset_C11 = self._scale_C[:, None, None], self._offset_C[:, None, None]
         images_BCHW = ((out_BCHW - offset_C11) / scale_C11).clamp(0, _GREY_LEVELS)
         for operation, columns in self._custom:
@@ -246,27 +246,27 @@ class Augmenter:
         images_BCHW = images_BHWC.permute(0, 3, 1, 2)
         if not self.augmentation.moves and not self.augmentation.warps:
             return images_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
-        # Of all conversions the one that leaves the bytes' order alone is the fastest; the warp makes planes.
+        # The conversion that keeps the byte order is the fastest; the warp makes planes.
         images_BCHW = images_BCHW.to(torch.float32, memory_format=torch.channels_last)
         mode = "bilinear" if self.augmentation.warps else "nearest"
         return warp(images_BCHW, table_BP[:, Columns.AFFINE].reshape(-1, 2, 3), mode)
 
     def _where_added(self, images_BCHW: Tensor) -> Tensor | None:
-        """1 where something may be added to a pixel, (B, 1, S, S); None for everywhere."""
+        """1 where values may be added, (B, 1, S, S); None for everywhere."""
         adds = self._changes_contrast or may_happen(self.augmentation.noise)
         if not adds or not self.augmentation.keep_black:
             return None
         return foreground(images_BCHW, self.augmentation.black_level)
 
     def _added_color(self, images_BCHW: Tensor, table_BP: Tensor) -> Tensor:
-        """What contrast adds to the channels, on the scale of the network: (B, 3)."""
+        """Values that contrast adds to the normalised channels: (B, 3)."""
         greys_B = mean_grey(images_BCHW, self._grey_C)
         return table_BP[:, Columns.GREY] * greys_B[:, None] * self._scale_C
 
     def _cut(
         self, cutout: Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Make squares black, and let nothing be added there."""
+        """Make squares black, and exclude them from additions."""
         size_px = images_BCHW.shape[-1]
         kept_B1HW = outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
         where_B1HW = kept_B1HW if where_B1HW is None else where_B1HW * kept_B1HW
@@ -292,7 +292,7 @@ class Augmenter:
         return to_device(table_BP, self._device)
 
     def _prepare_noise(self, size_px: int) -> None:
-        """Make the bank of noise for images of this side, once."""
+        """Create the noise bank for images of this side, once."""
         if not may_happen(self.augmentation.noise):
             return
         if self._noise_bank is None or len(self._noise_bank) != num_noise_values(size_px):
@@ -308,12 +308,12 @@ class Augmenter:
         return out.permute(0, 3, 1, 2) if self._only_normalizes else out
 
     def _parts(self, batch: int, size_px: int) -> Iterator[slice]:
-        """Slices of the batch to work on one after the other: a few samples each on the CPU, all at once elsewhere."""
+        """Slices of the batch: a few samples each on the CPU, the whole batch elsewhere."""
         length = batch if self._device.type != "cpu" else max(1, _PART_VALUES // (3 * size_px**2))
         return (slice(start, start + length) for start in range(0, batch, max(1, length)))
 
     def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
-        """Refuse what is no batch of square uint8 images; return their side."""
+        """Return the images' side; raises UsageError unless they are a batch of square uint8 images."""
         if images_BHWC.ndim != 4:
             raise UsageError(f"images_BHWC must be of shape (B, S, S, 3), got {tuple(images_BHWC.shape)}")
         batch, height_px, width_px, channels = images_BHWC.shape
@@ -351,13 +351,13 @@ def normalize_planes(images_BCHW: Tensor, scale_C: Tensor, offset_C: Tensor, out
 def normalize_pixels(images_BHWC: Tensor, scale_C: Tensor, offset_C: Tensor, out_BHWC: Tensor) -> None:
     """Write ``pixel * scale + offset`` into `out_BHWC`, float; the images may be integers."""
     batch, height_px, width_px, channels = images_BHWC.shape
-    # Whole pixel rows as the inner axis: some hundred values a vector loop can run over, instead of 3.
+    # Whole pixel rows as the inner axis: hundreds of values per vector loop, instead of 3.
     rows = out_BHWC.view(batch * height_px, width_px * channels)
     rows.copy_(images_BHWC.reshape(batch * height_px, width_px * channels))
     torch.addcmul(offset_C.repeat(width_px), rows, scale_C.repeat(width_px), out=rows)
 
 
 def clamp_channels_(images_BCHW: Tensor, low_C: Sequence[float], high_C: Sequence[float]) -> None:
-    """Limit each channel to limits of its own, in place."""
+    """Clamp each channel to its own limits, in place."""
     for channel, (low, high) in enumerate(zip(low_C, high_C, strict=True)):
         images_BCHW[:, channel].clamp_(low, high)

@@ -1,9 +1,9 @@
-"""The augmentation: which random changes training images get, and how strong, as a value.
+"""The augmentation: random changes of training images and their strengths, as a value.
 
-It is read from TOML (a shipped preset or a user's file), stored as a plain dictionary in checkpoints, and written back
-as TOML into a run's folder. Nothing here loads torch.
+Read from TOML (a shipped preset or a user's file), stored as a plain dictionary in checkpoints, and written as TOML
+into a run's folder. Does not import torch.
 
-Every operation has a chance ``p`` of being applied to a sample. An operation that a file leaves out is never applied.
+Every operation is applied to a sample with probability ``p``, and never if it is left out.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from leukemia_data.records.arguments import as_flag
 from leukemia_data.registry import did_you_mean
 
 AUGMENTATIONS_DIR = Path(__file__).parent / "augmentations"
-# CLAHE lifts the exact-zero background of C-NMC images to grey level 4.
+# CLAHE raises the exact-zero background of C-NMC images to grey level 4.
 DEFAULT_BLACK_LEVEL = 8.0
 _PLAIN = ("name", "description", "keep_black", "black_level")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random changes of an image; ``None`` where one is left out.
+    """Random changes of an image; ``None`` for an operation that is left out.
 
-    ``quarter_turns`` turns by 90, 180 or 270 degrees, each equally likely. With ``keep_black`` what contrast and
-    noise add is added only to pixels of which a channel is above ``black_level``, a grey level, after the geometry.
-    ``custom`` are operations of a user's own, which are applied in this order after all others.
+    ``quarter_turns`` rotates by 90, 180 or 270 degrees with equal probability. With ``keep_black``, contrast and noise
+    change only pixels with a channel above the grey level ``black_level`` after the geometry. ``custom`` operations
+    are applied in this order after all others.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Augmentation:
 
     @property
     def moves(self) -> bool:
-        """Whether an image may be flipped, transposed or turned by quarters."""
+        """Whether images may be flipped, transposed or rotated by quarter turns."""
         return any(map(may_happen, self.moving))
 
     @property
@@ -82,17 +82,17 @@ class Augmentation:
 
     @property
     def warps(self) -> bool:
-        """Whether an image may be rotated, scaled or shifted, which needs interpolation."""
+        """Whether images may be rotated, scaled or shifted, which needs interpolation."""
         return any(map(may_happen, (self.rotate, self.scale, self.translate)))
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that are allowed but probably not meant."""
+        """Return warnings about valid but probably unintended settings."""
         if not may_happen(self.color):
             return []
         return [f"augmentation {self.name!r}: {warning}" for warning in self.color.warnings()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything :meth:`from_dict` needs; operations that are left out are not in it."""
+        """Return the argument of :meth:`from_dict`, without operations that are left out."""
         return {key: getattr(self, key) for key in _PLAIN} | {key: asdict(value) for key, value in self._operations()}
 
     @classmethod
@@ -101,14 +101,14 @@ class Augmentation:
         return _parse({"name": "stored", **data}, "stored augmentation")
 
     def to_toml(self) -> str:
-        """All parameters as the text of a file that :func:`load_augmentation` reads back to an equal value."""
+        """Return TOML text that :func:`load_augmentation` reads back to an equal value."""
         lines = [f"{key} = {_toml(getattr(self, key))}" for key in _PLAIN]
         for key, operation in self._operations():
             lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in asdict(operation).items())]
         return "\n".join(lines) + "\n"
 
     def _operations(self) -> Iterator[tuple[str, Chance]]:
-        """Each operation under its name, in the order in which they are applied but for geometry's."""
+        """Operations by name, in order of application except for the geometry."""
         for key in _SHIPPED:
             if (operation := getattr(self, key)) is not None:
                 yield key, operation
@@ -139,7 +139,7 @@ def load_augmentation(name_or_path: str) -> Augmentation:
 
 
 def augmentation_names() -> list[str]:
-    """Names of the shipped augmentations."""
+    """Return the names of the shipped augmentations."""
     return sorted(path.stem for path in AUGMENTATIONS_DIR.glob("*.toml"))
 
 
@@ -164,9 +164,9 @@ def _parse_custom(key: str, value: object) -> Chance:
 
 
 def _toml(value: object) -> str:
-    """One value as TOML writes it."""
+    """Format a value as TOML."""
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for one character that only TOML wants escaped.
+        # JSON's escapes are valid TOML; TOML escapes one more character.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"

@@ -1,4 +1,4 @@
-"""Blur, noise and cutout: augmentations of a whole image or a part of it."""
+"""Blur, noise and cutout."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def draw_blur_weights(blur: Blur, draws: Draws) -> FloatArray:
 
 
 def blur(images_BCHW: Tensor, weights_BK: Tensor) -> Tensor:
-    """Filter rows and columns with one symmetric kernel a sample; borders are reflected, as torchvision does it.
+    """Filter rows and columns with one symmetric kernel per sample; borders are reflected, as in torchvision.
 
     Parameters
     ----------
@@ -82,18 +82,18 @@ def blur(images_BCHW: Tensor, weights_BK: Tensor) -> Tensor:
 
 
 def num_noise_values(size_px: int) -> int:
-    """How many normal numbers the bank needs that images of this side read their noise from."""
+    """Return the size of the noise bank for images of this side."""
     return max(MIN_NOISE_VALUES, -(-2 * 3 * size_px**2 // NOISE_STEP) * NOISE_STEP)
 
 
 def make_noise_bank(seed: int, size_px: int) -> NDArray[np.float32]:
-    """Standard normal numbers from which every sample reads a window of its own; a function of its arguments."""
+    """Return standard normal numbers, of which every sample reads a window; a function of the arguments."""
     generator = np.random.Generator(np.random.Philox(seed))
     return generator.standard_normal(num_noise_values(size_px), np.float32)
 
 
 def draw_noise(noise: Noise, draws: Draws, size_px: int) -> tuple[FloatArray, FloatArray]:
-    """Level with its sign, and where in the bank the noise begins; beginnings are multiples of NOISE_STEP."""
+    """Return the signed level, and the offset in the noise bank, a multiple of NOISE_STEP."""
     sign = 1 - 2 * draws.below(2, Draw.NOISE_SIGN)
     level = np.where(draws.happens(noise, Draw.NOISE), noise.variance**0.5 * sign, 0)
     num_starts = (num_noise_values(size_px) - 3 * size_px**2) // NOISE_STEP + 1
@@ -101,7 +101,7 @@ def draw_noise(noise: Noise, draws: Draws, size_px: int) -> tuple[FloatArray, Fl
 
 
 def noise_windows(bank: Tensor, starts_B: Tensor, size_px: int) -> Tensor:
-    """Each sample's window of a bank of random numbers, from a start that is a multiple of NOISE_STEP.
+    """Return each sample's window of the noise bank; offsets are multiples of NOISE_STEP.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def noise_windows(bank: Tensor, starts_B: Tensor, size_px: int) -> Tensor:
 @AUGMENTATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutout(Chance):
-    """Fill one square, anywhere inside the image, with black; its side is ``fraction`` of the image's."""
+    """Fill one square inside the image with black; its side is ``fraction`` of the image's."""
 
     name: ClassVar[str] = "cutout"
     fraction: float
@@ -140,7 +140,7 @@ def draw_cutout(cutout: Cutout, draws: Draws, size_px: int) -> FloatArray:
 
 
 def outside_squares(corners_B2: Tensor, side_px: int, size_px: int) -> Tensor:
-    """0 inside each sample's square of side `side_px` with the given top row and left column, 1 elsewhere.
+    """Return 0 inside each sample's square of side `side_px` at the given top row and left column, 1 elsewhere.
 
     Returns
     -------

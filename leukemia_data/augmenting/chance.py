@@ -1,7 +1,7 @@
-"""What an operation of an augmentation is, and the registry that knows every one by name.
+"""The operations of an augmentation: base classes and registry.
 
-An operation is a frozen dataclass of validated parameters. Each family has a module with its parameters, its draws and
-what they do to batches of pixels. One of your own turns random numbers into changed pixels in one method::
+An operation is a frozen dataclass of validated parameters. Each family has a module with its parameters, draws and
+effect on batches of pixels. A custom operation maps random numbers to changed pixels in one method::
 
     @AUGMENTATIONS.register
     @dataclass(frozen=True, kw_only=True)
@@ -33,14 +33,14 @@ _Operation = TypeVar("_Operation", bound="Chance")
 
 
 def require_range(name: str, given: Range, least: float, most: float) -> None:
-    """Raise UsageError unless both numbers lie within least..most and the second is not the smaller one."""
+    """Raise UsageError unless least <= low <= high <= most."""
     low, high = given
     require(least <= low <= high <= most, f"{name} must be [low, high] within {least:g}..{most:g}, got {[low, high]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chance:
-    """An operation that is applied to a sample with probability ``p``; by itself a flip, which needs no more."""
+    """An operation that is applied to a sample with probability ``p``; flips have no other parameter."""
 
     name: ClassVar[str]
     p: float
@@ -48,7 +48,7 @@ class Chance:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
         for field in fields(self):
-            # Frozen, and given by a program as often as by a file.
+            # Values may come from Python as well as from a file; the dataclass is frozen.
             value = parse_value(getattr(self, field.name), hints[field.name], field.name)
             object.__setattr__(self, field.name, value)
         require(0 <= self.p <= 1, f"p must lie in 0..1, got {self.p}")
@@ -56,20 +56,20 @@ class Chance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomAugmentation(Chance):
-    """An operation of a user's own: a frozen dataclass that overrides :meth:`apply`.
+    """A custom operation: a frozen dataclass that overrides :meth:`apply`.
 
     Attributes
     ----------
     name
         Its name in augmentations.
     num_draws
-        How many random numbers a sample needs.
+        Random numbers per sample.
     """
 
     num_draws: ClassVar[int] = 0
 
     def apply(self, images_BCHW: Tensor, draws_BK: Tensor) -> Tensor:
-        """Return the changed images, of which only those of samples with the operation are taken.
+        """Return the changed images; they are used only for samples that the operation is applied to.
 
         Parameters
         ----------
@@ -81,13 +81,13 @@ class CustomAugmentation(Chance):
         Returns
         -------
         Tensor of shape (B, 3, S, S), float32
-            Grey levels, which are limited to 0..255 afterwards. Each image may depend on its own draws alone.
+            Grey levels, clamped to 0..255 afterwards. Each image may depend only on itself and its own draws.
         """
         raise NotImplementedError(f"{type(self).__name__} does not override apply")
 
 
 def may_happen(operation: _Operation | None) -> TypeGuard[_Operation]:
-    """Whether an operation is there and has a chance above 0."""
+    """Return whether an operation is not None and has ``p`` above 0."""
     return operation is not None and operation.p > 0
 
 

@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation and hue: one matrix a sample, and the pixels that it recolours."""
+"""Brightness, contrast, saturation and hue: one colour matrix per sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 WEAK_FACTOR = 0.3
-# NTSC's Y, I and Q in terms of R, G and B; the rows of I and Q sum to 0, so that greys have no colour.
+# NTSC's Y, I and Q from R, G and B; the rows of I and Q sum to 0, so that greys have no colour.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB_OF_YIQ = np.linalg.inv(_YIQ)
 
@@ -26,8 +26,8 @@ _RGB_OF_YIQ = np.linalg.inv(_YIQ)
 class Color(Chance):
     """Change brightness, contrast, saturation and hue, in this order.
 
-    The first three are factors uniform in (low, high), 1 for no change. ``hue`` is a turn of the colour circle, uniform
-    in (low, high), in whole turns.
+    The first three are factors uniform in (low, high), 1 for no change. ``hue`` is a rotation in turns, uniform in
+    (low, high).
     """
 
     name: ClassVar[str] = "color"
@@ -44,7 +44,7 @@ class Color(Chance):
         require_range("hue", self.hue, -0.5, 0.5)
 
     def warnings(self) -> list[str]:
-        """Sentences about factors that are allowed but probably not meant."""
+        """Return warnings about valid but probably unintended factors."""
         effects = {
             "brightness": "almost black",
             "contrast": "almost one flat grey",
@@ -59,9 +59,9 @@ class Color(Chance):
 
 
 def draw_color(color: Color, draws: Draws) -> tuple[FloatArray, FloatArray]:
-    """Brightness, contrast, saturation and hue in this order, as a matrix (B, 3, 3) and what is added per mean grey.
+    """Return brightness, contrast, saturation and hue as a matrix (B, 3, 3), and the value added per mean grey.
 
-    Contrast blends with the image's mean grey level, which is only known on the device: that part stays a factor.
+    Contrast blends with the image's mean grey level, which is known only on the device: that part stays a factor.
     """
     happens = draws.happens(color, Draw.COLOR)
     limits = (color.brightness, color.contrast, color.saturation)
@@ -79,7 +79,7 @@ def draw_color(color: Color, draws: Draws) -> tuple[FloatArray, FloatArray]:
 
 
 def _hue_matrices(turns_B: FloatArray) -> FloatArray:
-    """Turn the plane (I, Q) of YIQ, which leaves luminance and greys alone: (B, 3, 3); red goes to yellow first."""
+    """Rotations of the (I, Q) plane of YIQ, which keep luminance and greys: (B, 3, 3); red turns towards yellow."""
     angles_B = 2 * np.pi * turns_B
     turn_B33 = np.zeros((len(turns_B), 3, 3))
     turn_B33[:, 0, 0] = 1
@@ -91,7 +91,7 @@ def _hue_matrices(turns_B: FloatArray) -> FloatArray:
 
 def mean_grey(images_BCHW: Tensor, weights_C: Tensor) -> Tensor:
     """Mean grey level of each image: (B,)."""
-    # Rows first: a sum over a whole image would be split among threads, and its rounding depend on how many there are.
+    # Rows first: a sum over a whole image is split among threads, so that its rounding depends on their number.
     means_BC = images_BCHW.mean(dim=3).mean(dim=2)
     return (means_BC * weights_C).sum(dim=1)
 
@@ -104,7 +104,7 @@ def recolor(
     offset_C: Tensor,
     out_BCHW: Tensor,
 ) -> None:
-    """Write ``matrix @ pixel + added * where + offset`` into `out_BCHW`, one matrix and one added colour a sample.
+    """Write ``matrix @ pixel + added * where + offset`` into `out_BCHW`, one matrix and one added colour per sample.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def recolor(
     added_B3 : Tensor of shape (B, 3)
         None for nothing.
     where_B1HW : Tensor of shape (B, 1, S, S)
-        Share of `added_B3` that each pixel gets; None for all of it.
+        Fraction of `added_B3` that each pixel gets; None for all of it.
 
     Notes
     -----
-    Sums of products, not a matrix product: libraries choose the order of sums in a product by the number of matrices,
-    and a sample's values must not depend on how many others are in the batch.
+    Uses sums of products instead of a matrix product, whose order of summation may depend on the batch size: a sample's
+    values must not depend on the rest of the batch.
     """
     if added_B3 is None:
         out_BCHW.copy_(offset_C[:, None, None].expand_as(out_BCHW))

@@ -1,7 +1,7 @@
-"""Random numbers of a batch of samples: which samples an operation is applied to, and how strongly.
+"""Random numbers of a batch of samples.
 
-Every random decision has a number of its own (:class:`Draw`), and its outcome is a pure function of (seed, epoch,
-sample, decision): independent of batch size, order, threads, ranks, device, and of which other operations are on.
+Every random decision has an id (:class:`Draw`), and its outcome is a pure function of (seed, epoch, sample, id):
+independent of batch size, order, threads, ranks, device and the other operations.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from leukemia_data.streams.ordering import sample_bits, unit_interval
 
 FloatArray = NDArray[np.float64]
 
-# The draw of `sample_bits` that is augmentation's; its decisions take this many counters a sample.
+# Augmentation's draw of `sample_bits`; its decisions use this many counters per sample.
 _STREAM = 0
 _COUNTERS_A_SAMPLE = 64
 
 
 class Draw(IntEnum):
-    """Numbers of the random decisions. Append only: a changed number changes what runs with old seeds see."""
+    """Ids of the random decisions. Append only: changed ids change the results of old seeds."""
 
     FLIP_HORIZONTAL = 0
     FLIP_VERTICAL = 1
@@ -72,23 +72,23 @@ class Draws:
         return len(self._samples_B)
 
     def happens(self, operation: Chance | None, draw: Draw) -> NDArray[np.bool_]:
-        """Which samples an operation is applied to."""
+        """Return which samples an operation is applied to."""
         chance = 0.0 if operation is None else operation.p
         return np.asarray(self._uniform_DB[draw] < chance)
 
     def within(self, limits: Range, draw: Draw) -> FloatArray:
-        """Numbers uniform in [low, high)."""
+        """Return numbers uniform in [low, high)."""
         low, high = limits
         return np.asarray(low + (high - low) * self._uniform_DB[draw])
 
     def below(self, count: int, draw: Draw) -> FloatArray:
-        """Whole numbers uniform in 0..count-1."""
+        """Return integers uniform in 0..count-1."""
         return np.asarray(np.floor(self._uniform_DB[draw] * count))
 
     def of_custom(self, operation: CustomAugmentation) -> FloatArray:
-        """1 for samples that a user's own operation is applied to, 0 for others, and its draws: (B, 1 + num_draws).
+        """Return 1 or 0 for whether a custom operation is applied, and its draws: (B, 1 + num_draws).
 
-        They depend on the operation's name and on no other operation.
+        They depend on the operation's name, and not on other operations.
         """
         first = xxhash.xxh3_64_intdigest(f"augmentation {operation.name}".encode())
         uniform_KB = [

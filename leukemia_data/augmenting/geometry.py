@@ -1,4 +1,4 @@
-"""Flips, turns, scale and shift: one affine map a sample, and the pixels that it moves."""
+"""Flips, rotation, scale and shift: one affine map per sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for _name in ("flip_horizontal", "flip_vertical", "transpose", "quarter_turns"):
 @AUGMENTATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotate(Chance):
-    """Turn about the centre by an angle uniform in -degrees..degrees, positive counter-clockwise, black border."""
+    """Rotate about the centre by an angle uniform in -degrees..degrees, positive counter-clockwise, black border."""
 
     name: ClassVar[str] = "rotate"
     degrees: float
@@ -39,7 +39,7 @@ class Rotate(Chance):
 @AUGMENTATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale(Chance):
-    """Enlarge about the centre by a factor uniform in (low, high); under 1 shrinks and leaves a black border."""
+    """Scale about the centre by a factor uniform in (low, high); factors below 1 leave a black border."""
 
     name: ClassVar[str] = "scale"
     factor: Range
@@ -63,7 +63,7 @@ class Translate(Chance):
 
 
 def _draw_moves(moving: Sequence[Chance | None], draws: Draws) -> FloatArray:
-    """Flips, transpose and quarter turns in this order, from the result's places to the input's: (B, 2, 2)."""
+    """Flips, transpose and quarter turns in this order, from output to input coordinates: (B, 2, 2)."""
     identity = np.eye(2)
     order = (Draw.FLIP_HORIZONTAL, Draw.FLIP_VERTICAL, Draw.TRANSPOSE, Draw.QUARTER_TURNS)
     flips_x, flips_y, swaps, turns = (draws.happens(move, draw) for move, draw in zip(moving, order, strict=True))
@@ -81,7 +81,7 @@ def draw_affine(
     translate: Translate | None,
     draws: Draws,
 ) -> FloatArray:
-    """Moves, then rotation, scale and shift, as one matrix (B, 2, 3) from the result's places to the input's.
+    """Return moves, rotation, scale and shift in this order as one matrix (B, 2, 3) from output to input coordinates.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def draw_affine(
         happens = draws.happens(scale, Draw.SCALE)
         factors_B = np.where(happens, draws.within(scale.factor, Draw.FACTOR), 1)
     if translate is not None:
-        # The side is two half sides long.
+        # A side is two half sides.
         limit = 2 * translate.fraction
         shifts = [draws.within((-limit, limit), draw) for draw in (Draw.SHIFT_X, Draw.SHIFT_Y)]
         shifts_B2 = np.stack(shifts, axis=1) * draws.happens(translate, Draw.TRANSLATE)[:, None]
@@ -108,16 +108,16 @@ def draw_affine(
 
 
 def warp(images_BCHW: Tensor, affine_B23: Tensor, mode: str = "bilinear") -> Tensor:
-    """Move pixels by one affine map a sample, with black where the map leaves the image.
+    """Warp images by one affine map per sample, with black outside the image.
 
     Parameters
     ----------
     images_BCHW : Tensor of shape (B, C, S, S), float
     affine_B23 : Tensor of shape (B, 2, 3)
-        From a place in the result to its place in the input, as (x, y) from the centre in half sides.
+        From output to input coordinates, as (x, y) from the centre in half sides.
     mode
-        "bilinear", or "nearest": for flips, transposes and quarter turns, whose pixels come from one pixel each, that
-        moves values without changing any. It is several times as fast as choosing between flipped copies.
+        "bilinear", or "nearest", which is exact for flips, transposes and quarter turns, and several times faster than
+        choosing between flipped copies.
 
     Returns
     -------
@@ -125,8 +125,8 @@ def warp(images_BCHW: Tensor, affine_B23: Tensor, mode: str = "bilinear") -> Ten
 
     Notes
     -----
-    ``grid_sample`` with ``align_corners=False``, as torchvision's ``affine`` and ``rotate`` use it. The grid is the sum
-    of a row and a column, fifty times cheaper than ``affine_grid``.
+    ``grid_sample`` with ``align_corners=False``, as in torchvision's ``affine`` and ``rotate``. The grid is the sum of
+    a row and a column, fifty times cheaper than ``affine_grid``.
     """
     size_px = images_BCHW.shape[-1]
     centres_S = torch.arange(size_px, device=images_BCHW.device, dtype=images_BCHW.dtype)

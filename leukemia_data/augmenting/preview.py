@@ -1,4 +1,4 @@
-"""What training sees: a grid of a few cells as they are cached, and as each epoch's augmentation shows them."""
+"""Preview of the augmentation: a grid of cached cells and their augmented versions per epoch."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _GREY_LEVELS = 255
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPreview:
-    """What was drawn.
+    """Result of a preview.
 
     Attributes
     ----------
     out
-        The PNG.
+        Path of the PNG.
     augmentation
-        With all its parameters.
+        The augmentation.
     image_ids
-        One a row.
+        One per row.
     """
 
     out: Path
@@ -42,7 +42,7 @@ class AugmentationPreview:
     image_ids: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return all fields as JSON values."""
         return {
             "out": str(self.out),
             "augmentation": self.augmentation.to_dict(),
@@ -60,24 +60,24 @@ def preview_augmentation(
     seed: int = 0,
     console: Console = NULL_CONSOLE,
 ) -> AugmentationPreview:
-    """Draw a few samples of each class as they are cached, and as the first epochs of a run with this seed show them.
+    """Draw a few cached samples of each class, and their augmented versions in the first epochs of a run.
 
-    These are the pixels that the run's network gets, with the normalization undone.
+    The pixels are those that the run's network gets, without the normalization.
 
     Parameters
     ----------
     cache
-        Where the samples are.
+        The cache of the samples.
     augment
         As for :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
     out
         PNG to write.
     per_class, epochs
-        Rows of each class, and columns beside the cached images; at least 1.
+        Rows per class, and columns beside the cached images; at least 1.
     seed
-        The run's.
+        Seed of the run.
     console
-        Gets the augmentation's warnings.
+        Receives the augmentation's warnings.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def preview_augmentation(
 
 
 def _chosen_indices(cache: Cache, per_class: int) -> NDArray[np.int64]:
-    """A few samples of each class, spread evenly over the cache, unlabelled ones last."""
+    """A few samples per class, evenly spaced over the cache, unlabelled ones last."""
     labels_N = cache.table.labels
     chosen: list[int] = []
     for label in [*range(len(cache.manifest.classes)), UNKNOWN_LABEL]:
@@ -112,7 +112,7 @@ def _chosen_indices(cache: Cache, per_class: int) -> NDArray[np.int64]:
 def _columns(
     images_NHWC: NDArray[np.uint8], indices_N: NDArray[np.int64], augmentation: Augmentation, epochs: int, seed: int
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    # Mean 0 and std 1 leave the pixels on the scale from 0 to 1.
+    # Mean 0 and std 1 keep the pixels in [0, 1].
     augmenter = Augmenter(augmentation, seed=seed, mean=(0.0,) * 3, std=(1.0,) * 3, device=torch.device("cpu"))
     columns = [("cached", images_NHWC)]
     for epoch in range(1, epochs + 1):

@@ -33,7 +33,7 @@ WITHOUT_LOOKS = (
     "a release that kept no looks of images made this cache, so near-identical ones are not looked for; `ldata build` "
     "with the same source adds them"
 )
-"""What to say of a cache whose manifest has no looks that can be compared, see ``Manifest.has_looks``."""
+"""Note for a cache without comparable looks, see ``Manifest.has_looks``."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,22 +64,22 @@ class Cache:
 
     @property
     def location(self) -> Location:
-        """Where the cache is, for people and for those who open it again: its directory, or an address."""
+        """The cache's directory or address, as shown to users and accepted by `open_cache`."""
         return self.directory
 
     @property
     def is_fetched(self) -> bool:
-        """Whether its files are copies from elsewhere, fetched anew where one is missing or damaged."""
+        """Whether its files are local copies, downloaded again if missing or damaged."""
         return False
 
     @property
     def traffic_text(self) -> str:
-        """What was fetched so far to read its pixels, for people; empty for a cache of this machine."""
+        """Summary of the downloads so far; empty for a local cache."""
         return ""
 
     @cached_property
     def reader(self) -> PixelReader:
-        """The cache's pixels; one reader for all who use this object, because each holds a file per shard."""
+        """Reader of the cache's pixels, shared by all users of this object because it holds a file per shard."""
         return SampleReader(self)
 
     def split(self, name: str | SplitSpec = DEFAULT_SPLIT, seed: int = 0) -> Split:
@@ -112,14 +112,14 @@ class Cache:
         UsageError
             If there is no image.
         CacheError
-            If no pixels have the stored sums.
+            If the stored sums are inconsistent.
         """
         from leukemia_data.caches.split import statistics_of
 
         return statistics_of(self, np.arange(len(self)))
 
     def close(self) -> None:
-        """Let go of the pixels' maps and files; streams and datasets that are still in use keep them open."""
+        """Release the maps and files of the pixels; streams and datasets in use keep them open."""
         self.__dict__.pop("reader", None)
 
     def __enter__(self) -> Self:
@@ -151,23 +151,23 @@ class Cache:
 
 
 class SampleReader:
-    """Copies samples' pixels out of the shards, by sample number.
+    """Copies pixels out of the shards, by sample index.
 
-    Maps all shards at once and keeps them mapped, so that later builds and gc cannot take them away (Windows: gc cannot
-    remove them meanwhile). Where a file system knows no maps, they are kept open and read. Pickles as paths and offsets
-    into any kind of worker, which maps them anew. Safe to use from several threads.
+    Maps all shards up front and keeps them mapped, so that later builds and gc do not affect it (on Windows, gc cannot
+    remove them meanwhile). Without memory maps, files are kept open and read. Pickles as paths and offsets, which
+    workers map again. Thread-safe.
 
     Parameters
     ----------
     cache
-        Whose pixels.
+        The cache to read.
     open_rows
         Opens one shard.
 
     Raises
     ------
     CacheError
-        If a shard is absent, too short or damaged.
+        If a shard is missing, truncated or damaged.
     """
 
     def __init__(self, cache: Cache, open_rows: Callable[[ShardImages], ShardRows] = open_rows) -> None:
@@ -193,11 +193,11 @@ class SampleReader:
 
     @property
     def num_unmapped(self) -> int:
-        """Shards that could not be mapped, whose rows are read instead."""
+        """Number of shards that could not be mapped, and are read instead."""
         return sum(not is_mapped(rows) for rows in self._rows)
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8, read-only: a view of the map where there is one.
+        """Return one image, shape (S, S, 3), uint8, read-only: a view of the map if there is one.
 
         Raises
         ------
@@ -208,12 +208,12 @@ class SampleReader:
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
 
     def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Several images in the order asked for.
+        """Return images in the order of the indices.
 
         Parameters
         ----------
         indices_B : ndarray of shape (B,), int64
-            Sample numbers, or what :func:`~leukemia_data.records.arguments.as_indices` makes such of.
+            Sample indices, or anything that :func:`~leukemia_data.records.arguments.as_indices` accepts.
         out : ndarray of shape (B, S, S, 3), uint8, optional
             Contiguous buffer to fill.
 
@@ -224,7 +224,7 @@ class SampleReader:
         Raises
         ------
         UsageError
-            If there is no such sample, or `indices_B` is none of these.
+            If an index is out of range, or `indices_B` is of another kind.
         ValueError
             If `out` has another shape or is not contiguous.
         """
@@ -232,7 +232,7 @@ class SampleReader:
         if out is None:
             out = np.empty((len(indices_B), self.size_px, self.size_px, 3), np.uint8)
         rows = self._rows
-        # As rows of bytes, whose copy takes least to set up. It releases the GIL, so several threads copy at once.
+        # Rows of bytes are the cheapest to copy. The copy releases the GIL, so threads run in parallel.
         flat = out.reshape((len(indices_B), self.size_px * self.size_px * 3), copy=False)
         for position, (shard, row) in enumerate(zip(*locate_rows(self._first_rows, indices_B), strict=True)):
             shard_rows = rows[shard]
@@ -244,13 +244,13 @@ class SampleReader:
 
 
 def locate_rows(first_rows: NDArray[np.int64], indices_B: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """Shard of each sample, and its row there; `first_rows` is :attr:`Cache.first_rows`, the numbers are checked."""
+    """Return the shard of each sample and its row there; `first_rows` is :attr:`Cache.first_rows`. Checks no index."""
     shards_B = np.searchsorted(first_rows, indices_B, side="right") - 1
     return shards_B.tolist(), (indices_B - first_rows[shards_B]).tolist()
 
 
 def one_number(first_rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """A sample number as an array of one.
+    """Return a sample index as an array of one.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def open_cache(directory: Path) -> Cache:
     Raises
     ------
     CacheError
-        If there is no manifest, a file is missing or truncated, or the index does not fit the manifest.
+        If there is no manifest, a file is missing or truncated, or index and manifest do not match.
     """
     manifest = load_manifest(directory)
     absent = missing_files(directory, manifest)
@@ -281,13 +281,13 @@ def open_cache(directory: Path) -> Cache:
 
 
 def comparable_table(manifest: Manifest, table: SampleTable) -> SampleTable:
-    """The table, without the looks of another release, which cannot be compared with those computed here."""
+    """Return the table, without looks computed by another release."""
     if manifest.has_looks or manifest.looks_version == 0:
         return table
     return replace(table, looks=np.zeros_like(table.looks))
 
 
 def find_cache_dirs(root: Path) -> list[Path]:
-    """Directories of all committed caches: `root` itself, or up to two levels below it."""
+    """Return the directories of all committed caches: `root` itself, or up to two levels below it."""
     candidates = [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
     return [path for path in candidates if (path / MANIFEST_NAME).is_file()]

@@ -1,8 +1,7 @@
-"""How the bytes of one image are stored in a shard: as they are, or compressed without loss; codecs by name.
+"""Codecs: how one image's pixels are stored in a shard, raw or losslessly compressed.
 
-``image_starts`` finds an image's bytes in the file; :meth:`Codec.decode` makes pixels of them, whether they come from a
-map, a read or a network. A codec of a user's own is registered by ``CODECS.register(MyCodec())``, in every process that
-writes or reads shards of it.
+``image_starts`` finds an image's bytes in the file, and :meth:`Codec.decode` decodes them. A custom codec is registered
+by ``CODECS.register(MyCodec())``, in every process that writes or reads its shards.
 """
 
 from __future__ import annotations
@@ -24,39 +23,39 @@ StoredBytes: TypeAlias = bytes | memoryview
 
 
 class Codec(Protocol):
-    """Turns the pixels of one image into the bytes that a shard holds of it, and back. Safe to use from threads."""
+    """Encodes the pixels of one image as stored bytes, and decodes them. Thread-safe."""
 
     @property
     def name(self) -> str:
-        """Under which manifests and shards know it."""
+        """Name in manifests and shards."""
         ...
 
     @property
     def hdf5_filter(self) -> tuple[int, tuple[int, ...]]:
-        """Number and options of the HDF5 filter that decodes the same bytes; registered numbers begin at 256."""
+        """Id and options of the HDF5 filter that decodes the same bytes; registered ids start at 256."""
         ...
 
     @property
     def library_versions(self) -> Mapping[str, str]:
-        """Releases of the libraries that decide the stored bytes."""
+        """Releases of the libraries that affect the stored bytes."""
         ...
 
     def encode(self, image_SSC: NDArray[np.uint8]) -> bytes:
-        """The bytes to store of an image, (S, S, 3) uint8 in C order; equal pixels give equal bytes."""
+        """Encode an image, (S, S, 3) uint8 in C order; equal pixels give equal bytes."""
         ...
 
     def decode(self, stored: StoredBytes, out: NDArray[np.uint8]) -> None:
-        """Fill `out`, (S * S * 3,) uint8 and contiguous, and nothing beyond it.
+        """Decode into `out`, (S * S * 3,) uint8 and contiguous.
 
         Raises
         ------
         ValueError
-            If the bytes are damaged, or are those of an image of another size.
+            If the bytes are damaged, or of an image of another size.
         """
         ...
 
     def stored_length(self, stored: StoredBytes, image_bytes: int) -> int:
-        """How many of these bytes the first image takes, found without decoding it.
+        """Return the length of the first image in `stored`, without decoding it.
 
         Raises
         ------
@@ -67,7 +66,7 @@ class Codec(Protocol):
 
 
 class RawCodec:
-    """Pixels as they are: what :class:`Codec` asks for, where there is nothing to do."""
+    """Stores pixels unchanged; see :class:`Codec`."""
 
     name = RAW
     hdf5_filter = (0, ())
@@ -96,12 +95,12 @@ class RawCodec:
 
 CODECS: Registry[Codec] = Registry("codec")
 CODECS.register(RawCodec())
-# Caches of raw pixels work without its library.
+# Raw caches work without its library.
 CODECS.lazy(ZSTD, "leukemia_data.caches.zstd_codec:ZSTD_CODEC", extra="zstd")
 
 
 def codec_named(name: str) -> Codec:
-    """The codec of a name; the library that a codec needs is loaded only now.
+    """Return the codec of a name, and import its library.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""HDF5 files of a cache opened with care, images as chunks of them, and the index of all rows."""
+"""HDF5 files of a cache: safe opening, images as chunks, and the index of all rows."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def open_hdf5(path: Path, what: str = "it") -> Iterator[h5py.File]:
     path
         The file.
     what
-        What the block reads of it, for the message if that fails.
+        What the block reads, for the error message.
 
     Raises
     ------
     CacheError
-        If the file is absent or no HDF5, or whatever HDF5 raises in the block.
+        If the file is missing or not HDF5, or HDF5 fails in the block.
     """
     try:
         file = h5py.File(path, "r", locking=False)
@@ -60,24 +60,23 @@ def open_hdf5(path: Path, what: str = "it") -> Iterator[h5py.File]:
         except CacheError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError, OSError, RuntimeError) as error:
-            # h5py lets HDF5's complaints about a file through as any of these.
+            # h5py raises HDF5's errors as any of these.
             raise CacheError(f"{path}: {what} cannot be read: {error}") from error
 
 
 def hdf5_bytes(fill: Callable[[h5py.File], None], **settings: Any) -> bytes:  # noqa: ANN401 - h5py's own settings
-    """The bytes of an HDF5 file, made in memory.
+    """Return the bytes of an HDF5 file, written in memory.
 
-    HDF5 never writes to a disk: when it has to close a file that a full disk has cut short, it can crash the process.
-    The bytes are those that it would write.
+    HDF5 can crash the process when it closes a file on a full disk. The bytes equal those that it would write.
 
     Parameters
     ----------
     fill
-        Puts datasets and attributes into the file.
+        Writes datasets and attributes into the file.
     **settings
-        How HDF5 lays them out, as for ``h5py.File``.
+        Layout options, as for ``h5py.File``.
     """
-    # HDF5 takes two open files of one name for the same, even where neither lies on a disk.
+    # HDF5 treats two open files of the same name as one, even in memory.
     name = f"{uuid.uuid4().hex}.h5"
     with h5py.File(name, "w", driver="core", backing_store=False, locking=False, **settings) as file:
         fill(file)
@@ -87,14 +86,14 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **settings: Any) -> bytes:  # 
 
 
 def check_datasets(file: h5py.File, names: Iterable[str]) -> None:
-    """Check that each of these is a dataset whose values lie in the file itself.
+    """Check that each name is a dataset stored in the file itself.
 
     Raises
     ------
     KeyError
-        If one is absent.
+        If one is missing.
     ValueError
-        If one is a link, a group, spread over pieces or other files, or larger than the file.
+        If one is a link, a group, chunked, stored in other files, or larger than the file.
     """
     num_bytes = Path(file.filename).stat().st_size
     for name in names:
@@ -102,7 +101,7 @@ def check_datasets(file: h5py.File, names: Iterable[str]) -> None:
 
 
 def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset of the file itself.
+    """Return a dataset of the file itself.
 
     Raises
     ------
@@ -139,7 +138,7 @@ _PLACEHOLDER = b"\0"
 
 @dataclass(frozen=True, slots=True)
 class ChunkTable:
-    """What must be known of a shard's chunks to read them: bytes together, where their lengths stand, codec."""
+    """How to read a shard's chunks: total bytes, offset of their lengths, codec."""
 
     num_bytes: int
     lengths_offset_bytes: int
@@ -147,7 +146,7 @@ class ChunkTable:
 
 
 def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) -> tuple[int, ChunkTable]:
-    """Write images as chunks of the dataset ``images``, and their lengths; where they start is returned, too.
+    """Write images as chunks of the dataset ``images``, and their lengths; return the offset of the first chunk, too.
 
     Parameters
     ----------
@@ -155,10 +154,10 @@ def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) 
         An empty file whose free space HDF5 does not manage (``fs_strategy="none"``).
     images_NSSC : ndarray of shape (n, S, S, 3), uint8
     codec
-        What makes a chunk of an image.
+        Encodes each image as a chunk.
     """
     images = _create_images(file, images_NSSC.shape, codec)
-    # One byte each first: it makes HDF5 build its tree of chunks, which would otherwise grow between them.
+    # Write one byte each first: HDF5 then builds its tree of chunks up front, instead of between the chunks.
     for row in range(len(images_NSSC)):
         images.id.write_direct_chunk((row, 0, 0, 0), _PLACEHOLDER)
     lengths = np.empty(len(images_NSSC), CHUNK_LENGTH_DTYPE)
@@ -172,7 +171,7 @@ def write_chunks(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: Codec) 
 
 
 def find_chunks(file: h5py.File, codec: Codec) -> tuple[int, ChunkTable]:
-    """Where the chunks of a compressed shard start, and what else must be known of them.
+    """Return the offset of the chunks of a compressed shard, and how to read them.
 
     Raises
     ------
@@ -192,7 +191,7 @@ def find_chunks(file: h5py.File, codec: Codec) -> tuple[int, ChunkTable]:
 
 
 def _create_images(file: h5py.File, shape: tuple[int, ...], codec: Codec) -> h5py.Dataset:
-    """The dataset without values. Its filter need not be installed here: nothing is written through it."""
+    """Create the dataset without values. Its HDF5 filter need not be installed: chunks are written directly."""
     stored = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     stored.set_chunk((1, *shape[1:]))
     stored.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -204,7 +203,7 @@ def _create_images(file: h5py.File, shape: tuple[int, ...], codec: Codec) -> h5p
 
 
 def _where(file: h5py.File, lengths_N: NDArray[np.uint32], codec: Codec) -> tuple[int, ChunkTable]:
-    """Where HDF5 has the chunks, which have to lie back to back with these lengths."""
+    """Offset and table of the chunks, which must be back to back with these lengths."""
     images = file["images"].id
     start = end = int(images.get_chunk_info_by_coord((0, 0, 0, 0)).byte_offset or 0)
     for row, length in enumerate(lengths_N.tolist()):
@@ -216,22 +215,22 @@ def _where(file: h5py.File, lengths_N: NDArray[np.uint32], codec: Codec) -> tupl
 
 
 _STATE_COLUMNS = ("source_sizes_bytes", "source_mtimes_ns", "source_ctimes_ns", "source_inodes")
-# Indexes of release 0.1 have these alone.
+# The only state columns in indexes of release 0.1.
 _FIRST_STATE_COLUMNS = _STATE_COLUMNS[:2]
 
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """All samples of a cache in sample order, with the state of their source files when they were read.
+    """All samples of a cache in sample order, with the states of their source files when they were read.
 
     Attributes
     ----------
     table
-        One row a sample; shard by shard in the manifest's order.
+        One row per sample; shard by shard in the manifest's order.
     source_states : ndarray of shape (n, 4), int64
         See :mod:`leukemia_data.records.sample_table`.
     has_change_times
-        False for an index of release 0.1, which knew neither change times nor inodes: its states are unsettled.
+        False for an index of release 0.1, which has neither change times nor inodes: its states are unsettled.
     """
 
     table: SampleTable
@@ -239,12 +238,12 @@ class SampleIndex:
     has_change_times: bool = True
 
     def rows(self, rows: slice) -> SampleIndex:
-        """Some of its rows."""
+        """Return a slice of the rows."""
         return replace(self, table=self.table.rows(rows), source_states=self.source_states[rows])
 
 
 def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
-    """Write an index durably, under the name its content gives it."""
+    """Write an index durably, named by its content."""
 
     def fill(file: h5py.File) -> None:
         write_columns(file, index.table)
@@ -267,12 +266,12 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
     Parameters
     ----------
     directory, entry
-        The cache's directory, and the manifest's word on the file.
+        The cache's directory, and the manifest's entry for the index.
 
     Raises
     ------
     CacheError
-        If the file is absent, its bytes are not those the manifest knows, or its columns do not fit together.
+        If the file is missing, its digest is not the manifest's, or its columns are inconsistent.
     """
     path = _checked_path(directory, entry)
     with open_hdf5(path, "its sample table") as file:
@@ -289,9 +288,9 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
 
 
 def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
-    """The table of the index that a manifest names, mapped where the file system can; raises as :func:`read_index`.
+    """Return the index's table, memory-mapped if the file system supports it; raises as :func:`read_index`.
 
-    A million samples open at once and take no memory of the process, but Windows cannot remove the file meanwhile.
+    A million samples open instantly and take no process memory, but Windows cannot remove the file meanwhile.
     """
     path = _checked_path(directory, entry)
     try:
@@ -309,7 +308,7 @@ def _state_columns(file: h5py.File) -> tuple[str, ...]:
 
 
 def _checked_path(directory: Path, entry: IndexEntry) -> Path:
-    """The index's file, whose bytes are those that the manifest knows."""
+    """Return the path of the index after checking its digest."""
     path = directory / entry.name
     if not path.is_file():
         raise CacheError(f"{path} is missing: `ldata verify --repair` makes it anew")
@@ -326,12 +325,12 @@ def _checked_path(directory: Path, entry: IndexEntry) -> Path:
 
 
 def check_fit(directory: Path, manifest: Manifest, table: SampleTable) -> None:
-    """Check that the rows of an index are those of the cache that its manifest describes.
+    """Check that the rows of an index match the manifest.
 
     Raises
     ------
     CacheError
-        If there are more or fewer, or a label is that of no class.
+        If their number differs, or a label has no class.
     """
     if len(table) != manifest.num_samples:
         raise CacheError(f"{directory}: the index has {len(table)} samples, the manifest {manifest.num_samples}")

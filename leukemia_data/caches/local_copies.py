@@ -28,12 +28,12 @@ _ROOM_LOCK = "room.lock"
 _NOTE_NAME = "room.json"
 _RESERVED_SUFFIX = ".reserved"
 _FILE_SUFFIX = ".h5"
-# What nobody has written to for so long is of a process that is no more.
+# Files not written to for this long belong to a dead process.
 _DEAD_AFTER_S = 3600.0
 _LOOK_AFTER_S = 60.0
 _FREE_SHARE = 0.5
 _UNKNOWN_FREE_BYTES = 1 << 40
-# Of a full folder's files so many go at a time, so that not each that comes has to look at all.
+# A full folder is emptied by this fraction at a time, so that not every download scans all files.
 _GOES_SHARE = 1 / 64
 
 
@@ -46,21 +46,21 @@ class _CopiedFile:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Bytes of all copies at the most, and when its files were looked at."""
+    """Upper bound of the bytes of all copies, and the time of the last scan."""
 
     num_bytes: int
     looked_s: float
 
 
 class CopiesFolder:
-    """Sets room aside in a folder of copies, for all processes of a machine. Pickles.
+    """Reserves space in a folder of local copies, across the processes of a machine. Can be pickled.
 
     Parameters
     ----------
     directory
-        The folder; its folder of locks must exist when room is set aside.
+        The folder; its folder of locks must exist when space is reserved.
     max_bytes
-        What all files in it may come to; None for half of what the disk would have free without them.
+        Maximal total size of its files; None for half of the disk space that would be free without them.
     """
 
     def __init__(self, directory: Path, max_bytes: int | None) -> None:
@@ -68,7 +68,7 @@ class CopiesFolder:
         self._max_bytes = max_bytes
 
     def reserve(self, name: str, num_bytes: int, keep: Collection[str]) -> bool:
-        """Set room aside for a file, and remove others if it needs theirs, but none of `keep`; False for no room."""
+        """Reserve space for a file, removing others except those in `keep`; return False if there is not enough."""
         with FileLock(self._directory / LOCKS_DIR / _ROOM_LOCK):
             note = self._read_note()
             is_enough = note is not None and self._missing_bytes(note.num_bytes, num_bytes) <= 0
@@ -79,12 +79,12 @@ class CopiesFolder:
             if not is_enough:
                 return False
             with self._reserved(name).open("wb") as file_of_zeros:
-                # Counts as if it were full, and takes no room.
+                # Counts with its full size, though the file is empty.
                 file_of_zeros.truncate(num_bytes)
             return True
 
     def release(self, name: str) -> None:
-        """Give the room back that was set aside for a file: it is there now, or will not come."""
+        """Drop the reservation of a file, which has arrived or failed."""
         with suppress(OSError):
             self._reserved(name).unlink(missing_ok=True)
 
@@ -98,14 +98,14 @@ class CopiesFolder:
         if self._max_bytes is not None:
             return self._max_bytes
         free = free_disk_bytes(self._directory)
-        # Where `used_bytes` tells too much, the bound grows by less than that.
+        # An overestimated `used_bytes` raises the bound by less than the error.
         return _UNKNOWN_FREE_BYTES if free is None else int((free + used_bytes) * _FREE_SHARE)
 
     def _make_room(self, num_bytes: int, keep: Collection[str]) -> tuple[int, bool]:
-        """Look at all files, and remove those that are in the way, if that is of use.
+        """Scan all files, and remove old ones if that makes enough space.
 
-        Returns the bytes that lie there then, and whether there is room now. How much the disk has free is not asked
-        again: where a file is still mapped, or the system takes its time, that comes later.
+        Returns the bytes left, and whether there is enough space. Free disk space is not queried again, because removed
+        files that are still mapped are freed later.
         """
         files = self._scan()
         used_bytes = sum(file.num_bytes for file in files)
@@ -117,7 +117,7 @@ class CopiesFolder:
         for file in sorted(spare, key=lambda file: file.used_ns):
             if removed_bytes >= missing and num_removed >= num_wanted:
                 break
-            # One that is in use stays on Windows.
+            # Windows keeps a file that is in use.
             with suppress(OSError):
                 (self._directory / file.name).unlink()
                 removed_bytes += file.num_bytes
@@ -125,7 +125,7 @@ class CopiesFolder:
         return used_bytes - removed_bytes, removed_bytes >= missing
 
     def _scan(self) -> list[_CopiedFile]:
-        """Copies and rooms set aside; what dead processes left is removed."""
+        """List copies and reservations, and remove those of dead processes."""
         files, now_s = [], time.time()
         with os.scandir(self._directory) as found:
             for item in found:
@@ -143,7 +143,7 @@ class CopiesFolder:
         return self._directory / LOCKS_DIR / _NOTE_NAME
 
     def _read_note(self) -> _Note | None:
-        """The note; None if files have to be looked at."""
+        """The note; None if a scan is needed."""
         try:
             values = parse_json(self._note_path.read_text(encoding="utf-8"))
             note = _Note(int(values["num_bytes"]), float(values["looked_s"]))
@@ -152,31 +152,31 @@ class CopiesFolder:
         return note if note.num_bytes >= 0 and 0 <= time.time() - note.looked_s < _LOOK_AFTER_S else None
 
     def _write_note(self, note: _Note) -> None:
-        """Write the note, which nobody reads meanwhile; one that is cut off by a crash counts as none."""
+        """Write the note, under the lock; one truncated by a crash is ignored."""
         try:
             self._note_path.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
         except OSError:
-            # An old one would tell too little.
+            # A stale note would be too low.
             self._note_path.unlink(missing_ok=True)
 
 
 COPIES_VARIABLE = "LDATA_LOCAL_COPIES"
 EARLIER_VARIABLE = "LDATA_STAGE"
-"""Read as well, where `COPIES_VARIABLE` is not set; deprecated since 0.2."""
+"""Used if `COPIES_VARIABLE` is not set; deprecated since 0.2."""
 _OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
-    """Folder of local copies where the user names none.
+    """Return the default folder of local copies.
 
     Parameters
     ----------
     environment
-        Variables of the process; ``LDATA_LOCAL_COPIES`` decides.
+        Environment variables; ``LDATA_LOCAL_COPIES`` takes precedence.
     platform
-        As ``sys.platform`` tells it.
+        As ``sys.platform``.
     home
-        The user's home.
+        The user's home directory.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
 
 
 class Fetched(enum.Enum):
-    """What became of a request for a copy of a file."""
+    """Result of a request for a local copy."""
 
     HERE = "here"
     BUSY = "busy"
@@ -204,14 +204,14 @@ class Fetched(enum.Enum):
 
 
 class LocalCopies:
-    """A folder of local copies. Nothing is written before the first of them is fetched. Pickles.
+    """A folder of local copies, created by the first download. Can be pickled.
 
     Parameters
     ----------
     directory
-        The folder; made when it is needed.
+        The folder; created on demand.
     max_bytes
-        What all files in it may come to; None for half of what the disk would have free without them.
+        Maximal total size of its files; None for half of the disk space that would be free without them.
     """
 
     def __init__(self, directory: Path, max_bytes: int | None = None) -> None:
@@ -219,32 +219,32 @@ class LocalCopies:
         self._room = CopiesFolder(directory, max_bytes)
 
     def path(self, entry: ShardEntry | IndexEntry) -> Path:
-        """Where the copy of a file lies."""
+        """Return the path of a file's copy."""
         return self.directory / entry.name
 
     def holds(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether a whole copy of a file is here."""
+        """Return whether a complete copy of a file exists."""
         return is_whole(self.directory, entry)
 
     def is_intact(self, entry: ShardEntry | IndexEntry) -> bool:
-        """Whether the copy of a file has the bytes that the manifest knows; it is read."""
+        """Return whether the copy of a file has the manifest's digest; reads it."""
         try:
             return self.holds(entry) and file_digest(self.path(entry)) == entry.digest
         except FileNotFoundError:
             return False
 
     def use(self, entry: ShardEntry | IndexEntry) -> None:
-        """Note that a file is used now: others go before it when room is needed."""
+        """Mark a file as recently used: others are evicted first."""
         with suppress(OSError):
             os.utime(self.path(entry))
 
     def discard(self, name: str) -> None:
-        """Remove a file that turned out to be damaged; one that is in use stays on Windows."""
+        """Remove a damaged file; Windows keeps one that is in use."""
         with suppress(OSError):
             (self.directory / name).unlink(missing_ok=True)
 
     def fetch(self, store: ObjectStore, entry: ShardEntry | IndexEntry, keep: Collection[str] = ()) -> Fetched:
-        """Copy a file, unless it is here already, whose bytes are then those that the manifest knows.
+        """Download a file and check its digest, unless a copy exists.
 
         Parameters
         ----------
@@ -253,24 +253,24 @@ class LocalCopies:
         entry
             Which file.
         keep
-            Names of files that may not go to make room for it.
+            Names of files that must not be evicted.
 
         Returns
         -------
         Fetched
-            ``BUSY`` if another process or thread is at it: ask again a little later.
+            ``BUSY`` if another process or thread is downloading it: retry later.
 
         Raises
         ------
         StorageError
-            If the object cannot be read, or has other bytes, twice.
+            If the object cannot be read, or fails its digest twice.
         OSError
             If the folder cannot be written.
         """
         if self.holds(entry):
             return Fetched.HERE
         (self.directory / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
-        # Few locks that stay serve any number of files: one that is removed could be held by two.
+        # A fixed set of locks serves all files: a lock that is removed could be held twice.
         lock = FileLock(self.directory / LOCKS_DIR / f"{entry.digest[:2]}.lock", timeout=0)
         try:
             with lock:
@@ -312,18 +312,18 @@ _THREAD_NAME = "shard-copies"
 
 
 class ShardFetcher:
-    """Copies shards into a folder of local copies, each at most once.
+    """Downloads shards into a folder of local copies in the background, each at most once.
 
     Parameters
     ----------
     copies, store
-        Where to, and where from.
+        Target and source.
     shards
-        The cache's shards; requests are numbers of them.
+        The cache's shards; requests are indices into them.
     keep
-        Names of copies that may not go to make room.
+        Names of copies that must not be evicted.
     on_arrival
-        Called in a thread with the number of each shard that is here now.
+        Called in a thread with the index of each shard that has arrived.
     """
 
     def __init__(
@@ -346,15 +346,15 @@ class ShardFetcher:
         self._started_s: float | None = None
         self.num_bytes = 0
         self.seconds = 0.0
-        """From the first request to the last arrival."""
+        """Seconds from the first request to the last arrival."""
 
     def want(self, numbers: Iterable[int], *, first: bool = False) -> None:
-        """Request shards, before all earlier requests or behind them; returns at once.
+        """Request shards, before or after all earlier requests; returns immediately.
 
         Raises
         ------
         BaseException
-            What stopped a thread since the last call.
+            The error that stopped a thread since the last call.
         """
         with self._changed:
             self._raise_error()
@@ -370,7 +370,7 @@ class ShardFetcher:
             self._begin_threads()
 
     def wait(self, numbers: Iterable[int]) -> None:
-        """Wait until requests are settled: the shards are here, or it is known that they will not be."""
+        """Wait until the requested shards have arrived or failed."""
         wanted = set(numbers)
         with self._changed:
             while not (wanted <= self._settled or self._is_closed or self._error is not None):
@@ -378,18 +378,18 @@ class ShardFetcher:
             self._raise_error()
 
     def forget(self, number: int) -> None:
-        """Let a shard be requested once more: its copy turned out to be no good."""
+        """Allow a shard to be requested again after its copy was found damaged."""
         with self._changed:
             self._asked.discard(number)
             self._settled.discard(number)
 
     def stop(self) -> None:
-        """Drop all requests; threads end with the shard that they are at. Without a lock: a finalizer may call it."""
+        """Drop all requests; threads end after their current shard. Takes no lock, so that a finalizer may call it."""
         self._is_closed = True
         self._wanted.clear()
 
     def close(self) -> None:
-        """Drop all requests, and wait for the threads to end."""
+        """Drop all requests and join the threads."""
         self.stop()
         with self._changed:
             self._changed.notify_all()
@@ -405,7 +405,7 @@ class ShardFetcher:
     def _begin_threads(self) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         while len(self._threads) < min(_NUM_THREADS, len(self._wanted)):
-            # A daemon: an interrupted program shall not wait for a network that hangs.
+            # Daemons: an interrupted program must not wait for a hanging network.
             thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -415,7 +415,7 @@ class ShardFetcher:
             while (number := self._next()) is not None:
                 self._settle(number, self._copies.fetch(self._store, self._shards[number], self._keep))
         except BaseException as error:
-            # Whoever reads batches gets it.
+            # Raised in the thread that reads batches.
             with self._changed:
                 self._error = error
                 self._wanted.clear()
@@ -425,7 +425,7 @@ class ShardFetcher:
         with self._changed:
             if self._wanted:
                 return self._wanted.popleft()
-            # Under the lock: a request that comes now must find that this thread is none any more.
+            # Under the lock: a concurrent request must see that this worker has exited.
             self._threads = [thread for thread in self._threads if thread is not threading.current_thread()]
             return None
 
@@ -448,7 +448,7 @@ class ShardFetcher:
             self._changed.notify_all()
 
     def _give_up(self, num_bytes: int) -> None:
-        """Settle the requests for files of a size for which there is no room: each would look at all files."""
+        """Fail all requests for files too large for the folder: each would scan all files."""
         hopeless = {number for number in self._wanted if self._shards[number].num_bytes >= num_bytes}
         self._settled |= hopeless
         self._wanted = deque(number for number in self._wanted if number not in hopeless)

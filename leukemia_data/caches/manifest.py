@@ -21,11 +21,11 @@ from leukemia_data.records.record import Record
 from leukemia_data.sources.reading import Reading, SubjectsFound
 from leukemia_data.stores.url import Location
 
-# No frame of zstd holds more pixel values a byte: 128 KiB of one value take four.
+# Maximal ratio of a zstd frame: 128 KiB of one value take four bytes.
 _MAX_ZSTD_RATIO = 1 << 15
 CHUNK_LENGTH_BYTES = 4
 MAX_BYTES = 1 << 62
-# Not one of them can lie elsewhere, on any system: no separators, drives, streams or devices.
+# Safe file names on any system: no separators, drives, streams or devices.
 _FILE_NAME = re.compile(r"(shard|index)-[0-9a-z]+\.h5")
 
 
@@ -33,12 +33,12 @@ _FILE_NAME = re.compile(r"(shard|index)-[0-9a-z]+\.h5")
 class ShardEntry:
     """A shard that belongs to the cache.
 
-    ``images_offset_bytes`` is where its pixels start: whoever knows it can map them without opening the file by HDF5,
-    which a damaged header can make hang or crash. ``metadata_digest`` is that of all bytes before and behind the
-    pixels, the header and the rows; ``None`` where a manifest of version 1 does not tell.
+    ``images_offset_bytes`` is where its pixels start, so that they can be mapped without HDF5, which may hang or crash
+    on a damaged header. ``metadata_digest`` is that of all bytes around the pixels, the header and the rows; ``None``
+    in manifests of version 1.
 
-    The images of a compressed shard lie back to back as chunks, ``chunks_num_bytes`` bytes together, and the length of
-    each stands in a column that starts at ``chunk_lengths_offset_bytes``. Both are ``None`` for raw pixels.
+    The images of a compressed shard are chunks back to back, ``chunks_num_bytes`` bytes in total; their lengths are in
+    a column at ``chunk_lengths_offset_bytes``. Both are ``None`` for raw pixels.
     """
 
     name: str
@@ -62,7 +62,7 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedImage:
-    """An image that was left out, and why."""
+    """An image that was left out, with the reason."""
 
     record_id: str
     reason: str
@@ -72,19 +72,19 @@ Entry = TypeVar("Entry", ShardEntry, IndexEntry)
 
 
 def shard_values(entry: ShardEntry) -> dict[str, Any]:
-    """An entry as JSON values; those of raw shards do not speak of chunks."""
+    """Return an entry as JSON values; raw shards have no values for chunks."""
     return {name: value for name, value in asdict(entry).items() if value is not None or name == "metadata_digest"}
 
 
 def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px: int, codec: str) -> ShardEntry:
-    """A shard's entry, whose pixels lie within its file: whoever maps or allocates them relies on that.
+    """Parse a shard's entry, and check that its pixels lie within its file, so that mapping them is safe.
 
     Raises
     ------
     TypeError, ValueError
         If it is none.
     """
-    # A value of version 1 that stands under the later key all the same is not to be trusted.
+    # Version 1 has no such key: a value under it is not trusted.
     is_first = format_version == 1
     entry = checked_entry(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
     pixel_bytes = entry.num_samples * size_px**2 * 3
@@ -103,7 +103,7 @@ def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px
 
 
 def checked_entry(entry: Entry) -> Entry:
-    """The entry itself; ValueError if it points outside the cache's directory or carries no usable numbers."""
+    """Return the entry; raises ValueError if it points outside the cache's directory or has invalid numbers."""
     if not _FILE_NAME.fullmatch(entry.name):
         raise ValueError(f"{entry.name!r} is no file of a cache, or leaves its directory")
     for field in fields(entry):
@@ -116,8 +116,8 @@ def checked_entry(entry: Entry) -> Entry:
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number from 0 on."""
-    # JSON's true is a number to Python.
+    """Return whether a JSON value is a non-negative integer."""
+    # bool is an int in Python.
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -125,7 +125,7 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "leukemia-cells cache"
 MANIFEST_FORMAT_VERSION = 3
 CAPACITY_BY_COUNT = 0
-"""Where a shard capacity is asked for: let the number of images decide, whatever an earlier build decided."""
+"""Shard capacity that follows from the number of images, ignoring an earlier --shard-size."""
 FINGERPRINT_IN_NAME = 12
 _MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
@@ -133,14 +133,14 @@ _CURE = "`ldata build` with the images it was made from writes it anew"
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Manifest:
-    """What a cache is, as its ``manifest.json`` says.
+    """Content of a cache's ``manifest.json``.
 
     Attributes
     ----------
     name
-        Which source the cache was made from, in the user's words.
+        Name of the source, given by the user.
     size_px, recipe, fingerprint
-        What was done to every image; the fingerprint is the full 64 digits.
+        Preprocessing of every image; the fingerprint has all 64 digits.
     classes
         Class names; a class's position is its label.
     shards, index, quarantined
@@ -148,17 +148,15 @@ class Manifest:
     library_versions
         Releases of the libraries that made the pixels and the files.
     source_state
-        Digest of the source's listing (:func:`source_state`); ``None`` where it must be read again next time.
+        Digest of the source's listing (:func:`source_state`); ``None`` if the next build must read it again.
     codec
-        Name of the codec that the shards are stored by; the pixels, and so the fingerprint, do not depend on it.
+        Name of the shards' codec; pixels and fingerprint do not depend on it.
     shard_capacity
-        Maximum number of samples of a shard, where the user decided it; ``None`` where it follows from their number.
+        Maximal samples per shard as set by the user; ``None`` if it follows from their number.
     reading
-        How the source was understood, as :meth:`leukemia_data.sources.reading.Reading.to_dict` tells it; ``None`` in
-        manifests of version 0.1.
+        How the source was read (:meth:`leukemia_data.sources.reading.Reading.to_dict`); ``None`` in manifests of 0.1.
     looks_version
-        Of the way the looks in its rows were computed (:data:`leukemia_data.records.fingerprint.LOOKS_VERSION`); 0 in
-        manifests of releases that kept none.
+        Version of the looks in its rows (:data:`leukemia_data.records.fingerprint.LOOKS_VERSION`); 0 without looks.
     """
 
     name: str
@@ -182,7 +180,7 @@ class Manifest:
 
     @property
     def num_samples(self) -> int:
-        """Images in the cache."""
+        """Number of images in the cache."""
         return sum(shard.num_samples for shard in self.shards)
 
     @property
@@ -197,14 +195,14 @@ class Manifest:
 
     @property
     def compression_ratio(self) -> float:
-        """How many times smaller the images are stored than their pixels are; 1 for raw ones."""
+        """Bytes of the pixels divided by the stored bytes; 1 for raw."""
         if self.codec == RAW or not self.shards:
             return 1.0
         return self.pixel_bytes / sum(shard.chunks_num_bytes or 0 for shard in self.shards)
 
     @property
     def understood(self) -> Reading | None:
-        """How the source was understood; ``None`` where the manifest does not tell, or that of another release."""
+        """How the source was read; ``None`` if unknown, or written by another release."""
         if self.reading is None:
             return None
         try:
@@ -214,13 +212,13 @@ class Manifest:
 
     @property
     def subjects(self) -> SubjectsFound | None:
-        """How the source's subjects were read; ``None`` where that is not known."""
+        """How the source's subjects were read; ``None`` if unknown."""
         reading = self.understood
         return None if reading is None else reading.subjects
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether it tells all that the present format version does."""
+        """Whether it has all values of the current format version."""
         return all(shard.metadata_digest is not None for shard in self.shards)
 
     @property
@@ -229,24 +227,24 @@ class Manifest:
         return self.looks_version == LOOKS_VERSION
 
     def is_current(self, state: str) -> bool:
-        """Whether a build from a source in exactly this state (:func:`source_state`) has nothing to change.
+        """Return whether a build from a source in this state (:func:`source_state`) would change nothing.
 
-        Quarantined images count as a change, they are tried again at every build; and so does a manifest of an earlier
-        version, which a build brings up to date, and a cache without looks, which a build makes anew.
+        Quarantined images (tried again by every build), a manifest of an earlier version and missing looks count as
+        changes.
         """
         return self.source_state == state and not self.quarantined and self.is_up_to_date and self.has_looks
 
     def is_cut_as(self, wanted_capacity: int | None) -> bool:
-        """Whether a build that asks for this capacity leaves the shards as they are; None asks for nothing."""
+        """Return whether the shards suit the wanted capacity; None suits always."""
         return wanted_capacity is None or (self.shard_capacity or CAPACITY_BY_COUNT) == wanted_capacity
 
     def file_names(self) -> set[str]:
-        """Names of all files the cache consists of, the manifest's own included."""
+        """Return the names of all files of the cache, including the manifest."""
         return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
 
 
 def cache_summary(location: Location, manifest: Manifest) -> dict[str, object]:
-    """Return what JSON output tells of a cache: where it lies, its size, fingerprint, counts, bytes and codec."""
+    """Return location, size, fingerprint, counts, bytes and codec as JSON values."""
     return {
         "directory": str(location),
         "size_px": manifest.size_px,
@@ -265,14 +263,14 @@ def cache_dir_name(size_px: int, fingerprint: str) -> str:
 
 
 def source_state(classes: Iterable[str], records: Iterable[Record], reading: Mapping[str, Any] | None = None) -> str:
-    """Digest of a source's listing: every record's metadata and its file's state, in the order of ids.
+    """Return the digest of a source's listing: each record's metadata and file state, ordered by id.
 
-    Equal states mean that no image was added, removed, touched, replaced or given another label, and that the user
-    said the same of their meaning (the options of `reading`); paths do not count.
+    Equal states mean that no image was added, removed, touched, replaced or relabelled, and that the options of
+    `reading` are equal; paths do not count.
     """
     options = {} if reading is None else reading["options"]
     purpose = json.dumps([list(classes), options] if options else list(classes), sort_keys=True)
-    # In order already, as a rule, which sorting makes use of.
+    # Usually sorted already, which makes sorting cheap.
     return records_digest(sorted(records, key=attrgetter("record_id")), purpose)
 
 
@@ -282,8 +280,8 @@ def save_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The text of a manifest's file; the same for equal manifests."""
-    # ASCII, because file names that are no valid UTF-8 cannot be written otherwise.
+    """Return the text of a manifest's file; equal manifests give equal texts."""
+    # ASCII, because file names that are invalid UTF-8 cannot be written otherwise.
     return _as_text(_content(manifest))
 
 
@@ -322,25 +320,25 @@ def load_manifest(directory: Path) -> Manifest:
     Raises
     ------
     CacheError
-        If there is none (no cache, or a build that has not finished), it is damaged, or of another format version.
+        If it is missing (no cache, or an unfinished build), damaged, or of another format version.
     """
     return parse_manifest(_read_text(directory), directory / MANIFEST_NAME)
 
 
 def parse_manifest(text: str, where: object) -> Manifest:
-    """Read a manifest's text.
+    """Parse a manifest's text.
 
     Parameters
     ----------
     text
-        What :func:`save_manifest` wrote.
+        As written by :func:`save_manifest`.
     where
-        Path or address that it was read from, for messages.
+        Its path or address, for messages.
 
     Raises
     ------
     CacheError
-        If it is damaged, none, or of another format version.
+        If it is damaged, not a manifest, or of another format version.
     """
     content = _parse_content(text, where)
     try:
@@ -382,18 +380,18 @@ def _parse_content(text: str, where: object) -> dict[str, Any]:
 
 
 def is_as_written(directory: Path) -> bool:
-    """Whether a readable manifest has the very bytes of :func:`save_manifest`, not others that mean the same."""
+    """Return whether a readable manifest has exactly the bytes that :func:`save_manifest` writes."""
     content = _parse_content(_read_text(directory), directory / MANIFEST_NAME)
     return (directory / MANIFEST_NAME).read_bytes() == _as_text(content).encode()
 
 
 def find_manifest(directory: Path) -> Manifest | None:
-    """Read the manifest in `directory`, or return ``None`` where there is none."""
+    """Read the manifest in `directory`, or return ``None`` if there is none."""
     return load_manifest(directory) if (directory / MANIFEST_NAME).exists() else None
 
 
 def manifest_digest(directory: Path) -> str | None:
-    """Digest of the manifest's bytes, which each commit of other content changes; None where there is none."""
+    """Return the digest of the manifest's bytes, or None without a manifest."""
     try:
         return file_digest(directory / MANIFEST_NAME)
     except (FileNotFoundError, NotADirectoryError):
@@ -401,7 +399,7 @@ def manifest_digest(directory: Path) -> str | None:
 
 
 def find_current(directory: Path, state: str) -> Manifest | None:
-    """The manifest in `directory` if its cache is whole and current, see :meth:`Manifest.is_current`."""
+    """Return the manifest if the cache is complete and current, see :meth:`Manifest.is_current`; else None."""
     try:
         manifest = find_manifest(directory)
     except CacheError:
@@ -412,15 +410,15 @@ def find_current(directory: Path, state: str) -> Manifest | None:
 
 
 def missing_files(directory: Path, manifest: Manifest) -> list[str]:
-    """Names of the cache's files that are absent or have another size than the manifest says."""
+    """Return the names of files that are missing or differ in size from the manifest."""
     entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
-    # Text, because making a Path takes longer than asking for a file's size.
+    # Text, because creating a Path takes longer than a stat.
     start = os.path.join(directory, "")  # noqa: PTH118
     return [entry.name for entry in entries if not _has_size(start + entry.name, entry.num_bytes)]
 
 
 def is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
-    """Whether a file of the cache is there with the size that the manifest says."""
+    """Return whether a file of the cache exists with the manifest's size."""
     return _has_size(str(directory / entry.name), entry.num_bytes)
 
 
@@ -432,7 +430,7 @@ def _has_size(location: str, num_bytes: int) -> bool:
 
 
 def _content_digest(content: Mapping[str, Any]) -> str:
-    """Digest of a manifest's content: a flipped bit in a class's name would show nowhere else."""
+    """Digest of the content: the only check that detects a flipped bit in, say, a class name."""
     return lines_digest([json.dumps({**content, "digest": None}, sort_keys=True)])
 
 
@@ -471,21 +469,21 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
 
 
 def _reading(value: object) -> Mapping[str, Any] | None:
-    """How the source was understood; manifests of version 0.1 do not tell."""
+    """How the source was read; missing from manifests of version 0.1."""
     if value is not None and not (isinstance(value, dict) and isinstance(value.get("options"), dict)):
         raise ValueError("the reading is none")
     return value
 
 
 def _looks_version(value: object) -> int:
-    """Absent from manifests of releases that kept no looks."""
+    """Version of the looks; missing from manifests without them."""
     if not is_count(value):
         raise ValueError(f"looks_version is {value!r}")
     return value
 
 
 def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
-    """How the shards are laid out; versions 1 and 2 knew one layout only."""
+    """Codec and shard capacity; versions 1 and 2 have one layout only."""
     if content["format_version"] < 3:
         return {}
     codec, capacity = content["codec"], content["shard_capacity"]

@@ -1,7 +1,7 @@
-"""Caches at a path or an address: listed, chosen and opened. What differs between folders and stores stands here.
+"""List, choose and open caches at a path or an address. Handles the differences between folders and object stores.
 
-Modules are imported where they are needed: those for object stores load fsspec, for which a cache on disk has no use,
-and all of them NumPy, for which a build with nothing to do has none.
+Imports are lazy: object stores load fsspec, which caches on disk do not need, and both load NumPy, which a build with
+nothing to do does not need.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalCopiesChoice:
-    """Where shards of caches at URLs are copied to, and how much room they may take; None for the defaults."""
+    """Folder and maximal size of local copies of caches at URLs; None for the defaults."""
 
     directory: Path | None = None
     max_gb: float | None = None
 
     def open(self) -> LocalCopies:
-        """Return the folder of copies; nothing is written yet."""
+        """Return the folder of local copies, without creating it."""
         from leukemia_data.caches.local_copies import LocalCopies, default_copies_dir
 
         directory = self.directory or default_copies_dir(os.environ, sys.platform, Path.home())
@@ -43,13 +43,13 @@ DEFAULT_COPIES = LocalCopiesChoice()
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is done otherwise in a folder than in a store. Each function takes what `find` returns."""
+    """Functions that differ between folders and stores. Each takes what `find` returns."""
 
     find: Callable[[Any], list[Any]]
     read: Callable[[Any], Manifest]
     open: Callable[[Any, LocalCopiesChoice], Cache]
     cure: Callable[[int | None, str | None], str]
-    """What to do if there is no cache of a size and a recipe."""
+    """Advice for a missing cache of a size and a recipe."""
 
 
 def _kind_of(location: Location) -> _Kind:
@@ -75,13 +75,13 @@ def _build_one(size_px: int | None, recipe: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FoundCache:
-    """A committed cache, not opened: its folder or address, and its manifest."""
+    """Location and manifest of a committed cache."""
 
     location: Location
     manifest: Manifest
 
     def to_dict(self) -> dict[str, object]:
-        """Return what ``ldata list --json`` prints of it."""
+        """Return the values that ``ldata list --json`` prints."""
         return {
             **cache_summary(self.location, self.manifest),
             "recipe": self.manifest.recipe.name,
@@ -90,7 +90,7 @@ class FoundCache:
 
 
 def find_caches(location: Location) -> list[Location]:
-    """Return the caches at a location, or up to two levels below it, in the order of their names.
+    """Return the caches at a location, or up to two levels below it, sorted by name.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def find_caches(location: Location) -> list[Location]:
 
 
 def list_caches(location: Location, *, console: Console = NULL_CONSOLE) -> list[FoundCache]:
-    """Find the caches at or below a location and read their manifests; those that cannot be read get a note.
+    """Find the caches at or below a location and read their manifests; unreadable ones are skipped with a note.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def list_caches(location: Location, *, console: Console = NULL_CONSOLE) -> list[
 
 
 def choose_cache(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> FoundCache:
-    """Choose the one cache that a location means: itself, or the only matching one below it.
+    """Choose one cache: the location itself, or the only matching one below it.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def choose_cache(location: Location, *, size_px: int | None = None, recipe: str 
     return FoundCache(place, kind.read(place))
 
 
-def _choose(kind: _Kind, location: Location, size_px: int | None, recipe: str | None) -> Any:  # noqa: ANN401 - a Path of a Path
+def _choose(kind: _Kind, location: Location, size_px: int | None, recipe: str | None) -> Any:  # noqa: ANN401 - Path for Path
     found = kind.find(location)
     is_free = size_px is None and recipe is None
     fitting = found if is_free and len(found) == 1 else [p for p in found if _fits(kind, p, size_px, recipe)]
@@ -156,7 +156,7 @@ def _choose(kind: _Kind, location: Location, size_px: int | None, recipe: str | 
 
 
 def _fits(kind: _Kind, place: Location, size_px: int | None, recipe: str | None) -> bool:
-    """Whether a readable cache of this size and recipe lies there; a damaged neighbour shall not hide the others."""
+    """Whether a cache has this size and recipe; a damaged one does not match, so that others are found."""
     try:
         manifest = kind.read(place)
     except CacheError:
@@ -165,12 +165,12 @@ def _fits(kind: _Kind, place: Location, size_px: int | None, recipe: str | None)
 
 
 def choose_folder(location: Location, refusal: str, *, size_px: int | None = None) -> tuple[Path, Manifest]:
-    """Choose one cache as :func:`choose_cache` does, for work that can be done in folders only.
+    """Choose one cache as :func:`choose_cache` does, for operations on folders only.
 
     Raises
     ------
     UsageError
-        If the location is an address; `refusal` says what to do instead.
+        If the location is an address; `refusal` is the reason.
     """
     if not isinstance(location, Path):
         raise UsageError(f"{location}: {refusal}")
@@ -185,14 +185,14 @@ def open_chosen_cache(
     size_px: int | None = None,
     recipe: str | None = None,
 ) -> Cache:
-    """Open the one cache that a location means: itself, or the only matching one below it.
+    """Open one cache: the location itself, or the only matching one below it.
 
     Parameters
     ----------
     location
         A folder or an address.
     copies
-        Where shards of a cache at a URL are copied to.
+        Folder of local copies for a cache at a URL.
     size_px, recipe
         Side of the images and name of the recipe, to choose among several caches.
 
@@ -206,10 +206,10 @@ def open_chosen_cache(
 
 
 def fingerprints(location: Location) -> dict[Location, str]:
-    """Fingerprints of the caches at or below a location; those that cannot be read are left out."""
+    """Return the fingerprints of the caches at or below a location; unreadable ones are left out."""
     return {found.location: found.manifest.fingerprint for found in list_caches(location)}
 
 
 def lasting_name(cache: Cache) -> str:
-    """How a cache is named so that it is found again from any folder."""
+    """Return the cache's absolute path or address."""
     return str(cache.location.resolve() if isinstance(cache.location, Path) else cache.location)

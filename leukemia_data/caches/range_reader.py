@@ -1,4 +1,4 @@
-"""Pixels of a cache in an object store: from local copies, and by ranges until those are here."""
+"""Read pixels of a cache in an object store: by range requests until local copies have arrived."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from leukemia_data.stores.object_store import ObjectStore, Range
 
 
 class RowRanges:
-    """Ranges and pixels of single images of a cache's shards. Safe to use from several threads.
+    """Byte ranges and pixels of single images in a cache's shards. Thread-safe.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ class RowRanges:
     shards
         Its shards.
     codec
-        How all of them store pixels.
+        Codec of all shards.
 
     Raises
     ------
     CacheError
-        If the library of the codec is not installed.
+        If the codec's library is not installed.
     """
 
     def __init__(self, store: ObjectStore, shards: Sequence[ShardImages], codec: str) -> None:
@@ -50,7 +50,7 @@ class RowRanges:
         self._starts: dict[int, NDArray[np.int64]] = {}
 
     def find(self, rows: Sequence[tuple[int, int]]) -> list[Range]:
-        """Name of the object, offset in bytes and number of bytes of each image, given by shard and row.
+        """Return the object name, offset in bytes and length of each image, given by shard and row.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class RowRanges:
         return ranges
 
     def copy_pixels(self, stored: bytes, out: NDArray[np.uint8]) -> bool:
-        """Fill `out`, (S * S * 3,) uint8, from the bytes of an image's range; False if they are damaged."""
+        """Decode an image's bytes into `out`, (S * S * 3,) uint8; return False if they are damaged."""
         try:
             self._codec.decode(stored, out)
         except ValueError:
@@ -73,7 +73,7 @@ class RowRanges:
         return True
 
     def _read_starts(self, shards: Sequence[int]) -> None:
-        """Find out where the images of some shards start; of compressed ones by a single request each, all at once."""
+        """Find the offsets of the images of shards; compressed ones take one request each, sent concurrently."""
         wrong = self._read_starts_once(shards)
         if wrong:
             wrong = self._read_starts_once(wrong)
@@ -85,7 +85,7 @@ class RowRanges:
             )
 
     def _read_starts_once(self, shards: Sequence[int]) -> list[int]:
-        """Read where images start, and return the shards of which that is damaged."""
+        """Read the offsets of images, and return the shards with damaged ones."""
         columns = [b""] * len(shards)
         if not self._is_raw:
             columns = self._store.read_ranges([_lengths_range(self._shards[shard]) for shard in shards])
@@ -111,16 +111,16 @@ def _lengths_range(images: ShardImages) -> Range:
     return images.path.name, images.chunks.lengths_offset_bytes, images.shape[0] * CHUNK_LENGTH_BYTES
 
 
-# Reading more rows than this of a shard takes longer than to fetch it whole; one row never does.
+# Above this fraction of rows, downloading the whole shard is faster; one row is always read alone.
 _FETCH_WHOLE_SHARE = 1 / 8
-# So many images come by ranges, so that the first batches need not wait for whole shards. A request for every image of
-# all later ones would take longer than the shards, which it holds up, too.
+# The first images are read by ranges, so that the first batches do not wait for whole shards. More range requests
+# would take longer than the shards, and slow them down.
 _MAX_RANGES_AT_FIRST = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _RemoteRow:
-    """A row that is not here: its position in the batch, its sample number, its shard, its row there."""
+    """A row without a local copy: position in the batch, sample index, shard and row there."""
 
     position: int
     number: int
@@ -130,7 +130,7 @@ class _RemoteRow:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a reader fetched: shards that were copied, in which time, and images read by ranges."""
+    """Downloads of a reader: bytes of shards, their time, and number of images read by ranges."""
 
     copied_bytes: int
     copying_s: float
@@ -138,7 +138,7 @@ class Traffic:
 
     @property
     def is_any(self) -> bool:
-        """Whether anything was fetched."""
+        """Whether anything was downloaded."""
         return bool(self.copied_bytes or self.num_ranges)
 
     def __str__(self) -> str:
@@ -149,22 +149,22 @@ class Traffic:
 
 
 class RangeReader:
-    """Copies samples' pixels out of local copies or the store, by sample number.
+    """Reads pixels from local copies or the store, by sample index.
 
-    Pickles; each process has threads of its own, which share the folder of copies. Safe to use from several threads.
+    Thread-safe, and can be pickled: each process has its own threads, which share the folder of copies.
 
     Parameters
     ----------
     store
         The cache's folder in its object store.
     copies
-        Where shards are copied to.
+        Folder of local copies.
     manifest
         The cache's.
     crcs_N : ndarray of shape (N,), uint32
         CRC-32 of every sample's pixels.
     first_rows
-        Sample number at which each shard starts, and the number of samples at the end.
+        Index of the first sample of each shard, followed by the number of samples.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class RangeReader:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what belongs to this process."""
+        """Create the state of this process."""
         self._process = os.getpid()
         # A map holds its file open.
         allow_open_files(len(self._entries))
@@ -211,20 +211,20 @@ class RangeReader:
 
     @property
     def num_unmapped(self) -> int:
-        """Copies that could not be mapped, whose rows are read instead."""
+        """Number of copies that could not be mapped, and are read instead."""
         return sum(rows is not None and not is_mapped(rows) for rows in self._rows)
 
     @property
     def traffic(self) -> Traffic:
-        """What was fetched so far."""
+        """Downloads so far."""
         return Traffic(self._fetcher.num_bytes, self._fetcher.seconds, self._num_ranges)
 
     def close(self) -> None:
-        """End the copying; what is here can still be read."""
+        """Stop downloading; existing copies can still be read."""
         self._fetcher.close()
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8.
+        """Return one image, shape (S, S, 3), uint8.
 
         Raises
         ------
@@ -235,18 +235,17 @@ class RangeReader:
         return np.asarray(image, np.uint8)
 
     def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Several images in the order asked for, as :meth:`leukemia_data.caches.cache.SampleReader.gather`.
+        """Return images in the order of the indices, as :meth:`leukemia_data.caches.cache.SampleReader.gather`.
 
         Raises
         ------
         UsageError
             If there is no such sample, or `indices_B` names none.
         StorageError
-            If the store cannot be read, or an object is not what the manifest says; also if that stopped a thread that
-            copies shards.
+            If the store cannot be read, or an object differs from the manifest; also for errors of download threads.
         """
         if self._process != os.getpid():
-            # A forked child has none of its parent's threads, and may have their locks as they were.
+            # A forked child has no threads of its parent, and perhaps their locks in a locked state.
             self._stopping.detach()
             self._begin()
         indices_B = as_indices(indices_B, int(self._first_rows[-1]), "indices_B")
@@ -270,7 +269,7 @@ class RangeReader:
         return out
 
     def _decode(self, copied: DecodedRows, shard: int, row: int, out: NDArray[np.uint8]) -> bool:
-        """Decode a row of a copied shard; False if the file was damaged since it came, and is fetched anew."""
+        """Decode a row of a local copy; return False if it is damaged, and request it again."""
         try:
             copied.copy_to(row, out)
         except CacheError:
@@ -284,7 +283,7 @@ class RangeReader:
         return True
 
     def _bring(self, shards: Sequence[int]) -> None:
-        """Map what is here, request the rest, and wait for shards of which many rows are wanted at once."""
+        """Map existing copies, request the others, and wait for shards with many wanted rows."""
         absent = [shard for shard in set(shards) if self._rows[shard] is None]
         if not absent:
             return
@@ -305,7 +304,7 @@ class RangeReader:
         return is_begun or num_rows > max(self._entries[shard].num_samples * _FETCH_WHOLE_SHARE, 1)
 
     def _read_ranges(self, absent: Sequence[_RemoteRow], flat: NDArray[np.uint8]) -> None:
-        """Read rows from the store, those that fail their CRC once more."""
+        """Read rows from the store, and retry once those that fail their CRC."""
         wrong = self._read_once(absent, flat)
         if wrong:
             wrong = self._read_once(wrong, flat)
@@ -331,7 +330,7 @@ class RangeReader:
 
 @dataclass(frozen=True)
 class _Opener:
-    """Opens copied shards for a reader, which it must not keep alive: threads hold it."""
+    """Opens local copies for a reader. Holds no reference to the reader, because threads hold this object."""
 
     copies: LocalCopies
     entries: Sequence[ShardEntry]
@@ -339,12 +338,12 @@ class _Opener:
     rows: list[ShardRows | None]
 
     def __call__(self, shard: int) -> bool:
-        """Open one; a file that is not what the manifest says is removed, and will be fetched anew.
+        """Open a copy; a damaged one is removed, to be downloaded again.
 
         Raises
         ------
         CacheError
-            If the file is as it should be, and the system does not open it.
+            If the file is intact but cannot be opened.
         """
         entry = self.entries[shard]
         try:

@@ -30,7 +30,7 @@ _POLL_S = 0.1
 class RemoteCache(Cache):
     """A committed cache in an object store, and its sample table.
 
-    ``directory`` is the folder of local copies, in which its index lies and its shards will.
+    ``directory`` is the folder of local copies of its index and shards.
     """
 
     store: ObjectStore
@@ -43,34 +43,34 @@ class RemoteCache(Cache):
 
     @property
     def is_fetched(self) -> bool:
-        """True: these are copies."""
+        """True: its files are local copies."""
         return True
 
     @property
     def traffic_text(self) -> str:
-        """What was copied and read by ranges so far; empty where nothing was."""
+        """Summary of the downloads so far; empty without any."""
         reader = self.__dict__.get("reader")
         return str(reader.traffic) if isinstance(reader, RangeReader) and reader.traffic.is_any else ""
 
     @cached_property
     def reader(self) -> PixelReader:
-        """The cache's pixels, from local copies as far as they are there."""
+        """Reader of the cache's pixels, from local copies if they exist."""
         return RangeReader(self.store, self.copies, self.manifest, self.table.crcs, self.first_rows)
 
     def close(self) -> None:
-        """End the copying, and let go of the maps; streams that are still in use read on."""
+        """Stop downloading, and release the maps; streams in use keep working."""
         reader = self.__dict__.pop("reader", None)
         if isinstance(reader, RangeReader):
             reader.close()
 
 
 def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
-    """Open the cache whose folder a store is.
+    """Open the cache in a store's folder.
 
     Raises
     ------
     CacheError
-        If there is no readable manifest, there is no room for the index, or it does not fit the manifest.
+        If there is no readable manifest, no room for the index, or the index does not match the manifest.
     StorageError
         If the store cannot be read.
     """
@@ -81,12 +81,12 @@ def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
 
 
 def read_manifest(store: ObjectStore) -> Manifest:
-    """The manifest of the cache whose folder a store is.
+    """Read the manifest of the cache in a store's folder.
 
     Raises
     ------
     CacheError
-        If there is none, or it is damaged.
+        If it is missing or damaged.
     StorageError
         If the store cannot be read.
     """
@@ -100,17 +100,17 @@ def read_manifest(store: ObjectStore) -> Manifest:
 
 
 def read_manifest_at(url: Url) -> Manifest:
-    """The manifest of the cache at an address: see :func:`read_manifest`."""
+    """Read the manifest of the cache at an address: see :func:`read_manifest`."""
     return read_manifest(open_store(url))
 
 
 def find_remote_caches(url: Url) -> list[Url]:
-    """Addresses of all committed caches: `url` itself, or up to two levels below it."""
+    """Return the addresses of all committed caches: `url` itself, or up to two levels below it."""
     return _find_below(open_store(url), "", _DEPTH)
 
 
 def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
-    """Caches in a folder, which are searched no further, or in those below it."""
+    """Return the folder if it is a cache, else the caches below it."""
     if store.stat(f"{folder}{MANIFEST_NAME}") is not None:
         return [store.url / folder.rstrip("/") if folder else store.url]
     if depth == 0:
@@ -124,7 +124,7 @@ def _fetch_table(store: ObjectStore, manifest: Manifest, copies: LocalCopies) ->
     try:
         table = map_table(copies.directory, manifest.index)
     except CacheError:
-        # It was copied by an earlier process, and damaged since.
+        # The copy of an earlier process was damaged since.
         if copies.is_intact(manifest.index):
             raise
         copies.discard(manifest.index.name)
@@ -136,7 +136,7 @@ def _fetch_table(store: ObjectStore, manifest: Manifest, copies: LocalCopies) ->
 
 def _fetch_index(store: ObjectStore, entry: IndexEntry, copies: LocalCopies) -> None:
     while (fetched := copies.fetch(store, entry)) is Fetched.BUSY:
-        # Another process of this machine brings it.
+        # Another process of this machine is downloading it.
         time.sleep(_POLL_S)
     if fetched is Fetched.NO_ROOM:
         raise CacheError(
@@ -151,14 +151,14 @@ _MAX_READS = 5
 
 @dataclass(frozen=True, slots=True)
 class StoredCache:
-    """A cache in a store as a build found it.
+    """State of a cache in a store when a build was planned.
 
     Attributes
     ----------
     url
         Its address.
     manifest_state
-        State of its manifest's object; None where there is none.
+        State of its manifest's object; None without a manifest.
     files
         Sizes in bytes of all its objects, by name.
     """
@@ -168,32 +168,32 @@ class StoredCache:
     files: Mapping[str, int]
 
     def holds(self, manifest: Manifest) -> bool:
-        """Whether every file that the manifest names is there with its size."""
+        """Return whether every file in the manifest exists with its size."""
         entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
         return all(self.files.get(entry.name) == entry.num_bytes for entry in entries)
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The mirror of the caches below an address.
+    """A local mirror of the caches below an address.
 
     Attributes
     ----------
     url
         The folder of caches in the store.
     directory
-        The mirror itself.
+        The mirror's folder.
     """
 
     url: StoredUrl
     directory: Path
 
     def url_of(self, directory: Path) -> StoredUrl:
-        """Address of the cache that a directory of the mirror stands for."""
+        """Return the address of the cache for a directory of the mirror."""
         return self.url / directory.relative_to(self.directory).as_posix()
 
     def refresh(self, directory: Path) -> StoredCache:
-        """Bring the manifest and the index of a cache into its directory, which must exist; and list its objects.
+        """Download a cache's manifest and index into its directory, which must exist, and list its objects.
 
         Raises
         ------
@@ -212,19 +212,19 @@ class Mirror:
         try:
             index = parse_manifest(data.decode("utf-8", "replace"), url / MANIFEST_NAME).index
         except CacheError:
-            # The plan reads it again and says that it cannot be used.
+            # Planning reads it again and reports that it cannot be used.
             return StoredCache(url, state, files)
         _mirror_index(store, directory, index)
         return StoredCache(url, state, files)
 
 
 def mirror_of(url: StoredUrl, copies: Path) -> Mirror:
-    """The mirror of an address in a folder of local copies."""
+    """Return the mirror of an address in a folder of local copies."""
     return Mirror(url, copies / _MIRRORS_DIR / lines_digest([str(url)])[:16])
 
 
 def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes | None]:
-    """State and bytes of a cache's manifest, which belong together; None and None where there is none."""
+    """Return the state and bytes of a cache's manifest, consistent with each other; None and None without one."""
     for _ in range(_MAX_READS):
         state = store.stat(MANIFEST_NAME)
         if state is None:
@@ -239,7 +239,7 @@ def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes
 
 
 def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:
-    """Bring an index that is not here; whoever reads it reports one that is not there either."""
+    """Download the index if it is missing here; its reader reports an index missing from the store."""
     path = directory / entry.name
     if path.is_file() and file_digest(path) == entry.digest:
         return

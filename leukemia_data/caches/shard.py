@@ -1,9 +1,8 @@
 """One shard: an HDF5 file of preprocessed images with the rows of the sample table beside them.
 
-``images`` is one contiguous, unfiltered uint8 dataset of shape (n, S, S, 3). Its pixels therefore lie in the file as in
-memory, and after the header is read no HDF5 handle is needed: readers map the file. HDF5's own chunks are not read
-through HDF5, which is up to a thousand times slower for single images: a compressed shard has one chunk an image at a
-known place (``chunked_images``).
+``images`` is a contiguous, unfiltered uint8 dataset of shape (n, S, S, 3). Its pixels are in the file as in memory, so
+readers map the file without HDF5. A compressed shard has one chunk per image at a known offset; reading chunks through
+HDF5 is up to a thousand times slower for single images.
 
 docs/format.md specifies the file for other readers.
 """
@@ -39,23 +38,23 @@ from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.sample_table import SampleTable, read_columns, stored_columns, write_columns
 
 SHARD_FORMAT = "leukemia-cells shard"
-# Releases that know nothing of compressed shards refuse them by their version.
+# Releases without compressed shards reject them by this version.
 _RAW_VERSION, _COMPRESSED_VERSION = 1, 2
-# Large datasets start at a page boundary, so that maps and direct I/O need no shifting.
+# Large datasets are page-aligned, for maps and direct I/O.
 _ALIGN_ABOVE_BYTES = 1 << 16
 _PAGE_BYTES = 4096
 _HEADER_BYTES = 16 << 10
 _READ_BYTES = 1 << 20
-# What compressed cells take at the least, of their pixels' bytes; how much they will take is not known before.
+# Smallest compressed size as a fraction of the pixels' bytes; the actual one is not known in advance.
 _MIN_COMPRESSED_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class ShardImages:
-    """Where a shard's pixels lie: enough to map them, small enough to pickle.
+    """Location of a shard's pixels: enough to map them, small enough to pickle.
 
-    ``metadata_digest`` is what the manifest knows of the bytes around the pixels; ``None`` where it knows nothing.
-    ``chunks`` is ``None`` for raw pixels.
+    ``metadata_digest`` is the manifest's digest of the bytes around the pixels, or ``None``. ``chunks`` is ``None`` for
+    raw pixels.
     """
 
     path: Path
@@ -66,36 +65,36 @@ class ShardImages:
 
     @property
     def codec(self) -> str:
-        """Name of the codec that the pixels are stored by."""
+        """Name of the pixels' codec."""
         return RAW if self.chunks is None else self.chunks.codec
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the pixels as they are stored, from the first image's to the last one's."""
+        """Stored bytes of all images."""
         if self.chunks is not None:
             return self.chunks.num_bytes
         count, height, width, channels = self.shape
         return count * height * width * channels
 
     def map(self) -> NDArray[np.uint8]:
-        """Read-only memory map of raw images, shape (n, S, S, 3); never of a file with other bytes around them.
+        """Return a read-only memory map of raw images, shape (n, S, S, 3), after checking the bytes around them.
 
         Raises
         ------
         CacheError
-            If the file is absent, too short or another one, or the system's limit of open files is reached.
+            If the file is missing, truncated or another one, or the limit of open files is reached.
         """
         return self._map(self.offset_bytes, self.shape)
 
     def map_file(self) -> NDArray[np.uint8]:
-        """The same of the whole file, shape (num_bytes,)."""
+        """Return such a map of the whole file, shape (num_bytes,)."""
         return self._map(0, None)
 
     def _map(self, offset_bytes: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
         try:
             with self.path.open("rb", buffering=0) as file:
                 self._check_metadata(file)
-                # As a plain array: each slice of a memmap is a memmap again, and making one costs microseconds.
+                # As a plain array: slicing a memmap creates a memmap, which costs microseconds.
                 return np.asarray(np.memmap(file, np.uint8, "r", offset_bytes, shape))
         except (OSError, ValueError) as error:
             is_limit = isinstance(error, OSError) and error.errno == errno.EMFILE
@@ -111,7 +110,7 @@ class ShardImages:
 
 
 def metadata_digest(images: ShardImages) -> str:
-    """XXH3-128 of a shard's bytes before and behind its pixels: the HDF5 header and the rows.
+    """Return the XXH3-128 of a shard's bytes around its pixels: the HDF5 header and the rows.
 
     Raises
     ------
@@ -123,7 +122,7 @@ def metadata_digest(images: ShardImages) -> str:
 
 
 def brought_up_to_date(directory: Path, manifest: Manifest) -> Manifest:
-    """The manifest with the digests that an earlier version lacks, of every shard whose bytes are those it knows."""
+    """Return the manifest with the digests that an earlier version lacks, for every intact shard."""
     if manifest.is_up_to_date:
         return manifest
     return replace(
@@ -133,7 +132,7 @@ def brought_up_to_date(directory: Path, manifest: Manifest) -> Manifest:
 
 def _with_metadata_digest(directory: Path, entry: ShardEntry, size_px: int) -> ShardEntry:
     try:
-        # A damaged shard must not be given a digest that makes it look right.
+        # A damaged shard must not get a digest that makes it look intact.
         if entry.metadata_digest is None and file_digest(directory / entry.name) == entry.digest:
             return replace(entry, metadata_digest=metadata_digest(shard_images(directory, entry, size_px)))
     except OSError:
@@ -146,7 +145,7 @@ def _file_digest_around(file: BinaryIO, images: ShardImages) -> str:
 
 
 def _digest_around(file: BinaryIO, file_bytes: int, offset_bytes: int, num_bytes: int) -> str:
-    """XXH3-128 of a file's bytes without the `num_bytes` from `offset_bytes` on."""
+    """XXH3-128 of a file without the `num_bytes` at `offset_bytes`."""
     hasher = xxhash.xxh3_128()
     end_bytes = offset_bytes + num_bytes
     if end_bytes > file_bytes:
@@ -162,10 +161,9 @@ def _digest_around(file: BinaryIO, file_bytes: int, offset_bytes: int, num_bytes
 def write_shard(
     directory: Path, images_NSSC: NDArray[np.uint8], table: SampleTable, fingerprint: str, codec: str = RAW
 ) -> ShardEntry:
-    """Write a shard under the name its content gives it.
+    """Write a shard, named by its content.
 
-    The bytes are a function of the arguments and of the libraries' releases. The file is not flushed to disk: that is
-    the committer's work.
+    The bytes depend on the arguments and the libraries' releases only. The caller flushes the file to disk.
 
     Parameters
     ----------
@@ -175,9 +173,9 @@ def write_shard(
     table
         Row i describes image i.
     fingerprint
-        The cache's, stored so that a shard in a foreign directory is recognised.
+        The cache's fingerprint, stored to recognise a shard in another cache's directory.
     codec
-        Name of the codec that stores the pixels.
+        Name of the codec.
     """
     places: list[tuple[int, ChunkTable | None]] = []
 
@@ -197,7 +195,7 @@ def write_shard(
     around = _digest_around(io.BytesIO(data), len(data), offset_bytes, images.num_bytes)
     entry = ShardEntry(images.path.name, len(table), len(data), digest, offset_bytes, around, *_chunk_numbers(chunks))
     final = directory / entry.name
-    # An equal file is left alone: Windows refuses to replace one that a reader has mapped.
+    # An equal file is not replaced: Windows cannot replace a mapped one.
     if not final.is_file() or file_digest(final) != digest:
         with scratch_path(directory, "shard") as scratch:
             scratch.write_bytes(data)
@@ -206,14 +204,14 @@ def write_shard(
 
 
 def _file_layout(codec: str) -> dict[str, Any]:
-    """How HDF5 lays out the file. Where it manages free space, chunks would not lie back to back."""
+    """HDF5 layout options. With free-space management, chunks would not be back to back."""
     if codec == RAW:
         return {"alignment_threshold": _ALIGN_ABOVE_BYTES, "alignment_interval": _PAGE_BYTES}
     return {"fs_strategy": "none"}
 
 
 def _write_images(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: str) -> tuple[int, ChunkTable | None]:
-    """Where the pixels start, and what must be known of their chunks."""
+    """Write the images; return the offset of the pixels, and their chunks if compressed."""
     if codec == RAW:
         images = file.create_dataset("images", data=images_NSSC)
         return int(images.id.get_offset() or 0), None
@@ -225,19 +223,19 @@ def _chunk_numbers(chunks: ChunkTable | None) -> tuple[int | None, int | None]:
 
 
 def shard_name(digest: str) -> str:
-    """File name of a shard whose bytes have this digest."""
+    """Return the file name of a shard with this digest."""
     return f"shard-{digest[:16]}.h5"
 
 
 def shard_bytes(num_samples: int, size_px: int, row_bytes: int, codec: str = RAW) -> int:
-    """Room to keep free for a shard: its pixels and rows, and a page-aligned header. Compressed ones may take more."""
+    """Return an estimate of a shard's size: pixels, rows and page-aligned header. Compressed ones may take more."""
     image_bytes = size_px * size_px * 3
     stored_bytes = image_bytes if codec == RAW else int(image_bytes * _MIN_COMPRESSED_SHARE)
     return num_samples * (stored_bytes + row_bytes) + _HEADER_BYTES
 
 
 def shard_images(directory: Path, entry: ShardEntry, size_px: int, codec: str = ZSTD) -> ShardImages:
-    """Where the pixels of a shard lie, as its manifest says, which names the codec; the file is not opened."""
+    """Return the location of a shard's pixels from its manifest entry, without opening the file."""
     shape = (entry.num_samples, size_px, size_px, 3)
     chunks = None
     if entry.chunks_num_bytes is not None and entry.chunk_lengths_offset_bytes is not None:
@@ -246,12 +244,12 @@ def shard_images(directory: Path, entry: ShardEntry, size_px: int, codec: str = 
 
 
 def open_images(path: Path) -> ShardImages:
-    """Read a shard's header and find its pixels.
+    """Read the location of the pixels from a shard's header.
 
     Raises
     ------
     CacheError
-        If the file is absent, no shard of this format, or its images are not uint8 (n, S, S, 3), contiguous or in
+        If the file is missing, not a shard of this format, or its images are not uint8 (n, S, S, 3), contiguous or in
         chunks of one image each.
     """
     with open_hdf5(path, "its images") as file:
@@ -277,7 +275,7 @@ def read_table(path: Path) -> SampleTable:
     Raises
     ------
     CacheError
-        If the file is absent or no shard of this format.
+        If the file is missing or not a shard of this format.
     """
     with open_hdf5(path, "its sample table") as file:
         _check_format(file, path)
@@ -286,7 +284,7 @@ def read_table(path: Path) -> SampleTable:
 
 
 def intact_table(images: ShardImages) -> SampleTable | None:
-    """The rows of a shard whose pixels may be damaged; None unless all bytes around them are as they were written."""
+    """Return the rows of a shard if all bytes around its pixels are intact, else None."""
     try:
         if images.metadata_digest is None or metadata_digest(images) != images.metadata_digest:
             return None
@@ -296,7 +294,7 @@ def intact_table(images: ShardImages) -> SampleTable | None:
 
 
 def _check_format(file: h5py.File, path: Path) -> str:
-    """Name of the codec that stores the images."""
+    """Check kind and version, and return the name of the codec."""
     kind, version = file.attrs.get("format"), file.attrs.get("format_version")
     if kind == SHARD_FORMAT and version == _RAW_VERSION:
         return RAW

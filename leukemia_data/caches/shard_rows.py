@@ -1,4 +1,4 @@
-"""The pixels of a shard, row by row: a memory map, or plain reads where a file cannot be mapped."""
+"""The pixels of a shard, row by row: from a memory map, or by plain reads if a file cannot be mapped."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from leukemia_data.caches.shard import ShardImages, metadata_digest
 from leukemia_data.errors import CacheError
 
 ReadBytes = Callable[[int, int], StoredBytes]
-"""From (offset_bytes, num_bytes) to so many bytes of the file; fewer only where it ends."""
+"""Maps (offset_bytes, num_bytes) to the bytes of the file; fewer only at its end."""
 
 _MARGIN_BYTES = 1 << 10
 
 
 def image_starts(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
-    """File offsets between which images lie: image i takes the bytes from ``starts[i]`` to ``starts[i + 1]``.
+    """Return file offsets of the images: image i is in bytes ``starts[i]`` to before ``starts[i + 1]``.
 
     Parameters
     ----------
     images
-        The shard, as its manifest knows it.
+        The shard, from its manifest.
     read
         Reads its file. Only a compressed shard's column of lengths is read.
 
     Returns
     -------
     ndarray of shape (n + 1,), int64
-        Rising, from the images' first byte to their end.
+        Increasing, from the first byte of the images to their end.
 
     Raises
     ------
     CacheError
-        If the lengths are not those of the shard's images.
+        If the lengths are damaged.
     """
     count = images.shape[0]
     if images.chunks is None:
@@ -63,16 +63,16 @@ def image_starts(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
 
 
 def starts_by_content(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]:
-    """The same for a compressed shard whose lengths are damaged: each image's bytes tell where the next one's begin.
+    """Return the same offsets for a compressed shard with damaged lengths, found from the images' own bytes.
 
-    Behind a damaged one nothing can be found; those images are told to take no bytes.
+    After a damaged image nothing can be found: the remaining images get no bytes.
     """
     codec, image_bytes = codec_named(images.codec), math.prod(images.shape[1:])
     starts = np.full(images.shape[0] + 1, images.offset_bytes, np.int64)
     end = images.offset_bytes + images.num_bytes
     for row in range(images.shape[0]):
         start = int(starts[row])
-        # Bounded, because a read may be a copy: nothing is stored in much more than its pixels take.
+        # Bounded, because a read may be a copy: no image is stored in much more bytes than its pixels.
         stored = read(start, min(end - start, 2 * image_bytes + _MARGIN_BYTES))
         try:
             starts[row + 1 :] = start + codec.stored_length(stored, image_bytes)
@@ -82,15 +82,15 @@ def starts_by_content(images: ShardImages, read: ReadBytes) -> NDArray[np.int64]
 
 
 class FileReads(Protocol):
-    """An open file that is read at any place, by several threads at a time."""
+    """An open file for thread-safe reads at any offset."""
 
     def read_at(self, num_bytes: int, offset_bytes: int) -> bytes:
-        """Up to `num_bytes` bytes from a place on; fewer only where the system gives fewer at once, none at the end."""
+        """Return up to `num_bytes` bytes at an offset; maybe fewer at once, none at the end."""
         ...
 
 
 class OpenFile:
-    """A file descriptor for reading, closed when nobody holds this object any more."""
+    """A file descriptor for reading, closed when this object is no longer referenced."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -107,7 +107,7 @@ class OpenFile:
 
 
 class ReopenedFile:
-    """A file that stays open, and is opened once more by its name whenever its handle has become stale.
+    """A file that stays open, and is reopened by name if its handle becomes stale.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class ReopenedFile:
     Raises
     ------
     CacheError
-        If it is absent; later, if it cannot be read.
+        If it is missing; later, if it cannot be read.
     """
 
     def __init__(self, path: Path, open_file: Callable[[Path], FileReads] = OpenFile) -> None:
@@ -130,14 +130,14 @@ class ReopenedFile:
             raise cannot_be_read(path, error) from error
 
     def read(self, offset_bytes: int, num_bytes: int) -> bytes:
-        """Exactly so many bytes from a place on."""
+        """Return exactly `num_bytes` bytes at an offset."""
         try:
             return _read_all(self._file, offset_bytes, num_bytes)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise cannot_be_read(self._path, error) from error
         try:
-            # Others may still be reading from the earlier one; it is closed when the last of them is done.
+            # Other threads may still read the earlier handle; it is closed after the last of them.
             self._file = self._open_file(self._path)
             return _read_all(self._file, offset_bytes, num_bytes)
         except OSError as error:
@@ -145,7 +145,7 @@ class ReopenedFile:
 
 
 def cannot_be_read(path: Path, error: OSError) -> CacheError:
-    """The error to raise of a file of a cache that the system does not give."""
+    """Return the CacheError for an unreadable file."""
     return CacheError(f"{path} cannot be read: {error.strerror or error}")
 
 
@@ -161,7 +161,7 @@ def _read_all(file: FileReads, offset_bytes: int, num_bytes: int) -> bytes:
 
 
 class ShardRows(Protocol):
-    """Pixels of one shard: row i holds image i, (S * S * 3,) uint8, read-only. Safe to use from several threads."""
+    """Pixels of one shard: row i is image i, (S * S * 3,) uint8, read-only. Thread-safe."""
 
     def __getitem__(self, row: int, /) -> NDArray[np.uint8]:
         """The pixels of one image."""
@@ -169,13 +169,13 @@ class ShardRows(Protocol):
 
 
 def open_rows(images: ShardImages) -> ShardRows:
-    """Map a shard's pixels, or read them plainly where they cannot be mapped.
+    """Map a shard's pixels, or read them if they cannot be mapped.
 
     Raises
     ------
     CacheError
-        If the file is absent, too short or damaged, the system's limit of open files is reached, or the library that
-        decodes it is not installed.
+        If the file is missing, truncated or damaged, the limit of open files is reached, or the codec's library is not
+        installed.
     """
     try:
         return _map_rows(images)
@@ -187,12 +187,12 @@ def open_rows(images: ShardImages) -> ShardRows:
 
 
 def open_damaged_rows(images: ShardImages) -> ShardRows:
-    """Rows of a shard that may be damaged anywhere: those that are not intact hold any pixels, or raise CacheError.
+    """Return rows of a damaged shard: those that are not intact have arbitrary pixels, or raise CacheError.
 
     Raises
     ------
     CacheError
-        If the file is absent or too short, or cannot be mapped.
+        If the file is missing or truncated, or cannot be mapped.
     """
     images = replace(images, metadata_digest=None)
     try:
@@ -205,7 +205,7 @@ def open_damaged_rows(images: ShardImages) -> ShardRows:
 
 
 def is_mapped(rows: ShardRows) -> bool:
-    """Whether rows come out of a memory map."""
+    """Return whether rows are views of a memory map."""
     return not isinstance(rows, PlainRows)
 
 
@@ -224,21 +224,21 @@ def _map_reader(images: ShardImages) -> ReadBytes:
 
 
 class DecodedRows:
-    """Rows that are made of stored bytes whenever they are asked for.
+    """Rows decoded on access.
 
     Parameters
     ----------
     images
         The shard.
     read
-        Reads its file; safe to use from several threads.
+        Reads its file; thread-safe.
     starts_N1 : ndarray of shape (n + 1,), int64
         From :func:`leukemia_data.caches.shard_rows.image_starts`.
 
     Raises
     ------
     CacheError
-        If the library that decodes it is not installed; later, when a row is asked for, if its bytes are damaged.
+        If the codec's library is not installed; on access, if a row's bytes are damaged.
     """
 
     def __init__(self, images: ShardImages, read: ReadBytes, starts_N1: NDArray[np.int64]) -> None:
@@ -267,19 +267,19 @@ class DecodedRows:
 
 
 class PlainRows(DecodedRows):
-    """Pixels of one shard by plain reads; the file stays open, so that gc cannot take it away.
+    """Pixels of one shard by plain reads; the file stays open, so that gc does not affect it.
 
     Parameters
     ----------
     images
-        Where they lie.
+        The shard.
     open_file
-        Opens the file, first now and once more whenever its handle has become stale.
+        Opens the file, now and whenever its handle becomes stale.
 
     Raises
     ------
     CacheError
-        If the file is absent, too short or damaged; later, when a row is read, also if that fails.
+        If the file is missing, truncated or damaged; on access, if a read fails.
     """
 
     def __init__(self, images: ShardImages, open_file: Callable[[Path], FileReads] = OpenFile) -> None:

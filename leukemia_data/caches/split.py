@@ -1,4 +1,4 @@
-"""A cache divided into train, valid and test: what each part holds, what leaks, and batches of it."""
+"""A cache divided into train, valid and test: contents, leaks, and batches of each part."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ TRAIN, VALID, TEST = SPLIT_NAMES
 
 
 class SplitSource(Samples, Protocol):
-    """Samples that can be divided: a cache, whose own module stands above this one."""
+    """Samples that can be divided: a cache, whose module imports this one."""
 
     @property
     def manifest(self) -> Manifest:
-        """What is known of all samples together."""
+        """The manifest of the samples."""
         ...
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Split:
-    """A cache with every sample in one of three parts, or in none.
+    """A cache with every sample in one of three parts, or in no part.
 
     Attributes
     ----------
     cache
-        What was divided.
+        The divided cache.
     spec
-        What kind of split it is.
+        Kind of split.
     codes : ndarray of shape (n,), int8
-        Per sample: position in ``("train", "valid", "test")``, or 3 where it is in none.
+        Per sample: position in ``("train", "valid", "test")``, or 3 for no part.
     seen_before
-        Where the split meets what the weights that a training starts from have seen.
+        Overlap of the split with the training data of the initial weights.
     seed
-        That decided among equally good splits; None where it is not known.
+        Seed of the split; None if unknown.
     """
 
     cache: SplitSource
@@ -62,36 +62,36 @@ class Split:
 
     @property
     def name(self) -> str:
-        """As :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>` and ``--split`` read it."""
+        """Name as accepted by :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>` and ``--split``."""
         return str(self.spec)
 
     @property
     def train(self) -> Part:
-        """What a network is trained on."""
+        """Part for training."""
         return Part(self, TRAIN)
 
     @property
     def valid(self) -> Part:
-        """What the best epoch is chosen by."""
+        """Part for choosing the best epoch."""
         return Part(self, VALID)
 
     @property
     def test(self) -> Part:
-        """What a network is evaluated on."""
+        """Part for the final evaluation."""
         return Part(self, TEST)
 
     @cached_property
     def leaks(self) -> LeakCheck:
-        """What stands on two sides of the split."""
+        """Leaks between the parts."""
         return check_leaks(self.codes, self.cache.table, self.cache.manifest.subjects, self.seen_before)
 
     @property
     def stamp(self) -> str:
-        """The words that results on this split carry: ``subject-disjoint``, or ``PATIENT-MIXED`` and why."""
+        """Label of results on this split: ``subject-disjoint``, or ``PATIENT-MIXED`` with the reason."""
         return self.leaks.stamp
 
     def indices(self, part: str) -> NDArray[np.int64]:
-        """Sample numbers of a part, ascending; never empty. ``all`` means every sample.
+        """Return the sample indices of a part, ascending; never empty. ``all`` means every sample.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Split:
         return printable(f"Split({self.name}: {parts}; {self.stamp})")
 
     def _repr_html_(self) -> str:
-        """Return a table with a row for each part, which notebooks show."""
+        """Return a table with one row per part for notebooks."""
         seed = "" if self.seed is None else f", seed {self.seed}"
         header = ("", "images", "subjects", *self.cache.manifest.classes)
         return html_table(
@@ -129,7 +129,7 @@ class Part:
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:
-        """Sample numbers in the cache, of shape (N,), ascending."""
+        """Sample indices in the cache, of shape (N,), ascending."""
         return split_indices(self.split.codes, self.name)
 
     @property
@@ -139,7 +139,7 @@ class Part:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Whose cells they are: each known subject once, sorted."""
+        """Known subjects, unique and sorted."""
         found = np.unique(self.split.cache.table.subjects[self.indices]).tolist()
         return tuple(subject.decode("utf-8", "surrogateescape") for subject in found if subject)
 
@@ -160,7 +160,7 @@ class Part:
         UsageError
             If the part holds no image.
         CacheError
-            If no pixels have the stored sums.
+            If the stored sums are inconsistent.
         """
         return statistics_of(self.split.cache, self.split.indices(self.name))
 
@@ -176,24 +176,24 @@ class Part:
         residency: str = "auto",
         num_threads: int | None = None,
     ) -> BatchStream:
-        """Return batches of uint8 images on a device, read ahead by threads. Loads torch.
+        """Return a stream of batches of uint8 images on a device, prefetched by threads. Imports torch.
 
         Parameters
         ----------
         batch_size
-            Images a batch.
+            Images per batch.
         shuffle
-            Whether each epoch has an order of its own; by default for ``train`` only.
+            Whether to shuffle each epoch; by default for ``train`` only.
         seed
-            Of the orders; by default the split's.
+            Seed of the order; by default the split's.
         balance
             Draw classes, or subjects, equally often instead of each image once. Needs a shuffled order.
         drop_last
-            Leave out a last batch that is not full.
+            Leave out an incomplete last batch.
         device
-            Where images and labels go, as torch names it.
+            Torch device of images and labels.
         residency, num_threads
-            Where the pixels are kept, and how many batches are gathered at a time: see
+            Where the pixels are kept, and how many batches are gathered in parallel: see
             :class:`~leukemia_data.streams.loader.BatchStream`.
 
         Raises
@@ -225,7 +225,7 @@ class Part:
         )
 
     def dataset(self) -> CachedCells:
-        """Return a dataset for :class:`torch.utils.data.DataLoader`, with any number of workers. Loads torch.
+        """Return a dataset for :class:`torch.utils.data.DataLoader`, with any number of workers. Imports torch.
 
         Raises
         ------
@@ -261,7 +261,7 @@ def statistics_of(cache: SplitSource, indices: NDArray[np.int64]) -> ChannelStat
     UsageError
         If there is no sample.
     CacheError
-        If no pixels have the stored sums.
+        If the stored sums are inconsistent.
     """
     table = cache.table
     sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]

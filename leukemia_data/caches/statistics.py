@@ -1,7 +1,7 @@
 """Exact mean and standard deviation from integer sums per image.
 
-Each cached image carries, per channel, the sum of its pixels and the sum of their squares as whole numbers. Any
-set of images has its exact statistics by adding rows; no pixel is read again, no order or batch size matters.
+Each cached image has, per channel, the sum of its pixels and of their squares as integers. The statistics of any set of
+images are exact sums of these rows: no pixel is read, and order and batch size do not matter.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ class ChannelStatistics:
 
 
 def channel_moments(image_HWC: NDArray[np.uint8]) -> tuple[list[int], list[int]]:
-    """Sum and sum of squares of each channel of one uint8 image (H, W, 3), exact.
+    """Return the exact sum and sum of squares of each channel of one uint8 image (H, W, 3).
 
-    OpenCV adds whole numbers and returns mean and standard deviation in double precision. Undoing the division and
-    the root is off by a few parts in 2**52 of the sum, so rounding to the nearest whole number is exact for images of
-    up to 1e10 pixels.
+    OpenCV adds integers and returns mean and standard deviation in double precision. Undoing the division and the root
+    has a relative error of a few 2**-52, so rounding is exact for images of up to 1e10 pixels.
     """
     height, width = image_HWC.shape[:2]
     count = height * width
@@ -44,7 +43,7 @@ def channel_moments(image_HWC: NDArray[np.uint8]) -> tuple[list[int], list[int]]
 
 
 def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: int) -> ChannelStatistics | None:
-    """Statistics of all pixels of a set of images.
+    """Return the statistics of all pixels of a set of images.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: in
     Returns
     -------
     ChannelStatistics or None
-        ``None`` for an empty set. Variances are computed as integers before the one division, so nothing cancels.
+        ``None`` for an empty set. Variances are computed in integers before a single division, without cancellation.
 
     Raises
     ------
@@ -78,17 +77,17 @@ def channel_statistics(sums: Moments, square_sums: Moments, pixels_per_image: in
 
 
 def _exact_sum(values: NDArray[np.uint64]) -> int:
-    """Sum of up to 2**32 numbers of 64 bits, which 64 bits may not hold: their halves are added up apart."""
+    """Sum of up to 2**32 uint64 numbers without overflow: their halves are added separately."""
     return (int((values >> np.uint64(32)).sum()) << 32) + int((values & np.uint64(0xFFFFFFFF)).sum())
 
 
 def report_estimator(
     sums: Moments, square_sums: Moments, pixels_per_image: int, batch_size: int
 ) -> ChannelStatistics | None:
-    """The first report's way to mean and std, for comparison only: it is wrong.
+    """Return mean and std as the first report computed them, wrongly. For comparison only.
 
-    It adds one mean and one standard deviation per batch and divides by the number of images instead of batches, so
-    its numbers are about `batch_size` times too small, and change with the batch size.
+    Means and standard deviations of batches are summed and divided by the number of images instead of batches, so
+    the results are about `batch_size` times too small, and depend on the batch size.
     """
     num_images = len(sums)
     if num_images == 0:

@@ -1,4 +1,4 @@
-"""What a cache holds, in numbers: its description, its counts, and what to normalise with."""
+"""Summary of a cache: description, counts, and statistics for normalisation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SPLIT_NAMES, Split
 from leukemia_data.splitting.splits import assign_split, split_indices
 
 WHOLE = "all"
-"""The part that is the whole cache, and the name of the split that divides nothing."""
+"""Name of the part with all samples, and of the split that divides nothing."""
 _UNLABELLED = "unlabelled"
 
 
 def describe_cache(cache: Cache) -> dict[str, Any]:
-    """Return everything that ``ldata info`` tells of a cache, as JSON values."""
+    """Return the values that ``ldata info`` shows, as JSON values."""
     manifest, table = cache.manifest, cache.table
     names = {UNKNOWN_LABEL: _UNLABELLED, **dict(enumerate(manifest.classes))}
     splits = {
@@ -67,7 +67,7 @@ class PartCounts:
 
 @dataclass(frozen=True, slots=True)
 class AppliedSplit:
-    """A split of a cache: its name and seed, what reports say of its leaks, and what limits that."""
+    """A split of a cache: name, seed, and the leak statement of reports with its limits."""
 
     name: str
     seed: int
@@ -77,16 +77,16 @@ class AppliedSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStatistics:
-    """What is in a cache and what to normalise it with.
+    """Counts and channel statistics of a cache.
 
     Attributes
     ----------
     cache
-        Where it lies.
+        Its location.
     size_px, recipe, classes
         Side of its images, name of its recipe, and its class names in the order of labels.
     split
-        The split; None where there is none.
+        The split, or None.
     counts
         Of the whole cache (``all``) and of the split's parts.
     statistics
@@ -103,7 +103,7 @@ class CacheStatistics:
 
     @property
     def part(self) -> str:
-        """The part to normalise by: ``train``, or ``all`` where there is no split."""
+        """The part for normalisation: ``train``, or ``all`` without a split."""
         return "train" if "train" in self.statistics else WHOLE
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def cache_statistics(
 ) -> CacheStatistics:
     """Count images, classes and subjects, and compute exact mean and standard deviation per channel.
 
-    They come from sums stored with each image: no pixel is read.
+    Computed from the sums stored with each image, without reading pixels.
 
     Parameters
     ----------
@@ -124,16 +124,16 @@ def cache_statistics(
         An opened cache.
     split
         Name of a split, as :func:`~leukemia_data.splitting.split_spec.parse_split` reads it, or ``all`` for none. None
-        for the subject split; where the cache does not allow that, there is none, and a note.
+        for the subject split; if the cache does not allow it, ``all`` with a note.
     seed
         Of the split.
 
     Raises
     ------
     UsageError
-        If the cache cannot be split so, or a part that is normalised by has no images.
+        If the split is impossible, or the part for normalisation has no images.
     CacheError
-        If no pixels have the stored sums.
+        If the stored sums are inconsistent.
     """
     codes = _assign(cache, split, seed, console)
     parts = _parts(cache, codes)
@@ -156,7 +156,7 @@ def cache_statistics(
 def estimate_as_report(
     cache: Cache, split: str | None, seed: int, batch_size: int, *, console: Console = NULL_CONSOLE
 ) -> ChannelStatistics:
-    """Return the first report's (wrong) mean and standard deviation of the part that is normalised by.
+    """Return the first report's (wrong) mean and standard deviation of the part for normalisation.
 
     The arguments are those of :func:`cache_statistics`, and the batch size that the result depends on; see
     :func:`~leukemia_data.caches.statistics.report_estimator`.
@@ -168,7 +168,7 @@ def estimate_as_report(
 
 
 def _assign(cache: Cache, split: str | None, seed: int, console: Console) -> SplitCodes | None:
-    """The split asked for; by default the subject split, or none where the cache does not allow one."""
+    """The named split; by default the subject split, or None if the cache does not allow one."""
     if split == WHOLE:
         return None
     try:

@@ -1,8 +1,7 @@
-"""Copies of caches between this machine and an object store: verified, resumable, several files at a time.
+"""Copy caches between this machine and an object store: verified, resumable, in parallel.
 
-Files go first and the manifest last, so that a copy is no cache before it is whole. Shards are named by their content:
-what is there already is not sent again, and an interrupted copy goes on where it was. A newer manifest takes over the
-shards that it shares with the one before; nothing is removed, so that whoever reads keeps what it reads.
+The manifest is copied last, so that an incomplete copy is not a cache. Shards are named by their content: existing ones
+are not sent again, and an interrupted copy resumes. Nothing is removed, so that readers of an older state keep working.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ from leukemia_data.stores.url import Location, Url
 
 Entry = ShardEntry | IndexEntry
 Copy = Callable[[Entry], bool]
-"""Brings one file to where it belongs; whether it had to be sent."""
+"""Copies one file; returns whether it had to be sent."""
 
 _NAME_BREAKERS = frozenset('/\\:\0"*?<>|')
 
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """A copy: files and bytes of the cache, and what of them had to be sent; the manifest is left out."""
+    """Files and bytes of a copied cache, in total and sent; without the manifest."""
 
     source: Location
     target: Location
@@ -58,12 +57,12 @@ class CopyReport:
 
 
 def cache_folder(manifest: Manifest) -> tuple[str, str]:
-    """The two folders that a cache lies in below a folder of caches: its name, and its size with its fingerprint.
+    """Return a cache's two folder names below a folder of caches: its name, and its size with fingerprint.
 
     Raises
     ------
     CacheError
-        If its name is none of a folder: a manifest comes from wherever the user says.
+        If its name is not a valid folder name: manifests are untrusted input.
     """
     name = manifest.name
     if name in ("", ".", "..") or not name.isprintable() or _NAME_BREAKERS & set(name):
@@ -72,7 +71,7 @@ def cache_folder(manifest: Manifest) -> tuple[str, str]:
 
 
 def folder_of_cache(root: Location, manifest: Manifest) -> Location:
-    """Where a cache lies below a folder of caches; `root` itself where it is that place already."""
+    """Return the location of a cache below a folder of caches; `root` itself if it is that already."""
     folders = cache_folder(manifest)
     if (root.parent.name, root.name) == folders:
         return root
@@ -80,7 +79,7 @@ def folder_of_cache(root: Location, manifest: Manifest) -> Location:
 
 
 def open_folder(location: Location) -> ObjectStore:
-    """The store whose folder a place is; a folder of this machine is one, too."""
+    """Return the store for a location, which may be a local folder."""
     return open_store(Url("file", location.absolute().as_posix()) if isinstance(location, Path) else location)
 
 
@@ -104,9 +103,9 @@ def push(
     size_px
         Side of the images, to choose among several caches.
     verify, num_files
-        As `is_verify` and `num_threads` of :func:`push_cache`, whose errors it raises.
+        As `is_verify` and `num_threads` of :func:`push_cache`, whose errors are raised.
     console
-        Shows the progress.
+        Receives the progress.
     """
     directory, manifest = choose_folder(location, "what is copied into a store lies in a folder", size_px=size_px)
     store = open_folder(folder_of_cache(folder, manifest))
@@ -133,9 +132,9 @@ def pull(
     size_px
         Side of the images, to choose among several caches.
     num_files
-        As `num_threads` of :func:`pull_cache`, whose errors it raises.
+        As `num_threads` of :func:`pull_cache`, whose errors are raised.
     console
-        Shows the progress.
+        Receives the progress.
     """
     store = open_folder(choose_cache(location, size_px=size_px).location)
     data = store.read(MANIFEST_NAME)
@@ -157,19 +156,18 @@ def push_cache(
     store
         Its folder there.
     num_threads
-        Files sent at a time.
+        Files sent in parallel.
     is_verify
-        Read back what is there already and what was sent, and hold it against its digest; otherwise names, which tell
-        the content, and sizes are enough.
+        Read back existing and sent files and compare digests, instead of names and sizes only.
     progress
-        Called with numbers of bytes, of files that are there already, too.
+        Called with numbers of bytes, including those of existing files.
 
     Raises
     ------
     CacheError
-        If a file of the cache is damaged, or another cache lies there.
+        If a file of the cache is damaged, or the target holds another cache.
     StorageError
-        If the store does not take it; ConflictError if another copy or build changed the manifest meanwhile.
+        If the store cannot be written; ConflictError if another copy or build changed the manifest meanwhile.
     """
     data = _manifest_bytes(directory)
     manifest = parse_manifest(data.decode("utf-8"), directory / MANIFEST_NAME)
@@ -199,27 +197,27 @@ def pull_cache(
     num_threads: int,
     progress: Callable[[int], object],
 ) -> CopyReport:
-    """Copy a cache out of an object store, holding every file against its digest.
+    """Copy a cache out of an object store, and check every file's digest.
 
     Parameters
     ----------
     store
         The cache's folder there.
     data
-        Bytes of its manifest: what is copied is the state that they tell of.
+        Bytes of its manifest, which determines the copied state.
     directory
-        Where the copy goes; its lock is held meanwhile.
+        Target directory; its lock is held meanwhile.
     num_threads
-        Files fetched at a time.
+        Files downloaded in parallel.
     progress
-        Called with numbers of bytes, of files that are here already, too.
+        Called with numbers of bytes, including those of existing files.
 
     Raises
     ------
     CacheError
-        If another cache lies there, there is no room for it, or somebody else works on it.
+        If the target holds another cache, is locked, or has too little room.
     StorageError
-        If the store cannot be read, or an object is not what the manifest says.
+        If the store cannot be read, or an object differs from the manifest.
     """
     manifest = parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
     with lock_cache(directory, "pull"):
@@ -246,7 +244,7 @@ def _entries(manifest: Manifest) -> list[Entry]:
 
 
 def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> list[Entry]:
-    """Copy all files, and return those that had to be sent."""
+    """Copy all files; return those that had to be sent."""
     with _workers(num_threads) as pool:
         copied = {pool.submit(copy, entry): entry for entry in _entries(manifest)}
         return [copied[done] for done in as_completed(copied) if done.result()]
@@ -259,7 +257,7 @@ def _report(source: Location, target: Location, manifest: Manifest, sent: Sequen
 
 @contextmanager
 def _workers(num_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads of which none begins another file once something failed, or the user ends the program."""
+    """A thread pool that starts no further file after a failure or an interruption."""
     pool = ThreadPoolExecutor(num_threads, "copy")
     try:
         yield pool
@@ -322,7 +320,7 @@ def _has_bytes(path: Path, data: bytes) -> bool:
 
 
 def _remote_manifest(store: ObjectStore) -> Manifest | None:
-    """The manifest that is there; one that cannot be read may be written over."""
+    """The store's manifest, or None; an unreadable one may be overwritten."""
     try:
         return parse_manifest(store.read(MANIFEST_NAME).decode("utf-8", "replace"), store.url / MANIFEST_NAME)
     except (CacheError, MissingObjectError):

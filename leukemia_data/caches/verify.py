@@ -1,4 +1,4 @@
-"""Check a cache in a folder or a store: byte by byte, or without its pixels."""
+"""Verify a cache in a folder or a store: every byte, or all but the pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from leukemia_data.stores.url import Location, Url
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is wrong with a file, and the ids of the images it hit, where that is known."""
+    """One defect of a file, and the ids of the affected images if known."""
 
     file: str
     problem: str
@@ -39,7 +39,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a check found."""
+    """Result of a check."""
 
     directory: Location
     num_shards: int
@@ -49,7 +49,7 @@ class VerifyReport:
 
     @property
     def cure(self) -> str:
-        """What to do where there is damage."""
+        """Advice on how to repair the damage."""
         if isinstance(self.directory, Path):
             return (
                 f"repair it with `ldata verify {self.directory} --repair --source SOURCE`, where SOURCE is what it was "
@@ -77,11 +77,11 @@ def verify(
     location
         A cache, or a folder or address with caches of which one is of the size.
     quick
-        Read no pixel: check files, sizes, manifest, index, headers and rows only. For folders.
+        Read no pixels: check files, sizes, manifest, index, headers and rows only. For folders.
     size_px
         Side of the images, to choose among several caches.
     num_threads
-        Shards checked at a time; None for one per core.
+        Shards checked in parallel; None for one per core.
     console
         Shows the progress.
 
@@ -90,7 +90,7 @@ def verify(
     UsageError
         If several caches match, or `quick` is asked for in a store.
     CacheError
-        If there is no readable manifest, or the library that decodes the images is not installed.
+        If there is no readable manifest, or the codec's library is not installed.
     StorageError
         If the store cannot be read.
     """
@@ -119,20 +119,19 @@ def verify_cache(
     directory
         The cache.
     num_threads
-        Shards checked at a time; hashing and CRC release the interpreter lock.
+        Shards checked in parallel; hashing and CRC release the GIL.
     progress
         Called with the number of samples of each checked shard.
     holding
-        Is given the name of each shard and entered while it is checked: brings files that lie elsewhere.
+        Context manager entered with each shard's name while it is checked; downloads files of a store.
 
     Raises
     ------
     CacheError
-        If there is no readable manifest: then nothing says what should be there; or if the library that decodes the
-        images is not installed.
+        If there is no readable manifest, or the codec's library is not installed.
     """
     manifest = load_manifest(directory)
-    # Before any shard: what cannot be decoded here is not damaged.
+    # Before any shard: an image without its decoder is not damaged.
     codec_named(manifest.codec)
     damages = check_manifest(directory, manifest)
     try:
@@ -157,8 +156,8 @@ def verify_cache(
 
 
 def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], object]) -> VerifyReport:
-    """Check every object as :func:`verify_cache` checks files; needs room for `num_threads` shards and the index."""
-    # They load fsspec, for which a cache on disk has no use.
+    """Check every object as :func:`verify_cache` does; needs disk space for `num_threads` shards and the index."""
+    # Imports fsspec.
     from leukemia_data.stores.faults import MissingObjectError
     from leukemia_data.stores.object_store import open_store
 
@@ -185,14 +184,14 @@ def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], obje
 def changed_shards(
     directory: Path, shards: Sequence[ShardEntry], *, num_threads: int, progress: Callable[[int], object]
 ) -> list[Damage]:
-    """Find the shards whose bytes are not those that were written, by size and digest alone: as fast as memory is read.
+    """Find the shards whose size or digest differs from the manifest.
 
     Parameters
     ----------
     directory, shards
-        The cache's directory, and those of its shards to look at.
+        The cache's directory, and the shards to check.
     num_threads
-        Shards read at a time.
+        Shards read in parallel.
     progress
         Called with the number of bytes of each shard.
     """
@@ -222,12 +221,12 @@ def _check_bytes(directory: Path, shard: ShardEntry) -> list[Damage]:
 
 
 def read_rows(directory: Path, manifest: Manifest) -> SampleTable:
-    """The rows of an intact index that fits its manifest.
+    """Return the rows of an intact index that matches its manifest.
 
     Raises
     ------
     CacheError
-        If it is absent, damaged, or another one.
+        If it is missing, damaged, or does not match.
     """
     table = read_index(directory, manifest.index).table
     check_fit(directory, manifest, table)
@@ -235,7 +234,7 @@ def read_rows(directory: Path, manifest: Manifest) -> SampleTable:
 
 
 def check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
-    """What contradicts itself in a readable manifest."""
+    """Return inconsistencies of a readable manifest."""
     damages = []
     expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
     if expected != manifest.fingerprint:
@@ -251,7 +250,7 @@ def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed
     try:
         if found:
             return [*found, *_check_what_is_left(images, shard, indexed)]
-        # Only now: HDF5 may hang or crash on damaged files.
+        # After the digest: HDF5 may hang or crash on damaged files.
         if open_images(images.path) != images:
             return [Damage(shard.name, "its images are of another shape or place than the manifest says")]
         table = read_table(images.path)
@@ -264,7 +263,7 @@ def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed
 
 
 def _check_what_is_left(images: ShardImages, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
-    """Which images a shard's damage hit, where it has its size still."""
+    """The images affected by a shard's damage, if its size is unchanged."""
     rows = intact_table(images) if indexed is None else indexed
     if rows is None or not is_whole(images.path.parent, shard):
         return []
@@ -278,7 +277,7 @@ def _check_pixels(images: ShardImages, table: SampleTable) -> list[Damage]:
 
 
 def intact_images(images: ShardImages, table: SampleTable) -> NDArray[np.bool_]:
-    """Which images of a shard have the CRC that its rows tell, shape (n,); the bytes around them do not matter.
+    """Return which images of a shard match the CRC in its rows, shape (n,); other bytes are not checked.
 
     Raises
     ------
@@ -293,7 +292,7 @@ def _has_crc(rows: ShardRows, row: int, crc: int) -> bool:
     try:
         return zlib.crc32(rows[row].data) == crc
     except CacheError:
-        # It cannot even be decoded.
+        # Undecodable.
         return False
 
 
@@ -305,14 +304,14 @@ def check_quickly(directory: Path, *, num_threads: int, progress: Callable[[int]
     directory
         The cache.
     num_threads
-        Shards looked at at a time.
+        Shards checked in parallel.
     progress
         Called with the number of samples of each checked shard.
 
     Raises
     ------
     CacheError
-        If there is no readable manifest: then nothing says what should be there.
+        If there is no readable manifest.
     """
     manifest = load_manifest(directory)
     damages = check_manifest(directory, manifest)
@@ -337,7 +336,7 @@ def _check_without_pixels(directory: Path, shard: ShardEntry, size_px: int) -> D
         num_bytes = images.path.stat().st_size
         if num_bytes != shard.num_bytes:
             return Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")
-        # A manifest of version 1 does not tell that digest.
+        # Manifests of version 1 lack that digest.
         if shard.metadata_digest is not None and metadata_digest(images) != shard.metadata_digest:
             return Damage(shard.name, "its header or its rows are not those that were written")
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Zstandard, one frame an image: exactly what HDF5's registered filter 32015 stores of a chunk.
+"""Zstandard codec, one frame per image, as HDF5's registered filter 32015 stores a chunk.
 
-The level is part of the format: with one release of the library, equal pixels give equal bytes everywhere. Each frame
-stores how many pixels it holds and ends with a checksum of them, so that a damaged one is an error, never pixels.
+The level is part of the format: with one library release, equal pixels give equal bytes. Each frame has its content
+size and a checksum, so that damage raises an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RUN_LENGTH_BLOCK = 1
 
 
 class ZstdCodec:
-    """See :class:`leukemia_data.caches.codec.Codec`. Compressors and decompressors serve one thread each."""
+    """See :class:`leukemia_data.caches.codec.Codec`. Each thread has its own compressor and decompressor."""
 
     name = "zstd"
     hdf5_filter = (32015, (_LEVEL,))
@@ -30,7 +30,7 @@ class ZstdCodec:
 
     @property
     def library_versions(self) -> Mapping[str, str]:
-        """See ``Codec``: of the Python package and of the library that it brings."""
+        """See ``Codec``: the Python package and its bundled library."""
         return {"zstandard": zstandard.__version__, "libzstd": ".".join(map(str, zstandard.ZSTD_VERSION))}
 
     def encode(self, image_SSC: NDArray[np.uint8]) -> bytes:
@@ -38,7 +38,7 @@ class ZstdCodec:
         return self._own.compressor.compress(np.ascontiguousarray(image_SSC).data)
 
     def decode(self, stored: bytes | memoryview, out: NDArray[np.uint8]) -> None:
-        """See ``Codec``. The library releases the interpreter's lock and writes to `out` itself."""
+        """See ``Codec``. The library releases the GIL and writes to `out` directly."""
         try:
             _check_content(stored, out.size)
             num_bytes = self._own.decompressor.stream_reader(stored).readinto(out.data)
@@ -66,7 +66,7 @@ class ZstdCodec:
 
 
 def _check_content(stored: bytes | memoryview, image_bytes: int) -> None:
-    """Check the size that a frame declares before anything is decoded: a small one could hold gigabytes."""
+    """Check the declared size of a frame before decoding: a small one could expand to gigabytes."""
     if len(stored) < _MAGIC_BYTES:
         raise ValueError("its bytes are missing")
     frame = zstandard.get_frame_parameters(stored)
@@ -77,7 +77,7 @@ def _check_content(stored: bytes | memoryview, image_bytes: int) -> None:
 
 
 class _PerThread(threading.local):
-    """What each thread has for itself, made when it first asks."""
+    """Compressor and decompressor of a thread, created on first use."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(

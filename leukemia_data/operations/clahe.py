@@ -14,7 +14,7 @@ from leukemia_data.operations.operation import OPERATIONS, Extent, Image, Operat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equalization(Operation):
-    """What the forms of CLAHE have in common: tiles, and a limit of contrast (OpenCV's meaning of the numbers).
+    """Base class of the CLAHE operations, with OpenCV's parameters.
 
     ``clip_limit`` is a multiple of the mean bin height, ``tiles`` the number of tiles along each side.
     """
@@ -29,7 +29,7 @@ class Equalization(Operation):
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """See :meth:`Operation.output_side`."""
-        # Every tile has more than one pixel a side.
+        # Every tile has a side of more than one pixel.
         require(side_px >= 2 * self.tiles, f"{self.op}: {self.tiles} tiles need more than {side_px} px")
         return side_px
 
@@ -53,13 +53,13 @@ class Equalization(Operation):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clahe(Equalization):
-    """Contrast-limited adaptive histogram equalisation of each colour channel on its own.
+    """CLAHE of each colour channel separately.
 
     Notes
     -----
-    Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), as OpenCV does it.
-    Equalising the three channels apart shifts hue and lifts an exact-zero background by a few grey levels; the
-    first report did so, and the recipe keeps it.
+    Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), OpenCV's implementation.
+    Equalising channels separately shifts hue and raises an exact-zero background by a few grey levels; the first report
+    did so, and its recipe keeps it.
     """
 
     op: ClassVar[str] = "clahe"
@@ -75,13 +75,12 @@ class Clahe(Equalization):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaheLightness(Equalization):
-    """CLAHE of the lightness alone, of all pixels alike: no background is assumed, black is lifted like any level.
+    """CLAHE of the lightness (L of CIE L*a*b*) of all pixels; black is raised like any level.
 
     Notes
     -----
-    L, a and b are OpenCV's 8-bit ones of CIE L*a*b*: on cells of C-NMC the way there and back alone moves a pixel by
-    0.4 grey levels in the mean. The one channel that is equalised carries no colour, so hue stays, but for what leaves
-    the sRGB gamut.
+    Uses OpenCV's 8-bit L*a*b*: the round trip alone changes cells of C-NMC by 0.4 grey levels in the mean. Hue is kept,
+    except for colours that leave the sRGB gamut.
     """
 
     op: ClassVar[str] = "clahe_lightness"
@@ -97,9 +96,9 @@ class ClaheLightness(Equalization):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaheLab(ClaheLightness):
-    """CLAHE of the lightness alone (L of CIE L*a*b*); colour stays, and the black background stays black.
+    """CLAHE of the lightness (L of CIE L*a*b*) that keeps colour and the black background.
 
-    The background counts in the histograms of the tiles it lies in, as it does in the usual form.
+    The background counts in the histograms of its tiles, as usual.
     """
 
     op: ClassVar[str] = "clahe_lab"
@@ -115,7 +114,7 @@ class ClaheLab(ClaheLightness):
 
 
 def tile_grid(needed: Window, side_px: int, tiles: int) -> tuple[int, int]:
-    """Number of tiles (vertically, horizontally) in the window; the tile's size stays that of the whole frame."""
+    """Return the number of tiles (vertically, horizontally) in the window, with the tile size of the whole frame."""
     if needed == Window.full(side_px):
         return tiles, tiles
     tile_px = side_px // tiles

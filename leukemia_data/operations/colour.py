@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class GrayWorld(Operation):
     """Scale each channel to the mean of the three channels' means, rounded and saturated.
 
-    The means are over the whole image. Black pixels add nothing to any of the three sums, so over the cell alone the
-    factors would be the same. An image with an empty channel has no balance and is returned as it is.
+    The means are over the whole image; black pixels do not change the factors. An image with an empty channel is
+    returned unchanged.
 
     Notes
     -----
@@ -64,24 +64,24 @@ class Gray(Operation):
 
 
 def cell_mask(image_HWC: Image) -> Image:
-    """255 where any channel is above zero, 0 where a pixel is exactly black: (H, W, 3) -> (H, W), uint8."""
+    """Return 255 where any channel is above zero, 0 where a pixel is exactly black: (H, W, 3) -> (H, W), uint8."""
     return np.asarray(cv2.bitwise_not(cv2.inRange(image_HWC, (0, 0, 0), (0, 0, 0))), np.uint8)
 
 
 FloatArray: TypeAlias = "NDArray[np.float64]"
 
 _MIN_PIXELS = 100
-# Noise of two grey levels on one dark colour alone opens an angle of up to five degrees; cells of C-NMC have 7 to 17.
+# Noise of two grey levels on one dark colour spans up to five degrees; cells of C-NMC span 7 to 17.
 _MIN_SINE = 0.087
 _MIN_CONCENTRATION = 1e-3
-# Rounding to grey levels alone gives a colourless image about a tenth of this in a* and b*.
+# Rounding to grey levels gives a colourless image about a tenth of this in a* and b*.
 _MIN_SPREAD = 0.25
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StainMacenko(Operation):
-    """Bring the two stains of the cell to reference colours and strengths (Macenko et al. 2009).
+    """Normalise the two stains of the cell to reference colours and strengths (Macenko et al. 2009).
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ class StainMacenko(Operation):
     blue_strength, pink_strength
         Reference 99th percentiles of the stains' concentrations (decimal optical density).
     percentile
-        How far from the extreme angles an image's own stains are taken, in percent.
+        Percentile of the angles at which the image's stains are taken.
     min_density
-        Pixels with a channel below it are nearly clear and do not count in the estimate.
+        Pixels with a channel below it are nearly clear and ignored in the estimate.
     """
 
     op: ClassVar[str] = "stain_macenko"
@@ -159,7 +159,7 @@ def normalize_macenko(
     percentile: float,
     min_density: float,
 ) -> Image:
-    """Bring the two stains of a cell to reference colours and strengths.
+    """Normalise the two stains of a cell to reference colours and strengths.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def normalize_macenko(
     Returns
     -------
     ndarray of shape (H, W, 3), uint8
-        Background untouched; a copy of the input where the stains cannot be estimated.
+        Background unchanged; a copy of the input if the stains cannot be estimated.
 
     Notes
     -----
@@ -196,41 +196,41 @@ def normalize_macenko(
 
 @cache
 def _densities() -> FloatArray:
-    """Optical density of each grey level; of one above it, so that a black channel has a finite one."""
+    """Optical density of each grey level plus one, so that black has a finite one."""
     return np.log10(256 / (np.arange(256) + 1.0))
 
 
 def estimate_stains(
     densities_NC: FloatArray, percentile: float, min_density: float
 ) -> tuple[FloatArray, FloatArray] | None:
-    """Directions and strengths of the two stains of a cell.
+    """Estimate the directions and strengths of the two stains of a cell.
 
     Parameters
     ----------
     densities_NC : ndarray of shape (N, 3), float64
         Optical densities (decimal logarithm) of the cell's pixels.
     percentile
-        How far from the extreme angles the two stains are taken, in percent.
+        Percentile of the angles at which the two stains are taken.
     min_density
-        Pixels with a channel below it are nearly clear and do not count.
+        Pixels with a channel below it are nearly clear and ignored.
 
     Returns
     -------
     tuple of ndarray of shape (2, 3) and ndarray of shape (2,), or None
         Unit vectors, the one that absorbs more red first, and the 99th percentiles of their concentrations;
-        None where the pixels hold no two stains.
+        None if the pixels do not show two stains.
 
     Notes
     -----
-    The plane is that of the two largest singular values of the densities themselves, as the paper has it. Several
-    programs take the covariance instead, whose plane need not hold a small cell's own colour: on 359 cells of
-    C-NMC the stains then scatter 1.1 to 3.2 times as much from cell to cell.
+    The plane is that of the two largest singular values of the densities, as in the paper. Several implementations use
+    the covariance instead, whose plane may miss a small cell's own colour: on 359 cells of C-NMC the stains then
+    vary 1.1 to 3.2 times as much between cells.
     """
     counted_NC = densities_NC[densities_NC.min(axis=1) >= min_density]
     if len(counted_NC) < _MIN_PIXELS:
         return None
     plane_CP = np.linalg.eigh(counted_NC.T @ counted_NC)[1][:, :0:-1]
-    # Densities are positive, and so is the main direction: no angle then lies near the jump at 180 degrees.
+    # Densities and the main direction are positive, so that no angle is near the jump at 180 degrees.
     plane_CP = plane_CP * np.where(plane_CP.sum(axis=0) < 0, -1, 1)
     projected_NP = counted_NC @ plane_CP
     angles_N = np.arctan2(projected_NP[:, 1], projected_NP[:, 0])
@@ -256,12 +256,12 @@ def normalize_reinhard(image_HWC: Image, mean_lab: Sequence[float], std_lab: Seq
     Returns
     -------
     ndarray of shape (H, W, 3), uint8
-        Background untouched; a copy of the input where one channel has no spread to scale.
+        Background unchanged; a copy of the input if a channel is constant.
 
     Notes
     -----
     Reinhard et al., "Color transfer between images", IEEE Computer Graphics and Applications 21(5), 2001, in CIE
-    L*a*b* (D65) in place of their l-alpha-beta, as histology programs have it. What leaves sRGB is clipped.
+    L*a*b* (D65) instead of l-alpha-beta, as usual in histology. Colours outside sRGB are clipped.
     """
     is_cell = cell_mask(image_HWC) > 0
     result = image_HWC.copy()
@@ -278,5 +278,5 @@ def normalize_reinhard(image_HWC: Image, mean_lab: Sequence[float], std_lab: Seq
 
 
 def lab_of(pixels_NC: Image) -> FloatArray:
-    """CIE L*a*b* (D65) of sRGB pixels: (N, 3) uint8 -> (N, 3) float64, L* in 0..100."""
+    """Convert sRGB pixels to CIE L*a*b* (D65): (N, 3) uint8 -> (N, 3) float64, L* in 0..100."""
     return np.asarray(cv2.cvtColor(pixels_NC[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[:, 0], np.float64)

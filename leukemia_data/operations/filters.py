@@ -51,7 +51,7 @@ class Unsharp(Operation):
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        # Beyond the image the Gaussian sees the image mirrored, without the edge pixel.
+        # The border is mirrored without the edge pixel.
         side = 2 * self.reach_px + 1
         blurred = cv2.GaussianBlur(image_HWC, (side, side), self.sigma_px)
         return np.asarray(cv2.addWeighted(image_HWC, 1 + self.strength, blurred, -self.strength, 0), np.uint8)
@@ -59,7 +59,7 @@ class Unsharp(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelFilter(Operation):
-    """What filters over the ``size_px`` x ``size_px`` pixels around each pixel have in common."""
+    """Base class of filters over the ``size_px`` x ``size_px`` pixels around each pixel."""
 
     size_px: int = 3
 
@@ -95,7 +95,7 @@ class MeanFilter(KernelFilter):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HighPass(KernelFilter):
-    """What the mean filter of the same size takes away, around the middle grey of 128."""
+    """Difference from the mean filter of the same size, plus 128."""
 
     op: ClassVar[str] = "high_pass"
     version: ClassVar[int] = 1
@@ -111,7 +111,7 @@ class HighPass(KernelFilter):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gabor(KernelFilter):
-    """A wave of one length and direction under a Gaussian: its response, added to the image or to middle grey.
+    """Gabor filter: its response is added to the image or to middle grey.
 
     Parameters
     ----------
@@ -120,16 +120,16 @@ class Gabor(KernelFilter):
     sigma_px
         Width of the Gaussian along the wave.
     theta_deg
-        Direction in which the wave runs; 0 is along the rows, so that upright stripes answer.
+        Direction of the wave; 0 is along the rows, which responds to vertical stripes.
     lambda_px
         Wavelength, at least 2 pixels.
     gamma
         Width along the wave divided by the width across it: below 1 the kernel is longer across.
     psi_deg
-        Phase: 0 answers to stripes, 90 to edges.
+        Phase: 0 responds to stripes, 90 to edges.
     base
-        ``image``: the signed response is added to the pixel, so that flat parts stay as they are. ``gray``: it is
-        added to 128.
+        ``image``: the signed response is added to the pixel, so that flat regions are unchanged. ``gray``: it is added
+        to 128.
     """
 
     op: ClassVar[str] = "gabor"
@@ -178,7 +178,7 @@ class Gabor(KernelFilter):
 
 @lru_cache(maxsize=16)
 def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
-    """Weights for correlation, with the image itself added where the response is added to it."""
+    """Weights for correlation; with base ``image``, the identity is added."""
     kernel_KK = np.array(step.weights())
     kernel_KK[step.size_px // 2, step.size_px // 2] += step.base == "image"
     return kernel_KK
@@ -187,22 +187,21 @@ def _gabor_kernel(step: Gabor) -> NDArray[np.float64]:
 def gabor_weights(
     size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
 ) -> Rows | None:
-    """Kernel whose weights sum to zero, the positive ones to one and the negative ones to minus one.
+    """Return a kernel whose positive weights sum to one and negative weights to minus one.
 
-    Its response is thus the mean of the pixels under the bright stripes minus the mean of those under the dark ones:
-    0 on flat parts, and never beyond -255 to 255.
+    The response is the weighted mean under the bright stripes minus that under the dark ones: 0 on flat regions, and
+    within -255 to 255.
 
     Returns
     -------
     tuple of tuple of float, or None
-        ``size_px`` rows of ``size_px`` weights, for correlation; None where the wave is zero or constant at every
-        pixel, so that no response is left.
+        ``size_px`` rows of ``size_px`` weights, for correlation; None if the wave is zero or constant at every pixel.
 
     Notes
     -----
-    The wave under the Gaussian is that of ``cv2.getGaborKernel`` (Gabor 1946, Daugman 1985). As much of the Gaussian
-    is taken off as makes the sum zero; without that the sum depends on the numbers: with those of the first report
-    (5, 1, 0, 1, 0.5, 0) it is 9.88, which only overexposes the image.
+    The wave is that of ``cv2.getGaborKernel`` (Gabor 1946, Daugman 1985), minus a multiple of the Gaussian that makes
+    the sum zero. Without that the parameters of the first report (5, 1, 0, 1, 0.5, 0) sum to 9.88, which only
+    overexposes the image.
     """
     waves, envelopes = _wave_and_envelope(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg)
     total = math.fsum(chain.from_iterable(envelopes))
@@ -220,9 +219,9 @@ def gabor_weights(
 def _wave_and_envelope(
     size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """The Gaussian times the cosine, and the Gaussian alone, row by row."""
+    """The Gaussian times the cosine, and the Gaussian, row by row."""
     cosine, sine = math.cos(math.radians(theta_deg)), math.sin(math.radians(theta_deg))
-    # From plus to minus: OpenCV's kernels are written turned by 180 degrees.
+    # From plus to minus: OpenCV's kernels are rotated by 180 degrees.
     offsets = range(size_px // 2, -(size_px // 2) - 1, -1)
     waves, envelopes = [], []
     for y in offsets:

@@ -1,4 +1,4 @@
-"""Operations that decide the square: canvas, fit, crop to the cell; and where the cell lies."""
+"""Operations that make a square of a frame (canvas, fit, crop to cell), and finding the cell."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 MAX_SEARCHED_PX = 512
 BLACK_LEVEL = 10
-"""Highest level of a pixel of black ground: exact zeros, and what JPEG leaves of them."""
+"""Highest level of black background: exact zeros, and their JPEG artefacts."""
 MIN_CONTRAST = 24
-"""Least difference, in grey levels, between the means of cell and ground."""
+"""Least difference, in grey levels, between the means of cell and background."""
 MIN_PART = 0.1
 MAX_GAP = 0.15
 MIN_SHARE = 0.002
@@ -27,7 +27,7 @@ _RED = 0
 
 
 class Box(NamedTuple):
-    """Half-open rectangle in pixels of a frame; it may reach beyond the frame."""
+    """Half-open rectangle in pixels of a frame; it may extend beyond the frame."""
 
     top: int
     left: int
@@ -35,9 +35,9 @@ class Box(NamedTuple):
     right: int
 
     def square(self, margin: float) -> Box:
-        """The square around it, with a margin on each side as a share of its longer side.
+        """Return the square around it, with a margin on each side as a fraction of its longer side.
 
-        The side is rounded up; odd remainders fall below and right.
+        The side is rounded up; odd remainders go below and right.
         """
         height, width = self.bottom - self.top, self.right - self.left
         side = int(np.ceil(max(height, width) * (1 + 2 * margin)))
@@ -46,9 +46,9 @@ class Box(NamedTuple):
 
 
 def border_colour(frame_HWC: Image) -> tuple[int, int, int]:
-    """Median of each channel over the first and last row and column, every pixel counted once.
+    """Return the median of each channel over the first and last row and column, each pixel counted once.
 
-    Where the number of pixels is even, the median is the mean of the two middle values, rounded down.
+    For an even number of pixels it is the mean of the two middle values, rounded down.
     """
     height, width = frame_HWC.shape[:2]
     rows = frame_HWC[:: max(height - 1, 1)]
@@ -59,32 +59,31 @@ def border_colour(frame_HWC: Image) -> tuple[int, int, int]:
 
 
 def find_cell(frame_HWC: Image) -> Box | None:
-    """Bounding box of the cell.
+    """Return the bounding box of the cell.
 
     Parameters
     ----------
     frame_HWC : ndarray of shape (height, width, 3), uint8
-        One segmented cell on black ground, or a photograph with a stained cell near its middle.
+        One segmented cell on black background, or a photograph with a stained cell near its centre.
 
     Returns
     -------
     Box or None
-        None where no cell can be told from the ground. In frames of at most 512 px the box is exact to the pixel, but
-        for a rim as dark as black ground; in larger ones to one pixel of the reduced frame.
+        None if no cell is found. In frames of at most 512 px the box is exact to the pixel, except for a rim as dark as
+        the background; in larger ones to one pixel of the reduced frame.
 
     Notes
     -----
-    Ground is black if the median of the frame's border is at most ``BLACK_LEVEL`` in all channels. The cell is then
-    what is lighter in any channel. Otherwise the difference from the border's median in the red channel is
-    thresholded by Otsu's method ("A threshold selection method from gray-level histograms", 1979). Red, because
-    haemoglobin and eosin let it pass: red cells hardly differ from the ground there, while the blue stain of nuclei
-    and of basophilic cytoplasm absorbs it. If the means of the two sides differ by less than ``MIN_CONTRAST`` levels,
-    there is no cell.
+    The background is black if the median of the frame's border is at most ``BLACK_LEVEL`` in all channels. The cell is
+    then lighter in any channel. Otherwise the difference from the border's median in the red channel is thresholded by
+    Otsu's method ("A threshold selection method from gray-level histograms", 1979). Red light passes haemoglobin and
+    eosin, so that red cells hardly differ from the background, while the blue stain of nuclei and of basophilic
+    cytoplasm absorbs it. If the means of both sides differ by less than ``MIN_CONTRAST`` levels, there is no cell.
 
-    Of the connected parts, that with the largest area counts as the cell, each area weighted by a Gaussian of the
-    distance of its centre from the frame's (standard deviation a quarter of the frame's diagonal). Other parts join it
-    (lobes of a nucleus) if they have a tenth of its area and lie within 0.15 of its box's longer side. So debris
-    and platelets do not widen the box. A cell smaller than 1/500 of the frame is none.
+    The cell is the connected part with the largest area, weighted by a Gaussian of the distance of its centre from the
+    frame's (standard deviation: a quarter of the frame's diagonal). Other parts (lobes of a nucleus) join it if they
+    have a tenth of its area and lie within 0.15 of its box's longer side, so that debris and platelets do not widen
+    the box. A cell smaller than 1/500 of the frame is ignored.
     """
     height, width = frame_HWC.shape[:2]
     searched = _reduced(frame_HWC)
@@ -111,7 +110,7 @@ def _reduced(frame_HWC: Image) -> Image:
 
 
 def _foreground(frame_HWC: Image) -> NDArray[np.uint8] | None:
-    """255 where the frame is no ground, or None where it is flat."""
+    """255 where the frame is not background; None for a flat frame."""
     ground = border_colour(frame_HWC)
     if max(ground) <= BLACK_LEVEL:
         return np.asarray(cv2.bitwise_not(cv2.inRange(frame_HWC, (0, 0, 0), (BLACK_LEVEL,) * 3)), np.uint8)
@@ -122,7 +121,7 @@ def _foreground(frame_HWC: Image) -> NDArray[np.uint8] | None:
 
 
 def _main_box(mask: NDArray[np.uint8]) -> Box | None:
-    """Box of the connected part that is the cell, and of the parts that belong to it."""
+    """Box of the connected part that is the cell, and of the parts that join it."""
     _, _, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
     left, top, width, height, areas = stats[1:].T.astype(np.int64)
     if not areas.size or areas.max() < MIN_SHARE * mask.size:
@@ -141,14 +140,14 @@ def _main_box(mask: NDArray[np.uint8]) -> Box | None:
 
 
 Pad = Literal["border", "black", "white"]
-"""Colour beyond the frame; ``border`` is the median colour of the frame's outermost pixels."""
+"""Padding colour; ``border`` is the median colour of the frame's outermost pixels."""
 Colour = tuple[int, int, int]
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canvas(Framing):
-    """Put a frame of any shape onto a black square by centre crop or zero padding."""
+    """Place a frame of any shape on a black square by centre crop or zero padding."""
 
     op: ClassVar[str] = "canvas"
     version: ClassVar[int] = 1
@@ -171,17 +170,17 @@ class Canvas(Framing):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit(Framing):
-    """Scale the whole frame until its longest side fills the square, aspect kept, and pad the rest.
+    """Scale the whole frame so that its longest side fills the square, keep the aspect ratio, and pad the rest.
 
     Parameters
     ----------
     side_px
         Side of the square; None for the cache's own size, so that a photograph is resampled once.
     pad
-        Colour of the rest: ``black``, ``white`` or ``border``.
+        Padding colour: ``black``, ``white`` or ``border``.
     method
-        ``area`` averages the source pixels under each target pixel where the frame shrinks, and is bilinear where it
-        grows; ``antialias`` is bilinear, with the triangle widened by the scale where the frame shrinks.
+        ``area`` averages the source pixels under each target pixel when shrinking, and is bilinear when enlarging;
+        ``antialias`` is bilinear, with the triangle widened by the scale when shrinking.
     """
 
     op: ClassVar[str] = "fit"
@@ -206,14 +205,14 @@ class Fit(Framing):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropToCell(Framing):
-    """Find the cell, cut a square around it and scale that; where no cell is found, do as :class:`Fit`.
+    """Crop a square around the cell and scale it; without a cell, do as :class:`Fit`.
 
     Parameters
     ----------
     margin
-        Room on each side of the cell, as a share of the longer side of its bounding box.
+        Margin on each side of the cell, as a fraction of the longer side of its bounding box.
     side_px, pad, method
-        As in :class:`Fit`; the padding shows where the square reaches beyond the frame.
+        As in :class:`Fit`; padding is used where the square extends beyond the frame.
     """
 
     op: ClassVar[str] = "crop_to_cell"
@@ -248,19 +247,18 @@ def _require_drawing(step: Fit | CropToCell) -> None:
 
 
 def place_on_canvas(frame_HWC: Image, side_px: int, window: Window) -> Image:
-    """The part `window` of a black square of `side_px` with the frame at its centre.
+    """Return the part `window` of a black square of `side_px` with the frame at its centre.
 
-    A frame larger than the square is cropped, a smaller one padded with zeros; odd remainders fall below and right.
+    A larger frame is cropped, a smaller one padded with zeros; odd remainders go below and right.
     """
     height, width = frame_HWC.shape[:2]
     return place(frame_HWC, _margin_px(side_px, height), _margin_px(side_px, width), window, (0, 0, 0))
 
 
 def fit(frame_HWC: Image, side_px: int, pad_rgb: Colour, method: Resampling = "area") -> Image:
-    """The whole frame in a square: longest side scaled to `side_px`, aspect kept, the rest `pad_rgb`.
+    """Return the whole frame in a square: longest side scaled to `side_px`, aspect ratio kept, padded with `pad_rgb`.
 
-    The shorter side is rounded to whole pixels, halves up, and has at least one; odd remainders of the padding fall
-    below and right.
+    The shorter side is rounded to pixels, halves up, at least one; odd remainders of the padding go below and right.
 
     Returns
     -------
@@ -275,14 +273,14 @@ def fit(frame_HWC: Image, side_px: int, pad_rgb: Colour, method: Resampling = "a
 
 
 def crop(frame_HWC: Image, square: Box, side_px: int, pad_rgb: Colour, method: Resampling = "area") -> Image:
-    """A square of the frame scaled to `side_px`; what of it lies beyond the frame is `pad_rgb`.
+    """Return a square of the frame scaled to `side_px`, padded with `pad_rgb` beyond the frame.
 
     The frame's edge inside the square is rounded to whole pixels of the result.
 
     Parameters
     ----------
     square
-        Box of equal sides that shares at least one pixel with the frame.
+        Square box that overlaps the frame.
 
     Returns
     -------
@@ -300,9 +298,9 @@ def crop(frame_HWC: Image, square: Box, side_px: int, pad_rgb: Colour, method: R
 
 
 def place(image_HWC: Image, top: int, left: int, window: Window, pad_rgb: Colour) -> Image:
-    """The part `window` of a plane of one colour with the image's first pixel at (top, left).
+    """Return the part `window` of a plane of one colour with the image's first pixel at (top, left).
 
-    Where the image covers the window, the result is a view of it.
+    A view of the image if it covers the window.
     """
     held = Window(top, left, top + image_HWC.shape[0], left + image_HWC.shape[1])
     inner = Window(
@@ -338,19 +336,19 @@ def _pad_colour(pad: Pad, frame_HWC: Image) -> Colour:
 
 
 def _scaled(length_px: int, side_px: int, source_px: int) -> int:
-    """Length of a source of `source_px` that becomes `side_px`, to the nearest whole number, halves up."""
+    """Scale a length by side_px / source_px, rounded to the nearest integer, halves up."""
     return (2 * length_px * side_px + source_px) // (2 * source_px)
 
 
 def _target_span(span: tuple[int, int], first_px: int, side_px: int, source_px: int) -> tuple[int, int]:
-    """Rows of the result that a span of rows of the frame becomes, at least one."""
+    """Map a span of rows of the frame to rows of the result, at least one."""
     first, end = (_scaled(position - first_px, side_px, source_px) for position in span)
     first = min(first, side_px - 1)
     return first, max(end, first + 1)
 
 
 def _margin_px(side_px: int, length_px: int) -> int:
-    """Padding before a length centred in a side; negative where the length is cut."""
+    """Padding before a length centred in a side; negative if it is cropped."""
     if length_px <= side_px:
         return (side_px - length_px) // 2
     return -((length_px - side_px) // 2)

@@ -19,7 +19,7 @@ Scalar = TypeVar("Scalar", bound="np.generic")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Half-open rectangle [top, bottom) x [left, right) in pixels of the frame it lies in."""
+    """Half-open rectangle [top, bottom) x [left, right) in pixels of its frame."""
 
     top: int
     left: int
@@ -28,12 +28,12 @@ class Window:
 
     @classmethod
     def full(cls, side_px: int) -> Window:
-        """The whole of a square frame."""
+        """Return the window of a whole square frame."""
         return cls(0, 0, side_px, side_px)
 
     @classmethod
     def central(cls, side_px: int, crop_px: int) -> Window:
-        """The central square of `crop_px` in a frame of `side_px`; an odd remainder goes below and right."""
+        """Return the central square of `crop_px` in a frame of `side_px`; an odd remainder goes below and right."""
         offset = (side_px - crop_px) // 2
         return cls(offset, offset, offset + crop_px, offset + crop_px)
 
@@ -48,7 +48,7 @@ class Window:
         return self.right - self.left
 
     def grown(self, margin_px: int, side_px: int) -> Window:
-        """Wider by a margin on each side, but not beyond a frame of `side_px`."""
+        """Return the window grown by a margin on each side, clipped to a frame of `side_px`."""
         return Window(
             max(self.top - margin_px, 0),
             max(self.left - margin_px, 0),
@@ -57,11 +57,11 @@ class Window:
         )
 
     def shifted(self, offset_px: int) -> Window:
-        """Moved down and right by the same number of pixels."""
+        """Return the window moved down and right by `offset_px`."""
         return Window(self.top + offset_px, self.left + offset_px, self.bottom + offset_px, self.right + offset_px)
 
     def union(self, other: Window) -> Window:
-        """Smallest window that holds both."""
+        """Return the smallest window that contains both."""
         return Window(
             min(self.top, other.top),
             min(self.left, other.left),
@@ -70,7 +70,7 @@ class Window:
         )
 
     def cut(self, pixels: NDArray[Scalar], held: Window) -> NDArray[Scalar]:
-        """View of this window in `pixels`, which hold the window `held` of the same frame.
+        """Return a view of this window in `pixels`, which are the window `held` of the same frame.
 
         Raises
         ------
@@ -84,14 +84,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where a step works.
+    """Sides and windows before and after a step.
 
     Attributes
     ----------
     side_px, next_side_px
         Sides of the squares before and after it.
     needed, produced
-        The window of the first square that it gets, and that of the second square that it makes of it.
+        Input window in the first square, and output window in the second.
     """
 
     side_px: int
@@ -103,7 +103,7 @@ class Extent:
 Image: TypeAlias = "NDArray[np.uint8]"
 """RGB pixels of shape (height, width, 3)."""
 Draw: TypeAlias = Callable[[int, Window], Image]
-"""The part (window) of a frame's square of a side in pixels, as (H, W, 3) uint8."""
+"""Maps a side in pixels and a window to that part of a frame's square, (H, W, 3) uint8."""
 
 MAX_SIDE_PX = 4096
 
@@ -117,17 +117,16 @@ class Operation:
     op
         Its name in recipes.
     version
-        To be raised whenever its pixels change, so that caches made before become misses.
+        Increased whenever its pixels change, so that earlier caches become misses.
     finds_the_cell
-        Whether it changes the cell alone, which it finds by its exactly black background.
+        Whether it changes only the cell, found by its exactly black background.
     keeps_the_background
-        Whether exactly the background of the frame before is exactly black afterwards. Pixels of the cell within a
-        level or two of black may join it: no step that looks for the cell would miss them.
+        Whether the background stays exactly black. Pixels of the cell within a level or two of black may become
+        background.
     without_background
-        Name of the operation that does the same to images without a black background.
+        Name of the equivalent operation for images without a black background.
     label
-        What it does, short enough for a column; may name parameters and ``side_px``, the side of the square it leaves.
-        Empty for its name.
+        Short title; may refer to parameters and to ``side_px``, the side of its output. Empty for its name.
     """
 
     op: ClassVar[str]
@@ -139,15 +138,15 @@ class Operation:
 
     @property
     def depends_on_size(self) -> bool:
-        """Whether the result depends on the cache's size, so that it cannot be shared between sizes.
+        """Whether the result depends on the cache's size.
 
-        A ``side_px`` of None stands for the cache's size in every operation that has one.
+        A ``side_px`` of None means the cache's size in every operation.
         """
         return getattr(self, "side_px", 0) is None
 
     @property
     def reach_px(self) -> int | None:
-        """How far away a pixel may lie that decides another one; None for the whole image."""
+        """Largest distance at which a pixel affects another one; None for the whole image."""
         return None
 
     def title(self, side_px: int) -> str:
@@ -165,21 +164,21 @@ class Operation:
         return side_px
 
     def needed(self, produced: Window, side_px: int, next_side_px: int) -> Window:
-        """Return the part of the input that decides the part `produced` of the output.
+        """Return the part of the input that determines the part `produced` of the output.
 
         Parameters
         ----------
         produced
-            Window in the square that the operation leaves.
+            Window in the operation's output.
         side_px, next_side_px
             Sides of the squares before and after it.
         """
         return Window.full(side_px) if self.reach_px is None else produced.grown(self.reach_px, side_px)
 
     def change(self, image_HWC: Image) -> Image:
-        """Return the changed pixels, (H, W, 3) uint8, of an image that is left as it is.
+        """Return the changed pixels, (H, W, 3) uint8, without modifying the input.
 
-        The image is the whole square, or a window of it that has :attr:`reach_px` around what is wanted.
+        The image is the whole square, or a window of it that includes :attr:`reach_px` around the wanted part.
         """
         raise NotImplementedError(f"{type(self).__name__} overrides neither change nor apply")
 
@@ -188,16 +187,16 @@ class Operation:
         return extent.produced.cut(self.change(image_HWC), extent.needed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Name, version and parameters, as manifests and checkpoints keep them."""
+        """Return name, version and parameters, as stored in manifests and checkpoints."""
         return {"op": self.op, "version": self.version, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing(Operation):
-    """An operation that makes a square of a frame of any height and width: what a recipe may begin with."""
+    """An operation that makes a square of a frame of any height and width: the first step of a recipe."""
 
     def draw(self, frame_HWC: Image) -> Draw:
-        """Return what draws squares of one frame; what does not depend on their side is computed here, once.
+        """Return a function that draws squares of one frame; work independent of their side is done here, once.
 
         Parameters
         ----------
@@ -207,7 +206,7 @@ class Framing(Operation):
         Returns
         -------
         callable
-            Takes the side of the square and the window of it that is wanted.
+            Takes the side of the square and the wanted window of it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not override draw")
 
@@ -220,5 +219,5 @@ OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op
 
 
 def require_side(name: str, side_px: int) -> None:
-    """Raise UsageError unless a side in pixels is one that a frame can have."""
+    """Raise UsageError unless a side in pixels is valid."""
     require(1 <= side_px <= MAX_SIDE_PX, f"{name} must lie in 1..{MAX_SIDE_PX}, got {side_px}")

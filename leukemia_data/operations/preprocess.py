@@ -1,4 +1,4 @@
-"""A decoded frame in, one finished square per cache size out."""
+"""Preprocess a decoded frame into one square per cache size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _CompiledStep:
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """What one size does after the shared stages."""
+    """The steps of one size after the shared ones."""
 
     size_px: int
     start: Window
@@ -31,7 +31,7 @@ class _Tail:
 
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
-    """One square of the frame and what is made of it: shared stages, and a tail for each size."""
+    """Shared steps, and a tail for each size."""
 
     framed_side_px: int
     framed_window: Window
@@ -56,11 +56,11 @@ class Preprocessor:
     Parameters
     ----------
     recipe
-        Ordered operations, the first of which makes a square of any frame.
+        Ordered operations; the first makes a square of any frame.
     sizes_px
         Sides of the squares to make.
     limit_region
-        ``False`` computes every step on the whole frame: the reference that the windows are tested against.
+        ``False`` computes every step on the whole frame: the reference for tests of the windows.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class Preprocessor:
 
 
 def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Operation, Image]]:
-    """Every step of a recipe with the whole-frame image it leaves, for looking at.
+    """Return every step of a recipe with its whole-frame output, for display.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Op
 
 
 def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: bool) -> _Pipeline:
-    """Compile what sizes have in common: all of it is known of the first, since it depends on none."""
+    """Compile the steps shared by all sizes, and each size's tail."""
     num_shared = max(recipe.num_shared_steps, 1)
     shared, rest = recipe.steps[1:num_shared], recipe.steps[num_shared:]
     framed_side = recipe.framed_side_px(sizes_px[0])
@@ -134,7 +134,7 @@ def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_
 def _compile(
     steps: Sequence[Operation], side_px: int, size_px: int, wanted: Window, limit_region: bool
 ) -> tuple[_CompiledStep, ...]:
-    """Walk the steps backwards from the wanted window of the last one's result."""
+    """Compute the windows of the steps backwards from the wanted window of the last output."""
     sides = [side_px]
     for step in steps:
         sides.append(step.output_side(sides[-1], size_px))

@@ -1,8 +1,7 @@
 """The recipe: an ordered list of validated preprocessing operations, as a value.
 
-A recipe says what happens to every frame before it is cached. It is read from TOML (a shipped preset or a user's
-file), stored as a plain dictionary in manifests and checkpoints, and is the main part of a cache's fingerprint.
-Nothing here loads NumPy or OpenCV.
+A recipe describes the preprocessing of every frame before it is cached. It is read from TOML (a shipped preset or a
+user's file), stored as a plain dictionary in manifests and checkpoints, and is the main part of a cache's fingerprint.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Recipe:
     Raises
     ------
     UsageError
-        If there is no step, the first does not make a square of any frame (later steps count on one), or a step that
-        works on the cell alone comes after one that changes the background, by which it finds the cell.
+        If there is no step, the first does not make a square of any frame, or a step that works on the cell alone
+        follows one that changes the background, by which it finds the cell.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Recipe:
 
     @property
     def num_shared_steps(self) -> int:
-        """Number of leading steps whose result is the same for every size of cache."""
+        """Number of leading steps whose result does not depend on the cache's size."""
         return next((number for number, step in enumerate(self.steps) if step.depends_on_size), len(self.steps))
 
     @property
@@ -56,7 +55,7 @@ class Recipe:
         return cast(Framing, self.steps[0])
 
     def framed_side_px(self, size_px: int) -> int:
-        """Side of the square that the first step makes of every frame, for a cache of `size_px`."""
+        """Return the side of the first step's output, for a cache of `size_px`."""
         return self.framing.output_side(0, size_px)
 
     def check_size(self, size_px: int) -> None:
@@ -83,20 +82,20 @@ class Recipe:
                 changed_by = number, step
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything :meth:`from_dict` needs, with each operation's version."""
+        """Return the argument of :meth:`from_dict`, with each operation's version."""
         steps = [step.to_dict() for step in self.steps]
         return {"name": self.name, "description": self.description, "steps": steps}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """Rebuild a stored recipe; an operation of another version than this installation's is refused."""
+        """Rebuild a stored recipe; raises UsageError if an operation has another version than this installation's."""
         with locate(f"stored recipe {data['name']!r}"), at():
             steps = tuple(_parse_stored_step(step) for step in data["steps"])
         return cls(data["name"], steps, data.get("description", ""))
 
 
 def _way_out(step: Operation, changed_by: int) -> str:
-    """What to do about a step on the cell alone after the step of that number; none can stand before the first."""
+    """Advice for a step on the cell alone after step `changed_by`; no step can precede the first."""
     if changed_by > 1:
         return f"put {step.op} before it"
     return "begin with a canvas" + (f", or take {step.without_background}" if step.without_background else "")
@@ -122,7 +121,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def preset_names() -> list[str]:
-    """Names of the shipped recipes."""
+    """Return the names of the shipped recipes."""
     return sorted(path.stem for path in PRESETS_DIR.glob("*.toml"))
 
 

@@ -1,4 +1,4 @@
-"""Operations that cut or scale a square: centre crop and resize; and resampling to any height and width."""
+"""Centre crop and resize of a square, and resampling to any height and width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Resampling = Literal["area", "antialias"]
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop(Operation):
-    """Cut the central square; without ``side_px`` the cache's own size."""
+    """Crop the central square; ``side_px`` None means the cache's size."""
 
     op: ClassVar[str] = "center_crop"
     version: ClassVar[int] = 1
@@ -50,7 +50,7 @@ class CenterCrop(Operation):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize(Operation):
-    """Resize to the cache's own size.
+    """Resize to the cache's size.
 
     ``area`` averages the source pixels under each target pixel (OpenCV INTER_AREA); ``antialias`` is bilinear with
     the triangle widened by the scale, as Pillow and torchvision do it.
@@ -83,15 +83,15 @@ class Resize(Operation):
 
 
 def resize_area(image_HWC: Image, size_px: int) -> Image:
-    """Mean of the source pixels under each target pixel: (H, W, 3) -> (size_px, size_px, 3)."""
+    """Resize by the mean of the source pixels under each target pixel: (H, W, 3) -> (size_px, size_px, 3)."""
     return np.asarray(cv2.resize(image_HWC, (size_px, size_px), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def resize_antialiased(image_HWC: Image, size_px: int) -> Image:
-    """Bilinear with the triangle filter widened by the scale: (H, W, 3) -> (size_px, size_px, 3).
+    """Resize bilinearly with the triangle filter widened by the scale: (H, W, 3) -> (size_px, size_px, 3).
 
-    What Pillow's BILINEAR and torchvision's ``antialias=True`` compute, here in single precision with one rounding
-    at the end, so within one grey level of both.
+    Like Pillow's BILINEAR and torchvision's ``antialias=True``, but in single precision with one final rounding: within
+    one grey level of both.
     """
     return _weighted_by_triangles(image_HWC, size_px, size_px)
 
@@ -102,9 +102,8 @@ def resample(image_HWC: Image, height_px: int, width_px: int, method: Resampling
     Parameters
     ----------
     method
-        ``area``: mean of the source pixels under each target pixel, parts of pixels weighted, where neither direction
-        grows, and bilinear otherwise, because INTER_AREA repeats pixels where it enlarges. ``antialias``: as
-        :func:`resize_antialiased`.
+        ``area``: area-weighted mean of the source pixels under each target pixel if neither side grows, else bilinear,
+        because INTER_AREA repeats pixels when enlarging. ``antialias``: as :func:`resize_antialiased`.
     """
     if image_HWC.shape[:2] == (height_px, width_px):
         return image_HWC
@@ -126,7 +125,7 @@ def _weighted_by_triangles(image_HWC: Image, height_px: int, width_px: int) -> I
 
 @lru_cache(maxsize=16)
 def _triangle_weights(source_px: int, target_px: int) -> NDArray[np.float32]:
-    """Matrix (target_px, source_px) whose rows weight the source pixels of each target pixel and sum to one."""
+    """Matrix (target_px, source_px) of the source pixels' weights for each target pixel; rows sum to one."""
     scale = source_px / target_px
     support = max(scale, 1.0)
     centres = (np.arange(target_px) + 0.5) * scale
