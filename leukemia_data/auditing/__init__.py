@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and whose cells renumbered files show."""
+"""Audit of data sets, and recovery of the subjects of renumbered files."""

@@ -1,4 +1,4 @@
-"""The leak audit: images in, a verdict on each thing that can make results wrong out."""
+"""The leak audit: one verdict on each thing that can invalidate results."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from leukemia_data.sources.reading import FrameFinding
 
 @dataclass(frozen=True, slots=True)
 class ClassBalance:
-    """One class: its images and whose they are.
+    """Images and subjects of one class.
 
     Attributes
     ----------
     name
-        Of the class; empty for unlabelled images.
+        Name of the class; empty for unlabelled images.
     num_images
-        Of the class, those of unknown subjects included.
+        Number of images, including those of unknown subjects.
     images_per_subject
         Subject -> number of images, most first.
     num_unknown
-        Images whose subject nothing tells.
+        Number of images of unknown subjects.
     """
 
     name: str
@@ -51,11 +51,11 @@ class ClassBalance:
 
     @property
     def largest_share(self) -> float:
-        """Share of the class's images that its most frequent subject has, 0 ... 1; 0 where no subject is known."""
+        """Fraction of the class's images from its most frequent subject, 0 ... 1; 0 if no subject is known."""
         return max(self.images_per_subject.values(), default=0) / self.num_images
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line of text."""
         counts = list(self.images_per_subject.values())
         if not counts:
             return f"{self.num_images:,} images of unknown subjects"
@@ -68,7 +68,7 @@ class ClassBalance:
 
 
 def class_balance(images: Sequence[AuditImage]) -> list[ClassBalance]:
-    """Balance of each class in the order of their names, unlabelled images last."""
+    """Return the balance of each class, sorted by name, unlabelled images last."""
     names = sorted({image.class_name for image in images}, key=lambda name: (not name, name))
     return [_balance(name, [image.subject for image in images if image.class_name == name]) for name in names]
 
@@ -84,7 +84,7 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True, slots=True)
 class FrameFault:
-    """An odd frame: number of the image, which of ``FAULTS``, and the measured reason."""
+    """An odd frame: index of the image, key of ``FAULTS``, and the measured reason."""
 
     image: int
     kind: str
@@ -93,20 +93,20 @@ class FrameFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
-    """Everything an audit found.
+    """All findings of an audit.
 
     Attributes
     ----------
     images, sides
         The images, and the divisions that were checked.
     identical, near
-        Pairs of identical images, and of images that look alike without being identical or near-identical.
+        Pairs of identical images, and of similar images that are neither identical nor near-identical.
     near_groups
         Groups of near-identical images.
     two_classes
-        Subject -> its classes, where there are several.
+        Subject -> its classes, if several.
     shared
-        Per division: subject -> side -> number of images, where a subject is on several.
+        Per division: subject -> side -> number of images, for subjects on several sides.
     faults
         Odd frames.
     balance
@@ -128,7 +128,7 @@ class AuditReport:
 
     @property
     def has_leak(self) -> bool:
-        """Whether anything stands on two sides."""
+        """Whether any check found a leak."""
         return any(check.verdict == "LEAK" for check in self.checks)
 
 
@@ -145,15 +145,15 @@ def audit_images(
     Parameters
     ----------
     images
-        From any number of sources, caches and tables; unusable ones included.
+        From any number of sources, caches and tables, including unusable ones.
     sides
-        Divisions that a training could use.
+        Divisions that a training might use.
     near
-        Pairs that look alike, identical ones may be among them; ``None`` where this was not looked for.
+        Pairs of similar images, which may include identical ones; ``None`` if not searched.
     near_missing
-        Why not.
+        Reason for ``None``.
     are_confirmed
-        Whether the user said what a subject is, so that one may have images of several classes.
+        Whether the user confirmed the subjects, so that one may have images of several classes.
     """
     groups = identical_groups(images)
     identical = group_pairs(groups)
@@ -186,8 +186,8 @@ def audit_images(
 
 
 def _beyond(groups: Sequence[tuple[int, ...]], near: Sequence[AuditPair]) -> list[AuditPair]:
-    """Pairs of images that are not in one of the groups together."""
-    # A later group holds all of an earlier one that it meets.
+    """Pairs that are not within one of the groups."""
+    # A later group contains every earlier one that it overlaps.
     group_of = {number: position for position, group in enumerate(groups) for number in group}
     return [pair for pair in near if group_of.get(pair.first, -1) != group_of.get(pair.second, -2)]
 
@@ -230,7 +230,7 @@ def _near_checks(
 def _where_checks(
     key: str, images: Sequence[AuditImage], sides: Sequence[Sides], pairs: list[AuditPair]
 ) -> Iterator[Check]:
-    """Between which subjects and sides pairs lie."""
+    """Count pairs between subjects and between sides."""
     subjects = [image.subject for image in images]
     across = pairs_between(pairs, subjects)
     between = [f"{a} = {b} ({count})" for (a, b), count in _naturally(count_value_pairs(across, subjects))]
@@ -245,14 +245,14 @@ def _where_checks(
             for (a, b), count in count_value_pairs(pairs, division.of_image).items()
         ]
         where = f"; where: {listed(places, most=_MAX_LISTED)}" if places else ""
-        # What only looks alike keeps nobody from training, so it is no leak here either.
+        # Similar images do not block a training, so they are not a leak here either.
         found: Verdict = "LEAK" if key == "identical" else "LOOK"
         verdict: Verdict = found if crossing else "ok"
         yield Check(f"{key}_{division.key}", verdict, len(crossing), f"  on two sides of the {division.name}{where}")
 
 
 def _naturally(counts: dict[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
-    """Pairs of subjects with the lower number first, most frequent pairs first."""
+    """Pairs of subjects in natural order, most frequent pairs first."""
     ordered = [((min(pair, key=subject_order), max(pair, key=subject_order)), count) for pair, count in counts.items()]
     return sorted(ordered, key=lambda item: (-item[1], [subject_order(subject) for subject in item[0]]))
 
@@ -284,7 +284,7 @@ def _subject_checks(
 
 
 def _doubt(key: str, title: str, found: Sequence[str], are_confirmed: bool) -> Check:
-    """What speaks against subjects being people, unless the user said that they are."""
+    """A doubt that subjects are people, unless the user confirmed them."""
     if not found:
         return Check(key, "ok", 0, title)
     confirmed = ", as was confirmed" if are_confirmed else ""
@@ -331,7 +331,7 @@ def _frame_checks(images: Sequence[AuditImage], faults: Sequence[FrameFault]) ->
 
 
 def _telling_checks(images: Sequence[AuditImage]) -> Iterator[Check]:
-    """Whether the frames alone tell the classes apart."""
+    """Check whether frames alone predict the class."""
     seen = [
         SeenFrame(image.traits, image.class_name, image.subject)
         for image in images
@@ -343,7 +343,7 @@ def _telling_checks(images: Sequence[AuditImage]) -> Iterator[Check]:
 
 
 def frame_finding_check(finding: FrameFinding) -> Check:
-    """The verdict on frames that may tell the classes apart; of a cache it is that of its build."""
+    """Return the verdict on frames that predict the class; for a cache, that of its build."""
     if finding.tells_class:
         return Check("frames_tell", "LOOK", None, finding_note(finding))
     score = f"balanced accuracy {finding.balanced_accuracy:.2f}, chance {finding.chance:.2f}"

@@ -1,4 +1,4 @@
-"""One image as an audit sees it: digests, look, measurements, and what is odd about its frame."""
+"""One image of an audit: digests, look, frame measurements and faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leukemia_data.records.record import NO_FOLD, ImagePlace, parse_cell_name
 from leukemia_data.scanning.frame_finding import FrameTraits
 
 FOREGROUND_LEVEL = 8
-"""A pixel belongs to the cell where its brightest channel is above this; JPEG and CLAHE lift black to less."""
+"""A pixel is foreground if its brightest channel is above this; JPEG and CLAHE raise black to less."""
 MIN_COVERAGE = 0.01
 MIN_BRIGHTEST = 40
 MAX_OFFSET = 0.10
@@ -34,7 +34,7 @@ FAULTS = {
     "pieces": "with several cells or pieces",
     "background": "whose background is not zero",
 }
-"""Kinds of odd frames, and how a table calls them: ``frames ...``."""
+"""Kinds of odd frames, and their titles in tables: ``frames ...``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,15 @@ class FrameFacts:
     brightest
         Largest value of any channel, 0 ... 255.
     coverage
-        Share of the frame above :data:`FOREGROUND_LEVEL`, 0 ... 1.
+        Fraction of the frame above :data:`FOREGROUND_LEVEL`, 0 ... 1.
     faint_share
-        Share of the frame that is neither zero nor above that level.
+        Fraction of the frame that is neither zero nor above that level.
     bright_edge
-        Share of the outermost pixels above that level: 1 where the background is not black.
+        Fraction of the outermost pixels above that level: 1 if the background is not black.
     touches_border
         Whether any outermost pixel is above that level.
     offset
-        Distance from the frame's centre to the foreground's centre of mass, as a share of the shorter side.
+        Distance from the frame's centre to the foreground's centre of mass, as a fraction of the shorter side.
     num_pieces
         Connected pieces of the foreground that have at least 1 % of the largest piece's area.
     """
@@ -78,13 +78,13 @@ class FrameFacts:
 
 
 def brightest_channel(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Largest of a pixel's three channels, shape (H, W), uint8."""
+    """Return the largest of each pixel's channels, shape (H, W), uint8."""
     red, green, blue = cv2.split(image_HWC)
     return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
 
 
 def foreground_mask(level_HW: NDArray[np.uint8], above: int = FOREGROUND_LEVEL) -> NDArray[np.uint8]:
-    """1 where a frame's brightest channel is above a level, else 0; shape (H, W), uint8."""
+    """Return 1 where the brightest channel is above a level, else 0; shape (H, W), uint8."""
     return np.asarray(cv2.threshold(level_HW, above, 1, cv2.THRESH_BINARY)[1], np.uint8)
 
 
@@ -115,15 +115,15 @@ def measure_frame(image_HWC: NDArray[np.uint8]) -> FrameFacts:
 
 
 def usual_size(frames: Iterable[FrameFacts]) -> tuple[int, int] | None:
-    """Height and width that most frames have, the larger of equally frequent ones; ``None`` of no frames."""
+    """Return the most frequent height and width, the larger of equally frequent ones; ``None`` without frames."""
     counts = Counter(frame.size_px for frame in frames)
     return max(counts, key=lambda size: (counts[size], size)) if counts else None
 
 
 def frame_faults(frame: FrameFacts, usual_size_px: tuple[int, int]) -> list[tuple[str, str]]:
-    """What is odd about a frame: keys of :data:`FAULTS`, each with the measured reason.
+    """Return the faults of a frame: keys of :data:`FAULTS`, each with the measured reason.
 
-    A frame without black background, or with next to nothing in it, is not checked for its cell's place: there is none.
+    The cell's place is not checked in (nearly) empty frames and those without black background.
     """
     faults = []
     if frame.size_px != usual_size_px:
@@ -170,7 +170,7 @@ Verdict = Literal["LEAK", "WRONG", "LOOK", "ok", "unchecked", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: what was found, and how often (``None`` where nothing could be counted)."""
+    """One check: its verdict and count (``None`` if nothing could be counted)."""
 
     key: str
     verdict: Verdict
@@ -181,7 +181,7 @@ class Check:
 THUMBNAIL_PX = 32
 NUM_BITS = 64
 VIEWS = tuple(product((False, True), repeat=3))
-"""The eight views: whether to transpose, then to mirror the rows' order, then the columns'. View 0 changes nothing."""
+"""The eight views: whether to transpose, then flip rows, then flip columns. View 0 is the identity."""
 
 _FREQUENCIES = slice(1, 9)
 _ALTERNATING = np.where(np.arange(1, 9) % 2, -1.0, 1.0)
@@ -195,14 +195,14 @@ _MIN_DEVIATION = 1.0
 
 @dataclass(frozen=True)
 class CellPrint:
-    """Look of one cell.
+    """Perceptual hashes and thumbnail of one cell.
 
     Attributes
     ----------
     hashes : ndarray of shape (8,), uint64
         Hash of each view in :data:`VIEWS`.
     thumbnail : ndarray of shape (32, 32), int8
-        Standardised grey values times 60, at most 120 away from 0; 0 outside the cell.
+        Standardised grey values times 60, within -120 to 120; 0 outside the cell.
     """
 
     hashes: NDArray[np.uint64]
@@ -210,7 +210,7 @@ class CellPrint:
 
 
 def cell_print(image_HWC: NDArray[np.uint8]) -> CellPrint | None:
-    """Print of the cell in a frame; ``None`` where there is none to see (black, tiny or flat).
+    """Return the print of the cell in a frame; ``None`` for a black, tiny or flat one.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def cell_print(image_HWC: NDArray[np.uint8]) -> CellPrint | None:
         RGB, a cell on black; on any other background the whole frame counts as the cell.
     """
     level_HW = brightest_channel(image_HWC)
-    # A share of the brightest value, because JPEG's ripples around a cell would widen its bounding box.
+    # Relative to the brightest value: JPEG's ringing around a cell would widen its bounding box.
     mask_HW = foreground_mask(level_HW, max(FOREGROUND_LEVEL, round(_CELL_SHARE * int(level_HW.max()))))
     left, top, width, height = cv2.boundingRect(mask_HW)
     if min(width, height) < _MIN_CELL_PX:
@@ -235,7 +235,7 @@ def cell_print(image_HWC: NDArray[np.uint8]) -> CellPrint | None:
 
 
 def oriented(images_NPP: NDArray[np.generic], view: int) -> NDArray[np.generic]:
-    """Square images (N, P, P) as they look in one of :data:`VIEWS`."""
+    """Return square images (N, P, P) in one of :data:`VIEWS`."""
     transpose, mirror_rows, mirror_columns = VIEWS[view]
     turned = images_NPP.swapaxes(1, 2) if transpose else images_NPP
     return turned[:, :: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
@@ -267,32 +267,32 @@ def _view_hashes(standardised_PP: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditImage:
-    """What is known of one image; what cannot be known keeps its default.
+    """Known facts of one image; unknown ones keep their defaults.
 
     Attributes
     ----------
     name
-        Its id in what it came from.
+        Its id in its source.
     argument
-        Number of the cache, source or table it came from.
+        Index of its cache, source or table.
     class_name, subject, photo
-        Empty where unknown. The photo names its subject too: cells of one photo were cut from one photograph.
+        Empty if unknown. The photo includes its subject: its cells were cut from one photograph.
     split, fold
-        What the source brought.
+        As given by the source.
     path, row
-        Where its pixels can be had again: its file, or its sample number in the cache.
+        Where its pixels are: its file, or its sample index in the cache.
     pixel_digest
         Digest of the decoded original frame (16 bytes).
     sha256
         SHA-256 of the original file (32 bytes).
     size_bytes
-        Of the original file, -1 where unknown.
+        Of the original file, -1 if unknown.
     look
-        Of the decoded original frame (64 bytes), see :mod:`leukemia_data.decoding.look`; empty where it is not known.
+        Of the decoded original frame (64 bytes), see :mod:`leukemia_data.decoding.look`; empty if unknown.
     frame, traits, cell_print
-        Measurements of the original frame, what it tells apart from its cell, and the look of the cell.
+        Measurements and traits of the original frame, and the print of the cell.
     problem
-        Why the image cannot be used; empty for the others.
+        Why the image is unusable; empty for usable ones.
     """
 
     name: str
@@ -315,11 +315,11 @@ class AuditImage:
 
     @property
     def content_keys(self) -> tuple[bytes, ...]:
-        """What identical images have in common: equal pixels, or equal bytes."""
+        """Return keys that identical images share: digests of pixels, or of bytes."""
         return tuple(key for key in (self.pixel_digest, self.sha256) if key)
 
 
 def photo_of(file_name: str) -> str:
-    """The photograph that a C-NMC file name speaks of, such as ``H3/12``; empty where it is not one."""
+    """Return the photograph in a C-NMC file name, such as ``H3/12``; empty for other names."""
     cell = parse_cell_name(file_name.rsplit("/", 1)[-1])
     return "" if cell is None else f"{cell.subject}/{cell.photo}"

@@ -1,4 +1,4 @@
-"""Files, caches and tables to the images of an audit, and the split that a training would use."""
+"""Read files, caches and tables as images of an audit, and apply the split of a training."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def inspect_records(
     num_threads: int = 1,
     progress: Progress | None = None,
 ) -> list[AuditImage]:
-    """Read and measure the originals of a source.
+    """Read and measure the original images of a source.
 
     Parameters
     ----------
     records, classes
         From :func:`~leukemia_data.sources.source.list_source`.
     argument
-        Number that the images carry.
+        Index of the source, stored in the images.
     with_sha256
-        Whether to compute the SHA-256 of the files too, to compare them with a table of names.
+        Whether to compute the files' SHA-256, for comparison with a table of names.
     num_threads
-        Files read and decoded at a time.
+        Files read and decoded in parallel.
     progress
         Called with 1 after each image, in the calling thread.
 
     Returns
     -------
     list of AuditImage
-        In the order of the records; what cannot be used has its reason in ``problem``.
+        In the order of the records; unusable ones have the reason in ``problem``.
     """
     images = []
     executor = ThreadPoolExecutor(num_threads)
@@ -74,7 +74,7 @@ def inspect_records(
 
 
 def cache_audit_images(cache: Cache, *, argument: int = 0, progress: Progress | None = None) -> list[AuditImage]:
-    """Images of a cache: digests of the originals, the look of the cached cells, and what the build left out."""
+    """Return the images of a cache: digests of the originals, prints of the cached cells, and quarantined images."""
     table, classes = cache.table, cache.manifest.classes
     digests = [digest.tobytes() for digest in table.pixel_digests]
     columns = zip(table.id_texts, table.labels.tolist(), table.subject_texts, decode_texts(table.splits), strict=True)
@@ -101,7 +101,7 @@ def cache_audit_images(cache: Cache, *, argument: int = 0, progress: Progress | 
 
 
 def reference_audit_images(rows: Sequence[ReferenceRow], *, argument: int = 0) -> list[AuditImage]:
-    """Images of a table of names: everything but pixels."""
+    """Return the images of a table of names, without pixels."""
     return [
         AuditImage(
             name=row.name,
@@ -141,7 +141,7 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
     except ImageError as error:
         return replace(image, problem=str(error))
     if is_all_black(frame):
-        # Unusable, but a table of odd frames should call it by its name.
+        # Unusable, but reported by name among the odd frames.
         return replace(image, frame=measure_frame(frame))
     return replace(
         image,
@@ -156,7 +156,7 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
 def _traits(data: NDArray[np.uint8], frame_HWC: NDArray[np.uint8]) -> FrameTraits | None:
     try:
         return read_traits(data, frame_HWC)
-    except Exception:  # Pillow's readers end in whatever an odd header leads them into; OpenCV has decoded it.
+    except Exception:  # Pillow's readers may raise anything on odd headers; OpenCV has decoded it.
         return None
 
 
@@ -166,7 +166,7 @@ def _class_name(label: int, classes: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSplit:
-    """Images in the parts of a split, as ``ltrain`` assigns them.
+    """Assignment of images to the parts of a split, as in ``ltrain``.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class TrainingSplit:
     of_image
         Part of each image: ``train``, ``valid``, ``test``, or empty.
     leaks
-        What stands on two sides.
+        Leaks between the parts.
     """
 
     spec: SplitSpec
@@ -185,12 +185,12 @@ class TrainingSplit:
 
     @property
     def sides(self) -> Sides:
-        """The parts as a division for the audit."""
+        """Return the parts as a division for the audit."""
         return Sides("training", f"parts of split {self._name}", self.of_image)
 
     @property
     def stamp(self) -> Check:
-        """What every report of such a training would say of the split."""
+        """Return the stamp of the split in reports of such a training."""
         leaks = self.leaks
         num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
         return Check(
@@ -212,18 +212,18 @@ def training_split(
     classes: Sequence[str],
     subjects: SubjectsFound | None = None,
 ) -> TrainingSplit:
-    """Assign the images to the parts of a split, as ``ltrain`` does with a cache of them.
+    """Assign images to the parts of a split, as ``ltrain`` does with their cache.
 
     Parameters
     ----------
     spec, seed
-        The split; it depends on the images' content, so a source and its cache are divided alike.
+        The split; it depends on the images' content, so that a source and its cache are split equally.
     images
-        Unusable ones (which no cache would hold) are on no side.
+        Unusable ones are in no part.
     classes
         A class's position is its label.
     subjects
-        How the subjects were read, if that is known.
+        How the subjects were read, if known.
 
     Raises
     ------

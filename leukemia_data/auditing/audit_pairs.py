@@ -16,12 +16,12 @@ from leukemia_data.records.near_looks import LOOK_VALUES, joined, look_correlati
 from leukemia_data.records.record import NO_FOLD
 
 LARGEST_GROUP = 1000
-"""Of a larger group only the pairs with its first image are formed: nobody reads half a million of them."""
+"""Larger groups only yield pairs with their first image, to avoid half a million pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPair:
-    """Two images, by number; those that only look alike have a distance (bits of 64) and a correlation."""
+    """Two images by index; similar ones have a distance (bits of 64) and a correlation."""
 
     first: int
     second: int
@@ -31,14 +31,14 @@ class AuditPair:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """A division of the images that a training could use, such as the given splits or the folds.
+    """A division of the images that a training might use, such as the given splits or the folds.
 
     Attributes
     ----------
     key, name
-        What kind of division it is: in one word for scripts, and in the plural for people.
+        Kind of division: one word for scripts, and a plural for text.
     of_image
-        Side of each image; empty for one that is on none.
+        Side of each image; empty for none.
     """
 
     key: str
@@ -47,14 +47,14 @@ class Sides:
 
     @property
     def names(self) -> list[str]:
-        """The sides that hold images."""
+        """The non-empty sides."""
         return sorted({side for side in self.of_image if side})
 
 
 def brought_sides(images: Sequence[AuditImage], arguments: Sequence[str]) -> list[Sides]:
-    """Divisions that the images brought: given splits, folds, and what was given as several arguments.
+    """Return divisions by given splits, by folds and by arguments.
 
-    A division into one side is none, and is left out.
+    Divisions with a single side are left out.
     """
     candidates = [
         Sides("split", "given splits", tuple(image.split for image in images)),
@@ -65,12 +65,12 @@ def brought_sides(images: Sequence[AuditImage], arguments: Sequence[str]) -> lis
 
 
 def identical_groups(images: Sequence[AuditImage]) -> list[tuple[int, ...]]:
-    """Numbers of identical images: equal pixels, or equal bytes where that is all that is known.
+    """Return groups of indices of identical images: equal pixels, or equal bytes if pixels are unknown.
 
     Returns
     -------
     list of tuple of int
-        Groups of two and more, each ascending, in the order of their first images.
+        Groups of at least two, each ascending, ordered by first image.
     """
     parents = list(range(len(images)))
 
@@ -92,7 +92,7 @@ def identical_groups(images: Sequence[AuditImage]) -> list[tuple[int, ...]]:
 
 
 def group_pairs(groups: Iterable[tuple[int, ...]]) -> list[AuditPair]:
-    """All pairs within each group; see :data:`LARGEST_GROUP`."""
+    """Return all pairs within each group; see :data:`LARGEST_GROUP`."""
     pairs: list[AuditPair] = []
     for group in groups:
         if len(group) > LARGEST_GROUP:
@@ -103,12 +103,12 @@ def group_pairs(groups: Iterable[tuple[int, ...]]) -> list[AuditPair]:
 
 
 def pairs_between(pairs: Iterable[AuditPair], values: Sequence[str]) -> list[AuditPair]:
-    """Pairs whose two images have different values; a pair with an empty value is not one of them."""
+    """Return pairs of images with different, non-empty values."""
     return [p for p in pairs if values[p.first] and values[p.second] and values[p.first] != values[p.second]]
 
 
 def count_value_pairs(pairs: Iterable[AuditPair], values: Sequence[str]) -> dict[tuple[str, str], int]:
-    """How many pairs lie between which two values (or within one), most frequent first; empty values are left out."""
+    """Count pairs by their two values, most frequent first, without empty values."""
     counts = Counter(
         (min(values[p.first], values[p.second]), max(values[p.first], values[p.second]))
         for p in pairs
@@ -118,7 +118,7 @@ def count_value_pairs(pairs: Iterable[AuditPair], values: Sequence[str]) -> dict
 
 
 def shared_subjects(images: Sequence[AuditImage], sides: Sides) -> dict[str, dict[str, int]]:
-    """Subjects with images on several sides: subject -> side -> number of images, in natural order of the subjects."""
+    """Return subjects on several sides: subject -> side -> number of images, in natural order."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for image, side in zip(images, sides.of_image, strict=True):
         if image.subject and side:
@@ -128,30 +128,30 @@ def shared_subjects(images: Sequence[AuditImage], sides: Sides) -> dict[str, dic
 
 
 def subject_order(subject: str) -> tuple[int, str]:
-    """Sort key of subjects: ``2`` before ``10``, ``H2`` before ``H10``."""
+    """Return a natural sort key: ``2`` before ``10``, ``H2`` before ``H10``."""
     return len(subject), subject
 
 
 MAX_DISTANCE = 10
 MIN_CORRELATION = 0.85
 MAX_CELLS = 100_000
-"""Comparing takes time with the square of the number of cells: beyond this it is not done."""
+"""Maximal number of cells to compare: the time is quadratic."""
 _BLOCK_ENTRIES = 1 << 20
 _PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class NearPair:
-    """Two cells that look alike.
+    """Two similar cells.
 
     Attributes
     ----------
     first, second
         Positions in the sequence of prints, ``first < second``.
     distance
-        Bits of 64 in which their hashes differ, in the best orientation.
+        Hamming distance of their 64-bit hashes in the best orientation.
     correlation
-        Pearson's, of the two thumbnails in that orientation.
+        Pearson correlation of the thumbnails in that orientation.
     view
         Which of :data:`~leukemia_data.auditing.audit_image.VIEWS` of `second` looks like `first`.
     """
@@ -169,15 +169,15 @@ def find_near_pairs(
     max_distance: int = MAX_DISTANCE,
     progress: Callable[[int], object] | None = None,
 ) -> list[NearPair]:
-    """Find the pairs of cells that look alike, identical ones included.
+    """Find the pairs of similar cells, including identical ones.
 
     Parameters
     ----------
     prints
-        Of n cells. Memory beyond them stays below about 100 MB; time grows with n squared (10,000 cells take seconds,
+        Prints of n cells. Extra memory stays below about 100 MB; time is quadratic in n (10,000 cells take seconds,
         :data:`MAX_CELLS` minutes).
     max_distance
-        Most bits that may differ.
+        Maximal number of differing bits.
     progress
         Called with the number of cells compared since the last call.
 
@@ -255,18 +255,18 @@ _MAX_LISTED = 8
 
 @dataclass(frozen=True, slots=True)
 class NearGroup:
-    """Images that show the same, by number and ascending; of each but the first, how its look correlates with that."""
+    """Ascending indices of images with the same content, and each look's correlation with the first one's."""
 
     images: tuple[int, ...]
     correlations: tuple[float, ...]
 
     def values(self, of_image: Sequence[str]) -> list[str]:
-        """The different values that the images have, empty ones left out."""
+        """Return the distinct non-empty values of the images."""
         return sorted({of_image[number] for number in self.images} - {""}, key=subject_order)
 
     @property
     def pairs(self) -> list[AuditPair]:
-        """The first image with each other one."""
+        """Return pairs of the first image with each other one."""
         first, *others = self.images
         return [AuditPair(first, other, None, r) for other, r in zip(others, self.correlations, strict=True)]
 
@@ -277,14 +277,14 @@ def near_identical_groups(images: Sequence[AuditImage], identical: Sequence[tupl
     Parameters
     ----------
     images
-        One whose look is not known is in a group only if it is identical to one that is.
+        Images without a look are in a group only if identical to one in it.
     identical
-        Groups of identical images, by number and ascending.
+        Groups of ascending indices of identical images.
 
     Returns
     -------
     list of NearGroup
-        In the order of their first images.
+        Ordered by first image.
     """
     looks = np.zeros((len(images), LOOK_VALUES), np.int8)
     for number, image in enumerate(images):
@@ -310,7 +310,7 @@ def _with_first(looks_K64: np.ndarray) -> list[float]:
 def near_identical_checks(
     images: Sequence[AuditImage], sides: Sequence[Sides], groups: Sequence[NearGroup]
 ) -> Iterator[Check]:
-    """Say how many groups there are, and how many lie across subjects, classes and sides."""
+    """Count groups, and those across subjects, classes and sides."""
     if not any(image.look for image in images):
         yield Check("near_identical", "unchecked", None, "near-identical images: their looks are not known")
         return

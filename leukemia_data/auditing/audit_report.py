@@ -28,7 +28,7 @@ _SAME_SET_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class AuditArgument:
-    """One thing that is audited: how the user called it, what it is, and how that reads (a cache's recipe, size)."""
+    """An audited input: its name as given, its kind, and a description (a cache's recipe and size)."""
 
     name: str
     kind: Literal["source", "cache", "table"]
@@ -36,7 +36,7 @@ class AuditArgument:
 
 
 def blind_spots(arguments: Sequence[AuditArgument], images: Sequence[AuditImage]) -> list[str]:
-    """Sentences on what these arguments do not allow to check, and on arguments that are one set of images."""
+    """Return notes on checks that are impossible for these arguments, and on arguments with the same images."""
     members: defaultdict[int, list[AuditImage]] = defaultdict(list)
     for image in images:
         members[image.argument].append(image)
@@ -61,7 +61,7 @@ def blind_spots(arguments: Sequence[AuditArgument], images: Sequence[AuditImage]
 
 
 def _incomparable_parts(argument: AuditArgument, images: Sequence[AuditImage]) -> list[str]:
-    """Parts whose files have no size in common cannot have equal bytes, whatever they show."""
+    """Note on parts whose files have no size in common, and therefore no equal bytes."""
     sizes: defaultdict[str, set[int]] = defaultdict(set)
     for image in images:
         if image.split and image.size_bytes >= 0:
@@ -91,7 +91,7 @@ def _pair_notes(
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutlook:
-    """What a training would say of its split: the stamp, or why the images cannot be split so."""
+    """The stamp that a training would put on its split, or why the split is impossible."""
 
     split: str
     seed: int
@@ -100,11 +100,11 @@ class TrainingOutlook:
 
     @property
     def is_disjoint(self) -> bool:
-        """Whether the training would begin, with results that may be called results on unseen patients."""
+        """Whether the training would start, with results on unseen patients."""
         return is_disjoint_stamp(self.stamp)
 
     def describe(self) -> str:
-        """One sentence."""
+        """Return one sentence."""
         if self.refusal:
             return f"A training on --split {self.split} would be refused: {self.refusal}"
         start = f"A training on --split {self.split} (split seed {self.seed}) would be"
@@ -120,10 +120,10 @@ def training_outlook(
     *,
     split: TrainingSplit | None = None,
 ) -> TrainingOutlook | None:
-    """What ``ltrain`` would say of a split of these images; None where their pixels are not known.
+    """Return the stamp that ``ltrain`` would put on a split of these images; None if their pixels are unknown.
 
-    The arguments are those of :func:`~leukemia_data.auditing.audit_input.training_split`; `split` is what that
-    returned, where it was called already.
+    Takes the arguments of :func:`~leukemia_data.auditing.audit_input.training_split`; `split` is its result, if it was
+    called already.
     """
     if not any(image.pixel_digest for image in images):
         return None
@@ -135,14 +135,14 @@ def training_outlook(
 
 
 def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list[str]:
-    """Sentences that follow from an audit's checks, and from what a training would say.
+    """Return sentences on an audit's checks and on the training's split.
 
     Parameters
     ----------
     checks
-        Of the report.
+        Checks of the report.
     outlook
-        Of the split that was asked about, or of the one that a training takes by default; None where it is not known.
+        Outlook of the given split, or of a training's default one; None if unknown.
     """
     num_leaks = sum(check.verdict == "LEAK" for check in checks)
     num_wrong = sum(check.verdict == "WRONG" for check in checks)
@@ -156,7 +156,7 @@ def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list
     if not sentences and (outlook is None or outlook.is_disjoint):
         sentences.append("No leak was found by what could be checked.")
     if any(check.key == "no_subject" and check.count for check in checks):
-        sentences.append("Where the subject is not known, nobody can say whether a split keeps people apart.")
+        sentences.append("Where the subject is not known, no split can be checked for being subject-disjoint.")
     return [*sentences, *([] if outlook is None else [outlook.describe()])]
 
 
@@ -172,12 +172,12 @@ COLUMNS = (
 
 
 def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArgument]) -> int:
-    """Write every finding as a row, atomically; texts that a spreadsheet would take for formulas are quoted.
+    """Write every finding as a CSV row, atomically; texts that a spreadsheet would read as formulas are quoted.
 
     Returns
     -------
     int
-        Number of findings. A pair of images is one, so are a subject on two sides and an odd frame.
+        Number of findings: pairs of images, subjects on two sides, odd frames.
     """
     rows = [{name: formula_safe(text) for name, text in row.items()} for row in _rows(report, arguments)]
     quoting = quoting_for(text for row in rows for text in row.values())
@@ -192,7 +192,7 @@ def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArg
 
 
 def report_json(report: AuditReport, arguments: Sequence[AuditArgument], notes: Sequence[str]) -> dict[str, Any]:
-    """The report as JSON values; lists of findings are in the CSV table only."""
+    """Return the report as JSON values; lists of findings are in the CSV table only."""
     return {
         "arguments": [
             {**asdict(argument), "images": sum(image.argument == number for image in report.images)}

@@ -1,6 +1,6 @@
-"""Pictures of an audit: pairs and odd frames side by side, and how images spread over subjects.
+"""Figures of an audit: pairs and odd frames side by side, and images per subject.
 
-The contact sheet shows real cells, so it is written nowhere but where the user wants it.
+The contact sheet shows real cells, so it is written only to the user's output folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from leukemia_data.operations.operation import Image
 from leukemia_data.scanning.preview import shortened, spread_evenly
 
 LoadPixels: TypeAlias = "Callable[[AuditImage], Image | None]"
-"""Pixels of an image, or ``None`` where they cannot be had."""
+"""Returns the pixels of an image, or ``None`` if unavailable."""
 
 MAX_PAIRS = 12
 MAX_FRAMES = 16
@@ -47,7 +47,7 @@ class _Panel:
 
 
 def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
-    """Draw some identical pairs, near duplicates and odd frames of each kind into one PNG.
+    """Draw some identical pairs, near duplicates and odd frames of each kind into a PNG.
 
     Pairs on two sides come first.
 
@@ -71,7 +71,7 @@ def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
         return False
     figure = Figure(figsize=(_PANEL_INCHES * _PANELS_PER_ROW * 1.12, (_PANEL_INCHES + 0.62) * len(rows) + 0.4))
     figure.set_layout_engine("constrained")
-    # A narrow empty column after each second panel keeps pairs together.
+    # A narrow empty column after every second panel separates pairs.
     widths = [1.0, 1.0, _GAP] * (_PANELS_PER_ROW // 2)
     axes = figure.subplots(len(rows), len(widths) - 1, squeeze=False, width_ratios=widths[:-1])
     for row_axes, (title, panels) in zip(axes, rows, strict=True):
@@ -87,10 +87,10 @@ def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
 
 
 def draw_balance(report: AuditReport, path: Path) -> None:
-    """Draw the number of images of every subject, class by class, into one PNG; of every class if none is known."""
+    """Draw the number of images per subject and class into a PNG; per class if no subject is known."""
     shown = [one for one in report.balance if one.images_per_subject]
     figure = Figure(figsize=(11.0, 2.9 * max(len(shown), 1) + 0.4), layout="constrained")
-    # One scale: a small class must not look like a large one.
+    # A common scale, so that small classes look small.
     axes = figure.subplots(max(len(shown), 1), 1, squeeze=False, sharey=True)[:, 0]
     for number, (axis, one) in enumerate(zip(axes, shown, strict=False)):
         _draw_class(axis, one, _BAR_COLOURS[number % len(_BAR_COLOURS)])
@@ -112,7 +112,7 @@ def _choose_pairs(report: AuditReport, pairs: Sequence[AuditPair]) -> list[Audit
 
 
 def _group_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:
-    """Of some groups of near-identical images the first and the one that is least like it."""
+    """The first image of some near-identical groups, and the one least similar to it."""
     sizes = {}
     for number, group in enumerate(report.near_groups, 1):
         least = min(group.pairs, key=lambda pair: pair.correlation or 0.0)
@@ -167,7 +167,7 @@ def _draw_panel(axis: Axes, panel: _Panel) -> None:
     axis.imshow(panel.pixels, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
-    # File names are data: a dollar sign in one starts no formula.
+    # A dollar sign in a file name must not start a formula.
     axis.set_title(printable(panel.title), fontsize=6.5, parse_math=False)
     axis.set_xlabel(printable(panel.below), fontsize=6, parse_math=False)
 
@@ -188,7 +188,7 @@ def _draw_class(axis: Axes, one: ClassBalance, colour: str) -> None:
 
 
 def _draw_classes(axis: Axes, balance: Sequence[ClassBalance]) -> None:
-    """One bar a class, with its number."""
+    """One bar per class, with its count."""
     bars = axis.bar(range(len(balance)), [one.num_images for one in balance], color=_BAR_COLOURS[0])
     axis.bar_label(bars, [f"{one.num_images:,}" for one in balance], fontsize=8)
     axis.set_ylabel("images")
@@ -206,6 +206,6 @@ def _name_bars(axis: Axes, names: Sequence[str]) -> None:
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with scratch_path(path.parent, path.name) as scratch:
-        # Without "Software" the same report gives the same bytes whatever matplotlib's version is called.
+        # Without "Software", the bytes do not depend on matplotlib's version string.
         figure.savefig(scratch, dpi=_DPI, format="png", metadata={"Software": None})
         scratch.replace(path)

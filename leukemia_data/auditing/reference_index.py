@@ -1,4 +1,4 @@
-"""Where subjects are looked up by content: trees, caches, tables with SHA-256, and a lab's table."""
+"""Index of known images by content (from trees, caches and tables with SHA-256), and a lab's tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PHASES = {"prelim": "valid", "preliminary": "valid", "final": "test"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceRow:
-    """One row; the fields mean what those of ``Record`` mean, ``class_name`` is empty where unknown."""
+    """One row, with the fields of ``Record``; ``class_name`` is empty if unknown."""
 
     name: str
     sha256: bytes
@@ -72,13 +72,13 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
 
 
 def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
-    """Class names of a table: those of C-NMC, otherwise its own in alphabetical order. A position is a label."""
+    """Return the class names of a table by label: those of C-NMC, otherwise its own in alphabetical order."""
     names = {row.class_name for row in rows if row.class_name}
     return CELL_CLASSES if names <= set(CELL_CLASSES) else tuple(sorted(names))
 
 
 def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
-    """Rows of which every cell could be read; what is wrong with the others goes into the table's problems."""
+    """Yield the valid rows; problems of the others are added to the table's."""
     columns = {name: table.words(name) for name in _COLUMNS}
     for number, line in enumerate(table.lines):
         cells = {name: words[number] for name, words in columns.items()}
@@ -90,7 +90,7 @@ def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
 
 
 def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Column, what is wrong with it, and its cell for the message."""
+    """Yield column, problem and cell text of invalid cells."""
     if not _SHA256.fullmatch(cells["sha256"].lower()):
         yield "sha256", "is not 64 hexadecimal digits", shown(cells["sha256"])
     if not (cells["path"] or cells["uid_name"]):
@@ -104,7 +104,7 @@ def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _row(cells: Mapping[str, str]) -> ReferenceRow:
-    """A row whose cells have no problem."""
+    """Convert a valid row."""
     cell = _cell_name(cells)
     subject = cells["subject"].upper() if cell is not None else cells["subject"]
     subject = subject or (cell.subject if cell is not None else "")
@@ -149,9 +149,9 @@ class LabTable:
     header, rows
         Its cells, unchanged; every row is as long as the header.
     lines
-        Number of the line on which each row starts.
+        First line of each row.
     separator
-        What stands between its cells.
+        Separator of its cells.
     """
 
     path: Path
@@ -161,7 +161,7 @@ class LabTable:
     separator: str = ","
 
     def column(self, name: str) -> list[str] | None:
-        """Cells of a column without blanks around them, ``None`` where there is none; case does not matter."""
+        """Return the stripped cells of a column, found case-insensitively, or ``None``."""
         names = [title.strip().lower() for title in self.header]
         if name not in names:
             return None
@@ -170,18 +170,18 @@ class LabTable:
 
     @property
     def image_paths(self) -> list[str]:
-        """What the column ``Path`` says."""
+        """Return the cells of the column ``Path``."""
         return self.column("path") or []
 
     @property
     def class_names(self) -> list[str]:
-        """Class of each row, empty where there is none; 0 and 1 are hem and all."""
+        """Return the class of each row, or empty; 0 and 1 are hem and all."""
         labels = self.column("label") or [""] * len(self.rows)
         return [class_of_label(label) or "" for label in labels]
 
     @property
     def splits(self) -> list[str]:
-        """Split of each row: its own word, or what the table's name says."""
+        """Return the split of each row: from its cell, or from the table's name."""
         words = self.column("split") or [""] * len(self.rows)
         own = split_word(self.path.stem) or ""
         return [(split_word(word) or "") if word else own for word in words]
@@ -209,7 +209,7 @@ def read_lab_table(path: Path) -> LabTable:
 
 
 def locate_files(table: LabTable, root: ImagePlace, *, allow_outside: bool = False) -> dict[str, ImagePlace]:
-    """The file or object that each ``Path`` of a table means, whether there is one or not.
+    """Return the file or object for each ``Path`` of a table, whether it exists or not.
 
     Raises
     ------
@@ -229,12 +229,12 @@ def locate_files(table: LabTable, root: ImagePlace, *, allow_outside: bool = Fal
 
 
 def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write a table with columns added at its end, atomically; all other cells stay as they were, in their order.
+    """Write a table with columns appended, atomically; all other cells are unchanged.
 
-    Added cells that a spreadsheet would take for a formula are protected (:mod:`leukemia_data.files.text`).
+    Added cells that a spreadsheet would read as a formula are protected (:mod:`leukemia_data.files.text`).
     """
     added = zip(*columns.values(), strict=True)
-    # Names of folders that are no UTF-8 may have become subjects.
+    # Folder names that are invalid UTF-8 may be subjects.
     with (
         atomic_path(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -256,7 +256,7 @@ def _check_cells(table: CsvTable) -> None:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image of the reference: its name, whose it is and its class; the latter two may be empty."""
+    """An image of the reference: name, subject and class; the latter two may be empty."""
 
     name: str
     subject: str
@@ -272,11 +272,11 @@ class ReferenceIndex:
 
     @property
     def num_images(self) -> int:
-        """Images that were added."""
+        """Number of images added."""
         return sum(map(len, [*self.by_bytes.values(), *self.by_pixels.values()]))
 
     def linked_subjects(self) -> list[tuple[str, ...]]:
-        """Sets of subjects that share identical images, directly or through others; each in natural order."""
+        """Return sets of subjects that share identical images, transitively; each in natural order."""
         entries = [*self.by_bytes.values(), *self.by_pixels.values()]
         return linked_sets([{image.subject for image in known if image.subject} for known in entries])
 
@@ -286,7 +286,7 @@ class ReferenceIndex:
             self.by_bytes[row.sha256].append(KnownImage(row.name, row.subject, row.class_name))
 
     def add_cache(self, cache: Cache) -> None:
-        """Add the images of a cache: it knows the digests of its originals."""
+        """Add the images of a cache, by the digests of its originals."""
         table, classes = cache.table, cache.manifest.classes
         rows = zip(table.id_texts, table.subject_texts, table.labels.tolist(), table.pixel_digests, strict=True)
         for name, subject, label, digest in rows:
@@ -330,7 +330,7 @@ class ReferenceIndex:
 
 
 def linked_sets(sets: Iterable[set[str]]) -> list[tuple[str, ...]]:
-    """Join sets that overlap; those of two and more names, each in natural order, in the order of their first names."""
+    """Join overlapping sets; return those of at least two names, in natural order, ordered by first name."""
     joined: list[set[str]] = []
     for names in sets:
         if len(names) > 1:

@@ -1,4 +1,4 @@
-"""The audit of data sets: caches, sources and tables of names are read and compared, and findings written."""
+"""Run an audit: read and compare caches, sources and tables of names, and write the findings."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Audit:
     report
         All findings, with the verdicts in ``report.checks``.
     arguments
-        What was audited, in the order given; an image's ``argument`` is a position in it.
+        The audited inputs in the order given; an image's ``argument`` is an index into it.
     conclusion
-        What follows from the verdicts, and what a training would say of its split, in sentences.
+        Sentences on the verdicts and on the training's split.
     notes
-        What could not be checked, and what should be known of the arguments.
+        What could not be checked, and remarks on the arguments.
     files
-        What was written.
+        Files written.
     """
 
     report: AuditReport = field(repr=False)
@@ -68,7 +68,7 @@ class Audit:
 
     @property
     def leaks(self) -> list[str]:
-        """Keys of the checks that found a leak."""
+        """Return the keys of the checks that found a leak."""
         return [check.key for check in self.report.checks if check.verdict == "LEAK"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def audit(
 ) -> Audit:
     """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
 
-    Several arguments are compared with each other, too.
+    Several arguments are also compared with each other.
 
     Parameters
     ----------
@@ -108,15 +108,15 @@ def audit(
     size_px, copies
         Side of the images, to choose among several caches; where shards of a cache in a store are copied to.
     split, seed
-        The split that a training would use, to check it, too. For one argument.
+        Split of a training to check, for one argument.
     max_distance
-        Near duplicates: bits of 64 in which the hashes of two cells may differ, 0 ... 16. None does not look for them.
+        Near duplicates: maximal Hamming distance of the 64-bit hashes of two cells, 0 ... 16. None skips them.
     num_threads
-        Images decoded at a time; None for one per core.
+        Images decoded in parallel; None for one per core.
     out
         Folder for ``findings.csv``, ``audit.json``, ``balance.png`` and ``findings.png``, which shows the images.
     console
-        Gets how sources are understood, and shows the progress.
+        Receives notes on how sources are read, and the progress.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def audit(
             if find_caches(place):
                 material.add_cache(place, size_px, copies)
             else:
-                # Of several arguments each is read by itself, and an option may be meant for another one.
+                # With several arguments, an option may be meant for another one.
                 material.add_source(
                     place, reading, root, allow_outside, is_only=len(inputs) == 1, with_sha256=bool(references)
                 )
@@ -155,7 +155,7 @@ def audit(
 
 @dataclass(slots=True)
 class _Material:
-    """What was read so far; caches are closed with the stack."""
+    """The inputs read so far; caches are closed with the stack."""
 
     stack: ExitStack
     num_threads: int
@@ -171,12 +171,12 @@ class _Material:
 
     @property
     def only_subjects(self) -> SubjectsFound | None:
-        """How the subjects were read, where there is one argument only."""
+        """How the subjects were read, for a single argument."""
         return self.subjects[0] if len(self.subjects) == 1 else None
 
     @property
     def are_confirmed(self) -> bool:
-        """Whether the user said what a subject is, in every argument that has some."""
+        """Whether the user confirmed the subjects of every argument that has some."""
         known = [found for found in self.subjects if found is None or found.count]
         return bool(known) and all(found is not None and found.is_confirmed for found in known)
 
@@ -235,11 +235,11 @@ class _Material:
         self._add(AuditArgument(str(table), "table", "table of names"), images)
 
     def _new(self, records: Iterable[Record]) -> list[Record]:
-        """Records whose files were not given before: the lab's three test tables list the same ones."""
+        """Records of files not seen before: the lab's three test tables list the same ones."""
         new = []
         for record in records:
             place = record.path
-            # Path.resolve would ask the disk for each part.
+            # Path.resolve would access the disk for each part.
             file = os.path.normcase(os.path.abspath(place)) if isinstance(place, Path) else str(place)  # noqa: PTH100
             if file not in self.seen_files:
                 self.seen_files.add(file)
@@ -254,7 +254,7 @@ class _Material:
 def _find(
     material: _Material, split: SplitSpec | None, seed: int, max_distance: int | None, console: Console
 ) -> tuple[AuditReport, list[str]]:
-    """The report, and what follows from it in sentences."""
+    """Return the report and its conclusion."""
     images = material.images
     sides = brought_sides(images, [argument.name for argument in material.arguments])
     stamps: list[Check] = []
@@ -262,7 +262,7 @@ def _find(
     training = None if split is None else training_split(split, *given)
     if training is not None:
         sides, stamps = [*sides, training.sides], [training.stamp]
-    # Of several arguments nobody can say what a training would be given.
+    # With several arguments it is unknown which one a training would use.
     outlook = None
     if len(material.arguments) == 1:
         outlook = training_outlook(split or parse_split(DEFAULT_SPLIT), *given, split=training)
@@ -275,7 +275,7 @@ def _find(
 def _find_near(
     images: Sequence[AuditImage], max_distance: int | None, console: Console
 ) -> tuple[list[AuditPair] | None, str]:
-    """Pairs that look alike, or why they were not looked for."""
+    """Return similar pairs, or why they were not searched."""
     if max_distance is None:
         return None, "--no-near was given"
     seen = [(number, image.cell_print) for number, image in enumerate(images) if image.cell_print is not None]
@@ -289,7 +289,7 @@ def _find_near(
 
 
 def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> list[Path]:
-    # matplotlib takes a second to load.
+    # Importing matplotlib takes a second.
     from leukemia_data.auditing.audit_sheet import draw_balance, draw_findings
 
     write_findings(out / "findings.csv", report, material.arguments)
@@ -300,7 +300,7 @@ def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[
     if draw_findings(report, lambda image: _load_pixels(image, material.caches), out / "findings.png"):
         written.append(out / "findings.png")
     else:
-        # That of an earlier audit would pass for this one's.
+        # Remove that of an earlier audit.
         (out / "findings.png").unlink(missing_ok=True)
     return written
 
@@ -313,5 +313,5 @@ def _load_pixels(image: AuditImage, caches: dict[int, Cache]) -> Image | None:
     try:
         return decode_rgb(read_file(image.path).data)
     except ImageError:
-        # What can be shown of a black frame needs no picture.
+        # A black frame needs no picture.
         return None

@@ -1,4 +1,4 @@
-"""Files looked up by content, and the subject of each row of a lab's tables that follows."""
+"""Look files up by content, and assign a subject to each row of a lab's tables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from leukemia_data.errors import ImageError
 from leukemia_data.records.record import ImagePlace
 
 Status = Literal["bytes", "pixels", "no subject", "unknown", "unusable"]
-"""Found by equal bytes or pixels; found, but the reference knows no subject; not in the reference; cannot be read."""
+"""Found by equal bytes or pixels; found without a subject in the reference; not found; unreadable."""
 JOINED_BY = "+"
 CANDIDATES_BY = "|"
 
 
 @dataclass(frozen=True, slots=True)
 class FileMatch:
-    """One file looked up: its content key (empty where it cannot be read), how it was found, and as what."""
+    """Result for one file: content key (empty if unreadable), status, and the known images."""
 
     key: bytes
     status: Status
@@ -32,15 +32,15 @@ class FileMatch:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Subjects of the known images, in natural order."""
+        """Return the subjects of the known images, in natural order."""
         return tuple(sorted({image.subject for image in self.known if image.subject}, key=subject_order))
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredRow:
-    """One row of a table with what was found for its file.
+    """One row of a table with the result for its file.
 
-    ``label_denied`` names the reference's class where the table says another; empty otherwise.
+    ``label_denied`` is the reference's class if the table has another; empty otherwise.
     """
 
     table: int
@@ -54,20 +54,20 @@ class RecoveredRow:
 
     @property
     def candidates_text(self) -> str:
-        """All candidates of an ambiguous row, such as ``20|21``; empty for the others."""
+        """Return the candidates of an ambiguous row, such as ``20|21``; empty for other rows."""
         return CANDIDATES_BY.join(self.match.candidates) if len(self.match.candidates) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """All rows in the order of the tables, and subjects that the reference links but these tables do not tie."""
+    """All rows in the order of the tables, and linked subjects that these tables do not tie."""
 
     rows: tuple[RecoveredRow, ...]
     linked: tuple[tuple[str, ...], ...]
     untied: tuple[tuple[str, ...], ...]
 
     def of_table(self, number: int) -> list[RecoveredRow]:
-        """Rows of one table, in its order."""
+        """Return the rows of one table, in order."""
         return [row for row in self.rows if row.table == number]
 
 
@@ -78,7 +78,7 @@ def match_files(
     num_threads: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> list[FileMatch]:
-    """Look files up by content, in their order; `progress` is called with 1 after each."""
+    """Look files up by content, in order; `progress` is called with 1 after each."""
     matches = []
     executor = ThreadPoolExecutor(num_threads)
     try:
@@ -99,20 +99,20 @@ def assign_subjects(
     *,
     join_linked: bool = False,
 ) -> Recovery:
-    """Give every row its subject.
+    """Assign a subject to every row.
 
     Parameters
     ----------
     tables
-        As read.
+        The tables.
     files
-        (number of the table, ``Path`` string) -> file.
+        (index of the table, ``Path`` string) -> file.
     matches
-        File -> what was found for it.
+        File -> its match.
     linked
         Sets of subjects that share identical images, from :meth:`ReferenceIndex.linked_subjects`.
     join_linked
-        Write all subjects of such a set as one, named like ``20+21``.
+        Write the subjects of such a set as one, named like ``20+21``.
     """
     chosen = _choose_subjects(tables, files, matches)
     joined = {name: JOINED_BY.join(names) for names in linked for name in names} if join_linked else {}
@@ -153,7 +153,7 @@ def _found(key: bytes, status: Status, known: Sequence[KnownImage]) -> FileMatch
 def _choose_subjects(
     tables: Sequence[LabTable], files: Mapping[tuple[int, str], ImagePlace], matches: Mapping[ImagePlace, FileMatch]
 ) -> dict[ImagePlace, str]:
-    """Subject of each file: its only candidate, or the candidates in turn over the copies, in the order of the rows."""
+    """Subject of each file: its only candidate, or round-robin over the copies, in row order."""
     in_order = dict.fromkeys(files[number, path] for number, table in enumerate(tables) for path in table.image_paths)
     num_copies: dict[bytes, int] = {}
     chosen: dict[ImagePlace, str] = {}
@@ -172,7 +172,7 @@ def _denied_label(class_name: str, match: FileMatch) -> str:
 
 
 def _untied(rows: Sequence[RecoveredRow], linked: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Linked subjects of which several are here, without identical images here that tie them."""
+    """Linked subjects of which several occur in these tables, without identical images that tie them."""
     present = {row.subject for row in rows if row.subject}
     owners: dict[bytes, set[str]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""The recovery of subjects: a lab's tables, whose files were renumbered, written again with whose cells they show."""
+"""Recovery of subjects: add a column ``subject`` to a lab's tables of renumbered files."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _OWN_CHECKS = ("identical_split", "identical_labels", "subjects_split", "two_cla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectRecovery:
-    """What a recovery found and wrote.
+    """Result of a recovery.
 
     Attributes
     ----------
     recovery, tables
-        All rows with what was found, and the tables as read.
+        All rows with their matches, and the tables.
     report
         The audit of the tables' own split.
     out_dir, num_odd
-        Where the tables with subjects are, and how many rows of ``recovery.csv`` there need a look.
+        Folder of the tables with subjects, and number of rows in ``recovery.csv`` that need review.
     """
 
     recovery: Recovery = field(repr=False)
@@ -56,11 +56,11 @@ class SubjectRecovery:
 
     @property
     def own_checks(self) -> list[Check]:
-        """What the audit says of identical images and subjects of the tables' split."""
+        """Return the audit's checks of identical images and subjects of the tables' split."""
         return [check for check in self.report.checks if check.key in _OWN_CHECKS]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; rows that need a look are in the CSV table only."""
+        """Return everything as JSON values; rows that need review are in the CSV table only."""
         return {**recovery_json(self.recovery, self.tables, self.report), "out_dir": str(self.out_dir)}
 
 
@@ -75,28 +75,28 @@ def recover_subjects(
     num_threads: int | None = None,
     console: Console = NULL_CONSOLE,
 ) -> SubjectRecovery:
-    """Write a lab's tables again with a column ``subject``, found by the content of the files.
+    """Write a lab's tables with an added column ``subject``, found by the content of the files.
 
-    Files are compared by bytes with a table of names, by decoded pixels with a folder or a cache. All other columns and
-    the order of the rows stay; ``subject_candidates`` has the subjects of an image that several share.
+    Files are compared by bytes with a table of names, and by decoded pixels with a folder or a cache. Other columns and
+    the row order are kept; ``subject_candidates`` lists the subjects of images with several.
 
     Parameters
     ----------
     tables
         CSV tables with a column ``Path``.
     references
-        Where the images have their names: C-NMC folders, tables of names with SHA-256, caches.
+        Sources with the original names: C-NMC folders, tables of names with SHA-256, caches.
     out_dir
         Folder for the tables with subjects, and ``recovery.csv``.
     root, allow_outside
-        Folder or address that the paths in the tables start from, None for each table's own folder; and whether paths
-        may lead out of it.
+        Base folder or address of the paths in the tables, None for each table's own folder; and whether paths may leave
+        it.
     join_linked
         Write subjects that share identical images as one, such as ``20+21``.
     num_threads
         Images decoded at a time; None for one per core.
     console
-        Gets notes on references that cannot be used, and shows the progress.
+        Receives notes on unusable reference images, and the progress.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def recover_subjects(
 
 
 def _check_targets(tables: Sequence[Path], out_dir: Path) -> None:
-    """Refuse to write two tables to one file, or over those given."""
+    """Raise UsageError if two tables would be written to one file, or over an input."""
     names = [table.name.lower() for table in tables]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -168,7 +168,7 @@ def _nothing_found(recovery: Recovery, index: ReferenceIndex) -> str:
 
 
 def _write(out_dir: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int:
-    """Write the tables with their subjects, and the rows that need a look, whose number it returns."""
+    """Write the tables with subjects and the rows that need review; return the number of the latter."""
     out_dir.mkdir(parents=True, exist_ok=True)
     for number, table in enumerate(tables):
         rows = recovery.of_table(number)
@@ -184,7 +184,7 @@ _COLUMNS = ("table", "line", "path", "finding", "subject", "detail")
 
 
 def count_rows(rows: Sequence[RecoveredRow]) -> dict[str, int]:
-    """How many rows were found and how, and what is odd about them."""
+    """Count rows by status and by finding."""
     statuses = Counter(row.match.status for row in rows)
     return {
         "rows": len(rows),
@@ -201,7 +201,7 @@ def count_rows(rows: Sequence[RecoveredRow]) -> dict[str, int]:
 
 
 def audit_rows(recovery: Recovery) -> AuditReport:
-    """Audit the tables' own split, with each ``Path`` taken once (the lab's test tables repeat them)."""
+    """Audit the tables' own split, with each ``Path`` counted once (the lab's test tables repeat them)."""
     rows = {row.path: row for row in reversed(recovery.rows)}
     images = [
         AuditImage(
@@ -218,7 +218,7 @@ def audit_rows(recovery: Recovery) -> AuditReport:
 
 
 def mixed_shares(report: AuditReport) -> dict[str, tuple[int, int]]:
-    """Given split -> how many of its images are of subjects with images on other sides, and how many it has."""
+    """Given split -> number of its images whose subject is also on another side, and number of its images."""
     shares = {}
     for division in report.sides:
         if division.key == "split":
@@ -230,7 +230,7 @@ def mixed_shares(report: AuditReport) -> dict[str, tuple[int, int]]:
 
 
 def recovery_json(recovery: Recovery, tables: Sequence[LabTable], report: AuditReport) -> dict[str, Any]:
-    """Everything as JSON values; rows that need a look are in the CSV table only."""
+    """Return everything as JSON values; rows that need review are in the CSV table only."""
     return {
         "tables": [
             {"table": str(table.path), **count_rows(recovery.of_table(number))} for number, table in enumerate(tables)
@@ -247,7 +247,7 @@ def recovery_json(recovery: Recovery, tables: Sequence[LabTable], report: AuditR
 
 
 def write_odd_rows(path: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int:
-    """Write the rows that need a look as CSV, atomically, and return their number."""
+    """Write the rows that need review as CSV, atomically; return their number."""
     odd = [
         (tables[row.table].path.name, str(row.line), row.path, finding, row.subject, detail)
         for row in recovery.rows

@@ -1,1 +1,1 @@
-"""What is known of an image apart from its pixels, and the identity of what is made of it."""
+"""Metadata of images, and fingerprints and digests."""

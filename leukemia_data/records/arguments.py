@@ -1,4 +1,4 @@
-"""Arguments of public functions: numbers, indices and arrays as users give them, converted or refused."""
+"""Validate and convert arguments of public functions: numbers, indices and arrays."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def as_whole(value: object, name: str, *, at_least: int | None = None, below: in
     Parameters
     ----------
     value
-        An int, or what can stand for one: an integer of NumPy, an array or tensor without axes of an integer type.
-        True and False are none, and neither is 2.0.
+        An int, a NumPy integer, or a zero-dimensional array or tensor of an integer type. Bools and floats are
+        rejected.
     name
-        Of the argument, for the message.
+        Name of the argument, for the message.
     at_least, below
         The allowed range, ``at_least <= value < below``.
 
     Raises
     ------
     UsageError
-        If it is no whole number, or outside the range.
+        If it is not a whole number, or outside the range.
     """
     number = _index(value)
     if number is None:
@@ -45,7 +45,7 @@ def as_flag(value: object, name: str) -> bool:
     Raises
     ------
     UsageError
-        If it is neither. Texts such as ``"no"`` and numbers are not taken for an answer.
+        If it is neither. Texts such as ``"no"`` and numbers are rejected.
     """
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return bool(value)
@@ -55,7 +55,7 @@ def as_flag(value: object, name: str) -> bool:
 def _index(value: object) -> int | None:
     is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
     try:
-        return None if is_flag else index(value)  # type: ignore[arg-type] # whether it can is what is asked
+        return None if is_flag else index(value)  # type: ignore[arg-type] # it raises TypeError if it cannot
     except TypeError:
         return None
 
@@ -67,7 +67,7 @@ def _range(at_least: int | None, below: int | None) -> str:
 
 
 Indices: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int] | Any
-"""What :func:`as_indices` takes."""
+"""Accepted by :func:`as_indices`."""
 
 _TRUTHS = (bool, np.bool_)
 
@@ -78,18 +78,18 @@ def as_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int
     Parameters
     ----------
     values
-        A one-dimensional NumPy array, list, tuple or range of whole numbers; a pandas Series or Index, or a torch
-        tensor on the CPU, of which the values count and no labels; or a mask, which is any of these with one True or
-        False for each sample. Indices may repeat, in any order. None at all is an empty choice.
+        A one-dimensional NumPy array, list, tuple or range of whole numbers; the values of a pandas Series or Index, or
+        of a torch tensor on the CPU; or a mask, any of these with one bool per sample. Indices may repeat, in any
+        order. Empty values give an empty array.
     length
-        Number of samples. None where it is not known: masks are refused then, and there is no largest index.
+        Number of samples. None if unknown: masks are rejected then, and there is no upper limit.
     name
-        Of the argument, for the message.
+        Name of the argument, for the message.
 
     Returns
     -------
     ndarray of shape (N,), int64
-        In the order given; ascending where it was a mask. It may be the array given, not a copy.
+        In the order given; ascending for a mask. May be the array given, not a copy.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def as_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int
 
 
 def own_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
-    """Return what :func:`as_indices` does as a copy that nobody can write to, for those who keep it."""
+    """Return a read-only copy of the result of :func:`as_indices`, for callers that keep it."""
     own = as_indices(values, length, name).copy()
     own.setflags(write=False)
     return own
@@ -125,7 +125,7 @@ def _array(values: Indices, name: str, length: int | None) -> NDArray[Any]:
     if isinstance(values, np.ma.MaskedArray):
         raise _refusal(name, length, "a masked array")
     if isinstance(values, list | tuple) and len({isinstance(value, _TRUTHS) for value in values}) > 1:
-        # NumPy would take True for 1 beside numbers.
+        # NumPy would convert True to 1 among numbers.
         raise _refusal(name, length, "numbers and truth values together")
     if isinstance(values, Set | str | bytes | dict):
         raise _refusal(name, length, _kind(values))
@@ -137,7 +137,7 @@ def _array(values: Indices, name: str, length: int | None) -> NDArray[Any]:
 
 
 def _of_objects(array: NDArray[Any]) -> NDArray[Any]:
-    """Give objects that are whole numbers all, or truth values all, a type of their own."""
+    """Convert an object array of integers or of bools to that type."""
     values = array.ravel().tolist()
     if values and all(isinstance(value, _TRUTHS) for value in values):
         return array.astype(np.bool_)
@@ -174,15 +174,15 @@ def as_numbers(values: object, name: str) -> NDArray[np.float64]:
     Parameters
     ----------
     values
-        An array, a list, a pandas Series (its values count, no labels), or a tensor on the CPU; of whole numbers or
-        floats. None at all is an empty array.
+        An array, a list, the values of a pandas Series, or a tensor on the CPU; of whole numbers or floats. Empty
+        values give an empty array.
     name
-        Of the argument, for the message.
+        Name of the argument, for the message.
 
     Returns
     -------
     ndarray, float64
-        It may be the array given, not a copy.
+        May be the array given, not a copy.
 
     Raises
     ------
@@ -199,14 +199,14 @@ def as_labels(values: object, name: str) -> NDArray[np.int64]:
     Parameters
     ----------
     values
-        As for :func:`as_numbers`, of whole numbers; or of truth values, which are the labels 0 and 1.
+        As for :func:`as_numbers`, of whole numbers; or of bools, which are the labels 0 and 1.
     name
-        Of the argument, for the message.
+        Name of the argument, for the message.
 
     Raises
     ------
     UsageError
-        If it is anything else; floats are no labels.
+        If it is anything else, including floats.
     """
     array = _numeric(values, name, "iub", "whole numbers")
     return array.astype(np.int64, copy=False)

@@ -33,14 +33,14 @@ _TEXTS_OF_RECORDS = (attrgetter("record_id"), attrgetter("subject"), attrgetter(
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    """The one byte string that stands for a JSON value: sorted keys, no spaces, ASCII only."""
+    """Return the canonical bytes of a JSON value: sorted keys, no spaces, ASCII only."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def cache_fingerprint(recipe: Recipe, size_px: int, opencv_version: str) -> str:
-    """Fingerprint (64 hexadecimal digits) of the cache that `recipe` makes at `size_px`.
+    """Return the fingerprint (64 hexadecimal digits) of a cache of `recipe` at `size_px`.
 
-    A recipe's name and description are left out: they decide no pixel.
+    A recipe's name and description are left out: they do not affect pixels.
     """
     description = {
         "fingerprint_version": FINGERPRINT_VERSION,
@@ -52,9 +52,9 @@ def cache_fingerprint(recipe: Recipe, size_px: int, opencv_version: str) -> str:
 
 
 def installed_opencv_version() -> str:
-    """OpenCV's release, such as ``5.0.0``, without loading the library where its wheel tells.
+    """Return OpenCV's release, such as ``5.0.0``, from its wheel's metadata if possible.
 
-    Loading it costs 0.1 s, which a build that finds nothing to do should not pay.
+    Importing it takes 0.1 s, which a build with nothing to do avoids.
     """
     spec = importlib.util.find_spec("cv2")
     if spec is not None and spec.origin is not None:
@@ -67,12 +67,12 @@ def installed_opencv_version() -> str:
 
 
 def bytes_digest(data: Any) -> bytes:  # noqa: ANN401 - any object with the buffer protocol
-    """XXH3-128 of a buffer, 16 bytes."""
+    """Return the XXH3-128 of a buffer, 16 bytes."""
     return xxhash.xxh3_128_digest(data)
 
 
 def file_digest(path: Path) -> str:
-    """XXH3-128 of a file's bytes, 32 hexadecimal digits."""
+    """Return the XXH3-128 of a file's bytes, 32 hexadecimal digits."""
     hasher = xxhash.xxh3_128()
     with path.open("rb") as file:
         while block := file.read(_READ_BYTES):
@@ -81,7 +81,7 @@ def file_digest(path: Path) -> str:
 
 
 def blocks_digest(blocks: Iterable[bytes]) -> str:
-    """XXH3-128 of bytes that come one block after the other, 32 hexadecimal digits."""
+    """Return the XXH3-128 of concatenated blocks, 32 hexadecimal digits."""
     hasher = xxhash.xxh3_128()
     for block in blocks:
         hasher.update(block)
@@ -89,23 +89,23 @@ def blocks_digest(blocks: Iterable[bytes]) -> str:
 
 
 def lines_digest(lines: Iterable[str]) -> str:
-    """XXH3-128 of text lines in their order, 32 hexadecimal digits."""
+    """Return the XXH3-128 of text lines in order, 32 hexadecimal digits."""
     hasher = xxhash.xxh3_128()
     remaining = iter(lines)
-    # Many at once: most of the time goes into calls.
+    # In large batches: the overhead of calls dominates.
     while block := list(islice(remaining, _LINES_AT_ONCE)):
         hasher.update("\n".join([*block, ""]).encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()
 
 
 def records_digest(records: Iterable[Record], purpose: str = "") -> str:
-    """XXH3-128 of the metadata and the file states of records in their order, 32 hexadecimal digits.
+    """Return the XXH3-128 of the metadata and file states of records in order, 32 hexadecimal digits.
 
-    Their paths do not count; `purpose` keeps digests apart that shall differ for equal records.
+    Paths do not count; different `purpose` values give different digests of equal records.
     """
     hasher = xxhash.xxh3_128(purpose.encode())
     remaining = iter(records)
-    # A column at once: a text for each of a million records takes longer than all the rest.
+    # Column by column: formatting a text for each of a million records would dominate.
     while block := list(islice(remaining, _LINES_AT_ONCE)):
         for text_of in _TEXTS_OF_RECORDS:
             hasher.update(repr(list(map(text_of, block))).encode())
@@ -124,7 +124,7 @@ DISTRIBUTIONS = (
 
 
 def installed_opencv_distributions(path: Sequence[str] | None = None) -> list[str]:
-    """Names and versions of the installed distributions that hold OpenCV, looked for on `path` or ``sys.path``."""
+    """Return names and versions of the installed OpenCV distributions on `path` or ``sys.path``."""
     folders = list(sys.path if path is None else path)
     found = [next(iter(distributions(name=name, path=folders)), None) for name in DISTRIBUTIONS]
     return [f"{name} {one.version}" for name, one in zip(DISTRIBUTIONS, found, strict=True) if one is not None]

@@ -1,16 +1,15 @@
-"""Near-identical images: looks in, groups out. Pure functions.
+"""Group near-identical images by their looks.
 
-Two images are *near-identical* where their looks (:mod:`leukemia_data.decoding.look`) correlate by
-:data:`NEAR_CORRELATION` or more in the best of the eight flips and quarter turns: copies that were turned, mirrored,
-resized, cropped, stored at another quality, or differ in single pixels. An all-zero look is near to none.
+Two images are *near-identical* if the correlation of their looks (:mod:`leukemia_data.decoding.look`) is at least
+:data:`NEAR_CORRELATION` in the best of the eight flips and quarter turns: copies that were rotated, mirrored, resized,
+cropped, recompressed, or differ in single pixels. An all-zero look is near to no other.
 
-Up to :data:`MAX_COMPARED` looks every pair is compared. That all eight views need no comparison each is the work of
-*folding*: the sums and the differences of each coefficient and its mirror image at the diagonal, without the signs that
-a flip or a transposition may change. All views fold to the same values, lengths stay, distances never grow; so looks
-whose folded values correlate by less are no near pair, and what is left is confirmed view by view. Beyond that number
-only those looks are compared whose folded values lie on the same sides of 20 to 25 planes, in one of 16 random draws
-(Charikar, M. S., 2002, "Similarity estimation techniques from rounding algorithms"); docs/audit.md says what that
-finds.
+Up to :data:`MAX_COMPARED` looks, every pair is compared. *Folding* avoids comparing all eight views: it takes sums and
+differences of each coefficient and its transpose, without the signs that flips or transposition may change. All views
+fold to the same values, norms are kept, and distances never grow; so pairs whose folded values correlate less are not
+near, and the others are confirmed view by view. Above that number, only looks whose folded values lie on the same sides
+of 20 to 25 planes in one of 16 random draws are compared (Charikar, M. S., 2002, "Similarity estimation techniques from
+rounding algorithms"); docs/audit.md has the recall.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LOOK_VALUES = NUM_FREQUENCIES**2
 LOOK_LENGTH = 127.0
 NEAR_CORRELATION = 0.99
 MAX_COMPARED = 20_000
-"""Different looks up to which every pair of them is compared."""
+"""Maximal number of distinct looks of which every pair is compared."""
 
 _NUM_DRAWS, _MORE_PLANES = 16, 5
 _LARGE_RUN = 64
@@ -34,9 +33,9 @@ _PAIRS_AT_ONCE = 1 << 16
 _ODD = np.arange(1, NUM_FREQUENCIES + 1) % 2 == 1
 _SIGNS = np.where(_ODD, -1, 1).astype(np.float32)
 _ABOVE, _BESIDE = np.triu_indices(NUM_FREQUENCIES, k=1)
-# No flip changes the sign where both frequencies are even.
+# No flip changes the sign if both frequencies are even.
 _IS_EVEN = ~_ODD[_ABOVE] & ~_ODD[_BESIDE]
-# More than the rounding errors of float32 sums of 64 products.
+# Above the rounding error of float32 sums of 64 products.
 _SLACK = 1e-5
 
 _Looks = NDArray[np.int8]
@@ -45,7 +44,7 @@ _Rows = NDArray[np.int64]
 
 
 def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Find the groups of images that are near-identical, directly or through others.
+    """Find the transitive groups of near-identical images.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
     Returns
     -------
     ndarray of shape (N,), int64
-        For each image the row of the first image of its group: its own row where it is near to none.
+        For each image the row of the first image of its group: its own row if it is alone.
     """
     rows, distinct_M64, distinct_of = _distinct(looks_N64)
     groups_M = np.arange(len(distinct_M64), dtype=np.int64)
@@ -70,7 +69,7 @@ def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def comparison_note(num_images: int) -> str:
-    """Say how so many images are compared where it is not each with every other one; empty where it is."""
+    """Return a note if not every pair of `num_images` images is compared; empty otherwise."""
     if num_images <= MAX_COMPARED:
         return ""
     return (
@@ -80,7 +79,7 @@ def comparison_note(num_images: int) -> str:
 
 
 def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Tell which images are near-identical to any of others.
+    """Return which images of B are near-identical to any of A.
 
     Parameters
     ----------
@@ -89,7 +88,7 @@ def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArr
     Returns
     -------
     ndarray of shape (B,), bool
-        Of each image of B, whether it is near-identical to an image of A.
+        For each image of B, whether it is near-identical to an image of A.
     """
     rows, distinct_M64, distinct_of = _distinct(np.concatenate([looks_A64, looks_B64]))
     in_A = np.zeros(len(distinct_M64), np.bool_)
@@ -107,24 +106,24 @@ def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArr
 
 
 def look_correlations(looks_P64: NDArray[np.int8], others_P64: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Correlation of each look with its partner in the best of the eight views, shape (P,); 0 of all-zero looks."""
+    """Return each pair's correlation in the best of the eight views, shape (P,); 0 for all-zero looks."""
     return _best_views(_unit(looks_P64), _unit(others_P64)).astype(np.float64)
 
 
 def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups after some of their members were tied together.
+    """Merge groups by pairs of their members.
 
     Parameters
     ----------
     groups_N
-        Of shape (n,): for each member the number of the member that stands for its group, itself for a single one.
+        Of shape (n,): for each member the index of its group's representative, itself for a single one.
     first, second
-        Of shape (P,): the members that are tied, pair by pair.
+        Of shape (P,): the pairs of members to merge.
 
     Returns
     -------
     ndarray of shape (n,), int64
-        The same kind of numbers: the smallest of all that stood for groups that are one now.
+        Representatives after merging: the smallest of the merged groups.
     """
     while True:
         one, other = groups_N[first], groups_N[second]
@@ -139,7 +138,7 @@ def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArra
 
 
 def look_views(looks_N64: _Unit) -> Iterator[_Unit]:
-    """Looks as the eight flips and quarter turns of their images have them, shape (N, 64) each; the first unchanged."""
+    """Yield the looks of the eight flips and quarter turns, shape (N, 64) each; the first is unchanged."""
     square = looks_N64.reshape(-1, NUM_FREQUENCIES, NUM_FREQUENCIES)
     for turned in (square, square.swapaxes(1, 2)):
         for mirrored in (turned, turned * _SIGNS[:, None]):
@@ -148,7 +147,7 @@ def look_views(looks_N64: _Unit) -> Iterator[_Unit]:
 
 
 def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
-    """Rows that have a look, the different looks as unit vectors, and which of these each such row has."""
+    """Rows with a look, the distinct looks as unit vectors, and the index of each row's look among these."""
     rows = np.flatnonzero(looks_N64.any(axis=1))
     packed = np.ascontiguousarray(looks_N64[rows]).view(f"V{LOOK_VALUES}").ravel()
     _, firsts, distinct_of = np.unique(packed, return_index=True, return_inverse=True)
@@ -161,12 +160,12 @@ def _unit(looks_N64: _Looks) -> _Unit:
 
 
 def _folded(unit_N64: _Unit) -> _Unit:
-    """Values that all eight views of a look have in common, shape (N, 64); see the module's head."""
+    """Values shared by all eight views of a look, shape (N, 64); see the module's docstring."""
     square = unit_N64.reshape(-1, NUM_FREQUENCIES, NUM_FREQUENCIES)
     upper, lower = square[:, _ABOVE, _BESIDE], square[:, _BESIDE, _ABOVE]
     diagonal = np.einsum("nii->ni", square)
     is_mixed = _ODD[_ABOVE] != _ODD[_BESIDE]
-    # Of one even and one odd frequency the two change their signs apart from each other.
+    # For one even and one odd frequency, both signs change independently.
     upper, lower = np.where(is_mixed, np.abs(upper), upper), np.where(is_mixed, np.abs(lower), lower)
     sums, differences = (upper + lower) / np.sqrt(np.float32(2)), np.abs(upper - lower) / np.sqrt(np.float32(2))
     sums = np.where(_IS_EVEN, sums, np.abs(sums))
@@ -174,7 +173,7 @@ def _folded(unit_N64: _Unit) -> _Unit:
 
 
 def _candidates(unit_M64: _Unit) -> Iterator[tuple[_Rows, _Rows]]:
-    """Pairs that may be near, some at a time; each once or more, but never one with itself."""
+    """Yield blocks of candidate pairs; a pair may repeat, but never consists of one look."""
     folded_M64 = _folded(unit_M64)
     if len(unit_M64) <= MAX_COMPARED:
         yield from _compared(folded_M64, np.arange(len(folded_M64)))
@@ -184,13 +183,13 @@ def _candidates(unit_M64: _Unit) -> Iterator[tuple[_Rows, _Rows]]:
     for draw in range(_NUM_DRAWS):
         planes = np.random.Generator(np.random.Philox(draw)).standard_normal((LOOK_VALUES, num_planes))
         sides = (folded_M64 - centre) @ planes.astype(np.float32) > 0
-        # As floating-point numbers, which hold these keys exactly and are multiplied much faster.
+        # As floats, which represent these keys exactly and multiply much faster.
         keys_M = (sides.astype(np.float64) @ 2.0 ** np.arange(num_planes)).astype(np.int64)
         yield from _gathered(_of_equal_keys(folded_M64, keys_M))
 
 
 def _gathered(blocks: Iterator[tuple[_Rows, _Rows]]) -> Iterator[tuple[_Rows, _Rows]]:
-    """Many short arrays of pairs as few long ones: what is done with each has a price of its own."""
+    """Join short arrays of pairs to reduce the overhead per array."""
     waiting: list[tuple[_Rows, _Rows]] = []
     count = 0
     for block in blocks:
@@ -208,7 +207,7 @@ def _end_to_end(blocks: list[tuple[_Rows, _Rows]]) -> tuple[_Rows, _Rows]:
 
 
 def _compared(folded_M64: _Unit, members: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
-    """All pairs of some looks whose folded values correlate, a block of rows at a time."""
+    """Yield pairs of looks whose folded values correlate, in blocks of rows."""
     values = folded_M64[members]
     rows = max(_BLOCK_ENTRIES // max(len(members), 1), 1)
     for start in range(0, len(members), rows):
@@ -219,7 +218,7 @@ def _compared(folded_M64: _Unit, members: _Rows) -> Iterator[tuple[_Rows, _Rows]
 
 
 def _of_equal_keys(folded_M64: _Unit, keys_M: _Rows) -> Iterator[tuple[_Rows, _Rows]]:
-    """Pairs of looks with equal keys whose folded values correlate."""
+    """Yield pairs of looks with equal keys whose folded values correlate."""
     order = np.argsort(keys_M, kind="stable")
     ordered = keys_M[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

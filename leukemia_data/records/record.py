@@ -1,4 +1,4 @@
-"""One source image: its metadata, and what file names say."""
+"""One source image: its metadata, and parsing of file names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 ImagePlace: TypeAlias = "Path | StoredUrl"
-"""Where an image lies: a file of this machine, or an object in a store. Either has a name, and bytes to read."""
+"""Location of an image: a local file, or an object in a store."""
 UNKNOWN_LABEL = -1
 NO_FOLD = -1
 CELL_CLASSES = ("hem", "all")
@@ -28,7 +28,7 @@ _UID_NAME = re.compile(r"uid_(h?\d{1,9})_(\d{1,9})_(\d{1,9})_(all|hem)", re.IGNO
 
 
 class CellName(NamedTuple):
-    """What a C-NMC file name tells: who, which photograph, which cell in it, which class."""
+    """Parts of a C-NMC file name: subject, photograph, cell in it, and class."""
 
     subject: str
     photo: int
@@ -43,20 +43,20 @@ class Record:
     Attributes
     ----------
     record_id
-        Unique in its source and free of absolute paths: the path below the source's root with ``/`` between
-        its parts (what no terminal can show of it escaped), or a table's ``Path`` string unchanged.
+        Unique in its source, without absolute paths: the path below the source's root with ``/`` between its parts and
+        unprintable characters escaped, or a table's ``Path`` string unchanged.
     path
-        Where the image lies now: a file of this machine or an object's address.
+        Location of the image: a local file or an object's address.
     label
         Position in the source's class list, or :data:`UNKNOWN_LABEL`.
     subject
-        Whose cell it is; empty where nothing tells.
+        Subject of the cell; empty if unknown.
     split, fold
-        What the source brought: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
+        As given by the source: ``train``, ``valid``, ``test`` or empty, and the number of a fold or
         :data:`NO_FOLD`.
     state
-        The file's state when it was listed; :data:`~leukemia_data.files.atomic.NO_FILE` for what is no regular file
-        or none at all.
+        The file's state when it was listed; :data:`~leukemia_data.files.atomic.NO_FILE` if it is missing or not a
+        regular file.
     """
 
     record_id: str
@@ -69,12 +69,12 @@ class Record:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there was no regular file at its place: nothing at all, a link that leads nowhere, a pipe."""
+        """Whether there was no regular file: nothing, a dangling link, a pipe."""
         return not self.state.is_file
 
 
 def parse_cell_name(file_name: str) -> CellName | None:
-    """Read a C-NMC file name, with or without its extension; ``None`` where it is not one.
+    """Parse a C-NMC file name, with or without extension; ``None`` for other names.
 
     >>> parse_cell_name("UID_h3_12_4_hem.bmp")
     CellName(subject='H3', photo=12, cell=4, label=0)
@@ -88,12 +88,12 @@ def parse_cell_name(file_name: str) -> CellName | None:
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 
-# Control characters, what ends a line or turns the direction of writing unseen, and bytes that are no valid UTF-8.
+# Control characters, line breaks, invisible changes of writing direction, and bytes that are invalid UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class FoundImage(NamedTuple):
-    """One image with what its place says; the fields mean what those of ``Record`` mean."""
+    """One image with the metadata from its path, with the fields of ``Record``."""
 
     record_id: str
     path: ImagePlace
@@ -105,10 +105,9 @@ class FoundImage(NamedTuple):
 
 
 def printable_name(name: str) -> str:
-    r"""A file's or folder's name as ids and messages show it: one line of valid text.
+    r"""Return a file or folder name for ids and messages: one line of valid text.
 
-    Line breaks, other control characters and bytes that are no valid UTF-8 become escapes; every other name stays as
-    it is.
+    Line breaks, other control characters and bytes that are invalid UTF-8 are escaped.
 
     >>> printable_name("UID_1_1_1_all.bmp"), printable_name("two\nlines\udcff.bmp")
     ('UID_1_1_1_all.bmp', 'two\\nlines\\xff.bmp')
@@ -126,19 +125,19 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def own_name(place: ImagePlace) -> str:
-    """What a source is called; ``.`` and links are as what they lead to."""
+    """Return the name of a source; ``.`` and links are resolved."""
     return place.resolve().name if isinstance(place, Path) else place.name
 
 
 def suffix_of(name: str) -> str:
-    """End of a file's name from its last dot on, in lower case."""
+    """Return a file name's extension with its dot, in lower case."""
     dot = name.rfind(".")
-    # Nearly every name, in a third of the time; there may be a million.
+    # Fast path for nearly all names, three times as fast; there may be a million.
     if dot > 0 and name[0] != ".":
         return name[dot:].lower()
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each file takes as long as the walk
 
 
 def stem_of(name: str) -> str:
-    """A file's name before its last dot."""
+    """Return a file name without its extension."""
     return os.path.splitext(name)[0]  # noqa: PTH122 - as above

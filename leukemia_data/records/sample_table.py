@@ -1,4 +1,4 @@
-"""The sample table: all that a cache knows of its samples except pixels, as columns, with the states of their files."""
+"""The sample table: a cache's metadata of its samples as columns, and the states of their files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class SampleTable:
     Attributes
     ----------
     ids, subjects, splits : ndarray of shape (n,), bytes
-        UTF-8: the record's id, its subject and the split its source gave it (the latter two may be empty).
+        UTF-8: the record's id, subject and given split (the latter two may be empty).
     labels, folds : ndarray of shape (n,), int16
-        -1 where unknown or absent.
+        -1 if unknown or absent.
     channel_sums, channel_square_sums : ndarray of shape (n, 3), uint64
         Sum and sum of squares of the cached pixels per channel, in RGB order.
     crcs : ndarray of shape (n,), uint32
@@ -40,8 +40,8 @@ class SampleTable:
         XXH3-128 of the source file's bytes, and of its decoded frame (height, width, pixels): equal pixels have
         equal digests whatever the file format.
     looks : ndarray of shape (n, 64), int8
-        Of the decoded frame, see :mod:`leukemia_data.decoding.look`; zeros where there is nothing to see, and in all
-        rows of caches of releases that kept none.
+        Of the decoded frame, see :mod:`leukemia_data.decoding.look`; zeros for empty frames, and in all rows of caches
+        of releases without looks.
     """
 
     ids: NDArray[np.bytes_]
@@ -61,7 +61,7 @@ class SampleTable:
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> SampleTable:
-        """Table with the records' metadata and zeros where pixels will tell."""
+        """Return a table with the records' metadata, and zeros for values of pixels."""
         n = len(records)
         return cls(
             ids=_encode([record.record_id for record in records]),
@@ -79,82 +79,82 @@ class SampleTable:
 
     @classmethod
     def concatenate(cls, tables: Sequence[SampleTable]) -> SampleTable:
-        """One table with the rows of several, in their order."""
+        """Concatenate the rows of several tables."""
         if not tables:
             return cls.from_records([])
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
 
     def take(self, rows: Indices) -> SampleTable:
-        """Table of the chosen rows; see :func:`~leukemia_data.records.arguments.as_indices` for what may choose them.
+        """Return the table of the given rows; see :func:`~leukemia_data.records.arguments.as_indices` for their form.
 
         Raises
         ------
         UsageError
-            If there is no such row, or `rows` is nothing that chooses.
+            If a row is out of range, or `rows` is of another kind.
         """
         chosen = as_indices(rows, len(self), "rows")
         taken = SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
         if "near_groups" in self.__dict__:
-            # What a part of the images is, is told by all of them, and found out once.
+            # Groups of a part are those found in the whole table, computed once.
             taken.__dict__["near_groups"] = self.near_groups[chosen]
         return taken
 
     def rows(self, chosen: slice) -> SampleTable:
-        """Table of consecutive rows, without a copy."""
+        """Return consecutive rows as views."""
         return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
     def equals(self, other: SampleTable) -> bool:
-        """Whether all columns hold the same values."""
+        """Return whether all columns are equal."""
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in column_names())
 
     @cached_property
     def near_groups(self) -> NDArray[np.int64]:
-        """Numbers of groups of near-identical images, shape (n,); equal within a group.
+        """Group ids of near-identical images, shape (n,); equal within a group.
 
-        Of a table that was taken from another one whose groups were known: the groups found there.
+        A table taken from another one keeps the groups found there.
         """
         return near_groups(self.looks)
 
     @property
     def id_texts(self) -> list[str]:
-        """Ids as text."""
+        """Return the ids as text."""
         return decode_texts(self.ids)
 
     @property
     def subject_texts(self) -> list[str]:
-        """Subjects as text; empty where unknown."""
+        """Return the subjects as text; empty if unknown."""
         return decode_texts(self.subjects)
 
 
 def column_names() -> list[str]:
-    """Names of the columns, which are also the names of their HDF5 datasets."""
+    """Return the names of the columns, which are those of their HDF5 datasets."""
     return [field.name for field in fields(SampleTable)]
 
 
 def bytes_per_row(table: SampleTable) -> int:
-    """Bytes that one row takes in all columns together."""
+    """Return the bytes of one row in all columns."""
     return sum(getattr(table, name)[:1].nbytes for name in column_names())
 
 
 def decode_texts(column: NDArray[np.bytes_]) -> list[str]:
-    """A text column as Python strings."""
+    """Decode a text column."""
     return [value.decode(_TEXT_ENCODING, "surrogateescape") for value in column.tolist()]
 
 
 def encode_text(text: str) -> bytes:
-    """A text as its column holds it; file names that are no valid UTF-8 survive unchanged."""
+    """Encode a text for its column; file names that are invalid UTF-8 are kept unchanged."""
     return text.encode(_TEXT_ENCODING, "surrogateescape")
 
 
 def stored_columns(group: h5py.Group) -> list[str]:
-    """Names of the columns that a file of samples has to hold: looks may be absent."""
+    """Return the names of the required columns of a file: looks may be absent."""
     return [name for name in column_names() if name not in _MAY_BE_ABSENT or name in group]
 
 
 def write_columns(group: h5py.Group, table: SampleTable) -> None:
-    """Store each column as one contiguous dataset; texts as UTF-8, all as long as the longest.
+    """Store each column as one contiguous dataset; texts as UTF-8 of fixed length.
 
-    Looks that are all zeros are not stored, so that rows of an earlier release's cache give the bytes that they had.
+    All-zero looks are not stored, so that rows of an earlier release's cache give the same bytes.
     """
     for name in column_names():
         column = getattr(table, name)
@@ -169,13 +169,13 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
 
 
 def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
-    """A dataset's values in memory."""
+    """Read a dataset into memory."""
     values: NDArray[Any] = dataset[()]
     return np.asarray(values, _plain_dtype(dataset))
 
 
 def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
-    """A contiguous dataset as a view of its file's bytes, which may be a memory map.
+    """Return a contiguous dataset as a view of its file's bytes, which may be a memory map.
 
     Raises
     ------
@@ -191,27 +191,27 @@ def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArra
 
 
 def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
-    """The dataset's type without HDF5's notes on it."""
+    """The dataset's dtype without HDF5's metadata."""
     dtype: np.dtype[Any] = dataset.dtype
     return np.dtype(f"S{dtype.itemsize}") if dtype.kind == "S" else dtype
 
 
 def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
-    """Read what :func:`write_columns` stored.
+    """Read columns stored by :func:`write_columns`.
 
     Parameters
     ----------
     group
-        Where the columns are.
+        Group of the columns.
     load
-        Makes a column of a dataset: :func:`read_dataset`, or :func:`view_dataset` for one that stays where it is.
+        Converts a dataset to a column: :func:`read_dataset`, or :func:`view_dataset` for a view.
 
     Raises
     ------
     KeyError
-        If a column is absent that has to be there.
+        If a required column is missing.
     ValueError
-        If a column has another type or length than the format says.
+        If a column's type or length violates the format.
     """
     columns = {name: load(group[name]) for name in stored_columns(group)}
     expected = SampleTable.from_records([])
@@ -237,42 +237,42 @@ FileStates: TypeAlias = "NDArray[np.int64]"
 SIZE, MTIME, CTIME, INODE = range(4)
 
 _SECOND_NS = 10**9
-# Time stamps that programs set may be rounded to two seconds, and some file systems know no finer ones.
+# Time stamps may be rounded to two seconds, by programs or file systems.
 _MTIME_GRAIN_NS = 2 * _SECOND_NS
-# Linux takes change times from a clock that ticks every 1 to 10 ms.
+# Linux's change times have a resolution of 1 to 10 ms.
 _CTIME_GRAIN_NS = 20_000_000
 _WHOLE_SECONDS_GRAIN_NS = 2 * _SECOND_NS
 
 
 def states_array(states: Iterable[FileState], num_states: int) -> FileStates:
-    """The array of `num_states` states."""
+    """Return an array of `num_states` states."""
     return np.fromiter(chain.from_iterable(states), np.int64, 4 * num_states).reshape(num_states, 4)
 
 
 def state_at(states: FileStates, row: int) -> FileState:
-    """The state in one row."""
+    """Return the state in one row."""
     return FileState(*states[row].tolist())
 
 
 def unsettled_states(num_states: int) -> FileStates:
-    """States that never match: nothing is known of the files."""
+    """Return states that never match."""
     states = np.zeros((num_states, 4), np.int64)
     states[:] = FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS)
     return states
 
 
 def settled(states: FileStates, listed_at_ns: int) -> FileStates:
-    """The states with :data:`~leukemia_data.files.atomic.UNSETTLED_NS` for times that may hide a later change.
+    """Return the states with :data:`~leukemia_data.files.atomic.UNSETTLED_NS` for times that may hide a later change.
 
-    Files are read after they are listed, and a change after that gets the time that a clock shows then. It differs from
-    the recorded one, unless that lies within the clock's grain before the listing, or after it.
+    A change after the listing gets a later time stamp, which differs from the recorded one unless that is within the
+    clock's resolution before the listing, or after it.
 
     Parameters
     ----------
     states
-        Of each file while it was read.
+        State of each file while it was read.
     listed_at_ns
-        Clock before the source was listed (ns since the epoch).
+        Time before the source was listed (ns since the epoch).
     """
     result = states.copy()
     mtimes, ctimes = states[:, MTIME], states[:, CTIME]
@@ -283,5 +283,5 @@ def settled(states: FileStates, listed_at_ns: int) -> FileStates:
 
 
 def is_settled(states: FileStates) -> NDArray[np.bool_]:
-    """Whether a file that has this state now is the one that had it then, shape (n,)."""
+    """Return whether an equal state proves that a file is unchanged, shape (n,)."""
     return np.asarray((states[:, MTIME] != UNSETTLED_NS) & (states[:, CTIME] != UNSETTLED_NS), np.bool_)

@@ -1,4 +1,4 @@
-"""What a stream of batches needs of samples, wherever their pixels lie."""
+"""Protocols of samples for streams of batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from leukemia_data.records.sample_table import SampleTable
 
 
 class PixelReader(Protocol):
-    """Copies samples' pixels, by sample number; pickles, and is safe to use from several threads.
+    """Copies samples' pixels by index. Can be pickled; thread-safe.
 
-    What the methods do, :class:`~leukemia_data.caches.cache.SampleReader` tells; others read pixels that are not on
-    this machine.
+    See :class:`~leukemia_data.caches.cache.SampleReader` for the methods.
     """
 
     @property
@@ -26,24 +25,24 @@ class PixelReader(Protocol):
 
     @property
     def num_unmapped(self) -> int:
-        """Shards that could not be mapped, whose rows are read instead."""
+        """Number of shards that could not be mapped, and are read instead."""
         ...
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """One image, shape (S, S, 3), uint8."""
+        """Return one image, shape (S, S, 3), uint8."""
         ...
 
     def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Several images in the order asked for, (B, S, S, 3) uint8."""
+        """Return images in the order of the indices, (B, S, S, 3) uint8."""
         ...
 
 
 class Samples(Protocol):
-    """Square images of one size by sample number, and a table with a row each: a cache."""
+    """Square images of one size by index, with a table of their metadata: a cache."""
 
     @property
     def table(self) -> SampleTable:
-        """What is known of the samples apart from their pixels."""
+        """Metadata of the samples."""
         ...
 
     @property
@@ -65,7 +64,7 @@ class Samples(Protocol):
 
 
 def require_samples(cache: object) -> None:
-    """Raise UsageError unless `cache` holds samples as an opened cache does; a folder's name does not."""
-    # Whether there is a reader is not asked: that would open the shards.
+    """Raise UsageError unless `cache` is an opened cache."""
+    # Does not access `reader`, which would open the shards.
     if not all(hasattr(type(cache), name) for name in ("reader", "size_px")) or not hasattr(cache, "table"):
         raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")

@@ -1,1 +1,1 @@
-"""A look at a source before a build: its frames by class, and what a recipe does to them."""
+"""Scan a source before a build: its frames by class, and the effect of a recipe on them."""

@@ -1,4 +1,4 @@
-"""How well a few numbers of each image predict its class: a shallow tree, cross-validated by subject."""
+"""Predict classes from a few features of each image: a shallow tree, cross-validated by subject."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tree:
     Attributes
     ----------
     label
-        The answer, for samples that go no deeper.
+        Prediction at this node.
     column, threshold
-        Samples whose value is at most the threshold go to `low`, the others to `high`; -1 of a leaf.
+        Samples with values up to the threshold go to `low`, others to `high`; -1 for a leaf.
     gain
-        By how much the split lowers the impurity, as a share of that of all samples.
+        Decrease of the impurity, relative to that of all samples.
     """
 
     label: int
@@ -34,7 +34,7 @@ class Tree:
     high: Tree | None = None
 
     def predict(self, features_NF: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The label of each row, shape (n,), int64."""
+        """Return the predicted label of each row, shape (n,), int64."""
         if self.low is None or self.high is None:
             return np.full(len(features_NF), self.label, np.int64)
         is_low = features_NF[:, self.column] <= self.threshold
@@ -44,7 +44,7 @@ class Tree:
         return labels
 
     def gains(self) -> dict[int, float]:
-        """Columns that decide, with what their splits gain together."""
+        """Return the total gain of each used column."""
         if self.low is None or self.high is None:
             return {}
         total = {self.column: self.gain}
@@ -60,13 +60,13 @@ def grow_tree(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], *, 
     Parameters
     ----------
     features_NF : ndarray of shape (n, f), float64
-        Finite. Of columns that split equally well the first is taken.
+        Finite. The first of equally good columns is used.
     labels_N : ndarray of shape (n,), int64
-        0 ... K-1. Each class weighs the same, however many samples it has.
+        0 ... K-1. Classes have equal total weight.
     max_depth
-        Splits between the root and a leaf, at most.
+        Maximal depth.
     min_leaf
-        Samples of a leaf, at least.
+        Minimal samples per leaf.
     """
     counts_K = np.bincount(labels_N)
     weights_K = np.divide(1.0, counts_K, out=np.zeros(len(counts_K)), where=counts_K > 0)
@@ -78,12 +78,12 @@ def _grow(
     features_NF: NDArray[np.float64], weights_NK: NDArray[np.float64], max_depth: int, min_leaf: int, whole: float
 ) -> Tree:
     sums_K = weights_NK.sum(axis=0)
-    # Rounded, so that of equal classes the first is taken, whatever the order of their sums.
+    # Rounded, so that the first of equal classes wins regardless of summation order.
     label, impurity = int(np.round(sums_K, 9).argmax()), float(_impurity(sums_K))
     if max_depth == 0 or len(features_NF) < 2 * min_leaf or impurity <= _MIN_GAIN * whole:
         return Tree(label)
     column, threshold, left = _best_split(features_NF, weights_NK, min_leaf)
-    # As scikit-learn does, a split that gains nothing is made if one below it may.
+    # As in scikit-learn, a split without gain is allowed, since one below it may gain.
     if column < 0:
         return Tree(label)
     is_low = features_NF[:, column] <= threshold
@@ -96,7 +96,7 @@ def _grow(
 def _best_split(
     features_NF: NDArray[np.float64], weights_NK: NDArray[np.float64], min_leaf: int
 ) -> tuple[int, float, float]:
-    """Column, threshold and what impurity is left; column -1 where no column can be split."""
+    """Column, threshold and remaining impurity; column -1 if no split is possible."""
     order_NF = np.argsort(features_NF, axis=0, kind="stable")
     sorted_NF = np.take_along_axis(features_NF, order_NF, axis=0)
     low_NFK = np.cumsum(weights_NK[order_NF], axis=0)[:-1]
@@ -106,7 +106,7 @@ def _best_split(
     is_split_NF &= (number_N1 >= min_leaf) & (len(features_NF) - number_N1 >= min_leaf)
     if not is_split_NF.any():
         return -1, 0.0, 0.0
-    # Rounded, so that columns that split alike are equal, whatever the order of their sums.
+    # Rounded, so that equivalent columns compare equal regardless of summation order.
     left_FN = np.where(is_split_NF, np.round(left_NF, 12), np.inf).T
     column, place = np.unravel_index(int(left_FN.argmin()), left_FN.shape)
     threshold = (sorted_NF[place, column] + sorted_NF[place + 1, column]) / 2
@@ -114,18 +114,18 @@ def _best_split(
 
 
 def _impurity(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gini impurity times the weight, of weights by class in the last axis."""
+    """Gini impurity times the total weight, for class weights in the last axis."""
     total = sums.sum(axis=-1)
     squares = np.square(sums).sum(axis=-1)
     return np.asarray(total - np.divide(squares, total, out=np.zeros_like(total), where=total > 0))
 
 
 MIN_GROUPS = 3
-"""Groups of each class from which folds are made of whole groups."""
+"""Minimal groups per class for folds of whole groups."""
 _MAX_FOLDS = 5
 _REPEATS = 5
 _MANY = 4000
-"""Samples from which one division into folds is as good as several."""
+"""Number of samples above which one division into folds is enough."""
 _MIN_DEPTH, _MAX_DEPTH = 2, 4
 _MIN_LEAF = 2
 _Z = 2.5758293035489004
@@ -134,14 +134,14 @@ _MIN_SHARE_OF_GAIN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ClassPrediction:
-    """How well features predict the class of samples that the model has not seen.
+    """Cross-validated prediction of classes from features.
 
     Attributes
     ----------
     balanced_accuracy, low, high
-        Mean recall of the classes, 0 ... 1, and its 99 % interval. Each group of a class counts the same.
+        Mean recall of the classes, 0 ... 1, and its 99 % interval. Groups of a class have equal weight.
     features
-        Columns that decide, the most important first; empty where none does.
+        Used columns, most important first.
     """
 
     balanced_accuracy: float
@@ -153,23 +153,23 @@ class ClassPrediction:
 def predict_classes(
     features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], *, seed: int = 0
 ) -> ClassPrediction:
-    """Cross-validate a shallow tree on these numbers.
+    """Cross-validate a shallow tree.
 
     Parameters
     ----------
     features_NF : ndarray of shape (n, f), float64
         Finite.
     labels_N : ndarray of shape (n,), int64
-        0 ... K-1, of at least two classes, each of which has some samples.
+        0 ... K-1, of at least two classes, each with samples.
     groups_N : ndarray of shape (n,), int64
-        Samples of one group are on one side of each fold, and count as one in the interval. At least two of each class.
+        Samples of a group are in the same fold, and count as one in the interval. At least two per class.
     seed
         Of the folds.
 
     Returns
     -------
     ClassPrediction
-        The tree has as many levels as it takes to tell the classes apart, from 2 to 4.
+        The tree has 2 to 4 levels, depending on the number of classes.
     """
     num_classes = int(labels_N.max()) + 1
     depth = int(np.clip(math.ceil(math.log2(num_classes)), _MIN_DEPTH, _MAX_DEPTH))
@@ -188,7 +188,7 @@ def predict_classes(
 def _hits(
     features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], folds_N: NDArray[np.int64], depth: int
 ) -> NDArray[np.float64]:
-    """1 for each sample whose class is predicted by a tree that has not seen its fold."""
+    """1 for each sample that a tree trained on the other folds predicts correctly."""
     hits_N = np.zeros(len(labels_N))
     for fold in range(int(folds_N.max()) + 1):
         held_out = folds_N == fold
@@ -200,7 +200,7 @@ def _hits(
 def _folds(
     labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Deal the groups of each class to the folds in turn, in a random order."""
+    """Assign the groups of each class to folds round-robin, in random order."""
     counts_GK = np.zeros((int(groups_N.max()) + 1, int(labels_N.max()) + 1), np.int64)
     np.add.at(counts_GK, (groups_N, labels_N), 1)
     class_G = counts_GK.argmax(axis=1)
@@ -218,7 +218,7 @@ def _folds(
 def _recalls(
     hits_N: NDArray[np.float64], labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Mean over the groups of each class of their share of hits, and how many groups it has."""
+    """Mean hit rate over the groups of each class, and its number of groups."""
     num_classes = int(labels_N.max()) + 1
     pairs, pair_N = np.unique(groups_N * num_classes + labels_N, return_inverse=True)
     shares = np.bincount(pair_N, hits_N) / np.bincount(pair_N)
@@ -227,7 +227,7 @@ def _recalls(
 
 
 def _interval(recalls: NDArray[np.float64], numbers: NDArray[np.int64]) -> tuple[float, float]:
-    """99 % interval of the mean of recalls, each of so many groups."""
+    """99 % interval of the mean of recalls, given their numbers of groups."""
     centre = (recalls + _Z**2 / (2 * numbers)) / (1 + _Z**2 / numbers)
     half = np.sqrt(recalls * (1 - recalls) / numbers + _Z**2 / (4 * numbers**2)) * _Z / (1 + _Z**2 / numbers)
     below, above = recalls - (centre - half), centre + half - recalls

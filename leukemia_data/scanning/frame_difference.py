@@ -1,7 +1,7 @@
-"""How the frames that a network is given differ from those it was trained on, in one sentence.
+"""Describe how new frames differ from those that a network was trained on.
 
-A network trained on segmented cells on black answers a photograph as surely as a cell, and what its recipe pads or cuts
-off in new frames it has never seen.
+A network trained on segmented cells on black gives confident predictions on photographs too, and has never seen what
+its recipe pads or crops in other frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIZE_TOLERANCE = 0.05
 def frame_difference(
     training: Sequence[Mapping[str, Any]] | None, records: Sequence[Record], recipe: Recipe, size_px: int
 ) -> str | None:
-    """Compare images with the frames of a training; a sample of them is looked at.
+    """Compare a sample of images with the frames of a training.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def frame_difference(
         From :func:`~leukemia_data.scanning.frame_notes.training_facts`; None or empty for a checkpoint of an earlier
         version.
     records
-        What is to be predicted.
+        The images to predict.
     recipe, size_px
-        The network's, which decide what is padded and cut off.
+        Those of the network, which determine padding and cropping.
 
     Returns
     -------
@@ -79,12 +79,12 @@ def _facts(training: Sequence[Mapping[str, Any]] | None) -> list[FramesFound]:
     try:
         return [frames_found(values) for values in training or ()]
     except (KeyError, TypeError, ValueError, AttributeError):
-        # Of a later version, which says it in other words.
+        # Written by a later version in another form.
         return []
 
 
 def _other_sizes(facts: Sequence[FramesFound], seen: Sequence[FrameTraits], framing: Framing) -> list[tuple[int, int]]:
-    """Sizes of the images that lie outside the training's range in a side, or in what is padded or cut off."""
+    """Sizes of images outside the training's range of sides, padding or cropping."""
     known = [_measures((height, width), framing) for found in facts for height, width, _ in found.sizes]
     low, high = (tuple(map(pick, zip(*known, strict=True))) for pick in (min, max))
     room = [_SIZE_TOLERANCE * value for value in high[:2]] + [WORTH_SAYING] * 2

@@ -1,4 +1,4 @@
-"""Traits of frames, and whether they alone tell the classes apart."""
+"""Traits of frames, and whether they alone predict the class."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Ground:
     Attributes
     ----------
     rgb
-        Median of each channel, 0 ... 255: a cell that touches the border does not move it.
+        Median of each channel, 0 ... 255, robust to a cell that touches the border.
     spread
         Interquartile range of the brightest channel, 0 ... 255.
     black_share
-        Share of these pixels that are exactly zero, 0 ... 1.
+        Fraction of these pixels that are exactly zero, 0 ... 1.
     name
         ``black``, ``grey`` or ``bright``, by the median of the brightest channel.
     """
@@ -57,18 +57,18 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class FrameTraits:
-    """What one image file tells apart from its cell.
+    """Properties of an image file apart from its cell.
 
     Attributes
     ----------
     height_px, width_px
-        Size of the upright picture.
+        Size after applying the orientation.
     mode
         Pillow's name of the file's mode, such as ``RGB`` or ``L``.
     file_format
         ``BMP``, ``PNG``, ``JPEG`` or ``TIFF``.
     ground
-        None where the frame was not decoded.
+        None if the frame was not decoded.
     """
 
     height_px: int
@@ -86,19 +86,19 @@ class FrameTraits:
 def read_traits(file: Path | NDArray[np.uint8], frame_HWC: NDArray[np.uint8] | None = None) -> FrameTraits:
     """Read a file's header and measure its ground.
 
-    The readers are called by themselves: ``PIL.Image.open`` warns of large pictures for the whole process.
+    Pillow's readers are called directly: ``PIL.Image.open`` warns about large images for the whole process.
 
     Parameters
     ----------
     file
-        A path, of which nothing but the header is read, or the bytes of a file.
+        A path, of which only the header is read, or the bytes of a file.
     frame_HWC : ndarray of shape (height, width, 3), uint8, optional
-        The decoded frame, where it is known.
+        The decoded frame, if available.
 
     Raises
     ------
     ValueError
-        If it is none of the formats that are read. Of damaged files, whatever Pillow's readers end in.
+        If the format is unsupported. For damaged files, any exception of Pillow's readers.
     """
     with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.data) as stream:
         start = stream.read(4)
@@ -108,7 +108,7 @@ def read_traits(file: Path | NDArray[np.uint8], frame_HWC: NDArray[np.uint8] | N
         stream.seek(0)
         picture = reader(stream)
         width, height = picture.size
-        # A TIFF is turned by Pillow itself.
+        # Pillow applies the orientation of TIFF itself.
         if not start.startswith(_TIFF) and picture.getexif().get(_ORIENTATION_TAG, 1) >= _FIRST_TURNED:
             height, width = width, height
         ground = None if frame_HWC is None else measure_ground(frame_HWC)
@@ -132,14 +132,14 @@ def measure_ground(frame_HWC: NDArray[np.uint8]) -> Ground:
 
 
 MIN_IMAGES = 8
-"""Minimum number of images of a class: of fewer, chance alone tells too many sources apart."""
+"""Minimal images per class: with fewer, too many sources are separated by chance."""
 MAX_IMAGES = 20_000
 _GROUND_FEATURES = frozenset({"ground", "spread of the ground", "exact black in the ground"})
 
 
 @dataclass(frozen=True, slots=True)
 class SeenFrame:
-    """One frame with its class and its subject (empty where unknown)."""
+    """One frame with its class and subject (empty if unknown)."""
 
     traits: FrameTraits
     class_name: str
@@ -148,7 +148,7 @@ class SeenFrame:
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The recipe and the cache's size that decide what is padded and cut off."""
+    """The recipe and cache size, which determine padding and cropping."""
 
     recipe: Recipe
     size_px: int
@@ -157,21 +157,21 @@ class Framing:
 def find_telling_frames(
     frames: Sequence[SeenFrame], framing: Framing | None = None, *, seed: int = 0
 ) -> FrameFinding | None:
-    """Test whether frames tell the classes apart.
+    """Test whether frames predict the class.
 
     Parameters
     ----------
     frames
-        Of known classes. Where some were decoded, only those count; of very many, evenly spread ones.
+        Frames of known classes. If some were decoded, only those are used; of very many, an evenly spaced sample.
     framing
-        What is to be done to them, where that is known.
+        Recipe and size, if known.
     seed
         Of the folds.
 
     Returns
     -------
     FrameFinding or None
-        None where fewer than two classes have :data:`MIN_IMAGES` frames.
+        None if fewer than two classes have :data:`MIN_IMAGES` frames.
     """
     has_ground = any(frame.traits.ground is not None for frame in frames)
     counted = [frame for frame in frames if frame.traits.ground is not None or not has_ground]
@@ -205,14 +205,14 @@ def find_telling_frames(
 def frame_features(
     traits: Sequence[FrameTraits], framing: Framing | None = None
 ) -> list[tuple[str, NDArray[np.float64]]]:
-    """The numbers by which frames are compared.
+    """Return the features of frames.
 
     Returns
     -------
     list of (str, ndarray of shape (n,), float64)
         ``height`` and ``width`` in pixels, ``aspect`` (width over height); with a framing ``padding`` and ``crop``, the
-        shares of :mod:`~leukemia_data.scanning.frame_notes`; 0 or 1 for each ``file format`` and ``mode``; of
-        decoded frames the ``ground``'s median red, green and blue, its spread, and its share of exact black.
+        fractions of :mod:`~leukemia_data.scanning.frame_notes`; 0 or 1 for each ``file format`` and ``mode``; of
+        decoded frames the ``ground``'s median red, green and blue, its spread, and its fraction of exact black.
     """
     sizes = [one.size_px for one in traits]
     columns: list[tuple[str, Sequence[float]]] = [
@@ -224,7 +224,7 @@ def frame_features(
         recipe, size_px = framing.recipe, framing.size_px
         columns.append(("padding", [padding_share(height, width, recipe, size_px) for height, width in sizes]))
         columns.append(("crop", [cut_share(height, width, recipe) for height, width in sizes]))
-    # Of columns that tell the classes equally well the first counts: a format leaves its traces on the ground.
+    # The first of equally good columns is used: a format also leaves traces in the ground.
     for title, values in (
         ("file format", [one.file_format for one in traits]),
         ("mode", [one.mode for one in traits]),
@@ -239,7 +239,7 @@ def frame_features(
 
 
 def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[np.int64], str]:
-    """What folds keep together, subjects where there are enough of each class, else single images; in words too."""
+    """Groups for the folds (subjects if every class has enough, else single images), and their description."""
     subjects = {name: {frame.subject for frame in frames if frame.class_name == name} - {""} for name in names}
     by_image = np.arange(len(frames))
     if not any(subjects.values()):
@@ -259,7 +259,7 @@ def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[
 
 
 def _described(traits: Sequence[FrameTraits], features: Sequence[str], framing: Framing | None) -> str:
-    """What one class's frames are like in what decides."""
+    """Describe one class's frames by the deciding features."""
     said = []
     if SIZE_FEATURES.intersection(features):
         said.append(_size_text(traits, framing))
@@ -289,14 +289,14 @@ def _size_text(traits: Sequence[FrameTraits], framing: Framing | None) -> str:
 
 
 def framing_text(sizes: Sequence[tuple[int, int]], framing: Framing) -> str:
-    """Such as ``, 100% padded (31% of the square)``; empty where a recipe neither pads nor cuts these frames.
+    """Return text like ``, 100% padded (31% of the square)``; empty if the recipe neither pads nor crops.
 
     Parameters
     ----------
     sizes
         Heights and widths in pixels.
     framing
-        What is done to them.
+        Recipe and size.
     """
     shares = {
         ("padded", "square"): [padding_share(*size, framing.recipe, framing.size_px) for size in sizes],

@@ -1,6 +1,6 @@
-"""What a recipe does to the frames of each class: padding, cutting, and which recipe suits them better.
+"""Notes on the effect of a recipe on each class's frames: padding, cropping, and better recipes.
 
-From what a cache's manifest says of its frames alone: no image is read.
+Computed from a manifest's facts about frames; no image is read.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from leukemia_data.operations.resizing import CenterCrop
 from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
 WORTH_SAYING = 0.05
-"""Shares of padding or of cut area from here on are said."""
+"""Fractions of padding or cropped area from which a note is written."""
 SIZE_FEATURES = frozenset({"height", "width", "aspect", "padding", "crop"})
 FRAMES_DETAIL = "frames"
 """Name under which a checkpoint's details keep :func:`training_facts`."""
 TELLING = 0.05
-"""Classes whose shares differ by more can be told apart by their frames alone."""
+"""Classes whose fractions differ by more can be distinguished by their frames alone."""
 _CANVAS_PX = 450
 DEFAULT_SIZE_PX = 224
-"""Of the cached squares, where nothing else is said."""
+"""Default size of the cached squares."""
 
 
 def padding_share(height: int, width: int, recipe: Recipe, size_px: int) -> float:
-    """Share of the cached square that lies beyond the frame, 0 ... 1; sizes in pixels."""
+    """Return the fraction of the cached square beyond the frame, 0 ... 1; sizes in pixels."""
     framing = recipe.framing
     if isinstance(framing, Fit):
         return 1 - min(height, width) / max(height, width)
@@ -39,7 +39,7 @@ def padding_share(height: int, width: int, recipe: Recipe, size_px: int) -> floa
 
 
 def cut_share(height: int, width: int, recipe: Recipe) -> float:
-    """Share of the frame that the recipe's first step cuts off, 0 ... 1; sizes in pixels."""
+    """Return the fraction of the frame that the recipe's first step crops, 0 ... 1; sizes in pixels."""
     framing = recipe.framing
     if not isinstance(framing, Canvas):
         return 0.0
@@ -48,7 +48,7 @@ def cut_share(height: int, width: int, recipe: Recipe) -> float:
 
 
 def _visible_side(recipe: Recipe, size_px: int) -> int:
-    """Side of the middle of the canvas that reaches the cache."""
+    """Side of the central part of the canvas that reaches the cache."""
     side = recipe.framing.output_side(0, size_px)
     for step in recipe.steps[1:]:
         if not isinstance(step, CenterCrop):
@@ -61,16 +61,16 @@ def _visible_side(recipe: Recipe, size_px: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FrameEffect:
-    """What becomes of one class's frames.
+    """Padding and cropping of one class's frames.
 
     Attributes
     ----------
     class_name
-        Empty for images without one.
+        Empty for unlabelled images.
     padding
-        Share of the cached square that lies beyond the frame, mean over the frames looked at, 0 ... 1.
+        Mean fraction of the cached square beyond the frame, 0 ... 1.
     cut
-        Share of the frame that the recipe's first step cuts off, 0 ... 1.
+        Mean fraction of the frame that the recipe's first step crops, 0 ... 1.
     """
 
     class_name: str
@@ -79,14 +79,14 @@ class FrameEffect:
 
 
 def frame_effects(frames: Iterable[FramesFound], recipe: Recipe, size_px: int = DEFAULT_SIZE_PX) -> list[FrameEffect]:
-    """What a recipe's framing does to each class's frames; classes of which nothing is known are left out.
+    """Return the effect of a recipe's framing on each class's frames; unknown classes are left out.
 
     Parameters
     ----------
     frames
-        What was seen of them.
+        Facts about the frames.
     recipe, size_px
-        The recipe, and the cache's size, which decides where the recipe leaves it open.
+        The recipe, and the cache's size.
     """
     return [_effect(found, recipe, size_px) for found in frames if found.sizes]
 
@@ -101,7 +101,7 @@ def _effect(found: FramesFound, recipe: Recipe, size_px: int) -> FrameEffect:
 def effect_notes(
     effects: Sequence[FrameEffect], recipe: Recipe, suggestion: tuple[str, str] | None = None
 ) -> Iterator[str]:
-    """Say what is lost or added, and which preset suits better."""
+    """Yield notes on padding and cropping, and the better preset."""
     shown = [effect for effect in effects if max(effect.padding, effect.cut) >= WORTH_SAYING]
     if not shown:
         return
@@ -116,7 +116,7 @@ def effect_notes(
 
 
 def telling_notes(effects: Sequence[FrameEffect]) -> Iterator[str]:
-    """Say where what a recipe does to the frames alone tells the classes apart."""
+    """Yield notes if padding or cropping alone separates the classes."""
     labelled = [effect for effect in effects if effect.class_name]
     for name, shares in (("padding", [one.padding for one in labelled]), ("cut", [one.cut for one in labelled])):
         if len(labelled) > 1 and max(shares) - min(shares) >= TELLING:
@@ -128,14 +128,14 @@ def telling_notes(effects: Sequence[FrameEffect]) -> Iterator[str]:
 
 
 def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion: tuple[str, str] | None = None) -> str:
-    """Say with what certainty the frames alone tell the classes apart, and what may be done about it.
+    """Return a note on how well frames alone predict the class, with advice.
 
     Parameters
     ----------
     finding
         One that :attr:`~leukemia_data.sources.reading.FrameFinding.tells_class`.
     recipe, suggestion
-        The recipe, and the preset that suits these frames with the reason, where they are known.
+        The recipe, and the preset that suits these frames with the reason, if known.
     """
     classes = "; ".join(f"{name}: {text}" if text else name for name, text in finding.classes)
     cure = ""
@@ -150,7 +150,7 @@ def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion
 
 
 def finding_caution(finding: FrameFinding) -> str:
-    """Say the same in a sentence, beside the numbers of a network that was trained on these frames."""
+    """Return the same as one sentence, for the results of a network trained on these frames."""
     return (
         f"The frames alone tell the classes apart (by {listed(finding.features, most=3)}, with a balanced accuracy of "
         f"{finding.balanced_accuracy:.2f} and no cell): the network can have learnt that instead of the cells."
@@ -162,7 +162,7 @@ def _is_of_size(finding: FrameFinding) -> bool:
 
 
 def size_notes(frames: Sequence[FramesFound]) -> Iterator[str]:
-    """Say where the classes come in frames of different sizes, whatever the recipe."""
+    """Yield notes if frame sizes or grounds differ between classes."""
     usual = {found.class_name: found.sizes[0][:2] for found in frames if found.sizes and found.class_name}
     grounds = {found.class_name: found.ground for found in frames if found.ground and found.class_name}
     seen = [{size[:2] for size in found.sizes} for found in frames if found.sizes and found.class_name]
@@ -175,7 +175,7 @@ def size_notes(frames: Sequence[FramesFound]) -> Iterator[str]:
 
 
 def suggested_recipe(frames: Sequence[FramesFound]) -> tuple[str, str] | None:
-    """The preset that suits these frames, and why; None where nothing is known of them."""
+    """Return the preset that suits these frames, with the reason; None without facts."""
     sizes = [(height, width) for found in frames for height, width, _ in found.sizes]
     grounds = {found.ground for found in frames if found.ground}
     if not sizes or not grounds:
@@ -197,7 +197,7 @@ def suggested_recipe(frames: Sequence[FramesFound]) -> tuple[str, str] | None:
 
 
 def frame_caution(reading: Reading, recipe: Recipe | None = None) -> str | None:
-    """What must be said where the frames alone tell the classes apart; None where they do not, or nobody looked."""
+    """Return a caution if frames alone predict the class; None if they do not, or were not tested."""
     finding = reading.frame_finding
     if finding is None or not finding.tells_class:
         return None
@@ -207,28 +207,28 @@ def frame_caution(reading: Reading, recipe: Recipe | None = None) -> str | None:
 def cautions(
     reading: Reading, recipe: Recipe, size_px: int = DEFAULT_SIZE_PX, *, with_finding: bool = True
 ) -> list[str]:
-    """What of a source should be looked at before it is built or trained on.
+    """Return warnings to check before building or training on a source.
 
     Parameters
     ----------
     reading
-        How it was understood, with its frames.
+        How the source was read, with its frames.
     recipe, size_px
-        What is to be done to the frames, and the size of the cached squares.
+        The recipe, and the size of the cached squares.
     with_finding
-        False leaves out :func:`frame_caution`, for whoever says it elsewhere.
+        False leaves out :func:`frame_caution`, for callers that show it elsewhere.
 
     Returns
     -------
     list of str
-        The most important first.
+        Most important first.
     """
     found, finding = reading.subjects, reading.frame_finding
     effects = frame_effects(reading.frames, recipe, size_px)
     suggestion = suggested_recipe(reading.frames)
     said = list(effect_notes(effects, recipe, suggestion))
     if finding is None:
-        # Too few to test, or a cache of an earlier version: what differs at all is said.
+        # Too few to test, or a cache of an earlier version: report any difference.
         said += [*telling_notes(effects), *size_notes(reading.frames)]
     elif with_finding and (telling := frame_caution(reading, recipe)):
         said = [telling, *said]
@@ -248,12 +248,12 @@ def cautions(
 
 
 def training_facts(reading: Reading | None) -> list[dict[str, Any]]:
-    """What a checkpoint keeps of the frames it was trained on, as JSON values; empty where nothing is known.
+    """Return a checkpoint's facts about the frames of its training, as JSON values; empty if unknown.
 
     Parameters
     ----------
     reading
-        That of its cache.
+        The reading of its cache.
     """
     if reading is None:
         return []

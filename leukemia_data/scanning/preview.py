@@ -1,6 +1,6 @@
-"""Contact sheets: what each step of a recipe, or each of several recipes, does to a few images of each class.
+"""Contact sheets: a few images of each class after each step of a recipe, or by several recipes.
 
-Loads matplotlib, which takes a second.
+Imports matplotlib, which takes a second.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from leukemia_data.sources.source import list_source
 
 _T = TypeVar("_T")
 _CELL_INCHES = 1.9
-# Letters that are about as wide as a picture: at 8, 9 and 6 points.
+# Letters per picture width at 8, 9 and 6 points.
 _TITLE_LETTERS, _SIDE_LETTERS, _CAPTION_LETTERS = 28, 24, 36
 _DPI = 120
 _POINTS_PER_INCH = 72
 _LETTER_WIDTH, _LINE_HEIGHT = 0.7, 1.3
-"""Of a wide letter and with some room, as shares of the font's size."""
+"""Of a wide letter with a margin, as fractions of the font size."""
 _STEP_POINTS, _FILE_POINTS, _CLASS_POINTS = 8, 6, 9
 
 
@@ -87,18 +87,18 @@ def preview(
     out
         The PNG; its folder must exist.
     compare
-        Show one column a recipe, as a cache would hold the image.
+        Show one column per recipe, with the image as cached.
     sizes_px
-        Sides of the cached squares, of a comparison one; none for the usual ones.
+        Sides of the cached squares, one for a comparison; empty for the defaults.
     per_class
         Images of each class.
     console
-        Gets notes on images that cannot be used.
+        Receives notes on unusable images.
 
     Raises
     ------
     UsageError
-        If a recipe cannot make such a size, or a comparison is to have several.
+        If a recipe cannot make such a size, or a comparison has several.
     SourceError
         If the folder of `out` does not exist, or none of the images can be used.
     """
@@ -131,7 +131,7 @@ def _check(recipes: Sequence[Recipe], sizes_px: Sequence[int], out: Path, *, is_
 
 
 def choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
-    """A few records of each class, spread evenly over the list, unlabelled ones last."""
+    """Return a few records of each class, evenly spaced over the list, unlabelled ones last."""
     chosen: list[Record] = []
     for label in [*range(len(classes)), -1]:
         members = [record for record in records if record.label == label and not record.is_missing]
@@ -140,13 +140,13 @@ def choose_records(records: Sequence[Record], classes: Sequence[str], per_class:
 
 
 def spread_evenly(members: Sequence[_T], max_count: int) -> list[_T]:
-    """At most `max_count` of `members`, at equal distances."""
+    """Return at most `max_count` evenly spaced members."""
     count = min(max_count, len(members))
     return [members[position * len(members) // count] for position in range(count)]
 
 
 def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence[int]) -> SheetRow:
-    """Decode one image and follow it through the recipe, to each size.
+    """Decode one image and apply the recipe step by step, for each size.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence
 
 
 def compare_row(record: Record, class_name: str, recipes: Sequence[Recipe], size_px: int) -> SheetRow:
-    """Decode one image and take it through several recipes, to one size: raw, then what a cache of each would hold.
+    """Decode one image and apply several recipes at one size: raw, then as cached by each.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _raw(frame_HWC: Image) -> tuple[str, Image]:
 
 
 def shortened(text: str, max_letters: int) -> str:
-    """Return the text, or its two ends around three dots where it is longer; printable.
+    """Return the text in printable form, with the middle replaced by three dots if it is longer.
 
     >>> shortened("UID_11_1_a_photograph_of_2024-11-01_all.bmp", 20)
     'UID_11_1..._all.bmp'
@@ -194,7 +194,7 @@ def shortened(text: str, max_letters: int) -> str:
 
 
 def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
-    """Draw the rows into one PNG, columns titled by step, and put it at `path` in one move."""
+    """Draw the rows into one PNG, atomically; columns are titled by step."""
     figure = sheet_figure(rows, title)
     with scratch_path(path.parent, path.name) as scratch:
         figure.savefig(scratch, dpi=_DPI, format="png")
@@ -202,7 +202,7 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
 
 
 def sheet_figure(rows: Sequence[SheetRow], title: str) -> Figure:
-    """Return the rows as a figure; names that are longer than a picture is wide are broken into lines."""
+    """Return the rows as a figure; names wider than a picture are wrapped."""
     steps = [_broken(name, _STEP_POINTS) for name, _ in rows[0].frames]
     files = [_broken(Path(row.record_id).name, _FILE_POINTS) for row in rows]
     classes = [_broken(row.class_name, _CLASS_POINTS) for row in rows]
@@ -227,11 +227,11 @@ def sheet_figure(rows: Sequence[SheetRow], title: str) -> Figure:
 
 
 def _broken(name: str, points: float) -> str:
-    """Break a name into lines that are no wider than a picture."""
+    """Wrap a name to the width of a picture."""
     num_letters = int(_CELL_INCHES * _POINTS_PER_INCH / (points * _LETTER_WIDTH))
     return textwrap.fill(printable(name), num_letters, break_on_hyphens=False)
 
 
 def _more_inches(names: Sequence[str], points: float) -> float:
-    """Room for the lines of names beyond the first of each."""
+    """Height of the lines of names beyond the first."""
     return sum(name.count("\n") for name in names) * points * _LINE_HEIGHT / _POINTS_PER_INCH

@@ -1,4 +1,4 @@
-"""A look at a source before anything is built: its reading, its frames by class, which preset suits."""
+"""Scan a source before a build: its reading, its frames by class, and a suitable preset."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from leukemia_data.sources.source import SourceListing, list_source
 
 FRAMES_A_CLASS = 48
 MIN_DECODED = 8
-"""Frames of each class that are decoded however large they are."""
+"""Frames per class that are decoded regardless of size."""
 _DECODED_PX = 100_000_000
-"""Pixels of all classes together that are decoded, above that: a second's work."""
+"""Total pixels decoded beyond that, about one second."""
 _MAX_CLASSES = 16
 _STORED_SHARE = 4
 _NUM_THREADS = 4
@@ -32,14 +32,14 @@ _Item = TypeVar("_Item")
 
 
 def with_frames(listing: SourceListing, framing: Framing | None = None) -> SourceListing:
-    """The listing, with what a sample of its frames tells in its reading.
+    """Return the listing with facts about a sample of its frames in its reading.
 
     Parameters
     ----------
     listing
         The source.
     framing
-        The recipe and size that it is to be built with: what they pad and cut off may tell the classes apart.
+        Recipe and size of the build: their padding and cropping may separate the classes.
     """
     looks = look_at_classes(listing)
     seen = [
@@ -57,21 +57,21 @@ def with_frames(listing: SourceListing, framing: Framing | None = None) -> Sourc
 
 
 Looks = list[tuple[Record, FrameTraits | None]]
-"""Records that were looked at, each with what was seen; None where it cannot be read."""
+"""Records with their traits; None for unreadable ones."""
 
 
 def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
-    """Look at some images of each class.
+    """Read the traits of some images of each class.
 
     Parameters
     ----------
     listing
-        The source; its records decide which images are looked at.
+        The source; the sample is a function of its records.
 
     Returns
     -------
     dict of str to Looks
-        For each class, and for images without one under an empty name.
+        By class name; unlabelled images under an empty name.
     """
     by_label: dict[int, list[Record]] = {}
     for record in listing.records:
@@ -83,16 +83,16 @@ def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
 
 
 def look_at_records(records: Sequence[Record], max_count: int = FRAMES_A_CLASS, *, share: float = 1.0) -> Looks:
-    """Look at some images, spread over subjects or folders.
+    """Read the traits of some images, spread over subjects or folders.
 
     Parameters
     ----------
     records
-        To choose from, in an order that is always the same.
+        Records to choose from, in a deterministic order.
     max_count
-        Images, of a store, which sends whole objects, a quarter of that.
+        Maximal number of images; a quarter of it for stores, which send whole objects.
     share
-        Of the pixels that may be decoded.
+        Fraction of the pixel budget.
     """
     if records and not isinstance(records[0].path, Path):
         max_count = max(max_count // _STORED_SHARE, 1)
@@ -101,12 +101,12 @@ def look_at_records(records: Sequence[Record], max_count: int = FRAMES_A_CLASS, 
         headers = dict(zip(map(id, chosen), _look_at(chosen, executor, is_decoded=False), strict=True))
         decoded = _spread(chosen, _num_to_decode(headers.values(), share))
         whole = dict(zip(map(id, decoded), _look_at(decoded, executor, is_decoded=True), strict=True))
-    # One whose header is whole and whose pixels are not has a size all the same.
+    # An image with an intact header and damaged pixels still has a size.
     return [(record, whole.get(id(record)) or headers[id(record)]) for record in chosen]
 
 
 def _num_to_decode(headers: Iterable[FrameTraits | None], share: float) -> int:
-    """How many frames the pixels to be decoded are enough for."""
+    """Number of frames within the pixel budget."""
     sizes = [seen.height_px * seen.width_px for seen in headers if seen is not None]
     mean = sum(sizes) / len(sizes) if sizes else 1.0
     return max(MIN_DECODED, int(share * _DECODED_PX / max(mean, 1.0)))
@@ -117,7 +117,7 @@ def _look_at(records: Sequence[Record], executor: Executor, *, is_decoded: bool)
 
 
 def _spread_over_owners(records: Sequence[Record], max_count: int) -> list[Record]:
-    """At most `max_count` records, as evenly from each subject, or folder, as there are enough of."""
+    """At most `max_count` records, as evenly as possible from each subject or folder."""
     if len(records) <= max_count:
         return list(records)
     places_of: dict[str, list[int]] = {}
@@ -135,14 +135,14 @@ def _spread_over_owners(records: Sequence[Record], max_count: int) -> list[Recor
 
 
 def _spread(items: Sequence[_Item], max_count: int) -> list[_Item]:
-    """At most `max_count` items, evenly spread over their order."""
+    """At most `max_count` evenly spaced items."""
     if len(items) <= max_count:
         return list(items)
     return [items[number * len(items) // max_count] for number in range(max_count)]
 
 
 def _look(place: ImagePlace, *, is_decoded: bool) -> FrameTraits | None:
-    """Look at an image; twice, if need be: a fault of the disk that passes may not change what is recorded."""
+    """Read an image's traits, with one retry, so that a transient read error does not change the result."""
     return _look_once(place, is_decoded) or _look_once(place, is_decoded)
 
 
@@ -152,8 +152,8 @@ def _look_once(place: ImagePlace, is_decoded: bool) -> FrameTraits | None:
             return read_traits(place)
         data = read_file(place).data
         return read_traits(data, decode_frame(data) if is_decoded else None)
-    except Exception:  # Pillow's readers end in whatever a damaged file leads them into, such as a MemoryError.
-        # What cannot be read is reported when it is to be preprocessed.
+    except Exception:  # Pillow's readers may raise anything on damaged files, such as a MemoryError.
+        # Unreadable images are reported when they are preprocessed.
         return None
 
 
@@ -172,18 +172,18 @@ def _summary(name: str, looks: Sequence[FrameTraits | None]) -> FramesFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Scan:
-    """What a scan tells.
+    """Result of a scan.
 
     Attributes
     ----------
     listing
         The source's images, with their reading and frames.
     recipe
-        The recipe whose effect was computed.
+        The recipe of the computed effects.
     cautions
-        What should be looked at before a build, in sentences.
+        Warnings to check before a build.
     suggested, why
-        The preset that suits the frames, and the reason; empty where nothing is known of them.
+        The preset that suits the frames, and the reason; empty if unknown.
     """
 
     listing: SourceListing
@@ -197,11 +197,11 @@ class Scan:
 
     @property
     def reading(self) -> Reading:
-        """How the source was understood."""
+        """How the source was read."""
         return self.listing.reading
 
     def lines(self) -> list[str]:
-        """The scan for people."""
+        """Return the scan as lines of text."""
         suggestion = f"{self.suggested} ({self.why})" if self.suggested else "none: no frame could be looked at"
         return [
             f"{len(self.listing.records):,} images",
@@ -212,7 +212,7 @@ class Scan:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "name": self.listing.name,
             "num_images": len(self.listing.records),
@@ -236,14 +236,14 @@ def scan(
     allow_outside: bool = False,
     options: ReadingOptions | None = None,
 ) -> Scan:
-    """Read a source, look at a sample of its frames, and say what a recipe would do to them.
+    """Read a source and a sample of its frames, and compute the effect of a recipe on them.
 
     Parameters
     ----------
     paths, root, allow_outside, options
         As for :func:`leukemia_data.sources.source.list_source`, whose errors it raises.
     recipe
-        The recipe that the source is to be built with.
+        The recipe of the build.
     """
     listed = list_source(paths, root=root, allow_outside=allow_outside, options=options)
     listing = with_frames(listed, Framing(recipe, DEFAULT_SIZE_PX))

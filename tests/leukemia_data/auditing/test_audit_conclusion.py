@@ -42,7 +42,7 @@ def test_no_leak_is_said_only_where_a_training_would_begin():
     assert "1 finding is a contradiction" in said(checks("WRONG"), MIXED)
     assert "2 findings are leaks" in said(checks("LEAK", "LEAK"), MIXED)
     unknown = [Check("no_subject", "LOOK", 3, "")]
-    assert "nobody can say" in said(unknown, TrainingOutlook("subject", 0, refusal="whose cell each image is"))
+    assert "subject-disjoint" in said(unknown, TrainingOutlook("subject", 0, refusal="whose cell each image is"))
     assert "No leak" not in said(unknown, TrainingOutlook("subject", 0, refusal="whose cell each image is"))
 
 
