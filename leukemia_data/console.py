@@ -48,7 +48,7 @@ class Console(Protocol):
         Parameters
         ----------
         total
-            Number of units that there are; None where nobody knows.
+            Total number of units; None if unknown.
         what
             What is done, in a word or two, such as ``building`` or ``epoch 3/30``.
         unit

@@ -37,7 +37,7 @@ def audit(
     references
         Tables of names with SHA-256, without pixels.
     split, seed
-        A split to judge; for one input.
+        A split to check; for one input.
     max_distance
         Near duplicates: bits of 64 in which two cells' hashes may differ. None does not look for them.
     out

@@ -51,7 +51,7 @@ def scan(
     sources
         Folders and CSV tables of images.
     recipe
-        Whose effect on the frames is told: a preset's name, a TOML file or a recipe.
+        Recipe whose effect on the frames is computed: a preset's name, a TOML file or a recipe.
     root, allow_outside
         Folder that the tables' paths start from, and whether they may lead out of it.
     reading
@@ -200,7 +200,7 @@ def plan_jobs(
     reading: ReadingOptions | None = None,
     verbose: bool | Console = False,
 ) -> JobPlan:
-    """Plan a build as a job file, whose shares many machines make without talking to each other.
+    """Plan a build as a job file, of which many machines make parts independently.
 
     The arguments are those of :func:`build`; `path` is the file to write.
     """
@@ -226,7 +226,7 @@ def plan_jobs(
 def run_job(
     path: Place, share: int, num_shares: int, *, n_jobs: int = -1, verbose: bool | Console = False
 ) -> ShareSummary:
-    """Make one share of a job file's shards; the same share may be made again, even at once.
+    """Make one part of a job file's shards; idempotent, and safe to run several times at once.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def commit_jobs(
     wait: bool = False,
     verbose: bool | Console = False,
 ) -> list[Cache]:
-    """Commit the caches of a job file, when all shares are made, and open them; see :func:`build`."""
+    """Commit the caches of a job file, when all parts are made, and open them; see :func:`build`."""
     from leukemia_data.building.jobs import commit_jobs as commit
 
     return _opened(

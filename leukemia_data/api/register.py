@@ -1,7 +1,7 @@
-"""Operations, augmentations, codecs, engines and kinds of source of one's own, known by name from then on.
+"""Register custom operations, augmentations, codecs, engines and kinds of source by name.
 
-Each name here takes a thing and returns it, so that it is a decorator too; what a thing must have is told by the
-registry's module. A module that registers something is imported before the name is used::
+Each function returns its argument, so that it can be used as a decorator; see the registry's module for the required
+interface. A module that registers something is imported before the name is used::
 
     @register.operation
     @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ WITHOUT_LOOKS = (
 class Cache:
     """A committed cache and its sample table.
 
-    Sample number i is row i of the table: shard by shard in the manifest's order.
+    Sample i is row i of the table: shard by shard in the manifest's order.
     """
 
     directory: Path
@@ -59,7 +59,7 @@ class Cache:
 
     @cached_property
     def first_rows(self) -> NDArray[np.int64]:
-        """Sample number at which each shard starts, and the number of samples at the end."""
+        """Index of the first sample of each shard, followed by the number of samples."""
         return np.cumsum([0, *(shard.num_samples for shard in self.manifest.shards)]).astype(np.int64)
 
     @property

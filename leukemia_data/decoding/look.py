@@ -134,7 +134,7 @@ def _moments(sums: NDArray[np.float64], total: float) -> tuple[float, float]:
 
 
 def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.float32]]:
-    """Pixels of an axis that a window covers, and the share of each in the averages of its 32 parts, shape (32, w).
+    """Pixels of an axis that a window covers, and the weight of each in the averages of its 32 parts, shape (32, w).
 
     A part's average is that over its whole width, of which what lies beyond the frame is black.
     """

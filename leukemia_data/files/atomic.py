@@ -140,10 +140,10 @@ class FileState(NamedTuple):
     size_bytes
         -1 where there is no regular file.
     mtime_ns
-        Modification time since the epoch; anybody may set it, archives and copying programs do.
+        Modification time since the epoch; programs may set it, as archivers and copying tools do.
     ctime_ns
-        Time of the last change of content, name or rights, which nobody can set; on Windows that of the creation. 0
-        where the file system tells none (object stores).
+        Time of the last change of content, name or permissions, which programs cannot set; creation time on Windows;
+        0 if unavailable (object stores).
     inode
         Number of the file in its file system: another file under the same name has another. 0 where there is none: in
         object stores, and on Windows, whose listings of folders do not tell it.

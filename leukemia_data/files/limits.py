@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-# A disk that is full, a user's share of it that is, and a file at the largest size that is allowed.
+# A full disk, an exhausted quota, and a file of the maximal size.
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 # Of Windows, which does not always say it as the others do: disk full, and handle disk full.
 _FULL_ON_WINDOWS = frozenset({112, 39})
@@ -97,10 +97,10 @@ _SPARE = 256
 
 
 def allow_open_files(num_files: int) -> None:
-    """Raise this process's own limit so that `num_files` more can be open, as far as the system lets it.
+    """Raise this process's limit of open files by `num_files`, as far as the system allows.
 
-    Many systems begin with a limit of 1,024 files or 256, and let a process raise it itself. Who still runs into it is
-    told when a file is opened. Windows has no such limit.
+    Many systems start with a limit of 1,024 or 256, which a process may raise. Exceeding it raises an error when a file
+    is opened. Windows has no such limit.
     """
     if sys.platform == "win32":
         return

@@ -16,7 +16,7 @@ from leukemia_data.operations.recipe import Recipe
 class _CompiledStep:
     """One step with its place in the recipe."""
 
-    step: Operation
+    operation: Operation
     extent: Extent
 
 
@@ -26,7 +26,7 @@ class _Tail:
 
     size_px: int
     start: Window
-    stages: tuple[_CompiledStep, ...]
+    compiled: tuple[_CompiledStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Pipeline:
         shared = _run(self.shared, framed_pixels, self.framed_window)
         return {
             tail.size_px: np.ascontiguousarray(
-                _run(tail.stages, tail.start.cut(shared, self.shared_window), tail.start)
+                _run(tail.compiled, tail.start.cut(shared, self.shared_window), tail.start)
             )
             for tail in self.tails
         }
@@ -122,13 +122,13 @@ def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: boo
         shared_side = step.output_side(shared_side, 0)
     tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
     wanted = reduce(Window.union, (tail.start for tail in tails))
-    stages = _compile(shared, framed_side, 0, wanted, limit_region)
-    return _Pipeline(framed_side, stages[0].extent.needed if stages else wanted, stages, wanted, tails)
+    compiled = _compile(shared, framed_side, 0, wanted, limit_region)
+    return _Pipeline(framed_side, compiled[0].extent.needed if compiled else wanted, compiled, wanted, tails)
 
 
 def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
-    stages = _compile(steps, side_px, size_px, Window.full(size_px), limit_region)
-    return _Tail(size_px, stages[0].extent.needed if stages else Window.full(size_px), stages)
+    compiled = _compile(steps, side_px, size_px, Window.full(size_px), limit_region)
+    return _Tail(size_px, compiled[0].extent.needed if compiled else Window.full(size_px), compiled)
 
 
 def _compile(
@@ -138,16 +138,16 @@ def _compile(
     sides = [side_px]
     for step in steps:
         sides.append(step.output_side(sides[-1], size_px))
-    stages: list[_CompiledStep] = []
+    compiled: list[_CompiledStep] = []
     for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
         produced = wanted if limit_region else Window.full(next_side)
         wanted = step.needed(produced, side, next_side) if limit_region else Window.full(side)
-        stages.append(_CompiledStep(step, Extent(side, next_side, wanted, produced)))
-    return tuple(reversed(stages))
+        compiled.append(_CompiledStep(step, Extent(side, next_side, wanted, produced)))
+    return tuple(reversed(compiled))
 
 
-def _run(stages: Sequence[_CompiledStep], pixels: Image, held: Window) -> Image:
-    for stage in stages:
-        pixels = stage.step.apply(stage.extent.needed.cut(pixels, held), stage.extent)
-        held = stage.extent.produced
+def _run(compiled: Sequence[_CompiledStep], pixels: Image, held: Window) -> Image:
+    for step in compiled:
+        pixels = step.operation.apply(step.extent.needed.cut(pixels, held), step.extent)
+        held = step.extent.produced
     return pixels

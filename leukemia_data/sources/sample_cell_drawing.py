@@ -44,7 +44,7 @@ class ClassAppearance:
     core_rgb
         Usual colour of the nucleus, grey levels.
     roughness
-        Median amplitude of the outline's irregularity, as a share of the radius.
+        Median amplitude of the outline's irregularity, as a fraction of the radius.
     min_aspect
         Smallest ratio of the short to the long axis.
     chromatin_px

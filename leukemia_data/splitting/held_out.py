@@ -107,7 +107,7 @@ def fold_specs(
     with_valid
         Whether each fold draws a validation part from what it trains on.
     valid_share
-        The wanted share of that part, in (0, 0.5].
+        The wanted fraction of that part, in (0, 0.5].
     class_names
         For messages; without them labels are shown.
 

@@ -75,7 +75,7 @@ class SplitSpec:
     with_valid
         Whether a held-out or given split draws a validation part from what it trains on.
     valid_share
-        The wanted share of that part, in (0, 0.5].
+        The wanted fraction of that part, in (0, 0.5].
     """
 
     kind: SplitKind
@@ -153,7 +153,7 @@ def with_valid_share(spec: SplitSpec, share: float) -> SplitSpec:
     spec
         A held-out split or ``given``.
     share
-        Wanted share of each class's training images, in (0, 0.5].
+        Wanted fraction of each class's training images, in (0, 0.5].
 
     Raises
     ------

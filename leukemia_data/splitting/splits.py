@@ -332,7 +332,7 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
 
 
 def split_indices(codes: SplitCodes, name: str) -> NDArray[np.int64]:
-    """Sample numbers of one split, ascending; ``all`` means every sample.
+    """Return the sample indices of one split, ascending; ``all`` means every sample.
 
     Raises
     ------

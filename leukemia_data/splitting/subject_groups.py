@@ -154,7 +154,7 @@ def assign_groups(
     generator: np.random.Generator,
     too_few: Callable[[int, int], str],
 ) -> NDArray[np.int8]:
-    """Distribute whole groups over parts, class by class, close to the wanted shares of images and of groups.
+    """Distribute whole groups over parts, class by class, close to the wanted fractions of images and of groups.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def assign_groups(
     labels
         Of shape (n,), none of them unknown; a group counts with its most frequent one.
     fractions
-        Wanted share of each part; they add up to 1.
+        Wanted fraction of each part; they add up to 1.
     generator
         Draws the orders that are tried.
     too_few
@@ -193,7 +193,7 @@ def assign_groups(
 def _best_draw(
     sizes: NDArray[np.int64], fractions: NDArray[np.float64], generator: np.random.Generator
 ) -> NDArray[np.int8]:
-    """Try random orders of the groups and keep the assignment closest to the wanted shares."""
+    """Try random orders of the groups and keep the assignment closest to the wanted fractions."""
     num_draws = int(np.clip(_DRAW_BUDGET // len(sizes), 1, _MAX_DRAWS))
     best_cost, best = np.inf, np.zeros(len(sizes), np.int8)
     for _ in range(num_draws):

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     images_BHWC : Tensor of shape (B, S, S, 3), uint8, RGB, on the stream's device
     labels_B : Tensor of shape (B,), int64, -1 where unknown, on the stream's device
     indices_B : Tensor of shape (B,), int64, on the CPU
-        Sample numbers in the cache.
+        Sample indices in the cache.
     mask_B : Tensor of shape (B,), bool, on the CPU
         False for rows that only pad a rank's micro-batch: no result may count them.
     """
@@ -201,7 +201,7 @@ class BatchRows(NamedTuple):
     Attributes
     ----------
     indices_B : ndarray of shape (B,), int64
-        Sample numbers in the cache.
+        Sample indices in the cache.
     mask_B : ndarray of shape (B,), bool
         False where a row only pads the micro-batch: it repeats a sample that another row stands for.
     """
@@ -290,7 +290,7 @@ class BatchPlan:
             start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
 
     def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
-        """Sample numbers at the positions from `first` to before `last`."""
+        """Return the sample indices at positions `first` to before `last`."""
         if self._seed is None:
             return self.indices_N[first:last]
         positions = np.arange(first, last, dtype=np.int64)

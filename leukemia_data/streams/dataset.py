@@ -49,7 +49,7 @@ class CachedCells(Dataset[Sample]):
     cache
         An opened cache.
     numbers : ndarray of shape (n,), int64
-        Sample numbers, for instance from :func:`leukemia_data.splitting.splits.split_indices`; or a list, a range, a
+        Sample indices, for instance from :func:`leukemia_data.splitting.splits.split_indices`; or a list, a range, a
         mask or a column of a table, see :func:`leukemia_data.records.arguments.as_indices`.
 
     Attributes

@@ -1,8 +1,7 @@
-"""The batch stream: shuffled or ordered batches of a cache, gathered by threads ahead of the network.
+"""The batch stream: shuffled or ordered batches of a cache, prefetched by threads.
 
-Each thread copies whole batches straight from memory maps of the shards into buffers that are used again once nobody
-holds their batch any more. What a batch holds is a function of the plan, the epoch and the step alone, so a stream can
-go on at any step of any epoch.
+Each thread copies whole batches from memory maps of the shards into buffers, which are reused once their batch is no
+longer referenced. A batch is a function of batch plan, epoch and step, so that a stream can resume at any step.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class BatchStream:
     cache
         An opened cache.
     indices_N : ndarray of shape (N,), int64
-        Sample numbers to serve; or a list, a range, a mask or a column of a table, see
+        Sample indices to serve; or a list, a range, a mask or a column of a table, see
         :func:`leukemia_data.records.arguments.as_indices`. They are copied.
     batch_size, seed, weights_N, drop_last, rank, world_size, micro_batches_per_rank
         See :class:`~leukemia_data.streams.batch.BatchPlan`.

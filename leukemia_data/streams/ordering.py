@@ -105,7 +105,7 @@ def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) 
     Parameters
     ----------
     samples_B : ndarray of shape (B,), int64
-        Sample numbers.
+        Sample indices.
     seed, epoch
         As for :func:`permuted`.
     draw

@@ -130,7 +130,7 @@ _ABSENT, _COMING = -1, -2
 
 
 class PixelStore(Protocol):
-    """Copies samples' pixels into a buffer, by sample number; safe to use from several threads."""
+    """Copies samples' pixels into a buffer, by sample index; thread-safe."""
 
     def gather(self, indices_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
         """Fill `out`, (B, S, S, 3) uint8, with the samples `indices_B`."""
