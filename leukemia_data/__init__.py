@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leukemia_data.lazy_names import lazy_names
+from leukemia_data.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from leukemia_data.api import register as register
+    from leukemia_data.api.arguments import LeukemiaWarning as LeukemiaWarning
     from leukemia_data.api.audit import audit as audit
     from leukemia_data.api.audit import recover_subjects as recover_subjects
     from leukemia_data.api.build import build as build
@@ -32,12 +33,11 @@ if TYPE_CHECKING:
     from leukemia_data.api.caches import repair as repair
     from leukemia_data.api.caches import statistics as statistics
     from leukemia_data.api.caches import verify as verify
-    from leukemia_data.api.verbosity import LeukemiaWarning as LeukemiaWarning
     from leukemia_data.augmenting.augment import Augmenter as Augmenter
     from leukemia_data.augmenting.augmentation import load_augmentation as load_augmentation
     from leukemia_data.caches.cache import Cache as Cache
-    from leukemia_data.caches.split import Part as Part
-    from leukemia_data.caches.split import Split as Split
+    from leukemia_data.caches.cache import Part as Part
+    from leukemia_data.caches.cache import Split as Split
     from leukemia_data.errors import LeukemiaError as LeukemiaError
     from leukemia_data.errors import UsageError as UsageError
     from leukemia_data.operations.operation import Operation as Operation
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from leukemia_data.operations.recipe import preset_names as preset_names
     from leukemia_data.sources.reading_options import ReadingOptions as ReadingOptions
 
+__version__ = "0.2.0"
+
 _MODULES = {
     "api.build": ("write_sample", "scan", "preview", "build", "plan_jobs", "run_job", "commit_jobs"),
     "api.caches": (
@@ -53,15 +55,14 @@ _MODULES = {
         *("collect_garbage", "push", "pull", "preview_augmentation"),
     ),
     "api.audit": ("audit", "recover_subjects"),
-    "caches.cache": ("Cache",),
-    "caches.split": ("Split", "Part"),
+    "caches.cache": ("Cache", "Split", "Part"),
     "operations.recipe": ("Recipe", "load_recipe", "preset_names"),
     "operations.operation": ("Operation",),
     "sources.reading_options": ("ReadingOptions",),
     "augmenting.augmentation": ("load_augmentation",),
     "augmenting.augment": ("Augmenter",),
     "errors": ("LeukemiaError", "UsageError"),
-    "api.verbosity": ("LeukemiaWarning",),
+    "api.arguments": ("LeukemiaWarning",),
 }
 _RENAMED = {
     "engines": "leukemia_data.building",

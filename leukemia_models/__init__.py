@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leukemia_data.lazy_names import lazy_names
+from leukemia_data.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from leukemia_models.api import register as register

@@ -25,12 +25,10 @@ ROOT = Path(leukemia_data.__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 ROOMS = {
     "leukemia_data": [
-        "version",
-        "lazy_names",
+        "lazy_imports",
         "errors",
         "console",
         "registry",
-        "libraries",
         "files",
         "stores",
         "operations",
@@ -61,7 +59,7 @@ ROOMS = {
 LAZY_TARGET = re.compile(r"(leukemia_data|leukemia_models)(\.\w+)+:\w+\Z")
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
 MAY_LOAD = {
-    "leukemia_data.libraries": {"torch"},
+    "leukemia_data.lazy_imports": {"torch"},
     "leukemia_data.scanning.preview": {"matplotlib"},
     "leukemia_data.auditing.audit_sheet": {"matplotlib"},
     "leukemia_data.streams": {"torch"},
@@ -80,13 +78,11 @@ NOT_FOR_BUILDING = (
 
 
 LATE_IMPORTS = {
-    "leukemia_data.api.arguments": "fsspec, which folders do not need",
     "leukemia_data.api.audit": "each function what it needs, so that none waits for what another one loads",
     "leukemia_data.api.build": "each function what it needs, so that none waits for what another one loads",
     "leukemia_data.api.caches": "each function what it needs, so that none waits for what another one loads",
-    "leukemia_data.api.verbosity": "tqdm, which nobody needs who wants to hear nothing",
-    "leukemia_data.caches.cache": "splits, which those who only read samples do not need",
-    "leukemia_data.caches.split": "torch, which splits and their statistics do not need",
+    "leukemia_data.api.arguments": "fsspec, which folders do not need, and tqdm, which a quiet call does not",
+    "leukemia_data.caches.cache": "torch, which a reader of samples does not need",
     "leukemia_data.registry": "importlib.metadata takes as long as all else that a recipe needs",
     "leukemia_data.building.build_caches": "a build with nothing to do loads neither NumPy nor OpenCV",
     "leukemia_data.building.build_request": "object stores load fsspec, for which caches on disk have no use",
@@ -96,7 +92,7 @@ LATE_IMPORTS = {
     "leukemia_models.networks.registry": "torch, which names, descriptions and recorded costs do not need",
     "leukemia_models.training.optimizers": "torch, which settings do not need, and Ranger21's package",
     "leukemia_data.caches.verify": "object stores load fsspec, for which a cache on disk has no use",
-    "leukemia_data.building.collect": "object stores load fsspec, for which a cache on disk has no use",
+    "leukemia_data.building.garbage": "object stores load fsspec, for which a cache on disk has no use",
     "leukemia_data.auditing.run_audit": "drawing loads matplotlib, for which an audit without files has no use",
 }
 """Modules of the libraries that may import inside functions, and what that saves."""

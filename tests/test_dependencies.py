@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from leukemia_data.version import __version__
+from leukemia_data import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def test_what_only_tests_use_is_no_dependency_of_the_library(library):
 
 def test_the_version_has_one_source():
     assert "version" not in PROJECT
-    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "leukemia_data.version.__version__"}
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "leukemia_data.__version__"}
     assert str(Version(__version__)) == __version__
 
 

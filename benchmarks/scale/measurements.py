@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from leukemia_data.building.build import FailurePolicy, run_locked_build
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.main_group import MainGroup
-from leukemia_data.version import __version__
+from leukemia_data import __version__
 
 _COMMANDS = {
     "sample": ("cli.ldata.source:sample", "Write generated cells in the C-NMC folder tree."),
@@ -23,13 +23,13 @@ _COMMANDS = {
         "cli.ldata.audit:recover_subjects",
         "Find whose cells renumbered files show.",
     ),
-    "bench": ("cli.ldata.bench", "Measure how fast this machine feeds a network."),
+    "bench": ("cli.ldata.look:bench", "Measure how fast this machine feeds a network."),
     "push": ("cli.ldata.keep:push", "Copy a cache into an object store."),
     "pull": ("cli.ldata.keep:pull", "Copy a cache out of an object store."),
     "verify": ("cli.ldata.keep:verify", "Check every byte of a cache and name what is damaged."),
     "convert": ("cli.ldata.keep:convert", "Store a cache's images compressed without loss, or raw again."),
     "gc": ("cli.ldata.keep:gc", "Remove files that no cache needs any more."),
-    "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),
+    "completion": ("cli.options:completion", "Print the script that completes commands and names in a shell."),
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE, print_note
+from cli.console import CONSOLE, format_table, print_json, print_note, print_text
 from cli.options import (
     LocalPath,
     SourceType,
@@ -21,7 +21,6 @@ from cli.options import (
     seed_type,
     size_filter_option,
 )
-from cli.output import format_table, print_json, print_text
 from leukemia_data.errors import SourceError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cli.console import CONSOLE, print_note
+from cli.console import CONSOLE, cache_lines, print_json, print_note, print_text
 from cli.options import (
     LocalPath,
     allow_outside_option,
@@ -28,7 +28,6 @@ from cli.options import (
     root_option,
     source_argument,
 )
-from cli.output import cache_lines, print_json, print_text
 from leukemia_data.building.build_caches import build_caches
 from leukemia_data.building.build_request import BuildRequest, BuildSummary
 from leukemia_data.building.engine import ENGINES, EngineChoice

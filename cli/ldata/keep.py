@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE, print_note
+from cli.console import CONSOLE, print_json, print_note, print_text
 from cli.options import (
     DEFAULT_CACHE_ROOT,
     LocalPath,
@@ -25,7 +25,6 @@ from cli.options import (
     root_option,
     size_filter_option,
 )
-from cli.output import print_json, print_text
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD
 from leukemia_data.errors import CacheError, InterruptionError, UsageError, listed
 from leukemia_data.files.text import format_bytes
@@ -274,7 +273,7 @@ def gc(cache_root: Location, dry_run: bool, as_json: bool) -> None:
       ldata gc --cache s3://bucket/caches
     """
     # Loads what a job file needs: not for --help.
-    from leukemia_data.building.collect import collect_garbage
+    from leukemia_data.building.garbage import collect_garbage
 
     report = collect_garbage(cache_root, remove=not dry_run)
     for reason in report.skipped:

@@ -10,19 +10,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from cli.completion import complete_recipe
-from cli.console import CONSOLE
+from cli.console import CONSOLE, print_json, print_text
 from cli.options import (
     LocalPath,
     allow_outside_option,
     cache_root_option,
+    complete_recipe,
     json_option,
     reading_options,
     recipe_option,
     root_option,
     source_argument,
 )
-from cli.output import print_json, print_text
 from leukemia_data.errors import UsageError
 from leukemia_data.files.text import format_bytes
 from leukemia_data.operations.recipe import load_recipe, preset_names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.main_group import MainGroup
-from leukemia_data.version import __version__
+from leukemia_data import __version__
 
 _COMMANDS = {
     "train": ("cli.ltrain.train:command", "Train a network on a cache and evaluate it; the word may be left out."),
@@ -21,7 +21,7 @@ _COMMANDS = {
         "cli.ltrain.look:batchnorm_demo",
         "Reproduce the second report's BatchNorm mystery, and its cure.",
     ),
-    "completion": ("cli.completion", "Print the script that completes commands and names in a shell."),
+    "completion": ("cli.options:completion", "Print the script that completes commands and names in a shell."),
 }
 
 

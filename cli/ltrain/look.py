@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.completion import complete_plan
-from cli.console import CONSOLE
+from cli.console import CONSOLE, format_table, print_json, print_text
 from cli.options import (
     LocalPath,
     augment_option,
     cache_location_argument,
     cache_location_option,
+    complete_plan,
     json_option,
     seed_type,
     size_filter_option,
 )
-from cli.output import format_table, print_json, print_text
 from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import click
 
-from cli.completion import complete_model, complete_plan
 from cli.options import (
     DEFAULT_CACHE_ROOT,
     LocalPath,
     LocationType,
     augment_option,
+    complete_model,
+    complete_plan,
     local_copies_gb_option,
     local_copies_option,
     option_name,

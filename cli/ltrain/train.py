@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import CONSOLE
+from cli.console import CONSOLE, print_json, print_text
 from cli.ltrain.options import (
     STAGE_OPTIONS,
     check_options,
@@ -17,7 +17,6 @@ from cli.ltrain.options import (
     training_options,
     valid_from_train_option,
 )
-from cli.output import print_json, print_text
 from leukemia_data.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cli.console import CONSOLE
+from cli.console import CONSOLE, print_json, print_text
 from cli.options import (
     LocalPath,
     LocationType,
@@ -20,7 +20,6 @@ from cli.options import (
     reading_options,
     root_option,
 )
-from cli.output import print_json, print_text
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leukemia_data.api.arguments import CachePlace, Place, as_image_place, as_path, as_root, place_of
-from leukemia_data.api.verbosity import console_of
+from leukemia_data.api.arguments import CachePlace, Place, as_image_place, as_path, as_root, console_of, place_of
 
 if TYPE_CHECKING:
     from leukemia_data.auditing.run_audit import Audit

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leukemia_data.api.arguments import Place, as_location, as_path, as_recipe, as_root, as_sizes, as_sources
-from leukemia_data.api.verbosity import console_of
+from leukemia_data.api.arguments import (
+    Place,
+    as_location,
+    as_path,
+    as_recipe,
+    as_root,
+    as_sizes,
+    as_sources,
+    console_of,
+)
 
 if TYPE_CHECKING:
     from leukemia_data.building.build_request import BuildSummary

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leukemia_data.api.arguments import CachePlace, Place, as_image_place, as_location, as_path, as_root, place_of
-from leukemia_data.api.verbosity import console_of
+from leukemia_data.api.arguments import (
+    CachePlace,
+    Place,
+    as_image_place,
+    as_location,
+    as_path,
+    as_root,
+    console_of,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from leukemia_data.augmenting.preview import AugmentationPreview
-    from leukemia_data.building.collect import CollectReport
+    from leukemia_data.building.garbage import CollectReport
     from leukemia_data.building.repair import ConvertReport, RepairReport
     from leukemia_data.caches.cache import Cache
     from leukemia_data.caches.opening import FoundCache, LocalCopiesChoice
@@ -130,7 +138,7 @@ def convert(
 
 def collect_garbage(location: Place = "cache", *, remove: bool = False) -> CollectReport:
     """Find files below a place that no cache needs, left by builds that stopped; `remove` deletes them."""
-    from leukemia_data.building.collect import collect_garbage as collect
+    from leukemia_data.building.garbage import collect_garbage as collect
 
     return collect(as_location(location, "location"), remove=remove)
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from leukemia_data.lazy_names import lazy_names
+from leukemia_data.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from leukemia_data.augmenting.chance import AUGMENTATIONS
+    from leukemia_data.augmenting.operation import AUGMENTATIONS
     from leukemia_data.building.engine import ENGINES
     from leukemia_data.caches.codec import CODECS
     from leukemia_data.operations.operation import OPERATIONS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TARGETS = {
     "operation": "leukemia_data.operations.operation:OPERATIONS.register",
-    "augmentation": "leukemia_data.augmenting.chance:AUGMENTATIONS.register",
+    "augmentation": "leukemia_data.augmenting.operation:AUGMENTATIONS.register",
     "codec": "leukemia_data.caches.codec:CODECS.register",
     "engine": "leukemia_data.building.engine:ENGINES.register",
     "source": "leukemia_data.sources.kinds:SOURCE_KINDS.register",

@@ -11,22 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.augmenting.blur_noise import (
+from leukemia_data.augmenting.appearance import (
+    GREY_WEIGHTS,
     Cutout,
     blur,
     draw_blur_weights,
+    draw_color,
     draw_cutout,
     draw_noise,
     make_noise_bank,
+    mean_grey,
     noise_windows,
     num_noise_values,
     outside_squares,
+    recolor,
 )
-from leukemia_data.augmenting.chance import may_happen
-from leukemia_data.augmenting.colour import GREY_WEIGHTS, draw_color, mean_grey, recolor
-from leukemia_data.augmenting.draws import Draws
+from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.augmenting.geometry import draw_affine, warp
+from leukemia_data.augmenting.operation import Draws, may_happen
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers, as_whole
 from leukemia_data.streams.batch import BufferPool, as_device, to_device

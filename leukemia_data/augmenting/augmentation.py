@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from leukemia_data.augmenting.blur_noise import Blur, Cutout, Noise
-from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, CustomAugmentation, may_happen
-from leukemia_data.augmenting.colour import Color
+from leukemia_data.augmenting.appearance import Blur, Color, Cutout, Noise
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, CustomAugmentation, may_happen
 from leukemia_data.errors import UsageError, require
 from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, parse_value, read_toml
 from leukemia_data.records.arguments import as_flag

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from leukemia_data.augmenting.chance import AUGMENTATIONS, Chance, Range, require_range
-from leukemia_data.augmenting.draws import Draw, Draws, FloatArray
+from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range, require_range
 from leukemia_data.errors import require
-from leukemia_data.libraries import torch
+from leukemia_data.lazy_imports import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

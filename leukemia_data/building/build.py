@@ -15,6 +15,7 @@ import cv2
 import h5py
 import numpy as np
 
+from leukemia_data import __version__
 from leukemia_data.building.build_request import BuildSummary, BuiltCache
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
@@ -28,7 +29,6 @@ from leukemia_data.files.limits import is_disk_full
 from leukemia_data.records.fingerprint import LOOKS_VERSION
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable, is_settled, settled, state_at, states_array
-from leukemia_data.version import __version__
 
 
 class CommitTarget(Protocol):

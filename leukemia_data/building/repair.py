@@ -37,7 +37,7 @@ from leukemia_data.errors import CacheError, ImageError, SourceError
 from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.operations.operation import Image
-from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array, unsettled_states

@@ -36,7 +36,7 @@ from leukemia_data.decoding.look import image_look
 from leukemia_data.errors import BuildError, CacheError, ImageError, StorageError
 from leukemia_data.files.atomic import scratch_folder
 from leukemia_data.operations.operation import Image
-from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import Preprocessor
 from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint, file_digest, installed_opencv_version
 from leukemia_data.records.record import Record
 from leukemia_data.records.sample_table import SampleTable

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from leukemia_data.errors import CacheError, UsageError
-from leukemia_data.libraries import np
+from leukemia_data.lazy_imports import np
 from leukemia_data.registry import Registry
 
 if TYPE_CHECKING:

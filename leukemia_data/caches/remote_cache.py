@@ -16,8 +16,7 @@ from leukemia_data.caches.range_reader import RangeReader
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.records.fingerprint import file_digest, lines_digest
-from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.records.samples import PixelReader
+from leukemia_data.records.sample_table import PixelReader, SampleTable
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
 from leukemia_data.stores.url import Location, Url

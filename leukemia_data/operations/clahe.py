@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from leukemia_data.errors import require
-from leukemia_data.libraries import cv2, np
+from leukemia_data.lazy_imports import cv2, np
 from leukemia_data.operations.colour import cell_mask
 from leukemia_data.operations.operation import OPERATIONS, Extent, Image, Operation, Window
 

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from leukemia_data.errors import require
-from leukemia_data.libraries import cv2, np
+from leukemia_data.lazy_imports import cv2, np
 from leukemia_data.operations.operation import OPERATIONS, Image, Operation
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from leukemia_data.errors import require
-from leukemia_data.libraries import cv2, np
+from leukemia_data.lazy_imports import cv2, np
 from leukemia_data.operations.operation import OPERATIONS, Draw, Framing, Image, Window, require_side
 from leukemia_data.operations.resizing import Resampling, resample
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from leukemia_data.errors import require
-from leukemia_data.libraries import cv2, np
+from leukemia_data.lazy_imports import cv2, np
 from leukemia_data.operations.operation import OPERATIONS, Extent, Image, Operation, Window, require_side
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The sample table: a cache's metadata of its samples as columns, and the states of their files."""
+"""The sample table: all that a cache knows of its samples except pixels, as columns; what streams need of a cache."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import UNSETTLED_NS, FileState
 from leukemia_data.records.arguments import Indices, as_indices
 from leukemia_data.records.fingerprint import DIGEST_BYTES
@@ -285,3 +286,61 @@ def settled(states: FileStates, listed_at_ns: int) -> FileStates:
 def is_settled(states: FileStates) -> NDArray[np.bool_]:
     """Return whether an equal state proves that a file is unchanged, shape (n,)."""
     return np.asarray((states[:, MTIME] != UNSETTLED_NS) & (states[:, CTIME] != UNSETTLED_NS), np.bool_)
+
+
+class PixelReader(Protocol):
+    """Copies samples' pixels by index. Can be pickled; thread-safe.
+
+    See :class:`~leukemia_data.caches.cache.SampleReader` for the methods.
+    """
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        ...
+
+    @property
+    def num_unmapped(self) -> int:
+        """Number of shards that could not be mapped, and are read instead."""
+        ...
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """Return one image, shape (S, S, 3), uint8."""
+        ...
+
+    def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return images in the order of the indices, (B, S, S, 3) uint8."""
+        ...
+
+
+class Samples(Protocol):
+    """Square images of one size by index, with a table of their metadata: a cache."""
+
+    @property
+    def table(self) -> SampleTable:
+        """Metadata of the samples."""
+        ...
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images."""
+        ...
+
+    @property
+    def pixels_per_image(self) -> int:
+        """Height times width of the images."""
+        ...
+
+    @property
+    def reader(self) -> PixelReader:
+        """The pixels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def require_samples(cache: object) -> None:
+    """Raise UsageError unless `cache` is an opened cache."""
+    # Does not access `reader`, which would open the shards.
+    if not all(hasattr(type(cache), name) for name in ("reader", "size_px")) or not hasattr(cache, "table"):
+        raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")

@@ -20,8 +20,7 @@ from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
-from leukemia_data.operations.preprocess import Preprocessor, trace_steps
-from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe, trace_steps
 from leukemia_data.records.record import ImagePlace, Record, printable_name
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source

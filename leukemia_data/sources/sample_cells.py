@@ -1,18 +1,14 @@
-"""A generated stand-in for C-NMC 2019: a seed and two counts in, a file tree of 450x450 BMPs out.
-
-The tree, the file names and the file format are those of the real training set, so every command can be shown and
-tested without it. Each image is a function of (seed, subject, cell) alone: more subjects, more cells or more
-threads never change an image. Equal bytes are promised for equal versions of NumPy and OpenCV.
-Generated cells are never written among other images; nothing medical can be learned from them.
-"""
+"""A generated stand-in for C-NMC 2019: a seed and two counts in, a file tree of 450x450 BMPs out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,7 +17,291 @@ from numpy.typing import NDArray
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path
 from leukemia_data.records.record import CELL_CLASSES
-from leukemia_data.sources.sample_cell_drawing import LYMPHOBLAST, LYMPHOCYTE, draw_cell, draw_photo, draw_subject
+
+FRAME_PX = 450
+
+FloatArray = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+
+# Share of the frame that a cell covers: real cells reach from 10 to 22 %, a margin is left for the outline's pixels.
+_MIN_COVERAGE = 0.105
+_COVERAGE_RANGE = 0.108
+# Measured as the change of log intensity (R, G, B) with chromatin and towards the outline.
+_CHROMATIN_RGB = np.array([0.85, 1.0, 0.45], np.float32)
+_RIM_RGB = np.array([0.46, 1.05, 0.34], np.float32)
+_RIM_DECAY_PX = 5.5
+# (scale in pixels, standard deviation of log intensity): the falling spectrum that both classes share.
+_OCTAVES = ((3.0, 0.032), (7.0, 0.034), (18.0, 0.055), (45.0, 0.10))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassAppearance:
+    """What cells of one class have in common.
+
+    Parameters
+    ----------
+    size_logit, size_spread
+        Mean and standard deviation of the logit of the coverage within its allowed range.
+    core_rgb
+        Usual colour of the nucleus, grey levels.
+    roughness
+        Median amplitude of the outline's irregularity, as a fraction of the radius.
+    min_aspect
+        Smallest ratio of the short to the long axis.
+    chromatin_px
+        Smallest and largest scale of the chromatin pattern, pixels.
+    chromatin_contrast
+        Median amplitude of that pattern, in log intensity.
+    nucleoli_rate
+        Mean number of pale spots.
+    crescent_px
+        Greatest extra width of the cytoplasm on one side, pixels.
+    """
+
+    size_logit: float
+    size_spread: float
+    core_rgb: tuple[float, float, float]
+    roughness: float
+    min_aspect: float
+    chromatin_px: tuple[float, float]
+    chromatin_contrast: float
+    nucleoli_rate: float
+    crescent_px: float
+
+
+LYMPHOBLAST = ClassAppearance(
+    size_logit=0.75,
+    size_spread=0.95,
+    core_rgb=(69.0, 28.0, 79.0),
+    roughness=0.042,
+    min_aspect=0.78,
+    chromatin_px=(4.0, 9.0),
+    chromatin_contrast=0.085,
+    nucleoli_rate=3.2,
+    crescent_px=5.0,
+)
+LYMPHOCYTE = ClassAppearance(
+    size_logit=-1.0,
+    size_spread=0.95,
+    core_rgb=(61.0, 24.5, 73.0),
+    roughness=0.018,
+    min_aspect=0.80,
+    chromatin_px=(7.0, 16.0),
+    chromatin_contrast=0.10,
+    nucleoli_rate=1.2,
+    crescent_px=8.0,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubjectAppearance:
+    """What all photographs of one subject share.
+
+    Parameters
+    ----------
+    light_rgb
+        Change of log intensity per channel by stain batch and lamp.
+    stain_strength
+        Factor on the contrast of chromatin and rim; 1 is usual.
+    size_shift
+        Change of the logit of the coverage: some people have larger cells.
+    """
+
+    light_rgb: tuple[float, float, float]
+    stain_strength: float
+    size_shift: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoAppearance:
+    """What all cells of one photograph share.
+
+    Parameters
+    ----------
+    light_rgb
+        Change of log intensity per channel, on top of the subject's.
+    focus_px
+        Standard deviation of the blur by defocus, pixels.
+    fringe_xy
+        Strength and direction of the colour fringe at the outline (lateral chromatic aberration).
+    """
+
+    light_rgb: tuple[float, float, float]
+    focus_px: float
+    fringe_xy: tuple[float, float]
+
+
+def draw_subject(rng: np.random.Generator) -> SubjectAppearance:
+    """Draw a subject's appearance: spread of brightness about 8 %, of each channel about 4 %."""
+    return SubjectAppearance(
+        light_rgb=_draw_light(rng, common=0.075, per_channel=0.035),
+        stain_strength=float(rng.lognormal(0.0, 0.12)),
+        size_shift=float(rng.normal(0.0, 0.3)),
+    )
+
+
+def draw_photo(rng: np.random.Generator) -> PhotoAppearance:
+    """Draw a photograph's appearance: mild changes of light, focus and fringe."""
+    fringe_x, fringe_y = rng.normal(0.0, 0.07, 2).tolist()
+    return PhotoAppearance(
+        light_rgb=_draw_light(rng, common=0.03, per_channel=0.012),
+        focus_px=float(rng.uniform(0.6, 2.2)),
+        fringe_xy=(fringe_x, fringe_y),
+    )
+
+
+def draw_cell(
+    rng: np.random.Generator, kind: ClassAppearance, subject: SubjectAppearance, photo: PhotoAppearance
+) -> NDArray[np.uint8]:
+    """Paint one cell.
+
+    Parameters
+    ----------
+    rng
+        Source of everything that differs between the cells of one photograph.
+    kind, subject, photo
+        What the cell shares with its class, its subject and its photograph.
+
+    Returns
+    -------
+    ndarray of uint8, shape (450, 450, 3)
+        RGB. All three channels are 0 outside the cell and at least 1 inside; the cell covers 10 to 22 % of the
+        frame, near its centre.
+    """
+    outline_xy = _draw_outline(rng, kind, subject.size_shift)
+    left, top = np.floor(outline_xy.min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(outline_xy.max(axis=0)).astype(int) + 2
+    alpha = _rasterize(outline_xy - (left, top), (bottom - top, right - left))
+    frame = np.zeros((FRAME_PX, FRAME_PX, 3), np.uint8)
+    frame[top:bottom, left:right] = _paint(rng, alpha, kind, subject, photo)
+    return frame
+
+
+def _draw_light(rng: np.random.Generator, common: float, per_channel: float) -> tuple[float, float, float]:
+    red, green, blue = rng.normal(0.0, common) + rng.normal(0.0, per_channel, 3)
+    return float(red), float(green), float(blue)
+
+
+def _draw_outline(rng: np.random.Generator, kind: ClassAppearance, size_shift: float) -> Float64Array:
+    """Closed outline as (x, y) in frame coordinates, scaled to a drawn area."""
+    angle = np.linspace(0.0, 2.0 * np.pi, 256, endpoint=False)
+    radius = 1.0 + _draw_bumps(rng, angle, kind.roughness)[:, None]
+    points = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    points[:, 1] *= rng.uniform(kind.min_aspect, 1.0)
+    turn = rng.uniform(0.0, 2.0 * np.pi)
+    cos, sin = math.cos(turn), math.sin(turn)
+    points = points @ np.array([[cos, sin], [-sin, cos]])
+    logit = kind.size_logit + size_shift + rng.normal(0.0, kind.size_spread)
+    coverage = _MIN_COVERAGE + _COVERAGE_RANGE / (1.0 + math.exp(-logit))
+    points *= math.sqrt(coverage * FRAME_PX**2 / cv2.contourArea(points.astype(np.float32)))
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
+    centre = (FRAME_PX - 1) / 2.0 + np.clip(rng.normal(0.0, 3.0, 2), -9.0, 9.0)
+    return cast("Float64Array", points - middle + centre)
+
+
+def _draw_bumps(rng: np.random.Generator, angle: Float64Array, roughness: float) -> Float64Array:
+    """Relative change of the radius: broad lobes, and fine teeth as a rough segmentation leaves them."""
+    waves = np.concatenate([np.arange(2, 8), rng.integers(9, 45, 14)])
+    fine_share = 0.15 * rng.lognormal(0.0, 0.7)
+    amplitude = np.where(waves < 8, 2.8 / waves**1.3, min(fine_share, 0.3) * 9.0 / waves)
+    amplitude = amplitude * min(roughness * rng.lognormal(0.0, 0.4), 0.07)
+    coefficients = amplitude * rng.normal(0.0, 1.0, waves.size).clip(-2.0, 2.0)
+    phase = rng.uniform(0.0, 2.0 * np.pi, waves.size)
+    return cast("Float64Array", np.cos(np.outer(angle, waves) + phase) @ coefficients)
+
+
+def _rasterize(points: Float64Array, shape: tuple[int, int]) -> FloatArray:
+    """Share of each pixel inside the polygon; slivers count as outside, as in a segmented image."""
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillPoly(mask, [np.round(points * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
+    alpha = mask.astype(np.float32) / 255.0
+    return np.where(alpha < 0.1, np.float32(0.0), alpha)
+
+
+def _paint(
+    rng: np.random.Generator,
+    alpha: FloatArray,
+    kind: ClassAppearance,
+    subject: SubjectAppearance,
+    photo: PhotoAppearance,
+) -> NDArray[np.uint8]:
+    """Colours of the window around the cell, 0 outside it."""
+    height, width = alpha.shape
+    inside = alpha > 0.0
+    depth = cast("FloatArray", cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5))
+    x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
+    rim = _draw_rim(rng, depth, x, y, kind.crescent_px)
+    texture = _draw_texture(rng, (height, width), kind) * (1.0 - 0.6 * rim)
+    texture = cv2.GaussianBlur(texture, (0, 0), photo.focus_px)
+    fringe = rim * (photo.fringe_xy[0] * x + photo.fringe_xy[1] * y)
+    light = np.log(kind.core_rgb) + subject.light_rgb + photo.light_rgb + rng.normal(0.0, 0.03)
+    log_image = np.empty((height, width, 3), np.float32)
+    for channel, fringe_sign in enumerate((1.0, 0.0, -1.0)):
+        log_image[..., channel] = (
+            np.float32(light[channel])
+            + np.float32(subject.stain_strength) * _CHROMATIN_RGB[channel] * texture
+            + np.float32(subject.stain_strength) * _RIM_RGB[channel] * rim
+            + np.float32(fringe_sign) * fringe
+        )
+    image = cv2.exp(log_image) + _draw_sensor_noise(rng, (height, width))
+    image = np.clip(np.rint(image * alpha[..., None]), 1.0, 255.0)
+    return cast("NDArray[np.uint8]", (image * inside[..., None]).astype(np.uint8))
+
+
+def _draw_rim(
+    rng: np.random.Generator, depth: FloatArray, x: FloatArray, y: FloatArray, crescent_px: float
+) -> FloatArray:
+    """Cytoplasm: 1 at the outline, falling inwards, wider on one side and of uneven width elsewhere."""
+    direction = rng.uniform(0.0, 2.0 * np.pi)
+    side = np.float32(math.cos(direction)) * x + np.float32(math.sin(direction)) * y
+    width_px = np.float32(crescent_px * rng.beta(1.0, 2.5)) * np.clip(side, 0.0, 1.0) ** 2
+    width_px = width_px + np.float32(1.2) * _smooth_noise(rng, depth.shape, 30.0)
+    decay_px = np.float32(_RIM_DECAY_PX * rng.lognormal(0.0, 0.15))
+    return cast("FloatArray", np.exp(-np.maximum(depth - width_px, np.float32(0.0)) / decay_px))
+
+
+def _draw_texture(rng: np.random.Generator, shape: tuple[int, int], kind: ClassAppearance) -> FloatArray:
+    """Chromatin and nucleoli as change of log intensity, mean about 0, positive where paler."""
+    texture = np.zeros(shape, np.float32)
+    for scale_px, deviation in _OCTAVES:
+        texture += np.float32(deviation * rng.lognormal(0.0, 0.2)) * _smooth_noise(rng, shape, scale_px)
+    chromatin = _smooth_noise(rng, shape, rng.uniform(*kind.chromatin_px))
+    contrast = kind.chromatin_contrast * rng.lognormal(0.0, 0.3)
+    texture += np.float32(contrast) * np.tanh(np.float32(1.3) * chromatin)
+    for _ in range(min(int(rng.poisson(kind.nucleoli_rate)), 8)):
+        texture += _draw_nucleolus(rng, shape)
+    return texture
+
+
+def _draw_nucleolus(rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
+    """One pale round spot somewhere in the inner part of the window."""
+    sigma_px = rng.uniform(2.0, 7.0)
+    height = np.float32(rng.uniform(0.15, 0.55))
+    distance = 0.66 * math.sqrt(rng.uniform())
+    direction = rng.uniform(0.0, 2.0 * np.pi)
+    profiles = []
+    for size, offset in zip(shape, (math.sin(direction), math.cos(direction)), strict=True):
+        position = np.arange(size, dtype=np.float32) - np.float32(size * (0.5 + 0.5 * distance * offset))
+        profiles.append(np.exp(-0.5 * (position / np.float32(sigma_px)) ** 2))
+    return cast("FloatArray", height * np.outer(profiles[0], profiles[1]))
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale_px: float) -> FloatArray:
+    """Gaussian noise of about unit variance with details of `scale_px`, drawn on a coarse grid."""
+    grid_height, grid_width = (math.ceil(2.0 * size / scale_px) + 2 for size in shape)
+    grid = rng.standard_normal((grid_height, grid_width), dtype=np.float32)
+    # 3.545 = 2 sqrt(pi) restores unit variance after a Gaussian of sigma 1.
+    grid = cv2.GaussianBlur(grid, (0, 0), 1.0) * np.float32(3.545)
+    return cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
+
+
+def _draw_sensor_noise(rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
+    """Soft colour noise of about one grey level: sensors interpolate colour from every second pixel."""
+    height, width = shape
+    grid = np.float32(1.7) * rng.standard_normal((height // 2 + 1, width // 2 + 1, 3), dtype=np.float32)
+    return cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
 
 TREE_NAME = "C-NMC_Leukemia"
 BMP_BYTES = 608_454

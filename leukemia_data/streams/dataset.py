@@ -17,12 +17,10 @@ from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
 from leukemia_data.decoding.look import image_look
 from leukemia_data.errors import ImageError
 from leukemia_data.operations.operation import Image
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import Recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
 from leukemia_data.records.record import Record
-from leukemia_data.records.sample_table import decode_texts
-from leukemia_data.records.samples import Samples, require_samples
+from leukemia_data.records.sample_table import Samples, decode_texts, require_samples
 from leukemia_data.streams.batch import Batch
 
 

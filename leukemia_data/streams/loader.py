@@ -24,7 +24,7 @@ from torch import Tensor
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
-from leukemia_data.records.samples import Samples, require_samples
+from leukemia_data.records.sample_table import Samples, require_samples
 from leukemia_data.streams.batch import Batch, BatchPlan, BatchRows, BufferPool, as_device, move_batches, to_device
 from leukemia_data.streams.residency import (
     AUTO,

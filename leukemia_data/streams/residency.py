@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
-from leukemia_data.records.samples import PixelReader
+from leukemia_data.records.sample_table import PixelReader
 from leukemia_data.streams.batch import to_device
 
 MAPPED, RAM, DEVICE, AUTO = "mapped", "ram", "device", "auto"

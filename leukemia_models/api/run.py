@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from leukemia_data.api.arguments import Place, as_image_place, as_location, as_path, as_root
-from leukemia_data.api.verbosity import console_of
-from leukemia_data.caches.split import Part
+from leukemia_data.api.arguments import Place, as_image_place, as_location, as_path, as_root, console_of
+from leukemia_data.caches.cache import Part
 from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
 from leukemia_data.files.text import html_table, printable

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import numpy as np
 import pandas as pd
 
-from leukemia_data.api.arguments import CachePlace, Place, as_path, place_of
-from leukemia_data.api.verbosity import console_of
+from leukemia_data.api.arguments import CachePlace, Place, as_path, console_of, place_of
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.caches.split import Split
+from leukemia_data.caches.cache import Split
 from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import did_you_mean

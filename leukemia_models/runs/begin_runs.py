@@ -18,9 +18,8 @@ from leukemia_data.splitting.splits import split_indices
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.run_config import RunConfig, save_config
-from leukemia_models.runs.run_data import SPLIT_DIGEST, split_digest
 from leukemia_models.runs.run_folder import FINAL, PLAN_FILE_NAME, RunFolder, is_kfold, stage_folder_name
-from leukemia_models.runs.run_split import TEST, VALID, SplitCache, write_split
+from leukemia_models.runs.run_split import SPLIT_DIGEST, TEST, VALID, SplitCache, split_digest, write_split
 from leukemia_models.training.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.training.training_plan import TrainingPlan
 

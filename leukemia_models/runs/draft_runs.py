@@ -32,9 +32,8 @@ from leukemia_models.runs.run_checks import (
     require_start,
 )
 from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOptions, TrainingProcess
-from leukemia_models.runs.run_data import data_digest, positive_of_caches
 from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
-from leukemia_models.runs.run_split import TRAIN, SplitCache
+from leukemia_models.runs.run_split import TRAIN, SplitCache, data_digest, positive_of_caches
 from leukemia_models.runs.start_weights import seen_before
 from leukemia_models.training.training_plan import Stage, TrainingPlan
 

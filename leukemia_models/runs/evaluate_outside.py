@@ -33,15 +33,14 @@ from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSe
 from leukemia_models.reports.results import Results, SplitCounts, SplitSummary
 from leukemia_models.reports.summary_page import results_of_table, write_evaluated
 from leukemia_models.runs.evaluate_part import (
+    Predictor,
     evaluated_network,
     require_no_other_files,
     written_results,
 )
 from leukemia_models.runs.predict_files import FilePredictions, FileTable, predict_files, table_of_files
-from leukemia_models.runs.predictor import Predictor
-from leukemia_models.runs.run_data import LEARNT_PARTS, KnownSamples, learnt_text
 from leukemia_models.runs.run_folder import RESULTS_NAME, RunFolder
-from leukemia_models.runs.run_split import TEST
+from leukemia_models.runs.run_split import LEARNT_PARTS, TEST, KnownSamples, learnt_text
 from leukemia_models.runs.start_weights import seen_by_checkpoint
 from leukemia_models.training.checkpoint import CheckpointInfo
 

@@ -15,10 +15,9 @@ from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSe
 from leukemia_models.evaluation.settings import RUNNING
 from leukemia_models.reports.results import Results, result_text
 from leukemia_models.runs.evaluate_outside import evaluate_outside, read_outside_set, require_no_part_folder
-from leukemia_models.runs.evaluate_part import evaluate_part, positive_note
+from leukemia_models.runs.evaluate_part import Predictor, evaluate_part, positive_note
 from leukemia_models.runs.finalize import prepare_predictor
 from leukemia_models.runs.open_run import OpenRun, chosen_tta
-from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_folder import FINAL
 from leukemia_models.runs.run_split import TEST, SplitCache
 from leukemia_models.training.checkpoint import Checkpoint

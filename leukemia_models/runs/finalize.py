@@ -17,12 +17,13 @@ from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSe
 from leukemia_models.evaluation.settings import NO_TTA, REESTIMATED, RUNNING
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
+    Predictor,
     evaluate_part,
     evaluate_predictions,
+    labelled_indices,
     part_predictions,
     require_same_data,
 )
-from leukemia_models.runs.predictor import Predictor, labelled_indices
 from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import FINAL, RunFolder
 from leukemia_models.runs.run_split import TEST, VALID, SplitCache

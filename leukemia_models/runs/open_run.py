@@ -20,12 +20,10 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.stores.url import Location, parse_location
 from leukemia_models.devices.precision import choose_device
 from leukemia_models.evaluation.settings import LOGITS, Tta, parse_tta, require_batchnorm_mode
-from leukemia_models.runs.evaluate_part import evaluation_calibration
-from leukemia_models.runs.predictor import Predictor, evaluation_tta
+from leukemia_models.runs.evaluate_part import Predictor, evaluation_calibration, evaluation_tta
 from leukemia_models.runs.run_config import RunConfig, load_config
-from leukemia_models.runs.run_data import KnownSamples, load_known_samples
 from leukemia_models.runs.run_folder import FINAL, RunFolder, last_run
-from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.runs.run_split import KnownSamples, SplitCache, load_known_samples
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint
 

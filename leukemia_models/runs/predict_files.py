@@ -16,8 +16,8 @@ from leukemia_data.errors import ImageError, RunError, UsageError, listed
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.scanning.frame_difference import frame_difference
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
+from leukemia_data.scanning.scan import frame_difference
 from leukemia_data.sources.classes import is_other_class, others_text, own_label
 from leukemia_data.sources.image_rows import ImageRow, first_of_each_file
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN, SeenSamples, near_seen
@@ -28,10 +28,9 @@ from leukemia_models.evaluation.predictions import (
     probability_column,
     table_classes,
 )
-from leukemia_models.runs.predictor import Predictor
-from leukemia_models.runs.run_data import KnownSamples, learnt_text
+from leukemia_models.runs.evaluate_part import Predictor
 from leukemia_models.runs.run_folder import is_of_run
-from leukemia_models.runs.run_split import SplitRow
+from leukemia_models.runs.run_split import KnownSamples, SplitRow, learnt_text
 
 
 @dataclass(frozen=True)

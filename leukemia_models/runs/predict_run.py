@@ -15,7 +15,7 @@ from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows, list_table_rows
 from leukemia_models.evaluation.predictions import write_predictions, write_submission
 from leukemia_models.evaluation.settings import Tta
-from leukemia_models.runs.evaluate_part import part_predictions, require_same_data
+from leukemia_models.runs.evaluate_part import Predictor, part_predictions, require_same_data
 from leukemia_models.runs.open_run import OpenRun, chosen_tta
 from leukemia_models.runs.predict_files import (
     FilePredictions,
@@ -25,10 +25,8 @@ from leukemia_models.runs.predict_files import (
     submission_problem,
     table_of_files,
 )
-from leukemia_models.runs.predictor import Predictor
-from leukemia_models.runs.run_data import KnownSamples
 from leukemia_models.runs.run_folder import FINAL
-from leukemia_models.runs.run_split import TEST
+from leukemia_models.runs.run_split import TEST, KnownSamples
 from leukemia_models.runs.start_weights import seen_by_checkpoint
 
 

@@ -21,9 +21,8 @@ from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.open_run import open_run_cache
 from leukemia_models.runs.run_checks import require_memory, require_micro_batches
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess, load_config, save_config
-from leukemia_models.runs.run_data import holds_data
 from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold
-from leukemia_models.runs.run_split import TRAIN, SplitCache
+from leukemia_models.runs.run_split import TRAIN, SplitCache, holds_data
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.checkpoint import load_checkpoint, require_trainable
 from leukemia_models.training.checkpoint_match import differences, require_same_run

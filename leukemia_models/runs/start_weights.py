@@ -34,9 +34,17 @@ from leukemia_data.splitting.seen_samples import (
 )
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes, parse_split
 from leukemia_models.runs.run_config import RunConfig, load_config
-from leukemia_models.runs.run_data import holds_data, holds_data_and_more, naming_of
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import SplitCache, SplitRow, SplitRows, codes_of_rows, read_split
+from leukemia_models.runs.run_split import (
+    SplitCache,
+    SplitRow,
+    SplitRows,
+    codes_of_rows,
+    holds_data,
+    holds_data_and_more,
+    naming_of,
+    read_split,
+)
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_info
 from leukemia_models.training.training_plan import SCRATCH
 

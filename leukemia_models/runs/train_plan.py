@@ -36,9 +36,8 @@ from leukemia_models.runs.run_config import (
     resume_call,
     training_process,
 )
-from leukemia_models.runs.run_data import holds_data
 from leukemia_models.runs.run_folder import RunFolder, is_begun, is_kfold
-from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.runs.run_split import SplitCache, holds_data
 from leukemia_models.runs.train_run import train_run
 from leukemia_models.training.training_plan import TrainingPlan
 

@@ -27,12 +27,12 @@ from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info
 from leukemia_models.runs.finalize import finalize_run
+from leukemia_models.runs.preflight import explained_faults
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import TRAIN, VALID
 from leukemia_models.runs.start_weights import seen_by_run
-from leukemia_models.runs.training_faults import explained_faults
 from leukemia_models.training.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -147,7 +147,7 @@ def train_run(run: PreparedRun, root: Path, process: TrainingProcess) -> dict[st
     ------
     RunError
         If another process trains the run, or something stops the training: see
-        :func:`~leukemia_models.runs.training_faults.explained_faults`.
+        :func:`~leukemia_models.runs.preflight.explained_faults`.
     """
     ranks = process.ranks
     model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)

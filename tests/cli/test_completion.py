@@ -14,7 +14,7 @@ from click.shell_completion import ShellComplete
 
 import cli.ldata
 import cli.ltrain
-from cli.completion import RUN_MARKS
+from cli.options import RUN_MARKS
 from leukemia_data.augmenting.augmentation import augmentation_names
 from leukemia_data.operations.recipe import preset_names
 from leukemia_models.networks.registry import model_names

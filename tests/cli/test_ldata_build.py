@@ -15,8 +15,7 @@ import pytest
 
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.operations.recipe import Preprocessor, load_recipe
 from leukemia_data.sources.source_choice import SAMPLE_DIR_NAME
 
 RAW = ("--recipe", "raw", "--size", 32)

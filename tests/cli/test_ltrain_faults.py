@@ -91,7 +91,7 @@ def test_memory_that_runs_out_says_what_to_change(
         message = error_of(ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run"), 1)
         expected = ["batches of 8 images of 64 px", "2.00 GiB", "--batch-size 4", "--residency mapped", "--size"]
     else:
-        monkeypatch.setattr("leukemia_models.runs.predictor.predict_probabilities", run_out)
+        monkeypatch.setattr("leukemia_models.runs.evaluate_part.predict_probabilities", run_out)
         message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)
         expected = ["memory ran out on cpu", "fewer at a time (`--batch-size`)"]
     assert all(words in message for words in expected), message

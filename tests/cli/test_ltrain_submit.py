@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.sources.image_rows import list_table_rows
 from leukemia_data.stores.object_store import stored_url
 from leukemia_data.stores.url import parse_url
@@ -24,8 +23,8 @@ from leukemia_models.devices.normalization import Normalization
 from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.evaluation.settings import NO_TTA, Tta, parse_tta
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.evaluate_part import Predictor
 from leukemia_models.runs.predict_files import predict_files
-from leukemia_models.runs.predictor import Predictor
 from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.output import format_bytes, format_table
+from cli.console import format_bytes, format_table
 
 
 @pytest.mark.parametrize(

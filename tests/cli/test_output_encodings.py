@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import escape_what_streams_lack, print_json
+from cli.console import escape_what_streams_lack, print_json
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from cli.signals import ending_on_signals
+from cli.main_group import ending_on_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals to this process")
 

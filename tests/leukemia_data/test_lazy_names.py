@@ -7,7 +7,7 @@ import pytest
 
 import leukemia_data as ld
 import leukemia_models as lm
-from leukemia_data.lazy_names import lazy_names
+from leukemia_data.lazy_imports import lazy_names
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from torch._dynamo.testing import CompileCounter
 
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.chance import AUGMENTATIONS, CustomAugmentation, Range
 from leukemia_data.augmenting.geometry import Rotate
+from leukemia_data.augmenting.operation import AUGMENTATIONS, CustomAugmentation, Range
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.codec import CODECS, StoredBytes
@@ -36,8 +36,7 @@ from leukemia_data.caches.verify import verify_cache
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.operations.framing import Canvas
 from leukemia_data.operations.operation import OPERATIONS, Image, Operation
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.fingerprint import cache_fingerprint
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.verify import verify_cache
 from leukemia_data.errors import LeukemiaError

@@ -23,8 +23,7 @@ import numpy as np
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.verify import verify_cache
 from leukemia_data.decoding.decode import decode_rgb
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.operations.recipe import Preprocessor, load_recipe
 from leukemia_data.records.fingerprint import bytes_digest
 
 from ..leukemia_data.helpers import OLD_NS, all_shards

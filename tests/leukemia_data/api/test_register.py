@@ -6,7 +6,7 @@ import pytest
 import leukemia_data as ld
 import leukemia_models as lm
 from leukemia_data.operations.operation import OPERATIONS
-from leukemia_data.operations.preprocess import Preprocessor
+from leukemia_data.operations.recipe import Preprocessor
 from leukemia_data.registry import Registry
 
 

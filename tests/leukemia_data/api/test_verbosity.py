@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from leukemia_data.api.verbosity import LeukemiaWarning, QuietConsole, console_of
+from leukemia_data.api.arguments import LeukemiaWarning, QuietConsole, console_of
 from leukemia_data.errors import UsageError
 
 from ..consoles import ListConsole

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounter
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from leukemia_data.augmenting.appearance import Blur, Color, Cutout, Noise
 from leukemia_data.augmenting.augment import (
     Augmenter,
     Columns,
@@ -19,10 +20,8 @@ from leukemia_data.augmenting.augment import (
     normalize_planes,
 )
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.blur_noise import Blur, Cutout, Noise
-from leukemia_data.augmenting.chance import Chance
-from leukemia_data.augmenting.colour import Color
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.operation import Chance
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.sample_cells import generate_cell
 

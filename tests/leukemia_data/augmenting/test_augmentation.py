@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leukemia_data.augmenting.appearance import Blur, Color, Cutout, Noise
 from leukemia_data.augmenting.augmentation import Augmentation, augmentation_names, load_augmentation
-from leukemia_data.augmenting.blur_noise import Blur, Cutout, Noise
-from leukemia_data.augmenting.chance import Chance, may_happen
-from leukemia_data.augmenting.colour import Color
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.operation import Chance, may_happen
 from leukemia_data.errors import UsageError
 
 EVERYTHING = Augmentation(

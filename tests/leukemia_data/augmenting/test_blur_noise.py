@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from leukemia_data.augmenting.blur_noise import blur, noise_windows
+from leukemia_data.augmenting.appearance import blur, noise_windows
 
 
 @pytest.mark.parametrize("kernel_px", [3, 5, 9])

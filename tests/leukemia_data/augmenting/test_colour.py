@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from leukemia_data.augmenting.colour import mean_grey, recolor
+from leukemia_data.augmenting.appearance import mean_grey, recolor
 
 
 def recolored(images, matrix, added=None, where=None, offset=(0.0, 0.0, 0.0)) -> torch.Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from leukemia_data.augmenting.blur_noise import outside_squares
+from leukemia_data.augmenting.appearance import outside_squares
 
 
 def test_a_square_is_torchvisions_erased_one(images):

@@ -5,12 +5,19 @@ import colorsys
 import numpy as np
 import pytest
 
+from leukemia_data.augmenting.appearance import (
+    NOISE_STEP,
+    Blur,
+    Color,
+    Cutout,
+    Noise,
+    make_noise_bank,
+    num_noise_values,
+)
 from leukemia_data.augmenting.augment import Columns, draw_parameters
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.blur_noise import NOISE_STEP, Blur, Cutout, Noise, make_noise_bank, num_noise_values
-from leukemia_data.augmenting.chance import Chance
-from leukemia_data.augmenting.colour import Color
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.operation import Chance
 
 SAMPLES = np.arange(8000)
 HALF, ALWAYS = Chance(p=0.5), Chance(p=1.0)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from leukemia_data import __version__
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.caches.cache import SampleReader, open_cache
@@ -29,7 +30,6 @@ from leukemia_data.operations.recipe import Recipe, load_recipe
 from leukemia_data.operations.resizing import Resize
 from leukemia_data.records.sample_table import MTIME
 from leukemia_data.sources.source import list_source
-from leukemia_data.version import __version__
 
 from ..helpers import (
     LISTED_NS,

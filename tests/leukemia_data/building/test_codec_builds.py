@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.building.repair import RepairReport, repair_cache
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import RECEIPTS_DIR, ShardTask, find_receipts

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.building import repair as convert_module
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.building.repair import ConvertReport, convert_cache
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import load_manifest, source_state

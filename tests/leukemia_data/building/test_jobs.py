@@ -15,7 +15,7 @@ import pytest
 from leukemia_data.building import jobs
 from leukemia_data.building.build import FailurePolicy
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.building.job_file import JobFile, JobSettings, write_job_file
 from leukemia_data.building.jobs import ShareSummary, commit_job_file, run_share, share_bounds
 from leukemia_data.building.shard_task import KEPT_DAYS, ShardTask, mark_pending, pending_mark

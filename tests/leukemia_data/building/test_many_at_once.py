@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.building.collect import CollectReport, collect_garbage
+from leukemia_data.building.garbage import CollectReport, collect_garbage
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import find_current, source_state

@@ -14,7 +14,7 @@ import pytest
 
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.collect import MAX_AGE_NS, collect_garbage
+from leukemia_data.building.garbage import MAX_AGE_NS, collect_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
 from leukemia_data.building.stored_caches import StoreCommitTarget

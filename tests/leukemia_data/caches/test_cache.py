@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.caches.cache import Cache, SampleReader, find_cache_dirs, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.errors import CacheError, UsageError

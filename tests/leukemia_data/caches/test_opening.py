@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.building.repair import convert, repair
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.opening import (

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.shard import ShardImages, shard_images
 from leukemia_data.caches.shard_rows import OpenFile, PlainRows, open_rows

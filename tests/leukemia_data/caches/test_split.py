@@ -102,7 +102,7 @@ def test_splits_and_statistics_load_no_torch(cache):
     code = (
         "import sys; import leukemia_data as ld\n"
         "assert {name for name in sys.modules if name.startswith('leukemia')} == {'leukemia_data', "
-        "'leukemia_data.lazy_names'}\n"
+        "'leukemia_data.lazy_imports'}\n"
         "cache = ld.open_cache(sys.argv[1]); split = cache.split(); split.train.statistics(); print(cache, split)\n"
         "assert 'torch' not in sys.modules; split.train.stream(); assert 'torch' in sys.modules"
     )

@@ -12,8 +12,7 @@ import zstandard
 from leukemia_data.caches.codec import RawCodec, codec_named
 from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import CacheError, UsageError
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import load_recipe
+from leukemia_data.operations.recipe import Preprocessor, load_recipe
 
 from ..helpers import forget_zstandard
 

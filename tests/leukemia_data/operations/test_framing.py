@@ -11,8 +11,7 @@ from leukemia_data.operations.clahe import Clahe, ClaheLightness
 from leukemia_data.operations.filters import Unsharp
 from leukemia_data.operations.framing import Box, Canvas, CropToCell, Fit, crop, find_cell, fit
 from leukemia_data.operations.operation import Operation, Window
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 
 PAD = (1, 2, 3)

@@ -13,8 +13,7 @@ from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, Stain
 from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
 from leukemia_data.operations.framing import Canvas, place_on_canvas
 from leukemia_data.operations.operation import Operation, Window
-from leukemia_data.operations.preprocess import Preprocessor, trace_steps
-from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe, preset_names, trace_steps
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.sources.sample_cells import generate_cell
 

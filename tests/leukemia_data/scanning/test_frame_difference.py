@@ -10,8 +10,8 @@ import pytest
 
 from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.records.record import Record
-from leukemia_data.scanning.frame_difference import frame_difference
 from leukemia_data.scanning.frame_notes import training_facts
+from leukemia_data.scanning.scan import frame_difference
 from leukemia_data.sources.reading import FramesFound, Reading
 
 RECIPE = load_recipe("report-a")

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.operations.framing import Canvas, Fit
-from leukemia_data.operations.preprocess import Preprocessor
-from leukemia_data.operations.recipe import Recipe, load_recipe
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.scanning.frame_notes import (
     FrameEffect,

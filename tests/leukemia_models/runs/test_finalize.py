@@ -22,13 +22,14 @@ from leukemia_models.evaluation.settings import AUTO, NO_TTA, REESTIMATED, RUNNI
 from leukemia_models.networks.registry import build_model
 from leukemia_models.reports.results import Results
 from leukemia_models.runs.evaluate_part import (
+    Predictor,
     evaluate_part,
     evaluation_calibration,
+    evaluation_tta,
     linked_subjects_note,
     require_same_meaning,
 )
 from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_predictor, trained_checkpoint
-from leukemia_models.runs.predictor import Predictor, evaluation_tta
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import SplitCache
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint

@@ -8,9 +8,8 @@ import pytest
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.errors import CacheError, RunError
-from leukemia_models.runs.run_data import load_known_samples
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import SplitRow
+from leukemia_models.runs.run_split import SplitRow, load_known_samples
 
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
 CLASSES = ("hem", "all")

@@ -18,9 +18,17 @@ from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import Naming
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED
 from leukemia_models.runs.run_config import RunConfig, save_config
-from leukemia_models.runs.run_data import data_digest, holds_data, naming_of, split_digest
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import PIXEL_DIGEST, digest_texts, read_split, write_split
+from leukemia_models.runs.run_split import (
+    PIXEL_DIGEST,
+    data_digest,
+    digest_texts,
+    holds_data,
+    naming_of,
+    read_split,
+    split_digest,
+    write_split,
+)
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.run_state import TrainSettings
 

@@ -26,9 +26,8 @@ from leukemia_data.splitting.seen_samples import (
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitSpec
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_config import RunConfig, load_config, save_config
-from leukemia_models.runs.run_data import data_digest, naming_of
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import SplitCache, write_split
+from leukemia_models.runs.run_split import SplitCache, data_digest, naming_of, write_split
 from leukemia_models.runs.start_weights import recorded_seen_before, seen_before, seen_by_run, seen_by_weights
 from leukemia_models.training.checkpoint import CheckpointInfo, load_checkpoint, load_info, save_checkpoint
 from leukemia_models.training.history import TrainHistory

@@ -21,9 +21,8 @@ from leukemia_models.runs.finalize import finalize_run
 from leukemia_models.runs.open_run import OpenRun, open_run
 from leukemia_models.runs.predict_run import predict_images, predict_part, write_submissions
 from leukemia_models.runs.run_config import RunConfig, save_config
-from leukemia_models.runs.run_data import data_digest
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.runs.run_split import SplitCache, write_split
+from leukemia_models.runs.run_split import SplitCache, data_digest, write_split
 from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.building.collect import collect_garbage
+from leukemia_data.building.garbage import collect_garbage
 from leukemia_data.caches.cache import SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.files.lock import LOCK_NAME, lock_cache

@@ -1,19 +1,88 @@
-"""Random numbers of a batch of samples.
-
-Every random decision has an id (:class:`Draw`), and its outcome is a pure function of (seed, epoch, sample, id):
-independent of batch size, order, threads, ranks, device and the other operations.
-"""
+"""Operations of an augmentation: base classes and registry, and their random draws."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard, TypeVar, get_type_hints
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from leukemia_data.augmenting.chance import Chance, CustomAugmentation, Range
+from leukemia_data.errors import require
+from leukemia_data.files.typed_tables import parse_value
+from leukemia_data.registry import Registry
 from leukemia_data.streams.ordering import sample_bits, unit_interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Range = Annotated[tuple[float, float], "two numbers [low, high]"]
+_Operation = TypeVar("_Operation", bound="Chance")
+
+
+def require_range(name: str, given: Range, least: float, most: float) -> None:
+    """Raise UsageError unless least <= low <= high <= most."""
+    low, high = given
+    require(least <= low <= high <= most, f"{name} must be [low, high] within {least:g}..{most:g}, got {[low, high]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """An operation that is applied to a sample with probability ``p``; flips have no other parameter."""
+
+    name: ClassVar[str]
+    p: float
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for field in fields(self):
+            # Values may come from Python as well as from a file; the dataclass is frozen.
+            value = parse_value(getattr(self, field.name), hints[field.name], field.name)
+            object.__setattr__(self, field.name, value)
+        require(0 <= self.p <= 1, f"p must lie in 0..1, got {self.p}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomAugmentation(Chance):
+    """A custom operation: a frozen dataclass that overrides :meth:`apply`.
+
+    Attributes
+    ----------
+    name
+        Its name in augmentations.
+    num_draws
+        Random numbers per sample.
+    """
+
+    num_draws: ClassVar[int] = 0
+
+    def apply(self, images_BCHW: Tensor, draws_BK: Tensor) -> Tensor:
+        """Return the changed images; they are used only for samples that the operation is applied to.
+
+        Parameters
+        ----------
+        images_BCHW : Tensor of shape (B, 3, S, S), float32
+            Grey levels 0..255; not to be changed in place.
+        draws_BK : Tensor of shape (B, num_draws), float32
+            Random numbers of each sample, uniform in [0, 1).
+
+        Returns
+        -------
+        Tensor of shape (B, 3, S, S), float32
+            Grey levels, clamped to 0..255 afterwards. Each image may depend only on itself and its own draws.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override apply")
+
+
+def may_happen(operation: _Operation | None) -> TypeGuard[_Operation]:
+    """Return whether an operation is not None and has ``p`` above 0."""
+    return operation is not None and operation.p > 0
+
+
+AUGMENTATIONS: Registry[type[Chance]] = Registry("augmentation")
 
 FloatArray = NDArray[np.float64]
 

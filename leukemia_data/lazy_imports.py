@@ -1,4 +1,8 @@
-"""Names of a module that are imported when they are first used (PEP 562)."""
+"""Names and libraries that are imported when they are first used (PEP 562).
+
+An operation keeps its parameters and what it does to pixels in one module, and commands that only compare or print
+parameters load none of NumPy, OpenCV and torch: ``ldata build`` with nothing to do takes 0.2 s, importing torch 1 s.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from operator import attrgetter
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 NO_NAMES: Mapping[str, str] = {}
 
@@ -39,3 +45,22 @@ def lazy_names(
         return sorted(targets)
 
     return __getattr__, __dir__
+
+
+class Library(ModuleType):
+    """Stands for a module, which is imported when an attribute of it is first asked for."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)
+        return value
+
+
+if TYPE_CHECKING:
+    import cv2
+    import numpy as np
+    import torch
+else:
+    cv2, np, torch = map(Library, ("cv2", "numpy", "torch"))
+
+__all__ = ["NO_NAMES", "Library", "cv2", "lazy_names", "np", "torch"]
