@@ -17,9 +17,10 @@ import numpy as np
 
 from leukemia_data import __version__
 from leukemia_data.building.build_request import BuildSummary, BuiltCache
+from leukemia_data.building.garbage import clear_receipts
 from leukemia_data.building.plan import BuildPlan, TargetPlan
 from leukemia_data.building.prior import KeptShard
-from leukemia_data.building.shard_task import ShardResult, TaskRunner, clear_receipts
+from leukemia_data.building.shard_task import ShardResult, TaskRunner
 from leukemia_data.caches.codec import codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, write_index
 from leukemia_data.caches.manifest import Manifest, QuarantinedImage, ShardEntry, is_whole, save_manifest, source_state

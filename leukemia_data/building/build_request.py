@@ -317,7 +317,7 @@ def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
     """
     if isinstance(root, Path):
         return FolderPlace(root)
-    from leukemia_data.building.stored_caches import stored_place
+    from leukemia_data.building.store_commit import stored_place
 
     return stored_place(root, copies_dir)
 

@@ -1,18 +1,26 @@
-"""Garbage collection: find and remove what no manifest names, in a folder or a store."""
+"""Garbage collection: find and remove files that no manifest names, and the marks that protect shards of job files.
+
+The jobs of a batch system write shards without holding a lock. While a job file is not committed, a mark in each of its
+caches, renewed by every job, keeps garbage collection away.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leukemia_data.building.shard_task import KEPT_DAYS, RECEIPTS_DIR, pending_mark, spent_marks
+from leukemia_data.building.shard_task import RECEIPTS_DIR
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest, parse_manifest
 from leukemia_data.errors import CacheError
+from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.url import Location, Url
@@ -226,3 +234,61 @@ def _named(cache: ObjectStore) -> set[str]:
 def _is_ours(name: str) -> bool:
     folder, _, file = name.rpartition("/")
     return is_receipt_name(file) if folder == RECEIPTS_DIR else not folder and is_cache_file_name(file)
+
+
+# The name is kept because caches of 0.1 may hold such marks.
+MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
+KEPT_DAYS = 14
+_KEPT_S = KEPT_DAYS * 24 * 3600
+
+
+def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> None:
+    """Write or renew a job file's mark in its caches; creates their directories."""
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = _mark_path(directory, digest)
+        with scratch_path(directory, path.name) as scratch:
+            scratch.write_text(json.dumps({"plan": str(job_file)}) + "\n", encoding="utf-8")
+            scratch.replace(path)
+
+
+def is_marked(directories: Iterable[Path], digest: str) -> bool:
+    """Return whether a job file is not committed yet: its first commit removes all its marks."""
+    return any(_mark_path(directory, digest).exists() for directory in directories)
+
+
+def forget_job_file(directories: Iterable[Path], digest: str) -> None:
+    """Remove a committed job file's marks, and the receipts that no other one needs."""
+    for directory in directories:
+        _mark_path(directory, digest).unlink(missing_ok=True)
+        clear_receipts(directory)
+
+
+def clear_receipts(directory: Path) -> None:
+    """Remove the receipts of a committed cache unless a job file may need them."""
+    if pending_mark(directory) is None:
+        shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
+
+
+def pending_mark(directory: Path) -> Path | None:
+    """Return the mark of an uncommitted job file in a cache's directory, or None."""
+    return next((path for path in _marks(directory) if not _is_over(path)), None)
+
+
+def spent_marks(directory: Path) -> list[Path]:
+    """Return the expired marks."""
+    return [path for path in _marks(directory) if _is_over(path)]
+
+
+def _mark_path(directory: Path, digest: str) -> Path:
+    return directory / f"plan-{digest[:16]}.json"
+
+
+def _marks(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("plan-*.json") if MARK_NAME.fullmatch(path.name))
+
+
+def _is_over(mark: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - mark.stat().st_mtime > _KEPT_S
+    return True

@@ -12,18 +12,11 @@ from pathlib import Path
 from leukemia_data.building.build import DiskCommitTarget, FailurePolicy, run_locked_build, telling_write_faults
 from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
 from leukemia_data.building.engine import EngineChoice
+from leukemia_data.building.garbage import forget_job_file, is_marked, mark_pending
 from leukemia_data.building.job_file import JobFile, JobSettings, open_job_file, write_job_file
 from leukemia_data.building.listed_build import locked, newest_state, plan_listed, with_caution
 from leukemia_data.building.plan import BuildPlan, plan_build
-from leukemia_data.building.shard_task import (
-    ShardResult,
-    ShardTask,
-    TaskRunner,
-    find_receipts,
-    forget_job_file,
-    is_marked,
-    mark_pending,
-)
+from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner, find_receipts
 from leukemia_data.caches.manifest import QuarantinedImage, manifest_digest
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import BuildError, UsageError, listed

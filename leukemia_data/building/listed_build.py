@@ -132,6 +132,6 @@ def _commit_target(stored: Mapping[Path, StoredCache] | None) -> CommitTarget | 
     if stored is None:
         return None
     # Imports fsspec.
-    from leukemia_data.building.stored_caches import StoreCommitTarget
+    from leukemia_data.building.store_commit import StoreCommitTarget
 
     return StoreCommitTarget(stored)

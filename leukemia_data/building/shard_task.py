@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,61 +241,3 @@ def _states_of(values: list[list[int]], num_values: int) -> FileStates:
 
 def _is_state(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(type(number) is int for number in value)
-
-
-# The name is kept because caches of 0.1 may hold such marks.
-MARK_NAME = re.compile(r"plan-[0-9a-f]{16}\.json")
-KEPT_DAYS = 14
-_KEPT_S = KEPT_DAYS * 24 * 3600
-
-
-def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> None:
-    """Write or renew a job file's mark in its caches; creates their directories."""
-    for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-        path = _mark_path(directory, digest)
-        with scratch_path(directory, path.name) as scratch:
-            scratch.write_text(json.dumps({"plan": str(job_file)}) + "\n", encoding="utf-8")
-            scratch.replace(path)
-
-
-def is_marked(directories: Iterable[Path], digest: str) -> bool:
-    """Return whether a job file is not committed yet: its first commit removes all its marks."""
-    return any(_mark_path(directory, digest).exists() for directory in directories)
-
-
-def forget_job_file(directories: Iterable[Path], digest: str) -> None:
-    """Remove a committed job file's marks, and the receipts that no other one needs."""
-    for directory in directories:
-        _mark_path(directory, digest).unlink(missing_ok=True)
-        clear_receipts(directory)
-
-
-def clear_receipts(directory: Path) -> None:
-    """Remove the receipts of a committed cache unless a job file may need them."""
-    if pending_mark(directory) is None:
-        shutil.rmtree(directory / RECEIPTS_DIR, ignore_errors=True)
-
-
-def pending_mark(directory: Path) -> Path | None:
-    """Return the mark of an uncommitted job file in a cache's directory, or None."""
-    return next((path for path in _marks(directory) if not _is_over(path)), None)
-
-
-def spent_marks(directory: Path) -> list[Path]:
-    """Return the expired marks."""
-    return [path for path in _marks(directory) if _is_over(path)]
-
-
-def _mark_path(directory: Path, digest: str) -> Path:
-    return directory / f"plan-{digest[:16]}.json"
-
-
-def _marks(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("plan-*.json") if MARK_NAME.fullmatch(path.name))
-
-
-def _is_over(mark: Path) -> bool:
-    with suppress(OSError):
-        return time.time() - mark.stat().st_mtime > _KEPT_S
-    return True

@@ -1,14 +1,16 @@
-"""Leaks: what stands on two sides of a split, or in an outside set and in training."""
+"""Leaks: find and refuse what is on two sides of a split, or in an outside set and in training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leukemia_data.console import Console
+from leukemia_data.errors import UsageError
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable, decode_texts
 from leukemia_data.sources.name_words import alike_subjects
@@ -106,6 +108,37 @@ class LeakCheck:
         counts = {name: getattr(self, name) for name in _WORDS}
         reasons = [f"{count} {_WORDS[name][count != 1]}" for name, count in counts.items() if count]
         return f"PATIENT-MIXED ({', '.join(reasons)})"
+
+
+def require_no_leak(
+    leaks: LeakCheck, split: str, *, allow_leak: bool, advice: Callable[[], str], console: Console
+) -> None:
+    """Refuse a split with a leak, or warn where `allow_leak` is set.
+
+    Parameters
+    ----------
+    leaks
+        What :func:`check_leaks` found.
+    split
+        Name of the split, for the message.
+    advice
+        Returns what to do instead.
+    console
+        Receives the warning.
+
+    Raises
+    ------
+    UsageError
+        If the split is not disjoint and no leak is allowed.
+    """
+    if leaks.is_disjoint:
+        return
+    if not allow_leak:
+        raise UsageError(
+            f"split {split} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
+            f"{advice()}"
+        )
+    console.warn(f"{leaks.stamp}: training as --allow-leak allows")
 
 
 def is_disjoint_stamp(stamp: str) -> bool:

@@ -29,7 +29,7 @@ from leukemia_models.training.schedules import ScheduleSettings
 from leukemia_models.training.training_plan import TrainingPlan, single_stage_plan, with_evaluation
 
 if TYPE_CHECKING:
-    from leukemia_models.comparing.cross_validation import CrossValidation
+    from leukemia_models.comparing.fold_evaluation import CrossValidation
 
 _EVALUATION = ("tta", "tta_average", "batchnorm")
 

@@ -18,7 +18,7 @@ import torch
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
+from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics

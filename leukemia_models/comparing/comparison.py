@@ -23,7 +23,7 @@ from leukemia_models.comparing.comparison_figures import (
     draw_subject_shares,
     stage_names,
 )
-from leukemia_models.comparing.cross_validation import OUT_OF_FOLD_PART
+from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
 from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table

@@ -20,8 +20,8 @@ from leukemia_data.files.lock import lock_run
 from leukemia_data.splitting.split_spec import SplitSpec
 from leukemia_data.splitting.splits import fold_splits
 from leukemia_data.stores.url import Location
-from leukemia_models.comparing.cross_validation import HELD_OUT_PART, CrossValidation, is_fold_name
-from leukemia_models.comparing.cross_validation_report import pool_folds
+from leukemia_models.comparing.fold_evaluation import HELD_OUT_PART, CrossValidation, is_fold_name
+from leukemia_models.comparing.fold_report import pool_folds
 from leukemia_models.reports.results import result_text
 from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, clear_leftovers, seeds_in_name, write_runs
 from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from leukemia_data.errors import UsageError
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
+from leukemia_data.splitting.leaks import require_no_leak
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split
 from leukemia_data.stores.url import Location
 from leukemia_models.devices.normalization import Normalization, check_normalization
 from leukemia_models.runs.run_checks import (
+    leak_advice,
     require_memory,
     require_micro_batches,
-    require_no_leak,
     require_parts,
     require_start,
 )
@@ -183,7 +185,13 @@ def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes:
 
 def _check(stage: Stage, data: SplitCache, options: RunOptions, process: TrainingProcess, *, is_fold: bool) -> None:
     require_parts(data, stage, options, is_fold=is_fold)
-    require_no_leak(data, stage, options, process.console, is_fold=is_fold)
+    require_no_leak(
+        data.leaks,
+        str(data.spec),
+        allow_leak=options.allow_leak,
+        advice=partial(leak_advice, data, stage, options, is_fold=is_fold),
+        console=process.console,
+    )
     require_memory(data, process)
     require_micro_batches(stage.batch_size, len(data.indices(TRAIN)), stage.settings, process.ranks.world_size)
 

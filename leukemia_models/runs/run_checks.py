@@ -1,10 +1,9 @@
-"""What can be wrong with a run before it begins: its parts, leaks, first weights, batches, memory."""
+"""Checks of a run before it starts: classes and sizes of its parts, first weights, batches, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
@@ -44,29 +43,13 @@ def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fol
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
-def require_no_leak(data: SplitCache, stage: Stage, options: RunOptions, console: Console, *, is_fold: bool) -> None:
-    """Refuse a split with subjects on two sides, or that the first weights have seen, unless that is allowed.
-
-    Raises
-    ------
-    UsageError
-        With what to do instead.
-    """
-    leaks = data.leaks
-    if leaks.is_disjoint:
-        return
-    if not options.allow_leak:
-        if data.seen_before.is_leak:
-            what = _seen_text(data, stage)
-        elif is_fold:
-            what = "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
-        else:
-            what = _what_works(data, stage, options)
-        raise UsageError(
-            f"split {data.spec} is {leaks.stamp}: results on it say nothing about patients the network has not seen. "
-            f"{what}"
-        )
-    console.warn(f"{leaks.stamp}: training as --allow-leak allows")
+def leak_advice(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> str:
+    """Return what to do about a split with a leak."""
+    if data.seen_before.is_leak:
+        return _seen_text(data, stage)
+    if is_fold:
+        return "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
+    return _what_works(data, stage, options)
 
 
 def _seen_text(data: SplitCache, stage: Stage) -> str:

@@ -16,7 +16,7 @@ from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import LeukemiaError
 from leukemia_data.records.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
-from leukemia_models.comparing.cross_validation import cross_validate, read_fold
+from leukemia_models.comparing.fold_evaluation import cross_validate, read_fold
 from leukemia_models.comparing.kfold import load_fold_names
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings

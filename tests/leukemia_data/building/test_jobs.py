@@ -15,10 +15,10 @@ import pytest
 from leukemia_data.building import jobs
 from leukemia_data.building.build import FailurePolicy
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.garbage import collect_garbage
+from leukemia_data.building.garbage import KEPT_DAYS, collect_garbage, mark_pending, pending_mark
 from leukemia_data.building.job_file import JobFile, JobSettings, write_job_file
 from leukemia_data.building.jobs import ShareSummary, commit_job_file, run_share, share_bounds
-from leukemia_data.building.shard_task import KEPT_DAYS, ShardTask, mark_pending, pending_mark
+from leukemia_data.building.shard_task import ShardTask
 from leukemia_data.caches.manifest import load_manifest, manifest_digest
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.lock import lock_caches

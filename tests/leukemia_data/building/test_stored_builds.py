@@ -17,7 +17,7 @@ from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.garbage import MAX_AGE_NS, collect_garbage
 from leukemia_data.building.plan import BuildPlan, plan_build
 from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
-from leukemia_data.building.stored_caches import StoreCommitTarget
+from leukemia_data.building.store_commit import StoreCommitTarget
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
 from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest
 from leukemia_data.caches.verify import verify

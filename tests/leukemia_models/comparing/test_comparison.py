@@ -38,7 +38,7 @@ from leukemia_models.comparing.comparison_figures import (
     draw_subject_shares,
     stage_names,
 )
-from leukemia_models.comparing.cross_validation_report import pool_folds
+from leukemia_models.comparing.fold_report import pool_folds
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model, count_parameters

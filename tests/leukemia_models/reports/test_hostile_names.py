@@ -16,8 +16,8 @@ import pytest
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import read_compared_runs
 from leukemia_models.comparing.comparison import compare, comparison_table, comparison_text
-from leukemia_models.comparing.cross_validation import CrossValidation, cross_validate, read_fold
-from leukemia_models.comparing.cross_validation_report import cross_validation_text, folds_table
+from leukemia_models.comparing.fold_evaluation import CrossValidation, cross_validate, read_fold
+from leukemia_models.comparing.fold_report import cross_validation_text, folds_table
 from leukemia_models.evaluation.predictions import read_predictions, write_predictions, write_table
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.evaluation_figures import draw_confusion

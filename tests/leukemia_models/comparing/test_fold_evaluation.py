@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.comparing.cross_validation import (
+from leukemia_models.comparing.fold_evaluation import (
     SHOWN_METRICS,
     CrossValidation,
     Spread,
@@ -26,7 +26,7 @@ from leukemia_models.comparing.cross_validation import (
     read_fold,
     require_each_once,
 )
-from leukemia_models.comparing.cross_validation_report import cross_validation_text, draw_folds, folds_table, pool_folds
+from leukemia_models.comparing.fold_report import cross_validation_text, draw_folds, folds_table, pool_folds
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.style import lay_out

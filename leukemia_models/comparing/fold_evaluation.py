@@ -344,7 +344,7 @@ def cross_validate(
     Parameters
     ----------
     folds
-        All of them, from :func:`~leukemia_models.comparing.cross_validation.read_fold`.
+        All of them, from :func:`~leukemia_models.comparing.fold_evaluation.read_fold`.
     bootstrap
         How the pooled intervals are drawn.
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
-from leukemia_models.comparing.cross_validation import (
+from leukemia_models.comparing.fold_evaluation import (
     POOLED_NAME,
     SHOWN_METRICS,
     CrossValidation,
