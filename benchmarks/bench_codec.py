@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from leukemia_data.building.repair import convert_cache
+from leukemia_data.building.repair import convert
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD, codec_named
 from leukemia_data.caches.hdf5_file import SampleIndex, read_index, write_index
@@ -86,7 +86,7 @@ def make_caches(directory: Path, work: Path, num_images: int) -> dict[str, Path]
     """By codec, a cache of the same first images."""
     first, second = (work / codec for codec in CODECS)
     save_first_shards(directory, first, num_images)
-    convert_cache(first, ZSTD, out=second, num_threads=os.cpu_count() or 1, progress=lambda _: None)
+    convert(first, ZSTD, out=second, num_threads=os.cpu_count() or 1)
     return {RAW: first, ZSTD: second}
 
 

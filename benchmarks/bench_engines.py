@@ -33,7 +33,7 @@ import ray
 
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.dask_engine import run_on_dask
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.building.process_engine import run_in_processes
 from leukemia_data.building.ray_engine import run_on_ray
 from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
@@ -74,15 +74,15 @@ class Watch:
 
 
 def make_plan(listing: SourceListing, cache_root: Path, size_px: int) -> BuildPlan:
-    return plan_build(
+    inputs = PlanInputs(
         name="bench",
         cache_root=cache_root,
         recipe=load_recipe("report-a"),
-        sizes_px=[size_px],
+        sizes_px=(size_px,),
         classes=listing.classes,
-        records=listing.records,
         opencv_version=cv2.__version__,
     )
+    return plan_build(inputs, listing.records)
 
 
 def build(listing: SourceListing, cache_root: Path, size_px: int, engine: TaskRunner, num_workers: int) -> dict:
@@ -134,7 +134,7 @@ def run(listing: SourceListing, scratch: Path, size_px: int, num_workers: int, r
                 builds.setdefault(name, []).append(made)
     digests = {tuple(made.pop("digests")) for all_made in builds.values() for made in all_made}
     assert len(digests) == 1, "the engines made different bytes"
-    task = next(task for task in make_plan(listing, scratch / "sizes", size_px).tasks if task is not None)
+    task = make_plan(listing, scratch / "sizes", size_px).tasks[0]
     return {
         "num_images": len(listing.records),
         "num_shards": len(next(iter(digests))),

@@ -11,7 +11,7 @@ import numpy as np
 
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.garbage import collect_garbage
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.building.shard_task import ShardResult, ShardTask
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, source_state
@@ -34,15 +34,15 @@ _LISTED_NS = 2_000_000_000_000_000_000
 
 
 def _plan(work: Path, records: Sequence[Record], name: str = NAME) -> BuildPlan:
-    return plan_build(
+    inputs = PlanInputs(
         name=name,
         cache_root=work,
         recipe=load_recipe(RECIPE),
         sizes_px=(SIZE_PX,),
         classes=CLASSES,
-        records=records,
         opencv_version=cv2.__version__,
     )
+    return plan_build(inputs, records)
 
 
 def _one_changed(num_samples: int) -> list[Record]:
@@ -64,7 +64,7 @@ def plan_new(work: Path, num_samples: int) -> Meter:
     records = made_records(num_samples)
     with Meter() as meter:
         plan = _plan(work, records, "new")
-        num_planned = sum(len(task.records) for task in plan.tasks if task is not None)
+        num_planned = sum(len(task.records) for task in plan.tasks)
     assert num_planned == num_samples
     return meter
 
@@ -74,7 +74,7 @@ def plan_one_changed(work: Path, num_samples: int) -> Meter:
     records = _one_changed(num_samples)
     with Meter() as meter:
         plan = _plan(work, records)
-        num_tasks = sum(task is not None for task in plan.tasks)
+        num_tasks = len(plan.tasks)
     assert num_tasks == 1
     return meter
 

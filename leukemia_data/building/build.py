@@ -170,7 +170,7 @@ def run_locked_build(
         as they were, finished shards are kept for the next build.
     """
     if not plan.records:
-        raise BuildError(f"{plan.name}: the source has no images; what is to be cached?")
+        raise BuildError(f"{plan.inputs.name}: the source has no images; what is to be cached?")
     commit_target = DiskCommitTarget() if commit_target is None else commit_target
     policy.check(plan.quarantined, len(plan.records))
     commit_target.check(plan)
@@ -219,7 +219,7 @@ def _run_tasks(
     flushes: list[Future[None]] = []
     with telling_write_faults(plan.targets[0].target.directory):
         with ThreadPoolExecutor(max_workers=1) as flusher:
-            for position, result in run_tasks(plan.tasks_to_run):
+            for position, result in run_tasks(plan.tasks):
                 results[numbers[position]] = result
                 for target in plan.tasks.targets_of(numbers[position]):
                     if target.size_px in result.entries:
@@ -257,7 +257,7 @@ def _commit(
     commit_target: CommitTarget,
 ) -> BuiltCache:
     """Write the index, then the manifest, then remove the receipts."""
-    target = target_plan.target
+    inputs, target = plan.inputs, target_plan.target
     shards: list[ShardEntry] = []
     parts: list[SampleIndex] = []
     for number, kept in enumerate(target_plan.kept):
@@ -265,23 +265,23 @@ def _commit(
         if entry is not None:
             shards.append(entry)
             parts.append(part)
-    joined = _join(parts)
-    index = replace(joined, source_states=settled(joined.source_states, listed_at_ns))
-    index_entry = write_index(target.directory, index)
+    states = np.concatenate([states_array([], 0), *(part.source_states for part in parts)])
+    table = SampleTable.concatenate([part.table for part in parts])
+    index = SampleIndex(table, settled(states, listed_at_ns))
     manifest = Manifest(
-        name=plan.name,
+        name=inputs.name,
         size_px=target.size_px,
         fingerprint=target.fingerprint,
-        recipe=plan.recipe,
-        classes=plan.classes,
+        recipe=inputs.recipe,
+        classes=inputs.classes,
         shards=tuple(shards),
-        index=index_entry,
+        index=write_index(target.directory, index),
         quarantined=bad,
         library_versions={**library_versions(), **codec_named(target.codec).library_versions},
         source_state=_committed_state(plan, index, bad),
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
-        reading=plan.reading,
+        reading=inputs.reading,
         looks_version=LOOKS_VERSION,
     )
     commit_target.commit(target.directory, manifest)
@@ -300,16 +300,11 @@ def _shard_rows(
     return result.entries.get(size_px), SampleIndex(result.tables[size_px], result.source_states)
 
 
-def _join(parts: Sequence[SampleIndex]) -> SampleIndex:
-    states = [states_array([], 0), *(part.source_states for part in parts)]
-    return SampleIndex(SampleTable.concatenate([part.table for part in parts]), np.concatenate(states))
-
-
 def _committed_state(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> str | None:
     """The source's state, by which the next build sees that nothing changed; None if files have to be read again."""
     if not is_settled(index.source_states).all():
         return None
-    return source_state(plan.classes, _indexed_records(plan, index, bad), plan.reading)
+    return source_state(plan.inputs.classes, _indexed_records(plan, index, bad), plan.inputs.reading)
 
 
 def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> Iterator[Record]:
@@ -322,11 +317,7 @@ def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[Quaranti
     is_other = np.zeros(len(positions), np.bool_)
     for listed, committed in zip(columns.states.T, index.source_states.T, strict=True):
         is_other |= listed[positions] != committed
-    rows = np.flatnonzero(is_other).tolist()
-    if not is_other.any():
-        yield from plan.records
-        return
-    other_row_of = dict(zip(positions[is_other].tolist(), rows, strict=True))
+    other_row_of = dict(zip(positions[is_other].tolist(), np.flatnonzero(is_other).tolist(), strict=True))
     for position, record in enumerate(plan.records):
         row = other_row_of.get(position)
         yield record if row is None else replace(record, state=state_at(index.source_states, row))

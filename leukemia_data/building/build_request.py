@@ -253,17 +253,10 @@ class BuildRequest:
         )
 
     @property
-    def opencv_version(self) -> str:
-        """The release of OpenCV, part of the fingerprint."""
-        return installed_opencv_version()
-
-    @property
     def dir_names(self) -> list[str]:
         """Names of the caches' directories, one per size."""
-        return [
-            cache_dir_name(size_px, cache_fingerprint(self.recipe, size_px, self.opencv_version))
-            for size_px in self.sizes_px
-        ]
+        opencv = installed_opencv_version()
+        return [cache_dir_name(size, cache_fingerprint(self.recipe, size, opencv)) for size in self.sizes_px]
 
     def cache_name(self, listing: SourceListing) -> str:
         """Return the name of the caches."""

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +84,8 @@ def collect_garbage(location: Location, *, remove: bool, now_ns: int | None = No
     Folders in use by a build or a job file, or with an unreadable manifest, are skipped. So are files that cannot be
     removed now (on Windows, those mapped by a reader), and objects in a store younger than a day.
 
-    Parameters
-    ----------
-    location
-        A cache, or a folder or address with caches up to two levels below it.
-    remove
-        False only reports.
-    now_ns
-        The time in ns since the epoch, for stores; None for now.
+    Caches are looked for up to two levels below the location. `now_ns` is the time in ns since the epoch, for stores;
+    None for now.
 
     Raises
     ------
@@ -114,29 +108,14 @@ def _collect_in_folders(root: Path, skipped: list[str], *, remove: bool) -> Iter
             find_manifest(directory)
             with lock_cache(directory, "gc"):
                 _check_no_plan_waits(directory)
-                files, num_bytes = _find(directory)
+                files = _find(directory)
                 if remove:
-                    files, num_bytes = _remove(directory, files, skipped)
+                    files = _remove(directory, files, skipped)
         except CacheError as error:
             skipped.append(str(error))
         else:
             if files:
-                yield Garbage(directory, files, num_bytes)
-
-
-def is_cache_dir_name(name: str) -> bool:
-    """Whether a folder of this name may be a cache, perhaps without a manifest yet."""
-    return _CACHE_DIR.fullmatch(name) is not None
-
-
-def is_cache_file_name(name: str) -> bool:
-    """Whether this project writes files of this name into a cache's folder."""
-    return _CACHE_FILE.fullmatch(name) is not None
-
-
-def is_receipt_name(name: str) -> bool:
-    """Whether a file of this name is a receipt."""
-    return _RECEIPT_FILE.fullmatch(name) is not None
+                yield Garbage(directory, tuple(files), sum(files.values()))
 
 
 def _cache_like_dirs(root: Path) -> Iterator[Path]:
@@ -155,35 +134,32 @@ def _check_no_plan_waits(directory: Path) -> None:
         )
 
 
-def _find(directory: Path) -> tuple[tuple[Path, ...], int]:
-    """Files that the manifest does not name, and their bytes."""
+def _find(directory: Path) -> dict[Path, int]:
+    """Bytes of each file that the manifest does not name."""
     manifest = find_manifest(directory)
     named = set() if manifest is None else manifest.file_names()
     candidates = [
         *(path for path in directory.glob("*") if _CACHE_FILE.fullmatch(path.name)),
-        *spent_marks(directory),
+        *(path for path in _marks(directory) if _is_over(path)),
         *(path for path in (directory / RECEIPTS_DIR).glob("*") if _RECEIPT_FILE.fullmatch(path.name)),
     ]
-    files = tuple(sorted(path for path in candidates if path.name not in named and path.is_file()))
-    return files, sum(path.stat().st_size for path in files)
+    return {path: path.stat().st_size for path in sorted(candidates) if path.name not in named and path.is_file()}
 
 
-def _remove(directory: Path, files: Sequence[Path], skipped: list[str]) -> tuple[tuple[Path, ...], int]:
-    """Remove files; return the removed ones and their bytes, and append the rest to `skipped`."""
-    removed, num_bytes = [], 0
-    for path in files:
+def _remove(directory: Path, files: Mapping[Path, int], skipped: list[str]) -> dict[Path, int]:
+    """Remove files; return the removed ones, and append the rest to `skipped`."""
+    removed = {}
+    for path, num_bytes in files.items():
         try:
-            file_bytes = path.stat().st_size
             path.unlink()
         except OSError as error:
             skipped.append(f"{path} cannot be removed now: {error.strerror or error}")
         else:
-            removed.append(path)
-            num_bytes += file_bytes
+            removed[path] = num_bytes
     receipts = directory / RECEIPTS_DIR
     if receipts.is_dir() and not any(receipts.iterdir()):
         receipts.rmdir()
-    return tuple(removed), num_bytes
+    return removed
 
 
 def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int) -> Iterator[Garbage]:
@@ -193,19 +169,18 @@ def _collect_in_store(url: Url, skipped: list[str], *, remove: bool, now_ns: int
     store = open_store(url)
     for folder, objects in _cache_folders(store).items():
         cache = store.below(folder) if folder else store
-        old = {name: state for name, state in objects.items() if state.modified_ns < now_ns - MAX_AGE_NS}
+        old = {name: state.num_bytes for name, state in objects.items() if state.modified_ns < now_ns - MAX_AGE_NS}
         try:
             # Read after listing, so that it covers a commit made in between.
             named = _named(cache)
         except CacheError as error:
             skipped.append(str(error))
             continue
-        found = {name: state for name, state in old.items() if _is_ours(name) and name not in named}
+        found = {name: num_bytes for name, num_bytes in old.items() if _is_ours(name) and name not in named}
         if found:
             if remove:
                 cache.delete(*found)
-            num_bytes = sum(state.num_bytes for state in found.values())
-            yield Garbage(cache.url, tuple(cache.url / name for name in sorted(found)), num_bytes)
+            yield Garbage(cache.url, tuple(cache.url / name for name in sorted(found)), sum(found.values()))
 
 
 def _cache_folders(store: ObjectStore) -> dict[str, dict[str, StoredObject]]:
@@ -219,7 +194,7 @@ def _cache_folders(store: ObjectStore) -> dict[str, dict[str, StoredObject]]:
         folder: objects
         for folder, objects in folders.items()
         if folder.count("/") < 2
-        and (MANIFEST_NAME in objects or is_cache_dir_name((store.url / folder).name if folder else store.url.name))
+        and (MANIFEST_NAME in objects or _CACHE_DIR.fullmatch((store.url / folder).name if folder else store.url.name))
     }
 
 
@@ -233,7 +208,8 @@ def _named(cache: ObjectStore) -> set[str]:
 
 def _is_ours(name: str) -> bool:
     folder, _, file = name.rpartition("/")
-    return is_receipt_name(file) if folder == RECEIPTS_DIR else not folder and is_cache_file_name(file)
+    pattern = {RECEIPTS_DIR: _RECEIPT_FILE, "": _CACHE_FILE}.get(folder)
+    return pattern is not None and pattern.fullmatch(file) is not None
 
 
 # The name is kept because caches of 0.1 may hold such marks.
@@ -273,11 +249,6 @@ def clear_receipts(directory: Path) -> None:
 def pending_mark(directory: Path) -> Path | None:
     """Return the mark of an uncommitted job file in a cache's directory, or None."""
     return next((path for path in _marks(directory) if not _is_over(path)), None)
-
-
-def spent_marks(directory: Path) -> list[Path]:
-    """Return the expired marks."""
-    return [path for path in _marks(directory) if _is_over(path)]
 
 
 def _mark_path(directory: Path, digest: str) -> Path:

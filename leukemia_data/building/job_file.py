@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.plan import BuildPlan
+from leukemia_data.building.plan import BuildPlan, PlanInputs
 from leukemia_data.building.shard_task import ShardTask, Target
 from leukemia_data.caches.hdf5_file import check_datasets, hdf5_bytes, open_hdf5
-from leukemia_data.caches.manifest import QuarantinedImage, cache_dir_name
+from leukemia_data.caches.manifest import QuarantinedImage
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import FileState, atomic_path
 from leukemia_data.files.documents import parse_json
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.records.fingerprint import bytes_digest, cache_fingerprint
+from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.records.sample_table import decode_texts, encode_text, states_array
 from leukemia_data.stores.object_store import StoredUrl
@@ -42,8 +42,8 @@ class JobSettings:
 
     Attributes
     ----------
-    name, cache_root, recipe, sizes_px, classes, opencv_version, shard_capacity, codec
-        As :func:`leukemia_data.building.plan.plan_build` was given them; the folder is an absolute path.
+    inputs
+        The folder of the caches is an absolute path.
     codecs
         Per size, how the pixels are stored.
     listed_at_ns
@@ -52,33 +52,18 @@ class JobSettings:
         Per size, the digest of the cache's manifest when the plan was made; None where there was no cache.
     quarantined
         Images known to be unusable at that time.
-    recheck_ns
-        As :func:`leukemia_data.building.plan.plan_build` was given it.
     """
 
-    name: str
-    cache_root: Path
-    recipe: Recipe
-    sizes_px: tuple[int, ...]
-    classes: tuple[str, ...]
-    opencv_version: str
-    shard_capacity: int | None
-    codec: str | None
+    inputs: PlanInputs
     codecs: tuple[str, ...]
     listed_at_ns: int
     commits: tuple[str | None, ...]
     quarantined: tuple[QuarantinedImage, ...]
-    recheck_ns: int | None = None
-    reading: dict[str, Any] | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
         """The caches to build, one per size."""
-        fingerprints = [cache_fingerprint(self.recipe, size_px, self.opencv_version) for size_px in self.sizes_px]
-        return tuple(
-            Target(size_px, fingerprint, self.cache_root / self.name / cache_dir_name(size_px, fingerprint), codec)
-            for size_px, fingerprint, codec in zip(self.sizes_px, fingerprints, self.codecs, strict=True)
-        )
+        return tuple(map(self.inputs.target, self.inputs.sizes_px, self.codecs))
 
 
 @dataclass(frozen=True)
@@ -136,8 +121,8 @@ class JobFile:
             ShardTask(
                 tuple(records),
                 tuple(target for target, lacks in zip(targets, self.lacking[first + number], strict=True) if lacks),
-                self.settings.recipe,
-                recheck_ns=self.settings.recheck_ns,
+                self.settings.inputs.recipe,
+                recheck_ns=self.settings.inputs.recheck_ns,
             )
             for number, records in enumerate(self._parts(first, end))
         ]
@@ -188,7 +173,7 @@ def write_job_file(path: Path, plan: BuildPlan, settings: JobSettings) -> JobFil
     lacking = [[target in lacking for target in settings.targets] for _, lacking in shards]
     columns["first_rows"] = first_rows
     columns["row_digests"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
-    columns["lacking"] = np.array(lacking, np.uint8).reshape(len(shards), len(settings.sizes_px))
+    columns["lacking"] = np.array(lacking, np.uint8).reshape(len(shards), len(settings.codecs))
     columns["settings"] = np.frombuffer(json.dumps(_settings_content(settings, path_start)).encode(), np.uint8)
 
     def fill(file: h5py.File) -> None:
@@ -229,41 +214,29 @@ def open_job_file(path: Path) -> JobFile:
 
 
 def _settings_content(settings: JobSettings, path_start: str) -> dict[str, Any]:
+    inputs = {field.name: getattr(settings.inputs, field.name) for field in fields(PlanInputs)}
     return {
-        "name": settings.name,
-        "cache_root": os.fspath(settings.cache_root),
-        "recipe": settings.recipe.to_dict(),
-        "sizes_px": list(settings.sizes_px),
-        "classes": list(settings.classes),
-        "opencv_version": settings.opencv_version,
-        "shard_capacity": settings.shard_capacity,
-        "codec": settings.codec,
-        "codecs": list(settings.codecs),
+        **inputs,
+        "cache_root": os.fspath(settings.inputs.cache_root),
+        "recipe": settings.inputs.recipe.to_dict(),
+        "codecs": settings.codecs,
         "listed_at_ns": settings.listed_at_ns,
-        "commits": list(settings.commits),
+        "commits": settings.commits,
         "quarantined": [[image.record_id, image.reason] for image in settings.quarantined],
-        "recheck_ns": settings.recheck_ns,
-        "reading": settings.reading,
         "path_start": path_start,
     }
 
 
 def _settings_of(content: dict[str, Any]) -> JobSettings:
+    inputs = {field.name: content[field.name] for field in fields(PlanInputs)}
+    inputs |= {"cache_root": Path(content["cache_root"]), "recipe": Recipe.from_dict(content["recipe"])}
+    inputs |= {name: tuple(content[name]) for name in ("sizes_px", "classes")}
     return JobSettings(
-        name=content["name"],
-        cache_root=Path(content["cache_root"]),
-        recipe=Recipe.from_dict(content["recipe"]),
-        sizes_px=tuple(content["sizes_px"]),
-        classes=tuple(content["classes"]),
-        opencv_version=content["opencv_version"],
-        shard_capacity=content["shard_capacity"],
-        codec=content["codec"],
+        inputs=PlanInputs(**inputs),
         codecs=tuple(content["codecs"]),
         listed_at_ns=content["listed_at_ns"],
         commits=tuple(content["commits"]),
         quarantined=tuple(QuarantinedImage(*image) for image in content["quarantined"]),
-        recheck_ns=content["recheck_ns"],
-        reading=content["reading"],
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from leukemia_data.building.build import DiskCommitTarget, FailurePolicy, run_locked_build, telling_write_faults
-from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
+from leukemia_data.building.build_request import BuildRequest, BuildSummary, MaxBad
 from leukemia_data.building.engine import EngineChoice
 from leukemia_data.building.garbage import forget_job_file, is_marked, mark_pending
 from leukemia_data.building.job_file import JobFile, JobSettings, open_job_file, write_job_file
@@ -110,7 +110,14 @@ def plan_jobs(request: BuildRequest, path: Path) -> JobPlan:
     with locked(request, first, "plan"):
         listing, _ = newest_state(request, first)
         plan = plan_listed(request, listing)
-        written = write_job_file(path, plan, _settings(request, plan, listing))
+        settings = JobSettings(
+            inputs=plan.inputs,
+            codecs=tuple(target.target.codec for target in plan.targets),
+            listed_at_ns=listing.listed_at_ns,
+            commits=tuple(manifest_digest(target.target.directory) for target in plan.targets),
+            quarantined=plan.quarantined,
+        )
+        written = write_job_file(path, plan, settings)
         mark_pending(directories, written.digest, path)
     num_images, num_unusable = plan.num_to_make, len(plan.quarantined)
     if num_unusable:
@@ -123,25 +130,6 @@ def plan_jobs(request: BuildRequest, path: Path) -> JobPlan:
         num_unusable=num_unusable,
         num_bytes=plan.bytes_to_write(),
         caches=tuple(directories),
-    )
-
-
-def _settings(request: BuildRequest, plan: BuildPlan, listing: ListedSource) -> JobSettings:
-    return JobSettings(
-        name=plan.name,
-        cache_root=request.place.root,
-        recipe=plan.recipe,
-        sizes_px=request.sizes_px,
-        classes=plan.classes,
-        opencv_version=request.opencv_version,
-        shard_capacity=request.shard_capacity,
-        codec=request.codec,
-        codecs=tuple(target.target.codec for target in plan.targets),
-        listed_at_ns=listing.listed_at_ns,
-        commits=tuple(manifest_digest(target.target.directory) for target in plan.targets),
-        quarantined=plan.quarantined,
-        recheck_ns=plan.tasks.recheck_ns,
-        reading=None if plan.reading is None else dict(plan.reading),
     )
 
 
@@ -259,20 +247,7 @@ def commit_jobs(
 def commit_job_file(job_file: JobFile, *, policy: FailurePolicy, progress: Callable[[int], object]) -> BuildSummary:
     """Commit the caches of a job file while the caller holds their locks; see :func:`commit_jobs`."""
     settings = job_file.settings
-    current = plan_build(
-        name=settings.name,
-        cache_root=settings.cache_root,
-        recipe=settings.recipe,
-        sizes_px=settings.sizes_px,
-        classes=settings.classes,
-        records=job_file.records(),
-        opencv_version=settings.opencv_version,
-        shard_capacity=settings.shard_capacity,
-        codec=settings.codec,
-        quarantined=settings.quarantined,
-        recheck_ns=settings.recheck_ns,
-        reading=settings.reading,
-    )
+    current = plan_build(settings.inputs, job_file.records(), quarantined=settings.quarantined)
     _check_commits(job_file, current)
     summary = run_locked_build(
         current,

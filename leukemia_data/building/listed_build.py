@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from leukemia_data.building.build import CommitTarget, FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
 from leukemia_data.building.engine import EngineChoice
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.console import Console
 from leukemia_data.files.lock import lock_caches, note_waiting
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.records.fingerprint import opencv_conflict
+from leukemia_data.records.fingerprint import installed_opencv_version, opencv_conflict
 from leukemia_data.scanning.frame_finding import Framing
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
 from leukemia_data.scanning.scan import with_frames
@@ -68,23 +68,21 @@ def plan_listed(
     """Write notes on how the source was read, and return the build plan; `stored` are the caches in a store, if any."""
     listing = with_frames(listed.listing, Framing(request.recipe, request.sizes_px[0]))
     _note_reading(listing.reading, request.recipe, request.sizes_px[0], request.console)
-    plan = plan_build(
+    inputs = PlanInputs(
         name=request.cache_name(listing),
         cache_root=request.place.root,
         recipe=request.recipe,
         sizes_px=request.sizes_px,
         classes=listing.classes,
-        records=listing.records,
-        opencv_version=request.opencv_version,
+        opencv_version=installed_opencv_version(),
         shard_capacity=request.shard_capacity,
         codec=request.codec,
         recheck_ns=listed.listed_at_ns if request.recheck else None,
-        stored=stored,
         reading=listing.reading.to_record(),
     )
+    plan = plan_build(inputs, listing.records, stored=stored)
     _note_all(plan.notes, request.console)
-    conflict = opencv_conflict() if plan.num_to_make else None
-    if conflict is not None:
+    if plan.num_to_make and (conflict := opencv_conflict()):
         request.console.warn(conflict)
     return plan
 
@@ -95,7 +93,7 @@ def _run(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_
     with request.console.progress(plan.num_to_make, "building") as bar:
         summary = run_locked_build(
             plan,
-            run_tasks=engine.runner(len(plan.tasks_to_run)),
+            run_tasks=engine.runner(len(plan.tasks)),
             policy=FailurePolicy(max_bad.of(len(plan.records))),
             listed_at_ns=listed.listed_at_ns,
             progress=bar.update,

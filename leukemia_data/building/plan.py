@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.building.planned_tasks import PlannedTasks, TasksToRun, default_capacity, sample_order, shard_bounds
+from leukemia_data.building.planned_tasks import PlannedTasks, default_capacity, sample_order, shard_bounds
 from leukemia_data.building.prior import (
     ABSENT,
     KeptShard,
@@ -42,23 +42,14 @@ _MAX_CHANGES = 4
 _NO_NAME = "none"
 
 
-def changed_meaning(
-    columns: RecordColumns, match: PriorMatch, classes: Sequence[str], reading: Mapping[str, Any] | None
-) -> Iterator[str]:
+def changed_meaning(columns: RecordColumns, match: PriorMatch, inputs: PlanInputs) -> Iterator[str]:
     """Return sentences on labels, subjects and options that differ from the earlier cache.
 
-    Parameters
-    ----------
-    columns
-        The source's records.
-    match
-        Their rows in the earlier cache.
-    classes, reading
-        Class names of the source, and how it was read.
+    `columns` are the source's records, `match` their rows in the earlier cache.
     """
-    manifest = match.prior.manifest
-    if _is_comparable(manifest.reading) and reading is not None:
-        yield from differences(Reading.from_dict(manifest.reading), Reading.from_dict(reading))
+    manifest, classes = match.prior.manifest, inputs.classes
+    if manifest.understood is not None and inputs.reading is not None:
+        yield from differences(manifest.understood, Reading.from_dict(inputs.reading))
     elif list(manifest.classes) != list(classes):
         # The order of the classes alone may differ, which no image shows.
         yield f"classes {listed(manifest.classes)}, now {listed(classes)}"
@@ -73,14 +64,6 @@ def changed_meaning(
         now = texts.values[texts.codes[positions]]
         if not np.array_equal(column[rows], now):
             yield from _changes(title, _decoded(column[rows]), _decoded(now))
-
-
-def _is_comparable(reading: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a manifest has a reading of this release's form."""
-    try:
-        return reading is not None and bool(Reading.from_dict(reading))
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def _names(classes: Sequence[str]) -> NDArray[np.object_]:
@@ -107,6 +90,42 @@ def _changes(title: str, before: NDArray[np.object_], now: NDArray[np.object_]) 
 _STATE_BYTES = 4 * np.int64().nbytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanInputs:
+    """What a build plan follows from, apart from the images and the existing caches.
+
+    Attributes
+    ----------
+    name, cache_root
+        The caches are in ``cache_root/name/<size>-<fingerprint>``, one per size.
+    recipe, sizes_px, opencv_version
+        The identity of the caches.
+    classes, reading
+        The source's classes, and how it was read (:meth:`leukemia_data.sources.reading.Reading.to_dict`).
+    shard_capacity, codec
+        See :class:`leukemia_data.building.build_request.BuildRequest`.
+    recheck_ns
+        Time (ns since the epoch) of a recheck: every file is read and its digest compared, and shards left by an
+        unfinished build are ignored. None trusts the states of files.
+    """
+
+    name: str
+    cache_root: Path
+    recipe: Recipe
+    sizes_px: tuple[int, ...]
+    classes: tuple[str, ...]
+    opencv_version: str
+    shard_capacity: int | None = None
+    codec: str | None = None
+    recheck_ns: int | None = None
+    reading: Mapping[str, Any] | None = None
+
+    def target(self, size_px: int, codec: str = RAW) -> Target:
+        """Return the cache of a size, in a folder."""
+        fingerprint = cache_fingerprint(self.recipe, size_px, self.opencv_version)
+        return Target(size_px, fingerprint, self.cache_root / self.name / cache_dir_name(size_px, fingerprint), codec)
+
+
 @dataclass(frozen=True)
 class TargetPlan:
     """One cache: its earlier state, and per shard the kept one, or None if a task makes it."""
@@ -126,83 +145,54 @@ class BuildPlan:
         The source's listing.
     targets
         One per size, all with the same number of shards.
-    tasks
-        Per shard the task, created on demand, or None if every cache keeps the shard.
     quarantined
         Images known to be unusable: missing, or unusable at the last build and unchanged.
     notes
         Messages to the user.
     shard_capacity
         As set by the user, now or at an earlier build; None if it follows from the number of images.
-    reading
-        How the source was read, as stored in manifests.
     """
 
-    name: str
-    recipe: Recipe
-    classes: tuple[str, ...]
+    inputs: PlanInputs
     records: Sequence[Record]
     targets: tuple[TargetPlan, ...]
     tasks: PlannedTasks
     quarantined: tuple[QuarantinedImage, ...]
     notes: tuple[str, ...]
     shard_capacity: int | None
-    reading: Mapping[str, Any] | None = None
-
-    @property
-    def tasks_to_run(self) -> TasksToRun:
-        """The tasks without the gaps, in shard order."""
-        return TasksToRun(self.tasks)
 
     @property
     def num_to_make(self) -> int:
         """Images of all tasks."""
-        return int(self.tasks.sizes[self.tasks.numbers].sum())
+        return sum(self.tasks.num_records())
 
     def bytes_to_write(self) -> int:
         """Size of the new shards and indexes: pixels and rows exact, headers rounded up."""
         row_bytes = self.tasks.columns.row_bytes
         indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + _STATE_BYTES)
-        sizes = self.tasks.sizes
         shards = sum(
             shard_bytes(num_samples, plan.target.size_px, row_bytes, plan.target.codec)
             for plan, is_lacking in zip(self.targets, self.tasks.is_lacking, strict=True)
-            for num_samples in sizes[is_lacking].tolist()
+            for num_samples in self.tasks.sizes[is_lacking].tolist()
         )
         return indexes + shards
 
 
 def plan_build(
-    *,
-    name: str,
-    cache_root: Path,
-    recipe: Recipe,
-    sizes_px: Sequence[int],
-    classes: Sequence[str],
+    inputs: PlanInputs,
     records: Sequence[Record],
-    opencv_version: str,
-    shard_capacity: int | None = None,
-    codec: str | None = None,
+    *,
     quarantined: Sequence[QuarantinedImage] | None = None,
-    recheck_ns: int | None = None,
     stored: Mapping[Path, StoredCache] | None = None,
-    reading: Mapping[str, Any] | None = None,
 ) -> BuildPlan:
-    """Compare a source with the existing caches in ``cache_root/name/<size>-<fingerprint>``, one per size.
+    """Compare a source with the existing caches.
 
     Parameters
     ----------
-    recipe, sizes_px, opencv_version
-        The identity of the caches.
-    classes, records, reading
-        The source's listing, and how it was read (:meth:`leukemia_data.sources.reading.Reading.to_dict`).
-    shard_capacity, codec
-        See :class:`leukemia_data.building.build_request.BuildRequest`.
+    records
+        The source's listing.
     quarantined
         Images known to be unusable from an earlier plan of this listing.
-    recheck_ns
-        Time (ns since the epoch) of a recheck: every file is read and its digest compared, and shards left by an
-        unfinished build are ignored. None trusts the states of files.
     stored
         By directory: the caches in an object store; the directory holds copies of manifest and index.
 
@@ -212,74 +202,45 @@ def plan_build(
         If the earlier cache of this name shares no image with the source, or a codec's library is not installed.
     """
     notes: list[str] = []
-    wanted = [_target(size_px, cache_root / name, recipe, opencv_version, stored) for size_px in sizes_px]
-    priors = [load_prior(target, notes, _files(target, stored)) for target in wanted]
-    targets = tuple(
-        replace(each, codec=_choose_codec(codec, prior)) for each, prior in zip(wanted, priors, strict=True)
-    )
+    found = [_target_and_prior(inputs, size_px, stored, notes) for size_px in inputs.sizes_px]
+    targets, priors = (tuple(each) for each in zip(*found, strict=True))
     columns = RecordColumns.of(records)
-    matches = _match(columns, targets, priors, recheck_ns)
-    notes += _notes_on_matches(columns, matches, classes, reading)
+    matches = tuple(
+        None if prior is None else match_prior(columns, target, prior, is_recheck=inputs.recheck_ns is not None)
+        for target, prior in found
+    )
+    notes += _notes_on_matches(columns, [match for match in matches if match is not None], inputs)
     matches = tuple(match if match is not None and match.prior.manifest.has_looks else None for match in matches)
     bad = _find_unusable(columns, priors) if quarantined is None else _positions_of(columns, quarantined)
-    decided = _decided_capacity(shard_capacity, priors)
+    decided = _decided_capacity(inputs.shard_capacity, priors)
     capacity = decided or default_capacity(len(columns))
     notes += _notes_on_new_cut(capacity, targets, priors)
     positions, bounds = _cut(columns, bad, capacity)
-    pairs = zip(targets, matches, strict=True)
-    kept = [find_kept(columns, positions, bounds, match, target.codec) for target, match in pairs]
-    is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
-    tasks = PlannedTasks(recipe, columns, positions, bounds, targets, matches, is_lacking, recheck_ns)
-    plans = tuple(TargetPlan(*each) for each in zip(targets, priors, map(tuple, kept), strict=True))
-    unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
-    return BuildPlan(name, recipe, tuple(classes), records, plans, tasks, unusable, tuple(notes), decided, reading)
-
-
-def _match(
-    columns: RecordColumns, targets: Sequence[Target], priors: Sequence[PriorCache | None], recheck_ns: int | None
-) -> tuple[PriorMatch | None, ...]:
-    """Match the records with each earlier cache; a recheck ignores the states of files."""
-    matches = [
-        None if prior is None else match_prior(columns, target, prior)
-        for target, prior in zip(targets, priors, strict=True)
+    kept = [
+        tuple(find_kept(columns, positions, bounds, match, target.codec))
+        for target, match in zip(targets, matches, strict=True)
     ]
-    if recheck_ns is None:
-        return tuple(matches)
-    return tuple(None if match is None else match.distrusted() for match in matches)
+    is_lacking = np.array([[shard is None for shard in shards] for shards in kept], np.bool_)
+    tasks = PlannedTasks(inputs.recipe, columns, positions, bounds, targets, matches, is_lacking, inputs.recheck_ns)
+    plans = tuple(map(TargetPlan, targets, priors, kept))
+    unusable = tuple(QuarantinedImage(records[position].record_id, reason) for position, reason in bad)
+    return BuildPlan(inputs, records, plans, tasks, unusable, tuple(notes), decided)
 
 
-def _notes_on_matches(
-    columns: RecordColumns,
-    matches: Sequence[PriorMatch | None],
-    classes: Sequence[str],
-    reading: Mapping[str, Any] | None,
-) -> Iterator[str]:
-    yield from _notes_on_states(matches)
-    changed = (
-        note for match in matches if match is not None for note in changed_meaning(columns, match, classes, reading)
-    )
-    yield from dict.fromkeys(changed)
-    yield from _notes_on_looks(matches)
-
-
-def _target(
-    size_px: int, folder: Path, recipe: Recipe, opencv_version: str, stored: Mapping[Path, StoredCache] | None
-) -> Target:
-    fingerprint = cache_fingerprint(recipe, size_px, opencv_version)
-    directory = folder / cache_dir_name(size_px, fingerprint)
-    return Target(size_px, fingerprint, directory, stored_at=None if stored is None else stored[directory].url)
-
-
-def _files(target: Target, stored: Mapping[Path, StoredCache] | None) -> Mapping[str, int] | None:
-    return None if stored is None else stored[target.directory].files
-
-
-def _choose_codec(wanted: str | None, prior: PriorCache | None) -> str:
-    """Return the codec of a target, and import its library and that of the earlier one, to fail early."""
+def _target_and_prior(
+    inputs: PlanInputs, size_px: int, stored: Mapping[Path, StoredCache] | None, notes: list[str]
+) -> tuple[Target, PriorCache | None]:
+    """The cache of a size and its earlier state. Imports the codecs of both, to fail early."""
+    target, files = inputs.target(size_px), None
+    if stored is not None:
+        cache = stored[target.directory]
+        target, files = replace(target, stored_at=cache.url), cache.files
+    prior = load_prior(target, notes, files)
     earlier = RAW if prior is None else prior.manifest.codec
-    for name in {earlier, wanted or earlier}:
+    wanted = inputs.codec or earlier
+    for name in {earlier, wanted}:
         codec_named(name)
-    return wanted or earlier
+    return replace(target, codec=wanted), prior
 
 
 def _decided_capacity(wanted: int | None, priors: Sequence[PriorCache | None]) -> int | None:
@@ -305,25 +266,21 @@ def _notes_on_new_cut(capacity: int, targets: Sequence[Target], priors: Sequence
             )
 
 
-def _notes_on_states(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
-    """Messages on why files of unchanged size and time are read again."""
-    known = [match for match in matches if match is not None]
-    if not all(match.prior.index.has_change_times for match in known):
+def _notes_on_matches(columns: RecordColumns, matches: Sequence[PriorMatch], inputs: PlanInputs) -> Iterator[str]:
+    """Messages on changed labels, and on why unchanged files are read again or shards made again."""
+    if not all(match.prior.index.has_change_times for match in matches):
         yield (
             "the cache is of a release that did not record change times and numbers of files: every file is read once, "
             "and its digest decides"
         )
-    num_restamped = int(np.any([match.restamped_N for match in known], axis=0).sum()) if known else 0
+    num_restamped = int(np.any([match.restamped_N for match in matches], axis=0).sum())
     if num_restamped:
         yield (
             f"{num_restamped:,} files have the size and modification time that they had, but another change time or "
             "number: read again, their digests decide"
         )
-
-
-def _notes_on_looks(matches: Sequence[PriorMatch | None]) -> Iterator[str]:
-    """Messages for a cache whose rows lack the looks of their images, and is therefore made again."""
-    if not all(match is None or match.prior.manifest.has_looks for match in matches):
+    yield from dict.fromkeys(note for match in matches for note in changed_meaning(columns, match, inputs))
+    if not all(match.prior.manifest.has_looks for match in matches):
         yield (
             "the cache is of a release that kept no looks of its images, by which near-identical ones are found: every "
             "shard is made anew"

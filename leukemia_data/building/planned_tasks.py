@@ -41,11 +41,9 @@ class GoneSamples:
             for target, match in zip(targets, matches, strict=True)
             if match is not None
         ]
-        self._all = self._by_digest(rows.tolist() for _, _, rows in self._held) if self._is_few() else None
-        self._keys = [] if self._is_few() else [_sorted_keys(prior, rows) for _, prior, rows in self._held]
-
-    def _is_few(self) -> bool:
-        return max((len(rows) for _, _, rows in self._held), default=0) <= FEW_GONE
+        is_few = all(len(rows) <= FEW_GONE for _, _, rows in self._held)
+        self._all = self._by_digest(rows.tolist() for _, _, rows in self._held) if is_few else None
+        self._keys = [] if is_few else [_sorted_keys(prior, rows) for _, prior, rows in self._held]
 
     def candidates(self, new: Sequence[Record]) -> Mapping[bytes, PriorSample]:
         """By source digest: gone samples that may be one of these images, renamed."""
@@ -75,10 +73,8 @@ def _gone_rows(match: PriorMatch) -> NDArray[np.int64]:
 
 def _sorted_keys(prior: PriorCache, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Sorted keys by which a renamed file is found (file name; size and time), and their rows."""
-    index = prior.index
-    names = np.fromiter(map(_name_key, index.table.ids[rows].tolist()), np.uint64, len(rows))
-    states = _state_keys(index.source_states[rows])
-    keys = np.concatenate((names, states))
+    names = np.fromiter(map(_name_key, prior.index.table.ids[rows].tolist()), np.uint64, len(rows))
+    keys = np.concatenate((names, _state_keys(prior.index.source_states[rows])))
     order = np.argsort(keys, kind="stable")
     return keys[order], np.concatenate((rows, rows))[order]
 
@@ -113,7 +109,7 @@ _HASH_BITS = 64
 
 
 def default_capacity(num_samples: int) -> int:
-    """Return the default for the maximal samples per shard, a function of their number.
+    """Return the default of the maximal samples per shard.
 
     >>> default_capacity(10_661), default_capacity(1 << 20), default_capacity(10_000_000), default_capacity(10**9)
     (128, 128, 2048, 4096)
@@ -127,16 +123,8 @@ def default_capacity(num_samples: int) -> int:
 def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> NDArray[np.int64]:
     """Return the positions of ids in sample order: by hash, then by text.
 
-    Parameters
-    ----------
-    hashes_N : ndarray of shape (N,), uint64
-        XXH3-64 of each id.
-    id_of
-        Returns the id at a position; called for equal hashes only.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64
+    `hashes_N`, (N,) uint64, is the XXH3-64 of each id; `id_of` is called for equal hashes only. The positions are (N,)
+    int64.
     """
     order_N = np.argsort(hashes_N).astype(np.int64, copy=False)
     sorted_N = hashes_N[order_N]
@@ -151,18 +139,8 @@ def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> N
 def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[np.int64]:
     """Return shard bounds: shard k holds samples bounds[k] to before bounds[k + 1], at most `capacity`.
 
-    Ids with equal hashes stay in one shard, even if they exceed the capacity.
-
-    Parameters
-    ----------
-    sorted_hashes_N : ndarray of shape (N,), uint64
-    capacity
-        At least 1.
-
-    Returns
-    -------
-    ndarray of shape (number of shards + 1,), int64
-        Increasing from 0 to N; just 0 without samples.
+    Ids with equal hashes stay in one shard, even if they exceed the capacity. The hashes are (N,) uint64; the bounds,
+    (number of shards + 1,) int64, increase from 0 to N, and are just 0 without samples.
     """
     bounds = np.unique(np.array([0, len(sorted_hashes_N)], np.int64))
     for bit in range(_HASH_BITS - 1, -1, -1):
@@ -178,8 +156,8 @@ def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[
 
 
 @dataclass(frozen=True)
-class PlannedTasks(Sequence[ShardTask | None]):
-    """Per shard its task, or None if every cache keeps the shard.
+class PlannedTasks(CountedTasks):
+    """The tasks of the shards that some cache lacks, created on access.
 
     Attributes
     ----------
@@ -207,20 +185,18 @@ class PlannedTasks(Sequence[ShardTask | None]):
     recheck_ns: int | None = None
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return len(self.numbers)
 
     @overload
-    def __getitem__(self, number: int) -> ShardTask | None: ...
+    def __getitem__(self, position: int) -> ShardTask: ...
 
     @overload
-    def __getitem__(self, number: slice) -> list[ShardTask | None]: ...
+    def __getitem__(self, position: slice) -> list[ShardTask]: ...
 
-    def __getitem__(self, number: int | slice) -> ShardTask | list[ShardTask | None] | None:
-        """The task of a shard, created on each access."""
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        number = range(len(self))[number]
-        return self._make(number) if self.is_lacking[:, number].any() else None
+    def __getitem__(self, position: int | slice) -> ShardTask | list[ShardTask]:
+        if isinstance(position, slice):
+            return [self._make(number) for number in self.numbers[position]]
+        return self._make(self.numbers[position])
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -232,26 +208,33 @@ class PlannedTasks(Sequence[ShardTask | None]):
         """Number of images in each shard, with or without a task."""
         return np.diff(self.bounds)
 
+    def num_records(self) -> list[int]:
+        """Return the number of images of each task; creates no task."""
+        sizes: list[int] = self.sizes[self.numbers].tolist()
+        return sizes
+
     def targets_of(self, number: int) -> tuple[Target, ...]:
         """Return the caches that lack a shard."""
         return tuple(self.targets[n] for n in np.flatnonzero(self.is_lacking[:, number]).tolist())
 
     def records_of(self, number: int) -> tuple[Record, ...]:
         """Return the records of a shard in sample order."""
-        positions = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
-        return tuple(self.columns.records[position] for position in positions)
+        return tuple(self.columns.records[position] for position in self._positions_of(number))
+
+    def _positions_of(self, number: int) -> list[int]:
+        positions: list[int] = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
+        return positions
 
     @cached_property
     def _gone(self) -> GoneSamples:
         return GoneSamples(self.targets, self.matches)
 
     def _make(self, number: int) -> ShardTask:
-        positions = self.positions_M[self.bounds[number] : self.bounds[number + 1]].tolist()
         records = self.records_of(number)
         chosen = [n for n in np.flatnonzero(self.is_lacking[:, number]).tolist() if self.matches[n] is not None]
         unchanged: dict[str, PriorSample] = {}
         by_digest: dict[bytes, PriorSample] = {}
-        for position, record in zip(positions, records, strict=True) if chosen else ():
+        for position, record in zip(self._positions_of(number), records, strict=True) if chosen else ():
             sample, is_same = self._prior_sample(position, chosen)
             if sample is not None:
                 by_digest[sample.source_digest] = sample
@@ -271,33 +254,3 @@ class PlannedTasks(Sequence[ShardTask | None]):
                 held.append((self.targets[number], match.prior, int(match.rows_N[position])))
                 is_same &= bool(match.same_file_N[position])
         return prior_sample(held) if held else None, is_same
-
-
-@dataclass(frozen=True)
-class TasksToRun(CountedTasks):
-    """The tasks without the gaps, as passed to an engine."""
-
-    planned: PlannedTasks
-
-    def __len__(self) -> int:
-        return len(self.planned.numbers)
-
-    @overload
-    def __getitem__(self, position: int) -> ShardTask: ...
-
-    @overload
-    def __getitem__(self, position: slice) -> list[ShardTask]: ...
-
-    def __getitem__(self, position: int | slice) -> ShardTask | list[ShardTask]:
-        """The task at a position, created on each access."""
-        if isinstance(position, slice):
-            return [self[n] for n in range(*position.indices(len(self)))]
-        task = self.planned[self.planned.numbers[position]]
-        if task is None:
-            raise IndexError(f"shard {self.planned.numbers[position]} has no task")
-        return task
-
-    def num_records(self) -> list[int]:
-        """Number of images of each task; creates no task."""
-        sizes: list[int] = self.planned.sizes[self.planned.numbers].tolist()
-        return sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -186,11 +186,6 @@ class PriorMatch:
     same_file_N: NDArray[np.bool_]
     restamped_N: NDArray[np.bool_]
 
-    def distrusted(self) -> PriorMatch:
-        """Return a copy in which no file counts as unchanged."""
-        nothing = np.zeros_like(self.same_file_N)
-        return replace(self, same_file_N=nothing, restamped_N=nothing)
-
 
 @dataclass(frozen=True)
 class KeptShard:
@@ -202,16 +197,9 @@ class KeptShard:
 
 
 def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int] | None = None) -> PriorCache | None:
-    """Read the earlier cache of a target; None, with a note, if it cannot be used.
+    """Read the earlier cache of a target; None, with a message appended to `notes`, if it cannot be used.
 
-    Parameters
-    ----------
-    target
-        The cache.
-    notes
-        Messages to the user are appended.
-    stored_files
-        Bytes of the cache's files by name, if it is in an object store and the target's directory holds no shards.
+    `stored_files` are the bytes of the files by name if the cache is in an object store: its directory holds no shards.
     """
     try:
         manifest = find_manifest(target.directory)
@@ -229,7 +217,10 @@ def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int]
         return None
     first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)]).astype(np.int64)[:-1]
     manifest = brought_up_to_date(target.directory, manifest)
-    absent = set(missing_files(target.directory, manifest)) if stored_files is None else _absent(manifest, stored_files)
+    if stored_files is None:
+        absent = set(missing_files(target.directory, manifest))
+    else:
+        absent = {shard.name for shard in manifest.shards if stored_files.get(shard.name) != shard.num_bytes}
     absent.update(shard.name for shard in manifest.shards if shard.metadata_digest is None)
     is_whole = np.array([shard.name not in absent for shard in manifest.shards], np.bool_)
     if not is_whole.all():
@@ -238,12 +229,8 @@ def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int]
     return PriorCache(manifest, index, first_rows, is_whole)
 
 
-def _absent(manifest: Manifest, stored_files: Mapping[str, int]) -> set[str]:
-    return {shard.name for shard in manifest.shards if stored_files.get(shard.name) != shard.num_bytes}
-
-
-def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> PriorMatch:
-    """Find the records of a source in an earlier cache.
+def match_prior(columns: RecordColumns, target: Target, prior: PriorCache, *, is_recheck: bool = False) -> PriorMatch:
+    """Find the records of a source in an earlier cache; for a recheck, no file counts as unchanged.
 
     Raises
     ------
@@ -257,8 +244,8 @@ def match_prior(columns: RecordColumns, target: Target, prior: PriorCache) -> Pr
             f"{target.directory} was made from other images: none of its {len(prior.index.table)} ids is in this "
             "source; give this source a cache of its own with --name"
         )
-    same_file_N, restamped_N = is_found.copy(), is_found.copy()
-    for start in range(0, len(columns), _CHUNK_ROWS):
+    same_file_N, restamped_N = np.zeros_like(is_found), np.zeros_like(is_found)
+    for start in () if is_recheck else range(0, len(columns), _CHUNK_ROWS):
         found = np.flatnonzero(is_found[start : start + _CHUNK_ROWS]) + start
         earlier = prior.index.source_states[rows_N[found]]
         is_equal, known = earlier == columns.states[found], is_settled(earlier)
@@ -308,18 +295,8 @@ def find_kept(
 ) -> list[KeptShard | None]:
     """Return per planned shard the complete earlier one with exactly its records, unchanged; or None.
 
-    Parameters
-    ----------
-    columns
-        All records.
-    positions_M : ndarray of shape (M,), int64
-        Positions of the samples among them, in sample order.
-    bounds : ndarray of shape (number of shards + 1,), int64
-        Shard bounds among the samples; no shard is empty.
-    match
-        Their match with the earlier cache, if there is one.
-    codec
-        Codec of the new shards.
+    `positions_M` and `bounds` are those of :class:`~leukemia_data.building.planned_tasks.PlannedTasks`, and no shard is
+    empty; `codec` is that of the new shards.
     """
     num_shards = len(bounds) - 1
     if match is None or match.prior.manifest.codec != codec or num_shards == 0 or len(match.prior.first_rows) == 0:

@@ -9,6 +9,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from leukemia_data.caches.manifest import (
     save_manifest,
 )
 from leukemia_data.caches.opening import choose_folder
-from leukemia_data.caches.shard import intact_table, read_table, shard_bytes, shard_images, write_shard
+from leukemia_data.caches.shard import ShardImages, intact_table, read_table, shard_bytes, shard_images, write_shard
 from leukemia_data.caches.shard_rows import open_damaged_rows, open_rows
 from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cache
 from leukemia_data.console import NULL_CONSOLE, Console
@@ -45,15 +46,9 @@ from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.stores.url import Location
 
-FindRecords = Callable[[], Sequence[Record] | None]
-"""Returns the source's records, or None without a source."""
-
 _NO_REPAIR_THERE = "--repair is for folders; remove what is damaged and build again, which makes it anew"
 _NO_CONVERSION_THERE = "conversion is for folders; `ldata pull` it, convert the copy, and `ldata push` that"
-_NO_SOURCE = "no source was given"
-_NOT_IN_SOURCE = "it is not in the source"
-_CHANGED = "the source file has other bytes than when the cache was built"
-_OTHER_PIXELS = "this installation makes other pixels of it than the one that built the cache"
+_CURE = "`ldata verify --repair` repairs it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +96,11 @@ class RepairReport:
         return {**asdict(self), "found": self.found.to_dict(), "left": self.left.to_dict()}
 
 
-def no_sources(name: str) -> Sequence[ImagePlace]:
-    """Return no source: repair from the intact parts of the cache alone."""
-    return ()
-
-
 def repair(
     location: Location,
     sources: Sequence[ImagePlace] = (),
     *,
-    find_sources: Callable[[str], Sequence[ImagePlace]] = no_sources,
+    find_sources: Callable[[str], Sequence[ImagePlace]] = lambda name: (),
     root: ImagePlace | None = None,
     allow_outside: bool = False,
     size_px: int | None = None,
@@ -124,18 +114,14 @@ def repair(
     location
         A cache, or a folder with caches of which one is of the size. No build or gc may be working on it.
     sources
-        Sources of the cache, as for :func:`leukemia_data.sources.source.list_source`, read with the cache's options.
+        Sources of the cache, read with its options.
     find_sources
         Given the cache's name, returns `sources` if none are given and the cache alone is not enough. If these are
         unreadable, a note is written instead of an error.
     root, allow_outside
-        Base folder of paths in tables, and whether they may leave it.
-    size_px
-        Side of the images in px, to choose among several caches.
+        As for :func:`leukemia_data.sources.source.list_source`.
     num_threads
         Shards processed in parallel; None for one per core.
-    console
-        Receives progress and notes.
 
     Raises
     ------
@@ -172,37 +158,17 @@ def repair(
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _ShardRepair:
-    """Result for one damaged shard; no entry if it could not be repaired."""
-
-    entry: ShardEntry | None
-    num_kept: int = 0
-    num_remade: int = 0
-    lost: tuple[LostImage, ...] = ()
-    num_unnamed: int = 0
-
-
 def repair_cache(
-    directory: Path, find_records: FindRecords, *, num_threads: int, progress: Callable[[int], object]
+    directory: Path,
+    find_records: Callable[[], Sequence[Record] | None],
+    *,
+    num_threads: int,
+    progress: Callable[[int], object],
 ) -> RepairReport:
-    """Check a cache and repair damage.
+    """Check the cache in a directory and repair damage; raises CacheError as :func:`repair` does.
 
-    Parameters
-    ----------
-    directory
-        The cache. No build or gc may be working on it.
-    find_records
-        Called at most once, if the intact images are not enough.
-    num_threads
-        Shards processed in parallel.
-    progress
-        Called with the number of samples of each checked shard.
-
-    Raises
-    ------
-    CacheError
-        If there is no readable manifest (then only a build helps), or another process writes to the cache.
+    `find_records` is called at most once, if the intact images are not enough, and returns None without a source.
+    `progress` is called with the number of samples of each checked shard.
     """
     # Before locking, which would leave a lock file in a folder that is not a cache.
     load_manifest(directory)
@@ -211,7 +177,7 @@ def repair_cache(
         if not found.damages:
             return RepairReport(found, found)
         try:
-            return _Repair(directory, found, find_records).run(num_threads)
+            return _Repair(directory, found).run(find_records, num_threads)
         except OSError as error:
             raise CacheError(f"{directory} cannot be repaired: {error}; nothing of it is worse than before") from error
 
@@ -231,19 +197,14 @@ class _Source:
         return self._by_name.get(_file_name(record_id), []) if record is None else [record]
 
     def read(self, record_id: str, digest: bytes) -> NDArray[np.uint8]:
-        """Return the bytes of the candidate file with this digest.
-
-        Raises
-        ------
-        ImageError
-            If there is none.
-        """
+        """Return the bytes of the candidate file with this digest; raises ImageError if there is none."""
         candidates = self.candidates(record_id)
         for record in candidates:
             data = read_file(record.path).data
             if bytes_digest(data) == digest:
                 return data
-        raise ImageError(_CHANGED if candidates else _NOT_IN_SOURCE)
+        changed = "the source file has other bytes than when the cache was built"
+        raise ImageError(changed if candidates else "it is not in the source")
 
 
 def _file_name(record_id: str) -> str:
@@ -253,114 +214,123 @@ def _file_name(record_id: str) -> str:
 class _Repair:
     """One repair of one cache, under its lock."""
 
-    def __init__(self, directory: Path, found: VerifyReport, find_records: FindRecords) -> None:
+    def __init__(self, directory: Path, found: VerifyReport) -> None:
         self._directory = directory
         self._manifest = load_manifest(directory)
         self._found = found
         self._damaged = {damage.file for damage in found.damages}
-        self._find_records = find_records
         self._source: _Source | None = None
-        self._index = self._read_index()
+        is_indexed = self._manifest.index.name not in self._damaged
+        self._index = read_index(directory, self._manifest.index) if is_indexed else None
         self._rows = self._rows_of_shards()
 
-    def run(self, num_threads: int) -> RepairReport:
+    def run(self, find_records: Callable[[], Sequence[Record] | None], num_threads: int) -> RepairReport:
         """Repair shards, index and manifest in this order, then verify again."""
         numbers = [n for n, shard in enumerate(self._manifest.shards) if self._has_other_bytes(shard)]
         intact = [self._intact(n) for n in numbers]
         if self._index is None or not all(rows.all() for rows in intact):
-            records = self._find_records()
+            records = find_records()
             self._source = None if records is None else _Source(records)
         with ThreadPoolExecutor(num_threads) as pool:
-            repairs = dict(zip(numbers, pool.map(self._repair_shard, numbers, intact), strict=True))
-        manifest = self._with_shards({n: repair.entry for n, repair in repairs.items()})
+            results = list(pool.map(self._repair_shard, numbers, intact))
+        entries = {n: entry for n, (entry, _) in zip(numbers, results, strict=True) if entry is not None}
+        manifest = self._commit(entries)
+        left = verify_cache(self._directory, num_threads=num_threads, progress=lambda _: None)
+        settled = sorted(self._damaged - {damage.file for damage in left.damages})
+        repaired = [rows for n, rows in zip(numbers, intact, strict=True) if n in entries]
+        return RepairReport(
+            found=self._found,
+            left=left,
+            mended=tuple(name for name in settled if name in manifest.file_names()),
+            renewed=tuple(name for name in settled if name not in manifest.file_names()),
+            lost=tuple(image for _, lost in results for image in lost),
+            num_unnamed=sum(self._manifest.shards[n].num_samples for n in numbers if self._rows[n] is None),
+            num_kept=sum(int(rows.sum()) for rows in repaired),
+            num_remade=sum(int((~rows).sum()) for rows in repaired),
+        )
+
+    def _commit(self, entries: Mapping[int, ShardEntry]) -> Manifest:
+        """Write index and manifest if they were damaged or their content changed."""
+        shards = tuple(entries.get(n, shard) for n, shard in enumerate(self._manifest.shards))
+        manifest = replace(self._manifest, shards=shards)
         if self._index is None:
             manifest = self._with_index(manifest)
         sync_directory(self._directory)
         if manifest != self._manifest or MANIFEST_NAME in self._damaged:
             save_manifest(self._directory, manifest)
-        left = verify_cache(self._directory, num_threads=num_threads, progress=lambda _: None)
-        return self._report(list(repairs.values()), manifest, left)
+        return manifest
 
     def _has_other_bytes(self, shard: ShardEntry) -> bool:
         """Whether a damaged shard's digest differs from the manifest's."""
         path = self._directory / shard.name
         return shard.name in self._damaged and (not path.is_file() or file_digest(path) != shard.digest)
 
-    def _read_index(self) -> SampleIndex | None:
-        """The index if it is intact and fits the manifest."""
-        if self._manifest.index.name in self._damaged:
-            return None
-        return read_index(self._directory, self._manifest.index)
+    def _images(self, shard: ShardEntry) -> ShardImages:
+        return shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec)
 
     def _rows_of_shards(self) -> list[SampleTable | None]:
         """The rows of each shard: from the index, else from the shard if the bytes around its pixels are intact."""
         shards = self._manifest.shards
         if self._index is None:
-            return [self._own_rows(shard) for shard in shards]
+            return [
+                intact_table(self._images(shard))
+                if shard.name in self._damaged
+                else read_table(self._directory / shard.name)
+                for shard in shards
+            ]
         ends = np.cumsum([shard.num_samples for shard in shards]).tolist()
         table = self._index.table
         return [table.take(np.arange(end - shard.num_samples, end)) for shard, end in zip(shards, ends, strict=True)]
 
-    def _own_rows(self, shard: ShardEntry) -> SampleTable | None:
-        if shard.name not in self._damaged:
-            return read_table(self._directory / shard.name)
-        return intact_table(shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec))
-
     def _intact(self, number: int) -> NDArray[np.bool_]:
-        """Which images of a damaged shard are intact."""
+        """Which images of a damaged shard are intact; none of a missing or truncated one."""
         shard, rows = self._manifest.shards[number], self._rows[number]
         if rows is not None:
-            try:
-                return intact_images(
-                    shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec), rows
-                )
-            except CacheError:
-                # Missing or truncated: nothing of it is used.
-                pass
+            with suppress(CacheError):
+                return intact_images(self._images(shard), rows)
         return np.zeros(shard.num_samples, bool)
 
-    def _repair_shard(self, number: int, intact_N: NDArray[np.bool_]) -> _ShardRepair:
+    def _repair_shard(self, number: int, intact_N: NDArray[np.bool_]) -> tuple[ShardEntry | None, list[LostImage]]:
+        """Write a shard again; return its entry, or None and the images that are lost."""
         shard, rows, size_px = self._manifest.shards[number], self._rows[number], self._manifest.size_px
+        lost: list[LostImage] = []
         if rows is None:
-            return _ShardRepair(None, num_unnamed=shard.num_samples)
+            return None, lost
         images_NSSC = np.empty((len(rows), size_px, size_px, 3), np.uint8)
         if intact_N.any():
-            damaged = open_damaged_rows(shard_images(self._directory, shard, size_px, self._manifest.codec))
+            damaged = open_damaged_rows(self._images(shard))
             for row in np.flatnonzero(intact_N).tolist():
                 images_NSSC[row] = damaged[row].reshape(size_px, size_px, 3)
         preprocess = Preprocessor(self._manifest.recipe, [size_px])
-        lost = []
         for row in np.flatnonzero(~intact_N).tolist():
+            one = rows.take([row])
             try:
-                images_NSSC[row] = self._remake(rows.take([row]), preprocess)
+                images_NSSC[row] = self._remake(one, preprocess)
             except ImageError as error:
-                lost.append(_lost_image(shard.name, rows.take([row]), str(error)))
+                lost.append(LostImage(shard.name, one.id_texts[0], one.subject_texts[0], str(error)))
         if lost:
-            return _ShardRepair(None, lost=tuple(lost))
+            return None, lost
         entry = write_shard(self._directory, images_NSSC, rows, self._manifest.fingerprint, self._manifest.codec)
         sync_file(self._directory / entry.name)
-        return _ShardRepair(entry, int(intact_N.sum()), int((~intact_N).sum()))
+        return entry, lost
 
     def _remake(self, row: SampleTable, preprocess: Preprocessor) -> Image:
         """Preprocess an image again; `row` is its one-row table.
 
-        Raises
-        ------
-        ImageError
-            If the source lacks it or has other bytes under its name, or the pixels differ from the cached ones.
+        Raises ImageError if the source lacks it or has other bytes under its name, or its pixels are not the cached
+        ones.
         """
         if self._source is None:
-            raise ImageError(_NO_SOURCE)
+            raise ImageError("no source was given")
         data = self._source.read(row.id_texts[0], row.source_digests[0].tobytes())
         image = preprocess(decode_rgb(data))[self._manifest.size_px]
         if zlib.crc32(image.data) != row.crcs[0]:
             made_by = self._manifest.library_versions
-            raise ImageError(f"{_OTHER_PIXELS} (OpenCV {made_by.get('opencv')} on {made_by.get('machine')})")
+            raise ImageError(
+                "this installation makes other pixels of it than the one that built the cache "
+                f"(OpenCV {made_by.get('opencv')} on {made_by.get('machine')})"
+            )
         return image
-
-    def _with_shards(self, entries: Mapping[int, ShardEntry | None]) -> Manifest:
-        shards = tuple(entries.get(n) or shard for n, shard in enumerate(self._manifest.shards))
-        return replace(self._manifest, shards=shards)
 
     def _with_index(self, manifest: Manifest) -> Manifest:
         """Write the index from the shards' rows; the manifest changes only if the bytes do."""
@@ -380,25 +350,7 @@ class _Repair:
         unsettled = write_index(self._directory, SampleIndex(table, unsettled_states(n)))
         return replace(manifest, index=unsettled, source_state=None)
 
-    def _report(self, repairs: Sequence[_ShardRepair], manifest: Manifest, left: VerifyReport) -> RepairReport:
-        settled = sorted(self._damaged - {damage.file for damage in left.damages})
-        return RepairReport(
-            found=self._found,
-            left=left,
-            mended=tuple(name for name in settled if name in manifest.file_names()),
-            renewed=tuple(name for name in settled if name not in manifest.file_names()),
-            lost=tuple(image for repair in repairs for image in repair.lost),
-            num_unnamed=sum(repair.num_unnamed for repair in repairs),
-            num_kept=sum(repair.num_kept for repair in repairs),
-            num_remade=sum(repair.num_remade for repair in repairs),
-        )
 
-
-def _lost_image(file: str, row: SampleTable, reason: str) -> LostImage:
-    return LostImage(file, row.id_texts[0], row.subject_texts[0], reason)
-
-
-_CURE = "`ldata verify --repair` repairs it"
 # Leftovers of an interrupted conversion to the same folder.
 _OWN_FILE = re.compile(r"(shard|index)-[0-9a-f]{16}\.h5|(shard|index)\.[0-9a-f]{12}\.partial|\.lock(-soft|-holder)?")
 
@@ -434,73 +386,36 @@ def convert(
     num_threads: int | None = None,
     console: Console = NULL_CONSOLE,
 ) -> ConvertReport:
-    """Store a cache's images with another lossless codec; pixels stay equal.
+    """Rewrite a cache's shards with another lossless codec, in place or as a new cache; pixels stay equal.
 
     Parameters
     ----------
     location
         A cache, or a folder with caches of which one is of the size.
-    codec, out
-        As for :func:`convert_cache`, whose errors are raised.
-    size_px
-        Side of the images in px, to choose among several caches.
+    out
+        Folder of the new cache; None converts in place, and leaves the old shards to garbage collection.
     num_threads
         Shards processed in parallel; None for one per core.
-    console
-        Receives progress and notes.
 
     Raises
     ------
     UsageError
         If several caches match, or `location` is an address.
-    """
-    directory, manifest = choose_folder(location, _NO_CONVERSION_THERE, size_px=size_px)
-    with console.progress(manifest.num_samples, "converting") as bar:
-        return convert_cache(
-            directory, codec, out=out, num_threads=num_threads or os.cpu_count() or 1, progress=bar.update
-        )
-
-
-def convert_cache(
-    directory: Path,
-    codec: str,
-    *,
-    out: Path | None = None,
-    num_threads: int,
-    progress: Callable[[int], object],
-) -> ConvertReport:
-    """Rewrite a cache's shards with a codec, in place or as a new cache in another folder.
-
-    Parameters
-    ----------
-    directory
-        The cache.
-    codec
-        Name of the codec.
-    out
-        Folder of the new cache; None converts in place, and leaves the old shards to garbage collection.
-    num_threads
-        Shards processed in parallel.
-    progress
-        Called with the number of samples of each finished shard.
-
-    Raises
-    ------
     CacheError
         If the cache is damaged, another process writes to it, `out` is not empty, or there is too little room. The
         cache is unchanged then.
     """
-    before = load_manifest(directory)
+    directory, before = choose_folder(location, _NO_CONVERSION_THERE, size_px=size_px)
     codec_named(before.codec), codec_named(codec)
     target = directory if out is None else out
     if out is not None:
         _check_free(out)
-    with lock_cache(target, "convert"):
+    with console.progress(before.num_samples, "converting") as bar, lock_cache(target, "convert"):
         before = load_manifest(directory)
         if out is None and before.codec == codec:
             return ConvertReport(directory, before, before)
         try:
-            after = _Conversion(directory, target, before, codec).run(num_threads, progress)
+            after = _Conversion(directory, target, before, codec).run(num_threads or os.cpu_count() or 1, bar.update)
         except OSError as error:
             raise CacheError(f"{target} cannot be written: {error}; {directory} is as it was") from error
     return ConvertReport(target, before, after)

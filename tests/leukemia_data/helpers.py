@@ -21,7 +21,7 @@ import pytest
 import leukemia_data
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.building.shard_maker import run_task
 from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.caches.cache import open_cache
@@ -102,18 +102,18 @@ def make_plan(
 ) -> BuildPlan:
     """Plan a build of a folder."""
     listing = list_source([source]) if isinstance(source, Path) else source
-    return plan_build(
+    inputs = PlanInputs(
         name=name,
         cache_root=cache_root,
         recipe=recipe,
-        sizes_px=sizes_px,
+        sizes_px=tuple(sizes_px),
         classes=listing.classes,
-        records=listing.records,
         opencv_version=cv2.__version__,
         shard_capacity=capacity,
         codec=codec,
         recheck_ns=recheck_ns,
     )
+    return plan_build(inputs, listing.records)
 
 
 def run_plan(

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import pytest
 
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.records.fingerprint import lines_digest
@@ -21,17 +21,17 @@ from ..helpers import CAPACITY, NAME, SIZES, TINY_RECIPE, cache_dir, file_states
 
 
 def plan(listing: SourceListing, root: Path) -> BuildPlan:
-    return plan_build(
+    inputs = PlanInputs(
         name=NAME,
         cache_root=root,
         recipe=TINY_RECIPE,
         sizes_px=SIZES[:1],
         classes=listing.classes,
-        records=listing.records,
         opencv_version=cv2.__version__,
         shard_capacity=CAPACITY,
         reading=listing.reading.to_record(),
     )
+    return plan_build(inputs, listing.records)
 
 
 def read(source: Path, **options) -> SourceListing:

@@ -212,7 +212,7 @@ def test_what_the_caller_says_between_results_is_heard(scheduler, source, tmp_pa
     plan = make_plan(source, tmp_path / "cache", capacity=16)
     for target in plan.targets:
         target.target.directory.mkdir(parents=True)
-    answers = run_on_dask(str(scheduler), 2)(list(plan.tasks_to_run))
+    answers = run_on_dask(str(scheduler), 2)(list(plan.tasks))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for _ in range(2):

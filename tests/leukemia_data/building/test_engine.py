@@ -135,7 +135,7 @@ def test_workers_of_others_survive_a_build_that_fails(source, tmp_path):
         plan = make_plan(source, tmp_path / "cache")
         for target in plan.targets:
             target.target.directory.mkdir(parents=True)
-        answers = run_in_processes(2)(list(plan.tasks_to_run))
+        answers = run_in_processes(2)(list(plan.tasks))
         next(answers)
         with pytest.raises(ZeroDivisionError):
             answers.throw(ZeroDivisionError())

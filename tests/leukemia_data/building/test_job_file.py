@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pytest
@@ -20,11 +19,8 @@ from leukemia_data.stores.object_store import stored_url
 from leukemia_data.stores.url import parse_url
 
 from ..helpers import (
-    CAPACITY,
     LISTED_NS,
-    NAME,
     SIZES,
-    TINY_RECIPE,
     build,
     flip_bit,
     image_paths,
@@ -33,16 +29,9 @@ from ..helpers import (
 )
 
 
-def settings_of(plan: BuildPlan, cache_root: Path) -> JobSettings:
+def settings_of(plan: BuildPlan) -> JobSettings:
     return JobSettings(
-        name=NAME,
-        cache_root=cache_root,
-        recipe=TINY_RECIPE,
-        sizes_px=SIZES,
-        classes=plan.classes,
-        opencv_version=cv2.__version__,
-        shard_capacity=CAPACITY,
-        codec=None,
+        inputs=plan.inputs,
         codecs=tuple(target.target.codec for target in plan.targets),
         listed_at_ns=LISTED_NS,
         commits=("0" * 32, None),
@@ -62,11 +51,11 @@ def plan(source, tmp_path) -> BuildPlan:
 
 @pytest.fixture
 def written(plan, tmp_path) -> JobFile:
-    return write_job_file(tmp_path / "cells.plan", plan, settings_of(plan, tmp_path / "cache"))
+    return write_job_file(tmp_path / "cells.plan", plan, settings_of(plan))
 
 
 def test_tasks_images_and_settings_come_back(plan, written, tmp_path):
-    tasks = [task for task in plan.tasks if task is not None]
+    tasks = list(plan.tasks)
     assert len(tasks) > 3
     assert written.tasks(0, len(tasks)) == tasks
     assert written.tasks(1, 3) == tasks[1:3]
@@ -74,7 +63,7 @@ def test_tasks_images_and_settings_come_back(plan, written, tmp_path):
     assert [task.key for task in written.tasks(0, 2)] == [task.key for task in tasks[:2]]
     assert written.records() == list(plan.records)
     assert (written.num_tasks, written.num_images, written.num_records) == (len(tasks), 24, 24)
-    assert written.settings == settings_of(plan, tmp_path / "cache")
+    assert written.settings == settings_of(plan)
     assert [target.directory for target in written.settings.targets] == [t.target.directory for t in plan.targets]
 
 
@@ -83,12 +72,12 @@ def test_shards_that_stay_are_no_tasks_but_their_images_are_listed(source, tmp_p
     cache = tmp_path / "cache"
     build(source, cache, sizes_px=SIZES[:1])
     half = make_plan(source, cache)
-    written = write_job_file(tmp_path / "half", half, settings_of(half, cache))
+    written = write_job_file(tmp_path / "half", half, settings_of(half))
     assert {task.targets for task in written.tasks(0, written.num_tasks)} == {(half.targets[1].target,)}
     build(source, cache)
     os.utime(image_paths(source)[0], ns=(1, 1))
     changed = make_plan(source, cache)
-    written = write_job_file(tmp_path / "changed", changed, settings_of(changed, cache))
+    written = write_job_file(tmp_path / "changed", changed, settings_of(changed))
     [task] = written.tasks(0, written.num_tasks)
     assert image_paths(source)[0] in [record.path for record in task.records]
     assert written.records() == list(changed.records)
@@ -97,7 +86,7 @@ def test_shards_that_stay_are_no_tasks_but_their_images_are_listed(source, tmp_p
 def test_plan_with_nothing_to_make(source, tmp_path):
     build(source, tmp_path / "cache")
     plan = make_plan(source, tmp_path / "cache")
-    written = write_job_file(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
+    written = write_job_file(tmp_path / "plan", plan, settings_of(plan))
     assert (written.num_tasks, written.num_images, written.tasks(0, 0)) == (0, 0, [])
     assert written.records() == list(plan.records)
 
@@ -110,7 +99,7 @@ def test_odd_names_and_relative_paths_survive(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listing = list_source([Path("source")])
     plan = make_plan(listing, tmp_path / "cache")
-    written = write_job_file(tmp_path / "plan", replace(plan, records=listing.records), settings_of(plan, tmp_path))
+    written = write_job_file(tmp_path / "plan", replace(plan, records=listing.records), settings_of(plan))
     monkeypatch.chdir("/")
     assert [replace(r, path=r.path.absolute()) for r in written.records()] == [
         replace(r, path=tmp_path / r.path) for r in listing.records
@@ -125,7 +114,7 @@ def test_images_in_a_store_are_read_there_whatever_their_names(source, tmp_path)
         bucket.store.write(f"{path.parent.parent.name}/{number}#?%20 @.png", path.read_bytes())
     listing = list_source([bucket])
     plan = make_plan(listing, tmp_path / "cache")
-    written = write_job_file(tmp_path / "plan", plan, settings_of(plan, tmp_path / "cache"))
+    written = write_job_file(tmp_path / "plan", plan, settings_of(plan))
     assert written.records() == list(listing.records)
     assert written.records()[0].path.read_bytes() == listing.records[0].path.read_bytes()
 

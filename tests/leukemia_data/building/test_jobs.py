@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import pytest
 
 from leukemia_data.building import jobs
@@ -27,10 +26,8 @@ from leukemia_data.sources.source import list_source
 from ..helpers import (
     CAPACITY,
     LISTED_NS,
-    NAME,
     OLD_NS,
     SIZES,
-    TINY_RECIPE,
     all_shards,
     build,
     cache_dir,
@@ -48,14 +45,7 @@ def job_file(source: Path, cache: Path, path: Path) -> JobFile:
     plan = make_plan(source, cache)
     directories = [target.target.directory for target in plan.targets]
     settings = JobSettings(
-        name=NAME,
-        cache_root=cache,
-        recipe=TINY_RECIPE,
-        sizes_px=SIZES,
-        classes=plan.classes,
-        opencv_version=cv2.__version__,
-        shard_capacity=CAPACITY,
-        codec=None,
+        inputs=plan.inputs,
         codecs=tuple(target.target.codec for target in plan.targets),
         listed_at_ns=LISTED_NS,
         commits=tuple(map(manifest_digest, directories)),
@@ -270,7 +260,9 @@ def test_an_image_that_was_missing_when_planned_and_came_back_waits_for_the_next
 
 
 def test_a_machine_that_would_make_other_pixels_refuses(cache, plan):
-    other = replace(plan, settings=replace(plan.settings, opencv_version="4.11.0"))
+    other = replace(
+        plan, settings=replace(plan.settings, inputs=replace(plan.settings.inputs, opencv_version="4.11.0"))
+    )
     mark_pending([target.directory for target in other.settings.targets], plan.digest, plan.path)
     with pytest.raises(BuildError, match="not the release"):
         share(other, 1, 2)

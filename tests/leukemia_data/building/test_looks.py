@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from leukemia_data.building.repair import convert_cache, repair_cache
+from leukemia_data.building.repair import convert, repair_cache
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import find_current, load_manifest, save_manifest
 from leukemia_data.caches.verify import verify_cache
@@ -117,10 +117,10 @@ def test_repair_gives_an_earlier_release_s_cache_the_same_bytes(earlier, source,
 
 def test_conversion_keeps_what_there_is(earlier, source, tmp_path):
     pytest.importorskip("zstandard")
-    report = convert_cache(earlier, "zstd", num_threads=1, progress=lambda _: None)
+    report = convert(earlier, "zstd", num_threads=1)
     assert not report.after.has_looks
     build(source, tmp_path / "cache", sizes_px=(SIZE,))
     looks = open_cache(earlier).table.looks.copy()
     assert looks.any(axis=1).all()
-    assert convert_cache(earlier, "raw", num_threads=1, progress=lambda _: None).after.has_looks
+    assert convert(earlier, "raw", num_threads=1).after.has_looks
     np.testing.assert_array_equal(open_cache(earlier).table.looks, looks)

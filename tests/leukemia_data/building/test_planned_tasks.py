@@ -26,9 +26,9 @@ def test_planning_makes_no_task(tmp_path, monkeypatch):
     monkeypatch.setattr(PlannedTasks, "_make", lambda self, number: pytest.fail("a task was made"))
     source = make_source(tmp_path / "source")
     plan = make_plan(source, tmp_path / "cache")
-    assert plan.num_to_make == sum(plan.tasks_to_run.num_records()) == 40
+    assert plan.num_to_make == sum(plan.tasks.num_records()) == 40
     assert plan.bytes_to_write() > 40 * 3 * (16 * 16 + 24 * 24)
-    assert sorted(largest_first(plan.tasks_to_run)) == list(range(len(plan.tasks)))
+    assert sorted(largest_first(plan.tasks)) == list(range(len(plan.tasks)))
 
 
 def test_a_task_is_the_same_each_time(plan):
@@ -38,20 +38,19 @@ def test_a_task_is_the_same_each_time(plan):
         plan.tasks[len(plan.tasks)]
 
 
-def test_tasks_to_run_are_those_that_are_there(plan):
-    tasks = [task for task in plan.tasks if task is not None]
-    assert list(plan.tasks_to_run) == tasks == plan.tasks_to_run[:]
-    assert plan.tasks_to_run.num_records() == [len(task.records) for task in tasks]
-    assert largest_first(plan.tasks_to_run) == largest_first(tasks)
+def test_counts_and_targets_are_known_without_the_tasks(plan):
+    tasks = list(plan.tasks)
+    assert plan.tasks.num_records() == [len(task.records) for task in tasks]
+    assert largest_first(plan.tasks) == largest_first(tasks)
     assert [plan.tasks.targets_of(number) for number in plan.tasks.numbers] == [task.targets for task in tasks]
 
 
 def test_a_task_serves_the_caches_that_lack_its_shard(plan):
-    lacking = [tuple(target.size_px for target in task.targets) for task in plan.tasks if task is not None]
+    lacking = [tuple(target.size_px for target in task.targets) for task in plan.tasks]
     assert set(lacking) == {(16, 24), (24,)}
     assert len(lacking) == len(plan.tasks)
 
 
 def test_paths_are_those_of_the_listing(plan):
-    paths = {record.path for task in plan.tasks_to_run for record in task.records}
+    paths = {record.path for task in plan.tasks for record in task.records}
     assert paths == {Path(record.path) for record in plan.records}

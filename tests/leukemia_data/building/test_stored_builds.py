@@ -15,7 +15,7 @@ import pytest
 from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.garbage import MAX_AGE_NS, collect_garbage
-from leukemia_data.building.plan import BuildPlan, plan_build
+from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
 from leukemia_data.building.store_commit import StoreCommitTarget
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
@@ -67,18 +67,17 @@ def plan_stored(
         directory.mkdir(parents=True, exist_ok=True)
     caches = {directory: mirror.refresh(directory) for directory in directories}
     listing = list_source([source])
-    plan = plan_build(
+    inputs = PlanInputs(
         name=NAME,
         cache_root=mirror.directory,
         recipe=TINY_RECIPE,
         sizes_px=SIZES,
         classes=listing.classes,
-        records=listing.records,
         opencv_version=cv2.__version__,
         shard_capacity=CAPACITY,
         recheck_ns=recheck_ns,
-        stored=caches,
     )
+    plan = plan_build(inputs, listing.records, stored=caches)
     return plan, caches
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from leukemia_data.building.repair import convert_cache
+from leukemia_data.building.repair import convert
 from leukemia_data.caches.cache import Cache, SampleReader, open_cache
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.caches.shard_rows import OpenFile, PlainRows
@@ -371,7 +371,7 @@ def test_shards_that_cannot_be_mapped_give_the_same_batches_and_are_told(cache, 
 @pytest.fixture
 def compressed(directory, tmp_path) -> Cache:
     """The cache with compressed shards."""
-    convert_cache(directory, "zstd", out=tmp_path / "zstd", num_threads=1, progress=lambda _: None)
+    convert(directory, "zstd", out=tmp_path / "zstd", num_threads=1)
     return open_cache(tmp_path / "zstd")
 
 
