@@ -31,7 +31,8 @@ class LostTask:
     reason: str
 
 
-RoundRunner = Callable[[Sequence[ShardTask], Sequence[int]], Iterable[tuple[int, ShardResult] | LostTask]]
+Answer = tuple[int, ShardResult] | LostTask
+RoundRunner = Callable[[Sequence[ShardTask], Sequence[int]], Iterable[Answer]]
 """Runs the tasks at the given positions on an engine; yields one answer each, in any order."""
 
 
@@ -66,19 +67,27 @@ def run_until_done(run_round: RoundRunner) -> TaskRunner:
 
 
 def silently(
-    answers: Generator[tuple[int, ShardResult]], silence: Callable[[], AbstractContextManager[None]]
-) -> Iterator[tuple[int, ShardResult]]:
-    """Yield an engine's answers; `silence` is entered while the engine runs, and left while the caller does."""
-    try:
-        while True:
+    run: Callable[[Sequence[ShardTask]], Generator[tuple[int, ShardResult]]],
+    silence: Callable[[], AbstractContextManager[None]],
+) -> TaskRunner:
+    """Return a task runner that enters `silence` while the engine runs, and leaves it while the caller does."""
+
+    def run_silently(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
+        if not tasks:
+            return
+        answers = run(tasks)
+        try:
+            while True:
+                with silence():
+                    answer = next(answers, None)
+                if answer is None:
+                    return
+                yield answer
+        finally:
             with silence():
-                answer = next(answers, None)
-            if answer is None:
-                return
-            yield answer
-    finally:
-        with silence():
-            answers.close()
+                answers.close()
+
+    return run_silently
 
 
 @contextmanager
@@ -108,23 +117,14 @@ def _lost_for_good(task: ShardTask, lost: LostTask) -> BuildError:
 
 
 CONNECT_WITHIN_S = 10.0
-
-
 _FRAME_HEADER_BYTES = 9
 _SETTINGS = 4
 
 
 def check_listening(address: str, schemes: tuple[str, ...], *, is_grpc: bool = False) -> None:
-    """Check that a server of the right kind answers at ``HOST:PORT`` or ``scheme://HOST:PORT``.
+    """Check that a server answers at ``HOST:PORT`` or ``scheme://HOST:PORT``.
 
-    Parameters
-    ----------
-    address
-        As given by the user.
-    schemes
-        Valid schemes of the engine.
-    is_grpc
-        Whether to expect gRPC without TLS: such a server sends HTTP/2 settings unprompted.
+    With `is_grpc`, it must be gRPC without TLS: such a server sends HTTP/2 settings unprompted.
 
     Raises
     ------
@@ -157,10 +157,7 @@ def _parse(address: str, schemes: tuple[str, ...]) -> tuple[str, int]:
     return host, port
 
 
-Answer = tuple[int, ShardResult] | LostTask
-
-
-class LossTelling:
+class LossReporting:
     """Mixin for a joblib backend: the loss of a worker becomes the answer of its task.
 
     :attr:`losses` are the exceptions that mean a lost worker, not a failed task.
@@ -176,15 +173,15 @@ class LossTelling:
         """Submit a batch of one task; `callback` gets its answer or loss."""
         [(_, (position, _), _)] = batch.items
 
-        def tell(outcome: Any) -> None:  # noqa: ANN401 - a list of one answer, or an exception
+        def answer(outcome: Any) -> None:  # noqa: ANN401 - a list of one answer, or an exception
             is_lost = isinstance(outcome, self.losses)
             callback([LostTask(position, type(outcome).__name__)] if is_lost else outcome)
 
-        handed_out = super().submit(batch, tell)  # type: ignore[misc]
-        if isinstance(handed_out, Future):
+        submitted = super().submit(batch, answer)  # type: ignore[misc]
+        if isinstance(submitted, Future):
             # Dask's backend calls back for results alone.
-            handed_out.add_done_callback(lambda done: tell(done.exception()) if done.exception() else None)
-        return handed_out
+            submitted.add_done_callback(lambda done: answer(done.exception()) if done.exception() else None)
+        return submitted
 
 
 def run_round(
@@ -193,16 +190,12 @@ def run_round(
     tasks: Sequence[ShardTask],
     positions: Sequence[int],
     *,
-    num_ahead: int | None = None,
+    min_ahead: int = 0,
 ) -> Iterator[Answer]:
     """Run the tasks at `positions` in order, and yield each answer as it finishes.
 
-    Parameters
-    ----------
-    backend
-        Subclass of :class:`LossTelling` and a joblib backend.
-    num_ahead
-        Tasks submitted ahead of the answers; twice the number of workers by default.
+    `backend` is of a subclass of :class:`LossReporting`. Twice as many tasks as workers are submitted ahead of the
+    answers, at least `min_ahead`.
 
     Raises
     ------
@@ -213,24 +206,18 @@ def run_round(
         n_jobs=num_workers,
         backend=backend,
         batch_size=1,
-        pre_dispatch=num_ahead or 2 * num_workers,
+        pre_dispatch=max(2 * num_workers, min_ahead),
         return_as="generator_unordered",
         max_nbytes=None,
     )
     jobs = (delayed(run_numbered)(position, with_absolute_paths(tasks[position])) for position in positions)
-    with _closing_quietly(parallel(jobs)) as answers:
-        try:
-            yield from answers
-        except (ImportError, AttributeError) as error:
-            raise BuildError(
-                f"a worker cannot run this build ({error}): install the same release of leukemia-cells on all of them"
-            ) from error
-
-
-@contextmanager
-def _closing_quietly(answers: Generator[Answer]) -> Iterator[Generator[Answer]]:
+    answers: Generator[Answer] = parallel(jobs)
     try:
-        yield answers
+        yield from answers
+    except (ImportError, AttributeError) as error:
+        raise BuildError(
+            f"a worker cannot run this build ({error}): install the same release of leukemia-cells on all of them"
+        ) from error
     finally:
         with warnings.catch_warnings():
             # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.

@@ -21,7 +21,7 @@ from joblib._dask import DaskDistributedBackend
 from leukemia_data.building.cluster_engine import (
     CONNECT_WITHIN_S,
     Answer,
-    LossTelling,
+    LossReporting,
     check_listening,
     ignoring_warnings,
     run_round,
@@ -33,23 +33,22 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.files.documents import parse_json
 
-# An adaptive cluster needs to see tasks before it starts workers.
+# An adaptive cluster needs tasks before it starts workers.
 _MIN_AHEAD = 64
 _WORKERS_WITHIN_S = 60.0
 _LOGGERS = frozenset({"distributed", "dask", "tornado", "asyncio"})
 
 
-class _Backend(LossTelling, DaskDistributedBackend):  # type: ignore[misc]
+class _Backend(LossReporting, DaskDistributedBackend):  # type: ignore[misc]
     losses = (KilledWorker, NoValidWorkerError, FutureCancelledError, CancelledError, AsyncCancelledError)
 
 
-class DaskEngine:
+class _DaskEngine:
     """Runs tasks on a Dask cluster; see :class:`leukemia_data.building.engine.Engine`."""
 
     name = "dask"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Raise UsageError for a number of workers together with an address."""
         if address is not None and n_jobs != -1:
             raise UsageError(
                 f"{n_jobs} jobs and an address: a Dask cluster has the workers that were started for it "
@@ -57,11 +56,10 @@ class DaskEngine:
             )
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return the task runner."""
         return run_on_dask(address, num_processes(n_jobs))
 
 
-DASK = DaskEngine()
+DASK = _DaskEngine()
 
 
 def run_on_dask(address: str | None, max_processes: int) -> TaskRunner:
@@ -79,11 +77,7 @@ def run_on_dask(address: str | None, max_processes: int) -> TaskRunner:
     UsageError, BuildError
         When run, if the address is malformed, nothing answers there, the cluster has no workers, or a task fails.
     """
-
-    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-        return silently(_answers(address, max_processes, tasks), _silence) if tasks else iter(())
-
-    return run
+    return silently(partial(_answers, address, max_processes), _silence)
 
 
 def _answers(address: str | None, max_processes: int, tasks: Sequence[ShardTask]) -> Generator[tuple[int, ShardResult]]:
@@ -99,10 +93,9 @@ def _run_round(client: Client, tasks: Sequence[ShardTask], positions: Sequence[i
         # Dask has given up reconnecting and cancelled all tasks.
         raise _lost_scheduler("it does not answer any more")
     num_workers = sum(client.ncores().values())
-    num_ahead = max(2 * num_workers, _MIN_AHEAD)
     backend = _Backend(client=client, wait_for_workers_timeout=_WORKERS_WITHIN_S)
     try:
-        yield from run_round(backend, max(num_workers, 1), tasks, positions, num_ahead=num_ahead)
+        yield from run_round(backend, max(num_workers, 1), tasks, positions, min_ahead=_MIN_AHEAD)
     except TimeoutError as error:
         if num_workers > 0 or client.status != "running":
             raise

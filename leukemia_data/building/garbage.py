@@ -203,7 +203,7 @@ def _named(cache: ObjectStore) -> set[str]:
         data = cache.read(MANIFEST_NAME)
     except MissingObjectError:
         return set()
-    return parse_manifest(data.decode("utf-8", "replace"), cache.url / MANIFEST_NAME).file_names()
+    return parse_manifest(data, cache.url / MANIFEST_NAME).file_names()
 
 
 def _is_ours(name: str) -> bool:

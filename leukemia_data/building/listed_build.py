@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leukemia_data.building.build import CommitTarget, FailurePolicy, run_locked_build
+from leukemia_data.building.build import FailurePolicy, run_locked_build
 from leukemia_data.building.build_request import BuildRequest, BuildSummary, ListedSource, MaxBad
 from leukemia_data.building.engine import EngineChoice
 from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
@@ -88,7 +88,12 @@ def plan_listed(
 
 
 def _run(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_bad: MaxBad) -> BuildSummary:
-    stored = request.place.stored(request.directories(listed.listing))
+    stored, commit_target = request.place.stored(request.directories(listed.listing)), None
+    if stored is not None:
+        # Imports fsspec.
+        from leukemia_data.building.store_commit import StoreCommitTarget
+
+        commit_target = StoreCommitTarget(stored)
     plan = plan_listed(request, listed, stored)
     with request.console.progress(plan.num_to_make, "building") as bar:
         summary = run_locked_build(
@@ -97,7 +102,7 @@ def _run(request: BuildRequest, listed: ListedSource, engine: EngineChoice, max_
             policy=FailurePolicy(max_bad.of(len(plan.records))),
             listed_at_ns=listed.listed_at_ns,
             progress=bar.update,
-            commit_target=_commit_target(stored),
+            commit_target=commit_target,
         )
     return with_caution(summary, request.console)
 
@@ -124,12 +129,3 @@ def _note_reading(reading: Reading, recipe: Recipe, size_px: int, console: Conso
 def _note_all(texts: Sequence[str], console: Console) -> None:
     for text in texts:
         console.note(f"note: {text}")
-
-
-def _commit_target(stored: Mapping[Path, StoredCache] | None) -> CommitTarget | None:
-    if stored is None:
-        return None
-    # Imports fsspec.
-    from leukemia_data.building.store_commit import StoreCommitTarget
-
-    return StoreCommitTarget(stored)

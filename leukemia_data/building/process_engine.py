@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
 from types import FrameType
@@ -25,22 +25,20 @@ _WATCH_EVERY_S = 0.5
 _HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-class ProcessEngine:
+class _ProcessEngine:
     """Runs tasks in processes of this machine; see :class:`leukemia_data.building.engine.Engine`."""
 
     name = "local"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Raise UsageError for an address."""
         if address is not None:
             raise UsageError(f"address {address}: processes of this machine have none")
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return the task runner."""
         return run_in_processes(num_processes(n_jobs))
 
 
-PROCESSES = ProcessEngine()
+PROCESSES = _ProcessEngine()
 
 
 def run_in_processes(num_processes: int) -> TaskRunner:
@@ -89,8 +87,10 @@ class _Closing:
         self._results, self._pids = results, pids
 
     def __call__(self, error_type: type[BaseException] | None, *details: object) -> None:
-        if error_type is not None:
-            _kill(self._pids())
+        for pid in () if error_type is None else self._pids():
+            # Now: starting ones would print errors when joblib cleans up.
+            with suppress(psutil.Error):
+                psutil.Process(pid).kill()
         with warnings.catch_warnings():
             # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.
             warnings.simplefilter("ignore", UserWarning)
@@ -101,18 +101,7 @@ def _worker_pids(parallel: Parallel) -> Callable[[], list[int]]:
     """Return a function that lists the process ids of the executor which joblib uses for this call."""
     # Private attributes: joblib has no public access to them.
     executor = getattr(parallel._backend, "_workers", None)
-
-    def pids() -> list[int]:
-        return list(getattr(executor, "_processes", None) or {})
-
-    return pids
-
-
-def _kill(pids: Iterable[int]) -> None:
-    """Kill workers now: starting ones would print errors when joblib cleans up."""
-    for pid in pids:
-        with suppress(psutil.Error):
-            psutil.Process(pid).kill()
+    return lambda: list(getattr(executor, "_processes", None) or {})
 
 
 def num_processes(n_jobs: int) -> int:
@@ -168,23 +157,24 @@ def _putting_off_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [signal.Signals[name] for name in _HELD_SIGNALS]
-    earlier = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in (signal.Signals[name] for name in _HELD_SIGNALS)}
+    # None means a handler that was not installed from Python.
+    earlier = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     caught: list[int] = []
+
+    def restore() -> None:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
     def put_off(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        for held in mine:
-            signal.signal(held, earlier[held])
+        restore()
 
-    # None means a handler that was not installed from Python.
-    mine = [number for number, handler in earlier.items() if handler not in (None, signal.SIG_IGN)]
-    for number in mine:
+    for number in earlier:
         signal.signal(number, put_off)
     try:
         yield
     finally:
-        for number in mine:
-            signal.signal(number, earlier[number])
+        restore()
         if caught:
             signal.raise_signal(caught[0])

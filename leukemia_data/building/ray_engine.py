@@ -20,7 +20,7 @@ from ray.util.joblib.ray_backend import RayBackend
 
 from leukemia_data.building.cluster_engine import (
     Answer,
-    LossTelling,
+    LossReporting,
     check_listening,
     ignoring_warnings,
     run_round,
@@ -34,26 +34,25 @@ from leukemia_data.errors import BuildError, UsageError
 _RETRIES_BY_RAY = 2
 
 
-class _Backend(LossTelling, RayBackend):
+class _Backend(LossReporting, RayBackend):
     losses = (RayError,)
     # True for Ray's pool, though not for the multiprocessing backend that it derives from.
     supports_return_generator = True
 
 
-class RayEngine:
+class _RayEngine:
     """Runs tasks on a Ray cluster; see :class:`leukemia_data.building.engine.Engine`."""
 
     name = "ray"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Accept everything: a wrong address is found when connecting."""
+        """Accept everything."""
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return the task runner."""
         return run_on_ray(address, None if n_jobs == -1 else num_processes(n_jobs))
 
 
-RAY = RayEngine()
+RAY = _RayEngine()
 
 
 def run_on_ray(address: str | None, max_processes: int | None) -> TaskRunner:
@@ -73,11 +72,7 @@ def run_on_ray(address: str | None, max_processes: int | None) -> TaskRunner:
     UsageError, BuildError
         When run, if the address is malformed, no cluster answers there, it has no free core, or a task fails.
     """
-
-    def run(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
-        return silently(_answers(address, max_processes, tasks), _silence) if tasks else iter(())
-
-    return run
+    return silently(partial(_answers, address, max_processes), _silence)
 
 
 def _answers(

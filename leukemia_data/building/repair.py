@@ -25,6 +25,7 @@ from leukemia_data.caches.manifest import (
     Manifest,
     ShardEntry,
     cache_summary,
+    is_intact,
     load_manifest,
     save_manifest,
 )
@@ -39,7 +40,7 @@ from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.recipe import Preprocessor
-from leukemia_data.records.fingerprint import bytes_digest, file_digest
+from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.records.sample_table import SampleTable, bytes_per_row, states_array, unsettled_states
 from leukemia_data.sources.reading_options import ReadingOptions
@@ -262,8 +263,7 @@ class _Repair:
 
     def _has_other_bytes(self, shard: ShardEntry) -> bool:
         """Whether a damaged shard's digest differs from the manifest's."""
-        path = self._directory / shard.name
-        return shard.name in self._damaged and (not path.is_file() or file_digest(path) != shard.digest)
+        return shard.name in self._damaged and not is_intact(self._directory, shard)
 
     def _images(self, shard: ShardEntry) -> ShardImages:
         return shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec)
@@ -469,7 +469,7 @@ class _Conversion:
         path = self._target / new.name
         sync_file(path)
         written = shard_images(self._target, new, self._manifest.size_px, self._codec)
-        if file_digest(path) != new.digest or not intact_images(written, table).all():
+        if not is_intact(self._target, new) or not intact_images(written, table).all():
             raise CacheError(f"{path} does not read as it was written: the disk or the memory is at fault")
         return new
 
@@ -477,7 +477,7 @@ class _Conversion:
         """Return a shard's images and rows, after checking the CRC of each image."""
         path, size_px = self._directory / entry.name, self._manifest.size_px
         # Before HDF5, which may hang or crash on damaged files.
-        if not path.is_file() or file_digest(path) != entry.digest:
+        if not is_intact(self._directory, entry):
             raise CacheError(f"{path} is missing or damaged, nothing was converted: {_CURE}")
         table, rows = read_table(path), open_rows(shard_images(self._directory, entry, size_px, self._manifest.codec))
         images_NSSC = np.empty((entry.num_samples, size_px, size_px, 3), np.uint8)
@@ -496,7 +496,7 @@ class _Conversion:
             shutil.copyfile(self._directory / entry.name, scratch)
             sync_file(scratch)
             scratch.replace(self._target / entry.name)
-        if file_digest(self._target / entry.name) != entry.digest:
+        if not is_intact(self._target, entry):
             raise CacheError(f"{self._target / entry.name} does not read as it was written")
 
     def _library_versions(self) -> dict[str, str]:

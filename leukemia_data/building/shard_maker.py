@@ -6,7 +6,7 @@ import json
 import socket
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -46,26 +46,13 @@ from leukemia_data.stores.faults import MissingObjectError
 _ENOUGH_ALIKE = 8
 
 
-def run_stored(task: ShardTask, run: Callable[[ShardTask], ShardResult]) -> ShardResult:
-    """Run a task whose targets are all in object stores.
-
-    Parameters
-    ----------
-    task
-        The task; its targets' directories are not touched.
-    run
-        Runs the task with local folders as targets, which hold the results of an earlier run.
-
-    Raises
-    ------
-    StorageError
-        If a store cannot be reached.
-    """
+def _run_stored(task: ShardTask) -> ShardResult:
+    """Run a task whose targets are all in object stores, in local folders that get the results of an earlier run."""
     with scratch_folder("ldata-shard-") as scratch:
         local = replace(task, targets=tuple(_in_folder(target, scratch) for target in task.targets))
         if not all(_fetch_finished(task, target) for target in local.targets):
             _fetch_earlier(task, local)
-        result = run(local)
+        result = _make_or_find(local)
         for target in local.targets:
             if target.size_px in result.entries:
                 _upload(task, target, result)
@@ -79,7 +66,7 @@ def _in_folder(target: Target, scratch: Path) -> Target:
 
 
 def _fetch_finished(task: ShardTask, target: Target) -> bool:
-    """Download the receipt and shard of an earlier run, and return whether both exist. `run` checks them."""
+    """Download the receipt and shard of an earlier run, and return whether both exist. They are checked when used."""
     if target.stored_at is None:
         return False
     path, store = receipt_path(task, target), target.stored_at.store
@@ -147,7 +134,7 @@ def run_task(task: ShardTask) -> ShardResult:
     try:
         # One thread per worker: the workers are the parallelism.
         with one_opencv_thread():
-            return run_stored(task, _make_or_find) if is_stored else _make_or_find(task)
+            return _run_stored(task) if is_stored else _make_or_find(task)
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
@@ -184,20 +171,19 @@ def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]
         yield position, run_task(task)
 
 
-class SerialEngine:
+class _SerialEngine:
     """Runs tasks in this process; see :class:`leukemia_data.building.engine.Engine`."""
 
     name = "serial"
 
     def check(self, address: str | None, n_jobs: int) -> None:
-        """Accept everything: the arguments are not used."""
+        """Accept everything."""
 
     def runner(self, address: str | None, n_jobs: int) -> TaskRunner:
-        """Return :func:`run_serially`."""
         return run_serially
 
 
-SERIAL = SerialEngine()
+SERIAL = _SerialEngine()
 
 
 class _ShardMaker:
@@ -264,16 +250,14 @@ class _ShardMaker:
 
     def _copy(self, row: int, prior: PriorSample) -> bool:
         """Copy pixels and sums from earlier shards; return False if one is missing or damaged."""
-        found = [self._prior_shards.sample(size, prior) for size in self._sizes]
-        if any(sample is None for sample in found):
+        found = {size: self._prior_shards.sample(size, prior) for size in self._sizes}
+        samples = {size: sample for size, sample in found.items() if sample is not None}
+        if len(samples) < len(found):
             return False
-        for size, sample in zip(self._sizes, found, strict=True):
-            if sample is not None:
-                image, source = sample
-                self._images[size][row] = image
-                table = self._tables[size]
-                for name in _OF_PIXELS:
-                    getattr(table, name)[row] = getattr(source, name)[0]
+        for size, (image, source) in samples.items():
+            self._images[size][row] = image
+            for name in _OF_PIXELS:
+                getattr(self._tables[size], name)[row] = getattr(source, name)[0]
         self._num_copied += 1
         return True
 
@@ -326,14 +310,10 @@ class _PriorShards:
     def _open(self, path: Path, size_px: int) -> tuple[ShardRows, SampleTable] | None:
         """Open a shard if its digest matches its name: HDF5 may crash on damaged files."""
         if path not in self._opened:
-            try:
-                self._opened[path] = self._read(path, size_px)
-            except (CacheError, OSError):
-                self._opened[path] = None
+            self._opened[path] = None
+            with suppress(CacheError, OSError):
+                if shard_name(file_digest(path)) == path.name:
+                    images, table = open_images(path), read_table(path)
+                    if images.shape == (len(table), size_px, size_px, 3):
+                        self._opened[path] = open_rows(images), table
         return self._opened[path]
-
-    def _read(self, path: Path, size_px: int) -> tuple[ShardRows, SampleTable] | None:
-        if shard_name(file_digest(path)) != path.name:
-            return None
-        images, table = open_images(path), read_table(path)
-        return (open_rows(images), table) if images.shape == (len(table), size_px, size_px, 3) else None

@@ -22,36 +22,31 @@ from leukemia_data.caches.manifest import (
     save_manifest,
 )
 from leukemia_data.caches.opening import LocalCopiesChoice
-from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest_object
+from leukemia_data.caches.remote_cache import StoredCache, read_manifest_object, refresh_mirror
 from leukemia_data.errors import BuildError, CacheError, listed
+from leukemia_data.records.fingerprint import lines_digest
 from leukemia_data.stores.faults import ConflictError
-from leukemia_data.stores.object_store import ObjectStore, stored_url
-from leukemia_data.stores.url import Location, Url
+from leukemia_data.stores.object_store import StoredUrl, stored_url
+from leukemia_data.stores.url import Url
 
 
 @dataclass(frozen=True, slots=True)
 class StorePlace:
     """Caches in a store, mirrored in a folder; see :class:`leukemia_data.building.build_request.CachePlace`."""
 
-    mirror: Mirror
+    url: StoredUrl
+    root: Path
 
-    @property
-    def root(self) -> Path:
-        """The mirror's folder."""
-        return self.mirror.directory
-
-    def location(self, directory: Path) -> Location:
+    def location(self, directory: Path) -> StoredUrl:
         """Return the address of the cache for a directory of the mirror."""
-        return self.mirror.url_of(directory)
+        return self.url / directory.relative_to(self.root).as_posix()
 
     def find_current(self, directory: Path, state: str, suits: Callable[[Manifest], bool]) -> Manifest | None:
         """Return a complete cache's manifest if it has this source state and `suits`; else None."""
-        url = self.mirror.url_of(directory)
+        url = self.location(directory)
         found, data = read_manifest_object(url.store)
-        if data is None:
-            return None
         try:
-            manifest = parse_manifest(data.decode("utf-8", "replace"), url)
+            manifest = parse_manifest(data or "", url)
         except CacheError:
             return None
         if not (manifest.is_current(state) and suits(manifest)):
@@ -61,7 +56,7 @@ class StorePlace:
 
     def commits(self, dir_names: Sequence[str]) -> Mapping[Path, tuple[int, int, int]]:
         """Return the current commits of all caches in directories of these names."""
-        store = self.mirror.url.store
+        store = self.url.store
         found = {}
         for name in store.folders():
             for dir_name in dir_names:
@@ -73,22 +68,18 @@ class StorePlace:
 
     def stored(self, directories: Sequence[Path]) -> Mapping[Path, StoredCache]:
         """Download manifests and indexes into the mirror, and return the caches' current states."""
-        return {directory: self.mirror.refresh(directory) for directory in directories}
+        return {directory: refresh_mirror(self.location(directory), directory) for directory in directories}
 
 
 def stored_place(url: Url, copies_dir: Path | None) -> StorePlace:
     """Return the place of caches below an address; the mirror is in the folder of local copies."""
-    return StorePlace(mirror_of(stored_url(url), LocalCopiesChoice(copies_dir).open().directory))
+    stored = stored_url(url)
+    copies = LocalCopiesChoice(copies_dir).open().directory
+    return StorePlace(stored, copies / "mirrors" / lines_digest([str(stored)])[:16])
 
 
 class StoreCommitTarget:
-    """Commits caches to a store; see :class:`leukemia_data.building.build.CommitTarget`.
-
-    Parameters
-    ----------
-    caches
-        The planned caches by directory of the mirror.
-    """
+    """Commits caches, by directory of the mirror; see :class:`leukemia_data.building.build.CommitTarget`."""
 
     def __init__(self, caches: Mapping[Path, StoredCache]) -> None:
         self._caches = caches
@@ -105,12 +96,7 @@ class StoreCommitTarget:
     def commit(self, directory: Path, manifest: Manifest) -> None:
         """Upload the index, check that all shards exist, and replace the manifest if it is still the planned one.
 
-        Raises
-        ------
-        BuildError
-            If another build committed meanwhile, or a shard is missing.
-        StorageError
-            If the store cannot be reached.
+        Raises BuildError if another build committed meanwhile, or a shard is missing.
         """
         cache = self._caches[directory]
         store = cache.url.store
@@ -123,16 +109,12 @@ class StoreCommitTarget:
                 f"{cache.url}: {len(lacking)} shards are gone ({listed(lacking, most=3)}): another build "
                 "and gc were faster; build again"
             )
-        _replace_manifest(store, cache, manifest)
+        try:
+            store.write_over(MANIFEST_NAME, manifest_text(manifest).encode(), cache.manifest_state)
+        except ConflictError as error:
+            raise BuildError(
+                f"{cache.url}: another build committed while this one was at work; nothing of it was changed. "
+                "Build again, it takes over what is finished"
+            ) from error
         save_manifest(directory, manifest)
         store.delete(*(name for name in found if name.startswith(f"{RECEIPTS_DIR}/")))
-
-
-def _replace_manifest(store: ObjectStore, cache: StoredCache, manifest: Manifest) -> None:
-    try:
-        store.write_over(MANIFEST_NAME, manifest_text(manifest).encode(), cache.manifest_state)
-    except ConflictError as error:
-        raise BuildError(
-            f"{cache.url}: another build committed while this one was at work; nothing of it was changed. "
-            "Build again, it takes over what is finished"
-        ) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from leukemia_data.caches.manifest import IndexEntry, ShardEntry, is_whole
+from leukemia_data.caches.manifest import IndexEntry, ShardEntry, is_intact, is_whole
 from leukemia_data.errors import StorageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path
 from leukemia_data.files.documents import parse_json
@@ -228,10 +228,7 @@ class LocalCopies:
 
     def is_intact(self, entry: ShardEntry | IndexEntry) -> bool:
         """Return whether the copy of a file has the manifest's digest; reads it."""
-        try:
-            return self.holds(entry) and file_digest(self.path(entry)) == entry.digest
-        except FileNotFoundError:
-            return False
+        return is_intact(self.directory, entry)
 
     def use(self, entry: ShardEntry | IndexEntry) -> None:
         """Mark a file as recently used: others are evicted first."""
@@ -282,7 +279,7 @@ class LocalCopies:
         try:
             if not self._room.reserve(entry.name, entry.num_bytes, keep):
                 return Fetched.NO_ROOM
-            self._download(store, entry)
+            download_entry(store, entry, self.directory)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -291,19 +288,33 @@ class LocalCopies:
             self._room.release(entry.name)
         return Fetched.HERE
 
-    def _download(self, store: ObjectStore, entry: ShardEntry | IndexEntry) -> None:
-        found = ""
+
+def download_entry(
+    store: ObjectStore,
+    entry: ShardEntry | IndexEntry,
+    directory: Path,
+    progress: Callable[[int], object] = lambda num_bytes: None,
+) -> None:
+    """Download a file of a cache into a directory and check its digest; one of other bytes is downloaded again.
+
+    Raises
+    ------
+    StorageError
+        If the object cannot be read, or fails its digest twice.
+    """
+    found = ""
+    with scratch_path(directory, entry.name.partition("-")[0]) as arrived:
         for _ in range(2):
-            with scratch_path(self.directory, entry.name) as arrived:
-                store.download(entry.name, arrived)
-                found = file_digest(arrived)
-                if found == entry.digest:
-                    arrived.replace(self.path(entry))
-                    return
-        raise StorageError(
-            f"{store.url / entry.name} is damaged: its digest is {found}, the manifest says {entry.digest}; "
-            "`ldata push --verify` from an intact copy of the cache repairs it"
-        )
+            store.download(entry.name, arrived, progress)
+            found = file_digest(arrived)
+            if found == entry.digest:
+                arrived.replace(directory / entry.name)
+                return
+            progress(-arrived.stat().st_size)
+    raise StorageError(
+        f"{store.url / entry.name} is damaged: its digest is {found}, the manifest says {entry.digest}; "
+        "`ldata push --verify` from an intact copy of the cache repairs it"
+    )
 
 
 _NUM_THREADS = 4

@@ -71,22 +71,11 @@ class QuarantinedImage:
 Entry = TypeVar("Entry", ShardEntry, IndexEntry)
 
 
-def shard_values(entry: ShardEntry) -> dict[str, Any]:
-    """Return an entry as JSON values; raw shards have no values for chunks."""
-    return {name: value for name, value in asdict(entry).items() if value is not None or name == "metadata_digest"}
-
-
-def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px: int, codec: str) -> ShardEntry:
-    """Parse a shard's entry, and check that its pixels lie within its file, so that mapping them is safe.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is none.
-    """
+def _parse_shard_entry(values: Mapping[str, Any], format_version: int, size_px: int, codec: str) -> ShardEntry:
+    """Parse a shard's entry, and check that its pixels are within its file, so that mapping them is safe."""
     # Version 1 has no such key: a value under it is not trusted.
     is_first = format_version == 1
-    entry = checked_entry(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
+    entry = _checked_entry(ShardEntry(**{**values, "metadata_digest": None} if is_first else values))
     pixel_bytes = entry.num_samples * size_px**2 * 3
     chunk_bytes, lengths_offset = entry.chunks_num_bytes, entry.chunk_lengths_offset_bytes
     if codec == RAW and chunk_bytes is lengths_offset is None:
@@ -102,7 +91,7 @@ def parse_shard_entry(values: Mapping[str, Any], *, format_version: int, size_px
     return entry
 
 
-def checked_entry(entry: Entry) -> Entry:
+def _checked_entry(entry: Entry) -> Entry:
     """Return the entry; raises ValueError if it points outside the cache's directory or has invalid numbers."""
     if not _FILE_NAME.fullmatch(entry.name):
         raise ValueError(f"{entry.name!r} is no file of a cache, or leaves its directory")
@@ -281,11 +270,6 @@ def save_manifest(directory: Path, manifest: Manifest) -> None:
 
 def manifest_text(manifest: Manifest) -> str:
     """Return the text of a manifest's file; equal manifests give equal texts."""
-    # ASCII, because file names that are invalid UTF-8 cannot be written otherwise.
-    return _as_text(_content(manifest))
-
-
-def _content(manifest: Manifest) -> dict[str, Any]:
     content = {
         "format": MANIFEST_FORMAT,
         "format_version": MANIFEST_FORMAT_VERSION,
@@ -298,7 +282,11 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "num_samples": manifest.num_samples,
         "num_quarantined": len(manifest.quarantined),
-        "shards": [shard_values(shard) for shard in manifest.shards],
+        # Raw shards have no values for chunks.
+        "shards": [
+            {name: value for name, value in asdict(shard).items() if value is not None or name == "metadata_digest"}
+            for shard in manifest.shards
+        ],
         "index": asdict(manifest.index),
         "quarantined": [asdict(image) for image in manifest.quarantined],
         "library_versions": dict(manifest.library_versions),
@@ -307,10 +295,11 @@ def _content(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.looks_version:
         content["looks_version"] = manifest.looks_version
-    return {**content, "digest": _content_digest(content)}
+    return _as_text({**content, "digest": _content_digest(content)})
 
 
 def _as_text(content: Mapping[str, Any]) -> str:
+    # ASCII, because file names that are invalid UTF-8 cannot be written otherwise.
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -322,18 +311,11 @@ def load_manifest(directory: Path) -> Manifest:
     CacheError
         If it is missing (no cache, or an unfinished build), damaged, or of another format version.
     """
-    return parse_manifest(_read_text(directory), directory / MANIFEST_NAME)
+    return parse_manifest(manifest_bytes(directory), directory / MANIFEST_NAME)
 
 
-def parse_manifest(text: str, where: object) -> Manifest:
-    """Parse a manifest's text.
-
-    Parameters
-    ----------
-    text
-        As written by :func:`save_manifest`.
-    where
-        Its path or address, for messages.
+def parse_manifest(text: str | bytes, where: object) -> Manifest:
+    """Parse a manifest's text; `where` is its path or address, for messages.
 
     Raises
     ------
@@ -353,19 +335,20 @@ def parse_manifest(text: str, where: object) -> Manifest:
     return manifest
 
 
-def _read_text(directory: Path) -> str:
+def manifest_bytes(directory: Path) -> bytes:
+    """Return the bytes of the manifest in `directory`; raises CacheError if they cannot be read."""
     path = directory / MANIFEST_NAME
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise CacheError(f"{directory} holds no {MANIFEST_NAME}: no cache, or a build that has not finished") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CacheError(f"{path} cannot be read: {error}; {_CURE}") from error
 
 
-def _parse_content(text: str, where: object) -> dict[str, Any]:
+def _parse_content(text: str | bytes, where: object) -> dict[str, Any]:
     try:
-        content = parse_json(text)
+        content = parse_json(text.decode() if isinstance(text, bytes) else text)
     except ValueError as error:
         raise CacheError(f"{where} cannot be read: {error}; {_CURE}") from error
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
@@ -381,8 +364,8 @@ def _parse_content(text: str, where: object) -> dict[str, Any]:
 
 def is_as_written(directory: Path) -> bool:
     """Return whether a readable manifest has exactly the bytes that :func:`save_manifest` writes."""
-    content = _parse_content(_read_text(directory), directory / MANIFEST_NAME)
-    return (directory / MANIFEST_NAME).read_bytes() == _as_text(content).encode()
+    data = manifest_bytes(directory)
+    return data == _as_text(_parse_content(data, directory / MANIFEST_NAME)).encode()
 
 
 def find_manifest(directory: Path) -> Manifest | None:
@@ -422,6 +405,14 @@ def is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
     return _has_size(str(directory / entry.name), entry.num_bytes)
 
 
+def is_intact(directory: Path, entry: ShardEntry | IndexEntry) -> bool:
+    """Return whether a file of the cache exists with the manifest's digest; reads it."""
+    try:
+        return is_whole(directory, entry) and file_digest(directory / entry.name) == entry.digest
+    except FileNotFoundError:
+        return False
+
+
 def _has_size(location: str, num_bytes: int) -> bool:
     try:
         return os.stat(location).st_size == num_bytes  # noqa: PTH116
@@ -442,25 +433,25 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     texts += [text for image in content["quarantined"] for text in image.values()]
     if not all(isinstance(text, str) for text in texts) or not isinstance(content["classes"], list):
         raise ValueError("a name, class, release or reason is no text")
-    layout = _layout(content)
+    version, layout = content["format_version"], _layout(content)
+    reading, looks_version = content.get("reading"), content.get("looks_version", 0)
+    if reading is not None and not (isinstance(reading, dict) and isinstance(reading.get("options"), dict)):
+        raise ValueError("the reading is none")
+    if not is_count(looks_version):
+        raise ValueError(f"looks_version is {looks_version!r}")
     manifest = Manifest(
         name=content["name"],
         size_px=size_px,
         fingerprint=content["fingerprint"],
         recipe=Recipe.from_dict(content["recipe"]),
         classes=tuple(content["classes"]),
-        shards=tuple(
-            parse_shard_entry(
-                entry, format_version=content["format_version"], size_px=size_px, codec=layout.get("codec", RAW)
-            )
-            for entry in content["shards"]
-        ),
-        index=checked_entry(IndexEntry(**content["index"])),
+        shards=tuple(_parse_shard_entry(entry, version, size_px, layout["codec"]) for entry in content["shards"]),
+        index=_checked_entry(IndexEntry(**content["index"])),
         quarantined=tuple(QuarantinedImage(**entry) for entry in content["quarantined"]),
         library_versions=dict(content["library_versions"]),
         source_state=content["source_state"],
-        reading=_reading(content.get("reading")),
-        looks_version=_looks_version(content.get("looks_version", 0)),
+        reading=reading,
+        looks_version=looks_version,
         **layout,
     )
     if manifest.num_bytes > MAX_BYTES:
@@ -468,24 +459,10 @@ def _parse(content: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
-def _reading(value: object) -> Mapping[str, Any] | None:
-    """How the source was read; missing from manifests of version 0.1."""
-    if value is not None and not (isinstance(value, dict) and isinstance(value.get("options"), dict)):
-        raise ValueError("the reading is none")
-    return value
-
-
-def _looks_version(value: object) -> int:
-    """Version of the looks; missing from manifests without them."""
-    if not is_count(value):
-        raise ValueError(f"looks_version is {value!r}")
-    return value
-
-
 def _layout(content: Mapping[str, Any]) -> dict[str, Any]:
     """Codec and shard capacity; versions 1 and 2 have one layout only."""
     if content["format_version"] < 3:
-        return {}
+        return {"codec": RAW}
     codec, capacity = content["codec"], content["shard_capacity"]
     if not isinstance(codec, str):
         raise ValueError(f"the codec is {codec!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,10 @@ from pathlib import Path
 from leukemia_data.caches.cache import Cache, comparable_table
 from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.local_copies import Fetched, LocalCopies
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, parse_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, is_intact, parse_manifest
 from leukemia_data.caches.range_reader import RangeReader
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
-from leukemia_data.records.fingerprint import file_digest, lines_digest
 from leukemia_data.records.sample_table import PixelReader, SampleTable
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
@@ -95,7 +95,7 @@ def read_manifest(store: ObjectStore) -> Manifest:
         raise CacheError(
             f"{store.url} holds no {MANIFEST_NAME}: no cache, or one that is not yet copied or built whole"
         ) from None
-    return parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    return parse_manifest(data, store.url / MANIFEST_NAME)
 
 
 def read_manifest_at(url: Url) -> Manifest:
@@ -144,7 +144,6 @@ def _fetch_index(store: ObjectStore, entry: IndexEntry, copies: LocalCopies) -> 
         )
 
 
-_MIRRORS_DIR = "mirrors"
 _MAX_READS = 5
 
 
@@ -172,54 +171,26 @@ class StoredCache:
         return all(self.files.get(entry.name) == entry.num_bytes for entry in entries)
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """A local mirror of the caches below an address.
+def refresh_mirror(url: StoredUrl, directory: Path) -> StoredCache:
+    """Download a cache's manifest and index into a directory, which must exist, and list its objects.
 
-    Attributes
-    ----------
-    url
-        The folder of caches in the store.
-    directory
-        The mirror's folder.
+    Raises
+    ------
+    StorageError
+        If the store cannot be read.
     """
-
-    url: StoredUrl
-    directory: Path
-
-    def url_of(self, directory: Path) -> StoredUrl:
-        """Return the address of the cache for a directory of the mirror."""
-        return self.url / directory.relative_to(self.directory).as_posix()
-
-    def refresh(self, directory: Path) -> StoredCache:
-        """Download a cache's manifest and index into its directory, which must exist, and list its objects.
-
-        Raises
-        ------
-        StorageError
-            If the store cannot be read.
-        """
-        url = self.url_of(directory)
-        store = url.store
-        state, data = read_manifest_object(store)
-        files = {name: found.num_bytes for name, found in store.iterate() if "/" not in name}
-        if data is None:
-            (directory / MANIFEST_NAME).unlink(missing_ok=True)
-            return StoredCache(url, None, files)
-        with atomic_path(directory / MANIFEST_NAME) as partial:
-            partial.write_bytes(data)
-        try:
-            index = parse_manifest(data.decode("utf-8", "replace"), url / MANIFEST_NAME).index
-        except CacheError:
-            # Planning reads it again and reports that it cannot be used.
-            return StoredCache(url, state, files)
-        _mirror_index(store, directory, index)
-        return StoredCache(url, state, files)
-
-
-def mirror_of(url: StoredUrl, copies: Path) -> Mirror:
-    """Return the mirror of an address in a folder of local copies."""
-    return Mirror(url, copies / _MIRRORS_DIR / lines_digest([str(url)])[:16])
+    store = url.store
+    state, data = read_manifest_object(store)
+    files = {name: found.num_bytes for name, found in store.iterate() if "/" not in name}
+    if data is None:
+        (directory / MANIFEST_NAME).unlink(missing_ok=True)
+        return StoredCache(url, None, files)
+    with atomic_path(directory / MANIFEST_NAME) as partial:
+        partial.write_bytes(data)
+    # Planning reads a damaged manifest again and reports that it cannot be used.
+    with suppress(CacheError):
+        _mirror_index(store, directory, parse_manifest(data, url / MANIFEST_NAME).index)
+    return StoredCache(url, state, files)
 
 
 def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes | None]:
@@ -239,12 +210,9 @@ def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes
 
 def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> None:
     """Download the index if it is missing here; its reader reports an index missing from the store."""
-    path = directory / entry.name
-    if path.is_file() and file_digest(path) == entry.digest:
+    if is_intact(directory, entry):
         return
     for other in directory.glob("index-*.h5"):
         other.unlink(missing_ok=True)
-    try:
-        store.download(entry.name, path)
-    except MissingObjectError:
-        return
+    with suppress(MissingObjectError):
+        store.download(entry.name, directory / entry.name)

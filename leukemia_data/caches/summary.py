@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
-from leukemia_data.caches.statistics import ChannelStatistics, channel_statistics, report_estimator
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, statistics_of
+from leukemia_data.caches.statistics import ChannelStatistics, report_estimator
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
@@ -149,7 +149,7 @@ def cache_statistics(
         classes=cache.manifest.classes,
         split=applied,
         counts={name: _counts(cache, indices) for name, indices in parts.items() if name == WHOLE or len(indices)},
-        statistics={name: _statistics(cache, parts[name]) for name in (WHOLE, "train") if name in parts},
+        statistics={name: statistics_of(cache, parts[name]) for name in (WHOLE, "train") if name in parts},
     )
 
 
@@ -164,7 +164,10 @@ def estimate_as_report(
     parts = _parts(cache, _assign(cache, split, seed, console))
     indices, table = parts.get("train", parts[WHOLE]), cache.table
     sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
-    return _required(report_estimator(sums, square_sums, cache.pixels_per_image, batch_size))
+    estimate = report_estimator(sums, square_sums, cache.pixels_per_image, batch_size)
+    if estimate is None:
+        raise UsageError("there is no image in this part of the split")
+    return estimate
 
 
 def _assign(cache: Cache, split: str | None, seed: int, console: Console) -> SplitCodes | None:
@@ -201,15 +204,3 @@ def _counts(cache: Cache, indices: NDArray[np.int64]) -> PartCounts:
 
 def _num_named(subjects: NDArray[np.bytes_]) -> int:
     return len({subject for subject in subjects.tolist() if subject})
-
-
-def _statistics(cache: Cache, indices: NDArray[np.int64]) -> ChannelStatistics:
-    table = cache.table
-    sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
-    return _required(channel_statistics(sums, square_sums, cache.pixels_per_image))
-
-
-def _required(statistics: ChannelStatistics | None) -> ChannelStatistics:
-    if statistics is None:
-        raise UsageError("there is no image in this part of the split")
-    return statistics

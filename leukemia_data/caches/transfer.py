@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from leukemia_data.caches.local_copies import download_entry
 from leukemia_data.caches.manifest import (
     MANIFEST_NAME,
     IndexEntry,
@@ -19,15 +21,18 @@ from leukemia_data.caches.manifest import (
     ShardEntry,
     cache_dir_name,
     find_manifest,
+    is_intact,
+    manifest_bytes,
     parse_manifest,
 )
 from leukemia_data.caches.opening import choose_cache, choose_folder
+from leukemia_data.caches.remote_cache import read_manifest
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import CacheError, StorageError
-from leukemia_data.files.atomic import atomic_path, scratch_path
+from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.limits import free_disk_bytes
 from leukemia_data.files.lock import lock_cache
-from leukemia_data.records.fingerprint import blocks_digest, file_digest
+from leukemia_data.records.fingerprint import blocks_digest
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, open_store
 from leukemia_data.stores.url import Location, Url
@@ -100,12 +105,8 @@ def push(
         A cache, or a folder with caches of which one is of the size.
     folder
         The address of the folder of caches, or that of the cache itself in it. May be a folder of this machine.
-    size_px
-        Side of the images, to choose among several caches.
     verify, num_files
         As `is_verify` and `num_threads` of :func:`push_cache`, whose errors are raised.
-    console
-        Receives the progress.
     """
     directory, manifest = choose_folder(location, "what is copied into a store lies in a folder", size_px=size_px)
     store = open_folder(folder_of_cache(folder, manifest))
@@ -127,18 +128,12 @@ def pull(
     ----------
     location
         The address of a cache, or of a folder of caches of which one is of the size. May be a folder of this machine.
-    folder
-        The folder of caches.
-    size_px
-        Side of the images, to choose among several caches.
     num_files
         As `num_threads` of :func:`pull_cache`, whose errors are raised.
-    console
-        Receives the progress.
     """
     store = open_folder(choose_cache(location, size_px=size_px).location)
     data = store.read(MANIFEST_NAME)
-    manifest = parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    manifest = parse_manifest(data, store.url / MANIFEST_NAME)
     target = folder.joinpath(*cache_folder(manifest))
     with console.progress(manifest.num_bytes, "pulling", unit="B") as bar:
         return pull_cache(store, data, target, num_threads=num_files, progress=bar.update)
@@ -147,14 +142,10 @@ def pull(
 def push_cache(
     directory: Path, store: ObjectStore, *, num_threads: int, is_verify: bool, progress: Callable[[int], object]
 ) -> CopyReport:
-    """Copy a cache into an object store.
+    """Copy the cache in a directory into its folder in an object store.
 
     Parameters
     ----------
-    directory
-        The cache.
-    store
-        Its folder there.
     num_threads
         Files sent in parallel.
     is_verify
@@ -169,10 +160,11 @@ def push_cache(
     StorageError
         If the store cannot be written; ConflictError if another copy or build changed the manifest meanwhile.
     """
-    data = _manifest_bytes(directory)
-    manifest = parse_manifest(data.decode("utf-8"), directory / MANIFEST_NAME)
+    data = manifest_bytes(directory)
+    manifest = parse_manifest(data, directory / MANIFEST_NAME)
     previous = store.stat(MANIFEST_NAME)
-    _require_same_cache(manifest, _remote_manifest(store) if previous is not None else None, str(store.url))
+    if previous is not None:
+        _require_same_cache(manifest, partial(read_manifest, store), store.url)
     there = store.entries()
 
     def copy(entry: Entry) -> bool:
@@ -201,16 +193,12 @@ def pull_cache(
 
     Parameters
     ----------
-    store
-        The cache's folder there.
     data
         Bytes of its manifest, which determines the copied state.
     directory
         Target directory; its lock is held meanwhile.
-    num_threads
-        Files downloaded in parallel.
-    progress
-        Called with numbers of bytes, including those of existing files.
+    num_threads, progress
+        As for :func:`push_cache`.
 
     Raises
     ------
@@ -219,23 +207,24 @@ def pull_cache(
     StorageError
         If the store cannot be read, or an object differs from the manifest.
     """
-    manifest = parse_manifest(data.decode("utf-8", "replace"), store.url / MANIFEST_NAME)
+    manifest = parse_manifest(data, store.url / MANIFEST_NAME)
     with lock_cache(directory, "pull"):
-        _require_same_cache(manifest, _local_manifest(directory), str(directory))
-        here = {entry.name for entry in _entries(manifest) if _is_here(directory, entry)}
+        _require_same_cache(manifest, partial(find_manifest, directory), directory)
+        here = {entry.name for entry in _entries(manifest) if is_intact(directory, entry)}
         _require_room(directory, [entry for entry in _entries(manifest) if entry.name not in here])
 
         def copy(entry: Entry) -> bool:
             if entry.name in here:
                 progress(entry.num_bytes)
                 return False
-            _pull_file(store, directory, entry, progress)
+            download_entry(store, entry, directory, progress)
             return True
 
         sent = _copy_all(manifest, copy, num_threads)
-        if not _has_bytes(directory / MANIFEST_NAME, data):
-            with atomic_path(directory / MANIFEST_NAME) as partial:
-                partial.write_bytes(data)
+        path = directory / MANIFEST_NAME
+        if not path.is_file() or path.read_bytes() != data:
+            with atomic_path(path) as new:
+                new.write_bytes(data)
         return _report(store.url, directory, manifest, sent)
 
 
@@ -269,7 +258,7 @@ def _push_file(
     directory: Path, store: ObjectStore, entry: Entry, is_verify: bool, progress: Callable[[int], object]
 ) -> None:
     path = directory / entry.name
-    if not _is_here(directory, entry):
+    if not is_intact(directory, entry):
         raise CacheError(
             f"{path} is damaged or missing: `ldata verify {directory} --repair` repairs it; then run this command again"
         )
@@ -278,63 +267,17 @@ def _push_file(
         raise StorageError(f"{store.url / entry.name}: other bytes arrived than were sent; run the same command again")
 
 
-def _pull_file(store: ObjectStore, directory: Path, entry: Entry, progress: Callable[[int], object]) -> None:
-    with scratch_path(directory, entry.name.partition("-")[0]) as arrived:
-        store.download(entry.name, arrived, progress)
-        digest = file_digest(arrived)
-        if digest != entry.digest:
-            progress(-arrived.stat().st_size)
-            store.download(entry.name, arrived, progress)
-            digest = file_digest(arrived)
-        if digest != entry.digest:
-            raise StorageError(
-                f"{store.url / entry.name} is damaged: its digest is {digest}, the manifest says {entry.digest}; "
-                "`ldata push --verify` from an intact copy of the cache repairs it"
-            )
-        arrived.replace(directory / entry.name)
-
-
 def _is_stored(store: ObjectStore, entry: Entry, found: StoredObject | None, is_verify: bool) -> bool:
     if found is None or found.num_bytes != entry.num_bytes:
         return False
     return not is_verify or blocks_digest(store.blocks(entry.name, entry.num_bytes)) == entry.digest
 
 
-def _is_here(directory: Path, entry: Entry) -> bool:
-    path = directory / entry.name
-    try:
-        return path.stat().st_size == entry.num_bytes and file_digest(path) == entry.digest
-    except FileNotFoundError:
-        return False
-
-
-def _manifest_bytes(directory: Path) -> bytes:
-    try:
-        return (directory / MANIFEST_NAME).read_bytes()
-    except FileNotFoundError:
-        raise CacheError(f"{directory} holds no {MANIFEST_NAME}: no cache, or a build that has not finished") from None
-
-
-def _has_bytes(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
-
-
-def _remote_manifest(store: ObjectStore) -> Manifest | None:
-    """The store's manifest, or None; an unreadable one may be overwritten."""
-    try:
-        return parse_manifest(store.read(MANIFEST_NAME).decode("utf-8", "replace"), store.url / MANIFEST_NAME)
-    except (CacheError, MissingObjectError):
-        return None
-
-
-def _local_manifest(directory: Path) -> Manifest | None:
-    try:
-        return find_manifest(directory)
-    except CacheError:
-        return None
-
-
-def _require_same_cache(manifest: Manifest, other: Manifest | None, where: str) -> None:
+def _require_same_cache(manifest: Manifest, read: Callable[[], Manifest | None], where: object) -> None:
+    """Raise CacheError if the target holds another cache; an unreadable manifest may be overwritten."""
+    other = None
+    with suppress(CacheError, MissingObjectError):
+        other = read()
     if other is not None and other.fingerprint != manifest.fingerprint:
         raise CacheError(
             f"{where} holds another cache ({other.recipe.name}, {other.size_px} px, fingerprint "

@@ -78,12 +78,8 @@ def verify(
         A cache, or a folder or address with caches of which one is of the size.
     quick
         Read no pixels: check files, sizes, manifest, index, headers and rows only. For folders.
-    size_px
-        Side of the images, to choose among several caches.
     num_threads
         Shards checked in parallel; None for one per core.
-    console
-        Shows the progress.
 
     Raises
     ------
@@ -112,12 +108,10 @@ def verify_cache(
     progress: Callable[[int], object],
     holding: Callable[[str], AbstractContextManager[object]] | None = None,
 ) -> VerifyReport:
-    """Check every file of a cache.
+    """Check every file of the cache in a directory.
 
     Parameters
     ----------
-    directory
-        The cache.
     num_threads
         Shards checked in parallel; hashing and CRC release the GIL.
     progress
@@ -133,12 +127,7 @@ def verify_cache(
     manifest = load_manifest(directory)
     # Before any shard: an image without its decoder is not damaged.
     codec_named(manifest.codec)
-    damages = check_manifest(directory, manifest)
-    try:
-        table: SampleTable | None = read_rows(directory, manifest)
-    except CacheError as error:
-        damages.append(Damage(manifest.index.name, str(error)))
-        table = None
+    damages, table = _check_manifest_and_index(directory, manifest)
     first_rows = np.cumsum([0, *(shard.num_samples for shard in manifest.shards)])
 
     def check(number: int) -> list[Damage]:
@@ -149,9 +138,15 @@ def verify_cache(
         progress(shard.num_samples)
         return found
 
+    return _report(directory, manifest, damages + _check_all(check, len(manifest.shards), num_threads))
+
+
+def _check_all(check: Callable[[int], list[Damage]], num_shards: int, num_threads: int) -> list[Damage]:
     with ThreadPoolExecutor(num_threads) as pool:
-        for found in pool.map(check, range(len(manifest.shards))):
-            damages.extend(found)
+        return [damage for damages in pool.map(check, range(num_shards)) for damage in damages]
+
+
+def _report(directory: Path, manifest: Manifest, damages: list[Damage]) -> VerifyReport:
     return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
 
 
@@ -184,69 +179,56 @@ def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], obje
 def changed_shards(
     directory: Path, shards: Sequence[ShardEntry], *, num_threads: int, progress: Callable[[int], object]
 ) -> list[Damage]:
-    """Find the shards whose size or digest differs from the manifest.
+    """Find the shards whose size or digest differs from the manifest; `progress` is called with the bytes of each."""
 
-    Parameters
-    ----------
-    directory, shards
-        The cache's directory, and the shards to check.
-    num_threads
-        Shards read in parallel.
-    progress
-        Called with the number of bytes of each shard.
-    """
-
-    def check(shard: ShardEntry) -> list[Damage]:
-        damages = _check_bytes(directory, shard)
-        progress(shard.num_bytes)
+    def check(number: int) -> list[Damage]:
+        damages = _check_file(directory, shards[number])
+        progress(shards[number].num_bytes)
         return damages
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        return [damage for damages in pool.map(check, shards) for damage in damages]
+    return _check_all(check, len(shards), num_threads)
 
 
-def _check_bytes(directory: Path, shard: ShardEntry) -> list[Damage]:
-    path = directory / shard.name
+def _check_file(directory: Path, shard: ShardEntry, size_px: int | None = None) -> list[Damage]:
+    """Damage of a shard's file: all its bytes, or with the images' `size_px` only those around the pixels."""
+    path, problem = directory / shard.name, None
     try:
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
-            return [Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")]
-        if file_digest(path) != shard.digest:
-            return [Damage(shard.name, "its bytes are not those that were written (digest differs)")]
+            problem = f"has {num_bytes} bytes, the manifest says {shard.num_bytes}"
+        elif size_px is None:
+            if file_digest(path) != shard.digest:
+                problem = "its bytes are not those that were written (digest differs)"
+        # Manifests of version 1 lack that digest.
+        elif shard.metadata_digest not in (None, metadata_digest(shard_images(directory, shard, size_px))):
+            problem = "its header or its rows are not those that were written"
     except FileNotFoundError:
-        return [Damage(shard.name, "is missing")]
+        problem = "is missing"
     except OSError as error:
-        return [Damage(shard.name, f"cannot be read: {error}")]
-    return []
+        problem = f"cannot be read: {error}"
+    return [] if problem is None else [Damage(shard.name, problem)]
 
 
-def read_rows(directory: Path, manifest: Manifest) -> SampleTable:
-    """Return the rows of an intact index that matches its manifest.
-
-    Raises
-    ------
-    CacheError
-        If it is missing, damaged, or does not match.
-    """
-    table = read_index(directory, manifest.index).table
-    check_fit(directory, manifest, table)
-    return table
-
-
-def check_manifest(directory: Path, manifest: Manifest) -> list[Damage]:
-    """Return inconsistencies of a readable manifest."""
-    damages = []
+def _check_manifest_and_index(directory: Path, manifest: Manifest) -> tuple[list[Damage], SampleTable | None]:
+    """Damage of a readable manifest and its index, and the rows of an intact index."""
+    problems = []
     expected = cache_fingerprint(manifest.recipe, manifest.size_px, manifest.library_versions.get("opencv", ""))
     if expected != manifest.fingerprint:
-        damages.append(Damage(MANIFEST_NAME, "its fingerprint does not belong to its recipe, size and OpenCV release"))
+        problems.append("its fingerprint does not belong to its recipe, size and OpenCV release")
     if not is_as_written(directory):
-        damages.append(Damage(MANIFEST_NAME, "its bytes are not those that were written, though they mean the same"))
-    return damages
+        problems.append("its bytes are not those that were written, though they mean the same")
+    damages = [Damage(MANIFEST_NAME, problem) for problem in problems]
+    try:
+        table = read_index(directory, manifest.index).table
+        check_fit(directory, manifest, table)
+    except CacheError as error:
+        return [*damages, Damage(manifest.index.name, str(error))], None
+    return damages, table
 
 
 def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
     images = shard_images(directory, shard, manifest.size_px, manifest.codec)
-    found = _check_bytes(directory, shard)
+    found = _check_file(directory, shard)
     try:
         if found:
             return [*found, *_check_what_is_left(images, shard, indexed)]
@@ -265,9 +247,7 @@ def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed
 def _check_what_is_left(images: ShardImages, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
     """The images affected by a shard's damage, if its size is unchanged."""
     rows = intact_table(images) if indexed is None else indexed
-    if rows is None or not is_whole(images.path.parent, shard):
-        return []
-    return _check_pixels(images, rows)
+    return [] if rows is None or not is_whole(images.path.parent, shard) else _check_pixels(images, rows)
 
 
 def _check_pixels(images: ShardImages, table: SampleTable) -> list[Damage]:
@@ -297,50 +277,14 @@ def _has_crc(rows: ShardRows, row: int, crc: int) -> bool:
 
 
 def check_quickly(directory: Path, *, num_threads: int, progress: Callable[[int], object]) -> VerifyReport:
-    """Check the manifest, the index, and of each shard presence, size, header and rows.
-
-    Parameters
-    ----------
-    directory
-        The cache.
-    num_threads
-        Shards checked in parallel.
-    progress
-        Called with the number of samples of each checked shard.
-
-    Raises
-    ------
-    CacheError
-        If there is no readable manifest.
-    """
+    """Check a cache as :func:`verify_cache` does, but of each shard only presence, size, header and rows."""
     manifest = load_manifest(directory)
-    damages = check_manifest(directory, manifest)
-    try:
-        read_rows(directory, manifest)
-    except CacheError as error:
-        damages.append(Damage(manifest.index.name, str(error)))
+    damages, _ = _check_manifest_and_index(directory, manifest)
 
-    def check(shard: ShardEntry) -> Damage | None:
-        damage = _check_without_pixels(directory, shard, manifest.size_px)
+    def check(number: int) -> list[Damage]:
+        shard = manifest.shards[number]
+        found = _check_file(directory, shard, manifest.size_px)
         progress(shard.num_samples)
-        return damage
+        return found
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        damages.extend(damage for damage in pool.map(check, manifest.shards) if damage is not None)
-    return VerifyReport(directory, len(manifest.shards), manifest.num_samples, manifest.num_bytes, tuple(damages))
-
-
-def _check_without_pixels(directory: Path, shard: ShardEntry, size_px: int) -> Damage | None:
-    images = shard_images(directory, shard, size_px)
-    try:
-        num_bytes = images.path.stat().st_size
-        if num_bytes != shard.num_bytes:
-            return Damage(shard.name, f"has {num_bytes} bytes, the manifest says {shard.num_bytes}")
-        # Manifests of version 1 lack that digest.
-        if shard.metadata_digest is not None and metadata_digest(images) != shard.metadata_digest:
-            return Damage(shard.name, "its header or its rows are not those that were written")
-    except FileNotFoundError:
-        return Damage(shard.name, "is missing")
-    except OSError as error:
-        return Damage(shard.name, f"cannot be read: {error}")
-    return None
+    return _report(directory, manifest, damages + _check_all(check, len(manifest.shards), num_threads))

@@ -17,9 +17,9 @@ from leukemia_data.building.build_request import BuildSummary
 from leukemia_data.building.garbage import MAX_AGE_NS, collect_garbage
 from leukemia_data.building.plan import BuildPlan, PlanInputs, plan_build
 from leukemia_data.building.shard_task import RECEIPTS_DIR, TaskRunner
-from leukemia_data.building.store_commit import StoreCommitTarget
+from leukemia_data.building.store_commit import StoreCommitTarget, StorePlace, stored_place
 from leukemia_data.caches.manifest import MANIFEST_NAME, cache_dir_name, load_manifest
-from leukemia_data.caches.remote_cache import Mirror, StoredCache, mirror_of, read_manifest
+from leukemia_data.caches.remote_cache import StoredCache, read_manifest
 from leukemia_data.caches.verify import verify
 from leukemia_data.errors import BuildError, StorageError
 from leukemia_data.records.fingerprint import cache_fingerprint
@@ -49,9 +49,9 @@ DIR_NAMES = [cache_dir_name(size, cache_fingerprint(TINY_RECIPE, size, cv2.__ver
 
 
 @pytest.fixture
-def mirror(tmp_path) -> Mirror:
+def mirror(tmp_path) -> StorePlace:
     """The mirror of an empty folder of a store in memory."""
-    return mirror_of(stored_url(parse_url(f"memory://{tmp_path.name}-{id(tmp_path)}/caches")), tmp_path / "stage")
+    return stored_place(parse_url(f"memory://{tmp_path.name}-{id(tmp_path)}/caches"), tmp_path / "stage")
 
 
 @pytest.fixture
@@ -60,16 +60,16 @@ def source(tmp_path) -> Path:
 
 
 def plan_stored(
-    source: Path | StoredUrl, mirror: Mirror, recheck_ns: int | None = None
+    source: Path | StoredUrl, mirror: StorePlace, recheck_ns: int | None = None
 ) -> tuple[BuildPlan, dict[Path, StoredCache]]:
-    directories = [mirror.directory / NAME / name for name in DIR_NAMES]
+    directories = [mirror.root / NAME / name for name in DIR_NAMES]
     for directory in directories:
         directory.mkdir(parents=True, exist_ok=True)
-    caches = {directory: mirror.refresh(directory) for directory in directories}
+    caches = dict(mirror.stored(directories))
     listing = list_source([source])
     inputs = PlanInputs(
         name=NAME,
-        cache_root=mirror.directory,
+        cache_root=mirror.root,
         recipe=TINY_RECIPE,
         sizes_px=SIZES,
         classes=listing.classes,
@@ -94,15 +94,15 @@ def run_stored_plan(planned: tuple[BuildPlan, dict[Path, StoredCache]], engine: 
     )
 
 
-def build_stored(source: Path | StoredUrl, mirror: Mirror, engine: TaskRunner = run_here) -> BuildSummary:
+def build_stored(source: Path | StoredUrl, mirror: StorePlace, engine: TaskRunner = run_here) -> BuildSummary:
     return run_stored_plan(plan_stored(source, mirror), engine)
 
 
-def cache_stores(mirror: Mirror) -> dict[str, ObjectStore]:
+def cache_stores(mirror: StorePlace) -> dict[str, ObjectStore]:
     return {f"{NAME}/{name}": (mirror.url / NAME / name).store for name in DIR_NAMES}
 
 
-def stored_shards(mirror: Mirror) -> dict[str, dict[str, bytes]]:
+def stored_shards(mirror: StorePlace) -> dict[str, dict[str, bytes]]:
     """By cache: name and bytes of each shard that its manifest names."""
     return {
         folder: {shard.name: store.read(shard.name) for shard in read_manifest(store).shards}
@@ -136,7 +136,7 @@ def test_a_build_has_the_bytes_of_one_on_a_disk(source, mirror, tmp_path):
         assert store.read(local.index.name) == (tmp_path / "fresh" / folder / local.index.name).read_bytes()
         # Nothing but the cache is left, there and here.
         assert set(store.entries()) == local.file_names()
-    assert not list(mirror.directory.rglob("shard-*"))
+    assert not list(mirror.root.rglob("shard-*"))
 
 
 def test_only_what_changed_is_made(source, mirror, tmp_path):
@@ -144,7 +144,7 @@ def test_only_what_changed_is_made(source, mirror, tmp_path):
     assert work_done(build_stored(source, mirror)) == (0, 0, 40)
     write_cell(source / "blast" / "p0" / "new.png", 99)
     image_paths(source)[3].unlink()
-    shutil.rmtree(mirror.directory)
+    shutil.rmtree(mirror.root)
     processed, copied, kept = work_done(build_stored(source, mirror))
     assert processed == 1
     assert copied + kept == 39
@@ -193,7 +193,7 @@ def test_a_stopped_build_goes_on(source, mirror, tmp_path):
     assert store.stat(MANIFEST_NAME) is None
     assert len(store.entries(RECEIPTS_DIR)) == 4
     # On another machine, which has nothing of the first one's.
-    shutil.rmtree(mirror.directory)
+    shutil.rmtree(mirror.root)
     processed, copied, _ = work_done(build_stored(source, mirror))
     assert processed + copied == 40
     assert copied > 0
@@ -216,7 +216,7 @@ def test_a_false_receipt_is_not_believed(source, mirror, tmp_path):
 
 def test_of_two_builds_at_once_the_second_to_commit_is_refused(source, mirror, tmp_path):
     early = plan_stored(source, mirror)
-    other = Mirror(mirror.url, tmp_path / "other")
+    other = StorePlace(mirror.url, tmp_path / "other")
     write_cell(source / "blast" / "p0" / "new.png", 99)
     build_stored(source, other)
     expected = stored_shards(mirror)
@@ -228,7 +228,7 @@ def test_of_two_builds_at_once_the_second_to_commit_is_refused(source, mirror, t
 
 def test_two_builds_of_the_same_images_may_both_commit(source, mirror, tmp_path):
     early = plan_stored(source, mirror)
-    build_stored(source, Mirror(mirror.url, tmp_path / "other"))
+    build_stored(source, StorePlace(mirror.url, tmp_path / "other"))
     run_stored_plan(early)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
 
@@ -304,7 +304,7 @@ def test_a_build_through_a_faulty_server_ends_with_the_same_bytes(faulty_s3, tmp
     images, caches = bucket / "images", bucket / "caches"
     for path in image_paths(source):
         images.store.write(path.relative_to(source).as_posix(), path.read_bytes())
-    mirror = mirror_of(caches, tmp_path / "stage")
+    mirror = StorePlace(caches, tmp_path / "stage")
     faulty_s3.faults[:] = [Fault(kind, share=0.06) for kind in (SERVER_ERROR, SLOW_DOWN, TRUNCATED, DROPPED)]
     summary = build_stored(images, mirror)
     assert faulty_s3.num_failed > 3
