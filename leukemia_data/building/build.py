@@ -53,12 +53,9 @@ class CommitTarget(Protocol):
 
 
 class DiskCommitTarget:
-    """The directories of the plan themselves.
+    """The directories of the plan themselves; see :class:`CommitTarget`.
 
-    Parameters
-    ----------
-    is_made
-        The shards are on disk already, so no free space is checked for them.
+    With `is_made`, the shards are on disk already, so no free space is checked for them.
     """
 
     def __init__(self, *, is_made: bool = False) -> None:
@@ -66,9 +63,20 @@ class DiskCommitTarget:
 
     def check(self, plan: BuildPlan) -> None:
         """Raise BuildError if a shard to keep is missing, or there is too little room."""
-        _check_kept_shards(plan)
-        if not self._is_made:
-            _check_free_space(plan)
+        for target in plan.targets:
+            for kept in target.kept:
+                if kept is not None and not is_whole(target.target.directory, kept.entry):
+                    raise BuildError(
+                        f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
+                        "another build and gc were faster; build again"
+                    )
+        directory = plan.targets[0].target.directory
+        needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
+        if needed > free and not self._is_made:
+            raise BuildError(
+                f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
+                "make room, name another place with --cache, or build one --size at a time"
+            )
 
     def check_made(self, directory: Path, entry: ShardEntry) -> None:
         """Raise BuildError if the shard is missing here: workers may see another file system."""
@@ -88,36 +96,12 @@ class DiskCommitTarget:
         clear_receipts(directory)
 
 
-def _check_kept_shards(plan: BuildPlan) -> None:
-    """Raise BuildError if another build and gc removed a shard to keep: plans are made before the lock is taken."""
-    for target in plan.targets:
-        for kept in target.kept:
-            if kept is not None and not is_whole(target.target.directory, kept.entry):
-                raise BuildError(
-                    f"{target.target.directory / kept.entry.name} vanished while this build was being planned: "
-                    "another build and gc were faster; build again"
-                )
-
-
-def _check_free_space(plan: BuildPlan) -> None:
-    directory = plan.targets[0].target.directory
-    needed, free = plan.bytes_to_write(), shutil.disk_usage(directory).free
-    if needed > free:
-        raise BuildError(
-            f"not enough room at {directory}: the build writes {needed:,} bytes, {free:,} are free; "
-            "make room, name another place with --cache, or build one --size at a time"
-        )
-
-
 _MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """What a build does about unusable images.
-
-    ``max_bad`` of them are left out and listed in the manifest; ``None`` means that one is enough to fail.
-    """
+    """Maximal unusable images, which are left out and listed in the manifest; None fails at the first one."""
 
     max_bad: int | None = None
 
@@ -150,12 +134,8 @@ def run_locked_build(
 
     Parameters
     ----------
-    plan
-        From :func:`leukemia_data.building.plan.plan_build`.
     run_tasks
         Engine that runs the tasks; the bytes do not depend on it.
-    policy
-        What to do about unusable images.
     listed_at_ns
         Clock when the source was listed (ns since the epoch).
     progress
@@ -217,7 +197,7 @@ def _run_tasks(
     results: dict[int, ShardResult] = {}
     num_bad = len(plan.quarantined)
     flushes: list[Future[None]] = []
-    with telling_write_faults(plan.targets[0].target.directory):
+    with write_faults_named(plan.targets[0].target.directory):
         with ThreadPoolExecutor(max_workers=1) as flusher:
             for position, result in run_tasks(plan.tasks):
                 results[numbers[position]] = result
@@ -236,7 +216,7 @@ def _run_tasks(
 
 
 @contextmanager
-def telling_write_faults(directory: Path) -> Iterator[None]:
+def write_faults_named(directory: Path) -> Iterator[None]:
     """Turn an OSError of writing shards into a BuildError that names the file, or else `directory`."""
     try:
         yield
@@ -268,6 +248,9 @@ def _commit(
     states = np.concatenate([states_array([], 0), *(part.source_states for part in parts)])
     table = SampleTable.concatenate([part.table for part in parts])
     index = SampleIndex(table, settled(states, listed_at_ns))
+    # The source's state, by which the next build sees that nothing changed, unless files have to be read again.
+    is_known = is_settled(index.source_states).all()
+    state = source_state(inputs.classes, _indexed_records(plan, index, bad), inputs.reading) if is_known else None
     manifest = Manifest(
         name=inputs.name,
         size_px=target.size_px,
@@ -278,7 +261,7 @@ def _commit(
         index=write_index(target.directory, index),
         quarantined=bad,
         library_versions={**library_versions(), **codec_named(target.codec).library_versions},
-        source_state=_committed_state(plan, index, bad),
+        source_state=state,
         codec=target.codec,
         shard_capacity=plan.shard_capacity,
         reading=inputs.reading,
@@ -298,13 +281,6 @@ def _shard_rows(
     if result is None:
         raise BuildError("the build was stopped before all shards were made")
     return result.entries.get(size_px), SampleIndex(result.tables[size_px], result.source_states)
-
-
-def _committed_state(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> str | None:
-    """The source's state, by which the next build sees that nothing changed; None if files have to be read again."""
-    if not is_settled(index.source_states).all():
-        return None
-    return source_state(plan.inputs.classes, _indexed_records(plan, index, bad), plan.inputs.reading)
 
 
 def _indexed_records(plan: BuildPlan, index: SampleIndex, bad: Sequence[QuarantinedImage]) -> Iterator[Record]:

@@ -108,7 +108,7 @@ class CachePlace(Protocol):
 
     @property
     def root(self) -> Path:
-        """The folder; the cache called `name` of a size lies in ``root/name/<size>-<fingerprint>``."""
+        """The folder; the cache called `name` of a size is in ``root/name/<size>-<fingerprint>``."""
         ...
 
     def location(self, directory: Path) -> Location:
@@ -301,12 +301,7 @@ class BuildRequest:
 def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
     """Return the place of caches below a folder or an address.
 
-    Parameters
-    ----------
-    root
-        The folder or the address.
-    copies_dir
-        Folder of local copies of an object store; None for the default.
+    `copies_dir` is the folder of local copies of an object store; None for the default.
     """
     if isinstance(root, Path):
         return FolderPlace(root)
@@ -316,13 +311,7 @@ def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
 
 
 def parse_shard_size(given: int | str | None) -> int | None:
-    """Parse a shard size, a number or ``auto``; None stays None.
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-    """
+    """Parse a shard size, a number or ``auto``; None stays None. Raises UsageError if it is neither."""
     if given is None:
         return None
     if given == "auto":

@@ -20,7 +20,6 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError, listed
 
 _ROUNDS_TOGETHER = 2
-_NAMED_IMAGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def with_absolute_paths(task: ShardTask) -> ShardTask:
 
 
 def _lost_for_good(task: ShardTask, lost: LostTask) -> BuildError:
-    ids = listed([record.record_id for record in task.records], most=_NAMED_IMAGES)
+    ids = listed([record.record_id for record in task.records], most=3)
     return BuildError(
         f"every worker that tried the shard of {ids} died (killed, or out of memory; {lost.reason}): give the workers "
         "more memory, or look at these images; finished shards are kept for the next build"

@@ -109,13 +109,7 @@ class JobFile:
         return int(self.first_rows[end] - self.first_rows[first])
 
     def tasks(self, first: int, end: int) -> list[ShardTask]:
-        """Return tasks `first` (from 0) to before `end`.
-
-        Raises
-        ------
-        CacheError
-            If their rows are damaged.
-        """
+        """Return tasks `first` (from 0) to before `end`; raises CacheError if their rows are damaged."""
         targets = self.settings.targets
         return [
             ShardTask(
@@ -128,13 +122,7 @@ class JobFile:
         ]
 
     def records(self) -> list[Record]:
-        """Return all records of the source, ordered by id.
-
-        Raises
-        ------
-        CacheError
-            If a row is damaged.
-        """
+        """Return all records of the source, ordered by id; raises CacheError if a row is damaged."""
         parts = self._parts(0, self.num_tasks + 1)
         return sorted((record for part in parts for record in part), key=lambda record: record.record_id)
 
@@ -165,7 +153,8 @@ def write_job_file(path: Path, plan: BuildPlan, settings: JobSettings) -> JobFil
     rest = tuple(record for record in plan.records if record.record_id not in in_tasks)
     parts = [*(shard for shard, _ in shards), rest]
     records = [record for part in parts for record in part]
-    path_start = _common_start(records)
+    # Stored once instead of in every row.
+    path_start = os.path.commonprefix([_place_text(record.path) for record in records])  # noqa: RUF071
     columns = _columns_of(records, path_start)
     first_rows = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     slices = [slice(start, stop) for start, stop in pairwise(first_rows.tolist())]
@@ -238,11 +227,6 @@ def _settings_of(content: dict[str, Any]) -> JobSettings:
         commits=tuple(content["commits"]),
         quarantined=tuple(QuarantinedImage(*image) for image in content["quarantined"]),
     )
-
-
-def _common_start(records: Sequence[Record]) -> str:
-    """Longest common prefix of all paths, stored once instead of in every row."""
-    return os.path.commonprefix([_place_text(record.path) for record in records])  # noqa: RUF071
 
 
 def _place_text(place: ImagePlace) -> str:

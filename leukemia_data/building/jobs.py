@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from leukemia_data.building.build import DiskCommitTarget, FailurePolicy, run_locked_build, telling_write_faults
+from leukemia_data.building.build import DiskCommitTarget, FailurePolicy, run_locked_build, write_faults_named
 from leukemia_data.building.build_request import BuildRequest, BuildSummary, MaxBad
 from leukemia_data.building.engine import EngineChoice
 from leukemia_data.building.garbage import forget_job_file, is_marked, mark_pending
@@ -89,12 +89,7 @@ class ShareSummary:
 def plan_jobs(request: BuildRequest, path: Path) -> JobPlan:
     """Plan a build and write it to a job file.
 
-    Parameters
-    ----------
-    request
-        The caches must be in a folder, given by an absolute path.
-    path
-        The file to write, an absolute path.
+    The request's caches must be in a folder; its path and `path`, the file to write, are absolute.
 
     Raises
     ------
@@ -170,14 +165,8 @@ def run_share(
 ) -> ShareSummary:
     """Make the shards of a part, or find them finished. Idempotent, and safe to run several times at once.
 
-    Parameters
-    ----------
-    share, num_shares
-        Which part (from 1) of how many.
-    choose_engine
-        Maps the number of tasks to the engine that runs them.
-    progress
-        Called with the number of images of each finished shard.
+    `choose_engine` maps the number of tasks to the engine that runs them; `progress` is called with the images of each
+    finished shard.
 
     Raises
     ------
@@ -193,7 +182,7 @@ def run_share(
     results = []
     if not is_marked(directories, job_file.digest):
         raise BuildError(f"{job_file.path} was committed or given up: plan again if there is more to do")
-    with telling_write_faults(directories[0]):
+    with write_faults_named(directories[0]):
         mark_pending(directories, job_file.digest, job_file.path)
         for _, result in choose_engine(len(tasks))(tasks):
             results.append(result)

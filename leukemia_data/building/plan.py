@@ -61,7 +61,7 @@ def changed_meaning(columns: RecordColumns, match: PriorMatch, inputs: PlanInput
         ("subject", table.subjects, columns.subjects),
         ("split", table.splits, columns.splits),
     ):
-        now = texts.values[texts.codes[positions]]
+        now = texts.at(positions)
         if not np.array_equal(column[rows], now):
             yield from _changes(title, _decoded(column[rows]), _decoded(now))
 
@@ -308,22 +308,16 @@ def _find_unusable(columns: RecordColumns, priors: Sequence[PriorCache | None]) 
     is_doubtful = columns.states[:, SIZE] < 0
     if before:
         is_doubtful |= np.fromiter((record.record_id in before for record in columns.records), np.bool_, len(columns))
-    doubtful = np.flatnonzero(is_doubtful).tolist()
-    reasons = [(position, _why_unusable(columns.records[position])) for position in doubtful]
-    return [(position, reason) for position, reason in reasons if reason is not None]
+    unusable = []
+    for position in np.flatnonzero(is_doubtful).tolist():
+        try:
+            decode_rgb(read_file(columns.records[position].path).data)
+        except ImageError as error:
+            unusable.append((position, str(error)))
+    return unusable
 
 
 def _positions_of(columns: RecordColumns, quarantined: Sequence[QuarantinedImage]) -> list[tuple[int, str]]:
     reasons = {image.record_id: image.reason for image in quarantined}
-    if not reasons:
-        return []
-    ids = (record.record_id for record in columns.records)
+    ids = (record.record_id for record in columns.records) if reasons else ()
     return [(position, reasons[record_id]) for position, record_id in enumerate(ids) if record_id in reasons]
-
-
-def _why_unusable(record: Record) -> str | None:
-    try:
-        decode_rgb(read_file(record.path).data)
-    except ImageError as error:
-        return str(error)
-    return None

@@ -49,6 +49,10 @@ class TextColumn:
         codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, num_texts)
         return cls(np.array([encode_text(text) for text in numbers] or [b""], np.bytes_), codes)
 
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.bytes_]:
+        """Return the encoded texts of the records at some positions."""
+        return self.values[self.codes[positions]]
+
 
 @dataclass(frozen=True)
 class RecordColumns:
@@ -84,9 +88,11 @@ class RecordColumns:
         def numbers(name: str) -> NDArray[np.int64]:
             return np.fromiter(map(attrgetter(name), records), np.int64, len(records))
 
-        id_hashes, longest_id_bytes = hash_ids(map(attrgetter("record_id"), records), len(records))
+        id_hashes, id_bytes = hash_ids(map(attrgetter("record_id"), records), len(records))
         subjects = TextColumn.of(map(attrgetter("subject"), records), len(records))
         splits = TextColumn.of(map(attrgetter("split"), records), len(records))
+        subject_bytes, split_bytes = (texts.values.dtype.itemsize for texts in (subjects, splits))
+        widest = Record("-" * id_bytes, Path(), subject="-" * subject_bytes, split="-" * split_bytes)
         return cls(
             records=records,
             id_hashes=id_hashes,
@@ -95,7 +101,7 @@ class RecordColumns:
             folds=numbers("fold"),
             subjects=subjects,
             splits=splits,
-            row_bytes=_row_bytes(longest_id_bytes, subjects, splits),
+            row_bytes=bytes_per_row(SampleTable.from_records([widest])),
         )
 
     def __len__(self) -> int:
@@ -129,16 +135,6 @@ def _hashes(encoded: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, encoded), np.uint64, len(encoded))
 
 
-def _row_bytes(longest_id_bytes: int, subjects: TextColumn, splits: TextColumn) -> int:
-    widest = Record(
-        "-" * longest_id_bytes,
-        Path(),
-        subject="-" * subjects.values.dtype.itemsize,
-        split="-" * splits.values.dtype.itemsize,
-    )
-    return bytes_per_row(SampleTable.from_records([widest]))
-
-
 ABSENT = -1
 """Row of a record that is not in the earlier cache."""
 _CHUNK_ROWS = 1 << 18
@@ -160,11 +156,6 @@ class PriorCache:
     index: SampleIndex
     first_rows: NDArray[np.int64]
     is_whole: NDArray[np.bool_]
-
-    def shard_of(self, row: int) -> tuple[int, int]:
-        """Return the index of the shard that holds a row of the index, and the row within it."""
-        shard = int(np.searchsorted(self.first_rows, row, side="right")) - 1
-        return shard, row - int(self.first_rows[shard])
 
 
 @dataclass(frozen=True)
@@ -232,10 +223,7 @@ def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int]
 def match_prior(columns: RecordColumns, target: Target, prior: PriorCache, *, is_recheck: bool = False) -> PriorMatch:
     """Find the records of a source in an earlier cache; for a recheck, no file counts as unchanged.
 
-    Raises
-    ------
-    CacheError
-        If the cache shares no image with the source.
+    Raises CacheError if the cache shares no image with the source.
     """
     rows_N = _find_rows(columns, prior.index.table.ids)
     is_found = rows_N != ABSENT
@@ -331,14 +319,10 @@ def _same_samples(columns: RecordColumns, positions_M: NDArray[np.int64], match:
         is_same[here] = (
             (table.labels[rows] == columns.labels[positions])
             & (table.folds[rows] == columns.folds[positions])
-            & _equal_texts(table.subjects[rows], columns.subjects, positions)
-            & _equal_texts(table.splits[rows], columns.splits, positions)
+            & (table.subjects[rows] == columns.subjects.at(positions))
+            & (table.splits[rows] == columns.splits.at(positions))
         )
     return is_same
-
-
-def _equal_texts(earlier: NDArray[np.bytes_], column: TextColumn, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return np.asarray(earlier == column.values[column.codes[positions]], np.bool_)
 
 
 def prior_sample(held: Sequence[tuple[Target, PriorCache, int]]) -> PriorSample | None:
@@ -346,7 +330,7 @@ def prior_sample(held: Sequence[tuple[Target, PriorCache, int]]) -> PriorSample 
     rows: dict[int, tuple[str, int]] = {}
     digests: set[bytes] = set()
     for target, prior, row in held:
-        shard, row_in_shard = prior.shard_of(row)
-        rows[target.size_px] = prior.manifest.shards[shard].name, row_in_shard
+        shard = int(np.searchsorted(prior.first_rows, row, side="right")) - 1
+        rows[target.size_px] = prior.manifest.shards[shard].name, row - int(prior.first_rows[shard])
         digests.add(prior.index.table.source_digests[row].tobytes())
     return PriorSample(digests.pop(), rows) if len(digests) == 1 else None

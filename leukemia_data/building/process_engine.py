@@ -8,8 +8,9 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from types import FrameType
 
@@ -21,7 +22,7 @@ from leukemia_data.building.shard_maker import run_numbered
 from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner, largest_first
 from leukemia_data.errors import BuildError, UsageError
 
-_WATCH_EVERY_S = 0.5
+_POLL_S = 0.5
 _HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -67,7 +68,8 @@ def run_in_processes(num_processes: int) -> TaskRunner:
             with holding_signals():
                 results = parallel(jobs)
                 # Now: a deferred signal is delivered as soon as this block ends.
-                opened.push(_Closing(results, _worker_pids(parallel)))
+                # The executor is private to joblib, which has no public access to its processes.
+                opened.push(partial(_close, results, getattr(parallel._backend, "_workers", None)))
             try:
                 for result in results:  # noqa: UP028 - "yield from" would close `results` with joblib's warnings
                     yield result
@@ -80,28 +82,18 @@ def run_in_processes(num_processes: int) -> TaskRunner:
     return run
 
 
-class _Closing:
-    """Closes joblib's results and ends the workers, silently."""
-
-    def __init__(self, results: Generator[tuple[int, ShardResult]], pids: Callable[[], list[int]]) -> None:
-        self._results, self._pids = results, pids
-
-    def __call__(self, error_type: type[BaseException] | None, *details: object) -> None:
-        for pid in () if error_type is None else self._pids():
-            # Now: starting ones would print errors when joblib cleans up.
-            with suppress(psutil.Error):
-                psutil.Process(pid).kill()
-        with warnings.catch_warnings():
-            # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.
-            warnings.simplefilter("ignore", UserWarning)
-            self._results.close()
-
-
-def _worker_pids(parallel: Parallel) -> Callable[[], list[int]]:
-    """Return a function that lists the process ids of the executor which joblib uses for this call."""
-    # Private attributes: joblib has no public access to them.
-    executor = getattr(parallel._backend, "_workers", None)
-    return lambda: list(getattr(executor, "_processes", None) or {})
+def _close(
+    results: Generator[tuple[int, ShardResult]], executor: object, error_type: type[BaseException] | None, *rest: object
+) -> None:
+    """Close joblib's results and end the workers, silently."""
+    for pid in list(getattr(executor, "_processes", None) or {}) if error_type else ():
+        # Now: starting ones would print errors when joblib cleans up.
+        with suppress(psutil.Error):
+            psutil.Process(pid).kill()
+    with warnings.catch_warnings():
+        # The caller stopped early on purpose: joblib's warning about dropped tasks is noise.
+        warnings.simplefilter("ignore", UserWarning)
+        results.close()
 
 
 def num_processes(n_jobs: int) -> int:
@@ -112,12 +104,12 @@ def num_processes(n_jobs: int) -> int:
 def _end_with(parent: int) -> None:
     """In a worker: exit soon after its parent does. joblib's workers would wait for minutes."""
 
-    def watch() -> None:
+    def end_with_parent() -> None:
         while is_child_of(parent):
-            time.sleep(_WATCH_EVERY_S)
+            time.sleep(_POLL_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+    threading.Thread(target=end_with_parent, name="end-with-parent", daemon=True).start()
 
 
 def is_child_of(parent: int) -> bool:
@@ -140,7 +132,7 @@ def holding_signals() -> Iterator[None]:
         return
     # Start the resource tracker now: Python's own (unlike joblib's) lifts the mask when it starts.
     resource_tracker.ensure_running()
-    with _putting_off_signals():
+    with _deferring_signals():
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in _HELD_SIGNALS})
         try:
             yield
@@ -149,7 +141,7 @@ def holding_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _putting_off_signals() -> Iterator[None]:
+def _deferring_signals() -> Iterator[None]:
     """Call the handler of the first signal after the block: a mask covers one thread, and libraries have threads.
 
     A second signal is not deferred: the block may wait forever.
@@ -166,12 +158,12 @@ def _putting_off_signals() -> Iterator[None]:
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
-    def put_off(number: int, frame: FrameType | None) -> None:
+    def defer(number: int, frame: FrameType | None) -> None:
         caught.append(number)
         restore()
 
     for number in earlier:
-        signal.signal(number, put_off)
+        signal.signal(number, defer)
     try:
         yield
     finally:

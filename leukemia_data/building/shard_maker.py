@@ -226,8 +226,9 @@ class _ShardMaker:
 
     def _read_ahead(self) -> Iterator[tuple[int, Record, Future[SourceFile] | None]]:
         """Yield each record with its file, read ahead by threads; None if it is not needed."""
-        num_ahead = _num_ahead(self._task.records)
-        with ThreadPoolExecutor(max_workers=1 if num_ahead == _FILES_AHEAD else num_ahead) as reader:
+        is_local = all(isinstance(record.path, Path) for record in self._task.records)
+        num_ahead = _FILES_AHEAD if is_local else _OBJECTS_AHEAD
+        with ThreadPoolExecutor(max_workers=1 if is_local else num_ahead) as reader:
             waiting: deque[tuple[int, Record, Future[SourceFile] | None]] = deque()
             for row, record in enumerate(self._task.records):
                 is_unchanged = record.record_id in self._task.unchanged
@@ -281,10 +282,6 @@ class _ShardMaker:
             table = tables[target.size_px]
             entries[target.size_px] = write_shard(target.directory, chosen, table, target.fingerprint, target.codec)
         return entries
-
-
-def _num_ahead(records: Sequence[Record]) -> int:
-    return _FILES_AHEAD if all(isinstance(record.path, Path) for record in records) else _OBJECTS_AHEAD
 
 
 class _PriorShards:

@@ -152,10 +152,7 @@ def leave_receipts(task: ShardTask, result: ShardResult) -> None:
 def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResult | None:
     """Return the result of an earlier run of this task if its shards are complete and match the receipts, else None.
 
-    Parameters
-    ----------
-    take_failures
-        Whether to accept a run with unusable images. A build tries such images again; a commit reports them.
+    `take_failures` accepts a run with unusable images: a build tries them again, a commit reports them.
     """
     entries: dict[int, ShardEntry] = {}
     tables: dict[int, SampleTable] = {}
@@ -196,14 +193,9 @@ def _failures(values: list[list[str]], task: ShardTask) -> tuple[QuarantinedImag
 def _shard_of(
     task: ShardTask, target: Target, values: Mapping[str, Any] | None, failures: tuple[QuarantinedImage, ...]
 ) -> tuple[ShardEntry | None, SampleTable]:
-    """Return the shard that a receipt names, and its rows. A receipt is untrusted input: all of it is checked.
+    """The shard that a receipt names (None if no image was usable), and its rows.
 
-    None if no image was usable.
-
-    Raises
-    ------
-    ValueError
-        If the shard is not the one that the receipt describes, or does not hold the task's images.
+    A receipt is untrusted input: raises ValueError if the shard is not the described one, or holds other images.
     """
     left_out = {failure.record_id for failure in failures}
     record_ids = [record.record_id for record in task.records if record.record_id not in left_out]

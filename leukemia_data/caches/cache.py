@@ -91,12 +91,9 @@ class Split:
         return self.leaks.stamp
 
     def indices(self, part: str) -> NDArray[np.int64]:
-        """Return the sample indices of a part, ascending; never empty. ``all`` means every sample.
+        """Return the sample indices of a part, ascending; ``all`` means every sample.
 
-        Raises
-        ------
-        UsageError
-            If the part is unknown or holds no image.
+        Raises UsageError if the part is unknown or holds no image.
         """
         indices = split_indices(self.codes, part)
         if len(indices) == 0:
@@ -111,13 +108,11 @@ class Split:
         """Return a table with one row per part for notebooks."""
         seed = "" if self.seed is None else f", seed {self.seed}"
         header = ("", "images", "subjects", *self.cache.manifest.classes)
-        return html_table(
-            map(_row, (Part(self, name) for name in SPLIT_NAMES)), header, f"{self.name}{seed}: {self.stamp}"
+        rows = (
+            (part.name, *(f"{num:,}" for num in (len(part), len(part.subjects), *part.num_per_class.values())))
+            for part in (self.train, self.valid, self.test)
         )
-
-
-def _row(part: Part) -> tuple[str, ...]:
-    return part.name, f"{len(part):,}", f"{len(part.subjects):,}", *(f"{num:,}" for num in part.num_per_class.values())
+        return html_table(rows, header, f"{self.name}{seed}: {self.stamp}")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -153,15 +148,7 @@ class Part:
         return len(self.indices)
 
     def statistics(self) -> ChannelStatistics:
-        """Return exact mean and standard deviation per channel, from sums stored with each image.
-
-        Raises
-        ------
-        UsageError
-            If the part holds no image.
-        CacheError
-            If the stored sums are inconsistent.
-        """
+        """Return exact mean and standard deviation per channel; raises as :meth:`Cache.statistics`."""
         return statistics_of(self.split.cache, self.split.indices(self.name))
 
     def stream(
@@ -227,10 +214,7 @@ class Part:
     def dataset(self) -> CachedCells:
         """Return a dataset for :class:`torch.utils.data.DataLoader`, with any number of workers. Imports torch.
 
-        Raises
-        ------
-        UsageError
-            If the part holds no image.
+        Raises UsageError if the part holds no image.
         """
         from leukemia_data.streams.dataset import CachedCells
 
@@ -244,15 +228,7 @@ class Part:
 
 
 def statistics_of(cache: Cache, indices: NDArray[np.int64]) -> ChannelStatistics:
-    """Return exact mean and standard deviation per channel of some samples, at least one.
-
-    Raises
-    ------
-    UsageError
-        If there is no sample.
-    CacheError
-        If the stored sums are inconsistent.
-    """
+    """Return exact mean and standard deviation per channel of some samples; raises as :meth:`Cache.statistics`."""
     table = cache.table
     sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
     statistics = channel_statistics(sums, square_sums, cache.pixels_per_image)
@@ -388,19 +364,7 @@ class SampleReader:
 
     Maps all shards up front and keeps them mapped, so that later builds and gc do not affect it (on Windows, gc cannot
     remove them meanwhile). Without memory maps, files are kept open and read. Pickles as paths and offsets, which
-    workers map again. Thread-safe.
-
-    Parameters
-    ----------
-    cache
-        The cache to read.
-    open_rows
-        Opens one shard.
-
-    Raises
-    ------
-    CacheError
-        If a shard is missing, truncated or damaged.
+    workers map again. Thread-safe. Raises CacheError if a shard is missing, truncated or damaged.
     """
 
     def __init__(self, cache: Cache, open_rows: Callable[[ShardImages], ShardRows] = open_rows) -> None:
@@ -432,10 +396,7 @@ class SampleReader:
     def image(self, number: int) -> NDArray[np.uint8]:
         """Return one image, shape (S, S, 3), uint8, read-only: a view of the map if there is one.
 
-        Raises
-        ------
-        UsageError
-            If there is no such sample.
+        Raises UsageError if there is no such sample.
         """
         (shard,), (row,) = locate_rows(self._first_rows, one_number(self._first_rows, number))
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)
@@ -483,13 +444,7 @@ def locate_rows(first_rows: NDArray[np.int64], indices_B: NDArray[np.int64]) -> 
 
 
 def one_number(first_rows: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Return a sample index as an array of one.
-
-    Raises
-    ------
-    UsageError
-        If there is no such sample.
-    """
+    """Return a sample index as an array of one; raises UsageError if there is no such sample."""
     return np.array([as_whole(number, "number", at_least=0, below=int(first_rows[-1]))], np.int64)
 
 

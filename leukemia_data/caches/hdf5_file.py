@@ -95,21 +95,21 @@ def check_datasets(file: h5py.File, names: Iterable[str]) -> None:
     ValueError
         If one is a link, a group, chunked, stored in other files, or larger than the file.
     """
-    num_bytes = Path(file.filename).stat().st_size
+    file_bytes = Path(file.filename).stat().st_size
     for name in names:
-        _check_dataset(own_dataset(file, name), name, num_bytes)
+        dataset = own_dataset(file, name)
+        stored = dataset.id.get_create_plist()
+        if stored.get_layout() != h5py.h5d.CONTIGUOUS or stored.get_external_count():
+            raise ValueError(f"{name} is not stored contiguously in this file")
+        if dataset.dtype.hasobject or dataset.shape is None:
+            raise ValueError(f"{name} has values of no fixed length")
+        offset_bytes = dataset.id.get_offset()
+        if dataset.size and (offset_bytes is None or offset_bytes + dataset.nbytes > file_bytes):
+            raise ValueError(f"{name} has no room in the file for its {dataset.shape} values")
 
 
 def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a dataset of the file itself.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    ValueError
-        If it is a link or a group.
-    """
+    """Return a dataset of the file itself; raises KeyError if there is none, ValueError if it is a link or a group."""
     if name not in file:
         raise KeyError(f"there is no {name}")
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -118,17 +118,6 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is no dataset")
     return dataset
-
-
-def _check_dataset(dataset: h5py.Dataset, name: str, file_bytes: int) -> None:
-    stored = dataset.id.get_create_plist()
-    if stored.get_layout() != h5py.h5d.CONTIGUOUS or stored.get_external_count():
-        raise ValueError(f"{name} is not stored contiguously in this file")
-    if dataset.dtype.hasobject or dataset.shape is None:
-        raise ValueError(f"{name} has values of no fixed length")
-    offset_bytes = dataset.id.get_offset()
-    if dataset.size and (offset_bytes is None or offset_bytes + dataset.nbytes > file_bytes):
-        raise ValueError(f"{name} has no room in the file for its {dataset.shape} values")
 
 
 CHUNK_LENGTHS = "chunk_lengths"
@@ -263,11 +252,6 @@ def write_index(directory: Path, index: SampleIndex) -> IndexEntry:
 def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
     """Read the index that a manifest names into memory.
 
-    Parameters
-    ----------
-    directory, entry
-        The cache's directory, and the manifest's entry for the index.
-
     Raises
     ------
     CacheError
@@ -275,14 +259,15 @@ def read_index(directory: Path, entry: IndexEntry) -> SampleIndex:
     """
     path = _checked_path(directory, entry)
     with open_hdf5(path, "its sample table") as file:
-        names = _state_columns(file)
+        is_first = not any(name in file for name in _STATE_COLUMNS[2:])
+        names = _FIRST_STATE_COLUMNS if is_first else _STATE_COLUMNS
         check_datasets(file, [*stored_columns(file), *names])
         table = read_columns(file, read_dataset)
         columns = [read_dataset(file[name]) for name in names]
     for column in columns:
         if column.dtype != np.int64 or column.shape != (len(table),):
             raise CacheError(f"{path}: its columns have different lengths or types")
-    if names == _FIRST_STATE_COLUMNS:
+    if is_first:
         return SampleIndex(table, unsettled_states(len(table)), has_change_times=False)
     return SampleIndex(table, np.stack(columns, axis=1))
 
@@ -301,10 +286,6 @@ def map_table(directory: Path, entry: IndexEntry) -> SampleTable:
     except (OSError, ValueError):
         # A file system without memory maps.
         return read_index(directory, entry).table
-
-
-def _state_columns(file: h5py.File) -> tuple[str, ...]:
-    return _STATE_COLUMNS if any(name in file for name in _STATE_COLUMNS[2:]) else _FIRST_STATE_COLUMNS
 
 
 def _checked_path(directory: Path, entry: IndexEntry) -> Path:

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,30 +36,10 @@ _UNKNOWN_FREE_BYTES = 1 << 40
 _GOES_SHARE = 1 / 64
 
 
-@dataclass(frozen=True, slots=True)
-class _CopiedFile:
-    name: str
-    num_bytes: int
-    used_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """Upper bound of the bytes of all copies, and the time of the last scan."""
-
-    num_bytes: int
-    looked_s: float
-
-
 class CopiesFolder:
     """Reserves space in a folder of local copies, across the processes of a machine. Can be pickled.
 
-    Parameters
-    ----------
-    directory
-        The folder; its folder of locks must exist when space is reserved.
-    max_bytes
-        Maximal total size of its files; None for half of the disk space that would be free without them.
+    The folder of locks in it must exist when space is reserved. `max_bytes` is as for :class:`LocalCopies`.
     """
 
     def __init__(self, directory: Path, max_bytes: int | None) -> None:
@@ -70,12 +49,12 @@ class CopiesFolder:
     def reserve(self, name: str, num_bytes: int, keep: Collection[str]) -> bool:
         """Reserve space for a file, removing others except those in `keep`; return False if there is not enough."""
         with FileLock(self._directory / LOCKS_DIR / _ROOM_LOCK):
-            note = self._read_note()
-            is_enough = note is not None and self._missing_bytes(note.num_bytes, num_bytes) <= 0
-            if note is None or not is_enough:
+            used_bytes, looked_s = self._read_note() or (0, 0.0)
+            is_enough = looked_s > 0 and self._missing_bytes(used_bytes, num_bytes) <= 0
+            if not is_enough:
                 used_bytes, is_enough = self._make_room(num_bytes, keep)
-                note = _Note(used_bytes, time.time())
-            self._write_note(_Note(note.num_bytes + num_bytes * is_enough, note.looked_s))
+                looked_s = time.time()
+            self._write_note(used_bytes + num_bytes * is_enough, looked_s)
             if not is_enough:
                 return False
             with self._reserved(name).open("wb") as file_of_zeros:
@@ -92,14 +71,13 @@ class CopiesFolder:
         return self._directory / f"{name}{_RESERVED_SUFFIX}"
 
     def _missing_bytes(self, used_bytes: int, num_bytes: int) -> int:
-        return used_bytes + num_bytes - self._bound_bytes(used_bytes)
-
-    def _bound_bytes(self, used_bytes: int) -> int:
-        if self._max_bytes is not None:
-            return self._max_bytes
-        free = free_disk_bytes(self._directory)
-        # An overestimated `used_bytes` raises the bound by less than the error.
-        return _UNKNOWN_FREE_BYTES if free is None else int((free + used_bytes) * _FREE_SHARE)
+        """Bytes by which a further file would exceed the bound."""
+        bound_bytes = self._max_bytes
+        if bound_bytes is None:
+            free = free_disk_bytes(self._directory)
+            # An overestimated `used_bytes` raises the bound by less than the error.
+            bound_bytes = _UNKNOWN_FREE_BYTES if free is None else int((free + used_bytes) * _FREE_SHARE)
+        return used_bytes + num_bytes - bound_bytes
 
     def _make_room(self, num_bytes: int, keep: Collection[str]) -> tuple[int, bool]:
         """Scan all files, and remove old ones if that makes enough space.
@@ -108,25 +86,25 @@ class CopiesFolder:
         files that are still mapped are freed later.
         """
         files = self._scan()
-        used_bytes = sum(file.num_bytes for file in files)
+        used_bytes = sum(state.st_size for state in files.values())
         missing = self._missing_bytes(used_bytes, num_bytes)
-        spare = [file for file in files if file.name.endswith(_FILE_SUFFIX) and file.name not in keep]
-        if missing <= 0 or missing > sum(file.num_bytes for file in spare):
+        spare = {name: state for name, state in files.items() if name.endswith(_FILE_SUFFIX) and name not in keep}
+        if missing <= 0 or missing > sum(state.st_size for state in spare.values()):
             return used_bytes, missing <= 0
         num_wanted, removed_bytes, num_removed = int(len(files) * _GOES_SHARE), 0, 0
-        for file in sorted(spare, key=lambda file: file.used_ns):
+        for name, state in sorted(spare.items(), key=lambda item: item[1].st_mtime_ns):
             if removed_bytes >= missing and num_removed >= num_wanted:
                 break
             # Windows keeps a file that is in use.
             with suppress(OSError):
-                (self._directory / file.name).unlink()
-                removed_bytes += file.num_bytes
+                (self._directory / name).unlink()
+                removed_bytes += state.st_size
                 num_removed += 1
         return used_bytes - removed_bytes, removed_bytes >= missing
 
-    def _scan(self) -> list[_CopiedFile]:
-        """List copies and reservations, and remove those of dead processes."""
-        files, now_s = [], time.time()
+    def _scan(self) -> dict[str, os.stat_result]:
+        """Find copies and reservations, and remove those of dead processes."""
+        files, now_s = {}, time.time()
         with os.scandir(self._directory) as found:
             for item in found:
                 with suppress(FileNotFoundError):
@@ -135,26 +113,27 @@ class CopiesFolder:
                     if is_passing and now_s - state.st_mtime > _DEAD_AFTER_S:
                         Path(item.path).unlink()
                     elif item.name.endswith((_FILE_SUFFIX, _RESERVED_SUFFIX)):
-                        files.append(_CopiedFile(item.name, state.st_size, state.st_mtime_ns))
+                        files[item.name] = state
         return files
 
     @property
     def _note_path(self) -> Path:
         return self._directory / LOCKS_DIR / _NOTE_NAME
 
-    def _read_note(self) -> _Note | None:
-        """The note; None if a scan is needed."""
+    def _read_note(self) -> tuple[int, float] | None:
+        """Upper bound of the bytes of all copies, and the time of the last scan; None if a scan is needed."""
         try:
             values = parse_json(self._note_path.read_text(encoding="utf-8"))
-            note = _Note(int(values["num_bytes"]), float(values["looked_s"]))
+            num_bytes, looked_s = int(values["num_bytes"]), float(values["looked_s"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return note if note.num_bytes >= 0 and 0 <= time.time() - note.looked_s < _LOOK_AFTER_S else None
+        return (num_bytes, looked_s) if num_bytes >= 0 and 0 <= time.time() - looked_s < _LOOK_AFTER_S else None
 
-    def _write_note(self, note: _Note) -> None:
+    def _write_note(self, num_bytes: int, looked_s: float) -> None:
         """Write the note, under the lock; one truncated by a crash is ignored."""
         try:
-            self._note_path.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
+            note = json.dumps({"num_bytes": num_bytes, "looked_s": looked_s})
+            self._note_path.write_text(note + "\n", encoding="utf-8")
         except OSError:
             # A stale note would be too low.
             self._note_path.unlink(missing_ok=True)
@@ -167,19 +146,10 @@ _OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
-    """Return the default folder of local copies.
+    """Return the default folder of local copies; the variable ``LDATA_LOCAL_COPIES`` takes precedence.
 
-    Parameters
-    ----------
-    environment
-        Environment variables; ``LDATA_LOCAL_COPIES`` takes precedence.
-    platform
-        As ``sys.platform``.
-    home
-        The user's home directory.
+    `platform` is as ``sys.platform``, `home` the user's home directory.
 
-    Examples
-    --------
     >>> default_copies_dir({}, "linux", Path("/home/ada")).as_posix()
     '/home/ada/.cache/leukemia-cells/stage'
     """
@@ -218,10 +188,6 @@ class LocalCopies:
         self.directory = directory
         self._room = CopiesFolder(directory, max_bytes)
 
-    def path(self, entry: ShardEntry | IndexEntry) -> Path:
-        """Return the path of a file's copy."""
-        return self.directory / entry.name
-
     def holds(self, entry: ShardEntry | IndexEntry) -> bool:
         """Return whether a complete copy of a file exists."""
         return is_whole(self.directory, entry)
@@ -233,7 +199,7 @@ class LocalCopies:
     def use(self, entry: ShardEntry | IndexEntry) -> None:
         """Mark a file as recently used: others are evicted first."""
         with suppress(OSError):
-            os.utime(self.path(entry))
+            os.utime(self.directory / entry.name)
 
     def discard(self, name: str) -> None:
         """Remove a damaged file; Windows keeps one that is in use."""
@@ -243,24 +209,13 @@ class LocalCopies:
     def fetch(self, store: ObjectStore, entry: ShardEntry | IndexEntry, keep: Collection[str] = ()) -> Fetched:
         """Download a file and check its digest, unless a copy exists.
 
-        Parameters
-        ----------
-        store
-            The cache's folder in its object store.
-        entry
-            Which file.
-        keep
-            Names of files that must not be evicted.
-
-        Returns
-        -------
-        Fetched
-            ``BUSY`` if another process or thread is downloading it: retry later.
+        Files named in `keep` are not evicted. Returns ``BUSY`` if another process or thread is downloading it: retry
+        later.
 
         Raises
         ------
         StorageError
-            If the object cannot be read, or fails its digest twice.
+            As for :func:`download_entry`.
         OSError
             If the folder cannot be written.
         """
@@ -325,16 +280,8 @@ _THREAD_NAME = "shard-copies"
 class ShardFetcher:
     """Downloads shards into a folder of local copies in the background, each at most once.
 
-    Parameters
-    ----------
-    copies, store
-        Target and source.
-    shards
-        The cache's shards; requests are indices into them.
-    keep
-        Names of copies that must not be evicted.
-    on_arrival
-        Called in a thread with the index of each shard that has arrived.
+    Requests are indices into `shards`. Copies named in `keep` are not evicted. `on_arrival` is called in a thread with
+    the index of each shard that has arrived.
     """
 
     def __init__(
@@ -362,10 +309,7 @@ class ShardFetcher:
     def want(self, numbers: Iterable[int], *, first: bool = False) -> None:
         """Request shards, before or after all earlier requests; returns immediately.
 
-        Raises
-        ------
-        BaseException
-            The error that stopped a thread since the last call.
+        Raises the error that stopped a thread since the last call.
         """
         with self._changed:
             self._raise_error()

@@ -175,19 +175,15 @@ class Manifest:
     @property
     def num_bytes(self) -> int:
         """Bytes of shards and index."""
-        return sum(shard.num_bytes for shard in self.shards) + self.index.num_bytes
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Bytes of all images' pixels."""
-        return self.num_samples * self.size_px * self.size_px * 3
+        return sum(entry.num_bytes for entry in self.entries)
 
     @property
     def compression_ratio(self) -> float:
         """Bytes of the pixels divided by the stored bytes; 1 for raw."""
         if self.codec == RAW or not self.shards:
             return 1.0
-        return self.pixel_bytes / sum(shard.chunks_num_bytes or 0 for shard in self.shards)
+        pixel_bytes = self.num_samples * self.size_px**2 * 3
+        return pixel_bytes / sum(shard.chunks_num_bytes or 0 for shard in self.shards)
 
     @property
     def understood(self) -> Reading | None:
@@ -227,9 +223,14 @@ class Manifest:
         """Return whether the shards suit the wanted capacity; None suits always."""
         return wanted_capacity is None or (self.shard_capacity or CAPACITY_BY_COUNT) == wanted_capacity
 
+    @property
+    def entries(self) -> list[ShardEntry | IndexEntry]:
+        """The shards and the index."""
+        return [*self.shards, self.index]
+
     def file_names(self) -> set[str]:
         """Return the names of all files of the cache, including the manifest."""
-        return {MANIFEST_NAME, self.index.name, *(shard.name for shard in self.shards)}
+        return {MANIFEST_NAME, *(entry.name for entry in self.entries)}
 
 
 def cache_summary(location: Location, manifest: Manifest) -> dict[str, object]:
@@ -394,10 +395,9 @@ def find_current(directory: Path, state: str) -> Manifest | None:
 
 def missing_files(directory: Path, manifest: Manifest) -> list[str]:
     """Return the names of files that are missing or differ in size from the manifest."""
-    entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
     # Text, because creating a Path takes longer than a stat.
     start = os.path.join(directory, "")  # noqa: PTH118
-    return [entry.name for entry in entries if not _has_size(start + entry.name, entry.num_bytes)]
+    return [entry.name for entry in manifest.entries if not _has_size(start + entry.name, entry.num_bytes)]
 
 
 def is_whole(directory: Path, entry: ShardEntry | IndexEntry) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from leukemia_data.caches.manifest import Manifest, cache_summary, load_manifest
 from leukemia_data.console import NULL_CONSOLE, Console
@@ -42,38 +41,6 @@ DEFAULT_COPIES = LocalCopiesChoice()
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """Functions that differ between folders and stores. Each takes what `find` returns."""
-
-    find: Callable[[Any], list[Any]]
-    read: Callable[[Any], Manifest]
-    open: Callable[[Any, LocalCopiesChoice], Cache]
-    cure: Callable[[int | None, str | None], str]
-    """Advice for a missing cache of a size and a recipe."""
-
-
-def _kind_of(location: Location) -> _Kind:
-    if isinstance(location, Path):
-        from leukemia_data.caches.cache import find_cache_dirs, open_cache
-
-        return _Kind(find_cache_dirs, load_manifest, lambda found, copies: open_cache(found), _build_one)
-    from leukemia_data.caches import remote_cache
-    from leukemia_data.stores.object_store import open_store
-
-    return _Kind(
-        remote_cache.find_remote_caches,
-        remote_cache.read_manifest_at,
-        lambda found, copies: remote_cache.open_remote_cache(open_store(found), copies.open()),
-        lambda size_px, recipe: f"copy one there with `ldata push CACHE {location}`",
-    )
-
-
-def _build_one(size_px: int | None, recipe: str | None) -> str:
-    options = (f" --size {size_px}" if size_px is not None else "") + (f" --recipe {recipe}" if recipe else "")
-    return f"make one with `ldata build SOURCE{options}`"
-
-
-@dataclass(frozen=True, slots=True)
 class FoundCache:
     """Location and manifest of a committed cache."""
 
@@ -90,42 +57,38 @@ class FoundCache:
 
 
 def find_caches(location: Location) -> list[Location]:
-    """Return the caches at a location, or up to two levels below it, sorted by name.
+    """Return the caches at a location, or up to two levels below it, sorted by name; may raise StorageError."""
+    if isinstance(location, Path):
+        from leukemia_data.caches.cache import find_cache_dirs
 
-    Raises
-    ------
-    StorageError
-        If the store cannot be read.
-    """
-    return _kind_of(location).find(location)
+        return list(find_cache_dirs(location))
+    from leukemia_data.caches.remote_cache import find_remote_caches
+
+    return list(find_remote_caches(location))
 
 
 def list_caches(location: Location, *, console: Console = NULL_CONSOLE) -> list[FoundCache]:
-    """Find the caches at or below a location and read their manifests; unreadable ones are skipped with a note.
-
-    Raises
-    ------
-    StorageError
-        If the store cannot be read.
-    """
-    kind, found = _kind_of(location), []
-    for place in kind.find(location):
+    """Find the caches at or below a location and read their manifests; unreadable ones are skipped with a note."""
+    found = []
+    for place in find_caches(location):
         try:
-            found.append(FoundCache(place, kind.read(place)))
+            found.append(FoundCache(place, _read_manifest(place)))
         except CacheError as error:
             console.note(f"note: {error}")
     return found
 
 
-def choose_cache(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> FoundCache:
-    """Choose one cache: the location itself, or the only matching one below it.
+def _read_manifest(place: Location) -> Manifest:
+    if isinstance(place, Path):
+        return load_manifest(place)
+    from leukemia_data.caches.remote_cache import read_manifest
+    from leukemia_data.stores.object_store import open_store
 
-    Parameters
-    ----------
-    location
-        A folder or an address.
-    size_px, recipe
-        Side of the images and name of the recipe, to choose among several caches.
+    return read_manifest(open_store(place))
+
+
+def choose_cache(location: Location, *, size_px: int | None = None, recipe: str | None = None) -> FoundCache:
+    """Choose one cache: the location itself, or the only one below it with this size and recipe.
 
     Raises
     ------
@@ -136,46 +99,42 @@ def choose_cache(location: Location, *, size_px: int | None = None, recipe: str 
     StorageError
         If the store cannot be read.
     """
-    kind = _kind_of(location)
-    place = _choose(kind, location, size_px, recipe)
-    return FoundCache(place, kind.read(place))
+    place = _choose(location, size_px, recipe)
+    return FoundCache(place, _read_manifest(place))
 
 
-def _choose(kind: _Kind, location: Location, size_px: int | None, recipe: str | None) -> Any:  # noqa: ANN401 - Path for Path
-    found = kind.find(location)
+def _choose(location: Location, size_px: int | None, recipe: str | None) -> Location:
+    found = find_caches(location)
     is_free = size_px is None and recipe is None
-    fitting = found if is_free and len(found) == 1 else [p for p in found if _fits(kind, p, size_px, recipe)]
+    fitting = found if is_free and len(found) == 1 else [place for place in found if _fits(place, size_px, recipe)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         choices = "".join(f"\n  {place}" for place in fitting)
         raise UsageError(f"several caches at {location}, name one:{choices}")
     wanted = "cache" + (f" of {size_px} px" if size_px is not None else "") + (f" of recipe {recipe}" if recipe else "")
+    options = (f" --size {size_px}" if size_px is not None else "") + (f" --recipe {recipe}" if recipe else "")
+    make = f"make one with `ldata build SOURCE{options}`"
+    cure = make if isinstance(location, Path) else f"copy one there with `ldata push CACHE {location}`"
     others = f" (there are: {', '.join(map(str, found))})" if found else ""
-    raise CacheError(f"no {wanted} at {location}{others}; {kind.cure(size_px, recipe)}")
+    raise CacheError(f"no {wanted} at {location}{others}; {cure}")
 
 
-def _fits(kind: _Kind, place: Location, size_px: int | None, recipe: str | None) -> bool:
+def _fits(place: Location, size_px: int | None, recipe: str | None) -> bool:
     """Whether a cache has this size and recipe; a damaged one does not match, so that others are found."""
     try:
-        manifest = kind.read(place)
+        manifest = _read_manifest(place)
     except CacheError:
         return False
     return size_px in (None, manifest.size_px) and recipe in (None, manifest.recipe.name)
 
 
 def choose_folder(location: Location, refusal: str, *, size_px: int | None = None) -> tuple[Path, Manifest]:
-    """Choose one cache as :func:`choose_cache` does, for operations on folders only.
-
-    Raises
-    ------
-    UsageError
-        If the location is an address; `refusal` is the reason.
-    """
-    if not isinstance(location, Path):
+    """Choose one cache as :func:`choose_cache` does; raises UsageError with `refusal` if the location is an address."""
+    place = _choose(location, size_px, None) if isinstance(location, Path) else location
+    if not isinstance(place, Path):
         raise UsageError(f"{location}: {refusal}")
-    directory = _choose(_kind_of(location), location, size_px, None)
-    return directory, load_manifest(directory)
+    return place, load_manifest(place)
 
 
 def open_chosen_cache(
@@ -185,24 +144,19 @@ def open_chosen_cache(
     size_px: int | None = None,
     recipe: str | None = None,
 ) -> Cache:
-    """Open one cache: the location itself, or the only matching one below it.
+    """Choose one cache as :func:`choose_cache` does, and open it; raises CacheError if it is damaged.
 
-    Parameters
-    ----------
-    location
-        A folder or an address.
-    copies
-        Folder of local copies for a cache at a URL.
-    size_px, recipe
-        Side of the images and name of the recipe, to choose among several caches.
-
-    Raises
-    ------
-    UsageError, CacheError, StorageError
-        If there is none, several match, or it cannot be opened.
+    `copies` is the folder of local copies for a cache at a URL.
     """
-    kind = _kind_of(location)
-    return kind.open(_choose(kind, location, size_px, recipe), copies)
+    place = _choose(location, size_px, recipe)
+    if isinstance(place, Path):
+        from leukemia_data.caches.cache import open_cache
+
+        return open_cache(place)
+    from leukemia_data.caches.remote_cache import open_remote_cache
+    from leukemia_data.stores.object_store import open_store
+
+    return open_remote_cache(open_store(place), copies.open())
 
 
 def fingerprints(location: Location) -> dict[Location, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from leukemia_data.caches.cache import Cache, comparable_table
 from leukemia_data.caches.hdf5_file import check_fit, map_table
 from leukemia_data.caches.local_copies import Fetched, LocalCopies
-from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, ShardEntry, is_intact, parse_manifest
+from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, is_intact, parse_manifest
 from leukemia_data.caches.range_reader import RangeReader
 from leukemia_data.errors import CacheError, StorageError
 from leukemia_data.files.atomic import atomic_path
@@ -49,7 +49,7 @@ class RemoteCache(Cache):
     def traffic_text(self) -> str:
         """Summary of the downloads so far; empty without any."""
         reader = self.__dict__.get("reader")
-        return str(reader.traffic) if isinstance(reader, RangeReader) and reader.traffic.is_any else ""
+        return str(reader.traffic) if isinstance(reader, RangeReader) else ""
 
     @cached_property
     def reader(self) -> PixelReader:
@@ -66,12 +66,7 @@ class RemoteCache(Cache):
 def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
     """Open the cache in a store's folder.
 
-    Raises
-    ------
-    CacheError
-        If there is no readable manifest, no room for the index, or the index does not match the manifest.
-    StorageError
-        If the store cannot be read.
+    Raises CacheError if there is no readable manifest, no room for the index, or the index does not match it.
     """
     manifest = read_manifest(store)
     table = _fetch_table(store, manifest, copies)
@@ -80,15 +75,7 @@ def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
 
 
 def read_manifest(store: ObjectStore) -> Manifest:
-    """Read the manifest of the cache in a store's folder.
-
-    Raises
-    ------
-    CacheError
-        If it is missing or damaged.
-    StorageError
-        If the store cannot be read.
-    """
+    """Read the manifest of the cache in a store's folder; raises CacheError if it is missing or damaged."""
     try:
         data = store.read(MANIFEST_NAME)
     except MissingObjectError:
@@ -96,11 +83,6 @@ def read_manifest(store: ObjectStore) -> Manifest:
             f"{store.url} holds no {MANIFEST_NAME}: no cache, or one that is not yet copied or built whole"
         ) from None
     return parse_manifest(data, store.url / MANIFEST_NAME)
-
-
-def read_manifest_at(url: Url) -> Manifest:
-    """Read the manifest of the cache at an address: see :func:`read_manifest`."""
-    return read_manifest(open_store(url))
 
 
 def find_remote_caches(url: Url) -> list[Url]:
@@ -127,8 +109,7 @@ def _fetch_table(store: ObjectStore, manifest: Manifest, copies: LocalCopies) ->
         if copies.is_intact(manifest.index):
             raise
         copies.discard(manifest.index.name)
-        _fetch_index(store, manifest.index, copies)
-        table = map_table(copies.directory, manifest.index)
+        return _fetch_table(store, manifest, copies)
     copies.use(manifest.index)
     return table
 
@@ -151,14 +132,7 @@ _MAX_READS = 5
 class StoredCache:
     """State of a cache in a store when a build was planned.
 
-    Attributes
-    ----------
-    url
-        Its address.
-    manifest_state
-        State of its manifest's object; None without a manifest.
-    files
-        Sizes in bytes of all its objects, by name.
+    `manifest_state` is None without a manifest; `files` are the sizes in bytes of all objects, by name.
     """
 
     url: StoredUrl
@@ -167,18 +141,11 @@ class StoredCache:
 
     def holds(self, manifest: Manifest) -> bool:
         """Return whether every file in the manifest exists with its size."""
-        entries: list[ShardEntry | IndexEntry] = [*manifest.shards, manifest.index]
-        return all(self.files.get(entry.name) == entry.num_bytes for entry in entries)
+        return all(self.files.get(entry.name) == entry.num_bytes for entry in manifest.entries)
 
 
 def refresh_mirror(url: StoredUrl, directory: Path) -> StoredCache:
-    """Download a cache's manifest and index into a directory, which must exist, and list its objects.
-
-    Raises
-    ------
-    StorageError
-        If the store cannot be read.
-    """
+    """Download a cache's manifest and index into a directory, which must exist, and list its objects."""
     store = url.store
     state, data = read_manifest_object(store)
     files = {name: found.num_bytes for name, found in store.iterate() if "/" not in name}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +32,7 @@ from leukemia_data.caches.hdf5_file import (
     own_dataset,
     write_chunks,
 )
-from leukemia_data.caches.manifest import Manifest, ShardEntry
+from leukemia_data.caches.manifest import Manifest, ShardEntry, is_intact
 from leukemia_data.errors import CacheError
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
@@ -76,24 +77,20 @@ class ShardImages:
         count, height, width, channels = self.shape
         return count * height * width * channels
 
-    def map(self) -> NDArray[np.uint8]:
-        """Return a read-only memory map of raw images, shape (n, S, S, 3), after checking the bytes around them.
+    def map(self, *, whole_file: bool = False) -> NDArray[np.uint8]:
+        """Return a read-only memory map of raw images, shape (n, S, S, 3), or of all bytes of the file.
 
-        Raises
-        ------
-        CacheError
-            If the file is missing, truncated or another one, or the limit of open files is reached.
+        The bytes around the images are checked. Raises CacheError if the file is missing, truncated or another one, or
+        the limit of open files is reached.
         """
-        return self._map(self.offset_bytes, self.shape)
-
-    def map_file(self) -> NDArray[np.uint8]:
-        """Return such a map of the whole file, shape (num_bytes,)."""
-        return self._map(0, None)
-
-    def _map(self, offset_bytes: int, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
+        offset_bytes, shape = (0, None) if whole_file else (self.offset_bytes, self.shape)
         try:
             with self.path.open("rb", buffering=0) as file:
-                self._check_metadata(file)
+                if self.metadata_digest is not None and _digest_around(file, self) != self.metadata_digest:
+                    raise CacheError(
+                        f"{self.path} is damaged: its header or its rows are not those that were written; "
+                        "`ldata verify --repair` repairs it"
+                    )
                 # As a plain array: slicing a memmap creates a memmap, which costs microseconds.
                 return np.asarray(np.memmap(file, np.uint8, "r", offset_bytes, shape))
         except (OSError, ValueError) as error:
@@ -101,56 +98,34 @@ class ShardImages:
             cure = "; every shard is one open file: raise the limit, as with `ulimit -n 65536`" if is_limit else ""
             raise CacheError(f"{self.path} cannot be mapped: {error}{cure}") from error
 
-    def _check_metadata(self, file: BinaryIO) -> None:
-        if self.metadata_digest is not None and _file_digest_around(file, self) != self.metadata_digest:
-            raise CacheError(
-                f"{self.path} is damaged: its header or its rows are not those that were written; "
-                "`ldata verify --repair` repairs it"
-            )
-
 
 def metadata_digest(images: ShardImages) -> str:
-    """Return the XXH3-128 of a shard's bytes around its pixels: the HDF5 header and the rows.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
+    """Return the XXH3-128 of a shard's bytes around its pixels, the HDF5 header and the rows; may raise OSError."""
     with images.path.open("rb", buffering=0) as file:
-        return _file_digest_around(file, images)
+        return _digest_around(file, images)
 
 
 def brought_up_to_date(directory: Path, manifest: Manifest) -> Manifest:
     """Return the manifest with the digests that an earlier version lacks, for every intact shard."""
     if manifest.is_up_to_date:
         return manifest
-    return replace(
-        manifest, shards=tuple(_with_metadata_digest(directory, entry, manifest.size_px) for entry in manifest.shards)
-    )
+    shards = list(manifest.shards)
+    for number, entry in enumerate(shards):
+        with suppress(OSError):
+            # A damaged shard must not get a digest that makes it look intact.
+            if entry.metadata_digest is None and is_intact(directory, entry):
+                around = metadata_digest(shard_images(directory, entry, manifest.size_px))
+                shards[number] = replace(entry, metadata_digest=around)
+    return replace(manifest, shards=tuple(shards))
 
 
-def _with_metadata_digest(directory: Path, entry: ShardEntry, size_px: int) -> ShardEntry:
-    try:
-        # A damaged shard must not get a digest that makes it look intact.
-        if entry.metadata_digest is None and file_digest(directory / entry.name) == entry.digest:
-            return replace(entry, metadata_digest=metadata_digest(shard_images(directory, entry, size_px)))
-    except OSError:
-        pass
-    return entry
-
-
-def _file_digest_around(file: BinaryIO, images: ShardImages) -> str:
-    return _digest_around(file, os.fstat(file.fileno()).st_size, images.offset_bytes, images.num_bytes)
-
-
-def _digest_around(file: BinaryIO, file_bytes: int, offset_bytes: int, num_bytes: int) -> str:
-    """XXH3-128 of a file without the `num_bytes` at `offset_bytes`."""
+def _digest_around(file: BinaryIO, images: ShardImages) -> str:
+    """XXH3-128 of a file without the bytes of its images."""
     hasher = xxhash.xxh3_128()
-    end_bytes = offset_bytes + num_bytes
+    file_bytes, end_bytes = file.seek(0, os.SEEK_END), images.offset_bytes + images.num_bytes
     if end_bytes > file_bytes:
         raise OSError(errno.EIO, "the file is too short for its images")
-    for start, left in ((0, offset_bytes), (end_bytes, file_bytes - end_bytes)):
+    for start, left in ((0, images.offset_bytes), (end_bytes, file_bytes - end_bytes)):
         file.seek(start)
         while left and (block := file.read(min(left, _READ_BYTES))):
             hasher.update(block)
@@ -167,15 +142,11 @@ def write_shard(
 
     Parameters
     ----------
-    directory
-        The cache's directory.
     images_NSSC : ndarray of shape (n, S, S, 3), uint8
     table
         Row i describes image i.
     fingerprint
         The cache's fingerprint, stored to recognise a shard in another cache's directory.
-    codec
-        Name of the codec.
     """
     places: list[tuple[int, ChunkTable | None]] = []
 
@@ -185,15 +156,19 @@ def write_shard(
         file.attrs["fingerprint"] = fingerprint
         if codec not in (RAW, ZSTD):
             file.attrs["codec"] = codec
-        places.append(_write_images(file, images_NSSC, codec))
+        if codec == RAW:
+            places.append((int(file.create_dataset("images", data=images_NSSC).id.get_offset() or 0), None))
+        else:
+            places.append(write_chunks(file, images_NSSC, codec_named(codec)))
         write_columns(file, table)
 
     data = hdf5_bytes(fill, **_file_layout(codec))
     digest = bytes_digest(data).hex()
     [(offset_bytes, chunks)] = places
     images = ShardImages(directory / shard_name(digest), offset_bytes, _four(images_NSSC.shape), chunks=chunks)
-    around = _digest_around(io.BytesIO(data), len(data), offset_bytes, images.num_bytes)
-    entry = ShardEntry(images.path.name, len(table), len(data), digest, offset_bytes, around, *_chunk_numbers(chunks))
+    around = _digest_around(io.BytesIO(data), images)
+    where = () if chunks is None else (chunks.num_bytes, chunks.lengths_offset_bytes)
+    entry = ShardEntry(images.path.name, len(table), len(data), digest, offset_bytes, around, *where)
     final = directory / entry.name
     # An equal file is not replaced: Windows cannot replace a mapped one.
     if not final.is_file() or file_digest(final) != digest:
@@ -208,18 +183,6 @@ def _file_layout(codec: str) -> dict[str, Any]:
     if codec == RAW:
         return {"alignment_threshold": _ALIGN_ABOVE_BYTES, "alignment_interval": _PAGE_BYTES}
     return {"fs_strategy": "none"}
-
-
-def _write_images(file: h5py.File, images_NSSC: NDArray[np.uint8], codec: str) -> tuple[int, ChunkTable | None]:
-    """Write the images; return the offset of the pixels, and their chunks if compressed."""
-    if codec == RAW:
-        images = file.create_dataset("images", data=images_NSSC)
-        return int(images.id.get_offset() or 0), None
-    return write_chunks(file, images_NSSC, codec_named(codec))
-
-
-def _chunk_numbers(chunks: ChunkTable | None) -> tuple[int | None, int | None]:
-    return (None, None) if chunks is None else (chunks.num_bytes, chunks.lengths_offset_bytes)
 
 
 def shard_name(digest: str) -> str:

@@ -217,7 +217,7 @@ def _map_rows(images: ShardImages) -> ShardRows:
 
 
 def _map_reader(images: ShardImages) -> ReadBytes:
-    view = images.map_file().data
+    view = images.map(whole_file=True).data
     if len(view) < images.offset_bytes + images.num_bytes:
         raise CacheError(f"{images.path} cannot be mapped: it is too short for its images")
     return lambda offset_bytes, num_bytes: view[offset_bytes : offset_bytes + num_bytes]

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, statistics_of
+from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache, Split, statistics_of
 from leukemia_data.caches.statistics import ChannelStatistics, report_estimator
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
-from leukemia_data.splitting.leaks import check_leaks
-from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SPLIT_NAMES, SplitCodes, parse_split
-from leukemia_data.splitting.splits import assign_split, split_indices
+from leukemia_data.splitting.split_spec import DEFAULT_SPLIT
 
 WHOLE = "all"
 """Name of the part with all samples, and of the split that divides nothing."""
@@ -135,13 +133,11 @@ def cache_statistics(
     CacheError
         If the stored sums are inconsistent.
     """
-    codes = _assign(cache, split, seed, console)
-    parts = _parts(cache, codes)
-    applied = None
-    if codes is not None:
-        stamp = check_leaks(codes, cache.table, cache.manifest.subjects).stamp
+    divided, applied = _divide(cache, split, seed, console), None
+    parts = _parts(cache, divided)
+    if divided is not None:
         note = "" if cache.manifest.has_looks else WITHOUT_LOOKS
-        applied = AppliedSplit(split or DEFAULT_SPLIT, seed, stamp, note)
+        applied = AppliedSplit(split or DEFAULT_SPLIT, seed, divided.stamp, note)
     return CacheStatistics(
         cache=str(cache.location),
         size_px=cache.size_px,
@@ -161,7 +157,7 @@ def estimate_as_report(
     The arguments are those of :func:`cache_statistics`, and the batch size that the result depends on; see
     :func:`~leukemia_data.caches.statistics.report_estimator`.
     """
-    parts = _parts(cache, _assign(cache, split, seed, console))
+    parts = _parts(cache, _divide(cache, split, seed, console))
     indices, table = parts.get("train", parts[WHOLE]), cache.table
     sums, square_sums = table.channel_sums[indices], table.channel_square_sums[indices]
     estimate = report_estimator(sums, square_sums, cache.pixels_per_image, batch_size)
@@ -170,13 +166,12 @@ def estimate_as_report(
     return estimate
 
 
-def _assign(cache: Cache, split: str | None, seed: int, console: Console) -> SplitCodes | None:
+def _divide(cache: Cache, split: str | None, seed: int, console: Console) -> Split | None:
     """The named split; by default the subject split, or None if the cache does not allow one."""
     if split == WHOLE:
         return None
     try:
-        spec = parse_split(split or DEFAULT_SPLIT)
-        return assign_split(spec, cache.table, seed, cache.manifest.classes, cache.manifest.subjects)
+        return cache.split(split or DEFAULT_SPLIT, seed)
     except UsageError as error:
         if split is not None:
             raise
@@ -184,11 +179,9 @@ def _assign(cache: Cache, split: str | None, seed: int, console: Console) -> Spl
         return None
 
 
-def _parts(cache: Cache, codes: SplitCodes | None) -> dict[str, NDArray[np.int64]]:
-    parts = {WHOLE: np.arange(len(cache), dtype=np.int64)}
-    if codes is not None:
-        parts |= {name: split_indices(codes, name) for name in SPLIT_NAMES}
-    return parts
+def _parts(cache: Cache, split: Split | None) -> dict[str, NDArray[np.int64]]:
+    parts = [] if split is None else [split.train, split.valid, split.test]
+    return {WHOLE: np.arange(len(cache), dtype=np.int64), **{part.name: part.indices for part in parts}}
 
 
 def _counts(cache: Cache, indices: NDArray[np.int64]) -> PartCounts:

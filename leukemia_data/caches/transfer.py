@@ -6,9 +6,9 @@ are not sent again, and an interrupted copy resumes. Nothing is removed, so that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ def push(
     verify, num_files
         As `is_verify` and `num_threads` of :func:`push_cache`, whose errors are raised.
     """
-    directory, manifest = choose_folder(location, "what is copied into a store lies in a folder", size_px=size_px)
+    directory, manifest = choose_folder(location, "only a cache in a folder can be pushed", size_px=size_px)
     store = open_folder(folder_of_cache(folder, manifest))
     with console.progress(manifest.num_bytes, "pushing", unit="B") as bar:
         return push_cache(directory, store, num_threads=num_files, is_verify=verify, progress=bar.update)
@@ -210,8 +210,8 @@ def pull_cache(
     manifest = parse_manifest(data, store.url / MANIFEST_NAME)
     with lock_cache(directory, "pull"):
         _require_same_cache(manifest, partial(find_manifest, directory), directory)
-        here = {entry.name for entry in _entries(manifest) if is_intact(directory, entry)}
-        _require_room(directory, [entry for entry in _entries(manifest) if entry.name not in here])
+        here = {entry.name for entry in manifest.entries if is_intact(directory, entry)}
+        _require_room(directory, [entry for entry in manifest.entries if entry.name not in here])
 
         def copy(entry: Entry) -> bool:
             if entry.name in here:
@@ -228,30 +228,19 @@ def pull_cache(
         return _report(store.url, directory, manifest, sent)
 
 
-def _entries(manifest: Manifest) -> list[Entry]:
-    return [*manifest.shards, manifest.index]
-
-
 def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> list[Entry]:
-    """Copy all files; return those that had to be sent."""
-    with _workers(num_threads) as pool:
-        copied = {pool.submit(copy, entry): entry for entry in _entries(manifest)}
+    """Copy all files, but none after a failure or an interruption; return those that had to be sent."""
+    pool = ThreadPoolExecutor(num_threads, "copy")
+    try:
+        copied = {pool.submit(copy, entry): entry for entry in manifest.entries}
         return [copied[done] for done in as_completed(copied) if done.result()]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _report(source: Location, target: Location, manifest: Manifest, sent: Sequence[Entry]) -> CopyReport:
     sent_bytes = sum(entry.num_bytes for entry in sent)
-    return CopyReport(source, target, len(_entries(manifest)), manifest.num_bytes, len(sent), sent_bytes)
-
-
-@contextmanager
-def _workers(num_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """A thread pool that starts no further file after a failure or an interruption."""
-    pool = ThreadPoolExecutor(num_threads, "copy")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return CopyReport(source, target, len(manifest.entries), manifest.num_bytes, len(sent), sent_bytes)
 
 
 def _push_file(

@@ -84,7 +84,7 @@ def verify(
     Raises
     ------
     UsageError
-        If several caches match, or `quick` is asked for in a store.
+        If several caches match, or `quick` is given for a store.
     CacheError
         If there is no readable manifest, or the codec's library is not installed.
     StorageError

@@ -38,7 +38,7 @@ def put(store: ObjectStore, number: int) -> IndexEntry:
 
 
 def used_at(stage: LocalCopies, entry: IndexEntry, seconds: int) -> None:
-    os.utime(stage.path(entry), (seconds, seconds))
+    os.utime((stage.directory / entry.name), (seconds, seconds))
 
 
 def test_nothing_is_written_before_something_is_fetched(tmp_path, store):
@@ -49,7 +49,7 @@ def test_nothing_is_written_before_something_is_fetched(tmp_path, store):
     assert pickle.loads(pickle.dumps(stage)).fetch(store, entry) is Fetched.HERE
     assert stage.holds(entry)
     assert stage.is_intact(entry)
-    assert stage.path(entry).read_bytes() == store.read(entry.name)
+    assert (stage.directory / entry.name).read_bytes() == store.read(entry.name)
 
 
 def test_what_was_not_used_for_longest_goes_first_and_what_is_kept_stays(tmp_path, store):
