@@ -311,7 +311,13 @@ def cache_place(root: Location, copies_dir: Path | None = None) -> CachePlace:
 
 
 def parse_shard_size(given: int | str | None) -> int | None:
-    """Parse a shard size, a number or ``auto``; None stays None. Raises UsageError if it is neither."""
+    """Parse a shard size, a number or ``auto``; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
     if given is None:
         return None
     if given == "auto":

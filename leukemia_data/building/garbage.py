@@ -84,8 +84,12 @@ def collect_garbage(location: Location, *, remove: bool, now_ns: int | None = No
     Folders in use by a build or a job file, or with an unreadable manifest, are skipped. So are files that cannot be
     removed now (on Windows, those mapped by a reader), and objects in a store younger than a day.
 
-    Caches are looked for up to two levels below the location. `now_ns` is the time in ns since the epoch, for stores;
-    None for now.
+    Parameters
+    ----------
+    location
+        A cache, or a folder or address with caches up to two levels below it.
+    now_ns
+        The time in ns since the epoch, for stores; None for now.
 
     Raises
     ------

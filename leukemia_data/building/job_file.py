@@ -109,7 +109,13 @@ class JobFile:
         return int(self.first_rows[end] - self.first_rows[first])
 
     def tasks(self, first: int, end: int) -> list[ShardTask]:
-        """Return tasks `first` (from 0) to before `end`; raises CacheError if their rows are damaged."""
+        """Return tasks `first` (from 0) to before `end`.
+
+        Raises
+        ------
+        CacheError
+            If their rows are damaged.
+        """
         targets = self.settings.targets
         return [
             ShardTask(

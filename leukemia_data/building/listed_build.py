@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -81,7 +81,8 @@ def plan_listed(
         reading=listing.reading.to_record(),
     )
     plan = plan_build(inputs, listing.records, stored=stored)
-    _note_all(plan.notes, request.console)
+    for text in plan.notes:
+        request.console.note(f"note: {text}")
     if plan.num_to_make and (conflict := opencv_conflict()):
         request.console.warn(conflict)
     return plan
@@ -123,9 +124,5 @@ def _note_reading(reading: Reading, recipe: Recipe, size_px: int, console: Conso
     notes = cautions(reading, recipe, size_px, with_finding=False)
     for line in reading.short_lines(_MAX_READING_LINES - len(notes)):
         console.note(line if line.startswith("note: ") else f"  {line}")
-    _note_all(notes, console)
-
-
-def _note_all(texts: Sequence[str], console: Console) -> None:
-    for text in texts:
+    for text in notes:
         console.note(f"note: {text}")

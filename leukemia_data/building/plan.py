@@ -87,9 +87,6 @@ def _changes(title: str, before: NDArray[np.object_], now: NDArray[np.object_]) 
     yield f"{num_changed:,} of {len(before):,} images that the cache holds get another {title}: {shown}"
 
 
-_STATE_BYTES = 4 * np.int64().nbytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
     """What a build plan follows from, apart from the images and the existing caches.
@@ -169,7 +166,7 @@ class BuildPlan:
     def bytes_to_write(self) -> int:
         """Size of the new shards and indexes: pixels and rows exact, headers rounded up."""
         row_bytes = self.tasks.columns.row_bytes
-        indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + _STATE_BYTES)
+        indexes = len(self.targets) * shard_bytes(len(self.records), 0, row_bytes + 4 * np.int64().nbytes)
         shards = sum(
             shard_bytes(num_samples, plan.target.size_px, row_bytes, plan.target.codec)
             for plan, is_lacking in zip(self.targets, self.tasks.is_lacking, strict=True)

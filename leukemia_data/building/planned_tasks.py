@@ -123,8 +123,16 @@ def default_capacity(num_samples: int) -> int:
 def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> NDArray[np.int64]:
     """Return the positions of ids in sample order: by hash, then by text.
 
-    `hashes_N`, (N,) uint64, is the XXH3-64 of each id; `id_of` is called for equal hashes only. The positions are (N,)
-    int64.
+    Parameters
+    ----------
+    hashes_N : ndarray of shape (N,), uint64
+        XXH3-64 of each id.
+    id_of
+        Returns the id at a position; called for equal hashes only.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
     """
     order_N = np.argsort(hashes_N).astype(np.int64, copy=False)
     sorted_N = hashes_N[order_N]
@@ -139,8 +147,16 @@ def sample_order(hashes_N: NDArray[np.uint64], id_of: Callable[[int], str]) -> N
 def shard_bounds(sorted_hashes_N: NDArray[np.uint64], capacity: int) -> NDArray[np.int64]:
     """Return shard bounds: shard k holds samples bounds[k] to before bounds[k + 1], at most `capacity`.
 
-    Ids with equal hashes stay in one shard, even if they exceed the capacity. The hashes are (N,) uint64; the bounds,
-    (number of shards + 1,) int64, increase from 0 to N, and are just 0 without samples.
+    Ids with equal hashes stay in one shard, even if they exceed the capacity.
+
+    Parameters
+    ----------
+    sorted_hashes_N : ndarray of shape (N,), uint64
+
+    Returns
+    -------
+    ndarray of shape (number of shards + 1,), int64
+        Increasing from 0 to N; just 0 without samples.
     """
     bounds = np.unique(np.array([0, len(sorted_hashes_N)], np.int64))
     for bit in range(_HASH_BITS - 1, -1, -1):
@@ -209,7 +225,7 @@ class PlannedTasks(CountedTasks):
         return np.diff(self.bounds)
 
     def num_records(self) -> list[int]:
-        """Return the number of images of each task; creates no task."""
+        """See :class:`CountedTasks`."""
         sizes: list[int] = self.sizes[self.numbers].tolist()
         return sizes
 

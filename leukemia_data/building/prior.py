@@ -223,7 +223,10 @@ def load_prior(target: Target, notes: list[str], stored_files: Mapping[str, int]
 def match_prior(columns: RecordColumns, target: Target, prior: PriorCache, *, is_recheck: bool = False) -> PriorMatch:
     """Find the records of a source in an earlier cache; for a recheck, no file counts as unchanged.
 
-    Raises CacheError if the cache shares no image with the source.
+    Raises
+    ------
+    CacheError
+        If the cache shares no image with the source.
     """
     rows_N = _find_rows(columns, prior.index.table.ids)
     is_found = rows_N != ABSENT

@@ -79,7 +79,10 @@ def _answers(
     address: str | None, max_processes: int | None, tasks: Sequence[ShardTask]
 ) -> Generator[tuple[int, ShardResult]]:
     with _connected(address, max_processes or os.cpu_count() or 1):
-        num_cores = _num_free_cores(max_processes, len(tasks))
+        free = int(ray.available_resources().get("CPU", 0))
+        if free < 1:
+            raise BuildError("the Ray cluster has no free core: wait until its other work is done")
+        num_cores = min(free, max_processes or free, len(tasks))
         try:
             yield from run_until_done(partial(_run_round, num_cores))(tasks)
         except RayError as error:
@@ -96,13 +99,6 @@ def _run_round(num_cores: int, tasks: Sequence[ShardTask], positions: Sequence[i
         "scheduling_strategy": "SPREAD",
     }
     return run_round(_Backend(ray_remote_args=actors), num_workers, tasks, positions)
-
-
-def _num_free_cores(wanted: int | None, num_tasks: int) -> int:
-    free = int(ray.available_resources().get("CPU", 0))
-    if free < 1:
-        raise BuildError("the Ray cluster has no free core: wait until its other work is done")
-    return min(free, wanted or free, max(num_tasks, 1))
 
 
 @contextmanager

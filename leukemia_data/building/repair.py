@@ -227,7 +227,11 @@ class _Repair:
 
     def run(self, find_records: Callable[[], Sequence[Record] | None], num_threads: int) -> RepairReport:
         """Repair shards, index and manifest in this order, then verify again."""
-        numbers = [n for n, shard in enumerate(self._manifest.shards) if self._has_other_bytes(shard)]
+        numbers = [
+            n
+            for n, shard in enumerate(self._manifest.shards)
+            if shard.name in self._damaged and not is_intact(self._directory, shard)
+        ]
         intact = [self._intact(n) for n in numbers]
         if self._index is None or not all(rows.all() for rows in intact):
             records = find_records()
@@ -260,10 +264,6 @@ class _Repair:
         if manifest != self._manifest or MANIFEST_NAME in self._damaged:
             save_manifest(self._directory, manifest)
         return manifest
-
-    def _has_other_bytes(self, shard: ShardEntry) -> bool:
-        """Whether a damaged shard's digest differs from the manifest's."""
-        return shard.name in self._damaged and not is_intact(self._directory, shard)
 
     def _images(self, shard: ShardEntry) -> ShardImages:
         return shard_images(self._directory, shard, self._manifest.size_px, self._manifest.codec)
@@ -441,7 +441,11 @@ class _Conversion:
         """Write and check all shards, then commit."""
         table = read_index(self._directory, self._manifest.index).table
         check_fit(self._directory, self._manifest, table)
-        self._check_room(bytes_per_row(table))
+        size_px, row_bytes = self._manifest.size_px, bytes_per_row(table)
+        needed = sum(shard_bytes(e.num_samples, size_px, row_bytes, self._codec) for e in self._manifest.shards)
+        free = shutil.disk_usage(self._target).free
+        if needed > free:
+            raise CacheError(f"not enough room at {self._target}: {needed:,} bytes are needed, {free:,} are free")
 
         def convert(entry: ShardEntry) -> ShardEntry:
             new = self._convert(entry)
@@ -455,13 +459,6 @@ class _Conversion:
         after = replace(self._manifest, shards=shards, codec=self._codec, library_versions=self._library_versions())
         save_manifest(self._target, after)
         return after
-
-    def _check_room(self, row_bytes: int) -> None:
-        size_px = self._manifest.size_px
-        needed = sum(shard_bytes(e.num_samples, size_px, row_bytes, self._codec) for e in self._manifest.shards)
-        free = shutil.disk_usage(self._target).free
-        if needed > free:
-            raise CacheError(f"not enough room at {self._target}: {needed:,} bytes are needed, {free:,} are free")
 
     def _convert(self, entry: ShardEntry) -> ShardEntry:
         images_NSSC, table = self._read(entry)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 
 import cv2
@@ -167,8 +168,7 @@ def run_numbered(position: int, task: ShardTask) -> tuple[int, ShardResult]:
 
 def run_serially(tasks: Sequence[ShardTask]) -> Iterator[tuple[int, ShardResult]]:
     """Run tasks in this process, one after the other."""
-    for position, task in enumerate(tasks):
-        yield position, run_task(task)
+    return starmap(run_numbered, enumerate(tasks))
 
 
 class _SerialEngine:

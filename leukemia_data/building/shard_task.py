@@ -115,7 +115,7 @@ class CountedTasks(Sequence["ShardTask"], ABC):
 
     @abstractmethod
     def num_records(self) -> list[int]:
-        """Number of images of each task."""
+        """Return the number of images of each task, without creating it."""
 
 
 def largest_first(tasks: Sequence[ShardTask]) -> list[int]:

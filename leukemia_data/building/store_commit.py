@@ -96,7 +96,12 @@ class StoreCommitTarget:
     def commit(self, directory: Path, manifest: Manifest) -> None:
         """Upload the index, check that all shards exist, and replace the manifest if it is still the planned one.
 
-        Raises BuildError if another build committed meanwhile, or a shard is missing.
+        Raises
+        ------
+        BuildError
+            If another build committed meanwhile, or a shard is missing.
+        StorageError
+            If the store cannot be reached.
         """
         cache = self._caches[directory]
         store = cache.url.store

@@ -93,7 +93,10 @@ class Split:
     def indices(self, part: str) -> NDArray[np.int64]:
         """Return the sample indices of a part, ascending; ``all`` means every sample.
 
-        Raises UsageError if the part is unknown or holds no image.
+        Raises
+        ------
+        UsageError
+            If the part is unknown or holds no image.
         """
         indices = split_indices(self.codes, part)
         if len(indices) == 0:
@@ -148,7 +151,15 @@ class Part:
         return len(self.indices)
 
     def statistics(self) -> ChannelStatistics:
-        """Return exact mean and standard deviation per channel; raises as :meth:`Cache.statistics`."""
+        """Return exact mean and standard deviation per channel, from sums stored with each image.
+
+        Raises
+        ------
+        UsageError
+            If the part holds no image.
+        CacheError
+            If the stored sums are inconsistent.
+        """
         return statistics_of(self.split.cache, self.split.indices(self.name))
 
     def stream(
@@ -214,7 +225,10 @@ class Part:
     def dataset(self) -> CachedCells:
         """Return a dataset for :class:`torch.utils.data.DataLoader`, with any number of workers. Imports torch.
 
-        Raises UsageError if the part holds no image.
+        Raises
+        ------
+        UsageError
+            If the part holds no image.
         """
         from leukemia_data.streams.dataset import CachedCells
 
@@ -364,7 +378,12 @@ class SampleReader:
 
     Maps all shards up front and keeps them mapped, so that later builds and gc do not affect it (on Windows, gc cannot
     remove them meanwhile). Without memory maps, files are kept open and read. Pickles as paths and offsets, which
-    workers map again. Thread-safe. Raises CacheError if a shard is missing, truncated or damaged.
+    workers map again. Thread-safe.
+
+    Raises
+    ------
+    CacheError
+        If a shard is missing, truncated or damaged.
     """
 
     def __init__(self, cache: Cache, open_rows: Callable[[ShardImages], ShardRows] = open_rows) -> None:
@@ -396,7 +415,10 @@ class SampleReader:
     def image(self, number: int) -> NDArray[np.uint8]:
         """Return one image, shape (S, S, 3), uint8, read-only: a view of the map if there is one.
 
-        Raises UsageError if there is no such sample.
+        Raises
+        ------
+        UsageError
+            If there is no such sample.
         """
         (shard,), (row,) = locate_rows(self._first_rows, one_number(self._first_rows, number))
         return self._rows[shard][row].reshape(self.size_px, self.size_px, 3)

@@ -70,11 +70,7 @@ class RawCodec:
 
     name = RAW
     hdf5_filter = (0, ())
-
-    @property
-    def library_versions(self) -> Mapping[str, str]:
-        """See :class:`Codec`: none."""
-        return {}
+    library_versions: Mapping[str, str] = {}
 
     def encode(self, image_SSC: NDArray[np.uint8]) -> bytes:
         """See :class:`Codec`."""

@@ -23,8 +23,6 @@ from leukemia_data.records.fingerprint import file_digest
 from leukemia_data.stores.object_store import ObjectStore
 
 LOCKS_DIR = "locks"
-_ROOM_LOCK = "room.lock"
-_NOTE_NAME = "room.json"
 _RESERVED_SUFFIX = ".reserved"
 _FILE_SUFFIX = ".h5"
 # Files not written to for this long belong to a dead process.
@@ -48,7 +46,7 @@ class CopiesFolder:
 
     def reserve(self, name: str, num_bytes: int, keep: Collection[str]) -> bool:
         """Reserve space for a file, removing others except those in `keep`; return False if there is not enough."""
-        with FileLock(self._directory / LOCKS_DIR / _ROOM_LOCK):
+        with FileLock(self._directory / LOCKS_DIR / "room.lock"):
             used_bytes, looked_s = self._read_note() or (0, 0.0)
             is_enough = looked_s > 0 and self._missing_bytes(used_bytes, num_bytes) <= 0
             if not is_enough:
@@ -118,7 +116,7 @@ class CopiesFolder:
 
     @property
     def _note_path(self) -> Path:
-        return self._directory / LOCKS_DIR / _NOTE_NAME
+        return self._directory / LOCKS_DIR / "room.json"
 
     def _read_note(self) -> tuple[int, float] | None:
         """Upper bound of the bytes of all copies, and the time of the last scan; None if a scan is needed."""
@@ -140,9 +138,6 @@ class CopiesFolder:
 
 
 COPIES_VARIABLE = "LDATA_LOCAL_COPIES"
-EARLIER_VARIABLE = "LDATA_STAGE"
-"""Used if `COPIES_VARIABLE` is not set; deprecated since 0.2."""
-_OWN_FOLDER = "leukemia-cells"
 
 
 def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path) -> Path:
@@ -153,7 +148,8 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
     >>> default_copies_dir({}, "linux", Path("/home/ada")).as_posix()
     '/home/ada/.cache/leukemia-cells/stage'
     """
-    for variable in (COPIES_VARIABLE, EARLIER_VARIABLE):
+    # The second one is deprecated since 0.2.
+    for variable in (COPIES_VARIABLE, "LDATA_STAGE"):
         if environment.get(variable):
             return Path(environment[variable])
     if platform == "win32":
@@ -162,7 +158,7 @@ def default_copies_dir(environment: Mapping[str, str], platform: str, home: Path
         base = home / "Library" / "Caches"
     else:
         base = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / _OWN_FOLDER / "stage"
+    return base / "leukemia-cells" / "stage"
 
 
 class Fetched(enum.Enum):
@@ -274,7 +270,6 @@ def download_entry(
 
 _NUM_THREADS = 4
 _AGAIN_AFTER_S = 0.1
-_THREAD_NAME = "shard-copies"
 
 
 class ShardFetcher:
@@ -361,7 +356,7 @@ class ShardFetcher:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         while len(self._threads) < min(_NUM_THREADS, len(self._wanted)):
             # Daemons: an interrupted program must not wait for a hanging network.
-            thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
+            thread = threading.Thread(target=self._run, name="shard-copies", daemon=True)
             self._threads.append(thread)
             thread.start()
 

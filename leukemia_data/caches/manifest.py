@@ -115,7 +115,6 @@ MANIFEST_FORMAT = "leukemia-cells cache"
 MANIFEST_FORMAT_VERSION = 3
 CAPACITY_BY_COUNT = 0
 """Shard capacity that follows from the number of images, ignoring an earlier --shard-size."""
-FINGERPRINT_IN_NAME = 12
 _MAX_SIDE_PX = 1 << 15
 _CURE = "`ldata build` with the images it was made from writes it anew"
 
@@ -248,8 +247,8 @@ def cache_summary(location: Location, manifest: Manifest) -> dict[str, object]:
 
 
 def cache_dir_name(size_px: int, fingerprint: str) -> str:
-    """Directory name of a cache below its name: ``<size>-<first digits of the fingerprint>``."""
-    return f"{size_px}-{fingerprint[:FINGERPRINT_IN_NAME]}"
+    """Directory name of a cache below its name: ``<size>-<first 12 digits of the fingerprint>``."""
+    return f"{size_px}-{fingerprint[:12]}"
 
 
 def source_state(classes: Iterable[str], records: Iterable[Record], reading: Mapping[str, Any] | None = None) -> str:

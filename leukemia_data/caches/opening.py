@@ -57,7 +57,13 @@ class FoundCache:
 
 
 def find_caches(location: Location) -> list[Location]:
-    """Return the caches at a location, or up to two levels below it, sorted by name; may raise StorageError."""
+    """Return the caches at a location, or up to two levels below it, sorted by name.
+
+    Raises
+    ------
+    StorageError
+        If the store cannot be read.
+    """
     if isinstance(location, Path):
         from leukemia_data.caches.cache import find_cache_dirs
 
@@ -130,7 +136,13 @@ def _fits(place: Location, size_px: int | None, recipe: str | None) -> bool:
 
 
 def choose_folder(location: Location, refusal: str, *, size_px: int | None = None) -> tuple[Path, Manifest]:
-    """Choose one cache as :func:`choose_cache` does; raises UsageError with `refusal` if the location is an address."""
+    """Choose one cache as :func:`choose_cache` does, for operations on folders only.
+
+    Raises
+    ------
+    UsageError
+        If the location is an address; `refusal` is the reason.
+    """
     place = _choose(location, size_px, None) if isinstance(location, Path) else location
     if not isinstance(place, Path):
         raise UsageError(f"{location}: {refusal}")
@@ -144,9 +156,17 @@ def open_chosen_cache(
     size_px: int | None = None,
     recipe: str | None = None,
 ) -> Cache:
-    """Choose one cache as :func:`choose_cache` does, and open it; raises CacheError if it is damaged.
+    """Choose one cache as :func:`choose_cache` does, and open it.
 
-    `copies` is the folder of local copies for a cache at a URL.
+    Parameters
+    ----------
+    copies
+        Folder of local copies for a cache at a URL.
+
+    Raises
+    ------
+    UsageError, CacheError, StorageError
+        If there is none, several match, or it cannot be opened.
     """
     place = _choose(location, size_px, recipe)
     if isinstance(place, Path):

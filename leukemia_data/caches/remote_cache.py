@@ -21,7 +21,6 @@ from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
 from leukemia_data.stores.url import Location, Url
 
-_DEPTH = 2
 _POLL_S = 0.1
 
 
@@ -66,7 +65,12 @@ class RemoteCache(Cache):
 def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
     """Open the cache in a store's folder.
 
-    Raises CacheError if there is no readable manifest, no room for the index, or the index does not match it.
+    Raises
+    ------
+    CacheError
+        If there is no readable manifest, no room for the index, or the index does not match it.
+    StorageError
+        If the store cannot be read.
     """
     manifest = read_manifest(store)
     table = _fetch_table(store, manifest, copies)
@@ -75,7 +79,15 @@ def open_remote_cache(store: ObjectStore, copies: LocalCopies) -> RemoteCache:
 
 
 def read_manifest(store: ObjectStore) -> Manifest:
-    """Read the manifest of the cache in a store's folder; raises CacheError if it is missing or damaged."""
+    """Read the manifest of the cache in a store's folder.
+
+    Raises
+    ------
+    CacheError
+        If it is missing or damaged.
+    StorageError
+        If the store cannot be read.
+    """
     try:
         data = store.read(MANIFEST_NAME)
     except MissingObjectError:
@@ -87,7 +99,7 @@ def read_manifest(store: ObjectStore) -> Manifest:
 
 def find_remote_caches(url: Url) -> list[Url]:
     """Return the addresses of all committed caches: `url` itself, or up to two levels below it."""
-    return _find_below(open_store(url), "", _DEPTH)
+    return _find_below(open_store(url), "", 2)
 
 
 def _find_below(store: ObjectStore, folder: str, depth: int) -> list[Url]:
@@ -125,9 +137,6 @@ def _fetch_index(store: ObjectStore, entry: IndexEntry, copies: LocalCopies) -> 
         )
 
 
-_MAX_READS = 5
-
-
 @dataclass(frozen=True, slots=True)
 class StoredCache:
     """State of a cache in a store when a build was planned.
@@ -162,7 +171,7 @@ def refresh_mirror(url: StoredUrl, directory: Path) -> StoredCache:
 
 def read_manifest_object(store: ObjectStore) -> tuple[StoredObject | None, bytes | None]:
     """Return the state and bytes of a cache's manifest, consistent with each other; None and None without one."""
-    for _ in range(_MAX_READS):
+    for _ in range(5):
         state = store.stat(MANIFEST_NAME)
         if state is None:
             return None, None

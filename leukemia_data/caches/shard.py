@@ -80,8 +80,12 @@ class ShardImages:
     def map(self, *, whole_file: bool = False) -> NDArray[np.uint8]:
         """Return a read-only memory map of raw images, shape (n, S, S, 3), or of all bytes of the file.
 
-        The bytes around the images are checked. Raises CacheError if the file is missing, truncated or another one, or
-        the limit of open files is reached.
+        The bytes around the images are checked.
+
+        Raises
+        ------
+        CacheError
+            If the file is missing, truncated or another one, or the limit of open files is reached.
         """
         offset_bytes, shape = (0, None) if whole_file else (self.offset_bytes, self.shape)
         try:

@@ -38,9 +38,6 @@ from leukemia_data.stores.object_store import ObjectStore, StoredObject, open_st
 from leukemia_data.stores.url import Location, Url
 
 Entry = ShardEntry | IndexEntry
-Copy = Callable[[Entry], bool]
-"""Copies one file; returns whether it had to be sent."""
-
 _NAME_BREAKERS = frozenset('/\\:\0"*?<>|')
 
 
@@ -228,8 +225,8 @@ def pull_cache(
         return _report(store.url, directory, manifest, sent)
 
 
-def _copy_all(manifest: Manifest, copy: Copy, num_threads: int) -> list[Entry]:
-    """Copy all files, but none after a failure or an interruption; return those that had to be sent."""
+def _copy_all(manifest: Manifest, copy: Callable[[Entry], bool], num_threads: int) -> list[Entry]:
+    """Copy all files, but none after a failure or an interruption; return those for which `copy` returned True."""
     pool = ThreadPoolExecutor(num_threads, "copy")
     try:
         copied = {pool.submit(copy, entry): entry for entry in manifest.entries}

@@ -231,23 +231,20 @@ def _check_shard(directory: Path, manifest: Manifest, shard: ShardEntry, indexed
     found = _check_file(directory, shard)
     try:
         if found:
-            return [*found, *_check_what_is_left(images, shard, indexed)]
+            # The images affected by the damage, if the file has its size.
+            rows = intact_table(images) if indexed is None else indexed
+            return found if rows is None or not is_whole(directory, shard) else [*found, *_check_pixels(images, rows)]
         # After the digest: HDF5 may hang or crash on damaged files.
         if open_images(images.path) != images:
             return [Damage(shard.name, "its images are of another shape or place than the manifest says")]
         table = read_table(images.path)
         if len(table) != shard.num_samples:
             return [Damage(shard.name, f"has {len(table)} rows, the manifest says {shard.num_samples}")]
-        rows = [] if indexed is None or table.equals(indexed) else ["its rows are not those of the index"]
-        return [*(Damage(shard.name, problem) for problem in rows), *_check_pixels(images, table)]
+        if indexed is not None and not table.equals(indexed):
+            found = [Damage(shard.name, "its rows are not those of the index")]
+        return [*found, *_check_pixels(images, table)]
     except (OSError, CacheError) as error:
         return [*found, Damage(shard.name, f"cannot be read: {error}")]
-
-
-def _check_what_is_left(images: ShardImages, shard: ShardEntry, indexed: SampleTable | None) -> list[Damage]:
-    """The images affected by a shard's damage, if its size is unchanged."""
-    rows = intact_table(images) if indexed is None else indexed
-    return [] if rows is None or not is_whole(images.path.parent, shard) else _check_pixels(images, rows)
 
 
 def _check_pixels(images: ShardImages, table: SampleTable) -> list[Damage]:

@@ -24,14 +24,13 @@ class ZstdCodec:
 
     name = "zstd"
     hdf5_filter = (32015, (_LEVEL,))
+    library_versions: Mapping[str, str] = {
+        "zstandard": zstandard.__version__,
+        "libzstd": ".".join(map(str, zstandard.ZSTD_VERSION)),
+    }
 
     def __init__(self) -> None:
         self._own = _PerThread()
-
-    @property
-    def library_versions(self) -> Mapping[str, str]:
-        """See ``Codec``: the Python package and its bundled library."""
-        return {"zstandard": zstandard.__version__, "libzstd": ".".join(map(str, zstandard.ZSTD_VERSION))}
 
     def encode(self, image_SSC: NDArray[np.uint8]) -> bytes:
         """See ``Codec``."""
