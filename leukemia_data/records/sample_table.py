@@ -1,4 +1,4 @@
-"""The sample table: all that a cache knows of its samples except pixels, as columns; what streams need of a cache."""
+"""The sample table: the metadata of a cache's samples as columns, and the interface of a cache for streams."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SampleTable:
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
 
     def take(self, rows: Indices) -> SampleTable:
-        """Return the table of the given rows; see :func:`~leukemia_data.records.arguments.as_indices` for their form.
+        """Return the table of the given rows, in any form of :func:`~leukemia_data.records.arguments.as_indices`.
 
         Raises
         ------
@@ -110,20 +110,17 @@ class SampleTable:
 
     @cached_property
     def near_groups(self) -> NDArray[np.int64]:
-        """Group ids of near-identical images, shape (n,); equal within a group.
-
-        A table taken from another one keeps the groups found there.
-        """
+        """Group ids of near-identical images, shape (n,); a table taken from another one keeps those found there."""
         return near_groups(self.looks)
 
     @property
     def id_texts(self) -> list[str]:
-        """Return the ids as text."""
+        """The ids as text."""
         return decode_texts(self.ids)
 
     @property
     def subject_texts(self) -> list[str]:
-        """Return the subjects as text; empty if unknown."""
+        """The subjects as text; empty if unknown."""
         return decode_texts(self.subjects)
 
 
@@ -181,7 +178,7 @@ def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArra
     Raises
     ------
     ValueError
-        If the dataset is not stored contiguously.
+        If it is not stored contiguously.
     """
     if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
         raise ValueError(f"{dataset.name} is not stored contiguously")
@@ -198,14 +195,7 @@ def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
 
 
 def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
-    """Read columns stored by :func:`write_columns`.
-
-    Parameters
-    ----------
-    group
-        Group of the columns.
-    load
-        Converts a dataset to a column: :func:`read_dataset`, or :func:`view_dataset` for a view.
+    """Read columns stored by :func:`write_columns`, each by `load`: :func:`read_dataset`, or :func:`view_dataset`.
 
     Raises
     ------
@@ -215,14 +205,15 @@ def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]]
         If a column's type or length violates the format.
     """
     columns = {name: load(group[name]) for name in stored_columns(group)}
-    expected = SampleTable.from_records([])
     num_samples = np.size(columns["labels"])
-    for name in _MAY_BE_ABSENT - columns.keys():
-        columns[name] = np.zeros((num_samples, *getattr(expected, name).shape[1:]), getattr(expected, name).dtype)
-    for name, column in columns.items():
-        model = getattr(expected, name)
-        same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
-        if not same_kind or column.shape != (num_samples, *model.shape[1:]):
+    empty = SampleTable.from_records([])
+    for name in column_names():
+        dtype, shape = getattr(empty, name).dtype, (num_samples, *getattr(empty, name).shape[1:])
+        if name not in columns:
+            columns[name] = np.zeros(shape, dtype)
+        column = columns[name]
+        same_kind = column.dtype.kind == "S" if dtype.kind == "S" else column.dtype == dtype
+        if not same_kind or column.shape != shape:
             raise ValueError(f"column {name} is {column.dtype} {column.shape}")
     return SampleTable(**columns)
 
@@ -239,10 +230,9 @@ SIZE, MTIME, CTIME, INODE = range(4)
 
 _SECOND_NS = 10**9
 # Time stamps may be rounded to two seconds, by programs or file systems.
-_MTIME_GRAIN_NS = 2 * _SECOND_NS
+_GRAIN_NS = 2 * _SECOND_NS
 # Linux's change times have a resolution of 1 to 10 ms.
 _CTIME_GRAIN_NS = 20_000_000
-_WHOLE_SECONDS_GRAIN_NS = 2 * _SECOND_NS
 
 
 def states_array(states: Iterable[FileState], num_states: int) -> FileStates:
@@ -266,19 +256,13 @@ def settled(states: FileStates, listed_at_ns: int) -> FileStates:
     """Return the states with :data:`~leukemia_data.files.atomic.UNSETTLED_NS` for times that may hide a later change.
 
     A change after the listing gets a later time stamp, which differs from the recorded one unless that is within the
-    clock's resolution before the listing, or after it.
-
-    Parameters
-    ----------
-    states
-        State of each file while it was read.
-    listed_at_ns
-        Time before the source was listed (ns since the epoch).
+    clock's resolution before the listing, or after it. `listed_at_ns` is a time before the listing (ns since the
+    epoch).
     """
     result = states.copy()
     mtimes, ctimes = states[:, MTIME], states[:, CTIME]
-    result[mtimes > listed_at_ns - _MTIME_GRAIN_NS, MTIME] = UNSETTLED_NS
-    grains = np.where(ctimes % _SECOND_NS == 0, _WHOLE_SECONDS_GRAIN_NS, _CTIME_GRAIN_NS)
+    result[mtimes > listed_at_ns - _GRAIN_NS, MTIME] = UNSETTLED_NS
+    grains = np.where(ctimes % _SECOND_NS == 0, _GRAIN_NS, _CTIME_GRAIN_NS)
     result[ctimes > listed_at_ns - grains, CTIME] = UNSETTLED_NS
     return result
 
