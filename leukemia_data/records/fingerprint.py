@@ -31,7 +31,6 @@ LOOKS_VERSION = 1
 """Version of :mod:`leukemia_data.decoding.look`; looks of different versions cannot be compared."""
 _READ_BYTES = 1 << 20
 _LINES_AT_ONCE = 1 << 12
-_TEXTS_OF_RECORDS = (attrgetter("record_id"), attrgetter("subject"), attrgetter("split"))
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -100,8 +99,8 @@ def records_digest(records: Iterable[Record], purpose: str = "") -> str:
     remaining = iter(records)
     # Column by column: formatting a text for each of a million records would dominate.
     while block := list(islice(remaining, _LINES_AT_ONCE)):
-        for text_of in _TEXTS_OF_RECORDS:
-            hasher.update(repr(list(map(text_of, block))).encode())
+        for name in ("record_id", "subject", "split"):
+            hasher.update(repr(list(map(attrgetter(name), block))).encode())
         states = chain.from_iterable(map(attrgetter("state"), block))
         numbers = chain(map(attrgetter("label"), block), map(attrgetter("fold"), block), states)
         hasher.update(struct.pack(f"<{6 * len(block)}q", *numbers))

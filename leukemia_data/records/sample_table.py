@@ -65,9 +65,9 @@ class SampleTable:
         """Return a table with the records' metadata, and zeros for values of pixels."""
         n = len(records)
         return cls(
-            ids=_encode([record.record_id for record in records]),
-            subjects=_encode([record.subject for record in records]),
-            splits=_encode([record.split for record in records]),
+            ids=_encode(record.record_id for record in records),
+            subjects=_encode(record.subject for record in records),
+            splits=_encode(record.split for record in records),
             labels=np.array([record.label for record in records], np.int16),
             folds=np.array([record.fold for record in records], np.int16),
             channel_sums=np.zeros((n, 3), np.uint64),
@@ -94,14 +94,14 @@ class SampleTable:
             If a row is out of range, or `rows` is of another kind.
         """
         chosen = as_indices(rows, len(self), "rows")
-        taken = SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+        taken = self.rows(chosen)
         if "near_groups" in self.__dict__:
             # Groups of a part are those found in the whole table, computed once.
             taken.__dict__["near_groups"] = self.near_groups[chosen]
         return taken
 
-    def rows(self, chosen: slice) -> SampleTable:
-        """Return consecutive rows as views."""
+    def rows(self, chosen: slice | NDArray[np.int64]) -> SampleTable:
+        """Return some rows; views if they are a slice."""
         return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
     def equals(self, other: SampleTable) -> bool:
@@ -159,8 +159,7 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
         if name in _MAY_BE_ABSENT and not column.any():
             continue
         if column.dtype.kind == "S":
-            length = int(np.strings.str_len(column).max(initial=1))
-            dtype = h5py.string_dtype(_TEXT_ENCODING, length)
+            dtype = h5py.string_dtype(_TEXT_ENCODING, int(np.strings.str_len(column).max(initial=1)))
             group.create_dataset(name, data=column.astype(dtype), dtype=dtype)
         else:
             group.create_dataset(name, data=column)
@@ -168,8 +167,7 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
 
 def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     """Read a dataset into memory."""
-    values: NDArray[Any] = dataset[()]
-    return np.asarray(values, _plain_dtype(dataset))
+    return np.asarray(dataset[()], _plain_dtype(dataset))
 
 
 def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
@@ -218,10 +216,9 @@ def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]]
     return SampleTable(**columns)
 
 
-def _encode(texts: Sequence[str]) -> NDArray[np.bytes_]:
+def _encode(texts: Iterable[str]) -> NDArray[np.bytes_]:
     encoded = [encode_text(text) for text in texts]
-    length = max((len(value) for value in encoded), default=1)
-    return np.array(encoded, f"S{max(length, 1)}")
+    return np.array(encoded, f"S{max(map(len, encoded), default=1) or 1}")
 
 
 FileStates: TypeAlias = "NDArray[np.int64]"
@@ -247,9 +244,7 @@ def state_at(states: FileStates, row: int) -> FileState:
 
 def unsettled_states(num_states: int) -> FileStates:
     """Return states that never match."""
-    states = np.zeros((num_states, 4), np.int64)
-    states[:] = FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS)
-    return states
+    return np.tile(np.array(FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS), np.int64), (num_states, 1))
 
 
 def settled(states: FileStates, listed_at_ns: int) -> FileStates:
@@ -281,20 +276,16 @@ class PixelReader(Protocol):
     @property
     def size_px(self) -> int:
         """Side of the images."""
-        ...
 
     @property
     def num_unmapped(self) -> int:
         """Number of shards that could not be mapped, and are read instead."""
-        ...
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """Return one image, shape (S, S, 3), uint8."""
-        ...
 
     def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return images in the order of the indices, (B, S, S, 3) uint8."""
-        ...
 
 
 class Samples(Protocol):
@@ -303,28 +294,20 @@ class Samples(Protocol):
     @property
     def table(self) -> SampleTable:
         """Metadata of the samples."""
-        ...
 
     @property
     def size_px(self) -> int:
         """Side of the images."""
-        ...
-
-    @property
-    def pixels_per_image(self) -> int:
-        """Height times width of the images."""
-        ...
 
     @property
     def reader(self) -> PixelReader:
         """The pixels."""
-        ...
 
     def __len__(self) -> int: ...
 
 
 def require_samples(cache: object) -> None:
     """Raise UsageError unless `cache` is an opened cache."""
-    # Does not access `reader`, which would open the shards.
+    # On the type, since accessing `reader` would open the shards.
     if not all(hasattr(type(cache), name) for name in ("reader", "size_px")) or not hasattr(cache, "table"):
         raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")

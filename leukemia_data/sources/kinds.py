@@ -56,16 +56,13 @@ class SourceKind(Protocol):
     @property
     def name(self) -> str:
         """A single word."""
-        ...
 
     @property
     def is_table(self) -> bool:
         """Whether options for columns apply, and ids are those of rows, without a prefix for each source."""
-        ...
 
     def matches(self, place: ImagePlace) -> bool:
         """Return whether a place is an existing source of this kind."""
-        ...
 
     def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
         """Read all sources of this kind that a user named.
@@ -77,7 +74,6 @@ class SourceKind(Protocol):
         SourceError
             If one cannot be read, or they contradict each other.
         """
-        ...
 
 
 SOURCE_KINDS: Registry[SourceKind] = Registry("kind of source")

@@ -93,7 +93,6 @@ class Finder(Protocol):
 
     def find(self, text: str) -> ListedFile[ImagePlace]:
         """Return the file of a path string; ValueError as for :meth:`FileFinder.find`."""
-        ...
 
 
 class FileFinder:

@@ -192,9 +192,7 @@ def check_leaks(
 
 def _num_shared(keys: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]) -> int:
     """Number of keys that occur with more than one code; both count from 0."""
-    if len(keys) == 0:
-        return 0
-    occurs = np.zeros((int(codes.max()) + 1, int(keys.max()) + 1), np.bool_)
+    occurs = np.zeros((int(codes.max(initial=0)) + 1, int(keys.max(initial=0)) + 1), np.bool_)
     occurs[codes, keys] = True
     return int((occurs.sum(axis=0) > 1).sum())
 
@@ -203,10 +201,8 @@ def _num_nearly_shared(
     shown: NDArray[np.int64], pixels: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]
 ) -> int:
     """Number of groups that occur with more than one code and hold different images."""
-    if len(shown) == 0:
-        return 0
     _, firsts = np.unique(np.stack((shown, pixels), axis=1), axis=0, return_index=True)
-    of_several = np.bincount(shown[firsts], minlength=int(shown.max()) + 1)[shown] > 1
+    of_several = np.bincount(shown[firsts])[shown] > 1
     return _num_shared(shown[of_several], codes[of_several])
 
 

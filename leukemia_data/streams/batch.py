@@ -6,7 +6,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -145,7 +145,9 @@ class BufferPool:
             return torch.empty(tuple(shape), dtype=dtype)
         memory = self._take_idle(num_bytes)
         if memory is None:
-            memory = _aligned_bytes(num_bytes)
+            # Aligned for vector instructions and cache lines.
+            unaligned = np.empty(num_bytes + _ALIGNMENT_BYTES, np.uint8)
+            memory = unaligned[-unaligned.ctypes.data % _ALIGNMENT_BYTES :]
         # Only the tensor's storage holds this view, until nothing shares the storage.
         view = memory[:num_bytes]
         weakref.finalize(view, self._idle.append, memory).atexit = False
@@ -159,21 +161,13 @@ class BufferPool:
     def _take_idle(self, num_bytes: int) -> NDArray[np.uint8] | None:
         """The first idle buffer that is large enough."""
         for _ in range(len(self._idle)):
-            try:
+            # Another thread may have taken the last one.
+            with suppress(IndexError):
                 memory = self._idle.pop()
-            except IndexError:
-                return None
-            if memory.nbytes >= num_bytes:
-                return memory
-            self._idle.appendleft(memory)
+                if memory.nbytes >= num_bytes:
+                    return memory
+                self._idle.appendleft(memory)
         return None
-
-
-def _aligned_bytes(num_bytes: int) -> NDArray[np.uint8]:
-    """Uninitialised bytes, aligned for vector instructions and cache lines."""
-    memory = np.empty(num_bytes + _ALIGNMENT_BYTES, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT_BYTES
-    return memory[start : start + num_bytes]
 
 
 # Positions ordered at a time: many enough for a small overhead, few enough to be ready before a batch is copied.

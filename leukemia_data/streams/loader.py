@@ -103,7 +103,7 @@ class BatchStream:
         self._device = as_device(device)
         self._labels, self._size_px = cache.table.labels, cache.size_px
         num_processes = _or_default(num_processes, "num_processes", self.plan.num_ranks)
-        num_bytes = len(indices_N) * cache.pixels_per_image * 3
+        num_bytes = 3 * len(indices_N) * cache.size_px**2
         self.residency = residency_on(self._device, residency, num_bytes, num_processes)
         self._store: PixelStore | DeviceStore | None = open_store(
             self.residency.kind, cache.reader, indices_N, self._device
@@ -120,8 +120,10 @@ class BatchStream:
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return a whole epoch, or after :meth:`load_state_dict` the rest of one."""
-        return self._next_epoch()
+        """Yield a whole epoch, or after :meth:`load_state_dict` the rest of one."""
+        # Chosen when the first batch is requested: an unused iterator skips no epoch.
+        self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
+        yield from self._count(self._place)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from a step on.
@@ -196,11 +198,6 @@ class BatchStream:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _next_epoch(self) -> Iterator[Batch]:
-        """Choose the epoch when the first batch is requested: an unused iterator skips none."""
-        self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
-        yield from self._count(self._place)
 
     def _count(self, place: _Place) -> Iterator[Batch]:
         """Update the iterator's place while its batches are yielded."""

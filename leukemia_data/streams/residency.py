@@ -144,7 +144,6 @@ class PixelStore(Protocol):
 
     def gather(self, indices_B: NDArray[np.int64], out: NDArray[np.uint8]) -> object:
         """Fill `out`, (B, S, S, 3) uint8, with the samples `indices_B`."""
-        ...
 
 
 class RamStore:
@@ -188,15 +187,15 @@ class RamStore:
             self._changed.wait_for(lambda: not (self._places[rows_B] == _COMING).any())
 
     def _read(self, rows: NDArray[np.intp], start: int, stop: int) -> None:
-        is_read = False
+        places = np.full(len(rows), _ABSENT)
         try:
             # All at once, since each read may be a request.
             self._reader.gather(self._samples[rows], self._images[start:stop])
-            is_read = True
+            places = np.arange(start, stop)
         finally:
             with self._changed:
                 # Set last: other threads read it without a lock.
-                self._places[rows] = np.arange(start, stop) if is_read else _ABSENT
+                self._places[rows] = places
                 self._changed.notify_all()
 
 

@@ -64,7 +64,7 @@ def test_identical_images_across_official_folds_are_stamped(make_table):
     ("folds", "text", "message"),
     [
         ([0, 1, 2], "official:3", "no fold 3; it has folds 0, 1, 2"),
-        ([-1, -1, -1], "official:0", "brought no folds"),
+        ([-1, -1, -1], "official:0", "has no folds"),
         ([1, 1, -1], "official:1", "has fold 1 only"),
     ],
 )
