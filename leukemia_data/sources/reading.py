@@ -350,7 +350,7 @@ def _table_text(table: TableFound) -> str:
     read = ", ".join(role if role == title.lower() else f"{role} from {title}" for role, title in table.read.items())
     rest = listed(table.not_read, most=_MAX_COLUMNS_SHOWN)
     if not table.is_source:
-        return f"table: {table.name} is not read (columns {rest}); give it as SOURCE if it is meant"
+        return f"table: {table.name} is not read (columns {rest}); give it as SOURCE to read it"
     return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
 
 

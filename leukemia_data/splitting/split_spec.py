@@ -51,7 +51,7 @@ _DRAWING_KINDS = (*HELD_OUT_KINDS, "given")
 _FOLD_SPEC = re.compile(r"(fold|test-fold):([0-9]+)/([0-9]+)")
 _OFFICIAL_SPEC = re.compile(r"official:([0-9]{1,4})")
 _ENDING = re.compile(r"(.*)\+valid(?::(.*))?", re.DOTALL)
-_SHARE = re.compile(r"(?=.)[0-9]?(\.[0-9]{0,6})?")
+_FRACTION = re.compile(r"(?=.)[0-9]?(\.[0-9]{0,6})?")
 _LEAVE_OUT = "leave-out:"
 _ESCAPED = {"%": "%25", ",": "%2C", "+": "%2B"}
 _LONGEST_FILE_NAME = 60
@@ -135,18 +135,18 @@ def parse_split(text: str) -> SplitSpec:
     ending = _ENDING.fullmatch(text)
     if ending is None:
         return _parse_form(text, text)
-    share = VALID_SHARE if ending.group(2) is None else _parse_share(ending.group(2), text)
-    return with_valid_share(_parse_form(ending.group(1), text), share)
+    fraction = VALID_SHARE if ending.group(2) is None else _parse_fraction(ending.group(2), text)
+    return with_valid_share(_parse_form(ending.group(1), text), fraction)
 
 
-def with_valid_share(spec: SplitSpec, share: float) -> SplitSpec:
+def with_valid_share(spec: SplitSpec, fraction: float) -> SplitSpec:
     """Return the split with a validation part drawn from its training images.
 
     Parameters
     ----------
     spec
         A held-out split or ``given``.
-    share
+    fraction
         Wanted fraction of each class's training images, in (0, 0.5].
 
     Raises
@@ -154,23 +154,23 @@ def with_valid_share(spec: SplitSpec, share: float) -> SplitSpec:
     UsageError
         If the split has a validation part or another fraction already, or the fraction is out of range.
     """
-    share = round(share, 6)
-    if not 0 < share <= MAX_VALID_SHARE:
+    fraction = round(fraction, 6)
+    if not 0 < fraction <= MAX_VALID_SHARE:
         raise UsageError(f"split {spec}: the fraction that validates must be above 0 and at most {MAX_VALID_SHARE}")
     if spec.kind not in _DRAWING_KINDS:
         raise UsageError(
             f"split {spec}: a validation part is drawn from the training images of {', '.join(_DRAWING_KINDS)} only; "
-            f"{spec.kind} has one of its own"
+            f"{spec.kind} has one already"
         )
-    if spec.with_valid and spec.valid_share != share:
-        raise UsageError(f"split {spec} uses a fraction of {spec.valid_share:g} for validation, not {share:g}")
-    return replace(spec, with_valid=True, valid_share=share)
+    if spec.with_valid and spec.valid_share != fraction:
+        raise UsageError(f"split {spec} uses a fraction of {spec.valid_share:g} for validation, not {fraction:g}")
+    return replace(spec, with_valid=True, valid_share=fraction)
 
 
-def _parse_share(share: str, text: str) -> float:
-    if _SHARE.fullmatch(share) is None or share == ".":
+def _parse_fraction(fraction: str, text: str) -> float:
+    if _FRACTION.fullmatch(fraction) is None or fraction == ".":
         raise UsageError(f"split {text!r}: write the fraction that validates as a number, such as {WITH_VALID}:0.15")
-    return float(share)
+    return float(fraction)
 
 
 def _parse_form(form: str, text: str) -> SplitSpec:

@@ -286,14 +286,14 @@ class BatchPlan:
         if self._num_micro_batches == 1:
             yield BatchRows(indices_G, np.ones(len(indices_G), np.bool_))
             return
-        size = share_size(len(indices_G), self._num_micro_batches)
+        size = micro_batch_size(len(indices_G), self._num_micro_batches)
         first = self._rank * self.micro_batches_per_rank
         for micro_batch in range(first, first + self.micro_batches_per_rank):
             rows_B = np.arange(micro_batch * size, (micro_batch + 1) * size)
             yield BatchRows(indices_G[np.minimum(rows_B, len(indices_G) - 1)], rows_B < len(indices_G))
 
 
-def share_size(num_samples: int, num_micro_batches: int) -> int:
+def micro_batch_size(num_samples: int, num_micro_batches: int) -> int:
     """Return the rows of each micro-batch; the last ones may hold fewer samples, or none."""
     return -(-num_samples // num_micro_batches)
 

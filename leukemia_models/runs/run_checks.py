@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from leukemia_data.errors import UsageError
 from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
-from leukemia_data.streams.batch import share_size
+from leukemia_data.streams.batch import micro_batch_size
 from leukemia_data.streams.residency import residency_on
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_config import RunOptions, TrainingProcess
@@ -122,7 +122,7 @@ def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettin
     if settings.accumulate == 1 and sees_batch:
         return
     num_samples = min(batch_size, num_train)
-    fewest = num_samples - (num_micro_batches - 1) * share_size(num_samples, num_micro_batches)
+    fewest = num_samples - (num_micro_batches - 1) * micro_batch_size(num_samples, num_micro_batches)
     if fewest < _MIN_MICRO_BATCH:
         raise UsageError(
             f"{num_samples} images of a batch in {num_micro_batches} micro-batches ({num_ranks} processes, "

@@ -85,7 +85,7 @@ def test_other_names_are_refused(text):
 
 @pytest.mark.parametrize("text", ["subject+valid", "fold:1/5+valid", "image+valid:0.2"])
 def test_only_splits_without_a_validation_part_draw_one(text):
-    with pytest.raises(UsageError, match="has one of its own"):
+    with pytest.raises(UsageError, match="has one already"):
         parse_split(text)
 
 
