@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from numbers import Integral
 from operator import index
 from typing import Any, TypeAlias
@@ -31,7 +32,11 @@ def as_whole(value: object, name: str, *, at_least: int | None = None, below: in
     UsageError
         If it is not a whole number, or outside the range.
     """
-    number = _index(value)
+    is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        number = None if is_flag else index(value)  # type: ignore[arg-type] # it raises TypeError if it cannot
+    except TypeError:
+        number = None
     if number is None:
         raise UsageError(f"{name} must be a whole number, got {value!r:.60} ({type(value).__name__})")
     if (at_least is not None and number < at_least) or (below is not None and number >= below):
@@ -40,24 +45,10 @@ def as_whole(value: object, name: str, *, at_least: int | None = None, below: in
 
 
 def as_flag(value: object, name: str) -> bool:
-    """Return True or False as a bool.
-
-    Raises
-    ------
-    UsageError
-        If it is neither. Texts such as ``"no"`` and numbers are rejected.
-    """
+    """Return True or False as a bool; UsageError for anything else, such as ``"no"`` and numbers."""
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     raise UsageError(f"{name} must be True or False, got {value!r:.60} ({type(value).__name__})")
-
-
-def _index(value: object) -> int | None:
-    is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
-    try:
-        return None if is_flag else index(value)  # type: ignore[arg-type] # it raises TypeError if it cannot
-    except TypeError:
-        return None
 
 
 def _range(at_least: int | None, below: int | None) -> str:
@@ -73,13 +64,13 @@ _TRUTHS = (bool, np.bool_)
 
 
 def as_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
-    """Return indices of samples as an array of int64.
+    """Return indices of samples as an array of int64, shape (N,).
 
     Parameters
     ----------
     values
-        A one-dimensional NumPy array, list, tuple or range of whole numbers; the values of a pandas Series or Index, or
-        of a torch tensor on the CPU; or a mask, any of these with one bool per sample. Indices may repeat, in any
+        A one-dimensional NumPy array, list, tuple or range of whole numbers; the values of a pandas Series or Index,
+        or of a torch tensor on the CPU; or a mask, any of these with one bool per sample. Indices may repeat, in any
         order. Empty values give an empty array.
     length
         Number of samples. None if unknown: masks are rejected then, and there is no upper limit.
@@ -97,15 +88,17 @@ def as_indices(values: Indices, length: int | None, name: str) -> NDArray[np.int
         If it is anything else: floats, texts, several dimensions, a mask of another length, masked or missing values,
         an index below 0 or from `length` on.
     """
-    array = _array(values, name, length)
+    array, kind = _array(values, name, length), type(values).__name__
     if array.ndim != 1:
-        raise _refusal(name, length, f"{_kind(values)} of shape {array.shape}")
+        raise _refusal(name, length, f"{kind} of shape {array.shape}")
     if array.dtype == np.bool_:
-        return _chosen(array, values, length, name)
+        if len(array) != length:
+            raise _refusal(name, length, f"a mask of {len(array)} ({kind})")
+        return np.flatnonzero(array).astype(np.int64, copy=False)
     if not len(array):
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise _refusal(name, length, f"{_kind(values)} of {array.dtype}")
+        raise _refusal(name, length, f"{kind} of {array.dtype}")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= (np.iinfo(np.int64).max if length is None else length):
         raise _refusal(name, length, str(low if low < 0 else high))
@@ -128,11 +121,11 @@ def _array(values: Indices, name: str, length: int | None) -> NDArray[Any]:
         # NumPy would convert True to 1 among numbers.
         raise _refusal(name, length, "numbers and truth values together")
     if isinstance(values, Set | str | bytes | dict):
-        raise _refusal(name, length, _kind(values))
+        raise _refusal(name, length, type(values).__name__)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise _refusal(name, length, f"{_kind(values)} ({error})") from error
+        raise _refusal(name, length, f"{type(values).__name__} ({error})") from error
     return _of_objects(array) if array.dtype == np.object_ else array
 
 
@@ -141,22 +134,10 @@ def _of_objects(array: NDArray[Any]) -> NDArray[Any]:
     values = array.ravel().tolist()
     if values and all(isinstance(value, _TRUTHS) for value in values):
         return array.astype(np.bool_)
-    if all(isinstance(value, Integral) and not isinstance(value, _TRUTHS) for value in values):
-        try:
+    with suppress(OverflowError):
+        if all(isinstance(value, Integral) and not isinstance(value, _TRUTHS) for value in values):
             return array.astype(np.int64)
-        except OverflowError:
-            return array
     return array
-
-
-def _chosen(mask: NDArray[np.bool_], values: Indices, length: int | None, name: str) -> NDArray[np.int64]:
-    if len(mask) != length:
-        raise _refusal(name, length, f"a mask of {len(mask)} ({_kind(values)})")
-    return np.flatnonzero(mask).astype(np.int64, copy=False)
-
-
-def _kind(values: Indices) -> str:
-    return type(values).__name__
 
 
 def _refusal(name: str, length: int | None, got: str) -> UsageError:
@@ -169,7 +150,7 @@ def _refusal(name: str, length: int | None, got: str) -> UsageError:
 
 
 def as_numbers(values: object, name: str) -> NDArray[np.float64]:
-    """Return real numbers of any shape as an array of float64.
+    """Return real numbers of any shape as an array of float64, which may be the array given.
 
     Parameters
     ----------
@@ -179,47 +160,34 @@ def as_numbers(values: object, name: str) -> NDArray[np.float64]:
     name
         Name of the argument, for the message.
 
-    Returns
-    -------
-    ndarray, float64
-        May be the array given, not a copy.
-
     Raises
     ------
     UsageError
         If it is anything else: texts, truth values, complex numbers, missing values, rows of different lengths.
     """
-    array = _numeric(values, name, "iuf", "numbers")
-    return array.astype(np.float64, copy=False)
+    return _numeric(values, name, "iuf", "numbers").astype(np.float64, copy=False)
 
 
 def as_labels(values: object, name: str) -> NDArray[np.int64]:
     """Return class labels of any shape as an array of int64.
 
-    Parameters
-    ----------
-    values
-        As for :func:`as_numbers`, of whole numbers; or of bools, which are the labels 0 and 1.
-    name
-        Name of the argument, for the message.
+    `values` are as for :func:`as_numbers`, but whole numbers; or bools, which are the labels 0 and 1.
 
     Raises
     ------
     UsageError
         If it is anything else, including floats.
     """
-    array = _numeric(values, name, "iub", "whole numbers")
-    return array.astype(np.int64, copy=False)
+    return _numeric(values, name, "iub", "whole numbers").astype(np.int64, copy=False)
 
 
 def _numeric(values: object, name: str, kinds: str, wanted: str) -> NDArray[Any]:
-    is_masked = isinstance(values, np.ma.MaskedArray)
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} must be {wanted}, got {type(values).__name__} ({error})") from error
     if not array.size and array.ndim:
         return array.astype(np.int64)
-    if is_masked or array.dtype.kind not in kinds:
+    if isinstance(values, np.ma.MaskedArray) or array.dtype.kind not in kinds:
         raise UsageError(f"{name} must be {wanted}, got {type(values).__name__} of {array.dtype}")
     return array

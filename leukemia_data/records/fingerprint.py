@@ -9,6 +9,8 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import distributions
 from itertools import chain, islice
 from operator import attrgetter
@@ -29,7 +31,6 @@ LOOKS_VERSION = 1
 """Version of :mod:`leukemia_data.decoding.look`; looks of different versions cannot be compared."""
 _READ_BYTES = 1 << 20
 _LINES_AT_ONCE = 1 << 12
-_TEXTS_OF_RECORDS = (attrgetter("record_id"), attrgetter("subject"), attrgetter("split"))
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -38,10 +39,7 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
 
 
 def cache_fingerprint(recipe: Recipe, size_px: int, opencv_version: str) -> str:
-    """Return the fingerprint (64 hexadecimal digits) of a cache of `recipe` at `size_px`.
-
-    A recipe's name and description are left out: they do not affect pixels.
-    """
+    """Return a cache's fingerprint (64 hexadecimal digits), which ignores the recipe's name and description."""
     description = {
         "fingerprint_version": FINGERPRINT_VERSION,
         "size_px": size_px,
@@ -58,11 +56,10 @@ def installed_opencv_version() -> str:
     """
     spec = importlib.util.find_spec("cv2")
     if spec is not None and spec.origin is not None:
-        version_file = Path(spec.origin).with_name("version.py")
-        if version_file.is_file():
-            match = re.search(r'opencv_version\s*=\s*"(\d+\.\d+\.\d+)', version_file.read_text(encoding="utf-8"))
-            if match is not None:
-                return match.group(1)
+        with suppress(OSError):
+            text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+            if match := re.search(r'opencv_version\s*=\s*"(\d+\.\d+\.\d+)', text):
+                return match[1]
     return str(importlib.import_module("cv2").__version__)
 
 
@@ -73,11 +70,8 @@ def bytes_digest(data: Any) -> bytes:  # noqa: ANN401 - any object with the buff
 
 def file_digest(path: Path) -> str:
     """Return the XXH3-128 of a file's bytes, 32 hexadecimal digits."""
-    hasher = xxhash.xxh3_128()
     with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return blocks_digest(iter(partial(file.read, _READ_BYTES), b""))
 
 
 def blocks_digest(blocks: Iterable[bytes]) -> str:
@@ -90,12 +84,10 @@ def blocks_digest(blocks: Iterable[bytes]) -> str:
 
 def lines_digest(lines: Iterable[str]) -> str:
     """Return the XXH3-128 of text lines in order, 32 hexadecimal digits."""
-    hasher = xxhash.xxh3_128()
     remaining = iter(lines)
     # In large batches: the overhead of calls dominates.
-    while block := list(islice(remaining, _LINES_AT_ONCE)):
-        hasher.update("\n".join([*block, ""]).encode("utf-8", "surrogateescape"))
-    return hasher.hexdigest()
+    batches = iter(lambda: list(islice(remaining, _LINES_AT_ONCE)), [])
+    return blocks_digest("\n".join([*batch, ""]).encode("utf-8", "surrogateescape") for batch in batches)
 
 
 def records_digest(records: Iterable[Record], purpose: str = "") -> str:
@@ -107,27 +99,22 @@ def records_digest(records: Iterable[Record], purpose: str = "") -> str:
     remaining = iter(records)
     # Column by column: formatting a text for each of a million records would dominate.
     while block := list(islice(remaining, _LINES_AT_ONCE)):
-        for text_of in _TEXTS_OF_RECORDS:
-            hasher.update(repr(list(map(text_of, block))).encode())
+        for name in ("record_id", "subject", "split"):
+            hasher.update(repr(list(map(attrgetter(name), block))).encode())
         states = chain.from_iterable(map(attrgetter("state"), block))
         numbers = chain(map(attrgetter("label"), block), map(attrgetter("fold"), block), states)
         hasher.update(struct.pack(f"<{6 * len(block)}q", *numbers))
     return hasher.hexdigest()
 
 
-DISTRIBUTIONS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
+DISTRIBUTIONS = [f"opencv{contrib}-python{headless}" for contrib in ("", "-contrib") for headless in ("", "-headless")]
 
 
 def installed_opencv_distributions(path: Sequence[str] | None = None) -> list[str]:
     """Return names and versions of the installed OpenCV distributions on `path` or ``sys.path``."""
     folders = list(sys.path if path is None else path)
-    found = [next(iter(distributions(name=name, path=folders)), None) for name in DISTRIBUTIONS]
-    return [f"{name} {one.version}" for name, one in zip(DISTRIBUTIONS, found, strict=True) if one is not None]
+    found = {name: next(iter(distributions(name=name, path=folders)), None) for name in DISTRIBUTIONS}
+    return [f"{name} {one.version}" for name, one in found.items() if one is not None]
 
 
 def opencv_conflict(path: Sequence[str] | None = None) -> str | None:

@@ -1,15 +1,15 @@
 """Group near-identical images by their looks.
 
 Two images are *near-identical* if the correlation of their looks (:mod:`leukemia_data.decoding.look`) is at least
-:data:`NEAR_CORRELATION` in the best of the eight flips and quarter turns: copies that were rotated, mirrored, resized,
-cropped, recompressed, or differ in single pixels. An all-zero look is near to no other.
+:data:`NEAR_CORRELATION` in the best of the eight flips and quarter turns: copies that were rotated, mirrored,
+resized, cropped, recompressed, or differ in single pixels. An all-zero look is near to no other.
 
-Up to :data:`MAX_COMPARED` looks, every pair is compared. *Folding* avoids comparing all eight views: it takes sums and
-differences of each coefficient and its transpose, without the signs that flips or transposition may change. All views
-fold to the same values, norms are kept, and distances never grow; so pairs whose folded values correlate less are not
-near, and the others are confirmed view by view. Above that number, only looks whose folded values lie on the same sides
-of 20 to 25 planes in one of 16 random draws are compared (Charikar, M. S., 2002, "Similarity estimation techniques from
-rounding algorithms"); docs/audit.md has the recall.
+Up to :data:`MAX_COMPARED` looks, every pair is compared. *Folding* avoids comparing all eight views: it takes sums
+and differences of each coefficient and its transpose, without the signs that flips or transposition may change. All
+views fold to the same values, norms are kept, and distances never grow; so pairs whose folded values correlate less
+are not near, and the others are confirmed view by view. Above that number, only looks whose folded values lie on the
+same sides of 20 to 25 planes in one of 16 random draws are compared (Charikar, M. S., 2002, "Similarity estimation
+techniques from rounding algorithms"); docs/audit.md has the recall.
 """
 
 from __future__ import annotations
@@ -44,16 +44,12 @@ _Rows = NDArray[np.int64]
 
 
 def near_groups(looks_N64: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Find the transitive groups of near-identical images.
-
-    Parameters
-    ----------
-    looks_N64 : ndarray of shape (N, 64), int8
+    """Find the transitive groups of near-identical images, given their looks (N, 64), int8.
 
     Returns
     -------
     ndarray of shape (N,), int64
-        For each image the row of the first image of its group: its own row if it is alone.
+        For each image the row of the first image of its group.
     """
     rows, distinct_M64, distinct_of = _distinct(looks_N64)
     groups_M = np.arange(len(distinct_M64), dtype=np.int64)
@@ -79,17 +75,7 @@ def comparison_note(num_images: int) -> str:
 
 
 def near_rows(looks_A64: NDArray[np.int8], looks_B64: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Return which images of B are near-identical to any of A.
-
-    Parameters
-    ----------
-    looks_A64, looks_B64 : ndarrays of shape (A, 64) and (B, 64), int8
-
-    Returns
-    -------
-    ndarray of shape (B,), bool
-        For each image of B, whether it is near-identical to an image of A.
-    """
+    """Return which images of B are near-identical to any of A, shape (B,), given looks of shape (A, 64) and (B, 64)."""
     rows, distinct_M64, distinct_of = _distinct(np.concatenate([looks_A64, looks_B64]))
     in_A = np.zeros(len(distinct_M64), np.bool_)
     in_A[distinct_of[rows < len(looks_A64)]] = True
@@ -111,7 +97,7 @@ def look_correlations(looks_P64: NDArray[np.int8], others_P64: NDArray[np.int8])
 
 
 def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merge groups by pairs of their members.
+    """Merge groups by pairs of their members; a merged group's representative is the smallest one.
 
     Parameters
     ----------
@@ -119,11 +105,6 @@ def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArra
         Of shape (n,): for each member the index of its group's representative, itself for a single one.
     first, second
         Of shape (P,): the pairs of members to merge.
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-        Representatives after merging: the smallest of the merged groups.
     """
     while True:
         one, other = groups_N[first], groups_N[second]
@@ -137,7 +118,7 @@ def joined(groups_N: NDArray[np.int64], first: NDArray[np.int64], second: NDArra
             groups_N = shorter
 
 
-def look_views(looks_N64: _Unit) -> Iterator[_Unit]:
+def _look_views(looks_N64: _Unit) -> Iterator[_Unit]:
     """Yield the looks of the eight flips and quarter turns, shape (N, 64) each; the first is unchanged."""
     square = looks_N64.reshape(-1, NUM_FREQUENCIES, NUM_FREQUENCIES)
     for turned in (square, square.swapaxes(1, 2)):
@@ -147,7 +128,7 @@ def look_views(looks_N64: _Unit) -> Iterator[_Unit]:
 
 
 def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
-    """Rows with a look, the distinct looks as unit vectors, and the index of each row's look among these."""
+    """Rows with a look, the distinct looks as unit vectors, and each row's index among these."""
     rows = np.flatnonzero(looks_N64.any(axis=1))
     packed = np.ascontiguousarray(looks_N64[rows]).view(f"V{LOOK_VALUES}").ravel()
     _, firsts, distinct_of = np.unique(packed, return_index=True, return_inverse=True)
@@ -245,8 +226,5 @@ def _are_near(unit_M64: _Unit, first: _Rows, second: _Rows) -> NDArray[np.bool_]
 
 
 def _best_views(unit_P64: _Unit, others_P64: _Unit) -> NDArray[np.float32]:
-    products = (np.einsum("pk,pk->p", unit_P64, view) for view in look_views(others_P64))
-    best = next(products)
-    for product in products:
-        best = np.maximum(best, product)
-    return np.asarray(best, np.float32)
+    products = [np.einsum("pk,pk->p", unit_P64, view) for view in _look_views(others_P64)]
+    return np.asarray(np.maximum.reduce(products), np.float32)

@@ -22,13 +22,12 @@ CELL_CLASSES = ("hem", "all")
 """The two C-NMC classes; a class's position is its label: 0 normal (hem), 1 leukaemia (all)."""
 GIVEN_SPLITS = ("train", "valid", "test")
 
-_CELL_LABELS = {name: label for label, name in enumerate(CELL_CLASSES)}
 
 _UID_NAME = re.compile(r"uid_(h?\d{1,9})_(\d{1,9})_(\d{1,9})_(all|hem)", re.IGNORECASE)
 
 
 class CellName(NamedTuple):
-    """Parts of a C-NMC file name: subject, photograph, cell in it, and class."""
+    """Parts of a C-NMC file name."""
 
     subject: str
     photo: int
@@ -83,7 +82,7 @@ def parse_cell_name(file_name: str) -> CellName | None:
     if match is None:
         return None
     subject, photo, cell, class_name = match.groups()
-    return CellName(subject.upper(), int(photo), int(cell), _CELL_LABELS[class_name.lower()])
+    return CellName(subject.upper(), int(photo), int(cell), CELL_CLASSES.index(class_name.lower()))
 
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
@@ -105,9 +104,7 @@ class FoundImage(NamedTuple):
 
 
 def printable_name(name: str) -> str:
-    r"""Return a file or folder name for ids and messages: one line of valid text.
-
-    Line breaks, other control characters and bytes that are invalid UTF-8 are escaped.
+    r"""Return a file or folder name as one line of valid text, with other characters escaped.
 
     >>> printable_name("UID_1_1_1_all.bmp"), printable_name("two\nlines\udcff.bmp")
     ('UID_1_1_1_all.bmp', 'two\\nlines\\xff.bmp')

@@ -1,4 +1,4 @@
-"""The sample table: all that a cache knows of its samples except pixels, as columns; what streams need of a cache."""
+"""The sample table: the metadata of a cache's samples as columns, and the interface of a cache for streams."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class SampleTable:
         """Return a table with the records' metadata, and zeros for values of pixels."""
         n = len(records)
         return cls(
-            ids=_encode([record.record_id for record in records]),
-            subjects=_encode([record.subject for record in records]),
-            splits=_encode([record.split for record in records]),
+            ids=_encode(record.record_id for record in records),
+            subjects=_encode(record.subject for record in records),
+            splits=_encode(record.split for record in records),
             labels=np.array([record.label for record in records], np.int16),
             folds=np.array([record.fold for record in records], np.int16),
             channel_sums=np.zeros((n, 3), np.uint64),
@@ -86,7 +86,7 @@ class SampleTable:
         return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in column_names()})
 
     def take(self, rows: Indices) -> SampleTable:
-        """Return the table of the given rows; see :func:`~leukemia_data.records.arguments.as_indices` for their form.
+        """Return the table of the given rows, in any form of :func:`~leukemia_data.records.arguments.as_indices`.
 
         Raises
         ------
@@ -94,14 +94,14 @@ class SampleTable:
             If a row is out of range, or `rows` is of another kind.
         """
         chosen = as_indices(rows, len(self), "rows")
-        taken = SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
+        taken = self.rows(chosen)
         if "near_groups" in self.__dict__:
             # Groups of a part are those found in the whole table, computed once.
             taken.__dict__["near_groups"] = self.near_groups[chosen]
         return taken
 
-    def rows(self, chosen: slice) -> SampleTable:
-        """Return consecutive rows as views."""
+    def rows(self, chosen: slice | NDArray[np.int64]) -> SampleTable:
+        """Return some rows; views if they are a slice."""
         return SampleTable(**{name: getattr(self, name)[chosen] for name in column_names()})
 
     def equals(self, other: SampleTable) -> bool:
@@ -110,20 +110,17 @@ class SampleTable:
 
     @cached_property
     def near_groups(self) -> NDArray[np.int64]:
-        """Group ids of near-identical images, shape (n,); equal within a group.
-
-        A table taken from another one keeps the groups found there.
-        """
+        """Group ids of near-identical images, shape (n,); a table taken from another one keeps those found there."""
         return near_groups(self.looks)
 
     @property
     def id_texts(self) -> list[str]:
-        """Return the ids as text."""
+        """The ids as text."""
         return decode_texts(self.ids)
 
     @property
     def subject_texts(self) -> list[str]:
-        """Return the subjects as text; empty if unknown."""
+        """The subjects as text; empty if unknown."""
         return decode_texts(self.subjects)
 
 
@@ -162,8 +159,7 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
         if name in _MAY_BE_ABSENT and not column.any():
             continue
         if column.dtype.kind == "S":
-            length = int(np.strings.str_len(column).max(initial=1))
-            dtype = h5py.string_dtype(_TEXT_ENCODING, length)
+            dtype = h5py.string_dtype(_TEXT_ENCODING, int(np.strings.str_len(column).max(initial=1)))
             group.create_dataset(name, data=column.astype(dtype), dtype=dtype)
         else:
             group.create_dataset(name, data=column)
@@ -171,8 +167,7 @@ def write_columns(group: h5py.Group, table: SampleTable) -> None:
 
 def read_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     """Read a dataset into memory."""
-    values: NDArray[Any] = dataset[()]
-    return np.asarray(values, _plain_dtype(dataset))
+    return np.asarray(dataset[()], _plain_dtype(dataset))
 
 
 def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArray[Any]:
@@ -181,7 +176,7 @@ def view_dataset(file_bytes: NDArray[np.uint8], dataset: h5py.Dataset) -> NDArra
     Raises
     ------
     ValueError
-        If the dataset is not stored contiguously.
+        If it is not stored contiguously.
     """
     if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
         raise ValueError(f"{dataset.name} is not stored contiguously")
@@ -198,14 +193,7 @@ def _plain_dtype(dataset: h5py.Dataset) -> np.dtype[Any]:
 
 
 def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]] = read_dataset) -> SampleTable:
-    """Read columns stored by :func:`write_columns`.
-
-    Parameters
-    ----------
-    group
-        Group of the columns.
-    load
-        Converts a dataset to a column: :func:`read_dataset`, or :func:`view_dataset` for a view.
+    """Read columns stored by :func:`write_columns`, each by `load`: :func:`read_dataset`, or :func:`view_dataset`.
 
     Raises
     ------
@@ -215,22 +203,22 @@ def read_columns(group: h5py.Group, load: Callable[[h5py.Dataset], NDArray[Any]]
         If a column's type or length violates the format.
     """
     columns = {name: load(group[name]) for name in stored_columns(group)}
-    expected = SampleTable.from_records([])
     num_samples = np.size(columns["labels"])
-    for name in _MAY_BE_ABSENT - columns.keys():
-        columns[name] = np.zeros((num_samples, *getattr(expected, name).shape[1:]), getattr(expected, name).dtype)
-    for name, column in columns.items():
-        model = getattr(expected, name)
-        same_kind = column.dtype.kind == "S" if model.dtype.kind == "S" else column.dtype == model.dtype
-        if not same_kind or column.shape != (num_samples, *model.shape[1:]):
+    empty = SampleTable.from_records([])
+    for name in column_names():
+        dtype, shape = getattr(empty, name).dtype, (num_samples, *getattr(empty, name).shape[1:])
+        if name not in columns:
+            columns[name] = np.zeros(shape, dtype)
+        column = columns[name]
+        same_kind = column.dtype.kind == "S" if dtype.kind == "S" else column.dtype == dtype
+        if not same_kind or column.shape != shape:
             raise ValueError(f"column {name} is {column.dtype} {column.shape}")
     return SampleTable(**columns)
 
 
-def _encode(texts: Sequence[str]) -> NDArray[np.bytes_]:
+def _encode(texts: Iterable[str]) -> NDArray[np.bytes_]:
     encoded = [encode_text(text) for text in texts]
-    length = max((len(value) for value in encoded), default=1)
-    return np.array(encoded, f"S{max(length, 1)}")
+    return np.array(encoded, f"S{max(map(len, encoded), default=1) or 1}")
 
 
 FileStates: TypeAlias = "NDArray[np.int64]"
@@ -239,10 +227,9 @@ SIZE, MTIME, CTIME, INODE = range(4)
 
 _SECOND_NS = 10**9
 # Time stamps may be rounded to two seconds, by programs or file systems.
-_MTIME_GRAIN_NS = 2 * _SECOND_NS
+_GRAIN_NS = 2 * _SECOND_NS
 # Linux's change times have a resolution of 1 to 10 ms.
 _CTIME_GRAIN_NS = 20_000_000
-_WHOLE_SECONDS_GRAIN_NS = 2 * _SECOND_NS
 
 
 def states_array(states: Iterable[FileState], num_states: int) -> FileStates:
@@ -257,28 +244,20 @@ def state_at(states: FileStates, row: int) -> FileState:
 
 def unsettled_states(num_states: int) -> FileStates:
     """Return states that never match."""
-    states = np.zeros((num_states, 4), np.int64)
-    states[:] = FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS)
-    return states
+    return np.tile(np.array(FileState(mtime_ns=UNSETTLED_NS, ctime_ns=UNSETTLED_NS), np.int64), (num_states, 1))
 
 
 def settled(states: FileStates, listed_at_ns: int) -> FileStates:
     """Return the states with :data:`~leukemia_data.files.atomic.UNSETTLED_NS` for times that may hide a later change.
 
     A change after the listing gets a later time stamp, which differs from the recorded one unless that is within the
-    clock's resolution before the listing, or after it.
-
-    Parameters
-    ----------
-    states
-        State of each file while it was read.
-    listed_at_ns
-        Time before the source was listed (ns since the epoch).
+    clock's resolution before the listing, or after it. `listed_at_ns` is a time before the listing (ns since the
+    epoch).
     """
     result = states.copy()
     mtimes, ctimes = states[:, MTIME], states[:, CTIME]
-    result[mtimes > listed_at_ns - _MTIME_GRAIN_NS, MTIME] = UNSETTLED_NS
-    grains = np.where(ctimes % _SECOND_NS == 0, _WHOLE_SECONDS_GRAIN_NS, _CTIME_GRAIN_NS)
+    result[mtimes > listed_at_ns - _GRAIN_NS, MTIME] = UNSETTLED_NS
+    grains = np.where(ctimes % _SECOND_NS == 0, _GRAIN_NS, _CTIME_GRAIN_NS)
     result[ctimes > listed_at_ns - grains, CTIME] = UNSETTLED_NS
     return result
 
@@ -297,20 +276,16 @@ class PixelReader(Protocol):
     @property
     def size_px(self) -> int:
         """Side of the images."""
-        ...
 
     @property
     def num_unmapped(self) -> int:
         """Number of shards that could not be mapped, and are read instead."""
-        ...
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """Return one image, shape (S, S, 3), uint8."""
-        ...
 
     def gather(self, indices_B: Indices, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return images in the order of the indices, (B, S, S, 3) uint8."""
-        ...
 
 
 class Samples(Protocol):
@@ -319,28 +294,20 @@ class Samples(Protocol):
     @property
     def table(self) -> SampleTable:
         """Metadata of the samples."""
-        ...
 
     @property
     def size_px(self) -> int:
         """Side of the images."""
-        ...
-
-    @property
-    def pixels_per_image(self) -> int:
-        """Height times width of the images."""
-        ...
 
     @property
     def reader(self) -> PixelReader:
         """The pixels."""
-        ...
 
     def __len__(self) -> int: ...
 
 
 def require_samples(cache: object) -> None:
     """Raise UsageError unless `cache` is an opened cache."""
-    # Does not access `reader`, which would open the shards.
+    # On the type, since accessing `reader` would open the shards.
     if not all(hasattr(type(cache), name) for name in ("reader", "size_px")) or not hasattr(cache, "table"):
         raise UsageError(f"cache must be an opened cache, as open_cache returns it; got {type(cache).__name__}")

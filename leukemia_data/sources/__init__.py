@@ -1,1 +1,1 @@
-"""Folders and tables of images: which there are, and whose; generated cells."""
+"""Folders and tables of images: their classes and subjects; generated cells."""

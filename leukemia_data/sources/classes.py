@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from leukemia_data.errors import AmbiguousSourceError, SourceError, UsageError, listed
 from leukemia_data.files.csv_table import CsvTable, parse_csv_table, peek_header, read_csv_table, shown
@@ -26,7 +24,7 @@ from leukemia_data.sources.positive_class import composed, place_of_class
 from leukemia_data.sources.reading_options import ReadingChoice, ReadingOptions
 
 LEFT_OUT = -2
-"""Stands for the label of a class that ``--classes`` leaves out."""
+"""The label of a class that ``--classes`` leaves out."""
 
 
 def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -35,23 +33,23 @@ def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[
     Parameters
     ----------
     counts
-        Class names of the source, with the number of images of each.
+        Number of images of each class name of the source.
     options
-        ``classes`` orders and chooses them, ``merge`` joins some.
+        ``classes`` orders and chooses them, ``merge`` merges some.
 
     Returns
     -------
     classes : tuple of str
         ``("hem", "all")`` for C-NMC, those that the user names, or all in alphabetical order; numbers by value.
     labels : dict
-        Label of each name of the source; :data:`LEFT_OUT` for those that are left out.
+        Label of each name of the source, or :data:`LEFT_OUT`.
 
     Raises
     ------
     UsageError
-        If the user names classes that the source has not got.
+        If the user names classes that the source does not have.
     AmbiguousSourceError
-        If names differ in their case alone.
+        If names differ in case only, or some are numbers and others are not.
     """
     merged = _merged(counts, options)
     names = sorted(set(merged.values()))
@@ -65,23 +63,16 @@ def number_classes(counts: Mapping[str, int], options: ReadingOptions) -> tuple[
             _require_different(names, options)
             _require_one_kind(names, options)
             classes = tuple(sorted(names, key=int) if all(map(_is_number, names)) else names)
-        place = {
-            name: number for number, known in enumerate(classes) for name in names if _is_same(name, known, classes)
-        }
+        place = {name: classes.index(plain(name) if classes == CELL_CLASSES else name) for name in names}
     return classes, {raw: place.get(name, LEFT_OUT) for raw, name in merged.items()}
 
 
 def _is_number(name: str) -> bool:
-    """Whether a class is a whole number; it may be negative, as labels of -1 and 1 are."""
+    """Whether a class is a whole number; labels may be -1 and 1."""
     return are_numbers([name.removeprefix("-")])
 
 
-def _is_same(name: str, known: str, classes: Sequence[str]) -> bool:
-    return plain(name) == known if classes == CELL_CLASSES else name == known
-
-
 def _merged(counts: Mapping[str, int], options: ReadingOptions) -> dict[str, str]:
-    """The class that each name of the source counts as."""
     new_of: dict[str, str] = {}
     for new, olds in options.merge:
         for old in olds:
@@ -95,21 +86,13 @@ def _merged(counts: Mapping[str, int], options: ReadingOptions) -> dict[str, str
 
 
 def _places_of(names: Sequence[str], options: ReadingOptions) -> dict[str, int]:
-    """Label of each name that ``--classes`` means."""
+    """Label of each name among ``--classes``."""
     classes = options.classes
     if are_numbers(names) and not set(names) & set(classes):
         if int(max(names, key=int)) >= len(classes):
             raise UsageError(f"--classes: the labels are {listed(names)}, and only {len(classes)} classes are named")
         return {name: int(name) for name in names}
-    exact = {name: classes.index(name) for name in names if name in classes}
-    folded: dict[str, list[int]] = {}
-    for number, name in enumerate(classes):
-        folded.setdefault(plain(name), []).append(number)
-    places = {
-        name: exact[name] if name in exact else found[0]
-        for name in names
-        if name in exact or len(found := folded.get(plain(name), [])) == 1
-    }
+    places = {name: place for name in names if (place := place_of_class(name, classes)) is not None}
     absent = [name for number, name in enumerate(classes) if number not in places.values()]
     if absent and not {plain(name) for name in classes} <= set(CELL_CLASSES):
         raise UsageError(f"--classes {absent[0]}: there is no such class; classes are {listed(names)}")
@@ -117,7 +100,7 @@ def _places_of(names: Sequence[str], options: ReadingOptions) -> dict[str, int]:
 
 
 def _require_one_kind(names: Sequence[str], options: ReadingOptions) -> None:
-    """Ask where some classes are numbers and others names: a number may mean one of the names."""
+    """Refuse numbers beside names: a number may mean one of the names."""
     numbers = [name for name in names if _is_number(name)]
     if not numbers or len(numbers) == len(names) or options.merge:
         return
@@ -147,7 +130,7 @@ _COLUMNS = ("patient_id", "new_names", "labels")
 
 
 def is_label_table(columns: Sequence[str]) -> bool:
-    """Whether these are titles of such a table, in any case and order, among others."""
+    """Return whether a table with these titles, in any case and order, is a C-NMC label table."""
     return set(_COLUMNS) <= {title.lower() for title in columns}
 
 
@@ -159,7 +142,7 @@ def read_label_tables(places: Sequence[ImagePlace]) -> tuple[dict[str, CellName]
     cells : dict
         By :func:`label_key` of the new name: the original cell.
     read : list
-        The tables that were read; others are left alone, in whatever encoding.
+        The tables that were read; others may have any encoding.
 
     Raises
     ------
@@ -169,7 +152,7 @@ def read_label_tables(places: Sequence[ImagePlace]) -> tuple[dict[str, CellName]
     cells: dict[str, CellName] = {}
     read = [place for place in places if is_label_table(peek_header(place, _COLUMNS))]
     for place in read:
-        table = _read(place)
+        table = read_table(place, _COLUMNS)
         table.require(*_COLUMNS)
         _add_rows(table, cells)
         table.problems.raise_any()
@@ -177,15 +160,16 @@ def read_label_tables(places: Sequence[ImagePlace]) -> tuple[dict[str, CellName]
 
 
 def label_key(file_name: str) -> str:
-    """A file's name as such tables are searched for it: without an image's ending, in lower case."""
+    """Return a file's name as label tables are searched for it: without an image's extension, in lower case."""
     name = file_name.strip()
     return plain(stem_of(name) if suffix_of(name) in IMAGE_SUFFIXES else name)
 
 
-def _read(place: ImagePlace) -> CsvTable:
+def read_table(place: ImagePlace, names: Sequence[str]) -> CsvTable:
+    """Read a table of this machine or in a store, as :func:`~leukemia_data.files.csv_table.read_csv_table` does."""
     if isinstance(place, Path):
-        return read_csv_table(place, _COLUMNS)
-    return parse_csv_table(place, place.read_bytes(), _COLUMNS)
+        return read_csv_table(place, names)
+    return parse_csv_table(place, place.read_bytes(), names)
 
 
 def _add_rows(table: CsvTable, cells: dict[str, CellName]) -> None:
@@ -210,7 +194,7 @@ def _agrees(cell: CellName, label: str) -> bool:
 
 
 def require_no_label_table(place: ImagePlace, columns: Sequence[str]) -> None:
-    """Raise SourceError where a table that was given as a source is a C-NMC label table."""
+    """Raise SourceError if a table that was given as a source is a C-NMC label table."""
     if "path" not in columns and {"patient_id", "new_names"} <= set(columns):
         raise SourceError(f"{place} is a C-NMC label table: give the folder that holds the images instead")
 
@@ -218,61 +202,24 @@ def require_no_label_table(place: ImagePlace, columns: Sequence[str]) -> None:
 _NUMBERS = {str(label): label for label in range(len(CELL_CLASSES))}
 
 
-class OwnLabels(NamedTuple):
-    """Images as records, and how many of them bear the name of a class that is none of the run's, by that name."""
-
-    records: list[Record]
-    others: Mapping[str, int]
-
-
-def own_labels(images: Iterable[FoundImage], classes: Sequence[str]) -> OwnLabels:
-    """Give images the labels of a run's classes.
-
-    Parameters
-    ----------
-    images
-        With the class names that file names, folders and tables give.
-    classes
-        The run's, in the order of their labels.
-
-    Returns
-    -------
-    OwnLabels
-        A label is that of the class that was given, else that of the innermost folder with the name of a class, else
-        unknown. `others` counts what file names and tables give, and folders whose names usually are those of classes.
-    """
-    records, others = [], Counter[str]()
-    for image in images:
-        label = own_label(image.class_name, image.record_id, classes)
-        if label == UNKNOWN_LABEL and image.class_name and is_other_class(image.class_name, image.record_id):
-            others[image.class_name] += 1
-        records.append(
-            Record(
-                image.record_id,
-                image.path,
-                label,
-                composed(image.subject),
-                image.split,
-                image.fold,
-                image.state,
-            )
-        )
-    return OwnLabels(records, others)
+def as_record(image: FoundImage, label: int = UNKNOWN_LABEL) -> Record:
+    """Return an image as a record with a label."""
+    return Record(image.record_id, image.path, label, composed(image.subject), image.split, image.fold, image.state)
 
 
 def own_label(class_name: str | None, record_id: str, classes: Sequence[str]) -> int:
-    """Return the label of one image: that of the class that was given, else of the innermost folder that names one."""
+    """Return the label of one image: that of its class if given, else of the innermost folder that names one."""
     label = label_of(class_name, classes)
     return _label_of_folders(record_id, classes) if label == UNKNOWN_LABEL else label
 
 
 def is_other_class(name: str, record_id: str) -> bool:
-    """Return whether a name was given as a class, and is not that of a folder, which may be a person's or a batch's."""
+    """Return whether a class name is not just a folder's, which may be a person's or a batch's."""
     return name not in _folders(record_id) or is_cell_class(name)
 
 
 def label_of(name: str | None, classes: Sequence[str]) -> int:
-    """Return the label of a class's name, -1 where it is none of the classes; case counts where it alone differs.
+    """Return the label of a class's name, -1 if it is none of the classes; case counts if it alone differs.
 
     0 and 1 are labels of C-NMC's classes too, as in the lab's tables.
     """
@@ -293,7 +240,6 @@ def others_text(others: Mapping[str, int], classes: Sequence[str]) -> str:
 
 
 def _label_of_folders(record_id: str, classes: Sequence[str]) -> int:
-    """The label of the innermost folder of an id that has one."""
     for name in reversed(_folders(record_id)):
         label = label_of(name, classes)
         if label != UNKNOWN_LABEL or is_unknown(name):

@@ -1,7 +1,6 @@
-"""Kinds of source: what a place holds that images are listed from, and who reads it.
+"""Kinds of source: which places hold images, and how they are listed.
 
-A module of one's own makes a kind and registers it; nothing else has to know it. Kinds are tried in turn, the latest
-that was registered first::
+A custom kind is registered by its module. Kinds are tried from the latest registered to the first::
 
     class Archives:
         name = "archive"
@@ -31,18 +30,18 @@ from leukemia_data.sources.tree_images import Tree
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """How sources are to be read.
+    """How sources are read.
 
     Attributes
     ----------
     options
         What the user says of the meaning of folders, names and columns.
     root
-        Where the relative paths of tables start; by default each table's own folder.
+        Start of the relative paths of tables; by default each table's own folder.
     allow_outside
-        Take files that a table names outside `root` too.
+        Accept files outside `root` in tables.
     need_classes
-        Whether every image outside test sets must have a class; otherwise nothing is asked.
+        Whether every image outside test sets must have a class; otherwise there are no questions.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -56,44 +55,37 @@ class SourceKind(Protocol):
 
     @property
     def name(self) -> str:
-        """In one word."""
-        ...
+        """A single word."""
 
     @property
     def is_table(self) -> bool:
-        """Whether options for columns concern it, and ids are those of its rows, the same beside other sources."""
-        ...
+        """Whether options for columns apply, and ids are those of rows, without a prefix for each source."""
 
     def matches(self, place: ImagePlace) -> bool:
-        """Return whether this is such a source, and is there."""
-        ...
+        """Return whether a place is an existing source of this kind."""
 
     def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
         """Read all sources of this kind that a user named.
 
-        Parameters
-        ----------
-        places
-            Where they are, each with names that the ids of its images have to begin with, to tell it from others.
+        Each place has the names with which the ids of its images begin.
 
         Raises
         ------
         SourceError
             If one cannot be read, or they contradict each other.
         """
-        ...
 
 
 SOURCE_KINDS: Registry[SourceKind] = Registry("kind of source")
 
 
 def kind_of(place: ImagePlace) -> SourceKind:
-    """Return what reads a source.
+    """Return the kind that reads a source.
 
     Raises
     ------
     UsageError
-        If nothing does, or there is no such place.
+        If there is none, or no such place.
     """
     for name in reversed(SOURCE_KINDS.names()):
         kind = SOURCE_KINDS.get(name)

@@ -1,4 +1,4 @@
-"""The file or object that a table's path string means: below the root, unless that is allowed."""
+"""The file or object that a table's path string denotes: below the root, unless others are allowed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import posixpath
 import stat
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -21,14 +22,11 @@ if TYPE_CHECKING:
     from leukemia_data.stores.object_store import StoredUrl
 
 
-class Spellings:
-    """The names in one folder, by how they look.
+_TWO_MEANINGS = "may mean two files, as a backslash or an apostrophe is a character or not: rename one"
 
-    Parameters
-    ----------
-    names
-        Names of its files and folders, as they are.
-    """
+
+class Spellings:
+    """The names in one folder, searched without regard to case and accents."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._alike: defaultdict[str, list[str]] = defaultdict(list)
@@ -39,12 +37,12 @@ class Spellings:
                 self._without_ending[plain(stem_of(name))].append(name)
 
     def find(self, name: str) -> str | None:
-        """The only name that looks like `name`; an image's, where `name` has no image's ending.
+        """Return the only name that looks like `name`, or the image's if `name` lacks an image's extension.
 
         Raises
         ------
         ValueError
-            If there are several; the message goes on after the name of a table's column.
+            If there are several; the message continues after the name of a table's column.
         """
         wanted = plain(name)
         found = self._alike.get(wanted, [])
@@ -52,7 +50,7 @@ class Spellings:
             found = self._without_ending.get(wanted, [])
         if len(found) > 1:
             raise ValueError(
-                f"may mean {len(found)} files, which differ in case, accents or ending: write one as it is"
+                f"may mean {len(found)} files, which differ in case, accents or extension: write one as it is"
             )
         return found[0] if found else None
 
@@ -67,12 +65,12 @@ class ListedFile(Generic[Place]):
     Attributes
     ----------
     path
-        Where it lies.
+        Its place.
     key
-        Which file this is, however its path is written: ``./test/1.bmp`` and ``test/1.bmp`` have the same. A link to
+        Identifies the file, however its path is written: ``./test/1.bmp`` and ``test/1.bmp`` have the same. A link to
         a file is a file of its own; links to folders are followed.
     state
-        Its state; :data:`~leukemia_data.files.atomic.NO_FILE` if there is no such regular file.
+        :data:`~leukemia_data.files.atomic.NO_FILE` if there is no such regular file.
     """
 
     path: Place
@@ -86,16 +84,15 @@ class ListedFile(Generic[Place]):
 
 
 class Finder(Protocol):
-    """Finds the files of one table: on disks, or in a store (see ``listed_object``).
+    """Finds the files of one table: on disks, or in a store.
 
-    ``respelled`` holds the path strings for which a file of another spelling was found, and that spelling.
+    ``respelled`` maps path strings to the different spelling of the file that was found.
     """
 
     respelled: dict[str, str]
 
     def find(self, text: str) -> ListedFile[ImagePlace]:
-        """Find the file that a path string means; ValueError, as :meth:`FileFinder.find` says, if it can be none."""
-        ...
+        """Return the file of a path string; ValueError as for :meth:`FileFinder.find`."""
 
 
 class FileFinder:
@@ -106,7 +103,7 @@ class FileFinder:
     root
         Folder that relative paths start from.
     allow_outside
-        Take files outside `root` too: absolute paths, paths with ``..``, and links that lead out of it.
+        Accept files outside `root`: absolute paths, paths with ``..``, and links that lead out of it.
     """
 
     def __init__(self, root: Path, *, allow_outside: bool = False) -> None:
@@ -122,34 +119,30 @@ class FileFinder:
     def find(self, text: str) -> ListedFile[Path]:
         """Find a file.
 
-        A backslash separates folders on Windows and is a letter elsewhere; an apostrophe may protect a path from
-        spreadsheets. Another reading is taken where there is no file with that very name, and last of all a file whose
-        name looks the same: with its accents written otherwise, in another case, or with an image's ending.
+        A backslash separates folders on Windows and is a character elsewhere; an apostrophe may protect a path from
+        spreadsheets. If no file has the exact name, the other interpretation is tried, then a file whose name differs
+        in accents, case or an image's extension only.
 
         Parameters
         ----------
         text
-            A path string of the table, with or without blanks around it.
+            A path string of the table, with or without surrounding blanks.
 
         Raises
         ------
         ValueError
             If the string is empty, holds control characters, leads out of the root, or could mean two files. The
-            message goes on after the name of the column, and is the same for every such path.
+            message continues after the name of the column, and is the same for every such path.
         """
-        name = checked_name(text)
-        if "\\" not in name and not name.startswith("'"):
-            file = self._describe(name)
-            return self._find_alike(file, name) if file.is_missing else file
-        readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
+        readings = _readings(_checked_name(text))
         files = [self._describe(reading) for reading in readings]
         present = [file for file in files if not file.is_missing]
         if any(not present[0].path.samefile(other.path) for other in present[1:]):
-            raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
-        return present[0] if present else self._find_alike(files[-1], next(reversed(readings)))
+            raise ValueError(_TWO_MEANINGS)
+        return present[0] if present else self._find_alike(files[-1], readings[-1])
 
     def _find_alike(self, missing: ListedFile[Path], name: str) -> ListedFile[Path]:
-        """A file that looks like one that is not there, or that itself."""
+        """A file with a similar name, or the missing file itself."""
         here, parts = self._root, []
         for part in name.split("/"):
             is_there = part in ("", ".", "..") or os.path.lexists(f"{here}{os.sep}{part}")
@@ -162,16 +155,17 @@ class FileFinder:
         if spelled == name:
             return missing
         file = self._describe(spelled)
-        if not file.is_missing:
-            self.respelled[name] = spelled
-        return missing if file.is_missing else file
+        if file.is_missing:
+            return missing
+        self.respelled[name] = spelled
+        return file
 
     def _alike(self, folder: str, name: str) -> str | None:
         if folder not in self._spellings:
-            try:
-                self._spellings[folder] = Spellings([entry.name for entry in os.scandir(folder)])
-            except (OSError, ValueError):
-                self._spellings[folder] = Spellings([])
+            names: list[str] = []
+            with suppress(OSError, ValueError):
+                names = [entry.name for entry in os.scandir(folder)]
+            self._spellings[folder] = Spellings(names)
         return self._spellings[folder].find(name)
 
     def _describe(self, name: str) -> ListedFile[Path]:
@@ -179,39 +173,29 @@ class FileFinder:
         folder = self._folders.get(folder_name)
         if folder is None:
             folder = self._folders[folder_name] = self._open(folder_name)
-        if not folder.is_allowed:
-            raise self._outside()
         location = f"{folder.path}{file_name}"
-        state, is_link = _state(location)
-        if is_link and not (self._allow_outside or _lies_in(os.path.realpath(location), (self._real_root,))):
-            raise self._outside()
+        state, is_link = _state(location) if folder.is_allowed else (NO_FILE, False)
+        is_below = not is_link or self._allow_outside or _is_below(os.path.realpath(location), (self._real_root,))
+        if not (folder.is_allowed and is_below):
+            raise ValueError(
+                f"leads out of {self._root} (--root may name a folder that holds all, --allow-outside takes them)"
+            )
         return ListedFile(Path(location), f"{folder.real_path}{os.path.normcase(file_name)}", state)
 
     def _open(self, name: str) -> _Folder:
-        """The folder that a table names, whether it exists or not."""
+        """The folder that a table names, which may not exist."""
         path = _joined(self._root, name)
         if not self._allow_outside and (os.path.isabs(name) or os.path.splitdrive(name)[0]):  # noqa: PTH117
-            # A share of another machine is not even asked for.
+            # Does not access network shares.
             absolute = _joined(os.path.abspath(path), "")  # noqa: PTH100 - does not touch the disk
-            if not _lies_in(absolute, self._roots):
+            if not _is_below(absolute, self._roots):
                 return _Folder(path, absolute, is_allowed=False)
         real_path = _with_end(os.path.realpath(path))
-        return _Folder(path, real_path, is_allowed=self._allow_outside or _lies_in(real_path, (self._real_root,)))
-
-    def _outside(self) -> ValueError:
-        return ValueError(
-            f"leads out of {self._root} (--root may name a folder that holds all, --allow-outside takes them)"
-        )
+        return _Folder(path, real_path, is_allowed=self._allow_outside or _is_below(real_path, (self._real_root,)))
 
 
-def checked_name(text: str) -> str:
-    """A table's path string without blanks around it.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left, or it holds control characters; the message goes on after the name of the column.
-    """
+def _checked_name(text: str) -> str:
+    """A table's path string without surrounding blanks; ValueError if nothing is left, or it has control characters."""
     name = text.strip()
     if not name:
         raise ValueError("is empty")
@@ -220,9 +204,14 @@ def checked_name(text: str) -> str:
     return name
 
 
+def _readings(name: str) -> list[str]:
+    """The name as it is written, without an apostrophe of spreadsheets, and with slashes for backslashes."""
+    return list(dict.fromkeys((name, formula_restored(name), name.replace("\\", "/"))))
+
+
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder as it is named and with all links followed, both with a separator at the end."""
+    """A folder as named and with all links followed, both with a separator at the end."""
 
     path: str
     real_path: str
@@ -235,11 +224,11 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _with_end(folder: str) -> str:
-    """The folder with a separator at its end, in the case in which paths are compared."""
+    """The folder with a separator at its end, in the case used for comparing paths."""
     return os.path.normcase(_joined(folder, ""))
 
 
-def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
+def _is_below(path: str, folders: tuple[str, ...]) -> bool:
     return os.path.normcase(path).startswith(folders)
 
 
@@ -257,7 +246,7 @@ def _state(location: str) -> tuple[FileState, bool]:
 
 
 class ObjectFinder:
-    """Finds the objects of one table. All below the root are listed once: asking for each would take a request each.
+    """Finds the objects of one table; all below the root are listed once, which avoids a request for each.
 
     Parameters
     ----------
@@ -272,39 +261,33 @@ class ObjectFinder:
         self.respelled: dict[str, str] = {}
 
     def find(self, text: str) -> ListedFile[StoredUrl]:
-        """Find an object, as :meth:`leukemia_data.sources.listed_file.FileFinder.find` finds a file.
+        """Find an object, as :meth:`FileFinder.find` finds a file.
 
-        The name as it is written is looked for first; then without ``./`` and ``//``, with slashes for backslashes, and
-        without an apostrophe that protects it from spreadsheets. An address below the root is a path, too.
+        The exact name is tried first; then names without ``./`` and ``//``, with slashes for backslashes, and without
+        an apostrophe that protects it from spreadsheets. An address below the root is a path, too.
 
         Raises
         ------
         ValueError
             If the string is empty, holds control characters, leads out of the root, or could mean two objects.
         """
-        name = checked_name(text).removeprefix(f"{self._root}/")
-        readings = dict.fromkeys((name, formula_restored(name), name.replace("\\", "/")))
+        name = _checked_name(text).removeprefix(f"{self._root}/")
+        readings = _readings(name)
         folded = [posixpath.normpath(reading) for reading in readings]
         present = [candidate for candidate in dict.fromkeys((*readings, *folded)) if candidate in self._states]
-        if name in present:
-            return self._listed(name)
-        if len(present) > 1:
-            raise ValueError("may mean two files, as a backslash or an apostrophe is a letter or not: rename one")
+        if len(present) > 1 and name not in present:
+            raise ValueError(_TWO_MEANINGS)
         if present:
-            return self._listed(present[0])
+            return self._listed(name if name in present else present[0])
         if "://" in name or folded[-1].startswith(("/", "../")):
             raise ValueError(f"leads out of {self._root} (--root may name a folder that holds all)")
-        alike = self._alike(folded[-1])
+        if self._spellings is None:
+            self._spellings = Spellings(self._states)
+        alike = self._spellings.find(folded[-1])
         if alike is not None:
             self.respelled[name] = alike
             return self._listed(alike)
         return ListedFile(self._root / folded[-1], str(self._root / folded[-1]), NO_FILE)
-
-    def _alike(self, name: str) -> str | None:
-        """The only object whose name looks like this one."""
-        if self._spellings is None:
-            self._spellings = Spellings(self._states)
-        return self._spellings.find(name)
 
     def _listed(self, name: str) -> ListedFile[StoredUrl]:
         url = self._root / name

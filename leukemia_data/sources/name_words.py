@@ -1,4 +1,4 @@
-"""Names of folders, tables, columns and subjects: what they usually mean, and which are spellings of one."""
+"""Names of folders, tables, columns and subjects: their usual meaning, and spellings of one name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORDS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
 
 
 def words_of(section: str, name: str) -> frozenset[str]:
-    """Words of one meaning: the names of a section and a text in ``words.toml``."""
+    """Return the words of one meaning, a text in a section of ``words.toml``."""
     return frozenset(_WORDS[section][name].split())
 
 
@@ -50,11 +50,11 @@ _NUMBERED = re.compile(
 _SHORT_CODE = re.compile(r"[a-z]{1,2}[ _-]?\d{1,3}")
 _MAGNIFICATION = re.compile(r"\d{1,4}x|x\d{1,4}")
 _TOKENS = re.compile("A+(?!a)|A?a+|0+")
-"""Words and numbers of a name's shape, see :func:`_kind`."""
+"""Words and numbers in a name's shape, see :func:`_kind`."""
 
 
 def plain(name: str) -> str:
-    """A name as it is compared: composed (NFC), without case and blanks around it.
+    """Return a name for comparisons: composed (NFC), without case and surrounding blanks.
 
     >>> plain("Cafe\u0301 ") == plain("CAF\u00c9")
     True
@@ -63,20 +63,20 @@ def plain(name: str) -> str:
 
 
 def squeezed(name: str) -> str:
-    """The letters and digits of a plain name: ``Ground Truth`` and ``ground_truth`` are one word."""
+    """Return the letters and digits of a plain name: ``Ground Truth`` and ``ground_truth`` are one word."""
     return "".join(character for character in plain(name) if character.isalnum())
 
 
 @lru_cache(maxsize=4096)
 def tokens(name: str) -> tuple[str, ...]:
-    """The words and numbers of a name, plain: camel case, digits and everything between letters part them.
+    """Return the words and numbers of a name, plain; camel case, digits and non-letters separate them.
 
     >>> tokens("TestA"), tokens("C-NMC_training_data"), tokens("resnet_18_test")
     (('test', 'a'), ('c', 'nmc', 'training', 'data'), ('resnet', '18', 'test'))
     """
     composed = unicodedata.normalize("NFC", name)
     shape = "".join(map(_kind, composed))
-    # Without its dot, which casefold keeps apart, the Turkish capital is the letter that it is of.
+    # casefold keeps the dot of the Turkish capital as a separate character.
     return tuple(
         composed[match.start() : match.end()].replace("İ", "i").casefold() for match in _TOKENS.finditer(shape)
     )
@@ -91,7 +91,7 @@ def _kind(character: str) -> str:
 
 @lru_cache(maxsize=4096)
 def splits_in(name: str) -> tuple[str, ...]:
-    """The splits that a name speaks of, each once, in its order; usually one or none.
+    """Return the splits that a name mentions, each once, in order; usually one or none.
 
     >>> splits_in("TestB"), splits_in("train_val_test"), splits_in("latest")
     (('test',), ('train', 'valid', 'test'), ())
@@ -99,7 +99,7 @@ def splits_in(name: str) -> tuple[str, ...]:
     words = tokens(name)
     found = [split for word in words if (split := _split_of_token(word))]
     if not found:
-        # "Held-out" and "DTest" are parted by tokens; "hold out" is one word in two.
+        # "hold out" is one word in two tokens.
         found = [split for pair in pairwise(words) if (split := _split_of_token("".join(pair)))]
     return tuple(dict.fromkeys(found))
 
@@ -113,7 +113,7 @@ def _split_of_token(token: str) -> str | None:
 
 
 def split_word(name: str) -> str | None:
-    """The split that a folder's, table's or cell's name speaks of; ``None`` where it is none, or several.
+    """Return the split that a name mentions; ``None`` if there is none, or several.
 
     >>> split_word("C-NMC_training_data"), split_word("resnet_18_test"), split_word("all"), split_word("train_test")
     ('train', 'test', None, None)
@@ -124,7 +124,7 @@ def split_word(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def beside_the_split(name: str) -> tuple[str, ...]:
-    """Words of a name that are neither its split nor usual beside one: those of ``test_positive`` are ``positive``."""
+    """Return the words of a name that are neither a split nor usual beside one: ``positive`` of ``test_positive``."""
     return tuple(
         word
         for word in tokens(name)
@@ -133,17 +133,17 @@ def beside_the_split(name: str) -> tuple[str, ...]:
 
 
 def means_eval(name: str) -> bool:
-    """Whether a name's split word is one that means test to some and validation to others."""
+    """Return whether a name has a word that means test to some and validation to others."""
     return any(word.startswith("eval") for word in tokens(name))
 
 
 def is_container(name: str) -> bool:
-    """Whether a folder's name says that images are in it, and nothing about them."""
+    """Return whether a folder's name means just that it holds images."""
     return squeezed(name) in _CONTAINERS
 
 
 def is_variant(name: str) -> bool:
-    """Whether a folder's name says how its images were made or treated: ``Segmented``, ``rotated_90``, ``40x``."""
+    """Return whether a folder's name is that of a treatment: ``Segmented``, ``rotated_90``, ``40x``."""
     if _MAGNIFICATION.fullmatch(squeezed(name)):
         return True
     words = [word for word in tokens(name) if not word.isdigit() and word not in _NEUTRAL]
@@ -151,28 +151,28 @@ def is_variant(name: str) -> bool:
 
 
 def is_mask(name: str) -> bool:
-    """Whether a folder's name says that it holds masks or annotations."""
+    """Return whether a folder's name means masks or annotations."""
     return squeezed(name) in _MASKS
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a folder's name speaks of copies, drafts, results or what was set aside: ``backup``, ``New folder``."""
+    """Return whether a folder's name means copies, drafts, results or discarded files: ``backup``, ``New folder``."""
     return any(word in _LEFTOVERS for word in tokens(name)) or squeezed(name) in _LEFTOVERS
 
 
 def is_thumbnails(name: str) -> bool:
-    """Whether a folder's name says that it holds thumbnails."""
+    """Return whether a folder's name means thumbnails."""
     return squeezed(name) in _THUMBNAILS
 
 
 def is_system(name: str) -> bool:
-    """Whether an entry of this name belongs to an operating system, a disk or an archive."""
-    # The first letter tells nearly always, and this is asked of every file.
+    """Return whether an entry of this name belongs to an operating system, a disk or an archive."""
+    # The first letter decides for nearly every file.
     return name[:1] in _SYSTEM_STARTS and name.casefold() in _SYSTEM
 
 
 def is_unknown(text: str) -> bool:
-    """Whether a cell's or folder's text says that a value is not known: empty, ``NA``, ``nan``, ``None``, ``?``, ...
+    """Return whether a text means an unknown value: empty, ``NA``, ``nan``, ``None``, ``?``, ...
 
     >>> [text for text in ("", "NA", "nan", "?", "unknown", "hem", "0") if is_unknown(text)]
     ['', 'NA', 'nan', '?', 'unknown']
@@ -181,27 +181,27 @@ def is_unknown(text: str) -> bool:
 
 
 def is_cell_class(name: str) -> bool:
-    """Whether a name holds a word that usually names a class of blood cells or a diagnosis."""
+    """Return whether a name has a word that usually names a class of blood cells or a diagnosis."""
     return any(word in _CELL_CLASSES or word.removesuffix("s") in _CELL_CLASSES for word in tokens(name))
 
 
 def is_person(name: str) -> bool:
-    """Whether a name has a known form of a person's: ``patient_03``, ``P12``, ``case 7``."""
+    """Return whether a name has a known form of a person's: ``patient_03``, ``P12``, ``case 7``."""
     return _PERSON.fullmatch(plain(name)) is not None
 
 
 def is_short_code(name: str) -> bool:
-    """Whether a name is a letter or two and a number, such as ``P3`` or ``L1``: a person, a slide, or a class."""
+    """Return whether a name is one or two letters and a number, such as ``P3`` or ``L1``: a person, slide, or class."""
     return _SHORT_CODE.fullmatch(plain(name)) is not None
 
 
 def is_numbered(name: str) -> bool:
-    """Whether a name is a number, with or without a general word before it: ``3``, ``slide_12``, ``2021-03-04``."""
+    """Return whether a name is a number, maybe after a general word: ``3``, ``slide_12``, ``2021-03-04``."""
     return _NUMBERED.fullmatch(plain(name)) is not None
 
 
 def same_plain(names: Iterable[str]) -> list[list[str]]:
-    """Groups of different names that are the same without case."""
+    """Return the groups of different names that differ only in case."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(plain(name), []).append(name)
@@ -209,7 +209,7 @@ def same_plain(names: Iterable[str]) -> list[list[str]]:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether all names are whole numbers."""
+    """Return whether all names are whole numbers."""
     return bool(names) and all(name.isascii() and name.isdecimal() for name in names)
 
 
@@ -219,20 +219,10 @@ _NUMBER = re.compile(r"([0-9]+)(?:\.0*)?")
 
 
 def alike_subjects(subjects: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of different subjects that may be one person.
+    """Return the groups of different subjects that may be one person.
 
-    They are the same without case, separators, leading zeros and a last ``.0``. ``1`` and ``H1`` are different, and so
-    are ``1_2`` and ``12``.
-
-    Parameters
-    ----------
-    subjects
-        In any order and any number; empty ones are unknown and left out.
-
-    Returns
-    -------
-    list of tuple of str
-        Each group sorted, in the order of their first ones.
+    They differ only in case, separators, leading zeros and a last ``.0``. ``1`` and ``H1`` are different, and so are
+    ``1_2`` and ``12``. Empty subjects are ignored. Groups are sorted, and in the order of their first subjects.
 
     >>> alike_subjects(["P1", "p_01", "H1", "1", "1.0"])
     [('1', '1.0'), ('P1', 'p_01')]
@@ -244,7 +234,7 @@ def alike_subjects(subjects: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def _key(subject: str) -> tuple[str, ...]:
-    """Its letters in one piece, and each run of digits without leading zeros."""
+    """Letters joined, and each run of digits without leading zeros."""
     text = unicodedata.normalize("NFKC", subject).casefold().strip()
     parts: list[str] = []
     for run in _RUN.findall(_POINT_ZERO.sub("", text)):
@@ -257,17 +247,7 @@ def _key(subject: str) -> tuple[str, ...]:
 
 
 def subjects_as_numbers(subjects: Sequence[str], unknown: Iterable[str] = ()) -> list[str]:
-    """The subjects of one table; where all are whole numbers, without the ``.0`` that programs add to them.
-
-    Parameters
-    ----------
-    subjects
-        Cells of a column.
-    unknown
-        Those of them that mean no subject.
-    """
-    whole = {subject: _NUMBER.fullmatch(subject) for subject in set(subjects) - {"", *unknown}}
-    if not all(whole.values()):
-        return list(subjects)
-    number_of = {subject: match[1] for subject, match in whole.items() if match}
-    return [number_of.get(subject, subject) for subject in subjects]
+    """Return a table's subjects; if all but `unknown` ones are whole numbers, without a ``.0`` at their end."""
+    known = set(subjects) - {"", *unknown}
+    number_of = {subject: match[1] for subject in known if (match := _NUMBER.fullmatch(subject))}
+    return [number_of.get(subject, subject) for subject in subjects] if len(number_of) == len(known) else list(subjects)

@@ -1,4 +1,4 @@
-"""Names of classes compared, and which of two classes is the positive one."""
+"""Compare class names, and find the positive one of two classes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from leukemia_data.sources.reading_options import ReadingOptions
 _CLASSES = words_of("cells", "classes")
 _NEGATIVE, _NEGATIONS = words_of("cells", "negative"), words_of("cells", "negations")
 _FIRST_UNSPACED = "\u3000"
-"""Words of letters from here on stand in others without blanks between."""
+"""From this character on, words are not separated by blanks."""
 _NUMBERED_PAIRS = frozenset({("0", "1"), ("-1", "1")})
 _NUM_CLASSES = 2
 
 
 def composed(name: str) -> str:
-    """A class's or subject's name with accents composed (NFC): the same letters are the same name."""
+    """Return a class's or subject's name with accents composed (NFC)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def place_of_class(name: str, classes: Sequence[str]) -> int | None:
-    """Return the position of the class that a name of another source means; None where it means none, or several.
+    """Return the position of the class with a name from another source; None if there is none, or several.
 
-    A class of the very name is meant, else the only one that differs in case, blanks around it or composed accents
-    alone. A number is a name like another.
+    The class of the exact name is meant, else the only one that differs in case, surrounding blanks or composed
+    accents.
 
     >>> place_of_class(" Healthy", ("Blast", "healthy")), place_of_class("hem", ("Blast", "healthy"))
     (1, None)
@@ -38,7 +38,7 @@ def place_of_class(name: str, classes: Sequence[str]) -> int | None:
 
 
 class PositiveClass(NamedTuple):
-    """The positive class of two, and in words why it is that one."""
+    """The positive class of two, and the reason in words."""
 
     name: str
     reason: str
@@ -47,18 +47,8 @@ class PositiveClass(NamedTuple):
 def known_positive(classes: Sequence[str]) -> PositiveClass | None:
     """Return the positive class that the names of two classes imply.
 
-    Parameters
-    ----------
-    classes : sequence of str
-        Names in any order.
+    None if there are not two classes, or neither name or both mean the absence of disease.
 
-    Returns
-    -------
-    PositiveClass or None
-        None where there are not two classes, or neither name or both mean the absence of disease.
-
-    Examples
-    --------
     >>> known_positive(["Blast", "Healthy"]).name, known_positive(["benign", "malignant"]).name
     ('Blast', 'malignant')
     >>> known_positive(["early", "late"]) is None
@@ -79,21 +69,16 @@ def known_positive(classes: Sequence[str]) -> PositiveClass | None:
 def choose_positive(
     classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
 ) -> PositiveClass | None:
-    """Return the positive class: the one that is asked for, else that of the cache, else the one that the names imply.
+    """Return the positive class: `asked`, else the cache's, else the one that the names imply; None if undecided.
 
     Parameters
     ----------
     classes : sequence of str
         Names in the order of their labels.
     asked : str, optional
-        What ``--positive`` says; case does not matter where one class alone is meant.
+        The value of ``--positive``; its case is ignored if one class matches.
     built_with : PositiveClass, optional
-        What the cache's manifest says.
-
-    Returns
-    -------
-    PositiveClass or None
-        None where it is open.
+        The one in the cache's manifest.
 
     Raises
     ------
@@ -110,24 +95,24 @@ def choose_positive(
 def require_positive(
     classes: Sequence[str], asked: str | None = None, *, built_with: PositiveClass | None = None
 ) -> PositiveClass:
-    """Return what :func:`choose_positive` returns, where there has to be one.
+    """Return the result of :func:`choose_positive`.
 
     Raises
     ------
     UsageError
-        If `asked` is none of the classes, or it is open: the message names the option for each class.
+        If `asked` is none of the classes, or it is undecided: the message names the option for each class.
     """
     chosen = choose_positive(classes, asked, built_with=built_with)
     if chosen is None:
         raise UsageError(
             f"which class is the positive one, whose recall is the sensitivity? The names {listed(classes)} do not "
-            f"tell: say {_options_text(classes)}"
+            f"imply one: say {_options_text(classes)}"
         )
     return chosen
 
 
 def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
-    """Return two classes as (negative, positive), the order in which predictions are evaluated.
+    """Return two classes as (negative, positive), the order of evaluated predictions.
 
     Raises
     ------
@@ -141,7 +126,7 @@ def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
 
 
 def positive_text(classes: Sequence[str], chosen: PositiveClass | None) -> str:
-    """Return the choice as one line for people, ``positive class: ...``."""
+    """Return the choice as one line of text, ``positive class: ...``."""
     if chosen is None:
         return f"positive class: open, here or at training say {_options_text(classes)}"
     return f"positive class: {chosen.name} ({chosen.reason}); --positive changes it"
@@ -159,7 +144,7 @@ def _class_named(classes: Sequence[str], asked: str) -> str:
 
 
 def _means_absence(name: str) -> bool:
-    """Whether a class's name means that there is no disease: ``Healthy``, ``no leukemia``, not ``not healthy``."""
+    """Whether a class's name means the absence of disease: ``Healthy``, ``no leukemia``, not ``not healthy``."""
     words = [part for word in tokens(name) for part in _parted(word)]
     is_negated = any(_is_one(word, _NEGATIONS) for word in words)
     if any(_is_one(word, _NEGATIVE) for word in words):
@@ -168,7 +153,7 @@ def _means_absence(name: str) -> bool:
 
 
 def _parted(word: str) -> tuple[str, ...]:
-    """``nonleukemic`` as two words; other words as they are."""
+    """``nonleukemic`` as two words; other words unchanged."""
     rest = word.removeprefix("non")
     return ("non", rest) if rest != word and is_cell_class(rest) else (word,)
 

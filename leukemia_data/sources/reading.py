@@ -1,12 +1,12 @@
-"""The reading of a source: how its folders, names and tables were understood, as a value that can be shown and kept.
+"""The reading of a source: how its folders, names and tables were understood.
 
-It is computed before anything else, printed by ``ldata scan``, ``ldata build`` and ``ldata audit``, kept in the
-manifest of each cache, and compared with the next build's.
+It is computed first, printed by ``ldata scan``, ``ldata build`` and ``ldata audit``, kept in the manifest of each
+cache, and compared with the next build's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,12 +18,11 @@ from leukemia_data.sources.reading_options import ReadingOptions
 _MAX_CLASSES_SHOWN = 12
 _MAX_COLUMNS_SHOWN = 8
 WORTH_A_WARNING = 1.2
-"""Times chance that frames must predict the class with to be warned of: 0.6 of two classes."""
-_NUM_EVALUATED_CLASSES = 2
+"""Factor of chance with which frames must predict the class for a warning: 0.6 for two classes."""
 
 
 class SplitFound(NamedTuple):
-    """A split that the source brings: its images, and the folders, tables or cells that it was read from."""
+    """A split given by the source, with the folders, tables or cells that it was read from."""
 
     name: str
     num_images: int
@@ -31,28 +30,28 @@ class SplitFound(NamedTuple):
 
 
 CNMC_NAMING = "C-NMC file names"
-"""As a source of classes and subjects. Their subjects are the same people in every source."""
+"""As a source of classes and subjects. Its subjects are the same people in every source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectsFound:
-    """Whose images they are.
+    """The subjects of a source.
 
     Attributes
     ----------
     sources
-        Where it comes from, such as ``C-NMC file names``; empty where it is unknown.
+        What they were read from, such as ``C-NMC file names``; empty if unknown.
     count, num_unknown
-        Subjects, and images without one.
+        Number of subjects, and of images without one.
     examples
         A few subjects.
-    several_classes
-        Subjects that have images of several classes: a few of them, and how many in `num_several`.
-    alike
-        Subjects that are the same but for case, separators, leading zeros and ``.0``: a few groups such as
-        ``P1 = p1``, and how many groups in `num_alike`.
+    several_classes, num_several
+        A few of the subjects that have images of several classes, and their number.
+    alike, num_alike
+        A few groups, such as ``P1 = p1``, of subjects that differ only in case, separators, leading zeros and ``.0``,
+        and the number of groups.
     is_confirmed
-        Whether the user said what a subject is, by an option.
+        Whether the user defined subjects by an option.
     """
 
     sources: tuple[str, ...] = ()
@@ -67,17 +66,17 @@ class SubjectsFound:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether some "subject" is of several classes, and the user did not say that it may be."""
+        """Whether some subject has several classes, and the user did not confirm it."""
         return self.num_several > 0 and not self.is_confirmed
 
     @property
     def may_be_fewer(self) -> bool:
-        """Whether some subjects are written so alike that they may be one, unless the user said that they are not."""
+        """Whether some subjects are written so similarly that they may be one, and the user did not confirm them."""
         return self.num_alike > 0 and not self.is_confirmed
 
 
 class TableFound(NamedTuple):
-    """A table that was read or found: its columns by what they were taken for, and those that were not read."""
+    """A table that was read or found: its columns by role, and those that were not read."""
 
     name: str
     read: Mapping[str, str] = MappingProxyType({})
@@ -87,7 +86,7 @@ class TableFound(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotRead:
-    """Files or whole folders that were passed over for one reason, with examples."""
+    """Files or whole folders that were skipped for one reason, with examples."""
 
     reason: str
     count: int
@@ -95,7 +94,7 @@ class NotRead:
 
 
 class FramesFound(NamedTuple):
-    """What a sample of one class's images looks like.
+    """A sample of one class's images.
 
     Attributes
     ----------
@@ -106,9 +105,9 @@ class FramesFound(NamedTuple):
     sizes
         ``(height, width, images)`` in pixels, the most frequent first.
     modes
-        Pillow's name of the mode, such as ``RGB``, and how many images have it.
+        Pillow's name of each mode, such as ``RGB``, with the number of images.
     ground
-        ``black``, ``grey`` or ``bright``; empty where nothing was decoded.
+        ``black``, ``grey`` or ``bright``; empty if nothing was decoded.
     """
 
     class_name: str
@@ -118,7 +117,7 @@ class FramesFound(NamedTuple):
     ground: str = ""
 
     def describe(self) -> str:
-        """The sizes, modes and ground in words."""
+        """Return the sizes, modes and ground in words."""
         sizes = listed((f"{height}x{width}" for height, width, _ in self.sizes), most=3) or "unreadable"
         modes = "/".join(mode for mode, _ in self.modes)
         ground = f", {self.ground} ground" if self.ground else ""
@@ -138,9 +137,9 @@ class FrameFinding:
     folds_by
         What the folds keep together, such as ``subject``, in words.
     features
-        What decides, such as ``height`` or ``ground``, the most important first.
+        The deciding features, such as ``height`` or ``ground``, the most important first.
     classes
-        Each class, with what its frames are like in that respect.
+        Each class, with its frames described by these features.
     """
 
     balanced_accuracy: float
@@ -169,33 +168,33 @@ class Reading:
     Attributes
     ----------
     options
-        What the user said about it.
+        Options given by the user.
     classes
         Name and number of images of each class; a position is a label.
     class_sources
-        What named the classes.
+        What the classes were read from.
     num_unlabelled
         Images without a class.
     splits, folds
-        What the source divides its images into: splits, and images of each fold.
+        Splits given by the source, and number of images of each fold.
     subjects
         Whose images they are.
     other_folders
-        Folders whose names were taken for none of these, in words.
+        Text on folders whose names mean none of these.
     tables
         The tables among the sources and below them.
     passed_over
-        What was not read, by reason.
+        What was skipped, by reason.
     notes
         What else a user should know.
     told_by
-        By what the next build notices that a file has changed.
+        By what the next build recognizes changed files.
     frames
-        Sizes, modes and ground of each class's frames, from a sample; empty where none was taken.
+        Each class's frames, from a sample; empty if none was taken.
     frame_finding
-        Whether the frames alone predict the class; None where that was not tested, or the sample is too small to say.
+        Whether the frames alone predict the class; None if not tested, or if the sample is too small.
     positive
-        Which of two classes is the positive one; None where it is open.
+        The positive one of two classes; None if undecided.
     """
 
     options: ReadingOptions = field(default_factory=ReadingOptions)
@@ -216,26 +215,26 @@ class Reading:
 
     @property
     def num_images(self) -> int:
-        """Images that were read, with a class or without."""
+        """Number of images, with a class or without."""
         return sum(count for _, count in self.classes) + self.num_unlabelled
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return all values as JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**_plain({**values, "options": {}}), "options": self.options.to_dict()}
 
     def to_record(self) -> dict[str, Any]:
-        """What a manifest keeps: all but the notes, which name places of this machine."""
+        """Return what a manifest keeps: all but the notes, which name places of this machine."""
         return {**self.to_dict(), "notes": []}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Reading:
-        """Rebuild what :meth:`to_dict` gave.
+        """Return the reading of :meth:`to_dict`'s result.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If the values are others.
+            If the values have another form.
         """
         return cls(
             options=ReadingOptions.from_dict(values["options"]),
@@ -257,7 +256,7 @@ class Reading:
         )
 
     def lines(self) -> list[str]:
-        """The reading for people, a line for each thing, every one of them."""
+        """Return the reading as text, one line for each fact."""
         return [
             f"classes: {self._classes_text()}",
             *self._positive_lines(),
@@ -266,12 +265,15 @@ class Reading:
             *([f"frames: {self._frames_text()}"] if self.frames else []),
             *(f"folders: {text}" for text in self.other_folders),
             *(_table_text(table) for table in self.tables),
-            *self._passed_over_lines(),
+            *(
+                f"passed over: {one.count:,} {one.reason}, such as {', '.join(one.examples)}"
+                for one in self.passed_over
+            ),
             *(f"note: {note}" for note in self.notes),
         ]
 
     def short_lines(self, most: int = 12, *, with_notes: bool = True) -> list[str]:
-        """The first lines, and how many more ``ldata scan`` shows."""
+        """Return the first lines, and the number of further ones."""
         lines = [line for line in self.lines() if with_notes or not line.startswith("note: ")]
         return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more: ldata scan"]
 
@@ -283,9 +285,7 @@ class Reading:
 
     def _positive_lines(self) -> list[str]:
         names = [name for name, _ in self.classes]
-        if self.positive is None and len(names) != _NUM_EVALUATED_CLASSES:
-            return []
-        return [positive_text(names, self.positive)]
+        return [positive_text(names, self.positive)] if self.positive is not None or len(names) == 2 else []
 
     def _splits_text(self) -> str:
         texts = [
@@ -299,7 +299,7 @@ class Reading:
     def _subjects_text(self) -> str:
         found = self.subjects
         if not found.count:
-            return "unknown: --subject-pattern, --subject-from folder or a table's column tells them"
+            return "unknown: --subject-pattern, --subject-from folder or a table's column gives them"
         examples = f", such as {', '.join(found.examples)}" if found.examples else ""
         unknown = f"; unknown for {found.num_unknown:,} images" if found.num_unknown else ""
         return f"{found.count:,} (from {'; '.join(found.sources)}{examples}){unknown}{self._doubt_text()}"
@@ -317,54 +317,45 @@ class Reading:
             (found.num_several, "with images of several classes", found.several_classes),
             (found.num_alike, "may be one person, written in several ways", found.alike),
         )
-        said = [f"{count:,} {what} ({listed(examples, most=3)})" for count, what, examples in doubts if count]
-        mark = "; {}, as was confirmed" if found.is_confirmed else "; WRONG: {}"
-        return "".join(map(mark.format, said))
-
-    def _passed_over_lines(self) -> list[str]:
-        return [
-            f"passed over: {one.count:,} {one.reason}, such as {', '.join(one.examples)}" for one in self.passed_over
-        ]
+        before, after = ("; ", ", as was confirmed") if found.is_confirmed else ("; WRONG: ", "")
+        return "".join(
+            f"{before}{count:,} {what} ({listed(examples, most=3)}){after}" for count, what, examples in doubts if count
+        )
 
 
 def differences(earlier: Reading, now: Reading) -> list[str]:
-    """What is understood differently, in sentences; empty where nothing that decides a result is.
+    """Return what two readings understand differently, in sentences.
 
-    Counts that only grew or shrank are no difference, and notes are none.
+    Counts and notes are ignored: only what may decide a result counts.
     """
-    said: list[str] = []
-    if earlier.options != now.options:
-        said.append(f"options: {_or_none(earlier.options.command_text)}, now {_or_none(now.options.command_text)}")
-    pairs = (
-        ("classes", [name for name, _ in earlier.classes], [name for name, _ in now.classes]),
-        ("classes were read from", earlier.class_sources, now.class_sources),
-        ("splits", _split_names(earlier), _split_names(now)),
-        ("subjects were read from", earlier.subjects.sources, now.subjects.sources),
+    return [
+        f"{title} {listed(before) or 'none'}, now {listed(after) or 'none'}"
+        for (title, before), (_, after) in zip(_facts(earlier), _facts(now), strict=True)
+        if before != after
+    ]
+
+
+def _facts(reading: Reading) -> tuple[tuple[str, list[str]], ...]:
+    splits = (f"{split.name} ({listed(split.words)})" if split.words else split.name for split in reading.splits)
+    return (
+        ("options:", [reading.options.command_text]),
+        ("classes", [name for name, _ in reading.classes]),
+        ("classes were read from", list(reading.class_sources)),
+        ("splits", list(splits)),
+        ("subjects were read from", list(reading.subjects.sources)),
     )
-    for title, before, after in pairs:
-        if list(before) != list(after):
-            said.append(f"{title} {_or_none(listed(before))}, now {_or_none(listed(after))}")
-    return said
-
-
-def _split_names(reading: Reading) -> list[str]:
-    return [f"{split.name} ({listed(split.words)})" if split.words else split.name for split in reading.splits]
-
-
-def _or_none(text: str) -> str:
-    return text or "none"
 
 
 def _table_text(table: TableFound) -> str:
     read = ", ".join(role if role == title.lower() else f"{role} from {title}" for role, title in table.read.items())
     rest = listed(table.not_read, most=_MAX_COLUMNS_SHOWN)
     if not table.is_source:
-        return f"table: {table.name} is not read (columns {rest}); give it as SOURCE if it is meant"
+        return f"table: {table.name} is not read (columns {rest}); give it as SOURCE to read it"
     return f"table: {table.name}: {read}" + (f"; not read: {rest}" if rest else "")
 
 
 def _positive(values: Mapping[str, Any]) -> PositiveClass | None:
-    """The positive class of a manifest; those of earlier releases say nothing of it, and the names of classes may."""
+    """The positive class of a manifest; for manifests of earlier releases, the one that the names imply."""
     if "positive" not in values:
         return known_positive([str(name) for name, _ in values["classes"]])
     found = values["positive"]
@@ -382,12 +373,12 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - nested values
 
 
 def frames_found(values: Mapping[str, Any]) -> FramesFound:
-    """What JSON holds of one class's frames.
+    """Return one class's frames from JSON values.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If the values are others.
+        If the values have another form.
     """
     return FramesFound(
         class_name=str(values["class_name"]),
@@ -417,10 +408,5 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unique(texts: Iterable[str]) -> tuple[str, ...]:
-    """Texts that are not empty, each once, in their order."""
+    """Return the non-empty texts, each once, in order."""
     return tuple(dict.fromkeys(text for text in texts if text))
-
-
-def merged_notes(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Notes of several parts, each once."""
-    return tuple(dict.fromkeys(note for part in parts for note in part))

@@ -1,4 +1,4 @@
-"""Options that decide how a source is read, and the choices to offer where it can be read in several ways."""
+"""Options that decide how a source is read, and the choices offered if it can be read in several ways."""
 
 from __future__ import annotations
 
@@ -15,40 +15,39 @@ from leukemia_data.records.record import GIVEN_SPLITS
 SubjectFrom = Literal["name", "folder", "none"]
 SUBJECT_SOURCES = ("name", "folder", "none")
 BY_NAME = 0
-"""As a class level: the class is that of the C-NMC file name."""
+"""As a class level: C-NMC file names give the class."""
 NO_COLUMN = "none"
-"""As a column: there is none, whatever the table's columns are called."""
+"""As a column: none is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
-    """How a source is to be read where that is open.
+    """How a source is read where that is open.
 
     Attributes
     ----------
     class_level
         Which folder names the class: 1 is the first below the source, -1 the one that holds the image; 0 stands for
-        C-NMC file names. None: found out, or asked for.
+        C-NMC file names. None: inferred, or a question to the user.
     classes
-        The classes in the order of their labels; images of others are left out and counted. Empty: all there are.
+        The classes in the order of their labels; images of others are left out and counted. Empty: all.
     merge
-        ``(new, (a, b, ...))``: these classes become one. Applied before `classes`.
+        ``(new, (a, b, ...))``: merges classes. Applied before `classes`.
     exclude
-        Patterns of paths that are passed over, below a source or, where there are several, as ids begin; see
-        :func:`matches_glob`.
+        Patterns of paths to skip, relative to a source or to the start of ids; see :func:`matches_glob`.
     subject_pattern
-        Regular expression that is searched in an image's path below the source; its group ``subject``, or its first
-        group, or the whole match is the subject.
+        Regular expression searched in an image's path below the source; its group ``subject``, or its first group, or
+        the whole match is the subject.
     subject_from
         ``name``: C-NMC file names only; ``folder``: the folders that name neither class nor split; ``none``: subjects
         are unknown. None: C-NMC file names, and folders of a known form such as ``patient_03``.
     label_column, subject_column, split_column, path_column
-        Columns of tables. Several label columns, with a comma between, are one-hot; ``none`` reads none.
+        Columns of tables. Several label columns, separated by commas, are one-hot; ``none`` reads none.
     split_folders
-        ``(split, (folder, ...))``: the folders that mean train, valid and test; then no other name does.
+        ``(split, (folder, ...))``: the folders that mean train, valid and test, instead of any other name.
     positive
-        The class whose recall is the sensitivity; pixels and labels do not depend on it. None: the names imply it,
-        or training asks.
+        The class whose recall is the sensitivity; pixels and labels do not depend on it. None: implied by the names, or
+        chosen for training.
     """
 
     class_level: int | None = None
@@ -84,16 +83,10 @@ class ReadingOptions:
         classes: str | Sequence[str] | None = None,
         merge: Iterable[str] = (),
         exclude: Iterable[str] = (),
-        subject_pattern: str | None = None,
-        subject_from: str | None = None,
-        label_column: str | None = None,
-        subject_column: str | None = None,
-        split_column: str | None = None,
-        path_column: str | None = None,
         split_folders: str | None = None,
-        positive: str | None = None,
+        **texts: str | None,
     ) -> ReadingOptions:
-        r"""Read the texts of a command line, where ``\,``, ``\+``, ``\=`` and ``\\`` are letters of a name.
+        r"""Parse the texts of a command line, where ``\,``, ``\+``, ``\=`` and ``\\`` escape characters of a name.
 
         Parameters
         ----------
@@ -105,51 +98,45 @@ class ReadingOptions:
             Each ``NEW=A+B``.
         split_folders
             ``train=TRAIN,test=TestA+TestB``.
-        exclude, subject_pattern, subject_from, label_column, subject_column, split_column, path_column, positive
+        exclude, **texts
             As the attributes of the same names.
 
         Raises
         ------
         UsageError
-            If a text is none of these.
+            If a text has another form.
         """
         return cls(
             class_level=_parse_level(class_level),
             classes=tuple(map(_unescaped, _split_list(classes)) if isinstance(classes, str) else classes or ()),
             merge=tuple(_parse_assignment("--merge", text) for text in merge),
             exclude=tuple(exclude),
-            subject_pattern=subject_pattern,
-            subject_from=subject_from,  # type: ignore[arg-type]  # checked by __post_init__
-            label_column=label_column,
-            subject_column=subject_column,
-            split_column=split_column,
-            path_column=path_column,
             split_folders=tuple(
                 _parse_assignment("--split-folders", text) for text in _split_list(split_folders or "")
             ),
-            positive=positive,
+            **texts,  # type: ignore[arg-type]  # checked by __post_init__
         )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ReadingOptions:
-        """Rebuild what :meth:`to_dict` gave; what is not there keeps its default.
+        """Return the options of :meth:`to_dict`'s result; absent ones keep their defaults.
 
         Raises
         ------
         ValueError, TypeError
-            If a value is of another kind than the options have.
+            If a value is of another type than the option.
         """
         known = {field.name for field in fields(cls)}
         return cls(**{name: _frozen(value) for name, value in values.items() if name in known})
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that were given, as JSON values."""
+        """Return the given options as JSON values."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: _thawed(value) for name, value in given.items() if value not in (None, ())}
 
     @cached_property
     def command_text(self) -> str:
-        """The options as a command line has them; empty where none is given."""
+        """The options in the form of a command line; empty if none is given."""
         texts: list[tuple[str, str]] = []
         for name, value in self.to_dict().items():
             option = "--" + name.replace("_", "-")
@@ -165,28 +152,18 @@ class ReadingOptions:
                 texts.extend((option, pattern) for pattern in value)
             else:
                 texts.append((option, str(value)))
-        return " ".join(f"{option}{_joint(text)}{shlex.quote(text)}" for option, text in texts)
-
-    def excludes(self, path: str) -> bool:
-        """Whether a path below the source, folders parted by ``/``, is to be passed over."""
-        return any(matches_glob(pattern, path) for pattern in self.exclude)
+        return " ".join(
+            f"{option}{'=' if _looks_like_option(text) else ' '}{shlex.quote(text)}" for option, text in texts
+        )
 
     def excluding(self, *paths: str) -> set[str]:
-        """The patterns that exclude one of these paths, which all mean the same place."""
+        """Return the patterns that exclude any of several paths of one place."""
         return {pattern for pattern in self.exclude for path in paths if matches_glob(pattern, path)}
-
-    def merged(self, class_name: str) -> str:
-        """The class that a class's images count as."""
-        return self._merged_name.get(class_name, class_name)
-
-    @cached_property
-    def _merged_name(self) -> dict[str, str]:
-        return {old: new for new, olds in self.merge for old in olds}
 
 
 @lru_cache(maxsize=64)
 def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    """A subject pattern, ready to be searched for.
+    """Compile a subject pattern.
 
     Raises
     ------
@@ -200,7 +177,7 @@ def compiled_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def subject_in(pattern: str, path: str) -> str:
-    """The subject that a pattern finds in a path; empty where it finds none."""
+    """Return the subject that a pattern finds in a path, empty if none."""
     match = compiled_pattern(pattern).search(path)
     if match is None:
         return ""
@@ -211,10 +188,10 @@ def subject_in(pattern: str, path: str) -> str:
 
 
 def matches_glob(pattern: str, path: str) -> bool:
-    """Whether a pattern means a path or a folder above it.
+    """Return whether a pattern matches a path or a folder above it.
 
-    ``*`` and ``?`` stand for letters of one name, ``**`` for any number of folders. A pattern without ``/`` means
-    every file and folder of that name, one with ``/`` or ``./`` before or ``/`` in it is matched from the source on.
+    ``*`` and ``?`` match characters of one name, ``**`` any number of folders. A pattern without ``/`` matches every
+    file and folder of that name; one with ``/`` or ``./`` before or ``/`` inside is relative to the source.
 
     >>> matches_glob("Segmented", "Segmented/Benign/1.jpg"), matches_glob("*/old/*.png", "a/old/1.png")
     (True, True)
@@ -224,7 +201,6 @@ def matches_glob(pattern: str, path: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _glob(pattern: str) -> re.Pattern[str]:
-    # As a shell completes a place at the source.
     pattern = pattern[1:] if pattern.startswith("./") else pattern
     stripped = pattern.strip("/")
     start = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
@@ -248,7 +224,7 @@ def _parse_level(level: int | str | None) -> int | None:
 
 
 def _parse_assignment(option: str, text: str) -> tuple[str, tuple[str, ...]]:
-    new, *olds = _split_list(text, "=", most=1)
+    new, *olds = _split_list(text, "=", max_splits=1)
     names = tuple(map(_unescaped, _split_list(olds[0], "+"))) if olds else ()
     if not new or not names:
         example = "NEW=A+B" if option == "--merge" else "train=TRAIN,test=TestA+TestB"
@@ -256,12 +232,12 @@ def _parse_assignment(option: str, text: str) -> tuple[str, tuple[str, ...]]:
     return _unescaped(new), names
 
 
-def _split_list(text: str, separator: str = ",", most: int = 0) -> list[str]:
-    """Parts of a text, still escaped: a separator behind a backslash is a letter of a name."""
-    parts = re.split(rf"(?<!\\)((?:\\\\)*){re.escape(separator)}", text, maxsplit=most)
-    # The backslashes before a separator are their part's.
+def _split_list(text: str, separator: str = ",", max_splits: int = 0) -> list[str]:
+    """Split at unescaped separators; parts stay escaped."""
+    parts = re.split(rf"(?<!\\)((?:\\\\)*){re.escape(separator)}", text, maxsplit=max_splits)
+    # Every second part holds the backslashes before a separator.
     whole = ["".join(parts[at : at + 2]).strip() for at in range(0, len(parts), 2)]
-    return whole if most else [part for part in whole if part]
+    return whole if max_splits else [part for part in whole if part]
 
 
 def _unescaped(text: str) -> str:
@@ -275,16 +251,16 @@ def _escaped(text: str, separators: str) -> str:
 def _require_different(option: str, names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"{option}: {', '.join(twice)} is there twice")
+        raise UsageError(f"{option}: {', '.join(twice)} is given twice")
 
 
 def _assignment_text(new: str, olds: Sequence[str]) -> str:
     return f"{_escaped(new, '=')}={'+'.join(_escaped(name, ',+') for name in olds)}"
 
 
-def _joint(text: str) -> str:
-    """What stands between an option and its text: a text such as ``-1,1`` would be taken for an option."""
-    return "=" if text.startswith("-") and not re.fullmatch(r"-\d+", text) else " "
+def _looks_like_option(text: str) -> bool:
+    """``-1,1`` does; argument parsers take ``-1`` as a number."""
+    return text.startswith("-") and not re.fullmatch(r"-\d+", text)
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - JSON values
@@ -296,16 +272,16 @@ def _thawed(value: Any) -> Any:  # noqa: ANN401 - nested tuples of texts
 
 
 class ReadingChoice(NamedTuple):
-    """What a source holds if it is read in one way, and what chooses it.
+    """What a source holds if it is read in one way, and the options that choose it.
 
     Attributes
     ----------
     text
         What it then holds, on one line.
     options
-        All options that choose it; with them nothing is asked any more about this.
+        All options of this choice; with them this question does not arise again.
     given
-        The options that were given when it was asked.
+        The options that were given when the question arose.
     """
 
     text: str
@@ -314,45 +290,46 @@ class ReadingChoice(NamedTuple):
 
     @classmethod
     def of(cls, text: str, given: ReadingOptions, **added: Any) -> ReadingChoice:  # noqa: ANN401 - options of any kind
-        """The way that some options choose, added to those given."""
+        """Return the choice of some options added to those given."""
         return cls(text, replace(given, **added), given)
 
     @property
     def choice(self) -> str:
-        """What is to be added to the command line."""
-        names = [field.name for field in fields(ReadingOptions)]
-        added = {name: getattr(self.options, name) for name in names}
-        return ReadingOptions(
-            **{name: value for name, value in added.items() if value != getattr(self.given, name)}
-        ).command_text
+        """The options to add to the command line."""
+        values = {field.name: getattr(self.options, field.name) for field in fields(ReadingOptions)}
+        added = {name: value for name, value in values.items() if value != getattr(self.given, name)}
+        return ReadingOptions(**added).command_text
 
 
 def ask_at_once(
-    what: str, readings: Sequence[ReadingChoice], read: Callable[[ReadingOptions], object]
+    error: AmbiguousSourceError, read: Callable[[ReadingOptions], object], where: str = ""
 ) -> AmbiguousSourceError:
-    """The error that asks which reading is meant; one that leads to further questions stands there with every answer.
+    """Return the error with complete choices: one that leads to a further question is listed with each answer to it.
 
     Parameters
     ----------
-    what
-        What is ambiguous.
-    readings
-        The ways to read it.
+    error
+        The first question, with choices of this module.
     read
-        Reads with the options of one of them; AmbiguousSourceError if there is another question.
+        Reads with the options of a choice; AmbiguousSourceError if there is another question.
+    where
+        Precedes the message.
     """
     complete: list[ReadingChoice] = []
-    for reading in readings:
+    for reading in _choices(error):
         try:
             read(reading.options)
-        except AmbiguousSourceError as error:
-            further = [each for each in error.readings if isinstance(each, ReadingChoice)]
+        except AmbiguousSourceError as further:
             complete.extend(
-                ReadingChoice(f"{reading.text}; {each.text}", each.options, reading.given) for each in further
+                ReadingChoice(f"{reading.text}; {each.text}", each.options, reading.given) for each in _choices(further)
             )
         except UsageError:
             # Its options would mean something else.
             continue
         else:
             complete.append(reading)
-    return AmbiguousSourceError(what, complete)
+    return AmbiguousSourceError(f"{where}{error.what}", complete)
+
+
+def _choices(error: AmbiguousSourceError) -> list[ReadingChoice]:
+    return [each for each in error.readings if isinstance(each, ReadingChoice)]

@@ -1,4 +1,4 @@
-"""A generated stand-in for C-NMC 2019: a seed and two counts in, a file tree of 450x450 BMPs out."""
+"""Generated cells for tests and first steps: a file tree like C-NMC 2019 with 450x450 BMPs."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FRAME_PX = 450
 FloatArray = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 
-# Share of the frame that a cell covers: real cells reach from 10 to 22 %, a margin is left for the outline's pixels.
+# Fraction of the frame that a cell covers: 10 to 22 % for real cells, with a margin for the outline's pixels.
 _MIN_COVERAGE = 0.105
 _COVERAGE_RANGE = 0.108
-# Measured as the change of log intensity (R, G, B) with chromatin and towards the outline.
+# Measured change of log intensity (R, G, B) with chromatin and towards the outline.
 _CHROMATIN_RGB = np.array([0.85, 1.0, 0.45], np.float32)
 _RIM_RGB = np.array([0.46, 1.05, 0.34], np.float32)
 _RIM_DECAY_PX = 5.5
-# (scale in pixels, standard deviation of log intensity): the falling spectrum that both classes share.
+# (scale in pixels, standard deviation of log intensity): the spectrum of both classes.
 _OCTAVES = ((3.0, 0.032), (7.0, 0.034), (18.0, 0.055), (45.0, 0.10))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassAppearance:
-    """What cells of one class have in common.
+    """Common properties of one class's cells.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ LYMPHOCYTE = ClassAppearance(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubjectAppearance:
-    """What all photographs of one subject share.
+    """Common properties of one subject's photographs.
 
     Parameters
     ----------
     light_rgb
         Change of log intensity per channel by stain batch and lamp.
     stain_strength
-        Factor on the contrast of chromatin and rim; 1 is usual.
+        Factor of the contrast of chromatin and rim; 1 is usual.
     size_shift
         Change of the logit of the coverage: some people have larger cells.
     """
@@ -114,12 +114,12 @@ class SubjectAppearance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoAppearance:
-    """What all cells of one photograph share.
+    """Common properties of one photograph's cells.
 
     Parameters
     ----------
     light_rgb
-        Change of log intensity per channel, on top of the subject's.
+        Change of log intensity per channel, in addition to the subject's.
     focus_px
         Standard deviation of the blur by defocus, pixels.
     fringe_xy
@@ -131,8 +131,8 @@ class PhotoAppearance:
     fringe_xy: tuple[float, float]
 
 
-def draw_subject(rng: np.random.Generator) -> SubjectAppearance:
-    """Draw a subject's appearance: spread of brightness about 8 %, of each channel about 4 %."""
+def _draw_subject(rng: np.random.Generator) -> SubjectAppearance:
+    """Spread of brightness about 8 %, of each channel about 4 %."""
     return SubjectAppearance(
         light_rgb=_draw_light(rng, common=0.075, per_channel=0.035),
         stain_strength=float(rng.lognormal(0.0, 0.12)),
@@ -140,41 +140,13 @@ def draw_subject(rng: np.random.Generator) -> SubjectAppearance:
     )
 
 
-def draw_photo(rng: np.random.Generator) -> PhotoAppearance:
-    """Draw a photograph's appearance: mild changes of light, focus and fringe."""
+def _draw_photo(rng: np.random.Generator) -> PhotoAppearance:
     fringe_x, fringe_y = rng.normal(0.0, 0.07, 2).tolist()
     return PhotoAppearance(
         light_rgb=_draw_light(rng, common=0.03, per_channel=0.012),
         focus_px=float(rng.uniform(0.6, 2.2)),
         fringe_xy=(fringe_x, fringe_y),
     )
-
-
-def draw_cell(
-    rng: np.random.Generator, kind: ClassAppearance, subject: SubjectAppearance, photo: PhotoAppearance
-) -> NDArray[np.uint8]:
-    """Paint one cell.
-
-    Parameters
-    ----------
-    rng
-        Source of everything that differs between the cells of one photograph.
-    kind, subject, photo
-        What the cell shares with its class, its subject and its photograph.
-
-    Returns
-    -------
-    ndarray of uint8, shape (450, 450, 3)
-        RGB. All three channels are 0 outside the cell and at least 1 inside; the cell covers 10 to 22 % of the
-        frame, near its centre.
-    """
-    outline_xy = _draw_outline(rng, kind, subject.size_shift)
-    left, top = np.floor(outline_xy.min(axis=0)).astype(int) - 1
-    right, bottom = np.ceil(outline_xy.max(axis=0)).astype(int) + 2
-    alpha = _rasterize(outline_xy - (left, top), (bottom - top, right - left))
-    frame = np.zeros((FRAME_PX, FRAME_PX, 3), np.uint8)
-    frame[top:bottom, left:right] = _paint(rng, alpha, kind, subject, photo)
-    return frame
 
 
 def _draw_light(rng: np.random.Generator, common: float, per_channel: float) -> tuple[float, float, float]:
@@ -200,10 +172,10 @@ def _draw_outline(rng: np.random.Generator, kind: ClassAppearance, size_shift: f
 
 
 def _draw_bumps(rng: np.random.Generator, angle: Float64Array, roughness: float) -> Float64Array:
-    """Relative change of the radius: broad lobes, and fine teeth as a rough segmentation leaves them."""
+    """Relative change of the radius: broad lobes, and fine teeth as of a rough segmentation."""
     waves = np.concatenate([np.arange(2, 8), rng.integers(9, 45, 14)])
-    fine_share = 0.15 * rng.lognormal(0.0, 0.7)
-    amplitude = np.where(waves < 8, 2.8 / waves**1.3, min(fine_share, 0.3) * 9.0 / waves)
+    fine_fraction = 0.15 * rng.lognormal(0.0, 0.7)
+    amplitude = np.where(waves < 8, 2.8 / waves**1.3, min(fine_fraction, 0.3) * 9.0 / waves)
     amplitude = amplitude * min(roughness * rng.lognormal(0.0, 0.4), 0.07)
     coefficients = amplitude * rng.normal(0.0, 1.0, waves.size).clip(-2.0, 2.0)
     phase = rng.uniform(0.0, 2.0 * np.pi, waves.size)
@@ -211,7 +183,7 @@ def _draw_bumps(rng: np.random.Generator, angle: Float64Array, roughness: float)
 
 
 def _rasterize(points: Float64Array, shape: tuple[int, int]) -> FloatArray:
-    """Share of each pixel inside the polygon; slivers count as outside, as in a segmented image."""
+    """Fraction of each pixel inside the polygon; slivers count as outside, as in a segmented image."""
     mask = np.zeros(shape, np.uint8)
     cv2.fillPoly(mask, [np.round(points * 16.0).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
     alpha = mask.astype(np.float32) / 255.0
@@ -225,7 +197,7 @@ def _paint(
     subject: SubjectAppearance,
     photo: PhotoAppearance,
 ) -> NDArray[np.uint8]:
-    """Colours of the window around the cell, 0 outside it."""
+    """Colours of the window around the cell, 0 outside."""
     height, width = alpha.shape
     inside = alpha > 0.0
     depth = cast("FloatArray", cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5))
@@ -252,7 +224,7 @@ def _paint(
 def _draw_rim(
     rng: np.random.Generator, depth: FloatArray, x: FloatArray, y: FloatArray, crescent_px: float
 ) -> FloatArray:
-    """Cytoplasm: 1 at the outline, falling inwards, wider on one side and of uneven width elsewhere."""
+    """Cytoplasm: 1 at the outline, falling inwards, wider on one side and uneven elsewhere."""
     direction = rng.uniform(0.0, 2.0 * np.pi)
     side = np.float32(math.cos(direction)) * x + np.float32(math.sin(direction)) * y
     width_px = np.float32(crescent_px * rng.beta(1.0, 2.5)) * np.clip(side, 0.0, 1.0) ** 2
@@ -262,7 +234,7 @@ def _draw_rim(
 
 
 def _draw_texture(rng: np.random.Generator, shape: tuple[int, int], kind: ClassAppearance) -> FloatArray:
-    """Chromatin and nucleoli as change of log intensity, mean about 0, positive where paler."""
+    """Chromatin and nucleoli as a change of log intensity, mean about 0, positive if paler."""
     texture = np.zeros(shape, np.float32)
     for scale_px, deviation in _OCTAVES:
         texture += np.float32(deviation * rng.lognormal(0.0, 0.2)) * _smooth_noise(rng, shape, scale_px)
@@ -275,7 +247,7 @@ def _draw_texture(rng: np.random.Generator, shape: tuple[int, int], kind: ClassA
 
 
 def _draw_nucleolus(rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    """One pale round spot somewhere in the inner part of the window."""
+    """One pale round spot in the inner part of the window."""
     sigma_px = rng.uniform(2.0, 7.0)
     height = np.float32(rng.uniform(0.15, 0.55))
     distance = 0.66 * math.sqrt(rng.uniform())
@@ -310,13 +282,13 @@ CELLS_PER_PHOTO = 5
 
 _NUM_FOLDS = 3
 _HEM, _ALL = CELL_CLASSES.index("hem"), CELL_CLASSES.index("all")
-# Which random stream a generator belongs to: the subject's, the photograph's and the cell's never share numbers.
+# Independent random streams of subjects, photographs and cells.
 _SUBJECT_STREAM, _PHOTO_STREAM, _CELL_STREAM = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
 class SampleCell:
-    """One image of the sample: whose cell, which one of that subject, and in which fold it lies.
+    """One image of the sample.
 
     ``subject_number`` starts at 1 in both classes (1 and H1 are different people), ``cell_index`` at 0.
     """
@@ -338,7 +310,7 @@ class SampleCell:
 
 @dataclass(frozen=True, slots=True)
 class SampleSummary:
-    """What a sample consists of, whether its files were written now or lay there already.
+    """Contents of a sample, whether its files existed before or not.
 
     Attributes
     ----------
@@ -365,7 +337,7 @@ def generate_cell(seed: int, subject_number: int, cell_index: int, label: int) -
     seed
         Chooses the sample; not negative.
     subject_number
-        From 1; counted in each class by itself.
+        From 1 in each class.
     cell_index
         From 0. Each run of 5 cells comes from one photograph.
     label
@@ -374,19 +346,26 @@ def generate_cell(seed: int, subject_number: int, cell_index: int, label: int) -
     Returns
     -------
     ndarray of uint8, shape (450, 450, 3)
-        RGB; 0 outside the cell.
+        RGB. All channels are 0 outside the cell and at least 1 inside; the cell covers 10 to 22 % of the frame, near
+        its centre.
     """
     photo = cell_index // CELLS_PER_PHOTO
-    return draw_cell(
-        _generator(seed, _CELL_STREAM, label, subject_number, cell_index),
-        LYMPHOBLAST if label == _ALL else LYMPHOCYTE,
-        draw_subject(_generator(seed, _SUBJECT_STREAM, label, subject_number, 0)),
-        draw_photo(_generator(seed, _PHOTO_STREAM, label, subject_number, photo)),
+    rng = _generator(seed, _CELL_STREAM, label, subject_number, cell_index)
+    kind = LYMPHOBLAST if label == _ALL else LYMPHOCYTE
+    subject = _draw_subject(_generator(seed, _SUBJECT_STREAM, label, subject_number, 0))
+    outline_xy = _draw_outline(rng, kind, subject.size_shift)
+    left, top = np.floor(outline_xy.min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(outline_xy.max(axis=0)).astype(int) + 2
+    alpha = _rasterize(outline_xy - (left, top), (bottom - top, right - left))
+    frame = np.zeros((FRAME_PX, FRAME_PX, 3), np.uint8)
+    frame[top:bottom, left:right] = _paint(
+        rng, alpha, kind, subject, _draw_photo(_generator(seed, _PHOTO_STREAM, label, subject_number, photo))
     )
+    return frame
 
 
 def plan_sample(num_subjects: int, cells_per_subject: int) -> list[SampleCell]:
-    """List the sample's cells: two thirds of the subjects have leukaemia, each subject lies in one fold.
+    """List the sample's cells: two thirds of the subjects have leukaemia, each subject is in one fold.
 
     Raises
     ------
@@ -417,15 +396,15 @@ def write_sample(
 ) -> SampleSummary:
     """Write the sample below `out_dir` as ``C-NMC_Leukemia/training_data/fold_{0,1,2}/{all,hem}/UID_*.bmp``.
 
-    Files of the same sample that are there already are compared and left alone, so a stopped run is completed by
-    repeating it. Every file appears whole or not at all.
+    Existing files of the same sample are compared and kept, so that a repeated call completes a stopped one. Every
+    file is written atomically.
 
     Parameters
     ----------
     out_dir
-        Created where it is absent.
+        Created if absent.
     num_subjects, cells_per_subject, seed
-        What to generate; see :func:`plan_sample` and :func:`generate_cell`.
+        As for :func:`plan_sample` and :func:`generate_cell`.
     num_threads
         Images generated at a time.
     progress
@@ -436,7 +415,7 @@ def write_sample(
     UsageError
         If an argument is out of its range.
     SourceError
-        If the tree holds anything that is not of this sample (nothing is written then), or cannot be written.
+        If the tree holds anything else (nothing is written then), or cannot be written.
     """
     if seed < 0:
         raise UsageError(f"the seed of a sample must be 0 or more, not {seed}")
@@ -468,19 +447,18 @@ def _write_cells(
     num_threads: int,
     progress: Callable[[int], object] | None,
 ) -> None:
-    """Check everything that exists before the first write, then write what is missing."""
+    """Check all existing files before the first write, then write the missing ones."""
     _refuse_other_files(out_dir, {cell.relative_path for cell in cells})
-    present = [cell for cell in cells if (out_dir / cell.relative_path).exists()]
-    present_paths = {cell.relative_path for cell in present}
-    missing = [cell for cell in cells if cell.relative_path not in present_paths]
-    _for_each(partial(_check_file, out_dir, seed), present, num_threads, progress)
+    present = {cell: (out_dir / cell.relative_path).exists() for cell in cells}
+    missing = [cell for cell in cells if not present[cell]]
+    _for_each(partial(_check_file, out_dir, seed), [cell for cell in cells if present[cell]], num_threads, progress)
     for folder in sorted({(out_dir / cell.relative_path).parent for cell in missing}):
         folder.mkdir(parents=True, exist_ok=True)
     _for_each(partial(_write_file, out_dir, seed), missing, num_threads, progress)
 
 
 def _refuse_other_files(out_dir: Path, own_paths: set[str]) -> None:
-    """Raise if the tree holds files, or links that may lead to some, which the sample would not write."""
+    """Raise if the tree holds other files, or links."""
     others = sorted(
         path
         for path in (out_dir / TREE_NAME).rglob("*")
@@ -502,7 +480,7 @@ def _for_each(
     num_threads: int,
     progress: Callable[[int], object] | None,
 ) -> None:
-    """Run `task` on every cell in threads; the first error, or Ctrl-C, drops what has not begun."""
+    """Run `task` on every cell in threads; the first error, or Ctrl-C, cancels what has not started."""
     executor = ThreadPoolExecutor(num_threads)
     try:
         for future in [executor.submit(task, cell) for cell in cells]:
@@ -517,15 +495,15 @@ def _check_file(out_dir: Path, seed: int, cell: SampleCell) -> None:
     path = out_dir / cell.relative_path
     if path.read_bytes() != _encode(cell, seed):
         raise SourceError(
-            f"{path} is not the image that this sample has there (another seed, another version, or real data); "
-            "nothing was changed: choose an empty folder"
+            f"{path} is not this sample's image (another seed, another version, or real data); nothing was changed: "
+            "choose an empty folder"
         )
 
 
 def _write_file(out_dir: Path, seed: int, cell: SampleCell) -> None:
     path = out_dir / cell.relative_path
     content = _encode(cell, seed)
-    # Not flushed to disk file by file: whatever a power cut spoils, the next run finds by comparing.
+    # Not flushed to disk: the next run detects damage by a power cut by comparing.
     with scratch_path(path.parent, path.name) as scratch:
         scratch.write_bytes(content)
         scratch.replace(path)

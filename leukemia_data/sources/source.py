@@ -1,13 +1,14 @@
-"""Where images come from: folders and tables in, records and their reading out."""
+"""From folders and tables of images to records and their reading."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from operator import attrgetter
 from pathlib import Path
 
 from leukemia_data.errors import SourceError, UsageError, listed
@@ -22,14 +23,14 @@ from leukemia_data.records.record import (
     Record,
     own_name,
 )
-from leukemia_data.sources.classes import LEFT_OUT, number_classes, own_labels
+from leukemia_data.sources.classes import LEFT_OUT, as_record, number_classes, own_label
 from leukemia_data.sources.kinds import SOURCE_KINDS, ReadRequest, SourceKind, kind_of
 from leukemia_data.sources.name_words import alike_subjects, plain
 from leukemia_data.sources.positive_class import PositiveClass, choose_positive, composed
-from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, merged_notes, unique
+from leukemia_data.sources.reading import NotRead, Reading, SplitFound, SubjectsFound, unique
 from leukemia_data.sources.reading_options import NO_COLUMN, ReadingOptions, matches_glob
 from leukemia_data.sources.table import TABLES
-from leukemia_data.sources.tree import TREES, describe_file, describe_object
+from leukemia_data.sources.tree import TREES, describe_file
 from leukemia_data.sources.tree_folders import LEFT_OUT_CLASSES, PartReading, PassedOver
 from leukemia_data.sources.tree_images import Tree
 
@@ -39,33 +40,16 @@ SOURCE_KINDS.register(TREES)
 SOURCE_KINDS.register(TABLES)
 
 
-def require_tables(options: ReadingOptions) -> None:
-    """Refuse options for columns where no source is a table.
-
-    Raises
-    ------
-    UsageError
-        If there is one.
-    """
-    columns = {
-        "--path-column": options.path_column,
-        "--label-column": options.label_column,
-        "--subject-column": options.subject_column,
-        "--split-column": options.split_column,
-    }
-    given = [f"{option} {column}" for option, column in columns.items() if column is not None]
+def _require_tables(options: ReadingOptions) -> None:
+    """Refuse options for columns where no source is a table."""
+    columns = {name: getattr(options, f"{name}_column") for name in ("path", "label", "subject", "split")}
+    given = [f"--{name}-column {column}" for name, column in columns.items() if column is not None]
     if given:
         raise UsageError(f"{', '.join(given)}: no SOURCE is a table; give the .csv file, or leave the option out")
 
 
-def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReading]) -> None:
-    """Refuse a class level where columns give the classes of all tables, and no source is a folder.
-
-    Raises
-    ------
-    UsageError
-        If it means nothing.
-    """
+def _require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReading]) -> None:
+    """Refuse a class level where columns give the classes of all tables, and no source is a folder."""
     tables = [table for part in parts for table in part.tables]
     if options.class_level is not None and all("label" in table.read for table in tables):
         titles = listed(dict.fromkeys(table.read["label"] for table in tables))
@@ -75,50 +59,36 @@ def require_unlabelled_table(options: ReadingOptions, parts: Sequence[PartReadin
         )
 
 
-def require_folders(options: ReadingOptions, paths: Sequence[ImagePlace], images: Sequence[FoundImage]) -> None:
-    """Refuse names of split folders that no folder has, the sources themselves included.
-
-    Raises
-    ------
-    SourceError
-        With what the paths look like.
-    """
-    known = {plain(own_name(path)) for path in paths} | _folders_of(images)
+def _require_folders(options: ReadingOptions, paths: Sequence[ImagePlace], images: Sequence[FoundImage]) -> None:
+    """Refuse names of split folders that no folder has, the sources themselves included."""
+    if not options.split_folders:
+        return
+    known = {plain(own_name(path)) for path in paths} | set(_folder_names(images))
     absent = [name for _, names in options.split_folders for name in names if plain(name.strip("/")) not in known]
     if absent:
-        examples = listed((shown(image.record_id) for image in images[:: _step(len(images))]), most=_MAX_EXAMPLES)
+        # From all over the source.
+        some = images[:: max(1, -(-len(images) // _MAX_EXAMPLES))]
+        examples = listed((shown(image.record_id) for image in some), most=_MAX_EXAMPLES)
         raise SourceError(f"--split-folders: there is no folder {listed(absent)}; paths are such as {examples}")
 
 
-def idle_notes(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
-    """Say which patterns exclude nothing: refused, they could not be kept for the day when there is something."""
-    return [f"--exclude {pattern} excludes nothing" for pattern in _idle_patterns(options, parts)]
+def _idle_notes(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
+    """Note the patterns that exclude nothing; folders that another pattern excludes were not searched for them.
 
-
-def _step(num_images: int) -> int:
-    """So that the examples come from all over the source."""
-    return max(1, -(-num_images // _MAX_EXAMPLES))
-
-
-def _idle_patterns(options: ReadingOptions, parts: Sequence[PartReading]) -> list[str]:
-    """Patterns that nothing matched; what lies in a folder that another one excludes was never looked at."""
+    They are no error, since they may match images that are added later.
+    """
     matched = {pattern for part in parts for pattern in part.passed_over.patterns}
     return [
-        pattern
+        f"--exclude {pattern} excludes nothing"
         for pattern in dict.fromkeys(options.exclude)
         if pattern not in matched and not any(matches_glob(other, pattern.strip("/")) for other in matched)
     ]
 
 
-def _folders_of(images: Sequence[FoundImage]) -> set[str]:
+def _folder_names(images: Sequence[FoundImage]) -> Iterable[str]:
+    """Name and path of every folder in the ids of images, with backslashes or slashes."""
     folders = {image.record_id.rpartition("/")[0] for image in images}
-    # Tables may write them with backslashes.
     folders.update(image.record_id.replace("\\", "/").rpartition("/")[0] for image in images)
-    return set(_folder_names(folders))
-
-
-def _folder_names(folders: Iterable[str]) -> Iterable[str]:
-    """Every folder on the way to these, by its name and by its path."""
     for folder in folders:
         parts = plain(folder.strip().removeprefix("./")).split("/")
         yield from parts
@@ -127,12 +97,12 @@ def _folder_names(folders: Iterable[str]) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class SourceListing:
-    """Everything a build wants to know of its source.
+    """The images of a source.
 
     Attributes
     ----------
     name
-        Suggested cache name: the first folder's, or that of the folder a table lies in.
+        Suggested cache name: that of the first folder, or of the folder of a table.
     classes
         Class names; ``("hem", "all")`` for C-NMC, otherwise in alphabetical order or as the user orders them. A
         position is a label.
@@ -149,7 +119,7 @@ class SourceListing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided on the way that a user should know."""
+        """What a user should know of the reading."""
         return self.reading.notes
 
 
@@ -161,25 +131,21 @@ def list_source(
     options: ReadingOptions | None = None,
     allow_unmatched: bool = False,
 ) -> SourceListing:
-    """List the images of folders and tables, and say how they were understood.
+    """List the images of folders and tables, with the reading.
 
     Parameters
     ----------
     paths
         Folders and ``.csv`` files, of this machine or in a store.
-    root
-        Where the relative paths of tables start; by default each table's own folder.
-    allow_outside
-        Take files that a table names outside `root` too.
-    options
-        What the user says of the meaning of folders, names and columns.
+    root, allow_outside, options
+        As for :class:`~leukemia_data.sources.kinds.ReadRequest`.
     allow_unmatched
-        Whether options may mean nothing here, as they do where they are meant for another source, or for what it was.
+        Whether options may have no effect here, as when they are meant for another source.
 
     Raises
     ------
     UsageError
-        If a path is neither a folder nor a CSV file, or options name what the source has not got.
+        If a path is neither a folder nor a CSV file, or options name what the source does not have.
     SourceError
         If there are no images, labels contradict each other, or a table cannot be read. All
         problems of a source are reported at once.
@@ -189,13 +155,13 @@ def list_source(
     options = options or ReadingOptions()
     kinds = list(map(kind_of, paths))
     if not allow_unmatched and not any(kind.is_table for kind in kinds):
-        require_tables(options)
+        _require_tables(options)
     parts = _read_parts(paths, kinds, ReadRequest(options, root, allow_outside))
     images = _merge_same_ids(image for part in parts for image in part.images)
     if not allow_unmatched:
         if all(kind.is_table for kind in kinds):
-            require_unlabelled_table(options, parts)
-        require_folders(options, paths, images)
+            _require_unlabelled_table(options, parts)
+        _require_folders(options, paths, images)
     counts = Counter(image.class_name for image in images if image.class_name is not None)
     classes, labels = number_classes(counts, options)
     left_out = PassedOver()
@@ -203,8 +169,9 @@ def list_source(
     if not records:
         raise SourceError(f"--classes {','.join(options.classes)} leaves no image of {listed(map(str, paths))}")
     _require_subjects(records, options)
-    reading = _reading(parts, records, classes, options, left_out)
-    reading = replace(reading, positive=_positive(classes, options, allow_unmatched=allow_unmatched))
+    is_meant = options.positive in classes or not allow_unmatched
+    positive = choose_positive(classes, options.positive if is_meant else None)
+    reading = _reading(parts, records, classes, options, left_out, positive)
     return SourceListing(_suggest_name(paths[0]), classes, records, reading)
 
 
@@ -217,8 +184,8 @@ def list_images(
 ) -> list[Record]:
     """List images to predict: files, folders with or without class folders, and tables, in the order given.
 
-    Labels are those of `classes` where a name, folder or table gives them, otherwise unknown; see
-    :func:`~leukemia_data.sources.classes.own_labels`.
+    Labels are those of `classes` given by names, folders or tables, otherwise unknown; see
+    :func:`~leukemia_data.sources.classes.own_label`. `root` and `allow_outside` are as for :func:`list_source`.
 
     Raises
     ------
@@ -227,39 +194,29 @@ def list_images(
     SourceError
         If there are no images, or a table cannot be read.
     """
-    images = find_images_to_predict(paths, root=root, allow_outside=allow_outside)
-    return own_labels(images, classes).records
-
-
-def find_images_to_predict(
-    paths: Sequence[ImagePlace], *, root: ImagePlace | None = None, allow_outside: bool = False
-) -> list[FoundImage]:
-    """Find files, the images of folders with or without class folders, and those of tables, in the order given.
-
-    Raises
-    ------
-    UsageError
-        If a path is no folder, CSV table or image file.
-    SourceError
-        If there are no images, or a table cannot be read.
-    """
-    images: list[FoundImage] = []
     names = given_names(paths)
-    for path in paths:
-        if is_image_file(path):
-            images.append(describe_file(path) if isinstance(path, Path) else describe_object(path))
-            continue
-        request = ReadRequest(root=root, allow_outside=allow_outside, need_classes=False)
-        for part in kind_of(path).read([Tree(path, names.get(path, ()))], request):
-            images.extend(part.images)
-    return _merge_same_ids(images)
+    request = ReadRequest(root=root, allow_outside=allow_outside, need_classes=False)
+    images = _merge_same_ids(image for path in paths for image in images_of(path, names.get(path, ()), request))
+    return [as_record(image, own_label(image.class_name, image.record_id, classes)) for image in images]
 
 
-# --- reading --------------------------------------------------------------------------------------------------
+def images_of(path: ImagePlace, given_names: tuple[str, ...], request: ReadRequest) -> Iterator[FoundImage]:
+    """Yield the images of one source: of a file, a folder or a table.
+
+    Raises
+    ------
+    UsageError, SourceError
+        As :func:`list_images` does.
+    """
+    if is_image_file(path):
+        yield describe_file(path)
+        return
+    for part in kind_of(path).read([Tree(path, given_names)], request):
+        yield from part.images
 
 
 def _read_parts(paths: Sequence[ImagePlace], kinds: Sequence[SourceKind], request: ReadRequest) -> list[PartReading]:
-    """Read the sources of each kind together, since each may decide what the others mean; tables come last."""
+    """Read the sources of each kind together, tables last: each source may decide what the others mean."""
     names = given_names(paths)
     by_kind: dict[str, list[Tree]] = {}
     for path, kind in sorted(zip(paths, kinds, strict=True), key=lambda pair: pair[1].is_table):
@@ -268,7 +225,7 @@ def _read_parts(paths: Sequence[ImagePlace], kinds: Sequence[SourceKind], reques
 
 
 def given_names(paths: Sequence[ImagePlace]) -> dict[ImagePlace, tuple[str, ...]]:
-    """Return the prefix of each folder's ids: as many parts of its path as distinguish it from other sources."""
+    """Return the prefix of each folder's ids: as many last parts of its path as distinguish it from other sources."""
     if len(paths) == 1:
         return {}
     parts = {path: _path_parts(path) for path in paths if not is_image_file(path) and not kind_of(path).is_table}
@@ -291,13 +248,17 @@ def _shortest(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> tuple[
 
 def _require_apart(parts: dict[ImagePlace, tuple[str, ...]]) -> None:
     for (one, first), (other, second) in combinations(parts.items(), 2):
-        outer, inner = sorted(((first, one), (second, other)), key=lambda pair: len(pair[0]))
-        if inner[0][: len(outer[0])] == outer[0] and inner[0] != outer[0]:
-            raise SourceError(f"{inner[1]} lies in {outer[1]}: its images would be there twice; give only one of them")
+        (outer, outer_path), (inner, inner_path) = sorted(
+            ((first, one), (second, other)), key=lambda pair: len(pair[0])
+        )
+        if inner[: len(outer)] == outer and inner != outer:
+            raise SourceError(
+                f"{inner_path} is inside {outer_path}: its images would be listed twice; give only one of them"
+            )
 
 
 def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
-    """Keep one of images listed twice with the same meaning (the lab's three test tables); refuse the rest."""
+    """Keep one of several equal images with the same id, as in the lab's three test tables; refuse different ones."""
     unique_images: dict[str, FoundImage] = {}
     conflicts = Counter[str]()
     for image in images:
@@ -312,29 +273,24 @@ def _merge_same_ids(images: Iterable[FoundImage]) -> list[FoundImage]:
     return list(unique_images.values())
 
 
-# --- records and the reading ----------------------------------------------------------------------------------
-
-
 def _to_records(images: Sequence[FoundImage], labels: dict[str, int], left_out: PassedOver) -> tuple[Record, ...]:
     records = []
     # One text for all cells of a subject.
     subjects: dict[str, str] = {"": ""}
-    label_of: dict[str | None, int] = {None: UNKNOWN_LABEL}
-    label_of.update(labels)
     for record_id, path, class_name, subject, split, fold, state in images:
-        label = label_of[class_name]
+        label = UNKNOWN_LABEL if class_name is None else labels[class_name]
         if label == LEFT_OUT:
             left_out.add(LEFT_OUT_CLASSES, record_id)
             continue
         if subject not in subjects:
             subjects[subject] = sys.intern(composed(subject))
         records.append(Record(record_id, path, label, subjects[subject], split, fold, state))
-    records.sort(key=_id_of)
+    records.sort(key=attrgetter("record_id"))
     return tuple(records)
 
 
 def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> None:
-    """Refuse options that name where subjects are and find none."""
+    """Refuse options that find no subject."""
     if any(record.subject for record in records):
         return
     if options.subject_pattern is not None:
@@ -348,22 +304,13 @@ def _require_subjects(records: Sequence[Record], options: ReadingOptions) -> Non
         )
 
 
-def _positive(classes: Sequence[str], options: ReadingOptions, *, allow_unmatched: bool) -> PositiveClass | None:
-    """The positive class as far as it is known; what is meant for another source may name none of this one."""
-    is_meant = options.positive in classes or not allow_unmatched
-    return choose_positive(classes, options.positive if is_meant else None)
-
-
-def _id_of(record: Record) -> str:
-    return record.record_id
-
-
 def _reading(
     parts: Sequence[PartReading],
     records: Sequence[Record],
     classes: Sequence[str],
     options: ReadingOptions,
     left_out: PassedOver,
+    positive: PositiveClass | None,
 ) -> Reading:
     counts = Counter(record.label for record in records)
     class_counts = tuple((name, counts[label]) for label, name in enumerate(classes))
@@ -385,10 +332,15 @@ def _reading(
             NotRead(reason=reason, count=count, examples=tuple(passed_over.examples[reason]))
             for reason, count in passed_over.counts.items()
         ),
-        notes=merged_notes(
-            [idle_notes(options, parts), *(part.notes for part in parts), _notes_on_classes(class_counts)]
+        notes=unique(
+            (
+                *_idle_notes(options, parts),
+                *(note for part in parts for note in part.notes),
+                *_notes_on_classes(class_counts),
+            )
         ),
         told_by="; ".join(unique(part.told_by for part in parts)),
+        positive=positive,
     )
 
 
@@ -419,7 +371,7 @@ def _subjects(parts: Sequence[PartReading], records: Sequence[Record], options: 
         num_several=len(several),
         alike=tuple(" = ".join(group) for group in alike[:_MAX_EXAMPLES]),
         num_alike=len(alike),
-        is_confirmed=any((options.subject_from, options.subject_pattern))
+        is_confirmed=bool(options.subject_from or options.subject_pattern)
         or options.subject_column not in (None, NO_COLUMN),
     )
 
@@ -428,14 +380,11 @@ def _notes_on_classes(counts: Sequence[tuple[str, int]]) -> list[str]:
     present = [name for name, count in counts if count]
     if len(present) != 1:
         return []
-    return [f"every image with a class is of class {present[0]}: is it one? nothing can be learnt from one class"]
-
-
-# --- names ----------------------------------------------------------------------------------------------------
+    return [f"every image with a class is of class {present[0]}: nothing can be learnt from one class"]
 
 
 def is_image_file(path: ImagePlace) -> bool:
-    """Return whether a source is an image by itself: an object may be one by its name alone."""
+    """Return whether a source is an image file, or in a store an object with an image's name."""
     return path.suffix.lower() in IMAGE_SUFFIXES and (not isinstance(path, Path) or path.is_file())
 
 

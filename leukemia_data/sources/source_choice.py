@@ -1,4 +1,4 @@
-"""Which images are meant: those that are named, or the first of the usual places, or a sample of generated cells."""
+"""The images to use: those given, or the first of the default places, or a sample of generated cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLE_CELLS = 20
 
 @dataclass(frozen=True, slots=True)
 class SourceChoice:
-    """The chosen source and why it was chosen; `is_sample`: it is the built-in sample, maybe not generated yet."""
+    """The chosen source and the reason; `is_sample`: it is the built-in sample, maybe not generated yet."""
 
     paths: tuple[ImagePlace, ...]
     reason: str = "given"
@@ -30,14 +30,14 @@ class SourceChoice:
 
     @property
     def cache_name(self) -> str | None:
-        """Name of the source's caches; None where the listing tells it."""
+        """Name of the source's caches; None if it depends on the listing."""
         return SAMPLE_CACHE_NAME if self.is_sample else None
 
 
 def choose_source(given: Sequence[ImagePlace], environment: Mapping[str, str], cache_root: Location) -> SourceChoice:
     """Return what is given, else ``$LDATA_SOURCE``, else ``./data``, else the built-in sample.
 
-    The sample lies in the folder of the caches, or in ``./cache`` where they are at an address.
+    The sample is stored in the folder of the caches, or in ``./cache`` if they are at an address.
     """
     if given:
         return SourceChoice(tuple(given))
@@ -52,7 +52,7 @@ def choose_source(given: Sequence[ImagePlace], environment: Mapping[str, str], c
 
 
 def announce_source(choice: SourceChoice, console: Console = NULL_CONSOLE) -> None:
-    """Note which source is used, and generate the built-in sample where it is not there yet."""
+    """Note the chosen source, and generate the built-in sample if it is missing."""
     console.note(f"source: {', '.join(map(str, choice.paths))} ({choice.reason})")
     directory = choice.paths[0]
     if choice.is_sample and isinstance(directory, Path) and not directory.is_dir():
@@ -60,7 +60,7 @@ def announce_source(choice: SourceChoice, console: Console = NULL_CONSOLE) -> No
 
 
 def source_place(text: str) -> ImagePlace:
-    """Return the path that a text means, or the address together with what reads it."""
+    """Return the path or the address that a text denotes."""
     location = parse_location(text)
     if not isinstance(location, Url):
         return location
@@ -70,13 +70,12 @@ def source_place(text: str) -> ImagePlace:
 
 
 def _generate_sample(directory: Path, console: Console) -> None:
-    """Write the built-in sample; only a whole one gets the directory's name."""
+    """Write the built-in sample; only a complete one gets the directory's name."""
     from leukemia_data.files.lock import lock_cache, note_waiting
     from leukemia_data.sources.sample_cells import write_sample
 
     partial_directory = directory.with_name(f"{directory.name}.partial")
     with lock_cache(directory.parent, "generating the sample", on_busy=partial(note_waiting, console)):
-        # Another process may have been faster.
         if directory.is_dir():
             return
         with console.progress(SAMPLE_SUBJECTS * SAMPLE_CELLS, "generating the sample") as bar:

@@ -1,8 +1,7 @@
-"""CSV tables of images: the lab's ``Path,label`` and ``Path`` lists and whatever else has a row an image.
+"""CSV tables of images: the lab's ``Path,label`` and ``Path`` lists and others with a row per image.
 
-A row's id is its path string unchanged, because submissions must repeat it. Which columns are read is decided by
-``table_columns``; without one for splits the table's file name says which split it lists (``train.csv``,
-``resnet_18_test.csv``).
+A row's id is its path string unchanged, because submissions must repeat it. Without a column of splits, the table's
+file name gives the split (``train.csv``, ``resnet_18_test.csv``).
 """
 
 from __future__ import annotations
@@ -13,17 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leukemia_data.errors import SourceError, listed
-from leukemia_data.files.csv_table import CsvTable, parse_csv_table, read_csv_table, shown
+from leukemia_data.files.csv_table import CsvTable, shown
 from leukemia_data.records.record import (
     CELL_CLASSES,
     GIVEN_SPLITS,
     NO_FOLD,
+    CellName,
     FoundImage,
     ImagePlace,
     parse_cell_name,
     printable_name,
 )
-from leukemia_data.sources.classes import require_no_label_table
+from leukemia_data.sources.classes import read_table, require_no_label_table
 from leukemia_data.sources.kinds import ReadRequest
 from leukemia_data.sources.listed_file import FileFinder, Finder, ListedFile, ObjectFinder
 from leukemia_data.sources.name_words import (
@@ -39,7 +39,7 @@ from leukemia_data.sources.name_words import (
 from leukemia_data.sources.reading import CNMC_NAMING, TableFound
 from leukemia_data.sources.reading_options import BY_NAME, ReadingOptions, subject_in
 from leukemia_data.sources.table_columns import Labels, TableColumns, choose_columns, read_labels
-from leukemia_data.sources.tree_folders import EXCLUDED, PartReading
+from leukemia_data.sources.tree_folders import EXCLUDED, PartReading, named_splits
 from leukemia_data.sources.tree_images import Tree
 
 _MAX_CLASSES = 50
@@ -54,9 +54,9 @@ class TableImage(NamedTuple):
     line
         Line of the file on which the row starts, counted from 1.
     key
-        Which file it names, however its path is written.
+        Identifies its file, however its path is written.
     image
-        What it says of the image.
+        The image and its metadata.
     """
 
     line: int
@@ -64,27 +64,27 @@ class TableImage(NamedTuple):
     image: FoundImage
 
     def contradictions(self, other: TableImage) -> list[str]:
-        """What two rows of one file say differently of it: label, subject, split."""
-        mine, theirs = self.image, other.image
-        if mine is theirs:
+        """Return the columns in which two rows of one file differ: label, subject, split."""
+        if self is other:
             return []
-        pairs = zip(_KNOWN_COLUMNS[1:], _meaning(mine), _meaning(theirs), strict=True)
-        return [column for column, said, said_before in pairs if said != said_before]
+        images = (self.image, other.image)
+        mine, theirs = (((image.class_name or "").lower(), image.subject, image.split) for image in images)
+        return [column for column, one, another in zip(_KNOWN_COLUMNS[1:], mine, theirs, strict=True) if one != another]
 
 
 class ImageTable(NamedTuple):
-    """The rows of one table, in its order, and how they were read.
+    """The rows of one table, in order, and how they were read.
 
     Attributes
     ----------
     path
         The table.
     rows
-        Without those that repeat an earlier one.
+        Without repeated ones.
     part
         The images of `rows`, and how they were read.
     all_rows
-        With the repeated ones.
+        With repeated ones.
     """
 
     path: ImagePlace
@@ -94,7 +94,7 @@ class ImageTable(NamedTuple):
 
     @property
     def images(self) -> list[FoundImage]:
-        """The images alone."""
+        """The images of `rows`."""
         return self.part.images
 
     @property
@@ -112,7 +112,7 @@ def read_image_table(
     need_classes: bool = True,
     need_files: bool = False,
 ) -> ImageTable:
-    """List the images of one table; files that do not exist are listed too, as missing.
+    """List the images of one table, including missing files.
 
     Parameters
     ----------
@@ -120,12 +120,10 @@ def read_image_table(
         CSV file with a header and a column of paths.
     root
         Folder that relative paths start from.
-    options
-        What the user says of the columns and their meaning.
-    allow_outside
-        Take files outside `root` too, where it is a folder of this machine.
+    options, allow_outside
+        As for :class:`~leukemia_data.sources.kinds.ReadRequest`.
     need_classes
-        Whether the labels are to become classes, and are therefore compared with each other.
+        Whether the labels become classes, and are therefore compared with each other.
     need_files
         Whether a row that names no file is wrong.
 
@@ -133,12 +131,12 @@ def read_image_table(
     ------
     SourceError
         If the table cannot be read, has no column of paths or no row, rows are wrong (the message names all), or every
-        file it names is missing.
+        file is missing.
     AmbiguousSourceError
         If several columns may be meant.
     """
     options = options or ReadingOptions()
-    read = _read_table(table)
+    read = read_table(table, _KNOWN_COLUMNS)
     require_no_label_table(table, read.columns)
     finder = FileFinder(root, allow_outside=allow_outside) if isinstance(root, Path) else ObjectFinder(root)
     columns = choose_columns(read, options, lambda text: _is_file(finder, text), need_classes=need_classes)
@@ -147,25 +145,23 @@ def read_image_table(
     rows = list(reader.rows())
     unique = _without_repeated(read, rows)
     read.problems.raise_any()
-    if not unique:
-        raise SourceError(f"{table}: --exclude leaves none of its rows")
-    if all(not row.image.state.is_file for row in unique):
-        raise SourceError(
-            f"{table}: none of its {len(unique):,} files exists, the first is {shown(unique[0].image.record_id)} and "
-            f"looked for in {root}; say with --root which folder the paths start from"
-        )
+    _require_files(table, unique, root)
     part = PartReading([row.image for row in unique])
-    _describe(part, read, columns, labels, reader, options)
+    _describe(part, reader)
     part.notes = [*_notes(table, unique, len(rows) - len(unique)), *reader.notes(), *labels.notes(table)]
     if need_classes and not any(columns.label) and options.class_level is None and "label" not in columns.given:
         part.notes.extend(_folder_notes(table, part.images))
     return ImageTable(table, tuple(unique), part, tuple(rows))
 
 
-def _read_table(table: ImagePlace) -> CsvTable:
-    if isinstance(table, Path):
-        return read_csv_table(table, _KNOWN_COLUMNS)
-    return parse_csv_table(table, table.read_bytes(), _KNOWN_COLUMNS)
+def _require_files(table: ImagePlace, rows: Sequence[TableImage], root: ImagePlace) -> None:
+    if not rows:
+        raise SourceError(f"{table}: --exclude leaves none of its rows")
+    if not any(row.image.state.is_file for row in rows):
+        raise SourceError(
+            f"{table}: none of its {len(rows):,} files exists, the first is {shown(rows[0].image.record_id)} and "
+            f"looked for in {root}; say with --root which folder the paths start from"
+        )
 
 
 def _is_file(finder: Finder, text: str) -> bool:
@@ -188,9 +184,8 @@ class _RowReader:
         *,
         missing_from: ImagePlace | None = None,
     ) -> None:
-        self._missing_from = missing_from
-        self._table, self._columns, self._options, self._finder = table, columns, options, finder
-        self._labels = labels
+        self.table, self.columns, self.labels, self.options = table, columns, labels, options
+        self._finder, self._missing_from = finder, missing_from
         empty = [""] * len(table.rows)
         subjects = table.words(columns.subject) if columns.subject else empty
         self._subjects = subjects_as_numbers(subjects, filter(is_unknown, set(subjects)))
@@ -198,17 +193,17 @@ class _RowReader:
         self.table_split = split_word(table.path.stem) or ""
         self.excluded: list[str] = []
         self.patterns: set[str] = set()
-        self._folder_split = {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
+        self._folder_split = named_splits(options)
         self._num_other_lists = Counter[str]()
 
     def rows(self) -> Iterator[TableImage]:
-        """Rows of which every cell could be read, those of excluded paths left out."""
-        table = self._table
-        cells = table.cells(self._columns.path)
-        columns = (table.lines, cells, self._labels.names, self._subjects, self._splits)
+        """Yield the rows of which every cell could be read, without excluded paths."""
+        table = self.table
+        cells = table.cells(self.columns.path)
+        columns = (table.lines, cells, self.labels.names, self._subjects, self._splits)
         for line, text, class_name, subject, split_text in zip(*columns, strict=True):
             path_text = _path_text(text)
-            patterns = self._options.excluding(path_text) if self._options.exclude else None
+            patterns = self.options.excluding(path_text)
             if patterns:
                 self.patterns |= patterns
                 self.excluded.append(text)
@@ -218,31 +213,18 @@ class _RowReader:
             file = self._file(line, text)
             if file is None:
                 continue
-            image = self._image(line, text, path_text, file, class_name, subject, split)
-            if table.problems.count == num_before and not self._labels.is_wrong(line):
+            cell = parse_cell_name(file.path.name)
+            if cell is not None and class_name is not None:
+                self._compare(line, class_name, cell.label)
+            if self.options.class_level is not None and not self.columns.label:
+                class_name = self._class_by_level(path_text, cell)
+            subject = self._subject(subject, "" if cell is None else cell.subject, path_text, class_name)
+            if table.problems.count == num_before and line not in self.labels.wrong_lines:
+                image = FoundImage(text, file.path, class_name, subject, split, NO_FOLD, file.state)
                 yield TableImage(line, file.key, image)
 
-    def _image(
-        self,
-        line: int,
-        text: str,
-        path_text: str,
-        file: ListedFile[ImagePlace],
-        class_name: str | None,
-        subject: str,
-        split: str,
-    ) -> FoundImage:
-        cell = parse_cell_name(file.path.name)
-        if cell is not None and class_name is not None:
-            self._compare(line, class_name, cell.label)
-        if self._options.class_level is not None and not self._columns.label:
-            class_name = self._class_by_level(path_text, None if cell is None else CELL_CLASSES[cell.label])
-        by_name = "" if cell is None else cell.subject
-        whose = self._subject(subject, by_name, path_text, class_name)
-        return FoundImage(text, file.path, class_name, whose, split, NO_FOLD, file.state)
-
-    def _subject(self, said: str, by_name: str, path_text: str, class_name: str | None) -> str:
-        options = self._options
+    def _subject(self, given: str, by_name: str, path_text: str, class_name: str | None) -> str:
+        options = self.options
         if options.subject_pattern is not None:
             found = subject_in(options.subject_pattern, path_text)
         elif options.subject_from == "none":
@@ -252,40 +234,38 @@ class _RowReader:
         elif options.subject_from == "folder":
             found = _folder_subject(path_text, class_name)
         else:
-            cell = parse_cell_name(said) if said else None
-            found = cell.subject if cell is not None else ("" if is_unknown(said) else said) or by_name
+            cell = parse_cell_name(given)
+            found = cell.subject if cell is not None else ("" if is_unknown(given) else given) or by_name
         return "" if is_unknown(found) else found
 
-    def _class_by_level(self, path_text: str, by_name: str | None) -> str | None:
-        level = self._options.class_level
+    def _class_by_level(self, path_text: str, cell: CellName | None) -> str | None:
+        level = self.options.class_level
         if level == BY_NAME or level is None:
-            return by_name
+            return None if cell is None else CELL_CLASSES[cell.label]
         folders = path_text.split("/")[:-1]
         position = level - 1 if level > 0 else len(folders) + level
         found = printable_name(folders[position]) if 0 <= position < len(folders) else ""
         return None if is_unknown(found) else found
 
     def _compare(self, line: int, class_name: str, name_label: int) -> None:
-        """Report a label that the C-NMC file name denies; count labels of another class list."""
+        """Report a label that the C-NMC file name contradicts; count labels of another class list."""
         folded = plain(class_name)
         if folded == CELL_CLASSES[1 - name_label]:
-            what = f"column {self._table.title(self._columns.label[0])} is not what the file's name says"
-            self._table.problems.add(what, line, f"{shown(class_name)}, the name says {CELL_CLASSES[name_label]}")
+            what = f"column {self.table.title(self.columns.label[0])} is not what the file's name says"
+            self.table.problems.add(what, line, f"{shown(class_name)}, the name says {CELL_CLASSES[name_label]}")
         elif folded not in CELL_CLASSES:
             self._num_other_lists[f"{class_name} (named {CELL_CLASSES[name_label]})"] += 1
 
     def _file(self, line: int, text: str) -> ListedFile[ImagePlace] | None:
-        title = self._table.title(self._columns.path)
+        title = self.table.title(self.columns.path)
         try:
             file = self._finder.find(text)
         except ValueError as error:
-            self._table.problems.add(f"column {title} {error}", line, shown(text) if text.strip() else "")
+            self.table.problems.add(f"column {title} {error}", line, shown(text) if text.strip() else "")
             return None
         if file.is_missing and self._missing_from is not None:
-            what = (
-                f"column {title}: there is no such file (paths start from {self._missing_from}, --root says from where)"
-            )
-            self._table.problems.add(what, line, shown(text))
+            what = f"there is no such file (paths start from {self._missing_from}, --root says from where)"
+            self.table.problems.add(f"column {title}: {what}", line, shown(text))
         return file
 
     def _split(self, line: int, text: str, path_text: str) -> str:
@@ -295,45 +275,42 @@ class _RowReader:
             return "" if text else self.table_split
         split = split_word(text)
         if split is None:
-            title = self._table.title(self._columns.split)
-            self._table.problems.add(f"column {title} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
+            title = self.table.title(self.columns.split)
+            self.table.problems.add(f"column {title} is none of {', '.join(GIVEN_SPLITS)}", line, shown(text))
         return split or ""
 
     def _split_by_folder(self, folders: Sequence[str]) -> str:
-        """The split of the innermost folder that `split_folders` names, by its name or its path."""
+        """The split of the innermost folder in `split_folders`, by its name or its path."""
         for depth in range(len(folders), 0, -1):
             split = self._folder_split.get(folders[depth - 1]) or self._folder_split.get("/".join(folders[:depth]))
             if split:
                 return split
         return ""
 
-    def notes(self) -> list[str]:
-        """What a user should know of the rows' meaning."""
-        notes = []
-        several = splits_in(self._table.path.stem)
-        if len(several) > 1 and not self._columns.split:
-            notes.append(
-                f"{self._table.path}: its name speaks of {', '.join(several)} and no column tells which row is what: "
-                "no split is taken from it (--split-column)"
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should know of the rows."""
+        table = self.table.path
+        several = splits_in(table.stem)
+        if len(several) > 1 and not self.columns.split:
+            yield (
+                f"{table}: its name means {', '.join(several)} and no column says which row is what: no split is taken "
+                "from it (--split-column)"
             )
         respelled = self._finder.respelled
         if respelled:
             text, spelled = next(iter(respelled.items()))
-            notes.append(
-                f"{self._table.path}: {len(respelled):,} paths mean files of another spelling, such as {shown(text)} "
-                f"for {shown(spelled)}"
-            )
+            example = f"{shown(text)} for {shown(spelled)}"
+            yield f"{table}: {len(respelled):,} paths mean files of another spelling, such as {example}"
         if self._num_other_lists:
             counted = listed((f"{text} {count:,}" for text, count in self._num_other_lists.most_common()), most=4)
-            notes.append(f"{self._table.path}: labels of another kind than the C-NMC file names tell: {counted}")
+            yield f"{table}: labels of another kind than in the C-NMC file names: {counted}"
         unknown = Counter(text for text in (*self._subjects, *self._splits) if text and is_unknown(text))
         if unknown:
-            notes.append(f"{self._table.path}: subjects or splits {listed(unknown)} were taken for unknown")
-        return notes
+            yield f"{table}: subjects or splits {listed(unknown)} were taken for unknown"
 
 
 def _folder_subject(path_text: str, class_name: str | None) -> str:
-    """The person among the folders of a path, or the innermost that names neither the class nor a split."""
+    """The person among the folders of a path, or the innermost folder that is neither the class nor a split."""
     taken = plain(class_name or "")
     names = [name for name in path_text.split("/")[:-1] if plain(name) != taken and split_word(name) is None]
     rest = [printable_name(name) for name in names if not (is_container(name) or is_variant(name))]
@@ -341,12 +318,12 @@ def _folder_subject(path_text: str, class_name: str | None) -> str:
 
 
 def _path_text(text: str) -> str:
-    """A path string as options compare it: without ``./`` before it, and with ``/`` between folders."""
+    """A path string as options compare it: with ``/``, and without ``./`` at its start."""
     return text.strip().replace("\\", "/").removeprefix("./")
 
 
 def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[TableImage]:
-    """Rows without those that say again what an earlier one says; rows that contradict an earlier one are reported."""
+    """Rows without those that repeat an earlier one; contradictions to an earlier row are reported."""
     first_of: dict[str, TableImage] = {}
     unique: dict[str, TableImage] = {}
     for row in rows:
@@ -356,11 +333,6 @@ def _without_repeated(table: CsvTable, rows: Sequence[TableImage]) -> list[Table
             table.problems.add(what, row.line, f"{shown(row.image.record_id)} is in line {first.line} too")
         unique.setdefault(row.image.record_id, row)
     return list(unique.values())
-
-
-def _meaning(image: FoundImage) -> tuple[str, str, str]:
-    """Values of the optional columns as they are compared."""
-    return (image.class_name or "").lower(), image.subject, image.split
 
 
 def _notes(table: ImagePlace, unique: Sequence[TableImage], num_repeated: int) -> list[str]:
@@ -374,11 +346,11 @@ def _notes(table: ImagePlace, unique: Sequence[TableImage], num_repeated: int) -
 
 
 def _folder_notes(table: ImagePlace, images: Sequence[FoundImage]) -> Iterator[str]:
-    """Say where the innermost folders of a table without labels could be classes."""
+    """Note that the innermost folders of a table without labels could be classes."""
     names = {_path_text(image.record_id).rpartition("/")[0].rpartition("/")[2] for image in images}
     if 1 < len(names) <= _MAX_CLASSES and len(names) < len(images) and all(map(_may_be_class, names)):
         yield (
-            f"{table}: no column tells a class, but the images lie in folders {listed(sorted(names), most=6)}: "
+            f"{table}: no column gives a class, but the images lie in folders {listed(sorted(names), most=6)}: "
             "--class-level -1 makes them classes"
         )
 
@@ -388,23 +360,17 @@ def _may_be_class(name: str) -> bool:
     return not is_other and not name.isdecimal()
 
 
-def _describe(
-    part: PartReading,
-    table: CsvTable,
-    columns: TableColumns,
-    labels: Labels,
-    reader: _RowReader,
-    options: ReadingOptions,
-) -> None:
-    """Say in words how the table was read."""
+def _describe(part: PartReading, reader: _RowReader) -> None:
+    """Describe in `part` how the table was read."""
+    table, columns, options = reader.table, reader.columns, reader.options
     name = Path(str(table.path)).name
     read = {"path": table.title(columns.path)}
     if columns.label:
         read["label"] = ", ".join(table.title(column) for column in columns.label)
-        part.class_sources = [f"column {read['label']}{labels.meaning}"]
+        part.class_sources = [f"column {read['label']}{reader.labels.meaning}"]
     elif options.class_level is not None:
-        level = options.class_level
-        part.class_sources = [CNMC_NAMING if level == BY_NAME else f"folder level {level}"]
+        by_name = options.class_level == BY_NAME
+        part.class_sources = [CNMC_NAMING if by_name else f"folder level {options.class_level}"]
     if columns.subject and options.subject_from is None and options.subject_pattern is None:
         read["subject"] = table.title(columns.subject)
     if columns.split:
@@ -441,13 +407,13 @@ class Tables:
     is_table = True
 
     def matches(self, place: ImagePlace) -> bool:
-        """Return whether this is a CSV file that is there."""
+        """Return whether this is an existing CSV file."""
         if place.suffix.lower() != ".csv":
             return False
         return place.is_file() if isinstance(place, Path) else place.state() is not None
 
     def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
-        """Read each table by itself, and refuse tables that deny each other."""
+        """Read each table by itself, and refuse tables that contradict each other."""
         tables = [
             read_image_table(
                 place.root,
@@ -467,18 +433,19 @@ TABLES = Tables()
 
 
 def _check_across(tables: Sequence[ImageTable]) -> None:
-    """Refuse tables of which one says of a file what another denies; a table by itself was checked when read."""
-    if len(tables) < 2:
-        return
+    """Refuse tables that contradict each other."""
     first_of: dict[str, tuple[ImageTable, TableImage]] = {}
-    denied: list[str] = []
+    contradicted: list[str] = []
     for table in tables:
         for row in table.rows:
             first_table, first = first_of.setdefault(row.key, (table, row))
             columns = row.contradictions(first)
             if columns:
                 place = f"{table.path} line {row.line}, {first_table.path} line {first.line}"
-                denied.append(f"{shown(row.image.record_id)} ({', '.join(columns)}: {place})")
-    if denied:
-        counted = "1 file is" if len(denied) == 1 else f"{len(denied):,} rows name files that are"
-        raise SourceError(f"{counted} listed twice with different labels, subjects or splits: {listed(denied, most=5)}")
+                contradicted.append(f"{shown(row.image.record_id)} ({', '.join(columns)}: {place})")
+    if contradicted:
+        num = len(contradicted)
+        raise SourceError(
+            f"{'1 file is' if num == 1 else f'{num:,} rows name files that are'} listed twice with different labels, "
+            f"subjects or splits: {listed(contradicted, most=5)}"
+        )

@@ -26,7 +26,7 @@ _ROWS_TRIED = 20
 
 
 class TableColumns(NamedTuple):
-    """The columns that are read, by name (in lower case); several labels are one-hot, and empty means none.
+    """The columns that are read, by name in lower case; empty for none. Several label columns are one-hot.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class TableColumns(NamedTuple):
 
     @property
     def all_names(self) -> set[str]:
-        """Names of the columns that are read."""
+        """Names of all columns that are read."""
         return {self.path, *self.label, self.subject, self.split} - {""}
 
 
@@ -53,14 +53,12 @@ def choose_columns(
 
     Parameters
     ----------
-    table
-        The table.
-    options
-        Columns that the user names.
+    table, options
+        The table, and the columns that the user names.
     is_file
-        Whether a path text of the table means a file that is there.
+        Returns whether a path text of the table means an existing file.
     need_classes
-        Whether labels are wanted; without, nothing is asked for their sake.
+        Whether labels are needed; otherwise they raise no question.
 
     Raises
     ------
@@ -72,57 +70,39 @@ def choose_columns(
     try:
         return _choose_columns(table, options, is_file, need_classes=need_classes)
     except AmbiguousSourceError as error:
-        readings = [each for each in error.readings if isinstance(each, ReadingChoice)]
 
         def choose_again(chosen: ReadingOptions) -> TableColumns:
             return choose_columns(table, chosen, is_file, need_classes=need_classes)
 
-        raise ask_at_once(error.what, readings, choose_again) from None
+        raise ask_at_once(error, choose_again) from None
 
 
 def _choose_columns(
     table: CsvTable, options: ReadingOptions, is_file: Callable[[str], bool], *, need_classes: bool
 ) -> TableColumns:
-    given = {
-        role: column
-        for role, column in (
-            ("path", options.path_column),
-            ("label", options.label_column),
-            ("subject", options.subject_column),
-            ("split", options.split_column),
-        )
-        if column is not None
-    }
-    path = _given_columns(table, "path", given["path"])[0] if "path" in given else _path_column(table, is_file, options)
+    named = {role: column for role in _NAMES if (column := getattr(options, f"{role}_column")) is not None}
+    given = {role: _given_columns(table, role, column) for role, column in named.items()}
+    path = given["path"][0] if "path" in given else _path_column(table, is_file, options)
     table.require(path)
-    split = _one_given(table, "split", given) if "split" in given else _split_column(table, path, options)
-    subject = (
-        _one_given(table, "subject", given) if "subject" in given else _other_column(table, "subject", options, path)
-    )
-    label: tuple[str, ...]
-    if "label" in given:
-        label = _given_columns(table, "label", given["label"])
-    else:
-        found = _other_column(table, "label", options, path) if need_classes or "label" in table.columns else ""
-        label = (found,) if found else ()
-    columns = TableColumns(path, label, subject, split, frozenset(given))
+    split = given["split"] if "split" in given else _split_column(table, path, options)
+    subject = given["subject"] if "subject" in given else _other_column(table, "subject", options, path)
+    label = given.get("label", ())
+    if "label" not in given and (need_classes or "label" in table.columns):
+        label = _other_column(table, "label", options, path)
+    columns = TableColumns(path, label, "".join(subject), "".join(split), frozenset(given))
     _guard_spelling(table, columns)
     if need_classes and not label and "label" not in given and options.class_level is None:
         _ask_for_labels(table, columns, options)
     return columns
 
 
-def _one_given(table: CsvTable, role: str, given: dict[str, str]) -> str:
-    found = _given_columns(table, role, given[role])
-    return found[0] if found else ""
-
-
 def _given_columns(table: CsvTable, role: str, text: str) -> tuple[str, ...]:
-    if text.strip().lower() in table.columns:
-        return (text.strip().lower(),)
-    if role != "path" and text.strip().lower() == NO_COLUMN:
+    name = text.strip().lower()
+    if name in table.columns:
+        return (name,)
+    if role != "path" and name == NO_COLUMN:
         return ()
-    names = tuple(name.strip().lower() for name in text.split(",")) if role == "label" else (text.strip().lower(),)
+    names = tuple(part.strip() for part in name.split(",")) if role == "label" else (name,)
     absent = [name for name in names if name not in table.columns]
     if absent:
         titles = listed((title.strip() for title in table.header), most=20)
@@ -132,54 +112,55 @@ def _given_columns(table: CsvTable, role: str, text: str) -> tuple[str, ...]:
     return names
 
 
-def _other_column(table: CsvTable, role: str, options: ReadingOptions, path: str) -> str:
-    """The column of a role: of its own name, or the only one of a usual other name."""
+def _other_column(table: CsvTable, role: str, options: ReadingOptions, path: str) -> tuple[str, ...]:
+    """The column with the role's own name, or the only one with a usual other name."""
     if role in table.columns:
-        return role
-    found = [name for name in dict.fromkeys(table.columns) if squeezed(name) in _NAMES[role] and name != path]
-    return found[0] if len(found) < 2 and found else _ask_which(table, role, found, options) if found else ""
+        return (role,)
+    return _only(table, role, [name for name in _usually_named(table, role) if name != path], options)
 
 
-def _ask_which(table: CsvTable, role: str, found: Sequence[str], options: ReadingOptions) -> str:
-    raise AmbiguousSourceError(
-        f"{table.path}: {len(found)} columns may tell the {role}",
-        [_choice(table, role, name, options) for name in found],
-    )
+def _usually_named(table: CsvTable, role: str) -> list[str]:
+    return [name for name in dict.fromkeys(table.columns) if squeezed(name) in _NAMES[role]]
+
+
+def _only(table: CsvTable, role: str, found: Sequence[str], options: ReadingOptions) -> tuple[str, ...]:
+    if len(found) > 1:
+        raise AmbiguousSourceError(
+            f"{table.path}: {len(found)} columns may hold the {role}",
+            [_choice(table, role, name, options) for name in found],
+        )
+    return tuple(found)
 
 
 def _choice(table: CsvTable, role: str, names: str, options: ReadingOptions) -> ReadingChoice:
-    column = f"{role}_column"
-    if names == NO_COLUMN:
-        return ReadingChoice.of(f"no {role}", options, **{column: NO_COLUMN})
     titles = ",".join(table.title(name) for name in names.split(","))
-    counts = Counter(table.words(names.split(",")[0])) if "," not in names else {}
-    shown = listed((f"{value or 'empty'} {count:,}" for value, count in Counter(counts).most_common(4)), most=4)
-    return ReadingChoice.of(
-        f"{role}s {shown}" if shown else "one of these columns is 1 in each row", options, **{column: titles}
-    )
+    if names == NO_COLUMN:
+        text, titles = f"no {role}", NO_COLUMN
+    elif "," in names:
+        text = "one of these columns is 1 in each row"
+    else:
+        counts = Counter(word or "empty" for word in table.words(names)).most_common(4)
+        text = f"{role}s {', '.join(f'{word} {count:,}' for word, count in counts)}"
+    return ReadingChoice.of(text, options, **{f"{role}_column": titles})
 
 
 def _path_column(table: CsvTable, is_file: Callable[[str], bool], options: ReadingOptions) -> str:
     if "path" in table.columns:
         return "path"
-    found = [name for name in dict.fromkeys(table.columns) if squeezed(name) in _NAMES["path"]]
-    found = found or [name for name in dict.fromkeys(table.columns) if name in _LAST_PATH_NAMES]
+    found = _usually_named(table, "path") or [name for name in dict.fromkeys(table.columns) if name in _LAST_PATH_NAMES]
     if not found:
         table.require("path")
     hits = {name: sum(map(is_file, table.cells(name)[:_ROWS_TRIED])) for name in found}
     best = [name for name in found if hits[name] == max(hits.values())]
-    if len(best) > 1 and hits[best[0]]:
-        _ask_which(table, "path", best, options)
-    return best[0]
+    return best[0] if not hits[best[0]] else _only(table, "path", best, options)[0]
 
 
-def _split_column(table: CsvTable, path: str, options: ReadingOptions) -> str:
-    """The column ``split``, or the only other one of a usual name in which every word means a split."""
+def _split_column(table: CsvTable, path: str, options: ReadingOptions) -> tuple[str, ...]:
+    """The column ``split``, or the only one with a usual other name and no words but splits."""
     if "split" in table.columns:
-        return "split"
-    found = [name for name in dict.fromkeys(table.columns) if squeezed(name) in _NAMES["split"] and name != path]
-    found = [name for name in found if _are_splits(table.words(name))]
-    return _ask_which(table, "split", found, options) if len(found) > 1 else found[0] if found else ""
+        return ("split",)
+    found = [name for name in _usually_named(table, "split") if name != path and _are_splits(table.words(name))]
+    return _only(table, "split", found, options)
 
 
 def _are_splits(words: Sequence[str]) -> bool:
@@ -188,17 +169,13 @@ def _are_splits(words: Sequence[str]) -> bool:
 
 
 def _guard_spelling(table: CsvTable, columns: TableColumns) -> None:
-    """Refuse a column that is nearly called like one that is missing: it would be passed over unnoticed."""
-    missing = [
-        role
-        for role, found in (("label", columns.label), ("subject", columns.subject), ("split", columns.split))
-        if not found and role not in columns.given
-    ]
+    """Refuse a column with nearly the name of a missing one, which would not be read."""
+    missing = [role for role in _NAMES if not getattr(columns, role) and role not in columns.given]
     table.require(columns.path, guarded=missing, read=tuple(columns.all_names))
 
 
 def _ask_for_labels(table: CsvTable, columns: TableColumns, options: ReadingOptions) -> None:
-    """Ask where there is no column of labels, but columns that might be: classes are never lost in silence."""
+    """Raise AmbiguousSourceError if no column is called label, but some may hold labels."""
     rest = [name for name in dict.fromkeys(table.columns) if name and name not in columns.all_names]
     one_hot = _one_hot(table, rest)
     named = [name for name in rest if name not in one_hot and squeezed(name) not in _REMARKS]
@@ -211,7 +188,7 @@ def _ask_for_labels(table: CsvTable, columns: TableColumns, options: ReadingOpti
 
 
 def _one_hot(table: CsvTable, names: Sequence[str]) -> list[str]:
-    """Columns of 0 and 1 of which no row has two 1 and most have one; a row without is unlabelled."""
+    """Columns of 0 and 1 with at most one 1 in each row, and one in most; a row without is unlabelled."""
     flags = {name: [_flag(word) for word in table.words(name)] for name in names}
     flags = {name: values for name, values in flags.items() if None not in values}
     if len(flags) < 2:
@@ -232,8 +209,8 @@ def _may_be_labels(words: Sequence[str]) -> bool:
     return 1 < len(values) <= _MAX_CLASSES and len(values) < len(known)
 
 
-def one_hot_label(names: Sequence[str], cells: Sequence[str]) -> str | None:
-    """The column of a row that is 1; empty where all are 0 or unknown, None where several or something else is."""
+def _one_hot_label(names: Sequence[str], cells: Sequence[str]) -> str | None:
+    """The column that is 1 in a row; empty if all are 0 or unknown, None otherwise."""
     flags = [0 if is_unknown(cell) else _flag(cell) for cell in cells]
     if None in flags or sum(filter(None, flags)) > 1:
         return None
@@ -252,13 +229,13 @@ class Labels:
     Attributes
     ----------
     names
-        Per row; None where the class is unknown.
+        Per row; None if the class is unknown.
     meaning
-        What was decided about all of them, after the column's name; may be empty.
+        How all of them were interpreted, to follow the column's name; may be empty.
     unknown
-        Texts that were taken for an unknown class, and how often each occurs.
+        Texts taken for an unknown class, with their counts.
     wrong_lines
-        Lines of rows whose label is no class; they are added to the table's problems.
+        Lines of rows whose label is no class; they are also among the table's problems.
     """
 
     names: list[str | None]
@@ -266,12 +243,8 @@ class Labels:
     unknown: Counter[str] = field(default_factory=Counter)
     wrong_lines: set[int] = field(default_factory=set)
 
-    def is_wrong(self, line: int) -> bool:
-        """Whether a row's label is no class."""
-        return line in self.wrong_lines
-
     def notes(self, table: object) -> list[str]:
-        """What a user should know."""
+        """Return notes on unknown classes."""
         if not self.unknown:
             return []
         counted = listed(f"{shown(text)} in {count:,} rows" for text, count in self.unknown.items())
@@ -279,7 +252,7 @@ class Labels:
 
 
 def class_of_label(label: str) -> str | None:
-    """What a label means in the lab's tables: 0 and 1 are hem and all, empty is unknown, another text is a class."""
+    """Return the class of a label in the lab's tables: 0 and 1 are hem and all, empty is unknown."""
     return _NUMBERED_CLASSES.get(label, label) or None
 
 
@@ -305,32 +278,27 @@ def read_labels(table: CsvTable, columns: TableColumns, options: ReadingOptions,
     wanted = frozenset((*options.classes, *(old for _, olds in options.merge for old in olds)))
     unknown = Counter(word for word in words if is_unknown(word) and word not in wanted)
     known = [word for word in dict.fromkeys(words) if word not in unknown]
-    if need_classes and _is_cnmc(table, columns, known):
+    is_cnmc = _is_cnmc(table, columns, known)
+    if not need_classes:
+        class_of = {word: class_of_label(word) if is_cnmc else _whole_number(word) or word for word in known}
+        labels = Labels([class_of.get(word) for word in words])
+    elif is_cnmc:
         labels = _cnmc_labels(table, columns.label[0], words, unknown)
-    elif not need_classes:
-        is_cnmc = _is_cnmc(table, columns, known)
-        labels = Labels([None if word in unknown else _single_class(word, is_cnmc=is_cnmc) for word in words])
     else:
         labels = _plain_labels(table, columns.label[0], words, known, wanted)
     labels.unknown = Counter({text: count for text, count in unknown.items() if text})
     return labels
 
 
-def _single_class(word: str, *, is_cnmc: bool) -> str | None:
-    """The class that a label names by itself, whatever the others are."""
-    return class_of_label(word) if is_cnmc else _whole_number(word) or word
-
-
 def _is_cnmc(table: CsvTable, columns: TableColumns, known: Sequence[str]) -> bool:
-    """Whether 0 and 1 are C-NMC's: the lab's list of files, file names of C-NMC, or its classes beside the numbers."""
+    """Whether 0 and 1 are C-NMC's: in the lab's list of files, with C-NMC file names, or beside its classes."""
     if any(plain(word) in CELL_CLASSES for word in known):
         return True
     if _NUMBERED_CLASSES.keys().isdisjoint(known):
         return False
     texts = [posixpath.normpath(text.strip().replace("\\", "/")) for text in table.cells(columns.path)]
-    if all(_LAB_PATH.fullmatch(text) for text in texts if text):
-        return True
-    return all(parse_cell_name(text.rpartition("/")[2]) is not None for text in texts if text)
+    is_lab_list = all(_LAB_PATH.fullmatch(text) for text in texts if text)
+    return is_lab_list or all(parse_cell_name(text.rpartition("/")[2]) is not None for text in texts if text)
 
 
 def _cnmc_labels(table: CsvTable, column: str, words: Sequence[str], unknown: Counter[str]) -> Labels:
@@ -342,7 +310,7 @@ def _cnmc_labels(table: CsvTable, column: str, words: Sequence[str], unknown: Co
         "everywhere, leave the cell empty where it is unknown)"
     )
     if has_numbers:
-        _tell(table, labels, [name is not None and plain(name) not in CELL_CLASSES for name in names], what)
+        _add_problems(table, labels, [name is not None and plain(name) not in CELL_CLASSES for name in names], what)
     return labels
 
 
@@ -356,17 +324,17 @@ def _plain_labels(
     if numbers and len(numbers) < len(known):
         what = f"column {table.title(column)} is a number in some rows and a name in others (write one kind everywhere)"
         few = len(numbers) < len(known) / 2
-        _tell(table, labels, [word in doubtful and (word in numbers) == few for word in words], what)
+        _add_problems(table, labels, [word in doubtful and (word in numbers) == few for word in words], what)
     return labels
 
 
 def _whole_number(word: str) -> str:
-    """A whole number as a class's name: without zeros before it and ``.0`` behind it; empty of anything else."""
+    """A whole number as the name of a class, without leading zeros and ``.0``; empty for other texts."""
     match = _WHOLE_NUMBER.fullmatch(word)
     return "" if match is None else str(int(match[1] + match[2]))
 
 
-def _tell(table: CsvTable, labels: Labels, is_wrong: Sequence[bool], what: str) -> None:
+def _add_problems(table: CsvTable, labels: Labels, is_wrong: Sequence[bool], what: str) -> None:
     for line, name, wrong in zip(table.lines, labels.names, is_wrong, strict=True):
         if wrong:
             table.problems.add(what, line, shown(name or ""))
@@ -378,7 +346,7 @@ def _one_hot_labels(table: CsvTable, columns: Sequence[str]) -> Labels:
     cells = zip(*(table.words(column) for column in columns), strict=True)
     labels = Labels([], ", one-hot")
     for line, row in zip(table.lines, cells, strict=True):
-        name = one_hot_label(titles, row)
+        name = _one_hot_label(titles, row)
         if name is None:
             table.problems.add(f"columns {', '.join(titles)} are not one 1 and else 0", line, shown(",".join(row)))
             labels.wrong_lines.add(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from leukemia_data.errors import SourceError, UsageError, listed
 from leukemia_data.files.atomic import state_of
@@ -31,44 +31,29 @@ from leukemia_data.sources.tree_classes import ClassLevel, FolderParts, denied_f
 from leukemia_data.sources.tree_folders import OUTPUT, PartReading, TreeFile, TreeFolder, find_splits, named_splits
 from leukemia_data.sources.tree_images import Tree, TreeImages, find_images, is_figure, stored_state
 
-if TYPE_CHECKING:
-    from leukemia_data.stores.object_store import StoredUrl
-
-
 _MAX_LISTED = 5
 _MAX_TABLES = 8
 
 
-def told_by(trees: Sequence[Tree]) -> str:
-    """By what the next build notices that a file has changed."""
+def _change_marks(trees: Sequence[Tree]) -> str:
+    """By what the next build recognizes changed files."""
     if all(isinstance(tree.root, Path) for tree in trees):
         return "size, modification time, change time and number of the file"
     return "size, modification time and tag of the object"
 
 
-def lists_images(table: TreeFile) -> bool:
-    """Whether a table found below a folder has columns."""
-    return bool(peek_header(table.path))
+def _tables_with_columns(found: TreeImages) -> list[str]:
+    return [table.record_id for table in found.tables if peek_header(table.path)]
 
 
-def describe_trees(
+def _describe_trees(
     part: PartReading,
     found: TreeImages,
     choice: TreeChoice,
     options: ReadingOptions,
     label_tables: Sequence[ImagePlace],
 ) -> None:
-    """Say in words how the trees were read.
-
-    Parameters
-    ----------
-    part
-        Gets what was passed over; its images are in the order of those found.
-    found, choice, options
-        What was read, and how.
-    label_tables
-        C-NMC label tables that were read.
-    """
+    """Describe in `part`, whose images are in the order of those found, how the trees were read."""
     labelled = [folder for folder in found.folders if not folder.is_test_set]
     part.class_sources = _class_sources(labelled, choice, label_tables)
     part.subject_sources = _subject_sources(part.images, found, choice, options)
@@ -102,11 +87,10 @@ def _subject_sources(
     if options.subject_pattern is not None:
         return [f"--subject-pattern {options.subject_pattern}"]
     sources = []
-    is_named = (image.subject and cell is not None for (_, cell), image in zip(found.images, images, strict=True))
-    is_listed = (
-        image.subject and file.folder.is_preliminary for (file, _), image in zip(found.images, images, strict=True)
-    )
-    if options.subject_from in (None, "name") and (any(is_named) or any(is_listed)):
+    if options.subject_from in (None, "name") and any(
+        image.subject and (cell is not None or file.folder.is_preliminary)
+        for (file, cell), image in zip(found.images, images, strict=True)
+    ):
         sources.append(CNMC_NAMING)
     if any(choice.subject_of.values()):
         sources.append("folders" if options.subject_from == "folder" else "folders of a known form")
@@ -136,29 +120,27 @@ def _notes_on_names(images: Sequence[FoundImage]) -> list[str]:
         return []
     alike = [image.record_id for image in images if spellings[image.record_id.lower()] > 1]
     return [
-        f"{len(alike)} images differ from another in nothing but the case of their names: taken as images of their own "
-        f"here, one file where case does not count: {listed(alike, most=_MAX_LISTED)}"
+        f"{len(alike)} images differ from another in the case of their names only: taken as several images here, one "
+        f"file where case does not count: {listed(alike, most=_MAX_LISTED)}"
     ]
 
 
 def _notes_on_twins(found: TreeImages) -> list[str]:
-    """Say where the same names lie in folders of several treatments: the same cells, more than once."""
+    """Note equal file names in folders of several treatments."""
     treated = {id(folder): next((name for name in folder.names if is_variant(name)), "") for folder in found.folders}
-    if len(set(treated.values()) - {""}) < 2:
-        return []
+    kinds = sorted(set(treated.values()) - {""})
     names = Counter(file.name for file, _ in found.images if treated[id(file.folder)])
     num_twins = sum(count for count in names.values() if count > 1)
-    if not num_twins:
+    if len(kinds) < 2 or not num_twins:
         return []
-    kinds = ", ".join(sorted(set(treated.values()) - {""}))
     return [
-        f"{num_twins:,} images have the name of another in folders of different treatment ({kinds}): the same cells "
-        "may be there more than once, and on both sides of a split; --exclude leaves a folder out"
+        f"{num_twins:,} images have the name of another in folders of different treatment ({', '.join(kinds)}): the "
+        "same cells may be there more than once, and on both sides of a split; --exclude leaves a folder out"
     ]
 
 
 class _Meaning(NamedTuple):
-    """What a folder says of the images in it."""
+    """What a folder says about its images."""
 
     class_name: str | None
     subject: str
@@ -177,12 +159,12 @@ class Trees:
     def matches(self, place: ImagePlace) -> bool:
         """Return whether this is a folder.
 
-        What a store has is found out by listing it: a name that holds nothing is a folder without images.
+        In a store, only a listing shows what exists: a name that holds nothing is a folder without images.
         """
         return place.is_dir() if isinstance(place, Path) else place.suffix.lower() != ".csv"
 
     def read(self, places: Sequence[Tree], request: ReadRequest) -> list[PartReading]:
-        """Read all folders as one."""
+        """Read all folders as one tree."""
         trees = list({place.root: place for place in places}.values())
         return [read_trees(trees, request.options, need_classes=request.need_classes)]
 
@@ -196,16 +178,16 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
     Parameters
     ----------
     trees
-        The folders; the names that tell them apart are read like those of the folders below.
+        The folders; their given names are read like those of the folders below.
     options
         What the user says of their meaning.
     need_classes
-        Whether every image outside test folders must have a class; otherwise nothing is asked.
+        Whether every image outside test folders must have a class; otherwise there are no questions.
 
     Raises
     ------
     SourceError
-        If there is no image, an image lies in no class's folder, or folder and file name contradict each other.
+        If there is no image, an image has no class, or folder and file name contradict each other.
     AmbiguousSourceError
         If there are several sensible readings.
     """
@@ -213,26 +195,25 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
     found = find_images(trees, options)
     if not found.images:
         raise SourceError(f"no images below {where}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    folders = found.folders
-    named, label_tables = _label_tables(found, folders)
+    named, label_tables = _label_tables(found)
     if need_classes:
         _check_before(found, options, where)
-        choice = choose_reading(folders, options, where)
+        choice = choose_reading(found.folders, options, where)
     else:
-        choice = lenient_reading(folders)
+        choice = lenient_reading(found.folders)
     alone = "" if choice.splits.meanings else _own_split(trees, options)
     only = _only_folder(found, choice, options, where) if need_classes else ""
     if only:
         choice = choice._replace(level=ClassLevel({}))
-    meanings = {id(folder): _meaning(folder, choice, options, alone) for folder in folders}
+    meanings = {id(folder): _meaning(folder, choice, options, alone) for folder in found.folders}
     images = [_place(file, cell, meanings[id(file.folder)], named, options) for file, cell in found.images]
     if need_classes and not only:
-        _check_homes(where, found, images, meanings)
-    part = PartReading(images, passed_over=found.passed_over, told_by=told_by(trees))
-    describe_trees(part, found, choice, options, label_tables)
+        _require_classes(where, found, images)
+    part = PartReading(images, passed_over=found.passed_over, told_by=_change_marks(trees))
+    _describe_trees(part, found, choice, options, label_tables)
     if only:
         part.notes.append(
-            f"all images lie in one folder, {only}, which tells nothing apart: taken as unlabelled; --classes {only} "
+            f"all images lie in one folder, {only}, which distinguishes nothing: taken as unlabelled; --classes {only} "
             "makes it a class"
         )
     if alone and not part.split_words:
@@ -240,38 +221,31 @@ def read_trees(trees: Sequence[Tree], options: ReadingOptions, *, need_classes: 
     return part
 
 
-def describe_file(path: Path) -> FoundImage:
-    """One image file named by itself: its name says what it can."""
-    file = TreeFile(TreeFolder.of(()), path.name, str(path), state_of(path.stat()))
-    return _by_itself(file, printable_name(path.as_posix()))
-
-
-def describe_object(url: StoredUrl) -> FoundImage:
-    """One image in a store named by itself.
+def describe_file(place: ImagePlace) -> FoundImage:
+    """Return one image file or object given by itself, with what its name says.
 
     Raises
     ------
     UsageError
-        If there is none.
+        If there is no such object in a store.
     """
-    state = url.state()
-    if state is None:
-        raise UsageError(f"source not found: {url}")
-    return _by_itself(TreeFile(TreeFolder.of(()), url.name, url, stored_state(state)), printable_name(str(url)))
-
-
-def _by_itself(file: TreeFile, record_id: str) -> FoundImage:
+    folder = TreeFolder.of(())
+    if isinstance(place, Path):
+        file, record_id = TreeFile(folder, place.name, str(place), state_of(place.stat())), place.as_posix()
+    else:
+        state = place.state()
+        if state is None:
+            raise UsageError(f"source not found: {place}")
+        file, record_id = TreeFile(folder, place.name, place, stored_state(state)), str(place)
     alone = _Meaning(None, "", "", NO_FOLD, is_preliminary=False, by_name=True)
-    return _place(file, parse_cell_name(file.name), alone, {}, ReadingOptions())._replace(record_id=record_id)
+    found = _place(file, parse_cell_name(file.name), alone, {}, ReadingOptions())
+    return found._replace(record_id=printable_name(record_id))
 
 
-def _label_tables(found: TreeImages, folders: Sequence[TreeFolder]) -> tuple[dict[str, CellName], list[ImagePlace]]:
-    if not any(folder.is_preliminary for folder in folders):
+def _label_tables(found: TreeImages) -> tuple[dict[str, CellName], list[ImagePlace]]:
+    if not any(folder.is_preliminary for folder in found.folders):
         return {}, []
     return read_label_tables([table.path for table in found.tables])
-
-
-# --- meanings -------------------------------------------------------------------------------------------------
 
 
 def _meaning(folder: TreeFolder, choice: TreeChoice, options: ReadingOptions, own_split: str) -> _Meaning:
@@ -294,7 +268,6 @@ def _place(
     named: Mapping[str, CellName],
     options: ReadingOptions,
 ) -> FoundImage:
-    """What is known of one image."""
     class_name, subject, split, fold, is_preliminary, by_name = meaning
     if is_preliminary and named:
         cell = named.get(label_key(file.name), cell)
@@ -316,11 +289,8 @@ def _pattern_subject(file: TreeFile, pattern: str) -> str:
     return "" if is_unknown(found) else found
 
 
-# --- checks ---------------------------------------------------------------------------------------------------
-
-
 def _check_before(found: TreeImages, options: ReadingOptions, where: str) -> None:
-    """Refuse images that no reading finds a class for, before anything is asked about the others."""
+    """Refuse images that have no class in any reading before there are questions about the others."""
     if options.class_level is not None or options.classes:
         return
     labelled = [folder for folder in found.folders if not folder.is_test_set]
@@ -329,24 +299,16 @@ def _check_before(found: TreeImages, options: ReadingOptions, where: str) -> Non
     _check_names(found, parts, where)
     bare = {id(one.folder) for one in parts if not one.parts and splits.split_of(one.folder.names) != "test"}
     if len(bare) < len(parts):
-        _leave_out_figures(found, bare)
+        # Figures of matplotlib, such as a preview, are no images.
+        found.leave_out(
+            lambda file, cell: OUTPUT if id(file.folder) in bare and cell is None and is_figure(file) else ""
+        )
         strays = [file.record_id for file, cell in found.images if id(file.folder) in bare and cell is None]
-        _refuse_homeless(where, found, strays)
-
-
-def _leave_out_figures(found: TreeImages, bare: set[int]) -> None:
-    """Pass over figures that matplotlib drew, such as a preview, among images in no class's folder."""
-    kept = []
-    for file, cell in found.images:
-        if id(file.folder) in bare and cell is None and is_figure(file):
-            found.passed_over.add(OUTPUT, file.record_id)
-        else:
-            kept.append((file, cell))
-    found.images = kept
+        _refuse_unclassed(where, found, strays)
 
 
 def _check_names(found: TreeImages, parts: Sequence[FolderParts], where: str) -> None:
-    """Refuse images in folders ``hem`` and ``all`` whose names deny them."""
+    """Refuse images in folders ``hem`` and ``all`` whose names contradict these."""
     denied = {(id(folder), label) for folder, label in denied_folders(parts)}
     if not denied:
         return
@@ -354,33 +316,30 @@ def _check_names(found: TreeImages, parts: Sequence[FolderParts], where: str) ->
         file.record_id for file, cell in found.images if cell is not None and (id(file.folder), cell.label) in denied
     ]
     raise SourceError(
-        f"{len(misplaced)} images below {where} lie in the folder of the class that their name denies: "
+        f"{len(misplaced)} images below {where} are in the folder of a class that contradicts their name: "
         f"{listed(misplaced, most=_MAX_LISTED)}; move them, or say which counts with --class-level name or a number"
     )
 
 
-def _check_homes(
-    where: str,
-    found: TreeImages,
-    images: Sequence[FoundImage],
-    meanings: Mapping[int, _Meaning],
-) -> None:
+def _require_classes(where: str, found: TreeImages, images: Sequence[FoundImage]) -> None:
     """Refuse images without a class outside test sets."""
-    homeless = [
+    unclassed = [
         image.record_id
         for (file, _), image in zip(found.images, images, strict=True)
-        if image.class_name is None and image.split != "test" and not _may_be_unlabelled(file, meanings)
+        if image.class_name is None
+        and image.split != "test"
+        and not (file.folder.is_preliminary or any(map(is_unknown, file.folder.names)))
     ]
-    _refuse_homeless(where, found, homeless)
+    _refuse_unclassed(where, found, unclassed)
 
 
 def _only_folder(found: TreeImages, choice: TreeChoice, options: ReadingOptions, where: str) -> str:
-    """The only folder that could name a class, if its name is none that a class usually has.
+    """The only folder that could name a class, if it has no usual name of one.
 
     Raises
     ------
     SourceError
-        If a table lies there that may give the classes.
+        If there is a table that may give the classes.
     """
     names = {choice.level.class_of(folder.names) for folder in found.folders} - {None}
     if options.classes or options.class_level is not None or len(names) != 1 or choice.by_name:
@@ -388,36 +347,32 @@ def _only_folder(found: TreeImages, choice: TreeChoice, options: ReadingOptions,
     only = next(iter(names)) or ""
     if only.lower() in CELL_CLASSES or is_cell_class(only):
         return ""
-    tables = [table.record_id for table in found.tables if lists_images(table)]
+    tables = _tables_with_columns(found)
     if tables:
         raise SourceError(
-            f"all images below {where} lie in one folder, {only}, and a table beside them may tell their classes: give "
+            f"all images below {where} lie in one folder, {only}, and a table beside them may give their classes: give "
             f"{tables[0]} as SOURCE, or say with --classes {only} that they are of one class"
         )
     return only
 
 
-def _refuse_homeless(where: str, found: TreeImages, homeless: Sequence[str]) -> None:
-    if not homeless:
+def _refuse_unclassed(where: str, found: TreeImages, record_ids: Sequence[str]) -> None:
+    if not record_ids:
         return
-    tables = [table.record_id for table in found.tables if lists_images(table)]
+    tables = _tables_with_columns(found)
     cure = (
         f"give the table {tables[0]} as SOURCE if it lists them"
         if tables
         else "sort them into one folder per class, list them in a CSV table, or leave them out with --exclude"
     )
     raise SourceError(
-        f"{len(homeless)} images below {where} lie in no class's folder and have no C-NMC name: "
-        f"{listed(homeless, most=_MAX_LISTED)}; {cure}"
+        f"{len(record_ids)} images below {where} lie in no class's folder and have no C-NMC name: "
+        f"{listed(record_ids, most=_MAX_LISTED)}; {cure}"
     )
 
 
-def _may_be_unlabelled(file: TreeFile, meanings: Mapping[int, _Meaning]) -> bool:
-    return meanings[id(file.folder)].is_preliminary or any(map(is_unknown, file.folder.names))
-
-
 def _own_split(trees: Sequence[Tree], options: ReadingOptions) -> str:
-    """The split of the only folder: as the user says, else as its name means if that is nothing but such a word."""
+    """The split of the only folder: as the user says, or by its name if that is a single word."""
     if len(trees) != 1:
         return ""
     name = own_name(trees[0].root)

@@ -1,9 +1,9 @@
-"""Which folder of a tree names an image's class: counted folders in, a class level or all sensible ones out.
+"""Find which folder of a tree names an image's class.
 
-Names of splits, folds and containers (``images``) and the folders around everything are set aside. What is left of a
-folder's path are its *parts*. Where every path has one part, it is the class. Where some have several, the kinds of
-their names decide, if they allow one answer only: people (``patient_03``), numbers (``slide_12``) and treatments
-(``Original``, ``rotated``) are no classes. Otherwise there are several readings, and only the user knows.
+Names of splits, folds and containers (``images``) and the folders around everything are set aside; what is left of a
+path are its *parts*. If every path has one part, it is the class. If some have several, the kinds of their names
+decide, provided that they allow one answer only: people (``patient_03``), numbers (``slide_12``) and treatments
+(``Original``, ``rotated``) are no classes. Otherwise there are several readings, and the user has to choose.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ LEAF = -1
 
 
 class FolderParts(NamedTuple):
-    """What of a folder's path may name a class: positions and names in its path."""
+    """Positions and names in a folder's path that may name a class."""
 
     folder: TreeFolder
     parts: tuple[tuple[int, str], ...]
 
     def part(self, level: int) -> tuple[int, str] | None:
-        """The part at a level: 0 is the first, -1 the last; None where the path is too short."""
+        """Return the part at a level: 0 is the first, -1 the last; None if the path is too short."""
         index = len(self.parts) + level if level < 0 else level
         return self.parts[index] if 0 <= index < len(self.parts) else None
 
 
 class ClassLevel(NamedTuple):
-    """A way to find each folder's class.
+    """The class of each folder.
 
     Attributes
     ----------
@@ -55,24 +55,31 @@ class ClassLevel(NamedTuple):
     position_of: Mapping[tuple[str, ...], int]
 
     def class_of(self, names: tuple[str, ...]) -> str | None:
-        """Name of a folder's class, if it has one."""
+        """Return the name of a folder's class, None if it has none."""
         position = self.position_of.get(names)
         return None if position is None else names[position]
 
     def counts(self, folders: Sequence[TreeFolder]) -> Counter[str]:
-        """Images of each class."""
+        """Return the number of images of each class."""
         counts = Counter[str]()
         for folder in folders:
-            name = self.class_of(folder.names)
-            if name is not None and folder.num_images:
+            if folder.num_images and (name := self.class_of(folder.names)) is not None:
                 counts[name] += folder.num_images
         return counts
 
 
 def find_parts(folders: Sequence[TreeFolder], splits: SplitNames) -> list[FolderParts]:
-    """Set aside what names no class: splits, folds, containers, and the folders around everything."""
+    """Return the parts of each folder's path.
+
+    Leading parts that all paths share are removed while some path continues; images beside those folders are left
+    without parts.
+    """
     found = [FolderParts(folder, _own_parts(folder, splits)) for folder in folders]
-    return _without_wrappers(found)
+    while True:
+        first = {plain(one.parts[0][1]) for one in found if one.parts}
+        if len(first) != 1 or max((len(one.parts) for one in found), default=0) < 2:
+            return found
+        found = [FolderParts(one.folder, one.parts[1:]) for one in found]
 
 
 def _own_parts(folder: TreeFolder, splits: SplitNames) -> tuple[tuple[int, str], ...]:
@@ -85,37 +92,26 @@ def _own_parts(folder: TreeFolder, splits: SplitNames) -> tuple[tuple[int, str],
 
 
 def _is_odd(name: str) -> bool:
-    """Whether a folder is called like an image, or not at all, which object stores allow."""
+    """Whether a folder has the name of an image, or an empty one, which object stores allow."""
     return not name.strip() or suffix_of(name) in IMAGE_SUFFIXES
 
 
-def _without_wrappers(found: list[FolderParts]) -> list[FolderParts]:
-    """Take off leading parts that all paths begin with, as long as some path goes on; strays are left without parts."""
-    while True:
-        first = {plain(one.parts[0][1]) for one in found if one.parts}
-        if len(first) != 1 or max((len(one.parts) for one in found), default=0) < 2:
-            return found
-        found = [FolderParts(one.folder, one.parts[1:]) for one in found]
-
-
 def level_of(found: Sequence[FolderParts], level: int) -> ClassLevel:
-    """The class level that takes the same part of every path; the last one, of folders that hold no others."""
-    ends = _ends(found) if level == LEAF else found
-    parts = {one.folder.names: one.part(level) for one in ends}
+    """Return the class level of the same part of every path; for ``LEAF``, only of folders that hold no others."""
+    parts = {one.folder.names: one.part(level) for one in (_ends(found) if level == LEAF else found)}
     return ClassLevel({names: part[0] for names, part in parts.items() if part is not None})
 
 
 def _ends(found: Sequence[FolderParts]) -> list[FolderParts]:
-    """Folders below which no other folder with images lies."""
     above = {tuple(name for _, name in one.parts[:length]) for one in found for length in range(len(one.parts))}
     return [one for one in found if tuple(name for _, name in one.parts) not in above]
 
 
 def chosen_level(folders: Sequence[TreeFolder], class_level: int) -> ClassLevel:
-    """The class level that a user names: counted from each source, or from the image upwards if negative."""
+    """Return the class level that a user names: counted from each source, or from the image upwards if negative."""
     position_of = {}
     for folder in folders:
-        # Upwards from the image, containers do not count: they name no class.
+        # Upwards from the image, containers do not count.
         own = [n for n, name in enumerate(folder.names) if class_level > 0 or not is_container(name)]
         place = folder.num_given + class_level - 1 if class_level > 0 else len(own) + class_level
         if 0 <= place < len(own):
@@ -124,15 +120,15 @@ def chosen_level(folders: Sequence[TreeFolder], class_level: int) -> ClassLevel:
 
 
 def listed_names(options: ReadingOptions) -> set[str]:
-    """Names of folders that a list of classes means, those that are merged among them, as :func:`plain` gives them."""
+    """Return the folder names that a list of classes means, merged ones included, as :func:`plain` gives them."""
     return {plain(name) for name in options.classes} | {plain(old) for _, olds in options.merge for old in olds}
 
 
 def listed_level(found: Sequence[FolderParts], options: ReadingOptions) -> ClassLevel:
-    """The class level that a list of classes means: the last name of each path that is one of them.
+    """Return the class level of a list of classes: the last name of each path that is one of them.
 
-    Other paths are of classes that are left out: their part at the same place, or else their last one, names it. Where
-    no path has such a name, none is found.
+    For other paths, whose classes are left out, it is the part at the same position, else the last one. Empty if no
+    path has such a name.
     """
     wanted = listed_names(options)
     position_of = {}
@@ -149,21 +145,16 @@ def listed_level(found: Sequence[FolderParts], options: ReadingOptions) -> Class
 
 
 def sensible_levels(found: Sequence[FolderParts]) -> list[int]:
-    """Levels of parts that may name the classes, the outermost first; one where the names allow no other.
+    """Return the levels of parts that may name the classes, outermost first; only one if the names allow no other.
 
-    Images that lie beside folders of images may be strays: where the others alone allow one answer, that is taken, and
-    the strays are left without a class. Otherwise the answers with them and without are all sensible.
-
-    Parameters
-    ----------
-    found
-        Folders with images whose classes are looked for.
+    Images beside folders of images may be strays: if the other paths alone allow one answer, it is taken, and the
+    strays are left without a class. Otherwise the levels with and without them are all sensible.
 
     Returns
     -------
     list of int
-        0 for the first part, and so on; ``LEAF`` for the last part of each path, where paths differ in length. Empty
-        where no folder names a class.
+        0 for the first part, and so on; ``LEAF`` for the last part of each path if paths differ in length. Empty if
+        no folder names a class.
     """
     levels = _levels([one for one in found if one.parts])
     if len(levels) < 2:
@@ -199,7 +190,6 @@ def _levels(found: Sequence[FolderParts]) -> list[int]:
 
 
 def _common_levels(found: Sequence[FolderParts], depth: int) -> list[int]:
-    """Sensible levels among those that every path has."""
     names_of = [_names_at(found, level) for level in range(depth)]
     several = [level for level, names in enumerate(names_of) if len(names) > 1]
     likely = [level for level in several if not _are_no_classes(names_of[level])]
@@ -217,14 +207,13 @@ def _common_levels(found: Sequence[FolderParts], depth: int) -> list[int]:
 
 
 def _constant_levels(names_of: Sequence[Sequence[str]]) -> list[int]:
-    """Sensible levels where all paths have the same names: the one that is a class, or any."""
+    """Sensible levels if all paths have the same names: the one that is a class, or any."""
     levels = list(range(len(names_of)))
     named = [level for level in levels if all(map(is_cell_class, names_of[level]))]
     return named if len(named) == 1 else [level for level in levels if may_be_classes(names_of[level])] or levels
 
 
 def _are_no_classes(names: Sequence[str]) -> bool:
-    """Whether all names of a level are people, treatments or numbers."""
     return (
         all(map(is_person, names))
         or all(map(is_variant, names))
@@ -233,9 +222,9 @@ def _are_no_classes(names: Sequence[str]) -> bool:
 
 
 def may_be_classes(names: Sequence[str]) -> bool:
-    """Whether names of one level may be those of classes, if no better level is there.
+    """Return whether names of one level may be those of classes, if there is no better level.
 
-    Small numbers and short names such as ``P3`` may, whatever else they look like.
+    Small numbers and short names such as ``P3`` always may.
     """
     if are_numbers(names):
         return max(map(int, names)) <= _MAX_LABEL
@@ -243,7 +232,7 @@ def may_be_classes(names: Sequence[str]) -> bool:
 
 
 def _recurs(found: Sequence[FolderParts], outer: int, inner: int) -> bool:
-    """Whether each name of an inner level lies below several names of an outer one."""
+    """Whether each name of an inner level occurs below several names of an outer one."""
     above: defaultdict[str, set[str]] = defaultdict(set)
     for one in found:
         above[plain(one.parts[inner][1])].add(plain(one.parts[outer][1]))
@@ -256,10 +245,10 @@ def _names_at(found: Sequence[FolderParts], level: int) -> list[str]:
 
 
 def cell_name_levels(found: Sequence[FolderParts]) -> bool:
-    """Whether folders of images with C-NMC names say no more about classes than the names do.
+    """Return whether C-NMC file names give all that folders say about classes.
 
-    That is so where no folder is left that could name a class, or where each such folder holds cells of one class
-    only and no two of them cells of the same.
+    That is the case if no folder could name a class, or if each such folder holds cells of one class only and no two
+    hold cells of the same.
     """
     classes_of: defaultdict[str, set[int]] = defaultdict(set)
     for one in found:
@@ -273,13 +262,13 @@ def cell_name_levels(found: Sequence[FolderParts]) -> bool:
 
 
 def _group(one: FolderParts) -> str:
-    """What a folder's path may say about the class beside C-NMC's own words."""
+    """What a folder's path may say about the class apart from C-NMC's own words."""
     names = [name for _, name in one.parts if plain(name) not in CELL_CLASSES and not _are_no_classes([name])]
     return "/".join(map(plain, names))
 
 
 def denied_folders(found: Sequence[FolderParts]) -> Iterator[tuple[TreeFolder, int]]:
-    """Folders called ``hem`` or ``all``, and the label that some of their images' C-NMC names give instead."""
+    """Yield folders called ``hem`` or ``all``, with the other label of some of their images' C-NMC names."""
     for one in found:
         said = {plain(name) for name in one.folder.names} & set(CELL_CLASSES)
         for label, count in enumerate(one.folder.num_named):

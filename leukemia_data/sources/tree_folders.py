@@ -1,4 +1,4 @@
-"""Files as they lie in a tree, by folder; which names mean splits, and what is passed over."""
+"""Files in a tree, by folder; names that mean splits, and what is skipped."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _FINAL = re.compile(r"final_phase|test_final|^phase3$", re.IGNORECASE)
 
 @dataclass(slots=True)
 class TreeFolder:
-    """A folder that holds something.
+    """A folder with its images counted.
 
     Attributes
     ----------
     names
-        Names of the folders from the source down to it, as ids show them; first those that tell several sources
-        apart, `num_given` of them.
+        Names of the folders from the source down to it, as ids show them, after `num_given` names that distinguish
+        sources.
     id_prefix
-        What the ids of its images begin with.
+        Start of its images' ids.
     num_images
         Images directly in it.
     num_named
@@ -63,7 +63,7 @@ class TreeFolder:
 
     @classmethod
     def of(cls, found_names: Sequence[str], num_given: int = 0) -> TreeFolder:
-        """A folder of these names on disk, the first of which tell its source from others."""
+        """Return a folder given names on disk."""
         names = tuple(map(printable_name, found_names))
         return cls(names, "".join(f"{name}/" for name in names), num_given)
 
@@ -84,13 +84,13 @@ class TreeFolder:
 
     @property
     def fold(self) -> int:
-        """Number of the fold that its names tell, or ``NO_FOLD``."""
+        """Number of the fold in its names, or ``NO_FOLD``."""
         folds = [int(match[1]) for name in self.names if (match := _FOLD.fullmatch(name))]
         return folds[-1] if folds else NO_FOLD
 
 
 class SplitNames(NamedTuple):
-    """Which names mean splits, by the folder above them (its names) and their own; and what lies beside them.
+    """Which folders mean splits, by the names of the folder above and their own name.
 
     Attributes
     ----------
@@ -104,25 +104,22 @@ class SplitNames(NamedTuple):
     strangers: tuple[tuple[tuple[str, ...], str], ...]
 
     def split_at(self, names: tuple[str, ...], position: int) -> str | None:
-        """The split that the folder at a position of a path means."""
+        """Return the split that the folder at a position of a path means."""
         return self.meanings.get((names[:position], names[position]))
 
     def split_of(self, names: tuple[str, ...]) -> str:
-        """The split of a folder: that of its innermost name that means one, or empty."""
-        for position in range(len(names) - 1, -1, -1):
-            split = self.split_at(names, position)
-            if split is not None:
-                return split
-        return ""
+        """Return the split of a folder: that of its innermost name that means one, or empty."""
+        splits = (self.split_at(names, position) for position in reversed(range(len(names))))
+        return next(filter(None, splits), "")
 
 
 def has_test_set_names(folders: Iterable[TreeFolder]) -> bool:
-    """Whether some folder is called like one of C-NMC's test sets."""
+    """Return whether some folder has the name of one of C-NMC's test sets."""
     return any(_test_set_name(folder.names) is not None for folder in folders)
 
 
 def mark_test_sets(folders: Sequence[TreeFolder]) -> None:
-    """Mark the folders that are C-NMC's test sets: called so, and without folders of images in them but containers."""
+    """Mark C-NMC's test sets: folders with their names, and without folders of images in them but containers."""
     named = [(folder, found) for folder in folders if (found := _test_set_name(folder.names)) is not None]
     divided = {folder.names[:end] for folder, (end, _) in named if not all(map(is_container, folder.names[end:]))}
     for folder, (end, is_final) in named:
@@ -131,7 +128,7 @@ def mark_test_sets(folders: Sequence[TreeFolder]) -> None:
 
 
 def _test_set_name(names: Sequence[str]) -> tuple[int, bool] | None:
-    """Where the innermost name of a test set ends in a path, and whether it is the final one's."""
+    """Position after the innermost name of a test set in a path, and whether it is the final one's."""
     for position in range(len(names) - 1, -1, -1):
         if _PRELIMINARY.search(names[position]):
             return position + 1, False
@@ -141,15 +138,7 @@ def _test_set_name(names: Sequence[str]) -> tuple[int, bool] | None:
 
 
 def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> SplitNames:
-    """Find the folders whose names mean splits.
-
-    Parameters
-    ----------
-    folders
-        All folders with images.
-    options
-        ``split_folders`` names them, if it is given.
-    """
+    """Find the folders whose names mean splits, or those that ``split_folders`` names if given."""
     children: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for folder in folders:
         for position, name in enumerate(folder.names):
@@ -160,7 +149,7 @@ def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> Split
     strangers: list[tuple[tuple[str, ...], str]] = []
     for above, names in sorted(children.items(), key=lambda item: len(item[0])):
         is_inside = any((above[:depth], above[depth]) in meanings for depth in range(len(above)))
-        # In a split's folder, a word among others belongs to something else: a class "ELISA test".
+        # In a split's folder, names of several words mean something else: a class "ELISA test".
         found = _splits_among([name for name in names if not (is_inside and beside_the_split(name))])
         meanings.update({(above, name): split for name, split in found.items()})
         if found:
@@ -170,7 +159,7 @@ def find_splits(folders: Iterable[TreeFolder], options: ReadingOptions) -> Split
 
 
 def named_splits(options: ReadingOptions) -> dict[str, str]:
-    """The split of each folder that the user names, by its name or path as :func:`plain` gives it."""
+    """Return the split of each folder that the user names, by its name or path as :func:`plain` gives it."""
     return {plain(name.strip("/")): split for split, names in options.split_folders for name in names}
 
 
@@ -178,22 +167,20 @@ def _chosen(
     children: Mapping[tuple[str, ...], Mapping[str, None]], options: ReadingOptions
 ) -> dict[tuple[tuple[str, ...], str], str]:
     split_of = named_splits(options)
-    found = {}
-    for above, names in children.items():
-        for name in names:
-            path = plain("/".join((*above, name)))
-            split = split_of.get(plain(name), split_of.get(path))
-            if split is not None:
-                found[above, name] = split
-    return found
+    return {
+        (above, name): split
+        for above, names in children.items()
+        for name in names
+        if (split := split_of.get(plain(name), split_of.get(plain("/".join((*above, name))))))
+    }
 
 
 def _splits_among(siblings: Sequence[str]) -> dict[str, str]:
-    """The splits that folders in one folder mean, by name."""
+    """The splits that the folders of one folder mean, by name."""
     found = {name: split for name in siblings if (split := split_word(name))}
     rests = {beside_the_split(name) for name in found}
     if len(set(found.values())) == 1 and len(rests - {()}) > 1:
-        # What tells them apart is not the split.
+        # They differ in something else than the split.
         return {}
     has_valid = "valid" in found.values()
     has_test = any(split == "test" and not means_eval(name) for name, split in found.items())
@@ -212,9 +199,9 @@ def _stands_beside(
     splits: Mapping[str, str],
     children: Mapping[tuple[str, ...], Mapping[str, None]],
 ) -> bool:
-    """Whether a folder that means no split has to be one all the same, or nothing of the data at all.
+    """Whether a folder that means no split has to be one, or no part of the data.
 
-    That is so beside folders of two splits, and where it holds folders of the same names as a split does.
+    It has to beside folders of two splits, or if it holds folders of the same names as a split does.
     """
     if len(set(splits.values())) > 1:
         return True
@@ -223,7 +210,7 @@ def _stands_beside(
 
 
 def is_fold(name: str) -> bool:
-    """Whether a folder's name is that of a fold: ``fold_0``."""
+    """Return whether a folder's name is that of a fold: ``fold_0``."""
     return _FOLD.fullmatch(name) is not None
 
 
@@ -237,7 +224,7 @@ _OUTPUT_MARKS = (
     ("batchnorm.json", "batchnorm.csv"),
     ("results.json", "summary.md"),
 )
-"""Names of files that tell a folder which ltrain or ldata wrote: all of one row are there."""
+"""A folder with all files of one row was written by ltrain or ldata."""
 
 HIDDEN = "hidden files and folders"
 SYSTEM = "folders and files of systems, disks and archives"
@@ -253,9 +240,9 @@ LEFT_OUT_CLASSES = "images of classes that --classes leaves out"
 
 @dataclass(slots=True)
 class PassedOver:
-    """What of a source is not read: by reason, how many files or whole folders, and a few of them.
+    """What is skipped: by reason, the number of files or whole folders, and a few of them.
 
-    ``patterns`` are those of ``--exclude`` that meant something.
+    ``patterns`` are those of ``--exclude`` that matched.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -264,22 +251,22 @@ class PassedOver:
 
     def add(self, reason: str, path: str) -> None:
         """Count one file or folder."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-        shown = self.examples.setdefault(reason, [])
-        if len(shown) < _MAX_EXAMPLES:
-            shown.append(path)
+        self._count(reason, 1, [path])
 
     def update(self, other: PassedOver) -> None:
-        """Add what was passed over elsewhere."""
+        """Add the counts of another one."""
         self.patterns |= other.patterns
         for reason, count in other.counts.items():
-            self.counts[reason] = self.counts.get(reason, 0) + count
-            known = self.examples.get(reason, [])
-            self.examples[reason] = [*known, *other.examples[reason]][:_MAX_EXAMPLES]
+            self._count(reason, count, other.examples[reason])
+
+    def _count(self, reason: str, num: int, paths: Sequence[str]) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + num
+        shown = self.examples.setdefault(reason, [])
+        shown.extend(paths[: _MAX_EXAMPLES - len(shown)])
 
 
 class TreeFile(NamedTuple):
-    """A file below the root; ``location``, its path as a text or its address, becomes ``path`` where it is used."""
+    """A file below the root; ``location`` is its path as a text, or its address."""
 
     folder: TreeFolder
     name: str
@@ -288,37 +275,37 @@ class TreeFile(NamedTuple):
 
     @property
     def path(self) -> ImagePlace:
-        """Where it lies."""
-        # A Path for each file takes as long as the walk, and not all are used.
+        """The location as a place."""
+        # Only when needed: a Path for each file takes as long as the walk.
         return Path(self.location) if isinstance(self.location, str) else self.location
 
     @property
     def suffix(self) -> str:
-        """End of the name from the last dot on, in lower case."""
+        """The extension with its dot, in lower case."""
         return suffix_of(self.name)
 
     @property
     def record_id(self) -> str:
-        """Names of the folders below the root and its own, with ``/`` between."""
+        """Names of the folders below the root and its own, joined by ``/``."""
         return self.folder.id_prefix + printable_name(self.name)
 
 
 def why_passed_over(name: str) -> str | None:
-    """The reason why a file or folder of this name is no data, whatever it holds: hidden, or of a system."""
+    """Return why a file or folder of this name is skipped whatever it holds: hidden, or of a system."""
     if is_system(name):
         return SYSTEM
     return HIDDEN if name.startswith(".") else None
 
 
 def is_output(names: Iterable[str]) -> bool:
-    """Whether a folder with files of these names was written by ltrain or ldata."""
+    """Return whether a folder with files of these names was written by ltrain or ldata."""
     present = set(names)
     return any(present.issuperset(marks) for marks in _OUTPUT_MARKS)
 
 
 @dataclass(slots=True)
 class PartReading:
-    """Images, and in words how they were understood; the lists mean what those of ``Reading`` mean.
+    """Images, and how they were understood; for the lists see :class:`~leukemia_data.sources.reading.Reading`.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Everything below a folder or an address: images, each with what its name says, and tables."""
+"""Everything below a folder or an address: images with what their names say, and tables."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _OpenFolder:
-    """A folder on the way from the root to where the walk is."""
+    """A folder on the current path of a walk."""
 
     place: str
     names: tuple[str, ...]
@@ -65,20 +66,20 @@ class _OpenFolder:
 def walk_folder(
     root: Path, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
 ) -> Iterator[TreeFile]:
-    """Everything below a folder that is no folder, in the order of the names.
+    """Yield all files below a folder, in the order of the names.
 
-    Links are followed, but not back into a folder above. A folder that bears an image's name and holds none counts
-    as an image that is no file.
+    Links are followed, except back into a folder above. A folder with an image's name and no image in it counts as an
+    image that is no file.
 
     Parameters
     ----------
     root
         The folder.
     passed_over
-        Records what is not looked at: hidden files, folders of systems, what ltrain and ldata wrote, and what the
-        options exclude.
+        Records what is skipped: hidden files, folders of systems, outputs of ltrain and ldata, and what the options
+        exclude.
     given_names
-        Names before all others in ids, which tell several sources apart.
+        Names at the start of all ids, which distinguish several sources.
 
     Raises
     ------
@@ -99,8 +100,7 @@ def walk_folder(
         if reason is not None:
             passed_over.add(reason, here.folder.id_prefix + printable_name(entry.name))
         elif not _is_folder(entry):
-            if not here.has_image:
-                here.has_image = suffix_of(entry.name) in IMAGE_SUFFIXES
+            here.has_image = here.has_image or suffix_of(entry.name) in IMAGE_SUFFIXES
             yield _describe_entry(here.folder, entry)
         else:
             below = _open(entry.path, (*here.names, entry.name), len(given_names))
@@ -112,7 +112,7 @@ def walk_folder(
 
 
 def _keys_above(root: Path) -> Iterator[tuple[int, int]]:
-    """Identity of the folders above the root: a link to one of them would bring everything again."""
+    """Identity of the folders above the root: a link to one of them would repeat everything."""
     for folder in root.resolve().parents:
         with suppress(OSError):
             status = folder.stat()
@@ -131,7 +131,7 @@ def _why_not(here: _OpenFolder, name: str, options: ReadingOptions, passed_over:
 
 
 def _close(done: _OpenFolder, way: Sequence[_OpenFolder]) -> Iterator[TreeFile]:
-    """Tell the folder above of its images; one that bears an image's name and holds none stands for one."""
+    """Report images to the folder above; a folder with an image's name and no image stands for one."""
     if not way:
         return
     above = way[-1]
@@ -145,15 +145,11 @@ def _close(done: _OpenFolder, way: Sequence[_OpenFolder]) -> Iterator[TreeFile]:
 def _open(place: str, names: tuple[str, ...], num_given: int) -> _OpenFolder:
     try:
         status = os.stat(place)  # noqa: PTH116 - text, as all places of a walk
-        entries = sorted(os.scandir(place), key=_name_of)
+        entries = sorted(os.scandir(place), key=attrgetter("name"))
     except OSError as error:
         raise SourceError(f"cannot list {printable_name(place)}: {error.strerror}") from error
     folder, is_own = TreeFolder.of(names, num_given), is_output(entry.name for entry in entries)
     return _OpenFolder(place, names, folder, (status.st_dev, status.st_ino), iter(entries), is_own)
-
-
-def _name_of(entry: os.DirEntry[str]) -> str:
-    return entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -165,7 +161,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _describe_entry(folder: TreeFolder, entry: os.DirEntry[str]) -> TreeFile:
-    """A file with its state; without one where it is no regular file, or gone by now."""
+    """A file with its state; ``NO_FILE`` unless it is an existing regular file."""
     with suppress(OSError):
         status = entry.stat()
         if stat.S_ISREG(status.st_mode):
@@ -179,9 +175,9 @@ _SECOND_NS = 10**9
 def walk_store(
     root: StoredUrl, passed_over: PassedOver, options: ReadingOptions, given_names: Sequence[str] = ()
 ) -> Iterator[TreeFile]:
-    """All objects below an address, as :func:`~leukemia_data.sources.tree_images.walk_folder` lists files.
+    """Yield all objects below an address, as :func:`walk_folder` yields files.
 
-    Folders exist by the names of their objects alone. A part of a name may be empty (``a//1.bmp``): it stays so.
+    Folders are the prefixes of object names. A part of a name may be empty (``a//1.bmp``): it is kept.
     """
     folders: dict[str, TreeFolder] = {}
     listed = sorted((name.split("/"), name, state) for name, state in root.walk())
@@ -206,7 +202,7 @@ def _why_not_object(
     given_names: Sequence[str],
     passed_over: PassedOver,
 ) -> tuple[str | None, str]:
-    """Why an object is passed over, and the outermost folder that this is true of."""
+    """Why an object is skipped, and the outermost folder for which that holds."""
     for number, part in enumerate(parts, 1):
         place = "/".join(parts[:number])
         reason = OUTPUT if place in outputs else why_passed_over(part)
@@ -220,7 +216,7 @@ def _why_not_object(
 
 
 def _output_folders(names: Sequence[Sequence[str]]) -> set[str]:
-    """Folders that ltrain or ldata wrote, the source itself apart."""
+    """Folders that ltrain or ldata wrote, except the source itself."""
     files: dict[str, list[str]] = {}
     for parts in names:
         files.setdefault("/".join(parts[:-1]), []).append(parts[-1])
@@ -228,18 +224,14 @@ def _output_folders(names: Sequence[Sequence[str]]) -> set[str]:
 
 
 def stored_state(state: StoredObject) -> FileState:
-    """An object's state; the fraction of a second stands for its content where the store gives a tag (ETag).
+    """Return an object's state; its tag (ETag), if any, replaces the fraction of a second.
 
-    S3 knows seconds only, and two versions of one size may be written in the same one; their tags differ.
+    S3 has a resolution of seconds, and two versions of one size may be written in the same one; their tags differ.
     """
-    return FileState(state.num_bytes, state_ns(state))
-
-
-def state_ns(state: StoredObject) -> int:
-    """An object's modification time in nanoseconds, with what its tag adds."""
-    if not state.tag:
-        return state.modified_ns
-    return state.modified_ns // _SECOND_NS * _SECOND_NS + zlib.crc32(state.tag.encode()) % _SECOND_NS
+    time_ns = state.modified_ns
+    if state.tag:
+        time_ns = time_ns // _SECOND_NS * _SECOND_NS + zlib.crc32(state.tag.encode()) % _SECOND_NS
+    return FileState(state.num_bytes, time_ns)
 
 
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -249,7 +241,7 @@ _MASK_END = re.compile(r"[ _.-]*(?:seg(?:mentation)?[ _.-]*)?masks?[ _.-]?\d*")
 
 
 class Tree(NamedTuple):
-    """A folder that is read as a source, and the names that tell it from others."""
+    """A folder that is read as a source, and the names that distinguish it from others."""
 
     root: ImagePlace
     given_names: tuple[str, ...] = ()
@@ -257,14 +249,14 @@ class Tree(NamedTuple):
 
 @dataclass(slots=True)
 class TreeImages:
-    """What was found.
+    """Images and tables found in a source.
 
     Attributes
     ----------
     images
-        Files that bear an image's name, and the cell that a C-NMC name among them tells.
+        Files with an image's name, each with the parts of its name if that is a C-NMC name.
     tables
-        Tables beside or above them.
+        Tables among them.
     passed_over
         All else, by reason.
     folders
@@ -276,12 +268,20 @@ class TreeImages:
     passed_over: PassedOver = field(default_factory=PassedOver)
     folders: list[TreeFolder] = field(default_factory=list)
 
+    def leave_out(self, reason_of: Callable[[TreeFile, CellName | None], str]) -> None:
+        """Pass over the images for which a function returns a reason, not an empty text."""
+        kept = []
+        for file, cell in self.images:
+            reason = reason_of(file, cell)
+            if reason:
+                self.passed_over.add(reason, file.record_id)
+            else:
+                kept.append((file, cell))
+        self.images = kept
+
 
 def find_images(trees: Sequence[Tree], options: ReadingOptions) -> TreeImages:
-    """Walk the folders of a source, and leave out what is no image of its own: masks, thumbnails, merged copies.
-
-    The folders of the images know afterwards how many they hold.
-    """
+    """Find the images of a source, without masks, thumbnails and merged copies; count them in their folders."""
     found = TreeImages()
     for tree in trees:
         _walk(tree, options, found)
@@ -300,7 +300,7 @@ def find_images(trees: Sequence[Tree], options: ReadingOptions) -> TreeImages:
 
 
 def _is_cnmc(found: TreeImages) -> bool:
-    """Whether anything but the name of a test set's folder says that these are C-NMC's images."""
+    """Whether anything but the name of a test set's folder shows that these are C-NMC's images."""
     return (
         any(any(folder.num_named) for folder in found.folders)
         or any("nmc" in name.lower() for folder in found.folders for name in folder.names)
@@ -338,16 +338,8 @@ def _walk(tree: Tree, options: ReadingOptions, found: TreeImages) -> None:
 def _leave_out_folders(found: TreeImages) -> None:
     """Pass over folders of masks and thumbnails, unless there is nothing else."""
     reasons = {id(folder): _folder_reason(folder) for folder in found.folders}
-    if not any(reasons.values()) or all(reasons.values()):
-        return
-    kept = []
-    for file, cell in found.images:
-        reason = reasons[id(file.folder)]
-        if reason:
-            found.passed_over.add(reason, file.record_id)
-        else:
-            kept.append((file, cell))
-    found.images = kept
+    if any(reasons.values()) and not all(reasons.values()):
+        found.leave_out(lambda file, _: reasons[id(file.folder)])
 
 
 def _folder_reason(folder: TreeFolder) -> str:
@@ -356,22 +348,19 @@ def _folder_reason(folder: TreeFolder) -> str:
 
 
 def _leave_out_mask_files(found: TreeImages) -> None:
-    """Pass over files such as ``1_mask.png`` that lie beside their ``1.png``."""
+    """Pass over files such as ``1_mask.png`` beside ``1.png``."""
     suspects = {id(file.folder) for file, _ in found.images if _MASK in file.name.lower()}
-    if not suspects:
-        return
     present = {(id(file.folder), stem_of(file.name).lower()) for file, _ in found.images if id(file.folder) in suspects}
-    kept = []
-    for file, cell in found.images:
-        if any((id(file.folder), origin) in present for origin in _origins(stem_of(file.name).lower())):
-            found.passed_over.add(MASKS, file.record_id)
-        else:
-            kept.append((file, cell))
-    found.images = kept
+
+    def is_mask_of_another(file: TreeFile) -> bool:
+        return any((id(file.folder), origin) in present for origin in _origins(stem_of(file.name).lower()))
+
+    if suspects:
+        found.leave_out(lambda file, _: MASKS if is_mask_of_another(file) else "")
 
 
 def is_figure(file: TreeFile) -> bool:
-    """Whether a PNG says that matplotlib drew it, as the figures of ltrain and ldata do."""
+    """Return whether a PNG was drawn by matplotlib, as the figures of ltrain and ldata are."""
     if file.suffix != ".png" or not file.state.is_file or not isinstance(file.location, str):
         return False
     try:
@@ -382,21 +371,14 @@ def is_figure(file: TreeFile) -> bool:
 
 
 def _origins(stem: str) -> list[str]:
-    """Names of which a mask's name may be made."""
+    """Possible names of the image that a mask belongs to."""
     ends = [match.start() for match in re.finditer(_MASK, stem)]
     return [stem[:start] for end in ends for start in range(end, 0, -1) if _MASK_END.fullmatch(stem, start)]
 
 
 def _leave_out_merged_copies(found: TreeImages) -> None:
-    """Pass over a ``train_merged`` folder's copies of images that the fold folders hold too."""
+    """Pass over copies in ``train_merged`` of images that the fold folders hold too."""
     merged = {id(folder) for folder in found.folders if folder.is_merged}
-    if not merged:
-        return
-    in_folds = {file.name for file, _ in found.images if file.folder.fold != NO_FOLD}
-    kept = []
-    for file, cell in found.images:
-        if id(file.folder) in merged and file.name in in_folds:
-            found.passed_over.add(MERGED_COPIES, file.record_id)
-        else:
-            kept.append((file, cell))
-    found.images = kept
+    if merged:
+        in_folds = {file.name for file, _ in found.images if file.folder.fold != NO_FOLD}
+        found.leave_out(lambda file, _: MERGED_COPIES if id(file.folder) in merged and file.name in in_folds else "")

@@ -1,6 +1,6 @@
-"""Parts held out as ``test``: the source's own folds, and named subjects; and the lists of splits that make a k-fold.
+"""Parts held out as ``test``: the source's own folds, and named subjects; the splits of a cross-validation.
 
-Held-out images are evaluated once and choose nothing: no epoch, no threshold, no network.
+Held-out images are evaluated once, and used for no choice of epoch, threshold or network.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 from leukemia_data.errors import UsageError, listed
 from leukemia_data.records.record import NO_FOLD, UNKNOWN_LABEL
 from leukemia_data.records.sample_table import SampleTable, decode_texts, encode_text
-from leukemia_data.splitting.split_spec import (
-    SPLIT_NAMES,
-    UNUSED,
-    VALID_SHARE,
-    SplitCodes,
-    SplitSpec,
-    with_valid_share,
-)
+from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitCodes, SplitSpec, with_valid_share
 from leukemia_data.splitting.subject_groups import linked_groups, majority_labels
 
 OFFICIAL = "official"
@@ -33,14 +26,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 def official_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
-    """Hold out one fold of the source; images in none of its folds are unused.
-
-    Parameters
-    ----------
-    spec
-        ``official:K``.
-    table
-        Samples with a label.
+    """Hold out one fold of the source; images without a fold are unused.
 
     Raises
     ------
@@ -59,12 +45,7 @@ def official_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
 def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
     """Hold out the named subjects and those tied to them by identical or near-identical images.
 
-    Parameters
-    ----------
-    spec
-        ``leave-out:...``.
-    table
-        Samples with a label, all of known subjects.
+    All samples have a label and a known subject.
 
     Raises
     ------
@@ -81,35 +62,28 @@ def leave_out_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
     is_held_out = np.isin(groups, groups[is_named])
     if is_held_out.all():
         raise UsageError(
-            f"split {spec}: all subjects are left out, with those tied to them by identical or near-identical images: "
-            "none is left to train on"
+            f"split {spec}: all subjects are left out, including those tied to them by identical or near-identical "
+            "images: none is left to train on"
         )
     return np.where(is_held_out, _TEST, _TRAIN).astype(np.int8)
 
 
 def fold_specs(
-    text: str,
-    table: SampleTable,
-    *,
-    with_valid: bool = False,
-    valid_share: float = VALID_SHARE,
-    class_names: Sequence[str] = (),
+    text: str, table: SampleTable, *, valid_share: float = 0.0, class_names: Sequence[str] = ()
 ) -> list[SplitSpec]:
-    """The splits of a cross-validation, one per fold; together they hold out every sample of the folds once.
+    """Return the splits of a cross-validation, one per fold; together they hold out every sample of the folds once.
 
     Parameters
     ----------
     text
-        A number of folds such as ``5`` (whole subjects, of like size), ``official`` (the source's own folds) or
+        A number of folds such as ``5`` (whole subjects, similar sizes), ``official`` (the source's own folds) or
         ``loso`` (leave one subject out; people tied by identical or near-identical images leave together).
     table
         All samples of a cache.
-    with_valid
-        Whether each fold draws a validation part from what it trains on.
     valid_share
-        The wanted fraction of that part, in (0, 0.5].
+        Fraction of each fold's training images that validates, up to 0.5; 0 for none.
     class_names
-        For messages; without them labels are shown.
+        For messages; labels are shown without them.
 
     Returns
     -------
@@ -119,25 +93,24 @@ def fold_specs(
     Raises
     ------
     UsageError
-        If the text is none of these, or the source does not allow such folds.
+        If the text has another form, or the source does not allow such folds.
     """
     specs = _fold_specs(text, table, class_names)
-    return [with_valid_share(spec, valid_share) for spec in specs] if with_valid else specs
+    return [with_valid_share(spec, valid_share) for spec in specs] if valid_share else specs
 
 
 def _fold_specs(text: str, table: SampleTable, class_names: Sequence[str]) -> list[SplitSpec]:
     if text == LEAVE_ONE_SUBJECT_OUT:
-        # Of the whole table, as the splits of the folds find them.
+        # Found in the whole table, as for the splits of the folds.
         _ = table.near_groups
     known = table.take(np.flatnonzero(table.labels != UNKNOWN_LABEL))
     if text == OFFICIAL:
-        folds = _official_folds(known, f"folds {text}")
-        return [SplitSpec("official", fold) for fold in folds]
+        return [SplitSpec("official", fold) for fold in _official_folds(known, f"folds {text}")]
     if text == LEAVE_ONE_SUBJECT_OUT:
         return [SplitSpec("leave-out", subjects=subjects) for subjects in _subject_groups(known, class_names)]
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 2:
         raise UsageError(
-            f"unknown folds {text!r}: use a number from 2 on, {OFFICIAL} (the source's own folds) or "
+            f"unknown folds {text!r}: use a number of at least 2, {OFFICIAL} (the source's own folds) or "
             f"{LEAVE_ONE_SUBJECT_OUT} (leave one subject out)"
         )
     number = int(text)
@@ -145,13 +118,7 @@ def _fold_specs(text: str, table: SampleTable, class_names: Sequence[str]) -> li
 
 
 def require_subjects(what: str, table: SampleTable) -> None:
-    """Refuse to divide by subject where some are unknown.
-
-    Raises
-    ------
-    UsageError
-        If the subject of any sample is unknown.
-    """
+    """Raise UsageError if the subject of any sample is unknown."""
     num_unknown = int((table.subjects == b"").sum())
     if num_unknown:
         raise UsageError(
@@ -163,7 +130,7 @@ def _official_folds(table: SampleTable, what: str) -> list[int]:
     folds: list[int] = np.unique(table.folds[table.folds != NO_FOLD]).tolist()
     if not folds:
         raise UsageError(
-            f"{what}: the source brought no folds (folders fold_0, fold_1, ...); use a number of folds, such as "
+            f"{what}: the source has no folds (folders fold_0, fold_1, ...); use a number of folds, such as "
             "test-fold:1/5, or 5 for a cross-validation"
         )
     if len(folds) == 1:
@@ -179,16 +146,15 @@ def _numbers(folds: Sequence[int]) -> str:
 
 
 def _absent_text(spec: SplitSpec, absent: Sequence[str], subjects: Sequence[str]) -> str:
-    """Name what is not there, and what may have been meant."""
+    """Message on absent subjects, with similar names."""
     by_folded = {subject.casefold(): subject for subject in subjects}
     parts = []
     for name in absent[:_MAX_NEAR]:
         near = [by_folded[folded] for folded in difflib.get_close_matches(name.casefold(), by_folded, n=_MAX_NEAR)]
         parts.append(f"{name!r}{f' (did you mean {listed(near)}?)' if near else ''}")
     more = f" and {len(absent) - _MAX_NEAR} more" if len(absent) > _MAX_NEAR else ""
-    kind = spec.kind
     return (
-        f"split {kind}: no labelled image is of subject {', '.join(parts)}{more}; "
+        f"split {spec.kind}: no labelled image is of subject {', '.join(parts)}{more}; "
         f"the subjects are {listed(sorted(subjects, key=_natural), most=12)}"
     )
 
@@ -220,6 +186,6 @@ def _require_two_groups(label_of_group: NDArray[np.int64], class_names: Sequence
 
 
 def _natural(text: str) -> list[tuple[int, int | str]]:
-    """Sort key by which 9 comes before 10."""
+    """Sort key that puts 9 before 10."""
     parts = _DIGITS.split(text)
     return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part) for part in parts if part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,9 +21,9 @@ from leukemia_data.splitting.split_spec import UNUSED, SplitCodes
 from leukemia_data.splitting.subject_groups import digest_codes, shown_codes, text_codes
 
 DISJOINT_STAMP = "subject-disjoint"
-"""What the stamp of a split without any leak begins with; where the subjects are known from may follow."""
+"""Start of the stamp of a split without a leak; the source of its subjects may follow."""
 
-# Counts of a LeakCheck, each of which keeps a split from being disjoint, and what the stamp calls one and many.
+# Counts of a LeakCheck that must be 0 in a disjoint split, and their names in stamps, singular and plural.
 _WORDS = {
     "shared_subjects": ("subject on both sides", "subjects on both sides"),
     "shared_images": ("identical image on both sides", "identical images on both sides"),
@@ -35,13 +36,13 @@ _WORDS = {
     "start_subjects": ("held-out subject seen by the start weights", "held-out subjects seen by the start weights"),
     "start_images": ("held-out image seen by the start weights", "held-out images seen by the start weights"),
 }
-# Counts that a reader is cautioned about, and that prove nothing.
+# Counts that are worth a caution, but are no proof.
 _DOUBTS = ("unknown_start", "start_namesakes")
 
 
 @dataclass(frozen=True, slots=True)
 class LeakCheck:
-    """What stands on two sides of a split.
+    """Counts of what is on two sides of a split.
 
     Attributes
     ----------
@@ -50,26 +51,25 @@ class LeakCheck:
     shared_images
         Groups of pixel-identical images in more than one split.
     unknown_subjects
-        Samples in a split whose subject nothing tells.
+        Samples in a split without a known subject.
     doubtful_subjects
-        Subjects with samples of several classes, in the split or not, where the user has not said that there may be
-        such.
+        Subjects with samples of several classes, in the split or not, unless the user confirmed the subjects.
     contradictory_images
         Groups of pixel-identical images with several labels.
     alike_subjects
-        Groups of subjects, in the split or not, that are the same but for case, separators, leading zeros and ``.0``,
-        where the user has not said what a subject is.
+        Groups of subjects, in the split or not, that differ only in case, separators, leading zeros and ``.0``,
+        unless the user confirmed the subjects.
     near_images
-        Groups of near-identical images in more than one split, identical ones left aside.
+        Groups of near-identical images in more than one split, apart from identical ones.
     near_contradictions
-        Groups of near-identical images with several labels, identical ones left aside.
+        Groups of near-identical images with several labels, apart from identical ones.
     subjects_from
         What the subjects were read from; empty in caches of version 0.1.
     start_subjects, start_images
-        Validation and test subjects and images that the weights which the training starts from have seen, see
+        Validation and test subjects and images that the start weights of a training have seen, see
         :func:`~leukemia_data.splitting.seen_samples.meets`.
     unknown_start
-        1 where it is not known what these weights have seen, otherwise 0.
+        1 if it is unknown what these weights have seen, otherwise 0.
     start_namesakes
         Validation and test subjects with the name of one that these weights have seen in another source.
     """
@@ -90,19 +90,19 @@ class LeakCheck:
 
     @classmethod
     def worst(cls, checks: Sequence[LeakCheck]) -> LeakCheck:
-        """The largest of each count, and all that the subjects were read from."""
+        """Return the maximum of each count, and all sources of subjects."""
         sources = dict.fromkeys(check.subjects_from for check in checks if check.subjects_from)
         counts = {name: max(getattr(check, name) for check in checks) for name in (*_WORDS, *_DOUBTS)}
         return cls(**counts, subjects_from="; ".join(sources))
 
     @property
     def is_disjoint(self) -> bool:
-        """Whether results on this split may be called results on unseen patients."""
+        """Whether results on this split are results on unseen patients."""
         return not any(getattr(self, name) for name in _WORDS)
 
     @property
     def stamp(self) -> str:
-        """The words that every table, figure and page of this split carries."""
+        """The text on every table, figure and page of this split."""
         if self.is_disjoint:
             return f"{DISJOINT_STAMP} (subjects from {self.subjects_from})" if self.subjects_from else DISJOINT_STAMP
         counts = {name: getattr(self, name) for name in _WORDS}
@@ -113,12 +113,12 @@ class LeakCheck:
 def require_no_leak(
     leaks: LeakCheck, split: str, *, allow_leak: bool, advice: Callable[[], str], console: Console
 ) -> None:
-    """Refuse a split with a leak, or warn where `allow_leak` is set.
+    """Refuse a split with a leak, or warn if `allow_leak` is set.
 
     Parameters
     ----------
     leaks
-        What :func:`check_leaks` found.
+        From :func:`check_leaks`.
     split
         Name of the split, for the message.
     advice
@@ -142,7 +142,7 @@ def require_no_leak(
 
 
 def is_disjoint_stamp(stamp: str) -> bool:
-    """Whether a stamp says that nothing stands on two sides."""
+    """Return whether a stamp is that of a disjoint split."""
     return stamp.startswith(DISJOINT_STAMP)
 
 
@@ -152,7 +152,7 @@ def check_leaks(
     subjects: SubjectsFound | None = None,
     start: SeenBefore = NOTHING_SEEN_BEFORE,
 ) -> LeakCheck:
-    """Count what stands on two sides of a split, whichever way it was made.
+    """Count what is on two sides of a split.
 
     Parameters
     ----------
@@ -161,15 +161,15 @@ def check_leaks(
     table
         The n samples.
     subjects
-        How the source's subjects were read; None where that is not known.
+        How the source's subjects were read; None if unknown.
     start
-        Where the split meets what the weights that a training starts from have seen.
+        Samples of the split that the start weights of a training have seen.
     """
     used = codes != UNUSED
     pixels, shown = digest_codes(table.pixel_digests), shown_codes(table)
     known = used & (table.subjects != b"")
     labelled = table.labels != UNKNOWN_LABEL
-    # Of all samples: what a subject is, is one question for the whole cache, and the audit asks it so too.
+    # In all samples, as in the audit: what a subject is does not depend on the split.
     owned = (table.subjects != b"") & labelled
     is_confirmed = subjects is not None and subjects.is_confirmed
     doubtful = 0 if is_confirmed else _num_shared(text_codes(table.subjects[owned]), table.labels[owned])
@@ -192,9 +192,7 @@ def check_leaks(
 
 def _num_shared(keys: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]) -> int:
     """Number of keys that occur with more than one code; both count from 0."""
-    if len(keys) == 0:
-        return 0
-    occurs = np.zeros((int(codes.max()) + 1, int(keys.max()) + 1), np.bool_)
+    occurs = np.zeros((int(codes.max(initial=0)) + 1, int(keys.max(initial=0)) + 1), np.bool_)
     occurs[codes, keys] = True
     return int((occurs.sum(axis=0) > 1).sum())
 
@@ -202,12 +200,9 @@ def _num_shared(keys: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.in
 def _num_nearly_shared(
     shown: NDArray[np.int64], pixels: NDArray[np.int64], codes: NDArray[np.int8] | NDArray[np.int16]
 ) -> int:
-    """Number of groups that occur with more than one code and hold more than one image that is not the same."""
-    if len(shown) == 0:
-        return 0
-    # Two with other pixels and another code are then among them, whichever way these are spread.
+    """Number of groups that occur with more than one code and hold different images."""
     _, firsts = np.unique(np.stack((shown, pixels), axis=1), axis=0, return_index=True)
-    of_several = np.bincount(shown[firsts], minlength=int(shown.max()) + 1)[shown] > 1
+    of_several = np.bincount(shown[firsts])[shown] > 1
     return _num_shared(shown[of_several], codes[of_several])
 
 
@@ -216,7 +211,7 @@ NOT_COMPARED_STAMP = "not compared (the training images of the run are not known
 
 
 class OwnedImage(NamedTuple):
-    """What is compared of an image: the digest of its decoded frame ("" where unknown), its subject, its label."""
+    """The compared facts of an image: digest of its decoded frame ("" if unknown), subject, label."""
 
     digest: str
     subject: str
@@ -232,8 +227,8 @@ class OutsideCheck(LeakCheck):
     is_compared
         Whether the pixels of all images that the network was trained on are known.
     is_comparable
-        Whether equal names of subjects mean the same people, and different names different ones, in the set and the
-        run. Names of two hospitals do not.
+        Whether subjects of the set and the run are the same people if and only if their names are equal; names of two
+        hospitals are not comparable.
     """
 
     is_compared: bool = False
@@ -241,12 +236,12 @@ class OutsideCheck(LeakCheck):
 
     @property
     def is_disjoint(self) -> bool:
-        """Whether results on the set may be called results on unseen patients."""
+        """Whether results on the set are results on unseen patients."""
         return super(OutsideCheck, self).is_disjoint and self.is_compared and self.is_comparable
 
     @property
     def stamp(self) -> str:
-        """The words that every table, figure and page of this set carries."""
+        """The text on every table, figure and page of this set."""
         if self.is_disjoint or not super(OutsideCheck, self).is_disjoint:
             return super(OutsideCheck, self).stamp
         return ANOTHER_SOURCE_STAMP if self.is_compared else NOT_COMPARED_STAMP
@@ -260,28 +255,28 @@ def check_outside(
     trained_subjects_from: Sequence[str],
     is_confirmed: bool = False,
 ) -> OutsideCheck:
-    """Compare an outside set with what a network was trained on.
+    """Compare an outside set with the images that a network was trained on.
 
     Parameters
     ----------
-    judged
+    outside
         The images of the set.
-    learnt
+    trained_on
         Those of the run's training and validation parts.
     outside_subjects_from, trained_subjects_from
-        What the subjects of either were read from; empty where that is not known.
+        What the subjects of either were read from; empty if unknown.
     is_confirmed
-        Whether the user has said what a subject of the set is.
+        Whether the user confirmed the subjects of the set.
 
     Returns
     -------
     OutsideCheck
         ``shared_images`` counts different pictures, ``shared_subjects`` names, ``unknown_subjects`` images of either.
     """
-    mine, theirs = _subjects(outside), _subjects(trained_on)
+    mine, theirs = ({image.subject for image in images} - {""} for images in (outside, trained_on))
     digests = {image.digest for image in outside} & {image.digest for image in trained_on} - {""}
     both = (*outside, *trained_on)
-    # Groups of the run alone are the run's own affair.
+    # Groups in the run only do not concern the set.
     alike = [group for group in alike_subjects(mine | theirs) if not set(group) <= theirs]
     return OutsideCheck(
         shared_subjects=len(mine & theirs),
@@ -296,14 +291,7 @@ def check_outside(
     )
 
 
-def _subjects(images: Iterable[OwnedImage]) -> set[str]:
-    return {image.subject for image in images} - {""}
-
-
 def _num_contradictory(pairs: Iterable[tuple[str, int]]) -> int:
-    """How many keys occur with several labels."""
-    labels_of: dict[str, set[int]] = {}
-    for key, label in pairs:
-        if key and label != UNKNOWN_LABEL:
-            labels_of.setdefault(key, set()).add(label)
-    return sum(len(labels) > 1 for labels in labels_of.values())
+    """Number of keys with several labels."""
+    known = {(key, label) for key, label in pairs if key and label != UNKNOWN_LABEL}
+    return sum(count > 1 for count in Counter(key for key, _ in known).values())

@@ -1,13 +1,13 @@
-"""What weights have seen: the subjects and images they were trained on or chosen by, and where a split meets them.
+"""Subjects and images that weights have seen, and their overlap with a split.
 
-A network that starts from trained weights has seen their images too. :func:`samples_of_split` tells what a training
-adds to that, :func:`joined` carries it from one training to the next, and :func:`meets` finds the validation and test
-samples of another split that are among them.
+A network that starts from trained weights has seen their images too. :func:`samples_of_split` returns what a training
+sees, :func:`joined` adds what earlier ones saw, and :func:`meets` finds the validation and test samples of another
+split that are among them.
 
-Images are known by the first 8 bytes of their pixel digest, and as long as they are no more than :data:`MAX_LOOKS` by
-their looks too, so that near-identical copies are found; subjects by 8 bytes of their name's digest. That is 72 bytes
-an image, beyond that number 8, and no name leaves the cache with the weights. Of two million images each, two different
-ones share a key with a probability of about 1 in 5 million.
+Images are identified by the first 8 bytes of their pixel digest, and up to :data:`MAX_LOOKS` also by their looks,
+which finds near-identical copies; subjects by 8 bytes of their name's digest. That is 72 bytes per image, beyond that
+number 8; names are not stored. Two different images of two sets of two million share a key with a probability of
+about 1 in 5 million.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from leukemia_data.splitting.split_spec import SPLIT_NAMES, SplitCodes
 from leukemia_data.splitting.subject_groups import linked_groups, shown_codes, text_codes
 
 MAX_LOOKS = 100_000
-"""Looks of one source that are kept."""
+"""Maximal number of stored looks of one source."""
 Keys = NDArray[np.uint64]
 Looks = NDArray[np.int8]
 _KEY_BYTES = 8
@@ -38,21 +38,21 @@ _NO_LOOKS: Looks = np.zeros((0, LOOK_VALUES), np.int8)
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """Whose names a source's subjects are.
+    """How a source names its subjects.
 
     Attributes
     ----------
     source
-        The source's own name, as its caches' manifests tell it.
+        The source's own name, from its caches' manifests.
     subjects_from
-        What its subjects were read from; empty where that is not known.
+        What its subjects were read from; empty if unknown.
     """
 
     source: str
     subjects_from: str
 
     def names_same_people(self, other: Naming) -> bool:
-        """Whether equal names are the same people, as far as the namings tell: C-NMC's, or one source read alike."""
+        """Return whether equal names are known to mean the same people: both C-NMC's, or of one source."""
         return self == other or self.subjects_from == other.subjects_from == CNMC_NAMING
 
 
@@ -63,15 +63,15 @@ class SeenSource:
     Attributes
     ----------
     naming
-        Whose names the subjects are.
+        How the subjects are named.
     trained_images, trained_subjects
-        Keys of what the weights were trained on.
+        Keys of the training data.
     chosen_images, chosen_subjects
-        Keys of what chose among weights: the best epoch, when to stop.
+        Keys of the data that chose among weights: the best epoch, the end of training.
     rows
-        Keys of ids with their subjects, where the images' digests are not known.
+        Keys of ids with their subjects, if the images' digests are unknown.
     trained_looks, chosen_looks
-        The different looks of the images, of shape (k, 64), int8; none where there are more than :data:`MAX_LOOKS`.
+        The different looks of the images, of shape (k, 64), int8; none if there are more than :data:`MAX_LOOKS`.
     """
 
     naming: Naming
@@ -102,9 +102,9 @@ class SeenSamples:
     Attributes
     ----------
     sources
-        One entry a source.
+        One entry per source.
     is_complete
-        False where some of it is not known, as of weights from elsewhere.
+        False if some of it is unknown, as for weights from elsewhere.
     """
 
     sources: tuple[SeenSource, ...] = ()
@@ -117,21 +117,20 @@ UNKNOWN_ORIGIN = SeenSamples(is_complete=False)
 
 @dataclass(frozen=True, slots=True)
 class SeenBefore:
-    """Where a split meets what the weights that a training starts from have seen.
+    """Samples of a split that the start weights of a training have seen.
 
     Attributes
     ----------
     subjects
-        Validation and test subjects that the weights were trained on, and test subjects that they were chosen by.
+        Validation and test subjects that the weights were trained on, and test subjects that chose among weights.
     images
-        Validation and test images that the weights were trained on, and test images that they were chosen by.
+        As `subjects`, for images.
     num_samples
         All validation and test samples of these subjects and images.
     is_known
-        Whether all that the weights have seen is known.
+        Whether everything that the weights have seen is known.
     namesakes
-        Validation and test subjects that bear the name of one the weights were trained on, in a source that nothing
-        connects with this one.
+        Validation and test subjects with the name of one that the weights were trained on, in an unrelated source.
     """
 
     subjects: int = 0
@@ -142,12 +141,12 @@ class SeenBefore:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SeenBefore:
-        """Return what ``dataclasses.asdict`` gave, after a way through JSON.
+        """Return the value of a dictionary from ``dataclasses.asdict``, read from JSON.
 
         Raises
         ------
         TypeError, ValueError
-            If it is something else.
+            If it has another form.
         """
         kinds = {name: bool if name == "is_known" else int for name in values}
         wrong = [name for name, value in values.items() if type(value) is not kinds[name] or value < 0]
@@ -165,7 +164,7 @@ NOTHING_SEEN_BEFORE = SeenBefore()
 
 
 def samples_of_split(table: SampleTable, codes: SplitCodes, naming: Naming) -> SeenSamples:
-    """Return what a training on this split sees: it trains on ``train`` and chooses by ``valid``.
+    """Return what a training on this split sees: ``train`` for training, ``valid`` for choices.
 
     Parameters
     ----------
@@ -174,24 +173,19 @@ def samples_of_split(table: SampleTable, codes: SplitCodes, naming: Naming) -> S
     codes
         Of shape (n,): position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED.
     naming
-        Whose names the subjects are.
+        How the subjects are named.
     """
-    images, subjects = image_keys(table.pixel_digests), subject_keys(table.subjects.tolist())
-    is_known = table.subjects != b""
-    source = SeenSource(
-        naming,
-        trained_images=np.unique(images[codes == _TRAIN]),
-        trained_subjects=np.unique(subjects[(codes == _TRAIN) & is_known]),
-        chosen_images=np.unique(images[codes == _VALID]),
-        chosen_subjects=np.unique(subjects[(codes == _VALID) & is_known]),
-        trained_looks=_different_looks(table.looks[codes == _TRAIN]),
-        chosen_looks=_different_looks(table.looks[codes == _VALID]),
-    )
-    return SeenSamples((source,))
+    images, subjects = image_keys(table.pixel_digests), text_keys(table.subjects.tolist())
+    columns: dict[str, Any] = {}
+    for kind, code in (("trained", _TRAIN), ("chosen", _VALID)):
+        columns[f"{kind}_images"] = np.unique(images[codes == code])
+        columns[f"{kind}_subjects"] = np.unique(subjects[(codes == code) & (table.subjects != b"")])
+        columns[f"{kind}_looks"] = _different_looks(table.looks[codes == code])
+    return SeenSamples((SeenSource(naming, **columns),))
 
 
 def joined(first: SeenSamples, second: SeenSamples) -> SeenSamples:
-    """Return what weights have seen that saw one after the other."""
+    """Return everything seen by weights that saw one after the other."""
     sources = {source.naming: source for source in first.sources}
     for source in second.sources:
         earlier = sources.get(source.naming)
@@ -200,22 +194,21 @@ def joined(first: SeenSamples, second: SeenSamples) -> SeenSamples:
 
 
 def without_looks(seen: SeenSamples) -> SeenSamples:
-    """Return the same with images known by their digests alone, so that near-identical ones are not looked for."""
+    """Return the same without looks: near-identical images are not found then."""
     columns: dict[str, Any] = dict.fromkeys(LOOK_COLUMNS, _NO_LOOKS)
     return replace(seen, sources=tuple(replace(source, **columns) for source in seen.sources))
 
 
 def _united(one: SeenSource, other: SeenSource) -> SeenSource:
-    joined_columns = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in COLUMNS}
-    columns: dict[str, Any] = {
-        name: _different_looks(column) if name in LOOK_COLUMNS else np.unique(column)
-        for name, column in joined_columns.items()
-    }
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        both = np.concatenate((getattr(one, name), getattr(other, name)))
+        columns[name] = _different_looks(both) if name in LOOK_COLUMNS else np.unique(both)
     return SeenSource(one.naming, **columns)
 
 
 def _different_looks(looks_N64: Looks) -> Looks:
-    """Different looks in an order of their own; none where they are too many."""
+    """Different looks, sorted; none if they are too many."""
     different = np.unique(looks_N64[looks_N64.any(axis=1)], axis=0)
     return different if len(different) <= MAX_LOOKS else _NO_LOOKS
 
@@ -223,29 +216,22 @@ def _different_looks(looks_N64: Looks) -> Looks:
 def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Naming) -> SeenBefore:
     """Find the validation and test samples of a split that weights have seen.
 
-    A sample has been seen if its image has, or if its subject has: a subject that has a seen image, that is tied to
-    such a one by identical images, or that bears a seen name. Names count where both sources name the same people (see
-    :meth:`Naming.names_same_people`), or where the two share an image; elsewhere they are namesakes. What weights were
-    trained on must be in neither part; what they were chosen by may choose again, and must not be tested on.
+    A sample has been seen if its image or its subject has: a subject that has a seen image, that is tied to such a
+    one by identical images, or that bears a seen name. Names count if both sources name the same people (see
+    :meth:`Naming.names_same_people`), or share an image; otherwise they are namesakes. Training data must be in
+    neither part; data that chose among weights may choose again, but must not be in the test part.
 
     Parameters
     ----------
     seen
         What the weights have seen.
-    table
-        The n samples of the cache to be split.
-    codes
-        Of shape (n,): position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED.
-    naming
-        Whose names the subjects are.
+    table, codes, naming
+        As for :func:`samples_of_split`.
     """
     if not seen.sources:
         return SeenBefore(is_known=seen.is_complete)
-    images, subjects, groups = (
-        image_keys(table.pixel_digests),
-        subject_keys(table.subjects.tolist()),
-        linked_groups(table),
-    )
+    images, subjects = image_keys(table.pixel_digests), text_keys(table.subjects.tolist())
+    groups = linked_groups(table)
     parts = {"trained": (codes == _VALID) | (codes == _TEST), "chosen": codes == _TEST}
     is_seen_image, is_seen, is_namesake = np.zeros((3, len(table)), np.bool_)
     for source in seen.sources:
@@ -269,31 +255,23 @@ def meets(seen: SeenSamples, table: SampleTable, codes: SplitCodes, naming: Nami
 
 
 def near_seen(seen: SeenSamples, looks_N64: Looks) -> NDArray[np.bool_]:
-    """Tell which images are identical or near-identical to one that weights were trained on or chosen by.
-
-    Parameters
-    ----------
-    seen
-        What the weights have seen.
-    looks_N64 : ndarray of shape (N, 64), int8
-        From :func:`leukemia_data.decoding.look.image_look`.
-    """
+    """Return which of N images, by their looks (N, 64), are identical or near-identical to a seen one."""
     columns = [getattr(source, name) for source in seen.sources for name in LOOK_COLUMNS]
     return near_rows(np.concatenate([_NO_LOOKS, *columns]), looks_N64)
 
 
 def _same_image(table: SampleTable, is_seen_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Extend samples by all that count as the same image: identical and near-identical ones."""
+    """Extend samples by all identical and near-identical ones."""
     codes = shown_codes(table)
     return np.isin(codes, codes[is_seen_N])
 
 
 def _shares_samples(source: SeenSource, table: SampleTable, images: Keys) -> bool:
-    """Whether some image of the source is in the table, or, where its images are not known, an id with its subject."""
+    """Whether the table has an image of the source, or, if its images are unknown, an id with the same subject."""
     known = np.concatenate((source.trained_images, source.chosen_images))
     if np.isin(images, known).any():
         return True
-    return bool(len(source.rows)) and bool(
+    return len(source.rows) > 0 and bool(
         np.isin(row_keys(table.ids.tolist(), table.subjects.tolist()), source.rows).any()
     )
 
@@ -303,20 +281,16 @@ def _num_subjects(table: SampleTable, chosen: NDArray[np.bool_]) -> int:
 
 
 def image_keys(digests: NDArray[np.uint8]) -> Keys:
-    """Keys of images by their pixel digests (n, 16): the first 8 bytes, shape (n,)."""
+    """Return the keys of images, shape (n,): the first 8 bytes of their pixel digests (n, 16)."""
     return np.ascontiguousarray(digests[:, :_KEY_BYTES]).view("<u8").reshape(len(digests)).astype(np.uint64)
 
 
-def subject_keys(subjects: Sequence[bytes]) -> Keys:
-    """Keys of n subjects' names in UTF-8, shape (n,)."""
-    return _text_keys(subjects)
+def text_keys(texts: Sequence[bytes]) -> Keys:
+    """Return the keys of n texts in UTF-8, such as subjects' names, shape (n,)."""
+    key_of = {text: int.from_bytes(bytes_digest(text)[:_KEY_BYTES], "little") for text in set(texts)}
+    return np.array([key_of[text] for text in texts], np.uint64)
 
 
 def row_keys(ids: Sequence[bytes], subjects: Sequence[bytes]) -> Keys:
-    """Keys of n ids with their subjects, both in UTF-8, shape (n,)."""
-    return _text_keys([b"\0".join(pair) for pair in zip(ids, subjects, strict=True)])
-
-
-def _text_keys(texts: Sequence[bytes]) -> Keys:
-    key_of = {text: int.from_bytes(bytes_digest(text)[:_KEY_BYTES], "little") for text in set(texts)}
-    return np.array([key_of[text] for text in texts], np.uint64)
+    """Return the keys of n ids with their subjects, both in UTF-8, shape (n,)."""
+    return text_keys([b"\0".join(pair) for pair in zip(ids, subjects, strict=True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -32,79 +32,31 @@ _MAX_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class SplitChoice:
-    """A split that can be trained on, and what is on two sides of it."""
+    """A possible split with its leak check."""
 
     spec: SplitSpec
     leaks: LeakCheck
 
     @property
     def options(self) -> str:
-        """The options of ``ltrain`` that train on it.
+        """The options of ``ltrain`` for this split.
 
         >>> SplitChoice(SplitSpec("given", with_valid=True), LeakCheck(0, 0, 36)).options
         '--split given --valid-from-train 0.15 --allow-leak'
         """
-        spec, share = self.spec, ""
+        spec, option = self.spec, ""
         if spec.kind == "given" and spec.with_valid:
-            spec, share = replace(spec, with_valid=False), f" --valid-from-train {spec.valid_share:g}"
-        return f"--split {shlex.quote(str(spec))}{share}{'' if self.leaks.is_disjoint else ' --allow-leak'}"
+            spec, option = replace(spec, with_valid=False), f" --valid-from-train {spec.valid_share:g}"
+        return f"--split {shlex.quote(str(spec))}{option}{'' if self.leaks.is_disjoint else ' --allow-leak'}"
 
     @property
     def text(self) -> str:
-        """The command and its stamp."""
+        """The command with the stamp of its results."""
         return f"`ltrain ... {self.options}` (stamped {self.leaks.stamp})"
 
 
-def working_choices(
-    asked: SplitSpec | None,
-    table: SampleTable,
-    assign: Callable[[SplitSpec], SplitCodes],
-    subjects: SubjectsFound | None = None,
-    *,
-    num_classes: int = 0,
-    needs_valid: bool = False,
-) -> list[SplitChoice]:
-    """Try the splits that these samples may allow.
-
-    Parameters
-    ----------
-    asked
-        What the user wanted; the first choice if it works.
-    table
-        All samples.
-    assign
-        Puts the samples into the parts of a split, or raises UsageError.
-    subjects
-        How the source's subjects were read.
-    num_classes
-        Each of them must have training images; 0 for as many as there are labels.
-    needs_valid
-        Whether there must be images to validate by.
-
-    Returns
-    -------
-    list of SplitChoice
-        Subject-disjoint ones before patient-mixed ones.
-    """
-    found: list[SplitChoice] = []
-    kinds: set[str] = set()
-    labels = set(range(num_classes)) if num_classes else set(table.labels.tolist()) - {UNKNOWN_LABEL}
-    for spec in dict.fromkeys([*([asked] if asked is not None else []), *_candidates(table)]):
-        if spec.kind in kinds:
-            continue
-        try:
-            codes = assign(spec)
-        except UsageError:
-            continue
-        if set(table.labels[codes == _TRAIN].tolist()) < labels or (needs_valid and not (codes == _VALID).any()):
-            continue
-        kinds.add(spec.kind)
-        found.append(SplitChoice(spec, check_leaks(codes, table, subjects)))
-    return sorted(found, key=lambda choice: (choice.spec != asked, not choice.leaks.is_disjoint))
-
-
 def _candidates(table: SampleTable) -> Iterator[SplitSpec]:
-    """Splits worth trying, the better one of a kind first."""
+    """Splits to try, the better one of a kind first."""
     yield SplitSpec("subject")
     yield SplitSpec("fold", 1, 2)
     yield SplitSpec("given")
@@ -117,48 +69,38 @@ def _candidates(table: SampleTable) -> Iterator[SplitSpec]:
 
 
 def choices_text(choices: Sequence[SplitChoice], table: SampleTable, subjects: SubjectsFound | None = None) -> str:
-    """The splits that work in one sentence, and what makes better ones possible in another.
-
-    Parameters
-    ----------
-    choices
-        From :func:`working_choices`.
-    table, subjects
-        The samples, and how their subjects were read.
-    """
+    """Return a sentence with the possible splits, and one with what would make better ones possible."""
     shown = [choice for choice in choices if choice.spec.kind != "fold" or len(choices) < _MAX_SHOWN][:_MAX_SHOWN]
-    said = [f"What works here: {' or '.join(choice.text for choice in shown)}" if shown else _NOTHING]
+    sentences = [f"What works here: {' or '.join(choice.text for choice in shown)}" if shown else _NOTHING]
     if not all(choice.leaks.is_disjoint for choice in shown):
-        said.append("Numbers stamped PATIENT-MIXED say nothing about new patients")
+        sentences.append("Numbers stamped PATIENT-MIXED say nothing about new patients")
     if not any(choice.leaks.is_disjoint for choice in choices):
-        said.extend(_remedies(table, subjects))
-    return ". ".join(said)
+        sentences.append(_remedy(table, subjects))
+    return ". ".join(sentences)
 
 
 _NOTHING = "No split works here: training takes at least three labelled images of each class"
 
 
-def _remedies(table: SampleTable, subjects: SubjectsFound | None) -> Iterator[str]:
-    """What a user can do about samples of which no split is subject-disjoint."""
+def _remedy(table: SampleTable, subjects: SubjectsFound | None) -> str:
+    """What a user can do if no split of the samples is subject-disjoint."""
     if (table.subjects == b"").any():
-        yield (
+        return (
             "For numbers about new patients say whose cells they are: build again with --subject-from, "
             "--subject-pattern or --subject-column; `ldata recover-subjects` finds those of renumbered files"
         )
-    elif subjects is not None and not subjects.is_confirmed and (subjects.num_several or subjects.num_alike):
-        yield (
+    if subjects is not None and not subjects.is_confirmed and (subjects.num_several or subjects.num_alike):
+        return (
             "If these subjects are people all the same, build again with --subject-from, --subject-pattern or "
             "--subject-column, which confirms them"
         )
-    else:
-        yield "`ldata audit` shows what is on both sides"
+    return "`ldata audit` shows what is on both sides"
 
 
 FRACTIONS = (0.75, 0.15, 0.10)
 _TEST = SPLIT_NAMES.index("test")
 _DRAW_STREAM = len(SPLIT_NAMES)
 _VALID_STREAM = _DRAW_STREAM + 1
-_UNITS = {"image": "images"}
 
 
 def assign_split(
@@ -168,34 +110,34 @@ def assign_split(
     class_names: Sequence[str] = (),
     subjects: SubjectsFound | None = None,
 ) -> SplitCodes:
-    """Put every sample into a split.
+    """Assign every sample to a split.
 
     Parameters
     ----------
     spec
-        What kind of split.
+        The kind of split.
     table
         All samples of a cache.
     seed
-        Decides among equally good splits; ``given``, ``official`` and ``leave-out`` need none, but for ``+valid``.
+        Chooses among equally good splits; ``given``, ``official`` and ``leave-out`` need none, except for ``+valid``.
     class_names
-        For messages; without them labels are shown.
+        For messages; labels are shown without them.
     subjects
         How the source's subjects were read; for messages.
 
     Returns
     -------
     ndarray of shape (n,), int8
-        Position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED. ``subject`` and ``image`` aim at
-        75 / 15 / 10 % of each class's images; ``fold:K/N`` validates on part K of N and trains on the rest;
-        ``test-fold:K/N`` makes the same parts and tests on part K. ``+valid`` aims at 15 % of each class's images that
-        are not held out, or at the share that is named.
+        Position in :data:`~leukemia_data.splitting.split_spec.SPLIT_NAMES`, or UNUSED. ``subject`` and ``image`` aim
+        at 75 / 15 / 10 % of each class's images; ``fold:K/N`` validates on part K of N and trains on the rest;
+        ``test-fold:K/N`` makes the same parts and tests on part K. ``+valid`` aims at 15 % of each class's images
+        that are not held out, or at the given fraction.
 
     Raises
     ------
     UsageError
-        If the samples cannot be split so: unknown subjects, no given split, no such fold or subject, fewer subjects
-        of a class than parts. The message ends with the splits that these samples allow.
+        If the samples do not allow the split: unknown subjects, no given split, no such fold or subject, fewer
+        subjects of a class than parts. The message ends with the splits that these samples allow.
     """
     try:
         return _assigned(spec, table, seed, class_names)
@@ -213,24 +155,32 @@ def split_choices(
     num_classes: int = 0,
     needs_valid: bool = False,
 ) -> list[SplitChoice]:
-    """The splits that these samples allow, with what a training on each would be stamped with.
+    """Return the possible splits: `spec` if it is one, then subject-disjoint ones, then patient-mixed ones.
 
     Parameters
     ----------
     spec
-        What was asked for, which is the first of them if it works at all.
+        The requested split, or None.
     table, seed, subjects
-        As for :func:`assign_split`. Each choice is tried with them.
+        As for :func:`assign_split`.
     num_classes
-        Classes of which there must be training images; 0 for as many as there are labels.
+        Number of classes that must have training images; 0 for all labels.
     needs_valid
-        Leave out splits without images to validate by.
+        Whether there must be validation images.
     """
-
-    def assign(other: SplitSpec) -> SplitCodes:
-        return _assigned(other, table, seed, ())
-
-    return working_choices(spec, table, assign, subjects, num_classes=num_classes, needs_valid=needs_valid)
+    found: list[SplitChoice] = []
+    labels = set(range(num_classes)) if num_classes else set(table.labels.tolist()) - {UNKNOWN_LABEL}
+    for candidate in dict.fromkeys([*([spec] if spec is not None else []), *_candidates(table)]):
+        if any(choice.spec.kind == candidate.kind for choice in found):
+            continue
+        try:
+            codes = _assigned(candidate, table, seed, ())
+        except UsageError:
+            continue
+        if set(table.labels[codes == _TRAIN].tolist()) < labels or (needs_valid and not (codes == _VALID).any()):
+            continue
+        found.append(SplitChoice(candidate, check_leaks(codes, table, subjects)))
+    return sorted(found, key=lambda choice: (choice.spec != spec, not choice.leaks.is_disjoint))
 
 
 def fold_splits(
@@ -242,16 +192,14 @@ def fold_splits(
     *,
     valid_share: float = 0.0,
 ) -> list[SplitSpec]:
-    """The splits of a cross-validation, see :func:`~leukemia_data.splitting.held_out.fold_specs`.
+    """Return the splits of a cross-validation, see :func:`~leukemia_data.splitting.held_out.fold_specs`.
 
     Parameters
     ----------
-    text
-        A number of folds, ``official`` or ``loso``.
+    text, valid_share
+        As for that function.
     table, seed, class_names, subjects
         As for :func:`assign_split`.
-    valid_share
-        Share of each fold's training images that validates, up to 0.5; 0 for none.
 
     Raises
     ------
@@ -259,7 +207,7 @@ def fold_splits(
         If the source does not allow such folds. The message ends with the splits that it allows.
     """
     try:
-        return fold_specs(text, table, with_valid=valid_share != 0, valid_share=valid_share, class_names=class_names)
+        return fold_specs(text, table, valid_share=valid_share, class_names=class_names)
     except UsageError as error:
         if text not in (OFFICIAL, LEAVE_ONE_SUBJECT_OUT):
             raise
@@ -268,22 +216,18 @@ def fold_splits(
 
 
 def _assigned(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> SplitCodes:
-    # Of the whole table, once: parts of it take over what was found.
+    # Found once in the whole table; its parts keep them.
     _ = table.near_groups
     if spec.kind == "given":
         codes = _given_codes(spec, table)
-        if spec.with_valid:
-            _draw_valid(codes, spec, table, seed, class_names)
-        return codes
-    codes = np.full(len(table), UNUSED, np.int8)
-    labelled = np.flatnonzero(table.labels != UNKNOWN_LABEL)
-    if len(labelled) == 0:
-        raise UsageError(f"split {spec}: no image of this cache has a label")
-    # Without a copy of everything where, as nearly always, that is everything.
-    known = table if len(labelled) == len(table) else table.take(labelled)
-    if spec.kind not in ("image", "official"):
-        require_subjects(f"split {spec}", known)
-    codes[labelled] = _codes_of_labelled(spec, known, seed, class_names)
+    else:
+        codes = np.full(len(table), UNUSED, np.int8)
+        labelled = np.flatnonzero(table.labels != UNKNOWN_LABEL)
+        if len(labelled) == 0:
+            raise UsageError(f"split {spec}: no image of this cache has a label")
+        # Usually all are: no copy then.
+        known = table if len(labelled) == len(table) else table.take(labelled)
+        codes[labelled] = _codes_of_labelled(spec, known, seed, class_names)
     if spec.with_valid:
         _draw_valid(codes, spec, table, seed, class_names)
     return codes
@@ -292,22 +236,23 @@ def _assigned(spec: SplitSpec, table: SampleTable, seed: int, class_names: Seque
 def _codes_of_labelled(spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> SplitCodes:
     if spec.kind == "official":
         return official_codes(spec, table)
+    is_image = spec.kind == "image"
+    if not is_image:
+        require_subjects(f"split {spec}", table)
     if spec.kind == "leave-out":
         return leave_out_codes(spec, table)
     is_fold = spec.kind in ("fold", "test-fold")
     fractions = (1 / spec.num_folds,) * spec.num_folds if is_fold else FRACTIONS
-    groups = np.arange(len(table)) if spec.kind == "image" else linked_groups(table)
-    too_few = partial(_too_few, spec, class_names, len(fractions), _UNITS.get(spec.kind, "independent subjects"))
-    parts = assign_groups(
-        numbered_by_content(groups, table), table.labels, fractions, _generator(seed, _DRAW_STREAM), too_few
-    )
+    groups = numbered_by_content(np.arange(len(table)) if is_image else linked_groups(table), table)
+    too_few = partial(_too_few, spec, class_names, len(fractions), "images" if is_image else "independent subjects")
+    parts = assign_groups(groups, table.labels, fractions, _generator(seed, _DRAW_STREAM), too_few)
     if not is_fold:
         return parts
     return np.where(parts == spec.fold - 1, _TEST if spec.holds_out else _VALID, _TRAIN).astype(np.int8)
 
 
 def _draw_valid(codes: SplitCodes, spec: SplitSpec, table: SampleTable, seed: int, class_names: Sequence[str]) -> None:
-    """Turn some of the subjects that train into validation, in place; images of unknown subjects count one by one."""
+    """Move some subjects from training to validation, in place; images of unknown subjects count singly."""
     training = np.flatnonzero(codes == _TRAIN)
     rest = table.take(training)
     if spec.kind != "given":
@@ -337,7 +282,7 @@ def split_indices(codes: SplitCodes, name: str) -> NDArray[np.int64]:
     Raises
     ------
     UsageError
-        If there is no split of that name, or `codes` are no codes of splits.
+        If there is no split of that name, or `codes` is not the result of :func:`assign_split`.
     """
     codes = np.asarray(codes)
     if codes.ndim != 1 or codes.dtype.kind not in "iu":
@@ -357,10 +302,9 @@ def _given_codes(spec: SplitSpec, table: SampleTable) -> SplitCodes:
     num_train, num_valid = (int((codes == code).sum()) for code in (_TRAIN, _VALID))
     missing = [name for name, count in (("train", num_train), ("valid", num_valid or spec.with_valid)) if not count]
     if missing:
-        raise UsageError(f"split {spec}: the source brought no {' and no '.join(missing)} images with a label")
+        raise UsageError(f"split {spec}: the source has no {' and no '.join(missing)} images with a label")
     if spec.with_valid and num_valid:
         raise UsageError(
-            f"split {spec}: the source brought {num_valid:,} images to validate by already, so none are drawn from "
-            "those that train"
+            f"split {spec}: the source has {num_valid:,} validation images, so none are drawn from the training images"
         )
     return codes

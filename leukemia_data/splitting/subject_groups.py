@@ -1,4 +1,4 @@
-"""Samples that must stay together, and their distribution over parts of a wanted size."""
+"""Groups of samples that must stay together, and their assignment to parts of given sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leukemia_data.records.sample_table import SampleTable
 
 
 def linked_groups(table: SampleTable) -> NDArray[np.int64]:
-    """Number the groups of samples that must stay together: same subject, or same or nearly same pixels, or linked.
+    """Number the groups of samples with a common subject or identical or near-identical pixels, or linked by others.
 
     Returns
     -------
@@ -32,16 +32,7 @@ def linked_groups(table: SampleTable) -> NDArray[np.int64]:
 
 
 def text_codes(column: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Number the different texts of a column from 0; equal texts have equal numbers.
-
-    Parameters
-    ----------
-    column : ndarray of shape (n,), bytes
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
-    """
+    """Number the different texts of a column, shape (n,), from 0; equal texts have equal numbers."""
     numbers: dict[bytes, int] = {}
     return np.fromiter((numbers.setdefault(text, len(numbers)) for text in column.tolist()), np.int64, len(column))
 
@@ -57,10 +48,7 @@ def digest_codes(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def shown_codes(table: SampleTable) -> NDArray[np.int64]:
-    """Number what the samples show, shape (n,): equal for identical and near-identical images, and those tied by them.
-
-    Rows are near-identical as :attr:`SampleTable.near_groups` says.
-    """
+    """Number contents, shape (n,): equal for identical or near-identical images, and those linked by them."""
     pixels = digest_codes(table.pixel_digests)
     near = table.near_groups
     _, near_codes = np.unique(near, return_inverse=True)
@@ -73,9 +61,9 @@ def shown_codes(table: SampleTable) -> NDArray[np.int64]:
 
 
 def near_ties(table: SampleTable) -> NDArray[np.int64]:
-    """What near-identical images tie together beyond their subjects: rows and their groups, shape (t, 2).
+    """Return links by near-identical images between samples of different subjects: rows and their groups, shape (t, 2).
 
-    Empty where all images of each group are of one known subject: splits by subject are then those of a table without
+    Empty if all images of each group are of one known subject: splits by subject are then those of a table without
     looks.
     """
     _, group_N, size_G = np.unique(table.near_groups, return_inverse=True, return_counts=True)
@@ -88,7 +76,7 @@ def near_ties(table: SampleTable) -> NDArray[np.int64]:
 
 
 def _owner_codes(subjects: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """A number for each subject, and one for each sample of an unknown subject."""
+    """Numbers of the subjects; each sample of an unknown subject has its own."""
     codes = text_codes(subjects)
     is_unknown = subjects == b""
     codes[is_unknown] = codes.max(initial=-1) + 1 + np.arange(is_unknown.sum())
@@ -96,7 +84,7 @@ def _owner_codes(subjects: NDArray[np.bytes_]) -> NDArray[np.int64]:
 
 
 def _ties(owners: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs (P, 2) of different owners whose images show the same: each with the owner of the next such sample."""
+    """Pairs (P, 2) of different owners with the same content: each with the owner of the next such sample."""
     order = np.lexsort((owners, shown))
     owners, shown = owners[order], shown[order]
     is_pair = (shown[1:] == shown[:-1]) & (owners[1:] != owners[:-1])
@@ -104,16 +92,8 @@ def _ties(owners: NDArray[np.int64], shown: NDArray[np.int64]) -> NDArray[np.int
 
 
 def numbered_by_content(groups: NDArray[np.int64], table: SampleTable) -> NDArray[np.int64]:
-    """Number groups by their smallest pixel digest, so that a split depends on the images, not on their file names.
-
-    Parameters
-    ----------
-    groups
-        Of shape (n,): any numbering of the groups.
-    table
-        The n samples.
-    """
-    # As numbers of 64 bits that are ordered like the bytes.
+    """Number groups, shape (n,), by their smallest pixel digest, so that a split does not depend on file names."""
+    # 64-bit integers in the order of the bytes.
     first_N, second_N = np.ascontiguousarray(table.pixel_digests).view(">u8").reshape(-1, 2).astype(np.uint64).T
     by_digest = np.lexsort((second_N, first_N))
     _, first_of_group, group_of = np.unique(groups[by_digest], return_index=True, return_inverse=True)
@@ -124,18 +104,14 @@ def numbered_by_content(groups: NDArray[np.int64], table: SampleTable) -> NDArra
 
 
 def majority_labels(groups: NDArray[np.int64], labels: NDArray[np.int16]) -> NDArray[np.int64]:
-    """The most frequent label of each group; the lower one of equally frequent labels.
+    """Return the most frequent label of each group, shape (g,), int64; the lower one of equally frequent labels.
 
     Parameters
     ----------
     groups
         Of shape (n,): group of each sample, 0 ... g-1.
     labels
-        Of shape (n,), none of them unknown.
-
-    Returns
-    -------
-    ndarray of shape (g,), int64
+        Of shape (n,), all known.
     """
     counts = np.zeros((int(groups.max()) + 1, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (groups, labels), 1)
@@ -158,16 +134,14 @@ def assign_groups(
 
     Parameters
     ----------
-    groups
-        Of shape (n,): group of each sample, 0 ... g-1.
-    labels
-        Of shape (n,), none of them unknown; a group counts with its most frequent one.
+    groups, labels
+        As for :func:`majority_labels`, whose result is a group's class.
     fractions
-        Wanted fraction of each part; they add up to 1.
+        Wanted fraction of each part; their sum is 1.
     generator
-        Draws the orders that are tried.
+        Draws the orders to try.
     too_few
-        The message for a label that has fewer groups than there are parts, from the label and its number of groups.
+        Returns the message for a label with fewer groups than parts, given the label and its number of groups.
 
     Returns
     -------
@@ -177,7 +151,7 @@ def assign_groups(
     Raises
     ------
     UsageError
-        If a class has fewer groups than there are parts.
+        If a class has fewer groups than parts.
     """
     class_of_group = majority_labels(groups, labels)
     sizes = np.bincount(groups, minlength=len(class_of_group))
@@ -198,16 +172,16 @@ def _best_draw(
     best_cost, best = np.inf, np.zeros(len(sizes), np.int8)
     for _ in range(num_draws):
         parts = _fill_parts(sizes, fractions, generator.permutation(len(sizes)))
-        image_shares = np.bincount(parts, sizes, len(fractions)) / sizes.sum()
-        group_shares = np.bincount(parts, minlength=len(fractions)) / len(sizes)
-        cost = float(np.abs(image_shares - fractions).sum() + np.abs(group_shares - fractions).sum())
+        of_images = np.bincount(parts, sizes, len(fractions)) / sizes.sum()
+        of_groups = np.bincount(parts, minlength=len(fractions)) / len(sizes)
+        cost = float(np.abs(of_images - fractions).sum() + np.abs(of_groups - fractions).sum())
         if cost < best_cost:
             best_cost, best = cost, parts
     return best
 
 
 def _fill_parts(sizes: NDArray[np.int64], fractions: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Give each group in turn to the part that lacks most images; no part stays empty."""
+    """Assign each group in turn to the part that lacks most images; no part stays empty."""
     lacking = (fractions * sizes.sum()).tolist()
     parts = np.zeros(len(sizes), np.int8)
     empty = set(range(len(fractions)))

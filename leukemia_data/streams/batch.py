@@ -1,4 +1,4 @@
-"""Which samples each batch holds, and how they come to the network's device through reused buffers."""
+"""Which samples each batch holds, and their transfer to the network's device through reused buffers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
-from typing import NamedTuple
+from contextlib import closing, suppress
+from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
 import torch
@@ -21,16 +21,16 @@ from leukemia_data.streams.ordering import permuted, stratified
 
 
 class Batch(NamedTuple):
-    """What one step consumes.
+    """The samples of one step.
 
     Attributes
     ----------
     images_BHWC : Tensor of shape (B, S, S, 3), uint8, RGB, on the stream's device
-    labels_B : Tensor of shape (B,), int64, -1 where unknown, on the stream's device
+    labels_B : Tensor of shape (B,), int64, -1 if unknown, on the stream's device
     indices_B : Tensor of shape (B,), int64, on the CPU
         Sample indices in the cache.
     mask_B : Tensor of shape (B,), bool, on the CPU
-        False for rows that only pad a rank's micro-batch: no result may count them.
+        False for rows that pad a rank's micro-batch, which must not be counted.
     """
 
     images_BHWC: Tensor
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def as_device(device: torch.device | str) -> torch.device:
-    """Return a device by its name, such as ``cuda:1``, or as it is.
+    """Return a device by its name, such as ``cuda:1``, or unchanged.
 
     Raises
     ------
@@ -54,10 +54,10 @@ def as_device(device: torch.device | str) -> torch.device:
 
 
 def move_batches(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
-    """Bring images and labels to a device.
+    """Move images and labels to a device.
 
-    On CUDA the copy of the next batch runs, beside the computation, while this one is in use: from pinned memory, on a
-    stream of its own, which the consumer's stream waits for. On the CPU nothing is copied.
+    On CUDA the next batch is copied during the computation on this one: from pinned memory, on a separate stream, for
+    which the consumer's stream waits. On the CPU nothing is copied.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ def move_batches(batches: Generator[Batch], device: torch.device) -> Generator[B
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Bring a tensor from the host to a device; `values` may be dropped or overwritten as far as torch allows it.
+    """Move a tensor to a device; `values` may be dropped or overwritten afterwards as far as torch allows it.
 
-    Only on CUDA the host does not wait: there, torch has read unpinned memory by then, and keeps pinned memory until it
-    has. On MPS the copy would read the memory later, when something else may own it.
+    On CUDA the host does not wait: torch has read unpinned memory by then, and keeps pinned memory until it has. On
+    MPS an asynchronous copy would read the memory after its reuse.
     """
     return values.to(device, non_blocking=device.type == "cuda")
 
@@ -89,10 +89,8 @@ def _move_each(batches: Generator[Batch], device: torch.device) -> Generator[Bat
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    return batch._replace(
-        images_BHWC=to_device(batch.images_BHWC, device),
-        labels_B=to_device(batch.labels_B, device),
-    )
+    images_BHWC, labels_B = (to_device(values, device) for values in (batch.images_BHWC, batch.labels_B))
+    return batch._replace(images_BHWC=images_BHWC, labels_B=labels_B)
 
 
 def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
@@ -101,7 +99,7 @@ def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Ba
     with closing(batches):
         for batch in batches:
             with torch.cuda.stream(copying):
-                # torch keeps the pinned memory until the copy is done, even if the batch is dropped at once.
+                # torch keeps the pinned memory until the copy is done, even if the batch is dropped.
                 moved = _moved(batch, device)
             following = (moved, copying.record_event())
             if ahead is not None:
@@ -112,7 +110,7 @@ def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Ba
 
 
 def _copied_batch(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
-    """Let the consumer's stream wait for the copy, and the allocator for the consumer's stream."""
+    """Make the consumer's stream wait for the copy, and the allocator for the consumer's stream."""
     consuming = torch.cuda.current_stream(device)
     consuming.wait_event(copied)
     batch.images_BHWC.record_stream(consuming)
@@ -124,113 +122,98 @@ _ALIGNMENT_BYTES = 64
 
 
 class BufferPool:
-    """Gives out uninitialised CPU tensors, and reuses their memory once they are gone.
+    """Provides uninitialised CPU tensors, and reuses their memory.
 
-    A tensor's memory comes back when the tensor and everything that shares its storage is gone: views, NumPy arrays
-    made of it, and what autograd keeps for a backward pass. Nothing that somebody still holds is ever overwritten.
-    All methods may be called from any thread.
+    A tensor's memory is reused after the tensor and everything that shares its storage is released: views, NumPy
+    arrays made of it, and what autograd keeps for a backward pass. All methods are thread-safe.
 
     Parameters
     ----------
     max_idle
-        How many unused buffers are kept; the one that was idle longest goes first.
+        Maximal number of unused buffers; the oldest is dropped first.
     """
 
     def __init__(self, max_idle: int = 4) -> None:
-        # Finalizers put buffers back at any moment, even in the middle of `take` in the same thread, where a lock
-        # would wait for itself; each single operation of a deque is atomic, so none is needed.
+        # Finalizers return buffers at any moment, even during `take` in the same thread, where a lock would deadlock;
+        # single operations of a deque are atomic.
         self._idle: deque[NDArray[np.uint8]] = deque(maxlen=max_idle)
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a contiguous tensor on the CPU that holds arbitrary values.
-
-        Parameters
-        ----------
-        shape
-            Sizes of its dimensions, each at least 0.
-        dtype
-            Type of its elements.
-        """
+        """Return a contiguous tensor on the CPU with arbitrary values."""
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes == 0:
             return torch.empty(tuple(shape), dtype=dtype)
         memory = self._take_idle(num_bytes)
         if memory is None:
-            memory = _aligned_bytes(num_bytes)
-        # The tensor's storage is the only one to hold this view, and holds it until nothing shares the storage.
+            # Aligned for vector instructions and cache lines.
+            unaligned = np.empty(num_bytes + _ALIGNMENT_BYTES, np.uint8)
+            memory = unaligned[-unaligned.ctypes.data % _ALIGNMENT_BYTES :]
+        # Only the tensor's storage holds this view, until nothing shares the storage.
         view = memory[:num_bytes]
         weakref.finalize(view, self._idle.append, memory).atexit = False
         return torch.from_numpy(view).view(dtype).view(tuple(shape))
 
     @property
     def num_idle(self) -> int:
-        """Number of buffers that wait for reuse."""
+        """Number of buffers available for reuse."""
         return len(self._idle)
 
-    def clear(self) -> None:
-        """Give idle memory back to the system; buffers in use are not touched."""
-        self._idle.clear()
-
     def _take_idle(self, num_bytes: int) -> NDArray[np.uint8] | None:
-        """The first idle buffer that is large enough, looked for once around."""
+        """The first idle buffer that is large enough."""
         for _ in range(len(self._idle)):
-            try:
+            # Another thread may have taken the last one.
+            with suppress(IndexError):
                 memory = self._idle.pop()
-            except IndexError:
-                return None
-            if memory.nbytes >= num_bytes:
-                return memory
-            self._idle.appendleft(memory)
+                if memory.nbytes >= num_bytes:
+                    return memory
+                self._idle.appendleft(memory)
         return None
 
 
-def _aligned_bytes(num_bytes: int) -> NDArray[np.uint8]:
-    """Uninitialised bytes that begin at a multiple of what vector instructions and cache lines like."""
-    memory = np.empty(num_bytes + _ALIGNMENT_BYTES, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT_BYTES
-    return memory[start : start + num_bytes]
-
-
-# Positions put in order at a time: enough to cost little each, few enough to be ready before a batch is copied.
+# Positions ordered at a time: many enough for a small overhead, few enough to be ready before a batch is copied.
 _BLOCK_POSITIONS = 4096
 
 
 class BatchRows(NamedTuple):
-    """One micro-batch of one batch.
-
-    Attributes
-    ----------
-    indices_B : ndarray of shape (B,), int64
-        Sample indices in the cache.
-    mask_B : ndarray of shape (B,), bool
-        False where a row only pads the micro-batch: it repeats a sample that another row stands for.
-    """
+    """One micro-batch: sample indices in the cache, and a mask that is False for rows that only pad it."""
 
     indices_B: NDArray[np.int64]
     mask_B: NDArray[np.bool_]
 
 
+class PlanOptions(TypedDict, total=False):
+    """Keyword arguments of :class:`BatchPlan`."""
+
+    batch_size: Required[int]
+    seed: int | None
+    weights_N: NDArray[np.float64] | None
+    drop_last: bool
+    rank: int
+    world_size: int
+    micro_batches_per_rank: int
+
+
 class BatchPlan:
-    """The batches of a split, as one rank sees them.
+    """One rank's batches of a split.
 
     Parameters
     ----------
     indices_N : ndarray of shape (N,), int64
-        Indices of the samples to serve, or a list or range of them, see
-        :func:`leukemia_data.records.arguments.as_indices`. They are copied.
+        Indices of the samples to serve, in any form of :func:`leukemia_data.records.arguments.as_indices`. They are
+        copied.
     batch_size
-        Samples a step over all ranks together.
+        Samples per step over all ranks together.
     seed
         Shuffles each epoch anew; ``None`` keeps the order of `indices_N`, for evaluation.
     weights_N : ndarray of shape (N,), float64, optional
-        Each sample comes in proportion to its weight instead of once, see
+        Each sample occurs in proportion to its weight instead of once, see
         :func:`leukemia_data.streams.ordering.stratified`; an epoch still has N samples. Needs a seed.
     drop_last
-        Leave out a last batch that is not full, unless it is the only one.
+        Omit a last batch that is not full, unless it is the only one.
     rank, world_size
-        Which micro-batches of each batch, of how many ranks.
+        This rank, and the number of ranks.
     micro_batches_per_rank
-        Number of micro-batches of each batch that a rank has: they come one after the other.
+        Number of successive micro-batches of each batch on each rank.
 
     Raises
     ------
@@ -259,15 +242,15 @@ class BatchPlan:
         self.micro_batches_per_rank = as_whole(micro_batches_per_rank, "micro_batches_per_rank", at_least=1)
         self.num_ranks = as_whole(world_size, "world_size", at_least=1)
         self._rank = as_whole(rank, "rank", at_least=0, below=self.num_ranks)
-        self._num_shares = self.num_ranks * self.micro_batches_per_rank
+        self._num_micro_batches = self.num_ranks * self.micro_batches_per_rank
 
     def __len__(self) -> int:
-        """Steps an epoch, the same on every rank."""
+        """Steps per epoch, the same on every rank."""
         full, rest = divmod(len(self.indices_N), self.batch_size)
         return full if self._drop_last or rest == 0 else full + 1
 
     def identity(self) -> dict[str, int | str | None]:
-        """What decides the order of all epochs, apart from the rank: equal plans have equal identities."""
+        """Return what determines the order of all epochs, apart from the rank: equal for equal plans."""
         weights = b"" if self._cumulative is None else self._cumulative.tobytes()
         return {
             "num_samples": len(self.indices_N),
@@ -278,19 +261,19 @@ class BatchPlan:
         }
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[BatchRows]:
-        """Return this rank's micro-batches of an epoch, from a step on: `micro_batches_per_rank` for each step."""
-        # The first batch shall not wait for others to be put in order.
+        """Yield this rank's micro-batches of an epoch, from a step on: `micro_batches_per_rank` for each step."""
+        # The first batch does not wait for the order of others.
         start, stop = first_step, first_step + 1
         while start < len(self):
             first = start * self.batch_size
             stop = min(stop, len(self))
-            numbers = self._numbers(epoch, first, min(stop * self.batch_size, len(self.indices_N)))
+            indices = self._indices(epoch, first, min(stop * self.batch_size, len(self.indices_N)))
             for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
-                yield from self._own_shares(numbers[begin : begin + self.batch_size])
+                yield from self._micro_batches(indices[begin : begin + self.batch_size])
             start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
 
-    def _numbers(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
-        """Return the sample indices at positions `first` to before `last`."""
+    def _indices(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """Sample indices at positions `first` to before `last`."""
         if self._seed is None:
             return self.indices_N[first:last]
         positions = np.arange(first, last, dtype=np.int64)
@@ -298,39 +281,35 @@ class BatchPlan:
             return self.indices_N[stratified(positions, self._cumulative, self._seed, epoch)]
         return self.indices_N[permuted(positions, len(self.indices_N), self._seed, epoch)]
 
-    def _own_shares(self, numbers_G: NDArray[np.int64]) -> Iterator[BatchRows]:
+    def _micro_batches(self, indices_G: NDArray[np.int64]) -> Iterator[BatchRows]:
         """Cut a global batch into equal micro-batches; rows beyond its end repeat its last sample, masked."""
-        if self._num_shares == 1:
-            yield BatchRows(numbers_G, np.ones(len(numbers_G), np.bool_))
+        if self._num_micro_batches == 1:
+            yield BatchRows(indices_G, np.ones(len(indices_G), np.bool_))
             return
-        size = share_size(len(numbers_G), self._num_shares)
-        for number in range(self._rank * self.micro_batches_per_rank, (self._rank + 1) * self.micro_batches_per_rank):
-            rows_B = np.arange(number * size, (number + 1) * size)
-            yield BatchRows(numbers_G[np.minimum(rows_B, len(numbers_G) - 1)], rows_B < len(numbers_G))
+        size = micro_batch_size(len(indices_G), self._num_micro_batches)
+        first = self._rank * self.micro_batches_per_rank
+        for micro_batch in range(first, first + self.micro_batches_per_rank):
+            rows_B = np.arange(micro_batch * size, (micro_batch + 1) * size)
+            yield BatchRows(indices_G[np.minimum(rows_B, len(indices_G) - 1)], rows_B < len(indices_G))
 
 
-def share_size(num_samples: int, num_micro_batches: int) -> int:
-    """Rows of each micro-batch; the last ones may hold fewer samples, or none."""
+def micro_batch_size(num_samples: int, num_micro_batches: int) -> int:
+    """Return the rows of each micro-batch; the last ones may hold fewer samples, or none."""
     return -(-num_samples // num_micro_batches)
 
 
 def balanced_weights(groups_N: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Weights under which every group of samples comes equally often.
+    """Return weights, shape (N,), float64, with which every group of samples occurs equally often.
 
     Parameters
     ----------
     groups_N : ndarray of shape (N,)
-        What each sample belongs to, such as its label or its subject.
-
-    Returns
-    -------
-    ndarray of shape (N,), float64
-        One over the size of the sample's group.
+        Group of each sample, such as its label or its subject; its weight is one over the size of the group.
 
     Raises
     ------
     UsageError
-        If the groups have several dimensions, or cannot be told apart.
+        If the groups have several dimensions, or values of several types.
     """
     groups_N = np.asarray(groups_N)
     is_mixed = groups_N.dtype == np.object_ and len({type(group) for group in groups_N.tolist()}) > 1

@@ -1,4 +1,4 @@
-"""Samples for other loops: random access for a DataLoader, and batches of image files that are in no cache."""
+"""Samples for other loops: random access for a DataLoader, and batches of image files outside of caches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from leukemia_data.streams.batch import Batch
 
 
 class Sample(NamedTuple):
-    """What indexing the dataset gives.
+    """An item of the dataset.
 
-    ``image_CHW`` is a uint8 tensor of shape (3, S, S), RGB; ``label`` is -1 where unknown; ``record_id`` travels
-    with the image to the predictions.
+    ``image_CHW`` is a uint8 tensor of shape (3, S, S), RGB; ``label`` is -1 if unknown; ``record_id`` identifies
+    predictions.
     """
 
     image_CHW: Tensor
@@ -37,49 +37,43 @@ class Sample(NamedTuple):
 
 
 class CachedCells(Dataset[Sample]):
-    """Chosen samples of a cache, in the order of `numbers`.
+    """Chosen samples of a cache, in the order of `indices`.
 
     Works with any number of DataLoader workers under fork, spawn and forkserver: it holds paths and offsets, no open
-    file.
+    file. The attributes `indices` and `labels` (-1 if unknown) are int64 arrays of shape (n,).
 
     Parameters
     ----------
     cache
         An opened cache.
-    numbers : ndarray of shape (n,), int64
-        Sample indices, for instance from :func:`leukemia_data.splitting.splits.split_indices`; or a list, a range, a
-        mask or a column of a table, see :func:`leukemia_data.records.arguments.as_indices`.
-
-    Attributes
-    ----------
-    numbers : ndarray of shape (n,), int64, read-only
-    labels : ndarray of shape (n,), int64
-        -1 where unknown.
+    indices : ndarray of shape (n,), int64
+        Sample indices, for instance from :func:`leukemia_data.splitting.splits.split_indices`, in any form of
+        :func:`leukemia_data.records.arguments.as_indices`.
 
     Raises
     ------
     UsageError
-        If `numbers` names no samples of the cache, or `cache` is none.
+        If `indices` are no samples of the cache, or `cache` is no cache.
     """
 
-    def __init__(self, cache: Samples, numbers: Indices) -> None:
+    def __init__(self, cache: Samples, indices: Indices) -> None:
         require_samples(cache)
         self._reader = cache.reader
         # A copy: labels and ids are taken now, pixels later.
-        self.numbers = own_indices(numbers, len(cache), "numbers")
-        self.labels = cache.table.labels[self.numbers].astype(np.int64)
-        self._ids = cache.table.ids[self.numbers]
+        self.indices = own_indices(indices, len(cache), "indices")
+        self.labels = cache.table.labels[self.indices].astype(np.int64)
+        self._ids = cache.table.ids[self.indices]
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.indices)
 
     def __getitem__(self, position: int) -> Sample:
-        image = np.array(self._reader.image(int(self.numbers[index(position)])))
+        image = np.array(self._reader.image(int(self.indices[index(position)])))
         return self._sample(position, torch.from_numpy(image))
 
     def __getitems__(self, positions: Sequence[int]) -> list[Sample]:
         """Fetch several samples with one gather; DataLoader calls this for each batch."""
-        images_BHWC = torch.from_numpy(self._reader.gather(self.numbers[np.asarray(positions, np.intp)]))
+        images_BHWC = torch.from_numpy(self._reader.gather(self.indices[np.asarray(positions, np.intp)]))
         return [self._sample(position, image) for position, image in zip(positions, images_BHWC, strict=True)]
 
     @property
@@ -93,7 +87,7 @@ class CachedCells(Dataset[Sample]):
 
 
 class FrameIdentity(NamedTuple):
-    """What a decoded frame is recognised by: its digest of 16 bytes, and its look of shape (64,), int8."""
+    """Digest (16 bytes) and look, shape (64,), int8, of a decoded frame."""
 
     digest: bytes
     look: NDArray[np.int8]
@@ -102,22 +96,22 @@ class FrameIdentity(NamedTuple):
 class FileStream:
     """Batches of image files; each iterator begins at the first file.
 
-    The pixels are those that a cache of the same recipe and size would hold. ``indices_B`` counts `records`.
+    The pixels equal those of a cache with the same recipe and size. ``indices_B`` are positions in `records`.
 
     Parameters
     ----------
     records
-        What to read; their labels come with the batches.
+        The files; their labels are those of the batches.
     recipe, size_px
-        What the network was trained with.
+        Those of the network's training.
     batch_size
-        Files a batch, at least 1; a batch holds fewer where some cannot be used.
+        Files per batch, at least 1; a batch holds fewer if some cannot be used.
     num_threads
-        Files worked on at a time, at least 1.
+        Files processed at a time, at least 1.
     on_failure
-        Is called for each file that cannot be used, by every iterator; the file is left out.
+        Called for each unusable file, by every iterator; the file is left out.
     on_frame
-        Is called with the number of each other record, and what its decoded frame is recognised by, by every iterator.
+        Called with the position of each other record and its frame's identity, by every iterator.
 
     Raises
     ------
@@ -144,7 +138,7 @@ class FileStream:
         self._on_failure, self._on_frame = on_failure, on_frame
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read the files once more, from the first on."""
+        """Read the files again, from the first on."""
         with ThreadPoolExecutor(self._num_threads) as pool:
             for start in range(0, len(self._records), self._batch_size):
                 chunk = self._records[start : start + self._batch_size]
@@ -163,19 +157,19 @@ class FileStream:
     def _batch(
         self, start: int, chunk: Sequence[Record], found: Iterable[tuple[Image, FrameIdentity | None] | ImageError]
     ) -> Batch | None:
-        """Put the images of a chunk together; None where no file of it can be used."""
-        images, numbers = [], []
-        for number, (record, loaded) in enumerate(zip(chunk, found, strict=True), start):
+        """The usable images of a chunk; None if there are none."""
+        images, indices = [], []
+        for place, (record, loaded) in enumerate(zip(chunk, found, strict=True), start):
             if isinstance(loaded, ImageError):
                 self._on_failure(record, loaded)
-            else:
-                image, identity = loaded
-                images.append(image)
-                numbers.append(number)
-                if self._on_frame is not None and identity is not None:
-                    self._on_frame(number, identity)
+                continue
+            image, identity = loaded
+            images.append(image)
+            indices.append(place)
+            if self._on_frame is not None and identity is not None:
+                self._on_frame(place, identity)
         if not images:
             return None
-        labels = torch.tensor([self._records[number].label for number in numbers])
-        mask = torch.ones(len(numbers), dtype=torch.bool)
-        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(numbers), mask)
+        labels = torch.tensor([self._records[each].label for each in indices])
+        mask = torch.ones(len(indices), dtype=torch.bool)
+        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(indices), mask)

@@ -1,6 +1,6 @@
 """The batch stream: shuffled or ordered batches of a cache, prefetched by threads.
 
-Each thread copies whole batches from memory maps of the shards into buffers, which are reused once their batch is no
+Each thread copies whole batches from memory maps of the shards into buffers, which are reused when their batch is no
 longer referenced. A batch is a function of batch plan, epoch and step, so that a stream can resume at any step.
 """
 
@@ -12,82 +12,68 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from threading import current_thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
 from joblib import cpu_count
-from numpy.typing import NDArray
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.records.arguments import Indices, as_whole, own_indices
 from leukemia_data.records.sample_table import Samples, require_samples
-from leukemia_data.streams.batch import Batch, BatchPlan, BatchRows, BufferPool, as_device, move_batches, to_device
-from leukemia_data.streams.residency import (
-    AUTO,
-    DEVICE,
-    RAM,
-    DeviceStore,
-    PixelStore,
-    RamStore,
-    choose_residency,
-    free_bytes,
-    max_bytes,
+from leukemia_data.streams.batch import (
+    Batch,
+    BatchPlan,
+    BatchRows,
+    BufferPool,
+    PlanOptions,
+    as_device,
+    move_batches,
+    to_device,
 )
+from leukemia_data.streams.residency import AUTO, DeviceStore, PixelStore, open_store, residency_on
 
 _MAX_THREADS = 4
 _THREAD_NAME = "batch-stream"
-_CPU = torch.device("cpu")
 
 
 @dataclass
 class _Place:
-    """Where an iterator is: `step` batches of `epoch` were yielded, fewer than it has."""
+    """Position of an iterator: `step` batches of `epoch` were yielded, fewer than it has."""
 
     epoch: int
     step: int
 
 
 class BatchStream:
-    """Batches of chosen samples, on the device that the network runs on.
+    """Batches of chosen samples, on the network's device.
 
-    Each iterator of the stream gives a whole epoch, from its first batch: without a seed the samples in their order;
-    with a seed the epoch after the one that was begun last, however far that one was used (an epoch is begun when its
-    first batch is asked for). Only the first iterator after :meth:`load_state_dict` goes on inside an epoch.
-    :meth:`epoch` gives any epoch by number and does not count as an iterator. Where a rank has several micro-batches of
-    each batch, each comes as a batch of its own, and a step counts when all of them were yielded. A batch's memory
-    belongs to its holder for as long as any tensor of it is alive.
+    Each iterator of the stream yields a whole epoch: without a seed the samples in order; with a seed the epoch after
+    the one begun last, however far that one was used (an epoch begins when its first batch is requested). Only the
+    first iterator after :meth:`load_state_dict` continues inside an epoch. :meth:`epoch` yields any epoch by number
+    and does not count as an iterator. If a rank has several micro-batches of each batch, each is yielded separately,
+    and a step counts after all of them. A batch's memory is not reused while any tensor of it exists.
 
     Parameters
     ----------
     cache
         An opened cache.
     indices_N : ndarray of shape (N,), int64
-        Sample indices to serve; or a list, a range, a mask or a column of a table, see
-        :func:`leukemia_data.records.arguments.as_indices`. They are copied.
-    batch_size, seed, weights_N, drop_last, rank, world_size, micro_batches_per_rank
-        See :class:`~leukemia_data.streams.batch.BatchPlan`.
+        Sample indices to serve, in any form of :func:`leukemia_data.records.arguments.as_indices`. They are copied.
     device
-        Where images and labels go.
+        Receives images and labels.
     num_threads
-        Batches gathered at a time; by default one a core, at most 4: more do not make memory faster.
+        Batches gathered at a time; by default one per core, at most 4: more do not make memory faster.
     prefetch
-        Batches prepared while the network works on one, at least 1; by default one less than threads. More of them take
-        more room in the processor's caches, and help only where the time of a step varies much.
+        Batches prepared ahead of the network, at least 1; by default one less than threads. More take more room in
+        the processor's caches, and help only if the time of a step varies much.
     residency
-        Where the pixels are kept, see :mod:`leukemia_data.streams.residency`.
+        Where the pixels are stored, see :mod:`leukemia_data.streams.residency`.
     num_processes
-        How many processes of this machine keep the split, each for itself; by default all ranks.
-
-    Attributes
-    ----------
-    plan : BatchPlan
-    num_threads : int
-    residency : Residency
-        What was chosen, and why.
+        Number of processes of this machine with their own copy of the split; by default all ranks.
+    **plan
+        As for :class:`~leukemia_data.streams.batch.BatchPlan`; `batch_size` is required.
 
     Raises
     ------
@@ -102,65 +88,48 @@ class BatchStream:
         cache: Samples,
         indices_N: Indices,
         *,
-        batch_size: int,
-        seed: int | None = None,
-        weights_N: NDArray[np.float64] | None = None,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        micro_batches_per_rank: int = 1,
-        device: torch.device | str = _CPU,
+        device: torch.device | str = "cpu",
         num_threads: int | None = None,
         prefetch: int | None = None,
         residency: str = AUTO,
         num_processes: int | None = None,
+        **plan: Unpack[PlanOptions],
     ) -> None:
         require_samples(cache)
         indices_N = own_indices(indices_N, len(cache), "indices_N")
-        self.plan = BatchPlan(
-            indices_N,
-            batch_size=batch_size,
-            seed=seed,
-            weights_N=weights_N,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-            micro_batches_per_rank=micro_batches_per_rank,
-        )
+        self.plan = BatchPlan(indices_N, **plan)
         self.num_threads = _or_default(num_threads, "num_threads", min(cpu_count(), _MAX_THREADS))
         self._prefetch = _or_default(prefetch, "prefetch", max(self.num_threads - 1, 1))
-        self._device = device = as_device(device)
-        self._labels = cache.table.labels
-        self._size_px = cache.size_px
-        self.residency = choose_residency(
-            residency,
-            len(indices_N) * cache.pixels_per_image * 3,
-            device_free_bytes=free_bytes(device),
-            device_max_bytes=max_bytes(device),
-            ram_free_bytes=free_ram_bytes(),
-            num_processes=_or_default(num_processes, "num_processes", self.plan.num_ranks),
+        self._device = as_device(device)
+        self._labels, self._size_px = cache.table.labels, cache.size_px
+        num_processes = _or_default(num_processes, "num_processes", self.plan.num_ranks)
+        num_bytes = 3 * len(indices_N) * cache.size_px**2
+        self.residency = residency_on(self._device, residency, num_bytes, num_processes)
+        self._store: PixelStore | DeviceStore | None = open_store(
+            self.residency.kind, cache.reader, indices_N, self._device
         )
-        self._store: PixelStore | DeviceStore | None = self._open_store(cache, indices_N)
         if cache.reader.num_unmapped:
             self.residency = self.residency.with_unmapped(cache.reader.num_unmapped)
         # All micro-batches of a step are held at once.
         self._buffers = BufferPool(3 + self.plan.micro_batches_per_rank)
-        # Where the next iterator begins, and where the last one is.
+        # The start of the next iterator, and the position of the last one.
         self._following = self._place = _Place(0, 0)
 
     def __len__(self) -> int:
-        """Steps an epoch, the same on every rank."""
+        """Steps per epoch, the same on every rank."""
         return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return a whole epoch, or after :meth:`load_state_dict` the rest of one."""
-        return self._next_epoch()
+        """Yield a whole epoch, or after :meth:`load_state_dict` the rest of one."""
+        # Chosen when the first batch is requested: an unused iterator skips no epoch.
+        self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
+        yield from self._count(self._place)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Batches of one epoch, from a step on.
+        """Yield the batches of one epoch, from a step on.
 
-        The iterator that was begun last, this one or one of the stream's own, is the one whose progress
-        :meth:`state_dict` tells. Which epoch the stream's next own iterator gives does not change.
+        :meth:`state_dict` describes the iterator begun last, of this method or of the stream. The epoch of the
+        stream's next iterator does not change.
 
         Raises
         ------
@@ -177,34 +146,34 @@ class BatchStream:
         return place
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iterator give this epoch, as distributed samplers do and some frameworks ask for.
+        """Set the epoch of the next iterator, as for distributed samplers.
 
-        Where a state inside this epoch was loaded, that iterator gives the rest of it.
+        If a state inside this epoch was loaded, that iterator yields the rest of it.
 
         Raises
         ------
         UsageError
-            If it is no number of an epoch, from 0 on.
+            If it is not a whole number from 0.
         """
         epoch = as_whole(epoch, "epoch", at_least=0)
         if epoch != self._following.epoch:
             self._following = _Place(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iterator begun last is: batches that were yielded count, those prepared ahead do not.
+        """Return the position of the iterator begun last: yielded batches count, prepared ones do not.
 
-        After the last batch of an epoch that is the beginning of the next one. The state holds for every number of
-        ranks, threads and devices.
+        After the last batch of an epoch it is the start of the next one. The state is valid for any number of ranks,
+        threads and devices.
         """
         return {"epoch": self._place.epoch, "step": self._place.step, "plan": self.plan.identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iterator go on where another stream of the same plan was; those after it give whole epochs.
+        """Continue with the next iterator where another stream of the same plan was; later ones yield whole epochs.
 
         Raises
         ------
         UsageError
-            If the state is none, or belongs to other samples, another order or batch size.
+            If it is no state, or belongs to other samples, another order or batch size.
         """
         try:
             epoch, step = as_whole(state["epoch"], "epoch"), as_whole(state["step"], "step")
@@ -216,36 +185,22 @@ class BatchStream:
             differing = ", ".join(name for name in own if plan.get(name) != own[name])
             raise UsageError(f"the state belongs to a stream of another {differing}: it cannot be continued here")
         place = self._checked_place(epoch, step)
-        # States of earlier versions, at the end of an epoch.
+        # States of earlier versions may be at the end of an epoch.
         self._place = _Place(epoch + 1, 0) if step == len(self) > 0 else place
         self._following = replace(self._place)
 
     def close(self) -> None:
-        """Give back the pixels' memory; the cache keeps its own maps until it is closed."""
+        """Release the pixels' memory; the cache keeps its own maps until it is closed."""
         self._store = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open_store(self, cache: Samples, indices_N: NDArray[np.int64]) -> PixelStore | DeviceStore:
-        if self.residency.kind == DEVICE:
-            return DeviceStore(cache.reader, indices_N, self._device)
-        if self.residency.kind == RAM:
-            return RamStore(cache.reader, indices_N)
-        return cache.reader
-
-    def _next_epoch(self) -> Iterator[Batch]:
-        """Decide which epoch it is when the first batch is asked for: an unused iterator skips none."""
-        self._place, self._following = self._following, _Place(self._following.epoch + 1, 0)
-        yield from self._count(self._place)
-
     def _count(self, place: _Place) -> Iterator[Batch]:
-        """Keep the iterator's place while its batches are yielded."""
+        """Update the iterator's place while its batches are yielded."""
         store = self._store
         if store is None:
             raise UsageError("the stream is closed")
@@ -256,18 +211,14 @@ class BatchStream:
             batches = move_batches(self._gathered(store, epoch, first_step), self._device)
         with closing(batches):
             for number, batch in enumerate(batches, 1):
-                # Before the batch is yielded: a caller that counts steps does not come back after the last one.
-                place.epoch, place.step = self._place_after(
-                    epoch, first_step + number // self.plan.micro_batches_per_rank
-                )
+                num_steps = first_step + number // self.plan.micro_batches_per_rank
+                # Before the batch is yielded: a caller may stop after the last step.
+                place.epoch, place.step = (epoch, num_steps) if num_steps < len(self) else (epoch + 1, 0)
                 yield batch
         place.epoch, place.step = epoch + 1, 0
 
-    def _place_after(self, epoch: int, steps_done: int) -> tuple[int, int]:
-        return (epoch, steps_done) if steps_done < len(self) else (epoch + 1, 0)
-
     def _gathered(self, store: PixelStore, epoch: int, first_step: int) -> Generator[Batch]:
-        """Let threads prepare batches ahead; whatever ends the iteration ends the threads."""
+        """Prepare batches ahead in threads, which end with the iteration."""
         ready: deque[Future[Batch]] = deque()
         threads = ThreadPoolExecutor(self.num_threads, _THREAD_NAME)
         try:
@@ -278,18 +229,22 @@ class BatchStream:
             while ready:
                 yield ready.popleft().result()
         finally:
-            # The garbage collector may end this in one of these threads, which cannot wait for itself.
+            # The garbage collector may run this in one of these threads, which cannot wait for itself.
             is_own = current_thread().name.startswith(_THREAD_NAME)
             threads.shutdown(wait=not is_own, cancel_futures=True)
 
     def _gather(self, store: PixelStore, rows: BatchRows) -> Batch:
-        """Copy one batch, in a thread."""
-        images_BHWC = self._buffer(len(rows.indices_B))
+        shape = (len(rows.indices_B), self._size_px, self._size_px, 3)
+        if self._device.type == "cuda":
+            # torch itself reuses pinned memory after its copies.
+            images_BHWC = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        else:
+            images_BHWC = self._buffers.take(shape, torch.uint8)
         store.gather(rows.indices_B, images_BHWC.numpy())
         return self._batch(images_BHWC, rows)
 
     def _taken(self, store: DeviceStore, epoch: int, first_step: int) -> Generator[Batch]:
-        """Take batches out of the device's own memory."""
+        """Take batches from the device's memory."""
         for rows in self.plan.batches(epoch, first_step):
             batch = self._batch(store.take(rows.indices_B), rows)
             yield batch._replace(labels_B=to_device(batch.labels_B, self._device))
@@ -298,13 +253,6 @@ class BatchStream:
         labels_B = torch.from_numpy(self._labels[rows.indices_B].astype(np.int64))
         labels_B = labels_B.pin_memory() if self._device.type == "cuda" else labels_B
         return Batch(images_BHWC, labels_B, torch.from_numpy(rows.indices_B.copy()), torch.from_numpy(rows.mask_B))
-
-    def _buffer(self, num_samples: int) -> Tensor:
-        shape = (num_samples, self._size_px, self._size_px, 3)
-        if self._device.type == "cuda":
-            # torch itself gives pinned memory out again, once its copies are done.
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        return self._buffers.take(shape, torch.uint8)
 
 
 def _or_default(value: int | None, name: str, default: int) -> int:

@@ -1,7 +1,7 @@
 """Random order and random draws as pure functions of seed, epoch and position or sample.
 
-Nothing here keeps a state or a list: the same arguments give the same numbers on every machine, whatever the batch
-size, the number of threads or of ranks.
+There is no state: equal arguments give equal values on every machine, for any batch size and number of threads or
+ranks.
 """
 
 from __future__ import annotations
@@ -17,37 +17,33 @@ _MASK_64 = (1 << 64) - 1
 
 # Few rounds favour some orders of very few samples; with twelve, all 120 orders of five are equally likely.
 _NUM_ROUNDS = 12
-# Positions that go through all rounds together: few enough for the processor's caches, where that is twice as fast.
+# Positions per block: few enough for the processor's caches, which doubles the speed.
 _CACHED_POSITIONS = 1 << 15
-# Draw numbers of this module, far from those of augmentations, which count from 0.
+# Draw numbers of this module; those of augmentations count from 0.
 _ROUND_DRAW = 1 << 40
 _SLOT_DRAW = 1 << 41
 
 
 def permuted(positions_B: NDArray[np.int64], num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Where a uniformly random permutation of ``range(num_samples)`` sends some positions.
+    """Return the images of positions under a uniformly random permutation of ``range(num_samples)``, shape (B,), int64.
 
     Parameters
     ----------
     positions_B : ndarray of shape (B,), int64
         Positions in the epoch, in ``range(num_samples)``.
     seed, epoch
-        Non-negative; each pair has a permutation of its own.
-
-    Returns
-    -------
-    ndarray of shape (B,), int64
+        Non-negative; each pair has its own permutation.
 
     Notes
     -----
-    An alternating Feistel network on pairs of numbers below a and b, with a*b little above `num_samples` or equal;
-    results outside the range go through it again until they are inside (Black, Rogaway, "Ciphers with arbitrary finite
+    An alternating Feistel network on pairs of numbers below a and b, with a*b slightly above `num_samples` or equal;
+    results outside the range are permuted again until they are inside (Black, Rogaway, "Ciphers with arbitrary finite
     domains", CT-RSA 2002).
     """
     if len(positions_B) == 0:
         return np.empty(0, np.int64)
     rows = math.isqrt(max(num_samples - 1, 0)) + 1
-    # Even: to turn an odd number of rows round and round is never an odd permutation.
+    # Even: rotations of an odd number of rows are even permutations.
     rows += rows % 2
     columns = -(-num_samples // rows)
     keys = [np.uint64(_stream(seed, epoch, _ROUND_DRAW + number)) for number in range(_NUM_ROUNDS)]
@@ -64,43 +60,38 @@ def permuted(positions_B: NDArray[np.int64], num_samples: int, seed: int, epoch:
 def stratified(
     positions_B: NDArray[np.int64], cumulative_weights_N: NDArray[np.float64], seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """Draw one sample for each position of an epoch, in proportion to weights.
+    """Draw one sample for each position of an epoch, in proportion to weights; return their rows, shape (B,), int64.
 
-    The total weight is cut into as many equal slots as there are samples; each slot gives one sample, drawn inside it,
-    and the slots come in random order. So a sample of n times the mean weight comes about n times an epoch (never
-    two more or less than that), where drawing with plain replacement would leave out a third of all samples by chance.
+    The total weight is divided into as many equal slots as there are samples; each slot gives one sample, drawn
+    inside it, in random order. A sample of n times the mean weight occurs about n times per epoch (never two more or
+    less), whereas drawing with plain replacement omits a third of all samples by chance.
 
     Parameters
     ----------
     positions_B : ndarray of shape (B,), int64
         Positions in the epoch, in ``range(N)``.
     cumulative_weights_N : ndarray of shape (N,), float64
-        Running sum of the samples' weights, rising, its last value above 0.
+        Cumulative sum of the samples' weights, its last value above 0.
     seed, epoch
         As for :func:`permuted`.
-
-    Returns
-    -------
-    ndarray of shape (B,), int64
-        Rows of `cumulative_weights_N`.
     """
     num_samples = len(cumulative_weights_N)
     slots_B = permuted(positions_B, num_samples, seed, epoch)
     inside_B = unit_interval(sample_bits(slots_B, seed, epoch, _SLOT_DRAW))
     weights_B = (slots_B + inside_B) * (cumulative_weights_N[-1] / num_samples)
     rows_B = np.searchsorted(cumulative_weights_N, weights_B, side="right")
-    # Rounding may reach the end of the last sample that has any weight.
+    # Rounding may exceed the last sample with any weight.
     last = np.searchsorted(cumulative_weights_N, cumulative_weights_N[-1], side="left")
     return np.asarray(np.minimum(rows_B, last), np.int64)
 
 
 def unit_interval(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Random bits as numbers in [0, 1), from their upper 53 bits."""
+    """Return random bits as numbers in [0, 1), from their upper 53 bits."""
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) -> NDArray[np.uint64]:
-    """64 random bits per sample.
+    """Return 64 random bits per sample, shape (B,), uint64.
 
     Parameters
     ----------
@@ -109,77 +100,55 @@ def sample_bits(samples_B: NDArray[np.int64], seed: int, epoch: int, draw: int) 
     seed, epoch
         As for :func:`permuted`.
     draw
-        Which random decision the bits are for; different decisions get independent bits.
-
-    Returns
-    -------
-    ndarray of shape (B,), uint64
+        The random decision; different decisions get independent bits.
 
     Notes
     -----
-    SplitMix64's finalizer (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) over a
-    counter that seed, epoch and draw have offset.
+    SplitMix64's finalizer (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) of a
+    counter offset by seed, epoch and draw.
     """
-    counters_B = samples_B.astype(np.uint64) * np.uint64(_GOLDEN_GAMMA) + np.uint64(_stream(seed, epoch, draw))
-    return _finalize(counters_B)
+    bits_B = samples_B.astype(np.uint64) * np.uint64(_GOLDEN_GAMMA) + np.uint64(_stream(seed, epoch, draw))
+    _finalize(bits_B, np.empty_like(bits_B))
+    return bits_B
 
 
 def _shuffle_pairs(places_B: NDArray[np.uint64], rows: int, columns: int, keys: list[np.uint64]) -> NDArray[np.uint64]:
-    """One way through the network: row and column of each place are turned by a hash of the other, in turns."""
+    """One pass of the network: row and column of each place are alternately rotated by a hash of the other."""
     num_rows, num_columns = np.uint64(rows), np.uint64(columns)
     row_B, column_B = np.divmod(places_B, num_columns)
     scratch_B, hashes_B = np.empty_like(places_B), np.empty_like(places_B)
     for number, key in enumerate(keys):
-        if number % 2 == 0:
-            _turn(row_B, column_B, num_rows, key, hashes_B, scratch_B)
-        else:
-            _turn(column_B, row_B, num_columns, key, hashes_B, scratch_B)
-    shuffled: NDArray[np.uint64] = row_B * num_columns + column_B
-    return shuffled
-
-
-def _turn(
-    values_B: NDArray[np.uint64],
-    other_B: NDArray[np.uint64],
-    count: np.uint64,
-    key: np.uint64,
-    hashes_B: NDArray[np.uint64],
-    scratch_B: NDArray[np.uint64],
-) -> None:
-    """Add a hash of `other_B`, uniform below `count`, to values below `count`, round and round, in place."""
-    np.multiply(other_B, np.uint64(_GOLDEN_GAMMA), out=hashes_B)
-    hashes_B += key
-    _finalize_in_place(hashes_B, scratch_B)
-    # The upper half of the hash as a fraction of `count`: divisions would take most of the time.
-    hashes_B >>= np.uint64(32)
-    hashes_B *= count
-    hashes_B >>= np.uint64(32)
-    values_B += hashes_B
-    np.subtract(values_B, count, out=scratch_B)
-    np.minimum(values_B, scratch_B, out=values_B)
+        is_even = number % 2 == 0
+        values_B, other_B, count = (row_B, column_B, num_rows) if is_even else (column_B, row_B, num_columns)
+        np.multiply(other_B, np.uint64(_GOLDEN_GAMMA), out=hashes_B)
+        hashes_B += key
+        _finalize(hashes_B, scratch_B)
+        # The upper half of the hash as a fraction of `count`, since divisions are slow.
+        hashes_B >>= np.uint64(32)
+        hashes_B *= count
+        hashes_B >>= np.uint64(32)
+        # Added modulo `count`: the unsigned difference overflows for values below it.
+        values_B += hashes_B
+        np.subtract(values_B, count, out=scratch_B)
+        np.minimum(values_B, scratch_B, out=values_B)
+    return np.asarray(row_B * num_columns + column_B, np.uint64)
 
 
 def _stream(seed: int, epoch: int, draw: int) -> int:
-    # NumPy's integers would overflow where Python's do not.
+    # As Python integers: NumPy's would overflow.
     return _mix(_mix(_mix(int(seed)) ^ int(epoch)) ^ draw)
 
 
 def _mix(value: int) -> int:
-    """:func:`_finalize` of one counter, in whole numbers: arrays of one element take ten times as long."""
+    """:func:`_finalize` of one counter as a Python int, ten times as fast as an array of one element."""
     bits = (value + _GOLDEN_GAMMA) & _MASK_64
     bits = ((bits ^ bits >> 30) * _FIRST_FACTOR) & _MASK_64
     bits = ((bits ^ bits >> 27) * _SECOND_FACTOR) & _MASK_64
     return bits ^ bits >> 31
 
 
-def _finalize(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    finalized = bits.copy()
-    _finalize_in_place(finalized, np.empty_like(finalized))
-    return finalized
-
-
-def _finalize_in_place(bits: NDArray[np.uint64], scratch: NDArray[np.uint64]) -> None:
-    """SplitMix64's finalizer; `scratch` is of the same shape."""
+def _finalize(bits: NDArray[np.uint64], scratch: NDArray[np.uint64]) -> None:
+    """SplitMix64's finalizer, in place; `scratch` has the same shape."""
     for shift, factor in ((30, _FIRST_FACTOR), (27, _SECOND_FACTOR)):
         np.right_shift(bits, np.uint64(shift), out=scratch)
         bits ^= scratch

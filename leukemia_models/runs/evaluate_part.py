@@ -20,7 +20,7 @@ from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, finding_caution
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.splitting.subject_groups import linked_groups
-from leukemia_data.streams.batch import share_size
+from leukemia_data.streams.batch import micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Batch
@@ -145,7 +145,7 @@ class Predictor:
         info = self.checkpoint.info
         # What reaches a layer depends on the batches of those before it: as large as in training.
         whole = int(info.details.get("batch_size", self.batch_size))
-        batch_size = min(share_size(whole, info.settings.accumulate), len(indices_N))
+        batch_size = min(micro_batch_size(whole, info.settings.accumulate), len(indices_N))
         with self._stream(data, indices_N, batch_size) as stream:
             batches = tracked(stream.epoch(0), self.console, len(stream), "re-estimate BatchNorm", "batch")
             return reestimate_batchnorm(self.model, batches, info.normalization, self.device)

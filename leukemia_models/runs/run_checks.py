@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.limits import free_ram_bytes
 from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
-from leukemia_data.streams.batch import share_size
-from leukemia_data.streams.residency import choose_residency, free_bytes, max_bytes
+from leukemia_data.streams.batch import micro_batch_size
+from leukemia_data.streams.residency import residency_on
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_config import RunOptions, TrainingProcess
 from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
@@ -106,14 +105,8 @@ def require_memory(data: SplitCache, process: TrainingProcess) -> None:
     UsageError
         If the training part does not fit where it is wanted.
     """
-    choose_residency(
-        process.options.residency,
-        len(data.indices(TRAIN)) * data.cache.pixels_per_image * 3,
-        device_free_bytes=free_bytes(process.device),
-        device_max_bytes=max_bytes(process.device),
-        ram_free_bytes=free_ram_bytes(),
-        num_processes=process.ranks.processes_here,
-    )
+    num_bytes = len(data.indices(TRAIN)) * data.cache.pixels_per_image * 3
+    residency_on(process.device, process.options.residency, num_bytes, process.ranks.processes_here)
 
 
 def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettings, num_ranks: int) -> None:
@@ -129,7 +122,7 @@ def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettin
     if settings.accumulate == 1 and sees_batch:
         return
     num_samples = min(batch_size, num_train)
-    fewest = num_samples - (num_micro_batches - 1) * share_size(num_samples, num_micro_batches)
+    fewest = num_samples - (num_micro_batches - 1) * micro_batch_size(num_samples, num_micro_batches)
     if fewest < _MIN_MICRO_BATCH:
         raise UsageError(
             f"{num_samples} images of a batch in {num_micro_batches} micro-batches ({num_ranks} processes, "

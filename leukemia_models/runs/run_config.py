@@ -29,7 +29,7 @@ from leukemia_data.files.documents import (
 from leukemia_data.splitting.seen_samples import SeenBefore
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_data.stores.url import Location
-from leukemia_data.streams.batch import share_size
+from leukemia_data.streams.batch import micro_batch_size
 from leukemia_models.devices.distributed import SINGLE, Ranks, joined_ranks, rank_device
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import choose_device
@@ -96,7 +96,7 @@ class RunConfig:
     @property
     def images_at_a_time(self) -> int:
         """Images that all processes together work on at a time."""
-        return share_size(self.batch_size, self.settings.accumulate)
+        return micro_batch_size(self.batch_size, self.settings.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""

@@ -29,7 +29,7 @@ from leukemia_data.splitting.seen_samples import (
     meets,
     row_keys,
     samples_of_split,
-    subject_keys,
+    text_keys,
     without_looks,
 )
 from leukemia_data.splitting.split_spec import UNUSED, SplitCodes, parse_split
@@ -107,7 +107,7 @@ def _seen_in_rows(config: RunConfig, rows: SplitRows) -> SeenSamples:
     columns = {"rows": _row_keys(rows)}
     for kind, part in (("trained", "train"), ("chosen", "valid")):
         chosen = [row for row in rows.values() if row.split == part]
-        columns[f"{kind}_subjects"] = subject_keys([encode_text(row.subject) for row in chosen if row.subject])
+        columns[f"{kind}_subjects"] = text_keys([encode_text(row.subject) for row in chosen if row.subject])
         columns[f"{kind}_images"] = _image_keys([row for row in chosen if row.pixel_digest])
     naming = Naming(Path(config.cache_dir).parent.name, CNMC_NAMING if is_cnmc else "")
     unique: dict[str, Any] = {name: np.unique(keys) for name, keys in columns.items()}

@@ -19,7 +19,7 @@ from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_indices
-from leukemia_data.streams.batch import balanced_weights, share_size
+from leukemia_data.streams.batch import balanced_weights, micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.distributed import Ranks
@@ -285,7 +285,7 @@ def _batches_text(config: RunConfig, num_ranks: int) -> str:
     num_micro_batches = num_ranks * settings.accumulate
     if num_micro_batches == 1:
         return text
-    size = share_size(config.batch_size, num_micro_batches)
+    size = micro_batch_size(config.batch_size, num_micro_batches)
     seen = size * num_ranks if settings.sync_batchnorm else size
     of_whom = f"{num_ranks} processes, {settings.accumulate} each" if num_ranks > 1 else "one after the other"
     return (

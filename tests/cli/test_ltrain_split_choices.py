@@ -164,9 +164,9 @@ def test_a_validation_part_of_unknown_subjects_is_drawn_by_image_and_stamped(
 @pytest.mark.parametrize(
     ("division", "options", "words"),
     [
-        ("train, valid, test", ("--split", "given", "--valid-from-train", "0.2"), "12 images to validate by already"),
+        ("train, valid, test", ("--split", "given", "--valid-from-train", "0.2"), "12 validation images"),
         ("nothing", ("--split", "given", "--valid-from-train", "0.2"), "no train images"),
-        ("train, test", ("--valid-from-train", "0.2"), "subject has one of its own"),
+        ("train, test", ("--valid-from-train", "0.2"), "subject has one already"),
         ("train, test", ("--split", "given+valid:0.1", "--valid-from-train", "0.2"), "0.1"),
         ("train, test", ("--split", "given+valid:0.7"), "at most 0.5"),
     ],

@@ -4,15 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.records.record import FoundImage
-from leukemia_data.sources.classes import label_of, others_text, own_labels
-from leukemia_data.sources.source import find_images_to_predict, list_images
+from leukemia_data.sources.classes import is_other_class, label_of, others_text, own_label
+from leukemia_data.sources.source import list_images
 
 CLASSES = ("Blast", "Healthy")
-
-
-def image(record_id: str, class_name: str | None) -> FoundImage:
-    return FoundImage(record_id, Path(record_id), class_name)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +27,7 @@ def image(record_id: str, class_name: str | None) -> FoundImage:
     ],
 )
 def test_labels_are_those_of_the_runs_own_classes(record_id: str, class_name: str | None, label: int) -> None:
-    assert [record.label for record in own_labels([image(record_id, class_name)], CLASSES).records] == [label]
+    assert own_label(class_name, record_id, CLASSES) == label
 
 
 def test_numbers_are_labels_of_c_nmc_only_or_names() -> None:
@@ -45,23 +40,20 @@ def test_case_counts_where_it_alone_differs() -> None:
     assert [label_of(text, ("blast", "Blast")) for text in ("blast", "Blast", "BLAST")] == [0, 1, -1]
 
 
-def test_other_lists_are_counted_and_folders_that_may_mean_anything_are_not() -> None:
-    images = [image("all/1.png", "all"), image("2_all.png", "all"), image("P3/3.png", "P3"), image("t.png", "Rest")]
-    others = own_labels(images, CLASSES).others
-    assert others == {"all": 2, "Rest": 1}
-    assert others_text(others, CLASSES).startswith("all (2 images), Rest (1 images): named by another list")
+def test_folders_that_may_mean_anything_name_no_other_class() -> None:
+    images = [("all/1.png", "all"), ("2_all.png", "all"), ("P3/3.png", "P3"), ("t.png", "Rest")]
+    assert [is_other_class(name, record_id) for record_id, name in images] == [True, True, False, True]
+    assert others_text({"all": 2, "Rest": 1}, CLASSES).startswith("all (2 images), Rest (1 images): named by another")
 
 
 def test_folders_and_names_and_tables(tmp_path: Path, write_tree) -> None:
     write_tree(tmp_path, "new/all/UID_7_1_1_all.png", "new/Healthy/x.png", "new/Healthy/UID_7_1_2_all.png")
-    records, others = own_labels(find_images_to_predict([tmp_path / "new"]), CLASSES)
+    records = list_images([tmp_path / "new"], classes=CLASSES)
     assert {record.record_id: record.label for record in records} == {
         "all/UID_7_1_1_all.png": -1,
         "Healthy/x.png": 1,
         "Healthy/UID_7_1_2_all.png": 1,
     }
-    assert others == {"all": 1}
     table = tmp_path / "t.csv"
     table.write_text("Path,label\nnew/Healthy/x.png,blast\nnew/all/UID_7_1_1_all.png,Rest\n", encoding="utf-8")
     assert [record.label for record in list_images([table], classes=CLASSES)] == [0, -1]
-    assert own_labels(find_images_to_predict([table]), CLASSES).others == {"Rest": 1}

@@ -147,7 +147,7 @@ def test_everything_is_shown():
         "frames: blast 450x400 RGB, black ground; normal 64x64 L, bright ground (3 of 1,234 looked at)",
         "folders: Original 600: treatments, no classes",
         "table: cells.csv: path, label from diagnosis; not read: age",
-        "table: x/other.csv is not read (columns a, b); give it as SOURCE if it is meant",
+        "table: x/other.csv is not read (columns a, b); give it as SOURCE to read it",
         "passed over: 2,000 masks and annotations, such as m/1.png",
         "note: look at this",
     ]

@@ -64,7 +64,7 @@ def test_identical_images_across_official_folds_are_stamped(make_table):
     ("folds", "text", "message"),
     [
         ([0, 1, 2], "official:3", "no fold 3; it has folds 0, 1, 2"),
-        ([-1, -1, -1], "official:0", "brought no folds"),
+        ([-1, -1, -1], "official:0", "has no folds"),
         ([1, 1, -1], "official:1", "has fold 1 only"),
     ],
 )
@@ -121,7 +121,7 @@ def test_leaving_out_needs_subjects(make_table):
 def test_a_number_of_folds(make_table):
     table = make_table(["1", "2", "H1", "H2"], [ALL, ALL, HEM, HEM])
     assert [str(spec) for spec in fold_specs("3", table)] == ["test-fold:1/3", "test-fold:2/3", "test-fold:3/3"]
-    assert [str(spec) for spec in fold_specs("2", table, with_valid=True)] == [
+    assert [str(spec) for spec in fold_specs("2", table, valid_share=0.15)] == [
         "test-fold:1/2+valid",
         "test-fold:2/2+valid",
     ]
@@ -160,7 +160,7 @@ def test_the_only_subject_of_a_class_cannot_be_left_out(make_table):
     [
         (["1", "2", ""], [ALL] * 3, "loso", "1 of 3 images do not say"),
         (["1", "2"], [-1, -1], "loso", "has a label"),
-        (["1", "2"], [ALL, HEM], "official", "folds official: the source brought no folds"),
+        (["1", "2"], [ALL, HEM], "official", "folds official: the source has no folds"),
     ],
 )
 def test_sources_that_do_not_allow_such_folds(make_table, subjects, labels, text, message):

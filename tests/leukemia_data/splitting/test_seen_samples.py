@@ -22,7 +22,7 @@ from leukemia_data.splitting.seen_samples import (
     meets,
     row_keys,
     samples_of_split,
-    subject_keys,
+    text_keys,
 )
 from leukemia_data.splitting.split_spec import UNUSED
 
@@ -120,7 +120,7 @@ def test_images_of_unknown_subjects_are_found_by_their_pixels(make_table) -> Non
 
 
 def test_rows_stand_for_images_whose_digests_are_not_known(make_table) -> None:
-    known = SeenSource(Naming("old", ""), trained_subjects=subject_keys([b"1"]), rows=row_keys([b"0"], [b"1"]))
+    known = SeenSource(Naming("old", ""), trained_subjects=text_keys([b"1"]), rows=row_keys([b"0"], [b"1"]))
     same, other = (make_table(subjects, [ALL] * 2) for subjects in (["1", "2"], ["3", "1"]))
     assert meets(SeenSamples((known,)), same, codes_of(TEST, TEST), LAB).subjects == 1
     assert meets(SeenSamples((known,)), other, codes_of(TEST, TEST), LAB) == SeenBefore(namesakes=1)

@@ -595,7 +595,7 @@ def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
 
 def test_memory_is_shared_by_the_processes_of_one_machine_only(cache, monkeypatch):
     """24 images of 16 px are 18 kB, a quarter of what is free for one process but not for 4."""
-    monkeypatch.setattr("leukemia_data.streams.loader.free_ram_bytes", lambda: 100_000)
+    monkeypatch.setattr("leukemia_data.streams.residency.free_ram_bytes", lambda: 100_000)
     given = {"batch_size": 8, "rank": 3, "world_size": 4}
     assert BatchStream(cache, np.arange(24), **given).residency.kind == "mapped"
     assert BatchStream(cache, np.arange(24), **given, num_processes=1).residency.kind == "ram"
