@@ -1,4 +1,4 @@
-"""Kinds that are chosen by name and have options of their own: what optimizers and schedules have in common."""
+"""Named kinds with options: the common part of optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leukemia_data.registry import Registry
 
 
 class Range(NamedTuple):
-    """What a value must be: a test, and its words."""
+    """A condition on a value, and its words for messages."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -24,20 +24,20 @@ NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "finite and not below 
 AT_LEAST_ONE = Range(lambda value: 1 <= value < math.inf, "finite and at least 1")
 BETWEEN = Range(lambda value: 0 < value < 1, "between 0 and 1")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "in [0, 1)")
+ANY = Range(lambda value: True, "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a registry holds of a kind of optimizer or schedule.
+    """A registered optimizer or schedule.
 
     Parameters
     ----------
     name : str
-        By which settings choose it.
     options : mapping
-        The options it takes, with their defaults. A value must be of its default's type.
+        Its options with their defaults. A value must be of its default's type.
     ranges : mapping of str to Range
-        What values of options must be. Those that are fields of the settings have ranges there.
+        Ranges of options that are not fields of the settings.
     """
 
     name: str
@@ -59,15 +59,14 @@ def require(wanted: Range, option: str, value: object) -> None:
 
 
 def fill_in_options(settings: Any, kinds: Registry[K], shared: Mapping[str, Range]) -> None:  # noqa: ANN401 - a dataclass
-    """Give a settings object, in its ``__post_init__``, every option of the kind that it names.
+    """Set the missing options of a settings object to the defaults of its kind, in its ``__post_init__``.
 
     Parameters
     ----------
     settings : dataclass
-        Has ``name``, a field for each of `shared`, and ``options`` for the kind's further options. An option that is
-        None gets its default if the kind takes it.
+        Has ``name``, a field for each of `shared`, and ``options`` for the others; None stands for the default.
     kinds : Registry
-        Of which `settings` names one.
+        Holds the kind that `settings` names.
     shared : mapping of str to Range
         Options that are fields.
 
@@ -95,17 +94,14 @@ def fill_in_options(settings: Any, kinds: Registry[K], shared: Mapping[str, Rang
 
 
 def option_values(settings: Any, kind: Kind) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
-    """Return all options that :func:`fill_in_options` has given a settings object, in the kind's order."""
+    """Return all options of a settings object, in the kind's order."""
     own = settings.options or {}
     return {option: own[option] if option in own else getattr(settings, option) for option in kind.options}
 
 
 def without_empty_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave ``options`` out of a settings object's fields where there are none, as files of version 0.1 have it."""
+    """Return a settings object's fields without ``options`` if it is None, as in files of version 0.1."""
     return {name: value for name, value in values.items() if name != "options" or value is not None}
-
-
-ANY = Range(lambda value: True, "")
 
 
 def _foreign_option(kinds: Registry[K], kind: K, option: str) -> str:
@@ -115,7 +111,7 @@ def _foreign_option(kinds: Registry[K], kind: K, option: str) -> str:
 
 
 def _as_default(value: Any, default: Any, option: str) -> Any:  # noqa: ANN401 - any kind of value
-    """Return a value as its default's type; JSON and TOML make lists of tuples."""
+    """Return a value as its default's type; JSON and TOML have lists for tuples."""
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
     return parse_value(value, type(default), option) if isinstance(default, int | float | str) else value
