@@ -61,7 +61,7 @@ def test_weights_that_are_spoilt_under_a_finite_loss_are_never_saved(saved_steps
 
 def test_loss_after_spoilt_weights_names_them_as_the_cause() -> None:
     model = Overflowing(lambda step: step == 2)
-    with pytest.raises(DivergenceError, match=r"loss became nan in epoch 1, step 3, .* an earlier step had made the weights non-finite"):
+    with pytest.raises(DivergenceError, match=r"loss became nan in epoch 1, step 3, .* an earlier step had made"):
         train(model, fake_source(4, 4, 4), epochs=1)
 
 
@@ -77,7 +77,9 @@ def test_what_an_optimizer_remembers_is_looked_at_too() -> None:
             return _SpoilsGradient.apply(self.inner(images), 1e25)
 
     adam = OptimizerSettings(name="adamw")
-    with pytest.raises(DivergenceError, match=r"epoch 1, step 1: the optimizer's exp_avg_sq of parameter \d+ holds"):
+    with pytest.raises(
+        DivergenceError, match=r"epoch 1, step 1: the optimizer's exp_avg_sq of parameter \d+ is non-finite"
+    ):
         train(Steep(), fake_source(4), epochs=1, optimizer=adam)
 
 

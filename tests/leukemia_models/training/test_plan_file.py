@@ -198,7 +198,7 @@ def test_the_reports_plans_are_the_reports():
     assert [str(stage.start) for stage in (first, second, third)] == ["scratch", "best:128px", "best:224px"]
     for name, optimizer in (("report-b-ranger21", "ranger21"), ("report-b-adamw", "adamw")):
         plan = load_plan(name)
-        assert (plan.num_folds, str(plan.judging.tta)) == (5, "d4")
+        assert (plan.num_folds, str(plan.evaluation.tta)) == (5, "d4")
         assert plan.stages[0].settings.optimizer.name == optimizer
 
 
