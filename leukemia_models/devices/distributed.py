@@ -194,11 +194,7 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 @contextmanager
 def joined_ranks(
-    environment: Mapping[str, str],
-    device: torch.device,
-    *,
-    init_method: str = "env://",
-    wait_minutes: float = 30,
+    environment: Mapping[str, str], device: torch.device, *, init_method: str = "env://", wait_minutes: float = 30
 ) -> Iterator[Ranks]:
     """Set up torch's process group for the block; with a single process, do nothing.
 
@@ -226,7 +222,9 @@ def joined_ranks(
     try:
         yield ranks
     except RuntimeError as error:
-        if not _is_lost_peer(error):
+        # gloo raises plain RuntimeErrors, whose messages start with the place in its source code, in brackets.
+        place = str(error).partition("]")[0]
+        if not isinstance(error, dist.DistError) and not (place.startswith("[") and "gloo" in place):
             raise
         raise RunError(
             f"rank {ranks.rank} of {ranks.world_size} lost contact with another one, which failed or was stopped: see "
@@ -247,9 +245,3 @@ def _init_process_group(ranks: Ranks, device: torch.device, init_method: str, ti
         dist.init_process_group(backend, init_method, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {ranks.rank} of {ranks.world_size} did not meet the others: {error}") from error
-
-
-def _is_lost_peer(error: RuntimeError) -> bool:
-    # gloo raises plain RuntimeErrors, whose messages start with the place in its source code, in brackets.
-    place = str(error).partition("]")[0]
-    return isinstance(error, dist.DistError) or (place.startswith("[") and "gloo" in place)

@@ -20,7 +20,6 @@ GREY_LEVELS = 255.0
 MIN_STD = 0.02
 MAX_ABS_MEAN_AFTER = 0.5
 STD_RANGE_AFTER = (0.5, 2.0)
-IMAGENET_MEAN_STD = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def _finding(mean: Floats, std: Floats, true_mean: Floats, true_std: Floats) -> 
 
 def _likely_cause(normalization: Normalization, true_mean: Floats, true_std: Floats) -> str:
     given = np.asarray(normalization.mean + normalization.std)
-    if np.allclose(given, IMAGENET_MEAN_STD, atol=5e-3):
+    if np.allclose(given, (0.485, 0.456, 0.406, 0.229, 0.224, 0.225), atol=5e-3):
         return "these are ImageNet's numbers, and these cells are on a black background"
     true = np.concatenate([true_mean, true_std])
     factor = float(np.nanmedian(true / np.where(given > 0, given, np.nan)))

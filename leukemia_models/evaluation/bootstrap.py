@@ -32,13 +32,12 @@ from leukemia_models.evaluation.resampling import (
 )
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 MAX_CHUNK_VALUES = 100_000
 """Draws times images in one array: 0.8 MB, which fits the processor's caches."""
 
 
-def drawn_metrics(
-    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64], threshold: float
-) -> dict[str, Floats]:
+def drawn_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints, threshold: float) -> dict[str, Floats]:
     """Return the metrics with intervals of every draw, float64 (D,), NaN where undefined.
 
     Parameters
@@ -83,9 +82,7 @@ def drawn_metrics(
     return drawn
 
 
-def _value_of_each_draw(
-    metric: Metric, samples: EvaluatedSamples, weights_DN: npt.NDArray[np.int64], threshold: float
-) -> Floats:
+def _value_of_each_draw(metric: Metric, samples: EvaluatedSamples, weights_DN: Ints, threshold: float) -> Floats:
     """Return a metric of every draw, computed on samples that are repeated by their counts."""
     outcomes = (
         Outcome(np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_N, weights_N), threshold)
@@ -116,9 +113,7 @@ def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
     }
 
 
-def _ranking_metrics(
-    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64]
-) -> dict[str, Floats]:
+def _ranking_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints) -> dict[str, Floats]:
     """Return AUROC and average precision of every draw, computed in chunks of draws."""
     falling_N = np.argsort(-samples.probabilities_N, kind="stable")
     scores_N = samples.probabilities_N[falling_N]
@@ -133,7 +128,7 @@ def _ranking_metrics(
 
 
 def _ranking_of_weights(
-    weights_DN: npt.NDArray[np.int64], is_positive_N: npt.NDArray[np.bool_], last_of_tie: npt.NDArray[np.int64]
+    weights_DN: Ints, is_positive_N: npt.NDArray[np.bool_], last_of_tie: Ints
 ) -> Mapping[str, Floats]:
     """Return the areas under the ROC and precision-recall curves, which have one step for each distinct score."""
     positives_DT = np.cumsum(weights_DN * is_positive_N, axis=1)[:, last_of_tie]

@@ -122,8 +122,7 @@ def fit_calibration(
 
 def scaled_probabilities(probabilities_N: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
     """Return probabilities (N,) of class 1 with their log-odds divided by `temperature`."""
-    scaled: npt.NDArray[np.float64] = expit(_log_odds(probabilities_N) / temperature)
-    return scaled
+    return np.asarray(expit(_log_odds(probabilities_N) / temperature))
 
 
 def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:
@@ -165,8 +164,7 @@ def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[
 
 
 def _log_odds(probabilities_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    log_odds: npt.NDArray[np.float64] = logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
-    return log_odds
+    return np.asarray(logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
 def _note(counts: tuple[int, ...] | None, classes: Sequence[str], *, is_inside: bool) -> str | None:

@@ -41,17 +41,16 @@ class EvaluatedSamples:
     probabilities_N: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels_N", as_labels(self.labels_N, "labels_N"))
-        object.__setattr__(self, "probabilities_N", as_numbers(self.probabilities_N, "probabilities_N"))
-        lengths = {len(self.ids), len(self.subjects), len(self.labels_N), len(self.probabilities_N)}
-        if len(lengths) != 1:
-            raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
+        labels_N, probabilities_N = labels_and_probabilities(self.labels_N, self.probabilities_N)
+        object.__setattr__(self, "labels_N", labels_N)
+        object.__setattr__(self, "probabilities_N", probabilities_N)
+        lengths = len(self.ids), len(self.subjects), len(labels_N)
+        if len({*lengths}) != 1:
+            raise UsageError(f"ids, subjects and labels differ in number: {lengths}")
         if not self.ids:
             raise UsageError("no image to evaluate has a label")
         if not np.isin(self.labels_N, (0, 1)).all():
             raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
-        if not ((self.probabilities_N >= 0) & (self.probabilities_N <= 1)).all():
-            raise UsageError("probabilities must lie in [0, 1]")
 
     def __len__(self) -> int:
         return len(self.ids)

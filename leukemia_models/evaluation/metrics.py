@@ -16,6 +16,9 @@ from leukemia_data.records.arguments import as_labels, as_numbers
 from leukemia_data.registry import Registry
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, labels_and_probabilities
 
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer[Any]]
+Scores = npt.NDArray[np.floating[Any]]
 NUM_BINS = 15
 
 
@@ -33,12 +36,12 @@ class ReliabilityBins:
         Number of samples of class 1.
     """
 
-    counts_M: npt.NDArray[np.float64]
-    probability_sums_M: npt.NDArray[np.float64]
-    positives_M: npt.NDArray[np.float64]
+    counts_M: Floats
+    probability_sums_M: Floats
+    positives_M: Floats
 
     @property
-    def edges(self) -> npt.NDArray[np.float64]:
+    def edges(self) -> Floats:
         """Edges of the bins, (M + 1,), from 0 to 1."""
         return np.linspace(0, 1, len(self.counts_M) + 1)
 
@@ -48,9 +51,7 @@ class ReliabilityBins:
         return float(np.abs(self.probability_sums_M - self.positives_M).sum() / self.counts_M.sum())
 
 
-def reliability_bins(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]], num_bins: int = NUM_BINS
-) -> ReliabilityBins:
+def reliability_bins(labels_N: Labels, probabilities_N: Scores, num_bins: int = NUM_BINS) -> ReliabilityBins:
     """Return bins of samples by their probability of class 1; a bin includes its lower edge, the last one both.
 
     Labels are 0 or 1, probabilities those of class 1.
@@ -68,7 +69,6 @@ ONE_CLASS_SHARE = 0.98
 POSITIVE = 1
 LOWEST_PROBABILITY = 1e-9
 """The NLL clips probabilities to this distance from 0 and 1, the precision of tables; it is at most 20.7."""
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,8 +280,8 @@ class ClassificationMetrics:
 
 
 def classification_metrics(
-    labels_N: npt.NDArray[np.integer[Any]],
-    probabilities_NK: npt.NDArray[np.floating[Any]],
+    labels_N: Labels,
+    probabilities_NK: Scores,
     classes: Sequence[str] = ("hem", "all"),
     *,
     threshold: float = DEFAULT_THRESHOLD,
@@ -340,21 +340,15 @@ def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> No
         raise UsageError("probabilities must lie in [0, 1] and sum to 1 in every row")
 
 
-def brier_terms(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.float64]:
+def brier_terms(labels_N: Labels, probabilities_N: Scores) -> Floats:
     """Return the Brier score of each sample, (N,), in [0, 1]."""
-    terms: npt.NDArray[np.float64] = np.square(probabilities_N - labels_N, dtype=np.float64)
-    return terms
+    return np.asarray(np.square(probabilities_N - labels_N, dtype=np.float64))
 
 
-def nll_terms(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.float64]:
+def nll_terms(labels_N: Labels, probabilities_N: Scores) -> Floats:
     """Return the negative log-likelihood of each sample, (N,), at most 20.7 (:data:`LOWEST_PROBABILITY`)."""
     of_label_N = np.where(labels_N == POSITIVE, probabilities_N, 1 - probabilities_N)
-    terms: npt.NDArray[np.float64] = -np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
-    return terms
+    return np.asarray(-np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
 def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> str | None:
@@ -433,7 +427,7 @@ class MajorityBaseline:
         return asdict(self)
 
 
-def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaseline:
+def majority_baseline(labels_N: Labels) -> MajorityBaseline:
     """Return the metrics of always predicting the more frequent class of `labels_N`, class 1 if equal."""
     labels_N = as_labels(labels_N, "labels_N")
     if len(labels_N) == 0:

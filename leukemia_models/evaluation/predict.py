@@ -48,16 +48,11 @@ def views(tta: Tta, images_BHWC: Tensor) -> Iterator[Tensor]:
     if images_BHWC.shape[_ROWS] != images_BHWC.shape[_COLUMNS]:
         raise ValueError(f"views need square images, got {tuple(images_BHWC.shape)}")
     if tta.kind == D4:
-        yield from _d4_views(images_BHWC)
+        for start_BHWC in (images_BHWC, images_BHWC.flip(_COLUMNS)):
+            for quarter_turns in range(4):
+                yield torch.rot90(start_BHWC, quarter_turns, (_ROWS, _COLUMNS))
     else:
         yield from _turned_views(images_BHWC, tta.num_rotations)
-
-
-def _d4_views(images_BHWC: Tensor) -> Iterator[Tensor]:
-    """Yield the four quarter turns, and those of the mirrored images."""
-    for start_BHWC in (images_BHWC, images_BHWC.flip(_COLUMNS)):
-        for quarter_turns in range(4):
-            yield torch.rot90(start_BHWC, quarter_turns, (_ROWS, _COLUMNS))
 
 
 def _turned_views(images_BHWC: Tensor, num_rotations: int) -> Iterator[Tensor]:
@@ -140,10 +135,8 @@ def predict_probabilities(
         On `device`; maps normalised images to logits. It is left unchanged.
     batches : iterable of Batch
         Each sample once, not augmented. Masked rows are skipped.
-    normalization, device, amp, channels_last, ranks
-        The network's normalisation, its device, mixed precision, memory format, and the processes.
-    tta : Tta
-        Test-time augmentation.
+    normalization, device, amp, channels_last, tta, ranks
+        Normalisation and device of the network, mixed precision, memory format, test-time augmentation, and processes.
 
     Returns
     -------
@@ -172,7 +165,12 @@ def predict_probabilities(
         raise RunError(_NOTHING)
     # In float64, so that probabilities sum to 1, and confident predictions have a finite loss.
     log_probabilities_NK = logits_NK.log_softmax(dim=1)
-    _require_finite(log_probabilities_NK)
+    bad = int((~log_probabilities_NK.isfinite().all(dim=1)).sum())
+    if bad:
+        raise RunError(
+            f"the network's output is not a number for {bad} of {len(log_probabilities_NK)} images: its weights or "
+            "BatchNorm statistics have overflowed; train again with a lower learning rate"
+        )
     _, labels_N, indices_N = keys_NC.T.contiguous()
     return Predictions(indices_N.numpy(), labels_N.numpy(), log_probabilities_NK.numpy())
 
@@ -204,12 +202,3 @@ def _gathered(logits_NK: Tensor, keys_NC: Tensor, ranks: Ranks) -> tuple[Tensor,
     logits_NK, keys_NC = logits_WNK[is_row_WN], keys_WNC[is_row_WN]
     order_N = keys_NC[:, 0].argsort(stable=True)
     return logits_NK[order_N], keys_NC[order_N]
-
-
-def _require_finite(log_probabilities_NK: Tensor) -> None:
-    bad = int((~log_probabilities_NK.isfinite().all(dim=1)).sum())
-    if bad:
-        raise RunError(
-            f"the network's output is not a number for {bad} of {len(log_probabilities_NK)} images: its weights or "
-            "BatchNorm statistics have overflowed; train again with a lower learning rate"
-        )

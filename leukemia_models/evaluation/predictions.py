@@ -247,21 +247,12 @@ def _from_first_version(path: Path, table: pd.DataFrame, classes: Sequence[str])
     name_of = {str(label): name for label, name in enumerate(classes)}
     _require_names(path, table["label"], {*name_of, UNKNOWN_CLASS})
     _require_names(path, table["prediction"], set(name_of))
-    own = [*TEXT_COLUMNS, *CLASS_COLUMNS, probability_column(classes[1])]
-    probabilities = _probabilities(path, table[probability_column(classes[1])])
+    column = probability_column(classes[1])
+    probabilities = _probabilities(path, table[column])
     named = {name: table[name].map({**name_of, UNKNOWN_CLASS: UNKNOWN_CLASS}).astype(object) for name in CLASS_COLUMNS}
-    return pd.DataFrame(
-        {
-            "id": table["id"],
-            "subject": table["subject"],
-            "label": named["label"],
-            "split": table["split"],
-            "prediction": named["prediction"],
-            probability_column(classes[0]): 1 - probabilities,
-            probability_column(classes[1]): probabilities,
-            **{str(name): table[name] for name in table.columns if name not in own},
-        }
-    )
+    table = table.assign(**named, **{column: probabilities})
+    table.insert(list(table.columns).index(column), probability_column(classes[0]), 1 - probabilities)
+    return table
 
 
 def _require_names(path: Path, names: pd.Series[str], known: Collection[str]) -> None:

@@ -24,7 +24,6 @@ from leukemia_models.evaluation.metrics import METRICS
 
 MIN_SUBJECTS = 5
 ENOUGH_SUBJECTS = 10
-SAME_IN_ALL_DRAWS = 1e-9
 SAME_NOTE = (
     "A metric that is the same in every resample has no interval: that all these subjects were classified alike does "
     "not mean that others would be."
@@ -133,7 +132,7 @@ def percentile_interval(values_D: npt.NDArray[np.float64], level: float) -> Inte
     Method: percentile interval, Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
     defined = values_D[np.isfinite(values_D)]
-    if len(defined) == 0 or np.ptp(defined) < SAME_IN_ALL_DRAWS:
+    if len(defined) == 0 or np.ptp(defined) < 1e-9:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

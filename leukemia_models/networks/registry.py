@@ -175,11 +175,6 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-_BLOCKS_18 = (2, 2, 2, 2)
-_BLOCKS_50 = (3, 4, 6, 3)
-_BLOCKS_152 = (3, 8, 36, 3)
-
-
 def _register_resnet(
     name: str,
     block: str,
@@ -207,6 +202,7 @@ def _register_resnet(
 
 
 def _register_resnets() -> None:
+    blocks_18, blocks_50, blocks_152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 8, 36, 3)
     basic, bottleneck = "blocks of two 3x3 convolutions", "bottleneck blocks"
     narrow = "a quarter of the channels: for trials on a CPU"
     no_maxpool = "as its listing prints it: no max-pool"
@@ -216,21 +212,21 @@ def _register_resnets() -> None:
     cost_50 = (23_512_130, 1_334_579_200, 4_087_140_352)
     cost_152 = (58_147_906, 3_758_886_912, 11_511_582_720)
     add = _register_resnet
-    add("resnet18", "basic", _BLOCKS_18, basic, ("A", "B"), cost_18)
-    add("resnet18-narrow", "basic", _BLOCKS_18, narrow, (), (702_354, 44_237_056, 135_475_456), channels=16)
+    add("resnet18", "basic", blocks_18, basic, ("A", "B"), cost_18)
+    add("resnet18-narrow", "basic", blocks_18, narrow, (), (702_354, 44_237_056, 135_475_456), channels=16)
     add("resnet34", "basic", (3, 4, 6, 3), basic, (), (21_285_698, 1_196_164_096, 3_663_250_432))
-    add("resnet50", "bottleneck", _BLOCKS_50, bottleneck, ("A", "B"), cost_50)
+    add("resnet50", "bottleneck", blocks_50, bottleneck, ("A", "B"), cost_50)
     add("resnet101", "bottleneck", (3, 4, 23, 3), bottleneck, (), (42_504_258, 2_546_733_056, 7_799_361_536))
-    add("resnet152", "bottleneck", _BLOCKS_152, bottleneck, ("A", "B"), cost_152)
+    add("resnet152", "bottleneck", blocks_152, bottleneck, ("A", "B"), cost_152)
     large_18 = (11_177_538, 2_253_128_704, 6_900_204_544)
     large_50 = (23_512_130, 5_222_699_008, 15_994_507_264)
     large_152 = (58_147_906, 14_919_929_856, 45_692_276_736)
-    add("resnet18-no-maxpool", "basic", _BLOCKS_18, no_maxpool, ("A",), large_18, has_maxpool=False)
-    add("resnet50-no-maxpool", "bottleneck", _BLOCKS_50, no_maxpool, ("A",), large_50, has_maxpool=False)
-    add("resnet152-no-maxpool", "bottleneck", _BLOCKS_152, no_maxpool, ("A",), large_152, has_maxpool=False)
-    add("resnet50-report-b", "linear bottleneck", _BLOCKS_50, linear, ("B",), cost_50)
-    add("resnet152-report-b", "linear bottleneck", _BLOCKS_152, linear, ("B",), cost_152)
-    add("resnet18-concat", "concat", _BLOCKS_18, concat, ("B",), (23_713_218, 1_196_164_096, 3_663_250_432))
+    add("resnet18-no-maxpool", "basic", blocks_18, no_maxpool, ("A",), large_18, has_maxpool=False)
+    add("resnet50-no-maxpool", "bottleneck", blocks_50, no_maxpool, ("A",), large_50, has_maxpool=False)
+    add("resnet152-no-maxpool", "bottleneck", blocks_152, no_maxpool, ("A",), large_152, has_maxpool=False)
+    add("resnet50-report-b", "linear bottleneck", blocks_50, linear, ("B",), cost_50)
+    add("resnet152-report-b", "linear bottleneck", blocks_152, linear, ("B",), cost_152)
+    add("resnet18-concat", "concat", blocks_18, concat, ("B",), (23_713_218, 1_196_164_096, 3_663_250_432))
 
 
 _register_resnets()

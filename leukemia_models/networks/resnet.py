@@ -195,8 +195,6 @@ BLOCKS: Mapping[str, Block] = MappingProxyType(
 )
 """Kinds of residual blocks by their names in the registry of networks."""
 
-STAGE_NAMES = ("layer1", "layer2", "layer3", "layer4")
-
 
 def stage_sizes(model: nn.Module, images_BCHW: Tensor) -> tuple[int, ...]:
     """Return the side of the output of each of a ResNet's stages, in px; empty for other networks."""
@@ -205,7 +203,7 @@ def stage_sizes(model: nn.Module, images_BCHW: Tensor) -> tuple[int, ...]:
     def note_size(_module: nn.Module, _inputs: object, output: Tensor) -> None:
         sizes_px.append(output.shape[-1])
 
-    stages = [module for name, module in model.named_children() if name in STAGE_NAMES]
+    stages = [module for name, module in model.named_children() if name in ("layer1", "layer2", "layer3", "layer4")]
     handles = [stage.register_forward_hook(note_size) for stage in stages]
     try:
         with evaluating(model):

@@ -37,18 +37,15 @@ from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
 from leukemia_models.training.checkpoint_file import (
-    AVERAGE_PREFIX,
-    MODEL_PREFIX,
     SEEN_PREFIX,
     flatten,
+    flatten_seen,
     named,
     read_part,
     read_safetensors,
-    read_seen,
-    seen_description,
-    seen_tensors,
     tensors_digest,
     unflatten,
+    unflatten_seen,
     without_prefix,
 )
 from leukemia_models.training.history import EpochRecord, TrainHistory
@@ -59,7 +56,7 @@ from leukemia_models.training.weights import copy_weights, evaluation_weights, r
 FORMAT = "leukemia-cells checkpoint"
 FORMAT_VERSION = 6
 READABLE_VERSIONS = ("1", "2", "3", "4", "5", "6")
-VERSIONS_WITHOUT_CONTENT_DIGEST = READABLE_VERSIONS[:3]
+MODEL_PREFIX, AVERAGE_PREFIX = "model.", "average."
 POSITIVE_DETAIL = "positive"
 """Key of the positive class among the details."""
 _KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -230,9 +227,12 @@ def save_checkpoint(
     average = state.average if resumable else None
     if average is not None:
         tensors |= named(AVERAGE_PREFIX, average.tensors)
+    seen: dict[str, Any] | None = None
     if info.seen is not None:
-        tensors |= seen_tensors(info.seen)
-    text = canonical_json(_content(info, state, optimizer_values, resumable=resumable)).decode("ascii")
+        seen_tensors, seen = flatten_seen(info.seen)
+        tensors |= seen_tensors
+    content = {**_content(info, state, resumable=resumable), "optimizer_values": optimizer_values, "seen": seen}
+    text = canonical_json(content).decode("ascii")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -249,22 +249,17 @@ def save_checkpoint(
         raise NotSavedError(_not_saved(path, len(data), error)) from error
 
 
-def _content(
-    info: CheckpointInfo, state: TrainState, optimizer_values: dict[str, Any] | None, *, resumable: bool
-) -> dict[str, Any]:
-    """Return everything but the tensors as JSON values."""
+def _content(info: CheckpointInfo, state: TrainState, *, resumable: bool) -> dict[str, Any]:
     average = state.average if resumable else None
     return {
         "info": info.to_dict(),
         "epochs_done": state.epochs_done,
         "best_epoch": state.history.best.epoch if state.history.best else None,
         "history": [record.to_dict() for record in state.history.records],
-        "optimizer_values": optimizer_values,
         "scaler_state": dict(state.scaler_state) if resumable else {},
         "progress": state.progress.to_dict() if resumable and state.progress else None,
         "optimizer_counters": dict(state.optimizer_counters) if resumable else {},
         "average_updates": None if average is None else average.num_updates,
-        "seen": None if info.seen is None else seen_description(info.seen),
     }
 
 
@@ -313,7 +308,7 @@ def load_info(path: Path) -> CheckpointInfo | None:
 def _info_of(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CheckpointInfo:
     seen = content.get("seen")
     info = CheckpointInfo.from_dict(content["info"])
-    return info if seen is None else replace(info, seen=read_seen(seen, tensors))
+    return info if seen is None else replace(info, seen=unflatten_seen(tensors, seen))
 
 
 def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
@@ -341,7 +336,7 @@ def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
             f"{path} has checkpoint format {version}, this version reads formats {READABLE_VERSIONS[0]} to "
             f"{READABLE_VERSIONS[-1]}: use the version of the program that wrote it"
         )
-    if digest is None and version in VERSIONS_WITHOUT_CONTENT_DIGEST:
+    if digest is None and version in READABLE_VERSIONS[:3]:
         return
     if digest != _text_digest(metadata.get("content", "")):
         raise RunError(

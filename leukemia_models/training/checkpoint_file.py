@@ -89,9 +89,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     return metadata or {}
 
 
-MODEL_PREFIX = "model."
 OPTIMIZER_PREFIX = "optimizer."
-AVERAGE_PREFIX = "average."
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,26 +131,22 @@ SEEN_PREFIX = "seen."
 _DTYPES = {name: np.int8 if name in LOOK_COLUMNS else np.int64 for name in COLUMNS}
 
 
-def seen_tensors(seen: SeenSamples) -> dict[str, Tensor]:
-    """Return keys (k,) int64 and looks (k, 64) int8 of all sources, by their names in the file."""
-    return {
+def flatten_seen(seen: SeenSamples) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split seen samples into named tensors, keys (k,) int64 and looks (k, 64) int8, and JSON values."""
+    tensors = {
         f"{SEEN_PREFIX}{number}.{name}": torch.from_numpy(column.view(_DTYPES[name]).copy())
         for number, source in enumerate(seen.sources)
         for name in COLUMNS
         if len(column := getattr(source, name))
     }
-
-
-def seen_description(seen: SeenSamples) -> dict[str, Any]:
-    """Return everything but the tensors as JSON values."""
     namings = [
         {"source": source.naming.source, "subjects_from": source.naming.subjects_from} for source in seen.sources
     ]
-    return {"is_complete": seen.is_complete, "sources": namings}
+    return tensors, {"is_complete": seen.is_complete, "sources": namings}
 
 
-def read_seen(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SeenSamples:
-    """Return the samples that :func:`seen_tensors` and :func:`seen_description` wrote.
+def unflatten_seen(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SeenSamples:
+    """Return the samples that :func:`flatten_seen` split.
 
     Raises
     ------

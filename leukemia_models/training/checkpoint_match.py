@@ -23,6 +23,11 @@ _NO_DIFFERENCE = (
 """Length and hardware of a run may change, evaluation is decided after training, and a cache that is built again may
 have other notes on the same frames."""
 _SPLIT_DIGEST = "details.split_digest"
+_OPTIONS = {
+    "settings": ("seed", "amp", "compile", "clip_norm", "label_smoothing", "class_weights", "early_stopping"),
+    "settings.optimizer": ("lr", "momentum", "weight_decay"),
+    "details": ("split_seed", "batch_size", "sampling", "start", "positive"),
+}
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",
@@ -37,24 +42,10 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.schedule.name": "--schedule",
         "settings.schedule.warmup_epochs": "--warmup-epochs",
         "settings.schedule": "schedule",
-        "settings.optimizer.lr": "--lr",
-        "settings.optimizer.momentum": "--momentum",
-        "settings.optimizer.weight_decay": "--weight-decay",
-        "settings.clip_norm": "--clip-norm",
-        "settings.label_smoothing": "--label-smoothing",
-        "settings.class_weights": "--class-weights",
-        "settings.early_stopping": "--early-stopping",
         "settings.ema_decay": "--ema",
         "settings.sync_batchnorm": "--sync-batchnorm",
-        "settings.seed": "--seed",
-        "settings.amp": "--amp",
-        "settings.compile": "--compile",
-        "details.split_seed": "--split-seed",
-        "details.batch_size": "--batch-size",
         "details.augmentation": "--augment",
-        "details.sampling": "--sampling",
-        "details.start": "--start",
-        "details.positive": "--positive",
+        **{f"{at}.{name}": f"--{name.replace('_', '-')}" for at, names in _OPTIONS.items() for name in names},
     }
 )
 """Names for messages; the longest prefix of a value's place applies."""

@@ -64,10 +64,11 @@ class EpochRecord:
 
 
 EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+VALID_FIELDS = tuple(name for name in EPOCH_FIELDS if name.startswith("valid_"))
 _KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         **dict.fromkeys(EPOCH_FIELDS, NUMBER),
-        **{name: NUMBER_OR_NONE for name in EPOCH_FIELDS if name.startswith("valid_") or name == "data_wait_share"},
+        **dict.fromkeys((*VALID_FIELDS, "data_wait_share"), NUMBER_OR_NONE),
         "epoch": COUNT,
     }
 )
@@ -81,22 +82,18 @@ class TrainHistory:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The best epoch so far, see :func:`best_record`."""
-        return best_record(self.records)
+        """The epoch with the highest :func:`validation_score`, or None without epochs.
+
+        Among equals it is that with the lower validation loss, then the earlier one; without validation the last one.
+        """
+        records = self.records
+        if not records or records[-1].valid_loss is None:
+            return records[-1] if records else None
+        return max(records, key=_merit)
 
     def extended(self, record: EpochRecord) -> TrainHistory:
         """Return the history with one more epoch."""
         return TrainHistory((*self.records, record))
-
-
-def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
-    """Return the epoch with the highest :func:`validation_score`, or None without epochs.
-
-    Among equals it is the epoch with the lower validation loss, then the earlier one; without validation the last one.
-    """
-    if not records or records[-1].valid_loss is None:
-        return records[-1] if records else None
-    return max(records, key=_merit)
 
 
 def validation_score(record: EpochRecord) -> float | None:
@@ -105,13 +102,14 @@ def validation_score(record: EpochRecord) -> float | None:
     return record.valid_accuracy if score is None else score
 
 
-def improvements(losses: Iterable[float], min_delta: float = 0.0) -> Iterator[bool]:
-    """Yield for each loss whether it is lower than the last improvement by more than `min_delta`; the first one is."""
-    best = math.inf
+def since_improvement(losses: Iterable[float | None], min_delta: float = 0.0) -> Iterator[int]:
+    """Yield for each loss, except None, how many losses ago one was lower than all before by more than `min_delta`."""
+    best, count = math.inf, 0
     for loss in losses:
-        improved = loss < best - min_delta
-        best = loss if improved else best
-        yield improved
+        if loss is not None:
+            improved = loss < best - min_delta
+            best, count = (loss, 0) if improved else (best, count + 1)
+            yield count
 
 
 def _merit(record: EpochRecord) -> tuple[float, float]:
@@ -159,12 +157,7 @@ def has_stopped(stopping: EarlyStopping | None, records: Sequence[EpochRecord]) 
     if stopping is None:
         return False
     if stopping.metric == "loss":
-        losses = [record.valid_loss for record in records if record.valid_loss is not None]
+        losses = [record.valid_loss for record in records]
     else:
         losses = [-score for score in map(validation_score, records) if score is not None]
-    num_without = 0
-    for improved in improvements(losses, stopping.min_delta):
-        num_without = 0 if improved else num_without + 1
-        if num_without >= stopping.patience_epochs:
-            return True
-    return False
+    return any(count >= stopping.patience_epochs for count in since_improvement(losses, stopping.min_delta))

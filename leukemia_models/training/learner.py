@@ -188,9 +188,7 @@ class Learner:
         epoch, step : int
             Both from 1.
         """
-        total_weight: Tensor | None = None
-        if self.settings.class_weights is not None:
-            total_weight = self._loss.total_weight([self._rows(each.labels_B, each) for each in batches], self.ranks)
+        total_weight = self._loss.total_weight((self._rows(each.labels_B, each) for each in batches), self.ranks)
         self._optimizer.zero_grad(set_to_none=True)
         found: list[StepSums] = []
         first_micro_batch = self.ranks.rank * len(batches)

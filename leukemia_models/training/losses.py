@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class TrainingLoss:
         )
         return LossSum(loss_sum, None if self._weights_K is None else self._weights_K[labels_B].sum())
 
-    def total_weight(self, labels_of_micro_batches: Sequence[Tensor], ranks: Ranks) -> Tensor | None:
+    def total_weight(self, labels_of_micro_batches: Iterable[Tensor], ranks: Ranks) -> Tensor | None:
         """Return the sum of all labels' weights, over the micro-batches of all ranks; None without class weights."""
         if self._weights_K is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from leukemia_data.errors import UsageError
 from leukemia_data.files.typed_tables import parse_value
@@ -45,9 +45,6 @@ class Kind:
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
-K = TypeVar("K", bound=Kind)
-
-
 def require(wanted: Range, option: str, value: object) -> None:
     """Raise UsageError unless the value is in its range."""
     try:
@@ -58,56 +55,56 @@ def require(wanted: Range, option: str, value: object) -> None:
         raise UsageError(f"{option} must be {wanted.words}, got {value}")
 
 
-def fill_in_options(settings: Any, kinds: Registry[K], shared: Mapping[str, Range]) -> None:  # noqa: ANN401 - a dataclass
-    """Set the missing options of a settings object to the defaults of its kind, in its ``__post_init__``.
+class NamedSettings:
+    """Base of dataclasses of settings that name a kind and set its options, by fields or in ``options``.
 
-    Parameters
+    An option that is None is set to its default; it stays None if the kind has no such option. UsageError is raised if
+    the name is unknown, an option does not belong to the kind, or a value is of another type or outside its range.
+
+    Attributes
     ----------
-    settings : dataclass
-        Has ``name``, a field for each of `shared`, and ``options`` for the others; None stands for the default.
     kinds : Registry
-        Holds the kind that `settings` names.
-    shared : mapping of str to Range
-        Options that are fields.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown, an option does not belong to it, or a value is of another type or outside its range.
+    ranges : mapping of str to Range
+        Of the options that are fields.
     """
-    kind = kinds.get(settings.name)
-    fields = {option: getattr(settings, option) for option in shared}
-    given = {option: value for option, value in {**(settings.options or {}), **fields}.items() if value is not None}
-    for option in given:
-        if option not in kind.options:
-            raise UsageError(_foreign_option(kinds, kind, option))
-    own: dict[str, Any] = {}
-    for option, default in kind.options.items():
-        value = given.get(option, default)
-        if option in shared:
-            require(shared[option], option, value)
-            object.__setattr__(settings, option, value)
-        else:
-            own[option] = _as_default(value, default, option)
-            require(kind.ranges.get(option, ANY), option, own[option])
-    object.__setattr__(settings, "options", own or None)
 
+    kinds: ClassVar[Registry[Any]]
+    ranges: ClassVar[Mapping[str, Range]]
+    name: str
+    options: Mapping[str, Any] | None
 
-def option_values(settings: Any, kind: Kind) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
-    """Return all options of a settings object, in the kind's order."""
-    own = settings.options or {}
-    return {option: own[option] if option in own else getattr(settings, option) for option in kind.options}
+    def __post_init__(self) -> None:
+        kind: Kind = self.kinds.get(self.name)
+        fields = {option: getattr(self, option) for option in self.ranges}
+        given = {option: value for option, value in {**(self.options or {}), **fields}.items() if value is not None}
+        for option in given:
+            if option not in kind.options:
+                raise UsageError(self._foreign(option, kind))
+        own: dict[str, Any] = {}
+        for option, default in kind.options.items():
+            value = given.get(option, default)
+            if option in self.ranges:
+                require(self.ranges[option], option, value)
+                object.__setattr__(self, option, value)
+            else:
+                own[option] = _as_default(value, default, option)
+                require(kind.ranges.get(option, ANY), option, own[option])
+        object.__setattr__(self, "options", own or None)
 
+    def _foreign(self, option: str, kind: Kind) -> str:
+        users = ", ".join(name for name in self.kinds if option in self.kinds.get(name).options)
+        belongs = f"it belongs to {users}" if users else f"it takes {', '.join(kind.options) or 'none'}"
+        return f"{self.kinds.kind} {kind.name} has no option {option} ({belongs}): leave it out"
 
-def without_empty_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a settings object's fields without ``options`` if it is None, as in files of version 0.1."""
-    return {name: value for name, value in values.items() if name != "options" or value is not None}
+    def values(self) -> dict[str, Any]:
+        """Return all options of the kind, in its order."""
+        own = self.options or {}
+        names = self.kinds.get(self.name).options
+        return {option: own[option] if option in own else getattr(self, option) for option in names}
 
-
-def _foreign_option(kinds: Registry[K], kind: K, option: str) -> str:
-    users = ", ".join(name for name in kinds if option in kinds.get(name).options)
-    belongs = f"it belongs to {users}" if users else f"it takes {', '.join(kind.options) or 'none'}"
-    return f"{kinds.kind} {kind.name} has no option {option} ({belongs}): leave it out"
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without ``options`` if it is None, as in files of version 0.1."""
+        return {name: value for name, value in vars(self).items() if name != "options" or value is not None}
 
 
 def _as_default(value: Any, default: Any, option: str) -> Any:  # noqa: ANN401 - any kind of value

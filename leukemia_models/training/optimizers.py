@@ -7,23 +7,13 @@ schedule. To add an optimizer: :func:`register_optimizer`. torch is imported whe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import Registry
-from leukemia_models.training.named_options import (
-    ABOVE_ZERO,
-    ANY,
-    BELOW_ONE,
-    NOT_NEGATIVE,
-    Kind,
-    Range,
-    fill_in_options,
-    option_values,
-    without_empty_options,
-)
+from leukemia_models.training.named_options import ABOVE_ZERO, ANY, BELOW_ONE, NOT_NEGATIVE, Kind, NamedSettings, Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +73,7 @@ def register_optimizer(
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
+class OptimizerSettings(NamedSettings):
     """An optimizer and its options. None stands for the default, and stays where the optimizer has no such option.
 
     Parameters
@@ -117,6 +107,20 @@ class OptimizerSettings:
         If the name is unknown, an option does not belong to it, or a value is outside its range.
     """
 
+    kinds = OPTIMIZERS
+    ranges = MappingProxyType(
+        {
+            "lr": ABOVE_ZERO,
+            "weight_decay": NOT_NEGATIVE,
+            "momentum": BELOW_ONE,
+            "nesterov": ANY,
+            "betas": Range(
+                lambda values: len(values) == 2 and all(0 <= v < 1 for v in values), "two numbers in [0, 1)"
+            ),
+            "eps": ABOVE_ZERO,
+            "inner_schedule": ANY,
+        }
+    )
     name: str = "sgd"
     lr: float | None = None
     weight_decay: float | None = None
@@ -129,7 +133,7 @@ class OptimizerSettings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        fill_in_options(self, OPTIMIZERS, _RANGES)
+        super().__post_init__()
         if self.nesterov and not self.momentum:
             raise UsageError("nesterov needs a momentum above 0")
 
@@ -147,28 +151,6 @@ class OptimizerSettings:
     def num_buffers(self) -> int:
         """Number of tensors of a parameter's shape in its state."""
         return OPTIMIZERS.get(self.name).num_buffers(self.values())
-
-    def values(self) -> dict[str, Any]:
-        """Return the options of the optimizer, with defaults."""
-        return option_values(self, OPTIMIZERS.get(self.name))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return without_empty_options(asdict(self))
-
-
-_BETAS = Range(lambda values: len(values) == 2 and all(0 <= value < 1 for value in values), "two numbers in [0, 1)")
-_RANGES: Mapping[str, Range] = MappingProxyType(
-    {
-        "lr": ABOVE_ZERO,
-        "weight_decay": NOT_NEGATIVE,
-        "momentum": BELOW_ONE,
-        "nesterov": ANY,
-        "betas": _BETAS,
-        "eps": ABOVE_ZERO,
-        "inner_schedule": ANY,
-    }
-)
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings, num_steps: int) -> Optimizer:

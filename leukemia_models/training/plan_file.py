@@ -31,7 +31,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,23 +106,10 @@ class _StageTable:
         self.stage(self.name or "stage", Augmentation(name="none"), StartWeights())
 
     def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
-        settings = TrainSettings(
-            epochs=self.epochs,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            early_stopping=self.early_stopping,
-            amp=self.amp,
-            channels_last=self.channels_last,
-            compile=self.compile,
-            clip_norm=self.clip_norm,
-            label_smoothing=self.label_smoothing,
-            ema_decay=self.ema_decay,
-            sync_batchnorm=self.sync_batchnorm,
-            accumulate=self.accumulate,
-        )
+        settings = {each.name for each in fields(TrainSettings)} - {"class_weights"}
         return Stage(
             name=name,
-            settings=settings,
+            settings=TrainSettings(**{key: value for key, value in vars(self).items() if key in settings}),
             augmentation=augmentation,
             size_px=self.size,
             recipe=self.recipe,

@@ -56,10 +56,6 @@ class Extension:
                 f"of {self.to_epochs}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
     def text(self, schedule_name: str) -> str:
         """Return a sentence on the change in a run with this schedule."""
         word = "extended" if self.to_epochs > self.from_epochs else "shortened"

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import Registry
-from leukemia_models.training.history import EpochRecord, improvements
+from leukemia_models.training.history import EpochRecord, since_improvement
 from leukemia_models.training.named_options import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
     BETWEEN,
     NOT_NEGATIVE,
     Kind,
+    NamedSettings,
     Range,
-    fill_in_options,
-    option_values,
     require,
-    without_empty_options,
 )
 
 
@@ -123,7 +121,7 @@ def register_schedule(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleSettings:
+class ScheduleSettings(NamedSettings):
     """A schedule and its options. None stands for the default, and stays where the schedule has no such option.
 
     Parameters
@@ -165,6 +163,23 @@ class ScheduleSettings:
         If the name is unknown, an option does not belong to it, or a value is outside its range.
     """
 
+    kinds = SCHEDULES
+    ranges = MappingProxyType(
+        {
+            "step_fractions": Range(
+                lambda values: all(a < b for a, b in pairwise((0.0, *values, 1.0))), "rising numbers between 0 and 1"
+            ),
+            "step_factor": BETWEEN,
+            "restart_period_epochs": ABOVE_ZERO,
+            "restart_factor": AT_LEAST_ONE,
+            "cycle_rise_share": BETWEEN,
+            "cycle_start_divisor": AT_LEAST_ONE,
+            "cycle_final_divisor": AT_LEAST_ONE,
+            "plateau_factor": BETWEEN,
+            "plateau_patience_epochs": AT_LEAST_ONE,
+            "plateau_min_delta": NOT_NEGATIVE,
+        }
+    )
     name: str = "cosine"
     warmup_epochs: float = 0.0
     min_lr: float = 0.0
@@ -181,7 +196,7 @@ class ScheduleSettings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        fill_in_options(self, SCHEDULES, _RANGES)
+        super().__post_init__()
         require(NOT_NEGATIVE, "warmup_epochs", self.warmup_epochs)
         require(NOT_NEGATIVE, "min_lr", self.min_lr)
         if self.kind.has_warmup and self.warmup_epochs:
@@ -197,21 +212,13 @@ class ScheduleSettings:
         """Whether the rate depends on validation."""
         return self.kind.needs_validation
 
-    def values(self) -> dict[str, Any]:
-        """Return the options of the schedule, with defaults."""
-        return option_values(self, self.kind)
-
     def with_epochs_scaled(self, factor: float) -> ScheduleSettings:
         """Return the same schedule for a run that is `factor` times as long."""
         values = {option: value for option, value in self.values().items() if option.endswith("_epochs")}
         scaled = {option: _scaled_epochs(value, factor) for option, value in values.items()}
         own = {option: scaled.get(option, value) for option, value in (self.options or {}).items()}
-        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in _RANGES}
+        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in self.ranges}
         return replace(self, warmup_epochs=self.warmup_epochs * factor, options=own or None, **fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return without_empty_options(asdict(self))
 
 
 def _scaled_epochs(epochs: float, factor: float) -> float:
@@ -219,30 +226,8 @@ def _scaled_epochs(epochs: float, factor: float) -> float:
     return max(1, round(epochs * factor)) if isinstance(epochs, int) else epochs * factor
 
 
-_RANGES: Mapping[str, Range] = MappingProxyType(
-    {
-        "step_fractions": Range(
-            lambda values: all(a < b for a, b in pairwise((0.0, *values, 1.0))), "rising numbers between 0 and 1"
-        ),
-        "step_factor": BETWEEN,
-        "restart_period_epochs": ABOVE_ZERO,
-        "restart_factor": AT_LEAST_ONE,
-        "cycle_rise_share": BETWEEN,
-        "cycle_start_divisor": AT_LEAST_ONE,
-        "cycle_final_divisor": AT_LEAST_ONE,
-        "plateau_factor": BETWEEN,
-        "plateau_patience_epochs": AT_LEAST_ONE,
-        "plateau_min_delta": NOT_NEGATIVE,
-    }
-)
-
-
 def learning_rate(
-    peak_lr: float,
-    settings: ScheduleSettings,
-    epoch_progress: float,
-    epochs: int,
-    records: Sequence[EpochRecord] = (),
+    peak_lr: float, settings: ScheduleSettings, epoch_progress: float, epochs: int, records: Sequence[EpochRecord] = ()
 ) -> float:
     """Return the learning rate, in [0, peak_lr], after `epoch_progress` of `epochs` epochs.
 
@@ -313,11 +298,10 @@ def _one_cycle(now: Moment, cycle_rise_share: float, cycle_start_divisor: float,
 
 def _plateau(now: Moment, plateau_factor: float, plateau_patience_epochs: int, plateau_min_delta: float) -> float:
     losses = [record.valid_loss for record in now.records if record.epoch > now.warmup_epochs]
-    rate, num_without = now.peak_lr, 0
-    for improved in improvements((loss for loss in losses if loss is not None), plateau_min_delta):
-        num_without = 0 if improved else num_without + 1
-        if num_without == plateau_patience_epochs:
-            rate, num_without = rate * plateau_factor, 0
+    rate = now.peak_lr
+    for count in since_improvement(losses, plateau_min_delta):
+        if count and count % plateau_patience_epochs == 0:
+            rate *= plateau_factor
     return rate
 
 
@@ -330,10 +314,7 @@ register_schedule("cosine", _cosine)
 register_schedule("constant", _constant, depends_on_length=False)
 register_schedule("step", _step, {"step_fractions": (0.5, 0.75), "step_factor": 0.1})
 register_schedule(
-    "warm-restarts",
-    _warm_restarts,
-    {"restart_period_epochs": 10.0, "restart_factor": 2.0},
-    depends_on_length=False,
+    "warm-restarts", _warm_restarts, {"restart_period_epochs": 10.0, "restart_factor": 2.0}, depends_on_length=False
 )
 register_schedule(
     "one-cycle",

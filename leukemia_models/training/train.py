@@ -16,7 +16,7 @@ from leukemia_data.errors import RunError
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
 from leukemia_models.devices.precision import DEFAULT_BACKEND
-from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, Prepare, place
 from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_non_finite, isolated_random_state
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
@@ -209,8 +209,7 @@ def fit(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps normalised images to logits; is moved to `device`. To resume, it holds the weights that belong to `start`:
-        see :func:`leukemia_models.training.checkpoint.load_training_weights`.
+        Maps normalised images to logits; is moved to `device`. To resume, it has the weights that belong to `start`.
     train_source : BatchSource
         ``settings.accumulate`` micro-batches for each step; a step of a single sample is skipped.
     valid_source : BatchSource, optional
@@ -287,7 +286,9 @@ class _Loop:
         started_s = self.clock()
         if self.clean_source is not None:
             self.learner.estimate_batchnorm(self.clean_source)
-        scores = self.learner.validate(self.valid_source, epoch) if self.valid_source is not None else _NOT_EVALUATED
+        scores: dict[str, float | None] = dict.fromkeys(VALID_FIELDS)
+        if self.valid_source is not None:
+            scores = self.learner.validate(self.valid_source, epoch)
         evaluation_s = float(self.learner.ranks.all_gather_numbers(self.clock() - started_s).max())
         train_s = max(trained.train_s, 1e-9)
         return EpochRecord(
@@ -300,8 +301,3 @@ class _Loop:
             images_per_s=trained.num_samples / train_s,
             data_wait_share=trained.wait_s / train_s,
         )
-
-
-_NOT_EVALUATED: dict[str, float | None] = dict.fromkeys(
-    ("valid_loss", "valid_accuracy", "valid_balanced_accuracy", "valid_weighted_f1", "valid_auroc")
-)

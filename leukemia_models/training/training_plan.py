@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
@@ -232,15 +232,21 @@ class TrainingPlan:
         return sorted({text for stage in self.stages for text in stage.augmentation.warnings()})
 
 
+class StageArguments(TypedDict, total=False):
+    """Arguments of :class:`Stage`."""
+
+    size_px: int | None
+    recipe: str | None
+    batch_size: int
+    sampling: str
+    class_weights: str
+
+
 def single_stage_plan(
     *,
     model: str = "resnet18",
     epochs: int = 30,
-    size_px: int | None = None,
-    recipe: str | None = None,
-    batch_size: int = 64,
     augment: str | Augmentation = "flips",
-    sampling: str = UNIFORM,
     optimizer: str | OptimizerSettings = "sgd",
     lr: float | None = None,
     momentum: float | None = None,
@@ -249,32 +255,26 @@ def single_stage_plan(
     warmup_epochs: float = 0.0,
     clip_norm: float | None = None,
     label_smoothing: float = 0.0,
-    class_weights: str = "none",
     early_stopping: int | None = None,
     ema: float | None = None,
     start: str = SCRATCH,
+    **stage: Unpack[StageArguments],
 ) -> TrainingPlan:
-    """Return a plan of one stage, see :class:`Stage`, :class:`OptimizerSettings` and :class:`ScheduleSettings`.
+    """Return a plan of one stage without a file; raise UsageError for wrong values.
 
     Parameters
     ----------
     augment : str or Augmentation
         Preset or file, see :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
-    optimizer : str or OptimizerSettings
-        With a name, `lr`, `momentum` and `weight_decay` are its options.
-    schedule : str or ScheduleSettings, optional
-        With a name, `warmup_epochs` is its option. The default is the optimizer's own schedule, else a cosine.
+    optimizer, schedule : str or settings
+        A name takes `lr`, `momentum` and `weight_decay`, or `warmup_epochs`. The default schedule is the optimizer's
+        own, else a cosine.
     early_stopping : int, optional
         Patience in epochs.
-    ema : float, optional
-        Decay of a running average of the weights, which is evaluated.
     start : str
         ``scratch`` or a ``.safetensors`` file.
-
-    Raises
-    ------
-    UsageError
-        If a value is unknown or outside its range.
+    model, epochs, clip_norm, label_smoothing, ema, **stage
+        As in :class:`TrainingPlan`, :class:`TrainSettings` and :class:`Stage`.
     """
     if isinstance(optimizer, str):
         own = False if optimizer == "ranger21" and schedule is not None else None
@@ -294,18 +294,8 @@ def single_stage_plan(
     if weights.stage:
         raise UsageError(f"--start {start}: only a plan has stages; use scratch or a .safetensors file")
     augmentation = load_augmentation(augment) if isinstance(augment, str) else augment
-    stage = Stage(
-        name=OPTIONS_STAGE,
-        settings=settings,
-        augmentation=augmentation,
-        size_px=size_px,
-        recipe=recipe,
-        batch_size=batch_size,
-        sampling=sampling,
-        class_weights=class_weights,
-        start=weights,
-    )
-    return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(stage,))
+    only = Stage(name=OPTIONS_STAGE, settings=settings, augmentation=augmentation, start=weights, **stage)
+    return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(only,))
 
 
 def _schedule(
