@@ -92,7 +92,7 @@ def labels_and_probabilities(
             f"{probabilities.shape}"
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise UsageError("probabilities_N must lie in [0, 1]")
+        raise UsageError("probabilities_N must be in [0, 1]")
     return labels, probabilities
 
 

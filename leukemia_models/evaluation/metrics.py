@@ -225,8 +225,10 @@ class ClassificationMetrics:
         Specificity (class 0) and sensitivity (class 1).
     balanced_accuracy : float or None
         Mean of the recalls.
-    weighted_f1, macro_f1 : float; float or None
-        Mean of the F1 of both classes, weighted by the frequency of the labels, or not.
+    weighted_f1 : float
+        Mean of the F1 of both classes, weighted by the frequency of the labels.
+    macro_f1 : float or None
+        Unweighted mean of the F1 of both classes.
     auroc : float or None
         Area under the ROC curve.
     auprc : float or None
@@ -310,7 +312,7 @@ def classification_metrics(
     labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
     _check(labels_N, probabilities_NK)
     if not 0 <= threshold < 1:
-        raise UsageError(f"a threshold lies in [0, 1), got {threshold}")
+        raise UsageError(f"threshold must be in [0, 1), got {threshold}")
     outcome = Outcome(labels_N, probabilities_NK[:, POSITIVE], threshold)
     (true_0, false_1), (false_0, true_1) = outcome.confusion.tolist()
     values = {name: METRICS.get(name).of(outcome, are_probabilities=are_probabilities) for name in METRICS}
@@ -337,7 +339,7 @@ def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> No
         raise UsageError(f"labels must be 0 or 1, got {sorted(set(labels_N.tolist()))[:5]}")
     in_range = bool(((probabilities_NK >= 0) & (probabilities_NK <= 1)).all())
     if not in_range or not np.allclose(probabilities_NK.sum(axis=1), 1, atol=1e-4):
-        raise UsageError("probabilities must lie in [0, 1] and sum to 1 in every row")
+        raise UsageError("probabilities must be in [0, 1] and sum to 1 in every row")
 
 
 def brier_terms(labels_N: Labels, probabilities_N: Scores) -> Floats:

@@ -211,7 +211,7 @@ def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     table = _read_texts(path)
     missing = [name for name in (*TEXT_COLUMNS, *CLASS_COLUMNS) if name not in table]
     if missing:
-        raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
+        raise RunError(f"{path} is not a table of predictions: it has no column {', '.join(missing)}")
     for name in (*TEXT_COLUMNS, *CLASS_COLUMNS):
         table[name] = table[name].map(formula_restored).astype(object)
     if table_classes(table) == (classes[1],):

@@ -330,7 +330,7 @@ def _reading_description(path: Path) -> Iterator[None]:
 def _require_readable(path: Path, metadata: Mapping[str, str]) -> None:
     version, digest = metadata.get("format_version"), metadata.get("content_digest")
     if metadata.get("format") != FORMAT:
-        raise RunError(f"{path} is no checkpoint of this project: its header does not say {FORMAT!r}")
+        raise RunError(f"{path} is not a checkpoint of this project: its header does not say {FORMAT!r}")
     if version not in READABLE_VERSIONS:
         raise RunError(
             f"{path} has checkpoint format {version}, this version reads formats {READABLE_VERSIONS[0]} to "

@@ -69,8 +69,8 @@ class _Epoch:
         self._num_steps = len(source)
         if done.steps_done > self._num_steps:
             raise RunError(
-                f"the saved state is at step {done.steps_done} of an epoch of {self._num_steps} steps: go on with the "
-                "images and the batch size it was trained with"
+                f"the saved state is at step {done.steps_done} of an epoch of {self._num_steps} steps: resume with the "
+                "images and the batch size of the training"
             )
         self._sums = done
         self._skipped = SkippedSteps()
