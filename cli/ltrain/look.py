@@ -174,7 +174,7 @@ def plans(plan: str | None, as_json: bool) -> None:
 
 def _plan_text(plan: TrainingPlan) -> str:
     folds = f", {plan.num_folds} folds" if plan.num_folds is not None else ""
-    evaluation = plan.judging
+    evaluation = plan.evaluation
     header = ("stage", "size", "recipe", "epochs", "batch", "optimizer", "lr", "schedule", "augment", "start")
     return (
         f"{plan.name}: {plan.description}\n{plan.model_name}{folds}; evaluated with tta {evaluation.tta.description}, "

@@ -1,1 +1,1 @@
-"""Where a network runs: precision, normalisation, several processes."""
+"""Devices: precision, normalisation, several processes."""

@@ -1,11 +1,9 @@
-"""Several processes that train one network: the rank of this one, and collective operations on small arrays.
+"""Several processes that train one network: their ranks, and collective operations on small host arrays.
 
-A rank is one of `world_size` equal processes, each with its own rows of every batch. What is sent here are small
-arrays on the host; gradients go through torch's DistributedDataParallel. With one process nothing is
-sent and torch's process groups are not touched.
-
-Every rank must make the same calls in the same order. What may fail on one of them alone goes through
-:meth:`Ranks.all_gather_numbers` or :meth:`Ranks.run_on_all`, which raise on all: no rank waits for a failed one.
+Each of the `world_size` processes has its own rows of every batch; gradients go through torch's
+DistributedDataParallel. Every rank must make the same calls in the same order. An action that may fail on one rank
+goes through :meth:`Ranks.all_gather_numbers` or :meth:`Ranks.run_on_all`, which raise on all, so that no rank waits for
+a failed one. A single process uses no process group.
 """
 
 from __future__ import annotations
@@ -28,21 +26,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among those that train together: the one this runs in.
+    """The rank of this process, and collective operations of all ranks.
 
     Parameters
     ----------
     rank : int
-        Its number, from 0.
+        In ``range(world_size)``, else UsageError is raised.
     world_size : int
-        How many there are. With more than one, torch's process group must be set up: see :func:`joined_ranks`.
+        With more than one, torch's process group must be set up: see :func:`joined_ranks`.
     num_here : int
-        How many of them are on this machine; 0 if unknown, and then all are taken to be.
-
-    Raises
-    ------
-    UsageError
-        If `rank` is not in ``range(world_size)``.
+        Processes on this machine; 0 if unknown, which counts as all.
     """
 
     rank: int = 0
@@ -55,27 +48,16 @@ class Ranks:
 
     @property
     def processes_here(self) -> int:
-        """How many processes share this machine's memory."""
+        """Number of processes that share this machine's memory."""
         return self.num_here or self.world_size
 
     @property
     def is_first(self) -> bool:
-        """Whether this is rank 0, the one that writes and prints."""
+        """Whether this is rank 0, which alone writes files and prints."""
         return self.rank == 0
 
     def gather(self, values: Tensor) -> Tensor:
-        """Return every rank's array, on every rank.
-
-        Parameters
-        ----------
-        values : tensor of any shape and type, on the CPU
-            The same shape and type on every rank.
-
-        Returns
-        -------
-        tensor (world_size, ...)
-            In the order of the ranks.
-        """
+        """All-gather CPU tensors of one shape and dtype: (world_size, ...), in the order of the ranks."""
         if self.world_size == 1:
             return values.unsqueeze(0)
         parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(self.world_size)]
@@ -83,37 +65,33 @@ class Ranks:
         return torch.stack(parts)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of every rank's array: the same bits on every rank. See :meth:`gather`."""
-        # Added up here and not on the way, where the order could differ from rank to rank.
+        """Return the sum over all ranks of CPU tensors, bitwise the same on every rank."""
+        # Summed here: the order of additions in an all-reduce may differ from rank to rank.
         return self.gather(values).sum(dim=0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of every rank's floating-point tensor, on the device where it lies: on all ranks the same."""
+        """Return the mean over all ranks of floating-point tensors, on their device; the same on every rank."""
         if values.device.type == "cpu":
             return self.sum(values) / self.world_size
         dist.all_reduce(values)
         return values / self.world_size
 
     def all_gather_numbers(self, *numbers: float, error: Exception | None = None) -> Tensor:
-        """All-gather a few numbers, or raise on all ranks if one has failed.
+        """All-gather numbers to a float64 tensor (world_size, number of numbers), or raise on all ranks.
 
         Parameters
         ----------
         *numbers : float
-            As many on every rank.
+            Equally many on every rank.
         error : Exception, optional
-            What went wrong on this rank. It must still give its numbers; they are not used.
-
-        Returns
-        -------
-        float64 tensor (world_size, number of numbers)
+            The error of this rank. It still passes numbers, which are not used.
 
         Raises
         ------
         Exception
-            `error` itself on the ranks that gave one.
+            `error`, on the ranks that pass one.
         RunError
-            On the others, with the message of the first rank that failed.
+            On the others, with the message of the first failed rank.
         """
         if self.world_size == 1:
             if error is not None:
@@ -125,9 +103,9 @@ class Ranks:
         return gathered_WN[:, 1:]
 
     def run_on_all(self, action: Callable[[], _T]) -> _T:
-        """Call `action` on every rank; if it fails on one, raise on all, as :meth:`all_gather_numbers` does.
+        """Return what `action` returns; if it fails on one rank, raise on all, as :meth:`all_gather_numbers` does.
 
-        `action` must not communicate with other ranks itself.
+        `action` must not communicate with other ranks.
         """
         error: Exception | None = None
         try:
@@ -138,10 +116,7 @@ class Ranks:
         return result
 
     def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
-        """Return what `read` returns on rank 0, on every rank; the others do not call it.
-
-        An error of it is raised on all ranks.
-        """
+        """Return the result of `read` on rank 0, on every rank; only rank 0 calls it, an error is raised on all."""
         data = self.run_on_all(lambda: read() if self.is_first else b"")
         num_bytes = int(self.all_gather_numbers(len(data))[0])
         if self.world_size == 1 or not num_bytes:
@@ -151,42 +126,35 @@ class Ranks:
         return values.numpy().tobytes()
 
     def broadcast_text(self, text: str) -> str:
-        """Return rank 0's text, on every rank; the others' are not used."""
+        """Return the text of rank 0, on every rank."""
         return self.broadcast_bytes(lambda: text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
 
     def broadcast_flag(self, answer: bool) -> bool:
-        """Return rank 0's answer, on every rank; the others' are not used."""
+        """Return the answer of rank 0, on every rank."""
         return bool(self.all_gather_numbers(answer)[0])
 
     def _fail(self, error: Exception | None, failed_rank: int) -> NoReturn:
-        messages = self.gather(_encoded("" if error is None else str(error) or repr(error), MESSAGE_BYTES))
+        text = "" if error is None else str(error) or repr(error)
+        data = text.encode("utf-8", "surrogateescape")[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
+        messages = self.gather(torch.tensor(list(data), dtype=torch.uint8))
         if error is not None:
             raise error
-        raise RunError(f"rank {failed_rank} of {self.world_size} failed: {_decoded(messages[failed_rank], 'ignore')}")
+        message = bytes(messages[failed_rank].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
+        raise RunError(f"rank {failed_rank} of {self.world_size} failed: {message}")
 
 
 SINGLE = Ranks()
 
 
-def _encoded(text: str, num_bytes: int) -> Tensor:
-    """Return a text as uint8, cut or filled up to a length."""
-    data = text.encode("utf-8", "surrogateescape")[:num_bytes]
-    return torch.tensor(list(data.ljust(num_bytes, b"\0")), dtype=torch.uint8)
-
-
-def _decoded(data: Tensor, errors: str) -> str:
-    return bytes(data.tolist()).rstrip(b"\0").decode("utf-8", errors)
-
-
 def ranks_of(environment: Mapping[str, str]) -> Ranks:
-    """Return the rank of this process by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_WORLD_SIZE``, which torchrun sets.
+    """Return the rank of this process by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_WORLD_SIZE``, as torchrun sets them.
 
-    Alone, if they are not set.
+    Without the first two it is :data:`SINGLE`.
 
     Raises
     ------
     UsageError
-        If one of them is missing, or is no number in its range.
+        If one of them is missing, or not a number in its range.
     """
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return SINGLE
@@ -195,12 +163,12 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
 
 
 def rank_device(device: torch.device, environment: Mapping[str, str]) -> torch.device:
-    """Return the device of this process: on CUDA the one with the number ``LOCAL_RANK``.
+    """Return the device of this process: on CUDA that with the index ``LOCAL_RANK``.
 
     Raises
     ------
     UsageError
-        If there are more processes on this machine than GPUs, or several processes are to share an MPS device.
+        If this machine has more processes than GPUs, or several processes would share an MPS device.
     """
     if ranks_of(environment).world_size == 1 or device.type == "cpu":
         return device
@@ -209,7 +177,7 @@ def rank_device(device: torch.device, environment: Mapping[str, str]) -> torch.d
     number = _number(environment, "LOCAL_RANK")
     if number >= torch.cuda.device_count():
         raise UsageError(
-            f"process {number} on this machine has no GPU of its own, there are {torch.cuda.device_count()}: "
+            f"process {number} on this machine has no GPU, there are {torch.cuda.device_count()}: "
             "start as many processes as GPUs"
         )
     return torch.device("cuda", number)
@@ -226,50 +194,47 @@ def _number(environment: Mapping[str, str], name: str) -> int:
 
 @contextmanager
 def joined_ranks(
-    environment: Mapping[str, str],
-    device: torch.device,
-    *,
-    init_method: str = "env://",
-    wait_minutes: float = 30,
+    environment: Mapping[str, str], device: torch.device, *, init_method: str = "env://", wait_minutes: float = 30
 ) -> Iterator[Ranks]:
-    """Set up torch's process group for the block, and take it down after it.
+    """Set up torch's process group for the block; with a single process, do nothing.
 
     Parameters
     ----------
     environment : mapping
-        Holds ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, as torchrun sets them. Without them, or with a world size
-        of 1, nothing is set up.
+        Environment variables, see :func:`ranks_of`.
     device : torch.device
-        Where the network will run, from :func:`rank_device`. Host arrays travel by gloo; what lies on CUDA by NCCL.
+        From :func:`rank_device`. Tensors on the CPU are sent by gloo, those on CUDA by NCCL.
     init_method : str
-        Where the processes meet, as for ``torch.distributed.init_process_group``.
+        As for ``torch.distributed.init_process_group``.
     wait_minutes : float
         Time-out of a collective operation, > 0. A process that ends is noticed at once.
 
     Raises
     ------
     RunError
-        If the processes do not meet, or another one is gone in the middle of the work.
+        If the processes do not find each other, or another one ends during the block.
     """
     ranks = ranks_of(environment)
     if ranks.world_size == 1:
         yield ranks
         return
-    _set_up(ranks, device, init_method, timedelta(minutes=wait_minutes))
+    _init_process_group(ranks, device, init_method, timedelta(minutes=wait_minutes))
     try:
         yield ranks
     except RuntimeError as error:
-        if not _is_lost_peer(error):
+        # gloo raises plain RuntimeErrors, whose messages start with the place in its source code, in brackets.
+        place = str(error).partition("]")[0]
+        if not isinstance(error, dist.DistError) and not (place.startswith("[") and "gloo" in place):
             raise
         raise RunError(
-            f"rank {ranks.rank} of {ranks.world_size} lost contact with another one: that one has failed or was "
-            "stopped, and its own message says why"
+            f"rank {ranks.rank} of {ranks.world_size} lost contact with another one, which failed or was stopped: see "
+            "its message"
         ) from error
     finally:
         dist.destroy_process_group()
 
 
-def _set_up(ranks: Ranks, device: torch.device, init_method: str, timeout: timedelta) -> None:
+def _init_process_group(ranks: Ranks, device: torch.device, init_method: str, timeout: timedelta) -> None:
     if not dist.is_available():
         raise UsageError("this build of torch cannot train with several processes: start one without torchrun")
     backend = "gloo"
@@ -280,9 +245,3 @@ def _set_up(ranks: Ranks, device: torch.device, init_method: str, timeout: timed
         dist.init_process_group(backend, init_method, timeout=timeout, rank=ranks.rank, world_size=ranks.world_size)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {ranks.rank} of {ranks.world_size} did not meet the others: {error}") from error
-
-
-def _is_lost_peer(error: RuntimeError) -> bool:
-    # gloo has no exception of its own: its messages start with the place in its sources, in brackets.
-    place = str(error).partition("]")[0]
-    return isinstance(error, dist.DistError) or (place.startswith("[") and "gloo" in place)

@@ -1,9 +1,9 @@
-"""What a network is given: sources of batches, normalised on the device."""
+"""Batches of images, and their normalisation on the device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +15,11 @@ from torch import Tensor
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers
 
+Floats = npt.NDArray[np.float64]
 GREY_LEVELS = 255.0
 MIN_STD = 0.02
 MAX_ABS_MEAN_AFTER = 0.5
 STD_RANGE_AFTER = (0.5, 2.0)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,12 @@ class Normalization:
     Parameters
     ----------
     mean, std : tuple of three floats
-        R, G, B, for pixel values on the scale [0, 1]; finite, std above 0.
+        R, G, B, for pixel values on the scale [0, 1].
 
     Raises
     ------
     UsageError
-        If there are not three numbers, or one is not finite, or a std is not above 0.
+        Unless each is three finite numbers, and each std above 0.
     """
 
     mean: tuple[float, float, float]
@@ -50,11 +49,11 @@ class Normalization:
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float]) -> Normalization:
-        """Return the normalisation for any two sequences of numbers, as JSON or NumPy give them."""
+        """Return the normalisation for sequences of numbers, such as lists or arrays."""
         return cls(_triple("mean", mean), _triple("std", std))
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Return the numbers as JSON can hold them."""
+        """Return the fields as JSON values."""
         return {"mean": list(self.mean), "std": list(self.std)}
 
 
@@ -66,17 +65,15 @@ def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
 
 
 class Normalizer:
-    """`(x / 255 - mean) / std` on one device, as one multiplication and addition per value.
+    """Computes `(x / 255 - mean) / std` on one device, as one multiplication and addition per value.
 
     Parameters
     ----------
     normalization : Normalization
-        Mean and std on the scale [0, 1].
     device : torch.device
-        Where the batches are.
+        Device of the batches.
     channels_last : bool
-        Memory format of the result. True costs nothing: the values lie in memory as they did in the input, only
-        the axes are named in another order. False makes a copy.
+        Memory format of the result. True keeps the memory order of the input, False makes a copy.
     """
 
     def __init__(self, normalization: Normalization, device: torch.device, *, channels_last: bool = True) -> None:
@@ -87,19 +84,9 @@ class Normalizer:
         self._offset_C = (-mean / std).to(device, torch.float32)
 
     def __call__(self, images_BHWC: Tensor) -> Tensor:
-        """Return normalised images as the network takes them.
-
-        Parameters
-        ----------
-        images_BHWC : tensor (B,H,W,3), uint8 or float
-            Grey levels in [0, 255]; not modified.
-
-        Returns
-        -------
-        tensor (B,3,H,W), float32
-        """
+        """Return float32 (B,3,H,W) from uint8 or float (B,H,W,3) in [0, 255], which is not modified."""
         batch, height_px, width_px, channels = images_BHWC.shape
-        # Whole pixel rows as the inner axis: 192 and more values a vector loop can run over, instead of 3.
+        # Whole pixel rows as the inner axis: vector loops run over 192 and more values instead of 3.
         rows = images_BHWC.reshape(batch * height_px, width_px * channels).to(torch.float32, copy=True)
         torch.addcmul(self._offset_C.repeat(width_px), rows, self._scale_C.repeat(width_px), out=rows)
         images_BCHW = rows.view(batch, height_px, width_px, channels).permute(0, 3, 1, 2)
@@ -107,22 +94,19 @@ class Normalizer:
 
 
 def check_normalization(normalization: Normalization, sample_images_NHWC: npt.NDArray[np.uint8]) -> None:
-    """Refuse normalisation numbers that do not normalise the training images.
-
-    A right mean and std leave every channel of a sample of the training split near mean 0 and std 1. Refused are a
-    std below 0.02, and numbers that leave a channel's mean at 0.5 or more from 0, or its std outside (0.5, 2).
+    """Check that a normalisation brings every channel near mean 0 and std 1.
 
     Parameters
     ----------
     normalization : Normalization
-        The numbers to check.
     sample_images_NHWC : uint8 array (N,H,W,3)
         A few hundred images of the training split, before augmentation.
 
     Raises
     ------
     UsageError
-        With what was found, and the likely cause.
+        If a std is below 0.02, or a channel's mean after it is 0.5 or more from 0, or its std outside (0.5, 2); with
+        the likely cause.
     """
     if sample_images_NHWC.dtype != np.uint8:
         raise UsageError(f"normalisation needs sample images of uint8, got {sample_images_NHWC.dtype}")
@@ -131,12 +115,12 @@ def check_normalization(normalization: Normalization, sample_images_NHWC: npt.ND
     true_mean, true_std = _moments(sample_images_NHWC)
     finding = _finding(np.asarray(normalization.mean), np.asarray(normalization.std), true_mean, true_std)
     if finding:
-        cause = _likely_cause(normalization, true_mean, true_std)
+        cause = f"{_likely_cause(normalization, true_mean, true_std)}; `ldata stats` prints the true ones"
         raise UsageError(f"normalisation does not fit the training images: {finding}; {cause}")
 
 
-def _moments(images_NHWC: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and std per channel on the scale [0, 1], from integer sums (no float copy of the images)."""
+def _moments(images_NHWC: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Return mean and std per channel on the scale [0, 1], from histograms: no float copy of the images."""
     levels = np.arange(256, dtype=np.float64) / GREY_LEVELS
     counts = np.stack([np.bincount(images_NHWC[..., c].ravel(), minlength=256) for c in range(3)])
     fractions = counts / counts.sum(axis=1, keepdims=True)
@@ -144,78 +128,72 @@ def _moments(images_NHWC: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64
     return mean, np.sqrt(np.maximum(fractions @ levels**2 - mean**2, 0))
 
 
-def _finding(
-    mean: npt.NDArray[np.float64],
-    std: npt.NDArray[np.float64],
-    true_mean: npt.NDArray[np.float64],
-    true_std: npt.NDArray[np.float64],
-) -> str:
-    """Return what is wrong with `mean` and `std`, or an empty string."""
+def _finding(mean: Floats, std: Floats, true_mean: Floats, true_std: Floats) -> str:
+    """Return what is wrong, or an empty string."""
     if std.min() < MIN_STD:
         return f"a std of {std.min():.5f} is below {MIN_STD}, which no image set on the scale [0, 1] has"
     mean_after, std_after = (true_mean - mean) / std, true_std / std
     low, high = STD_RANGE_AFTER
-    for channel, name in enumerate("RGB"):
-        left = f"channel {name} has mean {mean_after[channel]:.2f} and std {std_after[channel]:.2f} after it"
-        if abs(mean_after[channel]) >= MAX_ABS_MEAN_AFTER or not low < std_after[channel] < high:
-            return f"{left} (expected about 0 and 1)"
+    for channel, left, spread in zip("RGB", mean_after, std_after, strict=True):
+        if abs(left) >= MAX_ABS_MEAN_AFTER or not low < spread < high:
+            return f"channel {channel} has mean {left:.2f} and std {spread:.2f} after it (expected about 0 and 1)"
     return ""
 
 
-def _likely_cause(
-    normalization: Normalization, true_mean: npt.NDArray[np.float64], true_std: npt.NDArray[np.float64]
-) -> str:
-    cure = "`ldata stats` prints the true ones"
+def _likely_cause(normalization: Normalization, true_mean: Floats, true_std: Floats) -> str:
     given = np.asarray(normalization.mean + normalization.std)
-    if np.allclose(given, IMAGENET_MEAN + IMAGENET_STD, atol=5e-3):
-        return f"these are ImageNet's numbers, and these cells lie on black; {cure}"
+    if np.allclose(given, (0.485, 0.456, 0.406, 0.229, 0.224, 0.225), atol=5e-3):
+        return "these are ImageNet's numbers, and these cells are on a black background"
     true = np.concatenate([true_mean, true_std])
     factor = float(np.nanmedian(true / np.where(given > 0, given, np.nan)))
     if factor >= 8:
-        # A mean per batch, summed, divided by the number of images: too small by the batch size.
-        return f"these look like per-batch sums divided by the image count: about {factor:.0f} times too small; {cure}"
+        # The sum of the means of batches, divided by the number of images, is too small by the batch size.
+        return f"these look like per-batch sums divided by the image count: about {factor:.0f} times too small"
     if 0 < factor < 1 / 100:
-        return f"these look like grey levels from 0 to 255, and must be on the scale from 0 to 1; {cure}"
-    return f"these look like the numbers of other images or of another recipe; {cure}"
+        return "these look like grey levels from 0 to 255, and must be on the scale from 0 to 1"
+    return "these look like the numbers of other images or of another recipe"
 
 
 class Batch(Protocol):
-    """A micro-batch: with several ranks, this rank's rows of a batch, or a part of them."""
+    """A micro-batch of one rank."""
 
     @property
     def images_BHWC(self) -> Tensor:
         """Grey levels, uint8 (B,S,S,3), RGB; on any device."""
-        ...
 
     @property
     def labels_B(self) -> Tensor:
-        """Classes, int64 (B,); -1 where unknown; on any device."""
-        ...
+        """Class indices, int64 (B,); -1 where unknown; on any device."""
 
     @property
     def indices_B(self) -> Tensor:
         """Indices of the samples in their cache, int64 (B,), on the CPU."""
-        ...
 
     @property
     def mask_B(self) -> Tensor:
-        """False for padding rows, which count for nothing; bool (B,), on the CPU."""
-        ...
+        """False for padding rows; bool (B,), on the CPU."""
 
 
 class BatchSource(Protocol):
-    """A split as a stream of batches. With several ranks, every rank's has the same length.
-
-    Each step has ``TrainSettings.accumulate`` batches: the micro-batches of this rank.
-    """
+    """A split as batches, ``TrainSettings.accumulate`` of them for each step; of the same length on every rank."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterable[Batch]:
-        """Return the batches of one epoch without those of its first `first_step` steps.
+        """Return the batches of an epoch, counted from 1, after its first `first_step` steps.
 
-        Epochs count from 1; the order may depend on the epoch and nothing else.
+        The order depends on the epoch alone.
         """
-        ...
 
     def __len__(self) -> int:
         """Return the number of steps in an epoch."""
-        ...
+
+
+def unmasked(values: Tensor, mask_B: Tensor) -> Tensor:
+    """Return the rows of a batch's tensor, on any device, for which its mask is True."""
+    return values if mask_B.all() else values[mask_B.nonzero().flatten().to(values.device)]
+
+
+def close_batches(batches: Iterator[Batch]) -> None:
+    """Close an iterator over batches, such as a generator, if it can be closed."""
+    close = getattr(batches, "close", None)
+    if close is not None:
+        close()

@@ -1,4 +1,4 @@
-"""Precision, compilation and memory of a device."""
+"""Devices: choice, precision, compilation, and errors of memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,37 +14,32 @@ from leukemia_data.errors import LeukemiaError, RunError, UsageError
 
 
 def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
-    """Return the 16-bit type to compute in on `device`, or None for plain float32."""
+    """Return the 16-bit dtype of mixed precision on `device`, or None for plain float32."""
     if not amp or device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def autocast(device: torch.device, amp: bool) -> torch.autocast:
-    """Return the context in which a network runs forward on `device`; it does nothing off CUDA."""
+    """Return the context of a forward pass on `device`; it does nothing off CUDA."""
     dtype = autocast_dtype(device, amp)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def gradient_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
-    """Return the scaler for the backward pass on `device`; it does nothing except for float16."""
+    """Return the scaler of a backward pass on `device`; it does nothing except for float16."""
     return torch.amp.GradScaler(device.type, enabled=autocast_dtype(device, amp) is torch.float16)
 
 
-# CUDA and MPS; torch on the CPU; the system; cuDNN and cuBLAS; C++.
-_SIGNS = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "alloc_failed",
-    "bad_alloc",
+# CUDA and MPS; torch on the CPU; the system (two); cuDNN and cuBLAS; C++.
+_SIGNS = re.compile(
+    "out of memory|can't allocate memory|cannot allocate memory|not enough memory|alloc_failed|bad_alloc"
 )
 _WANTED = re.compile(r"tried to allocate ([\d.]+ bytes|[\d.]+ ?[kMGT]?i?B)", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of a device or of this machine.
+    """Return whether a device or this machine ran out of memory.
 
     >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 8.9 GB)"))
     True
@@ -54,14 +48,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # Errors of this project's own have said what to do.
+    # Errors of this project already say what to do.
     if not isinstance(error, RuntimeError) or isinstance(error, LeukemiaError):
         return False
-    return any(sign in str(error).lower() for sign in _SIGNS)
+    return _SIGNS.search(str(error).lower()) is not None
 
 
 def wanted_memory(error: BaseException) -> str | None:
-    """How much was asked for when it ran out, in the error's own words; None where it does not say.
+    """Return the size of the failed allocation as the error's message has it, or None.
 
     >>> wanted_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total"))
     '2.00 GiB'
@@ -76,30 +70,28 @@ DEFAULT_BACKEND = "inductor"
 
 
 def compiled_forward(network: nn.Module, backend: str = DEFAULT_BACKEND) -> Forward:
-    """Return a function that runs `network` compiled, with its own parameters and buffers.
+    """Return a function that runs `network` compiled, sharing its parameters and buffers.
 
-    Every size of a batch is compiled for itself, at its first call, which may take minutes: streams that train should
-    drop a smaller last batch.
+    Each batch size is compiled at its first call, which may take minutes: drop a smaller last batch in training.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Where it will run; modes may change.
+        On its device; its mode may change later.
     backend : str
         One of ``torch.compiler.list_backends()``, or ``eager``, which traces the network but compiles nothing.
 
     Raises
     ------
     RunError
-        Here or at a call, if this machine cannot compile.
+        If this machine cannot compile, now or at a call.
     """
     with _compiler_errors():
-        compiled: Callable[..., Any] = torch.compile(network, backend=backend, dynamic=False)
+        compiled: Forward = torch.compile(network, backend=backend, dynamic=False)
 
+    @_compiler_errors()
     def forward(images_BCHW: Tensor) -> Tensor:
-        with _compiler_errors():
-            logits_BK: Tensor = compiled(images_BCHW)
-            return logits_BK
+        return compiled(images_BCHW)
 
     return forward
 
@@ -109,10 +101,10 @@ def _compiler_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # torch loads this part of itself, which takes a second, when it is asked for.
+        # torch loads _dynamo, which takes a second, at this access.
         if not (isinstance(error, torch._dynamo.exc.TorchDynamoException) or "torch.compile is not" in str(error)):
             raise
-        # What follows is advice to developers of torch.
+        # The next paragraph is advice to developers of torch.
         reason = " ".join(str(error).strip().partition("\n\n")[0].split()).rstrip(".")
         raise RunError(
             f"the network cannot be compiled on this machine: {reason}. torch.compile "
@@ -121,12 +113,12 @@ def _compiler_errors() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` means CUDA, else Apple's MPS, else the CPU; any other name is taken as it is.
+    """Return a torch device by name; ``auto`` is CUDA, else Apple's MPS, else the CPU.
 
     Raises
     ------
     UsageError
-        If there is no such device here.
+        If this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():

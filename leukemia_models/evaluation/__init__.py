@@ -1,1 +1,1 @@
-"""Predictions and what they are worth: views, metrics, subjects, intervals, calibration."""
+"""Predictions and their evaluation: views, metrics, subjects, intervals, calibration."""

@@ -1,8 +1,8 @@
-"""Intervals by resampling subjects."""
+"""Bootstrap intervals of metrics, by resampling subjects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,30 +32,23 @@ from leukemia_models.evaluation.resampling import (
 )
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 MAX_CHUNK_VALUES = 100_000
-"""Draws times images that are worked on at a time: 0.8 MB an array, which the processor's caches hold."""
+"""Draws times images in one array: 0.8 MB, which fits the processor's caches."""
 
 
-def drawn_metrics(
-    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64], threshold: float
-) -> dict[str, Floats]:
-    """Compute the metrics of every draw.
+def drawn_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints, threshold: float) -> dict[str, Floats]:
+    """Return the metrics with intervals of every draw, float64 (D,), NaN where undefined.
 
     Parameters
     ----------
     samples : EvaluatedSamples
-        Images.
     subject_N : int64 array (N,)
-        Number of each image's subject, from 0.
+        Index of each sample's subject.
     draws_DS : int64 array (D,S)
-        How often each subject counts in each draw.
+        Count of each subject in each draw.
     threshold : float
-        The prediction is class 1 where its probability lies above.
-
-    Returns
-    -------
-    dict of str to float64 array (D,)
-        All metrics that have intervals; NaN where a draw leaves one undefined.
+        The prediction is class 1 where its probability is above.
     """
     num_subjects = draws_DS.shape[1]
     calls_N = (samples.probabilities_N > threshold).astype(np.int64)
@@ -89,28 +82,17 @@ def drawn_metrics(
     return drawn
 
 
-def _value_of_each_draw(
-    metric: Metric, samples: EvaluatedSamples, weights_DN: npt.NDArray[np.int64], threshold: float
-) -> Floats:
-    """Compute a metric that is known by its value alone, draw by draw, on samples repeated as often as they count."""
-    values: list[float] = []
-    for weights_N in weights_DN:
-        outcome = Outcome(
-            np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_N, weights_N), threshold
-        )
-        value = metric.of(outcome)
-        values.append(np.nan if value is None else value)
-    return np.array(values, np.float64)
+def _value_of_each_draw(metric: Metric, samples: EvaluatedSamples, weights_DN: Ints, threshold: float) -> Floats:
+    """Return a metric of every draw, computed on samples that are repeated by their counts."""
+    outcomes = (
+        Outcome(np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_N, weights_N), threshold)
+        for weights_N in weights_DN
+    )
+    return np.array([np.nan if (value := metric.of(outcome)) is None else value for outcome in outcomes], np.float64)
 
 
 def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
-    """Compute what follows from confusion matrices.
-
-    Parameters
-    ----------
-    confusion_DC : float64 array (D,4)
-        Counts of (label, prediction) = (0,0), (0,1), (1,0), (1,1).
-    """
+    """Return metrics (D,) of counts (D,4) of (label, prediction) = (0,0), (0,1), (1,0), (1,1)."""
     true_0, false_1, false_0, true_1 = confusion_DC.T
     label_0, label_1 = true_0 + false_1, true_1 + false_0
     called_0, called_1 = true_0 + false_0, true_1 + false_1
@@ -118,7 +100,7 @@ def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
     specificity, sensitivity = true_0 / label_0, true_1 / label_1
     f1_0, f1_1 = 2 * true_0 / (label_0 + called_0), 2 * true_1 / (label_1 + called_1)
     spread = np.sqrt(label_0 * label_1 * called_0 * called_1)
-    # Without a call of one class the correlation is 0 by convention, as in scikit-learn.
+    # Without predictions of one class the correlation is 0 by convention, as in scikit-learn.
     mcc = np.where(spread > 0, (true_0 * true_1 - false_0 * false_1) / np.where(spread > 0, spread, 1), 0)
     return {
         "sensitivity": sensitivity,
@@ -131,67 +113,54 @@ def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
     }
 
 
-def _ranking_metrics(
-    samples: EvaluatedSamples, subject_N: npt.NDArray[np.int64], draws_DS: npt.NDArray[np.int64]
-) -> dict[str, Floats]:
-    """Compute AUROC and average precision of every draw, some draws at a time."""
+def _ranking_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints) -> dict[str, Floats]:
+    """Return AUROC and average precision of every draw, computed in chunks of draws."""
     falling_N = np.argsort(-samples.probabilities_N, kind="stable")
     scores_N = samples.probabilities_N[falling_N]
     last_of_tie = np.flatnonzero(np.append(scores_N[1:] != scores_N[:-1], True))
     is_positive_N = samples.labels_N[falling_N] == POSITIVE
+    length = max(MAX_CHUNK_VALUES // len(samples), 1)
     chunks = [
-        _ranking_of_weights(draws_DS[rows][:, subject_N[falling_N]], is_positive_N, last_of_tie)
-        for rows in _chunks(len(draws_DS), len(samples))
+        _ranking_of_weights(draws_DS[start : start + length][:, subject_N[falling_N]], is_positive_N, last_of_tie)
+        for start in range(0, len(draws_DS), length)
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("auroc", "auprc")}
 
 
-def _chunks(num_draws: int, num_samples: int) -> Iterator[slice]:
-    length = max(MAX_CHUNK_VALUES // num_samples, 1)
-    return (slice(start, start + length) for start in range(0, num_draws, length))
-
-
 def _ranking_of_weights(
-    weights_DN: npt.NDArray[np.int64], is_positive_N: npt.NDArray[np.bool_], last_of_tie: npt.NDArray[np.int64]
+    weights_DN: Ints, is_positive_N: npt.NDArray[np.bool_], last_of_tie: Ints
 ) -> Mapping[str, Floats]:
-    """Follow the ROC and precision-recall curves from the highest score down, one step for each distinct score."""
+    """Return the areas under the ROC and precision-recall curves, which have one step for each distinct score."""
     positives_DT = np.cumsum(weights_DN * is_positive_N, axis=1)[:, last_of_tie]
     called_DT = np.cumsum(weights_DN, axis=1)[:, last_of_tie]
     gained_DT = np.diff(positives_DT, axis=1, prepend=0)
     negatives_DT = called_DT - positives_DT
     num_positives_D, num_negatives_D = positives_DT[:, -1], negatives_DT[:, -1]
-    # Each positive beats the negatives below it, and half of those that tie with it.
+    # Each positive loses to the negatives above it, and to half of those that tie with it.
     met_DT = (negatives_DT + np.pad(negatives_DT, ((0, 0), (1, 0)))[:, :-1]) / 2
     lost_D = (gained_DT * met_DT).sum(axis=1)
     precision_DT = positives_DT / np.maximum(called_DT, 1)
+    average_precision_D = (gained_DT * precision_DT).sum(axis=1) / num_positives_D
     return {
         "auroc": 1 - lost_D / (num_positives_D * num_negatives_D),
-        "auprc": _where_both((gained_DT * precision_DT).sum(axis=1) / num_positives_D, num_negatives_D),
+        # Undefined without negatives, where the precision is always 1.
+        "auprc": np.where(num_negatives_D > 0, average_precision_D, np.nan),
     }
-
-
-def _where_both(values_D: Floats, num_negatives_D: npt.NDArray[Any]) -> Floats:
-    """Leave out draws without negatives: a precision of 1 would say nothing there."""
-    return np.where(num_negatives_D > 0, values_D, np.nan)
-
-
-_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectBootstrap:
-    """Intervals of one evaluated part.
+    """Intervals of metrics.
 
     Parameters
     ----------
     settings : BootstrapSettings
-        How they were drawn.
     subjects_per_class : tuple of int, or None
-        How many were resampled; None where the subject of an image is unknown.
+        Number of resampled subjects; None where the subject of an image is unknown.
     intervals : mapping of str to Interval
-        By metric; metrics without one are absent.
+        By metric, for metrics that have one.
     note : str or None
-        Why there are none, or how far to trust them.
+        Why there are none, or why to distrust them.
     """
 
     settings: BootstrapSettings
@@ -200,14 +169,8 @@ class SubjectBootstrap:
     note: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
-        return {
-            "unit": "subject",
-            **asdict(self.settings),
-            "subjects_per_class": self.subjects_per_class,
-            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
-            "note": self.note,
-        }
+        """Return the fields as JSON values."""
+        return _to_dict(self, intervals={name: list(interval) for name, interval in self.intervals.items()})
 
 
 def subject_bootstrap(
@@ -217,16 +180,15 @@ def subject_bootstrap(
     settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
     classes: Sequence[str] = ("hem", "all"),
 ) -> SubjectBootstrap:
-    """Return intervals of the metrics of `samples`, by resampling subjects.
+    """Return intervals of the metrics of `samples`.
 
     Parameters
     ----------
     samples : EvaluatedSamples
-        Images; or subjects, one row each, for intervals of subject-level metrics.
+        Images; or one row a subject, for subject-level metrics.
     threshold : float
-        The prediction is class 1 where its probability lies above.
+        The prediction is class 1 where its probability is above.
     settings : BootstrapSettings
-        Number of draws, seed, level.
     classes : sequence of two str
         Names of class 0 and 1, for the note.
     """
@@ -235,12 +197,11 @@ def subject_bootstrap(
     if groups is not None and (names := groups.metric_names()):
         drawn = drawn_metrics(samples, groups.subject_N, groups.draw(settings), threshold)
         intervals = {name: percentile_interval(drawn[name], settings.level) for name in names}
-    same_note = SAME_NOTE if None in intervals.values() else None
     return SubjectBootstrap(
         settings=settings,
         subjects_per_class=groups.per_class if groups else None,
         intervals={name: interval for name, interval in intervals.items() if interval is not None},
-        note=_joined(trust_note(samples, groups, classes), same_note),
+        note=_note(trust_note(samples, groups, classes), is_same=None in intervals.values()),
     )
 
 
@@ -255,10 +216,9 @@ class Difference:
     difference : float or None
         First minus second.
     interval : Interval or None
-        Of the difference; None where there are too few subjects, or all draws agree.
+        Of the difference; None where there are too few subjects, or all draws are equal.
     share_at_most_zero : float or None
-        Share of draws in which the first was not higher than the second: near 0 or 1 where one is surely higher. None
-        where there is no interval.
+        Fraction of draws in which the first is not higher than the second; None without an interval.
     """
 
     first: float | None
@@ -268,26 +228,20 @@ class Difference:
     share_at_most_zero: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "difference": self.difference,
-            "interval": [self.interval.low, self.interval.high] if self.interval else None,
-            "share_at_most_zero": self.share_at_most_zero,
-        }
+        """Return the fields as JSON values."""
+        return {**asdict(self), "interval": list(self.interval) if self.interval else None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedBootstrap:
-    """How two networks differ on the same images.
+    """Differences of the metrics of two networks on the same images.
 
     Parameters
     ----------
     settings, subjects_per_class, note
         As for :class:`SubjectBootstrap`.
     differences : mapping of str to Difference
-        By metric, all of :data:`~leukemia_models.evaluation.metrics.METRICS`.
+        For all of :data:`~leukemia_models.evaluation.metrics.METRICS`.
     """
 
     settings: BootstrapSettings
@@ -296,14 +250,13 @@ class PairedBootstrap:
     note: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
-        return {
-            "unit": "subject",
-            **asdict(self.settings),
-            "subjects_per_class": self.subjects_per_class,
-            "differences": {name: difference.to_dict() for name, difference in self.differences.items()},
-            "note": self.note,
-        }
+        """Return the fields as JSON values."""
+        return _to_dict(self, differences={name: each.to_dict() for name, each in self.differences.items()})
+
+
+def _to_dict(bootstrap: SubjectBootstrap | PairedBootstrap, **results: Any) -> dict[str, Any]:  # noqa: ANN401
+    settings = {"unit": "subject", **asdict(bootstrap.settings), "subjects_per_class": bootstrap.subjects_per_class}
+    return {**settings, **results, "note": bootstrap.note}
 
 
 def paired_bootstrap(
@@ -314,12 +267,12 @@ def paired_bootstrap(
     settings: BootstrapSettings = DEFAULT_BOOTSTRAP,
     classes: Sequence[str] = ("hem", "all"),
 ) -> PairedBootstrap:
-    """Compare two networks on the same images: both are evaluated on the same draws of subjects.
+    """Compare two networks on the same images and the same draws of subjects.
 
     Parameters
     ----------
     first, second : EvaluatedSamples
-        Joined by id, whatever their order. For subject-level metrics hand in one row a subject, see
+        In any order. For subject-level metrics one row a subject, see
         :func:`~leukemia_models.evaluation.subject_level.subject_samples`.
     thresholds : tuple of two floats
         Of the first and of the second.
@@ -329,7 +282,7 @@ def paired_bootstrap(
     Raises
     ------
     UsageError
-        If the two do not hold the same images with the same labels and subjects.
+        If the two do not have the same images with the same labels and subjects.
     """
     pair = ((first, thresholds[0]), (_in_order_of(second, first), thresholds[1]))
     plain = [
@@ -341,8 +294,8 @@ def paired_bootstrap(
     if groups is not None and (names := groups.metric_names()):
         draws_DS = groups.draw(settings)
         one, other = (drawn_metrics(each, groups.subject_N, draws_DS, threshold) for each, threshold in pair)
-        # Equal networks differ by exactly nothing, whatever the order of the additions.
-        difference_of_draws = {name: (one[name] - other[name]).round(_DIGITS) for name in names}
+        # Rounded, so that equal networks differ by exactly 0 for any order of additions.
+        difference_of_draws = {name: (one[name] - other[name]).round(12) for name in names}
     differences = {
         name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
         for name in METRICS
@@ -352,12 +305,12 @@ def paired_bootstrap(
         settings=settings,
         subjects_per_class=groups.per_class if groups else None,
         differences=differences,
-        note=_joined(trust_note(first, groups, classes), SAME_NOTE if is_same else None),
+        note=_note(trust_note(first, groups, classes), is_same=is_same),
     )
 
 
-def _joined(*notes: str | None) -> str | None:
-    return " ".join(note for note in notes if note) or None
+def _note(trust: str | None, *, is_same: bool) -> str | None:
+    return " ".join(filter(None, (trust, SAME_NOTE if is_same else None))) or None
 
 
 def _difference(
@@ -367,13 +320,13 @@ def _difference(
         return Difference(first, second, None)
     defined = np.zeros(0) if draws_D is None else draws_D[np.isfinite(draws_D)]
     interval = percentile_interval(defined, level)
-    # Where all draws agree on no difference, "not higher in 100 % of them" would read as "surely lower".
-    share = float(np.mean(defined <= 0)) if interval else None
-    return Difference(first, second, first - second, interval, share)
+    # Without an interval all draws may be 0: "not higher in 100 % of draws" would then be misleading.
+    at_most_zero = float(np.mean(defined <= 0)) if interval else None
+    return Difference(first, second, first - second, interval, at_most_zero)
 
 
 def _in_order_of(samples: EvaluatedSamples, model: EvaluatedSamples) -> EvaluatedSamples:
-    """Return `samples` with the rows in the order of `model`'s ids."""
+    """Return `samples` in the order of the ids of `model`."""
     for each in (samples, model):
         if len(set(each.ids)) < len(each.ids):
             raise UsageError("the two cannot be compared: an image has several predictions")

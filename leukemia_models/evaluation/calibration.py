@@ -1,8 +1,7 @@
-"""Probabilities that mean what they say, and a threshold that suits: validation predictions in, two numbers out.
+"""Calibration: temperature and decision threshold, fitted on validation images. No torch.
 
-Temperature scaling divides the log-odds by one number, which keeps every ranking and the meaning of 0.5 (Guo et al.
-2017, On Calibration of Modern Neural Networks). The threshold is then chosen on the scaled probabilities. Both are
-fitted on validation images alone and never on those that are evaluated with them. No torch.
+Temperature scaling divides the log-odds by one number, which keeps rankings and the meaning of 0.5 (Guo et al. 2017, On
+Calibration of Modern Neural Networks). The threshold is then chosen on the scaled probabilities.
 """
 
 from __future__ import annotations
@@ -28,32 +27,33 @@ from leukemia_models.evaluation.metrics import LOWEST_PROBABILITY, POSITIVE
 from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS, MIN_SUBJECTS
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-"""Outside, validation images do not say: they are all told apart (below), or not better than by chance (above)."""
+"""Beyond it, validation images do not determine the temperature: they are separated perfectly (below), or no better
+than by chance (above)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How probabilities are corrected before they are evaluated or used.
+    """A temperature and a decision threshold.
 
     Parameters
     ----------
     temperature : float
-        Log-odds are divided by it: above 1 where the network is too sure of itself.
+        Divisor of the log-odds, > 0; above 1 for an overconfident network.
     threshold : float
-        Of the corrected probability of class 1, in [0, 1).
+        Of the scaled probability of class 1, in [0, 1).
     fitted_on : str
-        The part they were fitted on, such as ``valid``.
+        Part of the split, such as ``valid``.
     num_images : int
-        Its labelled images.
+        Number of its labelled images.
     note : str or None
-        Why the two numbers may not fit other people.
+        Why the two may not generalise to other people.
     is_usable : bool
-        False where the note says that they must not be used: nothing is then reported with them.
+        Whether results are reported with them.
 
     Raises
     ------
     UsageError
-        If a number is out of range.
+        If temperature or threshold is out of range.
     """
 
     temperature: float
@@ -68,16 +68,16 @@ class Calibration:
             raise UsageError(f"a temperature above 0 and a threshold in [0, 1) are needed, got {self}")
 
     def apply(self, samples: EvaluatedSamples) -> EvaluatedSamples:
-        """Return the samples with corrected probabilities."""
+        """Return the samples with scaled probabilities."""
         return samples.with_probabilities(scaled_probabilities(samples.probabilities_N, self.temperature))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
+        """Return the fields as JSON values."""
         return dict(vars(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return what :meth:`to_dict` gave; version 0.1 told in the note alone whether it is of use."""
+        """Return what :meth:`to_dict` wrote; in version 0.1 only the note says whether it is usable."""
         note = values.get("note") or ""
         return cls(**{"is_usable": not any(words in note for words in _NOT_USABLE), **values})
 
@@ -95,7 +95,7 @@ def fit_calibration(
     samples : EvaluatedSamples
         Validation images, predicted with the test-time augmentation that will be used.
     fitted_on : str
-        What to call them.
+        Part of the split, for messages.
     classes : sequence of two str
         Names of class 0 and 1, for the note.
 
@@ -121,20 +121,14 @@ def fit_calibration(
 
 
 def scaled_probabilities(probabilities_N: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Return probabilities of class 1 after their log-odds were divided by `temperature`: (N,), in [0, 1]."""
-    scaled: npt.NDArray[np.float64] = expit(_log_odds(probabilities_N) / temperature)
-    return scaled
+    """Return probabilities (N,) of class 1 with their log-odds divided by `temperature`."""
+    return np.asarray(expit(_log_odds(probabilities_N) / temperature))
 
 
 def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:
     """Return the temperature with the lowest negative log-likelihood, within :data:`TEMPERATURE_RANGE`.
 
-    Parameters
-    ----------
-    labels_N : int64 array (N,)
-        0 or 1.
-    probabilities_N : float64 array (N,)
-        Of class 1.
+    Labels are 0 or 1, probabilities those of class 1.
     """
     labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     wrong_log_odds_N = np.where(labels_N == POSITIVE, -1, 1) * _log_odds(probabilities_N)
@@ -143,32 +137,24 @@ def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArra
         return float(np.mean(np.logaddexp(0, wrong_log_odds_N * inverse)))
 
     lowest, highest = TEMPERATURE_RANGE
-    # Without the NLL's bounded cost of a certain answer, the loss is convex in the inverse temperature: one minimum.
-    # With it, the loss is flat for all low temperatures of a network that is very sure, and the search ends there.
+    # Unlike the NLL, which clips scaled probabilities, this loss is convex in the inverse temperature.
     found = minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-7})
     return float(1 / found.x)
 
 
 def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:
-    """Return the threshold with the highest balanced accuracy; of equally good ones the nearest to 0.5.
+    """Return the threshold with the highest balanced accuracy, the nearest to 0.5 among equals.
 
-    Only the gap between two neighbouring probabilities matters. The answer is 0.5 where that lies in a best gap,
-    otherwise the middle of the nearest best gap.
-
-    Parameters
-    ----------
-    labels_N : int64 array (N,)
-        0 and 1, both present.
-    probabilities_N : float64 array (N,)
-        Of class 1.
+    It is 0.5 or the middle of a gap between neighbouring probabilities. Labels are 0 and 1, both present; probabilities
+    are those of class 1.
     """
     labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     values, value_N = np.unique(probabilities_N, return_inverse=True)
     per_value = np.stack([np.bincount(value_N[labels_N == k], minlength=len(values)) for k in (0, 1)])
-    # Gap k lies below value k and above value k - 1; what lies in or under it is called class 0.
+    # Gap k is between value k - 1 and value k; samples below a threshold in it are predicted as class 0.
     below = np.pad(per_value.cumsum(axis=1), ((0, 0), (1, 0)))
-    called_right = np.stack([below[0], below[1, -1] - below[1]]) / below[:, -1:]
-    recall_sum = called_right.sum(axis=0)
+    recalls = np.stack([below[0], below[1, -1] - below[1]]) / below[:, -1:]
+    recall_sum = recalls.sum(axis=0)
     starts, ends = np.append(0.0, values), np.append(values, 1.0)
     is_best = np.isclose(recall_sum, recall_sum[ends > starts].max(), rtol=0, atol=1e-12) & (ends > starts)
     if (is_best & (starts <= DEFAULT_THRESHOLD) & (ends > DEFAULT_THRESHOLD)).any():
@@ -178,19 +164,18 @@ def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[
 
 
 def _log_odds(probabilities_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    log_odds: npt.NDArray[np.float64] = logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
-    return log_odds
+    return np.asarray(logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
 def _note(counts: tuple[int, ...] | None, classes: Sequence[str], *, is_inside: bool) -> str | None:
-    """Say why temperature and threshold may not fit other people, from the subjects per class."""
+    """Return why temperature and threshold may not generalise, by the number of subjects per class."""
     sentences = []
     if counts is None:
-        sentences.append("The subjects behind temperature and threshold are unknown, and may be few.")
+        sentences.append("Temperature and threshold were fitted on unknown subjects, perhaps few.")
     elif min(counts) < ENOUGH_SUBJECTS:
         listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
-        advice = _NOT_USABLE[0] if min(counts) < MIN_SUBJECTS else "They may not suit others"
+        advice = _NOT_USABLE[0] if min(counts) < MIN_SUBJECTS else "They may not generalise"
         sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}. {advice}.")
     if not is_inside:
-        sentences.append(f"The temperature ended at the border of its range {TEMPERATURE_RANGE}: {_NOT_USABLE[1]}.")
+        sentences.append(f"The temperature is at the limit of its range {TEMPERATURE_RANGE}: {_NOT_USABLE[1]}.")
     return " ".join(sentences) or None

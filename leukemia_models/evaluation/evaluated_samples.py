@@ -1,4 +1,4 @@
-"""What every evaluation is made from: labels, probabilities and subjects."""
+"""The input of evaluations: labels, probabilities and subjects of samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSamples:
-    """Samples with a label and the probability of class 1: what every evaluation is made from.
+    """Samples with a label and the probability of class 1.
 
     Parameters
     ----------
     ids : tuple of str
-        One per sample.
     subjects : tuple of str
-        Whose cell it is; "" where nothing says.
+        Subject of each sample; "" where unknown.
     labels_N : int64 array (N,)
         0 or 1.
     probabilities_N : float64 array (N,)
@@ -42,25 +41,23 @@ class EvaluatedSamples:
     probabilities_N: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        # Of a column of a table the values count: its labels would choose other rows later.
-        object.__setattr__(self, "labels_N", as_labels(self.labels_N, "labels_N"))
-        object.__setattr__(self, "probabilities_N", as_numbers(self.probabilities_N, "probabilities_N"))
-        lengths = {len(self.ids), len(self.subjects), len(self.labels_N), len(self.probabilities_N)}
-        if len(lengths) != 1:
-            raise UsageError(f"ids, subjects, labels and probabilities differ in number: {sorted(lengths)}")
+        labels_N, probabilities_N = labels_and_probabilities(self.labels_N, self.probabilities_N)
+        object.__setattr__(self, "labels_N", labels_N)
+        object.__setattr__(self, "probabilities_N", probabilities_N)
+        lengths = len(self.ids), len(self.subjects), len(labels_N)
+        if len({*lengths}) != 1:
+            raise UsageError(f"ids, subjects and labels differ in number: {lengths}")
         if not self.ids:
             raise UsageError("no image to evaluate has a label")
         if not np.isin(self.labels_N, (0, 1)).all():
             raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
-        if not ((self.probabilities_N >= 0) & (self.probabilities_N <= 1)).all():
-            raise UsageError("probabilities must lie in [0, 1]")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def probabilities_NK(self) -> npt.NDArray[np.float64]:
-        """Of both classes, as :func:`~leukemia_models.evaluation.metrics.classification_metrics` takes them."""
+        """Probabilities of both classes, (N,2)."""
         return np.stack([1 - self.probabilities_N, self.probabilities_N], axis=1)
 
     def with_probabilities(self, probabilities_N: npt.NDArray[np.float64]) -> EvaluatedSamples:
@@ -68,18 +65,11 @@ class EvaluatedSamples:
         return replace(self, probabilities_N=probabilities_N)
 
     def take(self, rows: npt.NDArray[np.int64]) -> EvaluatedSamples:
-        """Return the samples at the given rows, in that order.
-
-        Raises
-        ------
-        UsageError
-            If there is no such row, or none is named.
-        """
+        """Return the samples at the given rows, in that order; raise UsageError for no or unknown rows."""
         rows = as_indices(rows, len(self), "rows")
-        numbers = rows.tolist()
         return EvaluatedSamples(
-            tuple(self.ids[row] for row in numbers),
-            tuple(self.subjects[row] for row in numbers),
+            tuple(self.ids[row] for row in rows),
+            tuple(self.subjects[row] for row in rows),
             self.labels_N[rows],
             self.probabilities_N[rows],
         )
@@ -88,12 +78,12 @@ class EvaluatedSamples:
 def labels_and_probabilities(
     labels_N: object, probabilities_N: object
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return labels and probabilities of class 1 as arrays of one length.
+    """Return labels and probabilities of class 1 as arrays (N,).
 
     Raises
     ------
     UsageError
-        If they are no such numbers in one dimension each, a probability is outside [0, 1], or their lengths differ.
+        If they are not numbers of one dimension and length, or a probability is outside [0, 1].
     """
     labels, probabilities = as_labels(labels_N, "labels_N"), as_numbers(probabilities_N, "probabilities_N")
     if labels.ndim != 1 or labels.shape != probabilities.shape:
@@ -102,28 +92,22 @@ def labels_and_probabilities(
             f"{probabilities.shape}"
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise UsageError("probabilities_N must lie in [0, 1]")
+        raise UsageError("probabilities_N must be in [0, 1]")
     return labels, probabilities
 
 
 def subjects_per_class(
     labels_N: npt.NDArray[np.integer[Any]], subjects_N: Sequence[str | None], num_classes: int = 2
 ) -> tuple[int, ...] | None:
-    """Count the subjects that have a sample of each class.
+    """Return the number of subjects with samples of each class, or None if the subject of any sample is unknown.
 
     Parameters
     ----------
     labels_N : int array (N,)
-        Class of each sample.
     subjects_N : sequence of str or None
-        Subject of each sample; None or "" where the source does not say.
+        None or "" where unknown.
     num_classes : int
         Length of the result.
-
-    Returns
-    -------
-    tuple of int, or None
-        None when the subject of any sample is unknown: a count of the rest would pass for the whole.
     """
     if len(labels_N) != len(subjects_N):
         raise UsageError(f"{len(labels_N)} labels but {len(subjects_N)} subjects")

@@ -1,7 +1,4 @@
-"""Metrics: labels and probabilities in, named numbers out.
-
-To add a metric: :func:`register_metric`. It then stands in results, tables and comparisons, with an interval.
-"""
+"""Metrics of labels and probabilities. To add a metric: :func:`register_metric`."""
 
 from __future__ import annotations
 
@@ -19,51 +16,45 @@ from leukemia_data.records.arguments import as_labels, as_numbers
 from leukemia_data.registry import Registry
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, labels_and_probabilities
 
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer[Any]]
+Scores = npt.NDArray[np.floating[Any]]
 NUM_BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
 class ReliabilityBins:
-    """Equal-width bins of the probability of class 1; sums add up over any partition of the samples.
+    """Equal-width bins of the probability of class 1.
 
     Parameters
     ----------
     counts_M : float array (M,)
-        Samples in each bin.
+        Number of samples in each bin.
     probability_sums_M : float array (M,)
-        Sum of their probabilities of class 1.
+        Sum of their probabilities.
     positives_M : float array (M,)
-        How many of them are of class 1.
+        Number of samples of class 1.
     """
 
-    counts_M: npt.NDArray[np.float64]
-    probability_sums_M: npt.NDArray[np.float64]
-    positives_M: npt.NDArray[np.float64]
+    counts_M: Floats
+    probability_sums_M: Floats
+    positives_M: Floats
 
     @property
-    def edges(self) -> npt.NDArray[np.float64]:
-        """Borders of the bins, M + 1 numbers from 0 to 1."""
+    def edges(self) -> Floats:
+        """Edges of the bins, (M + 1,), from 0 to 1."""
         return np.linspace(0, 1, len(self.counts_M) + 1)
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error, in [0, 1]: how far said and true shares lie apart, weighted by samples."""
+        """Expected calibration error in [0, 1]: mean distance of probability and frequency, weighted by samples."""
         return float(np.abs(self.probability_sums_M - self.positives_M).sum() / self.counts_M.sum())
 
 
-def reliability_bins(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]], num_bins: int = NUM_BINS
-) -> ReliabilityBins:
-    """Sort samples into bins by their probability of class 1.
+def reliability_bins(labels_N: Labels, probabilities_N: Scores, num_bins: int = NUM_BINS) -> ReliabilityBins:
+    """Return bins of samples by their probability of class 1; a bin includes its lower edge, the last one both.
 
-    Parameters
-    ----------
-    labels_N : int array (N,)
-        0 or 1.
-    probabilities_N : float array (N,)
-        Of class 1; a bin holds its lower border, the last one both.
-    num_bins : int
-        How many of equal width.
+    Labels are 0 or 1, probabilities those of class 1.
     """
     labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
     bin_N = np.minimum((probabilities_N * num_bins).astype(np.int64), num_bins - 1)
@@ -77,23 +68,21 @@ def reliability_bins(
 ONE_CLASS_SHARE = 0.98
 POSITIVE = 1
 LOWEST_PROBABILITY = 1e-9
-"""Probabilities closer to 0 or 1 count as this far away in the NLL: a table has nine digits, and a certain answer that
-is wrong must cost a finite number (20.7), the same from a table as from the network."""
-Floats = npt.NDArray[np.float64]
+"""The NLL clips probabilities to this distance from 0 and 1, the precision of tables; it is at most 20.7."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a metric is computed from: labelled samples and the network's answers.
+    """The argument of a metric: labels and predictions of samples.
 
     Parameters
     ----------
     labels_N : int64 array (N,)
         0 or 1.
     probabilities_N : float64 array (N,)
-        Of class 1; or shares of votes, see `needs_probabilities` of :func:`register_metric`.
+        Of class 1; or fractions of votes, see `needs_probabilities` of :func:`register_metric`.
     threshold : float
-        The prediction is class 1 where the probability lies above.
+        The prediction is class 1 where the probability is above.
     """
 
     labels_N: npt.NDArray[np.int64]
@@ -108,33 +97,29 @@ class Outcome:
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Counts (2,2), ``confusion[label, prediction]``."""
-        counts: npt.NDArray[np.int64] = sklearn_metrics.confusion_matrix(
-            self.labels_N, self.predictions_N, labels=[0, 1]
-        )
-        return counts
+        return np.asarray(sklearn_metrics.confusion_matrix(self.labels_N, self.predictions_N, labels=[0, 1]))
 
     @cached_property
     def support_K(self) -> npt.NDArray[np.int64]:
-        """Samples of each class, (2,)."""
-        support: npt.NDArray[np.int64] = self.confusion.sum(axis=1)
-        return support
+        """Number of samples of each class, (2,)."""
+        return np.asarray(self.confusion.sum(axis=1))
 
     @cached_property
     def f1_K(self) -> Floats:
         """F1 of each class, (2,); 0 for a class without samples or predictions."""
-        f1: Floats = sklearn_metrics.f1_score(
+        scores = sklearn_metrics.f1_score(
             self.labels_N, self.predictions_N, labels=[0, 1], average=None, zero_division=0.0
         )
-        return f1
+        return np.asarray(scores)
 
     def recall(self, label: int) -> float | None:
-        """Return the fraction of a class that was predicted as it; None where there are no samples of it."""
+        """Return the recall of a class, None without samples of it."""
         return float(self.confusion[label, label] / self.support_K[label]) if self.support_K[label] else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric by name, see :func:`register_metric`."""
+    """A registered metric, see :func:`register_metric`."""
 
     name: str
     title: str
@@ -147,7 +132,7 @@ class Metric:
     of_confusions: Callable[[Floats], Floats] | None = None
 
     def of(self, outcome: Outcome, *, are_probabilities: bool = True) -> float | None:
-        """Return the value for some samples, None where it is undefined."""
+        """Return the value, None where it is undefined."""
         if self.needs_probabilities and not are_probabilities:
             return None
         if self.needs_both_classes and not outcome.support_K.all():
@@ -172,61 +157,52 @@ def register_metric(
     has_interval: bool = True,
     of_confusions: Callable[[Floats], Floats] | None = None,
 ) -> Metric:
-    """Make a metric known: it is computed in every evaluation, and stands in results, tables and comparisons.
+    """Register a metric for all evaluations, tables and comparisons.
 
     Parameters
     ----------
     name : str
-        Its key in ``results.json`` and in tables.
+        Key in ``results.json`` and in tables.
     title : str
-        Its words for people.
+        Name in texts.
     value : callable
         ``value(outcome)`` returns the metric of an :class:`Outcome`, None where it is undefined.
     title_with_classes : str
-        The words where the classes are known, with ``{negative}`` and ``{positive}`` in them.
+        Name in texts with classes, with ``{negative}`` and ``{positive}``.
     of_class : int, optional
-        The class that alone decides it: intervals then need enough subjects of this class only.
+        The only class whose samples matter: intervals need enough subjects of this class only.
     needs_both_classes : bool
         Whether it is undefined where the labels hold one class.
     needs_probabilities : bool
-        Whether it is undefined for shares of votes, which rank and decide but are no probabilities.
+        Whether it is undefined for fractions of votes, which are not probabilities.
     has_interval : bool
-        False for a metric that resampling by itself moves, such as a calibration error.
+        False for a metric that resampling itself changes, such as a calibration error.
     of_confusions : callable, optional
-        For a metric that follows from the confusion matrix: counts (D,4) of (label, prediction) = (0,0), (0,1), (1,0),
-        (1,1) to the metric of each, (D,). Intervals are then quick; else `value` is called for every draw.
+        For a metric of the confusion matrix: from counts (D,4) of (label, prediction) = (0,0), (0,1), (1,0), (1,1) to
+        the metric of each draw, (D,). It makes intervals fast; else `value` is called for every draw.
 
     Raises
     ------
     UsageError
         If the name is taken.
     """
-    metric = Metric(
-        name=name,
-        title=title,
-        value=value,
-        title_with_classes=title_with_classes,
-        of_class=of_class,
-        needs_both_classes=needs_both_classes,
-        needs_probabilities=needs_probabilities,
-        has_interval=has_interval,
-        of_confusions=of_confusions,
+    return METRICS.register(
+        Metric(
+            name=name,
+            title=title,
+            value=value,
+            title_with_classes=title_with_classes,
+            of_class=of_class,
+            needs_both_classes=needs_both_classes,
+            needs_probabilities=needs_probabilities,
+            has_interval=has_interval,
+            of_confusions=of_confusions,
+        )
     )
-    return METRICS.register(metric)
 
 
 def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str] = str) -> str:
-    """Return the words for a metric; those that are of one class name it.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`METRICS`.
-    classes : sequence of two str
-        The negative and the positive class.
-    quoted : callable
-        How a class's name is written.
-    """
+    """Return the title of a metric for the negative and the positive class, whose names go through `quoted`."""
     metric = METRICS.get(name)
     negative, positive = map(quoted, classes)
     return metric.title_with_classes.format(negative=negative, positive=positive) or metric.title
@@ -234,45 +210,38 @@ def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """What a two-class network did on one split: per image, or per subject where a subject is a sample.
+    """Metrics of two-class predictions, per image or per subject; None where undefined.
 
     Parameters
     ----------
     num_samples : int
-        Images (or subjects) evaluated.
+        Number of images or subjects.
     threshold : float
-        The prediction is class 1 where its probability lies above.
+        The prediction is class 1 where its probability is above.
     confusion : tuple of tuples of int
         ``confusion[label][prediction]``.
     accuracy : float
-        Share of right predictions.
     recall_per_class : tuple of float or None
-        Share of each class that was recognised: specificity (class 0) and sensitivity (class 1).
-        None for a class the split does not hold.
+        Specificity (class 0) and sensitivity (class 1).
     balanced_accuracy : float or None
         Mean of the recalls.
     weighted_f1 : float
-        F1 per class, averaged with the classes' share of the labels.
+        Mean of the F1 of both classes, weighted by the frequency of the labels.
     macro_f1 : float or None
-        Plain mean of the F1 per class.
+        Unweighted mean of the F1 of both classes.
     auroc : float or None
-        Area under the ROC curve of class 1's probability.
+        Area under the ROC curve.
     auprc : float or None
-        Area under the precision-recall curve of class 1, as average precision: no interpolation. Its chance level is
-        the share of class 1.
+        Average precision of class 1, without interpolation. Its chance level is the frequency of class 1.
     mcc : float or None
         Matthews' correlation of label and prediction, in [-1, 1]; 0 where all predictions are one class.
-    brier : float or None
-        Mean squared distance of class 1's probability from the label, in [0, 1]; None where the scores are votes.
-    ece : float or None
-        Expected calibration error of class 1's probability, 15 bins of equal width, see
-        :mod:`~leukemia_models.evaluation.metrics`; None where the scores are votes.
-    nll : float or None
-        Mean negative log-likelihood (cross-entropy, natural logarithm); None where the scores are votes.
+    brier, ece, nll : float or None
+        Brier score; expected calibration error, see :class:`ReliabilityBins`; mean negative log-likelihood (natural
+        logarithm). None for fractions of votes.
     one_class_warning : str or None
-        A sentence when nearly all predictions are one class although the labels hold two.
+        See :func:`one_class_warning`.
     others : mapping of str to float or None
-        Metrics that were registered besides.
+        Further registered metrics.
     """
 
     num_samples: int
@@ -307,51 +276,52 @@ class ClassificationMetrics:
         return {name: getattr(self, name) if name in _SHIPPED else self.others.get(name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, sensitivity, specificity and the other metrics, flat, as JSON can hold them."""
+        """Return the fields, sensitivity, specificity and the other metrics, flat, as JSON values."""
         values = {"sensitivity": self.sensitivity, "specificity": self.specificity, **self.others}
         return {**{name: value for name, value in asdict(self).items() if name != "others"}, **values}
 
 
 def classification_metrics(
-    labels_N: npt.NDArray[np.integer[Any]],
-    probabilities_NK: npt.NDArray[np.floating[Any]],
+    labels_N: Labels,
+    probabilities_NK: Scores,
     classes: Sequence[str] = ("hem", "all"),
     *,
     threshold: float = DEFAULT_THRESHOLD,
     are_probabilities: bool = True,
 ) -> ClassificationMetrics:
-    """Evaluate probabilities against labels.
+    """Return the metrics of probabilities against labels.
 
     Parameters
     ----------
     labels_N : int array (N,)
         0 or 1.
     probabilities_NK : float array (N,2)
-        Rows sum to 1. The prediction is class 1 where its probability lies above `threshold`, else class 0.
+        Rows sum to 1.
     classes : sequence of two str
-        Names of class 0 and 1, for the warning's text.
+        Names of class 0 and 1, for the warning.
     threshold : float
-        In [0, 1). At 0.5 the larger probability wins, and class 0 when they are equal.
+        In [0, 1). The prediction is class 1 where its probability is above.
     are_probabilities : bool
-        False for shares of votes: they rank and decide, but nothing says they should match frequencies.
+        False for fractions of votes.
 
     Raises
     ------
     UsageError
-        If there is nothing to evaluate, or shapes, labels, probabilities or threshold are not as described.
+        If there are no samples, or an argument is not as described.
     """
     labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
     _check(labels_N, probabilities_NK)
     if not 0 <= threshold < 1:
-        raise UsageError(f"a threshold lies in [0, 1), got {threshold}")
+        raise UsageError(f"threshold must be in [0, 1), got {threshold}")
     outcome = Outcome(labels_N, probabilities_NK[:, POSITIVE], threshold)
+    (true_0, false_1), (false_0, true_1) = outcome.confusion.tolist()
     values = {name: METRICS.get(name).of(outcome, are_probabilities=are_probabilities) for name in METRICS}
     fields: dict[str, Any] = {name: values[name] for name in _SHIPPED if name not in ("sensitivity", "specificity")}
     return ClassificationMetrics(
         **fields,
         num_samples=len(labels_N),
         threshold=threshold,
-        confusion=_as_ints(outcome.confusion),
+        confusion=((true_0, false_1), (false_0, true_1)),
         recall_per_class=(outcome.recall(0), outcome.recall(1)),
         one_class_warning=one_class_warning(outcome.confusion, classes),
         others={name: value for name, value in values.items() if name not in _SHIPPED},
@@ -369,42 +339,24 @@ def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> No
         raise UsageError(f"labels must be 0 or 1, got {sorted(set(labels_N.tolist()))[:5]}")
     in_range = bool(((probabilities_NK >= 0) & (probabilities_NK <= 1)).all())
     if not in_range or not np.allclose(probabilities_NK.sum(axis=1), 1, atol=1e-4):
-        raise UsageError("probabilities must lie in [0, 1] and sum to 1 in every row")
+        raise UsageError("probabilities must be in [0, 1] and sum to 1 in every row")
 
 
-def _as_ints(confusion: npt.NDArray[np.integer[Any]]) -> tuple[tuple[int, int], tuple[int, int]]:
-    (a, b), (c, d) = confusion.tolist()
-    return (a, b), (c, d)
+def brier_terms(labels_N: Labels, probabilities_N: Scores) -> Floats:
+    """Return the Brier score of each sample, (N,), in [0, 1]."""
+    return np.asarray(np.square(probabilities_N - labels_N, dtype=np.float64))
 
 
-def brier_terms(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.float64]:
-    """Return what each sample adds to the Brier score: (N,), in [0, 1]."""
-    terms: npt.NDArray[np.float64] = np.square(probabilities_N - labels_N, dtype=np.float64)
-    return terms
-
-
-def nll_terms(
-    labels_N: npt.NDArray[np.integer[Any]], probabilities_N: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.float64]:
-    """Return what each sample adds to the negative log-likelihood: (N,), at most 20.7 (:data:`LOWEST_PROBABILITY`)."""
+def nll_terms(labels_N: Labels, probabilities_N: Scores) -> Floats:
+    """Return the negative log-likelihood of each sample, (N,), at most 20.7 (:data:`LOWEST_PROBABILITY`)."""
     of_label_N = np.where(labels_N == POSITIVE, probabilities_N, 1 - probabilities_N)
-    terms: npt.NDArray[np.float64] = -np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
-    return terms
+    return np.asarray(-np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
 def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> str | None:
-    """Return a warning when over 98 % of predictions are one class while the labels hold both.
+    """Return a warning if over 98 % of predictions are one class while the labels hold both, else None.
 
-    That is what stale BatchNorm statistics look like, as well as a network that has learnt the class balance only.
-
-    Parameters
-    ----------
-    confusion : int array (2,2)
-        ``confusion[label, prediction]``.
-    classes : sequence of two str
-        Their names.
+    `confusion` is an int array (2,2), ``confusion[label, prediction]``.
     """
     predicted = confusion.sum(axis=0)
     share = predicted.max() / predicted.sum()
@@ -416,16 +368,9 @@ def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence
     )
 
 
-def _mcc(outcome: Outcome) -> float:
-    return float(sklearn_metrics.matthews_corrcoef(outcome.labels_N, outcome.predictions_N))
-
-
 def _register_metrics() -> None:
-    """Register the metrics that are fields of :class:`ClassificationMetrics`; ``bootstrap`` draws them together."""
-
-    def add(name: str, title: str, value: Callable[[Outcome], float | None], **more: Any) -> None:  # noqa: ANN401
-        register_metric(name, title, value, **more)
-
+    """Register the fields of :class:`ClassificationMetrics`, which ``bootstrap`` computes together."""
+    add: Callable[..., Metric] = register_metric
     of_negative = {"title_with_classes": "specificity (recall of {negative})", "of_class": 0}
     of_positive = {"title_with_classes": "sensitivity (recall of {positive})", "of_class": 1}
     any_class, probabilities = {"needs_both_classes": False}, {"needs_both_classes": False, "needs_probabilities": True}
@@ -441,7 +386,7 @@ def _register_metrics() -> None:
         lambda o: float(sklearn_metrics.average_precision_score(o.labels_N, o.probabilities_N)),
         title_with_classes="AUPRC (of {positive})",
     )
-    add("mcc", "MCC", _mcc)
+    add("mcc", "MCC", lambda o: float(sklearn_metrics.matthews_corrcoef(o.labels_N, o.predictions_N)))
     add("accuracy", "accuracy", lambda o: float(np.trace(o.confusion) / o.support_K.sum()), **any_class)
     add("brier", "Brier score", lambda o: float(np.mean(brier_terms(o.labels_N, o.probabilities_N))), **probabilities)
     add(
@@ -460,18 +405,15 @@ _SHIPPED = METRICS.names()
 
 @dataclass(frozen=True, kw_only=True)
 class MajorityBaseline:
-    """What answering one class always would score: the mark a network must beat.
-
-    Its balanced accuracy and its AUROC are 0.5, whatever the data.
+    """Metrics of always predicting the more frequent class; balanced accuracy and AUROC are 0.5.
 
     Parameters
     ----------
     prediction : int
-        The class that is always answered: the more frequent one.
+        The more frequent class.
     accuracy, weighted_f1 : float
-        Its scores.
     auprc : float
-        Of a constant score: the share of class 1.
+        The frequency of class 1.
     macro_f1 : float or None
         None where the labels hold one class only.
     """
@@ -483,17 +425,17 @@ class MajorityBaseline:
     macro_f1: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
-def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaseline:
-    """Return the scores of always answering the more frequent class of `labels_N` (class 1 when equal)."""
+def majority_baseline(labels_N: Labels) -> MajorityBaseline:
+    """Return the metrics of always predicting the more frequent class of `labels_N`, class 1 if equal."""
     labels_N = as_labels(labels_N, "labels_N")
     if len(labels_N) == 0:
         raise UsageError("no samples to evaluate: the split is empty")
-    share_positive = float(np.mean(labels_N == POSITIVE))
-    prediction = int(share_positive >= 0.5)
+    frequency = float(np.mean(labels_N == POSITIVE))
+    prediction = int(frequency >= 0.5)
     probabilities = np.zeros((len(labels_N), 2))
     probabilities[:, prediction] = 1
     scores = classification_metrics(labels_N, probabilities)
@@ -501,6 +443,6 @@ def majority_baseline(labels_N: npt.NDArray[np.integer[Any]]) -> MajorityBaselin
         prediction=prediction,
         accuracy=scores.accuracy,
         weighted_f1=scores.weighted_f1,
-        auprc=share_positive,
+        auprc=frequency,
         macro_f1=scores.macro_f1,
     )

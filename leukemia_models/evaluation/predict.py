@@ -1,4 +1,4 @@
-"""A network and uint8 batches in, probabilities out, over one or several views of each image."""
+"""Prediction of batches, over one or several views of each image."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ _ROWS, _COLUMNS = 1, 2
 
 
 def views(tta: Tta, images_BHWC: Tensor) -> Iterator[Tensor]:
-    """Yield the views of a batch, one after the other, so that only one is in memory at a time.
+    """Yield the views of a batch, the images themselves first; only one is in memory at a time.
 
     Parameters
     ----------
     tta : Tta
-        Which views.
     images_BHWC : tensor (B,S,S,3), uint8
-        Not modified; on any device, where the views are made too.
+        On any device; not modified.
 
     Yields
     ------
     tensor (B,S,S,3)
-        uint8; float32 in grey levels [0, 255] where a turn had to be interpolated. The first view is the image itself.
+        uint8, or float32 in [0, 255] for interpolated rotations.
 
     Raises
     ------
@@ -49,16 +48,11 @@ def views(tta: Tta, images_BHWC: Tensor) -> Iterator[Tensor]:
     if images_BHWC.shape[_ROWS] != images_BHWC.shape[_COLUMNS]:
         raise ValueError(f"views need square images, got {tuple(images_BHWC.shape)}")
     if tta.kind == D4:
-        yield from _d4_views(images_BHWC)
+        for start_BHWC in (images_BHWC, images_BHWC.flip(_COLUMNS)):
+            for quarter_turns in range(4):
+                yield torch.rot90(start_BHWC, quarter_turns, (_ROWS, _COLUMNS))
     else:
         yield from _turned_views(images_BHWC, tta.num_rotations)
-
-
-def _d4_views(images_BHWC: Tensor) -> Iterator[Tensor]:
-    """The four quarter turns, and those of the mirrored image."""
-    for start_BHWC in (images_BHWC, images_BHWC.flip(_COLUMNS)):
-        for quarter_turns in range(4):
-            yield torch.rot90(start_BHWC, quarter_turns, (_ROWS, _COLUMNS))
 
 
 def _turned_views(images_BHWC: Tensor, num_rotations: int) -> Iterator[Tensor]:
@@ -71,7 +65,7 @@ def _turned_views(images_BHWC: Tensor, num_rotations: int) -> Iterator[Tensor]:
 
 
 def _turned(images_BHWC: Tensor, angle_rad: float) -> Tensor:
-    """Images turned counter-clockwise, as ``rot90`` turns them; bilinear, with black around them."""
+    """Return images rotated counter-clockwise, as by ``rot90``, with bilinear interpolation and a black border."""
     cosine, sine = math.cos(angle_rad), math.sin(angle_rad)
     affine_23 = torch.tensor([[cosine, -sine, 0], [sine, cosine, 0]], dtype=torch.float32, device=images_BHWC.device)
     images_BCHW = images_BHWC.permute(0, 3, 1, 2).to(torch.float32)
@@ -79,7 +73,7 @@ def _turned(images_BHWC: Tensor, angle_rad: float) -> Tensor:
 
 
 def average_views(logits_NVK: Tensor, average: str) -> Tensor:
-    """Make one answer of those to the views.
+    """Average the predictions of views.
 
     Parameters
     ----------
@@ -91,8 +85,7 @@ def average_views(logits_NVK: Tensor, average: str) -> Tensor:
     Returns
     -------
     tensor (N,K), float64
-        Mean logits, or logarithms of the mean probabilities; the softmax of either is the answer. A row is not finite
-        where the logits of one of its views are not.
+        Mean logits, or logarithms of mean probabilities. Rows with non-finite logits are non-finite.
     """
     num_views = logits_NVK.shape[1]
     if num_views == 1:
@@ -100,18 +93,17 @@ def average_views(logits_NVK: Tensor, average: str) -> Tensor:
     if average == LOGITS:
         return logits_NVK.mean(dim=1)
     log_means_NK = logits_NVK.log_softmax(dim=2).logsumexp(dim=1) - math.log(num_views)
-    # A view whose logit is -inf has a probability of 0, which would hide among the others'.
+    # A logit of -inf would be hidden as a probability of 0.
     overflowed_N = ~logits_NVK.isfinite().flatten(1).all(dim=1)
     return log_means_NK.masked_fill(overflowed_N[:, None], math.nan)
 
 
 _NOTHING = "nothing to predict: the split holds no images"
-_NO_STEP = -1
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in eval mode for the block, without gradients; then each back as it was."""
+    """Run the block with `model` in eval mode and without gradients, and then restore the mode of each module."""
     was_training = [module.training for module in model.modules()]
     model.eval()
     try:
@@ -140,23 +132,21 @@ def predict_probabilities(
     Parameters
     ----------
     model : torch.nn.Module
-        On `device`; normalised images in, logits out. Parameters, buffers and mode are left as they are.
+        On `device`; maps normalised images to logits. It is left unchanged.
     batches : iterable of Batch
-        Each sample once, not augmented. Rows whose mask is False are left out.
-    normalization, device, amp, channels_last, ranks
-        As in training: the network's normalisation, where it runs, mixed precision, memory format, and processes.
-    tta : Tta
-        Which views of each image are predicted, one after the other, and how they are averaged.
+        Each sample once, not augmented. Masked rows are skipped.
+    normalization, device, amp, channels_last, tta, ranks
+        Normalisation and device of the network, mixed precision, memory format, test-time augmentation, and processes.
 
     Returns
     -------
     Predictions
-        Batch by batch, and within a batch in the order of the ranks.
+        In the order of the batches, and of the ranks within a batch.
 
     Raises
     ------
     RunError
-        If there is no batch, or the network's output is non-finite.
+        If there is no batch, or an output is non-finite.
     """
     normalizer = Normalizer(normalization, device, channels_last=channels_last)
 
@@ -165,28 +155,33 @@ def predict_probabilities(
             shown = views(tta, to_device(images_BHWC, device))
             return torch.stack([cast(Tensor, model(normalizer(view_BHWC))) for view_BHWC in shown], dim=1)
 
-    def predict_share() -> tuple[Tensor, Tensor]:
+    def predict_own() -> tuple[Tensor, Tensor]:
         with evaluating(model):
-            logits_NVK, keys_NC = _predict_share(logits_of, batches)
+            logits_NVK, keys_NC = _predict_own(logits_of, batches)
         return average_views(logits_NVK, tta.average), keys_NC
 
-    logits_NK, keys_NC = _in_order_of_all(*ranks.run_on_all(predict_share), ranks)
+    logits_NK, keys_NC = _gathered(*ranks.run_on_all(predict_own), ranks)
     if not len(keys_NC):
         raise RunError(_NOTHING)
-    # In float64, so that the probabilities of a row sum to 1 and a certain answer keeps a finite loss.
+    # In float64, so that probabilities sum to 1, and confident predictions have a finite loss.
     log_probabilities_NK = logits_NK.log_softmax(dim=1)
-    _require_finite(log_probabilities_NK)
+    bad = int((~log_probabilities_NK.isfinite().all(dim=1)).sum())
+    if bad:
+        raise RunError(
+            f"the network's output is not a number for {bad} of {len(log_probabilities_NK)} images: its weights or "
+            "BatchNorm statistics have overflowed; train again with a lower learning rate"
+        )
     _, labels_N, indices_N = keys_NC.T.contiguous()
     return Predictions(indices_N.numpy(), labels_N.numpy(), log_probabilities_NK.numpy())
 
 
-def _predict_share(logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Return float64 logits (N,V,K) and int64 keys (N,3): step, label, index; without masked rows, on the CPU."""
+def _predict_own(logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Return this rank's float64 logits (N,V,K) and int64 keys (N,3): step, label, index; unmasked, on the CPU."""
     logits, labels, keys, masks = [], [], [], []
     for step, batch in enumerate(batches):
-        # On the device until the end: fetching each batch's would make it wait.
+        # On the device until the end, so that no batch waits for it.
         logits.append(logits_of(batch.images_BHWC))
-        # Copies: a stream may fill the same buffers again for its next batch.
+        # Copies, since a stream may reuse the buffers for its next batch.
         labels.append(batch.labels_B.clone())
         keys.append(torch.stack([torch.full_like(batch.indices_B, step), batch.indices_B], dim=1))
         masks.append(batch.mask_B.clone())
@@ -198,21 +193,12 @@ def _predict_share(logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batc
     return torch.cat(logits).cpu().double()[mask_N], keys_NC[mask_N]
 
 
-def _in_order_of_all(logits_NK: Tensor, keys_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def _gathered(logits_NK: Tensor, keys_NC: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """Return the rows of all ranks, by step, and within a step by rank."""
     missing = int(ranks.all_gather_numbers(len(keys_NC)).max()) - len(keys_NC)
     logits_WNK = ranks.gather(functional.pad(logits_NK, (0, 0, 0, missing)))
-    keys_WNC = ranks.gather(functional.pad(keys_NC, (0, 0, 0, missing), value=_NO_STEP))
-    is_row_WN = keys_WNC[..., 0] != _NO_STEP
+    keys_WNC = ranks.gather(functional.pad(keys_NC, (0, 0, 0, missing), value=-1))
+    is_row_WN = keys_WNC[..., 0] != -1
     logits_NK, keys_NC = logits_WNK[is_row_WN], keys_WNC[is_row_WN]
     order_N = keys_NC[:, 0].argsort(stable=True)
     return logits_NK[order_N], keys_NC[order_N]
-
-
-def _require_finite(log_probabilities_NK: Tensor) -> None:
-    bad = int((~log_probabilities_NK.isfinite().all(dim=1)).sum())
-    if bad:
-        raise RunError(
-            f"the network's output is not a number for {bad} of {len(log_probabilities_NK)} images: its weights or "
-            "BatchNorm statistics have overflowed; train again with a lower learning rate"
-        )

@@ -1,11 +1,8 @@
-"""Predictions as values and as tables: one row per sample in, CSV files out and back in. No torch.
+"""Predictions as arrays, tables and CSV files. No torch.
 
-A table names classes, in its cells and in its columns, and has a probability of each: nobody has to know in which order
-some run counted them. :func:`evaluated_samples` is where names become 0 and 1, the negative and the positive class.
-
-Two files are written from the same table. ``predictions.csv`` is for reading, in a spreadsheet too, so text there
-cannot be taken for a formula; :func:`read_predictions` takes the apostrophe off again. A submission is for a grading
-program that joins by id, so ids there are unchanged.
+A table names the classes in its cells and columns, independent of a run's order of labels; :func:`evaluated_samples`
+turns names into 0 and 1, the negative and the positive class. In ``predictions.csv`` texts are escaped against formulas
+of spreadsheets, which :func:`read_predictions` undoes. In a submission ids are unchanged, since it is joined by id.
 """
 
 from __future__ import annotations
@@ -29,20 +26,20 @@ PROBABILITY_PREFIX = "probability_"
 TEXT_COLUMNS = ("id", "subject", "split")
 CLASS_COLUMNS = ("label", "prediction")
 UNKNOWN_CLASS = ""
-"""As a label: nobody knows the class."""
+"""The label of a sample of unknown class."""
 SUM_TOLERANCE = 1e-6
-"""Of the probabilities in a row of a file, which have nine digits."""
+"""For the sum of the probabilities in a row of a file, which have nine digits."""
 MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row per sample, in the order of the batches.
+    """Predictions in the order of the batches.
 
     Parameters
     ----------
     indices_N : int64 array (N,)
-        Numbers of the samples in their cache.
+        Indices of the samples in their cache.
     labels_N : int64 array (N,)
         True classes, -1 where unknown.
     log_probabilities_NK : float64 array (N,K)
@@ -55,49 +52,41 @@ class Predictions:
 
     @property
     def probabilities_NK(self) -> npt.NDArray[np.float64]:
-        """Probability of each class; every row sums to 1."""
-        probabilities: npt.NDArray[np.float64] = np.exp(self.log_probabilities_NK)
-        return probabilities
+        """Class probabilities, (N,K)."""
+        return np.asarray(np.exp(self.log_probabilities_NK))
 
     @property
     def loss(self) -> float:
-        """Cross-entropy, averaged over the samples; all labels must be known."""
+        """Mean cross-entropy; all labels must be known."""
         chosen = self.log_probabilities_NK[np.arange(len(self.labels_N)), self.labels_N]
         return float(-chosen.mean())
 
     def in_order(self, classes: Sequence[str], order: Sequence[str]) -> Predictions:
-        """Return the same with the classes in another order: labels and columns count the names in `order`.
-
-        Parameters
-        ----------
-        classes, order : sequence of str
-            The K names in the order of the columns, and in the order wanted.
-        """
+        """Return the predictions with labels and columns in the order of `order` instead of `classes`."""
         columns = [list(classes).index(name) for name in order]
         if columns == list(range(len(columns))):
             return self
-        # The last place stands for -1, an unknown label.
+        # The last entry is for -1, an unknown label.
         label_of = np.array([*np.argsort(columns), -1], np.int64)
         return Predictions(self.indices_N, label_of[self.labels_N], self.log_probabilities_NK[:, columns])
 
 
 def evaluated_samples(table: pd.DataFrame, classes: Sequence[str]) -> EvaluatedSamples:
-    """Return the rows of a table of predictions that have a label.
+    """Return the labelled rows of a table of predictions.
 
     Parameters
     ----------
     table : pandas.DataFrame
         From :func:`predictions_table` or :func:`read_predictions`.
     classes : sequence of two str
-        Names of the negative and the positive class. In what is returned they are 0 and 1, and probabilities are those
-        of the positive class.
+        Names of the negative and the positive class, which become 0 and 1.
 
     Raises
     ------
     UsageError
         If no row has a label.
     RunError
-        If the table is of other classes: a name is never taken for another.
+        If the table has other classes.
     """
     require_classes(table, classes, "the table of predictions")
     negative, positive = classes
@@ -114,29 +103,23 @@ def evaluated_samples(table: pd.DataFrame, classes: Sequence[str]) -> EvaluatedS
 
 
 def probability_column(class_name: str) -> str:
-    """Return the name of the column that holds the probability of a class."""
+    """Return the name of the column of a class's probability."""
     return f"{PROBABILITY_PREFIX}{class_name}"
 
 
 def table_classes(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return the classes whose probabilities a table has, in the order of its columns."""
+    """Return the classes of a table, in the order of its columns."""
     names = [str(name) for name in table.columns]
     return tuple(name.removeprefix(PROBABILITY_PREFIX) for name in names if name.startswith(PROBABILITY_PREFIX))
 
 
 def require_classes(table: pd.DataFrame, classes: Sequence[str], name: str) -> None:
-    """Refuse a table of predictions that is not of these classes, in whichever order.
-
-    Raises
-    ------
-    RunError
-        With both lists; `name` says which table it is.
-    """
+    """Raise RunError unless a table of predictions, called `name` in the message, has these classes in any order."""
     found = table_classes(table)
     if sorted(found) != sorted(classes):
         raise RunError(
-            f"{name} holds probabilities of {listed(found) or 'no class'}, and not of {listed(classes)}: it is of "
-            "another run, or of none"
+            f"{name} holds probabilities of {listed(found) or 'no class'}, and not of {listed(classes)}: it belongs to "
+            "another run, or to none"
         )
 
 
@@ -148,18 +131,17 @@ def predictions_table(
     classes: Sequence[str] = ("hem", "all"),
     positive: str | None = None,
 ) -> pd.DataFrame:
-    """Join predictions with what is known of their samples.
+    """Return a table of two-class predictions.
 
     Parameters
     ----------
     predictions : Predictions
-        Of two classes.
     ids, subjects, splits : sequence of str
-        Of all samples of the cache (or list of files): sample number i is described by entry i.
+        Of all samples of the cache (or list of files), by index.
     classes : sequence of two str
         Name of each label.
     positive : str, optional
-        The class that is predicted where its probability is above 0.5, the other one else. By default the second.
+        The class that is predicted where its probability is above 0.5; by default the second.
 
     Returns
     -------
@@ -170,53 +152,32 @@ def predictions_table(
     """
     rows = predictions.indices_N.tolist()
     probabilities_NK = predictions.probabilities_NK
+    negative, positive = negative_first(classes, classes[1] if positive is None else positive)
+    is_positive_N = probabilities_NK[:, list(classes).index(positive)] > DEFAULT_THRESHOLD
     return pd.DataFrame(
         {
             "id": _texts(ids, rows),
             "subject": _texts(subjects, rows),
-            # The last one stands for -1, an unknown label.
+            # The last one is for -1, an unknown label.
             "label": _texts([*classes, UNKNOWN_CLASS], predictions.labels_N.tolist()),
             "split": _texts(splits, rows),
-            "prediction": pd.Series(predicted_classes(predictions, classes, positive), dtype=object),
+            "prediction": _texts([negative, positive], is_positive_N.tolist()),
             **{probability_column(name): probabilities_NK[:, label] for label, name in enumerate(classes)},
         }
     )
 
 
-def predicted_classes(predictions: Predictions, classes: Sequence[str], positive: str | None = None) -> list[str]:
-    """Return the name of the class predicted for each sample.
-
-    Parameters
-    ----------
-    predictions : Predictions
-        Of two classes.
-    classes : sequence of two str
-        Name of each label.
-    positive : str, optional
-        The class that is predicted where its probability is above 0.5, the other one else. By default the second.
-    """
-    negative, positive = negative_first(classes, classes[1] if positive is None else positive)
-    is_positive_N = predictions.probabilities_NK[:, list(classes).index(positive)] > DEFAULT_THRESHOLD
-    return [positive if is_positive else negative for is_positive in is_positive_N.tolist()]
-
-
 def _texts(values: Sequence[str], rows: Sequence[int]) -> pd.Series[str]:
-    # As objects: file names may hold bytes that are no UTF-8, which pandas' own text type refuses.
+    # As objects: pandas' text type refuses file names that are not UTF-8.
     return pd.Series([values[row] for row in rows], dtype=object)
 
 
-def write_predictions(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
-    """Write a table of predictions as CSV, atomically.
-
-    A text that a spreadsheet would take for a formula (it starts with ``=``, ``+``, ``-`` or ``@``), or that starts
-    with an apostrophe itself, gets an apostrophe in front. With `for_excel` the file begins with a byte order mark,
-    without which Excel takes UTF-8 for another encoding.
-    """
-    write_table(path, table, for_excel=for_excel)
-
-
 def write_table(path: Path, table: pd.DataFrame, *, for_excel: bool = False) -> None:
-    """Write any table as CSV, atomically, with all texts safe, as :func:`write_predictions` does."""
+    """Write a table as CSV, atomically.
+
+    An apostrophe is put before texts that a spreadsheet would take for a formula (starting with ``=``, ``+``, ``-`` or
+    ``@``), or that start with one. With `for_excel` the file begins with a byte order mark, by which Excel knows UTF-8.
+    """
     texts = table.select_dtypes(["object", "string"])
     safe = table.assign(**{str(name): texts[name].astype(object).map(_safe) for name in texts.columns})
     _write_csv(path, safe, for_excel=for_excel)
@@ -227,32 +188,30 @@ def _safe(value: object) -> object:
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
-    """Read what :func:`write_predictions` wrote, now or in version 0.1.
+    """Read a table of predictions that :func:`write_table` wrote, in this version or in 0.1.
 
-    Files of version 0.1 have one column of probabilities, that of class 1, and write classes as 0 and 1; they come back
-    in the present form. Which form a file has is told by its columns alone: classes may be called 0 and 1.
+    Files of version 0.1, which have classes 0 and 1 and a single column of probabilities, are converted.
 
     Parameters
     ----------
     path : Path
-        The file.
     classes : sequence of two str
         Names of the run's classes; for a file of version 0.1 in the order of their labels.
 
     Returns
     -------
     pandas.DataFrame
-        As :func:`predictions_table` returns it, and ``stamp`` where the file has it, in the file's order.
+        As from :func:`predictions_table`, and ``stamp`` if the file has it.
 
     Raises
     ------
     RunError
-        If the file is missing, no such table, or of other classes: the message names file and row.
+        If the file is missing, not such a table, or has other classes; with file and row.
     """
     table = _read_texts(path)
     missing = [name for name in (*TEXT_COLUMNS, *CLASS_COLUMNS) if name not in table]
     if missing:
-        raise RunError(f"{path} is no table of predictions: it has no column {', '.join(missing)}")
+        raise RunError(f"{path} is not a table of predictions: it has no column {', '.join(missing)}")
     for name in (*TEXT_COLUMNS, *CLASS_COLUMNS):
         table[name] = table[name].map(formula_restored).astype(object)
     if table_classes(table) == (classes[1],):
@@ -260,8 +219,9 @@ def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     require_classes(table, classes, str(path))
     _require_names(path, table["label"], {*classes, UNKNOWN_CLASS})
     _require_names(path, table["prediction"], set(classes))
-    table = table.assign(**{name: _shares(path, table[name]) for name in map(probability_column, classes)})
-    sums = table[[*map(probability_column, classes)]].sum(axis=1)
+    columns = [*map(probability_column, classes)]
+    table = table.assign(**{name: _probabilities(path, table[name]) for name in columns})
+    sums = table[columns].sum(axis=1)
     _refuse_first(path, (sums - 1).abs() > SUM_TOLERANCE, lambda row: f"probabilities sum to {sums.iloc[row]:.9g}")
     return table
 
@@ -272,7 +232,6 @@ def _read_texts(path: Path) -> pd.DataFrame:
             path,
             dtype=object,
             keep_default_na=False,
-            # With or without a byte order mark.
             encoding="utf-8-sig",
             encoding_errors="surrogateescape",
             compression=None,
@@ -284,36 +243,26 @@ def _read_texts(path: Path) -> pd.DataFrame:
 
 
 def _from_first_version(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The present form of a table of version 0.1: 0 and 1 become names, and the other class gets its probability."""
+    """Convert a table of version 0.1: name the classes, and add the probability of the other one."""
     name_of = {str(label): name for label, name in enumerate(classes)}
     _require_names(path, table["label"], {*name_of, UNKNOWN_CLASS})
     _require_names(path, table["prediction"], set(name_of))
-    own = [*TEXT_COLUMNS, *CLASS_COLUMNS, probability_column(classes[1])]
-    shares = _shares(path, table[probability_column(classes[1])])
+    column = probability_column(classes[1])
+    probabilities = _probabilities(path, table[column])
     named = {name: table[name].map({**name_of, UNKNOWN_CLASS: UNKNOWN_CLASS}).astype(object) for name in CLASS_COLUMNS}
-    return pd.DataFrame(
-        {
-            "id": table["id"],
-            "subject": table["subject"],
-            "label": named["label"],
-            "split": table["split"],
-            "prediction": named["prediction"],
-            probability_column(classes[0]): 1 - shares,
-            probability_column(classes[1]): shares,
-            **{str(name): table[name] for name in table.columns if name not in own},
-        }
-    )
+    table = table.assign(**named, **{column: probabilities})
+    table.insert(list(table.columns).index(column), probability_column(classes[0]), 1 - probabilities)
+    return table
 
 
 def _require_names(path: Path, names: pd.Series[str], known: Collection[str]) -> None:
-    said = listed(sorted(name for name in known if name))
+    possible = listed(sorted(name for name in known if name))
     _refuse_first(
-        path, ~names.isin(known), lambda row: f"{names.name} cannot be {names.iloc[row]!r}: it is one of {said}"
+        path, ~names.isin(known), lambda row: f"{names.name} cannot be {names.iloc[row]!r}: it is one of {possible}"
     )
 
 
-def _shares(path: Path, texts: pd.Series[str]) -> pd.Series[float]:
-    """Probabilities as numbers."""
+def _probabilities(path: Path, texts: pd.Series[str]) -> pd.Series[float]:
     numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
     _refuse_first(path, numbers.isna(), lambda row: f"{texts.name} cannot be {texts.iloc[row]!r}")
     _refuse_first(path, ~numbers.between(0, 1), lambda row: f"{texts.name} is {numbers.iloc[row]}, not in [0, 1]")
@@ -327,24 +276,23 @@ def _refuse_first(path: Path, is_wrong: pd.Series[bool], what: Callable[[int], s
 
 
 def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequence[str] | None = None) -> None:
-    """Write the lab's submission file: header ``ID,label``, the ids unchanged, 1 where the positive class is predicted.
+    """Write a submission file atomically: header ``ID,label``, ids unchanged, 1 for the positive class.
 
     Parameters
     ----------
     path : Path
-        In a directory that exists; replaced in one step.
+        In a directory that exists.
     table : pandas.DataFrame
-        From :func:`predictions_table`; ``id`` and ``prediction`` are enough.
+        With ``id`` and ``prediction``, as from :func:`predictions_table`.
     positive : str
-        Name of the positive class, which is 1; everything else is 0.
+        Name of the positive class.
     order : sequence of str, optional
-        The ids to submit, in this order (the lab's three test lists hold the same images in different orders).
-        By default those of the table's rows, in its order; a repeated row is repeated.
+        The ids to write, in this order; by default those of the table, repeated ones too.
 
     Raises
     ------
     RunError
-        If an id of `order` or a row has no prediction, or one id has different ones.
+        If an id has no prediction, or different ones.
     """
     answers = dict.fromkeys(zip(table["id"], table["prediction"], strict=True))
     repeated = [record_id for record_id, count in Counter(record_id for record_id, _ in answers).items() if count > 1]

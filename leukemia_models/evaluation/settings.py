@@ -1,4 +1,4 @@
-"""How a network is evaluated: views of each image, and which BatchNorm statistics. No torch."""
+"""Settings of evaluation: test-time augmentation and BatchNorm statistics. No torch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ NONE, D4, ROTATIONS = "none", "d4", "rotations"
 LOGITS, PROBABILITIES = "logits", "probabilities"
 AVERAGES = (LOGITS, PROBABILITIES)
 ROTATION_COUNTS = range(2, 361)
-_NUM_D4_VIEWS = 8
 
 
 @dataclass(frozen=True)
 class Tta:
-    """Which views of an image the network is shown, and how its answers become one.
+    """Test-time augmentation: the views of an image, and how their predictions are averaged.
 
     Parameters
     ----------
     kind : str
-        ``none`` (the image as it is), ``d4`` or ``rotations``.
+        ``none`` (the image itself), ``d4`` or ``rotations``.
     num_rotations : int
-        Of ``rotations``: 2 to 360, evenly spread over the full turn; otherwise 0.
+        2 to 360 equally spaced ``rotations``; 0 for other kinds.
     average : str
-        One of :data:`AVERAGES`. The mean of logits is the normalised geometric mean of the views' probabilities: one
-        view that is sure counts for more than in the mean of probabilities.
+        One of :data:`AVERAGES`. The mean of logits is the normalised geometric mean of the probabilities.
 
     Raises
     ------
     UsageError
-        If one of them is unknown or out of range.
+        If a value is unknown or out of range.
     """
 
     kind: str = NONE
@@ -55,27 +53,21 @@ class Tta:
 
     @property
     def num_views(self) -> int:
-        """How often the network runs for each image."""
-        return {NONE: 1, D4: _NUM_D4_VIEWS}.get(self.kind, self.num_rotations)
+        """Number of forward passes for each image."""
+        return {NONE: 1, D4: 8}.get(self.kind, self.num_rotations)
 
     @property
     def description(self) -> str:
-        """The views and the average for people."""
+        """The views and the average, for messages."""
         return NONE if self.kind == NONE else f"{self}, mean of {self.average}"
 
     def to_dict(self) -> dict[str, str]:
-        """Return ``views`` and ``average`` as JSON can hold them."""
+        """Return ``views`` and ``average`` as JSON values."""
         return {"views": str(self), "average": self.average}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Tta:
-        """Return what :meth:`to_dict` wrote.
-
-        Raises
-        ------
-        UsageError
-            If the values are something else, as in a damaged file.
-        """
+        """Return what :meth:`to_dict` wrote; raise UsageError for wrong values."""
         found = [values.get(name) for name in ("views", "average")] if isinstance(values, Mapping) else []
         if not found or not all(isinstance(text, str) for text in found):
             raise UsageError(f"test-time augmentation is stored as views and average, not as {values!r:.60}")
@@ -86,15 +78,10 @@ NO_TTA = Tta()
 
 
 def parse_tta(text: str, average: str = LOGITS) -> Tta:
-    """Read ``none``, ``d4`` or ``rotations:N``.
+    """Parse ``none``, ``d4`` or ``rotations:N``; raise UsageError for anything else.
 
     >>> parse_tta("rotations:8").num_views
     8
-
-    Raises
-    ------
-    UsageError
-        If the text or the average is something else.
     """
     kind, _, number = text.partition(":")
     if kind != ROTATIONS:
@@ -106,16 +93,10 @@ def parse_tta(text: str, average: str = LOGITS) -> Tta:
 
 AUTO, RUNNING, REESTIMATED = "auto", "running", "reestimated"
 BATCHNORM_MODES = (AUTO, RUNNING, REESTIMATED)
-"""Statistics of training, those of clean training images, or whichever do better on the validation part."""
+"""BatchNorm statistics of training, of clean training images, or those with the better validation loss."""
 
 
 def require_batchnorm_mode(mode: str) -> None:
-    """Refuse a mode that is not one of `BATCHNORM_MODES`.
-
-    Raises
-    ------
-    UsageError
-        With the known ones.
-    """
+    """Raise UsageError unless `mode` is one of :data:`BATCHNORM_MODES`."""
     if mode not in BATCHNORM_MODES:
         raise UsageError(f"unknown BatchNorm mode {mode!r}; known modes: {', '.join(BATCHNORM_MODES)}")

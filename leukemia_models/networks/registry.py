@@ -1,7 +1,6 @@
-"""Networks by name: what they are, what they cost, and how they are built.
+"""Networks by name: description, cost and construction.
 
-To add a network: :func:`register_network`. Names, descriptions and the costs of the networks shipped here are known
-without torch, which is loaded when one is built.
+To add a network: :func:`register_network`. torch is imported when a network is built.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 MIN_SIZE_PX = 32
 MAX_SIZE_PX = 4096
 BuildNetwork = Callable[[int], "nn.Module"]
-"""``build(num_classes)``: a network of RGB images (B,3,H,W) in and logits (B,num_classes) out, on the CPU, float32."""
+"""``build(num_classes)``: a network from RGB images (B,3,H,W) to logits (B,num_classes), on the CPU, float32."""
 
 
 class ModelCost(NamedTuple):
@@ -30,9 +29,9 @@ class ModelCost(NamedTuple):
     size_px
         Side of the images.
     parameters
-        Trainable numbers.
+        Number of trainable values.
     multiply_adds
-        Of convolutions and linear layers for one image; BatchNorm, ReLU and pooling are left out, as usual.
+        Of convolutions and linear layers for one image; without BatchNorm, ReLU and pooling.
     stage_sizes_px
         Side of the output of each of a ResNet's four stages; empty for other networks.
     """
@@ -45,13 +44,7 @@ class ModelCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that may be chosen by name, see :func:`register_network`.
-
-    Parameters
-    ----------
-    costs : mapping of int to ModelCost
-        Recorded costs by image size, for two classes; those of other sizes are counted.
-    """
+    """A registered network, see :func:`register_network`."""
 
     name: str
     build: BuildNetwork
@@ -70,7 +63,7 @@ class NetworkDescription:
     description: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, flat, as JSON can hold it."""
+        """Return the fields and those of the cost as JSON values."""
         return {"name": self.name, **self.cost._asdict(), "reports": self.reports, "description": self.description}
 
 
@@ -84,21 +77,20 @@ def register_network(
     reports: tuple[str, ...] = (),
     costs: Mapping[int, ModelCost] | None = None,
 ) -> Network:
-    """Make a network known by name to plans, the command line, and everything that trains.
+    """Register a network for training plans, the command line and the library.
 
     Parameters
     ----------
     name : str
-        By which it is chosen; runs and checkpoints keep it.
+        Its name in plans, runs and checkpoints.
     build : callable
         ``build(num_classes)`` returns a :class:`torch.nn.Module` that maps normalised images (B,3,H,W) of any size to
-        logits (B,num_classes). It may draw weights from torch's global random state, which is seeded before.
+        logits (B,num_classes). It may draw weights from torch's global random state, which is seeded.
     description : str
-        What is special about it.
     reports : tuple of str
-        Which of the two course reports has it, ``A`` or ``B``.
+        The course reports that have it, ``A`` or ``B``.
     costs : mapping of int to ModelCost, optional
-        Costs by image size, for two classes, where they are known.
+        Known costs by image size, for two classes; others are counted.
 
     Raises
     ------
@@ -111,21 +103,21 @@ def register_network(
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of all networks; loads no torch."""
+    """Return the names of all networks, without loading torch."""
     return NETWORKS.names()
 
 
 def describe_models(size_px: int) -> list[NetworkDescription]:
-    """Return every network with its cost at an image size, for two classes.
+    """Return all networks with their costs at an image size, for two classes.
 
-    Loads torch only for sizes and networks without a recorded cost; those of 128 and 224 px are recorded.
+    torch is loaded only to count costs that are not recorded; those of shipped networks at 128 and 224 px are.
 
     Raises
     ------
     UsageError
         If the size is not within 32 to 4096 px.
     """
-    networks = [NETWORKS.get(name) for name in NETWORKS]
+    networks = map(NETWORKS.get, NETWORKS)
     return [
         NetworkDescription(each.name, model_cost(each.name, size_px), each.reports, each.description)
         for each in networks
@@ -133,22 +125,21 @@ def describe_models(size_px: int) -> list[NetworkDescription]:
 
 
 def model_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
-    """Return the cost of a network: the recorded one, else a count.
+    """Return the cost of a network, recorded or else counted.
 
     Raises
     ------
     UsageError
         If the name is unknown, or the size not within 32 to 4096 px.
     """
-    require_size(size_px)
+    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
+        raise UsageError(f"the size must be {MIN_SIZE_PX} to {MAX_SIZE_PX} px, got {size_px}")
     recorded = NETWORKS.get(name).costs.get(size_px) if num_classes == 2 else None
-    if recorded is not None:
-        return recorded
-    return measure_cost(name, size_px, num_classes)
+    return recorded or measure_cost(name, size_px, num_classes)
 
 
 def measure_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
-    """Count the cost of a network on torch's meta device, which holds no numbers and takes no time."""
+    """Count the cost of a network on torch's meta device, without computing."""
     import torch
 
     from leukemia_models.networks.resnet import count_multiply_adds, stage_sizes
@@ -159,35 +150,15 @@ def measure_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
     return ModelCost(size_px, count_parameters(model), count_multiply_adds(model, image), stage_sizes(model, image))
 
 
-def require_size(size_px: int) -> None:
-    """Raise UsageError unless networks take images of a size."""
-    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
-        raise UsageError(f"the size must be {MIN_SIZE_PX} to {MAX_SIZE_PX} px, got {size_px}")
-
-
 def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
-    """Return the network `name` with weights drawn from `seed`.
+    """Return a network with weights drawn from `seed`, on the CPU, float32, in training mode.
 
-    torch's global random state is the same after the call as before it.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`model_names`.
-    num_classes : int
-        Number of logits, at least 2.
-    seed : int
-        The same seed gives the same weights.
-
-    Returns
-    -------
-    torch.nn.Module
-        On the CPU, float32, in training mode; (B,3,H,W) in, logits (B,num_classes) out.
+    It maps images (B,3,H,W) to logits (B,num_classes). torch's global random state is left unchanged.
 
     Raises
     ------
     UsageError
-        If the name is unknown or there are fewer than two classes.
+        If the name is unknown or `num_classes` is below 2.
     """
     network = NETWORKS.get(name)
     if num_classes < 2:
@@ -200,14 +171,8 @@ def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable numbers in a network."""
+    """Return the number of trainable values in a network."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-_RECORDED_SIZES_PX = (128, 224)
-_BLOCKS_18 = (2, 2, 2, 2)
-_BLOCKS_50 = (3, 4, 6, 3)
-_BLOCKS_152 = (3, 8, 36, 3)
 
 
 def _register_resnet(
@@ -219,7 +184,7 @@ def _register_resnet(
     cost: tuple[int, int, int],
     **options: Any,  # noqa: ANN401 - of ResNet
 ) -> None:
-    """Register a ResNet (He et al. 2015, table 1); `cost`: parameters, and multiply-adds at 128 and 224 px."""
+    """Register a ResNet (He et al. 2015, table 1); `cost` is parameters, and multiply-adds at 128 and 224 px."""
 
     def build(num_classes: int) -> nn.Module:
         from leukemia_models.networks import resnet
@@ -231,12 +196,13 @@ def _register_resnet(
     first = 4 if options.get("has_maxpool", True) else 2
     costs = {
         size_px: ModelCost(size_px, parameters, count, tuple(size_px // (first * 2**stage) for stage in range(4)))
-        for size_px, count in zip(_RECORDED_SIZES_PX, multiply_adds, strict=True)
+        for size_px, count in zip((128, 224), multiply_adds, strict=True)
     }
     register_network(name, build, description, reports, costs)
 
 
 def _register_resnets() -> None:
+    blocks_18, blocks_50, blocks_152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 8, 36, 3)
     basic, bottleneck = "blocks of two 3x3 convolutions", "bottleneck blocks"
     narrow = "a quarter of the channels: for trials on a CPU"
     no_maxpool = "as its listing prints it: no max-pool"
@@ -246,21 +212,21 @@ def _register_resnets() -> None:
     cost_50 = (23_512_130, 1_334_579_200, 4_087_140_352)
     cost_152 = (58_147_906, 3_758_886_912, 11_511_582_720)
     add = _register_resnet
-    add("resnet18", "basic", _BLOCKS_18, basic, ("A", "B"), cost_18)
-    add("resnet18-narrow", "basic", _BLOCKS_18, narrow, (), (702_354, 44_237_056, 135_475_456), channels=16)
+    add("resnet18", "basic", blocks_18, basic, ("A", "B"), cost_18)
+    add("resnet18-narrow", "basic", blocks_18, narrow, (), (702_354, 44_237_056, 135_475_456), channels=16)
     add("resnet34", "basic", (3, 4, 6, 3), basic, (), (21_285_698, 1_196_164_096, 3_663_250_432))
-    add("resnet50", "bottleneck", _BLOCKS_50, bottleneck, ("A", "B"), cost_50)
+    add("resnet50", "bottleneck", blocks_50, bottleneck, ("A", "B"), cost_50)
     add("resnet101", "bottleneck", (3, 4, 23, 3), bottleneck, (), (42_504_258, 2_546_733_056, 7_799_361_536))
-    add("resnet152", "bottleneck", _BLOCKS_152, bottleneck, ("A", "B"), cost_152)
+    add("resnet152", "bottleneck", blocks_152, bottleneck, ("A", "B"), cost_152)
     large_18 = (11_177_538, 2_253_128_704, 6_900_204_544)
     large_50 = (23_512_130, 5_222_699_008, 15_994_507_264)
     large_152 = (58_147_906, 14_919_929_856, 45_692_276_736)
-    add("resnet18-no-maxpool", "basic", _BLOCKS_18, no_maxpool, ("A",), large_18, has_maxpool=False)
-    add("resnet50-no-maxpool", "bottleneck", _BLOCKS_50, no_maxpool, ("A",), large_50, has_maxpool=False)
-    add("resnet152-no-maxpool", "bottleneck", _BLOCKS_152, no_maxpool, ("A",), large_152, has_maxpool=False)
-    add("resnet50-report-b", "linear bottleneck", _BLOCKS_50, linear, ("B",), cost_50)
-    add("resnet152-report-b", "linear bottleneck", _BLOCKS_152, linear, ("B",), cost_152)
-    add("resnet18-concat", "concat", _BLOCKS_18, concat, ("B",), (23_713_218, 1_196_164_096, 3_663_250_432))
+    add("resnet18-no-maxpool", "basic", blocks_18, no_maxpool, ("A",), large_18, has_maxpool=False)
+    add("resnet50-no-maxpool", "bottleneck", blocks_50, no_maxpool, ("A",), large_50, has_maxpool=False)
+    add("resnet152-no-maxpool", "bottleneck", blocks_152, no_maxpool, ("A",), large_152, has_maxpool=False)
+    add("resnet50-report-b", "linear bottleneck", blocks_50, linear, ("B",), cost_50)
+    add("resnet152-report-b", "linear bottleneck", blocks_152, linear, ("B",), cost_152)
+    add("resnet18-concat", "concat", blocks_18, concat, ("B",), (23_713_218, 1_196_164_096, 3_663_250_432))
 
 
 _register_resnets()

@@ -21,7 +21,7 @@ from leukemia_models.evaluation.metrics import (
     majority_baseline,
     metric_title,
 )
-from leukemia_models.evaluation.predictions import evaluated_samples, write_predictions, write_table
+from leukemia_models.evaluation.predictions import evaluated_samples, write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.evaluation.subject_level import (
     MAJORITY,
@@ -434,7 +434,7 @@ def write_evaluated(
     figures = _draw(out_dir, results, evaluated_samples(table, results.classes))
     stamp = results.split.stamp
     stamped = table.drop(columns="stamp", errors="ignore").assign(stamp=stamp)
-    write_predictions(out_dir / "predictions.csv", stamped, for_excel=for_excel)
+    write_table(out_dir / "predictions.csv", stamped, for_excel=for_excel)
     if results.subjects is not None:
         subjects = with_class_names(results.subjects.table, results.classes)
         write_table(out_dir / SUBJECTS_FILE, subjects.assign(stamp=stamp), for_excel=for_excel)

@@ -219,7 +219,7 @@ def _config(
         augmentation=stage.augmentation.to_dict(),
         sampling=stage.sampling,
         start=_start_file(plan, stage),
-        judging=plan.judging.to_dict(),
+        judging=plan.evaluation.to_dict(),
         stage=stage.name if plan.is_staged else "",
         class_weights=stage.class_weights,
         positive=positive,

@@ -13,7 +13,7 @@ import pandas as pd
 from leukemia_data.errors import RunError, SourceError, UsageError
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows, list_table_rows
-from leukemia_models.evaluation.predictions import write_predictions, write_submission
+from leukemia_models.evaluation.predictions import write_submission, write_table
 from leukemia_models.evaluation.settings import Tta
 from leukemia_models.runs.evaluate_part import Predictor, part_predictions, require_same_data
 from leukemia_models.runs.open_run import OpenRun, chosen_tta
@@ -314,7 +314,7 @@ def _require_writable(paths: Sequence[Path | None], images: Sequence[ImagePlace]
 
 def _write(table: pd.DataFrame, out: Path | None, submission: Path | None, positive: str, *, for_excel: bool) -> None:
     if out is not None:
-        write_predictions(out, table, for_excel=for_excel)
+        write_table(out, table, for_excel=for_excel)
     if submission is not None:
         write_submission(submission, table, positive)
 

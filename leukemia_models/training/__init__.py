@@ -1,1 +1,1 @@
-"""The training loop and all it needs: optimizers, schedules, checkpoints, BatchNorm, training plans."""
+"""The training loop: optimizers, schedules, checkpoints, BatchNorm, training plans."""

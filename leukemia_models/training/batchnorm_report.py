@@ -1,4 +1,4 @@
-"""Which BatchNorm statistics a network is evaluated with."""
+"""Comparison of running and re-estimated BatchNorm statistics."""
 
 from __future__ import annotations
 
@@ -18,20 +18,16 @@ TWO_CLASSES = ("hem", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormScores:
-    """What a network does in eval mode with one kind of statistics.
+    """Scores of a network in eval mode with one kind of statistics.
 
     Parameters
     ----------
     loss : float
-        Cross-entropy, averaged over the images.
-    accuracy : float
-        Fraction of right predictions.
-    balanced_accuracy : float or None
-        Mean of the recalls; None where the labels hold one class.
+        Mean cross-entropy.
+    accuracy, balanced_accuracy, one_class_warning
+        As in :class:`~leukemia_models.evaluation.metrics.ClassificationMetrics`.
     share_positive : float
         Fraction of the predictions that are class 1.
-    one_class_warning : str or None
-        A sentence when nearly all predictions are one class although the labels hold two.
     """
 
     loss: float
@@ -55,22 +51,22 @@ class BatchNormScores:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormReport:
-    """Running statistics beside re-estimated ones.
+    """Scores with running statistics and with re-estimated ones.
 
     Parameters
     ----------
     mode : {"auto", "running", "reestimated"}
-        What was asked for. "auto" takes the re-estimated ones only where they are better.
+        "auto" chooses the re-estimated ones where they are better.
     judged_on : str
-        What the scores are of, such as ``valid``.
+        Part of the split that the scores are of, such as ``valid``.
     num_judged : int
-        Images of it.
+        Number of its images.
     num_images : int
-        Training images of the re-estimation; 0 where the network has nothing to estimate.
+        Number of training images of the re-estimation; 0 for a network without statistics.
     running : BatchNormScores
-        With the statistics that training left.
+        With the statistics of training.
     reestimated : BatchNormScores or None
-        None where the network has nothing to estimate.
+        None for a network without statistics.
     class_name : str
         Name of class 1, for the text.
     """
@@ -88,24 +84,24 @@ class BatchNormReport:
 
     @property
     def better(self) -> str | None:
-        """Which has the lower cross-entropy, the running ones when equal; None where there is nothing to compare."""
+        """The statistics with the lower cross-entropy, "running" when equal; None without re-estimated ones."""
         if self.reestimated is None:
             return None
         return REESTIMATED if self.reestimated.loss < self.running.loss else RUNNING
 
     @property
     def chosen(self) -> str:
-        """Which are to be used under the mode: "running" or "reestimated"."""
+        """The statistics to use under the mode: "running" or "reestimated"."""
         if self.better is None:
             return RUNNING
         return self.better if self.mode == AUTO else self.mode
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, what is better and what was chosen, as JSON can hold them."""
+        """Return the fields, `better` and `chosen` as JSON values."""
         return {**asdict(self), "better": self.better, "chosen": self.chosen}
 
     def text(self) -> str:
-        """Return a line for people, and one more for each warning."""
+        """Return one line on the choice, and one for each warning."""
         if self.reestimated is None:
             return "BatchNorm: the network has no running statistics, nothing to re-estimate"
         chosen = "the re-estimated statistics" if self.chosen == REESTIMATED else "the running statistics"
@@ -113,11 +109,8 @@ class BatchNormReport:
             f"BatchNorm: {chosen} are used ({self.mode}). On {self.num_judged:,} images ({self.judged_on}), running -> "
             f"re-estimated from {self.num_images:,} training images: {self._changes(self.running, self.reestimated)}"
         )
-        named = (("running", self.running), ("re-estimated", self.reestimated))
-        warnings = [
-            f"With {name} statistics {scores.one_class_warning}" for name, scores in named if scores.one_class_warning
-        ]
-        return "\n".join([line, *warnings])
+        texts = {"running": self.running.one_class_warning, "re-estimated": self.reestimated.one_class_warning}
+        return "\n".join([line, *(f"With {name} statistics {text}" for name, text in texts.items() if text)])
 
     def _changes(self, running: BatchNormScores, reestimated: BatchNormScores) -> str:
         changes = [
@@ -139,9 +132,7 @@ def compare_batchnorm(
     judged_on: str,
     classes: Sequence[str] = TWO_CLASSES,
 ) -> BatchNormReport:
-    """Evaluate a network with its running statistics and with re-estimated ones. It is left as it was.
-
-    To act on the report: ``if report.chosen == REESTIMATED: statistics.apply(model)``.
+    """Evaluate a network with its running statistics and with re-estimated ones; it is left unchanged.
 
     Parameters
     ----------
@@ -150,19 +141,17 @@ def compare_batchnorm(
     statistics : BatchNormStatistics
         From :func:`~leukemia_models.training.batchnorm_statistics.reestimate_batchnorm`.
     predict : callable
-        Predicts labelled images with `model` as it is then; is called twice, or once where there is nothing to compare.
-        The images must not be among those of the re-estimation. With several ranks, all of them call it.
-    mode : {"auto", "running", "reestimated"}
-        What decides.
-    judged_on : str
-        Name of those images, such as ``valid``.
+        Predicts labelled images, other than those of the re-estimation, with the present statistics of `model`. Called
+        by all ranks, once for each kind of statistics.
+    mode, judged_on
+        As for :class:`BatchNormReport`.
     classes : sequence of two str
         Names of class 0 and 1.
 
     Raises
     ------
     UsageError
-        If the mode is unknown, or the images hold no labels.
+        If the mode is unknown, or the images have no labels.
     """
     require_batchnorm_mode(mode)
     predictions = predict()

@@ -1,11 +1,11 @@
-"""BatchNorm statistics estimated anew, exactly, from clean training images."""
+"""Exact re-estimation of BatchNorm statistics from clean training images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import count
 from typing import NamedTuple
 
@@ -16,21 +16,21 @@ from leukemia_data.errors import RunError
 from leukemia_data.records.arguments import as_whole
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks
-from leukemia_models.devices.normalization import Batch, Normalization, Normalizer
+from leukemia_models.devices.normalization import Batch, Normalization, Normalizer, close_batches, unmasked
 from leukemia_models.devices.precision import autocast
 from leukemia_models.evaluation.predict import evaluating
-from leukemia_models.training.sync_batchnorm import BatchNorm, SynchronizedBatchNorm, synchronized_batchnorm
+from leukemia_models.training.sync_batchnorm import BATCHNORM_LAYERS, synchronized_batchnorm
 
 
 class Moments(NamedTuple):
-    """Number of values per channel, their mean and biased variance; float64 (C,), on the CPU."""
+    """Number of values per channel, and their mean and biased variance, float64 (C,) on the CPU."""
 
     num_values: float
     mean_C: Tensor
     var_C: Tensor
 
     def merged(self, other: Moments) -> Moments:
-        """Return the moments of both sets of values together."""
+        """Return the moments of the union of both sets of values."""
         num_values = self.num_values + other.num_values
         if not num_values:
             return self
@@ -46,15 +46,16 @@ class MomentsMeter:
     Parameters
     ----------
     num_channels : mapping of str to int
-        The layers' names, and how many channels reach each.
+        Number of input channels by the layer's name.
     """
 
     def __init__(self, num_channels: Mapping[str, int]) -> None:
-        self._moments = {name: _no_values(channels) for name, channels in num_channels.items()}
+        zeros = {name: torch.zeros(channels, dtype=torch.float64) for name, channels in num_channels.items()}
+        self._moments = {name: Moments(0, zeros_C, zeros_C) for name, zeros_C in zeros.items()}
         self._pending: list[tuple[str, int, Tensor]] = []
 
     def measure(self, name: str, features: Tensor) -> None:
-        """Take the moments of one layer's input, (B,C) or (B,C,...); nothing is waited for."""
+        """Compute the moments of a layer's input, (B,C) or (B,C,...), without waiting for the device."""
         num_values = features.numel() // features.shape[1]
         if not num_values:  # this rank has no rows in this batch
             return
@@ -63,10 +64,10 @@ class MomentsMeter:
         self._pending.append((name, num_values, torch.stack([mean_C, var_C])))
 
     def collect(self) -> None:
-        """Bring the numbers of a forward pass to the CPU, all layers' at once."""
+        """Pool the moments of a forward pass, after one transfer to the CPU for all layers."""
         if not self._pending:
             return
-        # To the CPU first: MPS knows no float64.
+        # To the CPU first: MPS has no float64.
         numbers = torch.cat([moments_2C for _, _, moments_2C in self._pending], dim=1).cpu().double()
         start = 0
         for name, num_values, moments_2C in self._pending:
@@ -76,16 +77,22 @@ class MomentsMeter:
         self._pending.clear()
 
     def of_all(self, ranks: Ranks) -> dict[str, Moments]:
-        """Return the moments over all ranks, the same on each; without the layers that nothing has reached."""
+        """Return the moments over all ranks by layer, for layers that had input."""
         pooled = {name: _of_all(moments, ranks) for name, moments in self._moments.items()}
         return {name: moments for name, moments in pooled.items() if moments.num_values}
+
+
+def _of_all(moments: Moments, ranks: Ranks) -> Moments:
+    num_values, mean_C, var_C = moments
+    gathered_WN = ranks.gather(torch.cat([torch.tensor([num_values], dtype=torch.float64), mean_C, var_C]))
+    return reduce(Moments.merged, (Moments(float(each_N[0]), *each_N[1:].chunk(2)) for each_N in gathered_WN))
 
 
 @contextmanager
 def measuring_inputs(layers: Mapping[str, nn.Module], num_channels: Mapping[str, int]) -> Iterator[MomentsMeter]:
     """Measure the inputs of layers during the block; call the meter's ``collect`` after each forward pass."""
     meter = MomentsMeter(num_channels)
-    handles = [layer.register_forward_pre_hook(_measurer(meter, name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(partial(_measure, meter, name)) for name, layer in layers.items()]
     try:
         yield meter
     finally:
@@ -93,42 +100,20 @@ def measuring_inputs(layers: Mapping[str, nn.Module], num_channels: Mapping[str,
             handle.remove()
 
 
-def _measurer(meter: MomentsMeter, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """Return the hook that measures the first argument of a layer's forward pass."""
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        meter.measure(name, inputs[0])
-
-    return hook
-
-
-def _no_values(num_channels: int) -> Moments:
-    nothing_C = torch.zeros(num_channels, dtype=torch.float64)
-    return Moments(0, nothing_C, nothing_C)
-
-
-def _of_all(moments: Moments, ranks: Ranks) -> Moments:
-    num_values, mean_C, var_C = moments
-    gathered_WN = ranks.gather(torch.cat([torch.tensor([num_values], dtype=torch.float64), mean_C, var_C]))
-    return reduce(
-        Moments.merged, (Moments(float(gathered_N[0]), *gathered_N[1:].chunk(2)) for gathered_N in gathered_WN)
-    )
-
-
-_KINDS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
+def _measure(meter: MomentsMeter, name: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    meter.measure(name, inputs[0])
 
 
 @dataclass(frozen=True)
 class BatchNormStatistics:
-    """Running means and variances of a network's BatchNorm layers, apart from the network.
+    """Running means and variances of a network's BatchNorm layers.
 
     Parameters
     ----------
     buffers : mapping of str to tensor (C,), float32, on the CPU
-        By their names in the network's ``state_dict``; only means and variances. Empty for a network without
-        BatchNorm layers that keep statistics.
+        By their names in the network's ``state_dict``. Empty for a network without running statistics.
     num_images : int
-        Images they were estimated from; 0 where they were only read off.
+        Number of images they were estimated from; 0 where they were copied from the network.
     """
 
     buffers: Mapping[str, Tensor]
@@ -140,18 +125,18 @@ class BatchNormStatistics:
         return not self.buffers
 
     def apply(self, model: nn.Module) -> None:
-        """Write the statistics into a network's buffers, in place.
+        """Copy the statistics into a network's buffers.
 
         Raises
         ------
         RunError
-            If the network has no such buffers; nothing is written then.
+            If the network has no such buffers; nothing is copied then.
         """
         own = dict(model.named_buffers())
         strange = [name for name, value in self.buffers.items() if name not in own or own[name].shape != value.shape]
         if strange:
             raise RunError(
-                f"BatchNorm statistics of another network: {len(strange)} of {len(self.buffers)} do not fit, first "
+                f"BatchNorm statistics of another network: {len(strange)} of {len(self.buffers)} do not fit, such as "
                 f"{strange[0]}"
             )
         with torch.no_grad():
@@ -160,7 +145,7 @@ class BatchNormStatistics:
 
 
 def running_statistics(model: nn.Module) -> BatchNormStatistics:
-    """Return a copy of the statistics that a network has now."""
+    """Return a copy of a network's present statistics."""
     buffers = dict(model.named_buffers())
     names = [name for layer in _tracking_layers(model) for name in _buffer_names(layer)]
     return BatchNormStatistics({name: buffers[name].detach().cpu().clone() for name in names}, num_images=0)
@@ -168,7 +153,7 @@ def running_statistics(model: nn.Module) -> BatchNormStatistics:
 
 @contextmanager
 def applied(statistics: BatchNormStatistics, model: nn.Module) -> Iterator[None]:
-    """Let a network have these statistics for the block; afterwards it has its own again, bit for bit."""
+    """Give a network these statistics for the block, and then restore its own, bit for bit."""
     before = running_statistics(model)
     statistics.apply(model)
     try:
@@ -188,27 +173,26 @@ def reestimate_batchnorm(
     max_batches: int | None = None,
     ranks: Ranks = SINGLE,
 ) -> BatchNormStatistics:
-    """Estimate anew, exactly, the running statistics that the BatchNorm layers of `model` should have.
+    """Estimate the running statistics of BatchNorm layers by pooling the moments of their inputs exactly.
 
-    All ranks must call this, with their own rows of the same number of batches; the result is the same on each.
+    All ranks must call this with the same number of batches; the result is the same on each.
 
     Parameters
     ----------
     model : torch.nn.Module
-        On `device`; normalised images in, logits out. It is in eval mode meanwhile, BatchNorm alone normalises by
-        batch. Parameters, buffers and modes are left as they are.
+        On `device`; runs in eval mode, except that BatchNorm normalises by batch. It is left unchanged.
     batches : iterable of Batch
-        Training images without augmentation, shuffled. Rows whose mask is False are left out, and so is a batch of a
-        single image. The iterator is closed at the end.
+        Training images without augmentation, shuffled. Masked rows and batches of a single image are skipped. The
+        iterator is closed at the end.
     normalization, device, amp, channels_last, ranks
-        As in training: the network's normalisation, where it runs, mixed precision, memory format, and processes.
+        As for :func:`leukemia_models.evaluation.predict.predict_probabilities`.
     max_batches : int, optional
-        Take no more than these, at least 1. A few thousand images are plenty (arXiv 2105.07576, section 3).
+        Maximum number of batches, at least 1. A few thousand images suffice (arXiv 2105.07576, section 3).
 
     Returns
     -------
     BatchNormStatistics
-        Variances are unbiased, as torch keeps them. Empty where there is nothing to estimate; `batches` is then unused.
+        With unbiased variances, as torch has them. Empty, and `batches` unused, for a network without statistics.
 
     Raises
     ------
@@ -238,8 +222,8 @@ def reestimate_batchnorm(
 
 
 def _tracking_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """BatchNorm layers with running statistics, by name; the others normalise by batch in eval mode too."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, _KINDS)}
+    """Return the BatchNorm layers with running statistics; others normalise by batch in eval mode too."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BATCHNORM_LAYERS)}
     return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
 
 
@@ -250,7 +234,7 @@ def _buffer_names(layer_name: str) -> tuple[str, str]:
 
 @contextmanager
 def _normalizing_by_batch(layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put the layers in training mode for the block; what that does to their buffers is undone, the mode is not."""
+    """Put the layers in training mode for the block, and then restore their buffers, but not the mode."""
     before = [(buffer, buffer.clone()) for layer in layers.values() for buffer in layer.buffers()]
     for layer in layers.values():
         layer.train()
@@ -262,31 +246,22 @@ def _normalizing_by_batch(layers: Mapping[str, nn.Module]) -> Iterator[None]:
 
 
 def _images(batches: Iterable[Batch], max_batches: int | None, ranks: Ranks) -> Iterator[tuple[Tensor, int]]:
-    """Yield this rank's images of each batch of two or more, and the number of images of all ranks."""
+    """Yield this rank's images, and the number of images of all ranks, of each batch of two or more."""
     iterator = ranks.run_on_all(lambda: iter(batches))
     try:
         for _ in range(max_batches) if max_batches is not None else count():
             batch = ranks.run_on_all(lambda: next(iterator, None))
             if batch is None:
                 return
-            images_BHWC = _counted_rows(batch)
+            images_BHWC = unmasked(batch.images_BHWC, batch.mask_B)
             num_rows = int(ranks.all_gather_numbers(len(images_BHWC)).sum())
             if num_rows > 1:
                 yield images_BHWC, num_rows
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
-
-
-def _counted_rows(batch: Batch) -> Tensor:
-    if batch.mask_B.all():
-        return batch.images_BHWC
-    return batch.images_BHWC[batch.mask_B.nonzero().flatten().to(batch.images_BHWC.device)]
+        close_batches(iterator)
 
 
 def _buffers(moments: Mapping[str, Moments]) -> dict[str, Tensor]:
-    """Return the moments as torch's layers keep them."""
     buffers: dict[str, Tensor] = {}
     for name, (num_values, mean_C, var_C) in moments.items():
         unbiased_C = var_C * (num_values / max(num_values - 1, 1))

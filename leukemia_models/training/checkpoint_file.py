@@ -1,4 +1,4 @@
-"""A checkpoint's file: metadata and tensors by name, what its weights have seen, and its size."""
+"""The file of a checkpoint: metadata, named tensors, seen samples, and its size."""
 
 from __future__ import annotations
 
@@ -20,28 +20,26 @@ from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.splitting.seen_samples import COLUMNS, LOOK_COLUMNS, Keys, Looks, Naming, SeenSamples, SeenSource
 from leukemia_models.training.run_state import TrainSettings
 
-_LENGTH_BYTES = 8
-
 
 def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return metadata and tensors of a file.
+    """Return metadata and tensors of a safetensors file.
 
     Parameters
     ----------
     path : Path
-        The file; with `data` only its name, for messages.
+        The file; with `data` only for messages.
     data : bytes, optional
-        What the file holds, where another machine has read it.
+        The content of the file, where another machine has read it.
 
     Raises
     ------
     RunError
-        If it is missing, or no such file.
+        If it is missing, or not such a file.
     """
     if data is None:
         return read_part(path, "")
     try:
-        # First, because it checks the header as well.
+        # First, because it checks the header too.
         tensors = safetensors.torch.load(data)
         return _metadata(data), tensors
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -49,18 +47,12 @@ def read_safetensors(path: Path, data: bytes | None = None) -> tuple[dict[str, s
 
 
 def read_part(path: Path, prefix: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return a file's metadata, and those of its tensors whose names begin with `prefix`.
-
-    Raises
-    ------
-    RunError
-        If it is missing, or no such file.
-    """
+    """As :func:`read_safetensors`, with the tensors whose names begin with `prefix` only."""
     _require_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - no mapping
-            # Copies: tensors that map the file would keep Windows from replacing it.
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
+            # Copies: on Windows a file cannot be replaced while tensors map it.
             return file.metadata() or {}, {name: file.get_tensor(name).clone() for name in names}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -71,7 +63,7 @@ def _unreadable(path: Path, error: Exception) -> RunError:
 
 
 def checkpoint_bytes(path: Path) -> bytes:
-    """Return what a checkpoint's file holds, unchecked, to be handed to :func:`read_safetensors` on other machines.
+    """Return the unchecked content of a file, for :func:`read_safetensors` on other machines.
 
     Raises
     ------
@@ -91,56 +83,43 @@ def _require_file(path: Path) -> None:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The header's metadata, which safetensors reads from files only."""
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    header = parse_json(data[_LENGTH_BYTES : _LENGTH_BYTES + length].decode("utf-8"))
-    metadata: dict[str, str] | None = header.get("__metadata__")
+    # safetensors reads metadata from files only. The header's length is in the first 8 bytes.
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] | None = parse_json(data[8 : 8 + length].decode("utf-8")).get("__metadata__")
     return metadata or {}
 
 
-MODEL_PREFIX = "model."
 OPTIMIZER_PREFIX = "optimizer."
-AVERAGE_PREFIX = "average."
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors on the CPU, as any reader expects them, with a prefix to their names."""
-    return {prefix + name: _plain(value) for name, value in tensors.items()}
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+    """Return contiguous tensors on the CPU, with a prefix to their names."""
+    return {prefix + name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def flatten(optimizer_state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into named tensors and the values JSON can hold."""
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for number, entries in optimizer_state.items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = _plain(value)
-            else:
-                values[f"{number}.{name}"] = value
-    return tensors, values
+    """Split an optimizer's state into named tensors and JSON values."""
+    entries = {f"{index}.{name}": value for index, state in optimizer_state.items() for name, value in state.items()}
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    return named(OPTIMIZER_PREFIX, tensors), {name: entries[name] for name in entries if name not in tensors}
 
 
 def unflatten(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Undo :func:`flatten`."""
+    """Return the state that :func:`flatten` split."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*without_prefix(tensors, OPTIMIZER_PREFIX).items(), *values.items()]:
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
     return dict(sorted(state.items()))
 
 
 def without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors with a prefix to their names, without it."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the XXH3-128 of the digests of all tensors with their names, types and shapes."""
+    """Return the XXH3-128 of the names, dtypes, shapes and digests of all tensors."""
     lines = [
         f"{name} {value.dtype} {tuple(value.shape)} {bytes_digest(value.reshape(-1).view(torch.uint8).numpy()).hex()}"
         for name, value in sorted(tensors.items())
@@ -152,31 +131,27 @@ SEEN_PREFIX = "seen."
 _DTYPES = {name: np.int8 if name in LOOK_COLUMNS else np.int64 for name in COLUMNS}
 
 
-def seen_tensors(seen: SeenSamples) -> dict[str, Tensor]:
-    """Return keys of shape (k,), int64, and looks of shape (k, 64), int8, of all sources by their names in the file."""
-    return {
+def flatten_seen(seen: SeenSamples) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split seen samples into named tensors, keys (k,) int64 and looks (k, 64) int8, and JSON values."""
+    tensors = {
         f"{SEEN_PREFIX}{number}.{name}": torch.from_numpy(column.view(_DTYPES[name]).copy())
         for number, source in enumerate(seen.sources)
         for name in COLUMNS
         if len(column := getattr(source, name))
     }
-
-
-def seen_description(seen: SeenSamples) -> dict[str, Any]:
-    """Return all but the keys as JSON can hold it."""
     namings = [
         {"source": source.naming.source, "subjects_from": source.naming.subjects_from} for source in seen.sources
     ]
-    return {"is_complete": seen.is_complete, "sources": namings}
+    return tensors, {"is_complete": seen.is_complete, "sources": namings}
 
 
-def read_seen(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SeenSamples:
-    """Undo :func:`seen_tensors` and :func:`seen_description`.
+def unflatten_seen(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SeenSamples:
+    """Return the samples that :func:`flatten_seen` split.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If it is something else, as in a damaged file.
+        If the file is damaged.
     """
     is_complete = description["is_complete"]
     if not isinstance(is_complete, bool):
@@ -211,45 +186,29 @@ def _looks(tensor: Tensor) -> Looks:
 
 
 _DESCRIPTION_BYTES = 1_000_000
-"""More than the JSON and the names of any network here; a history of a thousand epochs has 400 kB."""
+"""Room for JSON and names; the history of a thousand epochs takes 400 kB."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRoom:
-    """Bytes that a run's checkpoints take.
-
-    Attributes
-    ----------
-    resumable_bytes
-        Of one to go on from.
-    evaluation_bytes
-        Of one for evaluation only.
-    """
+    """Size of a checkpoint to resume from, and of one for evaluation only."""
 
     resumable_bytes: int
     evaluation_bytes: int
 
     @property
     def kept_bytes(self) -> int:
-        """Of all three together in the end: ``last``, ``best`` and ``final``."""
+        """Size of ``last``, ``best`` and ``final`` together."""
         return self.resumable_bytes + 2 * self.evaluation_bytes
 
     @property
     def max_bytes(self) -> int:
-        """The same at its largest: a checkpoint is whole before it takes the place of the one before."""
+        """Largest size during a run: a new checkpoint is written before it replaces the old one."""
         return self.kept_bytes + self.resumable_bytes
 
 
 def checkpoint_room(model: nn.Module, settings: TrainSettings) -> CheckpointRoom:
-    """Return how many bytes the checkpoints of a run take.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device, the meta device included.
-    settings : TrainSettings
-        Of the run.
-    """
+    """Return the size of a run's checkpoints; `model` may be on the meta device."""
     parameters = sum(value.numel() * value.element_size() for value in model.parameters())
     buffers = sum(value.numel() * value.element_size() for value in model.buffers())
     evaluation = parameters + buffers + _DESCRIPTION_BYTES

@@ -1,4 +1,4 @@
-"""Checkpoint compatibility: two descriptions in, every difference in words out."""
+"""Compatibility of checkpoints: differences between two descriptions, in words."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ _NO_DIFFERENCE = (
     "settings.accumulate",
     f"details.{FRAMES_DETAIL}",
 )
-"""A run may be given another length and other hardware, how it is evaluated is decided after training, and its cache
-may have been built again, with another sample of the same frames."""
+"""Length and hardware of a run may change, evaluation is decided after training, and a cache that is built again may
+have other notes on the same frames."""
 _SPLIT_DIGEST = "details.split_digest"
+_OPTIONS = {
+    "settings": ("seed", "amp", "compile", "clip_norm", "label_smoothing", "class_weights", "early_stopping"),
+    "settings.optimizer": ("lr", "momentum", "weight_decay"),
+    "details": ("split_seed", "batch_size", "sampling", "start", "positive"),
+}
 _NAMED: Mapping[str, str] = MappingProxyType(
     {
         "model_name": "--model",
@@ -37,33 +42,19 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.schedule.name": "--schedule",
         "settings.schedule.warmup_epochs": "--warmup-epochs",
         "settings.schedule": "schedule",
-        "settings.optimizer.lr": "--lr",
-        "settings.optimizer.momentum": "--momentum",
-        "settings.optimizer.weight_decay": "--weight-decay",
-        "settings.clip_norm": "--clip-norm",
-        "settings.label_smoothing": "--label-smoothing",
-        "settings.class_weights": "--class-weights",
-        "settings.early_stopping": "--early-stopping",
         "settings.ema_decay": "--ema",
         "settings.sync_batchnorm": "--sync-batchnorm",
-        "settings.seed": "--seed",
-        "settings.amp": "--amp",
-        "settings.compile": "--compile",
-        "details.split_seed": "--split-seed",
-        "details.batch_size": "--batch-size",
         "details.augmentation": "--augment",
-        "details.sampling": "--sampling",
-        "details.start": "--start",
-        "details.positive": "--positive",
+        **{f"{at}.{name}": f"--{name.replace('_', '-')}" for at, names in _OPTIONS.items() for name in names},
     }
 )
-"""Values by the words in which they are given; the longest beginning of a value's place counts."""
+"""Names for messages; the longest prefix of a value's place applies."""
 
 
 def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
-    """Return every difference that matters, such as ``--size: 128 instead of 224``.
+    """Return the differences that prevent resuming, such as ``--size: 128 instead of 224``.
 
-    A detail that only one of the two has, as one of an earlier version may, is none.
+    Details that only one of the two has are ignored, since earlier versions have fewer.
     """
     one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
     recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
@@ -74,13 +65,7 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
 
 
 def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:
-    """Refuse to go on from a checkpoint that was not made by the same run.
-
-    Raises
-    ------
-    RunError
-        With all differences.
-    """
+    """Raise RunError, with all differences, unless a checkpoint is of the expected run."""
     found = differences(checkpoint.info, expected)
     if found:
         raise RunError(
@@ -90,30 +75,25 @@ def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:
 
 
 def require_same_network(checkpoint: Checkpoint, model_name: str, classes: Sequence[str]) -> None:
-    """Refuse to begin a training with weights of another network, or that answer other classes.
+    """Raise RunError, with all differences, unless a checkpoint has this network and these classes.
 
-    Size, recipe and normalization may differ: that is what such a beginning is for.
-
-    Raises
-    ------
-    RunError
-        With all differences.
+    Size, recipe and normalization may differ.
     """
     info = checkpoint.info
     pairs = {"--model": (info.model_name, model_name), "classes": (list(info.classes), list(classes))}
     found = [f"{name}: {_text(own)} instead of {_text(other)}" for name, (own, other) in pairs.items() if own != other]
     if found:
         raise RunError(
-            f"{checkpoint.path} is no start for this run: {'; '.join(found)}. Start from weights of the same network "
-            "for the same classes, or from scratch"
+            f"{checkpoint.path} does not fit this run: {'; '.join(found)}. Start from weights of the same network for "
+            "the same classes, or from scratch"
         )
 
 
 def _recipe_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    names = [recipe.get("name") for recipe in (found, expected)]
-    if names[0] != names[1]:
-        return [f"--recipe: {_text(names[0])} instead of {_text(names[1])}"]
-    return [] if found == expected else [f"--recipe: other steps of the same name, {_text(names[0])}"]
+    own, other = found.get("name"), expected.get("name")
+    if own != other:
+        return [f"--recipe: {_text(own)} instead of {_text(other)}"]
+    return [] if found == expected else [f"--recipe: other steps of the same name, {_text(own)}"]
 
 
 def _value_differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:

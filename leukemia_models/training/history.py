@@ -1,4 +1,4 @@
-"""The epochs of a run: which one is best, and when early stopping ends it."""
+"""The epochs of a run, the best of them, and early stopping."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class EpochRecord:
     epoch : int
         Counted from 1.
     lr : float
-        Learning rate of the epoch's last step.
+        Learning rate of the last step.
     train_loss, train_accuracy : float
-        Means over the epoch's samples, in training mode, on augmented images, while the weights moved. The loss is the
-        one that was minimised: with label smoothing or class weights it is not comparable to `valid_loss`.
+        Means over the augmented training images, in training mode, during the epoch. The loss includes label smoothing
+        and class weights.
     valid_loss, valid_accuracy : float or None
-        Means over the validation samples, in eval mode, with the weights of the epoch's end, or with their running
-        average where the run keeps one. The loss is the plain cross-entropy, whatever was minimised.
+        Means over the validation images, in eval mode, with the weights at the end of the epoch or their running
+        average. The loss is the plain cross-entropy.
     valid_balanced_accuracy, valid_weighted_f1, valid_auroc : float or None
         See :class:`~leukemia_models.evaluation.metrics.ClassificationMetrics`.
     seconds : float
-        Training and validation together.
+        Time of training and validation.
     images_per_s : float
         Training images per second of training.
     data_wait_share : float or None
-        Fraction of the training time spent waiting for batches, in [0, 1]; with several ranks that of the one
-        that waited longest. None in runs of earlier versions.
+        Fraction of the training time spent waiting for batches, in [0, 1], the maximum over the ranks. None in runs of
+        earlier versions.
     """
 
     epoch: int
@@ -58,22 +58,17 @@ class EpochRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpochRecord:
-        """Return what :meth:`to_dict` wrote.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a field is missing, unknown or no number, as in a damaged file.
-        """
+        """Return what :meth:`to_dict` wrote; raise TypeError or ValueError if the file is damaged."""
         require_kinds(values, _KINDS)
         return cls(**values)
 
 
 EPOCH_FIELDS = tuple(field.name for field in fields(EpochRecord))
+VALID_FIELDS = tuple(name for name in EPOCH_FIELDS if name.startswith("valid_"))
 _KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         **dict.fromkeys(EPOCH_FIELDS, NUMBER),
-        **{name: NUMBER_OR_NONE for name in EPOCH_FIELDS if name.startswith("valid_") or name == "data_wait_share"},
+        **dict.fromkeys((*VALID_FIELDS, "data_wait_share"), NUMBER_OR_NONE),
         "epoch": COUNT,
     }
 )
@@ -81,61 +76,45 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
 
 @dataclass(frozen=True)
 class TrainHistory:
-    """The epochs of a run, in order.
-
-    Parameters
-    ----------
-    records : tuple of EpochRecord
-        One per finished epoch.
-    """
+    """The finished epochs of a run, in order."""
 
     records: tuple[EpochRecord, ...] = ()
 
     @property
     def best(self) -> EpochRecord | None:
-        """The best epoch so far, see :func:`best_record`."""
-        return best_record(self.records)
+        """The epoch with the highest :func:`validation_score`, or None without epochs.
+
+        Among equals it is that with the lower validation loss, then the earlier one; without validation the last one.
+        """
+        records = self.records
+        if not records or records[-1].valid_loss is None:
+            return records[-1] if records else None
+        return max(records, key=_merit)
 
     def extended(self, record: EpochRecord) -> TrainHistory:
         """Return the history with one more epoch."""
         return TrainHistory((*self.records, record))
 
 
-def best_record(records: Sequence[EpochRecord]) -> EpochRecord | None:
-    """Return the epoch whose weights are evaluated as the run's, None for no epochs.
-
-    The highest balanced accuracy on the validation split; among equals the lower validation loss, then the
-    earlier epoch. Where the validation split holds one class only, accuracy takes the place of balanced accuracy.
-    Without validation there is nothing to choose by, and the last epoch is the answer: picking by training loss would
-    only pick the most overfitted.
-    """
-    if not records or records[-1].valid_loss is None:
-        return records[-1] if records else None
-    return max(records, key=_merit)
-
-
 def validation_score(record: EpochRecord) -> float | None:
-    """Return the balanced accuracy, or the accuracy if there is one class only; None without validation."""
+    """Return the balanced accuracy, or the accuracy if validation has one class only; None without validation."""
     score = record.valid_balanced_accuracy
     return record.valid_accuracy if score is None else score
 
 
-def improvements(losses: Iterable[float], min_delta: float = 0.0) -> Iterator[bool]:
-    """Yield for each of some numbers, of which the lowest is best, whether it beats all improvements before it.
-
-    To count as an improvement, a number must be lower than the last improvement by more than `min_delta`. The first
-    one always is.
-    """
-    best = math.inf
+def since_improvement(losses: Iterable[float | None], min_delta: float = 0.0) -> Iterator[int]:
+    """Yield for each loss, except None, how many losses ago one was lower than all before by more than `min_delta`."""
+    best, count = math.inf, 0
     for loss in losses:
-        improved = loss < best - min_delta
-        best = loss if improved else best
-        yield improved
+        if loss is not None:
+            improved = loss < best - min_delta
+            best, count = (loss, 0) if improved else (best, count + 1)
+            yield count
 
 
 def _merit(record: EpochRecord) -> tuple[float, float]:
     score, loss = validation_score(record), record.valid_loss
-    return (score if score is not None else -1.0, -loss if loss is not None else float("-inf"))
+    return -1.0 if score is None else score, -math.inf if loss is None else -loss
 
 
 STOPPING_METRICS = ("balanced_accuracy", "loss")
@@ -143,17 +122,16 @@ STOPPING_METRICS = ("balanced_accuracy", "loss")
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """End a run when its validation has not become better for a while.
+    """Settings to end a run whose validation does not improve.
 
     Parameters
     ----------
     patience_epochs : int
-        So many epochs in a row without an improvement end the run; at least 1.
+        Number of epochs in a row without an improvement that ends the run; at least 1.
     min_delta : float
-        By how much a value must be better than the best one before to count as better; >= 0.
+        Smallest improvement over the best value before; >= 0.
     metric : {"balanced_accuracy", "loss"}
-        What is watched on the validation split. Where it holds one class only, accuracy takes the place of balanced
-        accuracy.
+        The first is :func:`validation_score`.
 
     Raises
     ------
@@ -175,21 +153,11 @@ class EarlyStopping:
 
 
 def has_stopped(stopping: EarlyStopping | None, records: Sequence[EpochRecord]) -> bool:
-    """Return whether a run with these epochs behind it ends early. Epochs without validation do not count."""
+    """Return whether a run ends early after these epochs; epochs without validation do not count."""
     if stopping is None:
         return False
-    loss_like = [value for record in records if (value := _loss_like(record, stopping.metric)) is not None]
-    num_without = 0
-    for improved in improvements(loss_like, stopping.min_delta):
-        num_without = 0 if improved else num_without + 1
-        if num_without >= stopping.patience_epochs:
-            return True
-    return False
-
-
-def _loss_like(record: EpochRecord, metric: str) -> float | None:
-    """Return the watched value, turned so that lower is better."""
-    if metric == "loss":
-        return record.valid_loss
-    score = validation_score(record)
-    return None if score is None else -score
+    if stopping.metric == "loss":
+        losses = [record.valid_loss for record in records]
+    else:
+        losses = [-score for score in map(validation_score, records) if score is not None]
+    return any(count >= stopping.patience_epochs for count in since_improvement(losses, stopping.min_delta))

@@ -1,9 +1,9 @@
-"""The network with all that moves its weights: micro-batches in, gradients and steps out."""
+"""A network with its optimizer and loss: micro-batches in, gradients and steps out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks
-from leukemia_models.devices.normalization import Batch, BatchSource, Normalization
+from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, unmasked
 from leukemia_models.devices.precision import DEFAULT_BACKEND, Forward, autocast, compiled_forward, gradient_scaler
 from leukemia_models.evaluation.metrics import classification_metrics
 from leukemia_models.evaluation.predict import predict_probabilities
@@ -48,14 +48,14 @@ from leukemia_models.training.weights import WeightAverage
 def optimizer_state(optimizer: Optimizer, model: nn.Module) -> OptimizerState:
     """Return the tensors of each parameter that has any; not copies."""
     return {
-        number: optimizer.state[parameter]
-        for number, parameter in enumerate(model.parameters())
+        index: optimizer.state[parameter]
+        for index, parameter in enumerate(model.parameters())
         if parameter in optimizer.state
     }
 
 
 def optimizer_counters(optimizer: Optimizer) -> dict[str, float]:
-    """Return what it counts for all parameters together; most count nothing."""
+    """Return an optimizer's counters for all parameters together, often none."""
     counters = getattr(optimizer, "counters", None)
     return counters() if counters is not None else {}
 
@@ -63,33 +63,32 @@ def optimizer_counters(optimizer: Optimizer) -> dict[str, float]:
 def restore_optimizer(
     optimizer: Optimizer, model: nn.Module, saved: OptimizerState, counters: Mapping[str, float]
 ) -> None:
-    """Go on where the state was taken.
+    """Load a saved state and counters into an optimizer.
 
     Raises
     ------
     RunError
-        If it belongs to another network or optimizer.
+        If they belong to another network or optimizer.
     """
     parameters = list(model.parameters())
-    if any(number >= len(parameters) or not _fits(parameters[number], own) for number, own in saved.items()):
+    if any(index >= len(parameters) or not _fits(parameters[index], own) for index, own in saved.items()):
         raise RunError("the saved optimizer state does not fit this network: was it saved by another one?")
     if counters.keys() != optimizer_counters(optimizer).keys():
-        raise RunError("the saved optimizer state is that of another optimizer: go on with the run's own settings")
+        raise RunError("the saved optimizer state is of another optimizer: continue with the settings of the run")
     _load(optimizer, parameters, saved)
     if counters:
         optimizer.set_counters(counters)  # type: ignore[attr-defined]
 
 
 def _load(optimizer: Optimizer, parameters: list[nn.Parameter], saved: OptimizerState) -> None:
-    number_of = {id(parameter): number for number, parameter in enumerate(parameters)}
-    in_groups = [number_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-    state = {place: dict(saved[number]) for place, number in enumerate(in_groups) if number in saved}
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    index_of = {id(parameter): index for index, parameter in enumerate(parameters)}
+    in_groups = [index_of[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {place: dict(saved[index]) for place, index in enumerate(in_groups) if index in saved}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, tensors in optimizer.state.items():
         for name, value in tensors.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # The same strides as in the uninterrupted run: other loops round differently.
+                # The strides of the uninterrupted run: loops over others round differently.
                 tensors[name] = torch.empty_like(parameter).copy_(value)
 
 
@@ -99,33 +98,31 @@ def _fits(parameter: nn.Parameter, tensors: Mapping[str, Any]) -> bool:
 
 
 Prepare = Callable[[Tensor, int, Tensor], Tensor]
-"""(uint8 images (B,S,S,3) on the device, epoch, sample numbers (B,) on the CPU) -> the network's float input (B,3,S,S).
+"""(uint8 images (B,S,S,3) on the device, epoch, sample indices (B,) on the CPU) -> augmented, normalised (B,3,S,S).
 
-Augments and normalises. Each sample's result depends on the epoch and the sample alone, not on its batch.
+The result for an image depends on the epoch and the sample alone, not on its batch.
 """
 
 
 class MicroBatch(NamedTuple):
-    """Rows of a batch that go through the network together on one rank, on the device."""
+    """Images and labels that go through the network together on one rank, on the device."""
 
     images_BCHW: Tensor
     labels_B: Tensor
 
 
 class Learner:
-    """The network, its optimizer, the average of its weights where one is kept, and what feeds them.
+    """A network, its optimizer and loss, and the average of its weights where one is kept.
 
     Parameters
     ----------
     model : torch.nn.Module
         On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
         be synchronised, unless the settings say otherwise.
-    settings, normalization, prepare, device, compile_backend
-        See :func:`leukemia_models.training.train.fit`.
+    settings, normalization, prepare, device, ranks, compile_backend
+        As for :func:`leukemia_models.training.train.fit`.
     num_steps : int
-        Of the whole run.
-    ranks : Ranks
-        Every rank has a learner, with the same weights.
+        Steps of the whole run.
     """
 
     def __init__(
@@ -144,14 +141,20 @@ class Learner:
         self.settings = settings
         self.device = device
         self.ranks = ranks
-        self._normalization = normalization
+        self._evaluation: dict[str, Any] = {
+            "normalization": normalization,
+            "device": device,
+            "amp": settings.amp,
+            "channels_last": settings.channels_last,
+            "ranks": ranks,
+        }
         self._prepare = prepare
         self._loss = TrainingLoss(settings, device)
         self._optimizer = build_optimizer(model, settings.optimizer, num_steps)
         self._scaler = gradient_scaler(device, settings.amp)
         self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
         self._statistics: BatchNormStatistics | None = None
-        # Kept beside the network, not in its place: names in checkpoints stay what they are.
+        # Beside the network, not in its place: the wrapper would change names in checkpoints.
         self._parallel = _averaging_gradients(model, device) if ranks.world_size > 1 else None
         network = self._parallel or model
         self._forward: Forward = compiled_forward(network, compile_backend) if settings.compile else network
@@ -160,7 +163,7 @@ class Learner:
         )
 
     def load(self, batch: Batch, epoch: int) -> MicroBatch:
-        """Bring a batch's rows to the device and prepare them; masked rows are left out."""
+        """Return a batch on the device, prepared, without its masked rows."""
         images_BHWC = self._rows(batch.images_BHWC, batch)
         labels_B = self._rows(batch.labels_B, batch)
         indices_B = batch.indices_B[batch.mask_B]
@@ -171,23 +174,21 @@ class Learner:
         return MicroBatch(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
 
     def _rows(self, values: Tensor, batch: Batch) -> Tensor:
-        """Bring a tensor of a batch to the device, without its masked rows."""
-        values = to_device(values, self.device)
-        return values if batch.mask_B.all() else values[batch.mask_B.nonzero().flatten().to(self.device)]
+        return unmasked(to_device(values, self.device), batch.mask_B)
 
     def gradient(self, batches: list[Batch], num_samples: int, epoch: int, step: int) -> StepSums:
-        """Compute the gradient of the mean loss over the `num_samples` rows of the batch, over all ranks.
+        """Compute the gradient of the mean loss over the `num_samples` rows of the whole batch, over all ranks.
 
         Parameters
         ----------
         batches : list of Batch
-            This rank's micro-batches; one at a time is prepared and has activations. They are taken out of the list.
+            This rank's micro-batches, removed from the list one by one: only one at a time has activations.
         num_samples : int
-            Rows of the batch that count, over all ranks; at least 2.
+            Unmasked rows of the batch, over all ranks; at least 2.
         epoch, step : int
-            Where the training is, both from 1.
+            Both from 1.
         """
-        total_weight = self._total_weight(batches)
+        total_weight = self._loss.total_weight((self._rows(each.labels_B, each) for each in batches), self.ranks)
         self._optimizer.zero_grad(set_to_none=True)
         found: list[StepSums] = []
         first_micro_batch = self.ranks.rank * len(batches)
@@ -195,21 +196,17 @@ class Learner:
             while batches:
                 seed_random_layers(self.settings.seed, epoch, step, first_micro_batch + len(found))
                 micro_batch = self.ranks.run_on_all(partial(self.load, batches.pop(0), epoch))
-                with self._without_all_reduce(bool(batches)):
+                # Gradients accumulate locally until the backward pass of the last micro-batch averages them.
+                with self._parallel.no_sync() if batches and self._parallel is not None else nullcontext():
                     found.append(self._backward(micro_batch, num_samples, total_weight))
         return summed_steps(found)
-
-    def _total_weight(self, batches: Sequence[Batch]) -> Tensor | None:
-        if self.settings.class_weights is None:
-            return None
-        return self._loss.total_weight([self._rows(batch.labels_B, batch) for batch in batches], self.ranks)
 
     def _backward(self, micro_batch: MicroBatch, num_samples: int, total_weight: Tensor | None) -> StepSums:
         with self._batchnorm_statistics.of_micro_batch(len(micro_batch.labels_B)):
             with autocast(self.device, self.settings.amp):
                 logits_BK = self._forward(micro_batch.images_BCHW)
             sums = self._loss.sums(logits_BK, micro_batch.labels_B)
-            # The scaler's get_scale() would wait for the device.
+            # The scaler's get_scale() waits for the device.
             scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
             pending = PendingNumbers(torch.stack([scale, *step_numbers(sums, micro_batch.labels_B)]))
             mean = self._loss.mean(sums, num_samples, total_weight, self.ranks)
@@ -219,15 +216,10 @@ class Learner:
         weight_sum = weight[0] if weight else len(micro_batch.labels_B)
         return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
 
-    def _without_all_reduce(self, has_more: bool) -> AbstractContextManager[None]:
-        """Accumulate gradients locally until the last micro-batch, whose backward pass averages them."""
-        return self._parallel.no_sync() if has_more and self._parallel is not None else nullcontext()
-
     def update(self, lr: float) -> float:
-        """Move the weights along the gradient, and return the learning rate at which it was done."""
+        """Take a step along the gradient, and return the learning rate that was used."""
         set_learning_rate(self._optimizer, lr)
         if self.settings.clip_norm is not None:
-            # The norm that is limited is that of the gradient, not of its scaled copy.
             self._scaler.unscale_(self._optimizer)
             clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self._scaler.step(self._optimizer)
@@ -238,16 +230,13 @@ class Learner:
         return rate_in_use(self._optimizer)
 
     def first_non_finite(self) -> str | None:
-        """Return the name of a non-finite weight, buffer or tensor of the optimizer; None if all are finite.
-
-        This waits for the device.
-        """
+        """Return the name of a non-finite weight, buffer or optimizer tensor, or None; waits for the device."""
         state = optimizer_tensors(optimizer_state(self._optimizer, self.model))
         return first_non_finite({**self.model.state_dict(), **state})
 
     @property
     def evaluation_model(self) -> nn.Module:
-        """The network to evaluate: with the averaged weights, where an average is kept."""
+        """The network to evaluate, with the averaged weights where an average is kept."""
         if self._average is None:
             return self.model
         network = self._average.network(self.model)
@@ -256,38 +245,20 @@ class Learner:
         return network
 
     def estimate_batchnorm(self, source: BatchSource) -> None:
-        """Estimate the BatchNorm statistics with which :meth:`validate` evaluates the averaged weights.
-
-        They hold until the next step. Without an average nothing is done, and the network's own statistics are used.
+        """Estimate the BatchNorm statistics of the averaged weights, which hold until the next step.
 
         Parameters
         ----------
         source : BatchSource
-            Training images without augmentation; the same ones, in the same order, every time.
+            Training images without augmentation, in the same order every time; unused without an average.
         """
-        if self._average is None:
-            return
-        self._statistics = reestimate_batchnorm(
-            self._average.network(self.model),
-            source.epoch(0),
-            self._normalization,
-            self.device,
-            amp=self.settings.amp,
-            channels_last=self.settings.channels_last,
-            ranks=self.ranks,
-        )
+        if self._average is not None:
+            network = self._average.network(self.model)
+            self._statistics = reestimate_batchnorm(network, source.epoch(0), **self._evaluation)
 
     def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
         """Return the validation fields of an epoch's record, over the samples of all ranks."""
-        predictions = predict_probabilities(
-            self.evaluation_model,
-            source.epoch(epoch),
-            self._normalization,
-            self.device,
-            amp=self.settings.amp,
-            channels_last=self.settings.channels_last,
-            ranks=self.ranks,
-        )
+        predictions = predict_probabilities(self.evaluation_model, source.epoch(epoch), **self._evaluation)
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK)
         return {
             "valid_loss": predictions.loss,
@@ -298,32 +269,36 @@ class Learner:
         }
 
     def state(self, history: TrainHistory, progress: EpochProgress | None = None) -> TrainState:
-        """Return what a later process needs to go on, apart from the network's weights."""
+        """Return the state to resume from, apart from the network's weights."""
+        average: WeightAverageState | None = None
+        if self._average is not None:
+            statistics = {} if self._statistics is None else self._statistics.buffers
+            average = WeightAverageState({**self._average.state(), **statistics}, self._average.num_updates)
         return TrainState(
             history,
             optimizer_state(self._optimizer, self.model),
             self._scaler.state_dict(),
             progress,
             optimizer_counters(self._optimizer),
-            self._average_state(),
+            average,
         )
 
-    def _average_state(self) -> WeightAverageState | None:
-        if self._average is None:
-            return None
-        statistics = {} if self._statistics is None else self._statistics.buffers
-        return WeightAverageState({**self._average.state(), **statistics}, self._average.num_updates)
-
     def restore(self, start: TrainState) -> None:
-        """Take over the optimizer's tensors and the average; rates and penalties are the settings'."""
+        """Load the optimizer's tensors and the average; learning rates and penalties are those of the settings.
+
+        Raises
+        ------
+        RunError
+            If the state lacks one of them, or belongs to another network or optimizer.
+        """
         if start.optimizer_state is None:
-            raise RunError("this checkpoint holds no optimizer state to go on from: resume from the run's last one")
+            raise RunError("this checkpoint has no optimizer state to resume from: use the last one of the run")
         restore_optimizer(self._optimizer, self.model, start.optimizer_state, start.optimizer_counters)
         if start.scaler_state:
             self._scaler.load_state_dict(dict(start.scaler_state))
         if self._average is not None:
             if start.average is None:
-                raise RunError("this checkpoint holds no average of the weights: go on with the run's own settings")
+                raise RunError("this checkpoint has no average of the weights: continue with the settings of the run")
             self._average.restore(start.average.tensors, start.average.num_updates)
 
 
@@ -338,8 +313,8 @@ def _memory_format(settings: TrainSettings) -> torch.memory_format:
 
 def _averaging_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
-    # BatchNorm keeps buffers equal, synchronised or by MicroBatchStatistics. The option not to send them was renamed in
-    # torch 2.14.
+    # Buffers need no broadcast: synchronized BatchNorm or MicroBatchStatistics keeps them equal. torch 2.14 renamed
+    # the option.
     names = signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {name: False}

@@ -1,11 +1,11 @@
-"""Kinds that are chosen by name and have options of their own: what optimizers and schedules have in common."""
+"""Named kinds with options: the common part of optimizers and schedules."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from leukemia_data.errors import UsageError
 from leukemia_data.files.typed_tables import parse_value
@@ -13,7 +13,7 @@ from leukemia_data.registry import Registry
 
 
 class Range(NamedTuple):
-    """What a value must be: a test, and its words."""
+    """A condition on a value, and its words for messages."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -24,28 +24,25 @@ NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "finite and not below 
 AT_LEAST_ONE = Range(lambda value: 1 <= value < math.inf, "finite and at least 1")
 BETWEEN = Range(lambda value: 0 < value < 1, "between 0 and 1")
 BELOW_ONE = Range(lambda value: 0 <= value < 1, "in [0, 1)")
+ANY = Range(lambda value: True, "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a registry holds of a kind of optimizer or schedule.
+    """A registered optimizer or schedule.
 
     Parameters
     ----------
     name : str
-        By which settings choose it.
     options : mapping
-        The options it takes, with their defaults. A value must be of its default's type.
+        Its options with their defaults. A value must be of its default's type.
     ranges : mapping of str to Range
-        What values of options must be. Those that are fields of the settings have ranges there.
+        Ranges of options that are not fields of the settings.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
-
-
-K = TypeVar("K", bound=Kind)
 
 
 def require(wanted: Range, option: str, value: object) -> None:
@@ -58,64 +55,60 @@ def require(wanted: Range, option: str, value: object) -> None:
         raise UsageError(f"{option} must be {wanted.words}, got {value}")
 
 
-def fill_in_options(settings: Any, kinds: Registry[K], shared: Mapping[str, Range]) -> None:  # noqa: ANN401 - a dataclass
-    """Give a settings object, in its ``__post_init__``, every option of the kind that it names.
+class NamedSettings:
+    """Base of dataclasses of settings that name a kind and set its options, by fields or in ``options``.
 
-    Parameters
+    An option that is None is set to its default; it stays None if the kind has no such option. UsageError is raised if
+    the name is unknown, an option does not belong to the kind, or a value is of another type or outside its range.
+
+    Attributes
     ----------
-    settings : dataclass
-        Has ``name``, a field for each of `shared`, and ``options`` for the kind's further options. An option that is
-        None gets its default if the kind takes it.
     kinds : Registry
-        Of which `settings` names one.
-    shared : mapping of str to Range
-        Options that are fields.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown, an option does not belong to it, or a value is of another type or outside its range.
+    ranges : mapping of str to Range
+        Of the options that are fields.
     """
-    kind = kinds.get(settings.name)
-    fields = {option: getattr(settings, option) for option in shared}
-    given = {option: value for option, value in {**(settings.options or {}), **fields}.items() if value is not None}
-    for option in given:
-        if option not in kind.options:
-            raise UsageError(_foreign_option(kinds, kind, option))
-    own: dict[str, Any] = {}
-    for option, default in kind.options.items():
-        value = given.get(option, default)
-        if option in shared:
-            require(shared[option], option, value)
-            object.__setattr__(settings, option, value)
-        else:
-            own[option] = _as_default(value, default, option)
-            require(kind.ranges.get(option, ANY), option, own[option])
-    object.__setattr__(settings, "options", own or None)
 
+    kinds: ClassVar[Registry[Any]]
+    ranges: ClassVar[Mapping[str, Range]]
+    name: str
+    options: Mapping[str, Any] | None
 
-def option_values(settings: Any, kind: Kind) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
-    """Return all options that :func:`fill_in_options` has given a settings object, in the kind's order."""
-    own = settings.options or {}
-    return {option: own[option] if option in own else getattr(settings, option) for option in kind.options}
+    def __post_init__(self) -> None:
+        kind: Kind = self.kinds.get(self.name)
+        fields = {option: getattr(self, option) for option in self.ranges}
+        given = {option: value for option, value in {**(self.options or {}), **fields}.items() if value is not None}
+        for option in given:
+            if option not in kind.options:
+                raise UsageError(self._foreign(option, kind))
+        own: dict[str, Any] = {}
+        for option, default in kind.options.items():
+            value = given.get(option, default)
+            if option in self.ranges:
+                require(self.ranges[option], option, value)
+                object.__setattr__(self, option, value)
+            else:
+                own[option] = _as_default(value, default, option)
+                require(kind.ranges.get(option, ANY), option, own[option])
+        object.__setattr__(self, "options", own or None)
 
+    def _foreign(self, option: str, kind: Kind) -> str:
+        users = ", ".join(name for name in self.kinds if option in self.kinds.get(name).options)
+        belongs = f"it belongs to {users}" if users else f"it takes {', '.join(kind.options) or 'none'}"
+        return f"{self.kinds.kind} {kind.name} has no option {option} ({belongs}): leave it out"
 
-def without_empty_options(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave ``options`` out of a settings object's fields where there are none, as files of version 0.1 have it."""
-    return {name: value for name, value in values.items() if name != "options" or value is not None}
+    def values(self) -> dict[str, Any]:
+        """Return all options of the kind, in its order."""
+        own = self.options or {}
+        names = self.kinds.get(self.name).options
+        return {option: own[option] if option in own else getattr(self, option) for option in names}
 
-
-ANY = Range(lambda value: True, "")
-
-
-def _foreign_option(kinds: Registry[K], kind: K, option: str) -> str:
-    users = ", ".join(name for name in kinds if option in kinds.get(name).options)
-    belongs = f"it belongs to {users}" if users else f"it takes {', '.join(kind.options) or 'none'}"
-    return f"{kinds.kind} {kind.name} has no option {option} ({belongs}): leave it out"
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without ``options`` if it is None, as in files of version 0.1."""
+        return {name: value for name, value in vars(self).items() if name != "options" or value is not None}
 
 
 def _as_default(value: Any, default: Any, option: str) -> Any:  # noqa: ANN401 - any kind of value
-    """Return a value as its default's type; JSON and TOML make lists of tuples."""
+    """Return a value as its default's type; JSON and TOML have lists for tuples."""
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
     return parse_value(value, type(default), option) if isinstance(default, int | float | str) else value

@@ -1,29 +1,19 @@
-"""Optimizers by name: validated settings and a network in, an optimizer out.
+"""Optimizers by name: their settings, and how they are built.
 
-The learning rate is set before every step, from :mod:`leukemia_models.training.schedules`. Only Ranger21 may bring a
-schedule of its own. To add an optimizer: :func:`register_optimizer`. No torch before one is built.
+The learning rate is set before every step by :mod:`leukemia_models.training.schedules`; only Ranger21 may have its own
+schedule. To add an optimizer: :func:`register_optimizer`. torch is imported when an optimizer is built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import Registry
-from leukemia_models.training.named_options import (
-    ABOVE_ZERO,
-    ANY,
-    BELOW_ONE,
-    NOT_NEGATIVE,
-    Kind,
-    Range,
-    fill_in_options,
-    option_values,
-    without_empty_options,
-)
+from leukemia_models.training.named_options import ABOVE_ZERO, ANY, BELOW_ONE, NOT_NEGATIVE, Kind, NamedSettings, Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +25,7 @@ BuildOptimizer = Callable[..., "Optimizer"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerKind(Kind):
-    """An optimizer that settings may name, see :func:`register_optimizer`."""
+    """A registered optimizer, see :func:`register_optimizer`."""
 
     build: BuildOptimizer
     num_buffers: Callable[[Mapping[str, Any]], int] = field(default=lambda options: 2)
@@ -52,23 +42,22 @@ def register_optimizer(
     ranges: Mapping[str, Range] | None = None,
     num_buffers: int | Callable[[Mapping[str, Any]], int] = 2,
 ) -> OptimizerKind:
-    """Make an optimizer known by name to plans, the command line, and everything that trains.
+    """Register an optimizer for training plans, the command line and the library.
 
     Parameters
     ----------
     name : str
-        By which it is chosen.
     build : callable
         ``build(groups, num_steps, **options)`` returns a :class:`torch.optim.Optimizer`. Its state must be tensors and
-        numbers by parameter, as that of torch's own; with further counters it has methods ``counters`` and
-        ``set_counters`` as :class:`~leukemia_models.training.ranger21.CountingRanger21` has.
+        numbers by parameter, as torch's are; further counters need methods ``counters`` and ``set_counters``, as in
+        :class:`~leukemia_models.training.ranger21.CountingRanger21`.
     options : mapping
-        Every option that it takes, with its default, ``lr`` among them.
+        All its options with their defaults, including ``lr``.
     ranges : mapping of str to Range, optional
-        What values of options must be that are not fields of :class:`OptimizerSettings`.
+        Ranges of options that are not fields of :class:`OptimizerSettings`.
     num_buffers : int or callable
-        How many tensors of a parameter's shape it keeps, possibly as a function of the options: by this the room for
-        checkpoints is estimated.
+        Number of tensors of a parameter's shape in its state, possibly as a function of the options, to estimate the
+        size of checkpoints.
 
     Raises
     ------
@@ -84,11 +73,8 @@ def register_optimizer(
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """An optimizer and its parameters.
-
-    An option is None where the named optimizer does not know it; where it does, None stands for its default, which is
-    filled in.
+class OptimizerSettings(NamedSettings):
+    """An optimizer and its options. None stands for the default, and stays where the optimizer has no such option.
 
     Parameters
     ----------
@@ -101,9 +87,9 @@ class OptimizerSettings:
     weight_decay : float
         At least 0. An L2 penalty for SGD, decoupled from the gradient for the others.
     decay_norm_and_bias : bool
-        False leaves BatchNorm and all biases out of the weight decay; the reports decay everything.
+        Whether weight decay applies to BatchNorm and biases, as in the reports.
     momentum : float
-        Of SGD, in [0, 1).
+        For SGD, in [0, 1).
     nesterov : bool
         Nesterov's momentum for SGD.
     betas : tuple of two floats
@@ -111,9 +97,9 @@ class OptimizerSettings:
     eps : float
         Added to the denominator by AdamW and Ranger21, > 0.
     inner_schedule : bool
-        Let Ranger21 warm up and cool down by itself, on top of a constant rate. False for any other schedule.
+        Whether Ranger21 applies its own warm-up and cool-down to a constant rate.
     options : mapping
-        Further options of an optimizer that was registered; None where it has none.
+        Further options of a registered optimizer; None without any.
 
     Raises
     ------
@@ -121,6 +107,20 @@ class OptimizerSettings:
         If the name is unknown, an option does not belong to it, or a value is outside its range.
     """
 
+    kinds = OPTIMIZERS
+    ranges = MappingProxyType(
+        {
+            "lr": ABOVE_ZERO,
+            "weight_decay": NOT_NEGATIVE,
+            "momentum": BELOW_ONE,
+            "nesterov": ANY,
+            "betas": Range(
+                lambda values: len(values) == 2 and all(0 <= v < 1 for v in values), "two numbers in [0, 1)"
+            ),
+            "eps": ABOVE_ZERO,
+            "inner_schedule": ANY,
+        }
+    )
     name: str = "sgd"
     lr: float | None = None
     weight_decay: float | None = None
@@ -133,85 +133,55 @@ class OptimizerSettings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        fill_in_options(self, OPTIMIZERS, _RANGES)
+        super().__post_init__()
         if self.nesterov and not self.momentum:
             raise UsageError("nesterov needs a momentum above 0")
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate at the end of any warm-up."""
+        """The learning rate after any warm-up."""
         return float(self.values()["lr"])
 
     @property
     def schedules_itself(self) -> bool:
-        """Whether it has warm-up and cool-down of its own."""
+        """Whether it has its own schedule."""
         return bool(self.inner_schedule)
 
     @property
     def num_buffers(self) -> int:
-        """How many tensors of a parameter's shape it keeps."""
+        """Number of tensors of a parameter's shape in its state."""
         return OPTIMIZERS.get(self.name).num_buffers(self.values())
-
-    def values(self) -> dict[str, Any]:
-        """Return the options of the named optimizer, defaults filled in."""
-        return option_values(self, OPTIMIZERS.get(self.name))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return without_empty_options(asdict(self))
-
-
-_BETAS = Range(lambda values: len(values) == 2 and all(0 <= value < 1 for value in values), "two numbers in [0, 1)")
-_RANGES: Mapping[str, Range] = MappingProxyType(
-    {
-        "lr": ABOVE_ZERO,
-        "weight_decay": NOT_NEGATIVE,
-        "momentum": BELOW_ONE,
-        "nesterov": ANY,
-        "betas": _BETAS,
-        "eps": ABOVE_ZERO,
-        "inner_schedule": ANY,
-    }
-)
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings, num_steps: int) -> Optimizer:
-    """Return the optimizer of a network's parameters.
+    """Return the optimizer of a network, which is on its device, for a run of `num_steps` steps.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Where it will run.
-    settings : OptimizerSettings
-        Which one, and its parameters.
-    num_steps : int
-        How many steps the whole run will take. Ranger21's own schedule is laid out by it, and does not come to its end
-        where batches are left out.
+    Ranger21's own schedule depends on `num_steps`, and does not reach its end if steps are skipped.
     """
     kind = OPTIMIZERS.get(settings.name)
     return kind.build(parameter_groups(model, settings), num_steps, **settings.values())
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Return the parameters in groups as torch's optimizers take them: all in one, or those without decay apart."""
+    """Return parameter groups for torch's optimizers: one, or two by weight decay."""
     parameters = list(model.parameters())
     if settings.decay_norm_and_bias:
         return [{"params": parameters}]
-    # All that is no matrix or kernel: scales and shifts of BatchNorm, and biases.
+    # Scales and shifts of BatchNorm, and biases, have one dimension.
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups: Sequence[dict[str, Any]] = ({"params": decayed}, {"params": others, "weight_decay": 0.0})
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the rate of the next step; an optimizer with a schedule of its own scales it."""
+    """Set the learning rate of the next step, which an optimizer's own schedule scales."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def rate_in_use(optimizer: Optimizer) -> float:
-    """Return the learning rate of the last step, by whichever schedule."""
+    """Return the learning rate of the last step, by the optimizer's own schedule if it has one."""
     own = getattr(optimizer, "rate_in_use", None)
     return float(optimizer.param_groups[0]["lr"] if own is None else own)
 
@@ -229,13 +199,12 @@ def _build_adamw(groups: Sequence[dict[str, Any]], num_steps: int, **options: An
 
 
 def _build_ranger21(groups: Sequence[dict[str, Any]], num_steps: int, **options: Any) -> Optimizer:  # noqa: ANN401
-    # Its package takes half a second and more to load.
     from leukemia_models.training.ranger21 import build_ranger21
 
     return build_ranger21(groups, num_steps, **options)
 
 
-# The first report's values for SGD, else those of its library.
+# Defaults of the first report for SGD, of the libraries for the others.
 register_optimizer(
     "sgd",
     _build_sgd,

@@ -1,4 +1,4 @@
-"""Training plans as TOML: a shipped plan's name or a file in, a checked plan out; a fault is named by its line.
+"""Training plans in TOML files. Errors name file and line.
 
 ::
 
@@ -10,7 +10,7 @@
     tta = "d4"                     # none, d4, rotations:N
     batchnorm = "auto"             # auto, running, reestimated
 
-    [defaults]                     # what every stage has unless it says otherwise
+    [defaults]                     # for stages that do not have the key
     recipe = "report-a"
     augment = "report-a"
     optimizer = { name = "sgd", lr = 0.005 }
@@ -31,7 +31,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,6 @@ from leukemia_models.training.training_plan import (
 )
 
 PLANS_DIR = Path(__file__).parent / "plans"
-_NAMED_TABLES = ("optimizer", "schedule", "early_stopping")
-_NO_AUGMENTATION = Augmentation(name="none")
-_NOT_FOR_DEFAULTS = ("name", "start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,7 @@ class _EvaluationTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _StageTable:
-    """A ``[[stage]]``, and what ``[defaults]`` may hold of it."""
+    """A ``[[stage]]`` table over ``[defaults]``."""
 
     epochs: int
     name: str | None = None
@@ -105,27 +102,14 @@ class _StageTable:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        # All but what other files say is checked here, where a fault is still known by its key.
-        self.stage(self.name or "stage", _NO_AUGMENTATION, StartWeights())
+        # Checks all values but names of files, while errors can still name the key.
+        self.stage(self.name or "stage", Augmentation(name="none"), StartWeights())
 
     def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
-        settings = TrainSettings(
-            epochs=self.epochs,
-            optimizer=self.optimizer,
-            schedule=self.schedule,
-            early_stopping=self.early_stopping,
-            amp=self.amp,
-            channels_last=self.channels_last,
-            compile=self.compile,
-            clip_norm=self.clip_norm,
-            label_smoothing=self.label_smoothing,
-            ema_decay=self.ema_decay,
-            sync_batchnorm=self.sync_batchnorm,
-            accumulate=self.accumulate,
-        )
+        settings = {each.name for each in fields(TrainSettings)} - {"class_weights"}
         return Stage(
             name=name,
-            settings=settings,
+            settings=TrainSettings(**{key: value for key, value in vars(self).items() if key in settings}),
             augmentation=augmentation,
             size_px=self.size,
             recipe=self.recipe,
@@ -138,7 +122,7 @@ class _StageTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _PlanTable:
-    """A plan's file, with its stages as they are written."""
+    """The file of a plan, with unparsed stages."""
 
     model: str
     name: str | None = None
@@ -150,12 +134,12 @@ class _PlanTable:
 
 
 def plan_names() -> list[str]:
-    """Names of the shipped plans."""
+    """Return the names of the shipped plans."""
     return sorted(path.stem for path in PLANS_DIR.glob("*.toml"))
 
 
 def plan_path(name_or_path: str) -> Path:
-    """Return the file of a shipped plan by name, or the user's own when the argument ends in ``.toml``.
+    """Return the path of a shipped plan, or the argument itself if it ends in ``.toml``.
 
     Raises
     ------
@@ -172,12 +156,12 @@ def plan_path(name_or_path: str) -> Path:
 
 
 def load_plan(name_or_path: str) -> TrainingPlan:
-    """Read and check a plan.
+    """Read a shipped plan by name, or a ``.toml`` file.
 
     Raises
     ------
     UsageError
-        With the file, the line and what is wrong there.
+        If there is no such plan, or a value is wrong; with file and line.
     """
     path = plan_path(name_or_path)
     document = read_toml(path)
@@ -194,7 +178,7 @@ def _parse_plan(table: _PlanTable, path: Path) -> TrainingPlan:
         NETWORKS.get(table.model)
     if not table.stage:
         raise TableFault(("stage",), "a plan needs its stages, each as a [[stage]] table")
-    for key in _NOT_FOR_DEFAULTS:
+    for key in ("name", "start"):
         if key in table.defaults:
             raise TableFault(("defaults", key), f"{key} cannot be the same for all stages: write it in a [[stage]]")
     stages: list[Stage] = []
@@ -210,7 +194,7 @@ def _parse_plan(table: _PlanTable, path: Path) -> TrainingPlan:
             description=table.description,
             model_name=table.model,
             stages=tuple(stages),
-            judging=table.judging.settings(),
+            evaluation=table.judging.settings(),
             num_folds=table.folds,
         )
 
@@ -218,7 +202,9 @@ def _parse_plan(table: _PlanTable, path: Path) -> TrainingPlan:
 def _parse_stage(values: Mapping[str, Any], folder: Path, number: int, before: list[Stage]) -> Stage:
     table = parse_table(_StageTable, values)
     with at("augment"):
-        augmentation = load_augmentation(_augment_file(table.augment, folder))
+        # A file is relative to the plan; a preset has no ending.
+        is_file = table.augment.endswith(".toml")
+        augmentation = load_augmentation(str(folder / table.augment) if is_file else table.augment)
     with at("start"):
         start = parse_start(table.start, folder)
     stage = table.stage(f"stage{number + 1}" if table.name is None else table.name, augmentation, start)
@@ -228,27 +214,19 @@ def _parse_stage(values: Mapping[str, Any], folder: Path, number: int, before: l
     return stage
 
 
-def _augment_file(name: str, folder: Path) -> str:
-    """A file of augmentations lies beside the plan; a preset has no ending."""
-    return str(folder / name) if name.endswith(".toml") else name
-
-
 def _merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's own keys over the defaults; in tables key by key, unless another optimizer or schedule is named."""
+    """Merge a stage's keys into the defaults; tables key by key, unless they name another optimizer or schedule."""
     merged = {**defaults, **own}
-    for key in _NAMED_TABLES:
+    for key in ("optimizer", "schedule", "early_stopping"):
         default, table = defaults.get(key), own.get(key)
-        if (
-            isinstance(default, Mapping)
-            and isinstance(table, Mapping)
-            and table.get("name", default.get("name")) == default.get("name")
-        ):
-            merged[key] = {**default, **table}
+        if isinstance(default, Mapping) and isinstance(table, Mapping):
+            name = default.get("name")
+            merged[key] = {**default, **table} if table.get("name", name) == name else table
     return merged
 
 
 def _written_at(keys: KeyPath, table: Mapping[str, Any]) -> KeyPath:
-    """Where a stage's value is written: in the stage, or in the defaults."""
+    """Return the place of a stage's value: in the stage, or in the defaults."""
     if keys[:1] != ("stage",) or len(keys) < 3 or _holds(table, keys):
         return keys
     default = ("defaults", *keys[2:])

@@ -1,4 +1,4 @@
-"""Ranger21, from pytorch_optimizer, which takes half a second to load: only when an optimizer of it is built.
+"""Ranger21, from pytorch_optimizer, which takes half a second to load.
 
 Source: Wright and Demeure, "Ranger21: a synergistic deep learning optimizer", arXiv 2106.13731 (2021).
 """
@@ -14,11 +14,7 @@ LOWEST_LR = 3e-5
 
 
 class CountingRanger21(Ranger21):
-    """Ranger21 whose counters can be read and set, for a run that goes on from a file.
-
-    Beside a few tensors per parameter it keeps how many steps it has taken, which its own schedule and the correction
-    of its averages depend on, and how many since it last looked back.
-    """
+    """Ranger21 whose counters, which are not in its ``state_dict``, can be saved and restored."""
 
     @property
     def rate_in_use(self) -> float:
@@ -26,7 +22,7 @@ class CountingRanger21(Ranger21):
         return float(self.param_groups[0]["lr"] if self.disable_lr_scheduler else self.current_lr)
 
     def counters(self) -> dict[str, float]:
-        """Return the state that is not in tensors, as JSON can hold it."""
+        """Return the number of steps, that since the last lookahead, and the learning rate, as JSON values."""
         return {
             "step": self.param_groups[0].get("step", 0),
             "lookahead_step": self.lookahead_step,
@@ -34,7 +30,7 @@ class CountingRanger21(Ranger21):
         }
 
     def set_counters(self, counters: Mapping[str, float]) -> None:
-        """Go on where :meth:`counters` was asked."""
+        """Restore what :meth:`counters` returned."""
         for group in self.param_groups:
             group["step"] = int(counters["step"])
         self.lookahead_step = int(counters["lookahead_step"])
@@ -46,31 +42,27 @@ def build_ranger21(
     num_steps: int,
     *,
     lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
     inner_schedule: bool,
+    **options: Any,  # noqa: ANN401 - as pytorch_optimizer has them
 ) -> CountingRanger21:
-    """Return Ranger21 over some groups of parameters.
+    """Return Ranger21 over groups of parameters.
 
     Parameters
     ----------
     groups : sequence of dict
         As torch's optimizers take them.
     num_steps : int
-        Of the whole run. Its own schedule warms up over 2 / (1 - betas[1]) steps, or 22 % of the run where that would
-        be too long, and cools down over the last 28 %.
-    lr, betas, eps, weight_decay, inner_schedule
-        See :class:`~leukemia_models.training.optimizers.OptimizerSettings`.
+        Steps of the whole run. The inner schedule warms up over 2 / (1 - betas[1]) steps, at most 22 % of the run, and
+        cools down over the last 28 %.
+    lr, inner_schedule, **options
+        As in :class:`~leukemia_models.training.optimizers.OptimizerSettings`.
     """
     return CountingRanger21(
         list(groups),
         num_iterations=max(num_steps, 1),
         lr=lr,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
         disable_lr_scheduler=not inner_schedule,
-        # The default alone would let the rate of runs that never go as high rise at the end.
+        # The default would raise a lower learning rate at the end.
         warm_down_min_lr=min(LOWEST_LR, lr),
+        **options,
     )

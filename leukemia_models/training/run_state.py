@@ -1,4 +1,4 @@
-"""A run's settings, how far it has come, and changes of its length."""
+"""The settings and the state of a run, and changes of its length."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Extension:
     Parameters
     ----------
     after_epochs : int
-        Finished epochs when it was made, at least 0.
+        Number of epochs done before the change, at least 0.
     from_epochs, to_epochs : int
-        The length before and since, at least 1.
+        The length before and after, at least 1.
     schedule : {"stretch", "restart"}
-        Whether the schedule's course goes over the new length, or a new course began after `after_epochs`.
+        Stretch the schedule over the new length, or restart it after `after_epochs`.
 
     Raises
     ------
     UsageError
-        If a value is outside its range, or a new course would begin before the old one has ended.
+        If a value is outside its range, or the schedule would restart before its end.
     """
 
     after_epochs: int
@@ -52,21 +52,12 @@ class Extension:
         require_extension(self.schedule)
         if self.schedule == RESTART and not self.after_epochs == self.from_epochs < self.to_epochs:
             raise UsageError(
-                f"a new course begins where the old one has ended, after {self.from_epochs} epochs, and not after "
-                f"{self.after_epochs} of {self.to_epochs}"
+                f"a schedule restarts at its end, after {self.from_epochs} epochs, and not after {self.after_epochs} "
+                f"of {self.to_epochs}"
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Extension:
-        """Return what :meth:`to_dict` wrote."""
-        return cls(**values)
-
     def text(self, schedule_name: str) -> str:
-        """Return one sentence for people; `schedule_name` is the run's schedule."""
+        """Return a sentence on the change in a run with this schedule."""
         word = "extended" if self.to_epochs > self.from_epochs else "shortened"
         return (
             f"After {self.after_epochs} epochs the run was {word} from {self.from_epochs} to {self.to_epochs} epochs: "
@@ -74,7 +65,7 @@ class Extension:
         )
 
     def course(self, schedule_name: str) -> str:
-        """Return what the schedule does since, as a clause."""
+        """Return a clause on what the schedule does after the change."""
         if self.schedule == RESTART:
             return f"a new {schedule_name} schedule goes over the {self.to_epochs - self.after_epochs} further epochs"
         if not SCHEDULES.get(schedule_name).depends_on_length:
@@ -90,54 +81,50 @@ def require_extension(name: str) -> None:
 
 
 OptimizerState = Mapping[int, Mapping[str, Any]]
-"""Per parameter, in the network's order: the optimizer's tensors by name, as in torch's ``state_dict()["state"]``."""
+"""The optimizer's tensors by name, of each parameter by its index in the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What a run does, apart from its data. The defaults are the first report's training (A14).
+    """Settings of a run, apart from its data. The defaults are the first report's training (A14).
 
     Parameters
     ----------
     epochs : int
         At least 1.
     optimizer : OptimizerSettings
-        What moves the weights.
     schedule : ScheduleSettings
-        Course of its learning rate. Where the optimizer brings its own, it must be ``constant`` without a warm-up.
+        Must be ``constant`` without a warm-up for an optimizer that has its own schedule.
     num_classes : int
-        Labels are 0 ... num_classes - 1.
+        Labels are 0 to num_classes - 1.
     seed : int
-        Drives random layers of the network, where it has any. Weights, order and augmentation have their own.
+        Seed of the network's random layers. Weights, order and augmentation have their own.
     amp : bool
         Mixed precision, on CUDA only.
     channels_last : bool
-        Memory format of weights and activations; the numbers are the same within rounding.
+        Memory format of weights and activations; results are the same within rounding.
     compile : bool
-        Train through torch.compile; the numbers are the same within rounding.
+        Train through torch.compile; results are the same within rounding.
     clip_norm : float or None
-        A gradient with a larger Euclidean norm, over all parameters, is shortened to this one; > 0.
+        Largest Euclidean norm of the gradient over all parameters; > 0.
     label_smoothing : float
         Fraction of each target that is spread evenly over all classes (Szegedy et al. 2016), in [0, 1).
     class_weights : tuple of float or None
         Weight of each class in the loss, > 0. The loss of a batch is the weighted mean over the samples of all ranks.
     early_stopping : EarlyStopping or None
-        When to end before `epochs`.
     ema_decay : float or None
-        Keep a running average of the weights, and evaluate it; in (0, 1). See :mod:`leukemia_models.training.weights`.
+        Decay, in (0, 1), of a :class:`~leukemia_models.training.weights.WeightAverage`, which is evaluated.
     sync_batchnorm : bool
-        Let BatchNorm see what all ranks have of a batch; else each rank normalises by the moments of its own rows.
+        Whether BatchNorm normalises over all ranks, or each rank by the moments of its own rows.
     accumulate : int
-        Micro-batches that a rank works through one after the other before the optimizer's step; at least 1.
-        BatchNorm sees one of them at a time.
+        Micro-batches of a rank before each step of the optimizer; at least 1. BatchNorm normalises each by itself.
     extensions : tuple of Extension or None
-        Changes of the length since the run began, in order; None where there was none. See
-        :mod:`leukemia_models.training.run_state`.
+        Changes of the length since the run began, in order; None without any.
 
     Raises
     ------
     UsageError
-        If a value is outside its range, or two of them contradict each other.
+        If a value is outside its range, or two contradict each other.
     """
 
     epochs: int
@@ -162,7 +149,7 @@ class TrainSettings:
         as_whole(self.num_classes, "num_classes", at_least=1)
         as_whole(self.seed, "seed")
         if not self.course_start < self.epochs:
-            raise UsageError(f"a schedule that begins after {self.course_start} of {self.epochs} epochs has no course")
+            raise UsageError(f"a schedule cannot begin after {self.course_start} of {self.epochs} epochs")
         as_whole(self.accumulate, "accumulate", at_least=1)
         require(BELOW_ONE, "label_smoothing", self.label_smoothing)
         if self.clip_norm is not None:
@@ -175,13 +162,13 @@ class TrainSettings:
 
     @property
     def course_start(self) -> int:
-        """Epochs before the schedule's present course: 0, or where an extension began a new one."""
+        """Number of epochs before the schedule last started: 0 without a restart."""
         return max((each.after_epochs for each in self.extensions or () if each.schedule == RESTART), default=0)
 
     def learning_rate(self, epoch_progress: float, records: Sequence[EpochRecord]) -> float:
-        """Return the learning rate after `epoch_progress` epochs of the run, with `records` of those done.
+        """Return the learning rate after `epoch_progress` epochs, with the records of those done.
 
-        See :func:`leukemia_models.training.schedules.learning_rate`.
+        As :func:`leukemia_models.training.schedules.learning_rate`, with restarts.
         """
         start = self.course_start
         if start:
@@ -190,13 +177,7 @@ class TrainSettings:
         return learning_rate(peak_lr, self.schedule, epoch_progress - start, epochs, records)
 
     def require_validation(self, has_validation: bool) -> None:
-        """Refuse settings that look at a validation split where there is none.
-
-        Raises
-        ------
-        UsageError
-            If early stopping or the schedule would have nothing to look at.
-        """
+        """Raise UsageError if early stopping or the schedule needs validation and there is none."""
         if has_validation:
             return
         if self.early_stopping is not None:
@@ -207,50 +188,43 @@ class TrainSettings:
             )
 
     def stops_after(self, records: Sequence[EpochRecord]) -> bool:
-        """Return whether a run with these epochs behind it is over, by its length or by early stopping."""
+        """Return whether a run ends after these epochs, by its length or by early stopping."""
         return len(records) >= self.epochs or has_stopped(self.early_stopping, records)
 
     def stopped_early(self, records: Sequence[EpochRecord]) -> bool:
-        """Return whether a run with these epochs behind it is over before its time."""
+        """Return whether early stopping ends a run after these epochs."""
         return len(records) < self.epochs and self.stops_after(records)
 
     def with_epochs_scaled(self, factor: float) -> TrainSettings:
-        """Return settings for a run that is `factor` times as long, rounded up, with all that is counted in epochs.
-
-        Patience is at least one epoch.
-        """
+        """Return settings with everything counted in epochs scaled: the length rounded up, patience at least 1."""
         stopping = self.early_stopping
         if stopping is not None:
             stopping = replace(stopping, patience_epochs=max(1, round(stopping.patience_epochs * factor)))
         return replace(
             self,
-            # 550 x 0.02 may be a hair above 11.
+            # 550 x 0.02 may be slightly above 11.
             epochs=max(1, math.ceil(self.epochs * factor - 1e-9)),
             schedule=self.schedule.with_epochs_scaled(factor),
             early_stopping=stopping,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings, nested, as JSON can hold them."""
+        """Return the settings as nested JSON values."""
         return {**asdict(self), "optimizer": self.optimizer.to_dict(), "schedule": self.schedule.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Return the settings that :meth:`to_dict` wrote, also after JSON made lists of its tuples.
-
-        Earlier versions knew SGD only, and kept the schedule among its settings; theirs are read too.
-        """
-        found = _tuples(values)
+        """Return the settings that :meth:`to_dict` wrote, also after JSON and by earlier versions."""
         optimizer = _tuples(values["optimizer"])
         schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
         stopping, extensions = values.get("early_stopping"), values.get("extensions")
         return cls(
             **{
-                **found,
+                **_tuples(values),
                 "optimizer": OptimizerSettings(**optimizer),
                 "schedule": ScheduleSettings(**schedule),
                 "early_stopping": None if stopping is None else EarlyStopping(**stopping),
-                "extensions": tuple(map(Extension.from_dict, extensions)) if extensions else None,
+                "extensions": tuple(Extension(**each) for each in extensions) if extensions else None,
             }
         )
 
@@ -260,7 +234,7 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _schedule_of_earlier(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """Take the schedule out of the optimizer's settings, where versions before Ranger21 kept it."""
+    """Remove the schedule from the optimizer's settings, where early versions kept it, and return it."""
     schedule = {"name": optimizer.pop("schedule"), "warmup_epochs": optimizer.pop("warmup_epochs")}
     steps = {name: optimizer.pop(name) for name in ("step_fractions", "step_factor")}
     return {**schedule, **steps} if schedule["name"] == "step" else schedule
@@ -287,24 +261,22 @@ def _require_fitting_schedule(optimizer: OptimizerSettings, schedule: ScheduleSe
 
 @dataclass(frozen=True, kw_only=True)
 class EpochProgress:
-    """How far an epoch has come, with its sums over all ranks' samples.
+    """Progress inside an epoch, with sums over the samples of all ranks.
 
     Parameters
     ----------
     steps_done : int
-        Steps behind it; a later process goes on with the next one.
     lr : float
         Learning rate of the last step.
     loss_sum : float
-        Of the samples' losses, each with the weights of its step.
+        Sum of the samples' losses, each with the weights of its step.
     weight_sum : float
-        What the mean loss divides that by: the samples, or with class weights those of their labels.
+        Denominator of the mean loss: the number of samples, or the sum of their class weights.
     num_correct, num_samples : int
-        Right answers, and all.
     wait_s : float
-        Seconds spent waiting for batches; with several ranks those of the one that waited longest.
+        Seconds spent waiting for batches; the maximum over the ranks.
     train_s : float
-        Seconds of training so far, waiting included.
+        Seconds of training, including waiting.
     """
 
     steps_done: int = 0
@@ -317,12 +289,12 @@ class EpochProgress:
     train_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON can hold them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EpochProgress:
-        """Return what :meth:`to_dict` wrote; earlier versions, without class weights, kept no sum of them."""
+        """Return what :meth:`to_dict` wrote, also in versions without class weights."""
         return cls(**{"weight_sum": float(values["num_samples"]), **values})
 
 
@@ -333,10 +305,9 @@ class WeightAverageState:
     Parameters
     ----------
     tensors : mapping of str to tensor
-        The averaged parameters by their names in the network; with the BatchNorm statistics that were estimated for
-        them in the last evaluation, if any.
+        The averaged parameters by name, with their BatchNorm statistics if these were estimated.
     num_updates : int
-        Steps that went into it.
+        Number of steps in the average.
     """
 
     tensors: Mapping[str, Tensor]
@@ -345,22 +316,22 @@ class WeightAverageState:
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run stands, at an epoch's end or inside one. The weights are not in it: the network has them.
+    """The state of a training at an epoch's end or inside one, apart from the network's weights.
 
     Parameters
     ----------
     history : TrainHistory
         The epochs done.
     optimizer_state : mapping or None
-        The optimizer's tensors. None in a checkpoint for evaluation only.
+        None in a checkpoint for evaluation only.
     scaler_state : mapping
-        The gradient scaler's numbers; empty without float16.
+        State of the gradient scaler; empty without float16.
     progress : EpochProgress or None
-        Of the epoch after those done; None at its beginning.
+        Progress inside the next epoch; None at its beginning.
     optimizer_counters : mapping of str to float
-        What the optimizer counts for all parameters together.
+        The optimizer's counters for all parameters together.
     average : WeightAverageState or None
-        The average of the weights, in a run that keeps one.
+        In a run that keeps an average of the weights.
     """
 
     history: TrainHistory
@@ -372,38 +343,37 @@ class TrainState:
 
     @property
     def epochs_done(self) -> int:
-        """Number of finished epochs."""
+        """Number of epochs done."""
         return len(self.history.records)
 
 
 @dataclass(frozen=True)
 class ChangedLength:
-    """Settings of a run with another length, and a sentence on it for people."""
+    """Settings of a run with another length, and a sentence on the change."""
 
     settings: TrainSettings
     note: str
 
 
 def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, extend: str = STRETCH) -> ChangedLength:
-    """Return the settings of a run that ends after another number of epochs.
+    """Return the settings of a run with another length.
 
     Parameters
     ----------
     settings : TrainSettings
-        Its settings so far.
+        The present settings.
     state : TrainState or None
-        Where it stands; None where it has not begun, and nothing but the length changes.
+        Its state; None before it begins, when only the length changes.
     epochs : int
-        The new length, at least the epochs that it has begun.
+        The new length, at least the number of epochs begun.
     extend : {"stretch", "restart"}
-        Whether the schedule's course goes over the new length, as if the run had been given it from the beginning; or
-        a new course, from its warm-up and peak rate on, goes over the epochs that are added. The latter is for a run
-        whose epochs are all done.
+        Stretch the schedule over the new length, as if the run had had it from the beginning; or, after the last epoch,
+        restart it with its warm-up and peak rate over the added epochs.
 
     Raises
     ------
     UsageError
-        If the run has begun more epochs, was ended by early stopping, or cannot begin a new course.
+        If the run has begun more epochs, was ended by early stopping, or its schedule cannot restart.
     """
     require_extension(extend)
     changed = f"the run now ends after {epochs} epochs instead of {settings.epochs}"
@@ -418,21 +388,13 @@ def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, 
 
 
 def require_extended(settings: TrainSettings, extend: str) -> None:
-    """Refuse to extend a run whose length stays as it is, unless it was extended in this way already.
-
-    Raises
-    ------
-    UsageError
-        If the last extension was another one, or there was none.
-    """
+    """Raise UsageError unless the last extension of a run, whose length stays the same, was of this kind."""
     if not settings.extensions or settings.extensions[-1].schedule != extend:
-        raise UsageError(
-            f"--extend {extend}: the run has {settings.epochs} epochs; say by --epochs how many it shall have"
-        )
+        raise UsageError(f"--extend {extend}: the run has {settings.epochs} epochs; give the new number by --epochs")
 
 
 def _require_possible(settings: TrainSettings, state: TrainState | None, epochs: int, begun: int, extend: str) -> None:
-    # The weights at hand are those of the last step: there are none of the end of an epoch that has another begun.
+    # Only the weights of the last step are kept, not those of the end of an earlier epoch.
     if epochs < begun:
         raise UsageError(f"--epochs {epochs}: the run has begun {begun} epochs already")
     if state is not None and settings.stopped_early(state.history.records):
@@ -444,27 +406,26 @@ def _require_possible(settings: TrainSettings, state: TrainState | None, epochs:
         return
     if settings.optimizer.schedules_itself:
         raise UsageError(
-            f"--extend {RESTART}: {settings.optimizer.name} has a schedule of its own, which goes over the whole run; "
-            f"use --extend {STRETCH}"
+            f"--extend {RESTART}: {settings.optimizer.name} has its own schedule over the whole run; use --extend "
+            f"{STRETCH}"
         )
     if state is None or state.epochs_done < settings.epochs or epochs <= settings.epochs:
         raise UsageError(
-            f"--extend {RESTART}: a new schedule begins where the old one has ended, and the run has done "
-            f"{state.epochs_done if state else 0} of {settings.epochs} epochs; go on with it first, or use --extend "
+            f"--extend {RESTART}: the schedule restarts at its end, and the run has done "
+            f"{state.epochs_done if state else 0} of {settings.epochs} epochs; resume it first, or use --extend "
             f"{STRETCH}"
         )
 
 
 def _rates(before: TrainSettings, after: TrainSettings, extension: Extension, state: TrainState, begun: int) -> str:
-    """What the rate was, what it will be at the next epoch that begins, and what else could be meant."""
+    """Return a clause on the learning rate before and after the change, and on the other kind of extension."""
     if after.epochs <= begun:
         return "the epoch under way is its last one"
     name, records = before.schedule.name, state.history.records
     course = extension.course(name)
     if before.optimizer.schedules_itself:
         ended = f"epoch {len(records)} ended at learning rate {records[-1].lr:.2g}, and " if records else ""
-        return f"{ended}{before.optimizer.name} lays its own schedule out over {after.epochs} epochs"
-    # A plateau's rate depends on epochs that are still to come.
+        return f"{ended}{before.optimizer.name} has its own schedule, now over {after.epochs} epochs"
     following = after.learning_rate(begun, records)
     if begun < before.epochs:
         earlier = before.learning_rate(begun, records)

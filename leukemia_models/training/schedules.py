@@ -1,38 +1,35 @@
-"""The course of the learning rate: validated settings and how far a run has come in, a rate out.
+"""Learning-rate schedules, as pure functions of the settings, the progress and the epochs done.
 
-A pure function of the settings, the progress and the epochs behind. There is no scheduler object and hence no state to
-save: a resumed run computes the same rates. To add a schedule: :func:`register_schedule`.
+There is no scheduler to save: a resumed run computes the same rates. To add a schedule: :func:`register_schedule`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import Registry
-from leukemia_models.training.history import EpochRecord, improvements
+from leukemia_models.training.history import EpochRecord, since_improvement
 from leukemia_models.training.named_options import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
     BETWEEN,
     NOT_NEGATIVE,
     Kind,
+    NamedSettings,
     Range,
-    fill_in_options,
-    option_values,
     require,
-    without_empty_options,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where a run is when it asks for its learning rate, always after the warm-up.
+    """The arguments of a schedule, at some time after the warm-up.
 
     Parameters
     ----------
@@ -41,7 +38,7 @@ class Moment:
     progress : float
         Epochs done, with fractions, in [0, epochs].
     epochs, warmup_epochs : float
-        Length of the run, and of the warm-up that is part of it.
+        Length of the run, and of its warm-up.
     records : sequence of EpochRecord
         The epochs done.
     """
@@ -55,18 +52,18 @@ class Moment:
 
     @property
     def fraction(self) -> float:
-        """Fraction of the epochs after the warm-up that is done, in [0, 1]."""
+        """Fraction done of the epochs after the warm-up, in [0, 1]."""
         left_epochs = self.epochs - self.warmup_epochs
         return (self.progress - self.warmup_epochs) / left_epochs if left_epochs > 0 else 0.0
 
 
 Course = Callable[..., float]
-"""``course(moment, **options)``: the rate at a :class:`Moment`; below the lowest rate, that is taken."""
+"""``course(moment, **options)``: the rate at a :class:`Moment`, which is then raised to the lowest rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleKind(Kind):
-    """A schedule that settings may name, see :func:`register_schedule`."""
+    """A registered schedule, see :func:`register_schedule`."""
 
     course: Course
     depends_on_length: bool = True
@@ -87,82 +84,78 @@ def register_schedule(
     needs_validation: bool = False,
     has_warmup: bool = False,
 ) -> ScheduleKind:
-    """Make a schedule known by name to plans, the command line, and everything that trains.
+    """Register a schedule for training plans, the command line and the library.
 
     Parameters
     ----------
     name : str
-        By which it is chosen.
     course : callable
         ``course(moment, **options)`` returns the learning rate at a :class:`Moment`, as a pure function.
     options : mapping, optional
-        Every option that it takes, with its default. Those whose names end in ``_epochs`` follow a run's length.
+        All its options with their defaults. Those that end in ``_epochs`` are scaled with a run's length.
     ranges : mapping of str to Range, optional
-        What values of options must be that are not fields of :class:`ScheduleSettings`.
+        Ranges of options that are not fields of :class:`ScheduleSettings`.
     depends_on_length : bool
-        Whether a longer run has another course from its beginning on.
+        Whether all rates change with the length of the run.
     needs_validation : bool
-        Whether it looks at the validation of the epochs done.
+        Whether it uses the validation of the epochs done.
     has_warmup : bool
-        Whether it rises by itself, and ``warmup_epochs`` is refused.
+        Whether it has its own warm-up, so that ``warmup_epochs`` is refused.
 
     Raises
     ------
     UsageError
         If the name is taken.
     """
-    kind = ScheduleKind(
-        name=name,
-        course=course,
-        options=dict(options or {}),
-        ranges=dict(ranges or {}),
-        depends_on_length=depends_on_length,
-        needs_validation=needs_validation,
-        has_warmup=has_warmup,
+    return SCHEDULES.register(
+        ScheduleKind(
+            name=name,
+            course=course,
+            options=dict(options or {}),
+            ranges=dict(ranges or {}),
+            depends_on_length=depends_on_length,
+            needs_validation=needs_validation,
+            has_warmup=has_warmup,
+        )
     )
-    return SCHEDULES.register(kind)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleSettings:
-    """How the learning rate runs between its peak and `min_lr`.
-
-    An option is None where the named schedule does not know it; where it does, None stands for its default, which is
-    filled in.
+class ScheduleSettings(NamedSettings):
+    """A schedule and its options. None stands for the default, and stays where the schedule has no such option.
 
     Parameters
     ----------
     name : str
-        One of :data:`SCHEDULES`. The course after the warm-up: ``cosine``, half a cosine; ``constant``, always the
-        peak; ``step``, a drop at each of `step_fractions`; ``warm-restarts``, a half cosine again and again
-        (Loshchilov and Hutter 2017, SGDR); ``one-cycle``, up and down once (Smith 2018), by half cosines; ``plateau``,
-        a drop whenever the validation loss stops falling.
+        One of :data:`SCHEDULES`. After the warm-up, ``cosine`` is half a cosine; ``constant`` the peak; ``step`` drops
+        at each of `step_fractions`; ``warm-restarts`` repeats half cosines (Loshchilov and Hutter 2017, SGDR);
+        ``one-cycle`` rises and falls once (Smith 2018), by half cosines; ``plateau`` drops when the validation loss
+        stops falling.
     warmup_epochs : float
-        Epochs of linear rise from 0 to the peak; they are part of the run's epochs. One-cycle has its own rise.
+        Epochs of linear rise from 0 to the peak, at the beginning of the run. One-cycle has its own rise.
     min_lr : float
-        The rate never falls below it after the warm-up, and cosines end in it. At least 0, at most the peak.
+        Lowest rate after the warm-up, and end of cosines. At least 0, at most the peak.
     step_fractions : tuple of float
-        Fractions of the whole run, rising, in (0, 1). Half and three quarters are He et al.'s for CIFAR-10.
+        Fractions of the whole run, rising, in (0, 1). The default is that of He et al. for CIFAR-10.
     step_factor : float
         In (0, 1).
     restart_period_epochs : float
         Length of the first cosine, > 0.
     restart_factor : float
-        Each cosine is so many times as long as the one before; at least 1.
+        Factor between the lengths of successive cosines, at least 1.
     cycle_rise_share : float
-        Share of the run in which the rate rises, in (0, 1).
+        Fraction of the run in which the rate rises, in (0, 1).
     cycle_start_divisor, cycle_final_divisor : float
-        The rate starts at the peak divided by the first, and ends at that divided by the second; at least 1. Momentum
-        stays as it is.
+        The first rate is the peak divided by the former, the last rate is that divided by the latter; at least 1.
     plateau_factor : float
         In (0, 1).
     plateau_patience_epochs : int
-        So many epochs in a row without an improvement bring a drop; at least 1. (In torch's ReduceLROnPlateau it is one
-        epoch more.) Epochs of the warm-up do not count.
+        Epochs in a row without an improvement before a drop; at least 1. (torch's ReduceLROnPlateau waits one epoch
+        more.) Epochs of the warm-up do not count.
     plateau_min_delta : float
-        By how much the validation loss must fall below the lowest before, to count as an improvement; >= 0.
+        Smallest fall of the validation loss that counts as an improvement; >= 0.
     options : mapping
-        Further options of a schedule that was registered; None where it has none.
+        Further options of a registered schedule; None without any.
 
     Raises
     ------
@@ -170,6 +163,23 @@ class ScheduleSettings:
         If the name is unknown, an option does not belong to it, or a value is outside its range.
     """
 
+    kinds = SCHEDULES
+    ranges = MappingProxyType(
+        {
+            "step_fractions": Range(
+                lambda values: all(a < b for a, b in pairwise((0.0, *values, 1.0))), "rising numbers between 0 and 1"
+            ),
+            "step_factor": BETWEEN,
+            "restart_period_epochs": ABOVE_ZERO,
+            "restart_factor": AT_LEAST_ONE,
+            "cycle_rise_share": BETWEEN,
+            "cycle_start_divisor": AT_LEAST_ONE,
+            "cycle_final_divisor": AT_LEAST_ONE,
+            "plateau_factor": BETWEEN,
+            "plateau_patience_epochs": AT_LEAST_ONE,
+            "plateau_min_delta": NOT_NEGATIVE,
+        }
+    )
     name: str = "cosine"
     warmup_epochs: float = 0.0
     min_lr: float = 0.0
@@ -186,7 +196,7 @@ class ScheduleSettings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        fill_in_options(self, SCHEDULES, _RANGES)
+        super().__post_init__()
         require(NOT_NEGATIVE, "warmup_epochs", self.warmup_epochs)
         require(NOT_NEGATIVE, "min_lr", self.min_lr)
         if self.kind.has_warmup and self.warmup_epochs:
@@ -194,81 +204,45 @@ class ScheduleSettings:
 
     @property
     def kind(self) -> ScheduleKind:
-        """The schedule that the name stands for."""
+        """The registered schedule."""
         return SCHEDULES.get(self.name)
 
     @property
     def needs_validation(self) -> bool:
-        """Whether the rate depends on the validation split."""
+        """Whether the rate depends on validation."""
         return self.kind.needs_validation
 
-    def values(self) -> dict[str, Any]:
-        """Return the options of the named schedule, defaults filled in."""
-        return option_values(self, self.kind)
-
     def with_epochs_scaled(self, factor: float) -> ScheduleSettings:
-        """Return the same course for a run that is `factor` times as long."""
+        """Return the same schedule for a run that is `factor` times as long."""
         values = {option: value for option, value in self.values().items() if option.endswith("_epochs")}
         scaled = {option: _scaled_epochs(value, factor) for option, value in values.items()}
         own = {option: scaled.get(option, value) for option, value in (self.options or {}).items()}
-        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in _RANGES}
+        fields: dict[str, Any] = {option: value for option, value in scaled.items() if option in self.ranges}
         return replace(self, warmup_epochs=self.warmup_epochs * factor, options=own or None, **fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return without_empty_options(asdict(self))
 
 
 def _scaled_epochs(epochs: float, factor: float) -> float:
-    """Whole epochs stay whole, and at least one."""
+    """Return a scaled number of epochs; an int stays an int, at least 1."""
     return max(1, round(epochs * factor)) if isinstance(epochs, int) else epochs * factor
 
 
-_RANGES: Mapping[str, Range] = MappingProxyType(
-    {
-        "step_fractions": Range(
-            lambda values: all(a < b for a, b in pairwise((0.0, *values, 1.0))), "rising numbers between 0 and 1"
-        ),
-        "step_factor": BETWEEN,
-        "restart_period_epochs": ABOVE_ZERO,
-        "restart_factor": AT_LEAST_ONE,
-        "cycle_rise_share": BETWEEN,
-        "cycle_start_divisor": AT_LEAST_ONE,
-        "cycle_final_divisor": AT_LEAST_ONE,
-        "plateau_factor": BETWEEN,
-        "plateau_patience_epochs": AT_LEAST_ONE,
-        "plateau_min_delta": NOT_NEGATIVE,
-    }
-)
-
-
 def learning_rate(
-    peak_lr: float,
-    settings: ScheduleSettings,
-    epoch_progress: float,
-    epochs: int,
-    records: Sequence[EpochRecord] = (),
+    peak_lr: float, settings: ScheduleSettings, epoch_progress: float, epochs: int, records: Sequence[EpochRecord] = ()
 ) -> float:
-    """Return the learning rate after `epoch_progress` of `epochs` epochs.
+    """Return the learning rate, in [0, peak_lr], after `epoch_progress` of `epochs` epochs.
 
     Parameters
     ----------
     peak_lr : float
         Highest rate of the run, > 0.
     settings : ScheduleSettings
-        Course and warm-up.
     epoch_progress : float
-        Epochs done, with fractions, in [0, epochs]. A step is best asked at its middle,
-        ``epochs done + (step + 0.5) / steps``: so the first step of a warm-up and the last of a cosine still move.
+        Epochs done, with fractions, in [0, epochs]. Use the middle of a step, ``epochs done + (step + 0.5) / steps``,
+        where the rate is above 0 at both ends of a schedule.
     epochs : int
         Length of the run.
     records : sequence of EpochRecord
-        The epochs done; only ``plateau`` looks at them.
-
-    Returns
-    -------
-    float
-        In [0, peak_lr].
+        The epochs done, for schedules that need validation.
 
     Raises
     ------
@@ -324,16 +298,15 @@ def _one_cycle(now: Moment, cycle_rise_share: float, cycle_start_divisor: float,
 
 def _plateau(now: Moment, plateau_factor: float, plateau_patience_epochs: int, plateau_min_delta: float) -> float:
     losses = [record.valid_loss for record in now.records if record.epoch > now.warmup_epochs]
-    rate, num_without = now.peak_lr, 0
-    for improved in improvements((loss for loss in losses if loss is not None), plateau_min_delta):
-        num_without = 0 if improved else num_without + 1
-        if num_without == plateau_patience_epochs:
-            rate, num_without = rate * plateau_factor, 0
+    rate = now.peak_lr
+    for count in since_improvement(losses, plateau_min_delta):
+        if count and count % plateau_patience_epochs == 0:
+            rate *= plateau_factor
     return rate
 
 
 def _half_cosine(start: float, end: float, done: float) -> float:
-    """Return the value after a fraction `done`, in [0, 1], of half a cosine from `start` to `end`."""
+    """Return the value after a fraction `done` of half a cosine from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -341,10 +314,7 @@ register_schedule("cosine", _cosine)
 register_schedule("constant", _constant, depends_on_length=False)
 register_schedule("step", _step, {"step_fractions": (0.5, 0.75), "step_factor": 0.1})
 register_schedule(
-    "warm-restarts",
-    _warm_restarts,
-    {"restart_period_epochs": 10.0, "restart_factor": 2.0},
-    depends_on_length=False,
+    "warm-restarts", _warm_restarts, {"restart_period_epochs": 10.0, "restart_factor": 2.0}, depends_on_length=False
 )
 register_schedule(
     "one-cycle",

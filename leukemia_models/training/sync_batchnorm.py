@@ -1,4 +1,4 @@
-"""BatchNorm over all ranks, and over micro-batches."""
+"""BatchNorm over all ranks, and its running statistics over micro-batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 @contextmanager
 def synchronized_batchnorm(model: nn.Module, ranks: Ranks) -> Iterator[None]:
-    """Let the BatchNorm layers inside `model` see the batches of all ranks, for the block.
+    """Replace the BatchNorm layers inside `model` for the block, so that they normalise over all ranks.
 
-    `model` must be where it will run. Afterwards it has its own layers again. With one rank nothing is done.
+    `model` must be on its device. With one rank nothing is done.
     """
     places = [
         (parent, name, child)
@@ -47,9 +47,9 @@ def _synchronized(layer: BatchNorm, ranks: Ranks) -> nn.Module:
 
 
 class SynchronizedBatchNorm(nn.Module):
-    """The BatchNorm layer `layer`, with the moments of all ranks' inputs; ranks may differ in rows, or have none.
+    """A BatchNorm layer that normalises by the moments over all ranks; in eval mode as `layer` does.
 
-    In eval mode it is the layer itself, and nothing is sent.
+    Ranks may have different numbers of rows, or none.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class SynchronizedBatchNorm(nn.Module):
         self.train(layer.training)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise (B,C) or (B,C,...) by the moments of the whole batch, or in eval mode by the running ones."""
+        """Normalise (B,C) or (B,C,...) by the moments over all ranks, or in eval mode by the running ones."""
         if not self.training:
             use_batch = self.running_mean is None
             return functional.batch_norm(
@@ -101,7 +101,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - what torch hands over takes any attribute
+        ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
         features: Tensor,
         weight_C: Tensor | None,
         bias_C: Tensor | None,
@@ -118,16 +118,16 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Return the gradients: of the features for all ranks' losses, of weight and bias for this rank's rows."""
+        """Return the gradients: of the features by all ranks' losses, of weight and bias by this rank's rows."""
         features, weight_C, mean_C, var_C = ctx.saved_tensors
         scale_C = torch.ones_like(mean_C) if weight_C is None else weight_C
-        # As if mean and variance were constants; that gives the sums over the rows as well.
+        # The gradient for constant mean and variance, and the sums over the rows.
         grad, grad_weight_C, grad_bias_C = _backward_with_constant_moments(
             grad_output, features, scale_C, mean_C, var_C, ctx.eps
         )
         sums = ctx.ranks.sum(torch.cat([grad_weight_C, grad_bias_C]).double())
         along_C, level_C = (sums / ctx.count).float().chunk(2)
-        # And what each value does to the mean and the variance (Ioffe and Szegedy 2015, section 3).
+        # The terms through the mean and the variance (Ioffe and Szegedy 2015, section 3).
         inverse_std_C = (var_C + ctx.eps).rsqrt()
         centred = features - _per_channel(mean_C, features)
         grad = torch.addcmul(grad, centred, _per_channel(-scale_C * along_C * inverse_std_C.square(), features))
@@ -138,21 +138,16 @@ class _Normalize(torch.autograd.Function):
 def _global_moments(features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean (C,), biased variance (C,) and number of values per channel over all ranks, in float64.
 
-    Each rank's moments are about its own mean, and are merged as in Chan, Golub, LeVeque, "Updating formulae and a
-    pairwise algorithm for computing sample variances" (1979): no difference of large sums of squares.
+    Moments of the ranks are merged as in Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances" (1979).
     """
     channels = features.shape[1]
     local = torch.zeros(1 + 2 * channels, dtype=torch.float64)
     if features.numel():
-        # The same sums that nn.BatchNorm2d takes on the CPU.
+        # The sums that nn.BatchNorm2d computes on the CPU.
         local[0] = features.numel() // channels
         local[1:] = torch.cat(torch.batch_norm_update_stats(features, None, None, 0.0))
-    gathered_WN = ranks.gather(local)
-    counts_W1, means_WC, variances_WC = (
-        gathered_WN[:, :1],
-        gathered_WN[:, 1 : 1 + channels],
-        gathered_WN[:, 1 + channels :],
-    )
+    counts_W1, means_WC, variances_WC = torch.split(ranks.gather(local), [1, channels, channels], dim=1)
     count = counts_W1.sum()
     if count < 2:
         raise ValueError(f"BatchNorm needs more than one value per channel in training, got shape {features.shape}")
@@ -177,7 +172,7 @@ def _per_channel(values_C: Tensor, features: Tensor) -> Tensor:
     return values_C.view(1, -1, *[1] * (features.ndim - 2))
 
 
-_KINDS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
+BATCHNORM_LAYERS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
 
 
 class MicroBatchStatistics:
@@ -186,28 +181,28 @@ class MicroBatchStatistics:
     Parameters
     ----------
     model : torch.nn.Module
-        Where it runs, with its BatchNorm layers already synchronised if they are to be.
+        On its device, with its BatchNorm layers synchronised already if `synchronized`.
     ranks : Ranks
         Every rank must take the same steps.
     micro_batches_per_rank : int
         At least 1.
     synchronized : bool
-        Whether the layers see the micro-batches of all ranks at once.
+        Whether the layers normalise over all ranks.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks, micro_batches_per_rank: int, *, synchronized: bool) -> None:
-        self._layers = [module for module in model.modules() if isinstance(module, _KINDS)]
+        self._layers = [module for module in model.modules() if isinstance(module, BATCHNORM_LAYERS)]
         tracking = [layer for layer in self._layers if layer.running_mean is not None]
         self._buffers = [layer.get_buffer(name) for layer in tracking for name in ("running_mean", "running_var")]
         self._counters = [layer.get_buffer("num_batches_tracked") for layer in tracking]
         self._ranks, self._micro_batches_per_rank = ranks, micro_batches_per_rank
         self._is_synchronized = synchronized or ranks.world_size == 1
-        # With one micro-batch a step, seen by all ranks as a whole, the layers do all that is needed.
+        # With one micro-batch a step over all ranks the layers alone suffice.
         self._is_idle = not tracking or (micro_batches_per_rank == 1 and self._is_synchronized)
 
     @contextmanager
     def of_step(self) -> Iterator[None]:
-        """Enclose all micro-batches of a step, each within :meth:`of_micro_batch`."""
+        """Context of a step, around its micro-batches, each within :meth:`of_micro_batch`."""
         if self._is_idle:
             yield
             return
@@ -215,12 +210,12 @@ class MicroBatchStatistics:
         self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
         counters = [counter.clone() for counter in self._counters]
         yield
-        _copy(self._buffers, self._mean())
-        _copy(self._counters, [counter + 1 for counter in counters])
+        torch._foreach_copy_(self._buffers, self._mean())
+        torch._foreach_copy_(self._counters, [counter + 1 for counter in counters])
 
     @contextmanager
     def of_micro_batch(self, num_rows: int) -> Iterator[None]:
-        """Enclose the forward and backward pass of a micro-batch, which starts from the statistics before the step."""
+        """Context of the forward and backward pass of a micro-batch, from the statistics before the step."""
         has_no_moments = num_rows == 0 and (self._ranks.world_size == 1 or not self._is_synchronized)
         was_training = [layer.training for layer in self._layers]
         for layer in self._layers:
@@ -231,9 +226,9 @@ class MicroBatchStatistics:
             for layer, training in zip(self._layers, was_training, strict=True):
                 layer.train(training)
         if not self._is_idle:
-            # Only now: the backward pass refuses buffers that were written after the forward pass.
+            # Not before the backward pass, which refuses buffers written after the forward pass.
             torch._foreach_add_(self._sums, self._buffers)
-            _copy(self._buffers, self._before)
+            torch._foreach_copy_(self._buffers, self._before)
 
     def _mean(self) -> list[Tensor]:
         torch._foreach_div_(self._sums, self._micro_batches_per_rank)
@@ -241,7 +236,3 @@ class MicroBatchStatistics:
             return self._sums
         flat = self._ranks.mean(torch.cat(self._sums))
         return list(torch.split(flat, [len(buffer) for buffer in self._buffers]))
-
-
-def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
-    torch._foreach_copy_(targets, values)

@@ -1,10 +1,10 @@
-"""The training loop: streams of batches in, trained weights and one record per epoch out."""
+"""The training loop: batches in, trained weights and one record per epoch out."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError
 from leukemia_models.devices.distributed import SINGLE, Ranks
-from leukemia_models.devices.normalization import Batch, BatchSource, Normalization
+from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
 from leukemia_models.devices.precision import DEFAULT_BACKEND
-from leukemia_models.training.history import EpochRecord, TrainHistory
+from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, Prepare, place
 from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_non_finite, isolated_random_state
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
@@ -24,57 +24,37 @@ from leukemia_models.training.sync_batchnorm import synchronized_batchnorm
 
 
 class Observer:
-    """Hears of a run's progress. The methods do nothing here: override those of interest.
+    """Callbacks of a training; the methods do nothing unless overridden.
 
-    With several ranks there is one on each, and all hear the same numbers. An error that one of them raises in
-    :meth:`on_state` or :meth:`on_epoch_end` ends the run on all ranks.
+    With several ranks each has an observer, and all get the same numbers. An error that one raises in
+    :meth:`on_state` or :meth:`on_epoch_end` ends the training on all ranks.
     """
 
     def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
-        """Before an epoch of `num_steps` batches (epochs count from 1), of which `steps_done` lie behind already."""
+        """Called before an epoch, counted from 1, of which `steps_done` steps are done already."""
 
     def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
-        """After each batch; `step` counts from 1, `loss` is the mean over the batch's `num_samples` of all ranks."""
+        """Called after each step, counted from 1, with the mean loss over the `num_samples` of all ranks."""
 
     def wants_state(self, epoch: int, step: int) -> bool:
-        """Whether :meth:`on_state` shall be called after this step. Asked while the step is under way."""
+        """Return whether to call :meth:`on_state` after this step; called during the step."""
         return False
 
     def on_state(self, state: TrainState) -> None:
-        """After a step for which any rank wanted the state: on every rank, after :meth:`on_step`.
+        """Called on every rank after a step for which any rank wanted the state.
 
-        Save it before returning: its tensors are the running ones, not copies. So are the network's.
+        Save it before returning: its tensors, like the network's, are not copies.
         """
 
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
-        """After validation. Save `state` before returning, as in :meth:`on_state`."""
+        """Called after validation. Save `state` before returning, as in :meth:`on_state`."""
 
 
 SaveState = Callable[[EpochProgress], None]
 
 
-class TrainingEpoch:
-    """One epoch under way.
-
-    Parameters
-    ----------
-    learner : Learner
-        Moves its network's weights.
-    source : BatchSource
-        This rank's micro-batches, see :class:`~leukemia_models.devices.normalization.BatchSource`. A step of a single
-        sample over all ranks is left out.
-    records : sequence of EpochRecord
-        The epochs before it.
-    done : EpochProgress
-        Where to go on; at the beginning an empty one.
-    clock : callable
-        Seconds from any origin.
-
-    Raises
-    ------
-    RunError
-        If `done` lies behind the epoch's end.
-    """
+class _Epoch:
+    """One epoch of training, after `done` of its steps and the epochs of `records`."""
 
     def __init__(
         self,
@@ -89,41 +69,26 @@ class TrainingEpoch:
         self._num_steps = len(source)
         if done.steps_done > self._num_steps:
             raise RunError(
-                f"the saved state is at step {done.steps_done} of an epoch of {self._num_steps} steps: go on with the "
-                "images and the batch size it was trained with"
+                f"the saved state is at step {done.steps_done} of an epoch of {self._num_steps} steps: resume with the "
+                "images and the batch size of the training"
             )
         self._sums = done
         self._skipped = SkippedSteps()
         self._wait_s = 0.0
         self._started_s = clock()
-        # On the device, until somebody wants to know.
+        # Stays on the device, so that no step waits for it.
         self._num_correct = torch.zeros((), dtype=torch.int64, device=learner.device)
         self._batches = learner.ranks.run_on_all(lambda: iter(source.epoch(self._epoch, done.steps_done)))
 
     def run(self, observer: Observer, save: SaveState) -> EpochProgress:
-        """Take the steps that are left and return the sums of the whole epoch.
-
-        Parameters
-        ----------
-        observer : Observer
-            Hears of every step.
-        save : callable
-            Is called after the steps for which an observer wants the state.
-
-        Raises
-        ------
-        DivergenceError
-            If the loss, the weights or all gradients are no longer finite. What `save` was given is.
-        RunError
-            If a label is no class, or there is no batch to train on.
-        """
+        """Take the remaining steps and return the sums of the whole epoch."""
         self._learner.model.train()
         try:
             with isolated_random_state(self._learner.device):
                 for step in range(self._sums.steps_done + 1, self._num_steps + 1):
                     self._take_step(step, observer, save)
         finally:
-            _close(self._batches)
+            close_batches(self._batches)
         progress = self._progress()
         if progress.num_samples == 0:
             raise RunError(
@@ -139,7 +104,8 @@ class TrainingEpoch:
             # BatchNorm cannot estimate a variance from it.
             self._sums = replace(self._sums, steps_done=step)
             return
-        lr = self._learning_rate(step)
+        progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
+        lr = learner.settings.learning_rate(progress, self._records)
         found = learner.gradient(batches, num_samples, self._epoch, step)
         wants_state = observer.wants_state(self._epoch, step)
         gathered_WN = learner.ranks.all_gather_numbers(
@@ -149,8 +115,15 @@ class TrainingEpoch:
         loss_sum, weight_sum = gathered_WN[:, 3:].sum(dim=0).tolist()
         self._require_finite_loss(loss_sum, step, lr)
         self._skipped.require_few(found.scale, self._epoch, step)
-        lr = learner.update(lr)
-        self._count(step, lr, loss_sum, weight_sum, num_samples, found.num_correct)
+        self._num_correct += found.num_correct
+        self._sums = replace(
+            self._sums,
+            steps_done=step,
+            lr=learner.update(lr),
+            loss_sum=self._sums.loss_sum + loss_sum,
+            weight_sum=self._sums.weight_sum + weight_sum,
+            num_samples=self._sums.num_samples + num_samples,
+        )
         observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
         if gathered_WN[:, 2].any():
             self._require_finite_weights(step)
@@ -172,24 +145,11 @@ class TrainingEpoch:
         batch = next(self._batches, None)
         self._wait_s += self._clock() - started_s
         if batch is None:
-            raise RunError(f"epoch {self._epoch} ended before step {step}, of {self._num_steps} that were announced")
+            raise RunError(f"epoch {self._epoch} ended before step {step} of {self._num_steps}")
         return batch
 
-    def _count(
-        self, step: int, lr: float, loss_sum: float, weight_sum: float, num_samples: int, num_correct: Tensor
-    ) -> None:
-        self._num_correct += num_correct
-        self._sums = replace(
-            self._sums,
-            steps_done=step,
-            lr=lr,
-            loss_sum=self._sums.loss_sum + loss_sum,
-            weight_sum=self._sums.weight_sum + weight_sum,
-            num_samples=self._sums.num_samples + num_samples,
-        )
-
     def _progress(self) -> EpochProgress:
-        """Return the sums so far; this waits for the device, and for all ranks."""
+        """Return the sums so far; waits for the device and for all ranks."""
         train_s = self._clock() - self._started_s
         gathered_WN = self._learner.ranks.all_gather_numbers(int(self._num_correct), self._wait_s, train_s)
         return replace(
@@ -198,10 +158,6 @@ class TrainingEpoch:
             wait_s=self._sums.wait_s + float(gathered_WN[:, 1].max()),
             train_s=self._sums.train_s + float(gathered_WN[:, 2].max()),
         )
-
-    def _learning_rate(self, step: int) -> float:
-        progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
-        return self._learner.settings.learning_rate(progress, self._records)
 
     def _require_labels(self, ranges_W2: Tensor, step: int) -> None:
         low, high, num_classes = int(ranges_W2.min()), int(ranges_W2.max()), self._learner.settings.num_classes
@@ -215,26 +171,19 @@ class TrainingEpoch:
         if math.isfinite(loss):
             return
         where = f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}"
-        # The batch's statistics are in the buffers already: only the weights tell where it began.
+        # Only the weights show the cause: the buffers already hold the statistics of this batch.
         if first_non_finite(dict(self._learner.model.named_parameters())) is None:
             raise DivergenceError(f"{where}; the weights were not updated with it")
-        raise DivergenceError(f"{where}: a step before it had made weights that are not finite")
+        raise DivergenceError(f"{where}: an earlier step had made the weights non-finite")
 
     def _require_finite_weights(self, step: int) -> None:
         non_finite = self._learner.first_non_finite()
-        # On every rank, though the weights should be the same on all.
+        # Checked on every rank, although the weights should be the same on all.
         if self._learner.ranks.all_gather_numbers(non_finite is not None).any():
             raise DivergenceError(
-                f"the training is no longer finite by epoch {self._epoch}, step {step}: "
-                f"{non_finite or 'a tensor of another rank'} holds values that are not; none of it was saved"
+                f"the training has diverged by epoch {self._epoch}, step {step}: "
+                f"{non_finite or 'a tensor of another rank'} is non-finite; this state was not saved"
             )
-
-
-def _close(batches: Iterator[Batch]) -> None:
-    """Let a stream that is left early, or has more to do after its last batch, do so now."""
-    close = getattr(batches, "close", None)
-    if close is not None:
-        close()
 
 
 def fit(
@@ -252,36 +201,39 @@ def fit(
     compile_backend: str = DEFAULT_BACKEND,
     clean_source: BatchSource | None = None,
 ) -> TrainHistory:
-    """Train `model` in place from the weights it has, and return all epochs, those of `start` included.
+    """Train `model` in place from the weights it has, and return all epochs, including those of `start`.
 
-    Afterwards it holds the weights of the last step. Their average, if one is kept, is in the observer's last state.
-    With several ranks each calls this with its own rows of the batches, and gets the same history.
+    The model ends with the weights of the last step; their average, if kept, is in the observer's last state. With
+    several ranks each calls this with its own rows of the batches, and gets the same history.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Normalised images in, logits out; is moved to `device`. To resume, it holds the weights that belong to `start`:
-        see :func:`leukemia_models.training.checkpoint.load_training_weights`.
-    train_source, valid_source, clean_source : BatchSource
-        Training batches, ``settings.accumulate`` for each step, where a step of a single sample is left out. Validation
-        batches, evaluated after every epoch; without them the last epoch is the best. Training images without
-        augmentation, from which BatchNorm statistics of averaged weights are estimated before these are evaluated.
+        Maps normalised images to logits; is moved to `device`. To resume, it has the weights that belong to `start`.
+    train_source : BatchSource
+        ``settings.accumulate`` micro-batches for each step; a step of a single sample is skipped.
+    valid_source : BatchSource, optional
+        Evaluated after every epoch; without it the last epoch is the best.
     settings, normalization : TrainSettings, Normalization
-        What to do, and what validation images are normalised by.
+        The latter normalises validation and clean images.
     prepare : callable
         Augments and normalises training images, see :data:`~leukemia_models.training.learner.Prepare`.
-    observer, clock : Observer, callable
-        Hears of every step and epoch; seconds from any origin.
     start : TrainState, optional
-        Where to go on, also inside an epoch.
+        State to resume from, possibly inside an epoch.
+    clock : callable
+        Returns seconds from any origin.
+    clean_source : BatchSource, optional
+        Training images without augmentation, from which BatchNorm statistics of averaged weights are estimated.
 
     Raises
     ------
     UsageError
         If the settings need a validation split, and there is none.
+    DivergenceError
+        On every rank, if the loss, the weights or all gradients are non-finite; saved states are finite.
     RunError
-        On every rank, if the loss or an output is non-finite (the optimizer has then not stepped), a label is no class,
-        an epoch has no batch of two or more samples, or `start` does not fit the network.
+        On every rank, if a validation output is non-finite, a label is no class, an epoch has no batch of two or more
+        samples, or `start` does not fit the network or the number of steps.
     """
     settings.require_validation(valid_source is not None)
     place(model, settings, device)
@@ -298,7 +250,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Loop:
-    """Epochs until the settings' end, and what happens at the end of each."""
+    """Trains and evaluates one epoch after the other."""
 
     learner: Learner
     train_source: BatchSource
@@ -317,14 +269,13 @@ class _Loop:
         return history
 
     def _train_epoch(self, history: TrainHistory, done: EpochProgress) -> TrainHistory:
-        """Train and evaluate one more epoch, of which a part may be done, and return the history with it."""
         learner, observer, epoch = self.learner, self.observer, len(history.records) + 1
         observer.on_epoch_start(epoch, len(self.train_source), done.steps_done)
 
         def save(progress: EpochProgress) -> None:
             learner.ranks.run_on_all(lambda: observer.on_state(learner.state(history, progress)))
 
-        trained = TrainingEpoch(learner, self.train_source, history.records, done, self.clock).run(observer, save)
+        trained = _Epoch(learner, self.train_source, history.records, done, self.clock).run(observer, save)
         record = self._evaluated(epoch, trained)
         longer = history.extended(record)
         is_best = longer.best is record
@@ -335,25 +286,18 @@ class _Loop:
         started_s = self.clock()
         if self.clean_source is not None:
             self.learner.estimate_batchnorm(self.clean_source)
-        scores = self.learner.validate(self.valid_source, epoch) if self.valid_source is not None else _NOT_EVALUATED
-        seconds = float(self.learner.ranks.all_gather_numbers(self.clock() - started_s).max())
-        return _record(epoch, trained, scores, seconds)
-
-
-def _record(epoch: int, trained: EpochProgress, scores: dict[str, float | None], evaluation_s: float) -> EpochRecord:
-    train_s = max(trained.train_s, 1e-9)
-    return EpochRecord(
-        epoch=epoch,
-        lr=trained.lr,
-        train_loss=trained.loss_sum / trained.weight_sum,
-        train_accuracy=trained.num_correct / trained.num_samples,
-        **scores,
-        seconds=trained.train_s + evaluation_s,
-        images_per_s=trained.num_samples / train_s,
-        data_wait_share=trained.wait_s / train_s,
-    )
-
-
-_NOT_EVALUATED: dict[str, float | None] = dict.fromkeys(
-    ("valid_loss", "valid_accuracy", "valid_balanced_accuracy", "valid_weighted_f1", "valid_auroc")
-)
+        scores: dict[str, float | None] = dict.fromkeys(VALID_FIELDS)
+        if self.valid_source is not None:
+            scores = self.learner.validate(self.valid_source, epoch)
+        evaluation_s = float(self.learner.ranks.all_gather_numbers(self.clock() - started_s).max())
+        train_s = max(trained.train_s, 1e-9)
+        return EpochRecord(
+            epoch=epoch,
+            lr=trained.lr,
+            train_loss=trained.loss_sum / trained.weight_sum,
+            train_accuracy=trained.num_correct / trained.num_samples,
+            **scores,
+            seconds=trained.train_s + evaluation_s,
+            images_per_s=trained.num_samples / train_s,
+            data_wait_share=trained.wait_s / train_s,
+        )

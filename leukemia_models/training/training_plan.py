@@ -1,4 +1,4 @@
-"""A training plan: the network, its stages, and how the result is evaluated."""
+"""Training plans: a network, its stages, and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
@@ -21,19 +21,14 @@ from leukemia_models.training.schedules import ScheduleSettings
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How a finished network is judged.
+    """How a trained network is evaluated.
 
     Parameters
     ----------
     tta : Tta
-        Views of each image whose answers are averaged.
+        Test-time augmentation.
     batchnorm : {"auto", "running", "reestimated"}
-        Which BatchNorm statistics it answers with; auto re-estimates them where that helps.
-
-    Raises
-    ------
-    UsageError
-        If the mode is unknown.
+        BatchNorm statistics; "auto" uses re-estimated ones where they are better. Otherwise UsageError is raised.
     """
 
     tta: Tta = NO_TTA
@@ -43,20 +38,14 @@ class EvaluationSettings:
         require_batchnorm_mode(self.batchnorm)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON can hold them."""
+        """Return the settings as JSON values."""
         return {"tta": self.tta.to_dict(), "batchnorm": self.batchnorm}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvaluationSettings:
-        """Return what :meth:`to_dict` wrote; what is missing (in runs of earlier versions) has its default.
-
-        Raises
-        ------
-        UsageError
-            If the values are something else, as in a damaged file.
-        """
+        """Return what :meth:`to_dict` wrote, with defaults for missing values; raise UsageError for wrong values."""
         if not isinstance(values, Mapping):
-            raise UsageError(f"judging settings are stored by name, not as {values!r:.60}")
+            raise UsageError(f"evaluation settings must be a mapping, got {values!r:.60}")
         tta = Tta.from_dict(values["tta"]) if "tta" in values else NO_TTA
         return cls(tta=tta, batchnorm=values.get("batchnorm", AUTO))
 
@@ -66,23 +55,23 @@ SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
 CLASS_WEIGHTINGS = ("none", "balanced")
 SCRATCH: Literal["scratch"] = "scratch"
 OPTIONS_STAGE = "options"
-"""Name of the only stage of a plan that no file describes."""
+"""Name of the only stage of a plan without a file."""
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAN_NAME = re.compile(r"(?![.\s-])[^\x00-\x1f\x7f-\x9f/\\<>:\"|?*]{1,100}")
 
 
 @dataclass(frozen=True)
 class StartWeights:
-    """What a stage's weights are before its first step.
+    """The first weights of a stage.
 
     Parameters
     ----------
     kind : {"scratch", "best", "last", "file"}
-        Drawn from the seed; the best or the last epoch of an earlier stage; or read from a file.
+        Drawn from the seed; of the best or the last epoch of an earlier stage; or of a file.
     stage : str
         Name of the earlier stage.
     path : Path, optional
-        The file: a checkpoint, or a safetensors file of a network's state.
+        A checkpoint, or a safetensors file of a network's state.
     """
 
     kind: Literal["scratch", "best", "last", "file"] = SCRATCH
@@ -96,19 +85,12 @@ class StartWeights:
 
 
 def parse_start(text: str, folder: Path) -> StartWeights:
-    """Read ``scratch``, ``best:STAGE``, ``last:STAGE`` or the name of a ``.safetensors`` file.
-
-    Parameters
-    ----------
-    text : str
-        What the user wrote.
-    folder : Path
-        Where a relative file name starts from.
+    """Parse ``scratch``, ``best:STAGE``, ``last:STAGE`` or a ``.safetensors`` file, relative to `folder`.
 
     Raises
     ------
     UsageError
-        If it is none of them, or the file does not exist.
+        If the text is none of them, or the file does not exist.
     """
     if text == SCRATCH:
         return StartWeights()
@@ -125,28 +107,25 @@ def parse_start(text: str, folder: Path) -> StartWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One part of a training, with one cache and one optimizer.
+    """A stage of a training plan, with one cache and one optimizer.
 
     Parameters
     ----------
     name : str
-        Of letters, digits, dots, hyphens and underscores: it names a folder.
+        Letters, digits, dots, hyphens and underscores; also the name of a folder.
     settings : TrainSettings
-        Length, optimizer, schedule and all that moves the weights. Its seed and class weights are filled in by the run.
+        The run sets its seed and class weights.
     augmentation : Augmentation
-        Of the training images.
-    size_px : int, optional
-        Side of the cached images; not needed where only one cache is there.
-    recipe : str, optional
-        Name of the preprocessing recipe of the cache.
+        For training images.
+    size_px, recipe : int and str, optional
+        Image side and recipe of the cache, to choose among several.
     batch_size : int
-        Of all ranks together, at least 2.
+        Images per step over all ranks, at least 2.
     sampling : {"uniform", "class-balanced", "subject-balanced"}
         How often each training image is drawn.
     class_weights : {"none", "balanced"}
-        Whether the loss weighs a class by the inverse of its share of the training images.
+        Whether the loss weights classes by the inverse of their frequency in the training images.
     start : StartWeights
-        Where the weights come from.
 
     Raises
     ------
@@ -165,14 +144,17 @@ class Stage:
     start: StartWeights = field(default_factory=StartWeights)
 
     def __post_init__(self) -> None:
-        require_stage_name(self.name)
+        if not _STAGE_NAME.fullmatch(self.name):
+            raise UsageError(
+                f"a stage's name is letters, digits, dots, hyphens and underscores, 100 at most, got {self.name!r:.120}"
+            )
         if self.batch_size < 2:
             raise UsageError(f"batch_size must be at least 2, got {self.batch_size}")
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("class_weights", self.class_weights, CLASS_WEIGHTINGS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return the fields as JSON values."""
         return {
             "name": self.name,
             "size_px": self.size_px,
@@ -188,22 +170,22 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """A network, the stages it is trained in, and how it is judged.
+    """A network, the stages of its training, and how it is evaluated.
 
     Parameters
     ----------
     name, description : str
-        For people; the name is the beginning of a folder's name too, so it may hold no signs that part folders.
+        The name also begins the name of a folder.
     model_name : str
         One of :func:`~leukemia_models.networks.registry.model_names`.
     stages : tuple of Stage
-        At least one, in order; each starts from nothing, a file, or a stage before it.
-    judging : EvaluationSettings
-        Of every stage.
+        At least one, in order; each starts from scratch, a file, or an earlier stage.
+    evaluation : EvaluationSettings
+        For every stage.
     num_folds : int, optional
-        How many folds a cross-validation by this plan has, at least 2.
+        Number of folds of a cross-validation, at least 2.
     source_text : str
-        The file that it was read from; empty of a plan that was made otherwise.
+        Content of the plan's file; empty without one.
 
     Raises
     ------
@@ -215,7 +197,7 @@ class TrainingPlan:
     model_name: str
     stages: tuple[Stage, ...]
     description: str = ""
-    judging: EvaluationSettings = field(default_factory=EvaluationSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     num_folds: int | None = None
     source_text: str = field(default="", repr=False, compare=False)
 
@@ -231,34 +213,40 @@ class TrainingPlan:
 
     @property
     def is_staged(self) -> bool:
-        """Whether each stage is a run in a folder of its own; a plan made of options is one run."""
+        """Whether each stage is a run in its own folder; a plan without a file is a single run."""
         return len(self.stages) > 1 or self.stages[0].name != OPTIONS_STAGE
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return the fields but `source_text` as JSON values."""
         return {
             "name": self.name,
             "description": self.description,
             "model": self.model_name,
             "folds": self.num_folds,
-            "judging": self.judging.to_dict(),
+            "judging": self.evaluation.to_dict(),
             "stages": [stage.to_dict() for stage in self.stages],
         }
 
     def warnings(self) -> list[str]:
-        """Return what is doubtful about the stages' augmentation, once each."""
+        """Return the warnings of the stages' augmentations, each once."""
         return sorted({text for stage in self.stages for text in stage.augmentation.warnings()})
+
+
+class StageArguments(TypedDict, total=False):
+    """Arguments of :class:`Stage`."""
+
+    size_px: int | None
+    recipe: str | None
+    batch_size: int
+    sampling: str
+    class_weights: str
 
 
 def single_stage_plan(
     *,
     model: str = "resnet18",
     epochs: int = 30,
-    size_px: int | None = None,
-    recipe: str | None = None,
-    batch_size: int = 64,
     augment: str | Augmentation = "flips",
-    sampling: str = UNIFORM,
     optimizer: str | OptimizerSettings = "sgd",
     lr: float | None = None,
     momentum: float | None = None,
@@ -267,52 +255,28 @@ def single_stage_plan(
     warmup_epochs: float = 0.0,
     clip_norm: float | None = None,
     label_smoothing: float = 0.0,
-    class_weights: str = "none",
     early_stopping: int | None = None,
     ema: float | None = None,
     start: str = SCRATCH,
+    **stage: Unpack[StageArguments],
 ) -> TrainingPlan:
-    """Return the plan of one run, without a file.
+    """Return a plan of one stage without a file; raise UsageError for wrong values.
 
     Parameters
     ----------
-    model : str
-        Name of a network.
-    epochs : int
-        At least 1.
-    size_px, recipe
-        Choose one of several caches.
-    batch_size : int
-        Of all processes together, at least 2.
     augment : str or Augmentation
-        A preset's name or a file, see :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
-    sampling : {"uniform", "class-balanced", "subject-balanced"}
-        How often each training image is drawn.
-    optimizer : str or OptimizerSettings
-        Settings, or a name that `lr` (the highest learning rate), `momentum` and `weight_decay` belong to.
-    schedule : str or ScheduleSettings, optional
-        Settings, or a name that `warmup_epochs` belongs to; None is a cosine, or the optimizer's own schedule. One
-        that is named takes the place of the optimizer's own.
-    clip_norm : float, optional
-        Longest gradient; longer ones are shortened to it.
-    label_smoothing : float
-        In [0, 1).
-    class_weights : {"none", "balanced"}
-        Whether an image of a rare class weighs more in the loss.
+        Preset or file, see :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
+    optimizer, schedule : str or settings
+        A name takes `lr`, `momentum` and `weight_decay`, or `warmup_epochs`. The default schedule is the optimizer's
+        own, else a cosine.
     early_stopping : int, optional
-        End after this many epochs without a better one.
-    ema : float, optional
-        Decay of a moving average of the weights, which is evaluated in their place.
+        Patience in epochs.
     start : str
-        ``scratch``, or a ``.safetensors`` file with weights to start from.
-
-    Raises
-    ------
-    UsageError
-        If a value is unknown or outside its range.
+        ``scratch`` or a ``.safetensors`` file.
+    model, epochs, clip_norm, label_smoothing, ema, **stage
+        As in :class:`TrainingPlan`, :class:`TrainSettings` and :class:`Stage`.
     """
     if isinstance(optimizer, str):
-        # A schedule that is named takes the place of Ranger21's own.
         own = False if optimizer == "ranger21" and schedule is not None else None
         optimizer = OptimizerSettings(
             name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, inner_schedule=own
@@ -326,71 +290,53 @@ def single_stage_plan(
         early_stopping=EarlyStopping(patience_epochs=early_stopping) if early_stopping else None,
         ema_decay=ema,
     )
-    stage = Stage(
-        name=OPTIONS_STAGE,
-        settings=settings,
-        augmentation=load_augmentation(augment) if isinstance(augment, str) else augment,
-        size_px=size_px,
-        recipe=recipe,
-        batch_size=batch_size,
-        sampling=sampling,
-        class_weights=class_weights,
-        start=_single_start(start),
-    )
-    return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(stage,))
+    weights = parse_start(start, Path())
+    if weights.stage:
+        raise UsageError(f"--start {start}: only a plan has stages; use scratch or a .safetensors file")
+    augmentation = load_augmentation(augment) if isinstance(augment, str) else augment
+    only = Stage(name=OPTIONS_STAGE, settings=settings, augmentation=augmentation, start=weights, **stage)
+    return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(only,))
 
 
 def _schedule(
     schedule: str | ScheduleSettings | None, warmup_epochs: float, optimizer: OptimizerSettings
 ) -> ScheduleSettings:
-    """Without a name a cosine, unless the optimizer has a schedule of its own."""
     if isinstance(schedule, ScheduleSettings):
         return schedule
     if optimizer.schedules_itself and warmup_epochs:
-        raise UsageError(f"--warmup-epochs: {optimizer.name} warms up by itself; add a --schedule in place of its own")
+        raise UsageError(f"--warmup-epochs: {optimizer.name} warms up by itself; add a --schedule to replace its own")
     name = schedule or ("constant" if optimizer.schedules_itself else "cosine")
     return ScheduleSettings(name=name, warmup_epochs=warmup_epochs)
-
-
-def _single_start(text: str) -> StartWeights:
-    start = parse_start(text, Path())
-    if start.stage:
-        raise UsageError(f"--start {text}: only a plan has stages; use scratch or a .safetensors file")
-    return start
 
 
 def with_evaluation(
     plan: TrainingPlan, *, tta: str | None = None, tta_average: str | None = None, batchnorm: str | None = None
 ) -> TrainingPlan:
-    """Return a plan that is evaluated otherwise; None keeps what it says.
+    """Return a plan with other :class:`EvaluationSettings`; None keeps a value.
 
     Parameters
     ----------
-    plan
-        The plan.
-    tta
-        Views of each image: see :func:`~leukemia_models.evaluation.settings.parse_tta`.
-    tta_average : {"logits", "probabilities"}, optional
-        What is averaged over them.
+    plan : TrainingPlan
+    tta, tta_average : str, optional
+        Arguments of :func:`~leukemia_models.evaluation.settings.parse_tta`.
     batchnorm : {"auto", "running", "reestimated"}, optional
-        BatchNorm statistics.
 
     Raises
     ------
     UsageError
-        If a value is unknown, or an average is asked for where there is one view.
+        If a value is unknown, or `tta_average` is given for a single view.
     """
-    judging = plan.judging
-    views = parse_tta(tta or str(judging.tta), tta_average or judging.tta.average)
+    before = plan.evaluation
+    views = parse_tta(tta or str(before.tta), tta_average or before.tta.average)
     if tta_average is not None and views.num_views == 1:
         raise UsageError(f"--tta-average {tta_average}: there is only one view of each image; add --tta d4")
-    return replace(plan, judging=EvaluationSettings(tta=views, batchnorm=batchnorm or judging.batchnorm))
+    return replace(plan, evaluation=EvaluationSettings(tta=views, batchnorm=batchnorm or before.batchnorm))
 
 
 def with_settings(plan: TrainingPlan, **settings: bool | int) -> TrainingPlan:
-    """Return a plan whose stages all have these values of :class:`~leukemia_models.training.run_state.TrainSettings`.
+    """Return a plan with these :class:`~leukemia_models.training.run_state.TrainSettings` in all stages.
 
-    For what depends on the machine: ``amp``, ``compile``, ``sync_batchnorm``, ``accumulate``.
+    For settings that depend on the machine: ``amp``, ``compile``, ``sync_batchnorm``, ``accumulate``.
     """
     changes: dict[str, Any] = settings
     stages = (replace(stage, settings=replace(stage.settings, **changes)) for stage in plan.stages)
@@ -398,30 +344,22 @@ def with_settings(plan: TrainingPlan, **settings: bool | int) -> TrainingPlan:
 
 
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Raise UsageError unless `value` is among the known ones."""
+    """Raise UsageError unless `value` is one of the known ones."""
     if value not in known:
         raise UsageError(f"unknown {name} {value!r}; known are {', '.join(known)}")
 
 
-def require_stage_name(name: str) -> None:
-    """Raise UsageError unless a text can name a stage, and its folder."""
-    if not _STAGE_NAME.fullmatch(name):
-        raise UsageError(
-            f"a stage's name is letters, digits, dots, hyphens and underscores, 100 at most, got {name!r:.120}"
-        )
-
-
 def require_plan_name(name: str) -> None:
-    """Raise UsageError unless a text can name a plan, and begin the name of its folder."""
+    """Raise UsageError unless a plan, and the beginning of a folder's name, may have this name."""
     if not _PLAN_NAME.fullmatch(name):
         raise UsageError(
-            "a plan's name is up to 100 signs that a file's name may hold, not beginning with a dot, hyphen or blank, "
-            f"got {name!r:.120}"
+            "a plan's name is up to 100 characters of a file name, not beginning with a dot, hyphen or blank, got "
+            f"{name!r:.120}"
         )
 
 
 def check_order(stage: Stage, earlier: Sequence[str]) -> None:
-    """Raise UsageError if a stage repeats a name, or starts from a stage that is not among those before it."""
+    """Raise UsageError if a stage has the name of an earlier one, or starts from a stage that is not earlier."""
     if stage.name in earlier:
         raise UsageError(f"two stages are named {stage.name!r}")
     if stage.start.stage and stage.start.stage not in earlier:
@@ -430,9 +368,7 @@ def check_order(stage: Stage, earlier: Sequence[str]) -> None:
 
 
 def scaled(plan: TrainingPlan, factor: float) -> TrainingPlan:
-    """Return a plan whose lengths in epochs are `factor` times as long, rounded up, for a trial.
-
-    Epochs, warm-up, restarts and patience shrink alike, so that the trial goes through everything the plan would do.
+    """Return a plan with epochs, warm-up, restarts and patience scaled by `factor`, such as for a short trial.
 
     Raises
     ------

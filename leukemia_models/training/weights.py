@@ -1,4 +1,4 @@
-"""A network's weights: as named tensors, checked, averaged."""
+"""A network's weights: checked, averaged, copied from named tensors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,15 @@ from leukemia_data.errors import RunError, listed
 from leukemia_models.training.run_state import TrainState
 
 MAX_LISTED = 3
-_VARIANCE = ".running_var"
-_Wrong = Callable[[Tensor], Tensor]
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors with values that are non-finite as float32, and BatchNorm variances below 0.
-
-    Parameters
-    ----------
-    tensors : mapping of str to tensor
-        By name; those of whole numbers and truth values are passed over.
-    path : Path
-        Where they were read, for the message.
+    """Check the floating-point values of named tensors from a file.
 
     Raises
     ------
     RunError
-        With the first few tensors, and how many of their values are wrong.
+        If values are non-finite as float32, or BatchNorm variances are below 0; with the first few tensors.
     """
     non_finite = list(_counted(tensors, lambda values: ~values.isfinite()))
     if non_finite:
@@ -39,7 +30,7 @@ def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path} holds numbers that are not finite ({listed(non_finite, most=MAX_LISTED)}): its training has "
             "diverged or the file was made from such weights; use another file"
         )
-    variances = {name: value for name, value in tensors.items() if f".{name}".endswith(_VARIANCE)}
+    variances = {name: value for name, value in tensors.items() if f".{name}".endswith(".running_var")}
     negative = list(_counted(variances, lambda values: values < 0))
     if negative:
         raise RunError(
@@ -48,24 +39,7 @@ def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def kind_differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Return in words where one has whole or complex numbers and the other has floats; precision may differ."""
-    return [
-        f"{name} is {_type(found[name])} instead of {_type(value)}"
-        for name, value in expected.items()
-        if name in found and _kind(found[name]) != _kind(value)
-    ]
-
-
-def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
-    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _counted(tensors: Mapping[str, Tensor], is_wrong: _Wrong) -> Iterator[str]:
+def _counted(tensors: Mapping[str, Tensor], is_wrong: Callable[[Tensor], Tensor]) -> Iterator[str]:
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             count = int(is_wrong(tensor.detach().float()).sum())
@@ -79,7 +53,7 @@ class WeightAverage:
     Parameters
     ----------
     model : torch.nn.Module
-        Where it runs. It is copied, and its parameters are the average before the first step.
+        On its device. It is copied; its parameters are the average before the first step.
     decay : float
         Weight of the earlier average at each step, in (0, 1); less in the first steps.
     """
@@ -90,26 +64,26 @@ class WeightAverage:
         self.num_updates = 0
 
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         decay = min(self._decay, (1 + self.num_updates) / (10 + self.num_updates))
-        # Not torch's AveragedModel around it: that one waits for the device at every step.
+        # torch's AveragedModel would wait for the device at every step.
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average(_detached(self._averaged), _detached(model), 0)
         self.num_updates += 1
 
     def network(self, model: nn.Module) -> nn.Module:
-        """Return the network with the averaged parameters, and the buffers that `model` has now; always the same."""
+        """Return the same network at each call, with the averaged parameters and the present buffers of `model`."""
         with torch.no_grad():
             for own, other in zip(self._averaged.buffers(), model.buffers(), strict=True):
                 own.copy_(other)
         return self._averaged
 
     def state(self) -> dict[str, Tensor]:
-        """Return the averaged parameters by the names that the network has for them; not copies."""
+        """Return the averaged parameters by name; not copies."""
         return {name: parameter.detach() for name, parameter in self._averaged.named_parameters()}
 
     def restore(self, state: Mapping[str, Tensor], num_updates: int) -> None:
-        """Go on where :meth:`state` and `num_updates` were asked; other names than parameters' are left out.
+        """Load a saved average; buffers in `state` are ignored.
 
         Raises
         ------
@@ -130,11 +104,8 @@ def _detached(model: nn.Module) -> list[Tensor]:
     return [parameter.detach() for parameter in model.parameters()]
 
 
-_COUNTER = ".num_batches_tracked"
-
-
 def evaluation_weights(training_weights: Mapping[str, Tensor], state: TrainState) -> dict[str, Tensor]:
-    """Return a network's tensors with the average in the place of its parameters, where the run keeps one."""
+    """Return a network's tensors, with the average instead of its parameters where the run keeps one."""
     return {**training_weights, **(state.average.tensors if state.average is not None else {})}
 
 
@@ -146,19 +117,18 @@ def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     model : torch.nn.Module
         On any device.
     tensors : mapping of str to tensor
-        Its parameters and buffers by name. BatchNorm's counter of batches may be missing, as in files of old versions
-        of torch.
+        Its parameters and buffers. ``num_batches_tracked`` of BatchNorm may be missing, as in files of old versions of
+        torch.
     path : Path
-        Where they were read, for messages.
+        Their file, for messages.
 
     Raises
     ------
     RunError
-        If names, shapes or kinds of numbers differ, or values are not finite (see
-        :mod:`~leukemia_models.training.weights`); the first few are listed and nothing is copied.
+        If names, shapes or kinds of numbers differ, or :func:`require_finite` fails; nothing is copied then.
     """
     expected = model.state_dict()
-    complete = {**{name: expected[name] for name in expected if name.endswith(_COUNTER)}, **tensors}
+    complete = {**{name: expected[name] for name in expected if name.endswith(".num_batches_tracked")}, **tensors}
     _require_same_classes(model, complete, path)
     differences = _differences(expected, complete)
     if differences:
@@ -168,7 +138,7 @@ def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _require_same_classes(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Name the cause where nothing but the last layer does not fit."""
+    """Raise a specific error if only the last layer does not fit."""
     expected = model.state_dict()
     if tensors.keys() != expected.keys():
         return
@@ -184,9 +154,20 @@ def _require_same_classes(model: nn.Module, tensors: Mapping[str, Tensor], path:
 def _differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     missing = [f"{name} is missing" for name in expected if name not in found]
     unknown = [f"{name} is not in the network" for name in found if name not in expected]
+    pairs = [(name, found[name], value) for name, value in expected.items() if name in found]
     shapes = [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
+        f"{name} is {tuple(own.shape)} instead of {tuple(other.shape)}"
+        for name, own, other in pairs
+        if own.shape != other.shape
     ]
-    return [*shapes, *missing, *unknown, *kind_differences(expected, found)]
+    # Precision may differ.
+    kinds = [
+        f"{name} is {str(own.dtype).removeprefix('torch.')} instead of {str(other.dtype).removeprefix('torch.')}"
+        for name, own, other in pairs
+        if _kind(own) != _kind(other)
+    ]
+    return [*shapes, *missing, *unknown, *kinds]
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.dtype == torch.bool

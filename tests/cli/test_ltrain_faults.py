@@ -118,7 +118,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(
     before = (own_run / file).read_bytes()
     arguments = ["--out", str(own_run), "--resume", "--epochs", "3", "--device", "cpu"]
     with monkeypatch.context() as patch:
-        patch.setattr("leukemia_models.training.history.best_record", lambda records: records[-1])
+        patch.setattr("leukemia_models.training.history.TrainHistory.best", property(lambda self: self.records[-1]))
         ending = on_small_files(lambda: cli.ltrain.main(arguments, prog_name="ltrain"), max_bytes, tmp_path / "log")
     assert ending.exit_code == 1, ending.output
     assert not ending.has_traceback

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.evaluation.predictions import write_predictions
+from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.history import EPOCH_FIELDS
@@ -56,7 +56,7 @@ def random_predictions(people: People, images_each: int, seed: int, strength: fl
 def write_part(root: Path, table: pd.DataFrame, *, split: str, leaks: LeakCheck = CLEAN, part: str = "test") -> None:
     """The evaluated part of a run: ``predictions.csv`` and as much of ``results.json`` as is read."""
     (root / part).mkdir(parents=True, exist_ok=True)
-    write_predictions(root / part / "predictions.csv", table.assign(stamp=leaks.stamp))
+    write_table(root / part / "predictions.csv", table.assign(stamp=leaks.stamp))
     results = {
         "model_name": "resnet18",
         "classes": CLASSES,

@@ -18,7 +18,7 @@ from leukemia_data.records.record import CELL_CLASSES
 from leukemia_models.comparing.compared_run import read_accuracies, read_compared_runs
 from leukemia_models.comparing.fold_evaluation import cross_validate, read_fold
 from leukemia_models.comparing.kfold import load_fold_names
-from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_predictions
+from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions, write_table
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_config import load_config, save_config
@@ -166,7 +166,7 @@ def _read_split(places: Places) -> None:
 def _read_predictions(path: Path) -> None:
     table = read_predictions(path, CELL_CLASSES)
     again = path.with_name("again.csv")
-    write_predictions(again, table)
+    write_table(again, table)
     assert list(read_predictions(again, CELL_CLASSES)["id"]) == list(table["id"])
     samples = evaluated_samples(table, CELL_CLASSES)
     assert np.isfinite(samples.probabilities_N).all()

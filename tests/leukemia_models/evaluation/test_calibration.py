@@ -82,7 +82,7 @@ def test_temperature_stays_within_its_range_and_says_so(labels: list[int], borde
     samples = samples_of(np.array(labels), np.array([0.3, 0.7]))
     found = fit_calibration(samples, fitted_on="valid")
     assert found.temperature == pytest.approx(border, rel=1e-3)
-    assert "border of its range" in str(found.note)
+    assert "limit of its range" in str(found.note)
     assert "few subjects, 1 of class 'hem' and 1 of class 'all'" in str(found.note)
     assert "Do not use them" in str(found.note)
 

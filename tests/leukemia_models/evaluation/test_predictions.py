@@ -14,8 +14,8 @@ from leukemia_models.evaluation.predictions import (
     evaluated_samples,
     predictions_table,
     read_predictions,
-    write_predictions,
     write_submission,
+    write_table,
 )
 
 IDS = ["./new_dataset/test/0.bmp", "./new_dataset/test/1.bmp", "./new_dataset/test/2.bmp", "=1+1.bmp"]
@@ -59,7 +59,7 @@ def test_rows_are_joined_by_sample_number(table: pd.DataFrame) -> None:
 
 def test_csv_is_safe_in_a_spreadsheet(table: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
-    write_predictions(path, table)
+    write_table(path, table)
     assert path.read_bytes().decode() == (
         "id,subject,label,split,prediction,probability_hem,probability_all\n"
         "'=1+1.bmp,'-2,all,test,hem,0.75,0.25\n"
@@ -113,7 +113,7 @@ def test_submission_without_an_answer_is_refused(table: pd.DataFrame, tmp_path: 
 def test_byte_order_mark_on_request_and_read_back(predictions: Predictions, tmp_path: Path, for_excel: bool) -> None:
     table = predictions_table(predictions, ["caf\u00e9.bmp", "b", "c", "d"], SUBJECTS, SPLITS)
     path = tmp_path / "predictions.csv"
-    write_predictions(path, table, for_excel=for_excel)
+    write_table(path, table, for_excel=for_excel)
     assert path.read_bytes().startswith(codecs.BOM_UTF8) == for_excel
     pd.testing.assert_frame_equal(read_predictions(path, CLASSES), table)
 
@@ -134,13 +134,13 @@ def test_written_table_is_read_back_as_it_was(predictions: Predictions, tmp_path
     odd = b"caf\xe9,1.bmp".decode("utf-8", "surrogateescape")
     ids = ["'=odd", odd, "NA", "=1+1.bmp"]
     table = predictions_table(predictions, ids, ["1", "nan", "007", "-2"], SPLITS).assign(stamp="subject-disjoint")
-    write_predictions(tmp_path / "predictions.csv", table)
+    write_table(tmp_path / "predictions.csv", table)
     found = read_predictions(tmp_path / "predictions.csv", CLASSES)
     pd.testing.assert_frame_equal(found, table.astype({"stamp": object}))
 
 
 def test_file_without_a_stamp_is_read(table: pd.DataFrame, tmp_path: Path) -> None:
-    write_predictions(tmp_path / "predictions.csv", table)
+    write_table(tmp_path / "predictions.csv", table)
     assert "stamp" not in read_predictions(tmp_path / "predictions.csv", CLASSES)
 
 
@@ -208,7 +208,7 @@ def test_a_table_of_other_classes_is_refused_by_name(table: pd.DataFrame) -> Non
 def test_classes_and_labels_may_look_like_anything(predictions: Predictions, tmp_path: Path) -> None:
     for classes in (("0", "1"), ("1", "0"), ("NA", "=a"), ("-1", "1"), ("a,b", "'c")):
         table = predictions_table(predictions, IDS, SUBJECTS, SPLITS, classes)
-        write_predictions(tmp_path / "p.csv", table)
+        write_table(tmp_path / "p.csv", table)
         pd.testing.assert_frame_equal(read_predictions(tmp_path / "p.csv", classes[::-1]), table)
 
 
@@ -230,7 +230,7 @@ def test_files_of_version_0_1_are_read_in_the_new_coding(classes: tuple[str, str
     found = Predictions(np.arange(60), labels, np.log(np.stack([1 - shares, shares], axis=1)))
     table = predictions_table(found, [f"{n}.png" for n in range(60)], ["1"] * 60, ["test"] * 60, classes)
     (tmp_path / "old.csv").write_text(first_version_of(table, classes), encoding="utf-8")
-    write_predictions(tmp_path / "new.csv", table)
+    write_table(tmp_path / "new.csv", table)
     old, new = (read_predictions(tmp_path / name, classes) for name in ("old.csv", "new.csv"))
     assert list(old.columns) == [*new.columns, "stamp"]
     assert old["label"].tolist() == new["label"].tolist() == [classes[label] for label in labels]

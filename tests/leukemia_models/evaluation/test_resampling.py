@@ -69,7 +69,7 @@ def test_one_unknown_subject_leaves_no_groups() -> None:
     ("counts", "words"),
     [
         ((4, 4), "No intervals: the evaluated subjects are 4 of class 'hem' and 4 of class 'all'"),
-        ((1, 30), "Intervals only for what one class decides alone: the evaluated subjects are 1 of class 'hem'"),
+        ((1, 30), "Intervals only for metrics of one class: the evaluated subjects are 1 of class 'hem'"),
         ((5, 30), "rough"),
         ((9, 10), "9 of class 'hem' and 10 of class 'all'"),
         ((10, 10), None),

@@ -18,7 +18,7 @@ from leukemia_models.comparing.compared_run import read_compared_runs
 from leukemia_models.comparing.comparison import compare, comparison_table, comparison_text
 from leukemia_models.comparing.fold_evaluation import CrossValidation, cross_validate, read_fold
 from leukemia_models.comparing.fold_report import cross_validation_text, folds_table
-from leukemia_models.evaluation.predictions import read_predictions, write_predictions, write_table
+from leukemia_models.evaluation.predictions import read_predictions, write_table
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.evaluation_figures import draw_confusion
 from leukemia_models.reports.results import Results, write_results
@@ -139,7 +139,7 @@ def test_the_list_of_subjects_shows_names_as_they_are(results: Results) -> None:
 
 def test_predictions_are_protected_and_read_back_exactly(results: Results, tmp_path: Path) -> None:
     table = hostile_table()
-    write_predictions(tmp_path / "predictions.csv", table)
+    write_table(tmp_path / "predictions.csv", table)
     again = read_predictions(tmp_path / "predictions.csv", CLASSES)
     assert again["id"].tolist() == table["id"].tolist()
     assert again["subject"].tolist() == table["subject"].tolist()

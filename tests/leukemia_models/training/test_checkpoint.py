@@ -325,7 +325,7 @@ def test_one_flipped_bit_is_found(checkpoint_path: Path, tmp_path: Path) -> None
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2)}, foreign)
-    with pytest.raises(RunError, match="no checkpoint of this project"):
+    with pytest.raises(RunError, match="not a checkpoint of this project"):
         load_checkpoint(foreign)
     pickled = tmp_path / "model.pt"
     pickled.write_bytes(pickle.dumps({"weight": [1, 2, 3]}))

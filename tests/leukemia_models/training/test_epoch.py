@@ -129,7 +129,7 @@ def test_stream_that_ends_early_is_an_error() -> None:
         def __len__(self) -> int:
             return 3
 
-    with pytest.raises(RunError, match="epoch 1 ended before step 3, of 3"):
+    with pytest.raises(RunError, match="epoch 1 ended before step 3 of 3"):
         train(tiny_network(), Short([fake_batch(4, 1), fake_batch(4, 2)]))
 
 

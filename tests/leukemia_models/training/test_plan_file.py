@@ -60,7 +60,7 @@ def plan_at(tmp_path):
 def test_a_plan_says_what_it_says(plan_at):
     plan = load_plan(plan_at(PLAN))
     assert (plan.name, plan.model_name, plan.num_folds) == ("plan", "resnet50", 3)
-    assert (plan.judging.tta.num_views, plan.judging.batchnorm) == (8, "running")
+    assert (plan.evaluation.tta.num_views, plan.evaluation.batchnorm) == (8, "running")
     small, large, third = plan.stages
     assert (small.size_px, small.recipe, small.batch_size, str(small.start)) == (128, "report-a", 64, "scratch")
     assert small.augmentation.name == "report-a"
@@ -83,9 +83,9 @@ def test_a_stage_changes_parts_of_a_default_table_unless_it_names_another_kind(p
         ('model = "resnet50"|model = "resnet51"', 'model = "resnet51"', "unknown model 'resnet51'"),
         ("folds = 3|folds = 1", "folds = 1", "folds must be at least 2"),
         ("folds = 3|fold = 3", "fold = 3", "unknown key 'fold'"),
-        ('folds = 3|name = "../../outside"', 'name = "../../outside"', "a plan's name is up to 100 signs"),
-        ('folds = 3|name = "a\\\\b"', 'name = "a\\', "a plan's name is up to 100 signs"),
-        ('folds = 3|name = "\\u001b[31m"', 'name = "\\u', "a plan's name is up to 100 signs"),
+        ('folds = 3|name = "../../outside"', 'name = "../../outside"', "a plan's name is up to 100 characters"),
+        ('folds = 3|name = "a\\\\b"', 'name = "a\\', "a plan's name is up to 100 characters"),
+        ('folds = 3|name = "\\u001b[31m"', 'name = "\\u', "a plan's name is up to 100 characters"),
         ("epochs = 550|epochs = 9223372036854775808", "epochs = 9223372036854775808", "epochs must be a whole number"),
         (f"epochs = 550|epochs = 1\nclip_norm = 1{'0' * 400}", "clip_norm = 1", "clip_norm must be a number, got 1000"),
         ("folds = 3|name = 3", "name = 3", "name must be a text"),
@@ -198,7 +198,7 @@ def test_the_reports_plans_are_the_reports():
     assert [str(stage.start) for stage in (first, second, third)] == ["scratch", "best:128px", "best:224px"]
     for name, optimizer in (("report-b-ranger21", "ranger21"), ("report-b-adamw", "adamw")):
         plan = load_plan(name)
-        assert (plan.num_folds, str(plan.judging.tta)) == (5, "d4")
+        assert (plan.num_folds, str(plan.evaluation.tta)) == (5, "d4")
         assert plan.stages[0].settings.optimizer.name == optimizer
 
 

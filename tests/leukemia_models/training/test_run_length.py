@@ -136,7 +136,7 @@ def test_a_run_that_has_not_begun_only_gets_another_length() -> None:
             state_after(3),
             8,
             "restart",
-            "ranger21 has a schedule of its own",
+            "ranger21 has its own schedule",
         ),
     ],
 )
@@ -149,7 +149,7 @@ def test_the_same_extension_again_is_none_and_another_is_refused() -> None:
     longer = with_length(settings_of(), state_after(3), 8, "restart").settings
     require_extended(longer, "restart")
     for settings, extend in ((longer, "stretch"), (settings_of(), "stretch")):
-        with pytest.raises(UsageError, match="say by --epochs"):
+        with pytest.raises(UsageError, match="by --epochs"):
             require_extended(settings, extend)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_models.training.history import EarlyStopping, has_stopped, improvements
+from leukemia_models.training.history import EarlyStopping, has_stopped, since_improvement
 
 from ..small_training import epoch_record
 
@@ -42,8 +42,8 @@ def test_without_a_rule_or_validation_nothing_stops() -> None:
 
 
 def test_improvements_beat_all_before() -> None:
-    assert list(improvements([3, 2, 2, 5, 1])) == [True, True, False, False, True]
-    assert list(improvements([])) == []
+    assert list(since_improvement([3, 2, None, 2, 5, 1])) == [0, 0, 1, 2, 0]
+    assert list(since_improvement([])) == []
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def test_evaluation_and_settings_of_all_stages() -> None:
     plan = with_settings(single_stage_plan(), amp=True, accumulate=4)
     assert (plan.stages[0].settings.amp, plan.stages[0].settings.accumulate) == (True, 4)
     assert with_evaluation(plan) == plan
-    judging = with_evaluation(plan, tta="d4", tta_average="probabilities", batchnorm="running").judging
-    assert (str(judging.tta), judging.tta.average, judging.batchnorm) == ("d4", "probabilities", "running")
+    changed = with_evaluation(plan, tta="d4", tta_average="probabilities", batchnorm="running").evaluation
+    assert (str(changed.tta), changed.tta.average, changed.batchnorm) == ("d4", "probabilities", "running")
     with pytest.raises(UsageError, match="only one view"):
         with_evaluation(plan, tta_average="logits")
 
