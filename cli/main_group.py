@@ -161,7 +161,8 @@ class MainGroup(click.Group):
         default_command: str | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(*args, **kwargs)
+        context = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+        super().__init__(*args, context_settings=context, **kwargs)
         self._lazy_commands, self._default_command = lazy_commands, default_command
         self.params.extend(_verbosity_options())
 
