@@ -11,18 +11,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import Manifest
-from leukemia_data.console import NullProgress, Progress
+from leukemia_data.console import BarProgress, NullProgress, Progress
 from leukemia_data.files.text import printable
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 
 CAUTIONS = ("warning: ", "caution: ")
 """What a line begins with that is printed in any case."""
@@ -63,7 +59,7 @@ class TerminalConsole:
             from tqdm import tqdm
 
             with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", dynamic_ncols=True, smoothing=0.1) as bar:
-                yield _Bar(bar)
+                yield BarProgress(bar)
 
     @contextmanager
     def at(self, verbosity: Verbosity) -> Iterator[None]:
@@ -99,17 +95,6 @@ class LineProgress:
 
     def show(self, **values: str) -> None:
         """Show nothing: notes have the numbers of an epoch."""
-
-
-class _Bar:
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def update(self, num: int = 1, /) -> None:
-        self._bar.update(num)
-
-    def show(self, **values: str) -> None:
-        self._bar.set_postfix(values, refresh=False)
 
 
 @contextmanager
