@@ -84,12 +84,11 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 
 def _known_model(context: click.Context, parameter: click.Parameter, model: str) -> str:
-    """Refuse a name that no network has."""
     from leukemia_models.networks.registry import model_names
 
-    if model not in model_names():
-        known = ", ".join(model_names())
-        raise click.BadParameter(f"unknown model {model!r}{did_you_mean(model, model_names())}; known are {known}")
+    known = model_names()
+    if model not in known:
+        raise click.BadParameter(f"unknown model {model!r}{did_you_mean(model, known)}; known are {', '.join(known)}")
     return model
 
 
@@ -107,59 +106,49 @@ def or_paths(names: list[str], incomplete: str, kind: str = "file") -> list[Comp
 
 
 class PlaceType(click.ParamType[Any]):
-    """A path of this machine or a URL; no store is accessed."""
+    """A path of this machine or a URL; no store is accessed.
 
-    name = "directory|url"
-    completed = "dir"
-    read: Callable[[str], Any]
+    Parameters
+    ----------
+    read
+        Returns the place that a text names.
+    problem
+        Returns why a path cannot be used, or an empty text.
+    is_folder
+        Whether the place is a folder.
+    """
+
+    def __init__(
+        self, read: Callable[[str], Any], problem: Callable[[Path], str] = lambda path: "", *, is_folder: bool = True
+    ) -> None:
+        self.name = "directory|url" if is_folder else "path|url"
+        self._read, self._problem, self._completed = read, problem, "dir" if is_folder else "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's own
-        """Return the place that an argument names; an empty text would be the current folder."""
+        """Return the place; an empty text is refused, which would be the current folder."""
         if value == "":
             self.fail("It is empty. Is a variable of the shell not set? The current folder is '.'.", param, ctx)
-        place = self.read(value) if isinstance(value, str) else value
-        problem = self.problem(place) if isinstance(place, Path) else ""
+        place = self._read(value) if isinstance(value, str) else value
+        problem = self._problem(place) if isinstance(place, Path) else ""
         if problem:
             self.fail(f"Directory {str(place)!r} {problem}.", param, ctx)
         return place
 
-    def problem(self, path: Path) -> str:
-        """Return why a path cannot be used, or an empty text."""
-        return ""
-
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Let the shell complete a path, but none that begins as a URL."""
-        return [] if is_url(incomplete) else [CompletionItem(incomplete, type=self.completed)]
+        return [] if is_url(incomplete) else [CompletionItem(incomplete, type=self._completed)]
 
 
-class LocationType(PlaceType):
-    """A folder, which may be missing, or a URL such as ``s3://bucket/caches``."""
-
-    read = staticmethod(parse_location)
-
-    def problem(self, path: Path) -> str:
-        """Return why a path cannot be used: it is a file."""
-        return "is a file" if path.is_file() else ""
+def _no_folder(path: Path) -> str:
+    if path.is_dir():
+        return ""
+    return "is a file" if path.exists() else "does not exist"
 
 
-class SourceType(PlaceType):
-    """A file or a folder, or a URL that can be read."""
-
-    name = "path|url"
-    completed = "file"
-    read = staticmethod(source_place)
-
-
-class RootType(PlaceType):
-    """A folder that exists, or a URL that can be read."""
-
-    read = staticmethod(source_place)
-
-    def problem(self, path: Path) -> str:
-        """Return why a path cannot be used: it is no folder."""
-        if path.is_dir():
-            return ""
-        return "is a file" if path.exists() else "does not exist"
+LOCATION = PlaceType(parse_location, lambda path: "is a file" if path.is_file() else "")
+"""A folder, which may be missing, or a URL such as ``s3://bucket/caches``."""
+SOURCE = PlaceType(source_place, is_folder=False)
+"""A file or a folder, or a URL that can be read."""
 
 
 class LocalPath(click.Path):
@@ -176,11 +165,9 @@ class LocalPath(click.Path):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete paths, and folders of runs for parameters that mean a run."""
-        return (
-            complete_run(incomplete)
-            if param.name in ("run", "runs")
-            else super().shell_complete(ctx, param, incomplete)
-        )
+        if param.name in ("run", "runs"):
+            return complete_run(incomplete)
+        return super().shell_complete(ctx, param, incomplete)
 
 
 FILE = LocalPath(path_type=Path, dir_okay=False)
@@ -230,11 +217,11 @@ cache_root_option = click.option(
 cache_location_option = click.option(
     "--cache",
     "cache_root",
-    type=LocationType(),
+    type=LOCATION,
     default=DEFAULT_CACHE_ROOT,
     help="Folder that holds the caches, or its URL.",
 )
-cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
+cache_location_argument = click.argument("cache", required=False, type=LOCATION, metavar="[CACHE|URL]")
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
 chosen_cache_options = with_options(
     as_one(
@@ -265,11 +252,11 @@ model_option = click.option(
     help="Name of a network, see `ltrain models`.",
 )
 
-source_argument = click.argument("source", nargs=-1, type=SourceType())
+source_argument = click.argument("source", nargs=-1, type=SOURCE)
 table_options = with_options(
     click.option(
         "--root",
-        type=RootType(),
+        type=PlaceType(source_place, _no_folder),
         help="Folder or URL that the paths in CSV tables start from (default: the table's own).",
     ),
     click.option(
@@ -334,7 +321,7 @@ reading_options = as_one(
     click.option(
         "--subject-from",
         type=click.Choice(SUBJECT_SOURCES),
-        help="Subjects are told by C-NMC file names only, by the folders that name no class, or by nothing.",
+        help="Where subjects come from: C-NMC file names only, the folders that name no class, or nothing.",
     ),
     click.option(
         "--label-column", metavar="COLUMN", help="Column of labels in tables; A,B,... is one-hot, none is none."
@@ -346,7 +333,9 @@ reading_options = as_one(
         "--split-folders", metavar="train=A,test=B+C", help="The folders that mean train, valid and test; no others do."
     ),
     click.option(
-        "--positive", metavar="CLASS", help="Of two classes the one whose recall is the sensitivity; training may ask."
+        "--positive",
+        metavar="CLASS",
+        help="Of two classes the one whose recall is the sensitivity; training may need it.",
     ),
 )
 """The command gets a :class:`ReadingOptions` as ``reading``."""

@@ -14,9 +14,9 @@ from cli.options import (
     FILE,
     FOLDER,
     SEED,
+    SOURCE,
     LocalPath,
     OptionValue,
-    SourceType,
     cache_root_option,
     json_option,
     reading_options,
@@ -40,7 +40,7 @@ num_threads_option = click.option(
 
 
 @click.command("audit")
-@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=SourceType())
+@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=SOURCE)
 @click.option(
     "--reference",
     "references",

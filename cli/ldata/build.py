@@ -130,7 +130,7 @@ _job_options = with_options(
 _BUILD_HELP = """Preprocess the images of SOURCE into one cache per --size.
 
 SOURCE is a C-NMC folder in any published layout, any folder with one folder per class, or CSV tables with columns
-Path[,label[,subject[,split]]]; either may lie in an object store (s3://, gs://, az://). Without SOURCE:
+Path[,label[,subject[,split]]]; either may be in an object store (s3://, gs://, az://). Without SOURCE:
 $LDATA_SOURCE, else ./data, else a built-in sample of generated cells. How SOURCE was understood is printed first;
 what can be read in several ways is refused with the options that choose (`ldata scan` shows all). Building again
 costs only what is new or changed; a build that was stopped goes on where it stopped.

@@ -15,9 +15,9 @@ import click
 from cli.console import CONSOLE, print_result
 from cli.options import (
     FOLDER,
-    LocationType,
+    LOCATION,
+    SOURCE,
     OptionValue,
-    SourceType,
     cache_location_argument,
     cache_location_option,
     chosen_cache_options,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--source",
     "source",
     multiple=True,
-    type=SourceType(),
+    type=SOURCE,
     help="With --repair: the images the cache was made from, repeatable.  [default: as for `ldata build`]",
 )
 @table_options
@@ -183,9 +183,9 @@ def _on_one_line(names: Sequence[str]) -> str:
 def convert(location: Location, size_px: int | None, codec: str, out: Path | None, as_json: bool) -> None:
     """Store a cache's images compressed without loss (zstd), or raw again.
 
-    No image is preprocessed again: pixels are copied, each is held against its CRC, and every new shard is read back.
-    From raw to zstd and back gives the same bytes. The cache is replaced as a whole at the end, and whoever reads it
-    keeps what it has open; `ldata gc` then removes the old shards.
+    No image is preprocessed again: pixels are copied, compared with their CRC, and every new shard is read back. From
+    raw to zstd and back gives the same bytes. The cache is replaced as a whole at the end, and open readers keep the
+    old one; `ldata gc` then removes the old shards.
 
     \b
     Examples:
@@ -217,7 +217,7 @@ def convert_lines(report: ConvertReport, seconds: float, *, is_in_place: bool) -
     smaller = f", images {after.compression_ratio:.2f} times smaller than raw" if after.codec != RAW else ""
     yield (
         f"{report.directory}: {after.num_samples:,} images from {before.codec} to {after.codec} in {seconds:.1f} s "
-        f"({after.num_samples / seconds:,.0f} images/s), each held against its CRC"
+        f"({after.num_samples / seconds:,.0f} images/s), each compared with its CRC"
     )
     yield f"{format_bytes(before.num_bytes)} -> {format_bytes(after.num_bytes)}{smaller}"
     if is_in_place:
@@ -259,10 +259,10 @@ num_files_option = click.option("--num-files", default=4, type=click.IntRange(1,
 
 @click.command("push")
 @click.argument("cache", type=FOLDER)
-@click.argument("url", type=LocationType())
+@click.argument("url", type=LOCATION)
 @size_filter_option
 @click.option(
-    "--verify", is_flag=True, help="Read back what is there already and what was sent, and hold it against its digest."
+    "--verify", is_flag=True, help="Read back what is there already and what was sent, and compare it with its digest."
 )
 @num_files_option
 @json_option
@@ -271,7 +271,7 @@ def push(cache: Path, url: Location, as_json: bool, **options: OptionValue) -> N
 
     CACHE is a cache, or a folder of caches of which one fits --size. Files that are there already are not sent again,
     so an interrupted copy goes on where it was, and a newer state of a cache sends what is new. The manifest comes
-    last: whoever reads sees the old state or the new one. Nothing is removed; `ldata gc` does that.
+    last: readers see the old state or the new one. Nothing is removed; `ldata gc` does that.
 
     \b
     Examples:
@@ -285,7 +285,7 @@ def push(cache: Path, url: Location, as_json: bool, **options: OptionValue) -> N
 
 
 @click.command("pull")
-@click.argument("url", type=LocationType())
+@click.argument("url", type=LOCATION)
 @click.argument("directory", metavar="[DIR]", type=FOLDER, default=DEFAULT_CACHE_ROOT)
 @size_filter_option
 @num_files_option
@@ -293,7 +293,7 @@ def push(cache: Path, url: Location, as_json: bool, **options: OptionValue) -> N
 def pull(url: Location, directory: Path, as_json: bool, **options: OptionValue) -> None:
     """Copy the cache at URL into the folder of caches DIR (default: cache), as DIR/NAME/SIZE-FINGERPRINT.
 
-    URL is a cache, or a folder of caches of which one fits --size. Every file is held against its digest. Files that
+    URL is a cache, or a folder of caches of which one fits --size. Every file is compared with its digest. Files that
     are here already are not fetched again, so an interrupted copy goes on where it was; the manifest comes last.
 
     \b

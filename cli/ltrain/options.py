@@ -10,9 +10,9 @@ import click
 
 from cli.options import (
     FOLDER,
+    LOCATION,
     SEED,
     Decorator,
-    LocationType,
     augment_option,
     complete_plan,
     json_option,
@@ -29,7 +29,7 @@ SCHEDULES = ("cosine", "constant", "step", "warm-restarts", "one-cycle", "platea
 _cache_options = with_options(
     click.option(
         "--cache",
-        type=LocationType(),
+        type=LOCATION,
         default=DEFAULT_CACHE_ROOT,
         envvar="LTRAIN_CACHE",
         show_envvar=True,

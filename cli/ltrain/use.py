@@ -12,10 +12,10 @@ from cli.console import CONSOLE, print_result
 from cli.options import (
     FILE,
     FOLDER,
+    LOCATION,
+    SOURCE,
     Decorator,
-    LocationType,
     OptionValue,
-    SourceType,
     as_one,
     json_option,
     local_copies_options,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from leukemia_models.runs.predict_run import RunPredictions, Submissions
 
 _run_argument = click.argument("run", type=FOLDER)
-_images_argument = click.argument("images", nargs=-1, type=SourceType())
+_images_argument = click.argument("images", nargs=-1, type=SOURCE)
 _network_options = with_options(
     click.option(
         "--checkpoint",
@@ -64,9 +64,7 @@ _opening_options = as_one(
     "opening",
     dict,
     ("cache", "copies", "batch_size", "device"),
-    click.option(
-        "--cache", type=LocationType(), help="Where the run's cache is now, if it was moved: a folder or a URL."
-    ),
+    click.option("--cache", type=LOCATION, help="Where the run's cache is now, if it was moved: a folder or a URL."),
     local_copies_options,
     _device_options,
 )
@@ -206,7 +204,7 @@ def predict(
 
 @click.command("submit")
 @_run_argument
-@click.argument("lists", nargs=-1, required=True, type=SourceType())
+@click.argument("lists", nargs=-1, required=True, type=SOURCE)
 @click.option(
     "--out-dir", type=FOLDER, default=Path("submissions"), help="Folder for the submissions, each named like its list."
 )
