@@ -26,7 +26,7 @@ OLD_NS = 1_600_000_000_000_000_000
 
 
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
-    # What whoever runs the tests has set must not decide them.
+    # The environment of the developer must not affect the tests.
     environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
     # Flushing to disk and drawing figures take longest, and are tested beside their modules.
     with blank_figures(), pytest.MonkeyPatch.context() as patch:
@@ -89,7 +89,7 @@ def start_process() -> Callable[..., subprocess.Popen[str]]:
     """``start_process("ldata", "build", ..., cwd=...)``: the command in a process group of its own."""
 
     def start(tool: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
-        # Whoever was started in the background ignores SIGINT, and so would its children.
+        # A process that was started in the background ignores SIGINT, and so would its children.
         listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         script = f"{listen}; from cli.{tool} import main; main()"
         environment = {name: value for name, value in os.environ.items() if name != "LDATA_SOURCE"}
@@ -122,7 +122,7 @@ def age_files() -> Callable[[Path], None]:
         for path in folder.rglob("*"):
             if path.is_file() and path.stat().st_mtime_ns != OLD_NS:
                 os.utime(path, ns=(OLD_NS, OLD_NS))
-        # Nobody can set a change time. It is trusted when the system's clock has ticked once more.
+        # No program can set a change time. It is trusted when the system's clock has ticked once more.
         time.sleep(0.03)
 
     return age
