@@ -89,7 +89,7 @@ def start_process() -> Callable[..., subprocess.Popen[str]]:
     """``start_process("ldata", "build", ..., cwd=...)``: the command in a process group of its own."""
 
     def start(tool: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
-        # A process that was started in the background ignores SIGINT, and so would its children.
+        # Whoever was started in the background ignores SIGINT, and so would its children.
         listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         script = f"{listen}; from cli.{tool} import main; main()"
         environment = {name: value for name, value in os.environ.items() if name != "LDATA_SOURCE"}

@@ -95,7 +95,7 @@ def test_the_stamp_goes_wherever_the_run_goes(
     page = (run / "test" / "summary.md").read_text(encoding="utf-8")
     assert "PATIENT-MIXED" in page
     assert "weights that the training started from" in page
-    # Later evaluations do not need the file that it started from.
+    # Later judgements do not need the file that it started from.
     shutil.rmtree(run / "test")
     result = ltrain("evaluate", run, "--device", "cpu")
     assert result.exit_code == 0, result.output
