@@ -81,7 +81,7 @@ class _Ending:
 
 
 def _end_children() -> None:
-    """Kill the processes that this one started, but those that clean up after it and end by themselves."""
+    """Kill the child processes, except those that clean up after this one and end by themselves."""
     # In the middle of whatever was interrupted anything may fail, and the end must not.
     with suppress(Exception):
         import psutil
@@ -98,11 +98,8 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
     A SystemExit with the code of failed work leaves the block with :func:`interrupted_exit_code` if a signal came.
     Signals with another handler, and those ignored as under ``nohup``, stay so.
 
-    Parameters
-    ----------
-    is_program
-        Whether the process ends after the block: then signals that come while it does so end it silently, with
-        the code that it was ending with. Otherwise the earlier handlers come back.
+    With `is_program` the process ends after the block: later signals end it silently with the exit code that it
+    has. Otherwise the earlier handlers are restored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -227,7 +224,6 @@ class MainGroup(click.Group):
             return super().invoke(ctx)
 
     def _with_default(self, args: list[str], ctx: click.Context) -> list[str]:
-        """Put the default command before options without a command."""
         position = next((number for number, word in enumerate(args) if word not in _FLAGS), len(args))
         rest = args[position:]
         is_named = bool(rest) and (not rest[0].startswith("-") or rest[0] in _ENDING_OPTIONS)
@@ -283,7 +279,6 @@ def _timed() -> Iterator[None]:
 
 
 def _renamed(args: Sequence[str], ctx: click.Context) -> list[str]:
-    """Replace the earlier names of options, with one note for each."""
     end = args.index("--") if "--" in args else len(args)
     words = [arg.partition("=") for arg in args[:end]]
     if not ctx.resilient_parsing:
@@ -312,7 +307,7 @@ class _OneLineError(click.ClickException):
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn errors that a user can cause into one line on stderr and an exit code; verbose, a traceback stands above."""
+    """Turn errors that a user can cause into one line on stderr and an exit code; verbose, after a traceback."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:

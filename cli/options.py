@@ -58,10 +58,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 def shipped_names(package: str, folder: str) -> Completer:
-    """Complete the names of the TOML files in a folder of a package; where none fits, the shell completes files.
-
-    >>> complete = shipped_names("leukemia_data", "operations/presets")
-    """
+    """Complete the names of the TOML files in a folder of a package; where none fits, the shell completes files."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         names = (Path(file.name) for file in files(package).joinpath(folder).iterdir())
@@ -108,14 +105,7 @@ def or_paths(names: list[str], incomplete: str, kind: str = "file") -> list[Comp
 class PlaceType(click.ParamType[Any]):
     """A path of this machine or a URL; no store is accessed.
 
-    Parameters
-    ----------
-    read
-        Returns the place that a text names.
-    problem
-        Returns why a path cannot be used, or an empty text.
-    is_folder
-        Whether the place is a folder.
+    `read` returns the place that a text names, `problem` why a path cannot be used, or an empty text.
     """
 
     def __init__(

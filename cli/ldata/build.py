@@ -235,7 +235,6 @@ def commit(plan_path: Path, on_error: str, max_bad: str, wait: bool, as_json: bo
 
 @contextmanager
 def _interruption(text: str) -> Iterator[None]:
-    """Say what an interrupted command leaves."""
     try:
         yield
     except KeyboardInterrupt:

@@ -106,7 +106,7 @@ def verify(
 
 
 def _default_sources(cache_root: Location, cache_name: str) -> Sequence[ImagePlace]:
-    """Where a build of this cache would look for its images; the generated sample is that of its own cache only."""
+    """Return the sources of a build without SOURCE; the generated sample is that of its own cache only."""
     choice = choose_source((), os.environ, cache_root)
     if choice.cache_name not in (None, cache_name):
         return ()

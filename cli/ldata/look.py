@@ -82,7 +82,6 @@ def info_lines(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reading_rows(values: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """How the source was understood when the cache was built."""
     if values is None:
         yield "reading", "not recorded: the cache is of version 0.1; the next build records it"
         return

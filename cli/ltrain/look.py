@@ -92,7 +92,7 @@ def _comparison_table(comparison: Comparison) -> str:
 
 
 def _pair_line(pair: PairComparison, marked: Mapping[str, str]) -> str:
-    """The difference in balanced accuracy per image, or why there is none."""
+    """Return the difference in balanced accuracy per image, or why there is none."""
     names = f"{marked[pair.first]} minus {marked[pair.second]}"
     if pair.images is None:
         return f"{names}: not compared, {pair.refusal}"

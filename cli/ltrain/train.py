@@ -117,12 +117,12 @@ def kfold(**options: OptionValue) -> None:
 
 
 def _set(given: Mapping[str, str], options: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return those of some options that the user set; the others stay what they are elsewhere."""
+    """Return those of some options that the user set."""
     return {name: options[name] for name in names if name in given}
 
 
 def _plan(given: Mapping[str, str], options: Mapping[str, Any]) -> TrainingPlan:
-    """Return the plan of a file or of the options, with what other options say over what the file says."""
+    """Return the plan of a file or of the options, changed by those for evaluation and machine."""
     from leukemia_models.training.plan_file import load_plan
     from leukemia_models.training.training_plan import scaled, single_stage_plan, with_evaluation, with_settings
 
@@ -155,7 +155,6 @@ def _beginning(given: Mapping[str, str], options: Mapping[str, Any], split: str)
 
 
 def _common(given: Mapping[str, str], options: Mapping[str, Any], program: str) -> dict[str, Any]:
-    """Return what beginning and resuming take."""
     from leukemia_models.runs.run_config import MachineOptions
 
     machine = {name: options[name] for name in ("copies", *MACHINE_OPTIONS)}
@@ -168,7 +167,6 @@ def _common(given: Mapping[str, str], options: Mapping[str, Any], program: str) 
 
 
 def _word(path: Path) -> str:
-    """Return a path as one word of a command line."""
     return f'"{path}"' if " " in str(path) else str(path)
 
 
