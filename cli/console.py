@@ -9,21 +9,16 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import Manifest
-from leukemia_data.console import NullProgress, Progress
-from leukemia_data.files.text import format_bytes, printable
-from leukemia_data.stores.url import Location
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
+from leukemia_data.console import BarProgress, NullProgress, Progress
+from leukemia_data.files.text import printable
 
 CAUTIONS = ("warning: ", "caution: ")
 """What a line begins with that is printed in any case."""
@@ -64,7 +59,7 @@ class TerminalConsole:
             from tqdm import tqdm
 
             with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", dynamic_ncols=True, smoothing=0.1) as bar:
-                yield _Bar(bar)
+                yield BarProgress(bar)
 
     @contextmanager
     def at(self, verbosity: Verbosity) -> Iterator[None]:
@@ -102,17 +97,6 @@ class LineProgress:
         """Show nothing: notes have the numbers of an epoch."""
 
 
-class _Bar:
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
-
-    def update(self, num: int = 1, /) -> None:
-        self._bar.update(num)
-
-    def show(self, **values: str) -> None:
-        self._bar.set_postfix(values, refresh=False)
-
-
 @contextmanager
 def logged_to_stderr() -> Iterator[None]:
     """Print what libraries log, from INFO upwards, until the context ends."""
@@ -126,11 +110,6 @@ def logged_to_stderr() -> Iterator[None]:
     finally:
         root.setLevel(earlier_level)
         root.removeHandler(handler)
-
-
-def print_note(text: str) -> None:
-    """Print a line on stderr, unless quiet."""
-    CONSOLE.note(text)
 
 
 def _is_terminal() -> bool:
@@ -150,17 +129,14 @@ def _print(text: str) -> None:
 
 # JSON leaves them as they are; a terminal may obey the first, and no text stream can encode the second.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
-
-
 # Error handlers of streams by default: Python's, and that of the C locale.
 _FAILING = ("strict", "surrogateescape")
 
 
 def escape_what_streams_lack() -> None:
-    """Make stdout and stderr write escapes such as ``\\u82bd`` for letters that their encodings lack.
+    """Make this process's stdout and stderr write escapes such as ``\\u82bd`` for letters that their encodings lack.
 
-    For programs alone, since it changes the process's streams. Another error handler, as of
-    ``PYTHONIOENCODING=cp1252:replace``, is kept.
+    Another error handler, as of ``PYTHONIOENCODING=cp1252:replace``, is kept.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _FAILING:
@@ -170,18 +146,12 @@ def escape_what_streams_lack() -> None:
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a JSON document on stdout, with JSON's own escapes for letters that its encoding lacks."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    if not _stdout_can_express(text):
-        text = json.dumps(value, indent=2)
-    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text), file=sys.stdout)
-
-
-def _stdout_can_express(text: str) -> bool:
     try:
         # Halves of pairs are escaped in any case.
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "surrogatepass")
     except UnicodeError:
-        return False
-    return True
+        text = json.dumps(value, indent=2)
+    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text), file=sys.stdout)
 
 
 def print_text(text: str) -> None:
@@ -189,34 +159,22 @@ def print_text(text: str) -> None:
     click.echo(printable(text), file=sys.stdout)
 
 
+def print_result(found: Any, lines: Iterable[str], *, as_json: bool) -> None:  # noqa: ANN401 - any JSON value
+    """Print a result on stdout: as JSON, `found` or its ``to_dict()``; or `lines` for people."""
+    if as_json:
+        print_json(found.to_dict() if hasattr(found, "to_dict") else found)
+        return
+    for line in lines:
+        print_text(line)
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces, the first to the left and the rest to the right."""
-    cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
-    return "\n".join(lines)
-
-
-def cache_lines(caches: Sequence[tuple[Location, Manifest]]) -> list[str]:
-    """One line per cache for people."""
-    return [
-        f"  {manifest.size_px:>4} px  {directory}  {manifest.num_samples:,} images, {format_bytes(manifest.num_bytes)} "
-        f"in {len(manifest.shards)} shards{_codec_note(manifest)}"
-        for directory, manifest in caches
-    ]
+    """Return columns aligned with spaces, the first to the left and the rest to the right."""
+    cells = [header, *rows]
+    first, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return "\n".join("  ".join([row[0].ljust(first), *map(str.rjust, row[1:], widths)]).rstrip() for row in cells)
 
 
 def codec_text(manifest: Manifest) -> str:
-    """How a cache stores its images, and how many times smaller than raw they are."""
+    """Return how a cache stores its images, and how many times smaller than raw they are."""
     return manifest.codec if manifest.codec == RAW else f"{manifest.codec} {manifest.compression_ratio:.2f}x"
-
-
-def _codec_note(manifest: Manifest) -> str:
-    """Nothing of raw caches: that is what everybody expects."""
-    return "" if manifest.codec == RAW else f", {codec_text(manifest)} smaller"

@@ -31,7 +31,7 @@ _AT_ONCE = b"Error: interrupted twice: ended at once\n"
 
 
 def interrupted_exit_code(number: int = signal.SIGINT) -> int:
-    """Exit code of a program that a signal ended, as shells tell it: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Return the exit code of a program that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number
 
 
@@ -39,7 +39,7 @@ class _Ending:
     """Handler of all signals: the first raises KeyboardInterrupt, a second one terminates the process immediately."""
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_interrupted = False
         self.is_over = False
         self._came_too_early: bool | None = None
         self.number: int | None = None
@@ -49,20 +49,20 @@ class _Ending:
         if self._came_too_early is not None:
             self._came_too_early = True
             return
-        if self.is_asked or self.is_over:
+        if self.is_interrupted or self.is_over:
             # Whatever waits, such as a thread on a network that hangs, is left to the system.
             if not self.is_over:
                 os.write(2, _AT_ONCE)
             _end_children()
             os._exit(self.exit_code)
-        self.is_asked = True
+        self.is_interrupted = True
         self.number = number
         self.exit_code = interrupted_exit_code(number)
         raise KeyboardInterrupt
 
     def come_again(self) -> None:
         """Send the signal once more: its KeyboardInterrupt was raised where Python prints and ignores it."""
-        self.is_asked = False
+        self.is_interrupted = False
         self._came_too_early = True
         # On a busy machine a timer may end before its start has returned, and so be within the same callback.
         while self._came_too_early:
@@ -81,7 +81,7 @@ class _Ending:
 
 
 def _end_children() -> None:
-    """Kill the processes that this one started, but those that clean up after it and end by themselves."""
+    """Kill the child processes, except those that clean up after this one and end by themselves."""
     # In the middle of whatever was interrupted anything may fail, and the end must not.
     with suppress(Exception):
         import psutil
@@ -96,13 +96,10 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
     """Turn the first signal into KeyboardInterrupt for the block; a second signal terminates immediately.
 
     A SystemExit with the code of failed work leaves the block with :func:`interrupted_exit_code` if a signal came.
-    Signals that somebody else handles, or that are ignored as under ``nohup``, stay so.
+    Signals with another handler, and those ignored as under ``nohup``, stay so.
 
-    Parameters
-    ----------
-    is_program
-        Whether the process ends after the block: then signals that come while it does so end it silently, with
-        the code that it was ending with. Otherwise the earlier handlers come back.
+    With `is_program` the process ends after the block: later signals end it silently with the exit code that it
+    has. Otherwise the earlier handlers are restored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -116,7 +113,7 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
     earlier_hook = sys.unraisablehook
 
     def on_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-        if unraisable.exc_type is KeyboardInterrupt and ending.is_asked:
+        if unraisable.exc_type is KeyboardInterrupt and ending.is_interrupted:
             ending.come_again()
         else:
             earlier_hook(unraisable)
@@ -138,20 +135,23 @@ def ending_on_signals(*, is_program: bool) -> Iterator[None]:
 
 RENAMED_OPTIONS = {"--stage-dir": "--local-copies", "--stage-gb": "--local-copies-gb"}
 """Options by the names of earlier versions, which all commands take and no help names."""
-_VERBOSITY = {"quiet": Verbosity.QUIET, "verbose": Verbosity.VERBOSE}
+_VERBOSITY = {
+    "quiet": "Print no notes and draw no bars; cautions, errors and results stay.",
+    "verbose": "Print the tracebacks of errors, what libraries log, progress without a terminal, and the time taken.",
+}
 _FLAGS = ("-q", "--quiet", "-v", "--verbose")
 _ENDING_OPTIONS = ("-h", "--help", "--version")
 
 
 class MainGroup(click.Group):
-    """Group whose commands are named by module, so that ``--help`` and light commands start fast.
+    """Group whose commands are imported when they are used, so that ``--help`` and light commands start fast.
 
     Parameters
     ----------
     lazy_commands
-        Command name -> (module, short help); ``module:attribute`` where the module's click command is not ``command``.
+        Command name -> (``module:attribute``, short help).
     default_command
-        The command that options without a command, or nothing at all, are for.
+        The command of options without one, and of an empty command line.
     """
 
     def __init__(
@@ -161,7 +161,8 @@ class MainGroup(click.Group):
         default_command: str | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(*args, **kwargs)
+        context = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+        super().__init__(*args, context_settings=context, **kwargs)
         self._lazy_commands, self._default_command = lazy_commands, default_command
         self.params.extend(_verbosity_options())
 
@@ -223,7 +224,6 @@ class MainGroup(click.Group):
             return super().invoke(ctx)
 
     def _with_default(self, args: list[str], ctx: click.Context) -> list[str]:
-        """Put the default command before options without a command."""
         position = next((number for number, word in enumerate(args) if word not in _FLAGS), len(args))
         rest = args[position:]
         is_named = bool(rest) and (not rest[0].startswith("-") or rest[0] in _ENDING_OPTIONS)
@@ -250,25 +250,13 @@ class MainGroup(click.Group):
 
 def _verbosity_options() -> list[click.Option]:
     return [
-        click.Option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            expose_value=False,
-            callback=_set_verbosity,
-            help="Print no notes and draw no bars; cautions, errors and results stay.",
-        ),
-        click.Option(
-            ["-v", "--verbose"],
-            is_flag=True,
-            expose_value=False,
-            callback=_set_verbosity,
-            help="Print the tracebacks of errors, what libraries log, progress without a terminal, and the time taken.",
-        ),
+        click.Option([f"-{name[0]}", f"--{name}"], is_flag=True, expose_value=False, callback=_set_verbosity, help=text)
+        for name, text in _VERBOSITY.items()
     ]
 
 
 def _set_verbosity(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    chosen = _VERBOSITY[str(parameter.name)]
+    chosen = Verbosity(parameter.name)
     if not value or ctx.resilient_parsing or CONSOLE.verbosity is chosen:
         return
     if CONSOLE.verbosity is not Verbosity.NORMAL:
@@ -291,18 +279,12 @@ def _timed() -> Iterator[None]:
 
 
 def _renamed(args: Sequence[str], ctx: click.Context) -> list[str]:
-    """Replace the earlier names of options, with one note for each."""
     end = args.index("--") if "--" in args else len(args)
-    renamed = {word for word in (arg.partition("=")[0] for arg in args[:end]) if word in RENAMED_OPTIONS}
+    words = [arg.partition("=") for arg in args[:end]]
     if not ctx.resilient_parsing:
-        for word in sorted(renamed):
-            CONSOLE.warn(f"{word} is deprecated and will go: write {RENAMED_OPTIONS[word]}")
-    return [*(_with_new_name(arg) for arg in args[:end]), *args[end:]]
-
-
-def _with_new_name(word: str) -> str:
-    name, sign, value = word.partition("=")
-    return f"{RENAMED_OPTIONS.get(name, name)}{sign}{value}"
+        for name in sorted(RENAMED_OPTIONS.keys() & {name for name, _, _ in words}):
+            CONSOLE.warn(f"{name} is deprecated and will go: write {RENAMED_OPTIONS[name]}")
+    return [*(f"{RENAMED_OPTIONS.get(name, name)}{sign}{value}" for name, sign, value in words), *args[end:]]
 
 
 # Faults of the machine that calls on open files report without the file's name.
@@ -314,29 +296,18 @@ _MACHINE_FAULTS = frozenset(
 
 
 class _OneLineError(click.ClickException):
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(printable(message))
+        self.exit_code = exit_code  # type: ignore[misc] # click reads it from the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line; on a stream that declares ASCII too, where click would write UTF-8."""
         super().show(file or sys.stderr)
 
 
-class _WrongUsage(_OneLineError):
-    exit_code = UsageError.exit_code
-
-
-class _FailedWork(_OneLineError):
-    exit_code = LeukemiaError.exit_code
-
-
-class _Interrupted(_OneLineError):
-    exit_code = interrupted_exit_code()
-
-
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn errors that a user can cause into one line on stderr and an exit code; verbose, a traceback stands above."""
+    """Turn errors that a user can cause into one line on stderr and an exit code; verbose, after a traceback."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -345,34 +316,31 @@ def _one_line_errors() -> Iterator[None]:
         line = _line_of(error)
         if line is None:
             raise
-        if CONSOLE.verbosity is Verbosity.VERBOSE and not isinstance(line, _WrongUsage):
+        if CONSOLE.verbosity is Verbosity.VERBOSE and line.exit_code != UsageError.exit_code:
             traceback.print_exception(error, file=sys.stderr)
         raise line from error
 
 
 def _line_of(error: BaseException) -> _OneLineError | None:
     """Return an expected error as one line; None for a fault of the program."""
+    failed = LeukemiaError.exit_code
     match error:
-        case UsageError():
-            return _WrongUsage(str(error))
-        case InterruptionError():
-            return _Interrupted(str(error))
         case LeukemiaError():
-            return _FailedWork(str(error))
+            return _OneLineError(str(error), error.exit_code)
         case click.UsageError():
             # click's own form of it takes four lines.
             hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
-            return _WrongUsage(f"{error.format_message()}{hint}")
+            return _OneLineError(f"{error.format_message()}{hint}", UsageError.exit_code)
         case OSError() if error.filename is not None:
-            return _FailedWork(f"{error.filename}: {error.strerror}")
+            return _OneLineError(f"{error.filename}: {error.strerror}", failed)
         case OSError() if error.errno in _MACHINE_FAULTS:
-            return _FailedWork(str(error.strerror))
+            return _OneLineError(str(error.strerror), failed)
         case MemoryError():
-            return _FailedWork("not enough memory: end other programs, or ask for less at a time")
+            return _OneLineError("not enough memory: end other programs, or ask for less at a time", failed)
         case RuntimeError() if "can't start new thread" in str(error):
-            # Python's word for a system that gives no more memory or threads.
-            return _FailedWork("the system gives no more threads or memory: end other programs")
+            # Python's message if the system gives no more memory or threads.
+            return _OneLineError("the system gives no more threads or memory: end other programs", failed)
         case KeyboardInterrupt():
-            return _Interrupted("interrupted")
+            return _OneLineError("interrupted", InterruptionError.exit_code)
         case _:
             return None

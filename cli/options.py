@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem, get_completion_class
 
 from cli.console import CONSOLE, print_text
-from leukemia_data.records.record import ImagePlace
+from leukemia_data.caches.opening import LocalCopiesChoice
+from leukemia_data.registry import did_you_mean
 from leukemia_data.sources.reading_options import SUBJECT_SOURCES, ReadingOptions
-from leukemia_data.sources.source_choice import source_place
-from leukemia_data.stores.url import Location, Url, is_url, parse_location
+from leukemia_data.sources.source_choice import DEFAULT_CACHE_ROOT, source_place
+from leukemia_data.stores.url import Url, is_url, parse_location
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+OptionValue: TypeAlias = Any
+"""Value of an option that goes to the library's parameter of the same name, which says its type."""
 RUN_MARKS = ("run.json", "plan.toml", "kfold.json")
 """Files by which folders of runs, of plans and of cross-validations are known."""
 _RUNS_DIR = Path("runs")
@@ -53,10 +58,7 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 def shipped_names(package: str, folder: str) -> Completer:
-    """Complete the names of the TOML files in a folder of a package; where none fits, the shell completes files.
-
-    >>> complete = shipped_names("leukemia_data", "operations/presets")
-    """
+    """Complete the names of the TOML files in a folder of a package; where none fits, the shell completes files."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         names = (Path(file.name) for file in files(package).joinpath(folder).iterdir())
@@ -78,6 +80,15 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
     return [CompletionItem(name) for name in model_names() if name.startswith(incomplete)]
 
 
+def _known_model(context: click.Context, parameter: click.Parameter, model: str) -> str:
+    from leukemia_models.networks.registry import model_names
+
+    known = model_names()
+    if model not in known:
+        raise click.BadParameter(f"unknown model {model!r}{did_you_mean(model, known)}; known are {', '.join(known)}")
+    return model
+
+
 def complete_run(incomplete: str) -> list[CompletionItem]:
     """Complete folders of runs: those below ``runs``, or below the folder that is typed; else any folder."""
     folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent) if incomplete else _RUNS_DIR
@@ -91,25 +102,43 @@ def or_paths(names: list[str], incomplete: str, kind: str = "file") -> list[Comp
     return [CompletionItem(incomplete, type=kind), *(CompletionItem(n) for n in names if n.startswith(incomplete))]
 
 
-_RUN_PARAMETERS = ("run", "runs")
+class PlaceType(click.ParamType[Any]):
+    """A path of this machine or a URL; no store is accessed.
 
+    `read` returns the place that a text names, `problem` why a path cannot be used, or an empty text.
+    """
 
-class LocationType(click.ParamType[Location]):
-    """A folder, or a URL such as ``s3://bucket/caches``; nothing is asked of the store."""
+    def __init__(
+        self, read: Callable[[str], Any], problem: Callable[[Path], str] = lambda path: "", *, is_folder: bool = True
+    ) -> None:
+        self.name = "directory|url" if is_folder else "path|url"
+        self._read, self._problem, self._completed = read, problem, "dir" if is_folder else "file"
 
-    name = "directory|url"
-
-    def convert(self, value: str | Location, param: click.Parameter | None, ctx: click.Context | None) -> Location:
-        """Read an argument; a folder must not be a file."""
-        _require_text(self, value, param, ctx)
-        location = parse_location(value) if isinstance(value, str) else value
-        if isinstance(location, Path) and location.is_file():
-            self.fail(f"Directory {str(location)!r} is a file.", param, ctx)
-        return location
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's own
+        """Return the place; an empty text is refused, which would be the current folder."""
+        if value == "":
+            self.fail("It is empty. Is a variable of the shell not set? The current folder is '.'.", param, ctx)
+        place = self._read(value) if isinstance(value, str) else value
+        problem = self._problem(place) if isinstance(place, Path) else ""
+        if problem:
+            self.fail(f"Directory {str(place)!r} {problem}.", param, ctx)
+        return place
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete folders; a URL is left as it is."""
-        return _paths("dir", incomplete)
+        """Let the shell complete a path, but none that begins as a URL."""
+        return [] if is_url(incomplete) else [CompletionItem(incomplete, type=self._completed)]
+
+
+def _no_folder(path: Path) -> str:
+    if path.is_dir():
+        return ""
+    return "is a file" if path.exists() else "does not exist"
+
+
+LOCATION = PlaceType(parse_location, lambda path: "is a file" if path.is_file() else "")
+"""A folder, which may be missing, or a URL such as ``s3://bucket/caches``."""
+SOURCE = PlaceType(source_place, is_folder=False)
+"""A file or a folder, or a URL that can be read."""
 
 
 class LocalPath(click.Path):
@@ -126,120 +155,105 @@ class LocalPath(click.Path):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete paths, and folders of runs for parameters that mean a run."""
-        if param.name in _RUN_PARAMETERS:
+        if param.name in ("run", "runs"):
             return complete_run(incomplete)
         return super().shell_complete(ctx, param, incomplete)
 
 
-class SourceType(click.ParamType[ImagePlace]):
-    """A file or folder of this machine, or a URL that can be read."""
-
-    name = "path|url"
-
-    def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
-        """Read an argument."""
-        _require_text(self, value, param, ctx)
-        return source_place(value) if isinstance(value, str) else value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete files and folders; a URL is left as it is."""
-        return _paths("file", incomplete)
+FILE = LocalPath(path_type=Path, dir_okay=False)
+FOLDER = LocalPath(path_type=Path, file_okay=False)
+SEED = click.IntRange(0, 2**63 - 1)
 
 
-class RootType(SourceType):
-    """A folder that exists, or a URL."""
-
-    name = "directory|url"
-
-    def convert(self, value: str | ImagePlace, param: click.Parameter | None, ctx: click.Context | None) -> ImagePlace:
-        """Read an argument; what is on this machine must exist."""
-        place = super().convert(value, param, ctx)
-        if isinstance(place, Path) and not place.is_dir():
-            what = "is a file" if place.exists() else "does not exist"
-            self.fail(f"Directory {str(place)!r} {what}.", param, ctx)
-        return place
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete folders; a URL is left as it is."""
-        return _paths("dir", incomplete)
+def given_options() -> dict[str, str]:
+    """Return the command's parameters that the user set, as they are written: ``--lr`` for ``lr``, or ``SOURCE``."""
+    context = click.get_current_context()
+    return {
+        str(each.name): each.opts[0] if isinstance(each, click.Option) else each.human_readable_name
+        for each in context.command.params
+        if each.expose_value and context.get_parameter_source(str(each.name)) not in (None, ParameterSource.DEFAULT)
+    }
 
 
-def _paths(kind: str, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete a path, but none that begins as a URL."""
-    return [] if is_url(incomplete) else [CompletionItem(incomplete, type=kind)]
+def with_options(*options: Decorator) -> Decorator:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def _require_text(
-    kind: click.ParamType[Any], value: object, param: click.Parameter | None, ctx: click.Context | None
-) -> None:
-    """Refuse an empty text, as of a shell's variable that is not set: as a path it would be the current folder."""
-    if value == "":
-        kind.fail("It is empty. Is a variable of the shell not set? The current folder is '.'.", param, ctx)
+def as_one(name: str, make: Callable[..., object], parameters: Sequence[str], *options: Decorator) -> Decorator:
+    """Return a decorator that adds options to a command, which gets ``make(**parameters)`` of them as `name`."""
 
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_value(*args: OptionValue, **kwargs: OptionValue) -> OptionValue:
+            value = make(**{parameter: kwargs.pop(parameter) for parameter in parameters})
+            return command(*args, **{name: value}, **kwargs)
 
-DEFAULT_CACHE_ROOT = Path("cache")
+        return with_options(*options)(with_value)
 
-seed_type = click.IntRange(0, 2**63 - 1)
-
-
-def option_name(parameter: str) -> str:
-    """The option as the user writes it: ``--lr`` for ``lr``, ``--size`` for ``size_px``."""
-    return "--" + parameter.removeprefix("as_").removesuffix("_px").removesuffix("_name").replace("_", "-")
+    return decorate
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, for scripts.")
-
 cache_root_option = click.option(
-    "--cache",
-    "cache_root",
-    type=LocalPath(path_type=Path, file_okay=False),
-    default=DEFAULT_CACHE_ROOT,
-    show_default=True,
-    help="Folder that holds the caches.",
+    "--cache", "cache_root", type=FOLDER, default=DEFAULT_CACHE_ROOT, help="Folder that holds the caches."
 )
-
 cache_location_option = click.option(
     "--cache",
     "cache_root",
-    type=LocationType(),
+    type=LOCATION,
     default=DEFAULT_CACHE_ROOT,
-    show_default=True,
     help="Folder that holds the caches, or its URL.",
 )
-
-cache_location_argument = click.argument("cache", required=False, type=LocationType(), metavar="[CACHE|URL]")
-
+cache_location_argument = click.argument("cache", required=False, type=LOCATION, metavar="[CACHE|URL]")
 size_filter_option = click.option("--size", "size_px", type=int, help="Choose the cache of this size.")
+chosen_cache_options = with_options(
+    as_one(
+        "location",
+        lambda cache, cache_root: cache or cache_root,
+        ("cache", "cache_root"),
+        cache_location_argument,
+        cache_location_option,
+    ),
+    size_filter_option,
+)
+"""The command gets the place as ``location``, and ``size_px``."""
 
 recipe_option = click.option(
-    "--recipe",
-    "recipe_name",
-    default="report-a",
-    show_default=True,
-    shell_complete=complete_recipe,
-    help="Preset name or recipe file (.toml).",
+    "--recipe", default="report-a", shell_complete=complete_recipe, help="Preset name or recipe file (.toml)."
 )
-
 augment_option = click.option(
     "--augment",
     default="flips",
-    show_default=True,
     shell_complete=complete_augmentation,
     help="Random changes of training images: none, flips, report-a, report-a-geometry, report-b, or a file (.toml).",
 )
-
-source_argument = click.argument("source", nargs=-1, type=SourceType())
-
-root_option = click.option(
-    "--root",
-    type=RootType(),
-    help="Folder or URL that the paths in CSV tables start from (default: the table's own).",
+model_option = click.option(
+    "--model",
+    default="resnet18",
+    callback=_known_model,
+    shell_complete=complete_model,
+    help="Name of a network, see `ltrain models`.",
 )
 
-allow_outside_option = click.option(
-    "--allow-outside",
-    is_flag=True,
-    help="Take files that a CSV table names outside its root too (absolute paths, .., links).",
+source_argument = click.argument("source", nargs=-1, type=SOURCE)
+table_options = with_options(
+    click.option(
+        "--root",
+        type=PlaceType(source_place, _no_folder),
+        help="Folder or URL that the paths in CSV tables start from (default: the table's own).",
+    ),
+    click.option(
+        "--allow-outside",
+        is_flag=True,
+        help="Take files that a CSV table names outside its root too (absolute paths, .., links).",
+    ),
 )
 
 
@@ -252,21 +266,34 @@ def _warn_of_old_variable(ctx: click.Context, parameter: click.Parameter, value:
 
 local_copies_option = click.option(
     "--local-copies",
+    "copies_dir",
     metavar="DIR",
-    type=LocalPath(path_type=Path, file_okay=False),
+    type=FOLDER,
     callback=_warn_of_old_variable,
     help="Folder for local copies of shards of a cache at a URL.  [default: $LDATA_LOCAL_COPIES, else in the user's "
     "caches]",
 )
-
-local_copies_gb_option = click.option(
-    "--local-copies-gb",
-    metavar="N",
-    type=click.FloatRange(0, min_open=True),
-    help="Room for local copies, in GB.  [default: half of what the disk has without them]",
+local_copies_options = as_one(
+    "copies",
+    lambda copies_dir, copies_gb: LocalCopiesChoice(copies_dir, copies_gb),
+    ("copies_dir", "copies_gb"),
+    local_copies_option,
+    click.option(
+        "--local-copies-gb",
+        "copies_gb",
+        metavar="N",
+        type=click.FloatRange(0, min_open=True),
+        help="Room for local copies, in GB.  [default: half of what the disk has without them]",
+    ),
 )
+"""The command gets a :class:`LocalCopiesChoice` as ``copies``."""
 
-_READING_OPTIONS = (
+READING_NAMES = frozenset(field.name for field in fields(ReadingOptions))
+"""Parameters of the options that say what the folders, names and columns of a source mean."""
+reading_options = as_one(
+    "reading",
+    ReadingOptions.parse,
+    tuple(READING_NAMES),
     click.option(
         "--class-level",
         metavar="N|name",
@@ -284,7 +311,7 @@ _READING_OPTIONS = (
     click.option(
         "--subject-from",
         type=click.Choice(SUBJECT_SOURCES),
-        help="Subjects are told by C-NMC file names only, by the folders that name no class, or by nothing.",
+        help="Where subjects come from: C-NMC file names only, the folders that name no class, or nothing.",
     ),
     click.option(
         "--label-column", metavar="COLUMN", help="Column of labels in tables; A,B,... is one-hot, none is none."
@@ -296,21 +323,9 @@ _READING_OPTIONS = (
         "--split-folders", metavar="train=A,test=B+C", help="The folders that mean train, valid and test; no others do."
     ),
     click.option(
-        "--positive", metavar="CLASS", help="Of two classes the one whose recall is the sensitivity; training may ask."
+        "--positive",
+        metavar="CLASS",
+        help="Of two classes the one whose recall is the sensitivity; training may need it.",
     ),
 )
-READING_NAMES = frozenset(field.name for field in fields(ReadingOptions))
-"""Parameters of the options that say what the folders, names and columns of a source mean."""
-
-
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which gets them together as ``reading``, a ReadingOptions."""
-
-    @functools.wraps(command)
-    def with_reading(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the command's own
-        texts = {name: kwargs.pop(name) for name in READING_NAMES}
-        return command(*args, reading=ReadingOptions.parse(**texts), **kwargs)
-
-    for option in reversed(_READING_OPTIONS):
-        with_reading = option(with_reading)
-    return with_reading
+"""The command gets a :class:`ReadingOptions` as ``reading``."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 
@@ -57,6 +60,21 @@ class Console(Protocol):
             Number of units that were done before, as by a run that is resumed.
         """
         ...
+
+
+class BarProgress:
+    """A tqdm bar; see :class:`Progress`."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+
+    def update(self, num: int = 1, /) -> None:
+        """Count `num` units more."""
+        self._bar.update(num)
+
+    def show(self, **values: str) -> None:
+        """Show values behind the bar when it is drawn next."""
+        self._bar.set_postfix(values, refresh=False)
 
 
 class NullProgress:

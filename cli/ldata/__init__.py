@@ -19,10 +19,7 @@ _COMMANDS = {
     "recipes": ("cli.ldata.look:recipes", "List the preprocessing recipes, or show one."),
     "preview": ("cli.ldata.source:preview", "Draw images step by step through a recipe."),
     "audit": ("cli.ldata.audit:audit", "Look for leaks, near duplicates, wrong labels and odd frames."),
-    "recover-subjects": (
-        "cli.ldata.audit:recover_subjects",
-        "Find whose cells renumbered files show.",
-    ),
+    "recover-subjects": ("cli.ldata.audit:recover_subjects", "Find whose cells renumbered files show."),
     "bench": ("cli.ldata.look:bench", "Measure how fast this machine feeds a network."),
     "push": ("cli.ldata.keep:push", "Copy a cache into an object store."),
     "pull": ("cli.ldata.keep:pull", "Copy a cache out of an object store."),
@@ -33,12 +30,7 @@ _COMMANDS = {
 }
 
 
-@click.group(
-    "ldata",
-    cls=MainGroup,
-    lazy_commands=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+@click.group("ldata", cls=MainGroup, lazy_commands=_COMMANDS)
 @click.version_option(__version__, prog_name="ldata")
 def main() -> None:
     """Preprocess leukaemia cell images once, into caches that training streams from.

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE, format_table, print_json, print_note, print_text
+from cli.console import CONSOLE, format_table, print_result
 from cli.options import (
+    FILE,
+    FOLDER,
+    SEED,
+    SOURCE,
     LocalPath,
-    SourceType,
-    allow_outside_option,
+    OptionValue,
     cache_root_option,
     json_option,
     reading_options,
-    root_option,
-    seed_type,
     size_filter_option,
+    table_options,
 )
 from leukemia_data.errors import SourceError
 from leukemia_data.records.record import ImagePlace
-from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source_choice import announce_source, choose_source
 
 if TYPE_CHECKING:
@@ -39,59 +40,44 @@ num_threads_option = click.option(
 
 
 @click.command("audit")
-@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=SourceType())
+@click.argument("inputs", nargs=-1, metavar="[CACHE|SOURCE]...", type=SOURCE)
 @click.option(
     "--reference",
     "references",
     multiple=True,
-    type=LocalPath(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Table of names with SHA-256 and no pixels (columns path or uid_name, sha256, ...), repeatable.",
 )
-@click.option(
-    "--split",
-    "split_name",
-    help="Also judge the split that a training would use: subject, given, image, fold:K/N, ...",
-)
-@click.option(
-    "--split-seed", default=0, show_default=True, type=seed_type, help="Seed of that split, as --split-seed of ltrain."
-)
-@click.option("--near/--no-near", "with_near", default=True, show_default=True, help="Look for near duplicates.")
+@click.option("--split", help="Also check the split that a training would use: subject, given, image, fold:K/N, ...")
+@click.option("--split-seed", "seed", default=0, type=SEED, help="Seed of that split, as --split-seed of ltrain.")
+@click.option("--near/--no-near", "with_near", default=True, help="Look for near duplicates.")
 @click.option(
     "--max-distance",
     default=10,
-    show_default=True,
     type=click.IntRange(0, 16),
     help="Near duplicates: most bits of 64 in which two cells' hashes may differ.",
 )
 @click.option(
     "--out",
-    type=LocalPath(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for findings.csv, audit.json, balance.png and findings.png (which shows the images).",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a leak was found.")
 @num_threads_option
 @size_filter_option
 @cache_root_option
-@root_option
-@allow_outside_option
+@table_options
 @reading_options
 @json_option
 def audit(
     inputs: tuple[ImagePlace, ...],
     references: tuple[Path, ...],
-    split_name: str | None,
-    split_seed: int,
     with_near: bool,
     max_distance: int,
-    out: Path | None,
     strict: bool,
-    num_threads: int | None,
-    size_px: int | None,
     cache_root: Path,
-    root: ImagePlace | None,
-    allow_outside: bool,
-    reading: ReadingOptions,
     as_json: bool,
+    **options: OptionValue,
 ) -> None:
     """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
 
@@ -116,41 +102,26 @@ def audit(
     from leukemia_data.auditing.run_audit import audit as run_audit
 
     found = run_audit(
-        paths,
-        references=references,
-        reading=reading,
-        root=root,
-        allow_outside=allow_outside,
-        size_px=size_px,
-        split=split_name,
-        seed=split_seed,
-        max_distance=max_distance if with_near else None,
-        num_threads=num_threads,
-        out=out,
-        console=CONSOLE,
+        paths, references=references, max_distance=max_distance if with_near else None, console=CONSOLE, **options
     )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        _print_audit(found)
+    print_result(found, _audit_lines(found), as_json=as_json)
     if strict and found.leaks:
         raise SourceError(f"the audit found leaks ({', '.join(found.leaks)}), and --strict was given")
 
 
-def _print_audit(found: Audit) -> None:
+def _audit_lines(found: Audit) -> Iterator[str]:
     for number, argument in enumerate(found.arguments):
         count = sum(image.argument == number for image in found.report.images)
-        print_text(f"{argument.name} ({argument.text}): {count:,} images")
-    print_text("")
+        yield f"{argument.name} ({argument.text}): {count:,} images"
+    yield ""
     for check in found.report.checks:
-        print_text(_check_line(check, check.text))
-    print_text("")
-    for sentence in found.conclusion:
-        print_text(sentence)
+        yield _check_line(check, check.text)
+    yield ""
+    yield from found.conclusion
     for note in found.notes:
-        print_note(f"note: {note}")
+        CONSOLE.note(f"note: {note}")
     if found.files:
-        print_text(f"Written: {', '.join(str(path) for path in found.files)}")
+        yield f"Written: {', '.join(map(str, found.files))}"
 
 
 def _check_line(check: Check, text: str) -> str:
@@ -169,38 +140,24 @@ def _check_line(check: Check, text: str) -> str:
     metavar="TREE|CSV|CACHE",
     help="Where the images have their names: a C-NMC folder, a table of names with SHA-256, or a cache; repeatable.",
 )
-@root_option
-@allow_outside_option
+@table_options
 @click.option(
-    "--out-dir",
-    type=LocalPath(path_type=Path, file_okay=False),
-    default=Path("recovered"),
-    show_default=True,
-    help="Folder for the tables with subjects, and recovery.csv.",
+    "--out-dir", type=FOLDER, default=Path("recovered"), help="Folder for the tables with subjects, and recovery.csv."
 )
 @click.option(
-    "--join-linked",
-    is_flag=True,
-    help="Write subjects that share identical images as one person, such as 20+21.",
+    "--join-linked", is_flag=True, help="Write subjects that share identical images as one person, such as 20+21."
 )
 @num_threads_option
 @json_option
 def recover_subjects(
-    tables: tuple[Path, ...],
-    references: tuple[Path, ...],
-    root: ImagePlace | None,
-    allow_outside: bool,
-    out_dir: Path,
-    join_linked: bool,
-    num_threads: int | None,
-    as_json: bool,
+    tables: tuple[Path, ...], references: tuple[Path, ...], out_dir: Path, as_json: bool, **options: OptionValue
 ) -> None:
     """Write the lab's tables again with a column subject, found by the content of the files.
 
     Files are compared by bytes (SHA-256) with a table of names, by decoded pixels with a folder or a cache, so PNG
     copies of BMP files are found too. Path strings, the order of the rows and all other columns stay as they are. An
     image that two subjects share has all candidates in the column subject_candidates. What the lab's own split mixes
-    is told as well.
+    is printed as well.
 
     \b
     Examples:
@@ -209,32 +166,14 @@ def recover_subjects(
       ldata build recovered/train.csv recovered/valid.csv --root lab3 --name lab
     """
     # Loads OpenCV and HDF5: not for --help.
-    from leukemia_data.auditing import subject_recovery
+    from leukemia_data.auditing.subject_recovery import recover_subjects as recover
 
-    found = subject_recovery.recover_subjects(
-        tables,
-        references,
-        out_dir,
-        root=root,
-        allow_outside=allow_outside,
-        join_linked=join_linked,
-        num_threads=num_threads,
-        console=CONSOLE,
-    )
-    if as_json:
-        print_json(found.to_dict())
-        return
-    print_text("\n".join(recovery_lines(found)))
-    for names in found.recovery.untied:
-        print_note(
-            f"note: the reference shows identical images of subjects {', '.join(names)}, but none in these tables ties "
-            "them; --join-linked writes them as one, so that no split parts them"
-        )
-    print_text("\n".join(written_lines(found)))
+    found = recover(tables, references, out_dir, console=CONSOLE, **options)
+    print_result(found, recovery_lines(found), as_json=as_json)
 
 
 def recovery_lines(found: SubjectRecovery) -> Iterator[str]:
-    """What was found for whose rows, for people."""
+    """Yield what was found for which rows, and what was written; note subjects that the reference shows as one."""
     counts = found.to_dict()
     header = ["table", *(name.replace("_", " ") for name in _COUNTS)]
     rows = [
@@ -244,18 +183,19 @@ def recovery_lines(found: SubjectRecovery) -> Iterator[str]:
     yield format_table(header, rows)
     yield f"\nFound by equal bytes: {counts['all']['by_bytes']:,}, by equal pixels: {counts['all']['by_pixels']:,}."
     mixed = counts["images_of_mixed_subjects"]
-    if not mixed:
+    if mixed:
+        yield "\nThe split of these tables:"
+        for check in found.own_checks:
+            yield _check_line(check, check.text.strip())
+        for side, one in mixed.items():
+            yield f"{side}: {one['images']:,} of {one['of']:,} images are of subjects who are on another side too"
+    else:
         yield "One table, one side: give train.csv and valid.csv together to see what the lab's split mixes."
-        return
-    yield "\nThe split of these tables:"
-    for check in found.own_checks:
-        yield _check_line(check, check.text.strip())
-    for side, one in mixed.items():
-        yield f"{side}: {one['images']:,} of {one['of']:,} images are of subjects who are on another side too"
-
-
-def written_lines(found: SubjectRecovery) -> Iterator[str]:
-    """What was written, for people."""
+    for names in found.recovery.untied:
+        CONSOLE.note(
+            f"note: the reference shows identical images of subjects {', '.join(names)}, but none in these tables ties "
+            "them; --join-linked writes them as one, so that no split parts them"
+        )
     yield f"\nWritten: {', '.join(str(found.out_dir / table.path.name) for table in found.tables)}"
     if found.num_odd:
         yield f"Rows that need a look ({found.num_odd:,}): {found.out_dir / 'recovery.csv'}"

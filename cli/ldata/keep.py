@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE, print_json, print_note, print_text
+from cli.console import CONSOLE, print_result
 from cli.options import (
-    DEFAULT_CACHE_ROOT,
-    LocalPath,
-    LocationType,
-    SourceType,
-    allow_outside_option,
+    FOLDER,
+    LOCATION,
+    SOURCE,
+    OptionValue,
     cache_location_argument,
     cache_location_option,
+    chosen_cache_options,
     json_option,
-    root_option,
     size_filter_option,
+    table_options,
 )
 from leukemia_data.caches.codec import CODECS, RAW, ZSTD
 from leukemia_data.errors import CacheError, InterruptionError, UsageError, listed
 from leukemia_data.files.text import format_bytes
 from leukemia_data.records.record import ImagePlace
-from leukemia_data.sources.source_choice import announce_source, choose_source
+from leukemia_data.sources.source_choice import DEFAULT_CACHE_ROOT, announce_source, choose_source
 from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
@@ -50,11 +50,10 @@ if TYPE_CHECKING:
     "--source",
     "source",
     multiple=True,
-    type=SourceType(),
+    type=SOURCE,
     help="With --repair: the images the cache was made from, repeatable.  [default: as for `ldata build`]",
 )
-@root_option
-@allow_outside_option
+@table_options
 @json_option
 def verify(
     cache: Location | None,
@@ -63,9 +62,8 @@ def verify(
     is_quick: bool,
     is_repair: bool,
     source: tuple[ImagePlace, ...],
-    root: ImagePlace | None,
-    allow_outside: bool,
     as_json: bool,
+    **tables: OptionValue,
 ) -> None:
     """Check every shard against its digest and every image against its CRC.
 
@@ -82,7 +80,7 @@ def verify(
       ldata verify --size 224 --repair --source C-NMC_Leukemia
       ldata verify s3://bucket/caches --size 224
     """
-    if not is_repair and (source or root is not None):
+    if not is_repair and (source or tables["root"] is not None):
         raise UsageError(f"{'--source' if source else '--root'} is for --repair: checking alone needs no source")
     if is_quick and is_repair:
         raise UsageError("--quick does not look at the pixels that --repair makes again: give one of them")
@@ -91,45 +89,37 @@ def verify(
         # Loads OpenCV, which checking does not need.
         from leukemia_data.building.repair import repair
 
-        sample_root = cache_root if isinstance(cache_root, Path) else DEFAULT_CACHE_ROOT
-        repaired = repair(
-            location,
-            source,
-            find_sources=partial(_default_sources, sample_root),
-            root=root,
-            allow_outside=allow_outside,
-            size_px=size_px,
-            console=CONSOLE,
-        )
-        _report_repair(repaired, time.perf_counter() - started_s, as_json)
+        find_sources = partial(_default_sources, cache_root)
+        repaired = repair(location, source, find_sources=find_sources, size_px=size_px, console=CONSOLE, **tables)
+        seconds = time.perf_counter() - started_s
+        _print_timed(repaired, repair_lines(repaired, seconds), seconds, as_json)
+        _require_repaired(repaired)
         return
     # Loads NumPy and HDF5: not for --help.
     from leukemia_data.caches.verify import verify as verify_cache
 
     report = verify_cache(location, quick=is_quick, size_px=size_px, console=CONSOLE)
-    _report_check(report, time.perf_counter() - started_s, is_quick, as_json)
+    seconds = time.perf_counter() - started_s
+    _print_timed(report, check_lines(report, seconds, is_quick=is_quick), seconds, as_json)
+    if report.damages:
+        raise CacheError(f"{report.directory} is damaged ({len(report.damages)} findings): {report.cure}")
 
 
-def _default_sources(sample_root: Path, cache_name: str) -> Sequence[ImagePlace]:
-    """Where a build of this cache would look for its images; the generated sample is that of its own cache only."""
-    choice = choose_source((), os.environ, sample_root)
+def _default_sources(cache_root: Location, cache_name: str) -> Sequence[ImagePlace]:
+    """Return the sources of a build without SOURCE; the generated sample is that of its own cache only."""
+    choice = choose_source((), os.environ, cache_root)
     if choice.cache_name not in (None, cache_name):
         return ()
     announce_source(choice, CONSOLE)
     return choice.paths
 
 
-def _report_check(report: VerifyReport, seconds: float, is_quick: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({**report.to_dict(), "seconds": round(seconds, 3)})
-    else:
-        print_text("\n".join(check_lines(report, seconds, is_quick=is_quick)))
-    if report.damages:
-        raise CacheError(f"{report.directory} is damaged ({len(report.damages)} findings): {report.cure}")
+def _print_timed(report: VerifyReport | RepairReport, lines: Iterator[str], seconds: float, as_json: bool) -> None:
+    print_result({**report.to_dict(), "seconds": round(seconds, 3)}, lines, as_json=as_json)
 
 
 def check_lines(report: VerifyReport, seconds: float, *, is_quick: bool = False) -> Iterator[str]:
-    """A check for people."""
+    """Yield what a check found, for people."""
     for damage in report.damages:
         images = f": {_on_one_line(damage.record_ids)}" if damage.record_ids else ""
         yield f"{damage.file}: {damage.problem}{images}"
@@ -141,19 +131,8 @@ def check_lines(report: VerifyReport, seconds: float, *, is_quick: bool = False)
         )
 
 
-def _report_repair(report: RepairReport, seconds: float, as_json: bool) -> None:
-    if as_json:
-        print_json({**report.to_dict(), "seconds": round(seconds, 3)})
-    else:
-        print_text("\n".join(repair_lines(report, seconds)))
-    if report.left.damages:
-        files = listed(sorted({damage.file for damage in report.left.damages}))
-        directory = report.found.directory
-        raise CacheError(f"{directory} is damaged still ({files}). {_what_is_left(report)}. {_cure(report)}")
-
-
 def repair_lines(report: RepairReport, seconds: float) -> Iterator[str]:
-    """A repair for people."""
+    """Yield what a repair did, for people."""
     if report.found.damages:
         yield from check_lines(report.found, seconds)
     for name in report.mended:
@@ -162,34 +141,33 @@ def repair_lines(report: RepairReport, seconds: float) -> Iterator[str]:
         yield f"{name}: replaced by a file with the same content in other bytes"
     if report.mended or report.renewed:
         yield f"{report.num_kept:,} images were intact, {report.num_remade:,} were made from the source again"
-    for reason, images in _by_reason(report.lost).items():
+    by_reason: dict[str, list[LostImage]] = defaultdict(list)
+    for image in report.lost:
+        by_reason[image.reason].append(image)
+    for reason, images in by_reason.items():
         names = [f"{image.record_id} (subject {image.subject or 'unknown'})" for image in images]
         yield f"{len(images)} images lost, {reason}: {_on_one_line(names)}"
     if not report.left.damages:
         yield from check_lines(report.left, seconds)
 
 
-def _by_reason(lost: tuple[LostImage, ...]) -> dict[str, list[LostImage]]:
-    groups: dict[str, list[LostImage]] = defaultdict(list)
-    for image in lost:
-        groups[image.reason].append(image)
-    return groups
-
-
-def _what_is_left(report: RepairReport) -> str:
+def _require_repaired(report: RepairReport) -> None:
+    if not report.left.damages:
+        return
+    files = listed(sorted({damage.file for damage in report.left.damages}))
     subjects = {image.subject for image in report.lost if image.subject}
     num_all, num_lost = report.left.num_samples, len(report.lost) + report.num_unnamed
     unnamed = f" ({report.num_unnamed:,} of them without a name left)" if report.num_unnamed else ""
-    return f"{num_lost:,} images are lost{unnamed}, of {len(subjects)} subjects; {num_all - num_lost:,} are intact"
-
-
-def _cure(report: RepairReport) -> str:
+    cure = "`ldata build` with the images it was built from makes it anew"
     if report.lost:
-        return (
+        cure = (
             "Give with --source the images it was built from; if they are gone, `ldata build` makes a new cache of "
             "those that there are"
         )
-    return "`ldata build` with the images it was built from makes it anew"
+    raise CacheError(
+        f"{report.found.directory} is damaged still ({files}). {num_lost:,} images are lost{unnamed}, of "
+        f"{len(subjects)} subjects; {num_all - num_lost:,} are intact. {cure}"
+    )
 
 
 def _on_one_line(names: Sequence[str]) -> str:
@@ -198,24 +176,16 @@ def _on_one_line(names: Sequence[str]) -> str:
 
 
 @click.command("convert")
-@cache_location_argument
-@cache_location_option
-@size_filter_option
-@click.option("--codec", type=click.Choice(CODECS), default=ZSTD, show_default=True, help="How to store the images.")
-@click.option(
-    "--out",
-    type=LocalPath(path_type=Path, file_okay=False),
-    help="Folder of a new cache.  [default: replace the cache's own shards]",
-)
+@chosen_cache_options
+@click.option("--codec", type=click.Choice(CODECS), default=ZSTD, help="How to store the images.")
+@click.option("--out", type=FOLDER, help="Folder of a new cache.  [default: replace the cache's own shards]")
 @json_option
-def convert(
-    cache: Location | None, cache_root: Location, size_px: int | None, codec: str, out: Path | None, as_json: bool
-) -> None:
+def convert(location: Location, size_px: int | None, codec: str, out: Path | None, as_json: bool) -> None:
     """Store a cache's images compressed without loss (zstd), or raw again.
 
-    No image is preprocessed again: pixels are copied, each is held against its CRC, and every new shard is read back.
-    From raw to zstd and back gives the same bytes. The cache is replaced as a whole at the end, and whoever reads it
-    keeps what it has open; `ldata gc` then removes the old shards.
+    No image is preprocessed again: pixels are copied, compared with their CRC, and every new shard is read back. From
+    raw to zstd and back gives the same bytes. The cache is replaced as a whole at the end, and open readers keep the
+    old one; `ldata gc` then removes the old shards.
 
     \b
     Examples:
@@ -226,22 +196,20 @@ def convert(
     # Loads OpenCV and HDF5: not for --help.
     from leukemia_data.building.repair import convert as convert_cache
 
-    location, started_s = cache or cache_root, time.perf_counter()
+    started_s = time.perf_counter()
     try:
         report = convert_cache(location, codec, out=out, size_px=size_px, console=CONSOLE)
     except KeyboardInterrupt:
         cure = "`ldata gc` removes what was written" if out is None else f"run this again, or remove {out}"
         raise InterruptionError(f"interrupted: {location} is as it was, {cure}") from None
     seconds = time.perf_counter() - started_s
-    if as_json:
-        rate = round(report.after.num_samples / seconds, 1)
-        print_json({**report.to_dict(), "seconds": round(seconds, 3), "images_per_s": rate})
-    else:
-        print_text("\n".join(convert_lines(report, seconds, is_in_place=out is None)))
+    times = {"seconds": round(seconds, 3), "images_per_s": round(report.after.num_samples / seconds, 1)}
+    lines = convert_lines(report, seconds, is_in_place=out is None)
+    print_result({**report.to_dict(), **times}, lines, as_json=as_json)
 
 
 def convert_lines(report: ConvertReport, seconds: float, *, is_in_place: bool) -> Iterator[str]:
-    """A conversion for people."""
+    """Yield what a conversion did, for people."""
     before, after = report.before, report.after
     if not report.is_changed:
         yield f"Nothing to do: {report.directory} is {after.codec} already"
@@ -249,7 +217,7 @@ def convert_lines(report: ConvertReport, seconds: float, *, is_in_place: bool) -
     smaller = f", images {after.compression_ratio:.2f} times smaller than raw" if after.codec != RAW else ""
     yield (
         f"{report.directory}: {after.num_samples:,} images from {before.codec} to {after.codec} in {seconds:.1f} s "
-        f"({after.num_samples / seconds:,.0f} images/s), each held against its CRC"
+        f"({after.num_samples / seconds:,.0f} images/s), each compared with its CRC"
     )
     yield f"{format_bytes(before.num_bytes)} -> {format_bytes(after.num_bytes)}{smaller}"
     if is_in_place:
@@ -277,38 +245,33 @@ def gc(cache_root: Location, dry_run: bool, as_json: bool) -> None:
 
     report = collect_garbage(cache_root, remove=not dry_run)
     for reason in report.skipped:
-        print_note(f"passed over: {reason}")
-    if as_json:
-        print_json(report.to_dict())
-        return
-    for item in report.garbage:
-        print_text(f"{item.location}: {len(item.files)} files, {format_bytes(item.num_bytes)}")
-    print_text(f"{report.num_files} files, {'would free' if dry_run else 'freed'} {format_bytes(report.num_bytes)}")
+        CONSOLE.note(f"passed over: {reason}")
+    what = "would free" if dry_run else "freed"
+    lines = (
+        *(f"{item.location}: {len(item.files)} files, {format_bytes(item.num_bytes)}" for item in report.garbage),
+        f"{report.num_files} files, {what} {format_bytes(report.num_bytes)}",
+    )
+    print_result(report, lines, as_json=as_json)
 
 
-num_files_option = click.option(
-    "--num-files", default=4, show_default=True, type=click.IntRange(1, 64), help="Files copied at a time."
-)
+num_files_option = click.option("--num-files", default=4, type=click.IntRange(1, 64), help="Files copied at a time.")
 
 
 @click.command("push")
-@click.argument("cache", type=LocalPath(path_type=Path, file_okay=False))
-@click.argument("url", type=LocationType())
+@click.argument("cache", type=FOLDER)
+@click.argument("url", type=LOCATION)
 @size_filter_option
 @click.option(
-    "--verify",
-    "is_verify",
-    is_flag=True,
-    help="Read back what is there already and what was sent, and hold it against its digest.",
+    "--verify", is_flag=True, help="Read back what is there already and what was sent, and compare it with its digest."
 )
 @num_files_option
 @json_option
-def push(cache: Path, url: Location, size_px: int | None, is_verify: bool, num_files: int, as_json: bool) -> None:
+def push(cache: Path, url: Location, as_json: bool, **options: OptionValue) -> None:
     """Copy CACHE into the folder of caches at URL, as URL/NAME/SIZE-FINGERPRINT.
 
     CACHE is a cache, or a folder of caches of which one fits --size. Files that are there already are not sent again,
     so an interrupted copy goes on where it was, and a newer state of a cache sends what is new. The manifest comes
-    last: whoever reads sees the old state or the new one. Nothing is removed; `ldata gc` does that.
+    last: readers see the old state or the new one. Nothing is removed; `ldata gc` does that.
 
     \b
     Examples:
@@ -318,24 +281,19 @@ def push(cache: Path, url: Location, size_px: int | None, is_verify: bool, num_f
     # Loads fsspec: not for --help.
     from leukemia_data.caches import transfer
 
-    _print(
-        transfer.push(cache, url, size_px=size_px, verify=is_verify, num_files=num_files, console=CONSOLE),
-        as_json=as_json,
-    )
+    _print_copied(transfer.push(cache, url, console=CONSOLE, **options), as_json=as_json)
 
 
 @click.command("pull")
-@click.argument("url", type=LocationType())
-@click.argument(
-    "directory", metavar="[DIR]", type=LocalPath(path_type=Path, file_okay=False), default=DEFAULT_CACHE_ROOT
-)
+@click.argument("url", type=LOCATION)
+@click.argument("directory", metavar="[DIR]", type=FOLDER, default=DEFAULT_CACHE_ROOT)
 @size_filter_option
 @num_files_option
 @json_option
-def pull(url: Location, directory: Path, size_px: int | None, num_files: int, as_json: bool) -> None:
+def pull(url: Location, directory: Path, as_json: bool, **options: OptionValue) -> None:
     """Copy the cache at URL into the folder of caches DIR (default: cache), as DIR/NAME/SIZE-FINGERPRINT.
 
-    URL is a cache, or a folder of caches of which one fits --size. Every file is held against its digest. Files that
+    URL is a cache, or a folder of caches of which one fits --size. Every file is compared with its digest. Files that
     are here already are not fetched again, so an interrupted copy goes on where it was; the manifest comes last.
 
     \b
@@ -346,16 +304,14 @@ def pull(url: Location, directory: Path, size_px: int | None, num_files: int, as
     # Loads fsspec: not for --help.
     from leukemia_data.caches import transfer
 
-    _print(transfer.pull(url, directory, size_px=size_px, num_files=num_files, console=CONSOLE), as_json=as_json)
+    _print_copied(transfer.pull(url, directory, console=CONSOLE, **options), as_json=as_json)
 
 
-def _print(report: CopyReport, *, as_json: bool) -> None:
-    if as_json:
-        print_json(report.to_dict())
-        return
+def _print_copied(report: CopyReport, *, as_json: bool) -> None:
     num_kept = report.num_files - report.num_sent
     kept = f"; {num_kept:,} were there already" if num_kept else ""
-    print_text(
+    line = (
         f"{report.target}: {report.num_sent:,} of {report.num_files:,} files copied "
         f"({format_bytes(report.sent_bytes)}){kept}"
     )
+    print_result(report, [line], as_json=as_json)

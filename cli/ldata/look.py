@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import CONSOLE, codec_text, format_table, print_json, print_note, print_text
+from cli.console import CONSOLE, codec_text, format_table, print_result
 from cli.options import (
+    SEED,
+    OptionValue,
     augment_option,
-    cache_location_argument,
     cache_location_option,
+    chosen_cache_options,
     complete_recipe,
     json_option,
-    local_copies_gb_option,
     local_copies_option,
-    seed_type,
-    size_filter_option,
+    local_copies_options,
+    model_option,
 )
 from leukemia_data.caches.codec import RAW
+from leukemia_data.caches.opening import LocalCopiesChoice, list_caches, open_chosen_cache
 from leukemia_data.files.text import format_bytes
 from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
 from leukemia_data.sources.reading import Reading
@@ -36,14 +38,10 @@ _MAX_LISTED = 20
 
 
 @click.command("info")
-@cache_location_argument
-@cache_location_option
-@size_filter_option
+@chosen_cache_options
 @local_copies_option
 @json_option
-def info(
-    cache: Location | None, cache_root: Location, size_px: int | None, local_copies: Path | None, as_json: bool
-) -> None:
+def info(location: Location, size_px: int | None, copies_dir: Path | None, as_json: bool) -> None:
     """Show a cache's images, classes, subjects, recipe, files, quarantined images and makers.
 
     \b
@@ -51,20 +49,15 @@ def info(
       ldata info --size 224
       ldata info cache/C-NMC_Leukemia/224-0123456789ab --json
     """
-    # Load NumPy and HDF5: not for --help.
-    from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
+    # Loads NumPy and HDF5: not for --help.
     from leukemia_data.caches.summary import describe_cache
 
-    described = describe_cache(open_chosen_cache(cache or cache_root, LocalCopiesChoice(local_copies), size_px=size_px))
-    if as_json:
-        print_json(described)
-        return
-    for line in info_lines(described):
-        print_text(line)
+    described = describe_cache(open_chosen_cache(location, LocalCopiesChoice(copies_dir), size_px=size_px))
+    print_result(described, info_lines(described), as_json=as_json)
 
 
 def info_lines(described: Mapping[str, Any]) -> Iterator[str]:
-    """A described cache for people."""
+    """Yield what a cache holds, a label and a text a line."""
     versions = described["library_versions"]
     rows = [
         ("cache", described["directory"]),
@@ -89,7 +82,6 @@ def info_lines(described: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reading_rows(values: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """How the source was understood when the cache was built."""
     if values is None:
         yield "reading", "not recorded: the cache is of version 0.1; the next build records it"
         return
@@ -133,16 +125,7 @@ def list_(cache_root: Location, as_json: bool) -> None:
       ldata list --cache /data/caches --json
       ldata list --cache s3://bucket/caches
     """
-    # Loads NumPy and HDF5: not for --help.
-    from leukemia_data.caches.opening import list_caches
-
     found = list_caches(cache_root, console=CONSOLE)
-    if as_json:
-        print_json([cache.to_dict() for cache in found])
-        return
-    if not found:
-        print_text(f"no caches in {cache_root}; make one with `ldata build`")
-        return
     rows = [
         [
             cache.manifest.name,
@@ -156,7 +139,9 @@ def list_(cache_root: Location, as_json: bool) -> None:
         ]
         for cache in found
     ]
-    print_text(format_table(["name", "px", "recipe", "images", "quarantined", "size", "codec", "directory"], rows))
+    header = ["name", "px", "recipe", "images", "quarantined", "size", "codec", "directory"]
+    text = format_table(header, rows) if found else f"no caches in {cache_root}; make one with `ldata build`"
+    print_result([cache.to_dict() for cache in found], [text], as_json=as_json)
 
 
 @click.command("recipes")
@@ -174,10 +159,8 @@ def recipes(name: str | None, as_json: bool) -> None:
       ldata recipes my-recipe.toml     # checks it, too
     """
     shown = [load_recipe(each) for each in ([name] if name is not None else preset_names())]
-    if as_json:
-        print_json([recipe.to_dict() for recipe in shown])
-    else:
-        print_text("\n\n".join(map(_recipe_text, shown)))
+    text = "\n\n".join(map(_recipe_text, shown))
+    print_result([recipe.to_dict() for recipe in shown], [text], as_json=as_json)
 
 
 def _recipe_text(recipe: Recipe) -> str:
@@ -186,7 +169,7 @@ def _recipe_text(recipe: Recipe) -> str:
 
 
 def format_step(step: Mapping[str, Any]) -> str:
-    """A recipe's step on one line, such as ``clahe clip_limit=3.0 tiles=9``."""
+    """Return a recipe's step on one line, such as ``clahe clip_limit=3.0 tiles=9``."""
     parameters = " ".join(
         f"{key}={value}" for key, value in step.items() if key not in ("op", "version") and value is not None
     )
@@ -194,31 +177,25 @@ def format_step(step: Mapping[str, Any]) -> str:
 
 
 @click.command("stats")
-@cache_location_argument
-@cache_location_option
-@size_filter_option
+@chosen_cache_options
 @local_copies_option
 @click.option(
     "--split",
-    "split_name",
     help="subject (the default), given, image, fold:K/N, test-fold:K/N, official:K or leave-out:SUBJECT,...: also the "
     "numbers of its training part; all: no split.",
 )
-@click.option(
-    "--split-seed", default=0, show_default=True, type=seed_type, help="Seed of the split, as --split-seed of ltrain."
-)
+@click.option("--split-seed", "seed", default=0, type=SEED, help="Seed of the split, as --split-seed of ltrain.")
 @click.option(
     "--report-estimator", "with_report", is_flag=True, help="Also print the first report's (wrong) way to mean and std."
 )
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(1), help="For --report-estimator.")
+@click.option("--batch-size", default=64, type=click.IntRange(1), help="For --report-estimator.")
 @json_option
 def stats(
-    cache: Location | None,
-    cache_root: Location,
+    location: Location,
     size_px: int | None,
-    local_copies: Path | None,
-    split_name: str | None,
-    split_seed: int,
+    copies_dir: Path | None,
+    split: str | None,
+    seed: int,
     with_report: bool,
     batch_size: int,
     as_json: bool,
@@ -235,21 +212,14 @@ def stats(
       ldata stats --size 224 --report-estimator --batch-size 64
       ldata stats --split all --json
     """
-    # Load NumPy, OpenCV and HDF5: not for --help.
-    from leukemia_data.caches.opening import LocalCopiesChoice, open_chosen_cache
+    # Loads NumPy, OpenCV and HDF5: not for --help.
     from leukemia_data.caches.summary import cache_statistics, estimate_as_report
 
-    opened = open_chosen_cache(cache or cache_root, LocalCopiesChoice(local_copies), size_px=size_px)
-    found = cache_statistics(opened, split_name, split_seed, console=CONSOLE)
-    estimate = estimate_as_report(opened, split_name, split_seed, batch_size) if with_report else None
-    if as_json:
-        report = {} if estimate is None else {"report_estimator": _estimate_values(found, estimate, batch_size)}
-        print_json({**found.to_dict(), **report})
-        return
-    print_text("\n".join(counts_lines(found)))
-    if found.split is not None and found.split.note:
-        print_note(f"note: {found.split.note}")
-    print_text("\n".join(statistics_lines(found, estimate, batch_size)))
+    opened = open_chosen_cache(location, LocalCopiesChoice(copies_dir), size_px=size_px)
+    found = cache_statistics(opened, split, seed, console=CONSOLE)
+    estimate = estimate_as_report(opened, split, seed, batch_size) if with_report else None
+    report = {} if estimate is None else {"report_estimator": _estimate_values(found, estimate, batch_size)}
+    print_result({**found.to_dict(), **report}, stats_lines(found, estimate, batch_size), as_json=as_json)
 
 
 def _estimate_values(found: CacheStatistics, estimate: ChannelStatistics, batch_size: int) -> dict[str, Any]:
@@ -257,8 +227,8 @@ def _estimate_values(found: CacheStatistics, estimate: ChannelStatistics, batch_
     return {"part": found.part, "batch_size": batch_size, **values}
 
 
-def counts_lines(found: CacheStatistics) -> Iterator[str]:
-    """The counts for people."""
+def stats_lines(found: CacheStatistics, estimate: ChannelStatistics | None, batch_size: int) -> Iterator[str]:
+    """Yield the counts, the means and standard deviations, and how to normalise by them."""
     yield f"{found.cache}  ({found.recipe}, {found.size_px} px)\n"
     classes = [name for name, count in found.counts["all"].images_per_class.items() if count]
     rows = [
@@ -269,10 +239,8 @@ def counts_lines(found: CacheStatistics) -> Iterator[str]:
     yield format_table(["", "images", "subjects", *(f"{name} (subjects)" for name in classes)], rows)
     if found.split is not None:
         yield f"split {found.split.name}, seed {found.split.seed}: {found.split.stamp}"
-
-
-def statistics_lines(found: CacheStatistics, estimate: ChannelStatistics | None, batch_size: int) -> Iterator[str]:
-    """The means and standard deviations for people, and how to normalise by them."""
+        if found.split.note:
+            CONSOLE.note(f"note: {found.split.note}")
     part, best = found.part, found.statistics[found.part]
     rows = [row for name, statistics in found.statistics.items() for row in _statistics_rows(name, statistics)]
     if estimate is not None:
@@ -294,38 +262,17 @@ def _statistics_rows(label: str, statistics: ChannelStatistics) -> list[list[str
     ]
 
 
-_MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-
-
 @click.command("bench")
-@cache_location_argument
-@cache_location_option
-@size_filter_option
-@local_copies_option
-@local_copies_gb_option
+@chosen_cache_options
+@local_copies_options
 @augment_option
-@click.option("--model", "model_name", type=click.Choice(_MODELS), default="resnet18", show_default=True)
-@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
+@model_option
+@click.option("--batch-size", default=64, type=click.IntRange(2))
 @click.option("--num-threads", type=click.IntRange(1), help="Threads of the stream.  [default: one a core, at most 4]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Time for each measurement."
-)
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--seconds", default=3.0, type=click.FloatRange(0.1, 3600), help="Time for each measurement.")
 @json_option
-def bench(
-    cache: Location | None,
-    cache_root: Location,
-    size_px: int | None,
-    local_copies: Path | None,
-    local_copies_gb: float | None,
-    augment: str,
-    model_name: str,
-    batch_size: int,
-    num_threads: int | None,
-    device: str,
-    seconds: float,
-    as_json: bool,
-) -> None:
+def bench(location: Location, augment: str, model: str, as_json: bool, **options: OptionValue) -> None:
     """Measure images per second of a cache's stream, of the augmentation and of training, and what an epoch waits.
 
     The ceiling is what the same threads reach when they only copy memory.
@@ -338,28 +285,14 @@ def bench(
     """
     # torch takes seconds to load: not for --help.
     from leukemia_data.augmenting.augmentation import load_augmentation
-    from leukemia_data.caches.opening import LocalCopiesChoice
     from leukemia_models.experiments.stream_bench import measure_stream
 
-    result = measure_stream(
-        cache or cache_root,
-        load_augmentation(augment),
-        size_px=size_px,
-        copies=LocalCopiesChoice(local_copies, local_copies_gb),
-        model_name=model_name,
-        batch_size=batch_size,
-        num_threads=num_threads,
-        device=device,
-        seconds=seconds,
-    )
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        print_text("\n".join(bench_lines(result)))
+    result = measure_stream(location, load_augmentation(augment), model_name=model, **options)
+    print_result(result, bench_lines(result), as_json=as_json)
 
 
 def bench_lines(result: StreamBench) -> Iterator[str]:
-    """What was measured, for people."""
+    """Yield what was measured, for people."""
     ceiling, stream = result.ceiling_images_per_s, result.stream_images_per_s
     threads = f"{result.num_threads} threads"
     rows = [

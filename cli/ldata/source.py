@@ -8,19 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
-from cli.console import CONSOLE, print_json, print_text
+from cli.console import CONSOLE, print_result
 from cli.options import (
-    LocalPath,
-    allow_outside_option,
+    FILE,
+    FOLDER,
+    OptionValue,
     cache_root_option,
     complete_recipe,
+    given_options,
     json_option,
     reading_options,
     recipe_option,
-    root_option,
     source_argument,
+    table_options,
 )
 from leukemia_data.errors import UsageError
 from leukemia_data.files.text import format_bytes
@@ -31,10 +32,10 @@ from leukemia_data.sources.source_choice import announce_source, choose_source
 
 
 @click.command("sample")
-@click.argument("out", type=LocalPath(path_type=Path, file_okay=False))
-@click.option("--subjects", "num_subjects", default=24, show_default=True, help="Subjects, two thirds with leukaemia.")
-@click.option("--cells", "cells_per_subject", default=20, show_default=True, help="Cells of each subject.")
-@click.option("--seed", default=0, show_default=True, help="Another seed, other cells.")
+@click.argument("out", type=FOLDER)
+@click.option("--subjects", "num_subjects", default=24, help="Subjects, two thirds with leukaemia.")
+@click.option("--cells", "cells_per_subject", default=20, help="Cells of each subject.")
+@click.option("--seed", default=0, help="Another seed, other cells.")
 @json_option
 def sample(out: Path, num_subjects: int, cells_per_subject: int, seed: int, as_json: bool) -> None:
     """Write generated white cells below OUT, in the tree and with the names of C-NMC 2019.
@@ -54,31 +55,28 @@ def sample(out: Path, num_subjects: int, cells_per_subject: int, seed: int, as_j
         summary = write_sample(
             out, num_subjects=num_subjects, cells_per_subject=cells_per_subject, seed=seed, progress=bar.update
         )
-    if as_json:
-        print_json({**asdict(summary), "root": str(summary.root)})
-        return
-    print_text(
+    lines = (
         f"{summary.num_images} generated cells of {summary.num_all_subjects} leukaemia and {summary.num_hem_subjects} "
-        f"healthy subjects, {format_bytes(summary.num_bytes)}, in {summary.root}\nNext: ldata build {summary.root}"
+        f"healthy subjects, {format_bytes(summary.num_bytes)}, in {summary.root}",
+        f"Next: ldata build {summary.root}",
     )
+    print_result({**asdict(summary), "root": str(summary.root)}, lines, as_json=as_json)
 
 
 @click.command("scan")
 @source_argument
 @recipe_option
 @cache_root_option
-@root_option
-@allow_outside_option
+@table_options
 @reading_options
 @json_option
 def scan(
     source: tuple[ImagePlace, ...],
-    recipe_name: str,
+    recipe: str,
     cache_root: Path,
-    root: ImagePlace | None,
-    allow_outside: bool,
     reading: ReadingOptions,
     as_json: bool,
+    **tables: OptionValue,
 ) -> None:
     """Say how SOURCE is understood: classes, splits, subjects, frames, tables, and what is passed over.
 
@@ -94,23 +92,19 @@ def scan(
     """
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice, CONSOLE)
-    recipe = load_recipe(recipe_name)
+    chosen_recipe = load_recipe(recipe)
     # Loads OpenCV and Pillow: not for --help.
     from leukemia_data.scanning.scan import scan as scan_source
 
-    found = scan_source(choice.paths, recipe, root=root, allow_outside=allow_outside, options=reading)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    for line in found.lines():
-        print_text(line)
+    found = scan_source(choice.paths, chosen_recipe, options=reading, **tables)
+    print_result(found, found.lines(), as_json=as_json)
 
 
 class CompareCommand(click.Command):
     """Command whose ``--compare`` takes any number of recipes: ``--compare raw report-a lab-clahe``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each further recipe, as click understands it."""
+        """Repeat the option before each further recipe, and parse."""
         return super().parse_args(ctx, repeat_option(args, "--compare"))
 
 
@@ -163,35 +157,20 @@ def _may_be_recipe(word: str) -> bool:
     multiple=True,
     help="Sizes to show, repeatable; with --compare one.  [default: 128 and 224; with --compare 224]",
 )
-@click.option(
-    "--images", "per_class", default=3, show_default=True, type=click.IntRange(1, 20), help="Images of each class."
-)
-@click.option(
-    "--out",
-    type=LocalPath(path_type=Path, dir_okay=False),
-    default=Path("preview.png"),
-    show_default=True,
-    help="PNG to write.",
-)
+@click.option("--images", "per_class", default=3, type=click.IntRange(1, 20), help="Images of each class.")
+@click.option("--out", type=FILE, default=Path("preview.png"), help="PNG to write.")
 @cache_root_option
-@root_option
-@allow_outside_option
+@table_options
 @reading_options
 @json_option
-@click.pass_context
 def preview(
-    context: click.Context,
     source: tuple[ImagePlace, ...],
-    recipe_name: str,
+    recipe: str,
     compared: tuple[str, ...],
-    sizes_px: tuple[int, ...],
-    per_class: int,
     out: Path,
     cache_root: Path,
-    root: ImagePlace | None,
-    allow_outside: bool,
-    reading: ReadingOptions,
     as_json: bool,
+    **options: OptionValue,
 ) -> None:
     """Draw a contact sheet: a few images of each class of SOURCE, raw and after every step of the recipe.
 
@@ -203,28 +182,15 @@ def preview(
       ldata preview my-cells --recipe my-recipe.toml --size 224 --images 5 --out sheet.png
       ldata preview C-NMC_Leukemia --compare raw report-a lab-clahe --images 2
     """
-    if compared and context.get_parameter_source("recipe_name") is not ParameterSource.DEFAULT:
+    if compared and "recipe" in given_options():
         raise UsageError("--recipe and --compare exclude each other: name all recipes after --compare")
-    recipes = [load_recipe(name) for name in compared or (recipe_name,)]
+    recipes = [load_recipe(name) for name in compared or (recipe,)]
     choice = choose_source(source, os.environ, cache_root)
     announce_source(choice, CONSOLE)
     # Loads matplotlib: not for --help.
     from leukemia_data.scanning.preview import preview as draw_preview
 
-    drawn = draw_preview(
-        choice.paths,
-        recipes,
-        out,
-        compare=bool(compared),
-        sizes_px=sizes_px,
-        per_class=per_class,
-        root=root,
-        allow_outside=allow_outside,
-        reading=reading,
-        console=CONSOLE,
-    )
-    if as_json:
-        print_json(drawn.to_dict())
-    else:
-        plural = "s" if len(drawn.recipes) > 1 else ""
-        print_text(f"{len(drawn.images)} images, recipe{plural} {', '.join(drawn.recipes)}: {drawn.out}")
+    drawn = draw_preview(choice.paths, recipes, out, compare=bool(compared), console=CONSOLE, **options)
+    plural = "s" if len(drawn.recipes) > 1 else ""
+    line = f"{len(drawn.images)} images, recipe{plural} {', '.join(drawn.recipes)}: {drawn.out}"
+    print_result(drawn, [line], as_json=as_json)

@@ -8,8 +8,8 @@ from cli.main_group import MainGroup
 from leukemia_data import __version__
 
 _COMMANDS = {
-    "train": ("cli.ltrain.train:command", "Train a network on a cache and evaluate it; the word may be left out."),
-    "kfold": ("cli.ltrain.train:kfold_command", "Cross-validate: train and evaluate fold by fold."),
+    "train": ("cli.ltrain.train:train", "Train a network on a cache and evaluate it; the word may be left out."),
+    "kfold": ("cli.ltrain.train:kfold", "Cross-validate: train and evaluate fold by fold."),
     "plans": ("cli.ltrain.look:plans", "List the shipped training plans, or check and show one."),
     "models": ("cli.ltrain.look:models", "List the networks, with parameters and multiply-adds."),
     "evaluate": ("cli.ltrain.use:evaluate", "Evaluate a run on one part of its split, or on other images."),
@@ -26,12 +26,7 @@ _COMMANDS = {
 
 
 @click.group(
-    "ltrain",
-    cls=MainGroup,
-    lazy_commands=_COMMANDS,
-    default_command="train",
-    subcommand_metavar="[COMMAND] [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    "ltrain", cls=MainGroup, lazy_commands=_COMMANDS, default_command="train", subcommand_metavar="[COMMAND] [ARGS]..."
 )
 @click.version_option(__version__, prog_name="ltrain")
 def main() -> None:

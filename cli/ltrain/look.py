@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.console import CONSOLE, format_table, print_json, print_text
+from cli.console import CONSOLE, format_table, print_result
 from cli.options import (
-    LocalPath,
+    FILE,
+    FOLDER,
+    SEED,
+    OptionValue,
     augment_option,
-    cache_location_argument,
-    cache_location_option,
+    chosen_cache_options,
     complete_plan,
     json_option,
-    seed_type,
-    size_filter_option,
 )
+from leukemia_data.caches.opening import open_chosen_cache
 from leukemia_data.stores.url import Location
 
 if TYPE_CHECKING:
@@ -30,19 +31,17 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=LocalPath(path_type=Path, file_okay=False))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=FOLDER)
 @click.option(
     "--part",
     default="test",
-    show_default=True,
     type=click.Choice(["valid", "test"]),
     help="The evaluated part to compare by; of a k-fold always its out-of-fold predictions.",
 )
 @click.option(
     "--out",
-    type=LocalPath(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("comparison"),
-    show_default=True,
     help="Folder of tables and figures; files of an earlier comparison in it are replaced.",
 )
 @json_option
@@ -64,16 +63,19 @@ def compare(runs: tuple[Path, ...], part: str, out: Path, as_json: bool) -> None
     from leukemia_models.comparing.comparison import compare_runs
 
     comparison, files = compare_runs(runs, part, out=out)
-    if as_json:
-        print_json({**comparison.to_dict(), "out": str(out), "files": [path.name for path in files]})
-        return
-    print_text(_comparison_table(comparison))
+    written = {"out": str(out), "files": [path.name for path in files]}
+    lines = _comparison_lines(comparison, [files[0], out / "accuracy.png"])
+    print_result({**comparison.to_dict(), **written}, lines, as_json=as_json)
+
+
+def _comparison_lines(comparison: Comparison, look_at: Sequence[Path]) -> Iterator[str]:
+    yield _comparison_table(comparison)
     for sentence in comparison.cautions:
-        print_text(f"caution: {sentence}")
+        yield f"caution: {sentence}"
     marked = {run.label: run.marked_label for run in comparison.runs}
     for pair in comparison.pairs:
-        print_text(_pair_line(pair, marked))
-    print_text(f"Look at {files[0]} and {out / 'accuracy.png'}")
+        yield _pair_line(pair, marked)
+    yield f"Look at {' and '.join(map(str, look_at))}"
 
 
 def _comparison_table(comparison: Comparison) -> str:
@@ -90,7 +92,7 @@ def _comparison_table(comparison: Comparison) -> str:
 
 
 def _pair_line(pair: PairComparison, marked: Mapping[str, str]) -> str:
-    """The difference in balanced accuracy per image, or why there is none."""
+    """Return the difference in balanced accuracy per image, or why there is none."""
     names = f"{marked[pair.first]} minus {marked[pair.second]}"
     if pair.images is None:
         return f"{names}: not compared, {pair.refusal}"
@@ -105,7 +107,7 @@ def _pair_line(pair: PairComparison, marked: Mapping[str, str]) -> str:
 
 
 @click.command("models")
-@click.option("--size", "size_px", default=224, show_default=True, help="Side of the images.")
+@click.option("--size", "size_px", default=224, help="Side of the images.")
 @json_option
 def models(size_px: int, as_json: bool) -> None:
     """List the networks that --model takes: parameters, multiply-adds of one image, sizes of the stages.
@@ -121,14 +123,15 @@ def models(size_px: int, as_json: bool) -> None:
     from leukemia_models.networks.registry import describe_models
 
     found = describe_models(size_px)
-    if as_json:
-        print_json([model.to_dict() for model in found])
-        return
+    print_result([model.to_dict() for model in found], _model_lines(found, size_px), as_json=as_json)
+
+
+def _model_lines(found: Sequence[NetworkDescription], size_px: int) -> Iterator[str]:
     header = ("model", "parameters", "multiply-adds", "stages (px)", "reports")
     numbers = format_table(header, [_model_row(model) for model in found]).splitlines()
     for line, description in zip(numbers, ["", *(model.description for model in found)], strict=True):
-        print_text(f"{line}  {description}".rstrip())
-    print_text(f"\nOf one image of {size_px} x {size_px} px; 2 classes.")
+        yield f"{line}  {description}".rstrip()
+    yield f"\nOf one image of {size_px} x {size_px} px; 2 classes."
 
 
 def _model_row(model: NetworkDescription) -> list[str]:
@@ -157,19 +160,15 @@ def plans(plan: str | None, as_json: bool) -> None:
 
     if plan is not None:
         chosen = load_plan(plan)
-        if as_json:
-            print_json(chosen.to_dict())
-        else:
-            print_text(_plan_text(chosen))
-            print_text(f"\n{plan_path(plan)}")
+        print_result(chosen, [_plan_text(chosen), f"\n{plan_path(plan)}"], as_json=as_json)
         return
     found = [load_plan(name) for name in plan_names()]
-    if as_json:
-        print_json([each.to_dict() for each in found])
-        return
     rows = [(each.name, each.model_name, str(sum(s.settings.epochs for s in each.stages))) for each in found]
-    print_text(format_table(("plan", "network", "epochs"), rows))
-    print_text("\n`ltrain plans NAME` shows one with its stages; `ltrain --plan NAME` trains by it.")
+    lines = (
+        format_table(("plan", "network", "epochs"), rows),
+        "\n`ltrain plans NAME` shows one with its stages; `ltrain --plan NAME` trains by it.",
+    )
+    print_result([each.to_dict() for each in found], lines, as_json=as_json)
 
 
 def _plan_text(plan: TrainingPlan) -> str:
@@ -199,35 +198,15 @@ def _stage_row(stage: Stage) -> tuple[str, ...]:
 
 
 @click.command("preview-augment")
-@cache_location_argument
-@cache_location_option
-@size_filter_option
+@chosen_cache_options
 @augment_option
-@click.option(
-    "--images", "per_class", default=3, show_default=True, type=click.IntRange(1, 20), help="Images of each class."
-)
-@click.option(
-    "--epochs", default=8, show_default=True, type=click.IntRange(1, 40), help="Epochs to show, from the first."
-)
-@click.option("--seed", default=0, show_default=True, type=seed_type, help="The run's seed.")
-@click.option(
-    "--out",
-    type=LocalPath(path_type=Path, dir_okay=False),
-    default=Path("augment.png"),
-    show_default=True,
-    help="PNG to write.",
-)
+@click.option("--images", "per_class", default=3, type=click.IntRange(1, 20), help="Images of each class.")
+@click.option("--epochs", default=8, type=click.IntRange(1, 40), help="Epochs to show, from the first.")
+@click.option("--seed", default=0, type=SEED, help="The run's seed.")
+@click.option("--out", type=FILE, default=Path("augment.png"), help="PNG to write.")
 @json_option
 def preview_augment(
-    cache: Location | None,
-    cache_root: Location,
-    size_px: int | None,
-    augment: str,
-    per_class: int,
-    epochs: int,
-    seed: int,
-    out: Path,
-    as_json: bool,
+    location: Location, size_px: int | None, augment: str, epochs: int, out: Path, as_json: bool, **options: OptionValue
 ) -> None:
     """Draw a grid: a few cells of each class as they are cached, and as each epoch of a run with --seed shows them.
 
@@ -240,32 +219,25 @@ def preview_augment(
     """
     # torch takes seconds to load: not for --help.
     from leukemia_data.augmenting.preview import preview_augmentation
-    from leukemia_data.caches.opening import open_chosen_cache
 
-    with open_chosen_cache(cache if cache is not None else cache_root, size_px=size_px) as opened:
-        found = preview_augmentation(
-            opened, augment, out, per_class=per_class, epochs=epochs, seed=seed, console=CONSOLE
-        )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_text(
-            f"{len(found.image_ids)} images, augmentation {found.augmentation.name}, epochs 1 to {epochs}: {out}"
-        )
+    with open_chosen_cache(location, size_px=size_px) as opened:
+        found = preview_augmentation(opened, augment, out, epochs=epochs, console=CONSOLE, **options)
+    line = f"{len(found.image_ids)} images, augmentation {found.augmentation.name}, epochs 1 to {epochs}: {out}"
+    print_result(found, [line], as_json=as_json)
 
 
 @click.command("batchnorm-demo")
 @click.option(
     "--out",
-    type=LocalPath(path_type=Path, file_okay=False),
+    type=FOLDER,
     required=True,
     help="Folder for batchnorm.csv, .json, .png and .pdf; made where it is missing.",
 )
-@click.option("--epochs", default=6, show_default=True, type=click.IntRange(1, 100))
-@click.option("--lr", default=0.01, show_default=True, type=click.FloatRange(0, min_open=True), help="Rate of AdamW.")
-@click.option("--seed", default=0, show_default=True, type=seed_type, help="Of cells, weights, order and augmentation.")
+@click.option("--epochs", default=6, type=click.IntRange(1, 100))
+@click.option("--lr", default=0.01, type=click.FloatRange(0, min_open=True), help="Rate of AdamW.")
+@click.option("--seed", default=0, type=SEED, help="Of cells, weights, order and augmentation.")
 @json_option
-def batchnorm_demo(out: Path, epochs: int, lr: float, seed: int, as_json: bool) -> None:
+def batchnorm_demo(out: Path, as_json: bool, **options: OptionValue) -> None:
     """Train a ResNet-18 on generated cells for a minute, and evaluate every epoch's weights four ways.
 
     (i) in eval mode at once; (ii) in training mode, as the second report validated; (iii) in eval mode after that, as
@@ -280,28 +252,19 @@ def batchnorm_demo(out: Path, epochs: int, lr: float, seed: int, as_json: bool) 
     # torch takes seconds to load: not for --help.
     from leukemia_models.experiments.batchnorm_experiment import run_experiment
 
-    found = run_experiment(out, epochs=epochs, lr=lr, seed=seed, console=CONSOLE)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_text(_text(found))
+    found = run_experiment(out, console=CONSOLE, **options)
+    print_result(found, _experiment_lines(found), as_json=as_json)
 
 
-def _text(experiment: BatchNormExperiment) -> str:
+def _experiment_lines(experiment: BatchNormExperiment) -> Iterator[str]:
     from leukemia_models.experiments.four_ways import WAY_TITLES
 
     share = f"{experiment.share_of_labels:.3f} of the labels"
     rows = [[str(scores.epoch), *(_cell(getattr(scores, way)) for way in WAY_TITLES)] for scores in experiment.epochs]
-    return "\n".join(
-        [
-            f"Validation accuracy, share of class 1 among the predictions ({share}):",
-            "",
-            format_table(["epoch", *WAY_TITLES.values()], rows),
-            "",
-            "!: nearly all predictions are one class. (ii) and (iii) have seen validation images; (iv) has not.",
-            f"Look at {experiment.out / 'batchnorm.png'}",
-        ]
-    )
+    yield f"Validation accuracy, share of class 1 among the predictions ({share}):\n"
+    yield format_table(["epoch", *WAY_TITLES.values()], rows)
+    yield "\n!: nearly all predictions are one class. (ii) and (iii) have seen validation images; (iv) has not."
+    yield f"Look at {experiment.out / 'batchnorm.png'}"
 
 
 def _cell(scores: BatchNormScores) -> str:

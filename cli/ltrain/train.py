@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import CONSOLE, print_json, print_text
-from cli.ltrain.options import (
-    STAGE_OPTIONS,
-    check_options,
-    given_options,
-    training_options,
-    valid_from_train_option,
-)
+from cli.console import CONSOLE, print_result
+from cli.ltrain.options import MACHINE_OPTIONS, STAGE_OPTIONS, check_options, training_options, valid_from_train_option
+from cli.options import OptionValue, given_options
 from leukemia_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from leukemia_models.comparing.kfold import TrainedFolds
-    from leukemia_models.runs.run_config import RunOptions
     from leukemia_models.runs.train_plan import TrainedRuns
     from leukemia_models.training.training_plan import TrainingPlan
 
@@ -35,8 +28,7 @@ split_option = click.option(
 
 @click.command("train")
 @training_options(split_option, valid_from_train_option)
-@click.pass_context
-def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
+def train(**options: OptionValue) -> None:
     """Train a network on a cache and evaluate it; or go on with --resume where a killed run stopped.
 
     Every result carries its kind of split. The default keeps all cells of a person on one side; expect 0.83 to 0.91
@@ -53,7 +45,22 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
       torchrun --nproc-per-node 2 --no-python ltrain train --size 128 --epochs 10
       ltrain train --size 224 --batch-size 256 --accumulate 4 --out runs/job --resume-if-begun
     """
-    train(given_options(context, options), options)
+    given = given_options()
+    check_options(given, options)
+    if not options["resume"] and "extend" in given:
+        raise UsageError("--extend is for --resume with another --epochs")
+    # torch takes seconds to load: not for --help, nor for a wrong option.
+    from leukemia_models.runs import train_plan
+    from leukemia_models.runs.resume_runs import RunChanges
+
+    common = _common(given, options, "ltrain")
+    if options["resume"]:
+        changes = RunChanges(**_set(given, options, "epochs", "extend", "accumulate"))
+        trained = train_plan.resume(options["out"], changes=changes, **common)
+    else:
+        trained = train_plan.train_plan(**_beginning(given, options, options["split"]), **common)
+    if trained.is_first:
+        print_result(trained, _run_lines(trained), as_json=options["as_json"])
 
 
 @click.command("kfold")
@@ -70,8 +77,7 @@ def command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 
     ),
     valid_from_train_option,
 )
-@click.pass_context
-def kfold_command(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click hands over what is declared above
+def kfold(**options: OptionValue) -> None:
     """Train a fresh network for every fold, evaluate it on the subjects held out, and pool their predictions.
 
     Everything starts anew in each fold: weights, optimizer, order, statistics. Nothing is chosen by the held-out
@@ -85,46 +91,7 @@ def kfold_command(context: click.Context, /, **options: Any) -> None:  # noqa: A
       ltrain kfold --folds loso --size 128 --epochs 10 --tta d4
       ltrain kfold --out runs/five --resume
     """
-    cross_validate(given_options(context, options), options)
-
-
-def train(given: frozenset[str], options: Mapping[str, Any]) -> None:
-    """Begin or resume a run, or the stages of a plan, and print the results.
-
-    Parameters
-    ----------
-    given
-        Names of the options that the user set.
-    options
-        All of them, as ``ltrain train`` declares them.
-    """
-    check_options(given, options)
-    if not options["resume"] and "extend" in given:
-        raise UsageError("--extend is for --resume with another --epochs")
-    # torch takes seconds to load: not for --help, nor for a wrong option.
-    from leukemia_models.runs.resume_runs import RunChanges
-    from leukemia_models.runs.train_plan import resume, train_plan
-
-    common = _common(given, options, "ltrain")
-    if options["resume"]:
-        epochs, extend, accumulate = (_given(name, given, options) for name in ("epochs", "extend", "accumulate"))
-        trained = resume(
-            options["out"], changes=RunChanges(epochs=epochs, extend=extend, accumulate=accumulate), **common
-        )
-    else:
-        trained = train_plan(
-            _plan(given, options),
-            options["cache"],
-            options=_run_options(options, options["split"]),
-            **_beginning(given, options),
-            **common,
-        )
-    if trained.is_first:
-        _print_runs(trained, as_json=options["as_json"])
-
-
-def cross_validate(given: frozenset[str], options: Mapping[str, Any]) -> None:
-    """Begin or resume a cross-validation, and print the pooled results."""
+    given = given_options()
     check_options(given, options)
     if "extend" in given:
         raise UsageError("--extend: the folds of a cross-validation keep their length; start a new one")
@@ -133,121 +100,82 @@ def cross_validate(given: frozenset[str], options: Mapping[str, Any]) -> None:
     if options["resume"] and "epochs" in given:
         raise UsageError("--epochs: the folds of a cross-validation keep their length; start a new one")
     from leukemia_data.splitting.split_spec import VALID_SHARE
-    from leukemia_models.comparing import kfold
+    from leukemia_models.comparing.kfold import cross_validate, resume_cross_validation
 
     common = _common(given, options, "ltrain kfold")
     if options["resume"]:
-        accumulate = _given("accumulate", given, options)
-        trained = kfold.resume_cross_validation(options["out"], accumulate=accumulate, **common)
+        trained = resume_cross_validation(options["out"], **_set(given, options, "accumulate"), **common)
     else:
-        trained = kfold.cross_validate(
-            _plan(given, options),
-            options["cache"],
-            folds=options["folds"],
-            valid_share=VALID_SHARE if options["inner_valid"] else options["valid_from_train"] or 0.0,
-            options=_run_options(options, ""),
-            **_beginning(given, options),
-            **common,
+        valid_share = VALID_SHARE if options["inner_valid"] else options["valid_from_train"] or 0.0
+        trained = cross_validate(
+            folds=options["folds"], valid_share=valid_share, **_beginning(given, options, ""), **common
         )
     if trained.pooled is not None:
-        _print_folds(trained, as_json=options["as_json"])
+        found = {"kfold": str(trained.root), "results": trained.pooled.to_dict()}
+        lines = (trained.pooled.text(), f"Look at {trained.root / 'summary.md'}")
+        print_result(found, lines, as_json=options["as_json"])
 
 
-def _given(name: str, given: frozenset[str], options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an option's value
-    """An option's value where the user set it, else None: what is there keeps its own."""
-    return options[name] if name in given else None
+def _set(given: Mapping[str, str], options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return those of some options that the user set."""
+    return {name: options[name] for name in names if name in given}
 
 
-def _plan(given: frozenset[str], options: Mapping[str, Any]) -> TrainingPlan:
-    """The plan of a file, or of the options; with what the options say over what the file says."""
+def _plan(given: Mapping[str, str], options: Mapping[str, Any]) -> TrainingPlan:
+    """Return the plan of a file or of the options, changed by those for evaluation and machine."""
+    from leukemia_models.training.plan_file import load_plan
     from leukemia_models.training.training_plan import scaled, single_stage_plan, with_evaluation, with_settings
 
     if options["plan"] is not None:
-        from leukemia_models.training.plan_file import load_plan
-
         plan = scaled(load_plan(options["plan"]), options["epochs_scale"])
     else:
         plan = single_stage_plan(**{name: options[name] for name in STAGE_OPTIONS})
-    evaluation = {name: _given(name, given, options) for name in ("tta", "tta_average", "batchnorm")}
-    machine = ("amp", "compile", "sync_batchnorm", "accumulate")
-    return with_settings(
-        with_evaluation(plan, **evaluation), **{name: options[name] for name in machine if name in given}
-    )
+    plan = with_evaluation(plan, **_set(given, options, "tta", "tta_average", "batchnorm"))
+    return with_settings(plan, **_set(given, options, "amp", "compile", "sync_batchnorm", "accumulate"))
 
 
-def _run_options(options: Mapping[str, Any], split: str) -> RunOptions:
+def _beginning(given: Mapping[str, str], options: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Return what a new run takes; `split` is empty for a cross-validation, which has its own."""
     from leukemia_data.splitting.split_spec import parse_split, with_valid_share
     from leukemia_models.runs.run_config import RunOptions
 
     share = options["valid_from_train"]
-    return RunOptions(
-        split=with_valid_share(parse_split(split), share) if split and share is not None else split,
-        split_seed=options["split_seed"],
-        seed=options["seed"],
-        positive=options["positive"],
-        allow_leak=options["allow_leak"],
-        normalize=options["normalize"],
-        force_normalize=options["force_normalize"],
-    )
-
-
-def _beginning(given: frozenset[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("split_seed", "seed", "positive", "allow_leak", "normalize", "force_normalize")
     return {
+        "plan": _plan(given, options),
+        "cache": options["cache"],
+        "options": RunOptions(
+            split=with_valid_share(parse_split(split), share) if split and share is not None else split,
+            **{name: options[name] for name in names},
+        ),
         "out": options["out"],
         "resume_if_begun": options["resume_if_begun"],
-        "accumulate": _given("accumulate", given, options),
+        **_set(given, options, "accumulate"),
     }
 
 
-def _common(given: frozenset[str], options: Mapping[str, Any], program: str) -> dict[str, Any]:
-    from leukemia_data.caches.opening import LocalCopiesChoice
+def _common(given: Mapping[str, str], options: Mapping[str, Any], program: str) -> dict[str, Any]:
     from leukemia_models.runs.run_config import MachineOptions
 
-    machine = MachineOptions(
-        device=options["device"],
-        num_threads=options["num_threads"],
-        residency=options["residency"],
-        save_minutes=options["save_minutes"],
-        wait_minutes=options["wait_minutes"],
-        check=options["check"],
-        cache=_given("cache", given, options),
-        copies=LocalCopiesChoice(options["local_copies"], options["local_copies_gb"]),
-    )
+    machine = {name: options[name] for name in ("copies", *MACHINE_OPTIONS)}
     return {
-        "machine": machine,
+        "machine": MachineOptions(**machine, **_set(given, options, "cache")),
         "environment": os.environ,
-        "resume_text": _resume_command(program),
+        "resume_text": lambda folder: f"{program} --out {_word(folder)} --resume",
         "console": CONSOLE,
     }
 
 
-def _resume_command(program: str) -> Callable[[Path], str]:
-    return lambda folder: f"{program} --out {_word(folder)} --resume"
-
-
 def _word(path: Path) -> str:
-    """A path as one word of a command line."""
     return f'"{path}"' if " " in str(path) else str(path)
 
 
-def _print_runs(trained: TrainedRuns, *, as_json: bool) -> None:
+def _run_lines(trained: TrainedRuns) -> Iterator[str]:
     from leukemia_models.reports.results import results_text
 
-    if as_json:
-        print_json(trained.to_dict())
-        return
-    print_text(results_text(trained.results))
+    yield results_text(trained.results)
     folder = trained.folders[-1]
     # The test part, where there is one: its numbers are those to quote.
     parts = [part for part in ("test", "valid") if part in trained.results]
     pages = [str(folder.part(part) / "summary.md") for part in parts[:1]]
-    print_text(f"Look at {' and '.join([str(folder.history_figure), *pages])}")
-
-
-def _print_folds(trained: TrainedFolds, *, as_json: bool) -> None:
-    assert trained.pooled is not None
-    if as_json:
-        print_json({"kfold": str(trained.root), "results": trained.pooled.to_dict()})
-        return
-    print_text(trained.pooled.text())
-    print_text(f"Look at {trained.root / 'summary.md'}")
+    yield f"Look at {' and '.join([str(folder.history_figure), *pages])}"

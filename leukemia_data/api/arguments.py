@@ -1,4 +1,4 @@
-"""What the public functions share: arguments as users give them, and how much is printed."""
+"""What the public functions share: conversion of arguments, and consoles."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from leukemia_data.console import Console, NullConsole, Progress
+from leukemia_data.console import BarProgress, Console, NullConsole, Progress
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
 from leukemia_data.stores.url import Location, Url, parse_location
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from leukemia_data.caches.cache import Cache
     from leukemia_data.operations.recipe import Recipe
     from leukemia_data.records.record import ImagePlace
@@ -46,6 +44,11 @@ def as_path(place: object, name: str) -> Path:
     return location
 
 
+def as_optional_path(place: object, name: str) -> Path | None:
+    """Return the path of this machine that an argument means; None stays None."""
+    return None if place is None else as_path(place, name)
+
+
 def as_image_place(place: object, name: str) -> ImagePlace:
     """Return the path that an argument means, or the address with what reads it."""
     location = as_location(place, name)
@@ -56,11 +59,11 @@ def as_image_place(place: object, name: str) -> ImagePlace:
     return stored_url(location)
 
 
-def as_sources(sources: Sequence[Place]) -> list[ImagePlace]:
+def as_sources(sources: Sequence[Place], name: str = "sources") -> list[ImagePlace]:
     """Return the places of images, at least one."""
     if not sources:
-        raise UsageError("sources: name at least one folder or table of images")
-    return [as_image_place(source, "sources") for source in sources]
+        raise UsageError(f"{name}: name at least one file, folder or table of images")
+    return [as_image_place(source, name) for source in sources]
 
 
 def as_root(root: Place | None) -> ImagePlace | None:
@@ -76,9 +79,8 @@ def as_recipe(recipe: str | Recipe) -> Recipe:
 
 
 def place_of(cache: object) -> Location:
-    """Where a cache lies that is opened, or that a place names."""
-    found = getattr(cache, "location", None)
-    return as_location(cache, "cache") if found is None else as_location(found, "cache")
+    """Return the location of an opened cache, or the one that a place names."""
+    return as_location(getattr(cache, "location", None) or cache, "cache")
 
 
 def as_sizes(sizes: int | Sequence[int]) -> list[int]:
@@ -95,7 +97,7 @@ class LeukemiaWarning(UserWarning):
 
 
 class QuietConsole(NullConsole):
-    """Passes cautions on as :class:`LeukemiaWarning`; says nothing else."""
+    """Passes cautions on as :class:`LeukemiaWarning`; prints nothing."""
 
     def warn(self, text: str) -> None:
         """Warn, at the line that called the library."""
@@ -117,24 +119,11 @@ class VerboseConsole(QuietConsole):
         from tqdm.auto import tqdm
 
         with tqdm(total=total, initial=done, desc=what, unit=f" {unit}", smoothing=0.1) as bar:
-            yield _Bar(bar)
-
-
-class _Bar:
-    def __init__(self, bar: tqdm) -> None:
-        self._bar = bar
-
-    def update(self, num: int = 1, /) -> None:
-        """Count `num` units more."""
-        self._bar.update(num)
-
-    def show(self, **values: str) -> None:
-        """Show values behind the bar when it is drawn next."""
-        self._bar.set_postfix(values, refresh=False)
+            yield BarProgress(bar)
 
 
 def _num_own_frames() -> int:
-    """How far up the stack the first line is that is not the library's, counted from the caller."""
+    """Return how many frames above the caller's the first one outside the library is."""
     frame, number = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
         frame, number = frame.f_back, number + 1
@@ -142,13 +131,7 @@ def _num_own_frames() -> int:
 
 
 def console_of(verbose: bool | Console) -> Console:
-    """Return the console that an argument `verbose` means.
-
-    Raises
-    ------
-    UsageError
-        If it is neither True, False nor a console.
-    """
+    """Return the console that an argument `verbose` means; UsageError if it is neither a bool nor a console."""
     if isinstance(verbose, bool):
         return VerboseConsole() if verbose else QuietConsole()
     if not all(hasattr(verbose, name) for name in ("note", "warn", "progress")):

@@ -1,11 +1,20 @@
-"""What is wrong with a data set, and whose cells renumbered files show."""
+"""What is wrong with a data set, and which subjects renumbered files show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from leukemia_data.api.arguments import CachePlace, Place, as_image_place, as_path, as_root, console_of, place_of
+from leukemia_data.api.arguments import (
+    CachePlace,
+    Place,
+    as_image_place,
+    as_optional_path,
+    as_path,
+    as_root,
+    console_of,
+    place_of,
+)
 
 if TYPE_CHECKING:
     from leukemia_data.auditing.run_audit import Audit
@@ -36,9 +45,9 @@ def audit(
     references
         Tables of names with SHA-256, without pixels.
     split, seed
-        A split to check; for one input.
+        A split of the only input, to be checked.
     max_distance
-        Near duplicates: bits of 64 in which two cells' hashes may differ. None does not look for them.
+        Maximal bits of 64 in which the hashes of near duplicates differ; None: they are not looked for.
     out
         Folder for the findings as tables and pictures.
     size, root, allow_outside, reading
@@ -56,7 +65,7 @@ def audit(
         split=split,
         seed=seed,
         max_distance=max_distance,
-        out=None if out is None else as_path(out, "out"),
+        out=as_optional_path(out, "out"),
         console=console_of(verbose),
     )
 
@@ -70,20 +79,16 @@ def recover_subjects(
     join_linked: bool = False,
     verbose: bool | Console = False,
 ) -> SubjectRecovery:
-    """Find out whose cells renumbered files show, by content, and write the tables with their subjects.
+    """Find by content which subjects renumbered files show, and write the CSV tables with them into the folder `out`.
 
     Parameters
     ----------
-    tables
-        CSV tables of images.
     references
         Folders of the images under their own names, caches of them, or tables with SHA-256.
-    out
-        Folder for what is written.
-    root, allow_outside
-        As for :func:`scan`.
     join_linked
         Treat subjects that share identical images as one.
+    root, allow_outside
+        As for :func:`scan`.
     """
     from leukemia_data.auditing.subject_recovery import recover_subjects as recover
 

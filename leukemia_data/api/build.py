@@ -29,17 +29,7 @@ if TYPE_CHECKING:
 
 
 def write_sample(folder: Place, *, subjects: int = 24, cells: int = 20, seed: int = 0) -> SampleSummary:
-    """Write generated cells below a folder, to try everything without the real images; nothing medical is in them.
-
-    Parameters
-    ----------
-    folder
-        Created where it is absent.
-    subjects, cells
-        How many people, and cells of each.
-    seed
-        Other cells for another one.
-    """
+    """Write generated images below a folder, `cells` of each of so many `subjects`; nothing medical is in them."""
     from leukemia_data.sources.sample_cells import write_sample as write
 
     return write(as_path(folder, "folder"), num_subjects=subjects, cells_per_subject=cells, seed=seed)
@@ -52,18 +42,18 @@ def scan(
     allow_outside: bool = False,
     reading: ReadingOptions | None = None,
 ) -> Scan:
-    """Look at images before a build: how they are understood, their frames by class, which recipe suits.
+    """Return how images are read as a source, their frames by class and the effect of a recipe on them.
 
     Parameters
     ----------
     sources
         Folders and CSV tables of images.
     recipe
-        Recipe whose effect on the frames is computed: a preset's name, a TOML file or a recipe.
+        A preset's name, a TOML file or a recipe.
     root, allow_outside
         Folder that the tables' paths start from, and whether they may lead out of it.
     reading
-        How the source is read where it does not tell by itself.
+        Classes, subjects and columns, where they are not clear by themselves.
     """
     from leukemia_data.scanning.scan import scan as scan_source
 
@@ -84,7 +74,7 @@ def preview(
     reading: ReadingOptions | None = None,
     verbose: bool | Console = False,
 ) -> Preview:
-    """Draw a few images of each class, raw and after every step of a recipe, or under several recipes side by side.
+    """Draw `per_class` images of each class: raw and after every step of a recipe, or under the recipes to `compare`.
 
     Parameters
     ----------
@@ -92,14 +82,8 @@ def preview(
         As for :func:`scan`.
     out
         PNG file to write.
-    recipe
-        Whose steps are shown.
-    compare
-        Recipes to lay side by side instead.
     sizes
-        Sides in px to show; 128 and 224 where none is given, 224 to compare.
-    per_class
-        Images of each class.
+        Sides in px to show; by default 128 and 224, or 224 to compare.
     """
     from leukemia_data.scanning.preview import preview as draw
 
@@ -146,19 +130,19 @@ def build(
     sizes
         Side of the cached squares in px, or several sides.
     cache
-        Folder or address below which the caches lie.
+        Folder or address of all caches.
     recipe
-        What is done to each image: a preset's name, a TOML file or a recipe.
+        A preset's name, a TOML file or a recipe.
     name
         Of the caches; by default that of the source's folder.
     codec
-        ``raw`` or ``zstd``; by default what the cache has.
+        ``raw`` or ``zstd``; by default that of an existing cache.
     shard_size
-        Images a file holds at the most, or ``auto``.
+        Maximal images per file, or ``auto``.
     engine, address, n_jobs
-        What runs the work (``local``, ``dask``, ``ray``), the address of a cluster, the number of worker processes.
+        ``local``, ``dask`` or ``ray``, the address of a cluster, the number of worker processes (-1: one per core).
     on_error, max_bad
-        ``fail`` or ``quarantine`` for images that cannot be used, and how many, or which share, may be.
+        ``fail`` or ``quarantine`` for unusable images, and how many, or which fraction, may be quarantined.
     wait
         Wait for another build of the same caches instead of raising.
     recheck
@@ -234,16 +218,9 @@ def plan_jobs(
 def run_job(
     path: Place, share: int, num_shares: int, *, n_jobs: int = -1, verbose: bool | Console = False
 ) -> ShareSummary:
-    """Make one part of a job file's shards; idempotent, and safe to run several times at once.
+    """Make a job file's shards of part `share`, from 1, of `num_shares`; idempotent, and safe to run twice at once.
 
-    Parameters
-    ----------
-    path
-        The job file.
-    share, num_shares
-        Which share, from 1, of how many.
-    n_jobs
-        Worker processes on this machine, -1 for one a core.
+    `n_jobs` is the number of worker processes on this machine, -1 for one per core.
     """
     from leukemia_data.building.engine import LOCAL, EngineChoice
     from leukemia_data.building.jobs import run_job as run

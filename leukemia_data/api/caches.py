@@ -1,4 +1,4 @@
-"""Caches: opened, listed, described, kept whole and copied."""
+"""Caches: opened, listed, described, verified, repaired and copied."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from leukemia_data.api.arguments import (
     Place,
     as_image_place,
     as_location,
+    as_optional_path,
     as_path,
     as_root,
     console_of,
@@ -34,16 +35,14 @@ def open_cache(
     recipe: str | None = None,
     copies: LocalCopiesChoice | None = None,
 ) -> Cache:
-    """Open a cache: the one at a place, or the only one below it.
+    """Open the cache at a folder or an address, or the only one below it.
 
     Parameters
     ----------
-    location
-        A folder or an address.
     size, recipe
         Side of the images in px and name of the recipe, to choose among several caches.
     copies
-        Where shards of a cache at an address are copied to.
+        Location of local copies of a cache at an address.
     """
     from leukemia_data.caches.opening import DEFAULT_COPIES, open_chosen_cache
 
@@ -68,13 +67,8 @@ def statistics(
 ) -> CacheStatistics:
     """Count images, classes and subjects of a cache and its parts, with exact mean and standard deviation.
 
-    Parameters
-    ----------
-    cache
-        Opened, or where it is; `size` chooses among several.
-    split, seed
-        As for :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>`; ``all`` for none. By default the subject
-        split where the cache allows it.
+    For `split` and `seed` see :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>`; ``all`` is no split, None
+    the subject split where the cache allows it. `size` chooses among several caches.
     """
     from leukemia_data.caches.summary import cache_statistics
 
@@ -82,7 +76,7 @@ def statistics(
 
 
 def describe(cache: CachePlace, *, size: int | None = None) -> dict[str, object]:
-    """Return all that a cache tells of itself, as JSON values: classes, recipe, source, files, what made it."""
+    """Return a cache's classes, recipe, source, files and makers as JSON values."""
     from leukemia_data.caches.summary import describe_cache
 
     return describe_cache(_as_cache(cache, size))
@@ -93,7 +87,7 @@ def verify(
 ) -> VerifyReport:
     """Check every file and image of a cache against its digests; `quick` reads no pixels.
 
-    What is damaged is in the report's ``damages``; nothing is raised for it.
+    The report's ``damages`` name what is damaged; nothing is raised for it.
     """
     from leukemia_data.caches.verify import verify as verify_cache
 
@@ -108,7 +102,7 @@ def repair(
     size: int | None = None,
     verbose: bool | Console = False,
 ) -> RepairReport:
-    """Make damaged files of a cache again, byte for byte: from what is intact in them, else from the sources."""
+    """Rebuild damaged files of a cache, byte for byte: from what is intact in them, else from the sources."""
     from leukemia_data.building.repair import repair as repair_found
 
     return repair_found(
@@ -129,10 +123,10 @@ def convert(
     size: int | None = None,
     verbose: bool | Console = False,
 ) -> ConvertReport:
-    """Store a cache's pixels by another codec, ``raw`` or ``zstd``; without `out` in its place."""
+    """Store a cache's pixels by another codec, ``raw`` or ``zstd``: in a new folder `out`, or in place."""
     from leukemia_data.building.repair import convert as convert_found
 
-    target = None if out is None else as_path(out, "out")
+    target = as_optional_path(out, "out")
     return convert_found(place_of(cache), codec, out=target, size_px=size, console=console_of(verbose))
 
 
@@ -144,14 +138,9 @@ def collect_garbage(location: Place = "cache", *, remove: bool = False) -> Colle
 
 
 def push(
-    cache: CachePlace,
-    folder: Place,
-    *,
-    size: int | None = None,
-    verify: bool = False,
-    verbose: bool | Console = False,
+    cache: CachePlace, folder: Place, *, size: int | None = None, verify: bool = False, verbose: bool | Console = False
 ) -> CopyReport:
-    """Copy a cache to a store, only what is not there; `verify` reads what was there before."""
+    """Copy the missing files of a cache to a store; `verify` reads those that were there before."""
     from leukemia_data.caches.transfer import push as push_found
 
     place = as_path(place_of(cache), "cache")
@@ -161,7 +150,7 @@ def push(
 def pull(
     cache: CachePlace, folder: Place = "cache", *, size: int | None = None, verbose: bool | Console = False
 ) -> CopyReport:
-    """Copy a cache from a store to a folder of caches, only what is not there."""
+    """Copy the missing files of a cache from a store to a folder of caches."""
     from leukemia_data.caches.transfer import pull as pull_found
 
     return pull_found(place_of(cache), as_path(folder, "folder"), size_px=size, console=console_of(verbose))
@@ -178,18 +167,14 @@ def preview_augmentation(
     size: int | None = None,
     verbose: bool | Console = False,
 ) -> AugmentationPreview:
-    """Draw a few images of each class as they are cached, and as the first epochs of a training show them.
+    """Draw `per_class` images of each class as they are cached, and as the first epochs of a training show them.
 
     Parameters
     ----------
-    cache
-        Opened, or where it is; `size` chooses among several.
     augment
         A preset's name, or a TOML file.
     out
         PNG file to write.
-    per_class, epochs
-        Rows of each class, and columns beside the cached images.
     seed
         Of the training.
     """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
 
 from leukemia_data.caches.manifest import (
     CAPACITY_BY_COUNT,
@@ -157,6 +157,30 @@ class FolderPlace:
         """Return None: no cache is in an object store."""
 
 
+class RequestFields(TypedDict, total=False):
+    """Arguments that become fields of a :class:`BuildRequest` as they are."""
+
+    name: str | None
+    root: ImagePlace | None
+    allow_outside: bool
+    reading: ReadingOptions | None
+    codec: str | None
+    wait: bool
+    recheck: bool
+    clock_ns: Callable[[], int]
+    console: Console
+
+
+class RequestOptions(RequestFields, total=False):
+    """Keyword arguments of :meth:`BuildRequest.of`."""
+
+    sizes_px: Sequence[int]
+    recipe: str | Recipe
+    cache_root: Location
+    shard_size: int | str | None
+    copies_dir: Path | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
     """Sources, recipe and sizes of a build.
@@ -169,15 +193,15 @@ class BuildRequest:
         Location of the caches.
     recipe, sizes_px
         Preprocessing, and the sides of the cached squares in px: one cache per size.
+    shard_capacity
+        Maximal images per shard; :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` derives it from their number,
+        None keeps that of an earlier build.
     name
         Name of the caches; None for that of the source's folder.
     root, allow_outside, reading
         How tables and folders are read, see :func:`leukemia_data.sources.source.list_source`.
     codec
         How pixels are stored; None keeps the codec of an existing cache, and means raw for a new one.
-    shard_capacity
-        Maximal images per shard; :data:`~leukemia_data.caches.manifest.CAPACITY_BY_COUNT` derives it from their number,
-        None keeps that of an earlier build.
     wait
         Wait for other processes that work on the same caches, instead of raising.
     recheck
@@ -192,16 +216,16 @@ class BuildRequest:
     place: CachePlace
     recipe: Recipe
     sizes_px: tuple[int, ...]
-    name: str | None
-    root: ImagePlace | None
-    allow_outside: bool
-    reading: ReadingOptions | None
-    codec: str | None
     shard_capacity: int | None
-    wait: bool
-    recheck: bool
-    clock_ns: Callable[[], int]
-    console: Console
+    name: str | None = None
+    root: ImagePlace | None = None
+    allow_outside: bool = False
+    reading: ReadingOptions | None = None
+    codec: str | None = None
+    wait: bool = False
+    recheck: bool = False
+    clock_ns: Callable[[], int] = time.time_ns
+    console: Console = NULL_CONSOLE
 
     @classmethod
     def of(
@@ -211,17 +235,9 @@ class BuildRequest:
         sizes_px: Sequence[int] = (),
         recipe: str | Recipe = DEFAULT_RECIPE,
         cache_root: Location = DEFAULT_CACHE_ROOT,
-        name: str | None = None,
-        root: ImagePlace | None = None,
-        allow_outside: bool = False,
-        reading: ReadingOptions | None = None,
-        codec: str | None = None,
         shard_size: int | str | None = None,
-        wait: bool = False,
-        recheck: bool = False,
         copies_dir: Path | None = None,
-        clock_ns: Callable[[], int] = time.time_ns,
-        console: Console = NULL_CONSOLE,
+        **values: Unpack[RequestFields],
     ) -> BuildRequest:
         """Return the request for these arguments, see the attributes; raises UsageError if one is wrong.
 
@@ -232,24 +248,16 @@ class BuildRequest:
         chosen_recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe
         for size_px in sizes:
             chosen_recipe.check_size(size_px)
+        name = values.get("name")
         if name is not None and not _CACHE_NAME.fullmatch(name):
             raise UsageError(f"name {name!r}: use letters, digits, . - and _, a letter or digit first (`--name`)")
-        capacity = parse_shard_size(shard_size)
         return cls(
             sources=sources if isinstance(sources, SourceChoice) else SourceChoice(tuple(sources)),
             place=cache_place(cache_root, copies_dir),
             recipe=chosen_recipe,
             sizes_px=sizes,
-            name=name,
-            root=root,
-            allow_outside=allow_outside,
-            reading=reading,
-            codec=codec,
-            shard_capacity=capacity,
-            wait=wait,
-            recheck=recheck,
-            clock_ns=clock_ns,
-            console=console,
+            shard_capacity=parse_shard_size(shard_size),
+            **values,
         )
 
     @property

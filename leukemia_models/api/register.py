@@ -1,4 +1,4 @@
-"""Networks, optimizers, schedules and metrics of one's own, known by name from then on."""
+"""Register custom networks, optimizers, schedules and metrics by name."""
 
 from __future__ import annotations
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from leukemia_data.api.arguments import Place, as_image_place, as_location, as_path, as_root, console_of
+from leukemia_data.api.arguments import (
+    Place,
+    as_location,
+    as_optional_path,
+    as_path,
+    as_root,
+    as_sources,
+    console_of,
+)
 from leukemia_data.caches.cache import Part
 from leukemia_data.console import Console
-from leukemia_data.errors import UsageError
 from leukemia_data.files.text import html_table, printable
+from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.splitting.split_spec import SPLIT_NAMES
 from leukemia_models.reports.results import read_results
@@ -32,18 +39,18 @@ PARTS = (*SPLIT_NAMES, "all")
 class Run(runs_open_run.OpenRun):
     """A trained run, or the last stage of a plan that has begun; :func:`open_run` and ``train`` return it.
 
-    ``folder`` names its files, ``config`` holds what it was told, ``data()`` opens its cache with its split.
+    ``folder`` names its files, ``config`` holds its settings, ``data()`` opens its cache with its split.
     """
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """What every part that was evaluated came to, by its name: the content of ``results.json``."""
+        """The content of ``results.json`` of every evaluated part, by its name."""
         found = sorted(path.parent.name for path in self.folder.root.glob(f"*/{RESULTS_NAME}"))
         return {name: read_results(self.folder.part(name) / RESULTS_NAME) for name in found}
 
     @property
     def history(self) -> pd.DataFrame:
-        """Loss and metrics, a row an epoch; empty before the first has ended."""
+        """Loss and metrics, one row per epoch; empty before the end of the first one."""
         return pd.read_csv(self.folder.history) if self.folder.history.is_file() else pd.DataFrame()
 
     def evaluate(
@@ -68,34 +75,24 @@ class Run(runs_open_run.OpenRun):
             ``train``, ``valid``, ``test`` or ``all``; else folders and tables of images.
         root, allow_outside, reading
             As for :func:`leukemia_data.scan`, for images from outside.
-        checkpoint, tta, tta_average, batchnorm
+        checkpoint, tta, tta_average, batchnorm, for_excel
             As for :func:`~leukemia_models.runs.evaluate_run.evaluate_run`: by default as the run was evaluated.
         out
-            Folder for page, tables and figures; by default one of the run's own.
-        for_excel
-            Begin CSV files with a byte order mark.
+            Folder for page, tables and figures; by default one below the run.
         """
+        how: dict[str, Any] = {
+            "checkpoint": checkpoint,
+            "tta": tta,
+            "tta_average": tta_average,
+            "batchnorm": batchnorm,
+            "out": as_optional_path(out, "out"),
+            "for_excel": for_excel,
+        }
         name = _part_name(part)
-        evaluate = (
-            partial(evaluate_run, part=name)
-            if name is not None
-            else partial(
-                evaluate_images,
-                images=_places(part, "part"),
-                root=as_root(root),
-                allow_outside=allow_outside,
-                reading=reading,
-            )
-        )
-        return evaluate(
-            self,
-            checkpoint=checkpoint,
-            tta=tta,
-            tta_average=tta_average,
-            batchnorm=batchnorm,
-            out=None if out is None else as_path(out, "out"),
-            for_excel=for_excel,
-        )
+        if name is not None:
+            return evaluate_run(self, name, **how)
+        images = _places(part, "part")
+        return evaluate_images(self, images, root=as_root(root), allow_outside=allow_outside, reading=reading, **how)
 
     def predict(
         self,
@@ -110,36 +107,31 @@ class Run(runs_open_run.OpenRun):
         submission: Place | None = None,
         for_excel: bool = False,
     ) -> pd.DataFrame:
-        """Predict images and return a table with a row each; what a reader must know of it comes as warnings.
+        """Predict images and return a table with a row each; cautions come as warnings.
 
         Parameters
         ----------
         images
             Files, folders and CSV tables with a column ``Path``; or ``train``, ``valid``, ``test`` or ``all``.
-        root, allow_outside
-            As for :func:`leukemia_data.scan`.
-        checkpoint, tta, tta_average, for_excel
+        root, allow_outside, checkpoint, tta, tta_average, for_excel
             As for :meth:`evaluate`.
         out, submission
             CSV files to write: the table, and the lab's ``ID,label``.
         """
+        how: dict[str, Any] = {
+            "checkpoint": checkpoint,
+            "tta": tta,
+            "tta_average": tta_average,
+            "out": as_optional_path(out, "out"),
+            "submission": as_optional_path(submission, "submission"),
+            "for_excel": for_excel,
+        }
         name = _part_name(images)
-        predict = (
-            partial(predict_part, part=name)
-            if name is not None
-            else partial(
-                predict_images, images=_places(images, "images"), root=as_root(root), allow_outside=allow_outside
-            )
-        )
-        found = predict(
-            self,
-            checkpoint=checkpoint,
-            tta=tta,
-            tta_average=tta_average,
-            out=None if out is None else as_path(out, "out"),
-            submission=None if submission is None else as_path(submission, "submission"),
-            for_excel=for_excel,
-        )
+        if name is not None:
+            found = predict_part(self, name, **how)
+        else:
+            places = _places(images, "images")
+            found = predict_images(self, places, root=as_root(root), allow_outside=allow_outside, **how)
         for text in (*found.cautions, *([found.problem] if found.problem else [])):
             self.console.warn(text)
         return found.table
@@ -154,22 +146,13 @@ class Run(runs_open_run.OpenRun):
         tta: str | None = None,
         tta_average: str | None = None,
     ) -> Submissions:
-        """Write the lab's submission file for each test list, all of them or none.
+        """Write into the folder `out` the lab's submission file for each test list, all of them or none.
 
-        Parameters
-        ----------
-        lists
-            CSV tables with a column ``Path``.
-        out
-            Folder for the files.
-        root, allow_outside
-            As for :func:`leukemia_data.scan`.
-        checkpoint, tta, tta_average
-            As for :meth:`evaluate`.
+        `lists` are CSV tables with a column ``Path``; the other parameters are those of :meth:`evaluate`.
         """
         return write_submissions(
             self,
-            _places(lists, "lists"),
+            as_sources(lists, "lists"),
             as_path(out, "out"),
             root=as_root(root),
             allow_outside=allow_outside,
@@ -183,12 +166,7 @@ class Run(runs_open_run.OpenRun):
     ) -> Run:
         """Go on with a training that was stopped, or train for more `epochs`; the weights become those without a stop.
 
-        Parameters
-        ----------
-        epochs, extend
-            Another length, and how the schedule gets it.
-        machine
-            What is taken of the machine.
+        For `extend` see :class:`~leukemia_models.runs.resume_runs.RunChanges`.
         """
         options = machine or MachineOptions(device=str(self.device), cache=self.cache_location, copies=self.copies)
         changes = RunChanges(epochs=epochs, extend=extend)
@@ -222,26 +200,23 @@ def open_run(
     batch_size: int = runs_open_run.DEFAULT_BATCH_SIZE,
     verbose: bool | Console = False,
 ) -> Run:
-    """Open a trained run, or the last stage of a plan that has begun.
+    """Open a trained run by its folder, or the last stage of a plan that has begun.
 
     Parameters
     ----------
-    path
-        Its folder.
     cache
         Where its cache is now, if it was moved.
     device, batch_size
         Where networks compute, and on how many images at a time.
     """
-    return _as_run(
-        runs_open_run.open_run(
-            as_path(path, "path"),
-            cache=None if cache is None else as_location(cache, "cache"),
-            device=device,
-            batch_size=batch_size,
-            console=console_of(verbose),
-        )
+    opened = runs_open_run.open_run(
+        as_path(path, "path"),
+        cache=None if cache is None else as_location(cache, "cache"),
+        device=device,
+        batch_size=batch_size,
+        console=console_of(verbose),
     )
+    return _as_run(opened)
 
 
 def resume_text(folder: Path) -> str:
@@ -254,13 +229,10 @@ def _as_run(opened: runs_open_run.OpenRun) -> Run:
 
 
 def _part_name(part: object) -> str | None:
-    """The name of a part, if that is what is meant; images in a folder of such a name are given with ``./``."""
+    """Return the name if it is that of a part; images in a folder of such a name are given with ``./``."""
     name = part.name if isinstance(part, Part) else part
     return name if isinstance(name, str) and name in PARTS else None
 
 
-def _places(places: Any, name: str) -> list[Any]:  # noqa: ANN401 - whatever a user gave
-    several = places if isinstance(places, list | tuple) else [places]
-    if not several:
-        raise UsageError(f"{name}: name at least one file, folder or table of images")
-    return [as_image_place(place, name) for place in several]
+def _places(places: Any, name: str) -> list[ImagePlace]:  # noqa: ANN401 - whatever a user gave
+    return as_sources(places if isinstance(places, list | tuple) else [places], name)

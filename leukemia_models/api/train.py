@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 import numpy as np
 import pandas as pd
 
-from leukemia_data.api.arguments import CachePlace, Place, as_path, console_of, place_of
+from leukemia_data.api.arguments import CachePlace, Place, as_optional_path, as_path, console_of, place_of
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import Split
 from leukemia_data.console import Console
@@ -35,10 +35,10 @@ _EVALUATION = ("tta", "tta_average", "batchnorm")
 
 
 class TrainArguments(TypedDict, total=False):
-    """How a network is trained: see :func:`~leukemia_models.training.training_plan.single_stage_plan`.
+    """How a network is trained, see :func:`~leukemia_models.training.training_plan.single_stage_plan`, and evaluated.
 
-    ``size`` in px and ``recipe`` choose among several caches; ``tta``, ``tta_average`` and ``batchnorm`` say how the
-    network is evaluated, see :class:`~leukemia_models.training.training_plan.EvaluationSettings`.
+    ``size`` in px and ``recipe`` choose among several caches; for ``tta``, ``tta_average`` and ``batchnorm`` see
+    :class:`~leukemia_models.training.training_plan.EvaluationSettings`.
     """
 
     model: str
@@ -88,21 +88,15 @@ def train(
     cache
         Opened, or where it is.
     out
-        Folder of the run, which must be empty or not there; by default a new one below ``runs``.
+        Folder of the run, which must be empty or absent; by default a new one below ``runs``.
     plan
-        A training plan, its file or its name, with several stages maybe; instead of `settings`.
+        A training plan, its file or its name, instead of `settings`.
     split, split_seed
         As for :meth:`Cache.split <leukemia_data.caches.cache.Cache.split>`, or what that returned.
-    seed
-        Of the first weights, the order of images and the augmentation.
-    positive
-        The class whose recall is the sensitivity; by default what the cache or the names tell.
-    allow_leak
-        Train although a subject is on two sides of the split; every result is then stamped.
-    normalize
-        ``train``, or mean and standard deviation as six numbers with commas.
+    seed, positive, allow_leak, normalize
+        As for :class:`~leukemia_models.runs.run_config.RunOptions`.
     device, machine
-        As torch names it, ``auto`` by default; and all else that is taken of the machine.
+        As torch names it, ``auto`` by default; other options of the machine.
     settings
         ``model="resnet18"``, ``epochs=30`` and the others of :class:`TrainArguments`.
     """
@@ -111,7 +105,7 @@ def train(
         place_of(cache),
         options=_options(split, split_seed, seed, positive, allow_leak, normalize),
         machine=_machine(machine, device),
-        out=None if out is None else as_path(out, "out"),
+        out=as_optional_path(out, "out"),
         resume_text=resume_text,
         console=console_of(verbose),
     )
@@ -145,7 +139,7 @@ def cross_validate(
         A number of parts by whole subjects, ``official`` for the source's own folds, ``loso`` for each subject once;
         by default the plan's number, else 5.
     valid_share
-        Share of each fold's training subjects by which the best epoch is chosen; 0 takes the last epoch.
+        Fraction of each fold's training subjects by which the best epoch is chosen; 0 takes the last epoch.
     """
     trained = cross_validate_plan(
         _plan(plan, settings),
@@ -154,7 +148,7 @@ def cross_validate(
         valid_share=valid_share,
         options=_options("subject", split_seed, seed, positive, allow_leak, normalize),
         machine=_machine(machine, device),
-        out=None if out is None else as_path(out, "out"),
+        out=as_optional_path(out, "out"),
         resume_text=resume_text,
         console=console_of(verbose),
     )
@@ -169,23 +163,15 @@ def compare(*runs: Run | Place, part: str = "test", out: Place | None = None) ->
     ----------
     runs
         Runs, or folders of runs, plans or cross-validations.
-    part
-        ``train``, ``valid`` or ``test``.
     out
         Folder for a page, a table and figures.
     """
     folders = [run.path if isinstance(run, Run) else as_path(run, "runs") for run in runs]
-    return compare_runs(folders, part, out=None if out is None else as_path(out, "out"))[0]
+    return compare_runs(folders, part, out=as_optional_path(out, "out"))[0]
 
 
 def evaluate_predictions(table: pd.DataFrame) -> ClassificationMetrics:
-    """Return metrics of a table of predictions: of its rows with a label.
-
-    Parameters
-    ----------
-    table
-        As :meth:`Run.predict <leukemia_models.api.run.Run.predict>` returns it.
-    """
+    """Return metrics of the labelled rows of a table from :meth:`~leukemia_models.api.run.Run.predict`."""
     classes = table_classes(table)
     samples = evaluated_samples(table, classes)
     probabilities_NK = np.stack([1 - samples.probabilities_N, samples.probabilities_N], axis=1)
@@ -193,19 +179,17 @@ def evaluate_predictions(table: pd.DataFrame) -> ClassificationMetrics:
 
 
 def _plan(plan: TrainingPlan | str | None, settings: Mapping[str, Any]) -> TrainingPlan:
+    known = TrainArguments.__annotations__
     for name in settings:
-        if name not in TrainArguments.__annotations__:
-            known = TrainArguments.__annotations__
+        if name not in known:
             raise UsageError(f"unknown setting {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
     evaluation = {name: settings[name] for name in _EVALUATION if name in settings}
     rest = {"size_px" if name == "size" else name: settings[name] for name in settings if name not in evaluation}
-    if plan is not None:
-        if rest:
-            raise UsageError(f"{', '.join(rest)}: the plan decides that; give either, or change the plan")
-        chosen = load_plan(plan) if isinstance(plan, str) else plan
-    else:
-        chosen = single_stage_plan(**rest)
-    return with_evaluation(chosen, **evaluation)
+    if plan is None:
+        plan = single_stage_plan(**rest)
+    elif rest:
+        raise UsageError(f"{', '.join(rest)}: the plan decides that; give either, or change the plan")
+    return with_evaluation(load_plan(plan) if isinstance(plan, str) else plan, **evaluation)
 
 
 def _options(
@@ -220,4 +204,4 @@ def _options(
 
 def _machine(machine: MachineOptions | None, device: str | None) -> MachineOptions:
     chosen = machine or MachineOptions()
-    return chosen if device is None else replace(chosen, device=device)
+    return replace(chosen, device=device or chosen.device)

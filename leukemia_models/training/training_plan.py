@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
+from leukemia_data.registry import did_you_mean
 from leukemia_models.evaluation.settings import AUTO, NO_TTA, Tta, parse_tta, require_batchnorm_mode
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
@@ -346,7 +347,7 @@ def with_settings(plan: TrainingPlan, **settings: bool | int) -> TrainingPlan:
 def require_one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Raise UsageError unless `value` is one of the known ones."""
     if value not in known:
-        raise UsageError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+        raise UsageError(f"unknown {name} {value!r}{did_you_mean(value, known)}; known are {', '.join(known)}")
 
 
 def require_plan_name(name: str) -> None:

@@ -26,7 +26,7 @@ OLD_NS = 1_600_000_000_000_000_000
 
 
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
-    # What whoever runs the tests has set must not decide them.
+    # The environment of the developer must not affect the tests.
     environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
     # Flushing to disk and drawing figures take longest, and are tested beside their modules.
     with blank_figures(), pytest.MonkeyPatch.context() as patch:
@@ -122,7 +122,7 @@ def age_files() -> Callable[[Path], None]:
         for path in folder.rglob("*"):
             if path.is_file() and path.stat().st_mtime_ns != OLD_NS:
                 os.utime(path, ns=(OLD_NS, OLD_NS))
-        # Nobody can set a change time. It is trusted when the system's clock has ticked once more.
+        # No program can set a change time. It is trusted when the system's clock has ticked once more.
         time.sleep(0.03)
 
     return age

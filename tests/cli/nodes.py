@@ -26,7 +26,7 @@ class MeetingPlace:
 
 
 class Node:
-    """One machine with one process that trains, started by torchrun's agent; `home` is where it was started."""
+    """One machine with one process that trains, started by torchrun's agent; `home` is its working directory."""
 
     def __init__(
         self,

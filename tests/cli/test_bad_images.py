@@ -1,4 +1,4 @@
-"""Folders with every kind of bad image, through the commands that read images: told in one line each, nothing waits."""
+"""Folders with every kind of bad image, through the commands that read images: one line each, and nothing waits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def spoiled(good: Path) -> dict[str, str]:
     return reasons
 
 
-def test_build_leaves_out_what_is_bad_and_tells_why(
+def test_build_leaves_out_bad_images_with_the_reason(
     good: Path, spoiled: dict[str, str], scratch: Path, ldata: Callable, json_of: Callable
 ) -> None:
     told = json_of(ldata("build", good, *RAW, *QUARANTINE, "--json"))
@@ -104,7 +104,7 @@ def test_audit_and_preview_go_on_beside_bad_files(
     assert ldata("preview", good, "--recipe", "raw", "--size", 48, "--images", 20).exit_code == 0
 
 
-def test_what_predict_reads_files_with_tells_bad_ones_and_yields_the_rest(good: Path, spoiled: dict[str, str]) -> None:
+def test_reader_of_predict_reports_bad_files_and_yields_the_rest(good: Path, spoiled: dict[str, str]) -> None:
     records = list_images([good])
     told = {}
     batches = FileStream(
@@ -161,5 +161,5 @@ def test_an_image_that_changes_while_it_is_read_is_left_out_and_taken_in_by_the_
     victim.write_bytes(whole)
     assert json_of(ldata("build", good, *RAW, "--json"))["quarantined"] == []
     ldata("build", good, *RAW, "--name", "fresh")
-    [mended], [fresh] = Path("cache/cells").iterdir(), Path("cache/fresh").iterdir()
-    assert {path.name for path in fresh.glob("shard-*")} <= {path.name for path in mended.glob("shard-*")}
+    [repaired], [fresh] = Path("cache/cells").iterdir(), Path("cache/fresh").iterdir()
+    assert {path.name for path in fresh.glob("shard-*")} <= {path.name for path in repaired.glob("shard-*")}

@@ -1,4 +1,4 @@
-"""Completion: what is offered, asked as shells ask, and the scripts in the shells that this machine has."""
+"""Completion: what is offered to shells, and the scripts in the shells of this machine."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_paths(line, kind):
 @pytest.mark.parametrize(
     "line", ["ldata build s3://lab/", "ltrain --cache s3://lab/", "ldata scan --root https://host/"]
 )
-def test_nothing_is_asked_of_a_network(line):
+def test_completion_makes_no_request_to_a_network(line):
     assert offered(line) == (set(), set())
 
 

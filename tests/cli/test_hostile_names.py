@@ -165,7 +165,7 @@ def test_a_cache_name_cannot_lead_elsewhere(arena: Arena, hostile_cache: Path, l
 
 
 @pytest.mark.parametrize("name", ["../run", "/outside", "..", "fold-1/../..", "fold-x"])
-def test_folds_lie_in_the_folder_of_their_cross_validation(
+def test_folds_are_in_the_folder_of_their_cross_validation(
     arena: Arena, ltrain: Run, error_of: Callable[[Result, int], str], name: str
 ) -> None:
     root = arena.here / "kfold"

@@ -59,7 +59,7 @@ def test_preview_and_scan(bucket, scratch, ldata, json_of):
     assert json_of(ldata("scan", f"{bucket}/cells", "--json"))["num_images"] == 8
 
 
-def test_recovery_of_subjects_whose_files_lie_in_a_store(bucket, some_cells, scratch, ldata, json_of):
+def test_recovery_of_subjects_of_files_in_a_store(bucket, some_cells, scratch, ldata, json_of):
     names = [path.relative_to(some_cells).as_posix() for path in sorted(some_cells.rglob("*.bmp"))]
     Path("lab.csv").write_text("Path\n" + "\n".join(names) + "\n", encoding="utf-8")
     options = ("lab.csv", "--reference", some_cells, "--json")
@@ -102,7 +102,7 @@ def test_repair_from_a_source_in_a_store(bucket, some_cells, scratch, ldata, jso
     ],
 )
 def test_what_is_for_this_machine_is_refused_in_one_line(arguments, scratch, ldata, error_of: Callable) -> None:
-    # Nothing is asked of a store: there is none at this address.
+    # No store is accessed: there is none at this address.
     url = "s3://no-such-bucket"
     said = error_of(ldata(*(argument.replace("URL", url) for argument in arguments)), 2)
     assert "no-such-bucket" in said

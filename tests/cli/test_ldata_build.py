@@ -129,7 +129,7 @@ def test_two_sizes_hold_the_recipe_s_pixels(cells: Path, caches: Path, dir_of_si
             np.testing.assert_array_equal(reader.image(number), preprocess(frame)[size_px])
 
 
-def test_summary_tells_images_sizes_bytes_rate_quarantined_and_where(source: Path, ldata: Callable) -> None:
+def test_summary_has_images_sizes_bytes_rate_quarantined_and_places(source: Path, ldata: Callable) -> None:
     result = ldata("build", source, *RAW, "--size", 16)
     directories = sorted(Path("cache/cells").iterdir())
     lines = result.stdout.splitlines()
@@ -232,7 +232,7 @@ def test_lab_tables_with_root(scratch: Path, cells: Path, ldata: Callable, json_
     }
 
 
-def test_lab_table_without_its_images_asks_for_root(scratch: Path, ldata: Callable, error_of: Callable) -> None:
+def test_lab_table_without_its_images_is_refused_with_root(scratch: Path, ldata: Callable, error_of: Callable) -> None:
     Path("train.csv").write_text("Path,label\n./new_dataset/1.bmp,1\n", encoding="utf-8")
     assert "--root" in error_of(ldata("build", "train.csv"), 1)
 
@@ -310,7 +310,7 @@ def test_another_source_under_the_same_name_is_refused(
 # --- unusable images ----------------------------------------------------------------------------------------------
 
 
-def test_unusable_images_are_told_by_path_and_reason(spoiled: Path, ldata: Callable, error_of: Callable) -> None:
+def test_unusable_images_are_named_by_path_and_reason(spoiled: Path, ldata: Callable, error_of: Callable) -> None:
     result = ldata("build", spoiled, *RAW)
     assert "3 of 15 images cannot be used" in error_of(result, 1)
     assert "quarantine" in result.stderr

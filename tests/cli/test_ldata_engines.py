@@ -33,7 +33,7 @@ def test_wrong_requests(
 
 
 @pytest.mark.parametrize("engine", ["dask", "ray"])
-def test_address_where_nobody_listens_is_one_line_at_once(
+def test_address_without_a_listener_is_one_line_at_once(
     engine: str, cells: Path, scratch: Path, ldata: Callable, error_of: Callable
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

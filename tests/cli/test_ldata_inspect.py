@@ -36,7 +36,7 @@ def test_info_as_text(caches: Path, ldata: Callable) -> None:
     assert "quarantined  0" in text
 
 
-def test_info_asks_which(caches: Path, ldata: Callable, error_of: Callable) -> None:
+def test_info_of_several_caches_is_refused(caches: Path, ldata: Callable, error_of: Callable) -> None:
     result = ldata("info", "--cache", caches)
     assert "several caches" in error_of(result, 2)
     assert len(result.stderr.splitlines()) == 3

@@ -45,7 +45,7 @@ def test_missing_share_is_named_with_its_command(planned: Path, ldata: Callable,
     assert ldata("commit", planned).exit_code == 0
 
 
-def test_unusable_image_is_told_by_its_share_and_decided_by_the_commit(
+def test_unusable_image_is_reported_by_its_share_and_decided_by_the_commit(
     scratch: Path, cells: Path, ldata: Callable, error_of: Callable, json_of: Callable
 ) -> None:
     source = Path(shutil.copytree(cells, scratch / "own"))

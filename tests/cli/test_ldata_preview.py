@@ -77,12 +77,14 @@ def test_the_words_of_compare_are_spread(scratch: Path) -> None:
     assert spread("cells --images 2") == "cells --images 2"
 
 
-def test_compare_without_a_recipe_is_told_as_such(scratch: Path, ldata: Callable, error_of: Callable) -> None:
+def test_compare_without_a_recipe_is_refused(scratch: Path, ldata: Callable, error_of: Callable) -> None:
     assert "--compare names no recipe" in error_of(ldata("preview", "cells", "--compare", "--out", "x.png"), 2)
     assert not (scratch / "x.png").exists()
 
 
-def test_source_is_told_and_chosen_as_by_build(scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_is_noted_and_chosen_as_by_build(
+    scratch: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_SUBJECTS", 3)
     monkeypatch.setattr("leukemia_data.sources.source_choice.SAMPLE_CELLS", 2)
     result = ldata("preview", "--images", 1)

@@ -250,7 +250,9 @@ def test_folders_against_names(tree: Callable, refused: Callable, build: Callabl
     assert manifest.subjects.count == 2
 
 
-def test_columns_of_other_names_are_read_or_asked_for(tree: Callable, refused: Callable, build: Callable) -> None:
+def test_columns_of_other_names_are_read_or_refused_with_the_option(
+    tree: Callable, refused: Callable, build: Callable
+) -> None:
     tree("set", "i/{}.png", num=4)
     rows = ["i/0.png,aml,7,train", "i/1.png,cml,7,train", "i/2.png,aml,8,test", "i/3.png,cml,9,test"]
     manifest = build(write_table("set/a.csv", "Image,Diagnosis,Patient No,Phase", *rows))
@@ -303,7 +305,7 @@ def test_roots_of_one_name(tree: Callable, build: Callable) -> None:
     assert {record_id.split("/")[0] for record_id in build.cache.table.id_texts} == {"north", "south", "east"}
 
 
-def test_frames_that_tell_the_class_are_said_before_the_build(tree: Callable, ldata: Callable) -> None:
+def test_frames_that_predict_the_class_are_noted_before_the_build(tree: Callable, ldata: Callable) -> None:
     tree("set", "aml/{}.png", side_px=100)
     source = tree("set", "cml/{}.png", side_px=500)
     result = ldata("build", source, "--size", 32, "--n-jobs", 1)
@@ -348,7 +350,7 @@ def test_subtypes_are_no_subjects_and_training_is_not_stamped_so(
     assert "subject-disjoint" not in result.output
     results = json.loads(Path("r/test/results.json").read_text(encoding="utf-8"))
     assert results["split"]["stamp"] == "PATIENT-MIXED (18 images of unknown subjects)"
-    # Somebody who says that they are subjects is believed, and quoted.
+    # Subjects that an option names are taken, and the option is quoted.
     confirmed = build(source, "--class-level", 1, "--subject-from", "folder")
     assert (confirmed.subjects.count, confirmed.subjects.is_confirmed) == (6, True)
     audit = json_of(ldata("audit", build.cache.location, "--split", "subject", "--no-near", "--json"))

@@ -1,4 +1,4 @@
-"""``ldata build --shard-size``: decided once, kept until decided anew; and what other commands tell of it."""
+"""``ldata build --shard-size``: kept by later builds until another is given, and shown by other commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(scratch: Path, write_image: Callable, age_files: Callable) -> Path:
 
 @pytest.fixture
 def build(source: Path, scratch: Path, ldata: Callable, json_of: Callable) -> Callable[..., dict]:
-    """``build("--shard-size", 8)``: what the command tells as JSON."""
+    """``build("--shard-size", 8)``: what the command prints as JSON."""
     return lambda *options, cache="cache": json_of(
         ldata("build", source, *RAW, "--cache", scratch / cache, "--json", *options)
     )
@@ -81,7 +81,7 @@ def test_a_new_cut_is_announced(source: Path, build: Callable, scratch: Path, ld
     assert "shards of up to 128 images and is cut anew, up to 4: pixels are copied" in result.stderr
 
 
-def test_info_tells_it(build: Callable, scratch: Path, ldata: Callable, json_of: Callable) -> None:
+def test_info_shows_it(build: Callable, scratch: Path, ldata: Callable, json_of: Callable) -> None:
     build("--shard-size", 4)
     assert json_of(ldata("info", "--cache", scratch / "cache", "--json"))["shard_capacity"] == 4
     assert "shards of up to 4 images (--shard-size)" in ldata("info", "--cache", scratch / "cache").stdout

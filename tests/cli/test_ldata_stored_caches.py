@@ -61,7 +61,7 @@ def test_nothing_to_do_reads_no_image(faulty_s3, cells, scratch, ldata, json_of)
     assert not faulty_s3.seen("shard-|index-|PUT")
 
 
-def test_mistakes_are_told_in_one_line(faulty_s3, scratch, ldata, error_of):
+def test_mistakes_are_one_line(faulty_s3, scratch, ldata, error_of):
     url = faulty_s3.server.make_bucket()
     told = error_of(ldata("build", "s3://name:a-secret@bucket/cells"), 2)
     assert "must not hold credentials" in told

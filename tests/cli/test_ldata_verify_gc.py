@@ -108,7 +108,7 @@ def test_without_the_source_a_repair_says_what_is_lost(
     assert list(scratch.iterdir()) == [scratch / "own"]
 
 
-def test_damage_beside_the_pixels_is_mended_without_a_source(
+def test_damage_beside_the_pixels_is_repaired_without_a_source(
     directory: Path, scratch: Path, ldata: Callable, json_of: Callable
 ) -> None:
     [shard] = directory.glob("shard-*.h5")
@@ -120,7 +120,7 @@ def test_damage_beside_the_pixels_is_mended_without_a_source(
     assert json_of(ldata("verify", directory, "--repair", "--json"))["mended"] == []
 
 
-def test_the_source_of_a_repair_may_be_the_environments(
+def test_the_source_of_a_repair_may_come_from_the_environment(
     damaged: tuple[Path, str, str], scratch: Path, cells: Path, ldata: Callable
 ) -> None:
     directory, _, _ = damaged

@@ -43,7 +43,7 @@ def test_two_runs(finished_run: Path, tmp_path: Path, compare: Callable, json_of
     assert set(told["files"]) <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_what_is_told(finished_run: Path, tmp_path: Path, compare: Callable) -> None:
+def test_text_of_a_comparison(finished_run: Path, tmp_path: Path, compare: Callable) -> None:
     other = Path(shutil.copytree(finished_run, tmp_path / "copy"))
     result = compare(finished_run, other, "--part", "valid", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output

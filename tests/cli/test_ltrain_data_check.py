@@ -57,7 +57,7 @@ def test_a_damaged_shard_stops_the_run_and_its_resumption(
     assert "are damaged" in error_of(ltrain("--out", out, "--resume"), 1)
 
 
-def test_a_mended_cache_passes_and_the_time_is_told(
+def test_a_repaired_cache_passes_and_the_time_is_printed(
     damaged: Path, cells: Path, ldata: Callable, run_config: RunConfig
 ) -> None:
     assert ldata("verify", damaged.parent, "--repair", "--source", cells).exit_code == 0

@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_is_said_before_training_and_while_it_fills(
 def test_a_later_run_without_room_is_a_warning(
     tmp_path: Path, caches: Path, ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four checkpoints' room of the first fold: 5.6 MB to go on from, twice, and 2.8 MB to judge by, twice."""
+    """Four checkpoints' room of the first fold: 5.6 MB to resume from, twice, and 2.8 MB to evaluate, twice."""
 
     def stop(*given: object) -> None:
         raise KeyboardInterrupt
@@ -252,7 +252,7 @@ def test_going_on_from_another_runs_checkpoint_lists_all_differences(
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_judging_with_another_runs_checkpoint_lists_all_differences(
+def test_evaluating_with_another_runs_checkpoint_lists_all_differences(
     command: str, own_run: Path, ltrain: Callable, error_of: Callable
 ) -> None:
     disguised(own_run, "final", split_kind="image", recipe={"name": "report-a"})

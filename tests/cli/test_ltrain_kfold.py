@@ -1,4 +1,4 @@
-"""``ltrain kfold``: every sample is judged once, by a network that has not seen its subject."""
+"""``ltrain kfold``: every sample is evaluated once, by a network that has not seen its subject."""
 
 from __future__ import annotations
 

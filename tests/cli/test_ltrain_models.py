@@ -11,7 +11,7 @@ from leukemia_models.networks.registry import model_names
 
 
 @pytest.mark.parametrize("command", [(), ("kfold",)])
-def test_an_unknown_network_is_told_with_the_name_that_was_meant(
+def test_an_unknown_network_is_refused_with_the_most_similar_name(
     command: tuple[str, ...], ltrain: Callable, error_of: Callable, caches: Path
 ) -> None:
     message = error_of(ltrain(*command, "--cache", caches, "--model", "resnet81"), 2)

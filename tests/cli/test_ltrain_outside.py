@@ -54,7 +54,7 @@ MERGE = ("--merge", "all=Blast", "--merge", "hem=Healthy")
 
 
 def copied(images: Iterable[Path], folder: Path, suffix: str = ".png") -> Path:
-    """The images in another format, in folders of their classes, under names that tell nothing."""
+    """The images in another format, in folders of their classes, under names without subjects."""
     for number, path in enumerate(images):
         target = folder / ("all" if path.stem.endswith("all") else "hem") / f"{number}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_shared_and_unknown_subjects(
     assert told["results"]["split"]["stamp"] == "PATIENT-MIXED (1 subject on both sides)"
 
 
-def test_without_cache_the_split_s_own_digests_tell(
+def test_without_cache_the_split_s_own_digests_decide(
     own_run: Path, caches: Path, dir_of_size: Callable, other: Path, parts: dict[str, list[Path]], ltrain: Callable
 ) -> None:
     table = open_cache(dir_of_size(caches, 64)).table

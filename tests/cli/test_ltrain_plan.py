@@ -213,7 +213,7 @@ def test_stages_of_other_subjects_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stage_that_died_while_it_was_judged_is_judged_again(
+def test_a_stage_that_died_while_it_was_evaluated_is_evaluated_again(
     plan_run: Path, tmp_path: Path, ltrain: Callable
 ) -> None:
     """Its final checkpoint is written first: that alone does not make it finished."""

@@ -52,7 +52,7 @@ def test_the_same_command_line_begins_and_goes_on(
     assert_same_run(run, finished_run)
 
 
-def test_whoever_may_be_started_again_must_name_the_folder(
+def test_a_run_that_may_be_started_again_needs_a_folder(
     scratch: Path, train_options: list[object], ltrain: Callable, error_of: Callable
 ) -> None:
     assert "--max-restarts needs --out" in error_of(ltrain(*train_options, env=ELASTIC), 2)

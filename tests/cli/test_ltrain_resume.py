@@ -86,7 +86,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert_same_run(run, finished_run)
 
 
-def test_resume_of_a_finished_run_judges_again(own_run: Path, finished_run: Path, ltrain: Callable) -> None:
+def test_resume_of_a_finished_run_evaluates_again(own_run: Path, finished_run: Path, ltrain: Callable) -> None:
     before = (own_run / "last.safetensors").read_bytes()
     (own_run / "test" / "results.json").unlink()
     result = ltrain("--out", own_run, "--resume", "--device", "cpu")
@@ -312,7 +312,7 @@ def test_resume_refuses_a_cache_of_other_images(
     assert files_below(own_run) == before
 
 
-def test_added_images_are_unused_in_a_judgement_and_refused_by_resume(
+def test_added_images_are_unused_in_an_evaluation_and_refused_by_resume(
     own_run: Path, tmp_path: Path, cells: Path, ldata: Callable, ltrain: Callable, error_of: Callable
 ) -> None:
     """Draws depend on a sample's place in the cache, so a resumed run would not be the same."""
@@ -355,7 +355,7 @@ def test_a_beginning_that_was_killed_before_it_was_whole_is_named(
     assert "remove it" in message
 
 
-def test_run_of_an_earlier_version_is_judged_but_not_gone_on_with(
+def test_run_of_an_earlier_version_is_evaluated_but_not_resumed(
     own_run: Path, ltrain: Callable, error_of: Callable
 ) -> None:
     config = json.loads((own_run / "run.json").read_text(encoding="utf-8"))

@@ -120,7 +120,7 @@ def refusal(drafted: Callable, cache: Cache, split: str) -> str:
     return ""
 
 
-def test_settings_that_watch_a_validation_part_are_offered_splits_with_one(
+def test_settings_that_need_a_validation_part_are_offered_splits_with_one(
     cache_of: Callable, drafted: Callable
 ) -> None:
     with pytest.raises(UsageError, match="validation part") as caught:
@@ -186,7 +186,7 @@ def test_shares_out_of_range_are_wrong_usage(share: str, cache_of: Callable, ltr
     assert "given" in result.stderr or "--valid-from-train" in result.stderr
 
 
-def test_a_run_goes_on_and_is_judged_with_the_share_it_began_with(
+def test_a_run_goes_on_and_is_evaluated_with_the_share_it_began_with(
     cache_of: Callable, ltrain: Callable, tmp_path: Path
 ) -> None:
     cache, run = cache_of("all", "train, test"), tmp_path / "run"

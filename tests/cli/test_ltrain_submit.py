@@ -325,7 +325,7 @@ def copy_of(
         ("d4", ["--tta", "none"], NO_TTA),
     ],
 )
-def test_views_are_those_asked_for_else_those_of_the_evaluation(
+def test_views_are_those_of_the_option_else_those_of_the_evaluation(
     evaluated_with: str | None,
     options: list[str],
     used: Tta,

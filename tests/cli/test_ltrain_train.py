@@ -58,7 +58,7 @@ def test_history_has_a_row_per_epoch(finished_run: Path) -> None:
     assert {row["split"] for row in rows} == {"subject-disjoint (subjects from C-NMC file names)"}
 
 
-def test_results_hold_what_a_reviewer_asks_for(finished_run: Path) -> None:
+def test_results_hold_metrics_intervals_and_settings(finished_run: Path) -> None:
     results = json.loads((finished_run / "test" / "results.json").read_text(encoding="utf-8"))
     assert results["split"]["kind"] == "subject"
     assert results["split"]["stamp"] == "subject-disjoint (subjects from C-NMC file names)"
@@ -106,7 +106,7 @@ def test_patient_mixed_is_stamped_on_everything_with_numbers(
     assert result.exit_code == 0, result.output
     assert "PATIENT-MIXED" in result.stderr
     assert result.stdout.count("PATIENT-MIXED") >= 2
-    # The curves and four figures for each judged part, all as PNG and PDF.
+    # The curves and four figures for each evaluated part, all as PNG and PDF.
     assert len(drawn) == 18
     assert all("PATIENT-MIXED" in texts for texts in drawn)
     assert all(row["split"].startswith("PATIENT-MIXED") for row in history_rows(run))
@@ -157,7 +157,7 @@ def test_report_a_warns_of_its_contrast(tmp_path: Path, train_options: list[obje
     assert "warning: augmentation 'report-a': contrast = [0, 2.2]" in result.stderr
 
 
-def test_threads_and_residency_change_nothing_and_are_told(
+def test_threads_and_residency_change_nothing_and_are_noted(
     tmp_path: Path, train_options: list[object], finished_run: Path, ltrain: Callable
 ) -> None:
     run = tmp_path / "run"

@@ -92,7 +92,7 @@ def test_verbose_and_quiet_exclude_each_other(words, error_of):
     ("line", "suggestion"),
     [(["speek"], "'speak'"), (["speak", "--local-copy", "x"], "--local-copies"), (["OTHER"], "'other'")],
 )
-def test_unknown_names_are_refused_with_the_one_that_was_meant(line, suggestion, words, error_of):
+def test_unknown_names_are_refused_with_the_most_similar_one(line, suggestion, words, error_of):
     message = error_of(words(*line), 2)
     assert "id you mean" in message
     assert suggestion in message

@@ -74,7 +74,7 @@ def test_a_build_with_nothing_to_do_needs_no_lock(source: Path, ldata: Callable)
 
 
 @pytest.mark.parametrize("commits", [True, False])
-def test_who_waited_does_only_what_the_other_left_to_do(
+def test_a_build_that_waited_does_only_what_is_left(
     commits: bool,
     source: Path,
     add_image: Callable,
@@ -168,7 +168,7 @@ def shared(shared_folder: Path, caches: Path) -> Path:
     return copy
 
 
-def test_whoever_may_only_read_a_cache_can_look_at_it(
+def test_a_cache_without_write_permission_can_be_inspected(
     shared: Path, without_rights: Callable, ldata: Callable, tmp_path: Path, files_below: Callable
 ) -> None:
     before = files_below(shared)
@@ -186,7 +186,7 @@ def test_whoever_may_only_read_a_cache_can_look_at_it(
     assert files_below(shared) == before
 
 
-def test_whoever_may_only_read_a_cache_can_train_on_it(
+def test_a_cache_without_write_permission_can_be_trained_on(
     shared: Path,
     without_rights: Callable,
     ltrain: Callable,
@@ -206,7 +206,7 @@ def test_whoever_may_only_read_a_cache_can_train_on_it(
     assert files_below(shared) == before
 
 
-def test_whoever_may_only_read_a_cache_is_told_what_to_do_to_build(
+def test_a_build_without_write_permission_is_refused_with_the_cure(
     shared: Path, source: Path, without_rights: Callable, ldata: Callable, error_of: Callable, files_below: Callable
 ) -> None:
     shutil.copytree(source, shared.parent / "source")

@@ -50,7 +50,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     out, stage = tmp_path / "run", tmp_path / "own-stage"
     network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--lr", 0.01)
     options = ["--cache", root, "--size", 64, *network, "--stage-dir", stage]
-    # What an earlier run staged is no good any more: it is told, and fetched anew before anything is learned from it.
+    # The local copy of an earlier run is damaged: it is reported, and downloaded again before the training.
     [shard] = load_manifest(directory).shards
     content = bytearray((directory / shard.name).read_bytes())
     start, end = shard.images_offset_bytes, shard.images_offset_bytes + 100_000

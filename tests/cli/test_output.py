@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from cli.console import format_bytes, format_table
+from cli.console import format_table
+from leukemia_data.files.text import format_bytes
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_json_stays_json(place: Path, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_errors_are_told_in_escapes(place: Path, encoding: str) -> None:
+def test_errors_are_printed_in_escapes(place: Path, encoding: str) -> None:
     done = run(["-m", "cli.ldata", "build", "没有.csv"], encoding, place)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "Error: source not found: \\u6ca1\\u6709.csv"

@@ -33,7 +33,7 @@ def table_of(cells: Path, path: Path, hem: str, all_: str) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> list[object]:
-    """Arguments of a source whose classes, early and late, do not tell which one is positive."""
+    """Arguments of a source whose classes, early and late, do not say which one is positive."""
     table = table_of(cells, tmp_path_factory.mktemp("tables") / "cells.csv", "late", "early")
     return [table, "--root", cells]
 
@@ -113,7 +113,7 @@ def test_known_pairs_are_said_and_unknown_classes_refused(
 
 
 @pytest.mark.parametrize("command", [[], ["kfold"]])
-def test_where_nothing_tells_training_asks(
+def test_training_without_a_known_positive_class_is_refused(
     command: list[str], options: list[object], tmp_path: Path, ltrain: Callable, error_of: Callable
 ) -> None:
     out = tmp_path / "run"

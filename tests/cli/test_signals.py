@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals to 
 
 @pytest.fixture(autouse=True)
 def python_handlers():
-    """As a program finds them; whoever was started in the background ignores SIGINT."""
+    """As a program finds them; a process that was started in the background ignores SIGINT."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     earlier = [signal.getsignal(number) for number in numbers]
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,7 +33,7 @@ def is_blast(number: int) -> bool:
 
 
 def write_bmp(path: Path, number: int) -> None:
-    """A blast is red, a normal cell green; the brightness tells the number."""
+    """A blast is red, a normal cell green; the brightness encodes the number."""
     frame = np.zeros((64, 64, 3), np.uint8)
     frame[8:56, 8:56, 2 if is_blast(number) else 1] = 100 + 5 * number
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def test_times_behind_2262_and_before_1970_are_no_obstacle(
         pytest.skip("this file system does not hold that time")
     for source in (lab, scratch):
         folder, plan = f"{source.name}-jobs", f"{source.name}.plan"
-        # Beside the folder lies a table.
+        # A table is beside the folder.
         given = (source, *RAW) if source == lab else (source, *RAW, "--classes", "cells")
         for _ in range(2):
             assert ldata("build", *given, "--cache", source.name + "-cache").exit_code == 0

@@ -137,7 +137,7 @@ def test_networks_and_plans_are_listed_without_torch() -> None:
     ],
     ids=" ".join,
 )
-def test_a_wrong_path_is_told_without_loading_a_library_of_the_work(
+def test_a_wrong_path_is_refused_without_loading_a_library_of_the_work(
     line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

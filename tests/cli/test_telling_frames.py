@@ -1,4 +1,4 @@
-"""Frames that tell the class, and frames unlike those of training: said by every command that should say it."""
+"""Frames that predict the class, and frames unlike those of training: every command concerned warns of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NETWORK = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, write_image: Callable) -> Path:
+def framed(tmp_path_factory: pytest.TempPathFactory, write_image: Callable) -> Path:
     """Twelve frames a class on black: those of Blast are of 40 px, those of Healthy of 500 px."""
-    root = tmp_path_factory.mktemp("told")
+    root = tmp_path_factory.mktemp("framed")
     rng = np.random.default_rng(0)
     for name, side in (("Blast", 40), ("Healthy", 500)):
         for number in range(12):
@@ -32,39 +32,39 @@ def told(tmp_path_factory: pytest.TempPathFactory, write_image: Callable) -> Pat
 
 
 @pytest.fixture(scope="module")
-def built(told: Path, ldata: Callable) -> tuple[str, Path]:
+def built(framed: Path, ldata: Callable) -> tuple[str, Path]:
     """What the build said on stderr and stdout, in order, and its cache."""
-    result = ldata("build", told / "cells", *RAW, "--cache", told / "cache")
+    result = ldata("build", framed / "cells", *RAW, "--cache", framed / "cache")
     assert result.exit_code == 0, result.output
-    return result.output, find_cache_dirs(told / "cache")[0]
+    return result.output, find_cache_dirs(framed / "cache")[0]
 
 
 @pytest.fixture(scope="module")
-def run(told: Path, built: tuple[str, Path], ltrain: Callable) -> tuple[str, Path]:
+def run(framed: Path, built: tuple[str, Path], ltrain: Callable) -> tuple[str, Path]:
     """What a training said, and its folder."""
     options = ("--cache", built[1], *NETWORK, "--split", "image", "--allow-leak")
-    result = ltrain(*options, "--out", told / "run")
+    result = ltrain(*options, "--out", framed / "run")
     assert result.exit_code == 0, result.output
-    return result.stderr, told / "run"
+    return result.stderr, framed / "run"
 
 
-def test_a_build_says_it_once(built: tuple[str, Path], told: Path, ldata: Callable) -> None:
+def test_a_build_says_it_once(built: tuple[str, Path], framed: Path, ldata: Callable) -> None:
     output, _ = built
     [line] = [line for line in output.splitlines() if line.startswith("warning: the frames alone tell the classes")]
     assert "Blast: 40x40 px, 100% padded" in line
     assert "Healthy: 500x500 px, 100% cropped (19% of the frame)" in line
     assert "--recipe fit" in line
     assert output.count("tell the classes apart") == 1
-    as_json = ldata("build", told / "cells", *RAW, "--cache", told / "other", "--json")
+    as_json = ldata("build", framed / "cells", *RAW, "--cache", framed / "other", "--json")
     assert "tell the classes apart" in as_json.stderr
     json.loads(as_json.stdout)
 
 
-def test_scan_and_audit_say_it(told: Path, built: tuple[str, Path], ldata: Callable, json_of: Callable) -> None:
-    scanned = json_of(ldata("scan", told / "cells", "--json"))
+def test_scan_and_audit_say_it(framed: Path, built: tuple[str, Path], ldata: Callable, json_of: Callable) -> None:
+    scanned = json_of(ldata("scan", framed / "cells", "--json"))
     assert "tell the classes apart" in scanned["cautions"][0]
     assert scanned["reading"]["frame_finding"]["balanced_accuracy"] == 1
-    for audited in (told / "cells", built[1]):
+    for audited in (framed / "cells", built[1]):
         checks = json_of(ldata("audit", audited, "--no-near", "--json"))["checks"]
         (check,) = [check for check in checks if check["key"] == "frames_tell"]
         assert (check["verdict"], "balanced accuracy of 1.00" in check["text"]) == ("LOOK", True)
@@ -81,16 +81,16 @@ def test_training_says_it_before_the_first_step_and_on_each_page(run: tuple[str,
         assert caution in (folder / part / "summary.md").read_text(encoding="utf-8")
 
 
-def test_a_cross_validation_says_it_once_and_at_its_end(told: Path, ltrain: Callable, ldata: Callable) -> None:
-    source = told / "people"
-    for path in sorted((told / "cells").rglob("*.png")):
+def test_a_cross_validation_says_it_once_and_at_its_end(framed: Path, ltrain: Callable, ldata: Callable) -> None:
+    source = framed / "people"
+    for path in sorted((framed / "cells").rglob("*.png")):
         place = source / path.parent.name / f"{path.parent.name[0]}{int(path.stem) % 4}" / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
     read = ("--class-level", 1, "--subject-from", "folder")
-    assert ldata("build", source, *RAW, *read, "--cache", told / "people-cache").exit_code == 0
-    out = told / "folds"
-    result = ltrain("kfold", "--cache", told / "people-cache", *NETWORK, "--folds", 2, "--out", out)
+    assert ldata("build", source, *RAW, *read, "--cache", framed / "people-cache").exit_code == 0
+    out = framed / "folds"
+    result = ltrain("kfold", "--cache", framed / "people-cache", *NETWORK, "--folds", 2, "--out", out)
     assert result.exit_code == 0, result.output
     assert result.stderr.count("tell the classes apart") == 1
     assert result.stdout.count("The frames alone tell the classes apart") == 1
@@ -98,9 +98,9 @@ def test_a_cross_validation_says_it_once_and_at_its_end(told: Path, ltrain: Call
 
 
 def test_frames_as_in_training_and_others_are_predicted(
-    run: tuple[str, Path], told: Path, ltrain: Callable, write_image: Callable, tmp_path: Path
+    run: tuple[str, Path], framed: Path, ltrain: Callable, write_image: Callable, tmp_path: Path
 ) -> None:
-    alike = ltrain("predict", run[1], told / "cells" / "Blast", "--out", tmp_path / "a.csv")
+    alike = ltrain("predict", run[1], framed / "cells" / "Blast", "--out", tmp_path / "a.csv")
     assert (alike.exit_code, "differ from those of training" in alike.stderr) == (0, False)
     for number in range(4):
         frame = np.full((1000, 1200, 3), 240, np.uint8)
