@@ -58,14 +58,17 @@ demo: $(BASE)
 	@echo "  demo/run/test/summary.md   the results, and how far they can be believed"
 	@echo "  demo/run/test/confusion.png"
 
+# Without compiled files of its own, each of its processes would translate all tests anew: 15 s.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(TESTS) --no-loadscope-reorder
 
 test-quick: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not torture"
+	$(TESTS) --no-loadscope-reorder -m "not slow and not torture"
 
 test-torture: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m torture tests/torture
+	$(TESTS) -m torture tests
 
 lint: $(LINT)
 	$(BIN)/ruff format --check .

@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from .forked_python import forked_python
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FORMAT_PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
@@ -23,7 +25,9 @@ def blocks(page: str, language: str) -> list[str]:
 def run_command(line: str, folder: Path) -> str:
     tool, *words = line.split("#")[0].split()
     code = f"from cli.{tool} import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*forked_python(), "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     return done.stdout
 

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
 from leukemia_data.errors import UsageError
-from leukemia_models.networks.registry import NETWORKS, build_model, measure_cost, model_cost, model_names
+from leukemia_models.networks.registry import NETWORKS, build_model, model_cost, model_names
+from leukemia_models.networks.registry import measure_cost as measure_cost_anew
 from leukemia_models.networks.resnet import count_multiply_adds
+
+# Of a network of 152 layers it takes seconds.
+measure_cost = cache(measure_cost_anew)
 
 
 @pytest.mark.parametrize(
