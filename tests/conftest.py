@@ -108,6 +108,14 @@ def _make_table(
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """Leave out flushing to disk, which waits for what all processes write; tests of it look at the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Fresh generator with a fixed seed."""

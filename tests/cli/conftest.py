@@ -28,9 +28,7 @@ OLD_NS = 1_600_000_000_000_000_000
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
     # What whoever runs the tests has set must not decide them.
     environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
-    # Flushing to disk and drawing figures take longest, and are tested beside their modules.
-    with blank_figures(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+    with blank_figures():
         result = CliRunner().invoke(group, [str(argument) for argument in arguments], env=environment)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
