@@ -58,8 +58,9 @@ demo: $(BASE)
 	@echo "  demo/run/test/summary.md   the results, and how far they can be believed"
 	@echo "  demo/run/test/confusion.png"
 
-# Without compiled files of its own, each of its processes would translate all tests anew: 15 s.
-TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
+# Compiled tests are kept: each process would translate all of them anew, in 15 s. Files are in memory where there is room.
+IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(IN_MEMORY) $(BIN)/python -m pytest -n auto --dist loadfile
 
 test: $(TEST)
 	$(TESTS) --no-loadscope-reorder
