@@ -58,14 +58,18 @@ demo: $(BASE)
 	@echo "  demo/run/test/summary.md   the results, and how far they can be believed"
 	@echo "  demo/run/test/confusion.png"
 
+# Compiled tests are kept: each process would translate all of them anew, in 15 s. Files are in memory where there is room.
+IN_MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(IN_MEMORY) $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(TESTS) --no-loadscope-reorder
 
 test-quick: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not torture"
+	$(TESTS) --no-loadscope-reorder -m "not slow and not torture"
 
 test-torture: $(TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m torture tests/torture
+	$(TESTS) -m torture tests
 
 lint: $(LINT)
 	$(BIN)/ruff format --check .

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.sample_cells import write_sample
 
+from .forked_python import ADDRESS, start_server
 from .object_server import FaultyProxy, ObjectServer, faulty_proxy, running_server
 
 if os.name != "nt":
@@ -29,10 +32,22 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all workers of pytest-xdist share one process that forks interpreters."""
+    if config.getoption("numprocesses", None) and sys.platform.startswith("linux"):
+        os.environ[ADDRESS] = start_server()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that hold slow tests: a long one at the end would keep a single process busy."""
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow_files)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def _make_frame(rng: np.random.Generator, height: int = 450, width: int = 450) -> Frame:
@@ -91,6 +106,14 @@ def _make_table(
         pixel_digests=digests,
         looks=np.zeros((n, 64), np.int8) if looks is None else np.array(looks, np.int8),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """Leave out flushing to disk, which waits for what all processes write; tests of it look at the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import leukemia_data as ld
 import leukemia_models as lm
 
+from .forked_python import forked_python
 from .leukemia_data.helpers import python_environment
 
 PAGE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_examples_run(tmp_path):
     guarded = "".join(f"    {line}\n" for _, code in BLOCKS for line in code.splitlines())
     script.write_text(f"{SETUP}if __name__ == '__main__':\n{guarded}", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, script],
+        [*forked_python(), script],
         cwd=tmp_path,
         env=python_environment(OMP_NUM_THREADS="1"),
         capture_output=True,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import pytest
+
+from .forked_python import forked_python
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,15 +26,17 @@ def blocks(page: str, language: str) -> list[str]:
 def run_command(line: str, folder: Path) -> str:
     tool, *words = line.split("#")[0].split()
     code = f"from cli.{tool} import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*forked_python(), "-c", code, *words], cwd=folder, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     return done.stdout
 
 
-def run_python(code: str, folder: Path) -> str:
+def run_python(code: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> str:
     script = folder / "example.py"
     script.write_text(code, encoding="utf-8")
-    done = subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*python, script], cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -66,7 +71,9 @@ def test_readme_python_runs(example_folder: Path) -> None:
     (code,) = blocks(README, "python")
     assert len([line for line in code.splitlines() if line]) == 10
     said = run_python(
-        code + "print(tuple(images.shape[1:]), images.dtype, len(indices) == len(labels))\n", example_folder
+        code + "print(tuple(images.shape[1:]), images.dtype, len(indices) == len(labels))\n",
+        example_folder,
+        forked_python(),
     )
     assert "(128, 128, 3) torch.uint8 True" in said
     assert "Cache(name=sample" in said

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from leukemia_data.sources.sample_cells import write_sample
 
+from .forked_python import forked_python
 from .leukemia_data.helpers import build, python_environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def failures(caches, tmp_path_factory) -> dict[str, str]:
         (folder / f"example{number}.py").write_text(beginning + example.values[0], encoding="utf-8")
     (folder / "run_all.py").write_text(RUN_ALL, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "run_all.py", *headings],
+        [*forked_python(), "run_all.py", *headings],
         cwd=folder,
         env=python_environment(OMP_NUM_THREADS="1"),
         capture_output=True,

@@ -186,8 +186,10 @@ def _fill_parts(sizes: NDArray[np.int64], fractions: NDArray[np.float64], order:
     parts = np.zeros(len(sizes), np.int8)
     empty = set(range(len(fractions)))
     for position, group in enumerate(order.tolist()):
-        candidates = empty if len(order) - position <= len(empty) else range(len(fractions))
-        part = max(candidates, key=lambda p: (lacking[p], -p))
+        if len(order) - position > len(empty):
+            part = lacking.index(max(lacking))
+        else:
+            part = max(sorted(empty), key=lacking.__getitem__)
         parts[group] = part
         lacking[part] -= int(sizes[group])
         empty.discard(part)

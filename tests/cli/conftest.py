@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import cli.ldata
 import cli.ltrain
 
 from ..blank_figures import blank_figures
+from ..forked_python import forked_python
 
 Run = Callable[..., Result]
 OLD_NS = 1_600_000_000_000_000_000
@@ -28,9 +28,7 @@ OLD_NS = 1_600_000_000_000_000_000
 def _run(group: Any, arguments: Sequence[object], env: dict[str, str] | None) -> Result:
     # The environment of the developer must not affect the tests.
     environment: dict[str, str | None] = {"LDATA_SOURCE": None, "LTRAIN_CACHE": None, **(env or {})}
-    # Flushing to disk and drawing figures take longest, and are tested beside their modules.
-    with blank_figures(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+    with blank_figures():
         result = CliRunner().invoke(group, [str(argument) for argument in arguments], env=environment)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -86,15 +84,18 @@ def error_of() -> Callable[[Result, int], str]:
 
 @pytest.fixture(scope="session")
 def start_process() -> Callable[..., subprocess.Popen[str]]:
-    """``start_process("ldata", "build", ..., cwd=...)``: the command in a process group of its own."""
+    """``start_process("ldata", "build", ..., cwd=...)``: the command in a process group of its own.
 
-    def start(tool: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    ``python=[sys.executable]`` starts an interpreter, whose group has the processes that it starts, too.
+    """
+
+    def start(tool: str, *arguments: object, cwd: Path, python: Sequence[str] = ()) -> subprocess.Popen[str]:
         # Whoever was started in the background ignores SIGINT, and so would its children.
         listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         script = f"{listen}; from cli.{tool} import main; main()"
         environment = {name: value for name, value in os.environ.items() if name != "LDATA_SOURCE"}
         return subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
+            [*(python or forked_python()), "-c", script, *map(str, arguments)],
             cwd=cwd,
             env={**environment, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
             stdout=subprocess.PIPE,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from torch.distributed import TCPStore
+
+from ..forked_python import forked_python
 
 ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_S = 240
@@ -41,10 +42,19 @@ class Node:
         self.home, self._log = home, home / "log.txt"
         launch = ["--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", str(max_restarts)]
         place = ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting.endpoint, "--rdzv-conf", _MEETING]
-        agent = [sys.executable, "-m", "torch.distributed.run", *launch, *place, "--local-addr", "127.0.0.1"]
+        agent = [*forked_python(), "-m", "torch.distributed.run", *launch, *place, "--local-addr", "127.0.0.1"]
         with self._log.open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                [*agent, "--monitor-interval", "0.1", "-m", "cli.ltrain", *map(str, arguments)],
+                [
+                    *agent,
+                    "--monitor-interval",
+                    "0.1",
+                    "--no-python",
+                    *forked_python(),
+                    "-m",
+                    "cli.ltrain",
+                    *map(str, arguments),
+                ],
                 cwd=home,
                 env={
                     **{name: value for name, value in os.environ.items() if name != "LTRAIN_CACHE"},

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -407,7 +408,7 @@ def test_ctrl_c_says_one_line_and_the_next_build_goes_on(
 ) -> None:
     # report-a and a large size, so that there is time to interrupt.
     options = (many, "--size", 224, "--cache", tmp_path / "cache")
-    process = start_process("ldata", "build", *options, "--n-jobs", n_jobs, cwd=tmp_path)
+    process = start_process("ldata", "build", *options, "--n-jobs", n_jobs, cwd=tmp_path, python=[sys.executable])
     deadline_s = time.monotonic() + 60
     while not list(tmp_path.rglob("receipts/*.json")) and time.monotonic() < deadline_s:
         assert process.poll() is None, process.communicate()
@@ -433,7 +434,9 @@ def test_ctrl_c_says_one_line_and_the_next_build_goes_on(
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
 def test_ctrl_c_while_workers_start_prints_no_traceback(many: Path, tmp_path: Path, start_process: Callable) -> None:
     """The workers hear of Ctrl-C too; they are not yet ready to take it when they still load libraries."""
-    process = start_process("ldata", "build", many, "--cache", tmp_path / "cache", "--n-jobs", 2, cwd=tmp_path)
+    process = start_process(
+        "ldata", "build", many, "--cache", tmp_path / "cache", "--n-jobs", 2, cwd=tmp_path, python=[sys.executable]
+    )
     deadline_s = time.monotonic() + 60
     while not list(tmp_path.rglob(".lock")) and time.monotonic() < deadline_s:
         time.sleep(0.005)

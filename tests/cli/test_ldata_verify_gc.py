@@ -157,7 +157,7 @@ def test_missing_and_truncated_files(directory: Path, ldata: Callable, error_of:
 
 
 def test_no_cache(scratch: Path, ldata: Callable, error_of: Callable) -> None:
-    error_of(ldata("verify"), 1)
+    assert "ldata build" in error_of(ldata("verify"), 1)
 
 
 # --- gc -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cli.console import escape_what_streams_lack, print_json
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 
+from ..forked_python import forked_python
 from ..leukemia_data.helpers import build, cache_dir, make_source, python_environment
 from ..torture.fuzz_places import make_run
 
@@ -40,16 +42,18 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def run(command: list[str], encoding: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], encoding: str, cwd: Path, python: Sequence[str] = (sys.executable,)
+) -> subprocess.CompletedProcess[str]:
     environment = python_environment(PYTHONIOENCODING=encoding, PYTHONUTF8="0", OMP_NUM_THREADS="1")
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, encoding=encoding, check=False
+        [*python, *command], cwd=cwd, env=environment, capture_output=True, encoding=encoding, check=False
     )
 
 
 def run_all(tool: str, encoding: str, cwd: Path, *command_lines: list[object]) -> str:
     words = json.dumps([[str(word) for word in line] for line in command_lines])
-    done = run(["-c", _SCRIPT.format(tool=tool), words], encoding, cwd)
+    done = run(["-c", _SCRIPT.format(tool=tool), words], encoding, cwd, forked_python())
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
@@ -65,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for person in (root / "細胞" / NAMES[1]).iterdir():
         person.rename(person.with_name(f"{person.name}9"))
     (root / "細胞" / NAMES[0] / "空😀.png").write_bytes(b"")
-    done = run(["-m", "cli.ldata", *BUILD], "utf-8", root)
+    done = run(["-m", "cli.ldata", *BUILD], "utf-8", root, forked_python())
     assert done.returncode == 0, done.stderr
     return root
 

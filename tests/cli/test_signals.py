@@ -79,6 +79,7 @@ def test_ignored_signals_stay_ignored_as_under_nohup():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with ending_on_signals(is_program=False):
         os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_other_threads_change_nothing():

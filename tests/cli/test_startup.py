@@ -185,6 +185,6 @@ def test_file_without_permission_is_one_line(own_caches: Path, ldata: Callable, 
     locked = own_caches / "cells"
     locked.chmod(0)
     try:
-        error_of(ldata("stats", "--cache", own_caches, "--size", 64), 1)
+        assert str(locked) in error_of(ldata("stats", "--cache", own_caches, "--size", 64), 1)
     finally:
         locked.chmod(0o755)

@@ -40,6 +40,7 @@ from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.fingerprint import cache_fingerprint
 
+from ..forked_python import forked_python
 from .helpers import build, make_source, python_environment
 
 SIZE = 16
@@ -315,7 +316,7 @@ def test_the_operation_of_the_document_is_built_by_the_command_line_and_its_work
     environment = install(tmp_path / "site", code, f"[{group}]\nmine = {points['mine']}\n")
     recipe, cache_root = tmp_path / "mine.toml", tmp_path / "cache"
     recipe.write_text(recipe_text)
-    command = [sys.executable, "-m", "cli.ldata", "build", source, "--recipe", recipe, "--cache", cache_root]
+    command = [*forked_python(), "-m", "cli.ldata", "build", source, "--recipe", recipe, "--cache", cache_root]
     line = [*map(str, command), "--size", str(SIZE), "--n-jobs", "2"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -340,7 +341,7 @@ from leukemia_data.augmenting.augmentation import load_augmentation
 augment = Augmenter(load_augmentation({str(path)!r}), seed=0, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
 print(float(augment(torch.full((2, 8, 8, 3), 64, dtype=torch.uint8), 0, torch.arange(2)).mean()))
 """
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run([*forked_python(), "-c", program], env=environment, capture_output=True, text=True)
     assert float(done.stdout) == pytest.approx((64 / 255) ** 0.5, abs=1e-5), done.stderr
 
 

@@ -36,6 +36,7 @@ from leukemia_models.training.plan_file import load_plan
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import SCHEDULES, Moment, ScheduleKind, ScheduleSettings, learning_rate
 
+from ..forked_python import forked_python
 from ..leukemia_data.helpers import python_environment
 from .fakes import NORMALIZATION, fake_source
 from .small_training import Recorder, train
@@ -333,7 +334,7 @@ def registering_example(page: str) -> str:
 def test_what_the_documents_register_is_registered() -> None:
     # A process of its own: what it registers must not stay.
     done = subprocess.run(
-        [sys.executable, "-c", REGISTER],
+        [*forked_python(), "-c", REGISTER],
         env=python_environment(),
         input=json.dumps([registering_example(page) for page in DOCUMENTED]),
         capture_output=True,

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.errors import BuildError, UsageError
 from leukemia_data.sources.source import list_source
 
+from ...forked_python import forked_python
 from ..helpers import all_shards, build, make_plan, make_source, python_environment
 from .killing import SPARED, KillingPath
 
@@ -36,7 +36,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
         OMP_NUM_THREADS="1", DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0", PYTHONWARNINGS="ignore"
     )
     return subprocess.Popen(
-        [sys.executable, "-m", "dask", *arguments],
+        [*forked_python(), "-m", "dask", *arguments],
         env=environment,
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from leukemia_data.building import planned_tasks as gone_samples
 
-from ..helpers import OLD_NS, build, image_paths, make_plan, make_source, write_cell
+from .. import helpers
+from ..helpers import OLD_NS, SIZES, image_paths, make_source, write_cell
 
 NUM = 60
+build, make_plan = (partial(function, sizes_px=SIZES[:1]) for function in (helpers.build, helpers.make_plan))
 
 
 @pytest.fixture

@@ -339,6 +339,6 @@ def test_commit_makes_few_tasks_ahead_of_those_that_it_has_read(plan):
     tasks = LazyTasks(plan.tasks(0, 1)[0])
     share(plan, 1, 1)
     for number, _ in enumerate(run(tasks)):
-        if number == 300:
+        if number == 150:
             break
     assert tasks.most_alive < 40

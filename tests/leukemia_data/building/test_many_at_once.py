@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from leukemia_data.caches.manifest import find_current, source_state
 from leukemia_data.files.lock import HOLDER_NAME, LOCK_NAME, SOFT_LOCK_NAME
 from leukemia_data.sources.source import list_source
 
+from ...forked_python import forked_python
 from ..helpers import (
     LISTED_NS,
     OLD_NS,
@@ -87,7 +87,7 @@ def pixels_digest(directory: Path) -> str:
 def test_process_that_reads_keeps_its_snapshot_through_builds_and_gc(source, cache):
     directory = cache_dir(cache)
     before = pixels_digest(directory)
-    command = [sys.executable, "-c", READ, str(directory)]
+    command = [*forked_python(), "-c", READ, str(directory)]
     with subprocess.Popen(
         command, env=python_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:

@@ -15,6 +15,10 @@ from leukemia_data.errors import BuildError, UsageError
 def test_somebody_listens(form):
     with socket.create_server(("127.0.0.1", 0)) as server:
         check_listening(form.format(*server.getsockname()), ("tcp", "tls"))
+        server.settimeout(10)
+        connection, (host, _) = server.accept()
+        connection.close()
+    assert host == "127.0.0.1"
 
 
 def test_nobody_listens():

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.sample_table import MTIME, write_columns
 from leukemia_data.sources.source import SourceListing, list_source
 
-from ..helpers import LISTED_NS, OLD_NS, adopt_states, all_shards, build, cache_dir, make_plan, work_done
+from .. import helpers
+from ..helpers import LISTED_NS, OLD_NS, SIZES, adopt_states, all_shards, cache_dir, work_done
 
 NUM, NUM_LINKS = 18, 4
+# What is made of a file is decided once for all sizes, see test_build.
+build, make_plan = (partial(function, sizes_px=SIZES[:1]) for function in (helpers.build, helpers.make_plan))
 
 
 def write_bmp(path: Path, seed: int) -> None:

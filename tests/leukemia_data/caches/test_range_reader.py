@@ -23,6 +23,7 @@ from leukemia_data.stores.url import parse_url
 from leukemia_data.streams.dataset import CachedCells
 from leukemia_data.streams.loader import BatchStream
 
+from ...forked_python import forked_python
 from ...object_server import CORRUPTED, DROPPED, SERVER_ERROR, SLOW_DOWN, TRUNCATED, Fault, FaultyProxy, ObjectServer
 from ..helpers import build, cache_dir, flip_bit, make_source, python_environment
 from .pushed import NUM, SIZE, put_cache, shard_names
@@ -143,7 +144,7 @@ with open_chosen_cache(parse_url(sys.argv[1]), LocalCopiesChoice(Path(sys.argv[2
 
 
 def test_processes_share_local_copies_and_fetch_each_shard_once(url, local, faulty_s3, tmp_path):
-    command = [sys.executable, "-c", _READ_ALL, url, str(tmp_path / "stage")]
+    command = [*forked_python(), "-c", _READ_ALL, url, str(tmp_path / "stage")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, env=python_environment(), **pipes) for _ in range(2)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2

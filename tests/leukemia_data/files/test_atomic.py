@@ -115,8 +115,12 @@ def test_text_that_cannot_be_written_keeps_the_old_file(tmp_path):
     assert names_in(tmp_path) == ["text.txt"]
 
 
-def test_directories_can_be_synced(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no directories")
+def test_directories_can_be_synced(tmp_path, monkeypatch):
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     sync_directory(tmp_path)
+    assert synced == [tmp_path.stat().st_ino]
 
 
 def test_an_error_that_names_no_file_gets_the_final_name(tmp_path):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
@@ -12,7 +13,7 @@ from leukemia_data.operations.colour import Gray, GrayWorld, StainMacenko, Stain
 from leukemia_data.operations.filters import Gabor, HighPass, MeanFilter, Unsharp
 from leukemia_data.operations.framing import Canvas, CropToCell, Fit
 from leukemia_data.operations.operation import OPERATIONS, Operation
-from leukemia_data.operations.recipe import Recipe, load_recipe, preset_names
+from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe, preset_names
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.records.fingerprint import canonical_json
 
@@ -244,7 +245,14 @@ def test_a_missing_file_and_an_unknown_preset(tmp_path):
 
 @pytest.mark.parametrize("size_px", [1, 224, 450, 451, 4096])
 def test_a_resize_reaches_every_size(size_px):
-    load_recipe("raw").check_size(size_px)
+    assert_makes(load_recipe("raw"), size_px)
+
+
+def assert_makes(recipe: Recipe, size_px: int) -> None:
+    """The size is accepted, and images are then of that size."""
+    recipe.check_size(size_px)
+    frame = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    assert Preprocessor(recipe, [size_px])(frame)[size_px].shape == (size_px, size_px, 3)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +277,11 @@ def test_a_recipe_that_misses_the_size_is_refused(steps, size_px, message):
 
 
 def test_sizes_that_just_fit():
-    Recipe("mine", (Canvas(side_px=18), Clahe(tiles=9), Resize())).check_size(5)
-    Recipe("mine", (Canvas(side_px=10), Unsharp(sigma_px=3.0), Resize())).check_size(5)
-    Recipe("mine", (Canvas(side_px=450),)).check_size(450)
-    Recipe("mine", (Fit(side_px=450),)).check_size(450)
-    Recipe("mine", (Fit(), CenterCrop(side_px=100), Resize())).check_size(224)
+    assert_makes(Recipe("mine", (Canvas(side_px=18), Clahe(tiles=9), Resize())), 5)
+    assert_makes(Recipe("mine", (Canvas(side_px=10), Unsharp(sigma_px=3.0), Resize())), 5)
+    assert_makes(Recipe("mine", (Canvas(side_px=450),)), 450)
+    assert_makes(Recipe("mine", (Fit(side_px=450),)), 450)
+    assert_makes(Recipe("mine", (Fit(), CenterCrop(side_px=100), Resize())), 224)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +308,8 @@ def test_steps_on_the_cell_alone_come_before_those_that_change_the_background(ce
 
 @pytest.mark.parametrize("kept", [Canvas(side_px=460), CenterCrop(), GrayWorld(), Gray(), ClaheLab(), StainMacenko()])
 def test_other_steps_may_come_before_those_on_the_cell_alone(kept: Operation):
-    Recipe("mine", (Canvas(), kept, StainReinhard(), ClaheLab(), Resize()))
+    recipe = Recipe("mine", (Canvas(), kept, StainReinhard(), ClaheLab(), Resize()))
+    assert recipe.steps[1] == kept
 
 
 def test_nan_is_refused_from_python_too():

@@ -40,7 +40,7 @@ def shares(codes: np.ndarray, chosen: np.ndarray) -> list[float]:
 # --- subject ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_subjects_lie_in_one_part_and_parts_have_both_classes(cohort, seed):
     codes = assign_split(SUBJECT, cohort, seed)
     assert all(len(parts) == 1 for parts in parts_of(codes, cohort).values())
@@ -86,7 +86,7 @@ def test_the_seed_decides_and_nothing_else(cohort):
 
 @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1])
 def test_every_64_bit_seed_is_taken(cohort, seed):
-    assign_split(SUBJECT, cohort, seed)
+    assert check_leaks(assign_split(SUBJECT, cohort, seed), cohort).is_disjoint
 
 
 @pytest.mark.parametrize("text", ["subject", "fold:2/5", "image", "test-fold:2/5+valid", "leave-out:3,H4+valid"])

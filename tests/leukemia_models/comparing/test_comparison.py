@@ -95,12 +95,13 @@ def texts_of(figure) -> str:
     return "\n".join([*legend_of(figure), *axes_texts, *(text.get_text() for text in figure.texts)])
 
 
-def render(figure) -> None:
-    """Lay the figure out; a figure whose parts do not fit warns, and a warning is an error here."""
+def render(figure) -> np.ndarray:
+    """Pixels of the figure; one whose parts do not fit warns, and a warning is an error here."""
     FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -435,7 +436,8 @@ def test_figures_lay_out(tmp_path, num_runs):
     ]
     compared: Sequence[ComparedRun] = read_compared_runs(paths)
     for draw in (draw_accuracies, draw_confusions, draw_rocs, draw_subject_shares):
-        render(draw(compared, title="A title", stamp="PATIENT-MIXED (1 subject on both sides)"))
+        pixels = render(draw(compared, title="A title", stamp="PATIENT-MIXED (1 subject on both sides)"))
+        assert pixels.std() > 5
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -88,6 +88,9 @@ def test_numbers_survive_json() -> None:
 
 def test_true_numbers_pass(cell_like_images: npt.NDArray[np.uint8]) -> None:
     check_normalization(Normalization(CELL_MEAN, CELL_STD), cell_like_images)
+    values_NC = cell_like_images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(((values_NC - CELL_MEAN) / CELL_STD).mean(axis=0), 0, atol=0.02)
+    np.testing.assert_allclose(((values_NC - CELL_MEAN) / CELL_STD).std(axis=0), 1, atol=0.02)
 
 
 @pytest.mark.parametrize(("multiple", "times"), [(1, 64), (2, 32)])

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from leukemia_models.reports.style import COLORS, DOTS_PER_INCH, save_figure, series_style, stamped_figure
 
+from ...forked_python import forked_python
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -91,7 +93,7 @@ def test_letters_that_the_font_lacks_are_told_apart(tmp_path: Path) -> None:
         "print(ascii(figure.get_suptitle()))\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.png")], check=True, cwd=ROOT, capture_output=True, text=True
+        [*forked_python(), "-c", code, str(tmp_path / "a.png")], check=True, cwd=ROOT, capture_output=True, text=True
     )
     # The font that comes with matplotlib has Cyrillic letters, and no Chinese ones.
     assert told.stdout.strip() == ascii("\\u6b63\\u5e38, gr\u00fcn \u041b")

@@ -85,6 +85,7 @@ def test_fingerprints_are_shortened_to_one_line() -> None:
 )
 def test_what_may_differ_does(change: dict) -> None:
     require_same_run(checkpoint_of(replace(INFO, **change)), INFO)
+    assert differences(replace(INFO, **change), INFO) == []
 
 
 def test_going_on_lists_all_differences_at_once() -> None:

@@ -111,6 +111,11 @@ def test_skips_are_counted_in_a_row_only() -> None:
     for step in range(4 * MAX_SKIPS):
         skipped.require_few(scale, 1, step)
         scale *= 0.5 if (step + 1) % MAX_SKIPS else 2.0
+    for step in range(MAX_SKIPS):
+        skipped.require_few(scale, 2, step)
+        scale *= 0.5
+    with pytest.raises(DivergenceError, match=f"before epoch 2, step {MAX_SKIPS}"):
+        skipped.require_few(scale, 2, MAX_SKIPS)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

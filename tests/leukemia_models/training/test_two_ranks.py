@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import nn
 
 from leukemia_models.devices.distributed import SINGLE
 
+from ...forked_python import forked_python
 from ..fakes import FakeBatch, same_state
 from ..rank_program import (
     APART,
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
     """Folder with what each of two ranks found; and how each ended, and what it said."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.leukemia_models.rank_program", str(folder)]
+    command = [*forked_python(), "-m", "tests.leukemia_models.rank_program", str(folder)]
     processes = [
         subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
