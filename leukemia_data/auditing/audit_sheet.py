@@ -20,7 +20,8 @@ from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
-from leukemia_data.scanning.preview import shortened, spread_evenly
+from leukemia_data.scanning.preview import shortened
+from leukemia_data.scanning.scan import spread_evenly
 
 LoadPixels: TypeAlias = "Callable[[AuditImage], Image | None]"
 """Returns the pixels of an image, or ``None`` if unavailable."""

@@ -18,7 +18,8 @@ from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import SourceError
 from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import UNKNOWN_LABEL
-from leukemia_data.scanning.preview import SheetRow, draw_sheet, spread_evenly
+from leukemia_data.scanning.preview import SheetRow, draw_sheet
+from leukemia_data.scanning.scan import spread_evenly
 
 _GREY_LEVELS = 255
 

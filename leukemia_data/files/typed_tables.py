@@ -76,6 +76,31 @@ def read_toml(path: Path) -> TomlDocument:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 
 
+def toml_names(folder: Path) -> list[str]:
+    """Return the names of the TOML files in a folder, without suffix, in alphabetical order."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def preset_path(kind: str, name_or_path: str, presets: Path) -> Path:
+    """Return the file of a preset in the folder `presets` by name, or the path of a file when it ends in ``.toml``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such preset or file; the message calls it by `kind`.
+    """
+    if not name_or_path.endswith(".toml"):
+        names = toml_names(presets)
+        if name_or_path not in names:
+            known = ", ".join(names)
+            raise UsageError(f"no {kind} {name_or_path!r}: presets are {known}; a file must end in .toml")
+        return presets / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(f"{kind} file not found: {path}")
+    return path
+
+
 def read_table(cls: type[T], table: object, where: str, *, text: str | None = None, keys: KeyPath = ()) -> T:
     """Build a dataclass from a table.
 
