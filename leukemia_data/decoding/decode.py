@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from leukemia_data.stores.object_store import StoredUrl
 
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 ALL_BLACK = "every pixel is black: no cell in it"
 
 
@@ -71,6 +74,15 @@ def one_opencv_thread() -> Iterator[None]:
             if _OpenCVState.num_users == 0:
                 cv2.setNumThreads(_OpenCVState.num_threads)
                 cv2.utils.logging.setLogLevel(_OpenCVState.log_level)
+
+
+def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> Iterator[_Result]:
+    """Yield the function's result for each item, in order; what has not begun is dropped when the caller stops."""
+    executor = ThreadPoolExecutor(num_threads)
+    try:
+        yield from executor.map(function, items)
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

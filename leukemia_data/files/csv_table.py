@@ -8,14 +8,15 @@ import io
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 from leukemia_data.errors import FailedError, SourceError, listed
-from leukemia_data.files.text import formula_restored
+from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 
 _MAX_PLACES = 5
 _MAX_SHOWN = 80
@@ -383,6 +384,19 @@ def _parse(path: TablePlace, text: str, names: Sequence[str]) -> CsvTable:
     ]
     kept = [(line, row) for line, row in fitted if row]
     return CsvTable(path, separator, header, tuple(row for _, row in kept), tuple(line for line, _ in kept), problems)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table as UTF-8, atomically; cells that a spreadsheet would read as formulas are protected."""
+    safe = [[formula_safe(cell) for cell in row] for row in rows]
+    quoting = quoting_for(cell for row in safe for cell in row)
+    with (
+        atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n", quoting=quoting)
+        writer.writerow(header)
+        writer.writerows(safe)
 
 
 def _visible(title: str) -> str:
