@@ -93,10 +93,10 @@ def test_removed_objects_are_gone(store):
 def test_a_condition_decides_whether_an_object_is_replaced(store):
     store.write_over("a", b"first", None)
     first = store.stat("a")
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another process"):
         store.write_over("a", b"another first", None)
     store.write_over("a", b"the second", first)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another process"):
         store.write_over("a", b"a late second", first)
     assert store.read("a") == b"the second"
     store.delete("a")
