@@ -144,7 +144,8 @@ class Registry(Generic[T]):
         try:
             thing: T = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if entry.extra is None or _is_own(error.name, module):
+            # A missing module of the target's own package is a mistake in the target.
+            if entry.extra is None or (error.name or "").partition(".")[0] == module.partition(".")[0]:
                 raise
             raise UsageError(
                 f"{self.kind} {name!r} needs the library {error.name}, which is not installed: "
@@ -154,11 +155,6 @@ class Registry(Generic[T]):
         if self._entries.get(name) is entry:
             self._entries[name] = thing
         return thing
-
-
-def _is_own(missing: str | None, module: str) -> bool:
-    """Whether a missing module is of the target's own package."""
-    return missing is not None and missing.partition(".")[0] == module.partition(".")[0]
 
 
 def _is_same(first: object, second: object) -> bool:

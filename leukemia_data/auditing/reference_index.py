@@ -23,7 +23,6 @@ from leukemia_data.records.record import (
     GIVEN_SPLITS,
     NO_FOLD,
     UNKNOWN_LABEL,
-    CellName,
     ImagePlace,
     Record,
     parse_cell_name,
@@ -91,7 +90,8 @@ def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _row(cells: Mapping[str, str], argument: int) -> AuditImage:
-    cell = _cell_name(cells)
+    names = (cells[column].replace("\\", "/").rsplit("/", 1)[-1] for column in ("uid_name", "path"))
+    cell = next(filter(None, map(parse_cell_name, names)), None)
     subject = cells["subject"].upper() if cell is not None else cells["subject"]
     subject = subject or (cell.subject if cell is not None else "")
     photo = cells["photo"] or (str(cell.photo) if cell is not None else "")
@@ -108,14 +108,6 @@ def _row(cells: Mapping[str, str], argument: int) -> AuditImage:
         fold=NO_FOLD if fold is None else int(fold[1]),
         size_bytes=int(cells["bytes"]) if cells["bytes"] else -1,
     )
-
-
-def _cell_name(cells: Mapping[str, str]) -> CellName | None:
-    for column in ("uid_name", "path"):
-        cell = parse_cell_name(cells[column].replace("\\", "/").rsplit("/", 1)[-1])
-        if cell is not None:
-            return cell
-    return None
 
 
 def _split(text: str) -> str:
@@ -167,7 +159,13 @@ def read_lab_table(path: Path) -> LabTable:
     read.require("path", guarded=_LAB_COLUMNS[1:])
     if "subject" in read.columns:
         raise SourceError(f"{path} has a column {read.title('subject')} already: take it out or rename it first")
-    _check_cells(read)
+    read.words("label")
+    for line, text, split in zip(read.lines, read.cells("path"), read.words("split"), strict=True):
+        if not text.strip():
+            read.problems.add(f"column {read.title('path')} is empty", line)
+        if split and split_word(split) is None:
+            what = f"column {read.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
+            read.problems.add(what, line, shown(split))
     read.problems.raise_any()
     return LabTable(path, read.separator, read.header, read.rows, read.lines, read.problems)
 
@@ -203,16 +201,6 @@ def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[
         writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")
         writer.writerow((*table.header, *columns))
         writer.writerows((*row, *map(formula_safe, more)) for row, more in zip(table.rows, added, strict=True))
-
-
-def _check_cells(table: CsvTable) -> None:
-    table.words("label")
-    for line, text, split in zip(table.lines, table.cells("path"), table.words("split"), strict=True):
-        if not text.strip():
-            table.problems.add(f"column {table.title('path')} is empty", line)
-        if split and split_word(split) is None:
-            what = f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
-            table.problems.add(what, line, shown(split))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.augmenting.appearance import (
-    GREY_WEIGHTS,
-    Cutout,
-    blur,
-    draw_blur_weights,
-    draw_color,
-    draw_cutout,
-    draw_noise,
-    make_noise_bank,
-    mean_grey,
-    noise_windows,
-    num_noise_values,
-    outside_squares,
-    recolor,
-)
+from leukemia_data.augmenting import appearance
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.augmenting.geometry import draw_affine, warp
 from leukemia_data.augmenting.operation import Draws, may_happen
@@ -87,16 +73,16 @@ def draw_parameters(
         augmentation.moving, augmentation.rotate, augmentation.scale, augmentation.translate, draws
     ).reshape(-1, 6)
     if augmentation.color is not None:
-        matrix_B33, grey_B3 = draw_color(augmentation.color, draws)
+        matrix_B33, grey_B3 = appearance.draw_color(augmentation.color, draws)
         table_BP[:, Columns.COLOR], table_BP[:, Columns.GREY] = matrix_B33.reshape(-1, 9), grey_B3
     if augmentation.blur is not None:
-        table_BP[:, blur_columns(augmentation)] = draw_blur_weights(augmentation.blur, draws)
+        table_BP[:, blur_columns(augmentation)] = appearance.draw_blur_weights(augmentation.blur, draws)
     if augmentation.noise is not None:
-        table_BP[:, Columns.NOISE_LEVEL], table_BP[:, Columns.NOISE_START] = draw_noise(
+        table_BP[:, Columns.NOISE_LEVEL], table_BP[:, Columns.NOISE_START] = appearance.draw_noise(
             augmentation.noise, draws, size_px
         )
     if augmentation.cutout is not None:
-        table_BP[:, Columns.CUTOUT] = draw_cutout(augmentation.cutout, draws, size_px)
+        table_BP[:, Columns.CUTOUT] = appearance.draw_cutout(augmentation.cutout, draws, size_px)
     custom = [draws.of_custom(operation) for operation in augmentation.custom]
     return np.concatenate([table_BP, *custom], axis=1, dtype=np.float32)
 
@@ -149,7 +135,7 @@ class Augmenter:
         self._white = [(1 - m) / s for m, s in zip(mean, std, strict=True)]
         self._offset_C = torch.tensor(self._black, dtype=torch.float32, device=self._device)
         self._scale_C = torch.tensor([1 / (_GREY_LEVELS * s) for s in std], dtype=torch.float32, device=self._device)
-        self._grey_C = torch.tensor(GREY_WEIGHTS, dtype=torch.float32, device=self._device)
+        self._grey_C = torch.tensor(appearance.GREY_WEIGHTS, dtype=torch.float32, device=self._device)
         self._pool = BufferPool(max_idle=2)
         self._noise_bank: Tensor | None = None
         columns_of_custom = zip(augmentation.custom, custom_columns(augmentation), strict=True)
@@ -198,16 +184,16 @@ class Augmenter:
         images_BCHW = self._geometry(images_BHWC, table_BP)
         where_B1HW = self._where_added(images_BCHW)
         if may_happen(self.augmentation.blur):
-            images_BCHW = blur(images_BCHW, table_BP[:, blur_columns(self.augmentation)])
+            images_BCHW = appearance.blur(images_BCHW, table_BP[:, blur_columns(self.augmentation)])
         added_B3 = None
         if self._changes_contrast:
-            greys_B = mean_grey(images_BCHW, self._grey_C)
+            greys_B = appearance.mean_grey(images_BCHW, self._grey_C)
             added_B3 = table_BP[:, Columns.GREY] * greys_B[:, None] * self._scale_C
         if may_happen(self.augmentation.cutout):
             images_BCHW, where_B1HW = self._cut(self.augmentation.cutout, images_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color):
             matrix_B33 = table_BP[:, Columns.COLOR].reshape(-1, 3, 3) * self._scale_C[:, None]
-            recolor(images_BCHW, matrix_B33, added_B3, where_B1HW, self._offset_C, out_BCHW)
+            appearance.recolor(images_BCHW, matrix_B33, added_B3, where_B1HW, self._offset_C, out_BCHW)
         else:
             torch.addcmul(self._offset_C[:, None, None], images_BCHW, self._scale_C[:, None, None], out=out_BCHW)
         if self._noise_bank is not None:
@@ -245,16 +231,16 @@ class Augmenter:
         return foreground(images_BCHW, self.augmentation.black_level)
 
     def _cut(
-        self, cutout: Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
+        self, cutout: appearance.Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Make squares black, and exclude them from additions."""
         size_px = images_BCHW.shape[-1]
-        kept_B1HW = outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
+        kept_B1HW = appearance.outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
         where_B1HW = kept_B1HW if where_B1HW is None else where_B1HW * kept_B1HW
         return images_BCHW.mul_(kept_B1HW), where_B1HW
 
     def _add_noise(self, bank: Tensor, out_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor) -> None:
-        noise_BCHW = noise_windows(bank, table_BP[:, Columns.NOISE_START], out_BCHW.shape[-1])
+        noise_BCHW = appearance.noise_windows(bank, table_BP[:, Columns.NOISE_START], out_BCHW.shape[-1])
         if where_B1HW is not None:
             noise_BCHW.mul_(where_B1HW)
         levels_B3 = table_BP[:, Columns.NOISE_LEVEL, None] * self._scale_C
@@ -274,9 +260,9 @@ class Augmenter:
 
     def _prepare_noise(self, size_px: int) -> None:
         """Create the noise bank for images of this side, once."""
-        is_ready = self._noise_bank is not None and len(self._noise_bank) == num_noise_values(size_px)
+        is_ready = self._noise_bank is not None and len(self._noise_bank) == appearance.num_noise_values(size_px)
         if may_happen(self.augmentation.noise) and not is_ready:
-            self._noise_bank = torch.from_numpy(make_noise_bank(self._seed, size_px)).to(self._device)
+            self._noise_bank = torch.from_numpy(appearance.make_noise_bank(self._seed, size_px)).to(self._device)
 
     def _output(self, batch: int, size_px: int) -> Tensor:
         """Uninitialised memory for a result, named (B, 3, S, S)."""

@@ -16,16 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.decoding.headers import (
-    BMP_MAGIC,
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    ImageHeader,
-    read_bmp_header,
-    read_jpeg,
-    read_png,
-    turn_upright,
-)
+from leukemia_data.decoding import headers
 from leukemia_data.decoding.tiff import decode_tiff
 from leukemia_data.decoding.tiff_directories import TIFF_MAGICS
 from leukemia_data.errors import ImageError
@@ -110,12 +101,12 @@ def decode_frame(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     head = data[:8].tobytes()
     if not head:
         raise ImageError("the file is empty")
-    if head.startswith(BMP_MAGIC):
-        return _decode(read_bmp_header(data), data)
-    if head == PNG_MAGIC:
-        return _decode(*read_png(data))
-    if head.startswith(JPEG_MAGIC):
-        return _decode(*read_jpeg(data))
+    if head.startswith(headers.BMP_MAGIC):
+        return _decode(headers.read_bmp_header(data), data)
+    if head == headers.PNG_MAGIC:
+        return _decode(*headers.read_png(data))
+    if head.startswith(headers.JPEG_MAGIC):
+        return _decode(*headers.read_jpeg(data))
     if head.startswith(TIFF_MAGICS):
         return decode_tiff(data)
     raise ImageError("not a BMP, PNG, TIFF or JPEG file, whatever its name says")
@@ -126,7 +117,7 @@ def is_all_black(image_HWC: NDArray[np.uint8]) -> bool:
     return not cv2.hasNonZero(image_HWC.reshape(len(image_HWC), -1))
 
 
-def _decode(header: ImageHeader, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _decode(header: headers.ImageHeader, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Decode by OpenCV, which turns JPEGs upright itself."""
     try:
         decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if header.has_alpha else cv2.IMREAD_COLOR_RGB)
@@ -138,7 +129,7 @@ def _decode(header: ImageHeader, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if decoded is None:
         raise ImageError("cannot be decoded: truncated or damaged")
     image = np.asarray(decoded, np.uint8)
-    return turn_upright(_opaque_rgb(image) if header.has_alpha else image, header.orientation)
+    return headers.turn_upright(_opaque_rgb(image) if header.has_alpha else image, header.orientation)
 
 
 def _opaque_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

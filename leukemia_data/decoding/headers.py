@@ -99,7 +99,6 @@ _MASKS_OFFSET, _ALPHA_MASK_OFFSET = 54, 66
 _USUAL_MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF)
 # The struct includes the first number of the next header, its length.
 _FILE_HEADER_BYTES = 14
-_HEADER_BYTES_WITH_ALPHA = 56
 _KNOWN_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 _PLAIN, _BIT_FIELDS = 0, 3
 _DECODED_BITS = (1, 4, 8, 24, 32)
@@ -126,7 +125,9 @@ def read_bmp_header(data: NDArray[np.uint8]) -> ImageHeader:
     if len(data) < _FILE_HEADER_BYTES + header_bytes:
         raise ImageError(f"truncated: {len(data)} bytes are no BMP header")
     width, height, bits, compression = _picture(data, header_bytes)
-    header = ImageHeader(abs(height), width, has_alpha=bits == 32 and _may_have_alpha(data, header_bytes, compression))
+    # Colour masks say whether the fourth byte of a pixel is its opacity; without them it may be.
+    has_alpha_mask = header_bytes >= 56 and any(data[_ALPHA_MASK_OFFSET : _ALPHA_MASK_OFFSET + 4])
+    header = ImageHeader(abs(height), width, bits == 32 and (compression != _BIT_FIELDS or has_alpha_mask))
     check_frame_size(header.height_px, width)
     _check_kind(data, bits, compression)
     has_palette = bits <= 8
@@ -147,13 +148,6 @@ def _picture(data: NDArray[np.uint8], header_bytes: int) -> tuple[int, int, int,
         return width, height, bits, _PLAIN
     width, height, _, bits, compression = _INFO_HEADER.unpack_from(data.data, _FILE_HEADER.size)
     return width, height, bits, compression
-
-
-def _may_have_alpha(data: NDArray[np.uint8], header_bytes: int, compression: int) -> bool:
-    """Whether the fourth byte of a pixel may be its opacity; colour masks say so themselves."""
-    if compression != _BIT_FIELDS:
-        return True
-    return header_bytes >= _HEADER_BYTES_WITH_ALPHA and any(data[_ALPHA_MASK_OFFSET : _ALPHA_MASK_OFFSET + 4])
 
 
 def _check_kind(data: NDArray[np.uint8], bits: int, compression: int) -> None:

@@ -62,7 +62,10 @@ def image_look(image_HWC: NDArray[np.uint8]) -> NDArray[np.int8]:
         Row-major over the frequencies (vertical, horizontal) from 1 to 8.
     """
     nothing = np.zeros(LOOK_VALUES, np.int8)
-    small_HWC = _without_specks(_shrunk(image_HWC))
+    small_HWC = _shrunk(image_HWC)
+    if min(small_HWC.shape[:2]) >= _MIN_MEDIAN_PX:
+        # Without single odd pixels; smaller frames need every pixel.
+        small_HWC = np.asarray(cv2.medianBlur(small_HWC, 3), np.uint8)
     averages = _averages(small_HWC, _weights(small_HWC))
     texture_PP = None if averages is None else _texture(*averages)
     if texture_PP is None:
@@ -81,13 +84,6 @@ def _shrunk(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = height // factor, width // factor
     whole = image_HWC[: rows * factor, : columns * factor]
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _without_specks(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Remove single odd pixels, except from small frames, which need every pixel."""
-    if min(image_HWC.shape[:2]) < _MIN_MEDIAN_PX:
-        return image_HWC
-    return np.asarray(cv2.medianBlur(image_HWC, 3), np.uint8)
 
 
 def _weights(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -75,15 +75,6 @@ _MAX_CHANNELS = 6
 _COLOURS_UNKNOWN = -1
 
 
-def _check_kind(tags: TiffDirectory) -> None:
-    """Raise ImageError for a kind of picture that is not read, with what to convert it to, or for damaged tags."""
-    _check_numbers(tags)
-    _check_colours(tags)
-    _check_depth(tags)
-    _check_channels(tags)
-    _check_compression(tags)
-
-
 def _compression(tags: TiffDirectory) -> int:
     return tags.integer(_COMPRESSION, _UNCOMPRESSED)
 
@@ -207,7 +198,8 @@ def decode_tiff(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if tags is None:
         raise ImageError(_DAMAGED)
     check_frame_size(*_stored_size(tags))
-    _check_kind(tags)
+    for check in (_check_numbers, _check_colours, _check_depth, _check_channels, _check_compression):
+        check(tags)
     check_single_picture(tags, directories)
     _check_whole(tags, len(data))
     return turn_upright(_pixels(_plain_file(data, tags), tags), tags.integer(_ORIENTATION, 1))

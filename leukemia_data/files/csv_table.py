@@ -57,13 +57,12 @@ class TableProblems:
         """Raise SourceError with the first few lines of every kind of problem, if there is one; `cure` ends it."""
         if not self._places:
             return
-        kinds = "; ".join(self._kind(what) for what in self._places)
+        kinds = []
+        for what, places in self._places.items():
+            num_more = self._counts[what] - len(places)
+            kinds.append(f"{what}: {', '.join(places)}" + (f" (and {num_more:,} more)" if num_more else ""))
         counted = "1 problem" if self.count == 1 else f"{self.count:,} problems"
-        raise SourceError(f"{self._table}: {counted}: {kinds}" + (f"; {cure}" if cure else ""))
-
-    def _kind(self, what: str) -> str:
-        num_more = self._counts[what] - len(self._places[what])
-        return f"{what}: {', '.join(self._places[what])}" + (f" (and {num_more:,} more)" if num_more else "")
+        raise SourceError(f"{self._table}: {counted}: {'; '.join(kinds)}" + (f"; {cure}" if cure else ""))
 
 
 MAX_TABLE_BYTES = 1 << 30
@@ -149,10 +148,6 @@ class TablePlace(Protocol):
     def stem(self) -> str:
         """The name without suffix."""
         ...
-
-
-class ReadablePlace(Protocol):
-    """A file, or an object in a store."""
 
     def read_bytes(self) -> bytes:
         """Return the whole content."""
@@ -296,7 +291,7 @@ def parse_csv_table(place: TablePlace, data: bytes, names: Sequence[str]) -> Csv
     return CsvTable(place, separator, header, tuple(rows), tuple(lines), problems)
 
 
-def peek_header(place: ReadablePlace, names: Sequence[str] = ()) -> list[str]:
+def peek_header(place: TablePlace, names: Sequence[str] = ()) -> list[str]:
     """Return the titles of a table's columns without blanks around them; empty if it is no table.
 
     Only the start of a file is read. `names` are columns that help to find the separator.

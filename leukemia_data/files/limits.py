@@ -39,13 +39,11 @@ def free_disk_bytes(path: Path) -> int | None:
     return usage.free if usage.total else None
 
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
 # Limit and use of a group of Linux's second and first kind.
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
-def free_ram_bytes(groups: Path = _GROUPS, own_groups: Path = _OWN_GROUPS) -> int:
+def free_ram_bytes(groups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> int:
     """Return the memory that is free for this process, within the limits of its control groups on Linux.
 
     Groups count cached files as used memory, so the result is rather too small than too large.

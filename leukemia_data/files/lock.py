@@ -76,12 +76,17 @@ def lock_cache(directory: Path, work: str = "build", on_busy: Announce | None = 
 
 @contextmanager
 def _held(lock: BaseFileLock, directory: Path, work: str) -> Iterator[None]:
+    note = directory / HOLDER_NAME
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    holder = Holder(work, os.getpid(), socket.gethostname(), since)
     try:
-        _leave_note(directory / HOLDER_NAME, work)
+        # Only messages need it: a full disk must not keep gc from freeing space.
+        with suppress(OSError):
+            note.write_text(json.dumps(asdict(holder)) + "\n", encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
-            (directory / HOLDER_NAME).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
         lock.release()
 
 
@@ -182,11 +187,3 @@ def _soft_advice(directory: Path) -> str:
     """Advice for a lock that is a file, whose holder may have died on another machine."""
     path = directory / SOFT_LOCK_NAME
     return f"; if that process is no more, remove {path}" if path.exists() else ""
-
-
-def _leave_note(path: Path, work: str) -> None:
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    holder = Holder(work, os.getpid(), socket.gethostname(), since)
-    # Only messages need it: a full disk must not keep gc from freeing space.
-    with suppress(OSError):
-        path.write_text(json.dumps(asdict(holder)) + "\n", encoding="utf-8")

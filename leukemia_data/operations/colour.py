@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from leukemia_data.errors import require
@@ -119,7 +118,8 @@ class StainMacenko(Operation):
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
         is_cell = cell_mask(image_HWC) > 0
-        densities_NC = _densities()[image_HWC[is_cell]]
+        # One is added to grey levels, so that black has a finite density.
+        densities_NC = np.log10(256 / np.arange(1, 257))[image_HWC[is_cell]]
         estimate = estimate_stains(densities_NC, self.percentile, self.min_density)
         result = image_HWC.copy()
         if estimate is None:
@@ -171,12 +171,6 @@ class StainReinhard(Operation):
         rgb_N1C = cv2.cvtColor(scaled_NC.astype(np.float32)[:, None], cv2.COLOR_Lab2RGB)
         result[is_cell] = np.rint(rgb_N1C[:, 0] * 255).clip(0, 255)
         return result
-
-
-@cache
-def _densities() -> FloatArray:
-    """Optical density of each grey level plus one, so that black has a finite one."""
-    return np.log10(256 / (np.arange(256) + 1.0))
 
 
 def estimate_stains(

@@ -90,10 +90,14 @@ class Recipe:
         changed_by: tuple[int, Operation] | None = None
         for number, step in enumerate(self.steps, 1):
             if step.finds_the_cell and changed_by is not None:
+                # Nothing can be put before the first step.
+                cure = f"put {step.op} before it" if changed_by[0] > 1 else "begin with a canvas"
+                if changed_by[0] == 1 and step.without_background:
+                    cure += f", or take {step.without_background}"
                 raise UsageError(
                     f"recipe {self.name!r}: step {number}, {step.op}, works on the cell alone and finds it by its "
                     f"exactly black background, which step {changed_by[0]}, {changed_by[1].op}, changes: "
-                    f"{_way_out(step, changed_by[0])}"
+                    f"{cure}"
                 )
             if changed_by is None and not step.keeps_the_background:
                 changed_by = number, step
@@ -109,13 +113,6 @@ class Recipe:
         with locate(f"stored recipe {data['name']!r}"), at():
             steps = tuple(_parse_stored_step(step) for step in data["steps"])
         return cls(data["name"], steps, data.get("description", ""))
-
-
-def _way_out(step: Operation, changed_by: int) -> str:
-    # Nothing can be put before the first step.
-    if changed_by > 1:
-        return f"put {step.op} before it"
-    return "begin with a canvas" + (f", or take {step.without_background}" if step.without_background else "")
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -103,8 +103,11 @@ def preview(
         class_name = listing.classes[record.label] if record.label >= 0 else "unlabelled"
         try:
             frame = decode_rgb(read_file(record.path).data)
-            shown = _by_recipe(frame, recipes, sizes_px[0]) if compare else _by_step(frame, recipes[0], sizes_px)
             raw = f"raw {frame.shape[0]}x{frame.shape[1]}", frame
+            if compare:
+                shown = [(each.name, Preprocessor(each, sizes_px)(frame)[sizes_px[0]]) for each in recipes]
+            else:
+                shown = list(_by_step(frame, recipes[0], sizes_px))
             rows.append(SheetRow(class_name, record.record_id, (raw, *shown)))
         except ImageError as error:
             console.note(f"note: left out {printable_name(str(record.path))}: {error}")
@@ -140,10 +143,6 @@ def _by_step(frame_HWC: Image, recipe: Recipe, sizes_px: Sequence[int]) -> Itera
         steps = trace_steps(recipe, size_px, frame_HWC)
         for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]:
             yield step.title(pixels.shape[0]), pixels
-
-
-def _by_recipe(frame_HWC: Image, recipes: Sequence[Recipe], size_px: int) -> list[tuple[str, Image]]:
-    return [(recipe.name, Preprocessor(recipe, [size_px])(frame_HWC)[size_px]) for recipe in recipes]
 
 
 def shortened(text: str, max_letters: int) -> str:

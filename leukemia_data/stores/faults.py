@@ -94,11 +94,6 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) or http_status(error) == 404
 
 
-def is_conflict(error: BaseException) -> bool:
-    """Return whether an error means that a condition of the request does not hold."""
-    return isinstance(error, FileExistsError) or http_status(error) == 412
-
-
 def http_status(error: BaseException) -> int | None:
     """Return the server's status number, or None if unknown."""
     for cause in _causes(error):
@@ -131,7 +126,7 @@ def storage_error(url: Url, error: BaseException, *, num_attempts: int) -> Stora
         return StorageError(
             f"{url}: given up after {num_attempts} attempts: {said}; check the network and run the same command again"
         )
-    if is_conflict(error):
+    if isinstance(error, FileExistsError) or http_status(error) == 412:
         return ConflictError(f"{url} was changed by another process meanwhile: {said}")
     if is_missing(error):
         if error_code(error) == "NoSuchBucket":

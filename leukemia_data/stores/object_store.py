@@ -144,8 +144,8 @@ class ObjectStore:
     """
 
     def __init__(self, url: Url, retry: Retry) -> None:
-        self.url = url
-        self._retry = retry
+        self.url, self._retry = url, retry
+        self._is_s3, self._is_local = url.scheme in _S3, url.scheme in _LOCAL
         self._opened = os.getpid(), shared_filesystem(url.scheme)
 
     def below(self, folder: str) -> ObjectStore:
@@ -298,14 +298,6 @@ class ObjectStore:
                 self._ask(name, partial(self._files.rm_file, self._path(name)))
 
     @property
-    def _is_s3(self) -> bool:
-        return self.url.scheme in _S3
-
-    @property
-    def _is_local(self) -> bool:
-        return self.url.scheme in _LOCAL
-
-    @property
     def _base(self) -> str:
         """The folder's path in its file system, without a slash at its end."""
         return str(self._files._strip_protocol(str(self.url))).rstrip("/")
@@ -327,7 +319,7 @@ class ObjectStore:
         starts = [offset for _, offset, _ in ranges]
         ends = [offset + num_bytes for _, offset, num_bytes in ranges]
         answers = self._files.cat_ranges(paths, starts, ends, on_error="return")
-        return [_checked(answer, wanted) for answer, wanted in zip(answers, ranges, strict=True)]
+        return [_checked(answer, num_bytes) for answer, (_, _, num_bytes) in zip(answers, ranges, strict=True)]
 
     def _land(self, name: str, write: Callable[[str], object]) -> None:
         """Write to a temporary name and rename, so that a local folder behaves like a store."""
@@ -357,10 +349,10 @@ class ObjectStore:
         return [(path, _state(info)) for path, info in found.items() if info.get("type") == "file" and path != base]
 
 
-def _checked(answer: bytes | BaseException, wanted: Range) -> bytes | BaseException:
-    if isinstance(answer, BaseException) or len(answer) == wanted[2]:
+def _checked(answer: bytes | BaseException, num_bytes: int) -> bytes | BaseException:
+    if isinstance(answer, BaseException) or len(answer) == num_bytes:
         return answer
-    return ShortReadError(f"{len(answer):,} bytes came where {wanted[2]:,} were asked for")
+    return ShortReadError(f"{len(answer):,} bytes came where {num_bytes:,} were requested")
 
 
 def _state(info: dict[str, Any]) -> StoredObject:

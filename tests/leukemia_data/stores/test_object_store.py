@@ -54,7 +54,7 @@ def test_ranges_come_in_the_order_asked_for(store):
     store.write("b", b"other")
     ranges = [("a", 250, 6), ("b", 0, 2), ("a", 0, 0), ("a", 3, 1)]
     assert store.read_ranges(ranges) == [bytes(range(250, 256)), b"ot", b"", b"\x03"]
-    with pytest.raises(StorageError, match=r"a: given up after 4 attempts: 6 bytes came where 7 were asked for"):
+    with pytest.raises(StorageError, match=r"a: given up after 4 attempts: 6 bytes came where 7 were requested"):
         store.read_ranges([("a", 250, 7)])
 
 
