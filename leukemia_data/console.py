@@ -1,8 +1,6 @@
-"""What work says while it runs: lines, cautions and progress, through an object that the caller hands in.
+"""Notes, warnings and progress of work, through a console that the caller passes.
 
-No function of the library prints. One that takes long, or that decides something a person should know of, takes
-``console: Console = NULL_CONSOLE``; programs hand in one that prints. What a result holds is in the result, too: who
-hands in no console misses no caution that matters later.
+No function of the library prints: one that takes long or decides something takes ``console: Console = NULL_CONSOLE``.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """How far one piece of work is."""
+    """Progress of one piece of work."""
 
     def update(self, num: int = 1, /) -> object:
-        """Count `num` units more. Functions that only count take this method: ``progress=bar.update``."""
+        """Count `num` more units; functions that only count take this method: ``progress=bar.update``."""
         ...
 
     def show(self, **values: str) -> None:
@@ -30,17 +28,14 @@ class Progress(Protocol):
 
 
 class Console(Protocol):
-    """Where work says what it does. Lines may come from any thread, and while progress is shown."""
+    """Receives lines, from any thread and while progress is shown, and progress."""
 
     def note(self, text: str) -> None:
-        """Say in words how the work goes or what it found; a console may leave it out.
-
-        The text is shown as it is. A remark on the data or the settings begins with ``note: ``.
-        """
+        """Show a line on the work, which a console may omit; remarks on data or settings begin with ``note: ``."""
         ...
 
     def warn(self, text: str) -> None:
-        """Say a caution, which every console that shows anything shows; the text comes without ``warning: ``."""
+        """Show a warning, given without ``warning: ``."""
         ...
 
     def progress(
@@ -53,11 +48,11 @@ class Console(Protocol):
         total
             Total number of units; None if unknown.
         what
-            What is done, in a word or two, such as ``building`` or ``epoch 3/30``.
+            The work in a word or two, such as ``building`` or ``epoch 3/30``.
         unit
             Of `total`: ``img``, ``batch``, ``step``, or ``B`` for bytes.
         done
-            Number of units that were done before, as by a run that is resumed.
+            Number of units done before, as by a resumed run.
         """
         ...
 
@@ -88,13 +83,13 @@ class NullProgress:
 
 
 class NullConsole:
-    """Says nothing; see :class:`Console`."""
+    """Shows nothing; see :class:`Console`."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
     def warn(self, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
     def progress(
         self, total: int | None, what: str, unit: str = "img", done: int = 0
@@ -107,7 +102,7 @@ NULL_CONSOLE: Console = NullConsole()
 
 
 def tracked(items: Iterable[T], console: Console, total: int | None, what: str, unit: str = "img") -> Iterator[T]:
-    """Yield the items, and count each as done when the next one is asked for; see :meth:`Console.progress`."""
+    """Yield the items, and count each as done when the next one is requested; see :meth:`Console.progress`."""
     with console.progress(total, what, unit) as bar:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""Every error a user can cause or meet, in one tree.
+"""All errors for users.
 
 ::
 
@@ -6,15 +6,15 @@
     |-- UsageError        the request itself is wrong: an option, a recipe, a split name   (exit code 2)
     `-- FailedError       the request is fine, the work could not be done                  (exit code 1)
         |-- SourceError   images or tables that are missing, unreadable or contradictory
-        |   `-- AmbiguousSourceError   a source that can be read in several ways; it has them all
+        |   `-- AmbiguousSourceError   a source that can be read in several ways
         |-- ImageError    one image that cannot be used; names the reason, the caller adds the path
         |-- CacheError    a cache that is absent, incomplete, damaged or of another format
         |-- BuildError    a build that stopped: no space, too many bad images, a lost worker
         |-- InterruptionError   work that Ctrl-C stopped, and how to go on                   (exit code 130)
-        |-- StorageError  an object store that denies something, has not got it, or cannot be reached
-        `-- RunError      a training run that is absent, incomplete or does not fit what it is asked for
+        |-- StorageError  an object store that denies access, lacks an object, or cannot be reached
+        `-- RunError      a training run that is absent, incomplete or does not fit the request
 
-The library raises these and nothing else for a user's mistake; ``cli`` turns each into one line and an exit code.
+For a user's mistake, the library raises only these; ``cli`` turns each into one line and an exit code.
 A message says what was wrong, in which file or option, and what to do.
 """
 
@@ -25,7 +25,7 @@ from typing import Protocol
 
 
 class LeukemiaError(Exception):
-    """Base of all errors raised on purpose by this project."""
+    """Base of all errors for users."""
 
     exit_code = 1
 
@@ -49,12 +49,12 @@ class PossibleReading(Protocol):
 
     @property
     def text(self) -> str:
-        """What the source would then hold, on one line."""
+        """The source as read so, on one line."""
         ...
 
     @property
     def choice(self) -> str:
-        """The options of a command line that choose it."""
+        """The options of the command line that choose it."""
         ...
 
 
@@ -62,15 +62,7 @@ _MAX_CHOICES = 3
 
 
 class AmbiguousSourceError(SourceError):
-    """A source that can be read in several ways.
-
-    Parameters
-    ----------
-    what
-        What is ambiguous: the source and the folders or columns.
-    readings
-        The ways in which it can be read, each with the options that choose it.
-    """
+    """A source that can be read in several ways: what is ambiguous, and the possible readings."""
 
     def __init__(self, what: str, readings: Sequence[PossibleReading]) -> None:
         self.what, self.readings = what, tuple(readings)
@@ -100,15 +92,15 @@ class InterruptionError(FailedError):
 
 
 class StorageError(FailedError):
-    """An object store that denies something, has not got it, or cannot be reached."""
+    """An object store that denies access, lacks an object, or cannot be reached."""
 
 
 class RunError(FailedError):
-    """A training run that is absent, incomplete, or does not fit what it is asked for."""
+    """A training run that is absent, incomplete, or does not fit the request."""
 
 
 def listed(texts: Iterable[str], *, most: int = 10, separator: str = ", ") -> str:
-    """The first few of many texts, and how many more there are; for messages."""
+    """Return the first few of many texts, and the number of others, for messages."""
     items = list(texts)
     rest = len(items) - most
     return separator.join(items[:most]) + (f" (and {rest} more)" if rest > 0 else "")

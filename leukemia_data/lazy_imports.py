@@ -1,7 +1,7 @@
 """Names and libraries that are imported when they are first used (PEP 562).
 
-An operation keeps its parameters and what it does to pixels in one module, and commands that only compare or print
-parameters load none of NumPy, OpenCV and torch: ``ldata build`` with nothing to do takes 0.2 s, importing torch 1 s.
+A module of an operation, with its parameters and pixels, loads NumPy, OpenCV or torch when it works on pixels:
+``ldata build`` with nothing to do takes 0.2 s, importing torch 1 s.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ NO_NAMES: Mapping[str, str] = {}
 def lazy_names(
     module: str, targets: Mapping[str, str], renamed: Mapping[str, str] = NO_NAMES
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return what a module takes for its ``__getattr__`` and its ``__dir__``.
+    """Return a module's ``__getattr__`` and ``__dir__``.
 
     Parameters
     ----------
     module
         The module's own name.
     targets
-        Where each of its names is: ``module:attribute``, or ``module`` for a module.
+        The place of each of its names: ``module:attribute``, or ``module`` for a module.
     renamed
-        What there was earlier, with what to use now; using it raises AttributeError, which says so.
+        Earlier names with those to use now, which the AttributeError says.
     """
 
     def __getattr__(name: str) -> object:
         if name in renamed:
             raise AttributeError(f"{module}.{name} is {renamed[name]} now")
         if name not in targets:
-            # With the module, Python itself says what may have been meant.
+            # With name and obj, Python suggests a similar name.
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
         place, _, attribute = targets[name].partition(":")
         found = importlib.import_module(place)
@@ -48,7 +48,7 @@ def lazy_names(
 
 
 class Library(ModuleType):
-    """Stands for a module, which is imported when an attribute of it is first asked for."""
+    """A module that is imported when its first attribute is used."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
         value = getattr(importlib.import_module(self.__name__), name)

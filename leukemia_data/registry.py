@@ -1,6 +1,6 @@
-"""Things that are chosen by name: operations, optimizers, networks, codecs, engines.
+"""Registries of what is chosen by name: operations, optimizers, networks, codecs, engines.
 
-A module makes a registry of its kind and other modules enter things into it, those of users among them::
+::
 
     OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op")
 
@@ -13,9 +13,8 @@ A module makes a registry of its kind and other modules enter things into it, th
 
     CODECS.lazy("zstd", "leukemia_data.caches.zstd_codec:ZSTD_CODEC", extra="zstd")
 
-A program that imports a module of its own has what that registers. Where nothing imports it (the command line, workers
-of a build, another program that opens a cache), an installed package names it as an entry point, and it is imported as
-soon as a name is asked for that is not known yet::
+A custom module registers when it is imported. For programs that do not import it (the command line, workers of a
+build), an installed package names it as an entry point, which is imported when a name is unknown::
 
     [project.entry-points.leukemia_cells]
     stains = "my_package.stains"
@@ -40,23 +39,21 @@ ENTRY_POINTS = "leukemia_cells"
 
 @dataclass(frozen=True, slots=True)
 class _Lazy:
-    """A thing in a module that is not imported yet; `extra` installs what the module needs."""
+    """An entry in a module that is not imported yet, with the extra that installs its library."""
 
     target: str
     extra: str | None
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name, in the order in which they were registered.
-
-    Things are registered while modules are imported. Reading is safe from any number of threads.
+    """Entries of one kind by name, in the order of registration; reading is safe from many threads.
 
     Parameters
     ----------
     kind
-        What the things are, in one word for messages: ``operation``.
+        One word for messages, such as ``operation``.
     name_attribute
-        The attribute of a thing that has its name.
+        The attribute of an entry that is its name.
     """
 
     def __init__(self, kind: str, *, name_attribute: str = "name") -> None:
@@ -64,13 +61,13 @@ class Registry(Generic[T]):
         self._entries: dict[str, T | _Lazy] = {}
 
     def register(self, thing: T, *, name: str | None = None) -> T:
-        """Enter a thing under `name`, or else under the name that it has, and return it; also a decorator.
+        """Register an entry under `name`, or else its own name, and return it; also a decorator.
 
         Raises
         ------
         UsageError
-            If another thing has the name. The same one may be registered again, and so may a class or function that is
-            defined anew, as when a notebook's cell runs again.
+            If another entry has the name. A class or function may be registered again, also if it is defined anew, as
+            when a notebook's cell runs again.
         """
         key = cast(str, getattr(thing, self._name_attribute)) if name is None else name
         if not _is_same(self._entries.get(key, thing), thing):
@@ -79,34 +76,26 @@ class Registry(Generic[T]):
         return thing
 
     def lazy(self, name: str, target: str, *, extra: str | None = None) -> None:
-        """Enter a thing that is imported when it is first asked for, being slow to import or optional.
+        """Register an entry that is imported when it is first used, being slow to import or optional.
 
         Parameters
         ----------
-        name
-            Under which it is found.
         target
             Where it is, as ``module:attribute``.
         extra
-            The extra of this project's package that installs what the module needs.
+            The extra of this project's package that installs its library.
 
         Raises
         ------
         UsageError
-            If another thing has the name.
+            If another entry has the name.
         """
         entry = _Lazy(target, extra)
         if self._entries.setdefault(name, entry) != entry:
             raise UsageError(f"{self.kind} {name!r} is there already: choose another name")
 
     def get(self, name: str) -> T:
-        """Return the thing of a name, imported if need be.
-
-        Raises
-        ------
-        UsageError
-            If there is none, with the names that there are; or if its library is not installed.
-        """
+        """Return the entry of a name; raises UsageError if there is none or its library is not installed."""
         entry = self._find(name)
         if entry is None:
             known = ", ".join(self) or "none"
@@ -114,7 +103,7 @@ class Registry(Generic[T]):
         return self._imported(name, entry) if isinstance(entry, _Lazy) else entry
 
     def names(self) -> tuple[str, ...]:
-        """Return all names, in the order of registration; imports nothing."""
+        """Return all names, in the order of registration."""
         return tuple(self._entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -131,20 +120,19 @@ class Registry(Generic[T]):
 
     @contextmanager
     def temporarily(self, name: str, thing: T) -> Iterator[T]:
-        """Register a thing for as long as the context lasts; for tests. A thing of the same name is covered."""
-        covered = self._entries.get(name)
+        """Register an entry, or replace that of the same name, for the context; for tests."""
+        replaced = self._entries.get(name)
         self._entries[name] = thing
         try:
             yield thing
         finally:
-            if covered is None:
+            if replaced is None:
                 del self._entries[name]
             else:
-                self._entries[name] = covered
+                self._entries[name] = replaced
 
     def _find(self, name: object) -> T | _Lazy | None:
-        """What has the name, if need be after entry points have been imported."""
-        # A file may hold anything where a name is meant.
+        # Names come from files, which may have anything instead.
         if not isinstance(name, str):
             return None
         if name not in self._entries:
@@ -156,25 +144,21 @@ class Registry(Generic[T]):
         try:
             thing: T = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if entry.extra is None or _is_own(error.name, module):
+            # A missing module of the target's own package is a mistake in the target.
+            if entry.extra is None or (error.name or "").partition(".")[0] == module.partition(".")[0]:
                 raise
             raise UsageError(
                 f"{self.kind} {name!r} needs the library {error.name}, which is not installed: "
                 f'pip install -e ".[{entry.extra}]"'
             ) from error
-        # Two threads may both come here: the import system gives both the same thing.
+        # Two threads may get here, with the same entry.
         if self._entries.get(name) is entry:
             self._entries[name] = thing
         return thing
 
 
-def _is_own(missing: str | None, module: str) -> bool:
-    """Whether a missing module is of the target's own package, which is a mistake in the target."""
-    return missing is not None and missing.partition(".")[0] == module.partition(".")[0]
-
-
 def _is_same(first: object, second: object) -> bool:
-    """Whether both are one thing, or one class or function of a module that was defined twice."""
+    """Whether both are one object, or a class or function that was defined twice."""
     return first is second or (_definition(first) == _definition(second) and _definition(first) is not None)
 
 
@@ -202,7 +186,7 @@ def import_entry_points() -> None:
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:  # noqa: ANN401 - whatever a user gave
-    """Return `` (did you mean 'x'?)`` for the known name that is most like `name`, or an empty text."""
+    """Return `` (did you mean 'x'?)`` for the known name most similar to `name`, or an empty text."""
     folded = {each.casefold(): each for each in known}
     close = get_close_matches(str(name).casefold(), folded, n=1)
     return f" (did you mean {folded[close[0]]!r}?)" if close else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from leukemia_data.auditing.audit_image import FAULTS, AuditImage, Check, Verdict, frame_faults, usual_size
+from leukemia_data.auditing.audit_image import FAULTS, AuditImage, Check, Verdict, counted, frame_faults, usual_size
 from leukemia_data.auditing.audit_pairs import (
     AuditPair,
     NearGroup,
@@ -69,14 +69,13 @@ class ClassBalance:
 
 def class_balance(images: Sequence[AuditImage]) -> list[ClassBalance]:
     """Return the balance of each class, sorted by name, unlabelled images last."""
-    names = sorted({image.class_name for image in images}, key=lambda name: (not name, name))
-    return [_balance(name, [image.subject for image in images if image.class_name == name]) for name in names]
-
-
-def _balance(name: str, subjects: list[str]) -> ClassBalance:
-    counts = Counter(subject for subject in subjects if subject)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], subject_order(item[0])))
-    return ClassBalance(name, len(subjects), dict(ordered), len(subjects) - counts.total())
+    balance = []
+    for name in sorted({image.class_name for image in images}, key=lambda name: (not name, name)):
+        subjects = [image.subject for image in images if image.class_name == name]
+        counts = Counter(filter(None, subjects))
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], subject_order(item[0])))
+        balance.append(ClassBalance(name, len(subjects), dict(ordered), len(subjects) - counts.total()))
+    return balance
 
 
 _MAX_LISTED = 8
@@ -203,12 +202,12 @@ def _identical_checks(
     if pairs:
         groups_text = f"{len(groups):,} group{'s' if len(groups) > 1 else ''} of together {num_images:,} images"
         text += f" ({groups_text}; k identical images are k(k-1)/2 pairs)"
-    yield Check("identical", "LOOK" if pairs else "ok", len(pairs), text)
+    yield counted("identical", "LOOK", len(pairs), text)
     if not pairs:
         return
     yield from _where_checks("identical", images, sides, pairs)
     conflicts = pairs_between(pairs, [image.class_name for image in images])
-    yield Check("identical_labels", "WRONG" if conflicts else "ok", len(conflicts), "  with two labels")
+    yield counted("identical_labels", "WRONG", len(conflicts), "  with two labels")
 
 
 def _near_checks(
@@ -218,7 +217,7 @@ def _near_checks(
         yield Check("near", "unchecked", None, f"near duplicates: {near_missing}")
         return
     text = "pairs that look alike without being identical or near-identical (one cell photographed again, as a rule)"
-    yield Check("near", "LOOK" if pairs else "ok", len(pairs), text)
+    yield counted("near", "LOOK", len(pairs), text)
     if not pairs:
         return
     photos = [image.photo for image in images]
@@ -237,7 +236,7 @@ def _where_checks(
     names = f": {listed(between, most=_MAX_LISTED)}" if between else ""
     num_unknown = sum(not (subjects[pair.first] and subjects[pair.second]) for pair in pairs)
     names += f"; {num_unknown} more of unknown subjects" if num_unknown else ""
-    yield Check(f"{key}_subjects", "LOOK" if across else "ok", len(across), f"  of two subjects{names}")
+    yield counted(f"{key}_subjects", "LOOK", len(across), f"  of two subjects{names}")
     for division in sides:
         crossing = pairs_between(pairs, division.of_image)
         places = [
@@ -246,9 +245,8 @@ def _where_checks(
         ]
         where = f"; where: {listed(places, most=_MAX_LISTED)}" if places else ""
         # Similar images do not block a training, so they are not a leak here either.
-        found: Verdict = "LEAK" if key == "identical" else "LOOK"
-        verdict: Verdict = found if crossing else "ok"
-        yield Check(f"{key}_{division.key}", verdict, len(crossing), f"  on two sides of the {division.name}{where}")
+        verdict: Verdict = "LEAK" if key == "identical" else "LOOK"
+        yield counted(f"{key}_{division.key}", verdict, len(crossing), f"  on two sides of the {division.name}{where}")
 
 
 def _naturally(counts: dict[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
@@ -275,12 +273,12 @@ def _subject_checks(
         blind = sum(bool(side) and not image.subject for image, side in zip(images, division.of_image, strict=True))
         names = f": {listed(found, most=_MAX_LISTED)}" if found else ""
         note = f"; without a subject and not checked: {blind:,} there" if blind else ""
-        yield Check(key, "LEAK" if found else "ok", len(found), f"{title}{names}{note}")
+        yield counted(key, "LEAK", len(found), f"{title}{names}{note}")
     if has_subjects:
         alike = [" = ".join(group) for group in alike_subjects(image.subject for image in images)]
         yield _doubt("two_classes", "subjects with images of two classes", list(two_classes), are_confirmed)
         yield _doubt("alike_subjects", "subjects that may be one person, written in several ways", alike, are_confirmed)
-    yield Check("no_subject", "LOOK" if num_unknown else "ok", num_unknown, "images whose subject nothing tells")
+    yield counted("no_subject", "LOOK", num_unknown, "images of unknown subjects")
 
 
 def _doubt(key: str, title: str, found: Sequence[str], are_confirmed: bool) -> Check:
@@ -321,13 +319,11 @@ def _frame_checks(images: Sequence[AuditImage], faults: Sequence[FrameFault]) ->
     yield from _telling_checks(images)
     for kind, title in FAULTS.items():
         count = sum(fault.kind == kind for fault in faults)
-        if num_measured == 0 and count == 0:
-            continue
-        yield Check(f"frames_{kind}", "LOOK" if count else "ok", count, f"frames {title}")
-    if num_measured == 0:
-        yield Check(
-            "frames", "unchecked", None, "frames (size, black, border, centre, pieces, background): no originals"
-        )
+        if num_measured or count:
+            yield counted(f"frames_{kind}", "LOOK", count, f"frames {title}")
+    if not num_measured:
+        text = "frames (size, black, border, centre, pieces, background): no originals"
+        yield Check("frames", "unchecked", None, text)
 
 
 def _telling_checks(images: Sequence[AuditImage]) -> Iterator[Check]:

@@ -178,6 +178,11 @@ class Check:
     text: str
 
 
+def counted(key: str, verdict: Verdict, count: int, text: str) -> Check:
+    """Return a check with a verdict if anything was counted, else ``ok``."""
+    return Check(key, verdict if count else "ok", count, text)
+
+
 THUMBNAIL_PX = 32
 NUM_BITS = 64
 VIEWS = tuple(product((False, True), repeat=3))

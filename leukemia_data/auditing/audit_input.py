@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from leukemia_data.auditing.audit_image import AuditImage, Check, cell_print, measure_frame, photo_of
 from leukemia_data.auditing.audit_pairs import Sides
-from leukemia_data.auditing.reference_index import ReferenceRow
 from leukemia_data.caches.cache import Cache
-from leukemia_data.decoding.decode import decode_frame, frame_digest, is_all_black, read_file
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
+from leukemia_data.decoding.decode import decode_frame, frame_digest, is_all_black, map_in_threads, read_file
 from leukemia_data.decoding.look import image_look
 from leukemia_data.errors import ImageError
 from leukemia_data.records.fingerprint import DIGEST_BYTES
@@ -28,8 +27,6 @@ from leukemia_data.splitting.leaks import LeakCheck, check_leaks
 from leukemia_data.splitting.split_spec import SPLIT_NAMES, UNUSED, SplitSpec
 from leukemia_data.splitting.splits import assign_split
 
-Progress = Callable[[int], object]
-
 
 def inspect_records(
     records: Sequence[Record],
@@ -38,9 +35,8 @@ def inspect_records(
     argument: int = 0,
     with_sha256: bool = False,
     num_threads: int = 1,
-    progress: Progress | None = None,
-) -> list[AuditImage]:
-    """Read and measure the original images of a source.
+) -> Iterator[AuditImage]:
+    """Read and measure the original images of a source, in the order of its records.
 
     Parameters
     ----------
@@ -52,34 +48,22 @@ def inspect_records(
         Whether to compute the files' SHA-256, for comparison with a table of names.
     num_threads
         Files read and decoded in parallel.
-    progress
-        Called with 1 after each image, in the calling thread.
 
-    Returns
-    -------
-    list of AuditImage
-        In the order of the records; unusable ones have the reason in ``problem``.
+    Yields
+    ------
+    AuditImage
+        If it is unusable, with the reason in ``problem``.
     """
-    images = []
-    executor = ThreadPoolExecutor(num_threads)
-    try:
-        task = partial(_inspect, classes=classes, argument=argument, with_sha256=with_sha256)
-        for image in executor.map(task, records):
-            images.append(image)
-            if progress is not None:
-                progress(1)
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return images
+    task = partial(_inspect, classes=classes, argument=argument, with_sha256=with_sha256)
+    yield from map_in_threads(task, records, num_threads)
 
 
-def cache_audit_images(cache: Cache, *, argument: int = 0, progress: Progress | None = None) -> list[AuditImage]:
-    """Return the images of a cache: digests of the originals, prints of the cached cells, and quarantined images."""
+def cache_audit_images(cache: Cache, *, argument: int = 0, console: Console = NULL_CONSOLE) -> list[AuditImage]:
+    """Return the images of a cache, with digests of the originals and prints of the cached cells; quarantined last."""
     table, classes = cache.table, cache.manifest.classes
-    digests = [digest.tobytes() for digest in table.pixel_digests]
     columns = zip(table.id_texts, table.labels.tolist(), table.subject_texts, decode_texts(table.splits), strict=True)
     images = []
-    for row, (name, label, subject, split) in enumerate(columns):
+    for row, (name, label, subject, split) in enumerate(tracked(columns, console, len(table), "hashing the cache")):
         image = AuditImage(
             name=name,
             argument=argument,
@@ -89,33 +73,13 @@ def cache_audit_images(cache: Cache, *, argument: int = 0, progress: Progress | 
             split=split,
             fold=int(table.folds[row]),
             row=row,
-            pixel_digest=digests[row],
+            pixel_digest=table.pixel_digests[row].tobytes(),
             look=table.looks[row].tobytes() if cache.manifest.has_looks else b"",
             cell_print=cell_print(cache.reader.image(row)),
         )
         images.append(image)
-        if progress is not None:
-            progress(1)
     left_out = cache.manifest.quarantined
     return images + [AuditImage(name=one.record_id, argument=argument, problem=one.reason) for one in left_out]
-
-
-def reference_audit_images(rows: Sequence[ReferenceRow], *, argument: int = 0) -> list[AuditImage]:
-    """Return the images of a table of names, without pixels."""
-    return [
-        AuditImage(
-            name=row.name,
-            argument=argument,
-            class_name=row.class_name,
-            subject=row.subject,
-            photo=row.photo,
-            split=row.split,
-            fold=row.fold,
-            sha256=row.sha256,
-            size_bytes=row.size_bytes,
-        )
-        for row in rows
-    ]
 
 
 def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha256: bool) -> AuditImage:
@@ -132,11 +96,8 @@ def _inspect(record: Record, *, classes: Sequence[str], argument: int, with_sha2
     )
     try:
         data = read_file(record.path).data
-    except ImageError as error:
-        return replace(image, problem=str(error))
-    if with_sha256:
-        image = replace(image, sha256=hashlib.sha256(data.data).digest())
-    try:
+        if with_sha256:
+            image = replace(image, sha256=hashlib.sha256(data.data).digest())
         frame = decode_frame(data)
     except ImageError as error:
         return replace(image, problem=str(error))
@@ -170,8 +131,6 @@ class TrainingSplit:
 
     Attributes
     ----------
-    spec, seed
-        The split.
     of_image
         Part of each image: ``train``, ``valid``, ``test``, or empty.
     leaks
@@ -185,12 +144,12 @@ class TrainingSplit:
 
     @property
     def sides(self) -> Sides:
-        """Return the parts as a division for the audit."""
+        """The parts as a division for the audit."""
         return Sides("training", f"parts of split {self._name}", self.of_image)
 
     @property
     def stamp(self) -> Check:
-        """Return the stamp of the split in reports of such a training."""
+        """The stamp of the split in reports of such a training."""
         leaks = self.leaks
         num_shared = leaks.shared_subjects + leaks.shared_images + leaks.near_images
         return Check(
@@ -217,7 +176,7 @@ def training_split(
     Parameters
     ----------
     spec, seed
-        The split; it depends on the images' content, so that a source and its cache are split equally.
+        The split; a source and its cache are split equally.
     images
         Unusable ones are in no part.
     classes

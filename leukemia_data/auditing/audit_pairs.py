@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.auditing.audit_image import VIEWS, AuditImage, CellPrint, Check, Verdict, oriented
+from leukemia_data.auditing.audit_image import VIEWS, AuditImage, CellPrint, Check, counted, oriented
 from leukemia_data.errors import listed
 from leukemia_data.records.near_looks import LOOK_VALUES, joined, look_correlations, near_groups
 from leukemia_data.records.record import NO_FOLD
@@ -297,14 +297,10 @@ def near_identical_groups(images: Sequence[AuditImage], identical: Sequence[tupl
     for number, code in enumerate(joined(pixels, np.arange(len(images)), near_groups(looks)).tolist()):
         members[code].append(number)
     several = [group for group in members.values() if len(set(pixels[group].tolist())) > 1]
-    return [NearGroup(tuple(group), tuple(_with_first(looks[group]))) for group in several]
-
-
-def _with_first(looks_K64: np.ndarray) -> list[float]:
-    others: list[float] = look_correlations(
-        np.repeat(looks_K64[:1], len(looks_K64) - 1, axis=0), looks_K64[1:]
-    ).tolist()
-    return others
+    correlations = [
+        look_correlations(np.repeat(looks[group[:1]], len(group) - 1, axis=0), looks[group[1:]]) for group in several
+    ]
+    return [NearGroup(tuple(group), tuple(found.tolist())) for group, found in zip(several, correlations, strict=True)]
 
 
 def near_identical_checks(
@@ -319,24 +315,20 @@ def near_identical_checks(
     if groups:
         together = f"of together {num_images:,} images"
         text += f", {together}: copies turned, mirrored, resized or stored anew; count originals, not files"
-    yield Check("near_identical", "LOOK" if groups else "ok", len(groups), text)
+    yield counted("near_identical", "LOOK", len(groups), text)
     if not groups:
         return
     people = Counter(
         " = ".join(names) for group in groups if len(names := group.values([image.subject for image in images])) > 1
     )
     named = f": {listed((f'{who} ({count})' for who, count in people.most_common()), most=_MAX_LISTED)}"
-    yield _across("near_identical_subjects", "LOOK", people.total(), f"  of two subjects{named if people else ''}")
+    yield counted("near_identical_subjects", "LOOK", people.total(), f"  of two subjects{named if people else ''}")
     conflicts = _num_across(groups, [image.class_name for image in images])
-    yield _across("near_identical_labels", "WRONG", conflicts, "  with two labels")
+    yield counted("near_identical_labels", "WRONG", conflicts, "  with two labels")
     for division in sides:
         count = _num_across(groups, division.of_image)
-        yield _across(f"near_identical_{division.key}", "LEAK", count, f"  on two sides of the {division.name}")
+        yield counted(f"near_identical_{division.key}", "LEAK", count, f"  on two sides of the {division.name}")
 
 
 def _num_across(groups: Sequence[NearGroup], of_image: Sequence[str]) -> int:
     return sum(len(group.values(of_image)) > 1 for group in groups)
-
-
-def _across(key: str, verdict: Verdict, count: int, text: str) -> Check:
-    return Check(key, verdict if count else "ok", count, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +14,7 @@ from leukemia_data.auditing.audit_image import AuditImage, Check
 from leukemia_data.auditing.audit_input import TrainingSplit, training_split
 from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.errors import UsageError
-from leukemia_data.files.atomic import atomic_path
-from leukemia_data.files.text import formula_safe, quoting_for
+from leukemia_data.files.csv_table import write_csv
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.record import NO_FOLD
 from leukemia_data.sources.reading import SubjectsFound
@@ -135,24 +133,11 @@ def training_outlook(
 
 
 def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list[str]:
-    """Return sentences on an audit's checks and on the training's split.
-
-    Parameters
-    ----------
-    checks
-        Checks of the report.
-    outlook
-        Outlook of the given split, or of a training's default one; None if unknown.
-    """
-    num_leaks = sum(check.verdict == "LEAK" for check in checks)
-    num_wrong = sum(check.verdict == "WRONG" for check in checks)
+    """Return sentences on an audit's checks, and on the given or default split of a training if known."""
     sentences = []
-    if num_leaks:
-        sentences.append("1 finding is a leak." if num_leaks == 1 else f"{num_leaks} findings are leaks.")
-    if num_wrong:
-        sentences.append(
-            "1 finding is a contradiction." if num_wrong == 1 else f"{num_wrong} findings are contradictions."
-        )
+    for verdict, noun in (("LEAK", "leak"), ("WRONG", "contradiction")):
+        if count := sum(check.verdict == verdict for check in checks):
+            sentences.append(f"1 finding is a {noun}." if count == 1 else f"{count} findings are {noun}s.")
     if not sentences and (outlook is None or outlook.is_disjoint):
         sentences.append("No leak was found by what could be checked.")
     if any(check.key == "no_subject" and check.count for check in checks):
@@ -161,34 +146,13 @@ def conclusion(checks: Sequence[Check], outlook: TrainingOutlook | None) -> list
 
 
 _IMAGE_COLUMNS = ("image", "argument", "class", "subject", "split", "fold")
-COLUMNS = (
-    "kind",
-    *_IMAGE_COLUMNS,
-    *(f"other_{name}" for name in _IMAGE_COLUMNS),
-    "distance",
-    "correlation",
-    "detail",
-)
+_OTHER_COLUMNS = tuple(f"other_{name}" for name in _IMAGE_COLUMNS)
+COLUMNS = ("kind", *_IMAGE_COLUMNS, *_OTHER_COLUMNS, "distance", "correlation", "detail")
 
 
-def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArgument]) -> int:
-    """Write every finding as a CSV row, atomically; texts that a spreadsheet would read as formulas are quoted.
-
-    Returns
-    -------
-    int
-        Number of findings: pairs of images, subjects on two sides, odd frames.
-    """
-    rows = [{name: formula_safe(text) for name, text in row.items()} for row in _rows(report, arguments)]
-    quoting = quoting_for(text for row in rows for text in row.values())
-    with (
-        atomic_path(path) as partial,
-        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n", quoting=quoting)
-        writer.writeheader()
-        writer.writerows(rows)
-    return len(rows)
+def write_findings(path: Path, report: AuditReport, arguments: Sequence[AuditArgument]) -> None:
+    """Write every finding (pairs of images, subjects on two sides, odd frames) as a row of a CSV table, atomically."""
+    write_csv(path, COLUMNS, ([row.get(name, "") for name in COLUMNS] for row in _rows(report, arguments)))
 
 
 def report_json(report: AuditReport, arguments: Sequence[AuditArgument], notes: Sequence[str]) -> dict[str, Any]:

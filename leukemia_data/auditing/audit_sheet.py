@@ -20,7 +20,8 @@ from leukemia_data.auditing.audit_pairs import AuditPair
 from leukemia_data.files.atomic import scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
-from leukemia_data.scanning.preview import shortened, spread_evenly
+from leukemia_data.scanning.preview import shortened
+from leukemia_data.scanning.scan import spread_evenly
 
 LoadPixels: TypeAlias = "Callable[[AuditImage], Image | None]"
 """Returns the pixels of an image, or ``None`` if unavailable."""
@@ -29,7 +30,6 @@ MAX_PAIRS = 12
 MAX_FRAMES = 16
 _PANELS_PER_ROW = 8
 _PANEL_INCHES = 1.5
-_GAP = 0.25
 _DPI = 120
 _BAR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MAX_NAMED_SUBJECTS = 130
@@ -72,7 +72,7 @@ def draw_findings(report: AuditReport, load: LoadPixels, path: Path) -> bool:
     figure = Figure(figsize=(_PANEL_INCHES * _PANELS_PER_ROW * 1.12, (_PANEL_INCHES + 0.62) * len(rows) + 0.4))
     figure.set_layout_engine("constrained")
     # A narrow empty column after every second panel separates pairs.
-    widths = [1.0, 1.0, _GAP] * (_PANELS_PER_ROW // 2)
+    widths = [1.0, 1.0, 0.25] * (_PANELS_PER_ROW // 2)
     axes = figure.subplots(len(rows), len(widths) - 1, squeeze=False, width_ratios=widths[:-1])
     for row_axes, (title, panels) in zip(axes, rows, strict=True):
         slots = [axis for number, axis in enumerate(row_axes) if number % 3 != 2]
@@ -129,15 +129,11 @@ def _pair_panels(
         pixels = load(first), load(second)
         if pixels[0] is None or pixels[1] is None:
             continue
-        relation = _relation(pair, group)
+        relation = "the same pixels"
+        if pair.correlation is not None:
+            relation = f"{group or f'{pair.distance} bits'}, r = {pair.correlation:.2f}"
         yield _Panel(pixels[0], _title(first), _below(first))
         yield _Panel(pixels[1], f"{_title(second)}\n{relation}", _below(second))
-
-
-def _relation(pair: AuditPair, group: str) -> str:
-    if pair.correlation is None:
-        return "the same pixels"
-    return f"{group or f'{pair.distance} bits'}, r = {pair.correlation:.2f}"
 
 
 def _fault_panels(report: AuditReport, load: LoadPixels) -> Iterator[_Panel]:

@@ -1,18 +1,19 @@
-"""Index of known images by content (from trees, caches and tables with SHA-256), and a lab's tables."""
+"""Tables of names with SHA-256, a lab's tables, and an index of known images by content."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import subject_order
 from leukemia_data.caches.cache import Cache
-from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, map_in_threads, read_file
 from leukemia_data.errors import ImageError, SourceError, UsageError
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.csv_table import CsvTable, TableProblems, read_csv_table, shown
@@ -22,7 +23,6 @@ from leukemia_data.records.record import (
     GIVEN_SPLITS,
     NO_FOLD,
     UNKNOWN_LABEL,
-    CellName,
     ImagePlace,
     Record,
     parse_cell_name,
@@ -38,22 +38,8 @@ _FOLD = re.compile(r"(?:fold)?[_ -]?(\d{1,4})", re.IGNORECASE)
 _PHASES = {"prelim": "valid", "preliminary": "valid", "final": "test"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceRow:
-    """One row, with the fields of ``Record``; ``class_name`` is empty if unknown."""
-
-    name: str
-    sha256: bytes
-    class_name: str
-    subject: str
-    photo: str
-    split: str
-    fold: int
-    size_bytes: int
-
-
-def read_reference_table(table: Path) -> list[ReferenceRow]:
-    """Read a table of names.
+def read_reference_table(table: Path, argument: int = 0) -> list[AuditImage]:
+    """Read a table of names with SHA-256 as images without pixels of the audit's `argument`.
 
     Raises
     ------
@@ -66,18 +52,18 @@ def read_reference_table(table: Path) -> list[ReferenceRow]:
         raise UsageError(f"table of names not found: {table}")
     read = read_csv_table(table, _COLUMNS)
     read.require("sha256", ("path", "uid_name"), guarded=("label", "subject", "part"))
-    rows = list(_rows(read))
+    rows = list(_rows(read, argument))
     read.problems.raise_any()
     return rows
 
 
-def reference_classes(rows: Iterable[ReferenceRow]) -> tuple[str, ...]:
+def reference_classes(rows: Iterable[AuditImage]) -> tuple[str, ...]:
     """Return the class names of a table by label: those of C-NMC, otherwise its own in alphabetical order."""
     names = {row.class_name for row in rows if row.class_name}
     return CELL_CLASSES if names <= set(CELL_CLASSES) else tuple(sorted(names))
 
 
-def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
+def _rows(table: CsvTable, argument: int) -> Iterator[AuditImage]:
     """Yield the valid rows; problems of the others are added to the table's."""
     columns = {name: table.words(name) for name in _COLUMNS}
     for number, line in enumerate(table.lines):
@@ -86,7 +72,7 @@ def _rows(table: CsvTable) -> Iterator[ReferenceRow]:
         for name, what, detail in problems:
             table.problems.add(f"column {table.title(name)} {what}", line, detail)
         if not problems:
-            yield _row(cells)
+            yield _row(cells, argument)
 
 
 def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -103,32 +89,25 @@ def _row_problems(cells: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         yield "bytes", "is not a number", shown(cells["bytes"])
 
 
-def _row(cells: Mapping[str, str]) -> ReferenceRow:
-    """Convert a valid row."""
-    cell = _cell_name(cells)
+def _row(cells: Mapping[str, str], argument: int) -> AuditImage:
+    names = (cells[column].replace("\\", "/").rsplit("/", 1)[-1] for column in ("uid_name", "path"))
+    cell = next(filter(None, map(parse_cell_name, names)), None)
     subject = cells["subject"].upper() if cell is not None else cells["subject"]
     subject = subject or (cell.subject if cell is not None else "")
     photo = cells["photo"] or (str(cell.photo) if cell is not None else "")
     own_class = "" if cell is None else CELL_CLASSES[cell.label]
     fold = _FOLD.fullmatch(cells["fold"])
-    return ReferenceRow(
+    return AuditImage(
         name=cells["path"] or cells["uid_name"],
+        argument=argument,
         sha256=bytes.fromhex(cells["sha256"]),
         class_name=class_of_label(cells["label"]) or own_class,
         subject=subject,
         photo=f"{subject}/{photo}" if subject and photo else "",
         split=_split(cells["part"]),
-        fold=NO_FOLD if fold is None else int(fold.group(1)),
+        fold=NO_FOLD if fold is None else int(fold[1]),
         size_bytes=int(cells["bytes"]) if cells["bytes"] else -1,
     )
-
-
-def _cell_name(cells: Mapping[str, str]) -> CellName | None:
-    for column in ("uid_name", "path"):
-        cell = parse_cell_name(cells[column].replace("\\", "/").rsplit("/", 1)[-1])
-        if cell is not None:
-            return cell
-    return None
 
 
 def _split(text: str) -> str:
@@ -139,52 +118,29 @@ _LAB_COLUMNS = ("path", "label", "split")
 
 
 @dataclass(frozen=True, slots=True)
-class LabTable:
-    """A CSV table with a column ``Path``; blank lines are left out.
-
-    Attributes
-    ----------
-    path
-        The file.
-    header, rows
-        Its cells, unchanged; every row is as long as the header.
-    lines
-        First line of each row.
-    separator
-        Separator of its cells.
-    """
+class LabTable(CsvTable):
+    """A table with a column ``Path``."""
 
     path: Path
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
-    separator: str = ","
-
-    def column(self, name: str) -> list[str] | None:
-        """Return the stripped cells of a column, found case-insensitively, or ``None``."""
-        names = [title.strip().lower() for title in self.header]
-        if name not in names:
-            return None
-        position = names.index(name)
-        return [row[position].strip() for row in self.rows]
 
     @property
     def image_paths(self) -> list[str]:
-        """Return the cells of the column ``Path``."""
-        return self.column("path") or []
+        """The cells of the column ``Path``."""
+        return self._stripped("path")
 
     @property
     def class_names(self) -> list[str]:
-        """Return the class of each row, or empty; 0 and 1 are hem and all."""
-        labels = self.column("label") or [""] * len(self.rows)
-        return [class_of_label(label) or "" for label in labels]
+        """The class of each row, or empty; 0 and 1 are hem and all."""
+        return [class_of_label(label) or "" for label in self._stripped("label")]
 
     @property
     def splits(self) -> list[str]:
-        """Return the split of each row: from its cell, or from the table's name."""
-        words = self.column("split") or [""] * len(self.rows)
+        """The split of each row: from its cell, or from the table's name."""
         own = split_word(self.path.stem) or ""
-        return [(split_word(word) or "") if word else own for word in words]
+        return [(split_word(word) or "") if word else own for word in self._stripped("split")]
+
+    def _stripped(self, column: str) -> list[str]:
+        return [cell.strip() for cell in self.cells(column)]
 
 
 def read_lab_table(path: Path) -> LabTable:
@@ -203,13 +159,19 @@ def read_lab_table(path: Path) -> LabTable:
     read.require("path", guarded=_LAB_COLUMNS[1:])
     if "subject" in read.columns:
         raise SourceError(f"{path} has a column {read.title('subject')} already: take it out or rename it first")
-    _check_cells(read)
+    read.words("label")
+    for line, text, split in zip(read.lines, read.cells("path"), read.words("split"), strict=True):
+        if not text.strip():
+            read.problems.add(f"column {read.title('path')} is empty", line)
+        if split and split_word(split) is None:
+            what = f"column {read.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
+            read.problems.add(what, line, shown(split))
     read.problems.raise_any()
-    return LabTable(path, read.header, read.rows, read.lines, read.separator)
+    return LabTable(path, read.separator, read.header, read.rows, read.lines, read.problems)
 
 
 def locate_files(table: LabTable, root: ImagePlace, *, allow_outside: bool = False) -> dict[str, ImagePlace]:
-    """Return the file or object for each ``Path`` of a table, whether it exists or not.
+    """Return the file or object for each ``Path`` of a table, existing or not.
 
     Raises
     ------
@@ -229,10 +191,7 @@ def locate_files(table: LabTable, root: ImagePlace, *, allow_outside: bool = Fal
 
 
 def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write a table with columns appended, atomically; all other cells are unchanged.
-
-    Added cells that a spreadsheet would read as a formula are protected (:mod:`leukemia_data.files.text`).
-    """
+    """Write a table with columns appended, atomically; only added cells are protected from spreadsheets."""
     added = zip(*columns.values(), strict=True)
     # Folder names that are invalid UTF-8 may be subjects.
     with (
@@ -242,16 +201,6 @@ def write_lab_table(path: Path, table: LabTable, columns: Mapping[str, Sequence[
         writer = csv.writer(file, delimiter=table.separator, lineterminator="\n")
         writer.writerow((*table.header, *columns))
         writer.writerows((*row, *map(formula_safe, more)) for row, more in zip(table.rows, added, strict=True))
-
-
-def _check_cells(table: CsvTable) -> None:
-    table.words("label")
-    for line, text, split in zip(table.lines, table.cells("path"), table.words("split"), strict=True):
-        if not text.strip():
-            table.problems.add(f"column {table.title('path')} is empty", line)
-        if split and split_word(split) is None:
-            what = f"column {table.title('split')} is none of {', '.join(GIVEN_SPLITS)}"
-            table.problems.add(what, line, shown(split))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +229,7 @@ class ReferenceIndex:
         entries = [*self.by_bytes.values(), *self.by_pixels.values()]
         return linked_sets([{image.subject for image in known if image.subject} for known in entries])
 
-    def add_table(self, rows: Iterable[ReferenceRow]) -> None:
+    def add_table(self, rows: Iterable[AuditImage]) -> None:
         """Add a table of names."""
         for row in rows:
             self.by_bytes[row.sha256].append(KnownImage(row.name, row.subject, row.class_name))
@@ -294,38 +243,18 @@ class ReferenceIndex:
             self.by_pixels[digest.tobytes()].append(KnownImage(name, subject, class_name))
 
     def add_files(
-        self, records: Sequence[Record], *, num_threads: int = 1, progress: Callable[[int], object] | None = None
+        self, records: Sequence[Record], *, num_threads: int = 1, console: Console = NULL_CONSOLE
     ) -> list[str]:
-        """Decode the images of a tree and add them.
-
-        Parameters
-        ----------
-        records
-            From :func:`~leukemia_data.sources.source.list_images`.
-        num_threads
-            Files read and decoded at a time.
-        progress
-            Called with 1 after each image.
-
-        Returns
-        -------
-        list of str
-            Images that cannot be used, with reasons.
-        """
+        """Decode and add images; return those that cannot be used, with reasons."""
+        digests = map_in_threads(_pixel_digest, [record.path for record in records], num_threads)
         unusable = []
-        executor = ThreadPoolExecutor(num_threads)
-        try:
-            digests = executor.map(_pixel_digest, [record.path for record in records])
-            for record, digest in zip(records, digests, strict=True):
-                if isinstance(digest, bytes):
-                    class_name = "" if record.label == UNKNOWN_LABEL else CELL_CLASSES[record.label]
-                    self.by_pixels[digest].append(KnownImage(record.record_id, record.subject, class_name))
-                else:
-                    unusable.append(f"{record.path}: {digest}")
-                if progress is not None:
-                    progress(1)
-        finally:
-            executor.shutdown(cancel_futures=True)
+        shown = tracked(digests, console, len(records), "reading the reference")
+        for record, digest in zip(records, shown, strict=True):
+            if isinstance(digest, bytes):
+                class_name = "" if record.label == UNKNOWN_LABEL else CELL_CLASSES[record.label]
+                self.by_pixels[digest].append(KnownImage(record.record_id, record.subject, class_name))
+            else:
+                unusable.append(f"{record.path}: {digest}")
         return unusable
 
 

@@ -7,17 +7,13 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from leukemia_data.auditing.audit import AuditReport, audit_images, frame_finding_check
 from leukemia_data.auditing.audit_image import AuditImage, Check
-from leukemia_data.auditing.audit_input import (
-    cache_audit_images,
-    inspect_records,
-    reference_audit_images,
-    training_split,
-)
+from leukemia_data.auditing.audit_input import cache_audit_images, inspect_records, training_split
 from leukemia_data.auditing.audit_pairs import MAX_CELLS, AuditPair, brought_sides, find_near_pairs
 from leukemia_data.auditing.audit_report import (
     AuditArgument,
@@ -30,7 +26,7 @@ from leukemia_data.auditing.audit_report import (
 from leukemia_data.auditing.reference_index import read_reference_table, reference_classes
 from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, find_caches, open_chosen_cache
-from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread, read_file
 from leukemia_data.errors import ImageError, UsageError
 from leukemia_data.files.atomic import write_text
@@ -38,7 +34,7 @@ from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import CELL_CLASSES, ImagePlace, Record
 from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.sources.reading_options import ReadingOptions
-from leukemia_data.sources.source import list_source
+from leukemia_data.sources.source import SourceListing, list_source
 from leukemia_data.splitting.split_spec import DEFAULT_SPLIT, SplitSpec, parse_split
 
 
@@ -49,9 +45,9 @@ class Audit:
     Attributes
     ----------
     report
-        All findings, with the verdicts in ``report.checks``.
+        All findings.
     arguments
-        The audited inputs in the order given; an image's ``argument`` is an index into it.
+        The audited inputs; an image's ``argument`` is an index into it.
     conclusion
         Sentences on the verdicts and on the training's split.
     notes
@@ -68,7 +64,7 @@ class Audit:
 
     @property
     def leaks(self) -> list[str]:
-        """Return the keys of the checks that found a leak."""
+        """Keys of the checks that found a leak."""
         return [check.key for check in self.report.checks if check.verdict == "LEAK"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,26 +91,14 @@ def audit(
 ) -> Audit:
     """Audit caches, sources and tables of names: leaks, near duplicates, wrong labels, balance, odd frames.
 
-    Several arguments are also compared with each other.
-
     Parameters
     ----------
-    inputs
-        Caches, and sources (folders or CSV tables), on this machine or in stores.
-    references
-        Tables of names with SHA-256 and without pixels.
-    reading, root, allow_outside
-        How sources are read, as for :func:`leukemia_data.sources.source.list_source`.
+    inputs, references, reading, root, allow_outside, split, seed, max_distance, out
+        As for :func:`leukemia_data.audit`.
     size_px, copies
         Side of the images, to choose among several caches; where shards of a cache in a store are copied to.
-    split, seed
-        Split of a training to check, for one argument.
-    max_distance
-        Near duplicates: maximal Hamming distance of the 64-bit hashes of two cells, 0 ... 16. None skips them.
     num_threads
         Images decoded in parallel; None for one per core.
-    out
-        Folder for ``findings.csv``, ``audit.json``, ``balance.png`` and ``findings.png``, which shows the images.
     console
         Receives notes on how sources are read, and the progress.
 
@@ -132,32 +116,26 @@ def audit(
     spec = None if split is None else parse_split(split)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        stack.enter_context(one_opencv_thread())
-        material = _Material(stack, num_threads or os.cpu_count() or 1, console)
+    # With several arguments, a reading option may be meant for another one.
+    read_source = partial(
+        list_source, root=root, allow_outside=allow_outside, options=reading, allow_unmatched=len(inputs) > 1
+    )
+    with one_opencv_thread(), ExitStack() as stack:
+        material = _Material(num_threads or os.cpu_count() or 1, console)
         for place in inputs:
             if find_caches(place):
-                material.add_cache(place, size_px, copies)
+                material.add_cache(stack.enter_context(open_chosen_cache(place, copies, size_px=size_px)))
             else:
-                # With several arguments, an option may be meant for another one.
-                material.add_source(
-                    place, reading, root, allow_outside, is_only=len(inputs) == 1, with_sha256=bool(references)
-                )
+                material.add_source(place, read_source([place]), with_sha256=bool(references))
         for table in references:
             material.add_reference(table)
-        report, sentences = _find(material, spec, seed, max_distance, console)
-        notes = (*material.notes, *blind_spots(material.arguments, material.images))
-        files = () if out is None else tuple(_write(out, report, material, notes))
-        return Audit(
-            report=report, arguments=tuple(material.arguments), conclusion=tuple(sentences), notes=notes, files=files
-        )
+        return _audit(material, spec, seed, max_distance, out)
 
 
 @dataclass(slots=True)
 class _Material:
-    """The inputs read so far; caches are closed with the stack."""
+    """The inputs read so far."""
 
-    stack: ExitStack
     num_threads: int
     console: Console
     arguments: list[AuditArgument] = field(default_factory=list)
@@ -171,20 +149,18 @@ class _Material:
 
     @property
     def only_subjects(self) -> SubjectsFound | None:
-        """How the subjects were read, for a single argument."""
+        """How the subjects of the only argument were read."""
         return self.subjects[0] if len(self.subjects) == 1 else None
 
     @property
     def are_confirmed(self) -> bool:
-        """Whether the user confirmed the subjects of every argument that has some."""
+        """Whether the user confirmed the subjects of every argument that has any."""
         known = [found for found in self.subjects if found is None or found.count]
         return bool(known) and all(found is not None and found.is_confirmed for found in known)
 
-    def add_cache(self, place: ImagePlace, size_px: int | None, copies: LocalCopiesChoice) -> None:
-        cache = self.stack.enter_context(open_chosen_cache(place, copies, size_px=size_px))
+    def add_cache(self, cache: Cache) -> None:
         number, manifest = len(self.arguments), cache.manifest
-        with self.console.progress(len(cache), "hashing the cache") as bar:
-            images = cache_audit_images(cache, argument=number, progress=bar.update)
+        images = cache_audit_images(cache, argument=number, console=self.console)
         self.caches[number] = cache
         self.classes = manifest.classes
         self.subjects.append(manifest.subjects)
@@ -196,19 +172,7 @@ class _Material:
         text = f"cache, recipe {manifest.recipe.name}, {cache.size_px} px"
         self._add(AuditArgument(str(cache.location), "cache", text), images)
 
-    def add_source(
-        self,
-        place: ImagePlace,
-        reading: ReadingOptions | None,
-        root: ImagePlace | None,
-        allow_outside: bool,
-        *,
-        is_only: bool,
-        with_sha256: bool,
-    ) -> None:
-        listing = list_source(
-            [place], root=root, allow_outside=allow_outside, options=reading, allow_unmatched=not is_only
-        )
+    def add_source(self, place: ImagePlace, listing: SourceListing, *, with_sha256: bool) -> None:
         for line in listing.reading.short_lines(with_notes=False):
             self.console.note(line if line.startswith("note: ") else f"  {line}")
         self.notes.extend(listing.notes)
@@ -216,22 +180,20 @@ class _Material:
         records = self._new(listing.records)
         if num_again := len(listing.records) - len(records):
             self.notes.append(f"{place}: {num_again:,} files were given before and are not taken twice")
-        with self.console.progress(len(records), "reading images") as bar:
-            images = inspect_records(
-                records,
-                listing.classes,
-                argument=len(self.arguments),
-                with_sha256=with_sha256,
-                num_threads=self.num_threads,
-                progress=bar.update,
-            )
+        images = inspect_records(
+            records,
+            listing.classes,
+            argument=len(self.arguments),
+            with_sha256=with_sha256,
+            num_threads=self.num_threads,
+        )
         self.classes = listing.classes
-        self._add(AuditArgument(str(place), "source", "source"), images)
+        shown = tracked(images, self.console, len(records), "reading images")
+        self._add(AuditArgument(str(place), "source", "source"), shown)
 
     def add_reference(self, table: Path) -> None:
-        rows = read_reference_table(table)
-        self.classes = reference_classes(rows)
-        images = reference_audit_images(rows, argument=len(self.arguments))
+        images = read_reference_table(table, argument=len(self.arguments))
+        self.classes = reference_classes(images)
         self._add(AuditArgument(str(table), "table", "table of names"), images)
 
     def _new(self, records: Iterable[Record]) -> list[Record]:
@@ -246,15 +208,14 @@ class _Material:
                 new.append(record)
         return new
 
-    def _add(self, argument: AuditArgument, images: list[AuditImage]) -> None:
+    def _add(self, argument: AuditArgument, images: Iterable[AuditImage]) -> None:
         self.arguments.append(argument)
         self.images.extend(images)
 
 
-def _find(
-    material: _Material, split: SplitSpec | None, seed: int, max_distance: int | None, console: Console
-) -> tuple[AuditReport, list[str]]:
-    """Return the report and its conclusion."""
+def _audit(
+    material: _Material, split: SplitSpec | None, seed: int, max_distance: int | None, out: Path | None
+) -> Audit:
     images = material.images
     sides = brought_sides(images, [argument.name for argument in material.arguments])
     stamps: list[Check] = []
@@ -266,10 +227,17 @@ def _find(
     outlook = None
     if len(material.arguments) == 1:
         outlook = training_outlook(split or parse_split(DEFAULT_SPLIT), *given, split=training)
-    near, reason = _find_near(images, max_distance, console)
+    near, reason = _find_near(images, max_distance, material.console)
     report = audit_images(images, sides, near=near, near_missing=reason, are_confirmed=material.are_confirmed)
     report = replace(report, checks=[*report.checks, *material.frame_checks, *stamps])
-    return report, conclusion(report.checks, outlook)
+    notes = (*material.notes, *blind_spots(material.arguments, images))
+    return Audit(
+        report=report,
+        arguments=tuple(material.arguments),
+        conclusion=tuple(conclusion(report.checks, outlook)),
+        notes=notes,
+        files=() if out is None else _write(out, report, material, notes),
+    )
 
 
 def _find_near(
@@ -288,21 +256,21 @@ def _find_near(
     return [AuditPair(seen[p.first][0], seen[p.second][0], p.distance, p.correlation) for p in found], ""
 
 
-def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> list[Path]:
+def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[str]) -> tuple[Path, ...]:
     # Importing matplotlib takes a second.
     from leukemia_data.auditing.audit_sheet import draw_balance, draw_findings
 
-    write_findings(out / "findings.csv", report, material.arguments)
+    names = ("findings.csv", "audit.json", "balance.png", "findings.png")
+    table, summary, balance, pictures = (out / name for name in names)
+    write_findings(table, report, material.arguments)
     content = json.dumps(report_json(report, material.arguments, notes), indent=2, ensure_ascii=True)
-    write_text(out / "audit.json", f"{content}\n")
-    draw_balance(report, out / "balance.png")
-    written = [out / "findings.csv", out / "audit.json", out / "balance.png"]
-    if draw_findings(report, lambda image: _load_pixels(image, material.caches), out / "findings.png"):
-        written.append(out / "findings.png")
-    else:
-        # Remove that of an earlier audit.
-        (out / "findings.png").unlink(missing_ok=True)
-    return written
+    write_text(summary, f"{content}\n")
+    draw_balance(report, balance)
+    if draw_findings(report, lambda image: _load_pixels(image, material.caches), pictures):
+        return table, summary, balance, pictures
+    # Remove that of an earlier audit.
+    pictures.unlink(missing_ok=True)
+    return table, summary, balance
 
 
 def _load_pixels(image: AuditImage, caches: dict[int, Cache]) -> Image | None:

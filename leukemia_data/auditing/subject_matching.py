@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from leukemia_data.auditing.audit_pairs import subject_order
 from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
-from leukemia_data.decoding.decode import decode_rgb, frame_digest, read_file
+from leukemia_data.decoding.decode import decode_rgb, frame_digest, map_in_threads, read_file
 from leukemia_data.errors import ImageError
 from leukemia_data.records.record import ImagePlace
 
@@ -32,7 +31,7 @@ class FileMatch:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Return the subjects of the known images, in natural order."""
+        """The subjects of the known images, in natural order."""
         return tuple(sorted({image.subject for image in self.known if image.subject}, key=subject_order))
 
 
@@ -54,7 +53,7 @@ class RecoveredRow:
 
     @property
     def candidates_text(self) -> str:
-        """Return the candidates of an ambiguous row, such as ``20|21``; empty for other rows."""
+        """The candidates of an ambiguous row, such as ``20|21``; empty for other rows."""
         return CANDIDATES_BY.join(self.match.candidates) if len(self.match.candidates) > 1 else ""
 
 
@@ -71,24 +70,9 @@ class Recovery:
         return [row for row in self.rows if row.table == number]
 
 
-def match_files(
-    paths: Sequence[ImagePlace],
-    index: ReferenceIndex,
-    *,
-    num_threads: int = 1,
-    progress: Callable[[int], object] | None = None,
-) -> list[FileMatch]:
-    """Look files up by content, in order; `progress` is called with 1 after each."""
-    matches = []
-    executor = ThreadPoolExecutor(num_threads)
-    try:
-        for match in executor.map(partial(_match, index), paths):
-            matches.append(match)
-            if progress is not None:
-                progress(1)
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return matches
+def match_files(paths: Sequence[ImagePlace], index: ReferenceIndex, *, num_threads: int = 1) -> Iterator[FileMatch]:
+    """Yield the match of each file by content, in order."""
+    yield from map_in_threads(partial(_match, index), paths, num_threads)
 
 
 def assign_subjects(
@@ -103,16 +87,14 @@ def assign_subjects(
 
     Parameters
     ----------
-    tables
-        The tables.
     files
         (index of the table, ``Path`` string) -> file.
     matches
         File -> its match.
     linked
-        Sets of subjects that share identical images, from :meth:`ReferenceIndex.linked_subjects`.
+        From :meth:`ReferenceIndex.linked_subjects`.
     join_linked
-        Write the subjects of such a set as one, named like ``20+21``.
+        Write linked subjects as one, named like ``20+21``.
     """
     chosen = _choose_subjects(tables, files, matches)
     joined = {name: JOINED_BY.join(names) for names in linked for name in names} if join_linked else {}
@@ -121,10 +103,12 @@ def assign_subjects(
         cells = zip(table.lines, table.image_paths, table.class_names, table.splits, strict=True)
         for line, path, class_name, split in cells:
             file = files[number, path]
-            match, subject = matches[file], chosen.get(file, "")
-            subject = joined.get(subject, subject)
-            denied = _denied_label(class_name, match)
-            rows.append(RecoveredRow(number, line, path, class_name, split, match, subject, denied))
+            subject = chosen.get(file, "")
+            denied = _denied_label(class_name, matches[file])
+            row = RecoveredRow(
+                number, line, path, class_name, split, matches[file], joined.get(subject, subject), denied
+            )
+            rows.append(row)
     return Recovery(tuple(rows), tuple(linked), () if join_linked else _untied(rows, linked))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leukemia_data.auditing.audit import AuditReport, audit_images
 from leukemia_data.auditing.audit_image import AuditImage, Check
-from leukemia_data.auditing.audit_pairs import brought_sides, shared_subjects
+from leukemia_data.auditing.audit_pairs import brought_sides
 from leukemia_data.auditing.reference_index import (
     LabTable,
     ReferenceIndex,
@@ -23,11 +22,10 @@ from leukemia_data.auditing.reference_index import (
 )
 from leukemia_data.auditing.subject_matching import RecoveredRow, Recovery, assign_subjects, match_files
 from leukemia_data.caches.opening import find_caches, open_chosen_cache
-from leukemia_data.console import NULL_CONSOLE, Console
+from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.decoding.decode import one_opencv_thread
 from leukemia_data.errors import SourceError, UsageError, listed
-from leukemia_data.files.atomic import atomic_path
-from leukemia_data.files.text import formula_safe, quoting_for
+from leukemia_data.files.csv_table import write_csv
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.source import list_images
 
@@ -60,8 +58,21 @@ class SubjectRecovery:
         return [check for check in self.report.checks if check.key in _OWN_CHECKS]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; rows that need review are in the CSV table only."""
-        return {**recovery_json(self.recovery, self.tables, self.report), "out_dir": str(self.out_dir)}
+        """Return everything as JSON values; rows that need review are in ``recovery.csv`` only."""
+        recovery, report = self.recovery, self.report
+        return {
+            "tables": [
+                {"table": str(table.path), **_counts(recovery.of_table(number))}
+                for number, table in enumerate(self.tables)
+            ],
+            "all": _counts(recovery.rows),
+            "linked_subjects": [list(names) for names in recovery.linked],
+            "untied_subjects": [list(names) for names in recovery.untied],
+            "leak": report.has_leak,
+            "checks": [asdict(check) for check in report.checks],
+            "images_of_mixed_subjects": _mixed_images(report),
+            "out_dir": str(self.out_dir),
+        }
 
 
 def recover_subjects(
@@ -75,24 +86,16 @@ def recover_subjects(
     num_threads: int | None = None,
     console: Console = NULL_CONSOLE,
 ) -> SubjectRecovery:
-    """Write a lab's tables with an added column ``subject``, found by the content of the files.
+    """Write a lab's tables with columns ``subject`` and ``subject_candidates``, found by the content of the files.
 
-    Files are compared by bytes with a table of names, and by decoded pixels with a folder or a cache. Other columns and
-    the row order are kept; ``subject_candidates`` lists the subjects of images with several.
+    Files are compared by bytes with a table of names, and by decoded pixels with a folder or a cache.
 
     Parameters
     ----------
-    tables
-        CSV tables with a column ``Path``.
-    references
-        Sources with the original names: C-NMC folders, tables of names with SHA-256, caches.
+    tables, references, root, allow_outside, join_linked
+        As for :func:`leukemia_data.recover_subjects`.
     out_dir
         Folder for the tables with subjects, and ``recovery.csv``.
-    root, allow_outside
-        Base folder or address of the paths in the tables, None for each table's own folder; and whether paths may leave
-        it.
-    join_linked
-        Write subjects that share identical images as one, such as ``20+21``.
     num_threads
         Images decoded at a time; None for one per core.
     console
@@ -108,25 +111,22 @@ def recover_subjects(
     _check_targets(tables, out_dir)
     num_threads = num_threads or os.cpu_count() or 1
     with one_opencv_thread():
-        read = tuple(read_lab_table(path) for path in tables)
+        read = tuple(map(read_lab_table, tables))
         index = _read_references(references, num_threads, console)
-        files = {
-            (number, text): path
-            for number, table in enumerate(read)
-            for text, path in locate_files(
-                table, root if root is not None else table.path.parent, allow_outside=allow_outside
-            ).items()
-        }
+        files = {}
+        for number, table in enumerate(read):
+            start = table.path.parent if root is None else root
+            for text, path in locate_files(table, start, allow_outside=allow_outside).items():
+                files[number, text] = path
         places = list(dict.fromkeys(files.values()))
-        with console.progress(len(places), "looking files up") as bar:
-            found = match_files(places, index, num_threads=num_threads, progress=bar.update)
-    matches = dict(zip(places, found, strict=True))
+        found = tracked(match_files(places, index, num_threads=num_threads), console, len(places), "looking files up")
+        matches = dict(zip(places, found, strict=True))
     recovery = assign_subjects(read, files, matches, index.linked_subjects(), join_linked=join_linked)
     if not any(row.match.known for row in recovery.rows):
         raise SourceError(_nothing_found(recovery, index))
     num_odd = _write(out_dir, recovery, read)
     return SubjectRecovery(
-        recovery=recovery, tables=read, report=audit_rows(recovery), out_dir=out_dir, num_odd=num_odd
+        recovery=recovery, tables=read, report=_audit_rows(recovery), out_dir=out_dir, num_odd=num_odd
     )
 
 
@@ -148,10 +148,7 @@ def _read_references(references: Sequence[Path], num_threads: int, console: Cons
         elif find_caches(path):
             index.add_cache(open_chosen_cache(path))
         else:
-            records = list_images([path])
-            with console.progress(len(records), "reading the reference") as bar:
-                unusable = index.add_files(records, num_threads=num_threads, progress=bar.update)
-            if unusable:
+            if unusable := index.add_files(list_images([path]), num_threads=num_threads, console=console):
                 console.note(f"note: {len(unusable)} images of {path} cannot be used: {listed(unusable, most=3)}")
     return index
 
@@ -172,18 +169,22 @@ def _write(out_dir: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int
     out_dir.mkdir(parents=True, exist_ok=True)
     for number, table in enumerate(tables):
         rows = recovery.of_table(number)
-        columns = {
-            "subject": [row.subject for row in rows],
-            "subject_candidates": [row.candidates_text for row in rows],
-        }
+        subjects, candidates = [row.subject for row in rows], [row.candidates_text for row in rows]
+        columns = {"subject": subjects, "subject_candidates": candidates}
         write_lab_table(out_dir / table.path.name, table, columns)
-    return write_odd_rows(out_dir / "recovery.csv", recovery, tables)
+    odd = [
+        (tables[row.table].path.name, str(row.line), row.path, finding, row.subject, detail)
+        for row in recovery.rows
+        for finding, detail in _findings(row)
+    ]
+    write_csv(out_dir / "recovery.csv", _COLUMNS, odd)
+    return len(odd)
 
 
 _COLUMNS = ("table", "line", "path", "finding", "subject", "detail")
 
 
-def count_rows(rows: Sequence[RecoveredRow]) -> dict[str, int]:
+def _counts(rows: Sequence[RecoveredRow]) -> dict[str, int]:
     """Count rows by status and by finding."""
     statuses = Counter(row.match.status for row in rows)
     return {
@@ -200,8 +201,8 @@ def count_rows(rows: Sequence[RecoveredRow]) -> dict[str, int]:
     }
 
 
-def audit_rows(recovery: Recovery) -> AuditReport:
-    """Audit the tables' own split, with each ``Path`` counted once (the lab's test tables repeat them)."""
+def _audit_rows(recovery: Recovery) -> AuditReport:
+    """Audit the tables' own split, with each ``Path`` counted once: the lab's test tables repeat them."""
     rows = {row.path: row for row in reversed(recovery.rows)}
     images = [
         AuditImage(
@@ -217,52 +218,16 @@ def audit_rows(recovery: Recovery) -> AuditReport:
     return audit_images(images, brought_sides(images, [""]))
 
 
-def mixed_shares(report: AuditReport) -> dict[str, tuple[int, int]]:
+def _mixed_images(report: AuditReport) -> dict[str, dict[str, int]]:
     """Given split -> number of its images whose subject is also on another side, and number of its images."""
-    shares = {}
+    found = {}
     for division in report.sides:
         if division.key == "split":
-            shared = shared_subjects(report.images, division)
+            shared = report.shared[division.key]
             for side in division.names:
-                members = [i for i, s in zip(report.images, division.of_image, strict=True) if s == side]
-                shares[side] = (sum(image.subject in shared for image in members), len(members))
-    return shares
-
-
-def recovery_json(recovery: Recovery, tables: Sequence[LabTable], report: AuditReport) -> dict[str, Any]:
-    """Return everything as JSON values; rows that need review are in the CSV table only."""
-    return {
-        "tables": [
-            {"table": str(table.path), **count_rows(recovery.of_table(number))} for number, table in enumerate(tables)
-        ],
-        "all": count_rows(recovery.rows),
-        "linked_subjects": [list(names) for names in recovery.linked],
-        "untied_subjects": [list(names) for names in recovery.untied],
-        "leak": report.has_leak,
-        "checks": [{"key": c.key, "verdict": c.verdict, "count": c.count, "text": c.text} for c in report.checks],
-        "images_of_mixed_subjects": {
-            side: {"images": count, "of": total} for side, (count, total) in mixed_shares(report).items()
-        },
-    }
-
-
-def write_odd_rows(path: Path, recovery: Recovery, tables: Sequence[LabTable]) -> int:
-    """Write the rows that need review as CSV, atomically; return their number."""
-    odd = [
-        (tables[row.table].path.name, str(row.line), row.path, finding, row.subject, detail)
-        for row in recovery.rows
-        for finding, detail in _findings(row)
-    ]
-    rows = [[formula_safe(cell) for cell in cells] for cells in odd]
-    quoting = quoting_for(cell for row in rows for cell in row)
-    with (
-        atomic_path(path) as partial,
-        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n", quoting=quoting)
-        writer.writerow(_COLUMNS)
-        writer.writerows(rows)
-    return len(rows)
+                subjects = [i.subject for i, s in zip(report.images, division.of_image, strict=True) if s == side]
+                found[side] = {"images": sum(subject in shared for subject in subjects), "of": len(subjects)}
+    return found
 
 
 def _findings(row: RecoveredRow) -> Iterator[tuple[str, str]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range, require_range
+from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range
 from leukemia_data.errors import require
 from leukemia_data.lazy_imports import torch
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 WEAK_FACTOR = 0.3
+NOISE_STEP = 16
+MIN_NOISE_VALUES = 1 << 22
 # NTSC's Y, I and Q from R, G and B; the rows of I and Q sum to 0, so that greys have no colour.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _RGB_OF_YIQ = np.linalg.inv(_YIQ)
@@ -26,45 +29,34 @@ _RGB_OF_YIQ = np.linalg.inv(_YIQ)
 @AUGMENTATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Color(Chance):
-    """Change brightness, contrast, saturation and hue, in this order.
-
-    The first three are factors uniform in (low, high), 1 for no change. ``hue`` is a rotation in turns, uniform in
-    (low, high).
-    """
+    """Change brightness, contrast and saturation by factors, and the hue by turns, all uniform in (low, high)."""
 
     name: ClassVar[str] = "color"
+    limits: ClassVar[Mapping[str, Range]] = {
+        **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 10)),
+        "hue": (-0.5, 0.5),
+    }
     brightness: Range = (1.0, 1.0)
     contrast: Range = (1.0, 1.0)
     saturation: Range = (1.0, 1.0)
     hue: Range = (0.0, 0.0)
 
-    def __post_init__(self) -> None:
-        Chance.__post_init__(self)
-        require_range("brightness", self.brightness, 0, 10)
-        require_range("contrast", self.contrast, 0, 10)
-        require_range("saturation", self.saturation, 0, 10)
-        require_range("hue", self.hue, -0.5, 0.5)
-
     def warnings(self) -> list[str]:
         """Return warnings about valid but probably unintended factors."""
-        effects = {
-            "brightness": "almost black",
-            "contrast": "almost one flat grey",
-            "saturation": "almost without colour",
-        }
-        ranges = {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+        effects = (
+            ("brightness", self.brightness, "almost black"),
+            ("contrast", self.contrast, "almost one flat grey"),
+            ("saturation", self.saturation, "almost without colour"),
+        )
         return [
-            f"{key} = [{low:g}, {high:g}] draws factors under {WEAK_FACTOR}, which leave images {effects[key]}"
-            for key, (low, high) in ranges.items()
+            f"{key} = [{low:g}, {high:g}] draws factors under {WEAK_FACTOR}, which leave images {effect}"
+            for key, (low, high), effect in effects
             if low < WEAK_FACTOR
         ]
 
 
 def draw_color(color: Color, draws: Draws) -> tuple[FloatArray, FloatArray]:
-    """Return brightness, contrast, saturation and hue as a matrix (B, 3, 3), and the value added per mean grey.
-
-    Contrast blends with the image's mean grey level, which is known only on the device: that part stays a factor.
-    """
+    """Return the change of colour as a matrix (B, 3, 3), and what contrast adds per mean grey level, (B, 3)."""
     happens = draws.happens(color, Draw.COLOR)
     limits = (color.brightness, color.contrast, color.saturation)
     order = (Draw.BRIGHTNESS, Draw.CONTRAST, Draw.SATURATION)
@@ -75,9 +67,8 @@ def draw_color(color: Color, draws: Draws) -> tuple[FloatArray, FloatArray]:
     grey_33 = np.broadcast_to(np.array(GREY_WEIGHTS), (3, 3))
     saturate_B33 = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * grey_33
     mix_B33 = _hue_matrices(hue) @ saturate_B33
-    return mix_B33 * (brightness * contrast)[:, None, None], mix_B33.sum(axis=2) * (brightness * (1 - contrast))[
-        :, None
-    ]
+    added_B3 = mix_B33.sum(axis=2) * (brightness * (1 - contrast))[:, None]
+    return mix_B33 * (brightness * contrast)[:, None, None], added_B3
 
 
 def _hue_matrices(turns_B: FloatArray) -> FloatArray:
@@ -92,7 +83,7 @@ def _hue_matrices(turns_B: FloatArray) -> FloatArray:
 
 
 def mean_grey(images_BCHW: Tensor, weights_C: Tensor) -> Tensor:
-    """Mean grey level of each image: (B,)."""
+    """Return the mean grey level of each image: (B,)."""
     # Rows first: a sum over a whole image is split among threads, so that its rounding depends on their number.
     means_BC = images_BCHW.mean(dim=3).mean(dim=2)
     return (means_BC * weights_C).sum(dim=1)
@@ -111,17 +102,11 @@ def recolor(
     Parameters
     ----------
     images_BCHW, out_BCHW : Tensor of shape (B, 3, S, S), float
-        The result is on the scale of the network, if matrix, added and offset lead to it.
     matrix_B33 : Tensor of shape (B, 3, 3)
     added_B3 : Tensor of shape (B, 3)
         None for nothing.
     where_B1HW : Tensor of shape (B, 1, S, S)
         Fraction of `added_B3` that each pixel gets; None for all of it.
-
-    Notes
-    -----
-    Uses sums of products instead of a matrix product, whose order of summation may depend on the batch size: a sample's
-    values must not depend on the rest of the batch.
     """
     if added_B3 is None:
         out_BCHW.copy_(offset_C[:, None, None].expand_as(out_BCHW))
@@ -129,13 +114,10 @@ def recolor(
         out_BCHW.copy_((added_B3 + offset_C)[:, :, None, None].expand_as(out_BCHW))
     else:
         torch.addcmul(offset_C[:, None, None], where_B1HW, added_B3[:, :, None, None], out=out_BCHW)
+    # A matrix product's order of summation, and so a sample's values, may depend on the rest of the batch.
     for row, out_BHW in enumerate(out_BCHW.unbind(1)):
         for column, channel_BHW in enumerate(images_BCHW.unbind(1)):
             out_BHW.addcmul_(channel_BHW, matrix_B33[:, row, column, None, None])
-
-
-NOISE_STEP = 16
-MIN_NOISE_VALUES = 1 << 22
 
 
 @AUGMENTATIONS.register
@@ -144,6 +126,7 @@ class Blur(Chance):
     """Gaussian blur with an odd kernel and a sigma uniform in (low, high), both in pixels."""
 
     name: ClassVar[str] = "blur"
+    limits: ClassVar[Mapping[str, Range]] = {"sigma_px": (0.05, 50)}
     kernel_px: int
     sigma_px: Range
 
@@ -151,26 +134,20 @@ class Blur(Chance):
         Chance.__post_init__(self)
         is_odd = self.kernel_px % 2 == 1
         require(is_odd and 3 <= self.kernel_px <= 63, f"kernel_px must be odd and in 3..63, got {self.kernel_px}")
-        require_range("sigma_px", self.sigma_px, 0.05, 50)
 
 
 @AUGMENTATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise(Chance):
-    """Add independent Gaussian noise to every value; ``variance`` is that of grey levels 0..255."""
+    """Add independent Gaussian noise to every value; ``variance`` is in grey levels squared."""
 
     name: ClassVar[str] = "noise"
+    limits: ClassVar[Mapping[str, Range]] = {"variance": (0, 65025)}
     variance: float
-
-    def __post_init__(self) -> None:
-        Chance.__post_init__(self)
-        require(
-            0 <= self.variance <= 65025, f"variance must lie in 0..65025 (grey levels squared), got {self.variance}"
-        )
 
 
 def draw_blur_weights(blur: Blur, draws: Draws) -> FloatArray:
-    """Gaussian weights (B, kernel_px) that sum to 1."""
+    """Return Gaussian weights (B, kernel_px) that sum to 1."""
     happens = draws.happens(blur, Draw.BLUR)[:, None]
     offsets = np.arange(blur.kernel_px) - blur.kernel_px // 2
     weights = np.exp(-0.5 * (offsets / draws.within(blur.sigma_px, Draw.SIGMA)[:, None]) ** 2)
@@ -204,7 +181,7 @@ def num_noise_values(size_px: int) -> int:
 
 
 def make_noise_bank(seed: int, size_px: int) -> NDArray[np.float32]:
-    """Return standard normal numbers, of which every sample reads a window; a function of the arguments."""
+    """Return standard normal numbers, of which every sample reads a window."""
     generator = np.random.Generator(np.random.Philox(seed))
     return generator.standard_normal(num_noise_values(size_px), np.float32)
 
@@ -218,12 +195,7 @@ def draw_noise(noise: Noise, draws: Draws, size_px: int) -> tuple[FloatArray, Fl
 
 
 def noise_windows(bank: Tensor, starts_B: Tensor, size_px: int) -> Tensor:
-    """Return each sample's window of the noise bank; offsets are multiples of NOISE_STEP.
-
-    Returns
-    -------
-    Tensor of shape (B, 3, size_px, size_px)
-    """
+    """Return each sample's window of the noise bank, (B, 3, size_px, size_px); offsets are multiples of NOISE_STEP."""
     num_values = 3 * size_px**2
     num_rows = -(-num_values // NOISE_STEP)
     first_rows_B = (starts_B / NOISE_STEP).to(torch.int64)
@@ -245,24 +217,19 @@ class Cutout(Chance):
         require(0 < self.fraction <= 1, f"fraction must lie in (0, 1], got {self.fraction}")
 
     def side_px(self, size_px: int) -> int:
-        """Side of the square in an image of side `size_px`: rounded, at least one pixel."""
+        """Return the side of the square in an image of side `size_px`: rounded, at least one pixel."""
         return max(1, round(self.fraction * size_px))
 
 
 def draw_cutout(cutout: Cutout, draws: Draws, size_px: int) -> FloatArray:
-    """Top and left of the square (B, 2)."""
+    """Return top row and left column of the square, (B, 2); outside the image for none."""
     num_places = size_px - cutout.side_px(size_px) + 1
     places = [draws.below(num_places, draw) for draw in (Draw.CUTOUT_TOP, Draw.CUTOUT_LEFT)]
     return np.where(draws.happens(cutout, Draw.CUTOUT)[:, None], np.stack(places, axis=1), size_px)
 
 
 def outside_squares(corners_B2: Tensor, side_px: int, size_px: int) -> Tensor:
-    """Return 0 inside each sample's square of side `side_px` at the given top row and left column, 1 elsewhere.
-
-    Returns
-    -------
-    Tensor of shape (B, 1, size_px, size_px), the dtype of `corners_B2`
-    """
+    """Return 0 inside each sample's square at the given top row and left column, else 1: (B, 1, size_px, size_px)."""
     places_S = torch.arange(size_px, device=corners_B2.device, dtype=corners_B2.dtype)
     distance_B2S = places_S - corners_B2[:, :, None]
     inside_B2S = ((distance_B2S >= 0) & (distance_B2S < side_px)).to(corners_B2.dtype)

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leukemia_data.augmenting.appearance import (
-    GREY_WEIGHTS,
-    Cutout,
-    blur,
-    draw_blur_weights,
-    draw_color,
-    draw_cutout,
-    draw_noise,
-    make_noise_bank,
-    mean_grey,
-    noise_windows,
-    num_noise_values,
-    outside_squares,
-    recolor,
-)
+from leukemia_data.augmenting import appearance
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.augmenting.geometry import draw_affine, warp
 from leukemia_data.augmenting.operation import Draws, may_happen
@@ -40,21 +26,15 @@ class Columns:
     Attributes
     ----------
     AFFINE
-        A 2x3 matrix, row by row, from output to input coordinates, both (x, y) from the centre in half sides. Flips,
-        transposes and quarter turns alone give exactly 0, 1 and -1.
-    COLOR
-        A 3x3 matrix on (R, G, B), row by row.
-    GREY
-        Per channel, the value added per grey level of the image's mean grey.
-    NOISE_LEVEL
-        Signed standard deviation of the noise in grey levels; 0 for none.
-    NOISE_START
-        Offset of the sample's noise in the noise bank.
+        A 2x3 matrix, row by row, from output to input coordinates, both (x, y) from the centre in half sides.
+    COLOR, GREY
+        Of :func:`~leukemia_data.augmenting.appearance.draw_color`, row by row.
+    NOISE_LEVEL, NOISE_START
+        Signed standard deviation of the noise in grey levels, 0 for none; offset in the noise bank.
     CUTOUT
         Top row and left column of the square, in pixels; outside the image for none.
     BLUR
-        First weight of the 1-D blur kernel; 0 ... 0 1 0 ... 0 for none. The columns of custom operations follow, see
-        :func:`custom_columns`.
+        First weight of the 1-D blur kernel; 0 ... 0 1 0 ... 0 for none. Columns of custom operations follow.
     """
 
     AFFINE = slice(0, 6)
@@ -73,25 +53,14 @@ def blur_columns(augmentation: Augmentation) -> slice:
 
 def custom_columns(augmentation: Augmentation) -> list[slice]:
     """Return the columns of each custom operation: whether it is applied, and its draws."""
-    ends = np.cumsum(
-        [blur_columns(augmentation).stop, *(1 + change.num_draws for change in augmentation.custom)]
-    ).tolist()
+    ends = accumulate([blur_columns(augmentation).stop, *(1 + change.num_draws for change in augmentation.custom)])
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def draw_parameters(
     augmentation: Augmentation, samples_B: NDArray[np.int64], seed: int, epoch: int, size_px: int
 ) -> NDArray[np.float32]:
-    """Draw the parameters of a batch of samples.
-
-    Parameters
-    ----------
-    samples_B : ndarray of shape (B,), int64
-        Indices of the samples in the cache.
-    seed, epoch
-        As for ``ordering.sample_bits``.
-    size_px
-        Side of the images.
+    """Draw the parameters of samples, given by their indices in the cache (B,), for images of `size_px`.
 
     Returns
     -------
@@ -99,32 +68,30 @@ def draw_parameters(
         As :class:`Columns` describes it.
     """
     draws = Draws(samples_B, seed, epoch)
-    custom = [draws.of_custom(operation) for operation in augmentation.custom]
     table_BP = np.zeros((len(samples_B), blur_columns(augmentation).stop), np.float32)
     table_BP[:, Columns.AFFINE] = draw_affine(
         augmentation.moving, augmentation.rotate, augmentation.scale, augmentation.translate, draws
     ).reshape(-1, 6)
     if augmentation.color is not None:
-        matrix_B33, grey_B3 = draw_color(augmentation.color, draws)
+        matrix_B33, grey_B3 = appearance.draw_color(augmentation.color, draws)
         table_BP[:, Columns.COLOR], table_BP[:, Columns.GREY] = matrix_B33.reshape(-1, 9), grey_B3
     if augmentation.blur is not None:
-        table_BP[:, blur_columns(augmentation)] = draw_blur_weights(augmentation.blur, draws)
+        table_BP[:, blur_columns(augmentation)] = appearance.draw_blur_weights(augmentation.blur, draws)
     if augmentation.noise is not None:
-        table_BP[:, Columns.NOISE_LEVEL], table_BP[:, Columns.NOISE_START] = draw_noise(
+        table_BP[:, Columns.NOISE_LEVEL], table_BP[:, Columns.NOISE_START] = appearance.draw_noise(
             augmentation.noise, draws, size_px
         )
     if augmentation.cutout is not None:
-        table_BP[:, Columns.CUTOUT] = draw_cutout(augmentation.cutout, draws, size_px)
-    return np.concatenate([table_BP, *custom], axis=1, dtype=np.float32) if custom else table_BP
+        table_BP[:, Columns.CUTOUT] = appearance.draw_cutout(augmentation.cutout, draws, size_px)
+    custom = [draws.of_custom(operation) for operation in augmentation.custom]
+    return np.concatenate([table_BP, *custom], axis=1, dtype=np.float32)
 
 
 _GREY_LEVELS = 255.0
-_HALF_LEVEL = 0.5
-# Values per part of a batch on the CPU: its few copies fit into the CPU's caches, and below the size from which
+# Values per part of a batch on the CPU: its copies fit into the CPU's caches, and are below the size from which
 # allocators request every block from the operating system.
 _PART_VALUES = 620_000
-# glibc keeps freed blocks up to the largest size it has seen freed (at most 32 MiB, and twice that in total). Before
-# that, it returns the copies above to the system a thousand pages at a time.
+# glibc keeps freed blocks up to the largest size it has seen freed, at most 32 MiB.
 _HEAP_BYTES = 31 << 20
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -168,7 +135,7 @@ class Augmenter:
         self._white = [(1 - m) / s for m, s in zip(mean, std, strict=True)]
         self._offset_C = torch.tensor(self._black, dtype=torch.float32, device=self._device)
         self._scale_C = torch.tensor([1 / (_GREY_LEVELS * s) for s in std], dtype=torch.float32, device=self._device)
-        self._grey_C = torch.tensor(GREY_WEIGHTS, dtype=torch.float32, device=self._device)
+        self._grey_C = torch.tensor(appearance.GREY_WEIGHTS, dtype=torch.float32, device=self._device)
         self._pool = BufferPool(max_idle=2)
         self._noise_bank: Tensor | None = None
         columns_of_custom = zip(augmentation.custom, custom_columns(augmentation), strict=True)
@@ -217,15 +184,18 @@ class Augmenter:
         images_BCHW = self._geometry(images_BHWC, table_BP)
         where_B1HW = self._where_added(images_BCHW)
         if may_happen(self.augmentation.blur):
-            images_BCHW = blur(images_BCHW, table_BP[:, blur_columns(self.augmentation)])
-        added_B3 = self._added_color(images_BCHW, table_BP) if self._changes_contrast else None
+            images_BCHW = appearance.blur(images_BCHW, table_BP[:, blur_columns(self.augmentation)])
+        added_B3 = None
+        if self._changes_contrast:
+            greys_B = appearance.mean_grey(images_BCHW, self._grey_C)
+            added_B3 = table_BP[:, Columns.GREY] * greys_B[:, None] * self._scale_C
         if may_happen(self.augmentation.cutout):
             images_BCHW, where_B1HW = self._cut(self.augmentation.cutout, images_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color):
             matrix_B33 = table_BP[:, Columns.COLOR].reshape(-1, 3, 3) * self._scale_C[:, None]
-            recolor(images_BCHW, matrix_B33, added_B3, where_B1HW, self._offset_C, out_BCHW)
+            appearance.recolor(images_BCHW, matrix_B33, added_B3, where_B1HW, self._offset_C, out_BCHW)
         else:
-            normalize_planes(images_BCHW, self._scale_C, self._offset_C, out_BCHW)
+            torch.addcmul(self._offset_C[:, None, None], images_BCHW, self._scale_C[:, None, None], out=out_BCHW)
         if self._noise_bank is not None:
             self._add_noise(self._noise_bank, out_BCHW, where_B1HW, table_BP)
         if may_happen(self.augmentation.color) or may_happen(self.augmentation.noise):
@@ -260,22 +230,17 @@ class Augmenter:
             return None
         return foreground(images_BCHW, self.augmentation.black_level)
 
-    def _added_color(self, images_BCHW: Tensor, table_BP: Tensor) -> Tensor:
-        """Values that contrast adds to the normalised channels: (B, 3)."""
-        greys_B = mean_grey(images_BCHW, self._grey_C)
-        return table_BP[:, Columns.GREY] * greys_B[:, None] * self._scale_C
-
     def _cut(
-        self, cutout: Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
+        self, cutout: appearance.Cutout, images_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Make squares black, and exclude them from additions."""
         size_px = images_BCHW.shape[-1]
-        kept_B1HW = outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
+        kept_B1HW = appearance.outside_squares(table_BP[:, Columns.CUTOUT], cutout.side_px(size_px), size_px)
         where_B1HW = kept_B1HW if where_B1HW is None else where_B1HW * kept_B1HW
         return images_BCHW.mul_(kept_B1HW), where_B1HW
 
     def _add_noise(self, bank: Tensor, out_BCHW: Tensor, where_B1HW: Tensor | None, table_BP: Tensor) -> None:
-        noise_BCHW = noise_windows(bank, table_BP[:, Columns.NOISE_START], out_BCHW.shape[-1])
+        noise_BCHW = appearance.noise_windows(bank, table_BP[:, Columns.NOISE_START], out_BCHW.shape[-1])
         if where_B1HW is not None:
             noise_BCHW.mul_(where_B1HW)
         levels_B3 = table_BP[:, Columns.NOISE_LEVEL, None] * self._scale_C
@@ -295,10 +260,9 @@ class Augmenter:
 
     def _prepare_noise(self, size_px: int) -> None:
         """Create the noise bank for images of this side, once."""
-        if not may_happen(self.augmentation.noise):
-            return
-        if self._noise_bank is None or len(self._noise_bank) != num_noise_values(size_px):
-            self._noise_bank = torch.from_numpy(make_noise_bank(self._seed, size_px)).to(self._device)
+        is_ready = self._noise_bank is not None and len(self._noise_bank) == appearance.num_noise_values(size_px)
+        if may_happen(self.augmentation.noise) and not is_ready:
+            self._noise_bank = torch.from_numpy(appearance.make_noise_bank(self._seed, size_px)).to(self._device)
 
     def _output(self, batch: int, size_px: int) -> Tensor:
         """Uninitialised memory for a result, named (B, 3, S, S)."""
@@ -315,7 +279,7 @@ class Augmenter:
         return (slice(start, start + length) for start in range(0, batch, max(1, length)))
 
     def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
-        """Return the images' side; raises UsageError unless they are a batch of square uint8 images."""
+        """Return the images' side; raises UsageError unless they are a batch of square images."""
         if images_BHWC.ndim != 4:
             raise UsageError(f"images_BHWC must be of shape (B, S, S, 3), got {tuple(images_BHWC.shape)}")
         batch, height_px, width_px, channels = images_BHWC.shape
@@ -339,15 +303,10 @@ def _channels(values: Sequence[float], name: str) -> list[float]:
 
 
 def foreground(images_BCHW: Tensor, black_level: float) -> Tensor:
-    """1 where a pixel's brightest channel, rounded, is above the grey level `black_level`: (B, 1, S, S), same dtype."""
+    """Return 1 where a pixel's brightest channel, rounded, is above `black_level`, else 0: (B, 1, S, S), same dtype."""
     red, green, blue = images_BCHW.unbind(1)
     brightest = torch.maximum(torch.maximum(red, green), blue)
-    return (brightest >= black_level + _HALF_LEVEL).to(images_BCHW.dtype).unsqueeze(1)
-
-
-def normalize_planes(images_BCHW: Tensor, scale_C: Tensor, offset_C: Tensor, out_BCHW: Tensor) -> None:
-    """Write ``value * scale + offset`` into `out_BCHW`, with a scale and an offset for each channel."""
-    torch.addcmul(offset_C[:, None, None], images_BCHW, scale_C[:, None, None], out=out_BCHW)
+    return (brightest >= black_level + 0.5).to(images_BCHW.dtype).unsqueeze(1)
 
 
 def normalize_pixels(images_BHWC: Tensor, scale_C: Tensor, offset_C: Tensor, out_BHWC: Tensor) -> None:

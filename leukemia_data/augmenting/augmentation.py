@@ -1,10 +1,4 @@
-"""The augmentation: random changes of training images and their strengths, as a value.
-
-Read from TOML (a shipped preset or a user's file), stored as a plain dictionary in checkpoints, and written as TOML
-into a run's folder. Does not import torch.
-
-Every operation is applied to a sample with probability ``p``, and never if it is left out.
-"""
+"""The augmentation: random changes of training images and their strengths, read from and written as TOML."""
 
 from __future__ import annotations
 
@@ -17,8 +11,17 @@ from typing import Any
 from leukemia_data.augmenting.appearance import Blur, Color, Cutout, Noise
 from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
 from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, CustomAugmentation, may_happen
-from leukemia_data.errors import UsageError, require
-from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, parse_value, read_toml
+from leukemia_data.errors import require
+from leukemia_data.files.typed_tables import (
+    TableFault,
+    at,
+    locate,
+    parse_table,
+    parse_value,
+    preset_path,
+    read_toml,
+    toml_names,
+)
 from leukemia_data.records.arguments import as_flag
 from leukemia_data.registry import did_you_mean
 
@@ -62,7 +65,7 @@ class Augmentation:
         object.__setattr__(self, "custom", tuple(self.custom))
         for change in self.custom:
             is_custom = isinstance(change, CustomAugmentation) and change.name not in _FIELDS
-            require(is_custom, f"custom must be operations of your own (CustomAugmentation), got {change!r:.60}")
+            require(is_custom, f"custom must be operations derived from CustomAugmentation, got {change!r:.60}")
         names = [change.name for change in self.custom]
         require(len(set(names)) == len(names), f"custom has an operation twice: {', '.join(names)}")
         object.__setattr__(self, "keep_black", as_flag(self.keep_black, "keep_black"))
@@ -126,24 +129,13 @@ def load_augmentation(name_or_path: str) -> Augmentation:
     UsageError
         If there is no such preset or file, or the file is not a valid augmentation; the message names file and table.
     """
-    if not name_or_path.endswith(".toml"):
-        if name_or_path not in augmentation_names():
-            known = ", ".join(augmentation_names())
-            raise UsageError(f"no augmentation {name_or_path!r}: presets are {known}; a file must end in .toml")
-        return _read_toml(AUGMENTATIONS_DIR / f"{name_or_path}.toml")
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise UsageError(f"augmentation file not found: {path}")
-    return _read_toml(path)
+    path = preset_path("augmentation", name_or_path, AUGMENTATIONS_DIR)
+    return _parse({"name": path.stem, **read_toml(path).table}, str(path))
 
 
 def augmentation_names() -> list[str]:
     """Return the names of the shipped augmentations."""
-    return sorted(path.stem for path in AUGMENTATIONS_DIR.glob("*.toml"))
-
-
-def _read_toml(path: Path) -> Augmentation:
-    return _parse({"name": path.stem, **read_toml(path).table}, str(path))
+    return toml_names(AUGMENTATIONS_DIR)
 
 
 def _parse(table: Mapping[str, Any], where: str) -> Augmentation:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range, require_range
-from leukemia_data.errors import require
+from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range
 from leukemia_data.lazy_imports import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 _FLIP_X, _FLIP_Y, _SWAP = np.diag([-1.0, 1.0]), np.diag([1.0, -1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])
 _QUARTERS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.float64)
 
@@ -28,11 +28,8 @@ class Rotate(Chance):
     """Rotate about the centre by an angle uniform in -degrees..degrees, positive counter-clockwise, black border."""
 
     name: ClassVar[str] = "rotate"
+    limits: ClassVar[Mapping[str, Range]] = {"degrees": (0, 180)}
     degrees: float
-
-    def __post_init__(self) -> None:
-        Chance.__post_init__(self)
-        require(0 <= self.degrees <= 180, f"degrees must lie in 0..180, got {self.degrees}")
 
 
 @AUGMENTATIONS.register
@@ -41,11 +38,8 @@ class Scale(Chance):
     """Scale about the centre by a factor uniform in (low, high); factors below 1 leave a black border."""
 
     name: ClassVar[str] = "scale"
+    limits: ClassVar[Mapping[str, Range]] = {"factor": (0.1, 10)}
     factor: Range
-
-    def __post_init__(self) -> None:
-        Chance.__post_init__(self)
-        require_range("factor", self.factor, 0.1, 10)
 
 
 @AUGMENTATIONS.register
@@ -54,11 +48,8 @@ class Translate(Chance):
     """Shift along each axis by a distance uniform in -fraction..fraction of the side, black border."""
 
     name: ClassVar[str] = "translate"
+    limits: ClassVar[Mapping[str, Range]] = {"fraction": (0, 1)}
     fraction: float
-
-    def __post_init__(self) -> None:
-        Chance.__post_init__(self)
-        require(0 <= self.fraction <= 1, f"fraction must lie in 0..1, got {self.fraction}")
 
 
 def _draw_moves(moving: Sequence[Chance | None], draws: Draws) -> FloatArray:
@@ -67,10 +58,10 @@ def _draw_moves(moving: Sequence[Chance | None], draws: Draws) -> FloatArray:
     order = (Draw.FLIP_HORIZONTAL, Draw.FLIP_VERTICAL, Draw.TRANSPOSE, Draw.QUARTER_TURNS)
     flips_x, flips_y, swaps, turns = (draws.happens(move, draw) for move, draw in zip(moving, order, strict=True))
     num_quarters = np.where(turns, 1 + draws.below(3, Draw.NUM_QUARTERS), 0).astype(np.int64)
-    moves_B22 = np.where(flips_x[:, None, None], _FLIP_X, identity) @ np.where(
-        flips_y[:, None, None], _FLIP_Y, identity
-    )
-    return moves_B22 @ np.where(swaps[:, None, None], _SWAP, identity) @ _QUARTERS[num_quarters]
+    moves_B22 = np.where(flips_x[:, None, None], _FLIP_X, identity)
+    for happens, matrix_22 in ((flips_y, _FLIP_Y), (swaps, _SWAP)):
+        moves_B22 = moves_B22 @ np.where(happens[:, None, None], matrix_22, identity)
+    return moves_B22 @ _QUARTERS[num_quarters]
 
 
 def draw_affine(
@@ -82,10 +73,7 @@ def draw_affine(
 ) -> FloatArray:
     """Return moves, rotation, scale and shift in this order as one matrix (B, 2, 3) from output to input coordinates.
 
-    Parameters
-    ----------
-    moving
-        Horizontal flip, vertical flip, transpose and quarter turns.
+    The moves are horizontal flip, vertical flip, transpose and quarter turns.
     """
     moves_B22 = _draw_moves(moving, draws)
     angles_B, factors_B, shifts_B2 = np.zeros(len(draws)), np.ones(len(draws)), np.zeros((len(draws), 2))
@@ -115,8 +103,7 @@ def warp(images_BCHW: Tensor, affine_B23: Tensor, mode: str = "bilinear") -> Ten
     affine_B23 : Tensor of shape (B, 2, 3)
         From output to input coordinates, as (x, y) from the centre in half sides.
     mode
-        "bilinear", or "nearest", which is exact for flips, transposes and quarter turns, and several times faster than
-        choosing between flipped copies.
+        "bilinear", or "nearest", which is exact for flips, transposes and quarter turns.
 
     Returns
     -------
@@ -124,13 +111,13 @@ def warp(images_BCHW: Tensor, affine_B23: Tensor, mode: str = "bilinear") -> Ten
 
     Notes
     -----
-    ``grid_sample`` with ``align_corners=False``, as in torchvision's ``affine`` and ``rotate``. The grid is the sum of
-    a row and a column, fifty times cheaper than ``affine_grid``.
+    ``grid_sample`` with ``align_corners=False``, as in torchvision's ``affine`` and ``rotate``.
     """
     size_px = images_BCHW.shape[-1]
     centres_S = torch.arange(size_px, device=images_BCHW.device, dtype=images_BCHW.dtype)
     centres_S = (2 * centres_S + (1 - size_px)) / size_px
     along_x = affine_B23[:, :, 0, None, None] * centres_S
+    # The sum of a row and a column is fifty times cheaper than affine_grid.
     along_y = affine_B23[:, :, 1, None] * centres_S + affine_B23[:, :, 2, None]
     grid_BHW2 = (along_x + along_y[..., None]).permute(0, 2, 3, 1)
     return torch.nn.functional.grid_sample(images_BCHW, grid_BHW2, mode=mode, padding_mode="zeros", align_corners=False)

@@ -1,7 +1,8 @@
-"""Operations of an augmentation: base classes and registry, and their random draws."""
+"""Base classes, registry and random draws of an augmentation's operations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard, TypeVar, get_type_hints
@@ -20,20 +21,27 @@ if TYPE_CHECKING:
 
 
 Range = Annotated[tuple[float, float], "two numbers [low, high]"]
+FloatArray = NDArray[np.float64]
 _Operation = TypeVar("_Operation", bound="Chance")
-
-
-def require_range(name: str, given: Range, least: float, most: float) -> None:
-    """Raise UsageError unless least <= low <= high <= most."""
-    low, high = given
-    require(least <= low <= high <= most, f"{name} must be [low, high] within {least:g}..{most:g}, got {[low, high]}")
+# The draw of `sample_bits` that is augmentation's, and the number of counters per sample.
+_STREAM = 0
+_COUNTERS_A_SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chance:
-    """An operation that is applied to a sample with probability ``p``; flips have no other parameter."""
+    """An operation that is applied to a sample with probability ``p``; flips have no other parameter.
+
+    Attributes
+    ----------
+    name
+        Its name in augmentations.
+    limits
+        Least and greatest value of numbers and of the ends of ranges, by parameter.
+    """
 
     name: ClassVar[str]
+    limits: ClassVar[Mapping[str, Range]] = {}
     p: float
 
     def __post_init__(self) -> None:
@@ -42,20 +50,18 @@ class Chance:
             # Values may come from Python as well as from a file; the dataclass is frozen.
             value = parse_value(getattr(self, field.name), hints[field.name], field.name)
             object.__setattr__(self, field.name, value)
-        require(0 <= self.p <= 1, f"p must lie in 0..1, got {self.p}")
+        for key, (least, greatest) in {"p": (0, 1), **self.limits}.items():
+            value = getattr(self, key)
+            if isinstance(value, tuple):
+                is_within, wanted, value = least <= value[0] <= value[1] <= greatest, "be [low, high] within", [*value]
+            else:
+                is_within, wanted = least <= value <= greatest, "lie in"
+            require(is_within, f"{key} must {wanted} {least:g}..{greatest:g}, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomAugmentation(Chance):
-    """A custom operation: a frozen dataclass that overrides :meth:`apply`.
-
-    Attributes
-    ----------
-    name
-        Its name in augmentations.
-    num_draws
-        Random numbers per sample.
-    """
+    """A custom operation: a frozen dataclass that overrides :meth:`apply`; `num_draws` is per sample."""
 
     num_draws: ClassVar[int] = 0
 
@@ -67,7 +73,7 @@ class CustomAugmentation(Chance):
         images_BCHW : Tensor of shape (B, 3, S, S), float32
             Grey levels 0..255; not to be changed in place.
         draws_BK : Tensor of shape (B, num_draws), float32
-            Random numbers of each sample, uniform in [0, 1).
+            Uniform in [0, 1).
 
         Returns
         -------
@@ -84,53 +90,18 @@ def may_happen(operation: _Operation | None) -> TypeGuard[_Operation]:
 
 AUGMENTATIONS: Registry[type[Chance]] = Registry("augmentation")
 
-FloatArray = NDArray[np.float64]
-
-# Augmentation's draw of `sample_bits`; its decisions use this many counters per sample.
-_STREAM = 0
-_COUNTERS_A_SAMPLE = 64
-
-
-class Draw(IntEnum):
-    """Ids of the random decisions. Append only: changed ids change the results of old seeds."""
-
-    FLIP_HORIZONTAL = 0
-    FLIP_VERTICAL = 1
-    TRANSPOSE = 2
-    QUARTER_TURNS = 3
-    NUM_QUARTERS = 4
-    ROTATE = 5
-    ANGLE = 6
-    SCALE = 7
-    FACTOR = 8
-    TRANSLATE = 9
-    SHIFT_X = 10
-    SHIFT_Y = 11
-    COLOR = 12
-    BRIGHTNESS = 13
-    CONTRAST = 14
-    SATURATION = 15
-    HUE = 16
-    BLUR = 17
-    SIGMA = 18
-    NOISE = 19
-    NOISE_START = 20
-    NOISE_SIGN = 21
-    CUTOUT = 22
-    CUTOUT_TOP = 23
-    CUTOUT_LEFT = 24
+# Ids of the random decisions. Append only: changed ids change the results of old seeds.
+Draw = IntEnum(
+    "Draw",
+    "FLIP_HORIZONTAL FLIP_VERTICAL TRANSPOSE QUARTER_TURNS NUM_QUARTERS ROTATE ANGLE SCALE FACTOR TRANSLATE SHIFT_X "
+    "SHIFT_Y COLOR BRIGHTNESS CONTRAST SATURATION HUE BLUR SIGMA NOISE NOISE_START NOISE_SIGN CUTOUT CUTOUT_TOP "
+    "CUTOUT_LEFT",
+    start=0,
+)
 
 
 class Draws:
-    """All random numbers of a batch of samples, uniform in [0, 1), float64.
-
-    Parameters
-    ----------
-    samples_B : ndarray of shape (B,), int64
-        Indices of the samples in the cache.
-    seed, epoch
-        As for ``ordering.sample_bits``.
-    """
+    """All random numbers of a batch of samples: functions of their indices in the cache, (B,), seed and epoch."""
 
     def __init__(self, samples_B: NDArray[np.int64], seed: int, epoch: int) -> None:
         self._samples_B, self._seed, self._epoch = samples_B, seed, epoch
@@ -155,10 +126,8 @@ class Draws:
         return np.asarray(np.floor(self._uniform_DB[draw] * count))
 
     def of_custom(self, operation: CustomAugmentation) -> FloatArray:
-        """Return 1 or 0 for whether a custom operation is applied, and its draws: (B, 1 + num_draws).
-
-        They depend on the operation's name, and not on other operations.
-        """
+        """Return 1 or 0 for whether a custom operation is applied, and its draws: (B, 1 + num_draws)."""
+        # By its name, so that it changes no draw of another operation.
         first = xxhash.xxh3_64_intdigest(f"augmentation {operation.name}".encode())
         uniform_KB = [
             unit_interval(sample_bits(self._samples_B, self._seed, self._epoch, first + number))

@@ -18,24 +18,13 @@ from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import SourceError
 from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import UNKNOWN_LABEL
-from leukemia_data.scanning.preview import SheetRow, draw_sheet, spread_evenly
-
-_GREY_LEVELS = 255
+from leukemia_data.scanning.preview import SheetRow, draw_sheet
+from leukemia_data.scanning.scan import spread_evenly
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPreview:
-    """Result of a preview.
-
-    Attributes
-    ----------
-    out
-        Path of the PNG.
-    augmentation
-        The augmentation.
-    image_ids
-        One per row.
-    """
+    """A drawn preview: the PNG, the augmentation, and the id of the image in each row."""
 
     out: Path
     augmentation: Augmentation
@@ -43,11 +32,7 @@ class AugmentationPreview:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
-        return {
-            "out": str(self.out),
-            "augmentation": self.augmentation.to_dict(),
-            "images": list(self.image_ids),
-        }
+        return {"out": str(self.out), "augmentation": self.augmentation.to_dict(), "images": list(self.image_ids)}
 
 
 def preview_augmentation(
@@ -66,8 +51,6 @@ def preview_augmentation(
 
     Parameters
     ----------
-    cache
-        The cache of the samples.
     augment
         As for :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
     out
@@ -117,13 +100,9 @@ def _columns(
     columns = [("cached", images_NHWC)]
     for epoch in range(1, epochs + 1):
         shown_NCHW = augmenter(torch.from_numpy(images_NHWC), epoch, torch.from_numpy(indices_N))
-        columns.append((f"epoch {epoch}", _as_pixels(shown_NCHW)))
+        levels_NCHW = (shown_NCHW * 255).round().clamp(0, 255).to(torch.uint8)
+        columns.append((f"epoch {epoch}", levels_NCHW.permute(0, 2, 3, 1).contiguous().numpy()))
     return columns
-
-
-def _as_pixels(images_NCHW: torch.Tensor) -> NDArray[np.uint8]:
-    levels = (images_NCHW * _GREY_LEVELS).round().clamp(0, _GREY_LEVELS).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _row(cache: Cache, index: int, columns: Sequence[tuple[str, NDArray[np.uint8]]], position: int) -> SheetRow:

@@ -17,8 +17,7 @@ from leukemia_data.console import Console
 from leukemia_data.files.lock import lock_caches, note_waiting
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import installed_opencv_version, opencv_conflict
-from leukemia_data.scanning.frame_finding import Framing
-from leukemia_data.scanning.frame_notes import cautions, frame_caution
+from leukemia_data.scanning.frame_notes import SizedRecipe, cautions, frame_caution
 from leukemia_data.scanning.scan import with_frames
 from leukemia_data.sources.reading import Reading
 
@@ -66,7 +65,7 @@ def plan_listed(
     request: BuildRequest, listed: ListedSource, stored: Mapping[Path, StoredCache] | None = None
 ) -> BuildPlan:
     """Write notes on how the source was read, and return the build plan; `stored` are the caches in a store, if any."""
-    listing = with_frames(listed.listing, Framing(request.recipe, request.sizes_px[0]))
+    listing = with_frames(listed.listing, SizedRecipe(request.recipe, request.sizes_px[0]))
     _note_reading(listing.reading, request.recipe, request.sizes_px[0], request.console)
     inputs = PlanInputs(
         name=request.cache_name(listing),

@@ -1,30 +1,22 @@
-"""A file's bytes, and its pixels: RGB uint8, or the reason why not."""
+"""Bytes and pixels (RGB uint8) of image files, or the reason why there are none."""
 
 from __future__ import annotations
 
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from leukemia_data.decoding.headers import (
-    BMP_MAGIC,
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    ImageHeader,
-    read_bmp_header,
-    read_jpeg,
-    read_png,
-    turn_upright,
-)
+from leukemia_data.decoding import headers
 from leukemia_data.decoding.tiff import decode_tiff
 from leukemia_data.decoding.tiff_directories import TIFF_MAGICS
 from leukemia_data.errors import ImageError
@@ -33,15 +25,13 @@ from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.record import ImagePlace, Record
 from leukemia_data.stores.faults import MissingObjectError
 
-if TYPE_CHECKING:
-    from leukemia_data.stores.object_store import StoredUrl
-
-
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 ALL_BLACK = "every pixel is black: no cell in it"
 
 
 class _OpenCVState:
-    """What OpenCV has for the whole process, while it is changed: by how many, and what it was."""
+    """OpenCV's settings of the process before they were changed, and by how many contexts they are."""
 
     lock = threading.Lock()
     num_users = 0
@@ -51,10 +41,9 @@ class _OpenCVState:
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Let OpenCV use one thread and log nothing until the context ends, and then as it did before.
+    """Let OpenCV use one thread and log nothing in the whole process until the context ends.
 
-    For work that has threads or processes of its own: OpenCV's would take their cores, and what it logs of damaged
-    files is said by errors. Both are states of the process; contexts may overlap, in one thread or several.
+    For work with its own threads or processes. Contexts may overlap, in one thread or several.
     """
     with _OpenCVState.lock:
         if _OpenCVState.num_users == 0:
@@ -73,8 +62,25 @@ def one_opencv_thread() -> Iterator[None]:
                 cv2.utils.logging.setLogLevel(_OpenCVState.log_level)
 
 
+def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], num_threads: int) -> Iterator[_Result]:
+    """Yield the function's result for each item, in order; what has not begun is dropped when the caller stops."""
+    executor = ThreadPoolExecutor(num_threads)
+    try:
+        yield from executor.map(function, items)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
 def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode a BMP, PNG, TIFF or JPEG file that shows something.
+    """Decode a BMP, PNG, TIFF or JPEG file as :func:`decode_frame`; raises ImageError for an all-black image too."""
+    image_HWC = decode_frame(data)
+    if is_all_black(image_HWC):
+        raise ImageError(ALL_BLACK)
+    return image_HWC
+
+
+def decode_frame(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode a BMP, PNG, TIFF or JPEG file.
 
     Parameters
     ----------
@@ -84,21 +90,7 @@ def decode_rgb(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray of shape (height, width, 3), uint8
-        RGB; grey images get three equal channels, pictures are turned as their EXIF orientation says.
-
-    Raises
-    ------
-    ImageError
-        With the reason: those of :func:`decode_frame`, or all black.
-    """
-    image_HWC = decode_frame(data)
-    if is_all_black(image_HWC):
-        raise ImageError(ALL_BLACK)
-    return image_HWC
-
-
-def decode_frame(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode like :func:`decode_rgb`, but an all-black image too.
+        RGB; grey images get three equal channels, pictures are turned upright by their EXIF orientation.
 
     Raises
     ------
@@ -109,35 +101,35 @@ def decode_frame(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     head = data[:8].tobytes()
     if not head:
         raise ImageError("the file is empty")
-    if head.startswith(BMP_MAGIC):
-        return _decode(read_bmp_header(data), data)
-    if head == PNG_MAGIC:
-        return _decode(*read_png(data))
-    if head.startswith(JPEG_MAGIC):
-        return _decode(*read_jpeg(data))
+    if head.startswith(headers.BMP_MAGIC):
+        return _decode(headers.read_bmp_header(data), data)
+    if head == headers.PNG_MAGIC:
+        return _decode(*headers.read_png(data))
+    if head.startswith(headers.JPEG_MAGIC):
+        return _decode(*headers.read_jpeg(data))
     if head.startswith(TIFF_MAGICS):
         return decode_tiff(data)
     raise ImageError("not a BMP, PNG, TIFF or JPEG file, whatever its name says")
 
 
 def is_all_black(image_HWC: NDArray[np.uint8]) -> bool:
-    """Whether no pixel of an image of shape (height, width, 3), uint8, has any light."""
+    """Return whether all values of an image (H, W, 3), uint8, are 0."""
     return not cv2.hasNonZero(image_HWC.reshape(len(image_HWC), -1))
 
 
-def _decode(header: ImageHeader, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode by OpenCV, which turns JPEGs itself."""
+def _decode(header: headers.ImageHeader, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode by OpenCV, which turns JPEGs upright itself."""
     try:
         decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED if header.has_alpha else cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
-            # The machine's fault: a good image must not be left out for it.
+            # The image is not at fault.
             raise MemoryError(error.err) from error
         raise ImageError(f"cannot be decoded: {error.err}") from error
     if decoded is None:
         raise ImageError("cannot be decoded: truncated or damaged")
     image = np.asarray(decoded, np.uint8)
-    return turn_upright(_opaque_rgb(image) if header.has_alpha else image, header.orientation)
+    return headers.turn_upright(_opaque_rgb(image) if header.has_alpha else image, header.orientation)
 
 
 def _opaque_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -150,13 +142,7 @@ def _opaque_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def frame_digest(image_HWC: NDArray[np.uint8]) -> bytes:
-    """Digest of a frame's shape and pixels, 16 bytes: what a cache's ``pixel_digests`` hold.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (height, width, 3), uint8
-        RGB, as decoded.
-    """
+    """Return the digest of a frame's shape and pixels (H, W, 3), 16 bytes, as in a cache's ``pixel_digests``."""
     shape = np.array(image_HWC.shape, "<i8").tobytes()
     return bytes_digest(shape + bytes_digest(np.ascontiguousarray(image_HWC)))
 
@@ -174,18 +160,16 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """The bytes of a file, with its state while it was read; of an object the size is all that is known."""
+    """The bytes of a file, with its state while it was read; of an object, only the size is known."""
 
     data: NDArray[np.uint8]
     state: FileState
 
 
 def read_record(record: Record) -> SourceFile:
-    """Read the file of a record: see :func:`read_file`.
+    """Read the file of a record, see :func:`read_file`; an object of the listed size has the listed state.
 
-    A store gives an object's bytes of one moment and no state with them: it is the listed one as long as the size is.
-    An object that another one of the same size replaced meanwhile is read again at the next build, which lists it with
-    another state.
+    One that was replaced by another of the same size is read again at the next build, which lists another state.
     """
     file = read_file(record.path)
     if isinstance(record.path, Path):
@@ -203,14 +187,12 @@ def read_file(path: ImagePlace) -> SourceFile:
     ImageError
         If it cannot be read, is no regular file, or changed while it was read.
     StorageError
-        If the store that holds it cannot be reached, or denies it: that is no fault of the image.
+        If its store cannot be reached or denies access.
     """
-    return _read_local(path) if isinstance(path, Path) else _read_stored(path)
-
-
-def _read_stored(url: StoredUrl) -> SourceFile:
+    if isinstance(path, Path):
+        return _read_local(path)
     try:
-        data = np.frombuffer(url.read_bytes(), np.uint8)
+        data = np.frombuffer(path.read_bytes(), np.uint8)
     except MissingObjectError as error:
         raise ImageError("the file is missing") from error
     return SourceFile(data, FileState(len(data)))
@@ -218,7 +200,7 @@ def _read_stored(url: StoredUrl) -> SourceFile:
 
 def _read_local(path: Path) -> SourceFile:
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise ImageError(_why_no_file(before.st_mode))
@@ -232,17 +214,12 @@ def _read_local(path: Path) -> SourceFile:
     return SourceFile(data, state)
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | _AT_ONCE)
-
-
 def _why_no_file(mode: int) -> str:
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
     return f"{kind}, not an image file: rename or remove it"
 
 
 def _why_unreadable(path: Path, error: OSError | ValueError) -> str:
-    """Why a file cannot be read; the caller's message names the path."""
     if isinstance(error, PermissionError) and not path.is_dir():
         return "may not be read: give yourself the permission to"
     try:

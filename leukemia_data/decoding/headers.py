@@ -1,4 +1,4 @@
-"""What BMP, JPEG and PNG files declare, checked before a decoder makes room for it."""
+"""Headers of BMP, JPEG and PNG files, checked before a decoder allocates memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from leukemia_data.errors import ImageError
 
 MAX_MEGAPIXELS = 80
-"""Pixels of the largest picture that is decoded, in millions: 240 MB of RGB, four hundred times a C-NMC cell.
-
-One cell, one field of a camera and scanned fields stay below it; OpenCV's own limit, 2**30 pixels, is 3.2 GB.
-"""
+"""Millions of pixels of the largest picture that is decoded: 240 MB of RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +24,11 @@ class ImageHeader:
     Attributes
     ----------
     height_px, width_px
-        As stored, before the file's orientation turns it.
+        As stored, before it is turned upright.
     has_alpha
         Whether its pixels may be transparent.
     orientation
-        EXIF's number, 1 to 8, for formats whose decoder leaves the turning to us; else 1.
+        EXIF's orientation, 1 to 8, if the decoder does not apply it; else 1.
     """
 
     height_px: int
@@ -41,13 +38,7 @@ class ImageHeader:
 
 
 def check_frame_size(height_px: int, width_px: int) -> None:
-    """Refuse a picture that is empty or too large to be a cell.
-
-    Raises
-    ------
-    ImageError
-        If a side is below 1 px, or there are more than :data:`MAX_MEGAPIXELS`.
-    """
+    """Raise ImageError if a side is below 1 px, or there are more than :data:`MAX_MEGAPIXELS`."""
     if height_px < 1 or width_px < 1:
         raise ImageError(f"damaged: its header declares {width_px} x {height_px} pixels")
     if height_px * width_px > MAX_MEGAPIXELS * 1_000_000:
@@ -57,7 +48,7 @@ def check_frame_size(height_px: int, width_px: int) -> None:
 
 
 def short_data_error(header: ImageHeader, num_bytes: int) -> ImageError:
-    """The error for a file that cannot hold as many pixels as it declares."""
+    """Return the error of a file that is too short for the declared pixels."""
     return ImageError(
         f"truncated or damaged: its header declares {header.width_px} x {header.height_px} pixels, "
         f"more than its {num_bytes} bytes can hold"
@@ -71,13 +62,7 @@ _ENTRY_BYTES = 12
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Orientation, 1 (upright) to 8, that EXIF data tells; 1 where it tells none or is damaged.
-
-    Parameters
-    ----------
-    exif
-        A TIFF structure, as PNG's ``eXIf`` chunk holds it.
-    """
+    """Return the orientation in EXIF data (a TIFF structure), 1 (upright) to 8; 1 if there is none or it is damaged."""
     order = _BYTE_ORDERS.get(exif[:4])
     if order is None:
         return 1
@@ -94,23 +79,12 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def turn_upright(image_HWC: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn a stored picture as its EXIF orientation says.
+    """Turn a stored picture (H, W, 3) upright by its EXIF orientation, 1 to 8; C-contiguous.
 
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (height, width, 3), uint8
-    orientation
-        1 to 8: which corner of the upright picture the stored first row and column begin at.
-
-    Returns
-    -------
-    ndarray of shape (height, width, 3) or (width, height, 3), uint8
-        C-contiguous; the same array where it is upright already.
+    An upright picture is returned itself.
     """
-    image = image_HWC
-    if orientation in (5, 6, 7, 8):
-        image = np.asarray(cv2.transpose(image), np.uint8)
-    # After the transposition: which of left-right and up-down are still the wrong way round.
+    image = np.asarray(cv2.transpose(image_HWC), np.uint8) if orientation in (5, 6, 7, 8) else image_HWC
+    # OpenCV's code of the axes to flip after the transposition.
     flip_code = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return image if flip_code is None else np.asarray(cv2.flip(image, flip_code), np.uint8)
 
@@ -120,26 +94,20 @@ BMP_MAGIC = b"BM"
 _FILE_HEADER = struct.Struct("<2sIHHII")
 _INFO_HEADER = struct.Struct("<iiHHI")
 _OS2_HEADER = struct.Struct("<HHHH")
-_MIN_BYTES = _FILE_HEADER.size + _OS2_HEADER.size
 _MASKS = struct.Struct("<III")
 _MASKS_OFFSET, _ALPHA_MASK_OFFSET = 54, 66
 _USUAL_MASKS = (0x00FF0000, 0x0000FF00, 0x000000FF)
+# The struct includes the first number of the next header, its length.
 _FILE_HEADER_BYTES = 14
-_OS2_HEADER_BYTES, _INFO_HEADER_BYTES, _HEADER_BYTES_WITH_ALPHA = 12, 40, 56
 _KNOWN_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 _PLAIN, _BIT_FIELDS = 0, 3
 _DECODED_BITS = (1, 4, 8, 24, 32)
 
 
 def read_bmp_header(data: NDArray[np.uint8]) -> ImageHeader:
-    """Check the header of a BMP file.
+    """Check the header of a whole BMP file, which starts with :data:`BMP_MAGIC`.
 
-    The sizes of file and pixels that it declares decide nothing, as for decoders: writers fill them with anything.
-
-    Parameters
-    ----------
-    data : ndarray of shape (num_bytes,), uint8
-        The whole file; it starts with :data:`BMP_MAGIC`.
+    Declared sizes of file and pixels are ignored, as by decoders.
 
     Raises
     ------
@@ -147,20 +115,24 @@ def read_bmp_header(data: NDArray[np.uint8]) -> ImageHeader:
         If the file is truncated, too large, or of a kind that decoders disagree about: run-length coded, 16 bits a
         pixel, unusual colour masks, OS/2's header of 16 bytes.
     """
-    if len(data) < _MIN_BYTES:
+    if len(data) < _FILE_HEADER.size + _OS2_HEADER.size:
         raise ImageError(f"truncated: {len(data)} bytes are no BMP header")
     _, declared_bytes, _, _, offset, header_bytes = _FILE_HEADER.unpack_from(data.data)
     if header_bytes not in _KNOWN_HEADER_BYTES:
         raise ImageError("damaged, or not a BMP file at all, whatever its name says")
-    if _OS2_HEADER_BYTES < header_bytes < _INFO_HEADER_BYTES:
+    if header_bytes == 16:
         raise ImageError("a BMP of OS/2: save it as a 24-bit BMP or as PNG")
     if len(data) < _FILE_HEADER_BYTES + header_bytes:
         raise ImageError(f"truncated: {len(data)} bytes are no BMP header")
     width, height, bits, compression = _picture(data, header_bytes)
-    header = ImageHeader(abs(height), width, has_alpha=bits == 32 and _may_have_alpha(data, header_bytes, compression))
+    # Colour masks say whether the fourth byte of a pixel is its opacity; without them it may be.
+    has_alpha_mask = header_bytes >= 56 and any(data[_ALPHA_MASK_OFFSET : _ALPHA_MASK_OFFSET + 4])
+    header = ImageHeader(abs(height), width, bits == 32 and (compression != _BIT_FIELDS or has_alpha_mask))
     check_frame_size(header.height_px, width)
     _check_kind(data, bits, compression)
-    _check_offset(offset, header_bytes, bits)
+    has_palette = bits <= 8
+    if offset < _FILE_HEADER_BYTES + header_bytes + has_palette:
+        raise ImageError("damaged: its header says that the pixels begin inside the header")
     stride_bytes = (width * bits + 31) // 32 * 4
     if offset + stride_bytes * header.height_px > len(data):
         if len(data) < declared_bytes:
@@ -171,25 +143,11 @@ def read_bmp_header(data: NDArray[np.uint8]) -> ImageHeader:
 
 def _picture(data: NDArray[np.uint8], header_bytes: int) -> tuple[int, int, int, int]:
     """Width, height (negative: stored from the top), bits a pixel and compression."""
-    if header_bytes == _OS2_HEADER_BYTES:
+    if header_bytes == 12:
         width, height, _, bits = _OS2_HEADER.unpack_from(data.data, _FILE_HEADER.size)
         return width, height, bits, _PLAIN
     width, height, _, bits, compression = _INFO_HEADER.unpack_from(data.data, _FILE_HEADER.size)
     return width, height, bits, compression
-
-
-def _may_have_alpha(data: NDArray[np.uint8], header_bytes: int, compression: int) -> bool:
-    """Whether the fourth byte of a pixel may mean something: colour masks say so themselves."""
-    if compression != _BIT_FIELDS:
-        return True
-    return header_bytes >= _HEADER_BYTES_WITH_ALPHA and any(data[_ALPHA_MASK_OFFSET : _ALPHA_MASK_OFFSET + 4])
-
-
-def _check_offset(offset: int, header_bytes: int, bits: int) -> None:
-    """Refuse pixels that begin where the header or the first colour of the palette stands."""
-    has_palette = bits <= 8
-    if offset < _FILE_HEADER_BYTES + header_bytes + has_palette:
-        raise ImageError("damaged: its header says that the pixels begin inside the header")
 
 
 def _check_kind(data: NDArray[np.uint8], bits: int, compression: int) -> None:
@@ -214,7 +172,7 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _FRAME = struct.Struct(">BHHB")
 # Eight rows and columns share one code of at least one bit.
 _MAX_PIXELS_PER_BYTE = 512
-# What the decoder may read ahead: a 64-bit register. Ones are no code of any picture, so nothing is made of them.
+# The decoder reads ahead into a 64-bit register. Ones are no code of any picture.
 _READ_AHEAD = np.frombuffer(b"\xff\x00" * 8, np.uint8)
 
 
@@ -227,23 +185,18 @@ class _Segment:
 
 
 def read_jpeg(data: NDArray[np.uint8]) -> tuple[ImageHeader, NDArray[np.uint8]]:
-    """Check a JPEG file and give it an end that the decoder cannot run past unnoticed.
-
-    Parameters
-    ----------
-    data : ndarray of shape (num_bytes,), uint8
-        The whole file; it starts with :data:`JPEG_MAGIC`.
+    """Check a whole JPEG file, which starts with :data:`JPEG_MAGIC`.
 
     Returns
     -------
     header, decodable
-        What the file declares, and what to give the decoder: for the usual files of one scan their data without the
-        end mark, for progressive ones `data` itself.
+        The header, and what to decode: of a file with one scan its data without the end mark, so that the decoder
+        notices its end; of a progressive one `data` itself.
 
     Raises
     ------
     ImageError
-        If the file is truncated, too large, of 12 bits, or holds neither grey nor colour (CMYK).
+        If the file is truncated, damaged, too large, of 12 bits or CMYK.
     """
     segments = list(_segments(data))
     frame = next((one for one in segments if 0xC0 <= one.marker <= 0xCF and one.marker not in _NO_FRAME_MARKERS), None)
@@ -285,7 +238,7 @@ def _segments(data: NDArray[np.uint8]) -> Iterator[_Segment]:
 
 
 def _with_open_end(data: NDArray[np.uint8], scan: _Segment) -> NDArray[np.uint8]:
-    """The file up to the end of its only scan; `data` where something else than the end of the image follows."""
+    """The file up to the end of its only scan; `data` if that is not followed by the end of the image."""
     coded = data[scan.end :]
     marks = np.flatnonzero(coded[:-1] == 0xFF)
     following = coded[marks + 1]
@@ -310,7 +263,7 @@ _FRAME_BYTES_OF_CHUNK = 12
 _DECODED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _CHANNELS_OF_COLOUR_TYPE = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COLOUR_TYPES_WITH_ALPHA = (4, 6)
-# Deflate cannot do better: a copy of 258 bytes takes two bits.
+# Deflate's limit: a copy of 258 bytes takes two bits.
 _MAX_BYTES_PER_PACKED_BYTE = 1032
 
 
@@ -326,18 +279,12 @@ class _Chunk:
 
 
 def read_png(data: NDArray[np.uint8]) -> tuple[ImageHeader, NDArray[np.uint8]]:
-    """Check a PNG file and leave out what decides no pixel.
-
-    Parameters
-    ----------
-    data : ndarray of shape (num_bytes,), uint8
-        The whole file; it starts with :data:`PNG_MAGIC`.
+    """Check a whole PNG file, which starts with :data:`PNG_MAGIC`.
 
     Returns
     -------
     header, decodable
-        What the file declares, and a PNG file with the same pixels for the decoder; `data` itself where it has
-        nothing else.
+        The header, and the file without chunks that determine no pixel.
 
     Raises
     ------
@@ -355,7 +302,12 @@ def read_png(data: NDArray[np.uint8]) -> tuple[ImageHeader, NDArray[np.uint8]]:
     orientation = 1
     for chunk in chunks:
         if chunk.kind == b"acTL":
-            _refuse_animation(chunk.content(view))
+            content = chunk.content(view)
+            num_frames = _NUMBER.unpack_from(content)[0] if len(content) >= _NUMBER.size else 0
+            if num_frames > 1:
+                raise ImageError(
+                    f"an animation of {num_frames} frames: save the one that is meant as an image of its own"
+                )
         elif chunk.kind == b"eXIf":
             orientation = exif_orientation(chunk.content(view).tobytes())
     has_alpha = colour_type in _COLOUR_TYPES_WITH_ALPHA or b"tRNS" in kinds
@@ -365,11 +317,14 @@ def read_png(data: NDArray[np.uint8]) -> tuple[ImageHeader, NDArray[np.uint8]]:
     packed_bytes = sum(chunk.end - chunk.start for chunk in chunks if chunk.kind == b"IDAT")
     if height * row_bytes > packed_bytes * _MAX_BYTES_PER_PACKED_BYTE:
         raise short_data_error(header, len(data))
-    return header, data if kinds <= _DECODED else _without_the_rest(data, chunks)
+    if kinds <= _DECODED:
+        return header, data
+    kept = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind in _DECODED]
+    return header, np.concatenate([data[: len(PNG_MAGIC)], *kept])
 
 
 def _chunks(data: memoryview) -> Iterator[_Chunk]:
-    """Every chunk up to the end mark, its checksum compared."""
+    """The chunks up to the end mark, after comparing their checksums."""
     start = len(PNG_MAGIC)
     while start + _FRAME_BYTES_OF_CHUNK <= len(data):
         length, kind = _CHUNK_HEAD.unpack_from(data, start)
@@ -383,14 +338,3 @@ def _chunks(data: memoryview) -> Iterator[_Chunk]:
             return
         start = end
     raise ImageError("truncated: the PNG has no end mark")
-
-
-def _refuse_animation(content: memoryview) -> None:
-    num_frames = _NUMBER.unpack_from(content)[0] if len(content) >= _NUMBER.size else 0
-    if num_frames > 1:
-        raise ImageError(f"an animation of {num_frames} frames: save the one that is meant as an image of its own")
-
-
-def _without_the_rest(data: NDArray[np.uint8], chunks: list[_Chunk]) -> NDArray[np.uint8]:
-    kept = [data[chunk.start : chunk.end] for chunk in chunks if chunk.kind in _DECODED]
-    return np.concatenate([data[: len(PNG_MAGIC)], *kept])

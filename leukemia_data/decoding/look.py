@@ -1,13 +1,11 @@
-"""The look of an image: 64 numbers that survive what copying does to a picture. RGB pixels in, int8 values out.
+"""The look of an image: 64 values that survive copying, resizing and turning. RGB pixels in, int8 values out.
 
-Where a cell is, and how large, is read from a weight of each pixel that rises smoothly with its brightest channel; its
-centroid and root-mean-square radius place a square window, of which 32x32 area averages are taken. From the grey values
-a smooth surface is subtracted (second order, and fourth in the radius: shading, illumination), because smooth discs
-such as red blood cells would all look alike by their shading; and the cell's edge, which copies keep least, does not
-count. What is left is texture. Its cosine transform at the frequencies 1 ... 8 of both axes, scaled to length 127, is
-the look. Every step changes little where few pixels change, and turns with the image: mirroring an axis changes the
-sign of its odd frequencies, transposing a picture transposes them, so all eight flips and quarter turns of an image
-can be had from its look (:mod:`leukemia_data.records.near_looks` compares looks).
+Each pixel has a weight that rises smoothly with its brightest channel; the weights' centroid and root-mean-square
+radius place a square window, of which 32x32 area averages are taken. A smooth surface (second order, and fourth in the
+radius: shading, illumination) is subtracted from the grey values, since smooth discs such as red blood cells would
+differ little otherwise; pixels near the cell's edge, which copies keep least, do not count. The cosine transform of the
+remaining texture at the frequencies 1 ... 8 of both axes, scaled to length 127, is the look. Mirroring an axis changes
+the sign of its odd frequencies, and transposing transposes them (:mod:`leukemia_data.records.near_looks`).
 
 After Zauner, C. (2010), "Implementation and Benchmarking of Perceptual Image Hash Functions" (the DCT hash), with
 moments (Hu, M.-K., 1962, "Visual pattern recognition by moment invariants") in place of a bounding box.
@@ -27,7 +25,7 @@ THUMBNAIL_PX = 32
 _WORKING_PX = 200
 _MIN_MEDIAN_PX = 150
 _BLACK_LEVEL = 8
-# Of the mean brightness of what is not black: below the first a pixel is ground, above the second it is cell.
+# Of the mean brightness of pixels that are not black: below the first a pixel is ground, above the second cell.
 _GROUND_SHARE, _CELL_SHARE = 0.15, 0.80
 _WINDOW_RADII = 1.75
 _EDGE_PX = 5
@@ -41,7 +39,7 @@ _WAVES = np.cos(np.outer(np.arange(1, NUM_FREQUENCIES + 1), np.arange(THUMBNAIL_
 
 
 def _smooth_surfaces() -> NDArray[np.float64]:
-    """Polynomials over the thumbnail, shape (7, 32 * 32): the eight views only mix them with each other."""
+    """Polynomials over the thumbnail, shape (7, 32 * 32); a flip or turn only mixes them with each other."""
     centres = (_BORDERS[1:] + _BORDERS[:-1]) / 2
     y, x = (axis.ravel() for axis in np.meshgrid(centres, centres, indexing="ij"))
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, (x * x + y * y) ** 2])
@@ -51,12 +49,12 @@ _SURFACES = _smooth_surfaces()
 
 
 def image_look(image_HWC: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Look of an image; all zeros where there is nothing to see (black, flat, smooth or tiny).
+    """Return the look of an image; zeros for a black, flat, smooth or tiny one.
 
     Parameters
     ----------
     image_HWC : ndarray of shape (height, width, 3), uint8
-        RGB: a cell on black, or any picture, which then counts as a whole.
+        RGB: a cell on black; any other picture counts as a whole.
 
     Returns
     -------
@@ -64,7 +62,10 @@ def image_look(image_HWC: NDArray[np.uint8]) -> NDArray[np.int8]:
         Row-major over the frequencies (vertical, horizontal) from 1 to 8.
     """
     nothing = np.zeros(LOOK_VALUES, np.int8)
-    small_HWC = _without_specks(_shrunk(image_HWC))
+    small_HWC = _shrunk(image_HWC)
+    if min(small_HWC.shape[:2]) >= _MIN_MEDIAN_PX:
+        # Without single odd pixels; smaller frames need every pixel.
+        small_HWC = np.asarray(cv2.medianBlur(small_HWC, 3), np.uint8)
     averages = _averages(small_HWC, _weights(small_HWC))
     texture_PP = None if averages is None else _texture(*averages)
     if texture_PP is None:
@@ -75,7 +76,7 @@ def image_look(image_HWC: NDArray[np.uint8]) -> NDArray[np.int8]:
 
 
 def _shrunk(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Large frames by a whole factor, which OpenCV averages fastest; a rest of less than the factor is cut off."""
+    """Shrink a large frame by a whole factor, which OpenCV averages fastest."""
     height, width = image_HWC.shape[:2]
     factor = min(height, width) // _WORKING_PX
     if factor < 2:
@@ -85,15 +86,8 @@ def _shrunk(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _without_specks(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Without single odd pixels, whose contrast would weigh as much as texture; small frames need every pixel."""
-    if min(image_HWC.shape[:2]) < _MIN_MEDIAN_PX:
-        return image_HWC
-    return np.asarray(cv2.medianBlur(image_HWC, 3), np.uint8)
-
-
 def _weights(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """How much each pixel belongs to the cell, 0 ... 255, shape (H, W)."""
+    """Weight of each pixel as part of the cell, 0 ... 255, shape (H, W)."""
     red, green, blue = planes = [np.empty(image_HWC.shape[:2], np.uint8) for _ in range(3)]
     cv2.split(image_HWC, planes)
     level = cv2.max(cv2.max(red, green, red), blue, red)
@@ -108,7 +102,7 @@ def _weights(image_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _averages(
     image_HWC: NDArray[np.uint8], weights_HW: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Grey values of the cell and weights (0 ... 1), averaged over the window's 32x32 parts; None of no cell."""
+    """Grey values of the cell and weights (0 ... 1), averaged over the window's 32x32 parts; None without a cell."""
     rows = cv2.reduce(weights_HW, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
     columns = cv2.reduce(weights_HW, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
     total = float(rows.sum())
@@ -134,10 +128,7 @@ def _moments(sums: NDArray[np.float64], total: float) -> tuple[float, float]:
 
 
 def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.float32]]:
-    """Pixels of an axis that a window covers, and the weight of each in the averages of its 32 parts, shape (32, w).
-
-    A part's average is that over its whole width, of which what lies beyond the frame is black.
-    """
+    """Pixels of an axis in a window, and the weight of each in the averages of its 32 parts, (32, w); black beyond."""
     start, stop = max(math.floor(centre - half), 0), min(math.ceil(centre + half), length)
     borders = centre + half * _BORDERS[:, None] - np.arange(start, stop)
     below = borders.clip(0, 1)
@@ -146,9 +137,9 @@ def _shares(centre: float, half: float, length: int) -> tuple[slice, NDArray[np.
 
 
 def _texture(grey_PP: NDArray[np.float32], weights_PP: NDArray[np.float32]) -> NDArray[np.float64] | None:
-    """Grey values less the smooth surface that fits them best, 0 outside the cell; None where next to nothing is left.
+    """Grey values minus the smooth surface that fits them best, 0 outside the cell; None if almost nothing remains.
 
-    The surface is fitted where the neighbourhood is cell; what is near the cell's edge counts less, the nearer it is.
+    Pixels count less, the nearer they are to the cell's edge.
     """
     inside = cv2.blur(weights_PP, (_EDGE_PX, _EDGE_PX), borderType=cv2.BORDER_CONSTANT)
     inside = (2 * inside - 1).clip(0, 1).ravel()

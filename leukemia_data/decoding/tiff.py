@@ -1,4 +1,4 @@
-"""TIFF files: which kinds are read, and their pixels, by Pillow."""
+"""TIFF files: which kinds are read, and their pixels by Pillow."""
 
 from __future__ import annotations
 
@@ -13,58 +13,51 @@ from leukemia_data.decoding.headers import check_frame_size, turn_upright
 from leukemia_data.decoding.tiff_directories import TiffDirectory, check_single_picture, read_directories
 from leukemia_data.errors import ImageError
 
-BITS, COMPRESSION, PHOTOMETRIC, CHANNELS, EXTRA_CHANNELS, SAMPLE_FORMAT = 258, 259, 262, 277, 338, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _EXTRA_CHANNELS, _SAMPLE_FORMAT = 258, 259, 262, 277, 338, 339
 _INK_SET, _SUBSAMPLING = 332, 530
 
-UNCOMPRESSED, OLD_JPEG, JPEG = 1, 6, 7
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS, YCBCR = 0, 1, 2, 3, 5, 6
+_UNCOMPRESSED, _OLD_JPEG = 1, 6
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 
 _TO_8_BITS = "convert it to 8 bits a channel first"
 _TO_RGB = "convert it to RGB first"
 _TO_KNOWN_CODEC = "save it uncompressed, with LZW or with deflate"
 _SAVE_ONE = "save the one that is meant as an image of its own"
 
-# 4 is "undefined", which readers take for unsigned numbers (TIFF 6.0, SampleFormat).
-_UNSIGNED = {1, 4}
 _NUMBERS = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
 
 _FAX = (2, 3, 4, 32771)
-OPTIONAL_CODECS = {34925: "LZMA", 50000: "ZSTD"}
+_OPTIONAL_CODECS = {34925: "LZMA", 50000: "ZSTD"}
 """Compressions that Pillow reads where it was built with them."""
-_READ_COMPRESSIONS = {UNCOMPRESSED, *_FAX, 5, OLD_JPEG, JPEG, 8, 32773, 32809, 32946, *OPTIONAL_CODECS}
+_READ_COMPRESSIONS = {_UNCOMPRESSED, *_FAX, 5, _OLD_JPEG, 7, 8, 32773, 32809, 32946, *_OPTIONAL_CODECS}
 # https://www.awaresystems.be/imaging/tiff/tifftags/compression.html and the list of tifffile.
 _COMPRESSIONS = {
-    9: "JBIG",
-    10: "JBIG",
-    22610: "JPEG XR",
-    32766: "NeXT run lengths",
-    32908: "Pixar film",
-    32909: "Pixar log",
-    33003: "JPEG 2000",
-    33004: "JPEG 2000",
-    33005: "JPEG 2000",
-    33007: "JPEG of another form",
-    34661: "JBIG",
-    34676: "LogLuv",
-    34677: "LogLuv",
-    34712: "JPEG 2000",
-    34713: "Nikon's raw format",
-    34887: "LERC",
-    34892: "lossy JPEG of a raw format",
-    34926: "ZSTD under an early number",
-    34927: "WebP",
-    34933: "PNG",
-    34934: "JPEG XR",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-    65000: "Kodak's raw format",
-    65535: "Pentax's raw format",
+    number: name
+    for name, numbers in {
+        "JBIG": (9, 10, 34661),
+        "JPEG XR": (22610,),
+        "NeXT run lengths": (32766,),
+        "Pixar film": (32908,),
+        "Pixar log": (32909,),
+        "JPEG 2000": (33003, 33004, 33005, 34712),
+        "JPEG of another form": (33007,),
+        "LogLuv": (34676, 34677),
+        "Nikon's raw format": (34713,),
+        "LERC": (34887,),
+        "lossy JPEG of a raw format": (34892,),
+        "ZSTD under an early number": (34926,),
+        "WebP": (34927, 50001),
+        "PNG": (34933,),
+        "JPEG XL": (34934, 50002, 52546),
+        "Kodak's raw format": (65000,),
+        "Pentax's raw format": (65535,),
+    }.items()
+    for number in numbers
 }
 
 _COLOURS = {
     4: "those of a mask",
-    INKS: "CMYK",
+    _INKS: "CMYK",
     8: "Lab",
     9: "Lab",
     10: "Lab",
@@ -75,64 +68,33 @@ _COLOURS = {
     51177: "depths",
     52527: "those of a mask",
 }
-_COLOUR_CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, YCBCR: 3}
+_COLOUR_CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}
 _GREY_AND_PALETTE_BITS = (1, 2, 4, 8)
 _ALPHA = {1, 2, 999}  # 999 is Corel Draw's number.
 _MAX_CHANNELS = 6
 _COLOURS_UNKNOWN = -1
 
 
-def check_kind(tags: TiffDirectory) -> None:
-    """Refuse a picture of a kind that is not read.
-
-    Raises
-    ------
-    ImageError
-        With the kind, and what to convert it to; or as damaged, where the tags contradict each other.
-    """
-    _check_numbers(tags)
-    _check_colours(tags)
-    _check_depth(tags)
-    _check_channels(tags)
-    _check_compression(tags)
+def _compression(tags: TiffDirectory) -> int:
+    return tags.integer(_COMPRESSION, _UNCOMPRESSED)
 
 
-def photometric(tags: TiffDirectory) -> int:
-    """Return what the numbers mean, as TIFF numbers it; -1 where the file does not say and decoders disagree.
-
-    Raises
-    ------
-    ImageError
-        If the value stands behind the end of the file.
-    """
-    compression = tags.integer(COMPRESSION, UNCOMPRESSED)
-    by_compression = YCBCR if compression == OLD_JPEG else WHITE_IS_ZERO if compression in _FAX else _COLOURS_UNKNOWN
-    return tags.integer(PHOTOMETRIC, by_compression)
+def _photometric(tags: TiffDirectory) -> int:
+    """What the samples mean, as TIFF numbers it; -1 if the file does not say and decoders disagree."""
+    compression = _compression(tags)
+    by_compression = _YCBCR if compression == _OLD_JPEG else _WHITE_IS_ZERO if compression in _FAX else _COLOURS_UNKNOWN
+    return tags.integer(_PHOTOMETRIC, by_compression)
 
 
-def num_channels(tags: TiffDirectory) -> int:
-    """Return the samples of a pixel.
-
-    Raises
-    ------
-    ImageError
-        If the value stands behind the end of the file.
-    """
-    is_old_colour = tags.integer(COMPRESSION, UNCOMPRESSED) == OLD_JPEG and photometric(tags) in (RGB, YCBCR)
-    return tags.integer(CHANNELS, 3 if is_old_colour else 1)
+def _num_channels(tags: TiffDirectory) -> int:
+    is_old_colour = _compression(tags) == _OLD_JPEG and _photometric(tags) in (_RGB, _YCBCR)
+    return tags.integer(_CHANNELS, 3 if is_old_colour else 1)
 
 
-def channel_bits(tags: TiffDirectory) -> tuple[int, ...]:
-    """Return the bits of each sample of a pixel; one number in the file stands for all of them.
-
-    Raises
-    ------
-    ImageError
-        If there are fewer numbers than channels, or they stand behind the end of the file.
-    """
-    channels = num_channels(tags)
-    default = 8 if tags.integer(COMPRESSION, UNCOMPRESSED) == OLD_JPEG else 1
-    bits = tags.integers(BITS) or (default,)
+def _channel_bits(tags: TiffDirectory) -> tuple[int, ...]:
+    """Bits of each channel; a single value in the file is that of all."""
+    channels = _num_channels(tags)
+    bits = tags.integers(_BITS) or (8 if _compression(tags) == _OLD_JPEG else 1,)
     if len(bits) == 1:
         # A damaged header may declare billions of channels.
         bits = bits * min(channels, _MAX_CHANNELS + 1)
@@ -142,50 +104,51 @@ def channel_bits(tags: TiffDirectory) -> tuple[int, ...]:
 
 
 def _check_numbers(tags: TiffDirectory) -> None:
-    odd = set(tags.integers(SAMPLE_FORMAT)) - _UNSIGNED
+    # 1 is unsigned, 4 "undefined", which readers take for unsigned (TIFF 6.0, SampleFormat).
+    odd = set(tags.integers(_SAMPLE_FORMAT)) - {1, 4}
     if odd:
         numbers = _NUMBERS.get(max(odd), "numbers of an unknown kind")
         raise ImageError(f"its samples are {numbers}: {_TO_8_BITS}")
 
 
 def _check_colours(tags: TiffDirectory) -> None:
-    number = photometric(tags)
+    number = _photometric(tags)
     if number == _COLOURS_UNKNOWN:
         raise ImageError(f"its header does not tell whether it is grey, white on black or RGB: {_TO_RGB}")
-    if number == INKS and tags.integer(_INK_SET, 1) != 1:
+    if number == _INKS and tags.integer(_INK_SET, 1) != 1:
         raise ImageError(f"its colours are inks other than CMYK: {_TO_RGB}")
     if number not in _COLOUR_CHANNELS:
         raise ImageError(f"its colours are {_COLOURS.get(number, f'of an unknown kind (number {number})')}: {_TO_RGB}")
 
 
 def _check_depth(tags: TiffDirectory) -> None:
-    bits = channel_bits(tags)
+    bits = _channel_bits(tags)
     if len(set(bits)) > 1:
         raise ImageError(f"channels of {', '.join(map(str, bits))} bits: {_TO_8_BITS}")
-    is_grey_or_palette = _COLOUR_CHANNELS[photometric(tags)] == 1
+    is_grey_or_palette = _COLOUR_CHANNELS[_photometric(tags)] == 1
     if bits[0] not in (_GREY_AND_PALETTE_BITS if is_grey_or_palette and len(bits) == 1 else (8,)):
         raise ImageError(f"{bits[0]} bits a channel: {_TO_8_BITS}")
 
 
 def _check_channels(tags: TiffDirectory) -> None:
-    """Refuse channels whose colour is not known: decoders show the first of them, or the first three."""
-    colours, channels = _COLOUR_CHANNELS[photometric(tags)], num_channels(tags)
+    """Refuse channels of unknown colour, of which decoders show the first or the first three."""
+    colours, channels = _COLOUR_CHANNELS[_photometric(tags)], _num_channels(tags)
     # A grey JPEG may call itself YCbCr.
-    colours = 1 if photometric(tags) == YCBCR and channels == 1 else colours
+    colours = 1 if _photometric(tags) == _YCBCR and channels == 1 else colours
     if channels < colours:
         raise ImageError(f"damaged: its header declares {channels} channels of a colour picture")
-    has_alpha = tags.integer(EXTRA_CHANNELS, 2 if colours == 3 else 0) in _ALPHA
+    has_alpha = tags.integer(_EXTRA_CHANNELS, 2 if colours == 3 else 0) in _ALPHA
     if channels > _MAX_CHANNELS or (colours == 1 and channels > 1 + has_alpha):
         raise ImageError(f"{channels} channels, not known as grey or RGB: {_SAVE_ONE}")
 
 
 def _check_compression(tags: TiffDirectory) -> None:
-    compression = tags.integer(COMPRESSION, UNCOMPRESSED)
+    compression = _compression(tags)
     if compression not in _READ_COMPRESSIONS:
         name = _COMPRESSIONS.get(compression, f"compression number {compression}")
         raise ImageError(f"{name} inside, which is not read: {_TO_KNOWN_CODEC}")
     subsampling = tags.integers(_SUBSAMPLING) or (2, 2)
-    if photometric(tags) == YCBCR and compression == UNCOMPRESSED and subsampling != (1, 1):
+    if _photometric(tags) == _YCBCR and compression == _UNCOMPRESSED and subsampling != (1, 1):
         raise ImageError(f"its colours are YCbCr of reduced resolution, without JPEG: {_TO_RGB}")
 
 
@@ -196,26 +159,13 @@ _TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT = 324, 325, 322, 323
 _JPEG_TABLES, _JPEG_START, _JPEG_SIZE = 347, 513, 514
 _FRACTIONS = (529, 532)  # YCbCrCoefficients, ReferenceBlackWhite
 # One value: FillOrder, T4Options, T6Options, Predictor, old JPEG's parts. Many: its tables, YCbCr's subsampling.
-_SINGLE = (
-    _WIDTH,
-    _HEIGHT,
-    COMPRESSION,
-    266,
-    CHANNELS,
-    _PLANES,
-    292,
-    293,
-    317,
-    512,
-    _JPEG_START,
-    _JPEG_SIZE,
-    515,
-    517,
-    531,
-)
-_MULTIPLE = (EXTRA_CHANNELS, 518, 519, 520, 521, 530)
-_OF_STRIPS = (_STRIPS, _STRIP_SIZES, _ROWS_PER_STRIP)
-_OF_TILES = (_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT)
+_SINGLE = (_WIDTH, _HEIGHT, _COMPRESSION, 266, _CHANNELS, _PLANES, 292, 293, 317, 512, 513, 514, 515, 517, 531)
+_MULTIPLE = (_EXTRA_CHANNELS, 518, 519, 520, 521, 530)
+_PARTS = {
+    False: (_STRIPS, _STRIP_SIZES, _ROWS_PER_STRIP),
+    True: (_TILES, _TILE_SIZES, _TILE_WIDTH, _TILE_HEIGHT),
+}
+"""Tags of strips, and of tiles."""
 _SHORT, _LONG, _FRACTION, _UNDEFINED = 3, 4, 5, 7
 _ENTRY = struct.Struct("<HHI")
 _MAX_BYTES = 2**32 - 2**24
@@ -248,7 +198,8 @@ def decode_tiff(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if tags is None:
         raise ImageError(_DAMAGED)
     check_frame_size(*_stored_size(tags))
-    check_kind(tags)
+    for check in (_check_numbers, _check_colours, _check_depth, _check_channels, _check_compression):
+        check(tags)
     check_single_picture(tags, directories)
     _check_whole(tags, len(data))
     return turn_upright(_pixels(_plain_file(data, tags), tags), tags.integer(_ORIENTATION, 1))
@@ -260,12 +211,10 @@ def _stored_size(tags: TiffDirectory) -> tuple[int, int]:
 
 
 def _check_whole(tags: TiffDirectory, num_bytes: int) -> None:
-    """Refuse a file that lacks a strip or tile, or its end: Pillow would leave black what none covers."""
-    is_tiled = _TILES in tags
-    starts = tags.integers(_TILES if is_tiled else _STRIPS)
-    sizes = tags.integers(_TILE_SIZES if is_tiled else _STRIP_SIZES)
-    compression = tags.integer(COMPRESSION, UNCOMPRESSED)
-    if compression == OLD_JPEG and not starts:
+    """Refuse a file without a strip or tile, or its end: Pillow would leave black what none covers."""
+    starts, sizes = (tags.integers(tag) for tag in _PARTS[_TILES in tags][:2])
+    compression = _compression(tags)
+    if compression == _OLD_JPEG and not starts:
         _check_end(tags.integers(_JPEG_START), tags.integers(_JPEG_SIZE), num_bytes)
         return
     height, width = _stored_size(tags)
@@ -275,12 +224,12 @@ def _check_whole(tags: TiffDirectory, num_bytes: int) -> None:
         raise too_few
     if 0 in starts:
         raise ImageError("parts of the picture are left out (a sparse TIFF): save it with all of them")
-    if compression == UNCOMPRESSED:
-        needed = _bytes_of_parts(tags)
-        if any(sizes) and sum(sizes) < _bytes_needed(tags):
+    if compression == _UNCOMPRESSED:
+        # Rows of single bits may be rounded down.
+        if any(sizes) and sum(sizes) < height * (width * sum(_channel_bits(tags)) // 8):
             raise too_few
-        # Declared sizes decide nothing without compression: some writers leave them out, or round them up.
-        sizes = needed
+        # Some writers leave the sizes out or round them up.
+        sizes = _bytes_of_parts(tags)
     _check_end(starts, sizes, num_bytes)
 
 
@@ -293,7 +242,7 @@ def _grid(tags: TiffDirectory) -> tuple[int, int, int]:
     """Rows, columns and planes of strips or tiles that cover the picture."""
     height, width = _stored_size(tags)
     part_height, part_width = _part_size(tags)
-    num_planes = num_channels(tags) if tags.integer(_PLANES, 1) == _PLANE_AFTER_PLANE else 1
+    num_planes = _num_channels(tags) if tags.integer(_PLANES, 1) == _PLANE_AFTER_PLANE else 1
     return -(-height // part_height), -(-width // part_width), num_planes
 
 
@@ -310,20 +259,14 @@ def _part_size(tags: TiffDirectory) -> tuple[int, int]:
 
 
 def _bytes_of_parts(tags: TiffDirectory) -> tuple[int, ...]:
-    """Bytes of each strip or tile without compression; the last strip of a plane has what rows are left."""
+    """Bytes of each uncompressed strip or tile; the last strip of a plane has the remaining rows."""
     part_height, part_width = _part_size(tags)
     num_rows, num_columns, num_planes = _grid(tags)
-    bits = channel_bits(tags)
+    bits = _channel_bits(tags)
     row_bytes = (part_width * sum(bits if num_planes == 1 else bits[:1]) + 7) // 8
     last_height = part_height if _TILES in tags else _stored_size(tags)[0] - (num_rows - 1) * part_height
     heights = [part_height] * (num_rows - 1) * num_columns + [last_height] * num_columns
     return tuple(row_bytes * height for height in heights * num_planes)
-
-
-def _bytes_needed(tags: TiffDirectory) -> int:
-    """Bytes of the picture without compression, rows of single bits rounded down."""
-    height, width = _stored_size(tags)
-    return height * (width * sum(channel_bits(tags)) // 8)
 
 
 def _plain_file(data: NDArray[np.uint8], tags: TiffDirectory) -> bytes:
@@ -340,33 +283,32 @@ def _plain_file(data: NDArray[np.uint8], tags: TiffDirectory) -> bytes:
 
 
 def _plain_entries(tags: TiffDirectory) -> dict[int, tuple[int, tuple[int, ...]]]:
-    """Type and values by tag, of all that decides pixels."""
+    """Type and values of the tags that determine pixels."""
     single = {tag: tags.integers(tag)[:1] for tag in _SINGLE}
-    single[PHOTOMETRIC] = (photometric(tags),)
-    multiple = {tag: tags.integers(tag) for tag in _MULTIPLE + (_OF_TILES if _TILES in tags else _OF_STRIPS)}
-    multiple |= {BITS: channel_bits(tags), _COLOUR_MAP: _colour_map(tags)}
-    entries = {tag: (_number_type(values), values) for tag, values in (single | multiple).items()}
+    single[_PHOTOMETRIC] = (_photometric(tags),)
+    multiple = {tag: tags.integers(tag) for tag in _MULTIPLE + _PARTS[_TILES in tags]}
+    multiple |= {_BITS: _channel_bits(tags), _COLOUR_MAP: _colour_map(tags)}
+    entries = {
+        tag: (_SHORT if max(values, default=0) < 2**16 else _LONG, values)
+        for tag, values in (single | multiple).items()
+    }
     entries |= {tag: (_FRACTION, tags.integers(tag)) for tag in _FRACTIONS}
     entries[_JPEG_TABLES] = (_UNDEFINED, tags.integers(_JPEG_TABLES))
     return {tag: entry for tag, entry in sorted(entries.items()) if entry[1]}
 
 
-def _number_type(values: tuple[int, ...]) -> int:
-    return _SHORT if max(values, default=0) < 2**16 else _LONG
-
-
 def _colour_map(tags: TiffDirectory) -> tuple[int, ...]:
-    """Palette of 16-bit values; one without any above 255 was written in 8 bits, as libtiff takes it too."""
-    if photometric(tags) != PALETTE:
+    """Palette of 16-bit values; one with none above 255 was written in 8 bits, as libtiff assumes too."""
+    if _photometric(tags) != _PALETTE:
         return ()
     values = tags.integers(_COLOUR_MAP)
-    if len(values) != 3 << channel_bits(tags)[0]:
+    if len(values) != 3 << _channel_bits(tags)[0]:
         raise ImageError(f"damaged: its palette has {len(values) // 3} colours")
     return values if max(values) > 255 else tuple(257 * value for value in values)
 
 
 def _directory(entries: dict[int, tuple[int, tuple[int, ...]]], start: int) -> bytes:
-    """A directory that begins at `start`, and behind it the values that do not fit into it."""
+    """A directory at `start`, followed by the values that do not fit into it."""
     letters = {_SHORT: "H", _LONG: "I", _FRACTION: "I", _UNDEFINED: "B"}
     table, room = struct.pack("<H", len(entries)), b""
     room_start = start + len(table) + 12 * len(entries) + 4
@@ -382,7 +324,7 @@ def _directory(entries: dict[int, tuple[int, tuple[int, ...]]], start: int) -> b
 
 
 def _pixels(file: bytes, tags: TiffDirectory) -> NDArray[np.uint8]:
-    """Decode a file whose tags were checked; Pillow's reader ends in whatever damaged data lead it into."""
+    """Decode a file whose tags were checked; of damaged data, Pillow may raise anything."""
     try:
         picture = TiffImageFile(io.BytesIO(file))
     except MemoryError:
@@ -395,7 +337,7 @@ def _pixels(file: bytes, tags: TiffDirectory) -> NDArray[np.uint8]:
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        codec = OPTIONAL_CODECS.get(tags.integer(COMPRESSION, UNCOMPRESSED))
+        codec = _OPTIONAL_CODECS.get(_compression(tags))
         hint = "" if codec is None else f", or {codec} is missing in the Pillow that is installed"
         raise ImageError(f"{_DAMAGED}{hint}") from error
 
@@ -406,5 +348,5 @@ def _rgb(picture: TiffImageFile) -> NDArray[np.uint8]:
         if (with_alpha[..., 3] != 255).any():
             raise ImageError("has transparent pixels: flatten it onto black first")
         return np.ascontiguousarray(with_alpha[..., :3])
-    # Pillow's own copy of a picture that is RGB already would cost as much as decoding it.
+    # Converting RGB to RGB would take as long as decoding.
     return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"), np.uint8)

@@ -6,58 +6,48 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError
 
-TIFF_MAGICS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-
 MAX_DIRECTORIES = 64
-"""Directories of one file that are looked at."""
+"""Directories of one file that are read."""
 
 _INTEGER_LETTERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _RATIONAL = 5
 _VALUE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How numbers of the table itself are written."""
+class _Form(NamedTuple):
+    """Byte order, and formats of pointers and of a directory's count of entries."""
 
     order: str
     pointer: str
     entry_count: str
-    pointer_bytes: int
-    entry_count_bytes: int
-
-    @property
-    def entry_bytes(self) -> int:
-        return 4 + 2 * self.pointer_bytes
 
 
-_FORMS: Final = {
-    magic: _Form(order, *widths)
-    for magic, order, widths in zip(
-        TIFF_MAGICS, "<><>", (("I", "H", 4, 2), ("I", "H", 4, 2), ("Q", "Q", 8, 8), ("Q", "Q", 8, 8)), strict=True
-    )
+_FORMS = {
+    b"II*\x00": _Form("<", "I", "H"),
+    b"MM\x00*": _Form(">", "I", "H"),
+    b"II+\x00": _Form("<", "Q", "Q"),
+    b"MM\x00+": _Form(">", "Q", "Q"),
 }
+TIFF_MAGICS = tuple(_FORMS)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     kind: int
-    count: int
+    num_values: int
     position: int
 
 
 class TiffDirectory:
-    """The tags of one picture.
+    """The tags of one picture; of a tag that occurs twice, the first counts, as for libtiff.
 
-    Of a tag that occurs twice, the first counts, as for libtiff.
+    Methods raise ImageError if values are beyond the end of the file.
     """
 
     def __init__(self, data: memoryview, order: str, entries: Mapping[int, Sequence[_Entry]]) -> None:
@@ -69,53 +59,33 @@ class TiffDirectory:
         return tag in self._entries
 
     def count(self, tag: int) -> int:
-        """Return how many values the tag has; 0 where it is absent."""
-        return self._entries[tag][0].count if tag in self._entries else 0
+        """Return the number of the tag's values; 0 if it is absent."""
+        return self._entries[tag][0].num_values if tag in self._entries else 0
 
     def integers(self, tag: int) -> tuple[int, ...]:
-        """Return the tag's values, numerators and denominators of fractions in turn.
-
-        Empty where the tag is absent or holds something else than integers and fractions.
-
-        Raises
-        ------
-        ImageError
-            If the values stand behind the end of the file.
-        """
+        """Return the tag's integers, or numerators and denominators in turn; empty if it is absent or has others."""
         if tag not in self._entries:
             return ()
         entry = self._entries[tag][0]
-        letter, count = _INTEGER_LETTERS.get(entry.kind), entry.count
+        letter, count = _INTEGER_LETTERS.get(entry.kind), entry.num_values
         if entry.kind == _RATIONAL:
-            letter, count = "I", 2 * entry.count
+            letter, count = "I", 2 * entry.num_values
         return () if letter is None else struct.unpack(f"{self._order}{count}{letter}", self._content(entry))
 
     def integer(self, tag: int, default: int) -> int:
-        """Return the tag's first value; `default` where it is absent.
-
-        Raises
-        ------
-        ImageError
-            As :meth:`integers`.
-        """
+        """Return the tag's first integer; `default` if there is none."""
         return next(iter(self.integers(tag)), default)
 
     def texts(self, tag: int) -> list[str]:
-        """Return the text of each occurrence of the tag.
-
-        Raises
-        ------
-        ImageError
-            If a text stands behind the end of the file.
-        """
+        """Return the text of each occurrence of the tag."""
         return [bytes(self._content(entry)).decode("utf-8", "replace") for entry in self._entries.get(tag, ())]
 
     def _content(self, entry: _Entry) -> memoryview:
-        return _part(self._data, entry.position, entry.count * _VALUE_BYTES[entry.kind])
+        return _part(self._data, entry.position, entry.num_values * _VALUE_BYTES[entry.kind])
 
 
 def read_directories(data: NDArray[np.uint8] | bytes) -> Iterator[TiffDirectory]:
-    """Read the directories that follow each other in a file, at most :data:`MAX_DIRECTORIES`; a circle ends them.
+    """Read the directories of a file in turn, at most :data:`MAX_DIRECTORIES`; a circle ends them.
 
     Parameters
     ----------
@@ -125,12 +95,12 @@ def read_directories(data: NDArray[np.uint8] | bytes) -> Iterator[TiffDirectory]
     Raises
     ------
     ImageError
-        If a directory stands behind the end of the file.
+        If a directory is beyond the end of the file.
     """
     view = memoryview(data.data if isinstance(data, np.ndarray) else data)
     form = _FORMS[bytes(view[:4])]
     # BigTIFF: the width of pointers and two bytes of zeros come first.
-    position = _number(view, form, form.pointer, form.pointer_bytes)
+    position = _number(view, form.order + form.pointer, struct.calcsize(f"<{form.pointer}"))
     seen: set[int] = set()
     while position and position not in seen and len(seen) < MAX_DIRECTORIES:
         seen.add(position)
@@ -140,23 +110,22 @@ def read_directories(data: NDArray[np.uint8] | bytes) -> Iterator[TiffDirectory]
 
 def _read_entries(view: memoryview, form: _Form, position: int) -> tuple[dict[int, list[_Entry]], int]:
     """Entries by tag, and the position of the next directory; entries of unknown types are left out."""
-    count = _number(view, form, form.entry_count, position)
-    first = position + form.entry_count_bytes
-    table = _part(view, first, count * form.entry_bytes)
+    pointer_bytes, first = struct.calcsize(f"<{form.pointer}"), position + struct.calcsize(f"<{form.entry_count}")
+    layout = f"{form.order}HH{form.pointer}{pointer_bytes}x"
+    entry_bytes = struct.calcsize(layout)
+    table = _part(view, first, _number(view, form.order + form.entry_count, position) * entry_bytes)
     entries: dict[int, list[_Entry]] = {}
-    layout = f"{form.order}HH{form.pointer}{form.pointer_bytes}x"
     for number, (tag, kind, num_values) in enumerate(struct.iter_unpack(layout, table)):
         if kind in _VALUE_BYTES:
-            place = first + number * form.entry_bytes + 4 + form.pointer_bytes
-            if num_values * _VALUE_BYTES[kind] > form.pointer_bytes:
-                place = _number(view, form, form.pointer, place)
+            place = first + (number + 1) * entry_bytes - pointer_bytes
+            if num_values * _VALUE_BYTES[kind] > pointer_bytes:
+                place = _number(view, form.order + form.pointer, place)
             entries.setdefault(tag, []).append(_Entry(kind, num_values, place))
-    return entries, _number(view, form, form.pointer, first + len(table))
+    return entries, _number(view, form.order + form.pointer, first + len(table))
 
 
-def _number(view: memoryview, form: _Form, letter: str, position: int) -> int:
-    part = _part(view, position, struct.calcsize(f"<{letter}"))
-    return int(struct.unpack(form.order + letter, part)[0])
+def _number(view: memoryview, layout: str, position: int) -> int:
+    return int(struct.unpack(layout, _part(view, position, struct.calcsize(layout)))[0])
 
 
 def _part(view: memoryview, position: int, num_bytes: int) -> memoryview:
@@ -189,13 +158,6 @@ _SHAPE = re.compile(r'\s*(?:\{\s*"shape"\s*:\s*\[|shape=\()([\d,\s]*)[])]')
 def check_single_picture(first: TiffDirectory, others: Iterator[TiffDirectory]) -> None:
     """Refuse a file of several pictures; thumbnails, smaller copies and masks of the first may follow it.
 
-    Parameters
-    ----------
-    first
-        The first directory.
-    others
-        Those behind it, as :func:`~leukemia_data.decoding.tiff_directories.read_directories` goes on.
-
     Raises
     ------
     ImageError
@@ -213,7 +175,7 @@ def _is_copy_or_mask(tags: TiffDirectory) -> bool:
 
 
 def _num_pictures(tags: TiffDirectory) -> int:
-    """Pictures that the first directory stands for."""
+    """Number of pictures in the first directory."""
     described = (_described(text, tags) for text in tags.texts(_DESCRIPTION))
     return max(tags.integer(_DEPTH, 1), tags.count(_METAMORPH_PLANES), *described, 1)
 
@@ -236,7 +198,7 @@ def _of_imagej(text: str) -> int:
 
 
 def _of_ome(text: str, num_channels: int) -> int:
-    """Planes of OME-XML that are in this file; each file of a set lists those of all."""
+    """Number of planes of OME-XML in this file; each file of a set lists those of all."""
     pixels = _OME_PIXELS.search(text)
     if pixels is None:
         return 1

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the state by which a file is known again."""
+"""Files and folders that appear whole or not at all, and states of files, by which changes are found."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ PARTIAL_SUFFIX = ".partial"
 
 @contextmanager
 def scratch_path(directory: Path, stem: str) -> Iterator[Path]:
-    """Yield a fresh temporary path in `directory`; what still lies there when the block ends is removed.
-
-    An OSError of the block that names no file, as of a write to a full disk, gets the name ``directory/stem``.
-    """
+    """Yield a temporary path in `directory`, which is removed at the end; see :func:`naming_file` for `stem`."""
     scratch = directory / f"{stem}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}"
     try:
         with naming_file(directory / stem):
             yield scratch
     finally:
-        # On a disk that fails this fails too, and must not hide why. `ldata gc` knows the name.
+        # On a failing disk this fails too, and must not hide the first error. `ldata gc` removes such files.
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `final` when the block ends, and vanishes when it raises.
+    """Yield a temporary path that becomes `final`, in an existing folder, and is removed if the block raises.
 
-    The file is flushed to disk before it takes the name, the name after. `final`'s directory must exist.
+    The file is flushed to disk before it gets the name, the name afterwards.
     """
     with scratch_path(final.parent, final.name) as scratch:
         yield scratch
@@ -73,7 +70,7 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Give an OSError of the block that names no file the name of `path`: the system names none once a file is open."""
+    """Give an OSError of the block without a file name, as of a write to a full disk, the name of `path`."""
     try:
         yield
     except OSError as error:
@@ -89,21 +86,16 @@ _LOCK_SUFFIX = ".lock"
 
 @contextmanager
 def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """Make an empty folder, and remove it after the block; before, remove those of owners that are no more.
+    """Make an empty folder and remove it after the block; remove those of dead processes with this prefix before.
 
-    Parameters
-    ----------
-    prefix
-        What the names of all such folders begin with.
-    parent
-        Where they lie; the system's place for temporary files by default.
+    The `parent` is the system's folder of temporary files by default.
     """
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     _remove_abandoned(prefix, parent)
     folder = parent / f"{prefix}{uuid.uuid4().hex[:12]}"
     lock_path = parent / f"{folder.name}{_LOCK_SUFFIX}"
     lock = FileLock(lock_path, fallback_to_soft=False)
-    # Without locks no other process takes this folder for an abandoned one.
+    # Without locks no process removes abandoned folders.
     with suppress(OSError):
         lock.acquire()
     try:
@@ -119,34 +111,32 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 def _remove_abandoned(prefix: str, parent: Path) -> None:
     for lock_path in parent.glob(f"{prefix}*{_LOCK_SUFFIX}"):
         lock = FileLock(lock_path, timeout=0, fallback_to_soft=False)
-        # It is in use, or another user's.
+        # In use, or another user's.
         with suppress(Timeout, OSError), lock:
             shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
             lock_path.unlink()
 
 
 UNSETTLED_NS = -2
-"""Stands for a time so close to the look at the file that a later change might not show in it."""
+"""In place of a time so recent that a later change may have the same."""
 _MAX_INT64 = 2**63 - 1
-_BEYOND_ANY_CLOCK_NS = _MAX_INT64
 _HAS_INODES = sys.platform != "win32"
 
 
 class FileState(NamedTuple):
-    """Size, times and number of a file, each in 64 bits with a sign.
+    """Size, times and inode of a file, as signed 64-bit integers.
 
     Attributes
     ----------
     size_bytes
-        -1 where there is no regular file.
+        -1 if there is no regular file.
     mtime_ns
-        Modification time since the epoch; programs may set it, as archivers and copying tools do.
+        Modification time since the epoch, which programs may set.
     ctime_ns
         Time of the last change of content, name or permissions, which programs cannot set; creation time on Windows;
-        0 if unavailable (object stores).
+        0 in object stores.
     inode
-        Number of the file in its file system: another file under the same name has another. 0 where there is none: in
-        object stores, and on Windows, whose listings of folders do not tell it.
+        Number of the file in its file system; 0 in object stores and on Windows.
     """
 
     size_bytes: int = -1
@@ -161,29 +151,22 @@ class FileState(NamedTuple):
 
 
 NO_FILE = FileState()
-"""The state of what is no regular file, or is not there at all."""
+"""The state of a missing file, or of anything but a regular file."""
 
 
 def state_of(status: os.stat_result) -> FileState:
-    """The state that the system tells of a regular file.
-
-    A time that 64 bits cannot hold becomes the latest one they can, which no look at a file ever takes for settled.
-    """
+    """Return the state of a regular file from its status."""
     mtime_ns, ctime_ns, inode = status.st_mtime_ns, status.st_ctime_ns, status.st_ino if _HAS_INODES else 0
-    # Nearly every file, without further calls: there may be a million.
+    # A short way for nearly every file: there may be a million.
     if 0 <= mtime_ns < _MAX_INT64 and 0 <= ctime_ns < _MAX_INT64 and inode <= _MAX_INT64:
         return FileState(status.st_size, mtime_ns, ctime_ns, inode)
-    return FileState(status.st_size, time_in_64_bits(mtime_ns), time_in_64_bits(ctime_ns), _number(inode))
+    signed_inode = (inode + 2**63) % 2**64 - 2**63
+    return FileState(status.st_size, time_in_64_bits(mtime_ns), time_in_64_bits(ctime_ns), signed_inode)
 
 
 def time_in_64_bits(time_ns: int) -> int:
-    """A time as a state holds it: of 64 bits, and none of the values that stand for something else."""
+    """Return a time as in a state: of 64 bits, the latest for a larger one, and none of the special values."""
     if -_MAX_INT64 <= time_ns <= _MAX_INT64:
-        # Two nanoseconds of 1969 have another meaning.
+        # -1 and -2 have other meanings.
         return time_ns if time_ns not in (-1, UNSETTLED_NS) else UNSETTLED_NS - 1
-    return _BEYOND_ANY_CLOCK_NS
-
-
-def _number(inode: int) -> int:
-    folded = inode & 0xFFFF_FFFF_FFFF_FFFF
-    return folded if folded <= _MAX_INT64 else folded - 2**64
+    return _MAX_INT64

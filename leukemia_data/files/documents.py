@@ -8,7 +8,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 _WHOLE_NUMBERS = range(-(2**63), 2**64)
@@ -25,16 +24,12 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
     Raises
     ------
     ValueError
-        If it is no JSON, names a key twice in one object, is nested too deeply, or holds a number that is not finite or
-        a whole number of more than 64 bits.
+        If it is no JSON, has a key twice in one object, is nested too deeply, or has a non-finite number or a whole
+        number of more than 64 bits.
     """
     try:
         return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refused,
-            parse_float=_finite,
-            parse_int=_whole_number,
+            text, object_pairs_hook=_object, parse_constant=_refused, parse_float=_finite, parse_int=_whole_number
         )
     except RecursionError:
         raise ValueError(_NESTED) from None
@@ -46,7 +41,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is no TOML, is nested too deeply, or holds a number of thousands of digits.
+        If it is no TOML, is nested too deeply, or has a number of thousands of digits.
     """
     try:
         values = tomllib.loads(text)
@@ -57,7 +52,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _require_short_numbers(value: object) -> None:
-    """Python refuses to write the longest ones in decimal digits, and so every message about them."""
+    # Python refuses to write longer ones in decimal digits, as in messages.
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             _require_short_numbers(item)
@@ -86,14 +81,14 @@ def _finite(text: str) -> float:
 
 
 def _whole_number(text: str) -> int:
-    # Longer texts than that of 2**64 can be no number of 64 bits; Python itself refuses those of thousands of digits.
+    # Python refuses texts of thousands of digits.
     if len(text) > 20 or (number := int(text)) not in _WHOLE_NUMBERS:
         raise ValueError(f"the whole number {text[:20]}{'...' * (len(text) > 20)} has more than 64 bits")
     return number
 
 
 KeyPath = tuple[str | int, ...]
-"""Keys from the outermost on; an entry of an array of tables has its number, from 0, behind the array's name."""
+"""Keys from the outermost on; the name of an array of tables is followed by the entry's number, from 0."""
 
 _HEADER = re.compile(r"\s*(\[\[|\[)\s*(?P<keys>[^\[\]]+?)\s*(\]\]|\])\s*(#.*)?$")
 _ASSIGNMENT = re.compile(
@@ -106,48 +101,34 @@ _LONG_QUOTES = ('"""', "'''")
 def find_line(text: str, path: KeyPath) -> int | None:
     """Return the line, from 1, of the key at `path`, or of the innermost table around it that has a line.
 
-    Parameters
-    ----------
-    text : str
-        A valid TOML document.
-    path : tuple of str and int
-        For example ``("stage", 1, "optimizer", "lr")`` for the learning rate of the second ``[[stage]]``.
+    For example ``("stage", 1, "optimizer", "lr")`` is the learning rate of the second ``[[stage]]``.
 
     Returns
     -------
     int or None
-        None when not even the outermost key has a line of its own.
+        None if not even the outermost key has a line of its own.
     """
-    lines = {place.path: place.line for place in reversed(list(_places(text)))}
+    lines = dict(reversed(list(_places(text))))
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
     return None
 
 
-@dataclass(frozen=True)
-class _Place:
-    path: KeyPath
-    line: int
-
-
-def _places(text: str) -> Iterator[_Place]:
-    """Yield headers and keys in the order of the text."""
+def _places(text: str) -> Iterator[tuple[KeyPath, int]]:
+    """Paths of headers and keys with their lines, in order."""
     table: KeyPath = ()
     counts: dict[KeyPath, int] = {}
     for line, content in _lines_outside_long_strings(text):
-        header = _HEADER.match(content)
-        if header:
+        if header := _HEADER.match(content):
             table = _resolved(_keys(header["keys"]), counts, opens_entry=header[1] == "[[")
-            yield _Place(table, line)
-            continue
-        assignment = _ASSIGNMENT.match(content)
-        if assignment:
-            yield _Place((*table, *_keys(assignment["keys"])), line)
+            yield table, line
+        elif assignment := _ASSIGNMENT.match(content):
+            yield (*table, *_keys(assignment["keys"])), line
 
 
 def _resolved(keys: list[str], counts: dict[KeyPath, int], *, opens_entry: bool) -> KeyPath:
-    """Put the number of the entry that is open behind every array of tables on the way."""
+    """Insert the number of the current entry after every array of tables."""
     path: KeyPath = ()
     for position, key in enumerate(keys):
         path = (*path, key)
@@ -163,7 +144,7 @@ def _keys(text: str) -> list[str]:
 
 
 def _lines_outside_long_strings(text: str) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines that begin outside a multi-line string; inside one a line may look like anything."""
+    """Numbered lines that begin outside a multi-line string."""
     open_quotes = ""
     for line, content in enumerate(text.splitlines(), 1):
         if not open_quotes:
@@ -179,28 +160,27 @@ def _lines_outside_long_strings(text: str) -> Iterator[tuple[int, str]]:
 
 
 class Kind(NamedTuple):
-    """A kind of value, and its name for people."""
+    """A kind of value, and its name for messages."""
 
     name: str
     includes: Callable[[Any], bool]
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number; in Python a truth value would be one."""
+    """Return whether a value is a number and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_count(value: object) -> bool:
-    """Whether a value is a whole number above 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 TEXTS = Kind(
     "a list of texts", lambda value: isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 )
-COUNT = Kind("a whole number above 0", is_count)
-WHOLE_NUMBER = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+COUNT = Kind("a whole number above 0", lambda value: _is_whole(value) and value > 0)
+WHOLE_NUMBER = Kind("a whole number", _is_whole)
 NUMBER = Kind("a number", is_number)
 NUMBER_OR_NONE = Kind("a number or null", lambda value: value is None or is_number(value))
 OBJECT = Kind("an object", lambda value: isinstance(value, Mapping))
@@ -208,13 +188,7 @@ OBJECT_OR_NONE = Kind("an object or null", lambda value: value is None or isinst
 
 
 def require_kinds(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
-    """Look at the values that are there.
-
-    Raises
-    ------
-    ValueError
-        If one is of another kind than its own.
-    """
+    """Raise ValueError if a value is of another kind than that of its name; names may be missing."""
     for name, kind in kinds.items():
         if name in values and not kind.includes(values[name]):
             raise ValueError(f"{name} must be {kind.name}, got {values[name]!r:.60}")

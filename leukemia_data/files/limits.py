@@ -13,17 +13,17 @@ import psutil
 
 # A full disk, an exhausted quota, and a file of the maximal size.
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-# Of Windows, which does not always say it as the others do: disk full, and handle disk full.
+# Windows' own codes of a full disk and a full handle.
 _FULL_ON_WINDOWS = frozenset({112, 39})
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error means that a file could not be written for lack of room."""
+    """Return whether an error means that there was no space for a file."""
     return isinstance(error, OSError) and (error.errno in _FULL or getattr(error, "winerror", None) in _FULL_ON_WINDOWS)
 
 
 def free_disk_bytes(path: Path) -> int | None:
-    """Room for a file at `path`, which need not exist; None where the system does not say.
+    """Return the free space for a file at `path`, which need not exist; None if unknown.
 
     >>> free_disk_bytes(Path("a-folder/that-is/not-there")) == free_disk_bytes(Path())
     True
@@ -39,24 +39,14 @@ def free_disk_bytes(path: Path) -> int | None:
     return usage.free if usage.total else None
 
 
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
 # Limit and use of a group of Linux's second and first kind.
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
-def free_ram_bytes(groups: Path = _GROUPS, own_groups: Path = _OWN_GROUPS) -> int:
-    """Memory that this process can still have.
+def free_ram_bytes(groups: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the memory that is free for this process, within the limits of its control groups on Linux.
 
-    Parameters
-    ----------
-    groups, own_groups
-        Where Linux tells of control groups, and of those of this process. Elsewhere there are none.
-
-    Notes
-    -----
-    What a group uses includes files that its processes have read and the system could forget: a group's room is
-    therefore an estimate that is too small rather than too large.
+    Groups count cached files as used memory, so the result is rather too small than too large.
     """
     rooms = [_room_bytes(folder) for folder in _memory_groups(groups, own_groups)]
     return min([int(psutil.virtual_memory().available), *(room for room in rooms if room is not None)])
@@ -74,7 +64,7 @@ def _memory_groups(groups: Path, own_groups: Path) -> Iterator[Path]:
             root = groups / controllers
             own = root / path.lstrip("/")
             yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(root))
-            # In a container the path may be that of the host, and the group itself lies at the root.
+            # In a container the path may be that of the host, and the group is at the root.
             yield root
 
 
@@ -93,22 +83,18 @@ if sys.platform != "win32":
     import resource
 
 _SPARE = 256
-"""For everything else that a process opens."""
+"""Other open files of the process."""
 
 
 def allow_open_files(num_files: int) -> None:
-    """Raise this process's limit of open files by `num_files`, as far as the system allows.
-
-    Many systems start with a limit of 1,024 or 256, which a process may raise. Exceeding it raises an error when a file
-    is opened. Windows has no such limit.
-    """
+    """Raise this process's limit of open files to `num_files` and a few more, as far as the system allows."""
     if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = num_files + _SPARE
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    # macOS refuses more than it has for all processes.
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    # macOS has a further limit for all processes.
     with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, soft), hard))

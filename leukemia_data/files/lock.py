@@ -1,11 +1,8 @@
-"""One writer per cache directory at a time.
+"""One writer per cache directory or run at a time.
 
-The lock is the operating system's own (``flock`` or its Windows kin) on a file that stays: it is released when its
-holder ends, however it ends, so there is no stale lock to clean up. On network file systems that know no such locks a
-file stands for the lock by being there; if its holder died on this machine, that is recognised.
-
-Beside the lock its holder leaves a note of who it is, which only the messages to those who wait are made of. Readers
-need neither.
+The lock is the operating system's (``flock`` or that of Windows) on a file that stays, and is released when its holder
+ends. On network file systems without such locks, the existence of a file is the lock; that of a dead holder on this
+machine is recognised. A note beside the lock names its holder in messages. Readers need neither.
 """
 
 from __future__ import annotations
@@ -33,10 +30,10 @@ HOLDER_NAME = ".lock-holder"
 LOCK_FILES = frozenset({LOCK_NAME, SOFT_LOCK_NAME, HOLDER_NAME})
 
 Announce = Callable[[str], None]
-"""Called once for each process that is waited for."""
+"""Called with a message, once for each process that is waited for."""
 
 _POLL_S = 0.2
-# The first look at the lock of a dead holder may only remove it; the second takes it.
+# The first attempt may only remove the lock of a dead holder.
 _SOFT_TIMEOUT_S = 0.2
 _NO_SUCH_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 _MAX_NOTE_BYTES = 1000
@@ -44,7 +41,7 @@ _MAX_NOTE_BYTES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock: what it does, as which process, on which machine, since when (local time, ISO 8601)."""
+    """Holder of a lock: its work, process, machine, and time of locking (local, ISO 8601)."""
 
     work: str
     pid: int
@@ -64,10 +61,9 @@ def lock_cache(directory: Path, work: str = "build", on_busy: Announce | None = 
     directory
         The cache's directory.
     work
-        What the lock is taken for, in a word or two, for those who meet it.
+        What the lock is for, in a word or two, for messages.
     on_busy
-        None gives up at once if another process holds the lock. Otherwise this waits as long as it takes, and tells
-        `on_busy` for whom.
+        Receives the holder while this waits for the lock; None gives up at once.
 
     Raises
     ------
@@ -80,21 +76,24 @@ def lock_cache(directory: Path, work: str = "build", on_busy: Announce | None = 
 
 @contextmanager
 def _held(lock: BaseFileLock, directory: Path, work: str) -> Iterator[None]:
+    note = directory / HOLDER_NAME
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    holder = Holder(work, os.getpid(), socket.gethostname(), since)
     try:
-        _leave_note(directory / HOLDER_NAME, work)
+        # Only messages need it: a full disk must not keep gc from freeing space.
+        with suppress(OSError):
+            note.write_text(json.dumps(asdict(holder)) + "\n", encoding="utf-8")
         yield
     finally:
         with suppress(OSError):
-            (directory / HOLDER_NAME).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
         lock.release()
 
 
 @contextmanager
 def lock_caches(directories: Iterable[Path], work: str = "build", on_busy: Announce | None = None) -> Iterator[None]:
-    """Hold the locks of several cache directories of one parent: see :func:`lock_cache`.
-
-    They are taken in the order of their names, whatever the order they are given in: sorted order prevents deadlock.
-    """
+    """Hold the locks of several cache directories of one parent, as :func:`lock_cache`."""
+    # Sorted order prevents deadlock.
     with ExitStack() as locks:
         for directory in sorted(set(directories)):
             locks.enter_context(lock_cache(directory, work, on_busy))
@@ -103,7 +102,7 @@ def lock_caches(directories: Iterable[Path], work: str = "build", on_busy: Annou
 
 @contextmanager
 def lock_run(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made if it does not exist; the lock's file stays.
+    """Hold the lock of a run's folder, which is made if it does not exist.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def lock_run(directory: Path) -> Iterator[None]:
 
 
 def read_holder(directory: Path) -> Holder | None:
-    """The holder of a directory's lock as its note says; None without a valid note."""
+    """Return the holder of a directory's lock from its note; None without a valid one."""
     path = directory / HOLDER_NAME
     try:
         if not path.is_file():
@@ -136,21 +135,18 @@ def read_holder(directory: Path) -> Holder | None:
         holder = Holder(str(note["work"]), int(note["pid"]), str(note["host"]), str(note["since"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    # It comes from a file that anybody may have written, and goes to a terminal.
+    # Anything may be in the file, and it goes to a terminal.
     return holder if str(holder).isprintable() else None
 
 
 def note_waiting(console: Console, busy: str) -> None:
-    """Note for whom a process waits: ``on_busy=partial(note_waiting, console)``."""
+    """Note which process is waited for: ``on_busy=partial(note_waiting, console)``."""
     console.note(f"waiting: {busy}")
 
 
 def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
     announced = None
-    while True:
-        lock = _try_lock(directory)
-        if lock is not None:
-            return lock
+    while (lock := _try_lock(directory)) is None:
         holder = read_holder(directory)
         busy = f"{directory} is in use by another process" + (f" ({holder})" if holder is not None else "")
         if on_busy is None:
@@ -159,20 +155,24 @@ def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
             on_busy(f"{busy}{_soft_advice(directory)}")
             announced = busy
         time.sleep(_POLL_S)
+    return lock
 
 
 def _try_lock(directory: Path) -> BaseFileLock | None:
-    """The directory's lock, held; None where another process holds it."""
+    """The acquired lock of the directory; None if another process holds it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return _acquired(FileLock(directory / LOCK_NAME, timeout=0, fallback_to_soft=False))
-    except OSError as error:
-        if error.errno not in _NO_SUCH_LOCKS:
-            raise _not_writable(directory, error) from error
-    try:
+        try:
+            return _acquired(FileLock(directory / LOCK_NAME, timeout=0, fallback_to_soft=False))
+        except OSError as error:
+            if error.errno not in _NO_SUCH_LOCKS:
+                raise
         return _acquired(SoftFileLock(directory / SOFT_LOCK_NAME, timeout=_SOFT_TIMEOUT_S))
     except OSError as error:
-        raise _not_writable(directory, error) from error
+        is_denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        cure = "get the right to write there, or name a folder of your own" if is_denied else "name another folder"
+        message = f"{directory} cannot be written: {error.strerror or error}; {cure} with --cache"
+        raise CacheError(message) from error
 
 
 def _acquired(lock: BaseFileLock) -> BaseFileLock | None:
@@ -183,24 +183,7 @@ def _acquired(lock: BaseFileLock) -> BaseFileLock | None:
     return lock
 
 
-def _not_writable(directory: Path, error: OSError) -> CacheError:
-    cure = (
-        "get the right to write there, or name a folder of your own with --cache"
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        else "name another folder with --cache"
-    )
-    return CacheError(f"{directory} cannot be written: {error.strerror or error}; {cure}")
-
-
 def _soft_advice(directory: Path) -> str:
-    """What to do about a lock that is but a file: its holder may have died on another machine."""
+    """Advice for a lock that is a file, whose holder may have died on another machine."""
     path = directory / SOFT_LOCK_NAME
     return f"; if that process is no more, remove {path}" if path.exists() else ""
-
-
-def _leave_note(path: Path, work: str) -> None:
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    holder = Holder(work, os.getpid(), socket.gethostname(), since)
-    # Only others' messages lose by its absence: a full disk must not keep gc from making room.
-    with suppress(OSError):
-        path.write_text(json.dumps(asdict(holder)) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Text for people: names that must not steer a terminal, cells that a spreadsheet must not compute."""
+"""Text for terminals, spreadsheets and notebooks, which must not interpret it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Literal
 
-# Control characters but the line feed and the tab; halves of pairs, which stand for bytes that are no UTF-8; and what
-# turns the direction of writing or ends a line unseen.
+# Control characters except line feed and tab, surrogates (bytes that are no UTF-8), marks of the direction of writing,
+# and invisible line ends.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    r"""Return the text with escapes in the place of characters that steer a terminal or cannot be shown.
-
-    Line feeds and tabs stay.
+    r"""Return the text with escapes for characters that control a terminal or are invisible, except line feed and tab.
 
     >>> printable("\x1b[31mred\x1b[0m")
     '\\x1b[31mred\\x1b[0m'
@@ -30,12 +28,12 @@ def _escape(match: re.Match[str]) -> str:
 
 
 _APOSTROPHE = "'"
-# The apostrophe is among them so that the protection can be undone: each text has one protected form of its own.
+# With the apostrophe, so that the protection can be undone.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", _APOSTROPHE)
 
 
 def formula_safe(text: str) -> str:
-    """The text, with an apostrophe in front where a spreadsheet would take it for a formula, or it starts with one.
+    """Return the text, with an apostrophe in front if a spreadsheet would read a formula, or it starts with one.
 
     >>> formula_safe("=1+1"), formula_safe("UID_1_1_1_all.bmp")
     ("'=1+1", 'UID_1_1_1_all.bmp')
@@ -44,7 +42,7 @@ def formula_safe(text: str) -> str:
 
 
 def formula_restored(text: str) -> str:
-    """What :func:`formula_safe` was given; a text that it cannot have returned stays as it is.
+    """Return the argument of :func:`formula_safe`; a text that it cannot have returned is unchanged.
 
     >>> formula_restored("'=1+1"), formula_restored("UID_1_1_1_all.bmp"), formula_restored("'tis")
     ('=1+1', 'UID_1_1_1_all.bmp', "'tis")
@@ -54,16 +52,13 @@ def formula_restored(text: str) -> str:
 
 
 def quoting_for(cells: Iterable[object]) -> Literal[0, 1]:
-    r"""How :mod:`csv` must quote a table with these cells, so that it is read back as it was: only if needed, or all.
-
-    A writer that ends lines by ``\n`` may leave a bare ``\r`` unquoted (Python 3.11 does), where readers end the line.
-    """
+    r"""Return how :mod:`csv` must quote these cells: all of them if one has a ``\r``, which may stay unquoted else."""
     has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
     return csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
 
 
 def html_table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), caption: str = "") -> str:
-    """Return a small HTML table, such as notebooks show; all texts are escaped, and each row's first names it.
+    """Return an HTML table of escaped texts; the first of each row names it.
 
     >>> html_table([("images", "1 < 2")])
     '<table><tr><th>images</th><td>1 &lt; 2</td></tr></table>'

@@ -1,4 +1,4 @@
-"""Tables of TOML and JSON as dataclasses: what a field may hold is read from its annotation.
+"""Tables of TOML and JSON as dataclasses, whose annotations say what each field may be.
 
 ::
 
@@ -12,8 +12,8 @@
     blur = read_table(Blur, document.table, str(path), text=document.text)
 
 Annotations may be ``int``, ``float``, ``bool``, ``str``, ``Any``, ``Literal``, ``tuple``, ``Mapping[str, ...]``, other
-dataclasses, and unions of these. A whole number stands for a float; nothing else is converted, and true is no number.
-``Annotated[tuple[float, float], "two numbers [low, high]"]`` says in words what is wanted. A field's name is the key.
+dataclasses, and unions of these. A whole number may be given for a float; nothing else is converted. The text of
+``Annotated[tuple[float, float], "two numbers [low, high]"]`` is used in messages.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _WORDS: Mapping[object, str] = {
 
 
 class TomlDocument(NamedTuple):
-    """A TOML file: its values, and the text that they were read from, for :func:`find_line`."""
+    """The values and the text of a TOML file."""
 
     table: dict[str, Any]
     text: str
 
 
 class TableFault(UsageError):
-    """What is wrong with the value at `keys`, without where the table came from: see :func:`locate`."""
+    """A fault of the value at `keys`; :func:`locate` adds the file."""
 
     def __init__(self, keys: KeyPath, message: str) -> None:
         super().__init__(message)
@@ -76,43 +76,60 @@ def read_toml(path: Path) -> TomlDocument:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 
 
+def toml_names(folder: Path) -> list[str]:
+    """Return the names of the TOML files in a folder, without suffix, in alphabetical order."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def preset_path(kind: str, name_or_path: str, presets: Path) -> Path:
+    """Return the file of a preset in the folder `presets` by name, or the path of a file when it ends in ``.toml``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such preset or file; the message calls it by `kind`.
+    """
+    if not name_or_path.endswith(".toml"):
+        names = toml_names(presets)
+        if name_or_path not in names:
+            known = ", ".join(names)
+            raise UsageError(f"no {kind} {name_or_path!r}: presets are {known}; a file must end in .toml")
+        return presets / f"{name_or_path}.toml"
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(f"{kind} file not found: {path}")
+    return path
+
+
 def read_table(cls: type[T], table: object, where: str, *, text: str | None = None, keys: KeyPath = ()) -> T:
     """Build a dataclass from a table.
 
     Parameters
     ----------
     cls
-        The dataclass. Its annotations must be importable at run time.
+        The dataclass, with annotations that can be evaluated at run time.
     table
-        What should be a table: a mapping from the names of fields to values.
-    where
-        What the table is of, such as the path of a file; begins every message.
-    text
-        The document's text. With it messages name the line, else the table.
+        A mapping from the names of fields to values.
+    where, text
+        As for :func:`locate`.
     keys
-        Where the table is in the document, such as ``("step", 1)`` for the second ``[[step]]``.
+        Path of the table in the document, such as ``("step", 1)`` for the second ``[[step]]``.
 
     Raises
     ------
     UsageError
-        If a key is unknown or missing, or a value is not what its field holds, or `cls` itself refuses the values.
+        If a key is unknown or missing, a value is not of its field's kind, or `cls` raises it.
     """
     with locate(where, text), at(*keys):
         return parse_table(cls, table)
 
 
 def parse_table(cls: type[T], table: object) -> T:
-    """Build a dataclass from a table, as :func:`read_table` does, inside a larger reading.
-
-    Raises
-    ------
-    TableFault
-        With the path of the key at fault, from this table on.
-    """
+    """Build a dataclass from a table as :func:`read_table`; raises TableFault with the path of the wrong key."""
     known = fields(cast(Any, cls))
-    takes = f"it takes {', '.join(field.name for field in known) or 'none'}"
-    given = _as_mapping(table, f"; {takes}")
     names = [field.name for field in known]
+    takes = f"it takes {', '.join(names) or 'none'}"
+    given = _as_mapping(table, f"; {takes}")
     for key in given:
         if key not in names:
             raise TableFault((key,), f"unknown key {key!r:.60}{did_you_mean(key, names)}; {takes}")
@@ -129,26 +146,19 @@ def parse_table(cls: type[T], table: object) -> T:
 
 
 def parse_value(value: object, hint: object, name: str) -> Any:  # noqa: ANN401 - as the hint says
-    """Return a value as what an annotation says; ``__post_init__`` may call it for what programs hand in.
-
-    Raises
-    ------
-    TableFault
-        If it is something else; the message begins with `name`.
-    """
+    """Return a value as of an annotation; raises TableFault, which begins with `name`, for one of another kind."""
     wanted = _words(hint)
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
-        is_table = is_dataclass(option) or get_origin(option) is Mapping
-        if is_table and value is not None:
+        if _is_table(option) and value is not None:
             with at(name):
                 return _parse_mapping(value, option)
         items = _entries(value, option)
         if items is not None:
             return tuple(_parse_entry(item, kind, name, number) for number, (item, kind) in enumerate(items))
         if _is_scalar(value, option):
-            return _converted(value, option)
+            return option(value) if option in (int, float) else value
     if get_origin(hint) is Literal:
         wanted += _nearest(value, get_args(hint))
     if isinstance(value, Mapping) and wanted == _TABLES:
@@ -158,7 +168,7 @@ def parse_value(value: object, hint: object, name: str) -> Any:  # noqa: ANN401 
 
 @contextmanager
 def at(*keys: str | int) -> Iterator[None]:
-    """Place what the block finds at fault below `keys`; any other :class:`UsageError` of the block is placed there."""
+    """Put `keys` before those of a TableFault of the block; any other UsageError becomes a TableFault there."""
     try:
         yield
     except TableFault as fault:
@@ -169,7 +179,7 @@ def at(*keys: str | int) -> Iterator[None]:
 
 @contextmanager
 def locate(where: str, text: str | None = None) -> Iterator[None]:
-    """Begin the message of a fault with `where` and with its line in `text`, or else with its table.
+    """Begin the message of a TableFault of the block with `where` and its line in `text`, or else its table.
 
     ``plan.toml, line 7: lr must be ...`` or ``plan.toml, stage 2 [optimizer]: lr must be ...``
     """
@@ -194,7 +204,7 @@ def _parse_mapping(value: object, hint: Any) -> Any:  # noqa: ANN401 - as the hi
 
 
 def _entries(value: object, hint: object) -> list[tuple[object, object]] | None:
-    """Each entry of a list with its annotation; None where no such list is meant or given."""
+    """Each entry of a list with its annotation; None if another kind is meant or given."""
     if get_origin(hint) is not tuple or not isinstance(value, list | tuple):
         return None
     kinds = get_args(hint)
@@ -204,17 +214,21 @@ def _entries(value: object, hint: object) -> list[tuple[object, object]] | None:
 
 
 def _parse_entry(item: object, kind: object, name: str, number: int) -> Any:  # noqa: ANN401 - as the hint says
-    if not is_dataclass(kind) and get_origin(kind) is not Mapping:
+    if not _is_table(kind):
         return parse_value(item, kind, name)
     with at(name, number):
         return _parse_mapping(item, kind)
 
 
+def _is_table(hint: object) -> bool:
+    return is_dataclass(hint) or get_origin(hint) is Mapping
+
+
 def _is_scalar(value: object, hint: object) -> bool:
-    """Whether a value is what a plain annotation says; numbers of NumPy are numbers."""
+    """Whether a value is of a plain annotation; numbers of NumPy are numbers."""
     if get_origin(hint) is Literal:
         return any(value == option and type(value) is type(option) for option in get_args(hint))
-    # TOML's whole numbers have 64 bits; Python's parser reads longer ones, which may not become floats.
+    # Python's parser reads whole numbers of more than 64 bits, which TOML has not.
     is_whole = isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) < 2**63
     if hint is int:
         return is_whole
@@ -223,12 +237,8 @@ def _is_scalar(value: object, hint: object) -> bool:
     return hint is Any or (hint in (bool, str, NoneType) and isinstance(value, cast(type, hint)))
 
 
-def _converted(value: Any, hint: object) -> Any:  # noqa: ANN401 - as the hint says
-    return hint(value) if hint in (int, float) and callable(hint) else value
-
-
 def _words(hint: object) -> str:
-    """What an annotation allows, for people; that a key may be left out is no value of TOML."""
+    """What an annotation allows, for messages, without None, which TOML has not."""
     if get_origin(hint) is Annotated:
         return next(note for note in get_args(hint)[1:] if isinstance(note, str))
     options = get_args(hint)
@@ -237,31 +247,27 @@ def _words(hint: object) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(filter(None, [", ".join(map(str, options[:-1])), str(options[-1])]))
     if get_origin(hint) is tuple:
-        return _words_of_list(options)
+        is_open = options[-1] is Ellipsis
+        plural = _plural(options[0]) if is_open or len(set(options)) == 1 else "values"
+        return f"a list of {plural}" if is_open else f"a list of {len(options)} {plural}"
     return _WORDS.get(hint, "a table")
 
 
 def _nearest(value: object, options: tuple[Any, ...]) -> str:
-    """Say of a value that is none of a ``Literal``'s options which was meant, or that texts are meant."""
+    """Hint on the option of a ``Literal`` that was meant, or on texts."""
     if isinstance(value, str):
         return did_you_mean(value, map(str, options))
     return " (a text)" if all(isinstance(option, str) for option in options) else ""
 
 
-def _words_of_list(kinds: tuple[Any, ...]) -> str:
-    is_open = kinds[-1] is Ellipsis
-    plural = _plural(kinds[0]) if is_open or len(set(kinds)) == 1 else "values"
-    return f"a list of {plural}" if is_open else f"a list of {len(kinds)} {plural}"
-
-
 def _plural(hint: object) -> str:
-    if is_dataclass(hint) or get_origin(hint) is Mapping:
+    if _is_table(hint):
         return "tables"
     return {float: "numbers", int: "whole numbers", bool: "truth values", str: "texts"}.get(cast(type, hint), "values")
 
 
 def _blamed(message: str, values: Mapping[str, Any]) -> KeyPath:
-    """The key that a dataclass's own message speaks of: by its name, the first one that is named, or by its value."""
+    """The key that a dataclass's message names first, or else whose value it has."""
     places = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in values}
     named = {key: place.start() for key, place in places.items() if place is not None}
     if named:
@@ -270,7 +276,7 @@ def _blamed(message: str, values: Mapping[str, Any]) -> KeyPath:
 
 
 def _place(fault: TableFault) -> str:
-    """The table of a fault as the file writes it; the key itself only where the message does not name it."""
+    """The table of a fault as in the file, and the key if the message does not name it."""
     keys = fault.keys
     if keys and isinstance(keys[-1], str) and re.search(rf"\b{re.escape(keys[-1])}\b", str(fault)):
         keys = keys[:-1]

@@ -43,7 +43,7 @@ class Equalization(Operation):
         return extent.produced.cut(self.equalize(image_HWC, grid), extent.needed)
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
-        """Equalize an image of whole tiles, `tiles` of them (vertically, horizontally)."""
+        """Return the equalized image, which consists of `tiles` (vertically, horizontally)."""
         raise NotImplementedError
 
     def _clahe(self, tiles: tuple[int, int]) -> cv2.CLAHE:
@@ -58,12 +58,10 @@ class Clahe(Equalization):
     Notes
     -----
     Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), OpenCV's implementation.
-    Equalising channels separately shifts hue and raises an exact-zero background by a few grey levels; the first report
-    did so, and its recipe keeps it.
+    Equalising channels separately, as the first report did, shifts hue and raises a black background by a few levels.
     """
 
     op: ClassVar[str] = "clahe"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "CLAHE {clip_limit:g}, {tiles}x{tiles}"
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
@@ -75,16 +73,14 @@ class Clahe(Equalization):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaheLightness(Equalization):
-    """CLAHE of the lightness (L of CIE L*a*b*) of all pixels; black is raised like any level.
+    """CLAHE of the lightness (L of CIE L*a*b*) of all pixels, black ones among them.
 
     Notes
     -----
-    Uses OpenCV's 8-bit L*a*b*: the round trip alone changes cells of C-NMC by 0.4 grey levels in the mean. Hue is kept,
-    except for colours that leave the sRGB gamut.
+    The round trip through OpenCV's 8-bit L*a*b* changes cells of C-NMC by 0.4 grey levels in the mean.
     """
 
     op: ClassVar[str] = "clahe_lightness"
-    version: ClassVar[int] = 1
 
     def equalize(self, image_HWC: Image, tiles: tuple[int, int]) -> Image:
         """See :meth:`Equalization.equalize`."""
@@ -96,13 +92,9 @@ class ClaheLightness(Equalization):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaheLab(ClaheLightness):
-    """CLAHE of the lightness (L of CIE L*a*b*) that keeps colour and the black background.
-
-    The background counts in the histograms of its tiles, as usual.
-    """
+    """CLAHE of the lightness that leaves the black background, which counts in the histograms of its tiles."""
 
     op: ClassVar[str] = "clahe_lab"
-    version: ClassVar[int] = 1
     finds_the_cell: ClassVar[bool] = True
     keeps_the_background: ClassVar[bool] = True
     without_background: ClassVar[str | None] = "clahe_lightness"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from leukemia_data.errors import require
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 class GrayWorld(Operation):
     """Scale each channel to the mean of the three channels' means, rounded and saturated.
 
-    The means are over the whole image; black pixels do not change the factors. An image with an empty channel is
-    returned unchanged.
+    An image with an empty channel is returned unchanged.
 
     Notes
     -----
@@ -30,7 +27,6 @@ class GrayWorld(Operation):
     """
 
     op: ClassVar[str] = "gray_world"
-    version: ClassVar[int] = 1
     keeps_the_background: ClassVar[bool] = True
 
     def change(self, image_HWC: Image) -> Image:
@@ -49,7 +45,6 @@ class Gray(Operation):
     """Luma of Rec. 601 (0.299 R + 0.587 G + 0.114 B) in three equal channels."""
 
     op: ClassVar[str] = "gray"
-    version: ClassVar[int] = 1
     keeps_the_background: ClassVar[bool] = True
 
     @property
@@ -81,7 +76,7 @@ _MIN_SPREAD = 0.25
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StainMacenko(Operation):
-    """Normalise the two stains of the cell to reference colours and strengths (Macenko et al. 2009).
+    """Normalise the two stains of the cell to reference colours and strengths; no change where they are not found.
 
     Parameters
     ----------
@@ -89,14 +84,15 @@ class StainMacenko(Operation):
         Reference directions: optical density in R, G, B, of length one; the blue one absorbs more red.
     blue_strength, pink_strength
         Reference 99th percentiles of the stains' concentrations (decimal optical density).
-    percentile
-        Percentile of the angles at which the image's stains are taken.
-    min_density
-        Pixels with a channel below it are nearly clear and ignored in the estimate.
+    percentile, min_density
+        As for :func:`estimate_stains`.
+
+    Notes
+    -----
+    Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
     """
 
     op: ClassVar[str] = "stain_macenko"
-    version: ClassVar[int] = 1
     finds_the_cell: ClassVar[bool] = True
     keeps_the_background: ClassVar[bool] = True
     blue_stain: tuple[float, float, float] = (0.547, 0.656, 0.520)
@@ -121,18 +117,32 @@ class StainMacenko(Operation):
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        stains_SC = np.array([self.blue_stain, self.pink_stain])
-        strengths_S = (self.blue_strength, self.pink_strength)
-        return normalize_macenko(image_HWC, stains_SC, strengths_S, self.percentile, self.min_density)
+        is_cell = cell_mask(image_HWC) > 0
+        # One is added to grey levels, so that black has a finite density.
+        densities_NC = np.log10(256 / np.arange(1, 257))[image_HWC[is_cell]]
+        estimate = estimate_stains(densities_NC, self.percentile, self.min_density)
+        result = image_HWC.copy()
+        if estimate is None:
+            return result
+        own_SC, own_S = estimate
+        strengths_S = np.array([self.blue_strength, self.pink_strength])
+        mixing_CC = np.linalg.pinv(own_SC) * (strengths_S / own_S) @ np.array([self.blue_stain, self.pink_stain])
+        result[is_cell] = np.rint(256 * 10 ** -(densities_NC @ mixing_CC) - 1).clip(0, 255)
+        return result
 
 
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StainReinhard(Operation):
-    """Give the cell's L*, a* and b* a reference mean and standard deviation (Reinhard et al. 2001)."""
+    """Give the cell's L*, a* and b* a reference mean and standard deviation; no change where one is constant.
+
+    Notes
+    -----
+    Reinhard et al., "Color transfer between images", IEEE Computer Graphics and Applications 21(5), 2001, in CIE
+    L*a*b* (D65) instead of l-alpha-beta, as usual in histology. Colours outside sRGB are clipped.
+    """
 
     op: ClassVar[str] = "stain_reinhard"
-    version: ClassVar[int] = 1
     finds_the_cell: ClassVar[bool] = True
     keeps_the_background: ClassVar[bool] = True
     mean_lab: tuple[float, float, float] = (19.3, 27.5, -22.4)
@@ -149,55 +159,18 @@ class StainReinhard(Operation):
 
     def change(self, image_HWC: Image) -> Image:
         """See :meth:`Operation.change`."""
-        return normalize_reinhard(image_HWC, self.mean_lab, self.std_lab)
-
-
-def normalize_macenko(
-    image_HWC: Image,
-    stains_SC: FloatArray,
-    concentrations_S: Sequence[float],
-    percentile: float,
-    min_density: float,
-) -> Image:
-    """Normalise the two stains of a cell to reference colours and strengths.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (H, W, 3), uint8
-        Cell on an exactly black background.
-    stains_SC : ndarray of shape (2, 3), float64
-        Reference optical density of each stain in R, G, B; the one that absorbs more red first.
-    concentrations_S
-        Reference 99th percentile of each stain's concentration.
-    percentile, min_density
-        As in :func:`estimate_stains`.
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3), uint8
-        Background unchanged; a copy of the input if the stains cannot be estimated.
-
-    Notes
-    -----
-    Macenko et al., "A method for normalizing histology slides for quantitative analysis", ISBI 2009.
-    """
-    is_cell = cell_mask(image_HWC) > 0
-    densities_NC = _densities()[image_HWC[is_cell]]
-    estimate = estimate_stains(densities_NC, percentile, min_density)
-    result = image_HWC.copy()
-    if estimate is None:
+        is_cell = cell_mask(image_HWC) > 0
+        result = image_HWC.copy()
+        if np.count_nonzero(is_cell) < _MIN_PIXELS:
+            return result
+        lab_NC = lab_of(image_HWC[is_cell])
+        spread_C = lab_NC.std(axis=0)
+        if spread_C.min() < _MIN_SPREAD:
+            return result
+        scaled_NC = (lab_NC - lab_NC.mean(axis=0)) * (np.array(self.std_lab) / spread_C) + np.array(self.mean_lab)
+        rgb_N1C = cv2.cvtColor(scaled_NC.astype(np.float32)[:, None], cv2.COLOR_Lab2RGB)
+        result[is_cell] = np.rint(rgb_N1C[:, 0] * 255).clip(0, 255)
         return result
-    own_SC, own_S = estimate
-    to_concentrations = np.linalg.pinv(own_SC)
-    mixing_CC = to_concentrations * (np.asarray(concentrations_S) / own_S) @ stains_SC
-    result[is_cell] = np.rint(256 * 10 ** -(densities_NC @ mixing_CC) - 1).clip(0, 255)
-    return result
-
-
-@cache
-def _densities() -> FloatArray:
-    """Optical density of each grey level plus one, so that black has a finite one."""
-    return np.log10(256 / (np.arange(256) + 1.0))
 
 
 def estimate_stains(
@@ -217,14 +190,13 @@ def estimate_stains(
     Returns
     -------
     tuple of ndarray of shape (2, 3) and ndarray of shape (2,), or None
-        Unit vectors, the one that absorbs more red first, and the 99th percentiles of their concentrations;
-        None if the pixels do not show two stains.
+        Unit vectors, the one that absorbs more red first, and the 99th percentiles of their concentrations; None if
+        the pixels do not show two stains.
 
     Notes
     -----
-    The plane is that of the two largest singular values of the densities, as in the paper. Several implementations use
-    the covariance instead, whose plane may miss a small cell's own colour: on 359 cells of C-NMC the stains then
-    vary 1.1 to 3.2 times as much between cells.
+    The plane is that of the two largest singular values of the densities, as in the paper. With that of the covariance,
+    as in several implementations, the stains of 359 cells of C-NMC vary 1.1 to 3.2 times as much.
     """
     counted_NC = densities_NC[densities_NC.min(axis=1) >= min_density]
     if len(counted_NC) < _MIN_PIXELS:
@@ -243,40 +215,6 @@ def estimate_stains(
     return (stains_SC, strengths_S) if strengths_S.min() > _MIN_CONCENTRATION else None
 
 
-def normalize_reinhard(image_HWC: Image, mean_lab: Sequence[float], std_lab: Sequence[float]) -> Image:
-    """Give the cell's L*, a* and b* a reference mean and standard deviation.
-
-    Parameters
-    ----------
-    image_HWC : ndarray of shape (H, W, 3), uint8
-        Cell on an exactly black background.
-    mean_lab, std_lab
-        Reference mean and standard deviation of L* (0 to 100), a* and b* over a cell.
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3), uint8
-        Background unchanged; a copy of the input if a channel is constant.
-
-    Notes
-    -----
-    Reinhard et al., "Color transfer between images", IEEE Computer Graphics and Applications 21(5), 2001, in CIE
-    L*a*b* (D65) instead of l-alpha-beta, as usual in histology. Colours outside sRGB are clipped.
-    """
-    is_cell = cell_mask(image_HWC) > 0
-    result = image_HWC.copy()
-    if np.count_nonzero(is_cell) < _MIN_PIXELS:
-        return result
-    lab_NC = lab_of(image_HWC[is_cell])
-    spread_C = lab_NC.std(axis=0)
-    if spread_C.min() < _MIN_SPREAD:
-        return result
-    scaled_NC = (lab_NC - lab_NC.mean(axis=0)) * (np.asarray(std_lab) / spread_C) + np.asarray(mean_lab)
-    rgb_N1C = cv2.cvtColor(scaled_NC.astype(np.float32)[:, None], cv2.COLOR_Lab2RGB)
-    result[is_cell] = np.rint(rgb_N1C[:, 0] * 255).clip(0, 255)
-    return result
-
-
 def lab_of(pixels_NC: Image) -> FloatArray:
-    """Convert sRGB pixels to CIE L*a*b* (D65): (N, 3) uint8 -> (N, 3) float64, L* in 0..100."""
+    """Convert sRGB pixels, (N, 3) uint8, to CIE L*a*b* (D65), (N, 3) float64, L* in 0..100."""
     return np.asarray(cv2.cvtColor(pixels_NC[:, None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[:, 0], np.float64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from leukemia_data.errors import require
@@ -20,8 +19,6 @@ Rows = tuple[tuple[float, ...], ...]
 MAX_KERNEL_PX = 63
 MIDDLE_GREY = 128
 _MIN_SHARE = 1e-6
-_MIN_WAVELENGTH_PX = 2.0
-_BASES = ("image", "gray")
 
 
 @OPERATIONS.register
@@ -30,7 +27,6 @@ class Unsharp(Operation):
     """Unsharp mask: image * (1 + strength) - Gaussian(image, sigma) * strength, saturated to 0..255."""
 
     op: ClassVar[str] = "unsharp"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "unsharp sigma {sigma_px:g}, {strength:g}"
     sigma_px: float = 3.0
     strength: float = 1.5
@@ -41,7 +37,7 @@ class Unsharp(Operation):
 
     @property
     def reach_px(self) -> int:
-        """Reach of the Gaussian kernel: three sigma, as OpenCV chooses it for 8-bit images."""
+        """See :attr:`Operation.reach_px`; three sigma, as OpenCV chooses it for 8-bit images."""
         return (round(6 * self.sigma_px + 1) | 1) // 2
 
     def output_side(self, side_px: int, size_px: int) -> int:
@@ -84,7 +80,6 @@ class MeanFilter(KernelFilter):
     """Mean of the ``size_px`` x ``size_px`` pixels around each pixel (normalised box)."""
 
     op: ClassVar[str] = "mean_filter"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "mean filter {size_px}x{size_px}"
 
     def change(self, image_HWC: Image) -> Image:
@@ -98,7 +93,6 @@ class HighPass(KernelFilter):
     """Difference from the mean filter of the same size, plus 128."""
 
     op: ClassVar[str] = "high_pass"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "high pass {size_px}x{size_px}"
 
     def change(self, image_HWC: Image) -> Image:
@@ -111,7 +105,7 @@ class HighPass(KernelFilter):
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gabor(KernelFilter):
-    """Gabor filter: its response is added to the image or to middle grey.
+    """Gabor filter: adds its signed response to the image or to middle grey.
 
     Parameters
     ----------
@@ -128,12 +122,10 @@ class Gabor(KernelFilter):
     psi_deg
         Phase: 0 responds to stripes, 90 to edges.
     base
-        ``image``: the signed response is added to the pixel, so that flat regions are unchanged. ``gray``: it is added
-        to 128.
+        What the response is added to: ``image`` for the pixel, ``gray`` for 128.
     """
 
     op: ClassVar[str] = "gabor"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "Gabor {theta_deg:g}°, {lambda_px:g} px"
     size_px: int = 5
     sigma_px: float = 1.0
@@ -146,9 +138,9 @@ class Gabor(KernelFilter):
     def __post_init__(self) -> None:
         KernelFilter.__post_init__(self)
         require(
-            self.lambda_px >= _MIN_WAVELENGTH_PX,
-            f"gabor: lambda_px must be at least 2, got {self.lambda_px}: a wave shorter than two pixels lies beyond "
-            "the Nyquist limit, its samples show another wave (at 1 px none: the kernel is a plain Gaussian)",
+            self.lambda_px >= 2,
+            f"gabor: lambda_px must be at least 2, got {self.lambda_px}: a wave shorter than two pixels is beyond the "
+            "Nyquist limit, its samples show another wave (at 1 px none: the kernel is a plain Gaussian)",
         )
         require(
             self.lambda_px <= 2 * self.size_px,
@@ -159,15 +151,15 @@ class Gabor(KernelFilter):
         require(0.1 <= self.gamma <= 10, f"gabor: gamma must lie in [0.1, 10], got {self.gamma}")
         for name, angle_deg in (("theta_deg", self.theta_deg), ("psi_deg", self.psi_deg)):
             require(-360 <= angle_deg <= 360, f"gabor: {name} must lie in [-360, 360], got {angle_deg}")
-        require(self.base in _BASES, f"gabor: base must be image or gray, got {self.base!r}")
+        require(self.base in ("image", "gray"), f"gabor: base must be image or gray, got {self.base!r}")
         require(
             self.weights() is not None,
             f"gabor: lambda_px {self.lambda_px} with psi_deg {self.psi_deg} leaves no wave at the kernel's pixels: "
             "choose a longer one or another phase",
         )
 
-    def weights(self) -> tuple[tuple[float, ...], ...] | None:
-        """Rows of the kernel, see :func:`gabor_weights`."""
+    def weights(self) -> Rows | None:
+        """Return the rows of the kernel, see :func:`gabor_weights`."""
         return gabor_weights(self.size_px, self.sigma_px, self.theta_deg, self.lambda_px, self.gamma, self.psi_deg)
 
     def change(self, image_HWC: Image) -> Image:
@@ -189,8 +181,7 @@ def gabor_weights(
 ) -> Rows | None:
     """Return a kernel whose positive weights sum to one and negative weights to minus one.
 
-    The response is the weighted mean under the bright stripes minus that under the dark ones: 0 on flat regions, and
-    within -255 to 255.
+    The response is 0 on flat regions, and within -255 to 255.
 
     Returns
     -------
@@ -200,38 +191,20 @@ def gabor_weights(
     Notes
     -----
     The wave is that of ``cv2.getGaborKernel`` (Gabor 1946, Daugman 1985), minus a multiple of the Gaussian that makes
-    the sum zero. Without that the parameters of the first report (5, 1, 0, 1, 0.5, 0) sum to 9.88, which only
-    overexposes the image.
+    the sum zero; without that the parameters of the first report (5, 1, 0, 1, 0.5, 0) sum to 9.88.
     """
-    waves, envelopes = _wave_and_envelope(size_px, sigma_px, theta_deg, lambda_px, gamma, psi_deg)
-    total = math.fsum(chain.from_iterable(envelopes))
-    excess = math.fsum(chain.from_iterable(waves)) / total
-    weights = [
-        [wave - excess * envelope for wave, envelope in zip(*rows, strict=True)]
-        for rows in zip(waves, envelopes, strict=True)
-    ]
-    positive = math.fsum(max(weight, 0.0) for weight in chain.from_iterable(weights))
-    if positive < _MIN_SHARE * total:
-        return None
-    return tuple(tuple(weight / positive for weight in row) for row in weights)
-
-
-def _wave_and_envelope(
-    size_px: int, sigma_px: float, theta_deg: float, lambda_px: float, gamma: float, psi_deg: float
-) -> tuple[list[list[float]], list[list[float]]]:
-    """The Gaussian times the cosine, and the Gaussian, row by row."""
     cosine, sine = math.cos(math.radians(theta_deg)), math.sin(math.radians(theta_deg))
     # From plus to minus: OpenCV's kernels are rotated by 180 degrees.
     offsets = range(size_px // 2, -(size_px // 2) - 1, -1)
-    waves, envelopes = [], []
-    for y in offsets:
-        along = [x * cosine + y * sine for x in offsets]
-        across = [y * cosine - x * sine for x in offsets]
-        envelope = [
-            math.exp(-(u * u + gamma * gamma * v * v) / (2 * sigma_px * sigma_px))
-            for u, v in zip(along, across, strict=True)
-        ]
-        phases = [2 * math.pi * u / lambda_px + math.radians(psi_deg) for u in along]
-        waves.append([weight * math.cos(phase) for weight, phase in zip(envelope, phases, strict=True)])
-        envelopes.append(envelope)
-    return waves, envelopes
+    along_and_across = [(x * cosine + y * sine, y * cosine - x * sine) for y in offsets for x in offsets]
+    envelope = [math.exp(-(u * u + gamma * gamma * v * v) / (2 * sigma_px * sigma_px)) for u, v in along_and_across]
+    phases = [2 * math.pi * u / lambda_px + math.radians(psi_deg) for u, _ in along_and_across]
+    wave = [weight * math.cos(phase) for weight, phase in zip(envelope, phases, strict=True)]
+    total = math.fsum(envelope)
+    excess = math.fsum(wave) / total
+    weights = [value - excess * weight for value, weight in zip(wave, envelope, strict=True)]
+    positive = math.fsum(max(weight, 0.0) for weight in weights)
+    if positive < _MIN_SHARE * total:
+        return None
+    rows = (weights[start : start + size_px] for start in range(0, len(weights), size_px))
+    return tuple(tuple(weight / positive for weight in row) for row in rows)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, get_args
 
 from leukemia_data.errors import require
 from leukemia_data.lazy_imports import cv2, np
 from leukemia_data.operations.operation import OPERATIONS, Draw, Framing, Image, Window, require_side
-from leukemia_data.operations.resizing import Resampling, resample
+from leukemia_data.operations.resizing import Resampling, require_method, resample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Box(NamedTuple):
         The side is rounded up; odd remainders go below and right.
         """
         height, width = self.bottom - self.top, self.right - self.left
-        side = int(np.ceil(max(height, width) * (1 + 2 * margin)))
+        side = math.ceil(max(height, width) * (1 + 2 * margin))
         top, left = self.top - (side - height) // 2, self.left - (side - width) // 2
         return Box(top, left, top + side, left + side)
 
@@ -69,21 +70,19 @@ def find_cell(frame_HWC: Image) -> Box | None:
     Returns
     -------
     Box or None
-        None if no cell is found. In frames of at most 512 px the box is exact to the pixel, except for a rim as dark as
-        the background; in larger ones to one pixel of the reduced frame.
+        None if no cell is found. Exact to the pixel in frames of at most 512 px, else to one pixel of the frame reduced
+        to 512 px.
 
     Notes
     -----
     The background is black if the median of the frame's border is at most ``BLACK_LEVEL`` in all channels. The cell is
-    then lighter in any channel. Otherwise the difference from the border's median in the red channel is thresholded by
-    Otsu's method ("A threshold selection method from gray-level histograms", 1979). Red light passes haemoglobin and
-    eosin, so that red cells hardly differ from the background, while the blue stain of nuclei and of basophilic
-    cytoplasm absorbs it. If the means of both sides differ by less than ``MIN_CONTRAST`` levels, there is no cell.
+    then lighter in any channel. Otherwise the difference from the border's median in the red channel, which the stain
+    of nuclei absorbs and haemoglobin hardly, is thresholded by Otsu's method ("A threshold selection method from
+    gray-level histograms", 1979); if the means of both sides differ by less than ``MIN_CONTRAST``, there is no cell.
 
     The cell is the connected part with the largest area, weighted by a Gaussian of the distance of its centre from the
     frame's (standard deviation: a quarter of the frame's diagonal). Other parts (lobes of a nucleus) join it if they
-    have a tenth of its area and lie within 0.15 of its box's longer side, so that debris and platelets do not widen
-    the box. A cell smaller than 1/500 of the frame is ignored.
+    have a tenth of its area and are within 0.15 of its box's longer side. A cell below 1/500 of the frame is ignored.
     """
     height, width = frame_HWC.shape[:2]
     searched = _reduced(frame_HWC)
@@ -92,21 +91,16 @@ def find_cell(frame_HWC: Image) -> Box | None:
     if box is None:
         return None
     down, across = height / searched.shape[0], width / searched.shape[1]
-    return Box(
-        int(np.floor(box.top * down)),
-        int(np.floor(box.left * across)),
-        min(int(np.ceil(box.bottom * down)), height),
-        min(int(np.ceil(box.right * across)), width),
-    )
+    bottom, right = min(math.ceil(box.bottom * down), height), min(math.ceil(box.right * across), width)
+    return Box(math.floor(box.top * down), math.floor(box.left * across), bottom, right)
 
 
 def _reduced(frame_HWC: Image) -> Image:
-    height, width = frame_HWC.shape[:2]
-    longest = max(height, width)
+    longest = max(frame_HWC.shape[:2])
     if longest <= MAX_SEARCHED_PX:
         return frame_HWC
-    size = max(width * MAX_SEARCHED_PX // longest, 1), max(height * MAX_SEARCHED_PX // longest, 1)
-    return np.asarray(cv2.resize(frame_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
+    height, width = (max(length * MAX_SEARCHED_PX // longest, 1) for length in frame_HWC.shape[:2])
+    return np.asarray(cv2.resize(frame_HWC, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _foreground(frame_HWC: Image) -> NDArray[np.uint8] | None:
@@ -121,7 +115,7 @@ def _foreground(frame_HWC: Image) -> NDArray[np.uint8] | None:
 
 
 def _main_box(mask: NDArray[np.uint8]) -> Box | None:
-    """Box of the connected part that is the cell, and of the parts that join it."""
+    """Box of the cell's main part and of those that join it."""
     _, _, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
     left, top, width, height, areas = stats[1:].T.astype(np.int64)
     if not areas.size or areas.max() < MIN_SHARE * mask.size:
@@ -150,7 +144,6 @@ class Canvas(Framing):
     """Place a frame of any shape on a black square by centre crop or zero padding."""
 
     op: ClassVar[str] = "canvas"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "canvas {side_px} px"
     keeps_the_background: ClassVar[bool] = True
     side_px: int = 450
@@ -158,9 +151,13 @@ class Canvas(Framing):
     def __post_init__(self) -> None:
         require_side("canvas: side_px", self.side_px)
 
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        return self.side_px
+    def padded_fraction(self, height_px: int, width_px: int, visible_px: int) -> float:
+        """See :meth:`Framing.padded_fraction`."""
+        return 1 - min(height_px, visible_px) * min(width_px, visible_px) / visible_px**2
+
+    def cut_fraction(self, height_px: int, width_px: int) -> float:
+        """See :meth:`Framing.cut_fraction`."""
+        return 1 - min(height_px, self.side_px) * min(width_px, self.side_px) / (height_px * width_px)
 
     def draw(self, frame_HWC: Image) -> Draw:
         """See :meth:`Framing.draw`."""
@@ -175,16 +172,14 @@ class Fit(Framing):
     Parameters
     ----------
     side_px
-        Side of the square; None for the cache's own size, so that a photograph is resampled once.
+        Side of the square.
     pad
-        Padding colour: ``black``, ``white`` or ``border``.
+        Padding colour, see :data:`Pad`.
     method
-        ``area`` averages the source pixels under each target pixel when shrinking, and is bilinear when enlarging;
-        ``antialias`` is bilinear, with the triangle widened by the scale when shrinking.
+        As for :func:`~leukemia_data.operations.resizing.resample`.
     """
 
     op: ClassVar[str] = "fit"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "fit {side_px} px"
     side_px: int | None = None
     pad: Pad = "border"
@@ -193,13 +188,13 @@ class Fit(Framing):
     def __post_init__(self) -> None:
         _require_drawing(self)
 
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        return size_px if self.side_px is None else self.side_px
+    def padded_fraction(self, height_px: int, width_px: int, visible_px: int) -> float:
+        """See :meth:`Framing.padded_fraction`."""
+        return 1 - min(height_px, width_px) / max(height_px, width_px)
 
     def draw(self, frame_HWC: Image) -> Draw:
         """See :meth:`Framing.draw`."""
-        return _fitting(self, frame_HWC)
+        return _drawing(self, frame_HWC)
 
 
 @OPERATIONS.register
@@ -216,7 +211,6 @@ class CropToCell(Framing):
     """
 
     op: ClassVar[str] = "crop_to_cell"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "crop to cell {side_px} px"
     margin: float = 0.1
     side_px: int | None = None
@@ -227,23 +221,17 @@ class CropToCell(Framing):
         require(0 <= self.margin <= 2, f"crop_to_cell: margin must lie in [0, 2], got {self.margin}")
         _require_drawing(self)
 
-    def output_side(self, side_px: int, size_px: int) -> int:
-        """See :meth:`Operation.output_side`."""
-        return size_px if self.side_px is None else self.side_px
-
     def draw(self, frame_HWC: Image) -> Draw:
         """See :meth:`Framing.draw`."""
         box = find_cell(frame_HWC)
-        return _fitting(self, frame_HWC) if box is None else _cropping(self, frame_HWC, box.square(self.margin))
+        return _drawing(self, frame_HWC, None if box is None else box.square(self.margin))
 
 
 def _require_drawing(step: Fit | CropToCell) -> None:
     if step.side_px is not None:
         require_side(f"{step.op}: side_px", step.side_px)
-    require(
-        step.pad in ("border", "black", "white"), f"{step.op}: pad must be border, black or white, got {step.pad!r}"
-    )
-    require(step.method in ("area", "antialias"), f"{step.op}: method must be area or antialias, got {step.method!r}")
+    require(step.pad in get_args(Pad), f"{step.op}: pad must be border, black or white, got {step.pad!r}")
+    require_method(step.op, step.method)
 
 
 def place_on_canvas(frame_HWC: Image, side_px: int, window: Window) -> Image:
@@ -259,10 +247,6 @@ def fit(frame_HWC: Image, side_px: int, pad_rgb: Colour, method: Resampling = "a
     """Return the whole frame in a square: longest side scaled to `side_px`, aspect ratio kept, padded with `pad_rgb`.
 
     The shorter side is rounded to pixels, halves up, at least one; odd remainders of the padding go below and right.
-
-    Returns
-    -------
-    ndarray of shape (side_px, side_px, 3), uint8
     """
     height, width = frame_HWC.shape[:2]
     longest = max(height, width)
@@ -275,16 +259,7 @@ def fit(frame_HWC: Image, side_px: int, pad_rgb: Colour, method: Resampling = "a
 def crop(frame_HWC: Image, square: Box, side_px: int, pad_rgb: Colour, method: Resampling = "area") -> Image:
     """Return a square of the frame scaled to `side_px`, padded with `pad_rgb` beyond the frame.
 
-    The frame's edge inside the square is rounded to whole pixels of the result.
-
-    Parameters
-    ----------
-    square
-        Square box that overlaps the frame.
-
-    Returns
-    -------
-    ndarray of shape (side_px, side_px, 3), uint8
+    The square overlaps the frame, whose edge inside it is rounded to whole pixels of the result.
     """
     height, width = frame_HWC.shape[:2]
     rows = max(square.top, 0), min(square.bottom, height)
@@ -303,12 +278,8 @@ def place(image_HWC: Image, top: int, left: int, window: Window, pad_rgb: Colour
     A view of the image if it covers the window.
     """
     held = Window(top, left, top + image_HWC.shape[0], left + image_HWC.shape[1])
-    inner = Window(
-        max(window.top, held.top),
-        max(window.left, held.left),
-        min(window.bottom, held.bottom),
-        min(window.right, held.right),
-    )
+    first, end = max(window.top, top), min(window.bottom, held.bottom)
+    inner = Window(first, max(window.left, left), end, min(window.right, held.right))
     if inner == window:
         return window.cut(image_HWC, held)
     plane = np.full((window.height, window.width, 3), pad_rgb, np.uint8)
@@ -317,16 +288,18 @@ def place(image_HWC: Image, top: int, left: int, window: Window, pad_rgb: Colour
     return plane
 
 
-def _fitting(step: Fit | CropToCell, frame_HWC: Image) -> Draw:
+def _drawing(step: Fit | CropToCell, frame_HWC: Image, square: Box | None = None) -> Draw:
+    """Draw the frame, or a square of it."""
     pad_rgb = _pad_colour(step.pad, frame_HWC)
-    return lambda side_px, window: window.cut(fit(frame_HWC, side_px, pad_rgb, step.method), Window.full(side_px))
 
+    def draw(side_px: int, window: Window) -> Image:
+        if square is None:
+            drawn = fit(frame_HWC, side_px, pad_rgb, step.method)
+        else:
+            drawn = crop(frame_HWC, square, side_px, pad_rgb, step.method)
+        return window.cut(drawn, Window.full(side_px))
 
-def _cropping(step: CropToCell, frame_HWC: Image, square: Box) -> Draw:
-    pad_rgb = _pad_colour(step.pad, frame_HWC)
-    return lambda side_px, window: window.cut(
-        crop(frame_HWC, square, side_px, pad_rgb, step.method), Window.full(side_px)
-    )
+    return draw
 
 
 def _pad_colour(pad: Pad, frame_HWC: Image) -> Colour:
@@ -336,7 +309,7 @@ def _pad_colour(pad: Pad, frame_HWC: Image) -> Colour:
 
 
 def _scaled(length_px: int, side_px: int, source_px: int) -> int:
-    """Scale a length by side_px / source_px, rounded to the nearest integer, halves up."""
+    """Scale a length by side_px / source_px, halves rounded up."""
     return (2 * length_px * side_px + source_px) // (2 * source_px)
 
 

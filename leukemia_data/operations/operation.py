@@ -1,4 +1,4 @@
-"""Operations of a recipe: their base classes, the registry, and the windows that they need."""
+"""Base classes and registry of a recipe's operations, and the windows that they need."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 
 Scalar = TypeVar("Scalar", bound="np.generic")
+Image: TypeAlias = "NDArray[np.uint8]"
+"""RGB pixels of shape (height, width, 3)."""
+Draw: TypeAlias = Callable[[int, "Window"], Image]
+"""Maps a side in pixels and a window to that part of a frame's square, (H, W, 3) uint8."""
+
+MAX_SIDE_PX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +36,6 @@ class Window:
     def full(cls, side_px: int) -> Window:
         """Return the window of a whole square frame."""
         return cls(0, 0, side_px, side_px)
-
-    @classmethod
-    def central(cls, side_px: int, crop_px: int) -> Window:
-        """Return the central square of `crop_px` in a frame of `side_px`; an odd remainder goes below and right."""
-        offset = (side_px - crop_px) // 2
-        return cls(offset, offset, offset + crop_px, offset + crop_px)
 
     @property
     def height(self) -> int:
@@ -100,17 +100,11 @@ class Extent:
     produced: Window
 
 
-Image: TypeAlias = "NDArray[np.uint8]"
-"""RGB pixels of shape (height, width, 3)."""
-Draw: TypeAlias = Callable[[int, Window], Image]
-"""Maps a side in pixels and a window to that part of a frame's square, (H, W, 3) uint8."""
-
-MAX_SIDE_PX = 4096
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One step of a recipe. A subclass is a frozen dataclass and overrides :meth:`change`, or :meth:`apply`.
+
+    A parameter ``side_px`` of None means the cache's size.
 
     Attributes
     ----------
@@ -121,8 +115,9 @@ class Operation:
     finds_the_cell
         Whether it changes only the cell, found by its exactly black background.
     keeps_the_background
-        Whether the background stays exactly black. Pixels of the cell within a level or two of black may become
-        background.
+        Whether the background stays exactly black; pixels of the cell within two levels of black may join it.
+    crops_the_centre
+        Whether it keeps the central part of a square as it is.
     without_background
         Name of the equivalent operation for images without a black background.
     label
@@ -133,15 +128,13 @@ class Operation:
     version: ClassVar[int] = 1
     finds_the_cell: ClassVar[bool] = False
     keeps_the_background: ClassVar[bool] = False
+    crops_the_centre: ClassVar[bool] = False
     without_background: ClassVar[str | None] = None
     label: ClassVar[str] = ""
 
     @property
     def depends_on_size(self) -> bool:
-        """Whether the result depends on the cache's size.
-
-        A ``side_px`` of None means the cache's size in every operation.
-        """
+        """Whether the result depends on the cache's size."""
         return getattr(self, "side_px", 0) is None
 
     @property
@@ -150,7 +143,7 @@ class Operation:
         return None
 
     def title(self, side_px: int) -> str:
-        """Return the label of the step with its numbers."""
+        """Return the label with the step's parameters."""
         return (self.label or self.op.replace("_", " ")).format(**{**asdict(self), "side_px": side_px})
 
     def output_side(self, side_px: int, size_px: int) -> int:
@@ -164,15 +157,7 @@ class Operation:
         return side_px
 
     def needed(self, produced: Window, side_px: int, next_side_px: int) -> Window:
-        """Return the part of the input that determines the part `produced` of the output.
-
-        Parameters
-        ----------
-        produced
-            Window in the operation's output.
-        side_px, next_side_px
-            Sides of the squares before and after it.
-        """
+        """Return the part of the input that determines the part `produced` of the output; see :class:`Extent`."""
         return Window.full(side_px) if self.reach_px is None else produced.grown(self.reach_px, side_px)
 
     def change(self, image_HWC: Image) -> Image:
@@ -195,18 +180,25 @@ class Operation:
 class Framing(Operation):
     """An operation that makes a square of a frame of any height and width: the first step of a recipe."""
 
+    def output_side(self, side_px: int, size_px: int) -> int:
+        """See :meth:`Operation.output_side`: ``side_px`` of the operation if it has one, else the cache's size."""
+        own: int | None = getattr(self, "side_px", None)
+        return size_px if own is None else own
+
+    def padded_fraction(self, height_px: int, width_px: int, visible_px: int) -> float:
+        """Return the fraction of padding in the central `visible_px` of the square of a frame, 0 ... 1."""
+        return 0.0
+
+    def cut_fraction(self, height_px: int, width_px: int) -> float:
+        """Return the fraction of a frame that is left out of its square as too large for it, 0 ... 1."""
+        return 0.0
+
     def draw(self, frame_HWC: Image) -> Draw:
         """Return a function that draws squares of one frame; work independent of their side is done here, once.
 
         Parameters
         ----------
         frame_HWC : ndarray of shape (height, width, 3), uint8
-            Frame of any height and width.
-
-        Returns
-        -------
-        callable
-            Takes the side of the square and the wanted window of it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not override draw")
 
@@ -219,5 +211,5 @@ OPERATIONS: Registry[type[Operation]] = Registry("operation", name_attribute="op
 
 
 def require_side(name: str, side_px: int) -> None:
-    """Raise UsageError unless a side in pixels is valid."""
+    """Raise UsageError unless 1 <= `side_px` <= 4096."""
     require(1 <= side_px <= MAX_SIDE_PX, f"{name} must lie in 1..{MAX_SIDE_PX}, got {side_px}")

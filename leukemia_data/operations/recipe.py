@@ -1,15 +1,24 @@
-"""Recipes: ordered operations with a name, and frames preprocessed by them for several sizes at once."""
+"""Recipes: named sequences of operations, their files, and frames preprocessed by them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
 
 from leukemia_data.errors import UsageError, require
-from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_table, read_toml
+from leukemia_data.files.typed_tables import (
+    TableFault,
+    at,
+    locate,
+    parse_table,
+    preset_path,
+    read_table,
+    read_toml,
+    toml_names,
+)
 from leukemia_data.lazy_imports import np
 from leukemia_data.operations import clahe, colour, filters, framing, resizing  # noqa: F401 - to register theirs
 from leukemia_data.operations.operation import OPERATIONS, Draw, Extent, Framing, Image, Operation, Window, require_side
@@ -24,8 +33,8 @@ class Recipe:
     Raises
     ------
     UsageError
-        If there is no step, the first does not make a square of any frame, or a step that works on the cell alone
-        follows one that changes the background, by which it finds the cell.
+        If there is no step, the first is no :class:`Framing`, or a step that works on the cell alone follows one that
+        changes the background.
     """
 
     name: str
@@ -56,6 +65,16 @@ class Recipe:
         """Return the side of the first step's output, for a cache of `size_px`."""
         return self.framing.output_side(0, size_px)
 
+    def visible_side_px(self, size_px: int) -> int:
+        """Return the side of the central part of the first step's output that is in a cache of `size_px`."""
+        side = self.framed_side_px(size_px)
+        for step in self.steps[1:]:
+            next_side = step.output_side(side, size_px)
+            if next_side != side and not step.crops_the_centre:
+                break
+            side = next_side
+        return side
+
     def check_size(self, size_px: int) -> None:
         """Raise UsageError unless the recipe ends in a square of `size_px`."""
         require_side("size_px (--size)", size_px)
@@ -71,10 +90,14 @@ class Recipe:
         changed_by: tuple[int, Operation] | None = None
         for number, step in enumerate(self.steps, 1):
             if step.finds_the_cell and changed_by is not None:
+                # Nothing can be put before the first step.
+                cure = f"put {step.op} before it" if changed_by[0] > 1 else "begin with a canvas"
+                if changed_by[0] == 1 and step.without_background:
+                    cure += f", or take {step.without_background}"
                 raise UsageError(
                     f"recipe {self.name!r}: step {number}, {step.op}, works on the cell alone and finds it by its "
                     f"exactly black background, which step {changed_by[0]}, {changed_by[1].op}, changes: "
-                    f"{_way_out(step, changed_by[0])}"
+                    f"{cure}"
                 )
             if changed_by is None and not step.keeps_the_background:
                 changed_by = number, step
@@ -92,13 +115,6 @@ class Recipe:
         return cls(data["name"], steps, data.get("description", ""))
 
 
-def _way_out(step: Operation, changed_by: int) -> str:
-    """Advice for a step on the cell alone after step `changed_by`; no step can precede the first."""
-    if changed_by > 1:
-        return f"put {step.op} before it"
-    return "begin with a canvas" + (f", or take {step.without_background}" if step.without_background else "")
-
-
 def load_recipe(name_or_path: str) -> Recipe:
     """Load a shipped preset by name, or a recipe file when the argument ends in ``.toml``.
 
@@ -107,20 +123,19 @@ def load_recipe(name_or_path: str) -> Recipe:
     UsageError
         If there is no such preset or file, or the file is not a valid recipe; the message names the file and step.
     """
-    if not name_or_path.endswith(".toml"):
-        if name_or_path not in preset_names():
-            known = ", ".join(preset_names())
-            raise UsageError(f"no recipe {name_or_path!r}: presets are {known}; a file must end in .toml")
-        return _read_toml(PRESETS_DIR / f"{name_or_path}.toml")
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise UsageError(f"recipe file not found: {path}")
-    return _read_toml(path)
+    path = preset_path("recipe", name_or_path, PRESETS_DIR)
+    file = read_table(_RecipeFile, {"name": path.stem, **read_toml(path).table}, str(path))
+    with locate(str(path)), at():
+        steps = []
+        for number, step in enumerate(file.step):
+            with at("step", number):
+                steps.append(_parse_step(step))
+        return Recipe(file.name, tuple(steps), file.description)
 
 
 def preset_names() -> list[str]:
     """Return the names of the shipped recipes."""
-    return sorted(path.stem for path in PRESETS_DIR.glob("*.toml"))
+    return toml_names(PRESETS_DIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +145,6 @@ class _RecipeFile:
     name: str
     description: str = ""
     step: tuple[Mapping[str, Any], ...] = ()
-
-
-def _read_toml(path: Path) -> Recipe:
-    file = read_table(_RecipeFile, {"name": path.stem, **read_toml(path).table}, str(path))
-    with locate(str(path)), at():
-        return Recipe(file.name, tuple(map(_parse_numbered, enumerate(file.step))), file.description)
-
-
-def _parse_numbered(numbered: tuple[int, Mapping[str, Any]]) -> Operation:
-    number, step = numbered
-    with at("step", number):
-        return _parse_step(step)
 
 
 def _parse_stored_step(step: Mapping[str, Any]) -> Operation:
@@ -166,41 +169,31 @@ def _parse_step(step: Mapping[str, Any]) -> Operation:
         raise TableFault(fault.keys, f"{op}: {str(fault).removeprefix(f'{op}: ')}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _CompiledStep:
-    """One step with its place in the recipe."""
-
-    operation: Operation
-    extent: Extent
+_Steps = Sequence[tuple[Operation, Extent]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """The steps of one size after the shared ones."""
-
-    size_px: int
-    start: Window
-    compiled: tuple[_CompiledStep, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Pipeline:
-    """Shared steps, and a tail for each size."""
+    """The steps shared by several sizes, and the further ones of each."""
 
-    framed_side_px: int
-    framed_window: Window
-    shared: tuple[_CompiledStep, ...]
-    shared_window: Window
-    tails: tuple[_Tail, ...]
+    def __init__(self, recipe: Recipe, sizes_px: Sequence[int], limit_region: bool) -> None:
+        num_shared = max(recipe.num_shared_steps, 1)
+        shared, rest = recipe.steps[1:num_shared], recipe.steps[num_shared:]
+        compiled = partial(_compile, limit_region=limit_region)
+        self.framed_side_px = recipe.framed_side_px(sizes_px[0])
+        shared_side = reduce(lambda side, step: step.output_side(side, 0), shared, self.framed_side_px)
+        self.further = {size_px: compiled(rest, shared_side, size_px, Window.full(size_px)) for size_px in sizes_px}
+        self.starts = {
+            size_px: steps[0][1].needed if steps else Window.full(size_px) for size_px, steps in self.further.items()
+        }
+        self.shared_window = reduce(Window.union, self.starts.values())
+        self.shared = compiled(shared, self.framed_side_px, 0, self.shared_window)
+        self.framed_window = self.shared[0][1].needed if self.shared else self.shared_window
 
     def run(self, draw: Draw) -> dict[int, Image]:
-        framed_pixels = draw(self.framed_side_px, self.framed_window)
-        shared = _run(self.shared, framed_pixels, self.framed_window)
+        shared = _run(self.shared, draw(self.framed_side_px, self.framed_window), self.framed_window)
         return {
-            tail.size_px: np.ascontiguousarray(
-                _run(tail.compiled, tail.start.cut(shared, self.shared_window), tail.start)
-            )
-            for tail in self.tails
+            size_px: np.ascontiguousarray(_run(steps, start.cut(shared, self.shared_window), start))
+            for (size_px, steps), start in zip(self.further.items(), self.starts.values(), strict=True)
         }
 
 
@@ -210,11 +203,11 @@ class Preprocessor:
     Parameters
     ----------
     recipe
-        Ordered operations; the first makes a square of any frame.
+        Ordered operations.
     sizes_px
         Sides of the squares to make.
     limit_region
-        ``False`` computes every step on the whole frame: the reference for tests of the windows.
+        False computes every step on the whole frame, as a reference for tests.
 
     Raises
     ------
@@ -227,7 +220,7 @@ class Preprocessor:
             recipe.check_size(size_px)
         self._framing = recipe.framing
         groups = [[size_px] for size_px in sizes_px] if recipe.num_shared_steps == 0 else [sizes_px]
-        self._pipelines = tuple(_compile_pipeline(recipe, group, limit_region) for group in groups)
+        self._pipelines = [_Pipeline(recipe, group, limit_region) for group in groups]
 
     def __call__(self, frame_HWC: Image) -> dict[int, Image]:
         """Preprocess one frame.
@@ -235,25 +228,19 @@ class Preprocessor:
         Parameters
         ----------
         frame_HWC : ndarray of shape (height, width, 3), uint8
-            Decoded RGB frame of any height and width.
+            RGB.
 
         Returns
         -------
         dict of int to ndarray of shape (size, size, 3), uint8
-            One finished image per size, C-contiguous.
+            One image per size, C-contiguous.
         """
         draw = self._framing.draw(frame_HWC)
         return {size_px: image for pipeline in self._pipelines for size_px, image in pipeline.run(draw).items()}
 
 
 def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Operation, Image]]:
-    """Return every step of a recipe with its whole-frame output, for display.
-
-    Raises
-    ------
-    UsageError
-        If the recipe cannot end in a square of `size_px`.
-    """
+    """Return every step of a recipe with its whole output; raises UsageError as :meth:`Recipe.check_size`."""
     recipe.check_size(size_px)
     side = recipe.framed_side_px(size_px)
     pixels = recipe.framing.draw(frame_HWC)(side, Window.full(side))
@@ -266,42 +253,21 @@ def trace_steps(recipe: Recipe, size_px: int, frame_HWC: Image) -> list[tuple[Op
     return traced
 
 
-def _compile_pipeline(recipe: Recipe, sizes_px: Sequence[int], limit_region: bool) -> _Pipeline:
-    """Compile the steps shared by all sizes, and each size's tail."""
-    num_shared = max(recipe.num_shared_steps, 1)
-    shared, rest = recipe.steps[1:num_shared], recipe.steps[num_shared:]
-    framed_side = recipe.framed_side_px(sizes_px[0])
-    shared_side = framed_side
-    for step in shared:
-        shared_side = step.output_side(shared_side, 0)
-    tails = tuple(_compile_tail(rest, shared_side, size_px, limit_region) for size_px in sizes_px)
-    wanted = reduce(Window.union, (tail.start for tail in tails))
-    compiled = _compile(shared, framed_side, 0, wanted, limit_region)
-    return _Pipeline(framed_side, compiled[0].extent.needed if compiled else wanted, compiled, wanted, tails)
-
-
-def _compile_tail(steps: Sequence[Operation], side_px: int, size_px: int, limit_region: bool) -> _Tail:
-    compiled = _compile(steps, side_px, size_px, Window.full(size_px), limit_region)
-    return _Tail(size_px, compiled[0].extent.needed if compiled else Window.full(size_px), compiled)
-
-
-def _compile(
-    steps: Sequence[Operation], side_px: int, size_px: int, wanted: Window, limit_region: bool
-) -> tuple[_CompiledStep, ...]:
+def _compile(steps: Sequence[Operation], side_px: int, size_px: int, wanted: Window, *, limit_region: bool) -> _Steps:
     """Compute the windows of the steps backwards from the wanted window of the last output."""
     sides = [side_px]
     for step in steps:
         sides.append(step.output_side(sides[-1], size_px))
-    compiled: list[_CompiledStep] = []
+    compiled = []
     for step, side, next_side in zip(reversed(steps), sides[-2::-1], sides[:0:-1], strict=True):
         produced = wanted if limit_region else Window.full(next_side)
         wanted = step.needed(produced, side, next_side) if limit_region else Window.full(side)
-        compiled.append(_CompiledStep(step, Extent(side, next_side, wanted, produced)))
-    return tuple(reversed(compiled))
+        compiled.append((step, Extent(side, next_side, wanted, produced)))
+    return compiled[::-1]
 
 
-def _run(compiled: Sequence[_CompiledStep], pixels: Image, held: Window) -> Image:
-    for step in compiled:
-        pixels = step.operation.apply(step.extent.needed.cut(pixels, held), step.extent)
-        held = step.extent.produced
+def _run(steps: _Steps, pixels: Image, held: Window) -> Image:
+    for step, extent in steps:
+        pixels = step.apply(extent.needed.cut(pixels, held), extent)
+        held = extent.produced
     return pixels

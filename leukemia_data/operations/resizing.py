@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from leukemia_data.errors import require
 from leukemia_data.lazy_imports import cv2, np
@@ -16,15 +16,20 @@ if TYPE_CHECKING:
 Resampling = Literal["area", "antialias"]
 
 
+def require_method(op: str, method: str) -> None:
+    """Raise UsageError unless `method` is one of :data:`Resampling`."""
+    require(method in get_args(Resampling), f"{op}: method must be area or antialias, got {method!r}")
+
+
 @OPERATIONS.register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CenterCrop(Operation):
-    """Crop the central square; ``side_px`` None means the cache's size."""
+    """Crop the central square; an odd remainder goes below and right."""
 
     op: ClassVar[str] = "center_crop"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "crop {side_px} px"
     keeps_the_background: ClassVar[bool] = True
+    crops_the_centre: ClassVar[bool] = True
     side_px: int | None = None
 
     def __post_init__(self) -> None:
@@ -52,20 +57,15 @@ class CenterCrop(Operation):
 class Resize(Operation):
     """Resize to the cache's size.
 
-    ``area`` averages the source pixels under each target pixel (OpenCV INTER_AREA); ``antialias`` is bilinear with
-    the triangle widened by the scale, as Pillow and torchvision do it.
+    See :func:`resize_area` and :func:`resize_antialiased`.
     """
 
     op: ClassVar[str] = "resize"
-    version: ClassVar[int] = 1
     label: ClassVar[str] = "resize {side_px} px ({method})"
     method: Resampling = "area"
 
     def __post_init__(self) -> None:
-        require(
-            self.method in ("area", "antialias"),
-            f"resize: method must be area or antialias, got {self.method!r}",
-        )
+        require_method(self.op, self.method)
 
     def output_side(self, side_px: int, size_px: int) -> int:
         """See :meth:`Operation.output_side`."""
@@ -90,8 +90,7 @@ def resize_area(image_HWC: Image, size_px: int) -> Image:
 def resize_antialiased(image_HWC: Image, size_px: int) -> Image:
     """Resize bilinearly with the triangle filter widened by the scale: (H, W, 3) -> (size_px, size_px, 3).
 
-    Like Pillow's BILINEAR and torchvision's ``antialias=True``, but in single precision with one final rounding: within
-    one grey level of both.
+    Within one grey level of Pillow's BILINEAR and torchvision's ``antialias=True``.
     """
     return _weighted_by_triangles(image_HWC, size_px, size_px)
 
@@ -102,8 +101,8 @@ def resample(image_HWC: Image, height_px: int, width_px: int, method: Resampling
     Parameters
     ----------
     method
-        ``area``: area-weighted mean of the source pixels under each target pixel if neither side grows, else bilinear,
-        because INTER_AREA repeats pixels when enlarging. ``antialias``: as :func:`resize_antialiased`.
+        ``area``: as :func:`resize_area`, but bilinear if a side grows, where INTER_AREA would repeat pixels.
+        ``antialias``: as :func:`resize_antialiased`.
     """
     if image_HWC.shape[:2] == (height_px, width_px):
         return image_HWC

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +54,7 @@ class Tree:
 
 
 def grow_tree(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], *, max_depth: int, min_leaf: int) -> Tree:
-    """Grow a tree.
+    """Grow a tree of at most `max_depth` splits on a way, with at least `min_leaf` samples per leaf.
 
     Parameters
     ----------
@@ -63,10 +62,6 @@ def grow_tree(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], *, 
         Finite. The first of equally good columns is used.
     labels_N : ndarray of shape (n,), int64
         0 ... K-1. Classes have equal total weight.
-    max_depth
-        Maximal depth.
-    min_leaf
-        Minimal samples per leaf.
     """
     counts_K = np.bincount(labels_N)
     weights_K = np.divide(1.0, counts_K, out=np.zeros(len(counts_K)), where=counts_K > 0)
@@ -169,7 +164,7 @@ def predict_classes(
     Returns
     -------
     ClassPrediction
-        The tree has 2 to 4 levels, depending on the number of classes.
+        Of a tree of 2 to 4 levels, depending on the number of classes.
     """
     num_classes = int(labels_N.max()) + 1
     depth = int(np.clip(math.ceil(math.log2(num_classes)), _MIN_DEPTH, _MAX_DEPTH))
@@ -179,8 +174,7 @@ def predict_classes(
     hits_N = np.zeros(len(labels_N))
     for _ in range(repeats):
         hits_N += _hits(features_NF, labels_N, _folds(labels_N, groups_N, generator), depth)
-    recalls, numbers = _recalls(hits_N / repeats, labels_N, groups_N)
-    low, high = _interval(recalls, numbers)
+    recalls, low, high = _recalls(hits_N / repeats, labels_N, groups_N)
     tree = grow_tree(features_NF, labels_N, max_depth=depth, min_leaf=_MIN_LEAF)
     return ClassPrediction(float(recalls.mean()), low, high, _deciding(tree))
 
@@ -217,27 +211,23 @@ def _folds(
 
 def _recalls(
     hits_N: NDArray[np.float64], labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Mean hit rate over the groups of each class, and its number of groups."""
+) -> tuple[NDArray[np.float64], float, float]:
+    """Mean hit rate over the groups of each class, and the 99 % interval of their mean."""
     num_classes = int(labels_N.max()) + 1
     pairs, pair_N = np.unique(groups_N * num_classes + labels_N, return_inverse=True)
     shares = np.bincount(pair_N, hits_N) / np.bincount(pair_N)
     numbers = np.bincount(pairs % num_classes, minlength=num_classes)
-    return np.bincount(pairs % num_classes, shares, num_classes) / numbers, numbers
-
-
-def _interval(recalls: NDArray[np.float64], numbers: NDArray[np.int64]) -> tuple[float, float]:
-    """99 % interval of the mean of recalls, given their numbers of groups."""
+    recalls = np.bincount(pairs % num_classes, shares, num_classes) / numbers
     centre = (recalls + _Z**2 / (2 * numbers)) / (1 + _Z**2 / numbers)
     half = np.sqrt(recalls * (1 - recalls) / numbers + _Z**2 / (4 * numbers**2)) * _Z / (1 + _Z**2 / numbers)
     below, above = recalls - (centre - half), centre + half - recalls
-    mean = recalls.mean()
+    mean = float(recalls.mean())
     low, high = (float(np.sqrt(np.square(side).sum()) / len(recalls)) for side in (below, above))
-    return float(mean) - low, float(mean) + high
+    return recalls, mean - low, mean + high
 
 
 def _deciding(tree: Tree) -> tuple[int, ...]:
+    """Columns above a tenth of the total gain, most important first."""
     gains = tree.gains()
     least = _MIN_SHARE_OF_GAIN * sum(gains.values())
-    ordered: Sequence[int] = sorted(gains, key=lambda column: (-gains[column], column))
-    return tuple(column for column in ordered if gains[column] > least)
+    return tuple(sorted((c for c in gains if gains[c] > least), key=lambda column: (-gains[column], column)))

@@ -17,9 +17,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from leukemia_data.errors import listed
-from leukemia_data.operations.recipe import Recipe
 from leukemia_data.scanning.class_prediction import MIN_GROUPS, predict_classes
-from leukemia_data.scanning.frame_notes import SIZE_FEATURES, WORTH_SAYING, cut_share, padding_share
+from leukemia_data.scanning.frame_notes import SIZE_FEATURES, WORTH_SAYING, SizedRecipe
 from leukemia_data.sources.reading import FrameFinding
 
 _ORIENTATION_TAG, _FIRST_TURNED = 274, 5
@@ -84,22 +83,14 @@ class FrameTraits:
 
 
 def read_traits(file: Path | NDArray[np.uint8], frame_HWC: NDArray[np.uint8] | None = None) -> FrameTraits:
-    """Read a file's header and measure its ground.
-
-    Pillow's readers are called directly: ``PIL.Image.open`` warns about large images for the whole process.
-
-    Parameters
-    ----------
-    file
-        A path, of which only the header is read, or the bytes of a file.
-    frame_HWC : ndarray of shape (height, width, 3), uint8, optional
-        The decoded frame, if available.
+    """Read the header of a file, or of its bytes, and measure the ground of its decoded frame if given.
 
     Raises
     ------
     ValueError
         If the format is unsupported. For damaged files, any exception of Pillow's readers.
     """
+    # PIL.Image.open would warn about large images for the whole process.
     with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.data) as stream:
         start = stream.read(4)
         file_format, reader = next((found for magic, found in _READERS.items() if start.startswith(magic)), ("", None))
@@ -116,13 +107,7 @@ def read_traits(file: Path | NDArray[np.uint8], frame_HWC: NDArray[np.uint8] | N
 
 
 def measure_ground(frame_HWC: NDArray[np.uint8]) -> Ground:
-    """Measure the outermost pixels of a frame.
-
-    Parameters
-    ----------
-    frame_HWC : ndarray of shape (height, width, 3), uint8
-        RGB.
-    """
+    """Measure the outermost pixels of an RGB frame."""
     edge = np.concatenate([frame_HWC[0], frame_HWC[-1], frame_HWC[1:-1, 0], frame_HWC[1:-1, -1]])
     brightest = edge.max(axis=1)
     low, level, high = (float(value) for value in np.percentile(brightest, (25, 50, 75)))
@@ -146,16 +131,8 @@ class SeenFrame:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """The recipe and cache size, which determine padding and cropping."""
-
-    recipe: Recipe
-    size_px: int
-
-
 def find_telling_frames(
-    frames: Sequence[SeenFrame], framing: Framing | None = None, *, seed: int = 0
+    frames: Sequence[SeenFrame], recipe: SizedRecipe | None = None, *, seed: int = 0
 ) -> FrameFinding | None:
     """Test whether frames predict the class.
 
@@ -163,8 +140,8 @@ def find_telling_frames(
     ----------
     frames
         Frames of known classes. If some were decoded, only those are used; of very many, an evenly spaced sample.
-    framing
-        Recipe and size, if known.
+    recipe
+        Of the cache, if known.
     seed
         Of the folds.
 
@@ -184,7 +161,7 @@ def find_telling_frames(
     counted = [frame for frame in counted if frame.class_name in names]
     labels_N = np.array([names.index(frame.class_name) for frame in counted], np.int64)
     groups_N, folds_by = _groups(counted, names)
-    columns = frame_features([frame.traits for frame in counted], framing)
+    columns = frame_features([frame.traits for frame in counted], recipe)
     features_NF = np.stack([values for _, values in columns], axis=1)
     found = predict_classes(features_NF, labels_N, groups_N, seed=seed)
     features = tuple(dict.fromkeys(columns[number][0] for number in found.features))
@@ -196,23 +173,23 @@ def find_telling_frames(
         folds_by=folds_by,
         features=features,
         classes=tuple(
-            (name, _described([frame.traits for frame in counted if frame.class_name == name], features, framing))
+            (name, _described([frame.traits for frame in counted if frame.class_name == name], features, recipe))
             for name in names
         ),
     )
 
 
 def frame_features(
-    traits: Sequence[FrameTraits], framing: Framing | None = None
+    traits: Sequence[FrameTraits], recipe: SizedRecipe | None = None
 ) -> list[tuple[str, NDArray[np.float64]]]:
-    """Return the features of frames.
+    """Return the features of frames by name.
 
     Returns
     -------
     list of (str, ndarray of shape (n,), float64)
-        ``height`` and ``width`` in pixels, ``aspect`` (width over height); with a framing ``padding`` and ``crop``, the
-        fractions of :mod:`~leukemia_data.scanning.frame_notes`; 0 or 1 for each ``file format`` and ``mode``; of
-        decoded frames the ``ground``'s median red, green and blue, its spread, and its fraction of exact black.
+        ``height`` and ``width`` in pixels, ``aspect`` (width over height); with a recipe its ``padding`` and ``crop``;
+        0 or 1 for each ``file format`` and ``mode``; of decoded frames the ``ground``'s median red, green and blue, its
+        spread, and its fraction of exact black.
     """
     sizes = [one.size_px for one in traits]
     columns: list[tuple[str, Sequence[float]]] = [
@@ -220,15 +197,11 @@ def frame_features(
         ("width", [width for _, width in sizes]),
         ("aspect", [width / height for height, width in sizes]),
     ]
-    if framing is not None:
-        recipe, size_px = framing.recipe, framing.size_px
-        columns.append(("padding", [padding_share(height, width, recipe, size_px) for height, width in sizes]))
-        columns.append(("crop", [cut_share(height, width, recipe) for height, width in sizes]))
+    if recipe is not None:
+        columns.append(("padding", [recipe.padding(*size) for size in sizes]))
+        columns.append(("crop", [recipe.cut(*size) for size in sizes]))
     # The first of equally good columns is used: a format also leaves traces in the ground.
-    for title, values in (
-        ("file format", [one.file_format for one in traits]),
-        ("mode", [one.mode for one in traits]),
-    ):
+    for title, values in _kinds(traits):
         columns.extend((title, [float(value == each) for value in values]) for each in sorted(set(values)))
     grounds = [one.ground for one in traits if one.ground is not None]
     if len(grounds) == len(traits):
@@ -239,7 +212,7 @@ def frame_features(
 
 
 def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[np.int64], str]:
-    """Groups for the folds (subjects if every class has enough, else single images), and their description."""
+    """Groups for the folds (subjects if every class has enough, else images), and their description."""
     subjects = {name: {frame.subject for frame in frames if frame.class_name == name} - {""} for name in names}
     by_image = np.arange(len(frames))
     if not any(subjects.values()):
@@ -258,52 +231,40 @@ def _groups(frames: Sequence[SeenFrame], names: Sequence[str]) -> tuple[NDArray[
     return np.array(groups, np.int64), f"subject, of {len(numbers):,}{unknown}"
 
 
-def _described(traits: Sequence[FrameTraits], features: Sequence[str], framing: Framing | None) -> str:
+def _described(traits: Sequence[FrameTraits], features: Sequence[str], recipe: SizedRecipe | None) -> str:
     """Describe one class's frames by the deciding features."""
     said = []
     if SIZE_FEATURES.intersection(features):
-        said.append(_size_text(traits, framing))
+        said.append(_size_text(traits, recipe))
     if _GROUND_FEATURES.intersection(features):
         said.append(_ground_text([one.ground for one in traits if one.ground is not None]))
-    for title, values in (
-        ("file format", [one.file_format for one in traits]),
-        ("mode", [one.mode for one in traits]),
-    ):
+    for title, values in _kinds(traits):
         if title in features:
-            said.append(
-                listed((f"{count / len(values):.0%} {value}" for value, count in Counter(values).most_common()))
-            )
+            counts = Counter(values).most_common()
+            said.append(listed(f"{count / len(values):.0%} {value}" for value, count in counts))
     return ", ".join(said)
 
 
-def _size_text(traits: Sequence[FrameTraits], framing: Framing | None) -> str:
+def _kinds(traits: Sequence[FrameTraits]) -> list[tuple[str, list[str]]]:
+    return [("file format", [one.file_format for one in traits]), ("mode", [one.mode for one in traits])]
+
+
+def _size_text(traits: Sequence[FrameTraits], recipe: SizedRecipe | None) -> str:
     sizes = [one.size_px for one in traits]
-    usual = Counter(sizes).most_common()
-    (height, width), count = usual[0]
-    share = "" if len(usual) == 1 else f"{count / len(sizes):.0%} "
-    text = f"{share}{height}x{width} px"
-    if len(usual) > 1:
+    ((height, width), count), *others = Counter(sizes).most_common()
+    text = f"{height}x{width} px"
+    if others:
         heights, widths = zip(*sizes, strict=True)
-        text += f" (heights {min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)})"
-    return text if framing is None else f"{text}{framing_text(sizes, framing)}"
+        range_text = f"heights {min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)}"
+        text = f"{count / len(sizes):.0%} {text} ({range_text})"
+    return text if recipe is None else f"{text}{framing_text(sizes, recipe)}"
 
 
-def framing_text(sizes: Sequence[tuple[int, int]], framing: Framing) -> str:
-    """Return text like ``, 100% padded (31% of the square)``; empty if the recipe neither pads nor crops.
-
-    Parameters
-    ----------
-    sizes
-        Heights and widths in pixels.
-    framing
-        Recipe and size.
-    """
-    shares = {
-        ("padded", "square"): [padding_share(*size, framing.recipe, framing.size_px) for size in sizes],
-        ("cropped", "frame"): [cut_share(*size, framing.recipe) for size in sizes],
-    }
+def framing_text(sizes: Sequence[tuple[int, int]], recipe: SizedRecipe) -> str:
+    """Return text like ``, 100% padded (31% of the square)`` for frames of these heights and widths, or nothing."""
     said = ""
-    for (what, whole), values in shares.items():
+    for what, whole, fraction in (("padded", "square", recipe.padding), ("cropped", "frame", recipe.cut)):
+        values = [fraction(*size) for size in sizes]
         touched = [value for value in values if value >= WORTH_SAYING]
         if touched:
             mean = sum(touched) / len(touched)
@@ -313,8 +274,5 @@ def framing_text(sizes: Sequence[tuple[int, int]], framing: Framing) -> str:
 
 def _ground_text(grounds: Sequence[Ground]) -> str:
     red, green, blue = np.median([ground.rgb for ground in grounds], axis=0)
-    spread, black = (
-        float(np.mean(values))
-        for values in ([ground.spread for ground in grounds], [ground.black_share for ground in grounds])
-    )
+    spread, black = np.mean([(ground.spread, ground.black_share) for ground in grounds], axis=0)
     return f"ground {red:.0f}/{green:.0f}/{blue:.0f} (spread {spread:.0f}, {black:.0%} exact black)"

@@ -1,7 +1,4 @@
-"""Notes on the effect of a recipe on each class's frames: padding, cropping, and better recipes.
-
-Computed from a manifest's facts about frames; no image is read.
-"""
+"""Notes on a recipe's padding and cropping of each class's frames, from facts in a manifest; no image is read."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leukemia_data.errors import listed
-from leukemia_data.operations.framing import Canvas, Fit
 from leukemia_data.operations.recipe import Recipe
-from leukemia_data.operations.resizing import CenterCrop
 from leukemia_data.sources.reading import FrameFinding, FramesFound, Reading
 
 WORTH_SAYING = 0.05
@@ -27,36 +22,21 @@ DEFAULT_SIZE_PX = 224
 """Default size of the cached squares."""
 
 
-def padding_share(height: int, width: int, recipe: Recipe, size_px: int) -> float:
-    """Return the fraction of the cached square beyond the frame, 0 ... 1; sizes in pixels."""
-    framing = recipe.framing
-    if isinstance(framing, Fit):
-        return 1 - min(height, width) / max(height, width)
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = _visible_side(recipe, size_px)
-    return 1 - min(height, side) * min(width, side) / side**2
+@dataclass(frozen=True, slots=True)
+class SizedRecipe:
+    """A recipe and the size of the cached squares in pixels, which determine padding and cropping."""
 
+    recipe: Recipe
+    size_px: int
 
-def cut_share(height: int, width: int, recipe: Recipe) -> float:
-    """Return the fraction of the frame that the recipe's first step crops, 0 ... 1; sizes in pixels."""
-    framing = recipe.framing
-    if not isinstance(framing, Canvas):
-        return 0.0
-    side = framing.side_px
-    return 1 - min(height, side) * min(width, side) / (height * width)
+    def padding(self, height_px: int, width_px: int) -> float:
+        """Return the fraction of the cached square beyond a frame of this size, 0 ... 1."""
+        visible_px = self.recipe.visible_side_px(self.size_px)
+        return self.recipe.framing.padded_fraction(height_px, width_px, visible_px)
 
-
-def _visible_side(recipe: Recipe, size_px: int) -> int:
-    """Side of the central part of the canvas that reaches the cache."""
-    side = recipe.framing.output_side(0, size_px)
-    for step in recipe.steps[1:]:
-        if not isinstance(step, CenterCrop):
-            if step.output_side(side, size_px) != side:
-                break
-            continue
-        side = step.output_side(side, size_px)
-    return side
+    def cut(self, height_px: int, width_px: int) -> float:
+        """Return the fraction of a frame of this size that the first step crops, 0 ... 1."""
+        return self.recipe.framing.cut_fraction(height_px, width_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +50,7 @@ class FrameEffect:
     padding
         Mean fraction of the cached square beyond the frame, 0 ... 1.
     cut
-        Mean fraction of the frame that the recipe's first step crops, 0 ... 1.
+        Mean fraction of the frame that is cropped, 0 ... 1.
     """
 
     class_name: str
@@ -79,23 +59,15 @@ class FrameEffect:
 
 
 def frame_effects(frames: Iterable[FramesFound], recipe: Recipe, size_px: int = DEFAULT_SIZE_PX) -> list[FrameEffect]:
-    """Return the effect of a recipe's framing on each class's frames; unknown classes are left out.
-
-    Parameters
-    ----------
-    frames
-        Facts about the frames.
-    recipe, size_px
-        The recipe, and the cache's size.
-    """
-    return [_effect(found, recipe, size_px) for found in frames if found.sizes]
-
-
-def _effect(found: FramesFound, recipe: Recipe, size_px: int) -> FrameEffect:
-    total = sum(count for _, _, count in found.sizes)
-    padding = sum(count * padding_share(height, width, recipe, size_px) for height, width, count in found.sizes)
-    cut = sum(count * cut_share(height, width, recipe) for height, width, count in found.sizes)
-    return FrameEffect(found.class_name, padding / total, cut / total)
+    """Return the effect of a recipe's framing on each class's frames, unless their sizes are unknown."""
+    sized = SizedRecipe(recipe, size_px)
+    effects = []
+    for found in frames:
+        if total := sum(count for _, _, count in found.sizes):
+            padding = sum(count * sized.padding(height, width) for height, width, count in found.sizes)
+            cut = sum(count * sized.cut(height, width) for height, width, count in found.sizes)
+            effects.append(FrameEffect(found.class_name, padding / total, cut / total))
+    return effects
 
 
 def effect_notes(
@@ -133,13 +105,14 @@ def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion
     Parameters
     ----------
     finding
-        One that :attr:`~leukemia_data.sources.reading.FrameFinding.tells_class`.
+        With :attr:`~leukemia_data.sources.reading.FrameFinding.tells_class`.
     recipe, suggestion
-        The recipe, and the preset that suits these frames with the reason, if known.
+        The recipe, and the result of :func:`suggested_recipe`, if known.
     """
     classes = "; ".join(f"{name}: {text}" if text else name for name, text in finding.classes)
     cure = ""
-    if suggestion is not None and (recipe is None or suggestion[0] != recipe.name) and _is_of_size(finding):
+    is_of_size = bool(SIZE_FEATURES.intersection(finding.features))
+    if is_of_size and suggestion is not None and (recipe is None or suggestion[0] != recipe.name):
         cure = f"; --recipe {suggestion[0]} makes squares of them alike, though not their cameras"
     return (
         f"the frames alone tell the classes apart (by {listed(finding.features, most=3)}): without any cell, a shallow "
@@ -150,15 +123,11 @@ def finding_note(finding: FrameFinding, recipe: Recipe | None = None, suggestion
 
 
 def finding_caution(finding: FrameFinding) -> str:
-    """Return the same as one sentence, for the results of a network trained on these frames."""
+    """Return a caution for the results of a network trained on these frames."""
     return (
         f"The frames alone tell the classes apart (by {listed(finding.features, most=3)}, with a balanced accuracy of "
         f"{finding.balanced_accuracy:.2f} and no cell): the network can have learnt that instead of the cells."
     )
-
-
-def _is_of_size(finding: FrameFinding) -> bool:
-    return bool(SIZE_FEATURES.intersection(finding.features))
 
 
 def size_notes(frames: Sequence[FramesFound]) -> Iterator[str]:
@@ -212,9 +181,9 @@ def cautions(
     Parameters
     ----------
     reading
-        How the source was read, with its frames.
+        With frames.
     recipe, size_px
-        The recipe, and the size of the cached squares.
+        Of the cache.
     with_finding
         False leaves out :func:`frame_caution`, for callers that show it elsewhere.
 
@@ -248,14 +217,6 @@ def cautions(
 
 
 def training_facts(reading: Reading | None) -> list[dict[str, Any]]:
-    """Return a checkpoint's facts about the frames of its training, as JSON values; empty if unknown.
-
-    Parameters
-    ----------
-    reading
-        The reading of its cache.
-    """
-    if reading is None:
-        return []
-    values = reading.to_dict()["frames"]
-    return [found for found in values if found["class_name"] and found["sizes"]]
+    """Return a checkpoint's facts about the frames of its cache, as JSON values; empty if unknown."""
+    frames = [] if reading is None else reading.to_dict()["frames"]
+    return [found for found in frames if found["class_name"] and found["sizes"]]

@@ -1,15 +1,11 @@
-"""Contact sheets: a few images of each class after each step of a recipe, or by several recipes.
-
-Imports matplotlib, which takes a second.
-"""
+"""Contact sheets: a few images of each class after each step of a recipe, or by several recipes."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,13 +18,11 @@ from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.recipe import Preprocessor, Recipe, trace_steps
 from leukemia_data.records.record import ImagePlace, Record, printable_name
+from leukemia_data.scanning.scan import spread_evenly
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 
-_T = TypeVar("_T")
 _CELL_INCHES = 1.9
-# Letters per picture width at 8, 9 and 6 points.
-_TITLE_LETTERS, _SIDE_LETTERS, _CAPTION_LETTERS = 28, 24, 36
 _DPI = 120
 _POINTS_PER_INCH = 72
 _LETTER_WIDTH, _LINE_HEIGHT = 0.7, 1.3
@@ -86,11 +80,11 @@ def preview(
     out
         The PNG; its folder must exist.
     compare
-        Show one column per recipe, with the image as cached.
+        Show the cached image by each recipe.
     sizes_px
-        Sides of the cached squares, one for a comparison; empty for the defaults.
+        Sizes of the cache, one for a comparison; empty for the defaults.
     per_class
-        Images of each class.
+        Number of images of each class.
     console
         Receives notes on unusable images.
 
@@ -99,17 +93,22 @@ def preview(
     UsageError
         If a recipe cannot make such a size, or a comparison has several.
     SourceError
-        If the folder of `out` does not exist, or none of the images can be used.
+        If the folder of `out` does not exist, or no chosen image can be used.
     """
     sizes_px = tuple(sizes_px) or ((COMPARED_SIZE_PX,) if compare else STEP_SIZES_PX)
     _check(recipes, sizes_px, out, is_comparison=compare)
     listing = list_source(sources, root=root, allow_outside=allow_outside, options=reading)
     rows = []
-    for record in choose_records(listing.records, listing.classes, per_class):
+    for record in _choose_records(listing.records, listing.classes, per_class):
         class_name = listing.classes[record.label] if record.label >= 0 else "unlabelled"
         try:
-            row = compare_row(record, class_name, recipes, sizes_px[0]) if compare else None
-            rows.append(row or make_row(record, class_name, recipes[0], sizes_px))
+            frame = decode_rgb(read_file(record.path).data)
+            raw = f"raw {frame.shape[0]}x{frame.shape[1]}", frame
+            if compare:
+                shown = [(each.name, Preprocessor(each, sizes_px)(frame)[sizes_px[0]]) for each in recipes]
+            else:
+                shown = list(_by_step(frame, recipes[0], sizes_px))
+            rows.append(SheetRow(class_name, record.record_id, (raw, *shown)))
         except ImageError as error:
             console.note(f"note: left out {printable_name(str(record.path))}: {error}")
     if not rows:
@@ -129,8 +128,8 @@ def _check(recipes: Sequence[Recipe], sizes_px: Sequence[int], out: Path, *, is_
         raise SourceError(f"cannot write {out}: its folder does not exist")
 
 
-def choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
-    """Return a few records of each class, evenly spaced over the list, unlabelled ones last."""
+def _choose_records(records: Sequence[Record], classes: Sequence[str], per_class: int) -> list[Record]:
+    """A few records of each class, evenly spaced over the list, unlabelled ones last."""
     chosen: list[Record] = []
     for label in [*range(len(classes)), -1]:
         members = [record for record in records if record.label == label and not record.is_missing]
@@ -138,45 +137,12 @@ def choose_records(records: Sequence[Record], classes: Sequence[str], per_class:
     return chosen
 
 
-def spread_evenly(members: Sequence[_T], max_count: int) -> list[_T]:
-    """Return at most `max_count` evenly spaced members."""
-    count = min(max_count, len(members))
-    return [members[position * len(members) // count] for position in range(count)]
-
-
-def make_row(record: Record, class_name: str, recipe: Recipe, sizes_px: Sequence[int]) -> SheetRow:
-    """Decode one image and apply the recipe step by step, for each size.
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be used.
-    """
-    frame = decode_rgb(read_file(record.path).data)
-    frames = [_raw(frame)]
+def _by_step(frame_HWC: Image, recipe: Recipe, sizes_px: Sequence[int]) -> Iterator[tuple[str, Image]]:
+    """Yield the pixels after each step, those that all sizes share once."""
     for position, size_px in enumerate(sizes_px):
-        steps = trace_steps(recipe, size_px, frame)
-        frames += [
-            (step.title(pixels.shape[0]), pixels) for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]
-        ]
-    return SheetRow(class_name, record.record_id, tuple(frames))
-
-
-def compare_row(record: Record, class_name: str, recipes: Sequence[Recipe], size_px: int) -> SheetRow:
-    """Decode one image and apply several recipes at one size: raw, then as cached by each.
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be used.
-    """
-    frame = decode_rgb(read_file(record.path).data)
-    results = [(recipe.name, Preprocessor(recipe, [size_px])(frame)[size_px]) for recipe in recipes]
-    return SheetRow(class_name, record.record_id, (_raw(frame), *results))
-
-
-def _raw(frame_HWC: Image) -> tuple[str, Image]:
-    return f"raw {frame_HWC.shape[0]}x{frame_HWC.shape[1]}", frame_HWC
+        steps = trace_steps(recipe, size_px, frame_HWC)
+        for step, pixels in steps[recipe.num_shared_steps * (position > 0) :]:
+            yield step.title(pixels.shape[0]), pixels
 
 
 def shortened(text: str, max_letters: int) -> str:

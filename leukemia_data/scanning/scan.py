@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,13 @@ from leukemia_data.decoding.decode import decode_frame, read_file
 from leukemia_data.files.text import printable
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record
-from leukemia_data.scanning.frame_finding import (
-    FrameTraits,
-    Framing,
-    SeenFrame,
-    find_telling_frames,
-    framing_text,
-    read_traits,
-)
+from leukemia_data.scanning.frame_finding import FrameTraits, SeenFrame, find_telling_frames, framing_text, read_traits
 from leukemia_data.scanning.frame_notes import (
     DEFAULT_SIZE_PX,
     WORTH_SAYING,
+    SizedRecipe,
     cautions,
-    cut_share,
     frame_effects,
-    padding_share,
     suggested_recipe,
 )
 from leukemia_data.sources.reading import FramesFound, Reading, frames_found
@@ -46,15 +38,15 @@ _NUM_THREADS = 4
 _Item = TypeVar("_Item")
 
 
-def with_frames(listing: SourceListing, framing: Framing | None = None) -> SourceListing:
+def with_frames(listing: SourceListing, recipe: SizedRecipe | None = None) -> SourceListing:
     """Return the listing with facts about a sample of its frames in its reading.
 
     Parameters
     ----------
     listing
         The source.
-    framing
-        Recipe and size of the build: their padding and cropping may separate the classes.
+    recipe
+        Of the build; its padding and cropping may separate the classes.
     """
     looks = look_at_classes(listing)
     seen = [
@@ -65,10 +57,8 @@ def with_frames(listing: SourceListing, framing: Framing | None = None) -> Sourc
         if traits is not None
     ]
     frames = tuple(_summary(name, [traits for _, traits in looked_at]) for name, looked_at in looks.items())
-    return replace(
-        listing,
-        reading=replace(listing.reading, frames=frames, frame_finding=find_telling_frames(seen, framing)),
-    )
+    reading = replace(listing.reading, frames=frames, frame_finding=find_telling_frames(seen, recipe))
+    return replace(listing, reading=reading)
 
 
 Looks = list[tuple[Record, FrameTraits | None]]
@@ -76,18 +66,7 @@ Looks = list[tuple[Record, FrameTraits | None]]
 
 
 def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
-    """Read the traits of some images of each class.
-
-    Parameters
-    ----------
-    listing
-        The source; the sample is a function of its records.
-
-    Returns
-    -------
-    dict of str to Looks
-        By class name; unlabelled images under an empty name.
-    """
+    """Read the traits of some images of each class, by its name; of unlabelled ones under an empty name."""
     by_label: dict[int, list[Record]] = {}
     for record in listing.records:
         if not record.is_missing:
@@ -98,37 +77,23 @@ def look_at_classes(listing: SourceListing) -> dict[str, Looks]:
 
 
 def look_at_records(records: Sequence[Record], max_count: int = FRAMES_A_CLASS, *, share: float = 1.0) -> Looks:
-    """Read the traits of some images, spread over subjects or folders.
+    """Read the traits of at most `max_count` images, spread over subjects or folders, with a share of the pixel budget.
 
-    Parameters
-    ----------
-    records
-        Records to choose from, in a deterministic order.
-    max_count
-        Maximal number of images; a quarter of it for stores, which send whole objects.
-    share
-        Fraction of the pixel budget.
+    Of stores, which send whole objects, a quarter of `max_count` is read.
     """
     if records and not isinstance(records[0].path, Path):
         max_count = max(max_count // _STORED_SHARE, 1)
     chosen = _spread_over_owners(records, max_count)
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
-        headers = dict(zip(map(id, chosen), _look_at(chosen, executor, is_decoded=False), strict=True))
-        decoded = _spread(chosen, _num_to_decode(headers.values(), share))
-        whole = dict(zip(map(id, decoded), _look_at(decoded, executor, is_decoded=True), strict=True))
-    # An image with an intact header and damaged pixels still has a size.
-    return [(record, whole.get(id(record)) or headers[id(record)]) for record in chosen]
-
-
-def _num_to_decode(headers: Iterable[FrameTraits | None], share: float) -> int:
-    """Number of frames within the pixel budget."""
-    sizes = [seen.height_px * seen.width_px for seen in headers if seen is not None]
-    mean = sum(sizes) / len(sizes) if sizes else 1.0
-    return max(MIN_DECODED, int(share * _DECODED_PX / max(mean, 1.0)))
-
-
-def _look_at(records: Sequence[Record], executor: Executor, *, is_decoded: bool) -> list[FrameTraits | None]:
-    return list(executor.map(partial(_look, is_decoded=is_decoded), (record.path for record in records)))
+        headers = list(executor.map(partial(_look, is_decoded=False), (record.path for record in chosen)))
+        sizes = [seen.height_px * seen.width_px for seen in headers if seen is not None]
+        mean = max(sum(sizes) / len(sizes), 1.0) if sizes else 1.0
+        decoded = spread_evenly(range(len(chosen)), max(MIN_DECODED, int(share * _DECODED_PX / mean)))
+        whole = executor.map(partial(_look, is_decoded=True), (chosen[place].path for place in decoded))
+        for place, traits in zip(decoded, whole, strict=True):
+            # An image with an intact header and damaged pixels still has a size.
+            headers[place] = traits or headers[place]
+    return list(zip(chosen, headers, strict=True))
 
 
 def _spread_over_owners(records: Sequence[Record], max_count: int) -> list[Record]:
@@ -139,25 +104,24 @@ def _spread_over_owners(records: Sequence[Record], max_count: int) -> list[Recor
     for place, record in enumerate(records):
         owner = record.subject or f"{record.record_id.rpartition('/')[0]}/"
         places_of.setdefault(owner, []).append(place)
-    owners = _spread(list(places_of.values()), max_count)
+    owners = spread_evenly(list(places_of.values()), max_count)
     quotas = [0] * len(owners)
     while sum(quotas) < max_count:
         for number, places in enumerate(owners):
             if sum(quotas) < max_count and quotas[number] < len(places):
                 quotas[number] += 1
-    chosen = [place for places, quota in zip(owners, quotas, strict=True) for place in _spread(places, quota)]
+    chosen = [place for places, quota in zip(owners, quotas, strict=True) for place in spread_evenly(places, quota)]
     return [records[place] for place in sorted(chosen)]
 
 
-def _spread(items: Sequence[_Item], max_count: int) -> list[_Item]:
-    """At most `max_count` evenly spaced items."""
-    if len(items) <= max_count:
-        return list(items)
-    return [items[number * len(items) // max_count] for number in range(max_count)]
+def spread_evenly(items: Sequence[_Item], max_count: int) -> list[_Item]:
+    """Return at most `max_count` evenly spaced items."""
+    count = min(max_count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _look(place: ImagePlace, *, is_decoded: bool) -> FrameTraits | None:
-    """Read an image's traits, with one retry, so that a transient read error does not change the result."""
+    # A second attempt, so that a transient read error does not change the result.
     return _look_once(place, is_decoded) or _look_once(place, is_decoded)
 
 
@@ -261,7 +225,7 @@ def scan(
         The recipe of the build.
     """
     listed = list_source(paths, root=root, allow_outside=allow_outside, options=options)
-    listing = with_frames(listed, Framing(recipe, DEFAULT_SIZE_PX))
+    listing = with_frames(listed, SizedRecipe(recipe, DEFAULT_SIZE_PX))
     suggested, why = suggested_recipe(listing.reading.frames) or ("", "")
     return Scan(
         listing=listing, recipe=recipe, cautions=tuple(cautions(listing.reading, recipe)), suggested=suggested, why=why
@@ -291,38 +255,31 @@ def frame_difference(
     Returns
     -------
     str or None
-        None where at least 95 % of the images are of the training's sizes (within 5 %), with what is padded and cut
-        off, and on a ground of its kinds; or where nothing is known of either.
+        A caution; None if at least 95 % of the images are of the training's sizes (within 5 %) and kinds of ground, and
+        are padded and cropped alike, or if the frames of either are unknown.
     """
     facts = _facts(training)
     seen = [traits for _, traits in look_at_records(records, MAX_LOOKED_AT, share=_SHARE_DECODED) if traits is not None]
     if not facts or not seen:
         return None
-    framing = Framing(recipe, size_px)
-    other_sizes = _other_sizes(facts, seen, framing)
+    sized = SizedRecipe(recipe, size_px)
+    other_sizes = _other_sizes(facts, seen, sized)
     measured = [one.ground.name for one in seen if one.ground is not None]
     known_grounds = {found.ground for found in facts if found.ground}
     other_grounds = [ground for ground in measured if known_grounds and ground not in known_grounds]
     said = []
-    if len(other_sizes) >= WORTH_SAYING * len(seen):
-        said.append(
-            f"{len(other_sizes):,} of {len(seen):,} images are {_size_text(other_sizes)}"
-            f"{framing_text(other_sizes, framing)}"
-        )
-    if len(other_grounds) >= WORTH_SAYING * len(measured):
+    if other_sizes and len(other_sizes) >= WORTH_SAYING * len(seen):
+        said.append(f"{len(other_sizes):,} of {len(seen):,} images are {_size_text(other_sizes, sized)}")
+    if other_grounds and len(other_grounds) >= WORTH_SAYING * len(measured):
         grounds = "/".join(ground for ground, _ in Counter(other_grounds).most_common())
         said.append(f"{len(other_grounds):,} of {len(measured):,} lie on {grounds} ground")
-    if not any((other_sizes, other_grounds)) or not said:
+    if not said:
         return None
-    sizes: Counter[tuple[int, int]] = Counter()
-    for found in facts:
-        for height, width, count in found.sizes:
-            sizes[(height, width)] += count
+    trained = [(height, width) for found in facts for height, width, count in found.sizes for _ in range(count)]
     ground = f" on {'/'.join(sorted(known_grounds))} ground" if known_grounds else ""
-    trained = list(sizes.elements())
     return (
-        f"these frames differ from those of training ({_size_text(trained)}{framing_text(trained, framing)}{ground}): "
-        f"{'; '.join(said)}. The network has not learned from such images"
+        f"these frames differ from those of training ({_size_text(trained, sized)}{ground}): {'; '.join(said)}. "
+        "The network has not learned from such images"
     )
 
 
@@ -334,29 +291,30 @@ def _facts(training: Sequence[Mapping[str, Any]] | None) -> list[FramesFound]:
         return []
 
 
-def _other_sizes(facts: Sequence[FramesFound], seen: Sequence[FrameTraits], framing: Framing) -> list[tuple[int, int]]:
+def _other_sizes(
+    facts: Sequence[FramesFound], seen: Sequence[FrameTraits], recipe: SizedRecipe
+) -> list[tuple[int, int]]:
     """Sizes of images outside the training's range of sides, padding or cropping."""
-    known = [_measures((height, width), framing) for found in facts for height, width, _ in found.sizes]
+
+    def measures(height: int, width: int) -> tuple[float, ...]:
+        return height, width, recipe.padding(height, width), recipe.cut(height, width)
+
+    known = [measures(height, width) for found in facts for height, width, _ in found.sizes]
     low, high = (tuple(map(pick, zip(*known, strict=True))) for pick in (min, max))
     room = [_SIZE_TOLERANCE * value for value in high[:2]] + [WORTH_SAYING] * 2
     return [
         one.size_px
         for one in seen
         if any(
-            not least - slack <= value <= most + slack
-            for value, least, most, slack in zip(_measures(one.size_px, framing), low, high, room, strict=True)
+            not least - slack <= value <= largest + slack
+            for value, least, largest, slack in zip(measures(*one.size_px), low, high, room, strict=True)
         )
     ]
 
 
-def _measures(size_px: tuple[int, int], framing: Framing) -> tuple[float, float, float, float]:
-    recipe = framing.recipe
-    return (*size_px, padding_share(*size_px, recipe, framing.size_px), cut_share(*size_px, recipe))
-
-
-def _size_text(sizes: Sequence[tuple[int, int]]) -> str:
-    counts = Counter(sizes)
-    if len(counts) == 1:
-        return f"{sizes[0][0]}x{sizes[0][1]} px"
+def _size_text(sizes: Sequence[tuple[int, int]], recipe: SizedRecipe) -> str:
     heights, widths = zip(*sizes, strict=True)
-    return f"{min(heights)} to {max(heights)} px high and {min(widths)} to {max(widths)} px wide"
+    text = f"{min(heights)} to {max(heights)} px high and {min(widths)} to {max(widths)} px wide"
+    if len(set(sizes)) == 1:
+        text = f"{heights[0]}x{widths[0]} px"
+    return f"{text}{framing_text(sizes, recipe)}"

@@ -1,4 +1,4 @@
-"""Faults of object stores: which are retried, how long, and one line for people without secrets."""
+"""Faults of object stores: which are retried, how long, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -27,15 +27,7 @@ _SHORTEST = 6
 
 
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
-    """The text with every credential hidden.
-
-    Parameters
-    ----------
-    text
-        Anything that a library or a server said.
-    environment
-        The process's environment: values of variables that look like credentials are looked for in `text`.
-    """
+    """Return the text with every credential hidden, values of such variables of the environment among them."""
     secrets = {value for name, value in environment.items() if _SECRET_NAMES.search(name) and len(value) >= _SHORTEST}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
@@ -46,35 +38,19 @@ def without_secrets(text: str, environment: Mapping[str, str]) -> str:
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429})
 _TRANSIENT_CODES = frozenset(
-    {
-        "BadDigest",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
+    (
+        *("BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted"),
+        *("RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"),
         "XAmzContentSHA256Mismatch",
-    }
+    )
 )
 _TRANSIENT_KINDS = frozenset(
-    {
-        "ClientConnectionError",
-        "ClientPayloadError",
-        "ConnectionError",
-        # What arrived fails the checksum that the server sent along.
-        "FlexibleChecksumError",
-        "HTTPClientError",
-        "IncompleteRead",
-        "IncompleteReadError",
-        "ResponseParserError",
-        "ServiceRequestError",
-        "ServiceResponseError",
-        "TransportError",
-    }
+    (
+        *("ClientConnectionError", "ClientPayloadError", "ConnectionError", "HTTPClientError", "IncompleteRead"),
+        *("IncompleteReadError", "ResponseParserError", "ServiceRequestError", "ServiceResponseError"),
+        # The content does not match the checksum that the server sent.
+        *("FlexibleChecksumError", "TransportError"),
+    )
 )
 _NO_CREDENTIALS_KINDS = frozenset(
     {"ClientAuthenticationError", "DefaultCredentialsError", "NoCredentialsError", "PartialCredentialsError"}
@@ -97,11 +73,11 @@ class ConflictError(StorageError):
 
 
 class ShortReadError(Exception):
-    """Fewer or more bytes came than were asked for; worth another attempt."""
+    """Another number of bytes than requested; worth another attempt."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed when it is made again."""
+    """Return whether the same request may succeed later."""
     if _kinds(error) & _NO_CREDENTIALS_KINDS:
         return False
     status = http_status(error)
@@ -114,17 +90,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether an error says that there is no such object or bucket."""
+    """Return whether an error means that there is no such object or bucket."""
     return isinstance(error, FileNotFoundError) or http_status(error) == 404
 
 
-def is_conflict(error: BaseException) -> bool:
-    """Whether an error says that a condition of the request does not hold."""
-    return isinstance(error, FileExistsError) or http_status(error) == 412
-
-
 def http_status(error: BaseException) -> int | None:
-    """The number that the server answered, if the error knows it."""
+    """Return the server's status number, or None if unknown."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
@@ -137,7 +108,7 @@ def http_status(error: BaseException) -> int | None:
 
 
 def error_code(error: BaseException) -> str:
-    """The word by which the server calls the error, like ``SlowDown``; empty if there is none."""
+    """Return the server's code of the error, like ``SlowDown``; empty if there is none."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, dict) and "Error" in response:
@@ -146,7 +117,7 @@ def error_code(error: BaseException) -> str:
 
 
 def storage_error(url: Url, error: BaseException, *, num_attempts: int) -> StorageError:
-    """One line for people: where, what the server said, what to do."""
+    """Return the error to raise, with the address, the server's text and what to do."""
     said = _said(error)
     if _kinds(error) & _NO_CREDENTIALS_KINDS:
         how = _HOW_TO_GIVE_CREDENTIALS.get(_FAMILY.get(url.scheme, url.scheme), "give them the way its library does")
@@ -155,19 +126,19 @@ def storage_error(url: Url, error: BaseException, *, num_attempts: int) -> Stora
         return StorageError(
             f"{url}: given up after {num_attempts} attempts: {said}; check the network and run the same command again"
         )
-    if is_conflict(error):
-        return ConflictError(f"{url} was changed by somebody else meanwhile: {said}")
+    if isinstance(error, FileExistsError) or http_status(error) == 412:
+        return ConflictError(f"{url} was changed by another process meanwhile: {said}")
     if is_missing(error):
         if error_code(error) == "NoSuchBucket":
             return MissingObjectError(f"{url}: there is no such bucket; check the address")
-        return MissingObjectError(f"{url}: there is no such object; check the address, and whether somebody removed it")
+        return MissingObjectError(f"{url}: there is no such object; check the address, and whether it was removed")
     if isinstance(error, PermissionError) or http_status(error) in {401, 403}:
         return StorageError(f"{url}: the store denies it: {said}; check the credentials and what they permit")
     return StorageError(f"{url}: {said}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that it was raised from; what merely was being handled at the time says nothing."""
+    """The error and those that it was raised from."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -179,7 +150,7 @@ def _kinds(error: BaseException) -> set[str]:
 
 
 def _said(error: BaseException) -> str:
-    """What the server or the library said: one line, of bounded length, without credentials."""
+    """Text of the server or library: one line of bounded length, without credentials."""
     code = error_code(error)
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     text = " ".join(without_secrets(text, os.environ).split())
@@ -192,19 +163,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a request is made, and how long is waited between.
+    """Repeated attempts of a request.
 
     Attributes
     ----------
     num_attempts
-        How often at most, 1 and more.
+        Maximal number of attempts, at least 1.
     first_s, max_s
         The longest wait before the second attempt, doubled for each further one; and its bound. Seconds.
     sleep
         Called with seconds.
     draw
-        A number from 0 to 1; the wait is between half and all of the longest, so that many workers that were refused
-        at the same time do not come back at the same time.
+        Returns 0 ... 1, for a wait between half and all of the longest: many workers must not return at the same time.
     """
 
     num_attempts: int = 6
@@ -214,7 +184,7 @@ class Retry:
     draw: Callable[[], float] = random.random
 
     def run(self, request: Callable[[], Result]) -> Result:
-        """Repeat a request until it succeeds; raise the last error, or the first one that waiting cannot repair."""
+        """Return the result of a request, repeated until it succeeds; raises the last or first permanent error."""
         for attempt in range(1, self.num_attempts):
             try:
                 return request()
@@ -225,6 +195,6 @@ class Retry:
         return request()
 
     def wait_s(self, attempt: int) -> float:
-        """Seconds to wait after attempt number `attempt`, from 1."""
+        """Return the seconds to wait after attempt number `attempt`, from 1."""
         longest_s = min(self.max_s, self.first_s * 2.0 ** (attempt - 1))
         return longest_s * (0.5 + 0.5 * self.draw())

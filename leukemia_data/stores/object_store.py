@@ -34,18 +34,14 @@ _LOCAL = frozenset({"file", "local"})
 _EXTRA = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _KNOWN = _LOCAL | {"memory"} | _EXTRA.keys()
 _NUM_CONNECTIONS = 32
-# What the libraries find servers and credentials by.
+# Prefixes of the variables that name servers and credentials.
 _SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
-# Threads that begin together must not open one each.
+# Threads that begin together share one file system.
 _OPENING = threading.Lock()
 
 
 def shared_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
-    """The one file system of this process for a scheme, opened by :func:`open_filesystem` when it is first asked for.
-
-    Opening one takes up to a second of computing. Another environment, such as another server's address, and a forked
-    child get their own.
-    """
+    """Return this process's file system for a scheme and environment, opened once, which takes up to a second."""
     settings = tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_SETTINGS))
     with _OPENING:
         return _opened(scheme, settings, os.getpid())
@@ -57,10 +53,9 @@ def _opened(scheme: str, settings: tuple[tuple[str, str], ...], process: int) ->
 
 
 def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
-    """A file system of its own, without cached listings.
+    """Return a new file system without cached listings.
 
-    Credentials, addresses of servers and all else come from where the library takes them: the environment, its files,
-    and fsspec's configuration.
+    Credentials and addresses of servers come from the environment, the library's files and fsspec's configuration.
 
     Raises
     ------
@@ -70,11 +65,12 @@ def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
         If the library refuses its settings.
     """
     if scheme not in _KNOWN:
-        # fsspec knows more, some of which cannot be opened by an address alone, or give no tags or ranges.
+        # Some others of fsspec cannot be opened by an address alone, or give no tags or ranges.
         raise UsageError(f"{scheme}:// is no kind of store that is known: use s3://, gs://, az:// or file://")
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if scheme in _S3:
-        options["config_kwargs"] = _s3_settings(scheme)
+        own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _NUM_CONNECTIONS}
+        options["config_kwargs"] = {**own, **conf.get(scheme, {}).get("config_kwargs", {})}
     elif scheme in _LOCAL:
         options["auto_mkdir"] = True
     try:
@@ -84,21 +80,16 @@ def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
         cure = f'pip install -e ".[{extra}]"' if extra else "install the library that fsspec names for it"
         raise UsageError(f"{scheme}:// needs a library that is not installed: {cure}") from error
     except Exception as error:
-        # Whatever a library finds wrong with its settings, such as no name of an account.
+        # Libraries raise anything for wrong settings.
         raise storage_error(Url(scheme, ""), error, num_attempts=1) from error
     if scheme in _S3:
-        # Attempts are counted and spaced in one place, storage/retry.py.
+        # Attempts are counted by Retry.
         filesystem.retries = 1
     return filesystem
 
 
-def _s3_settings(scheme: str) -> dict[str, Any]:
-    own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _NUM_CONNECTIONS}
-    return {**own, **conf.get(scheme, {}).get("config_kwargs", {})}
-
-
 Progress = Callable[[int], object]
-"""Called with the number of bytes that were moved since the last call."""
+"""Called with the number of bytes moved since the last call."""
 Range = tuple[str, int, int]
 """Name of an object, offset in bytes, number of bytes."""
 Result = TypeVar("Result")
@@ -117,9 +108,9 @@ class StoredObject:
     num_bytes
         Its size.
     modified_ns
-        When it was written, in nanoseconds since 1970; 0 where the store does not say.
+        Time of writing in nanoseconds since 1970; 0 if unknown.
     tag
-        What the store calls this very content (an ETag); empty where it has no such thing.
+        The store's tag of the content (ETag); empty if it has none.
     """
 
     num_bytes: int
@@ -128,7 +119,7 @@ class StoredObject:
 
 
 def open_store(url: Url | str, retry: Retry | None = None) -> ObjectStore:
-    """Open the folder at an address; nothing is asked of the server yet.
+    """Open the folder at an address, without a request.
 
     Raises
     ------
@@ -139,26 +130,26 @@ def open_store(url: Url | str, retry: Retry | None = None) -> ObjectStore:
 
 
 class ObjectStore:
-    """Objects below one address. May be used by many threads; pickled and forked copies open connections of their own.
+    """Objects below one address. Safe to use from many threads; pickled and forked copies open new connections.
 
-    Every method raises StorageError: MissingObjectError where there is no such object, ConflictError where a condition
-    does not hold.
+    Every method raises StorageError: MissingObjectError if there is no such object, ConflictError if a condition does
+    not hold.
 
     Parameters
     ----------
     url
         The folder; names of objects are relative to it, with ``/`` between their parts.
     retry
-        How often a request is made.
+        The attempts of each request.
     """
 
     def __init__(self, url: Url, retry: Retry) -> None:
-        self.url = url
-        self._retry = retry
+        self.url, self._retry = url, retry
+        self._is_s3, self._is_local = url.scheme in _S3, url.scheme in _LOCAL
         self._opened = os.getpid(), shared_filesystem(url.scheme)
 
     def below(self, folder: str) -> ObjectStore:
-        """A folder of this store."""
+        """Return a folder of this store."""
         return ObjectStore(self.url / folder, self._retry)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -174,16 +165,19 @@ class ObjectStore:
         return self._opened[1]
 
     def read(self, name: str) -> bytes:
-        """A whole object, by one request."""
-        # One request: several would first ask for the size, and might get parts of two versions.
+        """Return a whole object, by one request."""
+        # Several would first request the size, and might get parts of two versions.
         options = {"max_concurrency": 1} if self._is_s3 else {}
         return self._ask(name, lambda: bytes(self._files.cat_file(self._path(name), **options)))
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
-        """Read parts of objects, many at a time, in the order of `ranges`; one that ends before is an error."""
+        """Return parts of objects, read many at a time; raises StorageError for one that is too short."""
         found: list[bytes | None] = [b"" if num_bytes == 0 else None for _, _, num_bytes in ranges]
 
+        failed = ""
+
         def read_missing() -> None:
+            nonlocal failed
             missing = [position for position, data in enumerate(found) if data is None]
             errors = []
             for position, answer in zip(missing, self._cat_ranges([ranges[at] for at in missing]), strict=True):
@@ -192,18 +186,18 @@ class ObjectStore:
                 else:
                     found[position] = answer
             if errors:
-                name, error = next((each for each in errors if not is_transient(each[1])), errors[0])
-                raise _RangeError(name) from error
+                failed, error = next((each for each in errors if not is_transient(each[1])), errors[0])
+                raise error
 
         try:
             self._retry.run(read_missing)
-        except _RangeError as error:
-            cause = error.__cause__ or error
-            raise storage_error(self.url / error.name, cause, num_attempts=self._retry.num_attempts) from cause
+        except Exception as error:
+            url = self.url / failed if failed else self.url
+            raise storage_error(url, error, num_attempts=self._retry.num_attempts) from error
         return [data for data in found if data is not None]
 
     def download(self, name: str, file: Path, progress: Progress | None = None) -> None:
-        """Copy an object into a file, which appears whole or not at all; its folder must exist."""
+        """Copy an object into a file of an existing folder, atomically."""
         state = self.stat(name)
         if state is None:
             raise storage_error(self.url / name, FileNotFoundError(name), num_attempts=1)
@@ -217,24 +211,24 @@ class ObjectStore:
             scratch.replace(file)
 
     def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
-        """The bytes of an object of `num_bytes` bytes, one block after the other, of which few are in memory."""
+        """Yield the bytes of an object of `num_bytes` in blocks, of which few are in memory."""
         starts = range(0, num_bytes, _CHUNK_BYTES)
         for first in range(0, len(starts), _CHUNKS_AT_ONCE):
             some = starts[first : first + _CHUNKS_AT_ONCE]
             yield from self.read_ranges([(name, start, min(_CHUNK_BYTES, num_bytes - start)) for start in some])
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object, whatever was there."""
+        """Write or replace an object."""
         if self._is_local:
             self._land(name, lambda path: self._files.pipe_file(path, data))
         else:
             self._ask(name, lambda: self._files.pipe_file(self._path(name), data))
 
     def write_over(self, name: str, data: bytes, previous: StoredObject | None) -> None:
-        """Write an object only if the one there is still `previous`; None: only if there is none.
+        """Write an object only if its state is still `previous`, or if None only if there is none.
 
-        S3 decides that itself, in one step. Elsewhere the state is compared just before the object is written. That
-        the very same bytes are there already is no conflict: an attempt whose answer was lost may have written them.
+        S3 compares and writes in one step; elsewhere the state is compared just before. Equal bytes are no conflict: an
+        attempt whose answer was lost may have written them.
         """
         try:
             if self._is_s3:
@@ -246,10 +240,10 @@ class ObjectStore:
                 self.write(name, data)
         except (ConflictError, MissingObjectError) as error:
             if self.stat(name) is None or self.read(name) != data:
-                raise ConflictError(f"{self.url / name} was changed by somebody else meanwhile") from error
+                raise ConflictError(f"{self.url / name} was changed by another process meanwhile") from error
 
     def upload(self, name: str, path: Path, progress: Progress | None = None) -> None:
-        """Copy a file to an object; the object's size is held against the file's."""
+        """Copy a file to an object, and compare their sizes."""
         if self._is_local:
             self._land(name, lambda target: self._files.put_file(str(path), target))
         else:
@@ -263,22 +257,22 @@ class ObjectStore:
             progress(num_bytes)
 
     def entries(self, folder: str = "") -> dict[str, StoredObject]:
-        """All objects below a folder, at any depth, by name; nothing where there is no such folder."""
+        """Return the states of all objects below a folder, at any depth, by name; empty if there is no such folder."""
         return dict(self.iterate(folder))
 
     def iterate(self, folder: str = "") -> Iterator[tuple[str, StoredObject]]:
-        """Names and states of all objects below a folder, page by page where the store has pages."""
+        """Yield names and states of all objects below a folder, page by page if the store has pages."""
         base = self._path(folder) if folder else self._base
         skipped = len(self._base.rstrip("/")) + 1
         pages = self._s3_pages(base) if self._is_s3 else iter([self._found(base)])
         for page in pages:
             for path, state in page:
-                # Names that end with a slash are how some tools write an empty folder.
+                # Some tools write an empty folder as a name that ends with a slash.
                 if not path.endswith("/"):
                     yield path[skipped:], state
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders directly in a folder, in alphabetical order."""
+        """Return the names of the folders directly in a folder, in alphabetical order."""
         base = self._path(folder) if folder else self._base
         try:
             found = self._ask(folder, lambda: self._files.ls(base, detail=True))
@@ -290,7 +284,7 @@ class ObjectStore:
         return sorted(path.rsplit("/", 1)[-1] for path in paths if path != base)
 
     def stat(self, name: str) -> StoredObject | None:
-        """State of an object; None if there is none."""
+        """Return the state of an object; None if there is none."""
         try:
             info = self._ask(name, lambda: self._files.info(self._path(name)))
         except MissingObjectError:
@@ -298,22 +292,14 @@ class ObjectStore:
         return _state(info) if info.get("type") == "file" else None
 
     def delete(self, *names: str) -> None:
-        """Remove objects; those that are gone already do not matter."""
+        """Remove objects; missing ones are ignored."""
         for name in names:
             with suppress(MissingObjectError):
                 self._ask(name, partial(self._files.rm_file, self._path(name)))
 
     @property
-    def _is_s3(self) -> bool:
-        return self.url.scheme in {"s3", "s3a"}
-
-    @property
-    def _is_local(self) -> bool:
-        return self.url.scheme in {"file", "local"}
-
-    @property
     def _base(self) -> str:
-        """The folder as its file system writes it, without a slash at its end."""
+        """The folder's path in its file system, without a slash at its end."""
         return str(self._files._strip_protocol(str(self.url))).rstrip("/")
 
     def _path(self, name: str) -> str:
@@ -333,10 +319,10 @@ class ObjectStore:
         starts = [offset for _, offset, _ in ranges]
         ends = [offset + num_bytes for _, offset, num_bytes in ranges]
         answers = self._files.cat_ranges(paths, starts, ends, on_error="return")
-        return [_checked(answer, wanted) for answer, wanted in zip(answers, ranges, strict=True)]
+        return [_checked(answer, num_bytes) for answer, (_, _, num_bytes) in zip(answers, ranges, strict=True)]
 
     def _land(self, name: str, write: Callable[[str], object]) -> None:
-        """Write to a name of its own and rename: what a folder of this machine needs to behave like a store."""
+        """Write to a temporary name and rename, so that a local folder behaves like a store."""
         path = Path(self._path(name))
         scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
         try:
@@ -363,25 +349,17 @@ class ObjectStore:
         return [(path, _state(info)) for path, info in found.items() if info.get("type") == "file" and path != base]
 
 
-class _RangeError(Exception):
-    """Some ranges could not be read; its cause says why."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-def _checked(answer: bytes | BaseException, wanted: Range) -> bytes | BaseException:
-    if isinstance(answer, BaseException) or len(answer) == wanted[2]:
+def _checked(answer: bytes | BaseException, num_bytes: int) -> bytes | BaseException:
+    if isinstance(answer, BaseException) or len(answer) == num_bytes:
         return answer
-    return ShortReadError(f"{len(answer):,} bytes came where {wanted[2]:,} were asked for")
+    return ShortReadError(f"{len(answer):,} bytes came where {num_bytes:,} were requested")
 
 
 def _state(info: dict[str, Any]) -> StoredObject:
     tag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     num_bytes = info["size"] if "size" in info else info["Size"]
     modified_ns = _nanoseconds(next((info[key] for key in _TIME_KEYS if info.get(key)), 0))
-    # Servers tell a fraction of the second in a listing that they do not tell for a single object.
+    # Servers give fractions of a second in listings only.
     return StoredObject(int(num_bytes), modified_ns // 10**9 * 10**9 if tag else modified_ns, tag)
 
 
@@ -392,20 +370,20 @@ def _nanoseconds(time: datetime | str | float) -> int:
 
 
 class StoredUrl(Url):
-    """The address of a folder or an object, with what can be done there. Errors are those of ObjectStore."""
+    """The address of a folder or an object that can be read. Errors are those of :class:`ObjectStore`."""
 
     __slots__ = ()
 
     def read_bytes(self) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         return self._bucket_store.read(self.key)
 
     def state(self) -> StoredObject | None:
-        """Size and modification time of the object; None if there is none."""
+        """Return the state of the object; None if there is none."""
         return self._bucket_store.stat(self.key)
 
     def walk(self) -> Iterator[tuple[str, StoredObject]]:
-        """Names below this folder, at any depth, and their states: by listing, without touching an object."""
+        """Yield names below this folder, at any depth, and their states, by listing."""
         skipped = len(self.key) + 1 if self.key else 0
         for name, state in self._bucket_store.iterate(self.key):
             yield name[skipped:], state
@@ -421,5 +399,5 @@ class StoredUrl(Url):
 
 
 def stored_url(url: Url) -> StoredUrl:
-    """The same address, to be read."""
+    """Return an address that can be read."""
     return StoredUrl(url.scheme, url.path)

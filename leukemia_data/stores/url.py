@@ -1,8 +1,4 @@
-"""Addresses of objects: ``s3://bucket/folder/name`` as a value, next to ``pathlib.Path``.
-
-A path object folds ``//`` to ``/`` and knows drives; an address must keep every character of an object's name. It never
-holds credentials: those come the way the libraries take them, from the environment or their own files.
-"""
+"""Addresses of objects: ``s3://bucket/folder/name`` as a value that keeps every character and has no credentials."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from leukemia_data.errors import UsageError
 
 # One letter before the colon is a Windows drive.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-# What stands before an @ is a container there, no user.
+# Their text before an @ is a container, not a user.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss"})
 _DRIVE = re.compile(r"/[A-Za-z]:")
 _LOCAL = frozenset({"file", "local"})
@@ -27,15 +23,7 @@ _WITHOUT_HOST = _LOCAL | {"memory"}
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Url:
-    """The address of a folder or an object; ``str()`` of it may be printed anywhere.
-
-    Attributes
-    ----------
-    scheme
-        What stands before ``://``, in lower case.
-    path
-        Everything behind it, without a slash at its end; never credentials or a query of the user's.
-    """
+    """The address of a folder or an object: a scheme in lower case, and a path that does not end with a slash."""
 
     scheme: str
     path: str
@@ -51,7 +39,7 @@ class Url:
 
     @property
     def name(self) -> str:
-        """The last part: an object's own name, or the bucket's."""
+        """The last part: the object's or bucket's name."""
         return self.path.rsplit("/", 1)[-1]
 
     @property
@@ -62,17 +50,17 @@ class Url:
 
     @property
     def bucket(self) -> Self:
-        """The outermost folder, which is a bucket or container where there is such a thing."""
+        """The outermost folder: the bucket or container."""
         return type(self)(self.scheme, self.path.split("/", 1)[0])
 
     @property
     def key(self) -> str:
-        """What follows the bucket: an object's name in it, with every character; empty for the bucket itself."""
+        """An object's name in its bucket; empty for the bucket itself."""
         return self.path.partition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """The name's end from its last dot on, like ``.bmp``; empty where there is none."""
+        """The name's end from its last dot on, like ``.bmp``, or nothing."""
         stem, dot, end = self.name.rpartition(".")
         return f".{end}" if dot and stem and end else ""
 
@@ -83,11 +71,11 @@ class Url:
 
 
 Location = Path | Url
-"""Where a file lies: on this machine's disks, or in a store."""
+"""Place of a file: a local path, or an address in a store."""
 
 
 def is_url(text: str) -> bool:
-    r"""Whether a text is written as an address; a Windows drive is none.
+    r"""Return whether a text is an address; a Windows drive is none.
 
     >>> is_url("s3://bucket/cells"), is_url("C:\\cells"), is_url("cells/train")
     (True, False, False)
@@ -96,7 +84,7 @@ def is_url(text: str) -> bool:
 
 
 def parse_url(text: str) -> Url:
-    """Read an address as a user writes it.
+    """Parse an address.
 
     >>> parse_url("s3://bucket/cells/") / "fold_0" / "1.bmp"
     Url(scheme='s3', path='bucket/cells/fold_0/1.bmp')
@@ -129,7 +117,7 @@ def parse_url(text: str) -> Url:
 
 
 def parse_location(text: str) -> Location:
-    """An address or a path of this machine, as a user writes it; ``file://`` is a path."""
+    """Parse an address or a local path, which ``file://`` is too."""
     if not is_url(text):
         return Path(text)
     url = parse_url(text)

@@ -229,7 +229,7 @@ def test_an_augmentation_that_nobody_registered_is_named():
 def test_one_operation_comes_once():
     with pytest.raises(UsageError, match="custom has an operation twice: fade, fade"):
         Augmentation(name="mine", custom=(Fade(p=0.5), Fade(p=0.1)))
-    with pytest.raises(UsageError, match="custom must be operations of your own"):
+    with pytest.raises(UsageError, match="custom must be operations derived from"):
         Augmentation(name="mine", custom=(Rotate(p=0.5, degrees=3),))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leukemia_data.auditing.audit_input import reference_audit_images
 from leukemia_data.auditing.reference_index import (
     read_lab_table,
     read_reference_table,
@@ -81,7 +80,6 @@ def _read_submission(path: Path, root: Path) -> None:
 def _read_reference(path: Path) -> None:
     rows = read_reference_table(path)
     assert {row.class_name for row in rows} - {""} <= set(reference_classes(rows))
-    reference_audit_images(rows, argument=0)
 
 
 def settings_kinds(places: Places) -> Iterator[FileKind]:

@@ -109,7 +109,7 @@ def test_audits_of_a_source_and_of_its_cache_and_a_training_agree(tmp_path, make
     listing = list_source([planted_source(tmp_path, seed, make_frame)])
     build(listing, tmp_path / "caches", sizes_px=(SIZE,))
     classes, subjects = listing.classes, listing.reading.subjects
-    files = inspect_records(listing.records, classes)
+    files = list(inspect_records(listing.records, classes))
     texts = ["subject", "image", "given", "fold:1/3", "test-fold:2/3+valid"]
 
     def of_images(images):

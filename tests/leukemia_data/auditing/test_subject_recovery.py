@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, ReferenceRow, linked_sets
+from leukemia_data.auditing.audit_image import AuditImage
+from leukemia_data.auditing.reference_index import KnownImage, LabTable, ReferenceIndex, linked_sets
 from leukemia_data.auditing.subject_matching import FileMatch, Recovery, assign_subjects, match_files
+from leukemia_data.files.csv_table import TableProblems
 from leukemia_data.sources.source import list_images
 
 
 def lab(*paths: str, labels: str = "", name: str = "train.csv") -> LabTable:
     rows = tuple(zip(paths, labels or "1" * len(paths), strict=True))
-    return LabTable(Path(name), ("Path", "label"), rows, tuple(range(2, len(rows) + 2)))
+    return LabTable(Path(name), ",", ("Path", "label"), rows, tuple(range(2, len(rows) + 2)), TableProblems(name))
 
 
 def match(key: str, *subjects: str, class_name: str = "all") -> FileMatch:
@@ -50,13 +52,11 @@ def test_files_are_found_by_bytes_else_by_pixels(tmp_path, rng, make_frame, writ
         write_image(file, frame)
     files[4].write_bytes(b"rubbish")
     digest = hashlib.sha256(files[2].read_bytes()).digest()
-    row = ReferenceRow(
-        name="x.bmp", sha256=digest, class_name="", subject="", photo="", split="test", fold=-1, size_bytes=-1
-    )
+    row = AuditImage(name="x.bmp", sha256=digest, split="test")
     index = ReferenceIndex()
     index.add_table([row])
     assert index.add_files(list_images([tree]), num_threads=2) == []
-    found = match_files(files, index, num_threads=2)
+    found = list(match_files(files, index, num_threads=2))
     expected = ["pixels", "pixels", "no subject", "unknown", "unusable", "unusable"]
     assert [one.status for one in found] == expected
     assert [one.candidates for one in found] == [("7",), ("H2",), (), (), (), ()]

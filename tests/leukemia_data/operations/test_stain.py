@@ -9,8 +9,6 @@ from leukemia_data.operations.colour import (
     StainReinhard,
     estimate_stains,
     lab_of,
-    normalize_macenko,
-    normalize_reinhard,
 )
 from leukemia_data.sources.sample_cells import generate_cell
 
@@ -21,12 +19,11 @@ MEAN_LAB, STD_LAB = StainReinhard().mean_lab, StainReinhard().std_lab
 
 
 def macenko(image: np.ndarray) -> np.ndarray:
-    stains = np.array([REFERENCE.blue_stain, REFERENCE.pink_stain])
-    return normalize_macenko(image, stains, (REFERENCE.blue_strength, REFERENCE.pink_strength), 1.0, 0.15)
+    return REFERENCE.change(image)
 
 
 def reinhard(image: np.ndarray) -> np.ndarray:
-    return normalize_reinhard(image, MEAN_LAB, STD_LAB)
+    return StainReinhard().change(image)
 
 
 def stained_cell(rng: np.random.Generator, side_px: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +96,11 @@ def test_the_paper_s_steps_one_by_one(cells, rng):
 def test_its_own_stains_leave_an_image_of_two_stains(rng):
     image, is_cell = stained_cell(rng)
     stains, strengths = estimate_stains(np.log10(256 / (image[is_cell] + 1.0)), 1.0, 0.15)
-    result = normalize_macenko(image, stains, strengths, 1.0, 0.15)
+    (blue, pink), (blue_strength, pink_strength) = stains.tolist(), strengths.tolist()
+    own = StainMacenko(
+        blue_stain=tuple(blue), pink_stain=tuple(pink), blue_strength=blue_strength, pink_strength=pink_strength
+    )
+    result = own.change(image)
     assert np.abs(result.astype(int) - image).max() <= 2
 
 
@@ -131,7 +132,7 @@ def test_mean_and_spread_of_the_cell_are_the_reference_s(cells):
 
 def test_its_own_mean_and_spread_leave_an_image(cells):
     lab = lab_of(cells[0][cells[0].any(axis=2)])
-    result = normalize_reinhard(cells[0], lab.mean(axis=0), lab.std(axis=0))
+    result = StainReinhard(mean_lab=tuple(lab.mean(axis=0)), std_lab=tuple(lab.std(axis=0))).change(cells[0])
     assert np.abs(result.astype(int) - cells[0]).max() <= 1
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.operations.operation import Window
+from leukemia_data.operations.resizing import CenterCrop
 
 FRAME = np.arange(100).reshape(10, 10)
 
@@ -21,8 +22,8 @@ def test_size():
 
 
 @pytest.mark.parametrize(("side", "crop", "first"), [(10, 4, 3), (10, 5, 2), (9, 4, 2), (9, 9, 0), (450, 270, 90)])
-def test_central_leaves_the_odd_pixel_below_and_right(side, crop, first):
-    window = Window.central(side, crop)
+def test_a_centre_crop_leaves_the_odd_pixel_below_and_right(side, crop, first):
+    window = CenterCrop(side_px=crop).needed(Window.full(crop), side, crop)
     assert window == Window(first, first, first + crop, first + crop)
     assert side - window.bottom - window.top in (0, 1)
 

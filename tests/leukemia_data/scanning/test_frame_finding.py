@@ -11,16 +11,16 @@ from leukemia_data.operations.recipe import load_recipe
 from leukemia_data.scanning.frame_finding import (
     MIN_IMAGES,
     FrameTraits,
-    Framing,
     Ground,
     SeenFrame,
     find_telling_frames,
     frame_features,
 )
+from leukemia_data.scanning.frame_notes import SizedRecipe
 from leukemia_data.sources.reading import Reading
 
 BLACK, WHITE = Ground((0, 0, 0), 0, 1, "black"), Ground((231, 220, 235), 4, 0, "bright")
-FRAMING = Framing(load_recipe("report-a"), 224)
+SIZED = SizedRecipe(load_recipe("report-a"), 224)
 
 
 def traits(side: int = 450, ground: Ground | None = BLACK, file_format: str = "PNG", mode: str = "RGB") -> FrameTraits:
@@ -36,7 +36,7 @@ def seen(num: int = 12, subjects: bool = False, **classes: FrameTraits) -> list[
 
 
 def test_two_sizes_are_told_with_what_the_recipe_pads_and_cuts():
-    found = find_telling_frames(seen(Blast=traits(224), Healthy=traits(600)), FRAMING)
+    found = find_telling_frames(seen(Blast=traits(224), Healthy=traits(600)), SIZED)
     assert found.tells_class
     assert (found.balanced_accuracy, found.num_images, found.features) == (1.0, 24, ("height",))
     assert "no subject is known" in found.folds_by
@@ -57,7 +57,7 @@ def test_two_sizes_are_told_with_what_the_recipe_pads_and_cuts():
     ],
 )
 def test_every_trait_alone_is_told(healthy, feature, words):
-    found = find_telling_frames(seen(Blast=traits(), Healthy=healthy), FRAMING)
+    found = find_telling_frames(seen(Blast=traits(), Healthy=healthy), SIZED)
     assert found.tells_class
     assert found.features == (feature,)
     assert words in dict(found.classes)["Healthy"]
@@ -97,11 +97,11 @@ def test_classes_dealt_at_random_to_two_cameras_are_seldom_told():
     frames = [
         [SeenFrame(cameras[int(rng.integers(2))], "ab"[number % 2], "") for number in range(24)] for _ in range(40)
     ]
-    assert sum(find_telling_frames(one, FRAMING).tells_class for one in frames) <= 3
+    assert sum(find_telling_frames(one, SIZED).tells_class for one in frames) <= 3
 
 
 def test_features_are_those_that_are_documented():
-    named = frame_features([traits(224), traits(600, WHITE, "JPEG", "L")], FRAMING)
+    named = frame_features([traits(224), traits(600, WHITE, "JPEG", "L")], SIZED)
     values = {}
     for name, column in named:
         values.setdefault(name, []).append(column.tolist())
@@ -128,7 +128,7 @@ def test_where_some_are_decoded_those_count():
 
 
 def test_the_finding_is_kept_in_the_reading_and_readings_without_one_are_read():
-    found = find_telling_frames(seen(a=traits(224), b=traits(600)), FRAMING)
+    found = find_telling_frames(seen(a=traits(224), b=traits(600)), SIZED)
     reading = Reading(frame_finding=found)
     assert Reading.from_dict(reading.to_record()) == reading
     earlier = Reading().to_dict()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from leukemia_data.operations.framing import Canvas, Fit
+from leukemia_data.operations.operation import Framing
 from leukemia_data.operations.recipe import Preprocessor, Recipe, load_recipe
 from leukemia_data.operations.resizing import CenterCrop, Resize
 from leukemia_data.scanning.frame_notes import (
@@ -72,6 +75,22 @@ def test_cut_is_the_share_of_pixels_that_no_canvas_holds(shape):
     share = 1 - num_kept / (height * width)
     assert effect(Recipe("c", (Canvas(side_px=side), Resize())), shape).cut == pytest.approx(share, abs=1e-4)
     assert effect(load_recipe("fit"), shape).cut == effect(load_recipe("photo-cell"), shape).cut == 0
+
+
+def test_a_custom_framing_says_itself_what_it_pads_and_cuts():
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Halved(Framing):
+        op: ClassVar[str] = "halved"
+
+        def padded_fraction(self, height_px: int, width_px: int, visible_px: int) -> float:
+            return visible_px / 1000
+
+        def cut_fraction(self, height_px: int, width_px: int) -> float:
+            return 0.5
+
+    assert effect(Recipe("h", (Halved(),)), (300, 300)) == FrameEffect("x", SIZE_PX / 1000, 0.5)
+    cropped = Recipe("h", (Canvas(side_px=300), CenterCrop(side_px=100), Resize()))
+    assert effect(cropped, (100, 100)).padding == 0
 
 
 def test_effects_are_means_over_the_frames_looked_at():

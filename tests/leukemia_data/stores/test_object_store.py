@@ -54,7 +54,7 @@ def test_ranges_come_in_the_order_asked_for(store):
     store.write("b", b"other")
     ranges = [("a", 250, 6), ("b", 0, 2), ("a", 0, 0), ("a", 3, 1)]
     assert store.read_ranges(ranges) == [bytes(range(250, 256)), b"ot", b"", b"\x03"]
-    with pytest.raises(StorageError, match=r"a: given up after 4 attempts: 6 bytes came where 7 were asked for"):
+    with pytest.raises(StorageError, match=r"a: given up after 4 attempts: 6 bytes came where 7 were requested"):
         store.read_ranges([("a", 250, 7)])
 
 
@@ -93,10 +93,10 @@ def test_removed_objects_are_gone(store):
 def test_a_condition_decides_whether_an_object_is_replaced(store):
     store.write_over("a", b"first", None)
     first = store.stat("a")
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another process"):
         store.write_over("a", b"another first", None)
     store.write_over("a", b"the second", first)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed by another process"):
         store.write_over("a", b"a late second", first)
     assert store.read("a") == b"the second"
     store.delete("a")
