@@ -28,33 +28,21 @@ from leukemia_models.runs.run_split import UNUSED_NAME, read_split
 
 POOLED_NAME = "pooled"
 OUT_OF_FOLD_PART = "out-of-fold"
-_FOLD_NAME = re.compile(r"fold-([0-9]+)")
-
-
-def is_fold_name(name: str) -> bool:
-    """Whether a name is that of a fold's folder, such as ``fold-1``."""
-    return _FOLD_NAME.fullmatch(name) is not None
+HELD_OUT_PART = "test"
+FOLD_NAME = re.compile(r"fold-([0-9]+)")
+"""Name of a fold's folder."""
 
 
 def find_folds(path: Path) -> list[Path]:
-    """Return the folders of a k-fold's folds, in order of their numbers.
-
-    Raises
-    ------
-    RunError
-        If there is none.
-    """
+    """Return the folders of the folds, in order of their numbers; raises a RunError if there is none."""
     numbered = {
         int(match.group(1)): child
         for child in (path.iterdir() if path.is_dir() else ())
-        if (match := _FOLD_NAME.fullmatch(child.name)) and child.is_dir()
+        if (match := FOLD_NAME.fullmatch(child.name)) and child.is_dir()
     }
     if not numbered:
         raise RunError(f"{path} holds no folds: there is no fold-1 in it")
     return [numbered[number] for number in sorted(numbered)]
-
-
-HELD_OUT_PART = "test"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -50,7 +50,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     out, stage = tmp_path / "run", tmp_path / "own-stage"
     network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--lr", 0.01)
     options = ["--cache", root, "--size", 64, *network, "--stage-dir", stage]
-    # What an earlier run staged is no good any more: it is told, and fetched anew before anything is learned from it.
+    # The local copy of an earlier run is damaged: it is reported, and downloaded again before the training.
     [shard] = load_manifest(directory).shards
     content = bytearray((directory / shard.name).read_bytes())
     start, end = shard.images_offset_bytes, shard.images_offset_bytes + 100_000
@@ -59,7 +59,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     (stage / shard.name).write_bytes(content)
     first = ltrain(*options, "--epochs", 2, "--out", out)
     assert first.exit_code == 0, first.output
-    assert f"damaged local copies, to be fetched anew: 1, first {shard.name}" in first.stderr
+    assert f"damaged local copies, to be downloaded again: 1, first {shard.name}" in first.stderr
     assert re.search(r"copied 0 MB in \d+\.\d s, \d+ images read by ranges\n$", first.stderr)
     assert json.loads((out / "run.json").read_text())["cache_dir"] == address(root, directory)
     for part in ("valid", "test"):

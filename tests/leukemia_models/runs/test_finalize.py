@@ -200,7 +200,7 @@ def test_final_is_evaluated_again_as_it_was(finished: Finished, tmp_path: Path) 
 def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
     last = load_checkpoint(finished.run.checkpoint("last"))
     results = evaluate_part(predictor_of(last), finished.data, "valid", tmp_path, bootstrap=SETTINGS)
-    assert any(note.startswith("Training was watched by these images") for note in results.notes)
+    assert any(note.startswith("Training was monitored on these images") for note in results.notes)
 
 
 def test_subjects_with_identical_images_are_told(finished: Finished) -> None:

@@ -164,7 +164,7 @@ def test_added_images_are_unused_and_said(version: str, begun: Begun, earlier_ru
     [
         (swap_images, BY_FOLDER, ["2 have other pixels under the same id (first all/a0/a0-0.png)"]),
         (change_all, BY_FOLDER, ["of its 8 images 8 have other pixels"]),
-        (remove_person, BY_FOLDER, ["2 are no longer there (first all/a1/a1-0.png)"]),
+        (remove_person, BY_FOLDER, ["2 are missing (first all/a1/a1-0.png)"]),
         (nothing, replace(BY_FOLDER, classes=("all", "hem")), ["8 have another label", "0 instead of 1"]),
         (nothing, ReadingOptions(subject_from="none"), ["8 have another subject", "unknown instead of a0"]),
     ],
