@@ -71,8 +71,8 @@ def predict_files(rows: Sequence[ImageRow], predictor: Predictor) -> FilePredict
     RunError
         If no image can be used, or the network's output is not finite.
     """
-    files = first_of_each_file(rows)
-    records = [row.record for row in files]
+    unique = first_of_each_file(rows)
+    records = [row.record for row in unique]
     info, console, batch_size = predictor.checkpoint.info, predictor.console, predictor.batch_size
     recipe = Recipe.from_dict(info.recipe)
     difference = frame_difference(info.details.get(FRAMES_DETAIL), records, recipe, info.size_px)
@@ -80,7 +80,7 @@ def predict_files(rows: Sequence[ImageRow], predictor: Predictor) -> FilePredict
         console.warn(difference)
     reasons: dict[int, str] = {}
     digests: dict[int, str] = {}
-    looks_F64 = np.zeros((len(files), LOOK_VALUES), np.int8)
+    looks_F64 = np.zeros((len(unique), LOOK_VALUES), np.int8)
     index_of = {id(record): index for index, record in enumerate(records)}
 
     def on_failure(record: Record, error: ImageError) -> None:
@@ -106,19 +106,24 @@ def predict_files(rows: Sequence[ImageRow], predictor: Predictor) -> FilePredict
         if len(reasons) == len(records):
             raise RunError(f"none of the {len(records)} images could be used (listed above)") from error
         raise
-    file_of = {row.key: index for index, row in enumerate(files)}
-    files_N = [file_of[row.key] for row in rows]
-    place_of = {int(file): place for place, file in enumerate(found.indices_N)}
-    usable = [(row, place_of[file]) for row, file in enumerate(files_N) if file in place_of]
-    indices_M = np.array([row for row, _ in usable], np.int64)
-    labels_M = np.full(len(usable), UNKNOWN_LABEL, np.int64)
+    file_of = {row.key: index for index, row in enumerate(unique)}
+    files = [file_of[row.key] for row in rows]
     return FilePredictions(
         rows,
-        Predictions(indices_M, labels_M, found.log_probabilities_NK[[place for _, place in usable]]),
-        {row: digests[file] for row, file in enumerate(files_N) if file in digests},
-        looks_F64[np.asarray(files_N, np.intp)],
-        {row: reasons[file] for row, file in enumerate(files_N) if file in reasons},
+        _repeated(found, files),
+        {row: digests[file] for row, file in enumerate(files) if file in digests},
+        looks_F64[np.asarray(files, np.intp)],
+        {row: reasons[file] for row, file in enumerate(files) if file in reasons},
     )
+
+
+def _repeated(found: Predictions, files: Sequence[int]) -> Predictions:
+    """Return the predictions of files for all rows that name them."""
+    place_of = {int(file): place for place, file in enumerate(found.indices_N)}
+    usable = [(row, place_of[file]) for row, file in enumerate(files) if file in place_of]
+    indices_N = np.array([row for row, _ in usable], np.int64)
+    labels_N = np.full(len(usable), UNKNOWN_LABEL, np.int64)
+    return Predictions(indices_N, labels_N, found.log_probabilities_NK[[place for _, place in usable]])
 
 
 def submission_problem(found: FilePredictions) -> str:

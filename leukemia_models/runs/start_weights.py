@@ -125,7 +125,7 @@ def seen_before(path: Path, cache: Cache, codes: SplitCodes) -> SeenBefore:
 
 
 def recorded_seen_before(folder: RunFolder, config: RunConfig, cache: Cache, codes: SplitCodes) -> SeenBefore:
-    """Return the recorded overlap of a run's split with its initial weights; compute it for runs of earlier versions."""
+    """Return the recorded overlap of a run's split with its initial weights; computed for runs of earlier versions."""
     if config.seen_before is not None:
         return config.seen_before
     if config.start == SCRATCH:
