@@ -206,8 +206,7 @@ def _draw_panel(axes: Axes, epochs: Sequence[EpochScores], quantity: str, label:
     xs = [scores.epoch for scores in epochs]
     for (way, title), (color, line, marker) in zip(WAY_TITLES.items(), _STYLES, strict=True):
         values = [getattr(getattr(scores, way), quantity) for scores in epochs]
-        style = {"color": color, "linestyle": line, "marker": marker, "markersize": 6, "markerfacecolor": "none"}
-        axes.plot(xs, values, label=title, **style)
+        axes.plot(xs, values, label=title, color=color, ls=line, marker=marker, ms=6, markerfacecolor="none")
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_xlim(min(xs) - 0.3, max(xs) + 0.3)

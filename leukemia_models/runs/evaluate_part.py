@@ -154,87 +154,6 @@ def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | N
     return Calibration.from_dict(values) if values else None
 
 
-WEIGHTS, SAMPLES = "weights", "samples"
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers whose last digits, if re-estimated, depend on batch size and device."""
-
-
-def evaluated_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
-    """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
-    parameters = {
-        name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
-    }
-    table, indices = data.cache.table, split_indices(data.codes, part)
-    order = indices[np.argsort(table.ids[indices], kind="stable")]
-    return {WEIGHTS: tensors_digest(parameters), SAMPLES: samples_digest(table, order, table.labels[order])}
-
-
-def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
-    """Refuse to replace results of another network, other samples or classes, or another stamp.
-
-    Results of earlier versions have no digests of weights and samples; these are not compared.
-
-    Raises
-    ------
-    RunError
-        With all differences; or if the weights are not finite.
-    """
-    require_no_other_files(out_dir)
-    path = out_dir / RESULTS_NAME
-    # A link is replaced, not followed.
-    if not path.is_file() or path.is_symlink():
-        return
-    # Non-finite weights would be reported as other weights.
-    require_finite(checkpoint.model_state, checkpoint.path)
-    found = list(_differences(written_results(path), checkpoint, data, part))
-    if found:
-        raise RunError(
-            f"{out_dir} holds other results, which are not replaced: {'; '.join(found)}. Choose another folder with "
-            "--out, or remove that one first"
-        )
-
-
-def require_no_other_files(out_dir: Path) -> None:
-    """Raise a RunError for a folder outside runs that holds files named like results, but no ``results.json``."""
-    # In a run's folder they are of a stopped evaluation.
-    if (out_dir / RESULTS_NAME).exists() or RunFolder(out_dir.parent).is_run:
-        return
-    for name in sorted(RESULT_NAMES):
-        if (out_dir / name).exists():
-            raise RunError(
-                f"{out_dir / name} is not replaced, because there is no results.json beside it: remove it, or choose "
-                "another folder with --out"
-            )
-
-
-def written_results(path: Path) -> dict[str, Any]:
-    """Read the ``results.json`` that new results would replace; raises a RunError if it holds no results."""
-    try:
-        return read_results(path)
-    except RunError:
-        raise RunError(
-            f"{path} holds no results of this project, or damaged ones, and is not replaced: remove it, or choose "
-            "another folder with --out"
-        ) from None
-
-
-def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
-    classes, stamp = tuple(written["classes"]), written["split"]["stamp"]
-    if classes != checkpoint.info.evaluated_classes:
-        yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.evaluated_classes)}"
-    if written["split"]["kind"] != str(data.spec):
-        yield f"split {written['split']['kind']} instead of {data.spec}"
-    # Earlier versions wrote the split's own stamp on training images too.
-    stamps = (data.stamp_of(part), data.leaks.stamp)
-    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
-        yield f"stamped {stamp} instead of {stamps[0]}"
-    own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
-    if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
-        yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
-    if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
-        yield f"other images, subjects or labels than the part {part!r} has now"
-
-
 def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
     """Require that a network was trained with this cache and split.
 
@@ -302,7 +221,7 @@ def evaluate_part(
     checkpoint = predictor.checkpoint
     require_same_data(checkpoint, data)
     if not replaces_others:
-        require_same_meaning(out_dir, checkpoint, data, part)
+        require_replaceable(out_dir, checkpoint, data, part)
     predictions = predictor.predict_part(data, part)
     return evaluate_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
@@ -371,7 +290,7 @@ CHOSEN_BY_NOTE = (
     "The epoch and the settings of the evaluation were chosen by these images: their numbers are a little too good. "
     "Quote numbers of images by which nothing was chosen."
 )
-WATCHED_NOTE = (
+MONITORED_NOTE = (
     "Training was monitored on these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
     "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
 )
@@ -388,7 +307,7 @@ def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
     notes: list[str | None] = [extension.text(settings.schedule.name) for extension in settings.extensions or ()]
     notes.append(positive_note(info))
     if part == VALID and any(record.valid_loss is not None for record in history.records):
-        notes.append(WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE)
+        notes.append(MONITORED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE)
     notes.append(batchnorm.pop("text", None))
     if part == TEST and calibration is not None and not calibration.is_usable:
         notes.append(f"There are no calibrated numbers. {calibration.note}")
@@ -414,3 +333,84 @@ def positive_note(info: CheckpointInfo) -> str | None:
     if info.has_positive:
         return None
     return f"This run is of a version that recorded no positive class: its second class, {info.positive}, is used."
+
+
+WEIGHTS, SAMPLES = "weights", "samples"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers whose last digits, if re-estimated, depend on batch size and device."""
+
+
+def evaluated_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
+    """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
+    parameters = {
+        name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
+    }
+    table, indices = data.cache.table, split_indices(data.codes, part)
+    order = indices[np.argsort(table.ids[indices], kind="stable")]
+    return {WEIGHTS: tensors_digest(parameters), SAMPLES: samples_digest(table, order, table.labels[order])}
+
+
+def require_replaceable(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
+    """Refuse to replace results of another network, other samples or classes, or another stamp.
+
+    Results of earlier versions have no digests of weights and samples; these are not compared.
+
+    Raises
+    ------
+    RunError
+        With all differences; or if the weights are not finite.
+    """
+    require_no_other_files(out_dir)
+    path = out_dir / RESULTS_NAME
+    # A link is replaced, not followed.
+    if not path.is_file() or path.is_symlink():
+        return
+    # Non-finite weights would be reported as other weights.
+    require_finite(checkpoint.model_state, checkpoint.path)
+    found = list(_differences(written_results(path), checkpoint, data, part))
+    if found:
+        raise RunError(
+            f"{out_dir} holds other results, which are not replaced: {'; '.join(found)}. Choose another folder with "
+            "--out, or remove that one first"
+        )
+
+
+def require_no_other_files(out_dir: Path) -> None:
+    """Raise a RunError for a folder outside runs that holds files named like results, but no ``results.json``."""
+    # In a run's folder they are of a stopped evaluation.
+    if (out_dir / RESULTS_NAME).exists() or RunFolder(out_dir.parent).is_run:
+        return
+    for name in sorted(RESULT_NAMES):
+        if (out_dir / name).exists():
+            raise RunError(
+                f"{out_dir / name} is not replaced, because there is no results.json beside it: remove it, or choose "
+                "another folder with --out"
+            )
+
+
+def written_results(path: Path) -> dict[str, Any]:
+    """Read the ``results.json`` that new results would replace; raises a RunError if it holds no results."""
+    try:
+        return read_results(path)
+    except RunError:
+        raise RunError(
+            f"{path} holds no results of this project, or damaged ones, and is not replaced: remove it, or choose "
+            "another folder with --out"
+        ) from None
+
+
+def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
+    classes, stamp = tuple(written["classes"]), written["split"]["stamp"]
+    if classes != checkpoint.info.evaluated_classes:
+        yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.evaluated_classes)}"
+    if written["split"]["kind"] != str(data.spec):
+        yield f"split {written['split']['kind']} instead of {data.spec}"
+    # Earlier versions wrote the split's own stamp on training images too.
+    stamps = (data.stamp_of(part), data.leaks.stamp)
+    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
+        yield f"stamped {stamp} instead of {stamps[0]}"
+    own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
+    if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
+        yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
+    if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
+        yield f"other images, subjects or labels than the part {part!r} has now"

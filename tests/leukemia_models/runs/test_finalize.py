@@ -27,7 +27,7 @@ from leukemia_models.runs.evaluate_part import (
     evaluation_calibration,
     evaluation_tta,
     linked_subjects_note,
-    require_same_meaning,
+    require_replaceable,
 )
 from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_predictor, trained_checkpoint
 from leukemia_models.runs.run_folder import RunFolder
@@ -281,7 +281,7 @@ def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Pa
         with pytest.raises(RunError, match=word):
             evaluate_part(predictor_of(checkpoint), split, part, out, **options)
     with pytest.raises(RunError, match="classes"):
-        require_same_meaning(out, relabelled, data, "test")
+        require_replaceable(out, relabelled, data, "test")
     content = json.loads(written)
     del content["identity"]  # as version 0.1 wrote it
     (out / "results.json").write_text(json.dumps(content), encoding="utf-8")
