@@ -332,7 +332,10 @@ def positive_note(info: CheckpointInfo) -> str | None:
     """Return which class is the positive one if the run is of a version that recorded none; else None."""
     if info.has_positive:
         return None
-    return f"This run is of a version that recorded no positive class: its second class, {info.positive}, is used."
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one."
+    )
 
 
 WEIGHTS, SAMPLES = "weights", "samples"
