@@ -1,6 +1,6 @@
-"""One of several runs to compare: its folder in, its epochs, settings and evaluated predictions out.
+"""Read runs to compare: their epochs, settings and evaluated predictions.
 
-A folder may hold a run, a plan of several stages (its last stage is evaluated), or a k-fold (evaluated by its
+A folder may hold a run, a plan of several stages (its last stage is compared), or a k-fold (compared by its
 out-of-fold predictions; its curves are means over the folds).
 """
 
@@ -31,20 +31,14 @@ from leukemia_models.runs.run_config import RunConfig, load_config
 from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold, last_run
 from leukemia_models.runs.run_split import read_split
 
-PATIENT_MIXED_MARK = "patient-mixed"
 _PARTS = ("test", "valid")
 _PREDICTIONS_NAME = "predictions.csv"
-_SETTINGS_OF_RESULTS = ("size_px", "recipe")
 _NO_SETTINGS = {"format", "format_version", "cache_dir", "stage", "model_name", "positive", "seen_before"}
-_DIGEST_NAMES = {"data_fingerprint", "data_digest"}
-_DIGEST_LENGTH = 12
-_NUM_DIGITS = 4
-_META = torch.device("meta")
 
 
 @dataclass(frozen=True, slots=True)
 class EpochAccuracy:
-    """Accuracy of one epoch; None where nothing was validated."""
+    """Accuracy of one epoch, in [0, 1]; None without validation."""
 
     train: float
     valid: float | None
@@ -60,30 +54,26 @@ class StageCurve:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ComparedRun:
-    """What a comparison needs to know of one run.
+    """One run of a comparison.
 
     Parameters
     ----------
     path : Path
         Its folder, as it was named.
     label : str
-        Its name in tables and figures, different from all others'.
-    model_name : str
-        Name of the network.
+        Unique name in tables and figures.
     classes : tuple of two str
         The negative and the positive class.
     part : str
-        What was evaluated, such as ``test`` or ``out-of-fold``.
+        The evaluated part, such as ``test`` or ``out-of-fold``.
     stamp : str
-        Kind of its split.
-    stages : tuple of StageCurve
-        Its curves.
+        Of its split.
     settings : mapping of str to value
-        What it was told, flat: ``settings.optimizer.lr``; of a plan, its last stage's.
+        Settings of the last stage with flat names, such as ``optimizer.lr``.
     samples : EvaluatedSamples
         Evaluated images and their predictions.
     pixel_digests : mapping of str to str
-        Of the evaluated images by their ids; an image is absent where an earlier version did not write its digest down.
+        Of the evaluated images by their ids, as far as ``split.csv`` has them.
     """
 
     path: Path
@@ -104,20 +94,20 @@ class ComparedRun:
 
     @property
     def is_patient_mixed(self) -> bool:
-        """Whether its numbers say nothing about new patients."""
+        """Whether its split is not subject-disjoint."""
         return not is_disjoint_stamp(self.stamp)
 
     @property
     def marked_label(self) -> str:
-        """Its label, with a mark that nobody overlooks where patients are mixed."""
-        return f"{self.label} ({PATIENT_MIXED_MARK})" if self.is_patient_mixed else self.label
+        """Its label, marked if patients are mixed."""
+        return f"{self.label} (patient-mixed)" if self.is_patient_mixed else self.label
 
     @cached_property
     def num_parameters(self) -> int | None:
-        """Trainable numbers of its network; None for a network this version does not know."""
+        """Trainable parameters of its network; None for an unknown network."""
         if self.model_name not in model_names():
             return None
-        with _META:
+        with torch.device("meta"):
             return count_parameters(build_model(self.model_name, len(self.classes)))
 
     @cached_property
@@ -127,34 +117,32 @@ class ComparedRun:
 
     @cached_property
     def intervals(self) -> SubjectBootstrap:
-        """Of the metrics per image, by resampling subjects."""
+        """Intervals of the metrics per image, by resampling subjects."""
         return subject_bootstrap(self.samples, classes=self.classes)
 
     @cached_property
     def subject_level(self) -> SubjectLevel:
-        """Per subject."""
+        """Metrics per subject."""
         return subject_level(self.samples, self.classes)
 
     @cached_property
     def subject_samples(self) -> EvaluatedSamples | None:
-        """One row a subject, with its mean probability; None where no subject is known."""
+        """One row per subject, with its mean probability; None if no subject is known."""
         return subject_samples(self.samples, "mean")
 
     @cached_property
     def subject_intervals(self) -> SubjectBootstrap | None:
-        """Of the metrics per subject."""
+        """Intervals of the metrics per subject."""
         return subject_bootstrap(self.subject_samples, classes=self.classes) if self.subject_samples else None
 
 
 def read_compared_runs(paths: Sequence[Path], part: str = "test") -> list[ComparedRun]:
-    """Read the runs, plans and k-folds to compare.
+    """Read two or more runs, plans and k-folds to compare.
 
     Parameters
     ----------
-    paths
-        Two folders at least.
     part
-        What to compare them by; of a k-fold always its out-of-fold predictions.
+        The evaluated part to compare; of a k-fold always its out-of-fold predictions.
 
     Raises
     ------
@@ -178,7 +166,7 @@ def read_compared_runs(paths: Sequence[Path], part: str = "test") -> list[Compar
 
 
 def _labels(paths: Sequence[Path], model_names: Sequence[str]) -> list[str]:
-    """The networks' names where they differ, else the folders' names, else as much of the paths as tells them apart."""
+    """Return the networks' names if they are unique, else the shortest ends of the paths that are."""
     if len(set(model_names)) == len(model_names):
         return list(model_names)
     parts = [path.resolve().parts for path in paths]
@@ -189,34 +177,29 @@ def _labels(paths: Sequence[Path], model_names: Sequence[str]) -> list[str]:
 
 
 def _read_run(path: Path, label: str, config: RunConfig, part: str) -> ComparedRun:
-    runs = [run for run in find_runs(path) if run.history.is_file()]
-    if not runs:
+    stages = _read_curves(path)
+    if not stages:
         raise RunError(f"{path} has no finished epoch to compare")
     folder = last_run(path)
-    _check_evaluated(folder, part)
-    stages = tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
+    if not (folder.part(part) / _PREDICTIONS_NAME).is_file():
+        others = [name for name in _PARTS if (folder.part(name) / _PREDICTIONS_NAME).is_file()]
+        advice = f"compare by --part {others[0]}, or evaluate" if others else "evaluate"
+        raise RunError(f"{folder.root} was not evaluated on its part {part}: {advice} it first, with `ltrain evaluate`")
     return _compared(path, label, config, folder.part(part), part, stages, [folder])
 
 
-def _check_evaluated(folder: RunFolder, part: str) -> None:
-    """A split may lack a part: say which one there is to compare by."""
-    if (folder.part(part) / _PREDICTIONS_NAME).is_file():
-        return
-    others = [name for name in _PARTS if (folder.part(name) / _PREDICTIONS_NAME).is_file()]
-    advice = f"compare by --part {others[0]}, or evaluate" if others else "evaluate"
-    raise RunError(f"{folder.root} was not evaluated on its part {part}: {advice} it first, with `ltrain evaluate`")
-
-
 def _read_kfold(path: Path, label: str, config: RunConfig) -> ComparedRun:
-    curves = []
-    for fold in find_folds(path):
-        runs = [run for run in find_runs(fold) if run.history.is_file()]
-        curves.append([StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs])
-    folds = [last_run(fold) for fold in find_folds(path)]
-    run = _compared(path, label, config, path / POOLED_NAME, OUT_OF_FOLD_PART, mean_curves(curves), folds)
+    folds = find_folds(path)
+    curves, folders = mean_curves(list(map(_read_curves, folds))), list(map(last_run, folds))
+    run = _compared(path, label, config, path / POOLED_NAME, OUT_OF_FOLD_PART, curves, folders)
     # Every fold is normalised with its own training images.
     shared = {name: value for name, value in run.settings.items() if not name.startswith("normalization.")}
     return replace(run, settings=shared)
+
+
+def _read_curves(path: Path) -> tuple[StageCurve, ...]:
+    runs = [run for run in find_runs(path) if run.history.is_file()]
+    return tuple(StageCurve(load_config(run).stage, read_accuracies(run.history)) for run in runs)
 
 
 def _compared(
@@ -235,19 +218,15 @@ def _compared(
         samples = evaluated_samples(table, classes)
     except UsageError as error:
         raise UsageError(f"{part_dir}: {error}; compare by a part with labels, such as --part valid") from None
-    try:
-        stamp = str(results["split"]["stamp"])
-        settings = {name: results["settings"].get(name) for name in _SETTINGS_OF_RESULTS} | _settings(config, stages)
-        settings["split"] = results["split"]["kind"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{part_dir / 'results.json'} is damaged ({error!r}): evaluate the run again") from error
+    settings = {name: results["settings"].get(name) for name in ("size_px", "recipe")} | _settings(config, stages)
+    settings["split"] = results["split"]["kind"]
     return ComparedRun(
         path=path,
         label=label,
         model_name=config.model_name,
         classes=classes,
         part=part,
-        stamp=stamp,
+        stamp=results["split"]["stamp"],
         stages=stages,
         settings=settings,
         samples=samples,
@@ -256,30 +235,24 @@ def _compared(
 
 
 def _pixel_digests(folders: Sequence[RunFolder], ids: frozenset[str]) -> dict[str, str]:
-    """Digests of the evaluated images, as the split of each run has them."""
     splits = (read_split(folder.split) for folder in folders if folder.split.is_file())
     known = (item for rows in splits for item in rows.items())
     return {record_id: row.pixel_digest for record_id, row in known if record_id in ids and row.pixel_digest}
 
 
 def _settings(config: RunConfig, stages: Sequence[StageCurve]) -> dict[str, Any]:
-    """What a run was told, as flat names and values that fit into a table."""
-    values: dict[str, Any] = {"stages": _stages_text(stages)}
+    """Return the settings of a run with flat names, digests and lists of numbers shortened for a table."""
+    values: dict[str, Any] = {
+        "stages": ", ".join(f"{stage.name} ({len(stage.epochs)} epochs)".strip() for stage in stages)
+    }
     for name, value in flattened({key: value for key, value in config.to_dict().items() if key not in _NO_SETTINGS}):
-        short = str(value)[:_DIGEST_LENGTH] if name in _DIGEST_NAMES else _rounded(value)
+        short: Any = value
+        if name in ("data_fingerprint", "data_digest"):
+            short = str(value)[:12]
+        elif isinstance(value, list | tuple):
+            short = [round(item, 4) if isinstance(item, float) else item for item in value]
         values[name.removeprefix("settings.")] = short
     return values
-
-
-def _stages_text(stages: Sequence[StageCurve]) -> str:
-    return ", ".join(f"{stage.name} ({len(stage.epochs)} epochs)".strip() for stage in stages)
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Lists of measured numbers, such as the normalization's, with as many digits as people compare."""
-    if isinstance(value, list | tuple):
-        return [round(item, _NUM_DIGITS) if isinstance(item, float) else item for item in value]
-    return value
 
 
 def read_accuracies(path: Path) -> tuple[EpochAccuracy, ...]:
@@ -294,14 +267,16 @@ def read_accuracies(path: Path) -> tuple[EpochAccuracy, ...]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return tuple(
-            EpochAccuracy(_share(row["train_accuracy"]), _share(valid) if (valid := row["valid_accuracy"]) else None)
+            EpochAccuracy(
+                _accuracy(row["train_accuracy"]), _accuracy(text) if (text := row["valid_accuracy"]) else None
+            )
             for row in rows
         )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def _share(text: str) -> float:
+def _accuracy(text: str) -> float:
     number = float(text)
     if not 0 <= number <= 1:
         raise ValueError(f"an accuracy of {text}")

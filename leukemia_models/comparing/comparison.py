@@ -1,9 +1,9 @@
-"""Several runs side by side: the table of what differs, paired differences, and the page."""
+"""Compare runs: metrics, paired differences, settings that differ; tables, figures and a page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -28,22 +28,20 @@ from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, Su
 from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
-from leukemia_models.reports.style import code, markdown_table, plain, save_figure, without_repeats
+from leukemia_models.reports.style import code, markdown_table, plain, quoted_paragraphs, save_figure, without_repeats
 from leukemia_models.runs.run_folder import RESULTS_NAME, is_begun, is_kfold
-
-VALID_PART = "valid"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairComparison:
-    """Two runs on the same images.
+    """Differences of two runs on the same images.
 
     Parameters
     ----------
     first, second : str
         Labels of the runs; differences are first minus second.
     images, subjects : PairedBootstrap or None
-        Differences of the metrics per image, and per subject; None where refused, or no subject is known.
+        Differences of the metrics per image and per subject; None if refused, or no subject is known.
     refusal : str or None
         Why the two cannot be compared.
     """
@@ -56,27 +54,20 @@ class PairComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""
-        return {
-            "first": self.first,
-            "second": self.second,
-            "images": self.images.to_dict() if self.images else None,
-            "subjects": self.subjects.to_dict() if self.subjects else None,
-            "refusal": self.refusal,
-        }
+        images, subjects = (each.to_dict() if each else None for each in (self.images, self.subjects))
+        return {**vars(self), "images": images, "subjects": subjects}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison:
-    """What several runs have in common, and what not.
+    """A comparison of runs.
 
     Parameters
     ----------
-    runs : tuple of ComparedRun
-        In the order in which they were named.
     settings : mapping of str to tuple
-        Settings that are not the same in all runs: one value a run, None where a run does not have it.
+        Settings that differ: one value per run, None for a run without the setting.
     pairs : tuple of PairComparison
-        Every two of the runs.
+        All pairs of the runs.
     """
 
     runs: tuple[ComparedRun, ...]
@@ -87,12 +78,12 @@ class Comparison:
         return f"Comparison({', '.join(run.label for run in self.runs)}; {self.stamp})"
 
     def _repr_markdown_(self) -> str:
-        """Return the whole comparison, which notebooks show."""
+        """Return the page, for notebooks."""
         return comparison_text(self)
 
     @property
     def stamp(self) -> str:
-        """The words under every figure: the runs' stamp where they share one, else whose is which, the worse first."""
+        """The common stamp of the runs, else each stamp with its runs, patient-mixed ones first."""
         labels_of: dict[str, list[str]] = {}
         for run in sorted(self.runs, key=lambda run: not run.is_patient_mixed):
             labels_of.setdefault(run.stamp, []).append(run.label)
@@ -102,45 +93,43 @@ class Comparison:
 
     @property
     def cautions(self) -> list[str]:
-        """In plain sentences, what keeps the numbers from being compared or believed."""
-        mixed = [run.label for run in self.runs if run.is_patient_mixed]
-        sentences = []
-        if mixed:
-            sentences.append(
-                f"{', '.join(mixed)}: patients are mixed. These numbers do not say how the networks do on new "
-                "patients; there they are clearly lower."
+        """Sentences about what the comparison cannot show."""
+        return list(self._cautions())
+
+    def _cautions(self) -> Iterator[str]:
+        def labels(chosen: Callable[[ComparedRun], bool]) -> str:
+            return ", ".join(run.label for run in self.runs if chosen(run))
+
+        if mixed := labels(lambda run: run.is_patient_mixed):
+            yield (
+                f"{mixed}: patients are mixed. These numbers do not say how the networks do on new patients; there "
+                "they are clearly lower."
             )
-            if len(mixed) < len(self.runs):
-                sentences.append("Runs with and without mixed patients must not be ranked against each other.")
+            if not all(run.is_patient_mixed for run in self.runs):
+                yield "Runs with and without mixed patients must not be ranked against each other."
         if len({frozenset(run.samples.ids) for run in self.runs}) > 1:
-            sentences.append(
-                "The runs were evaluated on different images, so differences in the table may be those of the images."
+            yield "The runs were evaluated on different images, so differences in the table may be those of the images."
+        if unknown := labels(lambda run: not run.pixel_digests.keys() >= frozenset(run.samples.ids)):
+            yield (
+                f"{unknown}: an earlier version wrote no pixel digests into split.csv. Whether images with the same id "
+                "have the same pixels is not checked."
             )
-        unknown = [run.label for run in self.runs if not _knows_pixels(run)]
-        if unknown:
-            sentences.append(
-                f"{', '.join(unknown)}: an earlier version wrote no pixel digests into split.csv. That images of the "
-                "same id are the same pixels is taken on trust."
+        if validated := labels(lambda run: run.part == "valid"):
+            yield (
+                f"{validated}: evaluated on validation images, which chose the epoch and more. These numbers are a "
+                "little too good; compare by --part test before you prefer one."
             )
-        validated = [run.label for run in self.runs if run.part == VALID_PART]
-        if validated:
-            sentences.append(
-                f"{', '.join(validated)}: evaluated on validation images, which chose the epoch and more. These "
-                "numbers are a little too good; compare by --part test before you prefer one."
-            )
-        pooled = [run.label for run in self.runs if run.part == OUT_OF_FOLD_PART]
-        if pooled:
-            sentences.append(
-                f"{', '.join(pooled)}: out-of-fold predictions of several networks. AUROC compares their probabilities "
-                "with each other; the k-fold's own summary has the mean within each. Curves are means over folds."
+        if pooled := labels(lambda run: run.part == OUT_OF_FOLD_PART):
+            yield (
+                f"{pooled}: out-of-fold predictions of several networks. AUROC compares their probabilities with each "
+                "other; the summary of the k-fold has the mean within each. Curves are means over folds."
             )
         num_pairs = sum(pair.refusal is None for pair in self.pairs)
         if num_pairs > 1:
-            sentences.append(
-                f"{num_pairs} pairs are compared, each with an interval of its own: with many pairs, one of them may "
-                "lie apart from zero by chance."
+            yield (
+                f"{num_pairs} pairs are compared, each with its own interval: with many pairs, an interval may exclude "
+                "zero by chance."
             )
-        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -166,11 +155,11 @@ def compare_runs(
     Parameters
     ----------
     paths
-        Their folders, two at least.
+        Two or more folders.
     part
         ``test`` or ``valid``; a k-fold is always compared by its out-of-fold predictions.
     out
-        Folder for tables and figures, which is made; None writes nothing.
+        Folder for tables and figures; None writes nothing.
     settings
         Of the paired bootstrap.
 
@@ -179,7 +168,7 @@ def compare_runs(
     comparison : Comparison
         Of the runs, in this order.
     files : list of Path
-        What was written; see :func:`write_comparison`.
+        Written files; see :func:`write_comparison`.
 
     Raises
     ------
@@ -188,29 +177,20 @@ def compare_runs(
     RunError
         If a folder holds no run, or the part was not evaluated.
     """
-    if out is not None:
-        require_comparison_folder(out)
+    if out is not None and (is_begun(out) or is_kfold(out) or (out / RESULTS_NAME).exists()):
+        raise UsageError(f"--out {out} belongs to a run's own results: choose another folder")
     comparison = compare(read_compared_runs(paths, part), settings)
     return comparison, [] if out is None else write_comparison(out, comparison)
 
 
 def compare(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_BOOTSTRAP) -> Comparison:
-    """Compare runs.
-
-    Parameters
-    ----------
-    runs
-        Two at least, with different labels.
-    settings
-        Of the paired bootstrap.
+    """Compare two or more runs with different labels.
 
     Raises
     ------
     UsageError
-        If there are fewer than two runs, or they answer with different classes or have different positive ones.
+        If they have different classes, or different positive ones.
     """
-    if len(runs) < 2:
-        raise UsageError("name two runs or more to compare")
     for run in runs[1:]:
         if run.classes == runs[0].classes[::-1]:
             raise UsageError(
@@ -220,7 +200,7 @@ def compare(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_B
             )
         if run.classes != runs[0].classes:
             raise UsageError(
-                f"{runs[0].label} and {run.label} know different classes: {', '.join(runs[0].classes)} and "
+                f"{runs[0].label} and {run.label} have different classes: {', '.join(runs[0].classes)} and "
                 f"{', '.join(run.classes)}"
             )
     return Comparison(
@@ -231,7 +211,7 @@ def compare(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_B
 
 
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
-    """Return the settings that are not the same in all runs, in the order in which they first appear."""
+    """Return the settings that differ between runs, in the order in which they first appear."""
     names = dict.fromkeys(name for each in settings for name in each)
     rows = {name: tuple(each.get(name) for each in settings) for name in names}
     return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
@@ -251,7 +231,6 @@ def _compare_pair(first: ComparedRun, second: ComparedRun, settings: BootstrapSe
 
 
 def _require_same_pixels(first: ComparedRun, second: ComparedRun) -> None:
-    """Raise UsageError where one id stands for different pixels in the two runs."""
     known = first.pixel_digests.keys() & second.pixel_digests.keys()
     other = [each for each in known if first.pixel_digests[each] != second.pixel_digests[each]]
     if other:
@@ -259,10 +238,6 @@ def _require_same_pixels(first: ComparedRun, second: ComparedRun) -> None:
             f"{len(other):,} images have other pixels in the one run than in the other, under the same id (first "
             f"{min(other)})"
         )
-
-
-def _knows_pixels(run: ComparedRun) -> bool:
-    return run.pixel_digests.keys() >= frozenset(run.samples.ids)
 
 
 def _run_dict(run: ComparedRun) -> dict[str, Any]:
@@ -290,27 +265,12 @@ def _evaluated_dict(metrics: ClassificationMetrics | None, intervals: SubjectBoo
 
 FORMAT_VERSION = 1
 PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
-"""What the page shows of a pair; the JSON has all."""
+"""Metrics of a pair on the page; the JSON has all."""
 ABSENT = "-"
-_OCCASIONAL_FIGURES = tuple(
-    f"{name}.{suffix}" for name in ("accuracy-stage-[0-9]*", "subjects") for suffix in ("png", "pdf")
-)
-
-
-def require_comparison_folder(out_dir: Path) -> None:
-    """Refuse a folder of a run, a plan, a k-fold or an evaluated part: its figures have names of a comparison's.
-
-    Raises
-    ------
-    UsageError
-        If it is one of these.
-    """
-    if is_begun(out_dir) or is_kfold(out_dir) or (out_dir / RESULTS_NAME).exists():
-        raise UsageError(f"--out {out_dir} belongs to a run's own results: choose another folder")
 
 
 def write_comparison(out_dir: Path, comparison: Comparison) -> list[Path]:
-    """Write the comparison into a folder, which is made.
+    """Write the comparison into a folder.
 
     Returns
     -------
@@ -341,38 +301,32 @@ def _write_figures(out_dir: Path, comparison: Comparison) -> list[Path]:
     subjects = draw_subject_shares(runs, title=f"Share right per subject, {evaluated}", stamp=stamp)
     if subjects is not None:
         drawn["subjects"] = subjects
-    _remove_other_figures(out_dir, drawn)
+    # Figures of an earlier comparison in the same folder.
+    for pattern in ("accuracy-stage-[0-9]*.png", "accuracy-stage-[0-9]*.pdf", "subjects.png", "subjects.pdf"):
+        for path in out_dir.glob(pattern):
+            if path.stem not in drawn:
+                path.unlink()
     paths = [out_dir / f"{name}.png" for name in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
         save_figure(figure, path)
     return paths
 
 
-def _remove_other_figures(out_dir: Path, drawn: Collection[str]) -> None:
-    """Remove figures of an earlier comparison that this one has none of: they would pass for its own."""
-    for pattern in _OCCASIONAL_FIGURES:
-        for path in out_dir.glob(pattern):
-            if path.stem not in drawn:
-                path.unlink()
-
-
 def comparison_text(comparison: Comparison, figures: Sequence[str] = ()) -> str:
     """Return the page as Markdown."""
     runs, classes = comparison.runs, comparison.runs[0].classes
     mark = " (some PATIENT-MIXED)" if any(run.is_patient_mixed for run in runs) else ""
-    header = ("", *(plain(run.marked_label) for run in runs))
     marked = {run.label: plain(run.marked_label) for run in runs}
+    header = ("", *marked.values())
+    per_image = _metric_rows(classes, [(run.metrics, run.intervals) for run in runs])
+    per_subject = _metric_rows(classes, [(run.subject_level.mean, run.subject_intervals) for run in runs])
     sections = [
         f"# {len(runs)} runs compared{mark}",
-        "\n".join(f"> {plain(sentence)}\n>" for sentence in comparison.cautions).removesuffix("\n>"),
+        quoted_paragraphs(comparison.cautions),
         f"## Runs{mark}\n\n" + markdown_table(header, _run_rows(runs)),
-        f"## Per image{mark}\n\n"
-        + markdown_table(header, _metric_rows(classes, [(run.metrics, run.intervals) for run in runs])),
+        f"## Per image{mark}\n\n" + markdown_table(header, per_image),
         f"## Per subject{mark}\n\n"
-        "A subject counts once, with the mean probability of its cells.\n\n"
-        + markdown_table(
-            header, _metric_rows(classes, [(run.subject_level.mean, run.subject_intervals) for run in runs])
-        ),
+        "A subject counts once, with the mean probability of its cells.\n\n" + markdown_table(header, per_subject),
         _interval_notes(runs),
         f"## Differences on the same images{mark}\n\n"
         + "\n\n".join(_pair_text(pair, marked, classes) for pair in comparison.pairs),
@@ -419,7 +373,7 @@ def _metric_text(name: str, metrics: ClassificationMetrics | None, bootstrap: Su
 
 
 def _interval_notes(runs: Sequence[ComparedRun]) -> str:
-    """Say what the intervals are, and why some are missing."""
+    """Return what the intervals are, and why some are missing."""
     level = runs[0].intervals.settings.level
     notes = dict.fromkeys(
         plain(f"{run.label}: {bootstrap.note}")
@@ -460,7 +414,7 @@ def _difference_cells(paired: PairedBootstrap | None, name: str) -> tuple[str, s
 
 def _settings_text(header: Sequence[str], settings: Mapping[str, Sequence[Any]]) -> str:
     if not settings:
-        return "None: the runs were told the same."
+        return "None: the runs have the same settings."
     rows = [
         (code(name), *(ABSENT if value is None else plain(value) for value in row)) for name, row in settings.items()
     ]
@@ -468,7 +422,7 @@ def _settings_text(header: Sequence[str], settings: Mapping[str, Sequence[Any]])
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """Return one row a run: what it is, its metrics per image and per subject with intervals, differing settings."""
+    """Return one row per run: metrics per image and per subject with intervals, and settings that differ."""
     rows = []
     for number, run in enumerate(comparison.runs):
         row: dict[str, Any] = {
@@ -492,10 +446,9 @@ def _metric_columns(
     unit: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None
 ) -> dict[str, float | None]:
     values = metrics.values() if metrics is not None else dict.fromkeys(METRICS)
-    intervals = bootstrap.intervals if bootstrap is not None else {}
     columns: dict[str, float | None] = {}
     for name in METRICS:
-        interval = intervals.get(name)
+        interval = bootstrap.intervals.get(name) if bootstrap is not None else None
         columns[f"{unit}_{name}"] = values[name]
         columns[f"{unit}_{name}_low"] = interval.low if interval else None
         columns[f"{unit}_{name}_high"] = interval.high if interval else None

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_curve
 
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import ComparedRun, StageCurve
-from leukemia_models.reports.evaluation_figures import AXIS_LETTERS, draw_confusion_on, legend_above
+from leukemia_models.reports.evaluation_figures import draw_confusion_on, finish_roc, legend_above
 from leukemia_models.reports.style import series_style, stamped_figure, wrapped_name
 
 MAX_COLUMNS = 4
@@ -25,14 +25,9 @@ _MAX_SUBJECTS = 150
 
 
 def draw_confusions(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
-    """Draw the runs' confusion matrices side by side: shares of each true class, with the counts.
+    """Draw the confusion matrices of runs side by side, at most four in a row.
 
-    Parameters
-    ----------
-    runs : sequence of ComparedRun
-        One panel each, at most four in a row.
-    title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+    `title` and `stamp` as for :func:`~leukemia_models.reports.style.stamped_figure`, here and below.
     """
     num_columns = min(len(runs), MAX_COLUMNS)
     num_rows = math.ceil(len(runs) / num_columns)
@@ -49,28 +44,16 @@ def draw_confusions(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> F
 
 
 def draw_rocs(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
-    """Draw the runs' ROC curves together, per image; runs evaluated on one class have none.
+    """Draw the ROC curves of runs per image, without runs evaluated on one class.
 
-    Parameters
-    ----------
-    runs : sequence of ComparedRun
-        The legend names each with its area and, where there is one, the interval by resampling subjects.
-    title, stamp : str
-        As for :func:`draw_confusions`.
+    The legend has each area with its interval by resampling subjects.
     """
-    classes = runs[0].classes
     figure = stamped_figure((6.2, 6.0 + _INCHES_PER_RUN * len(runs)), title, stamp)
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
     for number, run in enumerate(runs):
         if run.metrics.auroc is not None:
             _draw_roc(axes, number, run, run.metrics.auroc)
-    axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
-    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-    axes.set_aspect("equal")
-    axes.grid(visible=True, color="0.9")
+    finish_roc(axes, runs[0].classes)
     legend_above(axes)
     return figure
 
@@ -94,15 +77,7 @@ def _draw_roc(axes: Axes, number: int, run: ComparedRun, auroc: float) -> None:
 
 
 def draw_subject_shares(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure | None:
-    """Draw for every subject which share of its images each run got right; None where no subject is known.
-
-    Parameters
-    ----------
-    runs : sequence of ComparedRun
-        One mark each per subject that it was evaluated on.
-    title, stamp : str
-        As for :func:`draw_confusions`.
-    """
+    """Draw the fraction of each subject's images that each run predicts right; None if no subject is known."""
     shares = [_shares_of(run) for run in runs]
     keys = sorted({key for each in shares for key in each}, key=lambda key: (key[0], _mean_share(key, shares), key[1]))
     if not keys:
@@ -119,7 +94,7 @@ def draw_subject_shares(runs: Sequence[ComparedRun], *, title: str, stamp: str) 
 
 
 def _shares_of(run: ComparedRun) -> dict[tuple[int, str], float]:
-    """By class and subject: share of the images that are predicted right."""
+    """Return the fraction of images predicted right by class and subject."""
     table = run.subject_level.table
     table = table[table["label"].notna()]
     return {
@@ -134,10 +109,10 @@ def _mean_share(key: tuple[int, str], shares: Sequence[dict[tuple[int, str], flo
 
 def _draw_marks(axes: Axes, number: int, num_runs: int, label: str, values: Sequence[float]) -> None:
     style = series_style(number)
-    # Side by side: marks of several runs on one subject would hide each other.
-    aside = 0.5 * ((number + 0.5) / num_runs - 0.5)
+    # Side by side, because marks of several runs on one subject would hide each other.
+    offset = 0.5 * ((number + 0.5) / num_runs - 0.5)
     axes.plot(
-        np.arange(len(values)) + aside,
+        np.arange(len(values)) + offset,
         values,
         linestyle="none",
         marker=style.marker,
@@ -173,60 +148,37 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
 
 
 MAX_MARKS = 12
-# Heights of the stages' names as shares of the axes: above them, where no curve is.
-_ABOVE_AXES, _LINE_SHARE = 1.01, 0.04
+# Height of the first line of stage names and distance of the next ones, as fractions of the axes.
+_NAMES_HEIGHT, _LINE_HEIGHT = 1.01, 0.04
 
 
 def draw_accuracies(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
-    """Draw training and validation accuracy per epoch of all runs in one figure.
-
-    The epochs of later stages follow those of earlier ones; a vertical line marks where a stage begins.
-
-    Parameters
-    ----------
-    runs : sequence of ComparedRun
-        Each is two lines, or one where nothing was validated.
-    title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
-    """
+    """Draw training and validation accuracy per epoch; a vertical line marks where a stage begins."""
     figure, axes = _curve_axes(title, stamp)
     for number, run in enumerate(runs):
         _draw_curves(axes, number, run.marked_label, run.stages)
     _mark_stages(axes, runs)
-    _finish_curves(figure, axes, "epoch, counted through all stages" if _has_stages(runs) else "epoch")
+    has_stages = any(len(run.stages) > 1 for run in runs)
+    _finish_curves(figure, axes, "epoch, counted through all stages" if has_stages else "epoch")
     return figure
 
 
 def draw_stage_accuracies(runs: Sequence[ComparedRun], stage: int, *, title: str, stamp: str) -> Figure:
-    """Draw the same of one stage, counted from 0; its epochs are counted from 1.
-
-    Parameters
-    ----------
-    runs : sequence of ComparedRun
-        Those with fewer stages are left out, and keep their colours.
-    stage : int
-        Position of the stage.
-    title, stamp : str
-        As for :func:`draw_accuracies`.
-    """
+    """Draw the accuracies of one stage, counted from 0; runs without it are left out."""
     figure, axes = _curve_axes(title, stamp)
-    is_named_alike = len({run.stages[stage].name for run in runs if stage < len(run.stages)}) == 1
+    has_one_name = len({run.stages[stage].name for run in runs if stage < len(run.stages)}) == 1
     for number, run in enumerate(runs):
         if stage < len(run.stages):
             name = run.stages[stage].name
-            label = run.marked_label if is_named_alike or not name else f"{run.marked_label}, {name},"
+            label = run.marked_label if has_one_name or not name else f"{run.marked_label}, {name},"
             _draw_curves(axes, number, label, run.stages[stage : stage + 1])
     _finish_curves(figure, axes, "epoch of the stage")
     return figure
 
 
 def stage_names(runs: Sequence[ComparedRun], stage: int) -> list[str]:
-    """Different names that the runs give a stage, counted from 0; one without a plan has none."""
+    """Return the different names of a stage, counted from 0; runs without a plan have none."""
     return sorted({run.stages[stage].name for run in runs if stage < len(run.stages)} - {""})
-
-
-def _has_stages(runs: Sequence[ComparedRun]) -> bool:
-    return any(len(run.stages) > 1 for run in runs)
 
 
 def _curve_axes(title: str, stamp: str) -> tuple[Figure, Axes]:
@@ -255,22 +207,21 @@ def _draw_curves(axes: Axes, number: int, label: str, stages: Sequence[StageCurv
             marker=style.marker,
             markersize=5.5,
             markerfacecolor=inside,
-            # Marks of different runs on different epochs: they stay visible where lines coincide.
+            # On different epochs for different runs, so that they are visible on equal lines.
             markevery=(min(number, len(values) - 1) % step, step),
         )
 
 
 def _mark_stages(axes: Axes, runs: Sequence[ComparedRun]) -> None:
-    """Draw a line where a stage begins: one for all runs with stages where they agree, else one each in its colour."""
+    """Draw a line where a stage begins: for all staged runs if they are equal, else for each in its colour."""
     staged = [(number, run) for number, run in enumerate(runs) if len(run.stages) > 1]
     boundaries = {tuple((stage.name, len(stage.epochs)) for stage in run.stages) for _, run in staged}
     if len(boundaries) == 1:
-        _draw_boundaries(axes, staged[0][1].stages, "0.45", "", _ABOVE_AXES)
+        _draw_boundaries(axes, staged[0][1].stages, "0.45", "", _NAMES_HEIGHT)
         return
     for row, (number, run) in enumerate(staged):
-        _draw_boundaries(
-            axes, run.stages, series_style(number).color, f"{run.label}: ", _ABOVE_AXES + _LINE_SHARE * row
-        )
+        color, height = series_style(number).color, _NAMES_HEIGHT + _LINE_HEIGHT * row
+        _draw_boundaries(axes, run.stages, color, f"{run.label}: ", height)
 
 
 def _draw_boundaries(axes: Axes, stages: Sequence[StageCurve], color: str, prefix: str, height: float) -> None:

@@ -1,4 +1,4 @@
-"""The files of a finished cross-validation."""
+"""Page, tables and figure of an evaluated cross-validation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from leukemia_models.comparing.fold_evaluation import (
     cross_validate,
     read_fold,
 )
-from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, SUBJECT_MEAN, cautions
@@ -35,6 +35,7 @@ from leukemia_models.reports.style import (
     markdown_table,
     number_text,
     plain,
+    quoted_paragraphs,
     save_figure,
     stamped_figure,
     without_repeats,
@@ -50,13 +51,7 @@ _FOLDS_WIDTH, _MEAN_AT, _POOLED_AT = 0.36, 0.24, 0.36
 
 
 def draw_folds(result: CrossValidation) -> Figure:
-    """Draw the folds' metrics per image as dots, beside them mean and standard deviation, and the pooled value.
-
-    Parameters
-    ----------
-    result : CrossValidation
-        Metrics that no fold defines have a pooled value only.
-    """
+    """Draw the folds' metrics per image as dots, with mean, standard deviation and pooled value beside them."""
     title = f"{result.pooled.model_name}, {result.name}: each fold, mean and pooled"
     figure = stamped_figure((9.6, 4.8), title, result.stamp)
     axes = figure.subplots()
@@ -68,7 +63,7 @@ def draw_folds(result: CrossValidation) -> Figure:
     axes.set_xticks(range(len(SHOWN_METRICS)), _titles(result.pooled.classes))
     axes.set_xlim(-0.5, len(SHOWN_METRICS) - 0.5)
     lowest, highest = axes.get_ylim()
-    # No metric is above 1 or below 0, and no tick, but a mean with its standard deviation may be.
+    # A mean with its standard deviation may reach beyond 0 or 1.
     axes.set_yticks(np.arange(11) / 10)
     axes.set_ylim(min(0.5, lowest), max(_TOP, highest))
     axes.set_ylabel("per image")
@@ -80,7 +75,7 @@ def draw_folds(result: CrossValidation) -> Figure:
 
 
 def _titles(classes: Sequence[str]) -> list[str]:
-    """What the values are of, with the class on lines of its own."""
+    """Return the titles of the metrics, with the class on separate lines."""
     titles = [printable(metric_title(name, classes)).partition(" (") for name in SHOWN_METRICS]
     return [
         "\n".join([name, *([wrapped_name(f"({rest}", _TITLE_LETTERS)] if rest else [])]) for name, _, rest in titles
@@ -89,19 +84,15 @@ def _titles(classes: Sequence[str]) -> list[str]:
 
 def _draw_values(axes: Axes, position: int, values: Sequence[float | None]) -> None:
     is_numbered = len(values) <= _MAX_NUMBERED_FOLDS
-    aside = np.linspace(-_FOLDS_WIDTH, 0.1, len(values))
-    points = [
-        (position + step, value, fold)
-        for fold, (step, value) in enumerate(zip(aside, values, strict=True), 1)
-        if value is not None
-    ]
-    for x, value, fold in points if is_numbered else ():
-        axes.annotate(
-            str(fold), (x, value), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center", color="0.3"
-        )
+    xs = position + np.linspace(-_FOLDS_WIDTH, 0.1, len(values))
+    for fold, (x, value) in enumerate(zip(xs, values, strict=True), 1):
+        if is_numbered and value is not None:
+            axes.annotate(
+                str(fold), (x, value), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center", color="0.3"
+            )
     axes.plot(
-        [x for x, _, _ in points],
-        [value for _, value, _ in points],
+        xs,
+        [np.nan if value is None else value for value in values],
         linestyle="none",
         marker="o",
         markersize=5 if is_numbered else 3.5,
@@ -130,13 +121,12 @@ def _draw_pooled(axes: Axes, position: int, name: str, result: CrossValidation) 
     value = result.pooled.metrics.values()[name]
     if value is None:
         return
-    bootstrap = result.pooled.intervals.get(IMAGE)
-    interval = bootstrap.intervals.get(name) if bootstrap else None
+    interval = result.pooled.interval(IMAGE, name)
     reach = [[value - interval.low], [interval.high - value]] if interval else None
     axes.errorbar(
         position + _POOLED_AT,
         value,
-        # A percentile interval may lie beside its value.
+        # A percentile interval need not contain its value.
         yerr=np.maximum(reach, 0) if reach else None,
         color=VERMILION,
         marker="D",
@@ -152,26 +142,26 @@ FORMAT = "leukemia-cells k-fold results"
 FORMAT_VERSION = 1
 FOLDS_FIGURE = "folds.png"
 _READING = (
-    "The standard deviation over the folds says how much the result of one training differs with the people in it. It "
-    "is no standard error: the folds share most of their training images. The pooled interval says how much the result "
-    "depends on which subjects are in the data; it holds nothing of another training's luck."
+    "The standard deviation over the folds shows how much the result of one training differs with the people in it. It "
+    "is no standard error: the folds share most of their training images. The pooled interval shows how much the "
+    "result depends on which subjects are in the data; it does not include the randomness of training."
 )
 
 
 def pool_folds(
     fold_dirs: Sequence[Path], out_dir: Path, bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
 ) -> CrossValidation:
-    """Read the finished runs of a k-fold, evaluate them together, and write the result.
+    """Evaluate the trained folds of a cross-validation together, and write the result.
 
     Parameters
     ----------
     fold_dirs
-        One folder a fold, in their order: a run's or a plan's, whose part ``test`` was evaluated.
+        In their order, as for :func:`~leukemia_models.comparing.fold_evaluation.read_fold`.
     out_dir
         Gets ``summary.md``, ``results.json``, ``folds.csv``, ``folds.png``, ``predictions.csv`` (with a column
         ``fold``) and ``pooled/``, the evaluated out-of-fold predictions.
     bootstrap
-        How the pooled intervals are drawn.
+        Settings of the pooled intervals.
 
     Raises
     ------
@@ -179,12 +169,6 @@ def pool_folds(
         If a fold is missing or unfinished, or the folds do not hold out every labelled sample exactly once.
     """
     result = cross_validate([read_fold(path) for path in fold_dirs], bootstrap)
-    write_cross_validation(out_dir, result)
-    return result
-
-
-def write_cross_validation(out_dir: Path, result: CrossValidation) -> None:
-    """Write all files of an evaluated k-fold into `out_dir`, which is made if it does not exist."""
     out_dir.mkdir(parents=True, exist_ok=True)
     write_evaluated(out_dir / POOLED_NAME, result.pooled, result.table.drop(columns="fold"))
     stamped = result.table.drop(columns="stamp", errors="ignore").assign(stamp=result.stamp)
@@ -194,10 +178,11 @@ def write_cross_validation(out_dir: Path, result: CrossValidation) -> None:
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict()}
     write_text(out_dir / "results.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_text(out_dir / "summary.md", cross_validation_text(result))
+    return result
 
 
 def folds_table(result: CrossValidation) -> pd.DataFrame:
-    """Return one row a fold: what it held out and its metrics; missing where undefined."""
+    """Return one row per fold: counts of held-out samples and metrics, missing if undefined."""
     rows = []
     for fold in result.folds:
         subjects = fold.subjects_per_class or (None,) * len(fold.images_per_class)
@@ -227,7 +212,7 @@ def cross_validation_text(result: CrossValidation) -> str:
         f"# {plain(result.pooled.model_name)}: cross-validation, {plain(result.name)}",
         f"Split: **{stamp}**" + (" (the counts are those of the worst fold)" if "(" in stamp else ""),
         f"Positive class: **{code(result.pooled.positive)}**",
-        "\n".join(f"> {plain(sentence)}\n>" for sentence in cautions(result.pooled)).removesuffix("\n>"),
+        quoted_paragraphs(cautions(result.pooled)),
         f"## Mean and spread over the folds ({stamp})\n\n" + _spread_section(result),
         f"## Pooled out-of-fold predictions ({stamp})\n\n" + _pooled_section(result),
         f"## Every fold, per image ({stamp})\n\n" + _folds_section(result),
@@ -252,33 +237,30 @@ def _spread_section(result: CrossValidation) -> str:
     if not result.num_one_class_folds:
         return table
     return (
-        f"{table}\n\n{result.num_one_class_folds} of {len(result.folds)} folds hold out one class alone. Its recall is "
-        "the only number such a fold can give; all others are left undefined instead of being averaged."
+        f"{table}\n\n{result.num_one_class_folds} of {len(result.folds)} folds hold out one class alone. Of these, "
+        "only its recall is averaged; all other metrics are left undefined."
     )
 
 
 def _pooled_section(result: CrossValidation) -> str:
     pooled, subjects = result.pooled, result.pooled.subjects
     images, people = pooled.intervals.get(IMAGE), pooled.intervals.get(SUBJECT_MEAN)
+    per_subject = subjects.mean.values() if subjects and subjects.mean else {}
     level = f"{100 * images.settings.level:g} % interval" if images else "interval"
     header = ("", "per image", level, "per subject", level, "mean over folds, per image")
     rows = [
         (
             metric_title(name, pooled.classes, code),
             number_text(pooled.metrics.values()[name]),
-            interval_text(images.intervals.get(name) if images else None),
-            number_text(_value(subjects.mean if subjects else None, name)),
-            interval_text(people.intervals.get(name) if people else None),
+            interval_text(pooled.interval(IMAGE, name)),
+            number_text(per_subject.get(name)),
+            interval_text(pooled.interval(SUBJECT_MEAN, name)),
             number_text(result.spread[name].mean),
         )
         for name in METRICS
     ]
     notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
     return "\n\n".join([markdown_table(header, rows), *map(plain, notes), *map(plain, pooled.notes)])
-
-
-def _value(metrics: ClassificationMetrics | None, name: str) -> float | None:
-    return metrics.values()[name] if metrics is not None else None
 
 
 def _folds_section(result: CrossValidation) -> str:

@@ -1,1 +1,1 @@
-"""Small experiments that explain something."""
+"""Experiments and measurements."""

@@ -1,4 +1,4 @@
-"""The second report's BatchNorm mystery and its cure, on generated cells: the experiment, its files and figure."""
+"""Reproduce the BatchNorm failure of the second report, and its remedy, on generated cells."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CSV_FIELDS = ("loss", "accuracy", "balanced_accuracy", "share_positive")
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentSize:
-    """How many cells the experiment takes, and in which batches. The default takes a minute on two CPU cores."""
+    """Numbers of cells, and batch size. The default takes a minute on two CPU cores."""
 
     num_subjects: int = 24
     train_cells_per_subject: int = 20
@@ -53,20 +53,16 @@ DEFAULT_SIZE = ExperimentSize()
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormExperiment:
-    """What the experiment came to.
+    """Results of the experiment.
 
     Attributes
     ----------
     out
         The folder of its files.
-    size
-        Cells and batches.
     lr, seed
-        Rate of AdamW; of cells, weights, order and augmentation.
-    num_train, num_valid
-        Images.
+        As for :func:`run_experiment`.
     share_of_labels
-        Share of class 1 among the validation labels.
+        Fraction of class 1 among the validation labels.
     epochs
         Scores after each epoch.
     """
@@ -112,17 +108,11 @@ def run_experiment(
     Parameters
     ----------
     out
-        Folder for ``batchnorm.json``, ``batchnorm.csv``, ``batchnorm.png`` and ``.pdf``; made where it is missing.
-    epochs
-        At least 1.
+        Folder for ``batchnorm.json``, ``batchnorm.csv``, ``batchnorm.png`` and ``.pdf``.
     lr
-        Rate of AdamW.
+        Learning rate of AdamW.
     seed
         Of cells, weights, order and augmentation.
-    size
-        Cells and batches.
-    console
-        Shows what is trained, and progress.
 
     Raises
     ------
@@ -133,7 +123,9 @@ def run_experiment(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--out {out}: cannot make this folder: {error.strerror}") from error
-    train, valid = _generated_cells(size, seed, console)
+    cells = plan_cells(size.num_subjects, size.train_cells_per_subject, size.valid_cells_per_subject)
+    with console.progress(sum(map(len, cells)), "cells") as bar:
+        train, valid = (draw_cells(part, seed=seed, size_px=size.size_px, progress=bar.update) for part in cells)
     console.note(
         f"{MODEL_NAME}, {len(train)} generated cells for training and {len(valid)} of other subjects for validation, "
         f"{size.size_px} px; AdamW, learning rate {lr:g}, augmentation {AUGMENTATION}, seed {seed}"
@@ -156,13 +148,6 @@ def run_experiment(
     )
     _write(experiment)
     return experiment
-
-
-def _generated_cells(size: ExperimentSize, seed: int, console: Console) -> tuple[CellImages, CellImages]:
-    train, valid = plan_cells(size.num_subjects, size.train_cells_per_subject, size.valid_cells_per_subject)
-    with console.progress(len(train) + len(valid), "cells") as bar:
-        drawn = [draw_cells(cells, seed=seed, size_px=size.size_px, progress=bar.update) for cells in (train, valid)]
-    return drawn[0], drawn[1]
 
 
 def _train(
@@ -212,27 +197,18 @@ def _csv_text(epochs: Sequence[EpochScores]) -> str:
 
 
 CROP_PX = 270
-"""The first report's centre crop, which holds every cell."""
+"""Centre crop of the first report, which contains every cell."""
 VALID_FOLD = 2
 
 
 @dataclass(frozen=True)
 class CellImages:
-    """Images with their classes.
-
-    Parameters
-    ----------
-    images_NHWC : uint8 array (N,S,S,3)
-        RGB.
-    labels_N : int64 array (N,)
-        0 hem, 1 all.
-    """
+    """RGB images, uint8 (N,S,S,3), and their labels: 0 hem, 1 all."""
 
     images_NHWC: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.labels_N)
 
     def normalization(self) -> Normalization:
@@ -244,12 +220,14 @@ class CellImages:
 def plan_cells(
     num_subjects: int, train_cells_per_subject: int, valid_cells_per_subject: int
 ) -> tuple[list[SampleCell], list[SampleCell]]:
-    """List the cells for training and for validation: a third of the subjects is for validation.
+    """Return cells for training, and those of a third of the subjects for validation.
+
+    From 9 subjects on, both parts hold both classes.
 
     Raises
     ------
     UsageError
-        If there are fewer than 2 subjects, or no cells. From 9 subjects on, both parts hold both classes.
+        If there are fewer than 2 subjects, or no cells.
     """
     train = [cell for cell in plan_sample(num_subjects, train_cells_per_subject) if cell.fold != VALID_FOLD]
     valid = [cell for cell in plan_sample(num_subjects, valid_cells_per_subject) if cell.fold == VALID_FOLD]
@@ -264,21 +242,7 @@ def draw_cells(
     num_threads: int = 2,
     progress: Callable[[int], object] | None = None,
 ) -> CellImages:
-    """Generate cells, crop them to the centre and shrink them.
-
-    Parameters
-    ----------
-    cells : list of SampleCell
-        Which ones, in the order of the result.
-    seed : int
-        Chooses the sample; not negative.
-    size_px : int
-        Side of the images.
-    num_threads : int
-        Images generated at a time; changes no pixel.
-    progress : callable, optional
-        Called with 1 after each image, in the calling thread.
-    """
+    """Generate cells, crop them to the centre and shrink them; `progress` is called with 1 after each image."""
 
     def draw(cell: SampleCell) -> NDArray[np.uint8]:
         frame_HWC = generate_cell(seed, cell.subject_number, cell.cell_index, cell.label)
@@ -296,25 +260,23 @@ def draw_cells(
 
 
 class MemorySource:
-    """Batches of arrays, each with memory of its own.
+    """A :class:`~leukemia_models.devices.normalization.BatchSource` of arrays.
 
     Parameters
     ----------
     images_NHWC : uint8 array (N,S,S,3)
-        RGB. Sample number i is image i.
+        RGB.
     labels_N : int64 array (N,)
         Classes.
-    batch_size : int
-        At least 1; the last batch of an epoch may be smaller.
     seed : int, optional
-        Shuffles each epoch anew; None keeps the order of the arrays.
+        Of the order of each epoch; None keeps the order of the arrays.
     drop_last : bool
         Leave out a last batch that is not full.
 
     Raises
     ------
     UsageError
-        If an argument is of another kind, or there are not as many labels as images.
+        If an argument has a wrong shape or dtype, or there are not as many labels as images.
     """
 
     def __init__(
@@ -339,11 +301,10 @@ class MemorySource:
         self._plan = BatchPlan(indices_N, batch_size=batch_size, seed=seed, drop_last=drop_last)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
         return len(self._plan)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Return the batches of one epoch without its first `first_step` ones, on the CPU."""
+        """Yield the batches of an epoch from `first_step` on, on the CPU."""
         for indices_B, mask_B in self._plan.batches(epoch, first_step):
             yield Batch(
                 torch.from_numpy(self._images_NHWC[indices_B]),

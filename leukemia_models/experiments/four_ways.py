@@ -1,4 +1,4 @@
-"""One network evaluated four ways after every epoch: why one that does well in training mode can fail in eval mode."""
+"""Evaluate a network four ways after every epoch, to show why it can fail in eval mode but not in training mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor, nn
+from torch import nn
 
 from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
@@ -40,15 +40,15 @@ class EpochScores:
     epoch : int
         Counted from 1.
     train_accuracy : float
-        In training mode, on augmented images, while the weights moved.
+        In training mode, on augmented images, during the epoch.
     eval_at_once : BatchNormScores
-        Eval mode with the statistics that training left.
+        In eval mode with the statistics after training.
     train_mode : BatchNormScores
-        Training mode with eight views of each image, as the report validated.
+        In training mode with eight views of each image, as the report validated.
     eval_after_train_mode : BatchNormScores
-        Eval mode with the statistics that those passes left, as the report tested.
+        In eval mode with the statistics after those passes, as the report tested.
     eval_reestimated : BatchNormScores
-        Eval mode with statistics from clean training images.
+        In eval mode with statistics from training images without augmentation.
     """
 
     epoch: int
@@ -79,37 +79,23 @@ def train_four_ways(
     Parameters
     ----------
     model : torch.nn.Module
-        Normalised images in, two logits out.
+        Maps normalised images to two logits.
     train_source, clean_source, valid_source : BatchSource
-        Training images for learning; the same or others, in shuffled batches, for the re-estimation; validation images
-        in shuffled batches, for in training mode the company in a batch matters.
-    settings : TrainSettings
-        Length, optimizer, seed.
-    normalization : Normalization
-        Of the training images.
-    augmentation : Augmentation
-        Of the training images; drawn from the settings' seed.
-    device : torch.device
-        Where the network runs.
+        Images for training, for re-estimated statistics and for validation, in shuffled batches: in training mode the
+        scores depend on the other images of a batch.
     on_step : callable, optional
         Called with 1 after each training step.
-
-    Returns
-    -------
-    list of EpochScores
     """
     evaluation = _Evaluation(model, clean_source, valid_source, normalization, device, settings.channels_last)
-    watcher = _Watcher(evaluation, on_step)
+    observer = _EpochEvaluation(evaluation, on_step)
     augmenter = Augmenter(
         augmentation, seed=settings.seed, mean=normalization.mean, std=normalization.std, device=device
     )
-    fit(model, train_source, None, settings, normalization, augmenter, device, watcher)
-    return watcher.epochs
+    fit(model, train_source, None, settings, normalization, augmenter, device, observer)
+    return observer.epochs
 
 
-class _Watcher(Observer):
-    """Evaluates the network after every epoch."""
-
+class _EpochEvaluation(Observer):
     def __init__(self, evaluation: _Evaluation, on_step: Callable[[int], object] | None) -> None:
         self._evaluation, self._on_step = evaluation, on_step
         self.epochs: list[EpochScores] = []
@@ -139,53 +125,36 @@ class _Evaluation:
         changed = copy.deepcopy(self.model)
         found = [
             self._in_eval_mode(self.model),
-            predict_in_train_mode(changed, self._validation(), self.normalization, self.device),
+            predict_in_train_mode(changed, self.valid_source.epoch(1), self.normalization, self.device),
             self._in_eval_mode(changed),
-            self._reestimated(),
         ]
-        return {way: BatchNormScores.of(predictions) for way, predictions in zip(WAYS, found, strict=True)}
-
-    def _validation(self) -> Iterable[Batch]:
-        return self.valid_source.epoch(1)
-
-    def _in_eval_mode(self, model: nn.Module) -> Predictions:
-        return predict_probabilities(
-            model, self._validation(), self.normalization, self.device, channels_last=self.channels_last
-        )
-
-    def _reestimated(self) -> Predictions:
         statistics = reestimate_batchnorm(
             self.model, self.clean_source.epoch(1), self.normalization, self.device, channels_last=self.channels_last
         )
         with applied(statistics, self.model):
-            return self._in_eval_mode(self.model)
+            found.append(self._in_eval_mode(self.model))
+        return {way: BatchNormScores.of(predictions) for way, predictions in zip(WAYS, found, strict=True)}
+
+    def _in_eval_mode(self, model: nn.Module) -> Predictions:
+        batches = self.valid_source.epoch(1)
+        return predict_probabilities(model, batches, self.normalization, self.device, channels_last=self.channels_last)
 
 
 @torch.no_grad()
 def predict_in_train_mode(
     model: nn.Module, batches: Iterable[Batch], normalization: Normalization, device: torch.device
 ) -> Predictions:
-    """Do what the second report's validation did, to see what it does. Nothing else may use this.
+    """Predict as the validation of the second report did; for this experiment only.
 
-    The network stays in training mode, and so each of the eight views of a batch is normalised by its own statistics
-    and written into the running ones.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A copy: its BatchNorm buffers change.
-    batches : iterable of Batch
-        Labelled; of two or more images each, as training mode needs them.
-    normalization, device
-        As for :func:`~leukemia_models.evaluation.predict.predict_probabilities`.
+    In training mode each of the eight views of a batch is normalised by its own statistics, which also update the
+    running ones of `model`. Batches hold two or more labelled images.
     """
     model.train()
     normalizer = Normalizer(normalization, device)
     logits, labels, indices = [], [], []
     for batch in batches:
-        shown = views(Tta(D4), batch.images_BHWC.to(device))
-        answers: Sequence[Tensor] = [model(normalizer(view_BHWC)) for view_BHWC in shown]
-        logits.append(torch.stack(list(answers), dim=1).cpu().double())
+        views_V = views(Tta(D4), batch.images_BHWC.to(device))
+        logits.append(torch.stack([model(normalizer(view_BHWC)) for view_BHWC in views_V], dim=1).cpu().double())
         labels.append(batch.labels_B.cpu())
         indices.append(batch.indices_B)
     log_probabilities_NK = average_views(torch.cat(logits), LOGITS).log_softmax(dim=1)
@@ -202,30 +171,21 @@ WAY_TITLES: Mapping[str, str] = MappingProxyType(
         "eval_reestimated": "(iv) eval mode, re-estimated",
     }
 )
-_STYLES: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        "eval_at_once": {"color": VERMILION, "linestyle": "-", "marker": "o"},
-        "train_mode": {"color": BLUE, "linestyle": "--", "marker": "s"},
-        "eval_after_train_mode": {"color": ORANGE, "linestyle": ":", "marker": "^"},
-        "eval_reestimated": {"color": GREEN, "linestyle": "-.", "marker": "D"},
-    }
-)
+# In the order of the titles: colour, line and marker.
+_STYLES = ((VERMILION, "-", "o"), (BLUE, "--", "s"), (ORANGE, ":", "^"), (GREEN, "-.", "D"))
 
 
 def draw_batchnorm(epochs: Sequence[EpochScores], *, share_of_labels: float, title: str, stamp: str) -> Figure:
-    """Draw validation accuracy, the share of class 1 among the answers and the cross-entropy, per epoch.
+    """Draw validation accuracy, the fraction of predictions of class 1 and the cross-entropy, per epoch.
 
     Parameters
     ----------
     epochs : sequence of EpochScores
-        At least one.
+        One or more.
     share_of_labels : float
-        Share of class 1 in the validation labels: what the answers' share should be near, and what always answering
-        class 1 scores.
-    title : str
-        What was trained.
-    stamp : str
-        Kind of split, printed under the panels.
+        Fraction of class 1 in the validation labels, which is also the accuracy of always predicting class 1.
+    title, stamp : str
+        As for :func:`~leukemia_models.reports.style.stamped_figure`.
     """
     figure = stamped_figure((13.0, 4.4), title, stamp)
     accuracy_axes, share_axes, loss_axes = figure.subplots(1, 3)
@@ -243,12 +203,12 @@ def draw_batchnorm(epochs: Sequence[EpochScores], *, share_of_labels: float, tit
 
 
 def _draw_panel(axes: Axes, epochs: Sequence[EpochScores], quantity: str, label: str) -> None:
-    numbers = [scores.epoch for scores in epochs]
-    for way in WAYS:
+    xs = [scores.epoch for scores in epochs]
+    for (way, title), (color, line, marker) in zip(WAY_TITLES.items(), _STYLES, strict=True):
         values = [getattr(getattr(scores, way), quantity) for scores in epochs]
-        axes.plot(numbers, values, label=WAY_TITLES[way], markersize=6, markerfacecolor="none", **_STYLES[way])
+        axes.plot(xs, values, label=title, color=color, ls=line, marker=marker, ms=6, markerfacecolor="none")
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.set_xlim(min(numbers) - 0.3, max(numbers) + 0.3)
+    axes.set_xlim(min(xs) - 0.3, max(xs) + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, color="0.9")

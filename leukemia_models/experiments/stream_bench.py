@@ -1,12 +1,13 @@
-"""How fast this machine feeds a network from a cache: images per second of each part, and what an epoch waits."""
+"""Measure how fast this machine feeds a network from a cache: images per second of each part, and waiting time."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, open_chosen_cache
-from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.errors import UsageError
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.stores.url import Location
@@ -25,6 +25,8 @@ from leukemia_data.streams.loader import BatchStream
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import choose_device
 from leukemia_models.networks.registry import build_model
+from leukemia_models.runs.draft_runs import train_statistics
+from leukemia_models.training.history import EpochRecord
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.train import fit
 
@@ -34,30 +36,26 @@ _MIN_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class StreamBench:
-    """What was measured.
+    """Measurements of a stream.
 
     Attributes
     ----------
-    cache, size_px, num_samples
-        Where the cache lies, the side of its images, and their number.
-    device, num_threads, batch_size, augmentation, model_name
-        What it was measured with.
     residency
         Where the stream keeps its pixels, and why.
     ceiling_images_per_s
-        Threads that only copy memory of the size of batches.
+        Of threads that only copy memory of the size of batches.
     stream_images_per_s
-        Shuffled uint8 batches on the device.
+        Of shuffled uint8 batches on the device.
     augment_images_per_s
-        Augmentation and normalisation of batches that are there already.
+        Of augmentation and normalisation of a batch on the device.
     train_images_per_s
-        All of it with the network's forward and backward pass.
+        Of training: stream, augmentation, forward and backward pass.
     first_batch_s
         From opening the cache to the first batch.
     epoch_s, epoch_wait_s
-        Estimated for all images of the cache: an epoch of training, and what of it is waiting for batches.
+        Estimated time of a training epoch over the cache, and the part of it spent waiting for batches.
     traffic
-        What was fetched of a cache at a URL, before the rates were measured; empty for one on disk.
+        Downloads of a cache at a URL before the measurements; empty for one on disk.
     """
 
     cache: str
@@ -101,51 +99,32 @@ def measure_stream(
     ----------
     location, size_px, copies
         The cache, as for :func:`~leukemia_data.caches.opening.open_chosen_cache`, whose errors it raises.
-    augmentation
-        Random changes of the images.
-    model_name
-        The network that is trained.
-    batch_size
-        Images of a batch.
     num_threads
         Threads of the stream; None for one per core, at most 4.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     seconds
         Time for each measurement.
 
     Raises
     ------
     UsageError
-        If the cache holds less images than a batch or unlabelled ones, or the device is not there.
+        If the cache holds fewer images than a batch or unlabelled ones, or the device is missing.
     """
     where, started_s = choose_device(device), time.perf_counter()
     with open_chosen_cache(location, copies, size_px=size_px) as cache:
         _check(cache, batch_size)
-        normalization = _normalization(cache)
+        indices_N = np.arange(len(cache), dtype=np.int64)
         stream = BatchStream(
-            cache,
-            np.arange(len(cache), dtype=np.int64),
-            batch_size=batch_size,
-            seed=0,
-            drop_last=True,
-            device=where,
-            num_threads=num_threads,
+            cache, indices_N, batch_size=batch_size, seed=0, drop_last=True, device=where, num_threads=num_threads
         )
         batch = next(stream.epoch(0))
         first_batch_s = time.perf_counter() - started_s
+        normalization = train_statistics(cache, indices_N)
         augmenter = Augmenter(augmentation, seed=0, mean=normalization.mean, std=normalization.std, device=where)
-        _drain(stream.epoch(0), where)
-        num_classes = len(cache.manifest.classes)
-        model, settings = build_model(model_name, num_classes), TrainSettings(epochs=1, num_classes=num_classes)
-
-        def train(num_steps: int) -> tuple[float, float]:
-            steps = _FirstSteps(stream, num_steps)
-            record = fit(model, steps, None, settings, normalization, augmenter, where).records[0]
-            return record.images_per_s, record.data_wait_share or 0.0
-
-        images_per_s, _ = train(_MIN_STEPS)
-        train_images_per_s, wait_share = train(max(int(images_per_s * seconds / batch_size), _MIN_STEPS))
+        bench = _Bench(cache, stream, augmenter, normalization, batch_size, where, seconds)
+        # Once through the cache, so that the rates do not depend on what was in memory before.
+        bench.rate(stream.epoch(0), math.inf)
+        trained = bench.train(model_name)
+        epoch_s = len(cache) / trained.images_per_s
         return StreamBench(
             cache=str(cache.location),
             size_px=cache.size_px,
@@ -156,91 +135,83 @@ def measure_stream(
             augmentation=augmentation.name,
             model_name=model_name,
             residency=stream.residency.reason,
-            ceiling_images_per_s=_copy_ceiling(cache.size_px, batch_size, stream.num_threads, seconds),
-            stream_images_per_s=_rate(_endless(stream), batch_size, seconds, where),
-            augment_images_per_s=_rate(_augmented(batch, augmenter), batch_size, seconds, where),
-            train_images_per_s=train_images_per_s,
+            ceiling_images_per_s=bench.copy_ceiling(),
+            stream_images_per_s=bench.rate(batch for epoch in count() for batch in stream.epoch(epoch)),
+            augment_images_per_s=bench.rate(augmenter(batch.images_BHWC, epoch, batch.indices_B) for epoch in count(1)),
+            train_images_per_s=trained.images_per_s,
             first_batch_s=first_batch_s,
-            epoch_s=len(cache) / train_images_per_s,
-            epoch_wait_s=len(cache) / train_images_per_s * wait_share,
+            epoch_s=epoch_s,
+            epoch_wait_s=epoch_s * (trained.data_wait_share or 0.0),
             traffic=cache.traffic_text,
         )
 
 
 def _check(cache: Cache, batch_size: int) -> None:
     if len(cache) < batch_size:
-        raise UsageError(f"{cache.location} holds {len(cache)} images, less than --batch-size {batch_size}")
+        raise UsageError(f"{cache.location} holds {len(cache)} images, fewer than --batch-size {batch_size}")
     if (cache.table.labels == UNKNOWN_LABEL).any():
         raise UsageError(f"{cache.location} holds unlabelled images, and training cannot be measured with them")
 
 
-def _normalization(cache: Cache) -> Normalization:
-    table = cache.table
-    statistics = channel_statistics(table.channel_sums, table.channel_square_sums, cache.pixels_per_image)
-    if statistics is None or min(statistics.std) == 0:
-        raise UsageError(f"{cache.location} holds no images to normalise by")
-    return Normalization(statistics.mean, statistics.std)
+@dataclass(frozen=True)
+class _Bench:
+    cache: Cache
+    stream: BatchStream
+    augmenter: Augmenter
+    normalization: Normalization
+    batch_size: int
+    device: torch.device
+    seconds: float
 
+    def rate(self, batches: Iterable[object], seconds: float | None = None) -> float:
+        """Return images per second of batches, measured for some seconds or to their end."""
+        num_images, started_s = 0, time.perf_counter()
+        for _ in batches:
+            num_images += self.batch_size
+            if time.perf_counter() - started_s >= (self.seconds if seconds is None else seconds):
+                break
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        return num_images / (time.perf_counter() - started_s)
 
-def _rate(batches: Iterable[object], batch_size: int, seconds: float, device: torch.device) -> float:
-    """Images per second of an endless iterable of batches."""
-    count, started_s = 0, time.perf_counter()
-    for _ in batches:
-        count += batch_size
-        if time.perf_counter() - started_s >= seconds:
-            break
-    _wait_for(device)
-    return count / (time.perf_counter() - started_s)
+    def train(self, model_name: str) -> EpochRecord:
+        """Train for some steps to warm up, then for some seconds."""
+        num_classes = len(self.cache.manifest.classes)
+        model, settings = build_model(model_name, num_classes), TrainSettings(epochs=1, num_classes=num_classes)
 
+        def train(num_steps: int) -> EpochRecord:
+            steps = _FirstSteps(self.stream, num_steps)
+            return fit(model, steps, None, settings, self.normalization, self.augmenter, self.device).records[0]
 
-def _endless(stream: BatchStream) -> Iterator[Batch]:
-    while True:
-        yield from stream
+        num_steps = int(train(_MIN_STEPS).images_per_s * self.seconds / self.batch_size)
+        return train(max(num_steps, _MIN_STEPS))
 
+    def copy_ceiling(self) -> float:
+        """Return images per second of threads that copy blocks of a large array into buffers of a batch each."""
+        num_threads, batch_bytes = self.stream.num_threads, self.cache.pixels_per_image * 3 * self.batch_size
+        num_blocks = max(_COPIED_BYTES // batch_bytes, 2)
+        blocks = np.ones((num_blocks, batch_bytes), np.uint8)
+        order = np.random.default_rng(0).permutation(num_blocks)
+        ends_s = time.perf_counter() + self.seconds
 
-def _augmented(batch: Batch, augmenter: Augmenter) -> Iterator[torch.Tensor]:
-    epoch = 0
-    while True:
-        epoch += 1
-        yield augmenter(batch.images_BHWC, epoch, batch.indices_B)
+        def copy(thread: int) -> int:
+            buffers, num_copied = np.zeros((2, batch_bytes), np.uint8), 0
+            while time.perf_counter() < ends_s:
+                block = order[(num_copied * num_threads + thread) % num_blocks]
+                np.copyto(buffers[num_copied % 2], blocks[block])
+                num_copied += 1
+            return num_copied
 
-
-def _drain(batches: Iterable[object], device: torch.device) -> None:
-    for _ in batches:
-        pass
-    _wait_for(device)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def _copy_ceiling(size_px: int, batch_size: int, num_threads: int, seconds: float) -> float:
-    """Images per second of threads that copy blocks of a large array into buffers of a batch each."""
-    image_bytes = size_px * size_px * 3
-    num_blocks = max(_COPIED_BYTES // (image_bytes * batch_size), 2)
-    blocks = np.ones((num_blocks, batch_size * image_bytes), np.uint8)
-    order = np.random.default_rng(0).permutation(num_blocks)
-    ends_s = time.perf_counter() + seconds
-
-    def copy(thread: int) -> int:
-        buffers, count = np.zeros((2, batch_size * image_bytes), np.uint8), 0
-        while time.perf_counter() < ends_s:
-            np.copyto(buffers[count % 2], blocks[order[(count * num_threads + thread) % num_blocks]])
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(num_threads) as pool:
-        started_s = time.perf_counter()
-        count = sum(pool.map(copy, range(num_threads)))
-        return count * batch_size / (time.perf_counter() - started_s)
+        with ThreadPoolExecutor(num_threads) as pool:
+            started_s = time.perf_counter()
+            num_copied = sum(pool.map(copy, range(num_threads)))
+            return num_copied * self.batch_size / (time.perf_counter() - started_s)
 
 
 class _FirstSteps:
-    """The first steps of each epoch of a stream; the rest of the samples is not asked for."""
+    """The first steps of each epoch of a stream."""
 
     def __init__(self, stream: BatchStream, num_steps: int) -> None:
         self._stream, self._num_steps = stream, min(num_steps, len(stream))

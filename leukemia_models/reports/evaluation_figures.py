@@ -1,4 +1,4 @@
-"""Figures of one evaluated part, and of a run's epochs."""
+"""Figures of an evaluated part, and of the epochs of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +37,15 @@ BOTH_CLASSES = -1
 MAX_SUBJECTS_IN_A_COLUMN = 30
 MAX_NAMED_SUBJECTS = 60
 INCHES_PER_SUBJECT = 0.165
-"""Room for a name that can be read in print; the 47 and 26 subjects of C-NMC then fit on a page."""
+"""Of a readable name in print; the 47 and 26 subjects of C-NMC then fit on a page."""
 UNNAMED_HEIGHT_INCHES = 7.0
 TICK_LETTERS, AXIS_LETTERS, LEGEND_LETTERS = 14, 50, 60
-"""Letters in a line of a class's name under a cell, along an axis, and in a legend."""
+"""Letters per line of a class's name at a tick, along an axis, and in a legend."""
 _SHORT_NAME = 20
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *, title: str, stamp: str) -> Figure:
-    """Draw a confusion matrix: shares of each true class, with the counts.
+    """Draw a confusion matrix: fractions of each true class, with the counts.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *
     classes : sequence of str
         Name of each label.
     title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
+        As for :func:`~leukemia_models.reports.style.stamped_figure`, here and below.
     """
     figure = stamped_figure((4.8, 4.3), title, stamp)
     axes = figure.subplots()
@@ -63,7 +64,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *
 
 
 def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> AxesImage:
-    """Draw a confusion matrix into axes; the image that comes back is for a colour bar."""
+    """Draw a confusion matrix into axes, and return the image for a colour bar."""
     counts = np.asarray(confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -84,71 +85,53 @@ def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: S
 def draw_roc(
     samples: EvaluatedSamples, classes: Sequence[str], *, title: str, stamp: str, interval: Interval | None = None
 ) -> Figure:
-    """Draw the ROC curve per image and, where subjects are known, per subject (mean probability).
+    """Draw the ROC curve per image and, if subjects are known, per subject (mean probability).
 
     Parameters
     ----------
     samples : EvaluatedSamples
         Images of both classes.
-    classes : sequence of two str
-        Names of class 0 and 1.
-    title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
     interval : Interval, optional
         Of the AUROC per image.
     """
     figure = stamped_figure((5.2, 6.0), title, stamp)
     axes = figure.subplots()
-    said = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
-    draw_roc_on(axes, samples, "per image, AUROC {auroc:.3f}" + said, number=0)
+    spread = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
+    _draw_roc_on(axes, samples, "per image, AUROC {auroc:.3f}" + spread, number=0)
     by_subject = subject_samples(samples)
     if by_subject is not None and len(set(by_subject.labels_N.tolist())) == 2:
-        draw_roc_on(axes, by_subject, "per subject (mean probability), AUROC {auroc:.3f}", number=1)
+        _draw_roc_on(axes, by_subject, "per subject (mean probability), AUROC {auroc:.3f}", number=1)
     finish_roc(axes, classes)
+    axes.plot([], [], marker="o", color="0.3", linestyle="none", label=f"at the threshold {DEFAULT_THRESHOLD}")
+    legend_above(axes)
     return figure
 
 
-def draw_roc_on(axes: Axes, samples: EvaluatedSamples, label: str, *, number: int) -> None:
-    """Draw one ROC curve into axes, with a mark at the threshold 0.5.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where; call :func:`finish_roc` after the last curve.
-    samples : EvaluatedSamples
-        Of both classes.
-    label : str
-        For the legend; ``{auroc}`` in it becomes the area under this curve.
-    number : int
-        Which style, see :func:`~leukemia_models.reports.style.series_style`; the line style goes with it.
-    """
+def _draw_roc_on(axes: Axes, samples: EvaluatedSamples, label: str, *, number: int) -> None:
+    """Draw a ROC curve with a mark at the threshold 0.5; ``{auroc}`` in the label becomes its area."""
     style = series_style(number)
-    false_share, true_share, thresholds = roc_curve(samples.labels_N, samples.probabilities_N, drop_intermediate=False)
-    named = label.format(auroc=auc(false_share, true_share))
+    false_rates, true_rates, thresholds = roc_curve(samples.labels_N, samples.probabilities_N, drop_intermediate=False)
+    named = label.format(auroc=auc(false_rates, true_rates))
     line_style = LINE_STYLES[number % len(LINE_STYLES)]
-    axes.plot(false_share, true_share, color=style.color, linestyle=line_style, label=named)
+    axes.plot(false_rates, true_rates, color=style.color, linestyle=line_style, label=named)
     # The curve's points are "at least this score"; a prediction is class 1 above the threshold.
-    at_threshold = int(np.flatnonzero(thresholds > DEFAULT_THRESHOLD)[-1])
-    axes.plot(
-        false_share[at_threshold], true_share[at_threshold], marker=style.marker, color=style.color, linestyle="none"
-    )
+    mark = int(np.flatnonzero(thresholds > DEFAULT_THRESHOLD)[-1])
+    axes.plot(false_rates[mark], true_rates[mark], marker=style.marker, color=style.color, linestyle="none")
 
 
 def finish_roc(axes: Axes, classes: Sequence[str]) -> None:
-    """Add the chance line, the names of the axes and the legend."""
+    """Add the chance line and the names of the axes."""
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
-    axes.plot([], [], marker="o", color="0.3", linestyle="none", label=f"at the threshold {DEFAULT_THRESHOLD}")
     axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
     axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
     axes.grid(visible=True, color="0.9")
-    legend_above(axes)
 
 
 def legend_above(axes: Axes, ncols: int = 1) -> None:
-    """Put the legend above the axes, where it covers no data: curves may run through every corner."""
+    """Put the legend above the axes, where it covers no curve."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, fontsize=8, frameon=False)
 
 
@@ -160,25 +143,16 @@ def draw_reliability(
     stamp: str,
     calibrated: EvaluatedSamples | None = None,
 ) -> Figure:
-    """Draw, for each bin of class 1's probability, how many images of it are class 1; below, how many images there are.
+    """Draw a reliability diagram: the fraction of class 1 by bins of its probability; below, the counts.
 
-    Parameters
-    ----------
-    samples : EvaluatedSamples
-        Images.
-    classes : sequence of two str
-        Names of class 0 and 1.
-    title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
-    calibrated : EvaluatedSamples, optional
-        The same after temperature scaling.
+    `calibrated` are the same samples after temperature scaling.
     """
     figure = stamped_figure((5.2, 6.3), title, stamp)
     axes, counts_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="perfect")
     series = [("as trained", samples)] + ([("calibrated", calibrated)] if calibrated is not None else [])
-    for number, (name, each) in enumerate(series):
-        _draw_reliability_on(axes, counts_axes, each, name, number)
+    for number, (name, drawn) in enumerate(series):
+        _draw_reliability_on(axes, counts_axes, drawn, name, number)
     axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' in the bin", AXIS_LETTERS))
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(-0.02, 1.02)
@@ -194,42 +168,25 @@ def draw_reliability(
 
 def _draw_reliability_on(axes: Axes, counts_axes: Axes, samples: EvaluatedSamples, name: str, number: int) -> None:
     style, bins = series_style(number), reliability_bins(samples.labels_N, samples.probabilities_N)
+    line: dict[str, Any] = {"color": style.color, "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
     filled = bins.counts_M > 0
-    said_M = bins.probability_sums_M[filled] / bins.counts_M[filled]
-    found_M = bins.positives_M[filled] / bins.counts_M[filled]
-    axes.plot(
-        said_M,
-        found_M,
-        color=style.color,
-        marker=style.marker,
-        markersize=5,
-        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
-        label=f"{name}, ECE {bins.calibration_error:.3f}",
-    )
-    counts_axes.stairs(
-        bins.counts_M,
-        bins.edges,
-        color=style.color,
-        linestyle=LINE_STYLES[number % len(LINE_STYLES)],
-        fill=number == 0,
-        alpha=0.35 if number == 0 else 1,
-    )
+    predicted_M = bins.probability_sums_M[filled] / bins.counts_M[filled]
+    observed_M = bins.positives_M[filled] / bins.counts_M[filled]
+    label = f"{name}, ECE {bins.calibration_error:.3f}"
+    axes.plot(predicted_M, observed_M, marker=style.marker, markersize=5, label=label, **line)
+    is_first = number == 0
+    counts_axes.stairs(bins.counts_M, bins.edges, fill=is_first, alpha=0.35 if is_first else 1, **line)
 
 
 def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, stamp: str) -> Figure:
-    """Draw each subject's share of right answers, sorted, with the number of its images.
+    """Draw the fraction of each subject's images that are predicted right, sorted, with the number of its images.
 
-    Each class has a column of its own where there are many subjects; their names are left out where they are too many
-    to be read.
+    Many subjects get a column per class, very many no names.
 
     Parameters
     ----------
     table : pandas.DataFrame
         From :func:`~leukemia_models.evaluation.subject_level.subject_table`, not empty.
-    classes : sequence of two str
-        Names of class 0 and 1.
-    title, stamp : str
-        As for :func:`~leukemia_models.reports.style.stamped_figure`.
     """
     by_class = table.assign(label=table["label"].astype("float64").fillna(BOTH_CLASSES).astype(np.int64))
     rows = by_class.sort_values(["label", "share_right", "images"], kind="stable")
@@ -246,7 +203,7 @@ def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, st
 
 
 def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Sequence[str], *, is_named: bool) -> None:
-    """Draw groups of subjects of one label each above one another, the worst of each at its bottom."""
+    """Draw groups of subjects, one per label, above one another, each from its lowest fraction up."""
     start = 0
     for group in groups:
         number = int(group["label"].iloc[0])
@@ -273,15 +230,8 @@ def _draw_group(
     axes: Axes, heights: npt.NDArray[np.int64], shares: pd.Series[float], label: str, number: int, *, is_named: bool
 ) -> None:
     style = series_style(number if number != BOTH_CLASSES else 2)
-    axes.plot(
-        shares,
-        heights,
-        color=style.color,
-        marker=style.marker,
-        markersize=5 if is_named else 1.5,
-        linestyle="none",
-        label=label,
-    )
+    size = 5 if is_named else 1.5
+    axes.plot(shares, heights, color=style.color, marker=style.marker, markersize=size, linestyle="none", label=label)
     if is_named:
         axes.hlines(heights, 0, shares, color=style.color, linewidth=1, alpha=0.5)
 
@@ -290,17 +240,7 @@ MAX_MARKED_EPOCHS = 30
 
 
 def draw_history(history: TrainHistory, *, title: str, stamp: str) -> Figure:
-    """Draw accuracy and loss per epoch, for training and validation.
-
-    Parameters
-    ----------
-    history : TrainHistory
-        With at least one epoch.
-    title : str
-        For example the network's name.
-    stamp : str
-        Kind of split, printed under the panels; highlighted unless it is subject-disjoint.
-    """
+    """Draw accuracy and loss of one or more epochs, for training and validation."""
     figure = stamped_figure((9.0, 4.0), title, stamp)
     accuracy_axes, loss_axes = figure.subplots(1, 2)
     _draw_curves(accuracy_axes, history.records, "accuracy")
@@ -310,10 +250,9 @@ def draw_history(history: TrainHistory, *, title: str, stamp: str) -> Figure:
     accuracy_axes.set_ylim(min(0.5, accuracy_axes.get_ylim()[0]), 1.01)
     loss_axes.set_ylim(0, 1.05 * max(loss_axes.dataLim.ymax, 1e-3))
     best = history.best
-    if best is not None and best.valid_accuracy is not None:
-        for axes in (accuracy_axes, loss_axes):
-            axes.axvline(best.epoch, color="0.4", linestyle=":", label=f"best epoch ({best.epoch})")
     for axes in (accuracy_axes, loss_axes):
+        if best is not None and best.valid_accuracy is not None:
+            axes.axvline(best.epoch, color="0.4", linestyle=":", label=f"best epoch ({best.epoch})")
         legend_above(axes, ncols=3)
     return figure
 
@@ -333,7 +272,7 @@ def _draw_curves(axes: Axes, records: Sequence[EpochRecord], quantity: str) -> N
 
 
 def write_history(path: Path, history: TrainHistory, stamp: str) -> None:
-    """Write one CSV row per epoch, atomically; undefined numbers are empty, the last column is the split's stamp."""
+    """Write a CSV row per epoch, atomically; undefined numbers are empty, the last column is the split's stamp."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*EPOCH_FIELDS, "split"])

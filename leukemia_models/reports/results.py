@@ -1,4 +1,4 @@
-"""Results as values: metrics, subjects and splits in, results.json, cautions and lines for people out."""
+"""Results of an evaluated part: ``results.json``, cautions and lines of text."""
 
 from __future__ import annotations
 
@@ -16,44 +16,33 @@ from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.metrics import ClassificationMetrics, MajorityBaseline, metric_title
-from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS
+from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS, Interval
 from leukemia_models.evaluation.subject_level import SubjectLevel
+from leukemia_models.reports.style import number_text
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """How much one part of a split holds.
-
-    Parameters
-    ----------
-    images_per_class : tuple of int
-        One number per class.
-    subjects_per_class : tuple of int or None
-        None where the source does not name subjects.
-    """
+    """Sizes of one part of a split; ``subjects_per_class`` is None if the source does not name subjects."""
 
     images_per_class: tuple[int, ...]
     subjects_per_class: tuple[int, ...] | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return {"images_per_class": self.images_per_class, "subjects_per_class": self.subjects_per_class}
-
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """How a run's data were split.
+    """The split of a run, and its evaluated part.
 
     Parameters
     ----------
     kind : str
-        As the user named it: ``subject``, ``image``, ``given``, ``fold:1/5``.
+        Name of the split, such as ``subject``, ``image``, ``given``, ``fold:1/5``.
     leaks : LeakCheck
-        What stands on two sides of it.
+        Overlap of its parts.
     judged : str
-        The part that was evaluated, such as ``valid`` or ``test``.
+        The evaluated part, such as ``valid`` or ``test``.
     parts : mapping of str to SplitCounts
-        ``train``, ``valid``, ``test``.
+        ``train``, ``valid``, ``test``, and the evaluated part if it is another one.
     num_trained : int
         Evaluated images that the network was trained on, as in the parts ``train`` and ``all``.
     """
@@ -66,59 +55,40 @@ class SplitSummary:
 
     @property
     def stamp(self) -> str:
-        """The words that go on every table, figure and page."""
+        """The stamp for all tables, figures and pages."""
         return part_stamp(self.leaks, self.num_trained)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and the stamp as JSON can hold them."""
-        parts = {name: counts.to_dict() for name, counts in self.parts.items()}
-        return {**vars(self), "leaks": asdict(self.leaks), "parts": parts, "stamp": self.stamp}
+        return {**asdict(self), "stamp": self.stamp}
 
 
 def part_stamp(leaks: LeakCheck, num_trained: int) -> str:
-    """Return the stamp of an evaluated part, never disjoint where it holds images that the network was trained on."""
+    """Return the stamp of an evaluated part; with training images it is never disjoint."""
     if not num_trained:
         return leaks.stamp
     return f"TRAINING IMAGES ({num_trained:,} of the evaluated ones; the split is {leaks.stamp})"
 
 
 PUBLISHED_RANGE = "C-NMC 2019: 0.83 to 0.91 weighted F1"
-"""What is published for unseen patients."""
+"""Published results on unseen patients."""
 ORDER = (
-    "mixed",
-    "started",
-    "labels",
-    "other",
-    "collapsed",
-    "unknown",
-    "origin",
-    "namesakes",
-    "doubtful",
-    "alike",
-    "few",
-    "calibration",
+    *("mixed", "started", "labels", "other", "collapsed", "unknown"),
+    *("origin", "namesakes", "doubtful", "alike", "few", "calibration"),
 )
 """Kinds of cautions, the most important first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """One line that speaks against numbers.
-
-    Attributes
-    ----------
-    kind
-        One of :data:`ORDER`. Several parts of one run have the same cautions of the same kinds, in other numbers.
-    text
-        A sentence.
-    """
+    """A sentence that limits the meaning of results; ``kind`` is one of :data:`ORDER`."""
 
     kind: str
     text: str
 
 
 def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caution]:
-    """Yield what speaks against a split and its evaluated part, in any order."""
+    """Yield the cautions of a split and its evaluated part, in any order."""
     leaks, counts = split.leaks, split.parts[split.judged].subjects_per_class
     if leaks.shared_subjects or leaks.shared_images or leaks.near_images:
         yield Caution(
@@ -129,8 +99,8 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
     if leaks.start_subjects or leaks.start_images:
         yield Caution(
             "started",
-            "PATIENT-MIXED: the weights that the training started from have seen validation or test subjects, which "
-            f"says nothing about new patients ({PUBLISHED_RANGE}).",
+            "PATIENT-MIXED: the initial weights have seen validation or test subjects, which says nothing about new "
+            f"patients ({PUBLISHED_RANGE}).",
         )
     yield from start_cautions(leaks)
     if leaks.contradictory_images:
@@ -158,7 +128,7 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
 
 
 def start_cautions(leaks: LeakCheck) -> Iterator[Caution]:
-    """Yield what may be wrong with the weights that a training starts from, and cannot be known."""
+    """Yield cautions about initial weights of which too little is known."""
     if leaks.unknown_start:
         yield Caution("origin", "Start weights of unknown origin: whether they saw test subjects is not known.")
     if leaks.start_namesakes:
@@ -170,22 +140,14 @@ def start_cautions(leaks: LeakCheck) -> Iterator[Caution]:
 
 
 def sorted_cautions(found: Sequence[Caution]) -> list[Caution]:
-    """Return cautions once each, the most important first."""
+    """Return cautions without repetitions, the most important first."""
     return sorted(dict.fromkeys(found), key=lambda caution: ORDER.index(caution.kind))
 
 
 def cautions_of_parts(found: Mapping[str, Sequence[Caution]]) -> list[str]:
     """Return the cautions of several evaluated parts of one run, each kind once.
 
-    Parameters
-    ----------
-    found
-        Cautions of each part, the part to quote last: where parts differ in their numbers alone, its words are taken.
-
-    Returns
-    -------
-    list of str
-        With the part's name in front where only some parts have that caution.
+    The text is that of the last part; a caution of only some parts begins with their names.
     """
     lines: dict[str, str] = {}
     for caution in sorted_cautions([caution for part in reversed(list(found)) for caution in found[part]]):
@@ -196,30 +158,19 @@ def cautions_of_parts(found: Mapping[str, Sequence[Caution]]) -> list[str]:
 
 
 def _key(caution: Caution) -> str:
-    """What makes two cautions of different parts the same one."""
+    """Return what is equal for the same caution of different parts."""
     return caution.text if caution.kind == "other" else caution.kind
 
 
 FORMAT_VERSION = 2
-"""2 added subjects, intervals, calibration and how the network was evaluated, and more metrics."""
+"""2 added subjects, intervals, calibration, settings of the evaluation, and more metrics."""
 IMAGE, SUBJECT_MEAN, SUBJECT_VOTE = "image", "subject_mean", "subject_vote"
-LEVELS = (IMAGE, SUBJECT_MEAN, SUBJECT_VOTE)
 _VALUE_KINDS: Mapping[str, type | tuple[type, ...]] = {"model_name": str, "settings": dict, "epoch": (int, NoneType)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedResults:
-    """The same predictions with a temperature and a threshold that were fitted on another part.
-
-    Parameters
-    ----------
-    calibration : Calibration
-        The two numbers.
-    metrics : ClassificationMetrics
-        Per image.
-    bootstrap : SubjectBootstrap
-        Their intervals.
-    """
+    """Metrics per image, with intervals, after applying a temperature and a threshold fitted on another part."""
 
     calibration: Calibration
     metrics: ClassificationMetrics
@@ -227,48 +178,36 @@ class CalibratedResults:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
-        return {
-            "calibration": self.calibration.to_dict(),
-            "metrics": self.metrics.to_dict(),
-            "bootstrap": self.bootstrap.to_dict(),
-        }
+        values: dict[str, Calibration | ClassificationMetrics | SubjectBootstrap] = vars(self)
+        return {name: value.to_dict() for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """What an evaluation of a run came to.
+    """Results of an evaluated part.
 
     Parameters
     ----------
-    model_name : str
-        Name of the network.
     classes : tuple of two str
-        The negative and the positive class, in this order in all that follows.
+        The negative and the positive class; all other values are in this order.
     settings : mapping
-        What the run was told, as JSON values.
-    split : SplitSummary
-        How the data were split.
+        Settings of the run, as JSON values.
     epoch : int or None
-        The epoch whose weights were evaluated; None where several networks were.
+        The epoch of the evaluated weights; None for several networks.
     metrics : ClassificationMetrics
-        Of the evaluated part, per image, at the threshold 0.5 and without temperature.
-    baseline : MajorityBaseline
-        Of the same part.
+        Per image, at the threshold 0.5 and without temperature.
     subjects : SubjectLevel or None
-        The same per subject; None where it was not asked for.
+        Metrics per subject.
     intervals : mapping of str to SubjectBootstrap
-        By :data:`LEVELS`; a level that was not evaluated is absent.
+        By ``image``, ``subject_mean`` and ``subject_vote``, as far as evaluated.
     calibrated : CalibratedResults or None
-        None on the part that calibration was fitted on, or where there was none to fit on.
+        None on the part that calibration was fitted on, or without calibration.
     judging : mapping
-        How the network was evaluated, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
+        Settings of the evaluation, as JSON values: checkpoint, test-time augmentation, BatchNorm statistics.
     identity : mapping of str to str
-        Digests by which the evaluated network and samples are known again: ``weights`` and ``samples``. Empty where
-        several networks were evaluated.
-    notes : tuple of str
-        What a reader should know that does not speak against the numbers.
-    warnings : tuple of str
-        Anything else that speaks against the numbers.
+        Digests of the evaluated ``weights`` and ``samples``; empty for several networks.
+    notes, warnings : tuple of str
+        Sentences for readers; warnings become cautions.
     """
 
     model_name: str
@@ -288,7 +227,7 @@ class Results:
 
     @property
     def positive(self) -> str:
-        """The positive class: sensitivity is its recall, thresholds and curves are of its probability."""
+        """The positive class."""
         return self.classes[1]
 
     @property
@@ -296,6 +235,11 @@ class Results:
         """Network, epoch and part, for pages and figures."""
         epoch = "" if self.epoch is None else f", epoch {self.epoch}"
         return f"{self.model_name}{epoch}: {self.split.judged} images"
+
+    def interval(self, level: str, metric: str) -> Interval | None:
+        """Return the interval of a metric; None if there is none."""
+        bootstrap = self.intervals.get(level)
+        return bootstrap.intervals.get(metric) if bootstrap else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -314,12 +258,12 @@ class Results:
 
 
 def cautions(results: Results) -> list[str]:
-    """Return, a line each, what keeps the numbers from saying how the network does on new patients."""
+    """Return the sentences of :func:`ranked_cautions`."""
     return [caution.text for caution in ranked_cautions(results)]
 
 
 def ranked_cautions(results: Results) -> list[Caution]:
-    """Return the same with their kinds, the most important first."""
+    """Return the cautions of results, the most important first."""
     found = list(split_cautions(results.split, results.classes))
     found += [Caution("other", text) for text in results.warnings]
     if results.metrics.one_class_warning:
@@ -335,13 +279,13 @@ def read_results(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        At least ``model_name`` (a text), ``classes`` (two texts, the second is the positive class), ``settings`` (an
-        object), ``epoch`` (a number or None) and ``split`` (an object with the texts ``kind`` and ``stamp``).
+        At least ``model_name`` (str), ``classes`` (two str, the second is the positive class), ``settings`` (dict),
+        ``epoch`` (int or None) and ``split`` (dict with the str ``kind`` and ``stamp``).
 
     Raises
     ------
     RunError
-        If it is missing or cannot be read, or one of these is not there or something else.
+        If the file is missing or damaged.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
@@ -356,7 +300,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def _wrong_value(content: object) -> str:
-    """Name the first of the values that every reader counts on which is not what it should be; "" where all are."""
+    """Return what is wrong with the first wrong value that :func:`read_results` promises; "" if none is wrong."""
     if not isinstance(content, dict):
         return "it is no JSON object"
     classes, split = content.get("classes"), content.get("split")
@@ -378,7 +322,7 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def results_text(results: Mapping[str, Results]) -> str:
-    """Return all evaluated parts of a run, then what speaks against their numbers, once each."""
+    """Return the text of all evaluated parts of a run, then their cautions, each once."""
     parts = [result_text(part, result) for part, result in results.items()]
     found = {part: ranked_cautions(result) for part, result in results.items()}
     return "\n".join([*parts, *(f"caution: {line}" for line in cautions_of_parts(found))])
@@ -386,66 +330,45 @@ def results_text(results: Mapping[str, Results]) -> str:
 
 def result_text(part: str, results: Results) -> str:
     """Return one evaluated part in a few lines, without cautions."""
-    metrics = results.metrics
+    return "\n".join(_result_lines(part, results))
+
+
+def _result_lines(part: str, results: Results) -> Iterator[str]:
+    metrics, subjects = results.metrics, results.subjects
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
     recall = ", ".join(
-        f"{metric_title(name, results.classes)} {_number(metrics.values()[name])}"
+        f"{metric_title(name, results.classes)} {number_text(metrics.values()[name])}"
         for name in ("sensitivity", "specificity")
     )
-    lines = [
-        f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):",
-        f"  balanced accuracy {_with_interval(results, 'balanced_accuracy')}, {recall}",
-        f"  weighted F1 {_with_interval(results, 'weighted_f1')} (always the larger class: "
-        f"{results.baseline.weighted_f1:.3f}), macro F1 {_number(metrics.macro_f1)}, "
-        f"AUROC {_with_interval(results, 'auroc')}",
-        *_subject_lines(results),
-        *_calibration_lines(results),
-        *_evaluation_lines(results),
-    ]
-    return "\n".join(lines)
-
-
-def _with_interval(results: Results, name: str) -> str:
-    bootstrap = results.intervals.get(IMAGE)
-    interval = bootstrap.intervals.get(name) if bootstrap else None
-    text = _number(results.metrics.values()[name])
-    return text if interval is None else f"{text} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def _subject_lines(results: Results) -> Iterator[str]:
-    metrics = results.subjects.mean if results.subjects else None
-    if metrics is None:
-        return
-    right = " and ".join(
-        f"{row[label]} of {sum(row)} {name}"
-        for label, (name, row) in enumerate(zip(results.classes, metrics.confusion, strict=True))
-    )
-    yield f"  per subject (mean probability): {right} right"
-
-
-def _evaluation_lines(results: Results) -> Iterator[str]:
-    judging = results.judging
-    if "batchnorm" in judging:
-        mode = judging["batchnorm"].get("mode", judging["batchnorm"]["chosen"])
-        yield f"  BatchNorm statistics: {judging['batchnorm']['chosen']} ({mode}); views of an image: {_views(judging)}"
-
-
-def _views(judging: Mapping[str, Any]) -> str:
-    """Test-time augmentation of an evaluated network."""
-    tta = judging.get("tta", {"views": "none"})
-    return str(tta["views"]) if tta["views"] == "none" else f"{tta['views']}, mean of {tta['average']}"
-
-
-def _calibration_lines(results: Results) -> Iterator[str]:
-    if results.calibrated is None:
-        return
-    calibration, after, before = results.calibrated.calibration, results.calibrated.metrics, results.metrics
+    yield f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):"
+    yield f"  balanced accuracy {metric_text(results, 'balanced_accuracy')}, {recall}"
     yield (
-        f"  calibrated (temperature {calibration.temperature:.3f}, threshold {calibration.threshold:.3f}): "
-        f"NLL {_number(before.nll)} -> {_number(after.nll)}, ECE {_number(before.ece)} -> {_number(after.ece)}, "
-        f"balanced accuracy {_number(before.balanced_accuracy)} -> {_number(after.balanced_accuracy)}"
+        f"  weighted F1 {metric_text(results, 'weighted_f1')} (always the larger class: "
+        f"{results.baseline.weighted_f1:.3f}), macro F1 {number_text(metrics.macro_f1)}, "
+        f"AUROC {metric_text(results, 'auroc')}"
     )
+    if subjects is not None and subjects.mean is not None:
+        rows = enumerate(zip(results.classes, subjects.mean.confusion, strict=True))
+        right = " and ".join(f"{row[label]} of {sum(row)} {name}" for label, (name, row) in rows)
+        yield f"  per subject (mean probability): {right} right"
+    if results.calibrated is not None:
+        calibration, after = results.calibrated.calibration, results.calibrated.metrics
+        changes = (
+            f"{title} {number_text(metrics.values()[name])} -> {number_text(after.values()[name])}"
+            for title, name in (("NLL", "nll"), ("ECE", "ece"), ("balanced accuracy", "balanced_accuracy"))
+        )
+        yield (
+            f"  calibrated (temperature {calibration.temperature:.3f}, threshold {calibration.threshold:.3f}): "
+            f"{', '.join(changes)}"
+        )
+    if batchnorm := results.judging.get("batchnorm"):
+        tta = results.judging.get("tta", {"views": "none"})
+        views = tta["views"] if tta["views"] == "none" else f"{tta['views']}, mean of {tta['average']}"
+        mode = batchnorm.get("mode", batchnorm["chosen"])
+        yield f"  BatchNorm statistics: {batchnorm['chosen']} ({mode}); views of an image: {views}"
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def metric_text(results: Results, name: str) -> str:
+    """Return a metric per image with its interval, such as ``0.912 (0.871 to 0.944)``."""
+    text, interval = number_text(results.metrics.values()[name]), results.interval(IMAGE, name)
+    return text if interval is None else f"{text} ({interval.low:.3f} to {interval.high:.3f})"

@@ -1,4 +1,4 @@
-"""From a table of predictions to numbers, figures and the page: no network, no checkpoint."""
+"""Evaluate a table of predictions, and write its page, tables and figures."""
 
 from __future__ import annotations
 
@@ -48,48 +48,26 @@ from leukemia_models.reports.style import (
     markdown_table,
     number_text,
     plain,
+    quoted_paragraphs,
     save_figure,
     without_repeats,
 )
 
-CHANCE = 0.5
 MAX_LISTED_SUBJECTS = 80
 SUBJECTS_FILE = "subjects.csv"
-_EVALUATION_SHOWN = (
-    "checkpoint",
-    "tta",
-    "batchnorm.mode",
-    "batchnorm.chosen",
-    "calibration.temperature",
-    "calibration.threshold",
-    "calibration.fitted_on",
-)
+_EVALUATION_SHOWN = ("checkpoint", "tta", "batchnorm.mode", "batchnorm.chosen")
+_CALIBRATION_SHOWN = ("calibration.temperature", "calibration.threshold", "calibration.fitted_on")
 _CALIBRATED_ROWS = ("nll", "brier", "ece", "balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "mcc")
 
 
-def write_summary(path: Path, results: Results, figures: Sequence[str] = ()) -> None:
-    """Write ``summary.md``, atomically.
-
-    Parameters
-    ----------
-    path : Path
-        In a directory that exists.
-    results : Results
-        What to report.
-    figures : sequence of str
-        File names beside `path`.
-    """
-    write_text(path, summary_text(results, figures))
-
-
 def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
-    """Return the page as Markdown."""
+    """Return the page as Markdown; `figures` are file names beside it."""
     split = results.split
     sections = [
         f"# {plain(results.title)}",
         f"Split: **{split.stamp}** ({code(split.kind)})",
         f"Positive class: **{code(results.positive)}**; {code(results.classes[0])} is the negative one",
-        "\n".join(f"> {plain(sentence)}" + "\n>" for sentence in cautions(results)).removesuffix("\n>"),
+        quoted_paragraphs(cautions(results)),
         "\n\n".join(map(plain, results.notes)),
         f"## Results per image ({split.stamp})\n\n" + _image_section(results),
         f"## Results per subject ({split.stamp})\n\n" + _subject_section(results, results.subjects)
@@ -106,25 +84,22 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _evaluation_rows(results: Results) -> Iterator[tuple[str, object]]:
-    """How the network was asked, without what was measured to decide it."""
+def _evaluation_rows(results: Results) -> Iterator[tuple[str, str]]:
     rows = dict(flattened(results.judging))
-    if rows.get("calibration.is_usable") is False:
-        rows = {name: value for name, value in rows.items() if not name.startswith("calibration.")}
-    yield from (
-        (plain(name), plain(_short(value))) for name, value in rows.items() if name.startswith(_EVALUATION_SHOWN)
-    )
+    is_usable = rows.get("calibration.is_usable") is not False
+    shown = (*_EVALUATION_SHOWN, *_CALIBRATION_SHOWN) if is_usable else _EVALUATION_SHOWN
+    return ((plain(name), _short(value)) for name, value in rows.items() if name.startswith(shown))
 
 
-def _setting_rows(results: Results) -> Iterator[tuple[str, object]]:
-    """The settings that say something; a note tells of extensions."""
-    rows = {name: value for name, value in flattened(results.settings) if value is not None and name != "extensions"}
-    return ((plain(name), plain(_short(value))) for name, value in rows.items())
+def _setting_rows(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield the settings with a value; a note describes extensions."""
+    for name, value in flattened(results.settings):
+        if value is not None and name != "extensions":
+            yield plain(name), _short(value)
 
 
-def _short(value: object) -> object:
-    """Numbers without digits that nobody reads; results.json has them all."""
-    return f"{value:.6g}" if isinstance(value, float) else value
+def _short(value: object) -> str:
+    return plain(f"{value:.6g}" if isinstance(value, float) else value)
 
 
 def _figure_line(name: str) -> str:
@@ -134,24 +109,23 @@ def _figure_line(name: str) -> str:
 
 def _image_section(results: Results) -> str:
     metrics, bootstrap = results.metrics, results.intervals.get(IMAGE)
-    constant = _constant_answers(results)
+    constant = _majority_metrics(results)
     level = f"{_percent(bootstrap.settings.level)} interval" if bootstrap else "interval"
     always = f"always {code(results.classes[results.baseline.prediction])}"
     header = ("per image", plain(results.model_name), level, always)
     rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
     for name in METRICS:
-        interval = bootstrap.intervals.get(name) if bootstrap else None
-        against = number_text(constant[name]) if name in constant else "-"
-        title = metric_title(name, results.classes, code)
-        rows.append((title, number_text(metrics.values()[name]), interval_text(interval), against))
+        value, interval = number_text(metrics.values()[name]), interval_text(results.interval(IMAGE, name))
+        baseline = number_text(constant[name]) if name in constant else "-"
+        rows.append((metric_title(name, results.classes, code), value, interval, baseline))
     return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
 
 
-def _constant_answers(results: Results) -> dict[str, float | None]:
-    """What answering the larger class always scores."""
+def _majority_metrics(results: Results) -> dict[str, float | None]:
+    """Return the metrics of always predicting the larger class."""
     baseline, recalls = results.baseline, results.metrics.recall_per_class
     is_defined = None not in recalls
-    chance = CHANCE if is_defined else None
+    chance = 0.5 if is_defined else None
     return {
         "balanced_accuracy": chance,
         "sensitivity": None if recalls[1] is None else float(baseline.prediction == 1),
@@ -166,7 +140,7 @@ def _constant_answers(results: Results) -> dict[str, float | None]:
 
 
 def _interval_note(bootstrap: SubjectBootstrap | None, classes: Sequence[str]) -> str:
-    """How the intervals were made, and how far to trust them."""
+    """Return how the intervals were computed, and their limits."""
     if bootstrap is None:
         return ""
     if not bootstrap.intervals or bootstrap.subjects_per_class is None:
@@ -193,14 +167,9 @@ def _subject_section(results: Results, subjects: SubjectLevel) -> str:
     ]
     if not columns:
         return _paragraphs("No subject of the evaluated images is known.", *_left_out(subjects))
-    metrics_table = _subject_metrics(columns, results.classes)
     notes = without_repeats(bootstrap.note for _, _, bootstrap in columns if bootstrap and bootstrap.note)
-    return _paragraphs(
-        metrics_table,
-        *map(plain, notes),
-        *_left_out(subjects),
-        _subject_list(results),
-    )
+    table, subject_list = _subject_metrics(columns, results.classes), _subject_list(subjects, results.classes)
+    return _paragraphs(table, *map(plain, notes), *_left_out(subjects), subject_list)
 
 
 def _subject_metrics(
@@ -229,10 +198,9 @@ def _left_out(subjects: SubjectLevel) -> Iterator[str]:
         yield f"{len(subjects.mixed_subjects):,} subjects with images of both classes are left out here: {names}."
 
 
-def _subject_list(results: Results) -> str:
-    subjects, classes = results.subjects, results.classes
-    if subjects is None or len(subjects.table) > MAX_LISTED_SUBJECTS:
-        return f"Each subject stands in [{SUBJECTS_FILE}]({SUBJECTS_FILE})."
+def _subject_list(subjects: SubjectLevel, classes: Sequence[str]) -> str:
+    if len(subjects.table) > MAX_LISTED_SUBJECTS:
+        return f"All subjects are in [{SUBJECTS_FILE}]({SUBJECTS_FILE})."
     positive = code(classes[1])
     header = ("subject", "class", "images", "share right", f"mean P({positive})", f"votes for {positive}")
     rows = [
@@ -252,7 +220,7 @@ def _subject_list(results: Results) -> str:
 def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     calibration = calibrated.calibration
     fitted_on = f"{calibration.num_images:,} {plain(calibration.fitted_on)} images"
-    said = (
+    text = (
         f"The same predictions with the temperature {calibration.temperature:.3f} and then the threshold "
         f"{calibration.threshold:.3f} of P({code(results.positive)}), both fitted on {fitted_on}. All other tables and "
         "files are without them."
@@ -267,7 +235,7 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
         )
         for name in _CALIBRATED_ROWS
     ]
-    return _paragraphs(said, markdown_table(header, rows))
+    return _paragraphs(text, markdown_table(header, rows))
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
@@ -288,32 +256,11 @@ def _paragraphs(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-CONFUSION_FIGURE, ROC_FIGURE = "confusion.png", "roc.png"
-RELIABILITY_FIGURE, SUBJECTS_FIGURE = "reliability.png", "subjects.png"
-
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedNetwork:
-    """Which network a table of predictions is from, for the report.
+    """The network of a table of predictions; fields as in :class:`~leukemia_models.reports.results.Results`.
 
-    Parameters
-    ----------
-    model_name : str
-        Its name.
-    classes : tuple of two str
-        The negative and the positive class.
-    settings : mapping
-        What its run was told, as JSON values.
-    epoch : int or None
-        The epoch whose weights it has; None where the predictions come from several networks.
-    judging : mapping
-        How it was evaluated, as JSON values.
-    calibration : Calibration or None
-        Fitted on another part than the evaluated one.
-    identity : mapping of str to str
-        As in :class:`~leukemia_models.reports.results.Results`.
-    notes, warnings : tuple of str
-        As in :class:`~leukemia_models.reports.results.Results`.
+    ``calibration`` was fitted on another part than the evaluated one.
     """
 
     model_name: str
@@ -341,12 +288,8 @@ def results_of_table(
     table : pandas.DataFrame
         From :func:`~leukemia_models.evaluation.predictions.predictions_table` or
         :func:`~leukemia_models.evaluation.predictions.read_predictions`; rows without a label are left out.
-    split : SplitSummary
-        How the data were split.
-    network : EvaluatedNetwork
-        What made the predictions.
     bootstrap : BootstrapSettings
-        How intervals are drawn.
+        Settings of the intervals.
 
     Raises
     ------
@@ -412,21 +355,17 @@ def write_evaluated(
 
     Parameters
     ----------
-    out_dir : Path
-        Is made if it does not exist.
-    results : Results
-        From :func:`results_of_table`.
-    table : pandas.DataFrame
-        What they are of; a column ``stamp`` with the split's stamp is put last.
+    results, table
+        From :func:`results_of_table`, and its argument.
     more_figures : sequence of str
         Other PNG files to name in the page, relative to it.
     for_excel : bool
-        Whether CSV files begin with a byte order mark.
+        Begin CSV files with a byte order mark.
 
     Raises
     ------
     RunError
-        If the folder is a link: a run from elsewhere could have its results written anywhere.
+        If the folder is a link, by which a run from elsewhere could write anywhere.
     """
     if out_dir.is_symlink():
         raise RunError(f"{out_dir} is a link to {out_dir.readlink()}, and would be written there: remove it first")
@@ -439,23 +378,21 @@ def write_evaluated(
         subjects = with_class_names(results.subjects.table, results.classes)
         write_table(out_dir / SUBJECTS_FILE, subjects.assign(stamp=stamp), for_excel=for_excel)
     write_results(out_dir / "results.json", results)
-    write_summary(out_dir / "summary.md", results, (*figures, *more_figures))
+    write_text(out_dir / "summary.md", summary_text(results, (*figures, *more_figures)))
 
 
 def _draw(out_dir: Path, results: Results, samples: EvaluatedSamples) -> list[str]:
-    """Draw what the results hold numbers for, and return the names of the files."""
+    """Draw the figures for which there are values, and return their file names."""
     classes, named = results.classes, {"title": results.title, "stamp": results.split.stamp}
     calibrated = results.calibrated.calibration.apply(samples) if results.calibrated else None
     figures = {
-        CONFUSION_FIGURE: draw_confusion(results.metrics.confusion, classes, **named),
-        RELIABILITY_FIGURE: draw_reliability(samples, classes, calibrated=calibrated, **named),
+        "confusion.png": draw_confusion(results.metrics.confusion, classes, **named),
+        "reliability.png": draw_reliability(samples, classes, calibrated=calibrated, **named),
     }
     if results.metrics.auroc is not None:
-        bootstrap = results.intervals.get(IMAGE)
-        interval = bootstrap.intervals.get("auroc") if bootstrap else None
-        figures[ROC_FIGURE] = draw_roc(samples, classes, interval=interval, **named)
+        figures["roc.png"] = draw_roc(samples, classes, interval=results.interval(IMAGE, "auroc"), **named)
     if results.subjects is not None and not results.subjects.table.empty:
-        figures[SUBJECTS_FIGURE] = draw_subjects(results.subjects.table, classes, **named)
+        figures["subjects.png"] = draw_subjects(results.subjects.table, classes, **named)
     for name, figure in figures.items():
         save_figure(figure, out_dir / name)
     return list(figures)

@@ -1,1 +1,1 @@
-"""The folder of a run, the data it was begun with, and how it is evaluated."""
+"""The folder of a run: its settings and samples, training, evaluation, prediction."""

@@ -1,4 +1,4 @@
-"""Begin runs: folders that are claimed, and the value of a run that is ready to be trained."""
+"""Begin runs: claim their folder and write their settings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from pathlib import Path
 from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
 from leukemia_data.files.lock import LOCK_FILES, lock_run
-from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, training_facts
-from leukemia_data.splitting.split_spec import parse_split
-from leukemia_data.splitting.splits import split_indices
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.run_config import RunConfig, save_config
@@ -23,10 +20,13 @@ from leukemia_models.runs.run_split import SPLIT_DIGEST, TEST, VALID, SplitCache
 from leukemia_models.training.checkpoint import POSITIVE_DETAIL, CheckpointInfo
 from leukemia_models.training.training_plan import TrainingPlan
 
+RUNS_DIR = Path("runs")
+"""New folders without a given name are made here, below the current folder."""
+
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that is ready to be trained: its folder, its settings, its samples."""
+    """A run that is ready to be trained."""
 
     folder: RunFolder
     config: RunConfig
@@ -34,7 +34,7 @@ class PreparedRun:
 
     @property
     def plan_dir(self) -> Path:
-        """The folder around the stages of its plan; of a run by options alone, its own."""
+        """The folder that holds all stages of its plan; its own folder for a run without a plan."""
         return self.folder.root.parent if self.config.stage else self.folder.root
 
     @property
@@ -44,23 +44,16 @@ class PreparedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it is trained and all its parts are evaluated; the final checkpoint is written before them."""
-        return self.folder.checkpoint(FINAL).is_file() and all(
-            is_evaluated(self.folder, part) for part in (VALID, TEST) if self._has_labels(part)
-        )
-
-    def _has_labels(self, part: str) -> bool:
-        labels = self.data.cache.table.labels[split_indices(self.data.codes, part)]
-        return bool((labels != UNKNOWN_LABEL).any())
-
-
-def is_evaluated(folder: RunFolder, part: str) -> bool:
-    """Whether everything about a part is written."""
-    return all((folder.part(part) / name).is_file() for name in ("predictions.csv", "results.json", "summary.md"))
+        """Whether it is trained and all its labelled parts are evaluated."""
+        names = ("predictions.csv", "results.json", "summary.md")
+        parts = [self.folder.part(part) for part in (VALID, TEST) if len(self.data.labelled_indices(part))]
+        # Written before the parts.
+        is_trained = self.folder.checkpoint(FINAL).is_file()
+        return is_trained and all((part / name).is_file() for part in parts for name in names)
 
 
 def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
-    """Describe the network of a run that has these settings and is trained from this cache, split so."""
+    """Return the description that the checkpoints of a run carry."""
     manifest = data.cache.manifest
     return CheckpointInfo(
         model_name=config.model_name,
@@ -84,34 +77,28 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
     )
 
 
-RUNS_DIR = Path("runs")
-"""Where folders are made that nobody named, in the current folder."""
-
-
 def claim_folder(out: Path | None, name: str, held: ExitStack, *, clear: bool = False) -> Path:
     """Make the folder of a run, a plan or a cross-validation, and hold its lock.
 
     Parameters
     ----------
     out
-        The folder; None makes ``runs/NAME``, numbered where that is taken.
-    name
-        For a folder that nobody named.
+        The folder; None makes ``runs/NAME``, with a number if that exists.
     held
         Releases the lock when it is closed.
     clear
-        Remove what a process left that was stopped while it wrote its settings: see :func:`clear_beginning`.
+        Remove settings that a killed process left: see :func:`clear_beginning`.
 
     Raises
     ------
     UsageError
-        If there is something in `out` already.
+        If `out` is not empty.
     RunError
         If another process is writing to it.
     """
     root = out if out is not None else _new_folder(name)
     if not clear:
-        # Before the lock, so that a folder that is refused stays as it is.
+        # Before the lock, so that a refused folder stays as it is.
         _require_empty(root)
     held.enter_context(lock_run(root))
     if clear:
@@ -122,7 +109,7 @@ def claim_folder(out: Path | None, name: str, held: ExitStack, *, clear: bool = 
 
 
 def write_runs(plan: TrainingPlan, drafts: Sequence[RunDraft], root: Path) -> list[PreparedRun]:
-    """Write the settings of a plan's runs below `root`; the plan itself comes last and makes the folder whole."""
+    """Write the settings of a plan's runs below `root`; the plan itself is written last and completes the folder."""
     runs = []
     for number, draft in enumerate(drafts):
         folder = RunFolder(root / stage_folder_name(number, draft.config.stage) if plan.is_staged else root)
@@ -137,23 +124,19 @@ def write_runs(plan: TrainingPlan, drafts: Sequence[RunDraft], root: Path) -> li
     return runs
 
 
-def folder_name(plan: TrainingPlan, first: RunConfig) -> str:
-    """Return ``resnet18-128px-subject-seed0``, or with a plan's name in place of network and size."""
-    size = Path(first.cache_dir).name.split("-")[0]
-    what = plan.name if plan.is_staged else f"{first.model_name}-{size}px"
-    return f"{what}-{parse_split(first.split).file_name}-{seeds_in_name(first.settings.seed, first.split_seed)}"
+def folder_name(plan: TrainingPlan, first: RunDraft, split: str) -> str:
+    """Return ``resnet18-128px-SPLIT-seed0``, or with a plan's name instead of network and size.
 
-
-def seeds_in_name(seed: int, split_seed: int) -> str:
-    """Return ``seed3``, with the split's seed where that is not 0: ``seed3-split1``."""
-    return f"seed{seed}-split{split_seed}" if split_seed else f"seed{seed}"
+    The split's seed is added unless it is 0: ``resnet18-128px-SPLIT-seed0-split1``.
+    """
+    config = first.config
+    what = plan.name if plan.is_staged else f"{config.model_name}-{first.data.cache.size_px}px"
+    split_seed = f"-split{config.split_seed}" if config.split_seed else ""
+    return f"{what}-{split}-seed{config.settings.seed}{split_seed}"
 
 
 def clear_beginning(root: Path) -> None:
-    """Remove what a process left that was killed while it wrote its settings: nothing was trained yet.
-
-    A folder that holds anything else is left alone.
-    """
+    """Remove what a process killed while it wrote its settings has left; keep a folder that holds anything else."""
     folder = RunFolder(root)
     written = {path.name for path in (folder.config, folder.split, folder.augmentation)} | {PLAN_FILE_NAME}
     files = [path for path in root.rglob("*") if not path.is_dir() and path.name not in LOCK_FILES]
@@ -166,13 +149,13 @@ def clear_beginning(root: Path) -> None:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Remove what a killed process was writing: files that never got their name, some as large as a checkpoint."""
+    """Remove the partial files of a killed process, some as large as a checkpoint."""
     for leftover in root.rglob(f"*{PARTIAL_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 
 
 def _new_folder(name: str) -> Path:
-    """Make ``runs/NAME``, numbered when that is taken: whoever makes a folder has it for himself."""
+    """Make ``runs/NAME``, with a number if that exists; making the folder claims it."""
     RUNS_DIR.mkdir(parents=True, exist_ok=True)
     for suffix in chain([""], (f"-{number}" for number in count(2))):
         path = RUNS_DIR / f"{name}{suffix}"
@@ -181,10 +164,9 @@ def _new_folder(name: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise AssertionError("unreachable: numbers do not end")
+    raise AssertionError("unreachable: count() is endless")
 
 
 def _require_empty(root: Path) -> None:
-    """Raise UsageError if there is something at `root` already, beside the lock."""
     if root.exists() and (not root.is_dir() or any(path.name not in LOCK_FILES for path in root.iterdir())):
-        raise UsageError(f"{root} is not empty: go on with it by --resume, or name another --out")
+        raise UsageError(f"{root} is not empty: resume it with --resume, or choose another --out")

@@ -1,4 +1,4 @@
-"""What a plan comes to on the caches that are there: every stage checked, nothing written."""
+"""Check every stage of a plan on its cache and decide its settings; write nothing."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ from leukemia_models.training.training_plan import Stage, TrainingPlan
 
 NUM_CLASSES = 2
 _GUARD_IMAGES = 256
-_NUM_NUMBERS = 6
 
 
 @dataclass(frozen=True)
 class RunDraft:
-    """A run that could begin: its settings, its samples and its augmentation."""
+    """A checked run that has not begun."""
 
     config: RunConfig
     data: SplitCache
@@ -56,32 +55,25 @@ class RunDraft:
 def stage_caches(
     plan: TrainingPlan, cache: Location, positive: str | None, copies: LocalCopiesChoice, console: Console
 ) -> list[Cache]:
-    """Open the cache of every stage, and say which class is the positive one.
+    """Open the cache of every stage, and note which class is the positive one.
 
     Parameters
     ----------
-    plan
-        Its stages name sizes and recipes.
     cache
         A cache, or a folder of caches of which one fits each stage; or the address of either.
     positive
         As in :class:`~leukemia_models.runs.run_config.RunOptions`.
-    copies
-        Where shards of a cache in an object store are copied to.
-    console
-        Hears of the positive class, and of caches without looks.
 
     Raises
     ------
     UsageError, CacheError
-        If one is missing, they do not hold the same images, or nothing tells the positive class.
+        If one is missing, they do not hold the same images, or the positive class is unknown.
     """
     caches = [_stage_cache(stage, cache, copies) for stage in plan.stages]
     for other in caches[1:]:
         _require_same_images(caches[0], other)
-    without_looks = [each for each in caches if not each.manifest.has_looks]
-    if without_looks:
-        console.note(f"note: {without_looks[0].location}: {WITHOUT_LOOKS}")
+    if not caches[0].manifest.has_looks:
+        console.note(f"note: {caches[0].location}: {WITHOUT_LOOKS}")
     if how := comparison_note(len(caches[0].table)):
         console.note(f"note: {how}")
     console.note(positive_text(caches[0].manifest.classes, positive_of_caches(caches, positive)))
@@ -96,32 +88,28 @@ def draft_runs(
     *,
     is_fold: bool = False,
 ) -> list[RunDraft]:
-    """Check all that can be wrong with a plan's runs before anything is computed or written.
+    """Check the runs of a plan before anything is computed or written.
 
     Parameters
     ----------
-    plan
-        What to train.
     caches
         One for each stage, from :func:`stage_caches`.
-    options
-        How the data are used.
-    process
-        What a run is given to work on.
     is_fold
-        Whether the split is one of a cross-validation, for what is recommended where it is refused.
+        Whether the split is one of a cross-validation, which changes the advice in errors.
 
     Raises
     ------
     UsageError, CacheError, RunError
-        If a cache cannot be split or trained on as asked; if subjects would be on both sides of the split and nobody
-        allowed it; if weights to start from do not fit.
+        If a cache cannot be split or trained on with these options, subjects are on both sides of the split without
+        ``allow_leak``, or initial weights do not fit.
     """
     positive = positive_of_caches(caches, options.positive).name
     drafts: list[RunDraft] = []
     for stage, cache in zip(plan.stages, caches, strict=True):
         require_start(stage, plan.model_name, cache.manifest.classes)
-        data = _split(stage, drafts, cache, options)
+        manifest, spec = cache.manifest, options.split_spec
+        codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
+        data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
         _check(stage, data, options, process, is_fold=is_fold)
         config = _config(plan, len(drafts), data, positive, options, process.console)
         drafts.append(RunDraft(config, data, stage.augmentation))
@@ -135,48 +123,39 @@ def _stage_cache(stage: Stage, location: Location, copies: LocalCopiesChoice) ->
         if stage.size_px is not None or stage.recipe is not None:
             raise
         raise UsageError(f"{error}\nor choose one by its size or recipe") from None
-    if len(cache.manifest.classes) != NUM_CLASSES:
+    classes = cache.manifest.classes
+    if len(classes) != NUM_CLASSES:
         raise UsageError(
-            f"{cache.location} has {len(cache.manifest.classes)} classes ({', '.join(cache.manifest.classes)}): "
-            "networks are trained and evaluated with two"
+            f"{cache.location} has {len(classes)} classes ({', '.join(classes)}): networks are trained and evaluated "
+            "with two"
         )
     return cache
 
 
 def _require_same_images(first: Cache, other: Cache) -> None:
-    """A split must mean the same in every stage: nobody may learn in one what evaluates another."""
+    """Require that all stages have the same split: no stage may train on images that evaluate another."""
     if first.manifest.has_looks != other.manifest.has_looks:
         without = other if first.manifest.has_looks else first
         raise UsageError(
-            f"{without.location}: {WITHOUT_LOOKS}. The plan's other cache has them, and all stages have to split alike"
+            f"{without.location}: {WITHOUT_LOOKS}. The plan's other cache has them, and all stages need the same split"
         )
-    same_classes = first.manifest.classes == other.manifest.classes
-    if not same_classes or any(map(_differ, _what_splits(first.table), _what_splits(other.table))):
+    is_same = first.manifest.classes == other.manifest.classes
+    if not is_same or not all(map(np.array_equal, _split_columns(first.table), _split_columns(other.table))):
         raise UsageError(
             f"{other.location} holds other images than {first.location}, or other labels or subjects of them: build "
-            "both from the same source, so that all stages split alike"
+            "both from the same source, because all stages need the same split"
         )
 
 
-def _what_splits(table: SampleTable) -> Iterator[NDArray[Any]]:
-    """Yield all columns that may decide in which part a sample is, in the order of the ids."""
+def _split_columns(table: SampleTable) -> Iterator[NDArray[Any]]:
+    """Yield the columns on which a split depends, in the order of the ids."""
     order = np.argsort(table.ids)
     columns = (table.ids, table.subjects, table.labels, table.splits, table.folds, table.pixel_digests)
     return (column[order] for column in columns)
 
 
-def _differ(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return not np.array_equal(one, other)
-
-
-def _split(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, options: RunOptions) -> SplitCache:
-    manifest, spec = cache.manifest, options.split_spec
-    codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
-    return SplitCache(cache, spec, codes, _seen_before(stage, earlier, cache, codes))
-
-
 def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes: SplitCodes) -> SeenBefore:
-    """Where the split meets what the stage's first weights have seen; all stages have one split."""
+    """Return the overlap of the split with the training data of the stage's initial weights."""
     if stage.start.path is not None:
         return seen_before(stage.start.path, cache, codes)
     before = [draft.data.seen_before for draft in earlier if draft.config.stage == stage.start.stage != ""]
@@ -200,12 +179,6 @@ def _config(
     plan: TrainingPlan, number: int, data: SplitCache, positive: str, options: RunOptions, console: Console
 ) -> RunConfig:
     stage, cache, indices = plan.stages[number], data.cache, data.indices(TRAIN)
-    settings = replace(
-        stage.settings,
-        seed=_stage_seed(options.seed, number),
-        num_classes=NUM_CLASSES,
-        class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),
-    )
     return RunConfig(
         model_name=plan.model_name,
         cache_dir=lasting_name(cache),
@@ -214,8 +187,13 @@ def _config(
         split=str(data.spec),
         split_seed=options.split_seed,
         batch_size=stage.batch_size,
-        normalization=choose_normalization(cache, indices, options, console).to_dict(),
-        settings=settings,
+        normalization=_normalization(cache, indices, options, console).to_dict(),
+        settings=replace(
+            stage.settings,
+            seed=_stage_seed(options.seed, number),
+            num_classes=NUM_CLASSES,
+            class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),
+        ),
         augmentation=stage.augmentation.to_dict(),
         sampling=stage.sampling,
         start=_start_file(plan, stage),
@@ -227,30 +205,12 @@ def _config(
     )
 
 
-def choose_normalization(
-    cache: Cache, indices: NDArray[np.int64], options: RunOptions, console: Console
-) -> Normalization:
-    """Return the normalisation that is asked for, checked against some training images.
-
-    Parameters
-    ----------
-    cache, indices
-        The training images.
-    options
-        ``normalize``, and ``force_normalize``, with which numbers that do not fit are used with a warning.
-    console
-        Hears that warning.
-
-    Raises
-    ------
-    UsageError
-        If the text names no normalisation, or the numbers do not fit the images.
-    """
-    asked = options.normalize
-    if isinstance(asked, Normalization):
-        normalization = asked
-    else:
-        normalization = train_statistics(cache, indices) if asked == TRAIN_STATISTICS else _parsed(asked)
+def _normalization(cache: Cache, indices: NDArray[np.int64], options: RunOptions, console: Console) -> Normalization:
+    """Return the normalisation of the options, checked against some training images."""
+    normalization = options.normalize
+    if isinstance(normalization, str):
+        is_measured = normalization == TRAIN_STATISTICS
+        normalization = train_statistics(cache, indices) if is_measured else _parsed(normalization)
     step = max(len(indices) // _GUARD_IMAGES, 1)
     try:
         check_normalization(normalization, cache.reader.gather(indices[::step]))
@@ -269,10 +229,8 @@ def train_statistics(cache: Cache, indices: NDArray[np.int64]) -> Normalization:
     UsageError
         If there is no image.
     """
-    table = cache.table
-    statistics = channel_statistics(
-        table.channel_sums[indices], table.channel_square_sums[indices], cache.pixels_per_image
-    )
+    sums, square_sums = cache.table.channel_sums[indices], cache.table.channel_square_sums[indices]
+    statistics = channel_statistics(sums, square_sums, cache.pixels_per_image)
     if statistics is None:
         raise UsageError("there is no image to train on")
     return Normalization(statistics.mean, statistics.std)
@@ -283,13 +241,13 @@ def _parsed(text: str) -> Normalization:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != _NUM_NUMBERS:
+    if len(numbers) != 6:
         raise UsageError(f"--normalize {text!r}: give train, or mean and std as six numbers: R,G,B,R,G,B")
     return Normalization.of(numbers[:3], numbers[3:])
 
 
 def _start_file(plan: TrainingPlan, stage: Stage) -> str:
-    """``scratch``, an absolute file, or a checkpoint of an earlier stage relative to this stage's folder."""
+    """Return ``scratch``, an absolute path, or a checkpoint of an earlier stage relative to this stage's folder."""
     if stage.start.path is not None:
         return str(stage.start.path.resolve())
     if not stage.start.stage:
@@ -300,14 +258,14 @@ def _start_file(plan: TrainingPlan, stage: Stage) -> str:
 
 
 def _stage_seed(seed: int, number: int) -> int:
-    """The seed itself for the first stage; later ones must not repeat its orders and draws."""
+    """Return the seed for the first stage; later stages get others, so that orders and draws do not repeat."""
     if number == 0:
         return seed
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _class_weights(kind: str, labels_N: NDArray[np.int16]) -> tuple[float, ...] | None:
-    """Images over classes times images of the class, as scikit-learn's ``balanced``: mean 1 over the images."""
+    """Return images / (classes * images of the class), as scikit-learn's ``balanced``: mean 1 over the images."""
     if kind == "none":
         return None
     counts = np.bincount(labels_N, minlength=NUM_CLASSES)

@@ -1,4 +1,4 @@
-"""Evaluate a run's network on labelled images from outside."""
+"""Evaluate a run's network on labelled images from outside the run's cache."""
 
 from __future__ import annotations
 
@@ -44,26 +44,24 @@ from leukemia_models.runs.run_split import LEARNT_PARTS, TEST, KnownSamples, lea
 from leukemia_models.runs.start_weights import seen_by_checkpoint
 from leukemia_models.training.checkpoint import CheckpointInfo
 
-_LONGEST_NAME = 60
-_NOT_IN_FILE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+KIND = "outside"
+"""Kind of split in reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutsideSet:
-    """Images that a run is evaluated on and was not split from.
+    """Labelled images that are not from the run's cache.
 
     Attributes
     ----------
     name
-        For folders and pages: ``outside-`` and the names of its sources.
+        ``outside-`` and the names of its sources, for folders and pages.
     places
         Its sources, absolute.
     rows
-        One an image, in the order of the ids.
+        One per image, in the order of the ids.
     labels
-        One a row: position in the run's classes, or -1.
-    reading
-        How the sources were understood.
+        Per row: position in the run's classes, or -1.
     """
 
     name: str
@@ -74,7 +72,7 @@ class OutsideSet:
 
     @property
     def lines(self) -> list[str]:
-        """The reading for people; which class is the positive one is the run's affair."""
+        """The reading as text, without the positive class, which is that of the run."""
         return [line for line in self.reading.lines() if not line.startswith("positive class: ")]
 
 
@@ -87,65 +85,57 @@ def read_outside_set(
     allow_outside: bool = False,
     options: ReadingOptions | None = None,
 ) -> OutsideSet:
-    """List an outside set.
+    """List the images of an outside set, with their labels in the run's classes.
 
     Parameters
     ----------
     paths, root, allow_outside, options
         As for :func:`leukemia_data.sources.source.list_source`, whose errors it raises.
     classes
-        Those of the run. A class of the set is the run's class of the same name, without regard to case and accents'
-        composition (:func:`~leukemia_data.sources.classes.place_of_class`); nothing else is mapped.
+        Those of the run. Classes of the set are mapped to them by equal names
+        (:func:`~leukemia_data.sources.positive_class.place_of_class`).
     positive
-        The run's positive class; options may name no other one.
+        The run's positive class.
 
     Raises
     ------
     UsageError
-        If the options name another positive class, images are of a class that the run has not got, two classes of the
-        set are one of the run, or no image has a label.
+        If the options name another positive class, the run lacks a class of the set, two classes of the set are one of
+        the run, or no image has a label.
     """
     if options is not None and options.positive not in (None, positive):
         raise UsageError(f"--positive {options.positive}: the run's positive class is {positive}, as it was trained")
-    listing = list_source(
-        paths,
-        root=root,
-        allow_outside=allow_outside,
-        options=None if options is None else replace(options, positive=None),
-    )
+    given = None if options is None else replace(options, positive=None)
+    listing = list_source(paths, root=root, allow_outside=allow_outside, options=given)
     place_of = _matched([name for name, count in listing.reading.classes if count], classes, positive)
-    place_of_label = {label: place_of[name] for label, name in enumerate(listing.classes) if name in place_of} | {
-        UNKNOWN_LABEL: UNKNOWN_LABEL
-    }
     if not place_of:
         raise UsageError(
-            f"no image of {listed(map(str, paths))} has a label to evaluate by: use `ltrain predict`, or say with "
+            f"no image of {listed(map(str, paths))} has a label to evaluate by: use `ltrain predict`, or name with "
             "--class-level or --label-column where labels are"
         )
+    rows, labels = [], []
+    for record in listing.records:
+        name = None if record.label == UNKNOWN_LABEL else listing.classes[record.label]
+        rows.append(ImageRow(record, name, file_key(record.path)))
+        labels.append(UNKNOWN_LABEL if name is None else place_of[name])
+    places = [path.resolve() if isinstance(path, Path) else path for path in paths]
     return OutsideSet(
-        name=_name(paths),
-        places=tuple(str(path.resolve()) if isinstance(path, Path) else str(path) for path in paths),
-        rows=tuple(
-            ImageRow(record, _class_name(record.label, listing.classes), file_key(record.path))
-            for record in listing.records
-        ),
-        labels=tuple(place_of_label[record.label] for record in listing.records),
+        name=_name(places),
+        places=tuple(map(str, places)),
+        rows=tuple(rows),
+        labels=tuple(labels),
         reading=listing.reading,
     )
 
 
-def _class_name(label: int, classes: Sequence[str]) -> str | None:
-    return None if label == UNKNOWN_LABEL else classes[label]
-
-
 def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dict[str, int]:
-    """The run's class of each class of the set."""
+    """Return the position in the run's classes of each class of the set."""
     found = {name: place_of_class(name, classes) for name in names}
-    strange = [name for name, place in found.items() if place is None]
-    if strange:
+    unmatched = [name for name, place in found.items() if place is None]
+    if unmatched:
         raise UsageError(
-            f"the run has no class {listed(strange)}; its classes are {listed(classes)}. "
-            f"{_cure(strange, names, classes, positive)}"
+            f"the run has no class {listed(unmatched)}; its classes are {listed(classes)}. "
+            f"{_advice(unmatched, names, classes, positive)}"
         )
     known = {name: place for name, place in found.items() if place is not None}
     if len(set(known.values())) < len(known):
@@ -153,45 +143,37 @@ def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dic
     return known
 
 
-def _cure(strange: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str) -> str:
-    """Options that would say what the strange classes mean. An example must not name the healthy ones diseased."""
+def _advice(unmatched: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str) -> str:
+    """Return options that map unmatched classes; an example must not map a healthy class to a diseased one."""
     order = (*(name for name in classes if name != positive), positive)
     chosen = ReadingOptions(classes=order).command_text
-    if are_numbers(strange) and max(map(int, strange)) < len(classes):
+    if are_numbers(unmatched) and max(map(int, unmatched)) < len(classes):
         meaning = ", ".join(f"{number} {name}" for number, name in enumerate(order))
         return f"{chosen} makes of the numbers {meaning}"
-    told = known_positive(names)
-    if told is None or len(order) != len(names):
-        example = ReadingOptions(merge=((positive, ("NAME",)),)).command_text
-        return f"Say what each means, as {example}; {chosen} leaves others out"
-    meant = [(positive if name == told.name else order[0], (name,)) for name in names if name in strange]
-    return f"Say what each means, such as {ReadingOptions(merge=tuple(meant)).command_text}; {chosen} leaves others out"
+    known = known_positive(names)
+    if known is None or len(order) != len(names):
+        merge: tuple[tuple[str, tuple[str, ...]], ...] = ((positive, ("NAME",)),)
+    else:
+        merge = tuple((positive if name == known.name else order[0], (name,)) for name in names if name in unmatched)
+    return f"Say what each means, such as {ReadingOptions(merge=merge).command_text}; {chosen} leaves others out"
 
 
-def _name(paths: Sequence[ImagePlace]) -> str:
-    """The names of the sources, as part of a file's name."""
-    places = [path.resolve() if isinstance(path, Path) else path for path in paths]
+def _name(places: Sequence[ImagePlace]) -> str:
     names = [place.stem if place.suffix.lower() == ".csv" else place.name for place in places]
-    joined = _NOT_IN_FILE_NAMES.sub("-", "-".join(names)).strip("-.")[:_LONGEST_NAME]
+    joined = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(names)).strip("-.")[:60]
     return f"outside-{joined or 'images'}"
-
-
-KIND = "outside"
-"""The kind of split that reports name."""
 
 
 @dataclass(frozen=True)
 class OutsideResults:
-    """What an evaluation on an outside set comes to.
+    """An evaluation on an outside set.
 
     Attributes
     ----------
-    results
-        As of a part.
     num_known
         How many images of the set are images of each part of the run.
     failures
-        Ids of images that could not be used, and are not evaluated.
+        Ids of unusable images, which are not evaluated.
     """
 
     results: Results
@@ -208,56 +190,47 @@ def evaluate_outside(
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     for_excel: bool = False,
 ) -> OutsideResults:
-    """Evaluate a network on an outside set as on a test part, and write everything about it into `out_dir`.
+    """Evaluate a network on an outside set as on a test part, and write page, tables and figures into `out_dir`.
 
     Parameters
     ----------
     predictor
-        The network; the ``judging`` of its checkpoint says with which temperature and threshold it is evaluated. Its
-        console gets a line for each file that cannot be used; such files are left out.
-    outside
-        From :func:`~leukemia_models.runs.evaluate_outside.read_outside_set`.
+        Its console gets a line for each unusable file; these are left out.
     known
         The samples of the run.
-    out_dir
-        Is made if it does not exist.
 
     Raises
     ------
     RunError
-        If no image can be used, or `out_dir` holds results of something else.
+        If no image can be used, or `out_dir` holds other results.
     UsageError
-        If no image that can be used has a label.
+        If no usable image has a label.
     """
-    require_own_folder(out_dir, outside)
+    _require_own_folder(out_dir, outside)
     found, info = predict_files(outside.rows, predictor), predictor.checkpoint.info
     joined = table_of_files(found, known, info.classes, info.positive, outside.labels)
-    numbers = found.predictions.indices_N.tolist()
-    check = _with_start(_check(found, outside, known, numbers), info, found, outside, known, numbers)
+    used = found.predictions.indices_N.tolist()
+    check = _with_seen(_check(found, outside, known), info, found, outside, known)
     network = evaluated_network(predictor.checkpoint, TEST)
     order = [info.classes.index(name) for name in network.classes]
-    summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, numbers, order))
+    summary = SplitSummary(KIND, check, outside.name, _parts(known, outside, used, order))
+    num_test = joined.num_known.get(TEST, 0)
+    note = f"{num_test:,} of {len(joined.table):,} images are in the run's own test part."
     network = replace(
         network,
         judging={**(network.judging or {}), KIND: _described(outside)},
-        notes=(*network.notes, *_notes(joined, check)),
+        notes=(*network.notes, *([note] if num_test else [])),
         warnings=(*network.warnings, *_warnings(joined, check, found)),
     )
-    table = joined.table.iloc[numbers].drop(columns="problem", errors="ignore").reset_index(drop=True)
+    table = joined.table.iloc[used].drop(columns="problem", errors="ignore").reset_index(drop=True)
     results = results_of_table(table, summary, network, bootstrap=bootstrap)
     write_evaluated(out_dir, results, table, for_excel=for_excel)
-    failures = tuple(found.rows[number].record.record_id for number in found.problems)
+    failures = tuple(found.rows[index].record.record_id for index in found.problems)
     return OutsideResults(results, dict(joined.num_known), failures)
 
 
-def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
-    """Refuse to write over results of a part, or of another outside set, or of the same files read otherwise.
-
-    Raises
-    ------
-    RunError
-        If `out_dir` holds them.
-    """
+def _require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
+    """Raise a RunError if a folder holds results of a part, another outside set, or the same files read otherwise."""
     require_no_other_files(out_dir)
     path = out_dir / RESULTS_NAME
     if not path.is_file():
@@ -266,23 +239,13 @@ def require_own_folder(out_dir: Path, outside: OutsideSet) -> None:
     earlier = (written.get("judging") or {}).get(KIND)
     if not isinstance(earlier, dict) or any(earlier.get(name) != value for name, value in _described(outside).items()):
         what = f"the part {written['split'].get('judged')}" if earlier is None else "other images, or read otherwise"
-        raise RunError(f"{out_dir} holds the results of {what}: say with --out where these go")
+        raise RunError(f"{out_dir} holds the results of {what}: choose another folder with --out")
 
 
 def require_no_part_folder(out_dir: Path, part: str | None = None) -> None:
-    """Refuse a folder that belongs to a run: its own, or that of another part than the evaluated one.
+    """Raise a UsageError if a folder for results is a run's own, or that of another part.
 
-    Parameters
-    ----------
-    out_dir
-        Where results are to go.
-    part
-        The evaluated part of the same run; None for an outside set.
-
-    Raises
-    ------
-    UsageError
-        If it is one of these.
+    `part` is the evaluated part; None for an outside set.
     """
     place = out_dir.resolve()
     is_part = RunFolder(place.parent).is_run and place.name.partition("-")[0] in (*SPLIT_NAMES, "all")
@@ -294,14 +257,14 @@ def _described(outside: OutsideSet) -> dict[str, object]:
     return {"images": list(outside.places), "reading": outside.reading.options.to_dict()}
 
 
-def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, numbers: Sequence[int]) -> OutsideCheck:
+def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples) -> OutsideCheck:
     evaluated = [
-        OwnedImage(found.digests[number], outside.rows[number].record.subject, outside.labels[number])
-        for number in numbers
-        if outside.labels[number] != UNKNOWN_LABEL
+        OwnedImage(found.digests[index], outside.rows[index].record.subject, outside.labels[index])
+        for index in found.predictions.indices_N.tolist()
+        if outside.labels[index] != UNKNOWN_LABEL
     ]
     if not evaluated:
-        raise UsageError("none of the images that can be used has a label to evaluate by")
+        raise UsageError("none of the usable images has a label to evaluate by")
     learnt = [OwnedImage(sample.pixel_digest, sample.subject, sample.label) for sample in known.in_parts(LEARNT_PARTS)]
     subjects = outside.reading.subjects
     return check_outside(
@@ -313,34 +276,25 @@ def _check(found: FilePredictions, outside: OutsideSet, known: KnownSamples, num
     )
 
 
-def _with_start(
-    check: OutsideCheck,
-    info: CheckpointInfo,
-    found: FilePredictions,
-    outside: OutsideSet,
-    known: KnownSamples,
-    numbers: Sequence[int],
+def _with_seen(
+    check: OutsideCheck, info: CheckpointInfo, found: FilePredictions, outside: OutsideSet, known: KnownSamples
 ) -> OutsideCheck:
-    """Add near-identical copies of all that the weights have seen, and what they had seen before the run."""
+    """Count near-identical copies of images that the weights have seen, and the overlap with their earlier training."""
     learnt = known.in_parts(LEARNT_PARTS)
     digests, subjects = {sample.pixel_digest for sample in learnt}, {sample.subject for sample in learnt} - {""}
-    rest = [
-        number
-        for number in numbers
-        if found.digests[number] not in digests and outside.rows[number].record.subject not in subjects
-    ]
-    table = SampleTable.from_records([outside.rows[number].record for number in rest])
-    for row, number in enumerate(rest):
-        if found.digests[number]:
-            table.pixel_digests[row] = np.frombuffer(bytes.fromhex(found.digests[number]), np.uint8)
+    # Identical images are counted already.
+    others = [index for index in found.predictions.indices_N.tolist() if found.digests[index] not in digests]
+    rest = [index for index in others if outside.rows[index].record.subject not in subjects]
+    table = SampleTable.from_records([outside.rows[index].record for index in rest])
+    for row, index in enumerate(rest):
+        if found.digests[index]:
+            table.pixel_digests[row] = np.frombuffer(bytes.fromhex(found.digests[index]), np.uint8)
     seen = seen_by_checkpoint(info)
-    # Identical ones are counted as such.
-    others = np.array([number for number in numbers if found.digests[number] not in digests], np.intp)
     naming = Naming(outside.name, "; ".join(outside.reading.subjects.sources))
     before = meets(seen, table, np.full(len(rest), SPLIT_NAMES.index(TEST), np.int8), naming)
     return replace(
         check,
-        near_images=int(near_seen(seen, found.looks_N64[others]).sum()),
+        near_images=int(near_seen(seen, found.looks_N64[np.array(others, np.intp)]).sum()),
         start_subjects=before.subjects,
         start_images=before.images,
         unknown_start=int(not before.is_known),
@@ -349,27 +303,21 @@ def _with_start(
 
 
 def _parts(
-    known: KnownSamples, outside: OutsideSet, numbers: Sequence[int], order: Sequence[int]
+    known: KnownSamples, outside: OutsideSet, used: Sequence[int], order: Sequence[int]
 ) -> dict[str, SplitCounts]:
     owners = {name: [(sample.label, sample.subject) for sample in known.in_parts([name])] for name in SPLIT_NAMES}
-    owners[outside.name] = [(outside.labels[number], outside.rows[number].record.subject) for number in numbers]
+    owners[outside.name] = [(outside.labels[index], outside.rows[index].record.subject) for index in used]
     return {name: _counts(pairs, order) for name, pairs in owners.items()}
 
 
 def _counts(pairs: Sequence[tuple[int, str]], order: Sequence[int]) -> SplitCounts:
-    """Count images and subjects of each label, in this order of the labels."""
+    """Count images and subjects of each label, in `order` of the labels."""
     labelled = [pair for pair in pairs if pair[0] != UNKNOWN_LABEL]
     images = Counter(label for label, _ in labelled)
     labels_N = np.array([label for label, _ in labelled], np.int64)
     subjects = subjects_per_class(labels_N, [subject for _, subject in labelled], len(order))
     people = None if subjects is None else tuple(subjects[label] for label in order)
     return SplitCounts(tuple(images[label] for label in order), people)
-
-
-def _notes(joined: FileTable, check: OutsideCheck) -> Iterator[str]:
-    num_test = joined.num_known.get(TEST, 0)
-    if num_test:
-        yield f"{num_test:,} of {len(joined.table):,} images are in the run's own test part."
 
 
 def _warnings(joined: FileTable, check: OutsideCheck, found: FilePredictions) -> Iterator[str]:
@@ -383,13 +331,13 @@ def _warnings(joined: FileTable, check: OutsideCheck, found: FilePredictions) ->
         )
     if check.stamp == NOT_COMPARED_STAMP:
         yield (
-            "Whether images of this set are among the training images could not be compared: the run knows no pixel "
-            "digests and its cache is not there (--cache says where it is)."
+            "Images of this set could not be compared with the training images: the run has no pixel digests and its "
+            "cache is missing (name it with --cache)."
         )
     if check.stamp == ANOTHER_SOURCE_STAMP:
         yield (
             "No image and no subject's name is in both this set and the run, but names of two sources say nothing "
-            "about people: whether the same patients are in both is for you to know."
+            "about people: check yourself whether the same patients are in both."
         )
     if found.problems:
         yield f"{len(found.problems):,} of {len(found.rows):,} images could not be used and are not evaluated."

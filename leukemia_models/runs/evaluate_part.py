@@ -1,4 +1,4 @@
-"""Predict and evaluate one part of a split with a run's network."""
+"""Predict samples with a run's network, and evaluate it on one part of the run's split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, r
 from leukemia_models.training.checkpoint import POSITIVE_DETAIL, Checkpoint, CheckpointInfo
 from leukemia_models.training.checkpoint_file import tensors_digest
 from leukemia_models.training.checkpoint_match import differences
-from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.weights import require_finite
 
 
@@ -58,15 +57,13 @@ class Predictor:
     Attributes
     ----------
     checkpoint
-        What the network was trained on and how it is evaluated; its weights are on the CPU.
+        Its description, with weights on the CPU.
     model
-        The same weights on `device`, in eval mode only while it predicts.
-    batch_size
-        Images at a time.
+        The same weights on `device`, in eval mode only during a prediction.
     tta
-        The views of each image that the network is shown.
+        Views of each image.
     console
-        Shows progress.
+        Gets progress.
     """
 
     checkpoint: Checkpoint
@@ -86,12 +83,12 @@ class Predictor:
         tta: Tta | None = None,
         console: Console = NULL_CONSOLE,
     ) -> Predictor:
-        """Build the network of a checkpoint on a device; `tta` is by default what the checkpoint is evaluated with.
+        """Build the network of a checkpoint; `tta` defaults to that of the checkpoint's evaluation.
 
         Raises
         ------
         RunError
-            If the weights are not those of the network that the checkpoint names.
+            If the weights do not fit the network that the checkpoint names.
         """
         model = checkpoint.build_model().to(memory_format=torch.channels_last).to(device)
         views = evaluation_tta(checkpoint.info.judging) if tta is None else tta
@@ -103,14 +100,14 @@ class Predictor:
         Raises
         ------
         RunError
-            If no batch came, or the network's output is not finite.
+            If there is no batch, or the network's output is not finite.
         """
         shown = tracked(batches, self.console, num_batches, purpose, "batch")
         normalization = self.checkpoint.info.normalization
         return predict_probabilities(self.model, shown, normalization, self.device, tta=self.tta)
 
     def predict_samples(self, data: SplitCache, indices_N: NDArray[np.int64], purpose: str) -> Predictions:
-        """Predict samples of a cache by their indices, in that order.
+        """Predict samples of a cache, in the order of `indices_N`.
 
         Raises
         ------
@@ -129,21 +126,13 @@ class Predictor:
             ) from error
 
     def predict_part(self, data: SplitCache, part: str) -> Predictions:
-        """Predict every sample of a part, in the order of the indices.
-
-        Raises
-        ------
-        UsageError
-            If the part is unknown or holds no image.
-        RunError
-            As :meth:`predict_samples`.
-        """
+        """Predict every sample of a part; raises as :meth:`predict_samples`, and a UsageError if the part is empty."""
         return self.predict_samples(data, data.indices(part), f"evaluate {part}")
 
     def reestimate_batchnorm(self, data: SplitCache, indices_N: NDArray[np.int64]) -> BatchNormStatistics:
-        """Measure BatchNorm statistics on samples as they are cached."""
+        """Measure BatchNorm statistics on samples without augmentation."""
         info = self.checkpoint.info
-        # What reaches a layer depends on the batches of those before it: as large as in training.
+        # As large as in training: the input of a layer depends on the batch statistics of those before it.
         whole = int(info.details.get("batch_size", self.batch_size))
         batch_size = min(micro_batch_size(whole, info.settings.accumulate), len(indices_N))
         with self._stream(data, indices_N, batch_size) as stream:
@@ -155,139 +144,23 @@ class Predictor:
 
 
 def evaluation_tta(judging: Mapping[str, Any] | None) -> Tta:
-    """Return the views of an image that a checkpoint's ``judging`` asks for."""
+    """Return the views of an image in a checkpoint's ``judging``."""
     return Tta.from_dict(judging["tta"]) if judging and "tta" in judging else NO_TTA
 
 
-def labelled_indices(data: SplitCache, part: str) -> NDArray[np.int64]:
-    """Return the indices of a part's samples that have a label; may be empty."""
-    indices = split_indices(data.codes, part)
-    labelled: NDArray[np.int64] = indices[data.cache.table.labels[indices] != UNKNOWN_LABEL]
-    return labelled
-
-
-WEIGHTS, SAMPLES = "weights", "samples"
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers that may be estimated anew, and then differ in their last digits with the batch size or the device."""
-
-
-def evaluated_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
-    """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
-    parameters = {
-        name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
-    }
-    return {WEIGHTS: tensors_digest(parameters), SAMPLES: _samples_digest(data, part)}
-
-
-def _samples_digest(data: SplitCache, part: str) -> str:
-    table = data.cache.table
-    numbers = split_indices(data.codes, part)
-    order = numbers[np.argsort(table.ids[numbers], kind="stable")]
-    return samples_digest(table, order, table.labels[order])
-
-
-def require_same_meaning(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
-    """Refuse to write results over those of another network, of other samples or classes, or with another stamp.
-
-    Results of earlier versions have no digests of weights and samples, and are compared in the rest.
-
-    Raises
-    ------
-    RunError
-        Naming all that differs; or if the weights are not finite.
-    """
-    require_no_other_files(out_dir)
-    path = out_dir / RESULTS_NAME
-    # A link is replaced like every other result, not followed.
-    if not path.is_file() or path.is_symlink():
-        return
-    # Broken weights are other weights too, and that is not what is wrong with them.
-    require_finite(checkpoint.model_state, checkpoint.path)
-    found = list(_differences(written_results(path), checkpoint, data, part))
-    if found:
-        raise RunError(
-            f"{out_dir} holds results of another meaning, which are not written over: {'; '.join(found)}. Name "
-            "another folder by --out, or remove that one first"
-        )
-
-
-def require_no_other_files(out_dir: Path) -> None:
-    """Refuse a folder outside runs that holds files with the names of results, and no ``results.json``.
-
-    Raises
-    ------
-    RunError
-        Naming the first such file.
-    """
-    # In a run's folder they are left by a stopped evaluation.
-    if (out_dir / RESULTS_NAME).exists() or RunFolder(out_dir.parent).is_run:
-        return
-    for name in sorted(RESULT_NAMES):
-        if (out_dir / name).exists():
-            raise RunError(
-                f"{out_dir / name} is in the way: no results.json beside it says what it is of, so it is not written "
-                "over. Remove it, or name another folder by --out"
-            )
-
-
-def written_results(path: Path) -> dict[str, Any]:
-    """Read the ``results.json`` that new results would replace.
-
-    Raises
-    ------
-    RunError
-        If it holds no results: those of something else, or damaged ones.
-    """
-    try:
-        return read_results(path)
-    except RunError:
-        raise RunError(
-            f"{path} holds no results of this project, or damaged ones, and is not written over: remove it, or name "
-            "another folder by --out"
-        ) from None
-
-
-def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
-    classes, stamp = tuple(written["classes"]), written["split"]["stamp"]
-    if classes != checkpoint.info.evaluated_classes:
-        yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.evaluated_classes)}"
-    if written["split"]["kind"] != str(data.spec):
-        yield f"split {written['split']['kind']} instead of {data.spec}"
-    # Earlier versions wrote the split's own stamp on training images too.
-    stamps = (data.stamp_of(part), data.leaks.stamp)
-    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
-        yield f"stamped {stamp} instead of {stamps[0]}"
-    own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
-    if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
-        yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
-    if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
-        yield f"other images, subjects or labels than the part {part!r} has now"
-
-
-# Details of a checkpoint that are told in places of their own.
-_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, POSITIVE_DETAIL)
-HISTORY_FIGURE_FROM_PART = "../history.png"
-UNSEEN_PARTS = (VALID, TEST)
-SEEN_WARNING = (
-    "The network was trained on evaluated images: these numbers say how well it remembers, not how well it classifies."
-)
-CHOSEN_BY_NOTE = (
-    "The epoch, and what else was chosen after training, was chosen by these images: their numbers are a little too "
-    "good. Numbers to quote are those of images that nothing was chosen by."
-)
-WATCHED_NOTE = (
-    "Training was watched by these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
-    "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
-)
+def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
+    """Return temperature and threshold in a checkpoint's ``judging``; None if none were fitted."""
+    values = judging.get("calibration") if judging else None
+    return Calibration.from_dict(values) if values else None
 
 
 def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
-    """Refuse to evaluate a network on images that are not as those it was trained on, or were split otherwise.
+    """Require that a network was trained with this cache and split.
 
     Raises
     ------
     RunError
-        With all differences, or if the weights have seen what the split calls unseen.
+        With all differences, or if the weights were trained on validation or test images.
     """
     manifest, details = data.cache.manifest, checkpoint.info.details
     if SPLIT_DIGEST in details:
@@ -313,13 +186,8 @@ def require_same_data(checkpoint: Checkpoint, data: SplitCache) -> None:
 def part_predictions(
     predictions: Predictions, data: SplitCache, part: str, positive: str | None = None
 ) -> pd.DataFrame:
-    """Join predictions with what the cache and the split know of the samples; the last column is the part's stamp.
-
-    `positive` is the run's positive class, by default the second one, see
-    :func:`~leukemia_models.evaluation.predictions.predictions_table`.
-    """
-    table = data.cache.table
-    splits, classes = split_names(data.codes), data.cache.manifest.classes
+    """Return a table of predictions, with the part's stamp as last column; `positive` defaults to the second class."""
+    table, splits, classes = data.cache.table, split_names(data.codes), data.cache.manifest.classes
     rows = predictions_table(predictions, table.id_texts, table.subject_texts, splits, classes, positive)
     return rows.assign(stamp=data.stamp_of(part))
 
@@ -334,22 +202,26 @@ def evaluate_part(
     replaces_others: bool = True,
     for_excel: bool = False,
 ) -> Results:
-    """Evaluate a network on a part, and write everything about it into `out_dir`.
+    """Evaluate a network on a part, and write results, page, tables and figures into `out_dir`.
 
-    Samples of the part without a label are predicted, but not evaluated. With `replaces_others` False, results that
-    are there already are replaced only by those of the same weights, samples, classes and stamp.
+    Samples without a label are predicted, but not evaluated.
+
+    Parameters
+    ----------
+    replaces_others
+        Replace results of other weights, samples, classes or stamps.
 
     Raises
     ------
     UsageError
         If no sample of the part has a label.
     RunError
-        If the checkpoint was made with another cache or split, or if results of another meaning would be replaced.
+        If the checkpoint was made with another cache or split, or other results would be replaced.
     """
     checkpoint = predictor.checkpoint
     require_same_data(checkpoint, data)
     if not replaces_others:
-        require_same_meaning(out_dir, checkpoint, data, part)
+        require_replaceable(out_dir, checkpoint, data, part)
     predictions = predictor.predict_part(data, part)
     return evaluate_predictions(predictions, checkpoint, data, part, out_dir, bootstrap=bootstrap, for_excel=for_excel)
 
@@ -364,7 +236,7 @@ def evaluate_predictions(
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     for_excel: bool = False,
 ) -> Results:
-    """Evaluate what a checkpoint predicted for a part, and write everything about it into `out_dir`.
+    """Evaluate the predictions of a part, and write results, page, tables and figures into `out_dir`.
 
     Raises
     ------
@@ -377,35 +249,29 @@ def evaluate_predictions(
         )
     table = part_predictions(predictions, data, part, checkpoint.info.positive)
     network = evaluated_network(checkpoint, part)
-    identity = evaluated_identity(checkpoint, data, part)
+    understood = data.cache.manifest.understood
+    finding = understood.frame_finding if understood is not None else None
+    frames_warning = (finding_caution(finding),) if finding is not None and finding.tells_class else ()
     network = replace(
         network,
         notes=(*network.notes, *linked_subjects_note(data, part)),
-        warnings=(*network.warnings, *telling_frames_warning(data)),
-        identity=identity,
+        warnings=(*network.warnings, *frames_warning),
+        identity=evaluated_identity(checkpoint, data, part),
     )
     results = results_of_table(table, data.summary(part, network.classes), network, bootstrap=bootstrap)
-    # Written elsewhere, the page has no history beside it.
-    figures = (HISTORY_FIGURE_FROM_PART,) if RunFolder(out_dir.parent).is_run else ()
+    # Only the folder of a run has its history.
+    figures = ("../history.png",) if RunFolder(out_dir.parent).is_run else ()
     write_evaluated(out_dir, results, table, figures, for_excel=for_excel)
     return results
 
 
-def telling_frames_warning(data: SplitCache) -> tuple[str, ...]:
-    """Say, in one sentence or none, that the frames of the run's source alone tell the classes apart."""
-    understood = data.cache.manifest.understood
-    finding = understood.frame_finding if understood is not None else None
-    return () if finding is None or not finding.tells_class else (finding_caution(finding),)
-
-
 def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
-    """Say, in one sentence or none, which evaluated subjects may be the same person."""
-    groups = linked_groups(data.cache.table)
-    texts = data.cache.table.subject_texts
+    """Return, in one sentence or none, which evaluated subjects may be the same person."""
+    groups, texts = linked_groups(data.cache.table), data.cache.table.subject_texts
     names: dict[int, set[str]] = {}
-    for number in data.indices(part).tolist():
-        if texts[number]:
-            names.setdefault(int(groups[number]), set()).add(texts[number])
+    for index in data.indices(part).tolist():
+        if texts[index]:
+            names.setdefault(int(groups[index]), set()).add(texts[index])
     linked = [" = ".join(sorted(each, key=lambda name: (len(name), name))) for each in names.values() if len(each) > 1]
     if not linked:
         return ()
@@ -415,45 +281,36 @@ def linked_subjects_note(data: SplitCache, part: str) -> tuple[str, ...]:
     )
 
 
-def evaluation_calibration(judging: Mapping[str, Any] | None) -> Calibration | None:
-    """Temperature and threshold of a checkpoint's ``judging``; None where there were none to fit."""
-    values = judging.get("calibration") if judging else None
-    return Calibration.from_dict(values) if values else None
-
-
-def _chosen_by_note(history: TrainHistory, best: EpochRecord | None, part: str) -> str | None:
-    """Say what the evaluated images have decided; `best` is the evaluated epoch where it was chosen."""
-    if part != VALID or all(record.valid_loss is None for record in history.records):
-        return None
-    return WATCHED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE
-
-
-def positive_note(info: CheckpointInfo) -> str | None:
-    """Return which class is the positive one where a run of an earlier version recorded none; else None."""
-    if info.has_positive:
-        return None
-    return (
-        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
-        "one, as it was then."
-    )
-
-
-def _uncalibrated_note(calibration: Calibration | None, part: str) -> str | None:
-    """Say why there are no calibrated numbers of a part that could have some."""
-    if part != TEST or calibration is None or calibration.is_usable:
-        return None
-    return f"There are no calibrated numbers. {calibration.note}"
+# Checkpoint details that reports show elsewhere, or not at all.
+_NO_SETTINGS = (FRAMES_DETAIL, SPLIT_DIGEST, POSITIVE_DETAIL)
+SEEN_WARNING = (
+    "The network was trained on evaluated images: these numbers say how well it remembers, not how well it classifies."
+)
+CHOSEN_BY_NOTE = (
+    "The epoch and the settings of the evaluation were chosen by these images: their numbers are a little too good. "
+    "Quote numbers of images by which nothing was chosen."
+)
+MONITORED_NOTE = (
+    "Training was monitored on these images. Whatever was chosen by them (when to stop, the learning rate, BatchNorm "
+    "statistics, the best epoch of an earlier stage) makes their numbers a little too good."
+)
 
 
 def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
-    """Return what a report says of a checkpoint that is evaluated on a part; an outside set is as ``test``."""
+    """Return the description of an evaluated network for reports; an outside set counts as ``test``."""
     info, history = checkpoint.info, checkpoint.state.history
     judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
     best = history.best if judging["checkpoint"] == "best" else None
     calibration = evaluation_calibration(info.judging)
     batchnorm = dict(judging.get("batchnorm", {}))
-    batchnorm_text = batchnorm.pop("text", None)
-    lengths = (extension.text(info.settings.schedule.name) for extension in info.settings.extensions or ())
+    settings = info.settings
+    notes: list[str | None] = [extension.text(settings.schedule.name) for extension in settings.extensions or ()]
+    notes.append(positive_note(info))
+    if part == VALID and any(record.valid_loss is not None for record in history.records):
+        notes.append(MONITORED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE)
+    notes.append(batchnorm.pop("text", None))
+    if part == TEST and calibration is not None and not calibration.is_usable:
+        notes.append(f"There are no calibrated numbers. {calibration.note}")
     return EvaluatedNetwork(
         model_name=info.model_name,
         classes=info.evaluated_classes,
@@ -461,21 +318,102 @@ def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
             "size_px": info.size_px,
             "recipe": info.recipe["name"],
             **{name: value for name, value in info.details.items() if name not in _NO_SETTINGS},
-            **info.settings.to_dict(),
+            **settings.to_dict(),
         },
         epoch=best.epoch if best is not None else checkpoint.state.epochs_done,
         judging={**judging, **({"batchnorm": batchnorm} if batchnorm else {})},
         calibration=calibration if part == TEST and calibration and calibration.is_usable else None,
-        notes=tuple(
-            note
-            for note in (
-                *lengths,
-                positive_note(info),
-                _chosen_by_note(history, best, part),
-                batchnorm_text,
-                _uncalibrated_note(calibration, part),
-            )
-            if note
-        ),
-        warnings=(SEEN_WARNING,) if part not in UNSEEN_PARTS else (),
+        notes=tuple(filter(None, notes)),
+        warnings=(SEEN_WARNING,) if part not in (VALID, TEST) else (),
     )
+
+
+def positive_note(info: CheckpointInfo) -> str | None:
+    """Return which class is the positive one if the run is of a version that recorded none; else None."""
+    if info.has_positive:
+        return None
+    return (
+        f"This run is of a version that recorded no positive class: its second class, {info.positive}, is the positive "
+        "one."
+    )
+
+
+WEIGHTS, SAMPLES = "weights", "samples"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Buffers whose last digits, if re-estimated, depend on batch size and device."""
+
+
+def evaluated_identity(checkpoint: Checkpoint, data: SplitCache, part: str) -> dict[str, str]:
+    """Return the digests of a checkpoint's parameters, and of a part's ids, subjects, labels and pixels."""
+    parameters = {
+        name: value.contiguous() for name, value in checkpoint.model_state.items() if not name.endswith(_STATISTICS)
+    }
+    table, indices = data.cache.table, split_indices(data.codes, part)
+    order = indices[np.argsort(table.ids[indices], kind="stable")]
+    return {WEIGHTS: tensors_digest(parameters), SAMPLES: samples_digest(table, order, table.labels[order])}
+
+
+def require_replaceable(out_dir: Path, checkpoint: Checkpoint, data: SplitCache, part: str) -> None:
+    """Refuse to replace results of another network, other samples or classes, or another stamp.
+
+    Results of earlier versions have no digests of weights and samples; these are not compared.
+
+    Raises
+    ------
+    RunError
+        With all differences; or if the weights are not finite.
+    """
+    require_no_other_files(out_dir)
+    path = out_dir / RESULTS_NAME
+    # A link is replaced, not followed.
+    if not path.is_file() or path.is_symlink():
+        return
+    # Non-finite weights would be reported as other weights.
+    require_finite(checkpoint.model_state, checkpoint.path)
+    found = list(_differences(written_results(path), checkpoint, data, part))
+    if found:
+        raise RunError(
+            f"{out_dir} holds other results, which are not replaced: {'; '.join(found)}. Choose another folder with "
+            "--out, or remove that one first"
+        )
+
+
+def require_no_other_files(out_dir: Path) -> None:
+    """Raise a RunError for a folder outside runs that holds files named like results, but no ``results.json``."""
+    # In a run's folder they are of a stopped evaluation.
+    if (out_dir / RESULTS_NAME).exists() or RunFolder(out_dir.parent).is_run:
+        return
+    for name in sorted(RESULT_NAMES):
+        if (out_dir / name).exists():
+            raise RunError(
+                f"{out_dir / name} is not replaced, because there is no results.json beside it: remove it, or choose "
+                "another folder with --out"
+            )
+
+
+def written_results(path: Path) -> dict[str, Any]:
+    """Read the ``results.json`` that new results would replace; raises a RunError if it holds no results."""
+    try:
+        return read_results(path)
+    except RunError:
+        raise RunError(
+            f"{path} holds no results of this project, or damaged ones, and is not replaced: remove it, or choose "
+            "another folder with --out"
+        ) from None
+
+
+def _differences(written: Mapping[str, Any], checkpoint: Checkpoint, data: SplitCache, part: str) -> Iterator[str]:
+    classes, stamp = tuple(written["classes"]), written["split"]["stamp"]
+    if classes != checkpoint.info.evaluated_classes:
+        yield f"classes {', '.join(classes)} instead of {', '.join(checkpoint.info.evaluated_classes)}"
+    if written["split"]["kind"] != str(data.spec):
+        yield f"split {written['split']['kind']} instead of {data.spec}"
+    # Earlier versions wrote the split's own stamp on training images too.
+    stamps = (data.stamp_of(part), data.leaks.stamp)
+    if stamp not in stamps and not (is_disjoint_stamp(stamp) and data.leaks.is_disjoint):
+        yield f"stamped {stamp} instead of {stamps[0]}"
+    own, identity = evaluated_identity(checkpoint, data, part), written.get("identity") or {}
+    if identity.get(WEIGHTS, own[WEIGHTS]) != own[WEIGHTS]:
+        yield f"weights of epoch {written['epoch']} that {checkpoint.path.name} no longer holds"
+    if identity.get(SAMPLES, own[SAMPLES]) != own[SAMPLES]:
+        yield f"other images, subjects or labels than the part {part!r} has now"

@@ -1,11 +1,12 @@
-"""Evaluate a trained run: on a part of its split, or on labelled images from outside."""
+"""Evaluate a trained run on a part of its split, or on labelled images from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from leukemia_data.errors import RunError
 from leukemia_data.files.text import printable
@@ -26,7 +27,7 @@ from leukemia_models.training.training_plan import EvaluationSettings
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunEvaluation:
-    """What an evaluation of a run came to.
+    """An evaluation of a run.
 
     Attributes
     ----------
@@ -35,15 +36,13 @@ class RunEvaluation:
     part
         The evaluated part, or the name of the outside set.
     out
-        The folder that everything was written into.
-    results
-        Metrics, intervals and all that speaks against them.
+        The folder with all files.
     note
-        What a reader should know of the positive class, or None.
+        Note about the positive class, or None.
     num_known
-        Of an outside set: how many of its images are images of each part of the run; None for a part.
+        How many images of an outside set are images of each part of the run; None for a part.
     num_images, failures
-        Of an outside set: the number of its images, and ids of images that could not be used, and are not evaluated.
+        Size of an outside set, and ids of its unusable images, which are not evaluated.
     """
 
     run: Path
@@ -78,59 +77,58 @@ class RunEvaluation:
         }
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What may be chosen after training."""
+class EvaluationOptions(TypedDict, total=False):
+    """Options of :func:`evaluate_run` and :func:`evaluate_images`."""
 
-    which: str
+    checkpoint: str
     tta: str | None
     tta_average: str | None
     batchnorm: str | None
+    out: Path | None
+    bootstrap: BootstrapSettings
+    for_excel: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    checkpoint: str = FINAL
+    tta: str | None = None
+    tta_average: str | None = None
+    batchnorm: str | None = None
+    out: Path | None = None
+    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP
+    for_excel: bool = False
 
     @property
     def is_decided_anew(self) -> bool:
         return (self.tta, self.tta_average, self.batchnorm) != (None, None, None)
 
-    def folder_name(self, evaluated: str) -> str:
-        """Name of the results' folder: what is evaluated, and how where that is not as the run was."""
-        words = [self.which] if self.which != FINAL or self.is_decided_anew else []
+    def out_dir(self, run: OpenRun, evaluated: str) -> Path:
+        """Return ``out``, else a folder in the run's named by what is evaluated and by the other options."""
+        words = [self.checkpoint] if self.checkpoint != FINAL or self.is_decided_anew else []
         words += [word.replace(":", "") for word in (self.tta, self.tta_average, self.batchnorm) if word is not None]
-        return "-".join([evaluated, *words])
+        return self.out if self.out is not None else run.folder.part("-".join([evaluated, *words]))
 
 
-def evaluate_run(
-    run: OpenRun,
-    part: str = TEST,
-    *,
-    checkpoint: str = FINAL,
-    tta: str | None = None,
-    tta_average: str | None = None,
-    batchnorm: str | None = None,
-    out: Path | None = None,
-    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    for_excel: bool = False,
-) -> RunEvaluation:
+def evaluate_run(run: OpenRun, part: str = TEST, **options: Unpack[EvaluationOptions]) -> RunEvaluation:
     """Evaluate a run on a part of its split.
 
     Parameters
     ----------
-    run
-        From :func:`~leukemia_models.runs.open_run.open_run`.
     part
         ``train``, ``valid``, ``test`` or ``all``.
     checkpoint
         ``final``, ``best`` or ``last``.
     tta, tta_average
         Views of each image, ``none``, ``d4`` or ``rotations:N``, and whether ``logits`` or ``probabilities`` are
-        averaged; by default those that the run was evaluated with.
+        averaged; by default as the run was evaluated.
     batchnorm
-        ``auto``, ``running`` or ``reestimated``, as in
-        :class:`~leukemia_models.training.training_plan.EvaluationSettings`. Where this or the views are given,
-        temperature and threshold are fitted anew on the validation part.
+        As in :class:`~leukemia_models.training.training_plan.EvaluationSettings`; by default as the run was evaluated.
+        With this or other views, temperature and threshold are fitted again on the validation part.
     out
-        Folder for the results; by default one of the run's own, named by the part and by what was chosen.
+        Folder for the results; by default one in the run's folder, named by the part and the other options.
     bootstrap
-        How intervals are drawn.
+        Settings of the intervals.
     for_excel
         Begin CSV files with a byte order mark.
 
@@ -139,17 +137,22 @@ def evaluate_run(
     UsageError
         If no image of the part has a label, an argument is unknown, or `out` belongs to other results.
     RunError
-        If the run's checkpoint or cache is missing, damaged or of something else, or results of another meaning would
-        be replaced.
+        If the run's checkpoint or cache is missing, damaged or of something else, or other results would be replaced.
     """
-    if out is not None:
-        require_no_part_folder(out, part)
-    choice = _Choice(checkpoint, tta, tta_average, batchnorm)
-    out_dir = out if out is not None else run.folder.part(choice.folder_name(part))
+    chosen = _Options(**options)
+    if chosen.out is not None:
+        require_no_part_folder(chosen.out, part)
+    out_dir = chosen.out_dir(run, part)
     with run.data() as data:
-        predictor = _predictor(run, run.checkpoint(checkpoint), choice, data)
+        predictor = _predictor(run, run.checkpoint(chosen.checkpoint), chosen, data)
         results = evaluate_part(
-            predictor, data, part, out_dir, bootstrap=bootstrap, replaces_others=False, for_excel=for_excel
+            predictor,
+            data,
+            part,
+            out_dir,
+            bootstrap=chosen.bootstrap,
+            replaces_others=False,
+            for_excel=chosen.for_excel,
         )
     note = positive_note(predictor.checkpoint.info)
     return RunEvaluation(run=run.path, part=part, out=out_dir, results=results, note=note)
@@ -162,23 +165,17 @@ def evaluate_images(
     root: ImagePlace | None = None,
     allow_outside: bool = False,
     reading: ReadingOptions | None = None,
-    checkpoint: str = FINAL,
-    tta: str | None = None,
-    tta_average: str | None = None,
-    batchnorm: str | None = None,
-    out: Path | None = None,
-    bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
-    for_excel: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> RunEvaluation:
     """Evaluate a run on labelled images from outside: folders and CSV tables.
 
-    They are prepared by the recipe of the checkpoint. Files that cannot be used are left out and named in the result.
+    They are preprocessed by the recipe of the checkpoint. Unusable files are left out and named in the result.
 
     Parameters
     ----------
     images, root, allow_outside, reading
         As for :func:`leukemia_data.sources.source.list_source`; classes must be those of the run, by name.
-    run, checkpoint, tta, tta_average, batchnorm, out, bootstrap, for_excel
+    options
         As for :func:`evaluate_run`; `out` is by default named by the images.
 
     Raises
@@ -188,41 +185,40 @@ def evaluate_images(
     RunError
         As :func:`evaluate_run`, or if no image can be used.
     """
-    if out is not None:
-        require_no_part_folder(out)
-    choice, opened = _Choice(checkpoint, tta, tta_average, batchnorm), run.checkpoint(checkpoint)
+    chosen = _Options(**options)
+    if chosen.out is not None:
+        require_no_part_folder(chosen.out)
+    checkpoint = run.checkpoint(chosen.checkpoint)
+    info = checkpoint.info
     outside = read_outside_set(
-        images, opened.info.classes, opened.info.positive, root=root, allow_outside=allow_outside, options=reading
+        images, info.classes, info.positive, root=root, allow_outside=allow_outside, options=reading
     )
     run.console.note(f"{outside.name}: {len(outside.rows):,} images")
     for line in outside.lines:
         run.console.note(line if line.startswith("note: ") else f"  {line}")
-    if choice.is_decided_anew:
-        with run.data() as data:
-            predictor = _predictor(run, opened, choice, data)
-    else:
-        predictor = run.predictor(opened)
-    out_dir = out if out is not None else run.folder.part(choice.folder_name(outside.name))
+    predictor, out_dir = _predictor(run, checkpoint, chosen), chosen.out_dir(run, outside.name)
     known = run.known_samples(predictor.checkpoint, need_source=True)
-    found = evaluate_outside(predictor, outside, known, out_dir, bootstrap=bootstrap, for_excel=for_excel)
+    found = evaluate_outside(predictor, outside, known, out_dir, bootstrap=chosen.bootstrap, for_excel=chosen.for_excel)
     return RunEvaluation(
         run=run.path,
         part=outside.name,
         out=out_dir,
         results=found.results,
-        note=positive_note(predictor.checkpoint.info),
+        note=positive_note(info),
         num_known=found.num_known,
         num_images=len(outside.rows),
         failures=found.failures,
     )
 
 
-def _predictor(run: OpenRun, checkpoint: Checkpoint, choice: _Choice, data: SplitCache) -> Predictor:
-    """The network as the run was evaluated; or decided anew, from the weights that training left."""
-    if not choice.is_decided_anew:
+def _predictor(run: OpenRun, checkpoint: Checkpoint, chosen: _Options, data: SplitCache | None = None) -> Predictor:
+    """Return the network as the run was evaluated, else as the options say, from the weights that training left."""
+    if not chosen.is_decided_anew:
         return run.predictor(checkpoint)
     decided = checkpoint.info.judging or {}
-    tta = chosen_tta(checkpoint.info, choice.tta, choice.tta_average)
-    batchnorm = choice.batchnorm or decided.get("batchnorm", {}).get("mode", RUNNING)
-    base = run.checkpoint(decided["checkpoint"]) if decided else checkpoint
-    return prepare_predictor(run.predictor(base), data, EvaluationSettings(tta=tta, batchnorm=batchnorm))[0]
+    tta = chosen_tta(checkpoint.info, chosen.tta, chosen.tta_average)
+    batchnorm = chosen.batchnorm or decided.get("batchnorm", {}).get("mode", RUNNING)
+    base = run.predictor(run.checkpoint(decided["checkpoint"]) if decided else checkpoint)
+    settings = EvaluationSettings(tta=tta, batchnorm=batchnorm)
+    with nullcontext(data) if data is not None else run.data() as samples:
+        return prepare_predictor(base, samples, settings)[0]

@@ -1,4 +1,4 @@
-"""From the last epoch to the final network and its evaluated parts."""
+"""Choose the final network of a trained run and evaluate it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ from leukemia_models.runs.evaluate_part import (
     Predictor,
     evaluate_part,
     evaluate_predictions,
-    labelled_indices,
     part_predictions,
     require_same_data,
 )
 from leukemia_models.runs.run_config import load_config
 from leukemia_models.runs.run_folder import FINAL, RunFolder
-from leukemia_models.runs.run_split import TEST, VALID, SplitCache
+from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
 from leukemia_models.training.batchnorm_report import BatchNormReport, compare_batchnorm
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.training_plan import EvaluationSettings
 
-TRAIN = "train"
 MAX_ESTIMATION_IMAGES = 4096
-"""Of the training part, for BatchNorm: a few thousand are plenty (arXiv 2105.07576, section 3)."""
+"""Training images for BatchNorm statistics; a few thousand suffice (arXiv 2105.07576, section 3)."""
 MAX_LEFT_OUT_IMAGES = 1024
-LEFT_OUT_SHARE = 0.1
+LEFT_OUT_FRACTION = 0.1
 LEFT_OUT = "training images left out of the estimate"
 
 
@@ -47,18 +45,14 @@ def prepare_predictor(
     Parameters
     ----------
     base : Predictor
-        With the weights of ``best`` or ``last`` of a run. Its model is changed: it gets the chosen statistics.
-    data : SplitCache
-        The run's cache and split.
-    settings : EvaluationSettings
-        Test-time augmentation, and how BatchNorm statistics are chosen.
+        With the weights of ``best`` or ``last`` of a run. Its model gets the chosen statistics.
 
     Returns
     -------
     predictor : Predictor
-        As it is evaluated and used; ``checkpoint.info.judging`` says all that was decided.
+        The final network; ``checkpoint.info.judging`` holds all decisions.
     valid_predictions : Predictions or None
-        Of the labelled samples of the validation part; None where there are none.
+        Of the labelled validation samples; None if there are none.
 
     Raises
     ------
@@ -69,7 +63,7 @@ def prepare_predictor(
     require_same_data(checkpoint, data)
     plain = replace(base, tta=NO_TTA)
     report = None if settings.batchnorm == RUNNING else _choose_batchnorm(plain, data, settings.batchnorm)
-    predictor, valid = replace(base, tta=settings.tta), labelled_indices(data, VALID)
+    predictor, valid = replace(base, tta=settings.tta), data.labelled_indices(VALID)
     predictions = predictor.predict_samples(data, valid, "calibrate on valid") if len(valid) else None
     calibration = _calibration(predictions, data, checkpoint.info) if predictions is not None else None
     decided: dict[str, Any] = {
@@ -80,9 +74,9 @@ def prepare_predictor(
     }
     prepared = Checkpoint(
         checkpoint.path,
-        # As it will be read back: what is evaluated now and what is evaluated later then give the same files.
+        # As it is read back from JSON, so that a later evaluation writes the same files.
         replace(checkpoint.info, judging=json.loads(canonical_json(decided))),
-        # For evaluating only: nothing of the optimizer, and the weights below are those to evaluate already.
+        # The weights below are already the averaged ones.
         replace(checkpoint.state, optimizer_state=None, average=None, progress=None),
         {name: value.detach().cpu().contiguous() for name, value in base.model.state_dict().items()},
     )
@@ -90,15 +84,15 @@ def prepare_predictor(
 
 
 def _choose_batchnorm(predictor: Predictor, data: SplitCache, mode: str) -> BatchNormReport | None:
-    """Compare running and re-estimated statistics, and leave the network with the chosen ones.
+    """Compare running and re-estimated statistics, and load the better ones into the network.
 
-    None where too few training images are there to estimate by some and compare by others.
+    Returns None if there are too few training images.
     """
     info = predictor.checkpoint.info
-    deciding, judged_on = labelled_indices(data, VALID), VALID
-    train = np.random.default_rng(info.settings.seed).permutation(labelled_indices(data, TRAIN))
+    deciding, judged_on = data.labelled_indices(VALID), VALID
+    train = np.random.default_rng(info.settings.seed).permutation(data.labelled_indices(TRAIN))
     if len(deciding) == 0:
-        num_left_out = int(min(max(LEFT_OUT_SHARE * len(train), 1), MAX_LEFT_OUT_IMAGES))
+        num_left_out = int(min(max(LEFT_OUT_FRACTION * len(train), 1), MAX_LEFT_OUT_IMAGES))
         deciding, judged_on, train = train[:num_left_out], LEFT_OUT, train[num_left_out:]
     if len(train) < 2:
         return None
@@ -117,7 +111,7 @@ def _choose_batchnorm(predictor: Predictor, data: SplitCache, mode: str) -> Batc
 
 
 def _calibration(predictions: Predictions, data: SplitCache, info: CheckpointInfo) -> Calibration | None:
-    """Fit temperature and threshold; None where the validation part holds one class."""
+    """Fit temperature and threshold; None if the validation part holds one class."""
     samples = evaluated_samples(part_predictions(predictions, data, VALID), info.evaluated_classes)
     if len(np.unique(samples.labels_N)) < 2:
         return None
@@ -127,53 +121,35 @@ def _calibration(predictions: Predictions, data: SplitCache, info: CheckpointInf
 def finalize_run(
     folder: RunFolder,
     data: SplitCache,
-    *,
     evaluation: EvaluationSettings,
     device: torch.device,
     batch_size: int,
+    *,
     bootstrap: BootstrapSettings = DEFAULT_BOOTSTRAP,
     console: Console = NULL_CONSOLE,
 ) -> dict[str, Results]:
-    """Write ``final.safetensors``, and evaluate it on the validation and the test part.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Of a run whose training is over.
-    data : SplitCache
-        Its cache and split.
-    evaluation : EvaluationSettings
-        Test-time augmentation, and how BatchNorm statistics are chosen.
-    device : torch.device
-        Where to compute; one process does all of it.
-    batch_size : int
-        Images at a time.
-    bootstrap : BootstrapSettings
-        How intervals are drawn.
-    console : Console
-        Shows progress.
+    """Write ``final.safetensors`` of a trained run, and evaluate it on the validation and the test part.
 
     Returns
     -------
     dict of str to Results
-        Of ``valid`` and ``test``, where they hold labelled images.
+        Of ``valid`` and ``test`` if they hold labelled images.
     """
     trained = trained_checkpoint(folder)
     base = Predictor.load(trained, device=device, batch_size=batch_size, console=console)
-    predictor, valid_predictions = prepare_predictor(base, data, evaluation)
+    predictor, predictions = prepare_predictor(base, data, evaluation)
     checkpoint, results = predictor.checkpoint, {}
     save_checkpoint(folder.checkpoint(FINAL), predictor.model, checkpoint.info, checkpoint.state, resumable=False)
-    if valid_predictions is not None:
-        results[VALID] = evaluate_predictions(
-            valid_predictions, checkpoint, data, VALID, folder.part(VALID), bootstrap=bootstrap
-        )
-    if len(labelled_indices(data, TEST)):
+    if predictions is not None:
+        out_dir = folder.part(VALID)
+        results[VALID] = evaluate_predictions(predictions, checkpoint, data, VALID, out_dir, bootstrap=bootstrap)
+    if len(data.labelled_indices(TEST)):
         results[TEST] = evaluate_part(predictor, data, TEST, folder.part(TEST), bootstrap=bootstrap)
     return results
 
 
 def trained_checkpoint(folder: RunFolder) -> Checkpoint:
-    """Read the checkpoint that a run is evaluated with: the best epoch's, or the last where nothing was validated.
+    """Read the checkpoint of the best epoch, or the last one if nothing was validated.
 
     Raises
     ------
@@ -181,17 +157,13 @@ def trained_checkpoint(folder: RunFolder) -> Checkpoint:
         If it is missing or damaged.
     """
     best = folder.checkpoint("best")
-    checkpoint = _told_length(load_checkpoint(best if best.is_file() else folder.checkpoint("last")), folder)
+    checkpoint = load_checkpoint(best if best.is_file() else folder.checkpoint("last"))
     records = checkpoint.state.history.records
     if checkpoint.path == best and records and records[-1].valid_loss is None:
-        return _told_length(load_checkpoint(folder.checkpoint("last")), folder)
-    return checkpoint
-
-
-def _told_length(checkpoint: Checkpoint, folder: RunFolder) -> Checkpoint:
-    """Let a checkpoint tell the run's length of today: the best epoch may lie before an extension."""
+        checkpoint = load_checkpoint(folder.checkpoint("last"))
     if not folder.is_run:
         return checkpoint
+    # The run may have been extended after the best epoch.
     now = load_config(folder).settings
     settings = replace(checkpoint.info.settings, epochs=now.epochs, extensions=now.extensions)
     return replace(checkpoint, info=replace(checkpoint.info, settings=settings))

@@ -1,14 +1,14 @@
-"""Runs opened again: the cache that a run was trained from, its split, its network, and the views it is shown."""
+"""Open trained runs: cache, split, checkpoints, network and its views of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -32,22 +32,18 @@ DEFAULT_BATCH_SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class OpenRun:
-    """A trained run: what it is used with, and where its cache is now. Files are read when they are needed.
+    """A trained run and what it is used with. Files are read when needed.
 
     Attributes
     ----------
     path
-        As the user names it: the folder of a run, or of a plan, whose last stage is meant.
+        The folder as the user named it: of a run, or of a plan, whose last stage is used.
     folder
         The run's own folder.
     cache_location
-        Where its cache was moved to; None for where it was.
+        New place of its cache; None if it was not moved.
     copies
         Where shards of a cache at a URL are copied to.
-    device
-        Where networks compute.
-    batch_size
-        Images at a time.
     console
         Gets notes and progress.
     """
@@ -62,30 +58,31 @@ class OpenRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """What the run was told; a RunError if it cannot be read."""
+        """Settings of the run; raises a RunError if ``run.json`` cannot be read."""
         return load_config(self.folder)
 
     @contextmanager
     def data(self) -> Iterator[SplitCache]:
-        """Open the run's cache with the split that the run wrote down when it began; closed after the block.
+        """Open the run's cache with its recorded split for the block.
 
         Raises
         ------
         RunError
-            If the cache is not there or another one, or a sample of the split is gone or changed.
+            If the cache is missing or another one, or a sample of the split is missing or changed.
         """
         with open_run_cache(self.config, self.cache_location, self.copies) as cache:
             yield split_of_run(self.folder, self.config, cache, self.console)
 
     def checkpoint(self, which: str = FINAL) -> Checkpoint:
-        """Read a checkpoint; ``final`` is ``best`` where the run has no final one.
+        """Read the checkpoint ``final``, ``best`` or ``last``; a missing final one is replaced by the best.
 
         Raises
         ------
         RunError
             If it is missing or damaged.
         """
-        if which == FINAL and not self.folder.checkpoint(FINAL).is_file() and self.folder.checkpoint("best").is_file():
+        final, best = self.folder.checkpoint(FINAL), self.folder.checkpoint("best")
+        if which == FINAL and not final.is_file() and best.is_file():
             self.console.note(
                 f"{self.folder.root} has no final checkpoint (the run is not finished, or of an earlier version): best "
                 "is used"
@@ -94,24 +91,24 @@ class OpenRun:
         return open_checkpoint(self.folder.checkpoint(which))
 
     def predictor(self, checkpoint: Checkpoint, tta: Tta | None = None) -> Predictor:
-        """Put the network of a checkpoint on the device; `tta` is by default what the checkpoint is evaluated with."""
+        """Load the network of a checkpoint; `tta` defaults to that of the checkpoint's evaluation."""
         return Predictor.load(checkpoint, device=self.device, batch_size=self.batch_size, tta=tta, console=self.console)
 
     def known_samples(self, checkpoint: Checkpoint, *, need_source: bool = False) -> KnownSamples:
-        """Return the run's samples to look other images up in; its cache is asked where it is needed and there.
+        """Return the run's samples, as :func:`~leukemia_models.runs.run_split.load_known_samples`.
 
         Raises
         ------
         RunError, CacheError, StorageError
-            If the user says where the cache is, and it cannot be opened.
+            If the user names a cache that cannot be opened.
         """
-        if self.cache_location is not None:
-            self._open_cache().close()
-        classes = checkpoint.info.classes
-        return load_known_samples(self.folder, classes, self._open_cache, need_source=need_source)
 
-    def _open_cache(self) -> Cache:
-        return open_run_cache(self.config, self.cache_location, self.copies)
+        def open_cache() -> Cache:
+            return open_run_cache(self.config, self.cache_location, self.copies)
+
+        if self.cache_location is not None:
+            open_cache().close()
+        return load_known_samples(self.folder, checkpoint.info.classes, open_cache, need_source=need_source)
 
 
 def open_run(
@@ -127,23 +124,15 @@ def open_run(
 
     Parameters
     ----------
-    path
-        Its folder.
     cache
-        Where its cache is now, if it was moved: a folder or an address.
-    copies
-        Where shards of a cache at a URL are copied to.
+        New place of its cache, if it was moved: a folder or an address.
     device
         As for :func:`~leukemia_models.devices.precision.choose_device`.
-    batch_size
-        Images at a time.
-    console
-        Gets notes and progress of all that is done with the run.
 
     Raises
     ------
     UsageError
-        If there is nothing at `path`, or the device is unknown or not there.
+        If `path` does not exist, or the device is unknown or missing.
     RunError
         If `path` holds no run.
     """
@@ -158,31 +147,21 @@ def open_run(
     )
 
 
-class HasData(Protocol):
-    """A run, as far as its samples go."""
-
-    @property
-    def data(self) -> SplitCache:
-        """Its cache with its split."""
-        ...
-
-
 def open_run_cache(config: RunConfig, given: Location | None, copies: LocalCopiesChoice) -> Cache:
-    """Open the run's cache where it was, or where the user says it is now.
+    """Open the run's cache at its recorded place, or at or below `given`.
 
     Raises
     ------
     RunError
-        If it is not there, or was preprocessed otherwise than the one the run was trained from.
+        If it is missing, or its fingerprint is not that of the run.
     """
+    location = parse_location(config.cache_dir) if given is None else given
     if given is not None:
-        location = _fitting_location(config, given)
-    else:
-        location = parse_location(config.cache_dir)
-        if isinstance(location, Path) and not (location / MANIFEST_NAME).is_file():
-            raise RunError(
-                f"the run's cache is not at {location} any more: say with --cache where it is, or build it again"
-            )
+        found = fingerprints(given)
+        fitting = [place for place, fingerprint in found.items() if fingerprint == config.data_fingerprint]
+        location = fitting[0] if len(fitting) == 1 else given
+    elif isinstance(location, Path) and not (location / MANIFEST_NAME).is_file():
+        raise RunError(f"the run's cache is not at {location} any more: name it with --cache, or build it again")
     cache = open_chosen_cache(location, copies)
     if cache.manifest.fingerprint != config.data_fingerprint:
         raise RunError(
@@ -192,44 +171,21 @@ def open_run_cache(config: RunConfig, given: Location | None, copies: LocalCopie
     return cache
 
 
-def _fitting_location(config: RunConfig, given: Location) -> Location:
-    """The only cache at or below `given` that was made as the run's was, else `given` itself."""
-    found = fingerprints(given)
-    fitting = [location for location, fingerprint in found.items() if fingerprint == config.data_fingerprint]
-    return fitting[0] if len(fitting) == 1 else given
-
-
-@contextmanager
-def closing_caches(runs: Iterable[HasData]) -> Iterator[None]:
-    """End, after the block, whatever still fetches shards of the runs' caches."""
-    try:
-        yield
-    finally:
-        for run in runs:
-            run.data.cache.close()
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint that a network is evaluated with.
-
-    Raises
-    ------
-    RunError
-        If it is missing or damaged.
-    """
+    """Read a checkpoint, and check its settings of the evaluation; raises a RunError if it is missing or damaged."""
     checkpoint = load_checkpoint(path)
     try:
         _require_evaluation(checkpoint.info.judging or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
-            f"{checkpoint.path} is damaged: how its network is evaluated cannot be read ({error!r}); use another "
+            f"{checkpoint.path} is damaged: its settings of the evaluation cannot be read ({error!r}); use another "
             "checkpoint (`--checkpoint best`)"
         ) from error
     return checkpoint
 
 
 def _require_evaluation(judging: Mapping[str, Any]) -> None:
-    """Check what :func:`~leukemia_models.runs.finalize.prepare_predictor` decided, after its way through a file."""
+    """Raise an error if `judging` is not as :func:`~leukemia_models.runs.finalize.prepare_predictor` writes it."""
     if judging and judging["checkpoint"] not in ("best", "last"):
         raise ValueError(f"checkpoint {judging['checkpoint']!r}")
     evaluation_tta(judging)
@@ -250,12 +206,12 @@ def _require_kinds(values: Mapping[str, Any], **kinds: type | tuple[type, ...]) 
 
 
 def chosen_tta(info: CheckpointInfo, text: str | None, average: str | None) -> Tta:
-    """Return the views that are asked for, else those that the checkpoint is evaluated with.
+    """Return the given views and average, by default those of the checkpoint's evaluation.
 
     Raises
     ------
     UsageError
-        If `text` names no views, or an average is asked for where there is one view.
+        If `text` names no views, or `average` is given with one view.
     """
     if text is not None:
         tta = parse_tta(text, average or LOGITS)

@@ -1,10 +1,9 @@
-"""Predictions of a trained run: of a part of its split, of image files, and of the lab's test lists."""
+"""Predict with a trained run: a part of its split, image files, and the lab's test lists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from leukemia_models.evaluation.settings import Tta
 from leukemia_models.runs.evaluate_part import Predictor, part_predictions, require_same_data
 from leukemia_models.runs.open_run import OpenRun, chosen_tta
 from leukemia_models.runs.predict_files import (
-    FilePredictions,
     predict_files,
     predicted_counts,
     require_not_replaced,
@@ -32,28 +30,22 @@ from leukemia_models.runs.start_weights import seen_by_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class RunPredictions:
-    """What a network says of images.
+    """Predictions of images.
 
     Attributes
     ----------
     table
-        One row an image, or a row of a list, as from
-        :func:`~leukemia_models.evaluation.predictions.predictions_table`; see
-        :class:`~leukemia_models.runs.predict_files.FileTable` for image files.
+        One row per image or row of a list, as from
+        :func:`~leukemia_models.evaluation.predictions.predictions_table`; of image files as in
+        :class:`~leukemia_models.runs.predict_files.FileTable`.
     out
-        The CSV file that it was written into, or None.
-    checkpoint, tta
-        The network, and the views of each image that it was shown.
-    classes
-        Those of the run.
+        The CSV file with the table, or None.
     failures
         Ids of the rows without a prediction.
     problem
-        What is missing because of them, in a sentence; else empty.
-    num_known
-        How many files are images of each part of the run.
-    cautions
-        What a reader must know of labels and parts, in sentences.
+        A sentence about them, or empty.
+    num_known, cautions
+        As in :class:`~leukemia_models.runs.predict_files.FileTable`.
     """
 
     table: pd.DataFrame
@@ -68,12 +60,12 @@ class RunPredictions:
 
     @property
     def num_predicted(self) -> int:
-        """Rows with a prediction."""
+        """Number of rows with a prediction."""
         return len(self.table) - len(self.failures)
 
     @property
     def num_predicted_per_class(self) -> dict[str, int]:
-        """Rows predicted to be of each class, by its name."""
+        """Number of rows with each predicted class, by its name."""
         return predicted_counts(self.table, self.classes)
 
     def require_complete(self) -> None:
@@ -110,8 +102,6 @@ def predict_part(
 
     Parameters
     ----------
-    run
-        From :func:`~leukemia_models.runs.open_run.open_run`.
     part
         ``train``, ``valid``, ``test`` or ``all``.
     checkpoint, tta, tta_average
@@ -155,15 +145,15 @@ def predict_images(
 ) -> RunPredictions:
     """Predict images: files, folders and CSV tables with a column ``Path``.
 
-    They are prepared by the recipe of the checkpoint. An image that is listed twice is predicted once; one that cannot
-    be used has a row without prediction that says why.
+    They are preprocessed by the recipe of the checkpoint. An image that is listed twice is predicted once; the row of
+    an unusable one has no prediction and says why.
 
     Parameters
     ----------
     images, root, allow_outside
         As for :func:`~leukemia_data.sources.image_rows.list_image_rows`.
-    run, checkpoint, tta, tta_average, out, submission, for_excel
-        As for :func:`predict_part`. No submission is written if an image cannot be used.
+    checkpoint, tta, tta_average, out, submission, for_excel
+        As for :func:`predict_part`. No submission is written if an image is unusable.
 
     Raises
     ------
@@ -182,8 +172,7 @@ def predict_images(
     joined = table_of_files(found, known, info.classes, info.positive, seen=seen_by_checkpoint(info))
     refusal = submission_problem(found) if submission is not None else ""
     _write(joined.table, out, None if refusal else submission, info.positive, for_excel=for_excel)
-    num_failed, num_rows = len(found.problems), len(rows)
-    without = f"{num_failed} of {num_rows} images could not be used and have no prediction (listed above)"
+    problem = f"{len(found.problems)} of {len(rows)} images could not be used and have no prediction (listed above)"
     return RunPredictions(
         table=joined.table,
         out=out,
@@ -191,7 +180,7 @@ def predict_images(
         tta=predictor.tta,
         classes=info.classes,
         failures=tuple(rows[index].record.record_id for index in found.problems),
-        problem=refusal or (without if found.problems else ""),
+        problem=refusal or (problem if found.problems else ""),
         num_known=joined.num_known,
         cautions=joined.cautions,
     )
@@ -199,7 +188,7 @@ def predict_images(
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """A list, the file that answers it, and its rows."""
+    """A list and its submission."""
 
     table: ImagePlace
     out: Path
@@ -212,17 +201,7 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class Submissions:
-    """Submissions that were written.
-
-    Attributes
-    ----------
-    checkpoint, tta
-        The network, and the views of each image that it was shown.
-    num_predicted_per_class
-        By the class's name: different images, however often they are listed.
-    submissions
-        One for each list.
-    """
+    """Submissions for several lists; ``num_predicted_per_class`` counts an image once if it is listed several times."""
 
     checkpoint: Path
     tta: Tta
@@ -231,7 +210,7 @@ class Submissions:
 
     @property
     def num_predicted(self) -> int:
-        """Different images."""
+        """Number of different images."""
         return sum(self.num_predicted_per_class.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -256,23 +235,23 @@ def write_submissions(
     tta: str | None = None,
     tta_average: str | None = None,
 ) -> Submissions:
-    """Predict each image of some lists once, and write a submission for each list, all or none.
+    """Predict the images of some lists, and write a submission for each list, all or none.
 
     Parameters
     ----------
-    run, checkpoint, tta, tta_average
+    checkpoint, tta, tta_average
         As for :func:`predict_part`.
     lists
         CSV tables with a column ``Path``, of different names.
     out_dir
-        Folder for the submissions, each named like its list; made where it is missing.
+        Folder for the submissions, each named like its list.
     root, allow_outside
         As for :func:`~leukemia_data.sources.image_rows.list_table_rows`.
 
     Raises
     ------
     UsageError, SourceError
-        If a list cannot be read, an image cannot be used, or a submission would replace a list or another one.
+        If a list cannot be read, an image is unusable, or a submission would replace a list or another one.
     RunError
         If the run's checkpoint is missing or damaged.
     """
@@ -286,17 +265,17 @@ def write_submissions(
     info = predictor.checkpoint.info
     table = table_of_files(found, KnownSamples(), info.classes, info.positive).table
     out_dir.mkdir(parents=True, exist_ok=True)
-    ends = accumulate(map(len, rows_of))
-    for path, listed, end in zip(out_paths, rows_of, ends, strict=True):
-        write_submission(path, table[end - len(listed) : end], info.positive)
+    submissions, start = [], 0
+    for place, path, num_rows in zip(lists, out_paths, map(len, rows_of), strict=True):
+        write_submission(path, table[start : start + num_rows], info.positive)
+        submissions.append(Submission(table=place, out=path, num_rows=num_rows))
+        start += num_rows
+    is_repeated = pd.Series([row.key for row in rows]).duplicated()
     return Submissions(
         checkpoint=predictor.checkpoint.path,
         tta=predictor.tta,
-        num_predicted_per_class=predicted_counts(_first_of_each_file(table, found), info.classes),
-        submissions=tuple(
-            Submission(table=place, out=path, num_rows=len(listed))
-            for place, path, listed in zip(lists, out_paths, rows_of, strict=True)
-        ),
+        num_predicted_per_class=predicted_counts(table[~is_repeated], info.classes),
+        submissions=tuple(submissions),
     )
 
 
@@ -320,7 +299,7 @@ def _write(table: pd.DataFrame, out: Path | None, submission: Path | None, posit
 
 
 def _submission_paths(tables: Sequence[ImagePlace], out_dir: Path) -> list[Path]:
-    """Where each list's submission goes; never onto a list or onto another list's."""
+    """Return a path for each list's submission; raises a UsageError if it is a list or that of another submission."""
     if len({table.name.lower() for table in tables}) < len(tables):
         raise UsageError("two lists have the same name, and their submissions would too: rename one, or call twice")
     paths = [out_dir / table.name for table in tables]
@@ -329,7 +308,3 @@ def _submission_paths(tables: Sequence[ImagePlace], out_dir: Path) -> list[Path]
         if path.resolve() in given:
             raise UsageError(f"the submission {path} would replace a list: choose another --out-dir")
     return paths
-
-
-def _first_of_each_file(table: pd.DataFrame, found: FilePredictions) -> pd.DataFrame:
-    return table[~pd.Series([row.key for row in found.rows]).duplicated()]

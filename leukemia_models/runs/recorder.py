@@ -1,4 +1,4 @@
-"""What happens around each epoch: progress, checkpoints, metrics and curves."""
+"""Show progress and write checkpoints, metrics and curves of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from leukemia_data.console import Console, Progress
 from leukemia_models.reports.evaluation_figures import draw_history, write_history
-from leukemia_models.reports.style import save_figure
+from leukemia_models.reports.style import number_text, save_figure
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
 from leukemia_models.training.history import EpochRecord, TrainHistory
@@ -17,7 +17,7 @@ from leukemia_models.training.run_state import TrainState
 from leukemia_models.training.train import Observer
 
 _DRAW_SECONDS = 20
-"""Epochs may be short: the figure of the curves is not drawn more often than this."""
+"""Shortest time between two drawings of the curves."""
 
 
 class Recorder(Observer):
@@ -26,21 +26,19 @@ class Recorder(Observer):
     Parameters
     ----------
     folder : RunFolder
-        Where the files go.
+        Gets the files.
     info : CheckpointInfo
-        What the checkpoints say of the network.
+        Description of the network in the checkpoints; its settings have the length of the run.
     model : torch.nn.Module
-        Its weights are saved.
-    epochs : int
-        Length of the run.
+        The trained network.
     stamp : str
-        The split's, for the figure.
+        Of the split, for the figure.
     save_minutes : float
-        Within an epoch the state is saved when the last checkpoint is this old.
+        Age of the last checkpoint at which an epoch is interrupted to save.
     clock : callable
         Returns seconds from any origin.
     console : Console
-        Hears a line an epoch, and shows progress.
+        Gets progress and a line per epoch.
     """
 
     def __init__(
@@ -48,23 +46,21 @@ class Recorder(Observer):
         folder: RunFolder,
         info: CheckpointInfo,
         model: nn.Module,
-        epochs: int,
         stamp: str,
         save_minutes: float,
         clock: Callable[[], float],
         console: Console,
     ) -> None:
-        self._folder, self._info, self._model, self._epochs = folder, info, model, epochs
-        self._stamp = stamp
-        self._save_seconds, self._clock = save_minutes * 60, clock
+        self._folder, self._info, self._model, self._stamp = folder, info, model, stamp
+        self._epochs = info.settings.epochs
+        self._save_seconds, self._clock, self._console = save_minutes * 60, clock, console
         self._saved_s = self._drawn_s = clock()
         self._undrawn: TrainHistory | None = None
-        self._console = console
         self._shown = ExitStack()
         self._progress: Progress | None = None
 
     def on_resume(self, state: TrainState) -> None:
-        """Write what a process that was killed right after its last checkpoint did not come to."""
+        """Write the history, which a process killed right after its last checkpoint did not write."""
         if state.history.records:
             self._write_history(state.history)
 
@@ -90,22 +86,20 @@ class Recorder(Observer):
         self._saved_s = self._clock()
 
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
-        """Save weights first and pictures last: whoever dies in between resumes from whole files."""
+        """Save weights first and figures last, so that a killed process can be resumed from whole files."""
         self._end_progress()
         if is_best:
             save_checkpoint(self._folder.checkpoint("best"), self._model, self._info, state, resumable=False)
         save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
         self._saved_s = self._clock()
         self._write_history(state.history)
-        self._console.note(epoch_line(record, self._epochs, is_best))
+        self._console.note(_epoch_line(record, self._epochs, is_best))
 
     def close(self, *, is_failing: bool = False) -> None:
-        """End the progress, and draw the epochs that are not yet in the figure.
-
-        Where the run is failing, as on a full disk, a figure that cannot be written must not hide why.
-        """
+        """End the progress, and draw the epochs that are not yet in the figure."""
         self._end_progress()
         if self._undrawn is not None:
+            # On a full disk, a second error would hide the first.
             with suppress(OSError) if is_failing else nullcontext():
                 self._draw(self._undrawn)
 
@@ -125,29 +119,16 @@ class Recorder(Observer):
         self._undrawn, self._drawn_s = None, self._clock()
 
 
-def epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
-    """Return one finished epoch as one line."""
+def _epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
+    valid = best = ""
+    if record.valid_loss is not None:
+        valid = (
+            f"valid loss {number_text(record.valid_loss)} acc {number_text(record.valid_accuracy)} "
+            f"bal {number_text(record.valid_balanced_accuracy)} wF1 {number_text(record.valid_weighted_f1)}  "
+        )
+        best = "  best" if is_best else ""
+    wait = "" if record.data_wait_share is None else f"waiting {100 * record.data_wait_share:.2f} %"
     return (
         f"epoch {record.epoch:>3}/{epochs}  train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}  "
-        f"{_validation(record)}{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {_wait(record)}"
-        f"{'  best' if is_best and record.valid_loss is not None else ''}"
+        f"{valid}{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {wait}{best}"
     )
-
-
-def _validation(record: EpochRecord) -> str:
-    """What the validation part said; nothing where there is none."""
-    if record.valid_loss is None:
-        return ""
-    return (
-        f"valid loss {_number(record.valid_loss)} acc {_number(record.valid_accuracy)} "
-        f"bal {_number(record.valid_balanced_accuracy)} wF1 {_number(record.valid_weighted_f1)}  "
-    )
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _wait(record: EpochRecord) -> str:
-    """How much of the training time was spent waiting for batches."""
-    return "" if record.data_wait_share is None else f"waiting {100 * record.data_wait_share:.2f} %"

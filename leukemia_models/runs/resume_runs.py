@@ -1,7 +1,7 @@
-"""Take runs up again: their settings as they were written, and nothing changed but what has no part in the numbers.
+"""Resume runs with their recorded settings; only settings that do not change the results may change.
 
-Whoever may be started again begins or resumes by one and the same call. Which of the two it is, the folder alone tells;
-what is in the folder must be what that call would have begun, and nothing is ever written over a run.
+A call that may be repeated begins or resumes, depending on the folder alone. The runs in the folder must be those that
+the call would have begun; a run is never overwritten.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from leukemia_models.training.checkpoint_match import differences, require_same_
 from leukemia_models.training.run_state import STRETCH, require_extended, with_length
 from leukemia_models.training.training_plan import SAMPLINGS
 
-# The count is one agent's own: another one, that came later, begins at 0.
+# Each agent counts its own restarts; one that joined later begins at 0.
 _RESTARTS = ("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RESTART_COUNT")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunChanges:
-    """What may change when a run is resumed; None keeps what it has.
+    """Changes to a resumed run; None keeps its setting.
 
     Parameters
     ----------
     epochs : int, optional
-        Another length, not below the epochs that the run has begun.
+        Length of the run, at least the number of epochs it has begun.
     extend : {"stretch", "restart"}, optional
-        With a larger length: the schedule over all epochs, or a new one over those added. None stretches.
+        Schedule of a longer run: over all epochs, or a new one over the added ones. None stretches.
     accumulate : int, optional
         Micro-batches of each process.
     """
@@ -56,26 +56,26 @@ NO_CHANGES = RunChanges()
 
 
 def may_resume(environment: Mapping[str, str], out: Path | None, *, resume_if_begun: bool) -> bool:
-    """Whether a training resumes the run in `out` if one is begun: as asked, or as torchrun may start it again.
+    """Whether a training resumes a run in `out`: by option, or because torchrun may restart it.
 
     Raises
     ------
     UsageError
-        If a later process could not find the run.
+        If `out` is None, so that a restarted process could not find the run.
     """
     is_restarted = any(environment.get(name, "0") != "0" for name in _RESTARTS)
     if not is_restarted and not resume_if_begun:
         return False
     if out is None:
         what = "--resume-if-begun" if resume_if_begun else "torchrun --max-restarts"
-        raise UsageError(f"{what} needs --out: whoever is started again must find the run")
+        raise UsageError(f"{what} needs --out: a restarted process must find the run")
     return True
 
 
 def resume_folder(
     out: Path, process: TrainingProcess, held: ExitStack, changes: RunChanges = NO_CHANGES
 ) -> list[PreparedRun]:
-    """Read the settings of the run in a folder, or of all stages of the plan there, and hold the folder's lock.
+    """Return the run in a folder, or all stages of a plan, ready to be trained; `held` gets the folder's lock.
 
     Raises
     ------
@@ -83,37 +83,31 @@ def resume_folder(
         If there is no run, another process trains it, its cache holds other images, or a change is not possible.
     """
     if is_kfold(out):
-        raise UsageError(f"{out} is a cross-validation: go on with `ltrain kfold --out {out} --resume`")
-    # Before the lock: it would make the folder.
+        raise UsageError(f"{out} is a cross-validation: resume it with `ltrain kfold --out {out} --resume`")
+    # Before the lock, which would make the folder.
     folders = find_runs(out)
     if changes.epochs is not None and len(folders) > 1:
-        raise UsageError("--epochs gives one run another length; the stages of a plan keep theirs")
+        raise UsageError("--epochs changes the length of one run; the stages of a plan keep theirs")
     held.enter_context(lock_run(out))
     return resume_runs(out, process, changes)
 
 
 def resume_runs(out: Path, process: TrainingProcess, changes: RunChanges = NO_CHANGES) -> list[PreparedRun]:
-    """Do the same where the caller holds the lock of a folder around it."""
+    """Do the same for a caller that holds the lock of a parent folder."""
     runs = [_resumed(folder, process, changes) for folder in find_runs(out)]
     clear_leftovers(out)
     return runs
 
 
 def require_as_drafted(runs: Sequence[PreparedRun], drafts: Sequence[RunDraft], root: Path) -> None:
-    """Refuse to resume runs that the same call would not have begun.
-
-    Raises
-    ------
-    UsageError
-        With all differences of the first that differs.
-    """
+    """Raise a UsageError with the differences if the same call would have begun other runs."""
     found = [] if len(runs) == len(drafts) else [f"stages: {len(runs)} instead of {len(drafts)}"]
     for run, draft in zip(runs, drafts, strict=False):
         found = found or list(_differences(run, draft))
     if found:
         raise UsageError(
-            f"{root} was begun with other settings: {'; '.join(found)}. Name another --out, or go on with what is "
-            f"there by `--out {root} --resume`"
+            f"{root} was begun with other settings: {'; '.join(found)}. Choose another --out, or resume the run with "
+            f"`--out {root} --resume`"
         )
 
 
@@ -132,10 +126,10 @@ def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -
     config = load_config(folder)
     if config.augmentation is None:
         raise RunError(
-            f"{folder.root} was begun by an earlier version, whose augmentation drew other numbers: it can be "
-            "evaluated and used, but not gone on with; start a new run"
+            f"{folder.root} was begun by an earlier version with another augmentation: it can be evaluated and used, "
+            "but not resumed; start a new run"
         )
-    _check_stream(folder, config, config.augmentation, process.console)
+    _check_augmentation(folder, config, config.augmentation, process.console)
     data = _data_of_run(folder, config, process)
     require_memory(data, process)
     if changes.accumulate is not None:
@@ -155,13 +149,13 @@ def _data_of_run(folder: RunFolder, config: RunConfig, process: TrainingProcess)
     if not holds_data(cache, config.data_digest):
         raise RunError(
             f"{cache.location} holds other images than when the run began, beside the run's own: a resumed run would "
-            "not be the same; name the cache as it was with --cache, or start a new run"
+            "not be the same; name the original cache with --cache, or start a new run"
         )
     return data
 
 
-def _check_stream(folder: RunFolder, config: RunConfig, stored: Mapping[str, Any], console: Console) -> None:
-    """Refuse settings of the stream that nobody could have given; warn if their readable copy was changed since."""
+def _check_augmentation(folder: RunFolder, config: RunConfig, stored: Mapping[str, Any], console: Console) -> None:
+    """Raise a RunError if augmentation or sampling is damaged; warn if ``augment.toml`` was edited."""
     try:
         augmentation = Augmentation.from_dict(stored)
     except (UsageError, AttributeError, TypeError) as error:
@@ -171,15 +165,15 @@ def _check_stream(folder: RunFolder, config: RunConfig, stored: Mapping[str, Any
     path = folder.augmentation
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != augmentation.to_toml():
         console.warn(
-            f"{path} was changed after the run began. The run goes on with the augmentation it began with, "
-            f"which {folder.config.name} holds; for another one start a new run"
+            f"{path} was changed after the run began. The run keeps the augmentation in {folder.config.name}; for "
+            "another one start a new run"
         )
 
 
 def _with_length(
     folder: RunFolder, config: RunConfig, data: SplitCache, changes: RunChanges, console: Console
 ) -> RunConfig:
-    """Give a run another length, and write it down."""
+    """Change the length of a run, also in ``run.json``."""
     if changes.epochs is None or changes.epochs == config.settings.epochs:
         if changes.extend is not None:
             require_extended(config.settings, changes.extend)
@@ -188,7 +182,7 @@ def _with_length(
     if folder.is_begun:
         checkpoint = load_checkpoint(folder.checkpoint("last"))
         require_trainable(checkpoint)
-        # Before run.json is changed: a call that is refused changes nothing.
+        # Before run.json is changed.
         require_same_run(checkpoint, checkpoint_info(config, data))
         state = checkpoint.state
     changed = with_length(config.settings, state, changes.epochs, changes.extend or STRETCH)

@@ -1,4 +1,4 @@
-"""Checks of a run before it starts: classes and sizes of its parts, first weights, batches, memory."""
+"""Checks of a run before it starts: classes and sizes of its parts, initial weights, batches, memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ _MIN_MICRO_BATCH = 2
 
 
 def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> None:
-    """Refuse to train on images of one class, or without the validation images that the settings count on.
+    """Raise a UsageError if a class is missing in the training part, or validation images that the settings need.
 
-    Raises
-    ------
-    UsageError
-        With the splits of this cache that the stage can be trained on.
+    The error lists the splits of this cache that the stage can be trained on.
     """
     labels = set(data.cache.table.labels[data.indices(TRAIN)].tolist())
     absent = [name for label, name in enumerate(data.cache.manifest.classes) if label not in labels]
@@ -35,10 +32,8 @@ def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fol
     try:
         stage.settings.require_validation(len(split_indices(data.codes, VALID)) > 0)
     except UsageError as error:
-        if is_fold:
-            hint = ", or set some training subjects apart with --inner-valid"
-        else:
-            hint = f". {_what_works(data, stage, options)}"
+        fold_hint = ", or validate on some training subjects with --inner-valid"
+        hint = fold_hint if is_fold else f". {_what_works(data, stage, options)}"
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
@@ -47,48 +42,37 @@ def leak_advice(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold:
     if data.seen_before.is_leak:
         return _seen_text(data, stage)
     if is_fold:
-        return "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on everything that comes of it"
+        return "`ltrain kfold ... --allow-leak` trains all the same, with that stamp on all results"
     return _what_works(data, stage, options)
 
 
 def _seen_text(data: SplitCache, stage: Stage) -> str:
-    """How much of the validation and test part the weights to start from have seen, and what to do."""
+    """Return how many validation and test images the initial weights have seen, and what to do."""
     seen, num_held_out = data.seen_before, sum(len(split_indices(data.codes, part)) for part in (VALID, TEST))
     return (
         f"{stage.start} has seen {seen.num_samples:,} of its {num_held_out:,} validation and test images: they are of "
         f"{seen.subjects:,} subjects that these weights were trained on or chosen by, and {seen.images:,} of them are "
-        "the very images. Take the split that the weights were trained with (its --split and --split-seed), start from "
-        "other weights or from scratch, or --allow-leak to train all the same, with a stamp on everything that comes "
-        "of it"
+        "the same images. Use the split that the weights were trained with (its --split and --split-seed), start from "
+        "other weights or from scratch, or train all the same with --allow-leak, which stamps all results"
     )
 
 
 def _what_works(data: SplitCache, stage: Stage, options: RunOptions) -> str:
-    """The splits of this cache that a stage can be trained on."""
-    manifest, table = data.cache.manifest, data.cache.table
+    """Return the splits of this cache that a stage can be trained on."""
+    manifest, table, settings = data.cache.manifest, data.cache.table, stage.settings
     choices = split_choices(
         data.spec,
         table,
         options.split_seed,
         manifest.subjects,
         num_classes=len(manifest.classes),
-        needs_valid=_needs_validation(stage.settings),
+        needs_valid=settings.early_stopping is not None or settings.schedule.needs_validation,
     )
     return choices_text(choices, table, manifest.subjects)
 
 
-def _needs_validation(settings: TrainSettings) -> bool:
-    return settings.early_stopping is not None or settings.schedule.needs_validation
-
-
 def require_start(stage: Stage, model_name: str, classes: Sequence[str]) -> None:
-    """Refuse a file of first weights that does not fit the network and its classes.
-
-    Raises
-    ------
-    RunError
-        With all differences.
-    """
+    """Raise a RunError with all differences if a file of initial weights does not fit the network and its classes."""
     if stage.start.path is not None:
         load_weights_file(
             build_model(model_name, len(classes)),
@@ -110,22 +94,16 @@ def require_memory(data: SplitCache, process: TrainingProcess) -> None:
 
 
 def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettings, num_ranks: int) -> None:
-    """Refuse micro-batches of fewer than two images where BatchNorm sees one at a time: one image normalises to zero.
-
-    Raises
-    ------
-    UsageError
-        Naming what to change.
-    """
+    """Raise a UsageError if BatchNorm would see a micro-batch of one image, which normalises to zero."""
     num_micro_batches = num_ranks * settings.accumulate
     sees_batch = num_ranks == 1 or settings.sync_batchnorm
     if settings.accumulate == 1 and sees_batch:
         return
     num_samples = min(batch_size, num_train)
-    fewest = num_samples - (num_micro_batches - 1) * micro_batch_size(num_samples, num_micro_batches)
-    if fewest < _MIN_MICRO_BATCH:
+    num_last = num_samples - (num_micro_batches - 1) * micro_batch_size(num_samples, num_micro_batches)
+    if num_last < _MIN_MICRO_BATCH:
         raise UsageError(
             f"{num_samples} images of a batch in {num_micro_batches} micro-batches ({num_ranks} processes, "
-            f"--accumulate {settings.accumulate}) leave {max(fewest, 0)} for the last one, and BatchNorm needs "
-            f"{_MIN_MICRO_BATCH}: take a larger --batch-size, or fewer micro-batches"
+            f"--accumulate {settings.accumulate}) leave {max(num_last, 0)} for the last one, and BatchNorm needs "
+            f"{_MIN_MICRO_BATCH}: use a larger --batch-size, or fewer micro-batches"
         )

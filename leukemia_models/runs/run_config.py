@@ -1,4 +1,4 @@
-"""What a run is told to do, as options and as run.json."""
+"""Settings of a run, as options and as ``run.json``; the process that trains it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -39,40 +39,38 @@ from leukemia_models.training.training_plan import EvaluationSettings
 
 RUN_FORMAT = "leukemia-cells run"
 RUN_FORMAT_VERSION = 5
-"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 the shares; 5 the
-positive class, and what the weights to start from have seen."""
+"""2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 micro-batches; 5 the
+positive class and seen_before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What a run was told, apart from where it is written.
+    """Settings of a run, as in ``run.json``.
 
     Attributes
     ----------
     cache_dir
-        The cache it trains from, as an absolute path.
+        Absolute path or address of its cache.
     data_fingerprint, data_digest
-        Identity of the cache's preprocessing, and of its content.
-    split, split_seed
-        Name of the split and the seed that drew it.
+        Identity of the cache's preprocessing, and of its samples.
     normalization
         ``mean`` and ``std``, three numbers each.
     augmentation
-        All parameters, as JSON values; None in runs of earlier versions, which flipped and transposed.
+        All parameters; None in runs of earlier versions, which flipped and transposed.
     sampling
         One of :data:`~leukemia_models.training.training_plan.SAMPLINGS`.
     start
-        ``scratch``, or the file its first weights came from; a relative one is relative to the run's folder.
+        ``scratch``, or the file of the initial weights, absolute or relative to the run's folder.
     judging
         The :class:`~leukemia_models.training.training_plan.EvaluationSettings` as JSON values.
     stage
-        Its name in the plan it belongs to; empty for a run by options alone.
+        Name of its stage in a training plan; empty for a run without a plan.
     class_weights
-        ``none`` or ``balanced``: where the numbers in the settings come from.
+        ``none`` or ``balanced``; the numbers are in the settings.
     positive
-        The class whose recall is the sensitivity. Empty in runs of earlier versions: the second class.
+        The class whose recall is the sensitivity; empty in runs of earlier versions: the second class.
     seen_before
-        Where the split meets what the weights to start from have seen; None where an earlier version did not look.
+        Overlap of the split with the training data of the initial weights; None in runs of earlier versions.
     """
 
     model_name: str
@@ -95,7 +93,7 @@ class RunConfig:
 
     @property
     def images_at_a_time(self) -> int:
-        """Images that all processes together work on at a time."""
+        """Images of a micro-batch of all processes together."""
         return micro_batch_size(self.batch_size, self.settings.accumulate)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,12 +155,12 @@ def load_config(folder: RunFolder) -> RunConfig:
 
 
 def parse_config(content: Mapping[str, Any]) -> RunConfig:
-    """Return what :meth:`RunConfig.to_dict` gave, after a way through JSON.
+    """Return the settings of a :meth:`RunConfig.to_dict` from JSON.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If it is something else.
+        If a value is missing or of a wrong kind.
     """
     content = {name: value for name, value in content.items() if name not in ("format", "format_version")}
     require_kinds(content, _KINDS)
@@ -187,19 +185,17 @@ class RunOptions:
     Parameters
     ----------
     split : str or SplitSpec
-        Which samples train, validate and test: see :func:`~leukemia_data.splitting.split_spec.parse_split`.
-    split_seed : int
-        Draws the split, where it is drawn.
+        As for :func:`~leukemia_data.splitting.split_spec.parse_split`.
     seed : int
-        Draws the first weights, the order of the images and the augmentation; at least 0.
+        Of the initial weights, the order of the images and the augmentation; at least 0.
     positive : str, optional
-        The class whose recall is the sensitivity; None takes that of the cache, or what the names tell.
+        The class whose recall is the sensitivity; None takes that of the cache, else decides by known names.
     allow_leak : bool
-        Train although a subject is on two sides of the split; all results are then stamped.
+        Train although a subject is on two sides of the split; all results are stamped.
     normalize : str or Normalization
         ``train``; or mean and standard deviation, as a value or as six numbers with commas (R,G,B,R,G,B).
     force_normalize : bool
-        Use numbers that do not fit the training images, with a warning.
+        Warn of numbers that do not fit the training images instead of refusing them.
     """
 
     split: str | SplitSpec = "subject"
@@ -212,36 +208,30 @@ class RunOptions:
 
     @property
     def split_spec(self) -> SplitSpec:
-        """The split as a value.
-
-        Raises
-        ------
-        UsageError
-            If it is no split.
-        """
+        """The split as a value; raises a UsageError if it is no split."""
         return parse_split(self.split) if isinstance(self.split, str) else self.split
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
-    """What a training takes of the machine; results on one kind of device do not depend on it.
+    """How a training uses the machine; results on one kind of device do not depend on it.
 
     Parameters
     ----------
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     num_threads : int, optional
-        Threads that prepare batches; None takes one a core, at most 4.
+        Threads that prepare batches; None takes one per core, at most 4.
     residency : {"auto", "mapped", "ram", "device"}
         Where pixels are kept: see :func:`~leukemia_data.streams.residency.choose_residency`.
     save_minutes : float
-        Save within an epoch when the last checkpoint is this old; 0 saves after every step.
+        Age of the last checkpoint at which an epoch is interrupted to save; 0 saves after every step.
     wait_minutes : float
-        How long one of several processes waits for another.
+        Timeout of one of several processes for another.
     check : bool
-        Compare the bytes of the shards with their digests before the training.
+        Compare the shards with their digests before the training.
     cache : Path or Url, optional
-        Where this machine has the cache of a run that was begun, if not where the run has written it down.
+        The cache of a run to resume, if this machine has it elsewhere than ``run.json`` says.
     copies : LocalCopiesChoice
         Where shards of a cache in an object store are copied to.
     """
@@ -257,32 +247,26 @@ class MachineOptions:
 
 
 ResumeText = Callable[[Path], str]
-"""Names, for messages, the call or command that resumes what is in a folder."""
+"""Returns the call or command, for messages, that resumes what is in a folder."""
+ALONE: Mapping[str, str] = MappingProxyType({})
+"""Environment of a process that trains alone."""
 
 
 def resume_call(folder: Path) -> str:
-    """Return the call that resumes what is in a folder, for those who train from Python."""
+    """Return the Python call that resumes what is in a folder."""
     return f"resume({str(folder)!r})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingProcess:
-    """The process that this code runs in, alone or one of several that train together.
+    """The current process, alone or one of several that train together.
 
     Attributes
     ----------
-    options
-        What is taken of the machine.
-    device
-        Where the network runs.
-    ranks
-        This process and the others.
     console
-        Where it speaks; on other ranks than the first nothing is said.
-    resume_text
-        For messages about how to resume.
+        Silent on other ranks than the first.
     is_first_here
-        Whether it is the first of those on this machine.
+        Whether it is the first process on this machine.
     """
 
     options: MachineOptions
@@ -293,21 +277,39 @@ class TrainingProcess:
     is_first_here: bool = True
 
 
+class ProcessArguments(TypedDict, total=False):
+    """Arguments of :func:`training_process`, which each function that trains passes on."""
+
+    machine: MachineOptions
+    environment: Mapping[str, str]
+    resume_text: ResumeText
+    console: Console
+
+
 @contextmanager
 def training_process(
-    options: MachineOptions, environment: Mapping[str, str], console: Console, resume_text: ResumeText
+    *,
+    machine: MachineOptions = MachineOptions(),
+    environment: Mapping[str, str] = ALONE,
+    resume_text: ResumeText = resume_call,
+    console: Console = NULL_CONSOLE,
 ) -> Iterator[TrainingProcess]:
-    """Join the other processes of a training for the block: those that torchrun's variables tell of.
+    """Join the processes of a training for the block.
+
+    Parameters
+    ----------
+    environment
+        With torchrun's variables where several processes train together.
 
     Raises
     ------
     UsageError, RunError
-        If there is no such device, or the processes do not meet.
+        If there is no such device, or another process does not join in time.
     """
-    device = rank_device(choose_device(options.device), environment)
-    with joined_ranks(environment, device, wait_minutes=options.wait_minutes) as ranks:
+    device = rank_device(choose_device(machine.device), environment)
+    with joined_ranks(environment, device, wait_minutes=machine.wait_minutes) as ranks:
         yield TrainingProcess(
-            options=options,
+            options=machine,
             device=device,
             ranks=ranks,
             console=console if ranks.is_first else NULL_CONSOLE,

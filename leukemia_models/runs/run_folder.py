@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and which folders hold runs. Loads no library: a wrong path is told at once.
+"""The folder of a run: its files, and which folders hold runs. Loads no library, so that wrong paths fail fast.
 
 ::
 
@@ -6,13 +6,13 @@
       run.json            settings, cache and split; written before the first epoch
       split.csv           id, subject, label, split and pixel digest of every sample
       augment.toml        the augmentation, as --augment takes it
-      last.safetensors    after every epoch, and now and then within one; training resumes from it
+      last.safetensors    after every epoch and at intervals within one; training resumes from it
       best.safetensors    weights of the best epoch
-      final.safetensors   what is evaluated and used: the best weights, with the BatchNorm statistics chosen for them
-      history.csv         one row an epoch, and history.png
+      final.safetensors   weights for evaluation and use: the best ones, with the BatchNorm statistics chosen for them
+      history.csv         one row per epoch, and history.png
       <part>/             results.json, summary.md, figures, predictions.csv of valid, test, ...
 
-A plan has a folder of its own, with a run for each stage, ``01-<stage>``, ``02-<stage>``, and itself as ``plan.toml``.
+The folder of a plan holds a run for each stage, ``01-<stage>``, ``02-<stage>``, and the plan as ``plan.toml``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PLAN_FILE_NAME = "plan.toml"
 KFOLD_FILE_NAME = "kfold.json"
 RESULTS_NAME = "results.json"
 RESULT_NAMES = frozenset({RESULTS_NAME, "summary.md", "predictions.csv", "subjects.csv"})
-"""Files of an evaluated part; the first tells what the others are of."""
+"""Files of an evaluated part; ``results.json`` identifies the others."""
 FINAL = "final"
-"""Name of the checkpoint that a finished run is evaluated and used by."""
+"""Name of the checkpoint of a finished run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """What the run was told."""
+        """Settings of the run."""
         return self.root / "run.json"
 
     @property
     def split(self) -> Path:
-        """Which sample was in which split."""
+        """Part of each sample."""
         return self.root / "split.csv"
 
     @property
     def augmentation(self) -> Path:
-        """What the training images went through."""
+        """Augmentation of the training images."""
         return self.root / "augment.toml"
 
     @property
@@ -63,11 +63,11 @@ class RunFolder:
         return self.root / "history.png"
 
     def checkpoint(self, which: str) -> Path:
-        """Checkpoint ``last``, ``best`` or ``final``."""
+        """Return the path of the checkpoint ``last``, ``best`` or ``final``."""
         return self.root / f"{which}.safetensors"
 
     def part(self, name: str) -> Path:
-        """Folder of one evaluated part."""
+        """Return the folder of an evaluated part."""
         return self.root / name
 
     @property
@@ -77,7 +77,7 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self.checkpoint("last").is_file()
 
 
@@ -87,7 +87,7 @@ def stage_folder_name(number: int, stage: str) -> str:
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a folder holds a run, or the runs of a plan, with all that they were told."""
+    """Whether a folder holds the settings of a run, or of all runs of a plan."""
     return RunFolder(path).is_run or (path / PLAN_FILE_NAME).is_file()
 
 
@@ -97,7 +97,7 @@ def is_kfold(path: Path) -> bool:
 
 
 def is_of_run(path: Path) -> bool:
-    """Whether a file's place is one of those where a run, a plan or an evaluation keeps what others read."""
+    """Whether a path is that of a file that a run, a plan or an evaluation writes."""
     folder = RunFolder(path.parent)
     own = {each.name for each in (folder.config, folder.split, folder.augmentation, folder.history)} | {PLAN_FILE_NAME}
     if is_begun(path.parent) and (path.name in own or path.suffix == ".safetensors"):
@@ -106,14 +106,14 @@ def is_of_run(path: Path) -> bool:
 
 
 def find_runs(path: Path) -> list[RunFolder]:
-    """Return the run in a folder, or the runs of all stages of a plan there, in order.
+    """Return the run in a folder, or the runs of all stages of a plan, in order.
 
     Raises
     ------
     UsageError
-        If there is nothing at `path`.
+        If `path` does not exist.
     RunError
-        If there is neither.
+        If it holds no run.
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist: name the folder of a run")
@@ -124,28 +124,18 @@ def find_runs(path: Path) -> list[RunFolder]:
         stages = [RunFolder(child) for child in sorted(path.iterdir()) if (child / folder.config.name).is_file()]
         if stages:
             return stages
-    _refuse_beginning(path)
-    raise RunError(f"{path} holds no run: there is no {folder.config.name} in it")
-
-
-def _refuse_beginning(path: Path) -> None:
-    """Say so where a process was stopped while it wrote down what a run, or the runs of a plan, should do."""
-    written = (RunFolder(path).split, *path.glob(f"*/{RunFolder(path).config.name}"))
-    if path.is_dir() and any(file.is_file() for file in written):
+    # Of a process that was killed while it wrote the settings of a run, or of the runs of a plan.
+    settings = (folder.split, *path.glob(f"*/{folder.config.name}"))
+    if path.is_dir() and any(file.is_file() for file in settings):
         raise RunError(
             f"{path} holds the beginning of a run that was stopped before its first step: nothing was trained; remove "
             "it and start again"
         )
+    raise RunError(f"{path} holds no run: there is no {folder.config.name} in it")
 
 
 def last_run(path: Path) -> RunFolder:
-    """Return the run in a folder; of a plan's, the last stage that has begun.
-
-    Raises
-    ------
-    RunError
-        If there is none.
-    """
+    """Return the run in a folder, or the last begun stage of a plan; raises as :func:`find_runs`."""
     runs = find_runs(path)
     begun = [run for run in runs if run.is_begun]
     return begun[-1] if begun else runs[0]

@@ -1,4 +1,4 @@
-"""Train a plan, in one process or several."""
+"""Train a training plan, in one process or several."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
-from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE
 from leukemia_data.splitting.split_spec import parse_split
@@ -23,17 +21,17 @@ from leukemia_models.devices.distributed import Ranks
 from leukemia_models.reports.results import Results, result_text
 from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, folder_name, write_runs
 from leukemia_models.runs.draft_runs import draft_runs, stage_caches
-from leukemia_models.runs.open_run import closing_caches, open_run_cache
+from leukemia_models.runs.open_run import open_run_cache
 from leukemia_models.runs.preflight import check_data, require_disk_room, warn_of_sources
 from leukemia_models.runs.resume_runs import NO_CHANGES, RunChanges, may_resume, require_as_drafted, resume_folder
 from leukemia_models.runs.run_config import (
+    ALONE,
     MachineOptions,
-    ResumeText,
+    ProcessArguments,
     RunConfig,
     RunOptions,
     TrainingProcess,
     parse_config,
-    resume_call,
     training_process,
 )
 from leukemia_models.runs.run_folder import RunFolder, is_begun, is_kfold
@@ -45,22 +43,13 @@ from leukemia_models.training.training_plan import TrainingPlan
 def on_all_ranks(
     prepare: Callable[[], list[PreparedRun]], process: TrainingProcess, out: Path | None
 ) -> list[PreparedRun]:
-    """Let the first rank prepare runs; the others open their own copies of the caches for them.
-
-    Parameters
-    ----------
-    prepare
-        Called on the first rank alone.
-    process
-        This process.
-    out
-        The folder of the runs, where it was named.
+    """Return the runs that `prepare` returns on the first rank; other ranks open their own copies of the caches.
 
     Raises
     ------
     RunError, UsageError
-        On every rank, whichever rank met it: if a node has no cache for a run, or one of other images, or if only
-        another node than the first rank's sees the run that is begun in `out`.
+        On every rank, if a node has no cache for a run or one with other images, or if the run begun in `out` is
+        visible on another node but not on that of the first rank.
     """
     ranks = process.ranks
     _require_folder_of_first(out, ranks)
@@ -74,18 +63,18 @@ def on_all_ranks(
 
 
 def is_finished(run: PreparedRun, ranks: Ranks) -> bool:
-    """Whether a run is trained and evaluated, as the first rank sees it."""
+    """Whether a run is trained and evaluated, according to the first rank."""
     return ranks.broadcast_flag(ranks.is_first and run.is_finished)
 
 
 def _require_folder_of_first(out: Path | None, ranks: Ranks) -> None:
-    """Refuse to begin anew where another node has the run: the first rank may be on another node than last time."""
+    """Refuse to begin a run that another node has begun: the first rank may have moved to another node."""
     begun = out is not None and (is_begun(out) or is_kfold(out))
     begun_W = ranks.all_gather_numbers(begun)[:, 0]
     if begun_W.any() and not begun_W[0]:
         raise UsageError(
             f"rank {int(begun_W.argmax())} finds a run in --out {out}, and rank 0 on its node does not: put "
-            "--out where all nodes see it, or let rank 0 be on the node that has it"
+            "--out where all nodes see it, or run rank 0 on the node that has it"
         )
 
 
@@ -99,7 +88,7 @@ def _opened(described: list[dict[str, Any]], splits: bytes, options: MachineOpti
     for values in described:
         config = parse_config(values["config"])
         codes, codes_N = np.split(codes_N, [values["num_samples"]])
-        # None where an earlier version began the run: then the first rank alone has found it out.
+        # None in runs of earlier versions; the first rank has computed it.
         seen_before = config.seen_before or NOTHING_SEEN_BEFORE
         data = SplitCache(_own_cache(config, options), parse_split(config.split), codes, seen_before)
         runs.append(PreparedRun(RunFolder(Path(values["root"])), config, data))
@@ -107,12 +96,12 @@ def _opened(described: list[dict[str, Any]], splits: bytes, options: MachineOpti
 
 
 def _own_cache(config: RunConfig, options: MachineOptions) -> Cache:
-    """Open the copy of a run's cache that this node has: where it says so, else where the first rank has its own."""
+    """Open this node's copy of a run's cache, at ``options.cache`` or at the same place as on the first rank."""
     location = parse_location(config.cache_dir)
     if options.cache is None and isinstance(location, Path) and not (location / MANIFEST_NAME).is_file():
         raise RunError(
-            f"there is no cache at {config.cache_dir} on this node: copy it there, or say by --cache or $LTRAIN_CACHE "
-            "where this node has its own"
+            f"there is no cache at {config.cache_dir} on this node: copy it there, or name this node's copy with "
+            "--cache or $LTRAIN_CACHE"
         )
     cache = open_run_cache(config, options.cache, options.copies)
     if not holds_data(cache, config.data_digest):
@@ -123,26 +112,24 @@ def _own_cache(config: RunConfig, options: MachineOptions) -> Cache:
     return cache
 
 
-ALONE: Mapping[str, str] = MappingProxyType({})
-"""Environment of a process that trains alone."""
 Prepare = Callable[[TrainingProcess, ExitStack], list[PreparedRun]]
-"""Begins or resumes runs; whatever they hold until the end of the training goes into the stack."""
+"""Begins or resumes runs; locks that are held during the training go into the stack."""
 
 
 @dataclass(frozen=True)
 class TrainedRuns:
-    """What a training came to.
+    """Runs of a plan, trained and evaluated.
 
     Attributes
     ----------
     root
         The folder of the plan, or of its only run.
     folders
-        One a stage, in order.
+        One per stage, in order.
     results
         By part, of the last stage; empty on other ranks than the first.
     is_first
-        Whether this process is the one that reports.
+        Whether this process is the first rank, which reports.
     """
 
     root: Path
@@ -161,108 +148,73 @@ def train_plan(
     cache: Location,
     *,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
-    machine: MachineOptions = MachineOptions(),  # noqa: B008 - frozen
     out: Path | None = None,
     resume_if_begun: bool = False,
     accumulate: int | None = None,
-    environment: Mapping[str, str] = ALONE,
-    resume_text: ResumeText = resume_call,
-    console: Console = NULL_CONSOLE,
+    **process_arguments: Unpack[ProcessArguments],
 ) -> TrainedRuns:
     """Begin the runs of a plan, train and evaluate them.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What to train: from :func:`~leukemia_models.training.plan_file.load_plan` or
+        From :func:`~leukemia_models.training.plan_file.load_plan` or
         :func:`~leukemia_models.training.training_plan.single_stage_plan`.
     cache : Path or Url
         A cache, or a folder of caches of which one fits each stage.
-    options : RunOptions
-        How the data are used.
-    machine : MachineOptions
-        What is taken of the machine.
     out : Path, optional
-        The folder to write, empty or not there; None makes one below ``runs``.
+        Folder of the runs, empty or missing; None makes one below ``runs``.
     resume_if_begun : bool
-        Resume what is in `out` if this call, or the same one before, has begun it; torchrun with restarts implies it.
+        Resume the runs in `out` if the same call has begun them; torchrun with restarts implies it.
     accumulate : int, optional
-        Micro-batches of each process, for a run that is resumed; None keeps what it has.
-    environment : mapping of str to str
-        torchrun's variables, where several processes train together.
-    resume_text : callable
-        For messages: names the call that resumes what is in a folder.
-    console : Console
-        Hears how the training goes.
+        Micro-batches of each process if runs are resumed; None keeps what they have.
+    process_arguments
+        As for :func:`~leukemia_models.runs.run_config.training_process`.
 
     Raises
     ------
     UsageError, CacheError, RunError, StorageError
-        If something is wrong, before anything is computed; or if something stops the training.
+        If the runs cannot begin, before anything is computed; or if the training stops.
     """
-    resumes = may_resume(environment, out, resume_if_begun=resume_if_begun)
+    resumes = may_resume(process_arguments.get("environment", ALONE), out, resume_if_begun=resume_if_begun)
 
     def prepare(process: TrainingProcess, held: ExitStack) -> list[PreparedRun]:
         for text in plan.warnings():
             process.console.warn(text)
-        caches = stage_caches(plan, cache, options.positive, machine.copies, process.console)
+        caches = stage_caches(plan, cache, options.positive, process.options.copies, process.console)
         drafts = draft_runs(plan, caches, options, process)
         if resumes and out is not None and is_begun(out):
             runs = resume_folder(out, process, held, RunChanges(accumulate=accumulate))
             require_as_drafted(runs, drafts, out)
             return runs
-        return write_runs(plan, drafts, claim_folder(out, folder_name(plan, drafts[0].config), held, clear=resumes))
+        name = folder_name(plan, drafts[0], options.split_spec.file_name)
+        return write_runs(plan, drafts, claim_folder(out, name, held, clear=resumes))
 
-    return _train(prepare, out, machine, environment, resume_text, console)
+    return _train(prepare, out, **process_arguments)
 
 
 def resume(
-    out: Path,
-    *,
-    changes: RunChanges = NO_CHANGES,
-    machine: MachineOptions = MachineOptions(),  # noqa: B008 - frozen
-    environment: Mapping[str, str] = ALONE,
-    resume_text: ResumeText = resume_call,
-    console: Console = NULL_CONSOLE,
+    out: Path, *, changes: RunChanges = NO_CHANGES, **process_arguments: Unpack[ProcessArguments]
 ) -> TrainedRuns:
-    """Go on with a run, or the stages of a plan, where it stopped; the weights become those of a run without a stop.
+    """Resume a stopped run, or the stages of a plan; the weights become those of a run without a stop.
 
     Parameters
     ----------
     out : Path
-        The folder of the run or of the plan.
-    changes : RunChanges
-        Another length, other micro-batches.
-    machine, environment, resume_text, console
-        As in :func:`train_plan`.
+        Folder of the run or of the plan.
+    process_arguments
+        As for :func:`train_plan`.
 
     Raises
     ------
     UsageError, CacheError, RunError, StorageError
-        If there is no such run, it cannot be resumed, or something stops the training.
+        If there is no such run, it cannot be resumed, or the training stops.
     """
-    return _train(
-        lambda process, held: resume_folder(out, process, held, changes),
-        out,
-        machine,
-        environment,
-        resume_text,
-        console,
-    )
+    return _train(lambda process, held: resume_folder(out, process, held, changes), out, **process_arguments)
 
 
-def _train(
-    prepare: Prepare,
-    out: Path | None,
-    machine: MachineOptions,
-    environment: Mapping[str, str],
-    resume_text: ResumeText,
-    console: Console,
-) -> TrainedRuns:
-    with (
-        training_process(machine, environment, console, resume_text) as process,
-        prepared_runs(prepare, process, out) as runs,
-    ):
+def _train(prepare: Prepare, out: Path | None, **process_arguments: Unpack[ProcessArguments]) -> TrainedRuns:
+    with prepared_runs(prepare, out, **process_arguments) as (runs, process):
         root = out if out is not None else runs[0].plan_dir
         check_data(runs, root, process)
         warn_of_sources(runs, process.console)
@@ -271,13 +223,15 @@ def _train(
 
 
 @contextmanager
-def prepared_runs(prepare: Prepare, process: TrainingProcess, out: Path | None) -> Iterator[list[PreparedRun]]:
-    """Hold runs for the block that one rank has begun or resumed: their folder's lock, and their caches.
+def prepared_runs(
+    prepare: Prepare, out: Path | None, **process_arguments: Unpack[ProcessArguments]
+) -> Iterator[tuple[list[PreparedRun], TrainingProcess]]:
+    """Begin or resume runs, and hold the lock of their folder and their caches for the block.
 
     Raises
     ------
     UsageError, CacheError, RunError, StorageError
-        On every rank, if they cannot be begun or resumed, or there is no room for their checkpoints.
+        On every rank, if they cannot be begun or resumed, or the disk is too full for their checkpoints.
     """
 
     def begin() -> list[PreparedRun]:
@@ -285,23 +239,22 @@ def prepared_runs(prepare: Prepare, process: TrainingProcess, out: Path | None) 
         require_disk_room([run for run in runs if not run.is_finished], process.console)
         return runs
 
-    with ExitStack() as held:
+    with training_process(**process_arguments) as process, ExitStack() as held:
         runs = on_all_ranks(begin, process, out)
-        with closing_caches(runs):
-            yield runs
+        for run in runs:
+            held.enter_context(run.data.cache)
+        yield runs, process
 
 
 def train_stages(runs: Sequence[PreparedRun], root: Path, process: TrainingProcess) -> dict[str, Results]:
-    """Train and evaluate the stages that are not finished, one after the other.
+    """Train and evaluate the stages that are not finished, in order.
 
     Parameters
     ----------
     runs
-        One a stage. The last one is always asked: a finished run is not trained again, and its results are returned.
+        One per stage. The last one is not skipped: if it is finished, its results are computed again.
     root
         The folder of all runs of this training.
-    process
-        This process.
 
     Returns
     -------

@@ -1,14 +1,14 @@
-"""Train one run: streams, network and recorder joined, then evaluated."""
+"""Train one run and evaluate it."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,7 +16,6 @@ from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.files.lock import lock_run
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.streams.batch import balanced_weights, micro_batch_size
@@ -30,7 +29,6 @@ from leukemia_models.runs.finalize import finalize_run
 from leukemia_models.runs.preflight import explained_faults
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess
-from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import TRAIN, VALID
 from leukemia_models.runs.start_weights import seen_by_run
 from leukemia_models.training.checkpoint import (
@@ -42,80 +40,44 @@ from leukemia_models.training.checkpoint import (
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
-from leukemia_models.training.run_state import TrainState
 from leukemia_models.training.train import Observer, fit
 from leukemia_models.training.training_plan import CLASS_BALANCED, SCRATCH, SUBJECT_BALANCED, EvaluationSettings
 
 CLEAN_IMAGES = 512
-"""Plenty for a mean and a variance, and little beside an epoch."""
+"""Enough for a mean and a variance, and few compared with an epoch."""
 
 
-def train_stream(run: PreparedRun, process: TrainingProcess) -> BatchStream:
-    """Return the training part, shuffled; each rank gets its part of every batch."""
-    config, indices, ranks = run.config, run.data.indices(TRAIN), process.ranks
-    return BatchStream(
+def _open_streams(
+    run: PreparedRun, process: TrainingProcess
+) -> tuple[BatchStream, BatchStream | None, BatchStream | None]:
+    """Open the streams of training images, of validation images, and of those for BatchNorm statistics."""
+    config, ranks = run.config, process.ranks
+    seed, train, valid = config.settings.seed, run.data.indices(TRAIN), split_indices(run.data.codes, VALID)
+    stream = partial(
+        BatchStream,
         run.data.cache,
-        indices,
-        batch_size=config.batch_size,
-        seed=config.settings.seed,
-        weights_N=_weights(config.sampling, run.data.cache.table, indices),
-        drop_last=True,
         rank=ranks.rank,
         world_size=ranks.world_size,
-        micro_batches_per_rank=config.settings.accumulate,
         device=process.device,
         num_threads=process.options.num_threads,
         residency=process.options.residency,
         num_processes=ranks.processes_here,
     )
-
-
-def valid_stream(run: PreparedRun, process: TrainingProcess) -> BatchStream | None:
-    """Return the validation part, in its own order; None where the split has none."""
-    indices = split_indices(run.data.codes, VALID)
-    if not len(indices):
-        return None
-    return _ordered_stream(run, process, indices, run.config.images_at_a_time, process.options.residency)
-
-
-def clean_stream(run: PreparedRun, process: TrainingProcess) -> BatchStream | None:
-    """Return some of the training part, for the BatchNorm statistics of averaged weights; None where none are kept.
-
-    Its batches are as large as what BatchNorm sees in training: what reaches a layer depends on them a little.
-    """
-    config = run.config
+    training = stream(
+        train,
+        batch_size=config.batch_size,
+        seed=seed,
+        weights_N=_weights(config.sampling, run.data.cache.table, train),
+        drop_last=True,
+        micro_batches_per_rank=config.settings.accumulate,
+    )
+    validation = stream(valid, batch_size=config.images_at_a_time) if len(valid) else None
     if config.settings.ema_decay is None:
-        return None
-    indices = np.random.default_rng(config.settings.seed).permutation(run.data.indices(TRAIN))[:CLEAN_IMAGES]
-    return _ordered_stream(run, process, indices, min(config.images_at_a_time, len(indices)), MAPPED)
-
-
-def _ordered_stream(
-    run: PreparedRun, process: TrainingProcess, indices: NDArray[np.int64], batch_size: int, residency: str
-) -> BatchStream:
-    return BatchStream(
-        run.data.cache,
-        indices,
-        batch_size=batch_size,
-        rank=process.ranks.rank,
-        world_size=process.ranks.world_size,
-        device=process.device,
-        num_threads=process.options.num_threads,
-        residency=residency,
-        num_processes=process.ranks.processes_here,
-    )
-
-
-def make_augmenter(run: PreparedRun, device: torch.device) -> Augmenter:
-    """Return what the training images go through: the run's augmentation, and its normalisation."""
-    config = run.config
-    return Augmenter(
-        Augmentation.from_dict(config.augmentation or {}),
-        seed=config.settings.seed,
-        mean=config.normalization["mean"],
-        std=config.normalization["std"],
-        device=device,
-    )
+        return training, validation, None
+    # Averaged weights need statistics of their own, from batches as large as BatchNorm sees in training.
+    clean = np.random.default_rng(seed).permutation(train)[:CLEAN_IMAGES]
+    batch_size = min(config.images_at_a_time, len(clean))
+    return training, validation, stream(clean, batch_size=batch_size, residency=MAPPED)
 
 
 def _weights(sampling: str, table: SampleTable, indices: NDArray[np.int64]) -> NDArray[np.float64] | None:
@@ -131,34 +93,35 @@ def train_run(run: PreparedRun, root: Path, process: TrainingProcess) -> dict[st
 
     Parameters
     ----------
-    run
-        The run.
     root
-        The folder of all runs of this training, whose lock is held; the run's own is held meanwhile.
-    process
-        This process.
+        The folder of all runs of this training, which is locked; the run's folder is locked meanwhile.
 
     Returns
     -------
     dict of str to Results
-        By part; empty on the other ranks.
+        By part; empty on other ranks than the first.
 
     Raises
     ------
     RunError
-        If another process trains the run, or something stops the training: see
-        :func:`~leukemia_models.runs.preflight.explained_faults`.
+        If another process trains the run, or as :func:`~leukemia_models.runs.preflight.explained_faults`.
     """
-    ranks = process.ranks
-    model = build_model(run.config.model_name, len(run.data.cache.manifest.classes), seed=run.config.settings.seed)
+    config, ranks = run.config, process.ranks
+    model = build_model(config.model_name, len(run.data.cache.manifest.classes), seed=config.settings.seed)
     results: dict[str, Results] = {}
+
+    def hold() -> None:
+        if ranks.is_first and run.folder.root != root:
+            held.enter_context(lock_run(run.folder.root))
 
     def evaluate() -> None:
         if ranks.is_first:
-            results.update(_evaluate(run, process))
+            evaluation, batch_size = EvaluationSettings.from_dict(config.judging), config.images_at_a_time
+            found = finalize_run(run.folder, run.data, evaluation, process.device, batch_size, console=process.console)
+            results.update(found)
 
     with ExitStack() as held:
-        ranks.run_on_all(lambda: _hold(run, root, process, held))
+        ranks.run_on_all(hold)
         start = _load_start(run, model, ranks)
         with explained_faults(run, root, process):
             _fit(run, model, start, process)
@@ -168,21 +131,14 @@ def train_run(run: PreparedRun, root: Path, process: TrainingProcess) -> dict[st
     return results
 
 
-def _hold(run: PreparedRun, root: Path, process: TrainingProcess, held: ExitStack) -> None:
-    """Hold the lock of a run's own folder, on the first rank."""
-    if process.ranks.is_first and run.folder.root != root:
-        held.enter_context(lock_run(run.folder.root))
-
-
 def _load_start(run: PreparedRun, model: nn.Module, ranks: Ranks) -> Checkpoint | None:
-    """Give the network its weights, and return the checkpoint to go on from; None at a run's beginning.
-
-    The first rank reads the file for all: others may not see the run's folder.
-    """
+    """Load the network's weights, and return the checkpoint to resume from; None if the run begins."""
     is_begun = ranks.broadcast_flag(run.folder.is_begun)
     if not is_begun and run.config.start == SCRATCH:
         return None
-    path = run.folder.checkpoint("last") if is_begun else _start_path(run.folder, run.config.start)
+    # An absolute start replaces the folder.
+    path = run.folder.checkpoint("last") if is_begun else run.folder.root / run.config.start
+    # Other ranks may not see the run's folder.
     data = ranks.broadcast_bytes(lambda: checkpoint_bytes(path)) if ranks.world_size > 1 else None
     return ranks.run_on_all(lambda: _resume(run, model, path, data) if is_begun else _begin(run, model, path, data))
 
@@ -199,35 +155,28 @@ def _begin(run: PreparedRun, model: nn.Module, path: Path, data: bytes | None) -
     load_weights_file(model, path, lambda found: require_same_network(found, config.model_name, classes), data)
 
 
-def _start_path(folder: RunFolder, start: str) -> Path:
-    # Joined to a folder, an absolute path stays what it is.
-    return folder.root / start
-
-
 def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: TrainingProcess) -> None:
-    info, ranks = checkpoint_info(run.config, run.data), process.ranks
-    training, validation, clean = ranks.run_on_all(
-        lambda: (train_stream(run, process), valid_stream(run, process), clean_stream(run, process))
-    )
+    config, ranks, device = run.config, process.ranks, process.device
+    info = checkpoint_info(config, run.data)
+    training, validation, clean = ranks.run_on_all(lambda: _open_streams(run, process))
+    mean, std = info.normalization.mean, info.normalization.std
+    augmentation = Augmentation.from_dict(config.augmentation or {})
     with ExitStack() as closing:
         for stream in filter(None, (training, validation, clean)):
             closing.enter_context(stream)
         observer = Observer()
         if ranks.is_first:
             _announce(run, model, process, training)
-            observer = recorder = _recorder(run, replace(info, seen=_seen(run, start)), model, process)
+            observer = recorder = _recorder(run, info, model, start, process)
             closing.push(lambda kind, *_: recorder.close(is_failing=kind is not None))
-            if start is not None:
-                process.console.note(_going_on(start.state))
-                recorder.on_resume(start.state)
         fit(
             model,
             training,
             validation,
-            run.config.settings,
+            config.settings,
             info.normalization,
-            make_augmenter(run, process.device),
-            process.device,
+            Augmenter(augmentation, seed=config.settings.seed, mean=mean, std=std, device=device),
+            device,
             observer,
             start.state if start is not None else None,
             ranks=ranks,
@@ -235,21 +184,20 @@ def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: 
         )
 
 
-def _seen(run: PreparedRun, start: Checkpoint | None) -> SeenSamples:
-    """What the weights will have seen; a checkpoint to go on from knows it, if it is not of an earlier version."""
-    if start is not None and start.info.seen is not None:
-        return start.info.seen
-    return seen_by_run(run.folder, run.config, run.data)
-
-
-def _recorder(run: PreparedRun, info: CheckpointInfo, model: nn.Module, process: TrainingProcess) -> Recorder:
-    epochs, stamp, save_minutes = run.config.settings.epochs, run.data.leaks.stamp, process.options.save_minutes
-    return Recorder(run.folder, info, model, epochs, stamp, save_minutes, time.monotonic, process.console)
-
-
-def _going_on(start: TrainState) -> str:
-    inside = f" and {start.progress.steps_done} steps of the next one" if start.progress else ""
-    return f"going on after {start.epochs_done} epochs{inside}"
+def _recorder(
+    run: PreparedRun, info: CheckpointInfo, model: nn.Module, start: Checkpoint | None, process: TrainingProcess
+) -> Recorder:
+    # None in checkpoints of earlier versions.
+    seen = start.info.seen if start is not None else None
+    info = replace(info, seen=seen if seen is not None else seen_by_run(run.folder, run.config, run.data))
+    stamp, console = run.data.leaks.stamp, process.console
+    recorder = Recorder(run.folder, info, model, stamp, process.options.save_minutes, time.monotonic, console)
+    if start is not None:
+        progress = start.state.progress
+        steps = f" and {progress.steps_done} steps of the next one" if progress else ""
+        console.note(f"going on after {start.state.epochs_done} epochs{steps}")
+        recorder.on_resume(start.state)
+    return recorder
 
 
 def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stream: BatchStream) -> None:
@@ -268,8 +216,8 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
-    for doubt in start_cautions(data.leaks):
-        process.console.warn(doubt.text)
+    for caution in start_cautions(data.leaks):
+        process.console.warn(caution.text)
     if config.settings.amp and device.type != "cuda":
         process.console.note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
 
@@ -280,25 +228,14 @@ def _seed_text(config: RunConfig) -> str:
 
 
 def _batches_text(config: RunConfig, num_ranks: int) -> str:
-    """Such as ``batches of 64 in 4 micro-batches (2 processes, 2 each), BatchNorm over 32 images``."""
+    """Return ``batches of 64 in 4 micro-batches (2 processes, 2 each), BatchNorm over 32 images``."""
     text, settings = f"batches of {config.batch_size}", config.settings
     num_micro_batches = num_ranks * settings.accumulate
     if num_micro_batches == 1:
         return text
     size = micro_batch_size(config.batch_size, num_micro_batches)
     seen = size * num_ranks if settings.sync_batchnorm else size
-    of_whom = f"{num_ranks} processes, {settings.accumulate} each" if num_ranks > 1 else "one after the other"
+    where = f"{num_ranks} processes, {settings.accumulate} each" if num_ranks > 1 else "one after the other"
     return (
-        f"{text} in {num_micro_batches} micro-batches ({of_whom}), BatchNorm over {min(seen, config.batch_size)} images"
-    )
-
-
-def _evaluate(run: PreparedRun, process: TrainingProcess) -> dict[str, Results]:
-    return finalize_run(
-        run.folder,
-        run.data,
-        evaluation=EvaluationSettings.from_dict(run.config.judging),
-        device=process.device,
-        batch_size=run.config.images_at_a_time,
-        console=process.console,
+        f"{text} in {num_micro_batches} micro-batches ({where}), BatchNorm over {min(seen, config.batch_size)} images"
     )

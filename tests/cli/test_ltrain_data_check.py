@@ -103,6 +103,5 @@ def test_other_processes_of_the_machine_and_no_check_read_nothing(damaged: Path,
 
 
 def test_shards_of_all_parts_once_each(own_caches: Path, dir_of_size: Callable, run_config: RunConfig) -> None:
-    runs = [run_of(dir_of_size(own_caches, size), run_config) for size in (64, 48, 64)]
-    found = used_shards(run.data for run in runs)
-    assert found == {run.data.cache.directory: list(run.data.cache.manifest.shards) for run in runs}
+    splits = [run_of(dir_of_size(own_caches, 64), run_config).data for _ in range(2)]
+    assert used_shards(splits) == list(splits[0].cache.manifest.shards)

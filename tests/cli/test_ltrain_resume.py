@@ -307,7 +307,7 @@ def test_resume_refuses_a_cache_of_other_images(
     before = files_below(own_run)
     options = ("--out", own_run, "--resume", "--epochs", 5, "--cache", tmp_path / "fewer")
     message = error_of(ltrain(*options), 1)
-    assert "1 are no longer there" in message
+    assert "1 are missing" in message
     assert "UID_1_1_1_all.bmp" in message
     assert files_below(own_run) == before
 

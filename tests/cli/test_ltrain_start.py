@@ -94,7 +94,7 @@ def test_the_stamp_goes_wherever_the_run_goes(
     assert config["seen_before"]["images"] == number
     page = (run / "test" / "summary.md").read_text(encoding="utf-8")
     assert "PATIENT-MIXED" in page
-    assert "weights that the training started from" in page
+    assert "the initial weights have seen" in page
     # Later judgements do not need the file that it started from.
     shutil.rmtree(run / "test")
     result = ltrain("evaluate", run, "--device", "cpu")

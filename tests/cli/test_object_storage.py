@@ -59,7 +59,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     (stage / shard.name).write_bytes(content)
     first = ltrain(*options, "--epochs", 2, "--out", out)
     assert first.exit_code == 0, first.output
-    assert f"damaged local copies, to be fetched anew: 1, first {shard.name}" in first.stderr
+    assert f"damaged local copies, to be downloaded again: 1, first {shard.name}" in first.stderr
     assert re.search(r"copied 0 MB in \d+\.\d s, \d+ images read by ranges\n$", first.stderr)
     assert json.loads((out / "run.json").read_text())["cache_dir"] == address(root, directory)
     for part in ("valid", "test"):

@@ -188,7 +188,7 @@ def test_the_stages_of_a_plan_have_one_choice(
     train = ("--plan", plan, "--cache", root, "--device", "cpu", "--out", tmp_path / "run")
     message = error_of(ltrain(*train), 2)
     assert "is early, that of" in message
-    assert "is late: say with --positive which one is meant" in message
+    assert "is late: choose one with --positive" in message
     result = ltrain(*train, "--positive", "early")
     assert result.exit_code == 0, result.output
     for stage in ("01-s48", "02-s64"):

@@ -65,7 +65,6 @@ def test_stamp_is_highlighted_unless_disjoint() -> None:
 def test_series_differ_with_and_without_colour() -> None:
     styles = [series_style(number) for number in range(len(COLORS))]
     assert len({style.color for style in styles}) == len({style.marker for style in styles}) == len(COLORS)
-    assert len({style.hatch for style in styles}) == len(COLORS)
     many = [series_style(number) for number in range(3 * len(COLORS))]
     assert len({(style.color, style.marker) for style in many}) == len(many)
 

@@ -12,7 +12,7 @@ from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.metrics import METRICS, Metric
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.results import Results, cautions
-from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text, write_summary
+from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, summary_text, write_evaluated
 
 from ..evaluated import CLASSES, NO_LEAK, SHARED, make_predictions, make_split
 
@@ -178,7 +178,7 @@ def test_many_subjects_are_left_to_the_file() -> None:
 
 def test_summary_survives_a_path_that_is_no_utf8(results: Results, tmp_path: Path) -> None:
     odd = b"caf\xe9".decode("utf-8", "surrogateescape")
-    write_summary(tmp_path / "summary.md", replace(results, settings={"out": odd}))
+    write_evaluated(tmp_path, replace(results, settings={"out": odd}), make_predictions(12))
     assert "caf\\udce9" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 

@@ -27,7 +27,7 @@ from leukemia_models.runs.evaluate_part import (
     evaluation_calibration,
     evaluation_tta,
     linked_subjects_note,
-    require_same_meaning,
+    require_replaceable,
 )
 from leukemia_models.runs.finalize import LEFT_OUT, finalize_run, prepare_predictor, trained_checkpoint
 from leukemia_models.runs.run_folder import RunFolder
@@ -200,7 +200,7 @@ def test_final_is_evaluated_again_as_it_was(finished: Finished, tmp_path: Path) 
 def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: Finished, tmp_path: Path) -> None:
     last = load_checkpoint(finished.run.checkpoint("last"))
     results = evaluate_part(predictor_of(last), finished.data, "valid", tmp_path, bootstrap=SETTINGS)
-    assert any(note.startswith("Training was watched by these images") for note in results.notes)
+    assert any(note.startswith("Training was monitored on these images") for note in results.notes)
 
 
 def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
@@ -281,7 +281,7 @@ def test_results_are_written_over_by_those_of_the_same_meaning_only(tmp_path: Pa
         with pytest.raises(RunError, match=word):
             evaluate_part(predictor_of(checkpoint), split, part, out, **options)
     with pytest.raises(RunError, match="classes"):
-        require_same_meaning(out, relabelled, data, "test")
+        require_replaceable(out, relabelled, data, "test")
     content = json.loads(written)
     del content["identity"]  # as version 0.1 wrote it
     (out / "results.json").write_text(json.dumps(content), encoding="utf-8")

@@ -50,11 +50,11 @@ def test_what_finalizing_writes_is_taken(monkeypatch: pytest.MonkeyPatch, judgin
     ids=json.dumps,
 )
 def test_anything_else_is_damaged(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
-    with pytest.raises(RunError, match="how its network is evaluated cannot be read"):
+    with pytest.raises(RunError, match="its settings of the evaluation cannot be read"):
         opened(monkeypatch, {**JUDGING, **change})
 
 
 @pytest.mark.parametrize("judging", ["best", ["checkpoint"], {"tta": JUDGING["tta"]}])
 def test_evaluation_of_another_kind_is_damaged(monkeypatch: pytest.MonkeyPatch, judging: object) -> None:
-    with pytest.raises(RunError, match="how its network is evaluated cannot be read"):
+    with pytest.raises(RunError, match="its settings of the evaluation cannot be read"):
         opened(monkeypatch, judging)

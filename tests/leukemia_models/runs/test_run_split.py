@@ -1,4 +1,4 @@
-"""A run's own samples on a cache that was changed since the run began."""
+"""A split written to a file and read back: its samples on a changed cache, and looked up by pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.caches.cache import Cache, open_cache
-from leukemia_data.errors import RunError
+from leukemia_data.errors import CacheError, RunError
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
 from leukemia_data.splitting.seen_samples import Naming
@@ -21,9 +21,11 @@ from leukemia_models.runs.run_config import RunConfig, save_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import (
     PIXEL_DIGEST,
+    SplitRow,
     data_digest,
     digest_texts,
     holds_data,
+    load_known_samples,
     naming_of,
     read_split,
     split_digest,
@@ -164,7 +166,7 @@ def test_added_images_are_unused_and_said(version: str, begun: Begun, earlier_ru
     [
         (swap_images, BY_FOLDER, ["2 have other pixels under the same id (first all/a0/a0-0.png)"]),
         (change_all, BY_FOLDER, ["of its 8 images 8 have other pixels"]),
-        (remove_person, BY_FOLDER, ["2 are no longer there (first all/a1/a1-0.png)"]),
+        (remove_person, BY_FOLDER, ["2 are missing (first all/a1/a1-0.png)"]),
         (nothing, replace(BY_FOLDER, classes=("all", "hem")), ["8 have another label", "0 instead of 1"]),
         (nothing, ReadingOptions(subject_from="none"), ["8 have another subject", "unknown instead of a0"]),
     ],
@@ -233,3 +235,74 @@ def test_damaged_splits_are_refused(wrong: str, tmp_path: Path) -> None:
     path.write_text(wrong, encoding="utf-8")
     with pytest.raises(RunError, match=r"split.csv cannot be read"):
         read_split(path)
+
+
+# --- looking up other images ------------------------------------------------------------------------------------------
+
+A, B, C = ("a" * 32, "b" * 32, "c" * 32)
+CLASSES = ("hem", "all")
+
+
+def no_cache() -> Cache:
+    raise CacheError("gone")
+
+
+def never() -> Cache:
+    raise AssertionError("the cache is not needed")
+
+
+def written(folder: Path, *lines: str) -> RunFolder:
+    (folder / "split.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return RunFolder(folder)
+
+
+def test_images_are_found_by_their_pixels_alone(tmp_path: Path) -> None:
+    run = written(
+        tmp_path, "id,subject,label,split,pixel_digest", f"'=1.bmp,'-2,1,train,{A}", f"2.bmp,,0,test,{B.upper()}"
+    )
+    known = load_known_samples(run, CLASSES, never)
+    assert known.is_complete
+    assert list(known.rows) == ["=1.bmp", "2.bmp"]
+    assert known.find(A) == SplitRow("-2", 1, "train", A)
+    assert known.find(B) == SplitRow("", 0, "test", B)
+    assert known.find(C) is None
+    assert known.find("") is None
+
+
+@pytest.mark.parametrize("order", [("train", "valid", "test", "unused"), ("unused", "test", "valid", "train")])
+def test_of_identical_images_one_that_was_trained_on_counts(tmp_path: Path, order: tuple[str, ...]) -> None:
+    rows = [f"{split}.bmp,1,1,{split},{A}" for split in order]
+    known = load_known_samples(written(tmp_path, "id,subject,label,split,pixel_digest", *rows), CLASSES, never)
+    found = known.find(A)
+    assert found is not None
+    assert found.split == "train"
+
+
+def test_a_split_of_an_earlier_version_without_its_cache_recognises_nothing_and_says_so(tmp_path: Path) -> None:
+    known = load_known_samples(written(tmp_path, "id,subject,label,split", "1.bmp,7,1,train"), CLASSES, no_cache)
+    assert not known.is_complete
+    assert known.find(A) is None
+    assert [row.subject for row in known.in_parts(["train", "valid"])] == ["7"]
+
+
+def test_a_run_without_a_split_recognises_nothing(tmp_path: Path) -> None:
+    known = load_known_samples(RunFolder(tmp_path), CLASSES, never)
+    assert not known.is_complete
+    assert known.rows == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"), [("0", 0), ("1", 1), ("-1", -1), ("", -1), ("ALL", 1), ("2", -1), ("x", -1)]
+)
+def test_labels_are_numbers_or_names(tmp_path: Path, text: str, label: int) -> None:
+    run = written(tmp_path, "\ufeffid,subject,label,split,pixel_digest", f"1.bmp,7,{text},train,{A}")
+    assert load_known_samples(run, CLASSES, never).rows["1.bmp"].label == label
+
+
+@pytest.mark.parametrize(
+    "content", ["a,b\n1,2\n", "id,subject,label,split\n1.bmp,1,1,some\n", "id,subject,label,split\n1\n"]
+)
+def test_a_damaged_split_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "split.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"split\.csv"):
+        load_known_samples(RunFolder(tmp_path), CLASSES, never)
