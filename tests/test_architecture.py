@@ -198,7 +198,7 @@ def test_imports_stand_at_the_top_of_the_module():
         assert inside == set(), module
 
 
-def test_torch_stands_only_where_batches_are_handed_to_a_network_and_matplotlib_where_pictures_are_drawn():
+def test_torch_and_matplotlib_are_imported_by_their_rooms_only():
     for module in MODULES:
         if module.startswith("leukemia_data."):
             allowed = MAY_LOAD.get(module, set()) | MAY_LOAD.get(f"leukemia_data.{room_of(module)}", set())

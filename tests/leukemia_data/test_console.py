@@ -25,7 +25,7 @@ def build(num_images: int, console: Console = NULL_CONSOLE) -> int:
     return num_images
 
 
-def test_the_null_console_shows_nothing_and_lets_work_go_on(capfd):
+def test_the_null_console_shows_nothing(capfd):
     assert build(3) == 3
     assert capfd.readouterr() == ("", "")
 
@@ -35,7 +35,7 @@ def test_the_null_console_hides_no_error():
         raise ZeroDivisionError
 
 
-def test_a_console_is_told_everything():
+def test_a_console_receives_everything():
     console = ListConsole()
     build(2, console)
     [bar] = console.bars

@@ -127,7 +127,7 @@ def test_an_operation_s_version_is_in_the_fingerprint(posterize, monkeypatch):
         Recipe.from_dict(stored)
 
 
-def test_an_operation_that_nobody_registered_is_named():
+def test_the_error_names_an_unknown_operation():
     with pytest.raises(UsageError, match=r"stored recipe 'mine'.*operation 'posterize' is not known here"):
         Recipe.from_dict(POSTERIZED.to_dict())
 
@@ -189,7 +189,7 @@ def test_an_augmentation_changes_samples_after_all_others_by_draws_of_its_own(fa
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
-def test_an_augmentation_depends_on_no_company_and_compiles_once(fade, cells, p):
+def test_an_augmentation_does_not_depend_on_the_batch_and_compiles_once(fade, cells, p):
     augmentation = replace(load_augmentation("report-b"), custom=(Fade(p=p),))
     indices, order = torch.tensor([50, 3, 999, 7]), torch.tensor([3, 0])
     augment = Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu")
@@ -219,7 +219,7 @@ def test_an_augmentation_stands_in_a_file(fade, tmp_path):
         load_augmentation(str(path))
 
 
-def test_an_augmentation_that_nobody_registered_is_named():
+def test_the_error_names_an_unknown_augmentation():
     augmentation = Augmentation(name="mine", custom=(Fade(p=0.5),))
     with pytest.raises(UsageError, match="unknown key 'fade'"):
         Augmentation.from_dict(augmentation.to_dict())

@@ -29,7 +29,7 @@ def checks(*verdicts: str) -> list[Check]:
     return [Check(str(n), verdict, 1, "") for n, verdict in enumerate(verdicts)]
 
 
-def test_no_leak_is_said_only_where_a_training_would_begin():
+def test_no_leak_is_reported_only_where_a_training_would_begin():
     def said(*arguments):
         return " ".join(conclusion(*arguments))
 
@@ -46,7 +46,7 @@ def test_no_leak_is_said_only_where_a_training_would_begin():
     assert "No leak" not in said(unknown, TrainingOutlook("subject", 0, refusal="whose cell each image is"))
 
 
-def test_nothing_is_told_of_a_training_on_a_table_of_names():
+def test_a_table_of_names_gives_no_statement_about_training():
     images = [AuditImage(name="0", sha256=b"0" * 32, class_name="all", subject="1")]
     assert training_outlook(parse_split("subject"), images, 0, ("hem", "all")) is None
 

@@ -249,7 +249,7 @@ def test_background_changes_where_it_may(cells):
 
 
 @pytest.mark.parametrize("given", [*PRESETS, EVERY_OPERATION], ids=[*PRESETS, "everything"])
-def test_a_sample_looks_the_same_to_the_bit_alone_in_any_company_and_order(cells, given):
+def test_a_samples_augmentation_is_bit_for_bit_independent_of_the_batch_and_order(cells, given):
     augment = augmenter(given)
     samples = torch.tensor([50, 3, 999, 7, 8, 12, 0, 41])
     together = augment(cells, 2, samples)

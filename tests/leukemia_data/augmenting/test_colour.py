@@ -31,7 +31,7 @@ def test_mean_grey_is_torchvisions(images):
         assert abs(grey - tv.rgb_to_grayscale(image).mean()) < 1e-3
 
 
-def test_mean_grey_does_not_depend_on_company(cells):
+def test_mean_grey_does_not_depend_on_the_batch(cells):
     weights = torch.tensor([0.2989, 0.587, 0.114])
     alone = torch.cat([mean_grey(cells[k : k + 1], weights) for k in range(4)])
     assert torch.equal(alone, mean_grey(cells, weights))

@@ -196,7 +196,7 @@ def test_unknown_codec_and_what_is_no_cache_are_refused(place, cache):
     assert not (place / "source" / ".lock").exists()
 
 
-def test_too_little_room_is_told_before_anything_is_written(cache, monkeypatch):
+def test_too_little_room_is_an_error_before_anything_is_written(cache, monkeypatch):
     names = set(file_states(cache))
     monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(CacheError, match="not enough room"):

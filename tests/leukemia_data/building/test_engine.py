@@ -67,7 +67,7 @@ def test_every_engine_says_its_name_and_what_runs_tasks(name):
     assert callable(engine.runner(None, 1))
 
 
-def test_an_engine_of_ones_own_makes_the_same_bytes(source, tmp_path):
+def test_a_custom_engine_makes_the_same_bytes(source, tmp_path):
     with ENGINES.temporarily("backwards", Backwards()):
         for name, engine in (("own", "backwards"), ("usual", "serial")):
             build_caches(
@@ -153,7 +153,7 @@ def chatty(num: int) -> Iterator[int]:
         print("engine's end")
 
 
-def test_what_an_engine_says_is_not_heard_and_what_its_caller_says_is(capsys):
+def test_output_of_an_engine_is_silenced_and_that_of_its_caller_is_not(capsys):
     answers = silently(chatty(3), lambda: redirect_stdout(StringIO()))  # type: ignore[arg-type]
     print("caller", next(answers))
     print("caller", next(answers))

@@ -51,7 +51,7 @@ def source(tmp_path) -> Path:
         (lambda position, tries: tries < 3 and position in (1, 3), 4),
     ],
 )
-def test_what_is_lost_is_handed_out_again_and_the_bytes_are_the_same(source, tmp_path, is_lost, num_rounds):
+def test_lost_tasks_run_again_and_the_bytes_are_the_same(source, tmp_path, is_lost, num_rounds):
     rounds = Rounds(is_lost)
     build(source, tmp_path / "lossy", engine=run_until_done(rounds))
     build(source, tmp_path / "local")

@@ -168,7 +168,7 @@ def test_another_format_version_is_refused(written, version):
         open_job_file(written.path)
 
 
-def test_rows_that_lie_in_another_file_are_refused(written, tmp_path):
+def test_rows_in_another_file_are_refused(written, tmp_path):
     with h5py.File(written.path, "r+") as file:
         labels = file["labels"][()]
         del file["labels"]

@@ -12,12 +12,12 @@ from leukemia_data.errors import BuildError, UsageError
 
 
 @pytest.mark.parametrize("form", ["{}:{}", "tcp://{}:{}", "tls://{}:{}"])
-def test_somebody_listens(form):
+def test_listening_console_receives_everything(form):
     with socket.create_server(("127.0.0.1", 0)) as server:
         check_listening(form.format(*server.getsockname()), ("tcp", "tls"))
 
 
-def test_nobody_listens():
+def test_null_console_prints_nothing():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
     with pytest.raises(BuildError, match=f"nothing answers at address {address}"):
@@ -28,7 +28,7 @@ def test_nobody_listens():
     ("said", "is_grpc"),
     [(b"\0\0\x18\4\0\0\0\0\0", True), (b"HTTP/1.1 400 Bad Request", False), (b"", False), (None, False)],
 )
-def test_who_speaks_something_else_than_grpc_is_told(said, is_grpc, monkeypatch):
+def test_another_protocol_than_grpc_is_an_error(said, is_grpc, monkeypatch):
     """None says nothing, as a server that waits to be asked."""
     monkeypatch.setattr(scheduler_address, "CONNECT_WITHIN_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:

@@ -286,7 +286,7 @@ def fooled(tmp_path: Path, source: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_recheck_finds_what_no_state_tells(tmp_path: Path, source: Path, fooled: Path) -> None:
+def test_a_recheck_finds_changes_that_no_state_shows(tmp_path: Path, source: Path, fooled: Path) -> None:
     listing = list_folder(source)
     state = source_state(listing.classes, listing.records)
     assert find_current(cache_dir(fooled), state) is not None

@@ -187,7 +187,7 @@ def test_lost_and_damaged_objects_are_made_anew(source, mirror, tmp_path):
     assert stored_shards(mirror) == expected
 
 
-def test_a_stopped_build_goes_on(source, mirror, tmp_path):
+def test_an_interrupted_build_continues(source, mirror, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build_stored(source, mirror, stops_after(3))
     store = next(iter(cache_stores(mirror).values()))
@@ -234,7 +234,7 @@ def test_two_builds_of_the_same_images_may_both_commit(source, mirror, tmp_path)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
 
 
-def test_a_shard_that_is_gone_at_the_commit_is_told(source, mirror):
+def test_a_shard_missing_at_the_commit_is_an_error(source, mirror):
     build_stored(source, mirror)
     write_cell(source / "blast" / "p0" / "new.png", 99)
     planned = plan_stored(source, mirror)

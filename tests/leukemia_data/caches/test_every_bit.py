@@ -82,7 +82,7 @@ def test_every_byte_around_the_pixels_changes_the_metadata_digest_and_none_of_th
 
 
 @pytest.mark.parametrize("step", [487])
-def test_verify_and_readers_find_what_the_digests_tell(cache, step):
+def test_verify_and_readers_find_wrong_digests(cache, step):
     manifest = load_manifest(cache)
     [entry] = manifest.shards
     images = shard_images(cache, entry, SIZE)

@@ -120,7 +120,7 @@ def test_a_smooth_disc_has_no_look_and_noise_on_it_is_its_own():
     assert len(set(near_groups(np.stack(looks)).tolist())) == len(looks)
 
 
-def test_photographs_on_a_white_ground_are_told_apart():
+def test_photographs_on_a_white_background_are_distinguished():
     rng = np.random.default_rng(2)
     photographs = []
     for _ in range(20):

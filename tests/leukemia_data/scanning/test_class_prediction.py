@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert one != other
 
 
-def test_classes_dealt_at_random_to_mixed_frames_are_told_in_at_most_one_source_of_twenty():
+def test_classes_dealt_at_random_to_mixed_frames_are_reported_in_at_most_one_source_of_twenty():
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1], 12)
     num_told = 0

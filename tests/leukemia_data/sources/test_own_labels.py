@@ -45,7 +45,7 @@ def test_case_counts_where_it_alone_differs() -> None:
     assert [label_of(text, ("blast", "Blast")) for text in ("blast", "Blast", "BLAST")] == [0, 1, -1]
 
 
-def test_other_lists_are_counted_and_folders_that_may_mean_anything_are_not() -> None:
+def test_other_lists_are_counted_and_ambiguous_folders_are_not() -> None:
     images = [image("all/1.png", "all"), image("2_all.png", "all"), image("P3/3.png", "P3"), image("t.png", "Rest")]
     others = own_labels(images, CLASSES).others
     assert others == {"all": 2, "Rest": 1}

@@ -112,7 +112,7 @@ def test_paths_that_lead_elsewhere_are_refused(bucket, text, problem):
         list_source([bucket / "t.csv"], allow_outside=True)
 
 
-def test_an_address_below_the_root_is_a_path_and_double_meanings_are_told(bucket):
+def test_a_url_below_the_root_is_a_path_and_double_meanings_are_noted(bucket):
     for name in ("d/1.bmp", "d\\1.bmp", "d/2.bmp"):
         bucket.store.write(name, b"x")
     bucket.store.write("t.csv", f"Path,label\n{bucket}/d/2.bmp,0\n".encode())

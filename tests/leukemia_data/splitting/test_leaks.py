@@ -86,7 +86,7 @@ CONFIRMED = SubjectsFound(sources=("folders",), count=2, is_confirmed=True)
 READ = SubjectsFound(sources=("C-NMC file names", "column patient"), count=2)
 
 
-def test_subjects_of_several_classes_are_no_subjects_before_somebody_says_so(make_table):
+def test_subjects_of_several_classes_are_subjects_only_by_option(make_table):
     table = make_table(["1", "1", "2", "3"], [ALL, HEM, ALL, HEM])
     codes = np.array([TRAIN, TRAIN, VALID, VALID], np.int8)
     for subjects in (None, READ):

@@ -78,7 +78,7 @@ def test_renamed_subjects_are_found_by_one_image(make_table, seen: SeenSamples) 
     assert found == SeenBefore(subjects=2, images=1, num_samples=4)
 
 
-def test_a_seen_image_in_another_part_tells_of_its_subject(make_table, seen: SeenSamples) -> None:
+def test_a_seen_image_in_another_part_marks_its_subject_as_seen(make_table, seen: SeenSamples) -> None:
     table = make_table(["a", "a"], [ALL] * 2, pixels=[1, 50])
     assert meets(seen, table, codes_of(UNUSED, TEST), OTHER_LAB) == SeenBefore(subjects=1, num_samples=1)
 

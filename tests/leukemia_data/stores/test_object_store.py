@@ -49,7 +49,7 @@ def test_objects_are_what_was_written(store):
     assert store.below("a b").read(ODD_NAME.removeprefix("a b/")) == b"x"
 
 
-def test_ranges_come_in_the_order_asked_for(store):
+def test_ranges_come_in_the_requested_order(store):
     store.write("a", bytes(range(256)))
     store.write("b", b"other")
     ranges = [("a", 250, 6), ("b", 0, 2), ("a", 0, 0), ("a", 3, 1)]
@@ -155,7 +155,7 @@ def test_attempts_end_and_the_error_is_one_line(faulty_s3):
     assert len(faulty_s3.seen("GET .*/a")) == 3
 
 
-def test_what_is_denied_is_asked_once(faulty_s3):
+def test_denied_requests_are_not_repeated(faulty_s3):
     store = store_at(faulty_s3.server.make_bucket())
     faulty_s3.faults[:] = [Fault(DENIED, "GET .*/a")]
     with pytest.raises(StorageError, match=r"/a: the store denies it: AccessDenied: .*; check the credentials"):

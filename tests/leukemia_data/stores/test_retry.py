@@ -42,7 +42,7 @@ def test_attempts_are_bounded():
 @pytest.mark.parametrize(
     "error", [PermissionError("no"), FileNotFoundError("no"), ValueError("no"), KeyboardInterrupt()]
 )
-def test_what_no_waiting_mends_is_raised_at_once(error):
+def test_permanent_errors_are_raised_at_once(error):
     waits: list[float] = []
     with pytest.raises(type(error)):
         Retry(sleep=waits.append).run(failing(error))

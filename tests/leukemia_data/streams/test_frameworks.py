@@ -128,7 +128,7 @@ def test_after_an_epoch_that_was_left_early_comes_the_next_whole_one(training, v
     assert indices(take(training)) == expected[2]
 
 
-def test_iterators_that_nobody_uses_and_epochs_by_number_leave_no_epoch_out(training):
+def test_unused_iterators_and_epochs_by_number_skip_no_epoch(training):
     expected = whole_epochs(training, 2)
     for _ in range(3):
         iter(training)
@@ -257,7 +257,7 @@ def test_lightning_validates_and_tests_all_samples_again_and_again(make_module, 
 
 
 @pytest.mark.parametrize("every_n_steps", [2, None], ids=["inside", "at the end"])
-def test_lightning_goes_on_from_its_checkpoint(
+def test_lightning_resumes_from_its_checkpoint(
     lightning, make_module, make_trainer, cache, validation, tmp_path, every_n_steps
 ):
     def stream() -> BatchStream:

@@ -258,7 +258,7 @@ def test_closing_early_leaves_no_file_and_no_map(directory, tmp_path):
     assert not stream_threads()
 
 
-def test_closed_stream_says_so(cache):
+def test_a_closed_stream_is_an_error(cache):
     stream = BatchStream(cache, np.arange(NUM), batch_size=2)
     stream.close()
     with pytest.raises(UsageError, match="closed"):
@@ -358,7 +358,7 @@ def unmapped(directory) -> Cache:
 
 
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
-def test_shards_that_cannot_be_mapped_give_the_same_batches_and_are_told(cache, unmapped, residency):
+def test_shards_that_cannot_be_mapped_give_the_same_batches_and_a_note(cache, unmapped, residency):
     num_shards = len(cache.manifest.shards)
     mapped = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency=residency)
     plain = BatchStream(unmapped, np.arange(NUM), batch_size=4, seed=2, residency=residency)
@@ -397,7 +397,7 @@ def test_damaged_chunk_ends_the_epoch_by_name(compressed, residency):
 
 
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
-def test_shard_that_can_no_longer_be_read_is_told_by_name(unmapped, residency, monkeypatch):
+def test_the_error_of_an_unreadable_shard_names_it(unmapped, residency, monkeypatch):
     stream = BatchStream(unmapped, np.arange(NUM), batch_size=4, residency=residency, num_threads=2)
 
     def fail(file: OpenFile, num_bytes: int, offset_bytes: int) -> bytes:
@@ -487,7 +487,7 @@ def test_stream_restored_twice_within_an_epoch_and_at_its_end(make_stream):
     assert steps(stream) == steps(make_stream().epoch(1))
 
 
-def test_state_is_that_of_the_iterator_asked_for_last(make_stream):
+def test_state_is_that_of_the_iterator_used_last(make_stream):
     stream = make_stream()
     earlier, later = stream.epoch(0), stream.epoch(5)
     next(later)
@@ -548,7 +548,7 @@ def test_epochs_and_steps_out_of_range_are_refused(make_stream):
 
 
 @pytest.mark.parametrize("micro_batches_per_rank", [1, 2])
-def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
+def test_ranks_read_their_own_rows_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
     """Mapped, as for sets that no memory holds: what a rank reads is what its part of the batches holds."""
     read, gather = [], cache.reader.gather
 
@@ -579,7 +579,7 @@ def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkey
     assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
 
 
-def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
+def test_a_step_counts_when_all_its_micro_batches_were_returned(cache):
     stream = BatchStream(cache, np.arange(24), batch_size=8, seed=1, micro_batches_per_rank=4)
     expected = [batch.indices_B.tolist() for batch in stream.epoch(0)]
     assert (len(stream), len(expected)) == (3, 12)

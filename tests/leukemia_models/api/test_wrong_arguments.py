@@ -29,6 +29,6 @@ def test_wrong_arguments(use, words):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_no_cache_is_said_in_a_line(tmp_path):
+def test_no_cache_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ld.LeukemiaError, match="no cache of 96 px at"):
         lm.train(tmp_path / "nosuch", size=96)

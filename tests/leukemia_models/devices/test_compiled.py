@@ -31,7 +31,7 @@ def test_modes_are_those_of_the_network() -> None:
         torch.testing.assert_close(forward(images), model(images))
 
 
-def test_machine_that_cannot_compile_is_told_what_to_do() -> None:
+def test_the_error_of_a_machine_that_cannot_compile_says_what_to_do() -> None:
     with pytest.raises(RunError, match=r"cannot be compiled on this machine: .*nothing-like-it.*C\+\+ compiler"):
         compiled_forward(tiny_network(), "nothing-like-it")
 

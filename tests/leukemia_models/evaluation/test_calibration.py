@@ -120,7 +120,7 @@ def test_one_class_cannot_be_fitted() -> None:
         fit_calibration(samples_of(np.array([1, 1]), np.array([0.3, 0.7])), fitted_on="valid")
 
 
-def test_unknown_subjects_are_told() -> None:
+def test_unknown_subjects_are_reported() -> None:
     samples = EvaluatedSamples(("a", "b", "c"), ("", "x", "y"), np.array([0, 1, 0]), np.array([0.3, 0.7, 0.8]))
     assert "unknown" in str(fit_calibration(samples, fitted_on="valid").note)
 

@@ -75,7 +75,7 @@ def test_one_unknown_subject_leaves_no_groups() -> None:
         ((10, 10), None),
     ],
 )
-def test_few_subjects_are_told(counts: tuple[int, int], words: str | None) -> None:
+def test_few_subjects_give_a_caution(counts: tuple[int, int], words: str | None) -> None:
     note = trust_note(samples_of(["a"], [0]), groups_of(*counts), CLASSES)
     assert note is None if words is None else words in str(note)
 

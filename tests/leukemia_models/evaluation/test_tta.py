@@ -315,7 +315,7 @@ def test_rows_of_several_ranks_come_together(sided: nn.Module) -> None:
     assert found.indices_N.tolist() == alone.indices_N[rows].tolist()
 
 
-def test_network_that_fails_on_one_view_is_told() -> None:
+def test_network_that_fails_on_one_view_is_an_error() -> None:
     class Overflowing(nn.Module):
         """Too much for images that are brighter on the left."""
 

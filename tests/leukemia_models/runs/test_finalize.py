@@ -203,7 +203,7 @@ def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: F
     assert any(note.startswith("Training was watched by these images") for note in results.notes)
 
 
-def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
+def test_subjects_with_identical_images_are_listed(finished: Finished) -> None:
     assert linked_subjects_note(finished.data, "test") == ()
     data, table = finished.data, finished.data.cache.table
     digests = table.pixel_digests.copy()
@@ -223,7 +223,7 @@ def test_results_file_says_how_it_was_evaluated(finished: Finished) -> None:
     assert [row["images"] for row in found["subjects"]["subjects"]] == [6, 6]
 
 
-def test_running_statistics_are_kept_when_asked_for(finished: Finished) -> None:
+def test_running_statistics_are_kept_by_option(finished: Finished) -> None:
     found = prepared(finished.run, finished.data, RUNNING)
     assert changed(load_checkpoint(finished.run.checkpoint("best")), found) == set()
     assert evaluation_of(found)["batchnorm"] == {"chosen": RUNNING}

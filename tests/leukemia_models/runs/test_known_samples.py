@@ -50,7 +50,7 @@ def test_of_identical_images_one_that_was_trained_on_counts(tmp_path: Path, orde
     assert found.split == "train"
 
 
-def test_a_split_of_an_earlier_version_without_its_cache_recognises_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_split_of_an_earlier_version_without_its_cache_finds_nothing_and_says_so(tmp_path: Path) -> None:
     known = load_known_samples(written(tmp_path, "id,subject,label,split", "1.bmp,7,1,train"), CLASSES, no_cache)
     assert not known.is_complete
     assert known.find(A) is None

@@ -113,7 +113,7 @@ def first(cache: Cache, tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "first", cache, codes_of(cache, "train", "valid", "train", "test"))
 
 
-def test_a_checkpoint_tells_what_its_weights_have_seen(first: RunFolder, cache: Cache, tmp_path: Path) -> None:
+def test_a_checkpoint_records_what_its_weights_have_seen(first: RunFolder, cache: Cache, tmp_path: Path) -> None:
     path = first.checkpoint("last")
     own = samples_of_split(cache.table, codes_of(cache, "train", "valid", "train", "test"), naming_of(cache))
     assert load_checkpoint(path).info.seen == own == seen_by_weights(path)
@@ -183,7 +183,7 @@ def test_weights_from_elsewhere_are_of_unknown_origin(first: RunFolder, cache: C
     assert seen_by_weights(lonely) == UNKNOWN_ORIGIN
 
 
-def test_a_run_beside_which_a_checkpoint_does_not_belong_tells_nothing(first: RunFolder) -> None:
+def test_a_run_of_another_checkpoint_is_not_used(first: RunFolder) -> None:
     folder = as_of_an_earlier_version(first)
     save_config(folder, replace(load_config(folder), split_seed=5))
     assert seen_by_weights(folder.checkpoint("last")) == UNKNOWN_ORIGIN

@@ -69,7 +69,7 @@ def test_run_with_an_average_resumes_bit_by_bit(stop: tuple[int, int]) -> None:
     assert same_state(dict(first.tensors), dict(second.tensors))
 
 
-def test_average_is_judged_and_changes_nothing_in_training() -> None:
+def test_average_is_evaluated_and_changes_nothing_in_training() -> None:
     plain, averaged = tiny_network(), tiny_network()
     without = train(plain, fake_source(6, 6), fake_source(9))
     recorder = Recorder(averaged)
@@ -84,14 +84,14 @@ def test_average_is_judged_and_changes_nothing_in_training() -> None:
     assert with_average.records[-1].valid_loss == loss
 
 
-def test_run_without_an_average_cannot_go_on_with_one() -> None:
+def test_run_without_an_average_cannot_resume_with_one() -> None:
     recorder = Recorder(model := tiny_network())
     train(model, fake_source(4), epochs=1, observer=recorder)
     with pytest.raises(RunError, match="no average of the weights"):
         train(model, fake_source(4), epochs=2, ema_decay=0.9, start=recorder.states[-1])
 
 
-def test_average_is_judged_with_statistics_estimated_for_it_and_they_are_saved_with_it() -> None:
+def test_average_is_evaluated_and_saved_with_statistics_estimated_for_it() -> None:
     """The running ones belong to other weights; they stay as they are, and so does the training."""
     without, model = tiny_network(), tiny_network()
     train(without, fake_source(6, 6), fake_source(9), ema_decay=0.9)

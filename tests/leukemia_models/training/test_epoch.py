@@ -70,7 +70,7 @@ def test_seconds_of_an_epoch_are_those_of_all_its_parts() -> None:
     assert record.images_per_s == 12 / 8
 
 
-def test_state_is_handed_over_after_the_step_it_holds() -> None:
+def test_state_is_passed_on_after_its_step() -> None:
     recorder = Recorder(model := tiny_network(), ((1, 2),))
     train(model, fake_source(4, 3), epochs=1, observer=recorder)
     assert recorder.heard[1:] == [("step", 1, 1, 3), ("step", 1, 2, 4), ("state", 1, 2), ("end", 1)]

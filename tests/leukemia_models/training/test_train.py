@@ -228,7 +228,7 @@ def test_finished_run_has_nothing_left_to_do() -> None:
     assert same_state(copied_state(model), before)
 
 
-def test_run_that_stopped_early_says_so_and_does_not_go_on() -> None:
+def test_run_that_stopped_early_says_so_and_is_not_resumed() -> None:
     """Weights that hardly move: no epoch is better than the first by the given margin."""
     stopping = EarlyStopping(patience_epochs=2, min_delta=0.5, metric="loss")
     run = {"epochs": 9, "early_stopping": stopping, "optimizer": OptimizerSettings(lr=1e-9)}
