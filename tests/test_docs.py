@@ -1,4 +1,4 @@
-"""The documents: every command in them is one that the tools understand, and no command is left untold."""
+"""The documents: every command in them is valid, and every command of the programs is documented."""
 
 from __future__ import annotations
 

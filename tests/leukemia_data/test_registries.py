@@ -1,6 +1,6 @@
-"""Things of a user's own: each kind is registered from outside and used through the public door.
+"""Custom objects of each kind, registered from outside and used through the public API.
 
-One section a kind.
+One section per kind.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def cells(make_frame, rng) -> Tensor:
 
 
 def grey_levels(augmentation: Augmentation, images: Tensor, indices: Tensor, epoch: int = 0) -> Tensor:
-    """What an augmentation makes of images, on the scale 0..1: (B, 3, S, S)."""
+    """Augmented images on the scale 0..1: (B, 3, S, S)."""
     augment = Augmenter(augmentation, seed=1, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
     return augment(images, epoch, indices)
 
@@ -236,7 +236,7 @@ def test_one_operation_comes_once():
 
 
 class DeflateCodec:
-    """HDF5's own filter 1: a zlib stream an image."""
+    """HDF5's own filter 1: one zlib stream per image."""
 
     name = "deflate"
     hdf5_filter = (1, (6,))

@@ -1,4 +1,4 @@
-"""One thing of each kind, made outside the packages and registered: it works wherever those shipped do."""
+"""One custom object of each kind, registered from outside, works like the shipped ones."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def registering_example(page: str) -> str:
 
 
 def test_what_the_documents_register_is_registered() -> None:
-    # A process of its own: what it registers must not stay.
+    # A separate process, as what it registers must not stay.
     done = subprocess.run(
         [sys.executable, "-c", REGISTER],
         env=python_environment(),

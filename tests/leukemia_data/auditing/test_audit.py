@@ -108,12 +108,12 @@ def test_near_identical_images_are_reported_in_groups():
     images = [
         image("0", "a", look=LOOKS[0].tobytes(), subject="1", class_name="all", split="train"),
         image("1", "b", look=turned.tobytes(), subject="2", class_name="hem", split="test"),
-        # Identical to one of the group, though nothing is known of its look.
+        # Identical to one of the group, with an unknown look.
         image("2", "b", subject="2", class_name="hem", split="test"),
         image("3", "c", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
         image("4", "d", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
         image("5", "e", look=LOOKS[2].tobytes(), subject="4", class_name="all", split="test"),
-        # Identical ones alone are no group of these.
+        # Identical images alone form no near-identical group.
         image("6", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
         image("7", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
     ]

@@ -1,4 +1,4 @@
-"""An audit's last sentences, and that an audit and a training never say different things of one split."""
+"""Conclusions of an audit, and their agreement with a training's stamp of the same split."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_table_of_names_gives_no_statement_about_training():
 
 
 def copy_of(rng: np.random.Generator, frame: np.ndarray, kind: int) -> np.ndarray:
-    """One of the ways in which an image comes twice; some keep it near-identical, some do not."""
+    """A modified copy of an image; some modifications keep it near-identical, some do not."""
     if kind == 0:
         return frame
     if kind == 1:
@@ -67,7 +67,7 @@ def copy_of(rng: np.random.Generator, frame: np.ndarray, kind: int) -> np.ndarra
         return changed
     if kind == 5:
         return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR)
-    # Turned by another angle: another image, to both.
+    # Turned by another angle: another image for both.
     return cv2.warpAffine(frame, cv2.getRotationMatrix2D((85, 85), 20, 1), (170, 170))
 
 
@@ -94,7 +94,7 @@ def planted_source(root: Path, seed: int, make_frame) -> Path:
 
 
 def outlooks(texts: list[str], told) -> list[str]:
-    """What is said of each split: its stamp, or that it is refused."""
+    """The conclusion about each split: its stamp, or its refusal."""
     said = []
     for text in texts:
         try:

@@ -74,7 +74,7 @@ def test_an_operation_more_changes_no_other_ones_draws():
 
 
 def test_draws_are_pinned():
-    # A run that is resumed with other draws for the same seed would see other images.
+    # Resumed runs need the same draws for a seed.
     table = draw_parameters(load_augmentation("report-a"), np.array([0, 1, 10_660]), 5, 7, 224)
     pinned = [
         [-0.950805, 0.309790, 0.309790, 1.035551, 0.199844, -0.100185],

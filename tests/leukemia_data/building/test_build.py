@@ -1,4 +1,4 @@
-"""Builds against plain loops, against fresh builds of the final state, and against everything that may go wrong."""
+"""Builds compared with plain loops and with fresh builds of the final state, and their failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a build understands differently from the cache that is there, said before anything is changed."""
+"""Notes about a source that is read differently from the existing cache, given before any change."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(source: Path, tmp_path: Path) -> Path:
 
 
 def said(source: Path, root: Path, **options) -> list[str]:
-    """What the plan of a build says; nothing is changed by it."""
+    """Notes of a build's plan, which changes nothing."""
     before = file_states(root)
     notes = plan(read(source, **options), root).notes
     assert file_states(root) == before

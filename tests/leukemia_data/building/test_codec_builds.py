@@ -1,4 +1,4 @@
-"""Builds of compressed caches: which codec they take, what they copy, how they go on and how they are mended."""
+"""Builds of compressed caches: choice of the codec, copied rows, continued builds, repairs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def repair(directory: Path, source: Path | None) -> RepairReport:
 
 
 def first_task(place: Path, codec: str) -> ShardTask:
-    """A task of a build that is stopped after it."""
+    """A task after which the build is interrupted."""
     plan = make_plan(place / "source", place / "stopped", sizes_px=(SIZE,), codec=codec)
     plan.targets[0].target.directory.mkdir(parents=True, exist_ok=True)
     return next(task for task in plan.tasks if task is not None)

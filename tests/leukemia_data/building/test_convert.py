@@ -1,4 +1,4 @@
-"""Conversions between codecs: the same pixels, the same bytes on the way back, and nothing done by halves."""
+"""Conversions between codecs: same pixels, same bytes after converting back, and atomic commits."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_shard_that_does_not_read_as_it_was_written_is_not_committed(cache, monk
         convert(cache, "zstd")
     monkeypatch.undo()
     assert load_manifest(cache) == manifest
-    # What was written badly lies there under the name of other bytes, and is not taken for them.
+    # The damaged file has the name of other bytes, and is not used for them.
     convert(cache, "zstd")
     assert is_sound(cache)
 

@@ -1,4 +1,4 @@
-"""A real scheduler and two real worker processes on loopback, one of which is killed in the middle."""
+"""Builds on a real scheduler with two worker processes on loopback, one of which is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines by name, and what they may not change of the process that builds."""
+"""Engines by name, and settings of the building process that they must restore."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ["local", "dask", "ray", "serial"]
 
 
 class Backwards:
-    """An engine of one's own: the last task first."""
+    """A custom engine: the last task first."""
 
     name = "backwards"
 
@@ -129,7 +129,7 @@ def test_overlapping_blocks_leave_opencv_as_it_was():
 
 
 def test_workers_of_others_survive_a_build_that_fails(source, tmp_path):
-    """joblib's are killed, at once; those of a program that uses this library are not its."""
+    """joblib's workers are killed at once; other children of the program are not."""
     with ProcessPoolExecutor(2) as others:
         pids = [others.submit(abs, -1).result(), *others._processes]
         plan = make_plan(source, tmp_path / "cache")
@@ -144,7 +144,7 @@ def test_workers_of_others_survive_a_build_that_fails(source, tmp_path):
 
 
 def chatty(num: int) -> Iterator[int]:
-    """Stands for an engine, which prints in the process that builds."""
+    """An engine that prints in the building process."""
     try:
         for number in range(num):
             print("engine")

@@ -29,7 +29,7 @@ def names_below(root: Path) -> set[str]:
 
 
 def litter(directory: Path) -> list[Path]:
-    """What killed builds leave in a cache directory."""
+    """Files of killed builds in a cache directory."""
     receipts = directory / "receipts"
     receipts.mkdir()
     paths = [

@@ -1,4 +1,4 @@
-"""A plan's file against the plan in memory, and against damage."""
+"""Job files compared with the plan in memory, and damaged ones."""
 
 from __future__ import annotations
 

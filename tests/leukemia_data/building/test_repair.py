@@ -1,4 +1,4 @@
-"""Damaged caches are mended byte for byte, from as little of the source as will do, or the lost images are named."""
+"""Damaged caches are repaired byte for byte from the fewest source files, or the lost images are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task against plain OpenCV and NumPy on the same files."""
+"""Shards of a task compared with plain OpenCV and NumPy on the same files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_pixel_digest_is_that_of_the_decoded_frame(source, targets):
 
 
 def test_worker_with_another_opencv_refuses(task):
-    """What its pixels would be is another cache's business; nothing is written."""
+    """Another recipe belongs to another cache; nothing is written."""
     elsewhere = replace(task.targets[1], fingerprint=cache_fingerprint(TINY_RECIPE, 24, "4.11.0"))
     with pytest.raises(BuildError, match=rf"OpenCV {cv2.__version__} on .* is not the release"):
         run_task(replace(task, targets=(task.targets[0], elsewhere)))

@@ -1,4 +1,4 @@
-"""Builds into a store: the same bytes as on a disk, resumed, incremental, and safe when two commit."""
+"""Builds into a store: same bytes as on a disk, resumed, incremental, and two commits at once."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def stored_shards(mirror: Mirror) -> dict[str, dict[str, bytes]]:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def stops_after(num_tasks: int) -> TaskRunner:
@@ -135,7 +135,7 @@ def test_a_build_has_the_bytes_of_one_on_a_disk(source, mirror, tmp_path):
         local = load_manifest(tmp_path / "fresh" / folder)
         assert replace(read_manifest(store), library_versions={}) == replace(local, library_versions={})
         assert store.read(local.index.name) == (tmp_path / "fresh" / folder / local.index.name).read_bytes()
-        # Nothing but the cache is left, there and here.
+        # Only the cache is left, in the store and in the mirror.
         assert set(store.entries()) == local.file_names()
     assert not list(mirror.directory.rglob("shard-*"))
 
@@ -311,7 +311,7 @@ def test_a_build_through_a_faulty_server_ends_with_the_same_bytes(faulty_s3, tmp
     assert faulty_s3.num_failed > 3
     assert work_done(summary) == (12, 0, 0)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
-    # An unreachable store ends the build; it is no fault of an image.
+    # An unreachable store ends the build instead of quarantining images.
     faulty_s3.faults[:] = [Fault(SERVER_ERROR, "GET .*images/.*png")]
     images.store.write("blast/p0/new.png", image_paths(source)[0].read_bytes()[:-1])
     with pytest.raises(StorageError, match="given up after 6 attempts"):

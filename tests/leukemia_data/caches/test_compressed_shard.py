@@ -1,4 +1,4 @@
-"""Compressed shards against h5py with hdf5plugin, against raw ones, and in every state of damage."""
+"""Compressed shards compared with h5py and hdf5plugin and with raw ones, and damaged ones."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def lengths_of(images: ShardImages) -> np.ndarray:
 
 
 def without_digest(images: ShardImages) -> ShardImages:
-    """As from a manifest that somebody wrote whose digest fits the damaged bytes."""
+    """A forged manifest whose digest fits the damaged bytes."""
     return replace(images, metadata_digest=metadata_digest(images))
 
 

@@ -1,4 +1,4 @@
-"""Each single bit of a cache of two images: flipped, it is found; and a damaged shard's pixels are not handed out."""
+"""Every flipped bit of a cache of two images is found, and pixels of a damaged shard are not returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage's own rules: what stays, what goes, who waits. The store is fsspec's, in memory."""
+"""Local copies: which files are kept, removed and waited for. The store is fsspec's, in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store() -> ObjectStore:
 
 
 def put(store: ObjectStore, number: int) -> IndexEntry:
-    """An object of 1,000 bytes, and what a manifest knows of it."""
+    """An object of 1,000 bytes, and its entry in a manifest."""
     data = bytes([number]) * SIZE_BYTES
     digest = bytes_digest(data).hex()
     entry = IndexEntry(f"shard-{digest[:16]}.h5", len(data), digest)
@@ -109,7 +109,7 @@ def held(store) -> _Held:
     return store
 
 
-def test_the_second_process_gets_an_error(tmp_path, held):
+def test_a_shard_that_another_thread_copies_is_busy(tmp_path, held):
     entry, found = put(held, 1), []
     first = threading.Thread(target=lambda: found.append(LocalCopies(tmp_path).fetch(held, entry)))
     first.start()
@@ -181,5 +181,5 @@ def test_without_room_for_one_shard_others_of_its_size_are_not_tried(tmp_path, s
     stager.wait(range(40))
     stager.close()
     assert sum(stage.holds(entry) for entry in entries) == 3
-    # Four threads may be at it when the first finds no room.
+    # Four threads may be copying when the first finds no room.
     assert len(fetched) <= 3 + 4

@@ -1,4 +1,4 @@
-"""Caches at a path or an address, found and chosen alike."""
+"""Caches at a path or a URL are found and chosen alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a cache in a real S3 server: the same as from disk, before and after its shards are copied."""
+"""Batches of a cache in a real S3 server equal those from disk, before and after its shards are copied."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def url(directory, object_server: ObjectServer) -> str:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def store_at(url: str, num_attempts: int = 4) -> ObjectStore:

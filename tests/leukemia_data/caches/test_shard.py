@@ -1,4 +1,4 @@
-"""Shards are held against h5py used alone, against plain file reads, and against files that others made."""
+"""Shards compared with plain h5py, with plain file reads, and with files of other writers."""
 
 from __future__ import annotations
 

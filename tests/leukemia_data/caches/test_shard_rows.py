@@ -1,4 +1,4 @@
-"""Plain reads against h5py, on file systems that do what network file systems do."""
+"""Plain reads compared with h5py, on simulated network file systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of a cache to and from a real S3 server: whole, verified, and resumed where they stopped."""
+"""Copies of a cache to and from a real S3 server: complete, verified and resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def directory(built, tmp_path) -> Path:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def store_at(url: str, num_attempts: int = 6) -> ObjectStore:

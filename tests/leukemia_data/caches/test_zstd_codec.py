@@ -1,4 +1,4 @@
-"""Frames against the zstandard package's own functions, and what happens to damaged ones."""
+"""Zstandard frames compared with the package's own functions, and damaged ones."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_frame_that_holds_more_than_it_declares_does_not_leave_the_buffer(codec)
 
 
 @pytest.mark.parametrize("level", [{"write_checksum": False}, {"write_content_size": False}])
-def test_frames_without_a_size_are_refused(codec, level):
+def test_frames_without_checksum_or_size_are_refused(codec, level):
     stored = zstandard.ZstdCompressor(**level).compress(bytes(192))
     with pytest.raises(ValueError, match=r"no checksum|not 192"):
         codec.decode(stored, np.empty(192, np.uint8))

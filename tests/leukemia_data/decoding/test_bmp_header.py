@@ -1,4 +1,4 @@
-"""Fields of a BMP's header that decide nothing, and those that do, beside what Pillow and OpenCV read."""
+"""Fields of a BMP's header that are used and ignored, compared with Pillow and OpenCV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of TIFF: read as OpenCV reads them, or refused with what they are, and only damage is called damage."""
+"""Kinds of TIFF: read as by OpenCV, or refused with their kind; only damaged ones are called damaged."""
 
 from __future__ import annotations
 

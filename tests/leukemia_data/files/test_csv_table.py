@@ -1,4 +1,4 @@
-"""Tables as people's programs write them; what they hold is the readers' business."""
+"""CSV tables in the formats of common programs."""
 
 from __future__ import annotations
 

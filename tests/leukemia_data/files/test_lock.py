@@ -167,7 +167,7 @@ def test_waits_for_the_holder_with_one_note(tmp_path, holder):
 
 
 def test_locks_are_taken_in_the_order_of_their_names(tmp_path):
-    """Whoever waits for the first holds none of the others: two can never wait for each other."""
+    """A process that waits for the first lock holds no other, which prevents deadlock."""
     first, second = tmp_path / "128-a", tmp_path / "224-b"
     with lock_cache(first):
         for order in ([first, second], [second, first], [second, first, second]):
@@ -191,7 +191,7 @@ def test_locks_are_taken_in_the_order_of_their_names(tmp_path):
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS])
 def no_locks(request, monkeypatch):
-    """As on a network file system whose server knows no locks."""
+    """As on a network file system without locks."""
 
     def refuse(*arguments: object, **options: object) -> NoReturn:
         raise OSError(request.param, os.strerror(request.param))

@@ -1,4 +1,4 @@
-"""Whatever looks like indices chooses what NumPy's indexing with its values chooses, or is refused by name."""
+"""Choices of samples select what NumPy's indexing selects, or raise an error that names the argument."""
 
 from __future__ import annotations
 

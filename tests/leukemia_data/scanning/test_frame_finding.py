@@ -1,4 +1,4 @@
-"""Frames with classes in, what they tell of the classes out."""
+"""Findings about frames that predict the class."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_single_trait_is_reported(healthy, feature, words):
 
 
 def test_a_file_format_is_named_rather_than_its_traces_in_the_background():
-    """Compression leaves traces around the cell: whoever reads of the ground alone looks for another camera."""
+    """Compression changes the background around the cell, so the format is named first."""
     grounds = [Ground((0, 0, 0), 0, 1 if number == 0 else 0.4, "black") for number in range(12)]
     healthy = [SeenFrame(traits(file_format="JPEG", ground=ground), "Healthy", "") for ground in grounds]
     found = find_telling_frames([*seen(Blast=traits()), *healthy])

@@ -1,4 +1,4 @@
-"""What a recipe does to frames, against the pixels that it really makes."""
+"""Padding and cropping of frames by a recipe, compared with its pixels."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def notes(recipe: Recipe, *frames: FramesFound) -> list[str]:
     return [*effect_notes(effects, recipe), *telling_notes(effects)]
 
 
-def test_notes_of_a_reading():
+def test_notes_about_frames():
     recipe = load_recipe("report-a")
     assert notes(recipe, found("a", (450, 450)), found("b", (450, 450))) == []
     (cut,) = notes(recipe, found("a", (600, 600)), found("b", (600, 600)))

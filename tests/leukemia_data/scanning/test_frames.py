@@ -1,4 +1,4 @@
-"""Sizes, modes and ground of frames by class, against images made by hand."""
+"""Sizes, modes and backgrounds of frames by class, compared with generated images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source, its frames and what a recipe does to them, as one value."""
+"""Scans: a source, its frames and the effect of a recipe on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From class names to labels: order, choice, merging, and what is asked."""
+"""From class names to labels: order, choice, merging, and ambiguous names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C-NMC's label tables, saved by whichever program."""
+"""C-NMC's label tables in the formats of several programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A kind of source of one's own, read through the public door."""
+"""A custom kind of source, read through the public API."""
 
 from __future__ import annotations
 

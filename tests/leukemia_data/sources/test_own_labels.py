@@ -22,7 +22,7 @@ def image(record_id: str, class_name: str | None) -> FoundImage:
         ("blast/a.png", "blast", 0),
         ("a.png", None, -1),
         ("x/a.png", "all", -1),
-        # What the file's name says is of another list; the folder is the run's.
+        # The file name has a class of another list; the folder has one of the run's.
         ("Healthy/UID_7_1_1_all.bmp", "all", 1),
         ("Healthy/slide_3/a.png", "slide_3", 1),
         ("Healthy\\a.png", None, 1),

@@ -74,7 +74,7 @@ def test_nothing_is_guessed(classes: tuple[str, ...]) -> None:
     assert known_positive(classes) is None
 
 
-def test_views_with_larger_logits_count_more() -> None:
+def test_an_option_precedes_the_cache_and_the_cache_known_names() -> None:
     classes = ("Blast", "Healthy")
     built = PositiveClass("Healthy", "chosen with --positive")
     assert choose_positive(classes, "blast", built_with=built) == ("Blast", "chosen with --positive")
@@ -87,13 +87,13 @@ def test_views_with_larger_logits_count_more() -> None:
 def test_a_class_that_is_none_is_refused_with_the_list() -> None:
     with pytest.raises(UsageError, match="--positive Blst: there is no such class; classes are Blast, Healthy"):
         choose_positive(("Blast", "Healthy"), "Blst")
-    # Case tells them apart: neither is meant.
+    # They differ in case: neither is the known name.
     with pytest.raises(UsageError, match="no such class"):
         choose_positive(("blast", "BLAST"), "Blast")
     assert choose_positive(("blast", "Blast"), "Blast") == ("Blast", "chosen with --positive")
 
 
-def test_the_error_names_the_options_without_a_known_pair() -> None:
+def test_without_a_known_pair_the_error_names_the_options() -> None:
     with pytest.raises(UsageError, match=r"say --positive early or --positive 'very late'"):
         require_positive(("early", "very late"))
     assert positive_text(("-1", "2"), None).endswith("say --positive -1 or --positive 2")

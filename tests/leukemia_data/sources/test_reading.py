@@ -1,4 +1,4 @@
-"""The reading as a value: kept, shown and compared."""
+"""Readings: stored, shown and compared."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_files_outside_the_root_on_demand(lab):
     (record,) = list_images([table], allow_outside=True)
     assert (record.is_missing, record.label) == (False, 1)
     listing = list_source([table], allow_outside=True)
-    # No list of C-NMC's: its numbers are names.
+    # Not a list of C-NMC: its numbers are names.
     assert listing.classes == ("1",)
     assert [record.path for record in listing.records] == [record.path]
 

@@ -1,4 +1,4 @@
-"""Sources in a store: listed as the same folders and tables on a disk are, and read when their pixels are needed."""
+"""Sources in a store: listed like the same folders and tables on a disk, and read on demand."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_url_below_the_root_is_a_path_and_double_meanings_are_noted(bucket):
     bucket.store.write("t.csv", f"Path,label\n{bucket}/d/2.bmp,0\n".encode())
     [record] = list_source([bucket / "t.csv"]).records
     assert str(record.path) == f"{bucket}/d/2.bmp"
-    # A name that is there as it is written is meant.
+    # An existing name is used as written.
     bucket.store.write("t.csv", b"Path,label\nd\\1.bmp,0\n")
     [record] = list_source([bucket / "t.csv"]).records
     assert record.path.name == "d\\1.bmp"

@@ -1,4 +1,4 @@
-"""Which columns of a table are read: by usual names, by content, by the user's word, or by asking."""
+"""Columns of a table: found by usual names, by content or by option, or ambiguous."""
 
 from __future__ import annotations
 

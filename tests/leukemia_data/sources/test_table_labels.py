@@ -1,4 +1,4 @@
-"""What the cells of label columns mean: unknown values, numbers, one-hot rows, and C-NMC's 0 and 1."""
+"""Values of label columns: unknown values, numbers, one-hot rows, and C-NMC's 0 and 1."""
 
 from __future__ import annotations
 

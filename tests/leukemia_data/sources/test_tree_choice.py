@@ -1,4 +1,4 @@
-"""Which folders of a tree name classes, splits and subjects: found out, or asked with readings that all work."""
+"""Folders of a tree that name classes, splits and subjects: found, or ambiguous with readings that all work."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_subtypes_of_one_named_class(tree):
     root = tree("early/UID_1_{}_1_all.bmp", "pre/UID_2_{}_1_all.bmp")
     listings = ask([root])
     assert classes_of(listings)["--class-level 1"] == {"early": 2, "pre": 2}
-    # The names tell the subjects all the same.
+    # The names still give the subjects.
     assert all(listing.reading.subjects.count == 2 for listing in listings.values())
 
 

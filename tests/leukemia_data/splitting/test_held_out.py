@@ -1,4 +1,4 @@
-"""Folds of the source, named subjects, and the lists of splits that make a k-fold."""
+"""Splits by the source's folds and by named subjects, and the splits of a cross-validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An outside set against what a network has learnt from, by hand-made images."""
+"""Outside sets compared with a network's training images."""
 
 from __future__ import annotations
 

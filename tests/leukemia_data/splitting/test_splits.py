@@ -48,7 +48,7 @@ def test_subjects_are_in_one_part_and_parts_have_both_classes(cohort, seed):
     for code in (TRAIN, VALID, TEST):
         assert set(cohort.labels[codes == code].tolist()) == {HEM, ALL}
     for label in (HEM, ALL):
-        # 26 subjects of unequal size cannot meet the shares exactly; the best of many draws comes close.
+        # 26 subjects of unequal size cannot meet the fractions exactly; the best of many draws comes close.
         assert shares(codes, cohort.labels == label) == pytest.approx([0.75, 0.15, 0.10], abs=0.02)
 
 
@@ -278,7 +278,7 @@ def test_an_image_split_is_within_one_image_of_the_fractions(make_table, num_hem
         for label, count in ((HEM, num_hem), (ALL, num_all)):
             sizes = np.bincount(codes[labels == label], minlength=3)
             assert sizes.min() >= 1
-            # Every part gets an image first; beyond that the sizes are the rounded shares.
+            # Every part gets an image first; beyond that the sizes are the rounded fractions.
             wanted = np.array([0.75, 0.15, 0.10]) * count
             assert np.abs(sizes - wanted).max() <= (1 if wanted.min() >= 1 else 2)
 

@@ -1,4 +1,4 @@
-"""Further attempts: how many, how long between, and for which errors."""
+"""Retries: number, waits, and errors that are retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each training framework takes out of a stream, counted inside its steps: all samples of an epoch, every time."""
+"""Training frameworks take all samples of every epoch from a stream, counted inside their steps."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_only_the_first_iterator_after_a_state_was_loaded_gives_the_rest(cache, 
     again.load_state_dict(training.state_dict())
     rest = indices(again)
     if stop == 0:
-        # No batch of epoch 1 was handed out: the state is still that of the look at epoch 0.
+        # No batch of epoch 1 was returned: the state is still that of epoch 0.
         assert rest == expected[0][BATCH:]
     else:
         assert taken + rest == expected[1] or (stop == len(training) and rest == expected[2])
@@ -197,7 +197,7 @@ def lightning():
 
 @pytest.fixture
 def make_module(lightning):
-    """A LightningModule that notes the samples of every step, by epoch, validation and test."""
+    """A LightningModule that records the samples of every step, by epoch, validation and test."""
 
     class Counting(lightning.LightningModule):
         def __init__(self) -> None:

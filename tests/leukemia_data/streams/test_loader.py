@@ -214,7 +214,7 @@ def test_error_in_a_thread_surfaces_at_its_batch(cache, monkeypatch):
 
 
 def test_iterator_that_the_garbage_collector_drops_in_one_of_its_own_threads(cache, monkeypatch):
-    """Such a thread cannot wait for itself: pytest makes an error of the one that would be ignored then."""
+    """A thread cannot wait for itself; pytest reports an error that would otherwise be ignored."""
     dropped, gather = threading.Event(), cache.reader.gather
 
     def collecting(indices_B, out):
@@ -351,7 +351,7 @@ def test_stores_hold_the_samples_pixels(cache, stored, store):
 
 @pytest.fixture
 def unmapped(directory) -> Cache:
-    """The cache as on a file system that knows no memory maps."""
+    """The cache as on a file system without memory maps."""
     cache = open_cache(directory)
     cache.__dict__["reader"] = SampleReader(cache, open_rows=PlainRows)
     return cache
@@ -439,7 +439,7 @@ def test_batches_arrive_whole_on_the_device(cache, stored, residency):
     for epoch in range(5):
         for batch in stream.epoch(epoch):
             assert batch.images_BHWC.device.type == batch.labels_B.device.type == device.type
-            # Work on the consumer's stream, right away: it must see the copied values.
+            # Immediate work on the consumer's stream must see the copied values.
             doubled = (batch.images_BHWC.to(torch.int32) * 2).cpu()
             assert np.array_equal(doubled.numpy(), stored[0][batch.indices_B.numpy()].astype(np.int32) * 2)
 
@@ -482,12 +482,12 @@ def test_stream_restored_twice_within_an_epoch_and_at_its_end(make_stream):
     assert seen == whole
     stream = make_stream()
     stream.load_state_dict(state)
-    # All batches were handed out, though the loop over them had not ended yet.
+    # All batches were returned, though the loop over them had not ended yet.
     assert (state["epoch"], state["step"]) == (1, 0)
     assert steps(stream) == steps(make_stream().epoch(1))
 
 
-def test_state_is_that_of_the_iterator_used_last(make_stream):
+def test_state_is_that_of_the_iterator_created_last(make_stream):
     stream = make_stream()
     earlier, later = stream.epoch(0), stream.epoch(5)
     next(later)
@@ -549,7 +549,7 @@ def test_epochs_and_steps_out_of_range_are_refused(make_stream):
 
 @pytest.mark.parametrize("micro_batches_per_rank", [1, 2])
 def test_ranks_read_their_own_rows_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
-    """Mapped, as for sets that no memory holds: what a rank reads is what its part of the batches holds."""
+    """Mapped, as for sets larger than memory: a rank reads only the rows of its part of the batches."""
     read, gather = [], cache.reader.gather
 
     def watched(indices_B, out=None):

@@ -1,4 +1,4 @@
-"""What is wrong is said in a line that names the argument, before anything is computed. Right ones: docs/api.md."""
+"""Wrong arguments raise an error of one line that names them, before any work. docs/api.md has right ones."""
 
 from __future__ import annotations
 

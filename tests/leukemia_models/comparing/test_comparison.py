@@ -1,4 +1,4 @@
-"""Several runs side by side: what is read, what differs, which pairs may be compared, and what is written."""
+"""Comparisons of runs: reading, differences, comparable pairs, and output."""
 
 from __future__ import annotations
 

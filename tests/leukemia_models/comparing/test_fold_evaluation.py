@@ -1,4 +1,4 @@
-"""Folds pooled: every image held out once, numbers of single folds, their spread, and what is written of them."""
+"""Pooled folds: every image held out once, metrics of single folds, their spread, and output."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ..small_training import Recorder, train, without_times
 
 
 def test_compiled_training_is_the_same_and_so_are_its_names() -> None:
-    """The backend ``eager`` traces and guards like any other, and computes like none: bit by bit."""
+    """The backend ``eager`` traces and guards, and computes bit for bit as without compilation."""
     plain, compiled = tiny_network(), tiny_network()
     expected = train(plain, fake_source(6, 6, 4), fake_source(5))
     recorder = Recorder(compiled)

@@ -40,7 +40,7 @@ def test_temperature_is_logistic_regression_without_intercept(rng: np.random.Gen
 
 
 def test_temperature_of_a_very_sure_network_by_hand() -> None:
-    # All answers have the log-odds 8 and nine of ten are right: the scaled probability must be 0.9.
+    # All predictions have the log-odds 8 and nine of ten are right: the scaled probability must be 0.9.
     labels = np.array([1] * 90 + [0] * 10)
     assert fit_temperature(labels, expit(np.full(100, 8.0))) == pytest.approx(8 / np.log(9), rel=1e-4)
 

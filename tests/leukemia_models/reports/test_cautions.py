@@ -1,4 +1,4 @@
-"""Cautions: each once, one line, the most important first."""
+"""Cautions: one line each, without repetition, the most important first."""
 
 from __future__ import annotations
 

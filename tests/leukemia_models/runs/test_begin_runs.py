@@ -1,4 +1,4 @@
-"""Folders of runs are claimed: whoever begins has one for himself, and nobody writes where another one trains."""
+"""Folders of runs are claimed: no two trainings write to one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM = 8
 
 
 def all_at_once(claim: Callable[[ExitStack], Path], held: ExitStack) -> list[Path | LeukemiaError]:
-    """What comes of claims at one moment: locks conflict between threads as between processes."""
+    """Results of simultaneous claims: locks conflict between threads as between processes."""
     ready = threading.Barrier(NUM)
 
     def begin(_: int) -> Path | LeukemiaError:

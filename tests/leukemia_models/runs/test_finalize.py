@@ -62,7 +62,7 @@ RECORD = EpochRecord(
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Two classes, four subjects each, six images a subject."""
+    """Two classes, four subjects each, six images per subject."""
     root = tmp_path_factory.mktemp("evaluated")
     for number in range(48):
         label, subject = number % 2, number // 2 % 4
@@ -78,7 +78,7 @@ def split_of(cache: Cache, parts: tuple[str, ...] = PARTS) -> SplitCache:
 
 
 def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFolder:
-    """A run whose network was never trained, and whose BatchNorm statistics fit nothing."""
+    """A run of an untrained network with arbitrary BatchNorm statistics."""
     run = RunFolder(folder)
     folder.mkdir()
     record = RECORD if validated else replace(RECORD, valid_loss=None)

@@ -1,4 +1,4 @@
-"""The run's split as something to look images up in: by pixels, with or without the column that tells them."""
+"""Look-up of images in a run's split by pixels, with and without the column of digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a run: what is there is found, and what is not or is damaged is named."""
+"""Files of a run: found, or named if missing or damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run used from Python: evaluated, asked for predictions and submissions, with values and no command line."""
+"""Runs used from Python: evaluation, predictions and submissions."""
 
 from __future__ import annotations
 

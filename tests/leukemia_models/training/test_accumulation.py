@@ -1,4 +1,4 @@
-"""A batch worked through in shares: one optimizer step, and what BatchNorm makes of it. Ranks are in test_two_ranks."""
+"""Micro-batches: one optimizer step, and BatchNorm. Several ranks are in test_two_ranks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_running_statistics_move_once_by_the_mean_over_the_micro_batches() -> No
 
 
 def test_micro_batches_are_prepared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only 8-bit images of a whole step are held; floats and activations are those of one share."""
+    """Only the 8-bit images are those of a whole step; floats and activations are of one micro-batch."""
     seen: list[int] = []
 
     def watched(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:

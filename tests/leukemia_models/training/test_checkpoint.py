@@ -177,7 +177,7 @@ def test_checkpoints_of_earlier_versions_are_read_and_trained_on(run_dir: Path, 
 
 @pytest.fixture(scope="module")
 def averaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of a run that averages its weights, and some of the same run that are for judging only."""
+    """Checkpoints of a run that averages its weights, and some of the same run for evaluation only."""
     directory = tmp_path_factory.mktemp("averaged")
     for name, resumable in (("judging", False), ("run", True)):
         model = tiny_network(seed=1)

@@ -1,4 +1,4 @@
-"""Training that runs away: it stops at once, and what it has saved stays finite."""
+"""Diverging trainings stop, and their checkpoints stay finite."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_error_of_a_loss_after_non_finite_weights_names_the_weights() -> Non
 
 
 def test_what_an_optimizer_remembers_is_looked_at_too() -> None:
-    """Adam divides by what overflowed: its weights stay finite, and stand still for good."""
+    """Adam divides by the overflowed value: its weights stay finite and never change again."""
 
     class Steep(nn.Module):
         def __init__(self) -> None:

@@ -23,7 +23,7 @@ from ..small_training import Recorder, train, without_times
 UNEVEN = (5, 1, 6, 4)
 STOPS = (
     ((1, 2),),
-    ((1, 4),),  # after an epoch's last step, before it is judged
+    ((1, 4),),  # after an epoch's last step, before its validation
     ((2, 3),),  # only the step that is left out is left
     ((2, 1), (2, 2)),
     ((1, 2), (1, 4), (2, 3), (3, 1)),

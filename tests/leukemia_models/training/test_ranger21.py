@@ -65,7 +65,7 @@ def test_a_second_schedule_is_refused_unless_its_own_is_off(schedule: ScheduleSe
 @pytest.mark.parametrize("decay_norm_and_bias", [True, False])
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 9, 10, 11])
 def test_resumed_run_ends_bit_by_bit_the_same(step: int, decay_norm_and_bias: bool) -> None:
-    """Every fifth step it looks back; it takes turns between two momenta; three steps are an epoch here."""
+    """Lookahead every fifth step, two alternating momenta; three steps are an epoch here."""
     optimizer = OptimizerSettings(name="ranger21", lr=0.01, decay_norm_and_bias=decay_norm_and_bias)
     run = {"epochs": 5, "optimizer": optimizer, "schedule": CONSTANT}
     stop = ((step - 1) // 3 + 1, (step - 1) % 3 + 1)

@@ -34,7 +34,7 @@ reestimated = partial(reestimate_batchnorm, normalization=NORMALIZATION, device=
 
 
 def two_layers(seed: int = 0) -> nn.Module:
-    """A network whose second BatchNorm layer sees what the first one makes."""
+    """A network whose second BatchNorm layer depends on the first."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -97,7 +97,7 @@ def test_batch_size_does_not_matter_for_the_first_layer() -> None:
 
 
 def test_eval_mode_with_the_estimates_is_training_mode_on_the_same_images() -> None:
-    """The point of it: buffers that fit nothing are replaced by those that fit the weights."""
+    """Arbitrary buffers are replaced by those of the weights."""
     model, batch = two_layers(), fake_batch(64, 1)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
@@ -272,7 +272,7 @@ def test_wrong_requests() -> None:
 
 
 class ThreadRanks(Ranks):
-    """Ranks that are threads of this process: what one gives is seen by all after a barrier."""
+    """Ranks as threads of this process: gathered values are available to all after a barrier."""
 
     board: list[Tensor]
     barrier: threading.Barrier
@@ -355,7 +355,7 @@ def test_evaluation_changes_no_buffer_and_no_mode(tta: Tta, training: bool) -> N
 
 
 def test_evaluation_in_training_mode_would_change_the_network() -> None:
-    """What the second report did: after it, the running statistics are those of the validation images."""
+    """The second report's validation, after which the running statistics are those of the validation images."""
     model = build_model("resnet18", 2)
     before = copied_state(model)
     predict_in_train_mode(model, [fake_batch(4, seed) for seed in range(3)], NORMALIZATION, CPU)

@@ -1,4 +1,4 @@
-"""Two processes that train together do what one does alone. They run :mod:`rank_program`, once for all tests."""
+"""Two processes train like one. They run :mod:`rank_program`, once for all tests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
-    """Folder with what each of two ranks found; and how each ended, and what it said."""
+    """Folder with the results of two ranks; and the exit code and output of each."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "tests.leukemia_models.rank_program", str(folder)]
     processes = [
@@ -60,7 +60,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
 
 @pytest.fixture(scope="module")
 def ranks_found(ended: tuple[Path, list[tuple[int, str]]]) -> list[dict[str, Any]]:
-    """What each of two ranks found."""
+    """Results of each of two ranks."""
     folder, said = ended
     files = [folder / f"rank{rank}.pt" for rank in (0, 1)]
     assert all(file.exists() for file in files), said
@@ -119,7 +119,7 @@ def test_ranks_without_synchronised_batchnorm_train_like_one_process_that_accumu
 
 
 def test_micro_batches_of_two_ranks_train_like_as_many_of_one(ranks_found: list[dict]) -> None:
-    """Class weights, clipping and average included; one share of the smallest batch is empty."""
+    """Class weights, clipping and average included; one micro-batch of the smallest batch is empty."""
     expected = trained_by_shares(SINGLE, 4, replace(EVERYTHING, sync_batchnorm=False))
     for found in (rank["shares apart"] for rank in ranks_found):
         assert_same_run(found, expected)
@@ -127,7 +127,7 @@ def test_micro_batches_of_two_ranks_train_like_as_many_of_one(ranks_found: list[
 
 def test_synchronised_micro_batches_are_normalised_over_the_ranks_one_after_the_other(ranks_found: list[dict]) -> None:
     quarters = several_shares(SINGLE, 4)
-    # What both ranks have at the same time.
+    # Values of both ranks.
     pairs = [[joined(step[number], step[number + 2]) for number in (0, 1)] for step in quarters.batches]
     settings = replace(SETTINGS, accumulate=2)
     expected = trained(SINGLE, settings=settings, train_source=SeveralShares(pairs))
@@ -192,7 +192,7 @@ def test_failure_of_one_rank_stops_all_with_its_message(ranks_found: list[dict],
     # The loss is that of all ranks: each of them sees it.
     assert kind == ("DivergenceError" if name == "loss" else "RunError")
     if name in ("label", "loss"):
-        assert message == own_message  # all ranks know it first-hand
+        assert message == own_message  # all ranks have it themselves
     else:
         assert message == f"rank 1 of 2 failed: {own_message}"
 
@@ -227,7 +227,7 @@ def test_synchronized_layer_equals_batchnorm_on_the_whole_batch(ranks_found: lis
         assert torch.equal(found[0][name], found[1][name])
         torch.testing.assert_close(found[0][name], value, rtol=1e-5, atol=1e-6)
     if layer.track_running_stats:
-        # Rank 0 judged while rank 1 did not: nothing was sent.
+        # Rank 0 evaluated while rank 1 did not: nothing was sent.
         expected = layer.eval()(features[: rows_W[0]]).detach()
         torch.testing.assert_close(found[0]["judged"], expected, rtol=1e-5, atol=1e-5)
 
