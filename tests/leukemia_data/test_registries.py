@@ -284,9 +284,9 @@ def test_a_codec_stores_a_cache_that_any_hdf5_tool_reads(source, tmp_path):
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Code of the section "An operation of your own" of a page."""
+    """Code of the section "Custom operations" of a page."""
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-    section = text.split("## An operation of your own")[1].split("\n## ")[0]
+    section = text.split("## Custom operations")[1].split("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
