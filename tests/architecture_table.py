@@ -1,6 +1,6 @@
-"""The tables of rooms and modules in ARCHITECTURE.md: the last column is the tree as it is.
+"""The tables of rooms and modules in ARCHITECTURE.md, whose last column lists the modules of the tree.
 
-``python tests/architecture_table.py`` writes it anew, when modules were added, renamed or merged.
+``python tests/architecture_table.py`` updates it after modules were added, renamed or merged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs whose figures are not the point: their files are written, blank and small."""
+"""Figures replaced by small blank files, for tests of other outputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _drawing(module: ModuleType) -> list[str]:
 
 @contextmanager
 def blank_figures() -> Iterator[None]:
-    """Leave out what takes longest in writing a run's files and is tested in tests/leukemia_models/reports."""
+    """Write blank figures, the slowest files of a run; tests/leukemia_models/reports tests real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "lay_out", _leave_blank)
         patch.setattr(style, "DOTS_PER_INCH", 4)

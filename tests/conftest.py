@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share. Plain functions are handed out by fixtures: no test imports this file."""
+"""Fixtures of several test modules. Plain functions are values of fixtures: no test imports this file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if os.name != "nt":
 
 Frame = np.ndarray
 
-# How long an example takes depends on what else the machine does.
+# The duration of an example depends on the machine's load.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
@@ -53,7 +53,7 @@ def pytest_collection_finish() -> None:
 def _make_frame(rng: np.random.Generator, height: int = 450, width: int = 450) -> Frame:
     """Textured ellipse of cell-like size on exact-zero background: (height, width, 3), uint8, RGB.
 
-    Sixty times cheaper than a generated cell; uneven in all three channels, and off centre.
+    Sixty times cheaper than a generated cell; textured in all three channels, and off centre.
     """
     small = rng.integers(40, 230, (max(height // 12, 2), max(width // 12, 2), 3), dtype=np.uint8)
     texture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -177,9 +177,9 @@ def shared_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def without_rights() -> Callable[[Path], AbstractContextManager[None]]:
-    """``with without_rights(folder):`` whoever runs the tests may read the folder below there, and not write it.
+    """``with without_rights(folder):`` the user of the tests may read the folder and not write to it.
 
-    Root, whom no permission binds, is another user meanwhile.
+    Root, which no permission restricts, becomes another user meanwhile.
     """
     if os.name == "nt":
         pytest.skip("Windows has no such permissions")
@@ -215,7 +215,7 @@ def _point_to(server: ObjectServer, folder: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name)
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
-    # Nor shall the user's own profiles count, or his own stage.
+    # The user's profiles and local copies must not be used either.
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("LDATA_LOCAL_COPIES", str(folder / "stage"))
@@ -223,14 +223,14 @@ def _point_to(server: ObjectServer, folder: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def s3(object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
-    """The S3 server, as the one that this test's libraries find by their environment."""
+    """The S3 server, set in the environment for this test's libraries."""
     _point_to(object_server, tmp_path, monkeypatch)
     return object_server
 
 
 @pytest.fixture
 def faulty_s3(object_server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """A proxy before the S3 server, as the server that this test's libraries find; it spoils what ``faults`` say."""
+    """A proxy before the S3 server, set in the environment, which injects the given ``faults``."""
     with faulty_proxy(object_server) as proxy:
         _point_to(proxy.server, tmp_path, monkeypatch)
         yield proxy

@@ -1,8 +1,8 @@
-"""A real S3 server on loopback, and a proxy before it that fails on purpose.
+"""A real S3 server on loopback, and a proxy before it that injects faults.
 
-The server is moto's, in a process of its own: requests go over TCP in the protocol that s3fs speaks to any store. The
-proxy hands requests on and spoils the answers that its faults choose: by a count, or at random by a seed. It is a
-thread of the tests' process, so that a test can say what fails, and see which requests came.
+The server is moto's, in a separate process: s3fs sends its requests over TCP. The
+proxy forwards requests and changes the answers that its faults choose: by a count, or at random by a seed. It is a
+thread of the tests' process, so that a test can choose faults and see the requests.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from urllib.parse import quote, unquote
 
 SERVER_ERROR, SLOW_DOWN, DENIED = "500", "503", "403"
 TRUNCATED, CORRUPTED, DROPPED, HANGING = "truncated", "corrupted", "drop", "hang"
-# The server does what it was asked for, and the answer is lost.
+# The server handles the request, and the answer is lost.
 UNANSWERED = "unanswered"
 _START_S = 60.0
-# The server wants requests to be signed, and checks no signature.
+# The server requires signed requests, and checks no signature.
 _SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
 _MOTO = """
@@ -140,7 +140,7 @@ class Fault:
 
 @dataclass
 class FaultyProxy:
-    """What the proxy shall spoil, and what it saw: one ``METHOD /bucket/key`` a request, with the range asked for."""
+    """Faults to inject, and the requests so far: one ``METHOD /bucket/key`` each, with its range."""
 
     server: ObjectServer
     upstream_port: int
@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length if is_head else str(len(content)))
         self.end_headers()
         if is_truncated:
-            # Less than was promised, then the end.
+            # A truncated body.
             content = content[: len(content) // 2]
             self.close_connection = True
         if not is_head:

@@ -1,4 +1,4 @@
-"""docs/api.md against the code: every public name is there with its signature, and the examples run."""
+"""docs/api.md compared with the code: every public name with its signature; the examples run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Dots:
 
 
 def shown_default(default: object) -> object:
-    """The default, or dots for one that nobody would write."""
+    """The default, or dots for an object without a literal."""
     is_plain = default is inspect.Parameter.empty or isinstance(default, str | int | float | tuple | type(None))
     return default if is_plain else Dots()
 

@@ -1,7 +1,7 @@
-"""Imports run one way: between the packages, between their rooms, and nowhere in a circle.
+"""Imports run one way between packages and between rooms, without cycles; ARCHITECTURE.md fits the code.
 
-The order of the rooms is this file's table. A module may import from its own room and from those before it; a new
-room has to be given its place here.
+The order of the rooms is in this file. A module may import from its own room and from those before it; a new
+room is added here.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def test_imports_stand_at_the_top_of_the_module():
         assert inside == set(), module
 
 
-def test_torch_stands_only_where_batches_are_handed_to_a_network_and_matplotlib_where_pictures_are_drawn():
+def test_torch_and_matplotlib_are_imported_by_their_rooms_only():
     for module in MODULES:
         if module.startswith("leukemia_data."):
             allowed = MAY_LOAD.get(module, set()) | MAY_LOAD.get(f"leukemia_data.{room_of(module)}", set())
@@ -238,7 +238,7 @@ STILL_AT_WORK: set[str] = set()
 
 
 def test_the_command_line_reads_arguments_and_prints_and_leaves_the_work_to_the_libraries():
-    """A module of cli that imports such a library does work of its own, at the top or inside a function."""
+    """Imports of such libraries at the top or inside a function."""
     found = {module for module in MODULES if module.startswith("cli") and top_levels(module) & LIBRARIES_OF_THE_WORK}
     assert found == STILL_AT_WORK
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares fits what is imported; what users and the Makefile are told to install exists."""
+"""Declared dependencies fit the imports, and documented extras and dependency groups exist."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ IMPORTED = {pair for path in SOURCES for pair in imported_names(path)}
 
 
 def is_private(module: str) -> bool:
-    """Whether a module of joblib is none that its documentation offers."""
+    """Whether a module of joblib is not in its documentation."""
     return any(part.startswith("_") or part == "externals" for part in module.split("."))
 
 

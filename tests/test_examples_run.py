@@ -1,4 +1,4 @@
-"""The README's example and the code in the documents, run as they stand (training one epoch of a smaller network)."""
+"""The README's example and the code in the documents run (training one epoch of a smaller network)."""
 
 from __future__ import annotations
 

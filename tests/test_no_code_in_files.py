@@ -1,4 +1,4 @@
-"""Nothing that is read can bring code: no unpickling, no evaluation of texts, anywhere in the packages."""
+"""No file that is read can run code: the packages neither unpickle nor evaluate texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FROM = {("torch", "load"), ("joblib", "load"), ("numpy", "load"), ("torch.serial
 
 
 def code_in_files(tree: ast.AST) -> Iterator[str]:
-    """What in a module could run code out of a file."""
+    """Calls in a module that could run code from a file."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):

@@ -1,4 +1,4 @@
-"""docs/first-hour.ipynb: its cells run from top to bottom, and the outputs that it stores are true."""
+"""docs/first-hour.ipynb: its cells run from top to bottom and give the stored outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_cell(code: str, names: dict[str, Any]) -> object:
 
 
 def output_of(value: object) -> dict[str, list[str]]:
-    """What a notebook stores for a value, apart from pictures."""
+    """Output that a notebook stores for a value, apart from pictures."""
     data = {"text/plain": repr(value).splitlines(keepends=True)}
     if hasattr(value, "_repr_html_"):
         data["text/html"] = value._repr_html_().splitlines(keepends=True)

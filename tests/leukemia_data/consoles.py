@@ -1,4 +1,4 @@
-"""A console that remembers what it was told, for tests of work that says something."""
+"""A console that keeps its notes, warnings and progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies between devices, watched: which of them may still be reading their source when the call returns."""
+"""Copies between devices that may still be reading their source when the call returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class UnfinishedCopies(TorchFunctionMode):
-    """Keeps what is called with ``non_blocking=True`` in its block, in this thread."""
+    """Records calls with ``non_blocking=True`` in its block, in this thread."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Small image sources and builds that the tests of the cache share.
+"""Small image sources and builds for the tests of caches.
 
-Frames are about forty pixels wide, so that a whole build takes milliseconds. Modification times are set by hand and lie
-far in the past. Nobody can set change times: builds are told that they list the source in the year 2100, and trust both
+Frames are about forty pixels wide, so that a whole build takes milliseconds. Modification times are set
+far in the past. Change times cannot be set, so builds get a listing time in the year 2100, and trust both
 at once.
 """
 
@@ -175,7 +175,7 @@ def named_shards(directory: Path) -> dict[str, bytes]:
 
 
 def all_shards(cache_root: Path) -> dict[str, dict[str, bytes]]:
-    """By cache directory below a root: what :func:`named_shards` tells."""
+    """:func:`named_shards` of each cache directory below a root."""
     return {
         path.parent.relative_to(cache_root).as_posix(): named_shards(path.parent)
         for path in sorted(cache_root.rglob("manifest.json"))
@@ -192,7 +192,7 @@ def file_states(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def fresh_shards(source: Path, scratch: Path, *, max_bad: int = 0) -> dict[str, dict[str, bytes]]:
-    """Shards of a build of the source's present state that knows no earlier one."""
+    """Shards of a fresh build of the source's present state."""
     shutil.rmtree(scratch, ignore_errors=True)
     build(source, scratch, max_bad=max_bad)
     return all_shards(scratch)

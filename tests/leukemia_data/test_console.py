@@ -15,7 +15,7 @@ from .consoles import ListConsole
 
 
 def build(num_images: int, console: Console = NULL_CONSOLE) -> int:
-    """Work as the library does it: counts, shows a value, says a line while progress is shown."""
+    """Report like the library: progress, a value, and a line during progress."""
     with console.progress(num_images, "building") as bar:
         for number in range(num_images):
             bar.show(bad=str(number))
@@ -25,7 +25,7 @@ def build(num_images: int, console: Console = NULL_CONSOLE) -> int:
     return num_images
 
 
-def test_the_null_console_shows_nothing_and_lets_work_go_on(capfd):
+def test_the_null_console_shows_nothing(capfd):
     assert build(3) == 3
     assert capfd.readouterr() == ("", "")
 
@@ -35,7 +35,7 @@ def test_the_null_console_hides_no_error():
         raise ZeroDivisionError
 
 
-def test_a_console_is_told_everything():
+def test_a_console_receives_everything():
     console = ListConsole()
     build(2, console)
     [bar] = console.bars
@@ -73,7 +73,7 @@ def test_tracking_that_fails_ends():
 
 
 class BarConsole:
-    """What a program makes of it with tqdm."""
+    """A console with tqdm, as in a program."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
@@ -106,7 +106,7 @@ def test_tqdm_can_stand_behind_it():
     assert "building: 100%" in text
     assert "4/4" in text
     assert "bad=3" in text
-    # A line of its own, although the bar was there.
+    # A separate line, although the bar was shown.
     assert "waiting: another build" in text.replace("\r", "\n").splitlines()
     assert text.endswith("warning: one image is black\n")
 

@@ -1,6 +1,6 @@
-"""Things of a user's own: each kind is registered from outside and used through the public door.
+"""Custom objects of each kind, registered from outside and used through the public API.
 
-One section a kind.
+One section per kind.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def test_an_operation_s_version_is_in_the_fingerprint(posterize, monkeypatch):
         Recipe.from_dict(stored)
 
 
-def test_an_operation_that_nobody_registered_is_named():
+def test_the_error_names_an_unknown_operation():
     with pytest.raises(UsageError, match=r"stored recipe 'mine'.*operation 'posterize' is not known here"):
         Recipe.from_dict(POSTERIZED.to_dict())
 
@@ -169,7 +169,7 @@ def cells(make_frame, rng) -> Tensor:
 
 
 def grey_levels(augmentation: Augmentation, images: Tensor, indices: Tensor, epoch: int = 0) -> Tensor:
-    """What an augmentation makes of images, on the scale 0..1: (B, 3, S, S)."""
+    """Augmented images on the scale 0..1: (B, 3, S, S)."""
     augment = Augmenter(augmentation, seed=1, mean=(0, 0, 0), std=(1, 1, 1), device="cpu")
     return augment(images, epoch, indices)
 
@@ -190,7 +190,7 @@ def test_an_augmentation_changes_samples_after_all_others_by_draws_of_its_own(fa
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
-def test_an_augmentation_depends_on_no_company_and_compiles_once(fade, cells, p):
+def test_an_augmentation_does_not_depend_on_the_batch_and_compiles_once(fade, cells, p):
     augmentation = replace(load_augmentation("report-b"), custom=(Fade(p=p),))
     indices, order = torch.tensor([50, 3, 999, 7]), torch.tensor([3, 0])
     augment = Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu")
@@ -220,7 +220,7 @@ def test_an_augmentation_stands_in_a_file(fade, tmp_path):
         load_augmentation(str(path))
 
 
-def test_an_augmentation_that_nobody_registered_is_named():
+def test_the_error_names_an_unknown_augmentation():
     augmentation = Augmentation(name="mine", custom=(Fade(p=0.5),))
     with pytest.raises(UsageError, match="unknown key 'fade'"):
         Augmentation.from_dict(augmentation.to_dict())
@@ -237,7 +237,7 @@ def test_one_operation_comes_once():
 
 
 class DeflateCodec:
-    """HDF5's own filter 1: a zlib stream an image."""
+    """HDF5's own filter 1: one zlib stream per image."""
 
     name = "deflate"
     hdf5_filter = (1, (6,))
@@ -285,9 +285,9 @@ def test_a_codec_stores_a_cache_that_any_hdf5_tool_reads(source, tmp_path):
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Code of the section "An operation of your own" of a page."""
+    """Code of the section "Custom operations" of a page."""
     text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
-    section = text.split("## An operation of your own")[1].split("\n## ")[0]
+    section = text.split("## Custom operations")[1].split("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 

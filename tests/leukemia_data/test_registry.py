@@ -86,7 +86,7 @@ def test_an_unknown_name_is_a_mistake_of_usage(kinds, name, words):
         kinds.get(name)
 
 
-def test_an_empty_registry_knows_none():
+def test_an_empty_registry_has_no_names():
     with pytest.raises(UsageError, match="unknown codec 'raw'; known are none"):
         Registry[Kind]("codec").get("raw")
 
@@ -101,7 +101,7 @@ def test_a_name_belongs_to_one_thing(kinds):
     assert kinds.get("sgd") is sgd
 
 
-def test_a_lazy_thing_is_imported_when_it_is_asked_for():
+def test_a_lazy_name_is_imported_on_first_use():
     code = """
 import sys
 from leukemia_data.registry import Registry

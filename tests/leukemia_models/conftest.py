@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread, and wait long where another process has its core."""
+    """One thread: for such small networks a second one only costs time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

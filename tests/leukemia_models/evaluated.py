@@ -1,4 +1,4 @@
-"""Tables of predictions and splits for tests of what is said about them."""
+"""Tables of predictions and splits for tests of reports."""
 
 from __future__ import annotations
 

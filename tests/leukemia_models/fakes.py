@@ -1,4 +1,4 @@
-"""Small stand-ins for the stream: batches made of noise whose brightness tells the class."""
+"""Small stand-ins for the stream: batches of noise whose brightness depends on the class."""
 
 from __future__ import annotations
 

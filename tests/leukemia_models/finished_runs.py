@@ -1,4 +1,4 @@
-"""Folders of finished runs without any training: the files that pooling and comparing read, with invented numbers."""
+"""Folders of finished runs without training: the files that pooling and comparing read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What one of several processes does in the tests of ranks: ``python -m tests.leukemia_models.rank_program FOLDER``.
 
-They meet in the folder, and each leaves what it found in ``rank<n>.pt`` there. At last one of them vanishes.
+They rendezvous in the folder, and each writes its results to ``rank<n>.pt``. Finally one of them dies.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class SeveralShares(FakeSource):
 
 
 class Saver(Observer):
-    """Wants the state of one step, on the last rank only; keeps what it hears."""
+    """Requests the state of one step, on the last rank only; keeps its calls."""
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:
         self.model, self.wanting = model, ranks.rank == ranks.world_size - 1
@@ -116,7 +116,7 @@ def trained(
     settings: TrainSettings = SETTINGS,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Train a fresh network, or one that goes on from a state."""
+    """Train a fresh network, or one resumed from a state."""
     model = tiny_network(seed=3)
     if changes.get("weights"):
         model.load_state_dict(changes.pop("weights"))
@@ -172,7 +172,7 @@ def layer_inputs(shares_W: tuple[int, ...], row: tuple[int, ...]) -> tuple[Tenso
 
 
 def normalized_share(ranks: Ranks, case: int) -> dict[str, Tensor]:
-    """Two training steps of a layer and one judgement on this rank's rows."""
+    """Two training steps of a layer and one evaluation of this rank's rows."""
     rows_W, row, options = LAYER_CASES[case]
     layer = (nn.BatchNorm1d if len(row) == 1 else nn.BatchNorm2d)(row[0], **options)
     synchronized = SynchronizedBatchNorm(layer, ranks)
@@ -254,7 +254,7 @@ def work(ranks: Ranks) -> dict[str, Any]:
 
 
 class Vanishing(Observer):
-    """Ends the process of the last rank in the middle of a step, without a word."""
+    """Ends the process of the last rank in the middle of a step, without a message."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks

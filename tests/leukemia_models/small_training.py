@@ -1,4 +1,4 @@
-"""Training runs of a few steps, and an observer that keeps what it hears."""
+"""Training runs of a few steps, and an observer that keeps its calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAST = OptimizerSettings(lr=0.05)
 
 
 class Recorder(Observer):
-    """Keeps what it hears; states and weights are copied, as a checkpoint would."""
+    """Keeps its calls; states and weights are copied, as for a checkpoint."""
 
     def __init__(self, model: nn.Module, state_after: tuple[tuple[int, int], ...] = ()) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""One thing of each kind, made outside the packages and registered: it works wherever those shipped do."""
+"""One custom object of each kind, registered from outside, works like the shipped ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def signed() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signed")
-def test_an_optimizer_of_ones_own_trains_and_its_run_goes_on_from_a_file(tmp_path: Path) -> None:
+def test_a_custom_optimizer_trains_and_its_run_resumes_from_a_file(tmp_path: Path) -> None:
     settings = OptimizerSettings(name="signed", options={"alpha": 0.9})
     assert settings.values() == {"lr": 1e-3, "weight_decay": 0.0, "momentum": 0.0, "alpha": 0.9, "centered": False}
     whole, halved = (build_model("resnet18-narrow", 2, seed=1) for _ in range(2))
@@ -111,7 +111,7 @@ def test_an_optimizer_of_ones_own_trains_and_its_run_goes_on_from_a_file(tmp_pat
 
 
 @pytest.mark.usefixtures("signed")
-def test_a_plan_names_an_optimizer_of_ones_own(tmp_path: Path) -> None:
+def test_a_plan_names_a_custom_optimizer(tmp_path: Path) -> None:
     path = plan_at(tmp_path, 'optimizer = { name = "signed", momentum = 0.5, options = { alpha = 0.8 } }\n')
     optimizer = load_plan(str(path)).stages[0].settings.optimizer
     assert (optimizer.momentum, optimizer.options) == (0.5, {"alpha": 0.8, "centered": False})
@@ -129,7 +129,7 @@ def test_a_plan_names_an_optimizer_of_ones_own(tmp_path: Path) -> None:
         ({"centered": 1}, "centered must be true or false"),
     ],
 )
-def test_options_of_ones_own_optimizer_are_checked(options: dict[str, Any], words: str) -> None:
+def test_options_of_a_custom_optimizer_are_checked(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         OptimizerSettings(name="signed", options=options)
 
@@ -165,7 +165,7 @@ def polynomial_known() -> Iterator[None]:
         yield
 
 
-def test_a_schedule_of_ones_own_drives_a_training(tmp_path: Path) -> None:
+def test_a_custom_schedule_drives_a_training(tmp_path: Path) -> None:
     with polynomial_known():
         path = plan_at(tmp_path, 'schedule = { name = "polynomial", warmup_epochs = 1, options = { power = 3 } }\n')
         settings = load_plan(str(path)).stages[0].settings
@@ -179,7 +179,7 @@ def test_a_schedule_of_ones_own_drives_a_training(tmp_path: Path) -> None:
         )
 
 
-def test_a_schedule_of_ones_own_is_stored_scaled_and_read_again() -> None:
+def test_a_custom_schedule_is_stored_scaled_and_read_again() -> None:
     with polynomial_known():
         settings = TrainSettings(
             epochs=10, schedule=ScheduleSettings(name="polynomial", options={"hold_epochs": 4, "power": 1.5})
@@ -194,7 +194,7 @@ def test_a_schedule_of_ones_own_is_stored_scaled_and_read_again() -> None:
         TrainSettings.from_dict(stored)
 
 
-def test_settings_without_options_of_ones_own_are_stored_as_before() -> None:
+def test_settings_without_custom_options_are_stored_as_before() -> None:
     stored = TrainSettings(epochs=1).to_dict()
     assert "options" not in stored["optimizer"]
     assert "options" not in stored["schedule"]
@@ -214,7 +214,7 @@ class Tiny(nn.Module):
         return logits
 
 
-def test_a_network_of_ones_own_is_built_counted_trained_and_planned(tmp_path: Path) -> None:
+def test_a_custom_network_is_built_counted_trained_and_planned(tmp_path: Path) -> None:
     with NETWORKS.temporarily("tiny", Network(name="tiny", build=Tiny, description="one convolution")):
         assert model_names()[-1] == "tiny"
         model = build_model("tiny", 3, seed=4)
@@ -268,7 +268,7 @@ def samples(rng: np.random.Generator) -> EvaluatedSamples:
     return EvaluatedSamples(tuple(map(str, range(200))), tuple(map(str, subject)), labels, scores)
 
 
-def test_a_metric_of_ones_own_stands_in_results_with_an_interval(samples: EvaluatedSamples) -> None:
+def test_a_custom_metric_is_in_the_results_with_an_interval(samples: EvaluatedSamples) -> None:
     settings = BootstrapSettings(num_draws=200)
     with METRICS.temporarily("f2", F2):
         found = classification_metrics(samples.labels_N, samples.probabilities_NK)
@@ -283,7 +283,7 @@ def test_a_metric_of_ones_own_stands_in_results_with_an_interval(samples: Evalua
     assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high))
 
 
-def test_a_metric_of_ones_own_is_undefined_where_it_says_so(samples: EvaluatedSamples) -> None:
+def test_a_custom_metric_is_undefined_where_it_says_so(samples: EvaluatedSamples) -> None:
     def value_of(metric: Metric, rows: Any, **more: bool) -> float | None:
         with METRICS.temporarily("own", replace(metric, name="own")):
             values: Mapping[str, float | None] = classification_metrics(
@@ -332,7 +332,7 @@ def registering_example(page: str) -> str:
 
 
 def test_what_the_documents_register_is_registered() -> None:
-    # A process of its own: what it registers must not stay.
+    # A separate process, as what it registers must not stay.
     done = subprocess.run(
         [*forked_python(), "-c", REGISTER],
         env=python_environment(),

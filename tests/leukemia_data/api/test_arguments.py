@@ -44,7 +44,7 @@ def test_wrong_ones_are_named(use, words):
         use()
 
 
-def test_a_cache_that_is_not_there_is_said_in_a_line(tmp_path):
+def test_a_missing_cache_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ld.LeukemiaError, match="no cache of 96 px at") as caught:
         ld.open_cache(tmp_path / "nosuch", size=96)
     assert len(str(caught.value).splitlines()) == 1

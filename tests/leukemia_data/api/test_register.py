@@ -20,7 +20,7 @@ def test_every_kind_of_thing_can_be_registered():
         assert getattr(lm.register, kind).__name__ == f"register_{kind}"
 
 
-def test_an_operation_of_ones_own_is_known_to_recipes(tmp_path):
+def test_recipes_have_a_custom_operation(tmp_path):
     class Invert(ld.Operation):
         op = "invert-of-a-test"
 

@@ -54,7 +54,7 @@ def test_huge_groups_are_paired_with_their_first_image_only(monkeypatch):
     assert [(pair.first, pair.second) for pair in pairs] == [(0, n) for n in range(1, 6)]
 
 
-def test_identical_images_are_judged_by_what_they_lie_between():
+def test_identical_images_are_reported_by_the_sides_they_connect():
     images = [
         image("0", "p", subject="20", split="train", fold=0, class_name="all"),
         image("1", "p", subject="21", split="train", fold=1, class_name="all"),
@@ -103,17 +103,17 @@ def test_pairs_that_look_alike_leave_closer_ones_out_and_are_no_leak():
     assert found(report, "near_subjects") == ("ok", 0)
 
 
-def test_near_identical_images_are_judged_in_groups():
+def test_near_identical_images_are_reported_in_groups():
     turned = LOOKS[0].reshape(8, 8).T.reshape(64)
     images = [
         image("0", "a", look=LOOKS[0].tobytes(), subject="1", class_name="all", split="train"),
         image("1", "b", look=turned.tobytes(), subject="2", class_name="hem", split="test"),
-        # Identical to one of the group, though nothing is known of its look.
+        # Identical to one of the group, with an unknown look.
         image("2", "b", subject="2", class_name="hem", split="test"),
         image("3", "c", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
         image("4", "d", look=LOOKS[1].tobytes(), subject="3", class_name="all", split="train"),
         image("5", "e", look=LOOKS[2].tobytes(), subject="4", class_name="all", split="test"),
-        # Identical ones alone are no group of these.
+        # Identical images alone form no near-identical group.
         image("6", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
         image("7", "f", look=LOOKS[3].tobytes(), subject="5", class_name="all", split="test"),
     ]
@@ -128,7 +128,7 @@ def test_near_identical_images_are_judged_in_groups():
     assert "of together 5 images" in text
 
 
-def test_what_cannot_be_checked_is_said():
+def test_missing_checks_are_noted():
     report = audit([image("0"), image("1")])
     assert found(report, "identical") == ("unchecked", None)
     assert found(report, "near") == ("unchecked", None)

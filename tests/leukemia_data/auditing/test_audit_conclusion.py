@@ -1,4 +1,4 @@
-"""An audit's last sentences, and that an audit and a training never say different things of one split."""
+"""Conclusions of an audit, and their agreement with a training's stamp of the same split."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checks(*verdicts: str) -> list[Check]:
     return [Check(str(n), verdict, 1, "") for n, verdict in enumerate(verdicts)]
 
 
-def test_no_leak_is_said_only_where_a_training_would_begin():
+def test_no_leak_is_reported_only_where_a_training_would_begin():
     def said(*arguments):
         return " ".join(conclusion(*arguments))
 
@@ -46,13 +46,13 @@ def test_no_leak_is_said_only_where_a_training_would_begin():
     assert "No leak" not in said(unknown, TrainingOutlook("subject", 0, refusal="whose cell each image is"))
 
 
-def test_nothing_is_told_of_a_training_on_a_table_of_names():
+def test_a_table_of_names_gives_no_statement_about_training():
     images = [AuditImage(name="0", sha256=b"0" * 32, class_name="all", subject="1")]
     assert training_outlook(parse_split("subject"), images, 0, ("hem", "all")) is None
 
 
 def copy_of(rng: np.random.Generator, frame: np.ndarray, kind: int) -> np.ndarray:
-    """One of the ways in which an image comes twice; some keep it near-identical, some do not."""
+    """A modified copy of an image; some modifications keep it near-identical, some do not."""
     if kind == 0:
         return frame
     if kind == 1:
@@ -67,7 +67,7 @@ def copy_of(rng: np.random.Generator, frame: np.ndarray, kind: int) -> np.ndarra
         return changed
     if kind == 5:
         return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR)
-    # Turned by another angle: another image, to both.
+    # Turned by another angle: another image for both.
     return cv2.warpAffine(frame, cv2.getRotationMatrix2D((85, 85), 20, 1), (170, 170))
 
 
@@ -94,7 +94,7 @@ def planted_source(root: Path, seed: int, make_frame) -> Path:
 
 
 def outlooks(texts: list[str], told) -> list[str]:
-    """What is said of each split: its stamp, or that it is refused."""
+    """The conclusion about each split: its stamp, or its refusal."""
     said = []
     for text in texts:
         try:

@@ -38,7 +38,7 @@ def test_format_does_not_count_but_shape_does(tmp_path, rng, make_frame, write_i
     assert frame_digest(frame.reshape(80, 60, 3)) not in digests
 
 
-def test_unusable_files_are_told_and_black_ones_measured(tmp_path, rng, make_frame, write_image):
+def test_unusable_files_are_reported_and_black_ones_measured(tmp_path, rng, make_frame, write_image):
     write_image(tmp_path / "a" / "good.png", make_frame(rng, 60, 60))
     write_image(tmp_path / "a" / "black.bmp", np.zeros((60, 60, 3), np.uint8))
     (tmp_path / "a" / "rubbish.png").write_bytes(b"rubbish")

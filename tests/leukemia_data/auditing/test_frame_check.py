@@ -30,7 +30,7 @@ def test_facts_of_a_centred_disc():
     assert facts.offset == pytest.approx(0, abs=1e-12)
 
 
-def test_offset_is_the_distance_of_the_centre_of_mass_as_a_share_of_the_shorter_side():
+def test_offset_is_the_distance_of_the_centre_of_mass_as_a_fraction_of_the_shorter_side():
     image = np.zeros((60, 100, 3), np.uint8)
     image[10:20, 30:50] = 90
     rows, columns = np.nonzero(image[..., 0])

@@ -45,7 +45,7 @@ def test_subjects_that_are_no_text_are_written_with_escapes(tmp_path):
     assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "Path,subject\na.bmp,p\\udcff\n"
 
 
-def test_paths_that_lead_out_of_the_root_are_told(tmp_path):
+def test_paths_that_lead_out_of_the_root_are_refused(tmp_path):
     table = read_lab_table(write(tmp_path / "train.csv", "Path\na.bmp\n../b.bmp\nc.bmp\n../d.bmp\n"))
     with pytest.raises(SourceError, match=r"2 problems: column Path leads out of .*: line 3 .*line 5"):
         locate_files(table, tmp_path)

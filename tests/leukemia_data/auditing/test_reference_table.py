@@ -15,7 +15,7 @@ def write(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_columns_are_found_by_name_and_the_name_tells_the_rest(tmp_path):
+def test_columns_are_found_by_name_and_the_image_name_gives_the_rest(tmp_path):
     table = write(
         tmp_path / "names.csv",
         "SHA256,extra,path,Fold,part,bytes",

@@ -1,4 +1,4 @@
-"""An audit as a call of the library."""
+"""Audits called as a library function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def opencv_state() -> tuple[int, int]:
 
 @pytest.fixture
 def _three_threads():
-    """OpenCV as a program may have set it."""
+    """OpenCV with settings of the calling program."""
     before = opencv_state()
     cv2.setNumThreads(3)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

@@ -64,7 +64,7 @@ def test_files_are_found_by_bytes_else_by_pixels(tmp_path, rng, make_frame, writ
     assert "missing" in found[5].problem
 
 
-def test_unusable_reference_images_are_told(tmp_path):
+def test_unusable_reference_images_are_reported(tmp_path):
     (tmp_path / "all").mkdir()
     (tmp_path / "all" / "UID_1_1_1_all.bmp").write_bytes(b"rubbish")
     (told,) = ReferenceIndex().add_files(list_images([tmp_path]))
@@ -89,7 +89,7 @@ def test_copies_of_an_ambiguous_image_get_the_candidates_in_turn():
     assert result.untied == ()
 
 
-def test_linked_subjects_without_two_copies_are_told_or_joined():
+def test_linked_subjects_without_two_copies_are_noted_or_joined():
     tables = [lab("a", "x", "y")]
     found = {"a": match("k", "20", "21"), "x": match("l", "20"), "y": match("m", "21")}
     assert recover(tables, found, [("20", "21")]).untied == (("20", "21"),)
@@ -98,7 +98,7 @@ def test_linked_subjects_without_two_copies_are_told_or_joined():
     assert joined.untied == ()
 
 
-def test_index_knows_which_subjects_share_images():
+def test_index_has_the_subjects_that_share_images():
     index = ReferenceIndex()
     for subject, content in [("20", b"a"), ("21", b"a"), ("H2", b"b"), ("H4", b"b"), ("H4", b"c"), ("H5", b"c")]:
         index.by_bytes[content].append(KnownImage("n", subject, ""))

@@ -1,4 +1,4 @@
-"""Batches that the tests of augmentation share."""
+"""Batches for the tests of augmentation."""
 
 from __future__ import annotations
 

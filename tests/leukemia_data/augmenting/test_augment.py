@@ -203,7 +203,7 @@ def test_results_stay_within_the_normalized_images_of_0_and_255(cells, keep_blac
     ],
 )
 def test_what_shipped_augmentations_make_of_cells_is_pinned(name, means, values):
-    # A run that is resumed would else see other images: as release 0.1 made them.
+    # Resumed runs need these draws of release 0.1.
     images = np.stack([generate_cell(0, subject, 0, 0)[161:289, 161:289] for subject in range(4)])
     result = augmenter(name, seed=3)(torch.from_numpy(images), 2, torch.tensor([5, 0, 10_660, 77]))
     assert result.mean(dim=(1, 2, 3)).tolist() == pytest.approx(means, abs=1e-3)
@@ -248,7 +248,7 @@ def test_background_changes_where_it_may(cells):
 
 
 @pytest.mark.parametrize("given", [*PRESETS, EVERY_OPERATION], ids=[*PRESETS, "everything"])
-def test_a_sample_looks_the_same_to_the_bit_alone_in_any_company_and_order(cells, given):
+def test_a_samples_augmentation_is_bit_for_bit_independent_of_the_batch_and_order(cells, given):
     augment = augmenter(given)
     samples = torch.tensor([50, 3, 999, 7, 8, 12, 0, 41])
     together = augment(cells, 2, samples)

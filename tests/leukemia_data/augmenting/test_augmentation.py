@@ -119,7 +119,7 @@ def test_toml_says_all_parameters_even_those_left_at_their_defaults():
         assert line in text.splitlines()
 
 
-def test_a_file_is_named_after_itself_if_it_says_nothing(tmp_path):
+def test_a_file_without_a_name_is_named_after_its_path(tmp_path):
     assert load_augmentation(write(tmp_path, "")) == Augmentation(name="mine")
 
 
@@ -195,12 +195,12 @@ def test_factors_that_leave_nothing_to_see_are_warned_of():
         ('black_level = "dark"', r"black_level must be a number, got 'dark'"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(text, message, tmp_path):
+def test_the_problem_of_a_file_is_reported(text, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         load_augmentation(write(tmp_path, text))
 
 
-def test_unknown_names_and_absent_files_are_said(tmp_path):
+def test_unknown_names_and_absent_files_are_reported(tmp_path):
     with pytest.raises(
         UsageError, match=r"no augmentation 'flip': presets are flips, none, report-a, report-a-geometry, report-b"
     ):

@@ -49,7 +49,7 @@ def assert_uniform(values: np.ndarray, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["flips", "report-a", "report-b"])
-def test_a_sample_draws_the_same_alone_in_any_company_and_order(name):
+def test_a_samples_draws_do_not_depend_on_the_batch_or_order(name):
     augmentation = load_augmentation(name)
     samples = np.array([50, 3, 10**12, 7, 8, 12, 0, 41])
     together = draw_parameters(augmentation, samples, 4, 2, 64)
@@ -74,7 +74,7 @@ def test_an_operation_more_changes_no_other_ones_draws():
 
 
 def test_draws_are_pinned():
-    # A run that is resumed with other draws for the same seed would see other images.
+    # Resumed runs need the same draws for a seed.
     table = draw_parameters(load_augmentation("report-a"), np.array([0, 1, 10_660]), 5, 7, 224)
     pinned = [
         [-0.950805, 0.309790, 0.309790, 1.035551, 0.199844, -0.100185],
@@ -172,7 +172,7 @@ def test_hue_is_a_rotation_of_the_colour_plane_of_yiq(rng):
     assert np.abs(added).max() < 1e-6
 
 
-def test_hue_leaves_greys_alone_and_full_turns_come_home():
+def test_hue_keeps_greys_and_a_full_turn_is_the_identity():
     matrices, _ = color_matrices(hue=(-0.5, 0.5))
     assert np.allclose(matrices @ np.ones(3), 1, atol=1e-5)
     half_turn = color_matrices(hue=(0.5, 0.5))[0].astype(np.float64)
@@ -212,7 +212,7 @@ def test_noise_starts_anywhere_with_either_sign():
 
 
 @pytest.mark.parametrize("size_px", [1, 7, 450, 837, 4096])
-def test_every_window_of_noise_lies_inside_the_bank(size_px):
+def test_every_window_of_noise_is_inside_the_bank(size_px):
     starts = parameters(noise=Noise(p=1.0, variance=1.0), size_px=size_px)[:, Columns.NOISE_START].astype(np.int64)
     num_values = -(-3 * size_px**2 // NOISE_STEP) * NOISE_STEP
     assert num_noise_values(size_px) % NOISE_STEP == 0
@@ -232,7 +232,7 @@ def test_the_bank_is_standard_normal_and_a_function_of_the_seed():
     assert not np.array_equal(bank[:100], make_noise_bank(4, 64)[:100])
 
 
-def test_squares_lie_anywhere_inside_the_image():
+def test_squares_are_anywhere_inside_the_image():
     places = parameters(cutout=Cutout(p=1.0, fraction=0.25), size_px=20)[:, Columns.CUTOUT].astype(np.int64)
     counts = np.bincount(places[:, 0] * 16 + places[:, 1])
     assert counts.size == 256

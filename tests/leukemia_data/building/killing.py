@@ -11,7 +11,7 @@ SPARED = "KILLING_SPARES"
 
 
 class KillingPath(type(Path())):
-    """An image file whose decoding ends the process, as running out of memory does."""
+    """An image file whose decoding kills the process, like running out of memory."""
 
     def __fspath__(self) -> str:
         if os.environ.get(SPARED) != str(os.getpid()):

@@ -1,4 +1,4 @@
-"""Builds against plain loops, against fresh builds of the final state, and against everything that may go wrong."""
+"""Builds compared with plain loops and with fresh builds of the final state, and their failures."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_second_build_touches_no_shard_and_commits_the_same_manifest(source, bui
     assert {path: path.read_bytes() for path in manifests} == manifests
 
 
-def test_finished_cache_is_told_current_by_its_manifest_alone(source, built):
+def test_finished_cache_is_current_by_its_manifest_alone(source, built):
     listing = list_source([source])
     state = source_state(listing.classes, listing.records)
     assert find_current(cache_dir(built), state) is not None
@@ -546,7 +546,7 @@ def test_failed_build_keeps_what_was_finished(bad_source, cache):
 # --- the disk
 
 
-def test_too_little_room_is_told_before_anything_is_written(source, cache, monkeypatch):
+def test_too_little_room_is_an_error_before_anything_is_written(source, cache, monkeypatch):
     plan = make_plan(source, cache)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 0, plan.bytes_to_write() - 1))
@@ -558,7 +558,7 @@ def test_too_little_room_is_told_before_anything_is_written(source, cache, monke
 
 
 @pytest.mark.parametrize(("number", "message"), [(28, "the disk is full"), (5, "could not be written")])
-def test_write_errors_are_told_and_nothing_is_lost(source, built, number, message):
+def test_write_errors_are_reported_and_nothing_is_lost(source, built, number, message):
     earlier = all_shards(built)
     write_cell(source / "blast" / "p0" / "new.png", 4711)
 

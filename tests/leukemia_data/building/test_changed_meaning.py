@@ -1,4 +1,4 @@
-"""What a build understands differently from the cache that is there, said before anything is changed."""
+"""Notes about a source that is read differently from the existing cache, given before any change."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(source: Path, tmp_path: Path) -> Path:
 
 
 def said(source: Path, root: Path, **options) -> list[str]:
-    """What the plan of a build says; nothing is changed by it."""
+    """Notes of a build's plan, which changes nothing."""
     before = file_states(root)
     notes = plan(read(source, **options), root).notes
     assert file_states(root) == before
@@ -79,7 +79,7 @@ def forget_readings(root: Path) -> None:
     change_manifests(root, lambda content: content.pop("reading"))
 
 
-def test_what_is_understood_alike_is_not_said(source, root):
+def test_equal_readings_give_no_note(source, root):
     assert said(source, root) == []
     write_cell(source / "train" / "Benign" / "p9" / "17.png", 17)
     (source / "test" / "Pro" / "p4" / "9.png").unlink()
@@ -121,7 +121,7 @@ def test_the_order_of_the_classes(source, root):
     ]
 
 
-def test_the_next_build_compares_with_what_was_said_last(source, root):
+def test_the_next_build_compares_with_the_last_reading(source, root):
     run_plan(plan(read(source, subject_from="none"), root))
     assert said(source, root, subject_from="none") == []
     assert any("none -> p0 2" in note for note in said(source, root))

@@ -1,4 +1,4 @@
-"""Builds of compressed caches: which codec they take, what they copy, how they go on and how they are mended."""
+"""Builds of compressed caches: choice of the codec, copied rows, continued builds, repairs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def repair(directory: Path, source: Path | None) -> RepairReport:
 
 
 def first_task(place: Path, codec: str) -> ShardTask:
-    """A task of a build that is stopped after it."""
+    """A task after which the build is interrupted."""
     plan = make_plan(place / "source", place / "stopped", sizes_px=(SIZE,), codec=codec)
     plan.targets[0].target.directory.mkdir(parents=True, exist_ok=True)
     return plan.tasks[0]
@@ -147,7 +147,7 @@ def test_receipts_of_a_stopped_build_serve_the_same_codec_only(place):
         {"chunk_lengths_offset_bytes": "9"},
     ],
 )
-def test_receipt_that_tells_wrong_places_is_worth_nothing(place, changes):
+def test_receipt_with_wrong_offsets_is_ignored(place, changes):
     task = first_task(place, "zstd")
     run_task(task)
     [receipt] = (task.targets[0].directory / RECEIPTS_DIR).iterdir()
@@ -165,7 +165,7 @@ def test_damaged_chunk_of_an_earlier_shard_is_not_copied(place, zstd):
     assert all_shards(place / "zstd") == all_shards(place / "raw")
 
 
-def test_damaged_chunk_is_mended_from_the_source(place, zstd):
+def test_damaged_chunk_is_repaired_from_the_source(place, zstd):
     before, shard = named_shards(zstd), load_manifest(zstd).shards[1]
     flip_bit(zstd / shard.name, shard.images_offset_bytes + 50, 3)
     alone = repair(zstd, None)
@@ -195,7 +195,7 @@ def test_missing_shard_is_made_anew_as_it_was(place, zstd):
     assert named_shards(zstd) == before
 
 
-def test_a_build_that_needs_a_library_that_is_missing_says_so_before_it_begins(place, monkeypatch):
+def test_a_build_that_needs_a_missing_library_fails_before_it_begins(place, monkeypatch):
     forget_zstandard(monkeypatch)
     for root, codec in (("raw", "zstd"), ("zstd", "raw"), ("zstd", None)):
         with pytest.raises(CacheError, match=r'pip install -e "\.\[zstd\]"'):

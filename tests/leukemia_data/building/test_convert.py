@@ -1,4 +1,4 @@
-"""Conversions between codecs: the same pixels, the same bytes on the way back, and nothing done by halves."""
+"""Conversions between codecs: same pixels, same bytes after converting back, and atomic commits."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_shard_that_does_not_read_as_it_was_written_is_not_committed(cache, monk
         convert(cache, "zstd")
     monkeypatch.undo()
     assert load_manifest(cache) == manifest
-    # What was written badly lies there under the name of other bytes, and is not taken for them.
+    # The damaged file has the name of other bytes, and is not used for them.
     convert(cache, "zstd")
     assert is_sound(cache)
 
@@ -193,7 +193,7 @@ def test_unknown_codec_and_what_is_no_cache_are_refused(place, cache):
     assert not (place / "source" / ".lock").exists()
 
 
-def test_too_little_room_is_told_before_anything_is_written(cache, monkeypatch):
+def test_too_little_room_is_an_error_before_anything_is_written(cache, monkeypatch):
     names = set(file_states(cache))
     monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(CacheError, match="not enough room"):

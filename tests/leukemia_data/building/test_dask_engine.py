@@ -1,4 +1,4 @@
-"""A real scheduler and two real worker processes on loopback, one of which is killed in the middle."""
+"""Builds on a real scheduler with two worker processes on loopback, one of which is killed."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_no_tasks():
     assert list(run_on_dask("127.0.0.1:1", 2)([])) == []
 
 
-def test_a_server_that_is_no_scheduler_is_told_in_time(tmp_path, monkeypatch):
+def test_a_server_that_is_no_scheduler_is_an_error_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "CONNECT_WITHIN_S", 0.3)
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, pytest.raises(BuildError, match="no Dask scheduler answers at address 127"):
@@ -197,7 +197,7 @@ def test_a_server_that_is_no_scheduler_is_told_in_time(tmp_path, monkeypatch):
         list(run_on_dask(str(tmp_path / "odd.json"), 2)([None]))
 
 
-def test_a_cluster_without_workers_is_told(source, tmp_path, monkeypatch):
+def test_a_cluster_without_workers_is_an_error(source, tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "_WORKERS_WITHIN_S", 0.5)
     with (
         LocalCluster(
@@ -208,7 +208,7 @@ def test_a_cluster_without_workers_is_told(source, tmp_path, monkeypatch):
         build(source, tmp_path, engine=run_on_dask(cluster.scheduler_address, 2))
 
 
-def test_what_the_caller_says_between_results_is_heard(scheduler, source, tmp_path, caplog, capsys):
+def test_output_of_the_caller_between_results_is_kept(scheduler, source, tmp_path, caplog, capsys):
     plan = make_plan(source, tmp_path / "cache", capacity=16)
     for target in plan.targets:
         target.target.directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Engines by name, and what they may not change of the process that builds."""
+"""Engines by name, and settings of the building process that they must restore."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = ["local", "dask", "ray", "serial"]
 
 
 class Backwards:
-    """An engine of one's own: the last task first."""
+    """A custom engine: the last task first."""
 
     name = "backwards"
 
@@ -67,7 +67,7 @@ def test_every_engine_says_its_name_and_what_runs_tasks(name):
     assert callable(engine.runner(None, 1))
 
 
-def test_an_engine_of_ones_own_makes_the_same_bytes(source, tmp_path):
+def test_a_custom_engine_makes_the_same_bytes(source, tmp_path):
     with ENGINES.temporarily("backwards", Backwards()):
         for name, engine in (("own", "backwards"), ("usual", "serial")):
             build_caches(
@@ -129,7 +129,7 @@ def test_overlapping_blocks_leave_opencv_as_it_was():
 
 
 def test_workers_of_others_survive_a_build_that_fails(source, tmp_path):
-    """joblib's are killed, at once; those of a program that uses this library are not its."""
+    """joblib's workers are killed at once; other children of the program are not."""
     with ProcessPoolExecutor(2) as others:
         pids = [others.submit(abs, -1).result(), *others._processes]
         plan = make_plan(source, tmp_path / "cache")
@@ -144,7 +144,7 @@ def test_workers_of_others_survive_a_build_that_fails(source, tmp_path):
 
 
 def chatty(num: int) -> Iterator[int]:
-    """Stands for an engine, which prints in the process that builds."""
+    """An engine that prints in the building process."""
     try:
         for number in range(num):
             print("engine")
@@ -153,7 +153,7 @@ def chatty(num: int) -> Iterator[int]:
         print("engine's end")
 
 
-def test_what_an_engine_says_is_not_heard_and_what_its_caller_says_is(capsys):
+def test_output_of_an_engine_is_silenced_and_that_of_its_caller_is_not(capsys):
     run = silently(lambda tasks: chatty(len(tasks)), lambda: redirect_stdout(StringIO()))  # type: ignore[arg-type]
     answers = run([None] * 3)  # type: ignore[list-item]
     print("caller", next(answers))

@@ -29,7 +29,7 @@ def names_below(root: Path) -> set[str]:
 
 
 def litter(directory: Path) -> list[Path]:
-    """What killed builds leave in a cache directory."""
+    """Files of killed builds in a cache directory."""
     receipts = directory / "receipts"
     receipts.mkdir()
     paths = [
@@ -106,7 +106,7 @@ def test_foreign_directories_are_not_even_locked(tmp_path, marker):
     assert file_states(tmp_path) == before
 
 
-def test_locked_directory_is_skipped_and_told_the_other_is_cleaned(cache):
+def test_locked_directory_is_skipped_with_a_note_and_the_other_cleaned(cache):
     locked, free = cache_dir(cache, 16), cache_dir(cache, 24)
     before = file_states(locked)
     with lock_cache(locked):

@@ -1,4 +1,4 @@
-"""Renamed images are copied, and finding them does not grow with the square of their number."""
+"""Renamed images are copied, and finding them takes less than quadratic time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lost tasks, by rounds that lose what the test says; real engines lose theirs in their own tests."""
+"""Lost tasks, with simulated rounds; tests of the engines lose real workers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def source(tmp_path) -> Path:
         (lambda position, tries: tries < 3 and position in (1, 3), 4),
     ],
 )
-def test_what_is_lost_is_handed_out_again_and_the_bytes_are_the_same(source, tmp_path, is_lost, num_rounds):
+def test_lost_tasks_run_again_and_the_bytes_are_the_same(source, tmp_path, is_lost, num_rounds):
     rounds = Rounds(is_lost)
     build(source, tmp_path / "lossy", engine=run_until_done(rounds))
     build(source, tmp_path / "local")
@@ -72,7 +72,7 @@ def test_a_task_that_is_lost_every_time_ends_as_an_error_that_names_its_images(s
 
 
 def test_what_waited_behind_a_killer_is_not_blamed(source, tmp_path):
-    """Task 1 kills its worker; while others are handed out with it, task 3 is lost as well."""
+    """Task 1 kills its worker; in a round with others, task 3 is lost as well."""
     rounds = Rounds(lambda position, tries: position == 1 or (position == 3 and len(rounds.rounds[-1]) > 1))
     plan = make_plan(source, tmp_path / "cache")
     blamed = plan.tasks[1].records[0].record_id

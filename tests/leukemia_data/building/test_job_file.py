@@ -1,4 +1,4 @@
-"""A plan's file against the plan in memory, and against damage."""
+"""Job files compared with the plan in memory, and damaged ones."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_another_format_version_is_refused(written, version):
         open_job_file(written.path)
 
 
-def test_rows_that_lie_in_another_file_are_refused(written, tmp_path):
+def test_rows_in_another_file_are_refused(written, tmp_path):
     with h5py.File(written.path, "r+") as file:
         labels = file["labels"][()]
         del file["labels"]

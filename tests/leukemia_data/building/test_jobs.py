@@ -1,4 +1,4 @@
-"""Plans made by jobs and committed, against one build of the same source."""
+"""Builds by jobs and commit compared with one build of the same source."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ..helpers import (
 
 
 def job_file(source: Path, cache: Path, path: Path) -> JobFile:
-    """What `ldata plan` does."""
+    """The work of `ldata plan`."""
     plan = make_plan(source, cache)
     directories = [target.target.directory for target in plan.targets]
     settings = JobSettings(
@@ -165,7 +165,7 @@ def test_bad_images_of_shares_reach_the_commit_which_decides(source, cache, plan
 
 
 def test_a_build_tries_images_again_that_a_share_could_not_use(source, cache, plan):
-    """Mended since, with the time of before: the listing is that of the plan, and so are the receipts."""
+    """Repaired since, with the same modification time: listing and receipts are those of the plan."""
     good = image_paths(source)[3].read_bytes()
     image_paths(source)[3].write_bytes(b"no image".ljust(len(good), b"."))
     os.utime(image_paths(source)[3], ns=(OLD_NS, OLD_NS))
@@ -217,7 +217,7 @@ def test_a_later_state_that_another_build_committed_is_not_overwritten(source, c
     with pytest.raises(BuildError, match=r"changed by another build after .* plan again"):
         commit(plan)
     assert all_shards(cache) == later
-    # The finished shards of all other images were not in vain.
+    # The finished shards of all other images are used.
     assert list(cache.rglob("receipts/*.json"))
 
 
@@ -312,7 +312,7 @@ def test_every_share_renews_the_mark(cache, plan):
 
 
 class LazyTasks(Sequence[ShardTask]):
-    """A hundred thousand tasks, made when they are asked for, whose number is counted while they live."""
+    """A hundred thousand tasks, made on demand, with a count of those alive."""
 
     def __init__(self, task: ShardTask) -> None:
         self._task, self.alive, self.most_alive = task, weakref.WeakSet[Marked](), 0

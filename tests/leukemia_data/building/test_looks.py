@@ -1,4 +1,4 @@
-"""Looks of images in caches: made at a build, and added to caches of releases that kept none."""
+"""Looks of images in caches: computed by builds, and added to caches of earlier releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds, gc and readers of one cache at the same time, and clocks that are wrong."""
+"""Simultaneous builds, gc and readers of one cache, and wrong clocks."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_gc_leaves_nothing_of_a_dead_lock_holder(cache):
 
 
 def test_gc_removes_what_it_can(cache, monkeypatch):
-    """As on Windows, where a file that somebody has mapped cannot be removed."""
+    """As on Windows, where a mapped file cannot be removed."""
     directory = cache_dir(cache)
     names = [f"shard-{digit * 16}.h5" for digit in "012"]
     for name in names:

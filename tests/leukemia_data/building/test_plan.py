@@ -93,7 +93,7 @@ def test_a_part_of_the_source_is_the_same_source(source, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["index missing", "index flipped", "manifest broken", "manifest of other counts"])
-def test_damaged_index_or_manifest_is_told_and_everything_planned_anew(source, tmp_path, damage):
+def test_damaged_index_or_manifest_is_reported_and_everything_planned_anew(source, tmp_path, damage):
     build(source, tmp_path / "cache", sizes_px=(16,))
     directory = cache_dir(tmp_path / "cache")
     [index] = directory.glob("index-*.h5")
@@ -112,7 +112,7 @@ def test_damaged_index_or_manifest_is_told_and_everything_planned_anew(source, t
     assert "built anew" in plan.notes[0]
 
 
-def test_missing_shard_is_told_and_made_anew_from_its_files(source, tmp_path):
+def test_missing_shard_is_reported_and_made_anew_from_its_files(source, tmp_path):
     build(source, tmp_path / "cache", sizes_px=(16,))
     directory = cache_dir(tmp_path / "cache")
     name = sorted(named_shards(directory))[0]

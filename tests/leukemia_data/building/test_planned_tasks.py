@@ -1,4 +1,4 @@
-"""Tasks that are made when they are asked for."""
+"""Tasks that are made on demand."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_workers_know_their_parent():
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
 def test_ctrl_c_is_held_back_though_another_thread_could_take_it():
-    """OpenCV and clients of stores have threads of their own, whom a mask of this one does not bind."""
+    """Threads of OpenCV and of stores' clients do not have this thread's signal mask."""
     seen = []
 
     def work() -> None:
@@ -72,7 +72,7 @@ def test_ctrl_c_is_held_back_though_another_thread_could_take_it():
     is_over = threading.Event()
     thread = threading.Thread(target=is_over.wait)
     thread.start()
-    # Whoever starts the tests in the background of a shell has the signal ignored.
+    # In tests that run in the background of a shell the signal is ignored.
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

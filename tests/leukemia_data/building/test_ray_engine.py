@@ -1,4 +1,4 @@
-"""A real Ray on this machine, one of whose workers is killed in the middle."""
+"""Builds on a real local Ray, one of whose workers is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def worker_pids() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="kills by a signal")
 def test_same_bytes_as_a_local_build_though_a_worker_is_killed_in_the_middle(tmp_path, monkeypatch, capfd):
-    """And nothing of it is seen: neither a word of Ray's, nor a process after the build, nor its signal handlers."""
+    """Ray leaves no output, no process after the build, and no signal handlers."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     source = make_source(tmp_path / "source", 48)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

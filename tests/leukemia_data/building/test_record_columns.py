@@ -1,4 +1,4 @@
-"""Columns of records say what the records say."""
+"""Columns of records have the values of the records."""
 
 from __future__ import annotations
 

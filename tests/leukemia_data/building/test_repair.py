@@ -1,4 +1,4 @@
-"""Damaged caches are mended byte for byte, from as little of the source as will do, or the lost images are named."""
+"""Damaged caches are repaired byte for byte from the fewest source files, or the lost images are named."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_image_that_the_source_lacks_or_changed_is_lost(place, cache, spoil, rea
     assert [found.file for found in report.left.damages] == [lost.file, lost.file]
 
 
-def test_without_a_source_exactly_the_lost_images_are_named_and_the_rest_is_mended(place, cache):
+def test_without_a_source_exactly_the_lost_images_are_named_and_the_rest_is_repaired(place, cache):
     before = contents(cache)
     pixel_of_one, header_of_other = hit_pixel(cache, 1, 1), shard_path(cache, 0)
     flip_bit(header_of_other, 9)
@@ -297,7 +297,7 @@ def as_version_1(cache: Path) -> Manifest:
 
 
 @pytest.mark.parametrize("damage", ["header", "pixel", "missing", "index"])
-def test_cache_of_the_first_version_is_mended(place, cache, damage):
+def test_cache_of_the_first_version_is_repaired(place, cache, damage):
     as_version_1(cache)
     before = contents(cache)
     DAMAGES[damage](cache)
@@ -323,7 +323,7 @@ def test_build_gives_no_damaged_shard_of_the_first_version_a_digest(place, cache
     assert contents(cache) == before
 
 
-def test_repair_waits_for_nobody(cache, place):
+def test_repair_does_not_wait(cache, place):
     with lock_cache(cache), pytest.raises(CacheError, match="in use by"):
         repair(cache, place)
 

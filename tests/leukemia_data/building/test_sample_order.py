@@ -1,4 +1,4 @@
-"""The order of samples and the cut into shards: the same as ever, because caches that there are depend on it."""
+"""Order of samples and cut into shards, which existing caches depend on."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from leukemia_data.errors import BuildError, UsageError
 
 
 @pytest.mark.parametrize("form", ["{}:{}", "tcp://{}:{}", "tls://{}:{}"])
-def test_somebody_listens(form):
+def test_a_listener_is_found(form):
     with socket.create_server(("127.0.0.1", 0)) as server:
         check_listening(form.format(*server.getsockname()), ("tcp", "tls"))
         server.settimeout(10)
@@ -21,7 +21,7 @@ def test_somebody_listens(form):
     assert host == "127.0.0.1"
 
 
-def test_nobody_listens():
+def test_no_listener_at_the_address_is_an_error():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "{}:{}".format(*server.getsockname())
     with pytest.raises(BuildError, match=f"nothing answers at address {address}"):
@@ -32,8 +32,8 @@ def test_nobody_listens():
     ("said", "is_grpc"),
     [(b"\0\0\x18\4\0\0\0\0\0", True), (b"HTTP/1.1 400 Bad Request", False), (b"", False), (None, False)],
 )
-def test_who_speaks_something_else_than_grpc_is_told(said, is_grpc, monkeypatch):
-    """None says nothing, as a server that waits to be asked."""
+def test_another_protocol_than_grpc_is_an_error(said, is_grpc, monkeypatch):
+    """None: a server that sends nothing first."""
     monkeypatch.setattr(scheduler_address, "CONNECT_WITHIN_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
         address = "{}:{}".format(*server.getsockname())
@@ -41,7 +41,7 @@ def test_who_speaks_something_else_than_grpc_is_told(said, is_grpc, monkeypatch)
         with server.accept()[0] as connection:
             if said is not None:
                 connection.sendall(said)
-                # The other end may have heard enough.
+                # The other end may have closed the connection.
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_WR)
             error = checked.exception()

@@ -1,4 +1,4 @@
-"""A task against plain OpenCV and NumPy on the same files."""
+"""Shards of a task compared with plain OpenCV and NumPy on the same files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_pixel_digest_is_that_of_the_decoded_frame(source, targets):
 
 
 def test_worker_with_another_opencv_refuses(task):
-    """What its pixels would be is another cache's business; nothing is written."""
+    """Another recipe belongs to another cache; nothing is written."""
     elsewhere = replace(task.targets[1], fingerprint=cache_fingerprint(TINY_RECIPE, 24, "4.11.0"))
     with pytest.raises(BuildError, match=rf"OpenCV {cv2.__version__} on .* is not the release"):
         run_task(replace(task, targets=(task.targets[0], elsewhere)))
@@ -124,7 +124,7 @@ def test_second_run_finds_the_receipt_and_touches_nothing(task, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "no receipt", "broken receipt"])
-def test_receipt_without_its_intact_shard_is_worth_nothing(task, damage):
+def test_receipt_without_its_intact_shard_is_ignored(task, damage):
     first = run_task(task)
     target = task.targets[0]
     shard = target.directory / first.entries[16].name
@@ -163,7 +163,7 @@ def test_receipt_without_its_intact_shard_is_worth_nothing(task, damage):
         {"shard": {"other": 1}},
     ],
 )
-def test_receipt_that_says_anything_else_than_the_shard_is_worth_nothing(task, changes):
+def test_receipt_that_differs_from_its_shard_is_ignored(task, changes):
     first = run_task(task)
     path = next((task.targets[0].directory / RECEIPTS_DIR).iterdir())
     receipt = json.loads(path.read_text(encoding="utf-8"))
@@ -189,7 +189,7 @@ def test_receipts_of_runs_that_read_other_files_do_not_go_together(task, tmp_pat
     assert again.source_states.tolist() == changed.source_states.tolist()
 
 
-def test_receipt_of_other_images_is_worth_nothing(task):
+def test_receipt_of_other_images_is_ignored(task):
     run_task(task)
     others = replace(task, records=(replace(task.records[0], record_id="other"), *task.records[1:]))
     for target in task.targets:
@@ -199,7 +199,7 @@ def test_receipt_of_other_images_is_worth_nothing(task):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), "OpenCV"])
-def test_want_of_memory_is_told_and_no_bad_image(task, monkeypatch, error):
+def test_lack_of_memory_is_an_error_and_no_bad_image(task, monkeypatch, error):
     if error == "OpenCV":
         error = cv2.error("Failed to allocate")
         error.code = cv2.Error.StsNoMem
@@ -222,7 +222,7 @@ def test_want_of_memory_is_told_and_no_bad_image(task, monkeypatch, error):
         *({"state": FileState(**{name: 1})} for name in FileState._fields),
     ],
 )
-def test_key_tells_states_and_metadata_apart(task, changes):
+def test_key_differs_between_states_and_between_metadata(task, changes):
     records = (replace(task.records[0], **changes), *task.records[1:])
     assert replace(task, records=records).key != task.key
     assert replace(task, records=tuple(replace(r, path=Path("elsewhere")) for r in task.records)).key == task.key
@@ -261,7 +261,7 @@ def test_receipt_of_a_run_with_failures_is_for_the_commit_of_a_plan_alone(task, 
     "failures",
     [None, 7, [["text.bmp"]], [["text.bmp", 7]], [["other.bmp", "why"]], [["text.bmp", "why"]] * 2, [[["x"], "why"]]],
 )
-def test_receipt_with_odd_failures_is_worth_nothing(task, source, failures):
+def test_receipt_with_odd_failures_is_ignored(task, source, failures):
     bad = source / "text.bmp"
     bad.write_text("no image", encoding="utf-8")
     partly_bad = replace(task, records=(*task.records, record_of(bad, source)))

@@ -1,4 +1,4 @@
-"""Files that kept size and modification time and are other files: found at the next build, whatever made them so."""
+"""Replaced files with the same size and modification time, which the next build must find."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def list_table(source: Path) -> SourceListing:
 
 
 def rename_in_a_circle(source: Path) -> None:
-    """What renumbering leaves: every file has the name of another."""
+    """Renumbering: every file gets the name of another."""
     paths = bmps(source)
     for path in paths:
         path.rename(path.with_suffix(".moved"))
@@ -162,7 +162,7 @@ CHANGES = [
 
 
 def known_state(listing: SourceListing) -> dict[str, tuple[int, int]]:
-    """All that builds of release 0.1 compared."""
+    """The state that builds of release 0.1 compared."""
     return {record.record_id: record.state[:2] for record in listing.records}
 
 
@@ -267,7 +267,7 @@ def test_an_unsettled_row_matches_no_file(tmp_path: Path, source: Path) -> None:
 def test_change_times_of_the_last_tick_are_not_trusted(
     tmp_path: Path, source: Path, age_ns: int, num_processed: int
 ) -> None:
-    """The same tick may see a file change again, and then neither size nor any time tells."""
+    """Within one tick a file may change again without another size or time."""
     listing, cache = list_folder(source), tmp_path / "cache"
     last_change_ns = max(record.state.ctime_ns for record in listing.records)
     path = next(record.path for record in listing.records if record.state.ctime_ns == last_change_ns)
@@ -282,7 +282,7 @@ def test_change_times_of_the_last_tick_are_not_trusted(
 
 @pytest.fixture
 def fooled(tmp_path: Path, source: Path) -> Path:
-    """A cache whose index says that two images are as they were, though they are not: no state tells it."""
+    """A cache whose index has the states of two changed images."""
     build(source, tmp_path / "cache")
     write_bmp(bmps(source)[0], 901)
     write_bmp(bmps(source)[-1], 902)
@@ -290,7 +290,7 @@ def fooled(tmp_path: Path, source: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_recheck_finds_what_no_state_tells(tmp_path: Path, source: Path, fooled: Path) -> None:
+def test_a_recheck_finds_changes_that_no_state_shows(tmp_path: Path, source: Path, fooled: Path) -> None:
     listing = list_folder(source)
     state = source_state(listing.classes, listing.records)
     assert find_current(cache_dir(fooled), state) is not None

@@ -1,4 +1,4 @@
-"""Builds into a store: the same bytes as on a disk, resumed, incremental, and safe when two commit."""
+"""Builds into a store: same bytes as on a disk, resumed, incremental, and two commits at once."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def stored_shards(mirror: StorePlace) -> dict[str, dict[str, bytes]]:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def stops_after(num_tasks: int) -> TaskRunner:
@@ -134,7 +134,7 @@ def test_a_build_has_the_bytes_of_one_on_a_disk(source, mirror, tmp_path):
         local = load_manifest(tmp_path / "fresh" / folder)
         assert replace(read_manifest(store), library_versions={}) == replace(local, library_versions={})
         assert store.read(local.index.name) == (tmp_path / "fresh" / folder / local.index.name).read_bytes()
-        # Nothing but the cache is left, there and here.
+        # Only the cache is left, in the store and in the mirror.
         assert set(store.entries()) == local.file_names()
     assert not list(mirror.root.rglob("shard-*"))
 
@@ -186,7 +186,7 @@ def test_lost_and_damaged_objects_are_made_anew(source, mirror, tmp_path):
     assert stored_shards(mirror) == expected
 
 
-def test_a_stopped_build_goes_on(source, mirror, tmp_path):
+def test_an_interrupted_build_continues(source, mirror, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build_stored(source, mirror, stops_after(3))
     store = next(iter(cache_stores(mirror).values()))
@@ -233,7 +233,7 @@ def test_two_builds_of_the_same_images_may_both_commit(source, mirror, tmp_path)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
 
 
-def test_a_shard_that_is_gone_at_the_commit_is_told(source, mirror):
+def test_a_shard_missing_at_the_commit_is_an_error(source, mirror):
     build_stored(source, mirror)
     write_cell(source / "blast" / "p0" / "new.png", 99)
     planned = plan_stored(source, mirror)
@@ -310,7 +310,7 @@ def test_a_build_through_a_faulty_server_ends_with_the_same_bytes(faulty_s3, tmp
     assert faulty_s3.num_failed > 3
     assert work_done(summary) == (12, 0, 0)
     assert stored_shards(mirror) == fresh_shards(source, tmp_path / "fresh")
-    # An unreachable store ends the build; it is no fault of an image.
+    # An unreachable store ends the build instead of quarantining images.
     faulty_s3.faults[:] = [Fault(SERVER_ERROR, "GET .*images/.*png")]
     images.store.write("blast/p0/new.png", image_paths(source)[0].read_bytes()[:-1])
     with pytest.raises(StorageError, match="given up after 6 attempts"):

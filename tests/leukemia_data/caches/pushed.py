@@ -1,4 +1,4 @@
-"""A small cache of many shards, and the same cache in a bucket, put there without the code under test."""
+"""A small cache of many shards, and a copy in a bucket, made without the code under test."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_open_reader_keeps_its_snapshot_through_a_rebuild(root, tmp_path, collec
     assert not np.array_equal(SampleReader(fresh).gather(np.arange(24)), before)
 
 
-def test_cache_opened_before_gc_and_read_after_it_says_what_is_wrong(root, tmp_path):
+def test_reading_a_cache_after_gc_removed_its_shards_is_an_error(root, tmp_path):
     cache = open_cache(cache_dir(root))
     write_cell(image_paths(tmp_path / "source")[0], 900, mtime_ns=OLD_NS + 5)
     build(tmp_path / "source", root)
@@ -133,7 +133,7 @@ def test_cache_is_a_value(root):
     assert cache.manifest == load_manifest(cache.directory)
 
 
-def test_cache_says_what_it_is_on_one_line(root):
+def test_repr_of_a_cache_is_one_line(root):
     cache = open_cache(cache_dir(root))
     assert repr(cache) == (
         f"Cache(name=cells, size=16 px, images=24 (blast 12, normal 12), recipe=tiny, location={cache_dir(root)})"

@@ -1,4 +1,4 @@
-"""Compressed shards against h5py with hdf5plugin, against raw ones, and in every state of damage."""
+"""Compressed shards compared with h5py and hdf5plugin and with raw ones, and damaged ones."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def lengths_of(images: ShardImages) -> np.ndarray:
 
 
 def without_digest(images: ShardImages) -> ShardImages:
-    """As from a manifest that somebody wrote whose digest fits the damaged bytes."""
+    """A forged manifest whose digest fits the damaged bytes."""
     return replace(images, metadata_digest=metadata_digest(images))
 
 
@@ -167,7 +167,7 @@ def test_cache_is_the_raw_one_in_everything_but_its_shards(built, cache):
 
 
 @pytest.mark.parametrize(("num", "side"), [(1, 8), (3, 8), (129, 8), (300, 4), (5, 100)])
-def test_chunks_lie_back_to_back_whatever_their_number_and_size(tmp_path, num, side):
+def test_chunks_are_contiguous_for_any_number_and_size(tmp_path, num, side):
     images, table = mixed_images(num, side)
     entry = write_shard(tmp_path, images, table, "f", "zstd")
     located = shard_images(tmp_path, entry, side)
@@ -201,7 +201,7 @@ def test_room_is_kept_free_for_a_third_of_the_pixels():
 
 
 @pytest.mark.parametrize("row", [0, 3])
-def test_damaged_chunk_is_told_with_its_shard_and_number(cache, first, row):
+def test_the_error_of_a_damaged_chunk_names_its_shard_and_index(cache, first, row):
     starts = image_starts(first, lambda offset, num: first.path.read_bytes()[offset : offset + num])
     flip_bit(first.path, int(starts[row]) + 40, 3)
     reader = SampleReader(cache)
@@ -288,7 +288,7 @@ def test_lengths_that_add_up_but_are_wrong_end_in_the_images_they_hit(first, ope
         {"lengths_offset_bytes": 10**9},
     ],
 )
-def test_places_that_a_hand_made_manifest_tells_wrong_read_nothing_out_of_range(first, places, opener):
+def test_wrong_offsets_of_a_forged_manifest_read_nothing_out_of_range(first, places, opener):
     assert first.chunks is not None
     own = {name: getattr(first.chunks, name) + change for name, change in places.items() if name != "offset_bytes"}
     wrong = replace(
@@ -369,6 +369,6 @@ def test_files_are_closed_with_the_rows(first):
     assert num_open() == 0
 
 
-def test_manifest_of_a_compressed_cache_tells_its_ratio(cache, pixels):
+def test_manifest_of_a_compressed_cache_has_its_ratio(cache, pixels):
     stored = sum(shard.chunks_num_bytes or 0 for shard in cache.manifest.shards)
     assert load_manifest(cache.directory).compression_ratio == pytest.approx(pixels.nbytes / stored)

@@ -1,4 +1,4 @@
-"""Room of a stage: files are looked at when there is a reason, not whenever one comes."""
+"""Size accounting of the folder of local copies: when its files are measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE_BYTES = 100
 
 @pytest.fixture
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """One entry for each time that all files of the stage were looked at."""
+    """One entry for each time that all local copies were measured."""
     (tmp_path / LOCKS_DIR).mkdir()
     scandir, found = os.scandir, []
 
@@ -30,7 +30,7 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def bring(directory: Path, max_bytes: int | None, number: int, keep: tuple[str, ...] = ()) -> bool:
-    """What a stage does with a file of 100 bytes: room, the file, the room given back."""
+    """Add a file of 100 bytes: reserve room, write, release."""
     room, name = pickle.loads(pickle.dumps(CopiesFolder(directory, max_bytes))), f"shard-{number:04}.h5"
     if not room.reserve(name, FILE_BYTES, keep):
         return False
@@ -54,7 +54,7 @@ def test_many_files_are_brought_with_one_look(tmp_path: Path, looks: list, max_b
 
 def test_full_stage_lets_go_of_several_files_at_a_look(tmp_path: Path, looks: list) -> None:
     assert all(bring(tmp_path, 256 * FILE_BYTES, number) for number in range(512))
-    # Each look makes room for a 64th of 256 files.
+    # Each measurement makes room for a 64th of 256 files.
     assert 64 <= len(looks) <= 68
     left = staged(tmp_path)
     assert left == list(range(512 - len(left), 512))

@@ -1,4 +1,4 @@
-"""Each single bit of a cache of two images: flipped, it is found; and a damaged shard's pixels are not handed out.
+"""Every flipped bit of a cache of two images is found, and pixels of a damaged shard are not returned.
 
 One bit of each byte by default, another one from byte to byte; all bits by ``make test-torture``.
 """
@@ -88,7 +88,7 @@ def test_every_byte_around_the_pixels_changes_the_metadata_digest_and_none_of_th
 
 
 @pytest.mark.parametrize("step", [487])
-def test_verify_and_readers_find_what_the_digests_tell(cache, step):
+def test_verify_and_readers_find_wrong_digests(cache, step):
     manifest = load_manifest(cache)
     [entry] = manifest.shards
     images = shard_images(cache, entry, SIZE)

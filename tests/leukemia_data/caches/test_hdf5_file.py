@@ -1,4 +1,4 @@
-"""What HDF5 can do beyond plain datasets is refused before anything is read, followed or allocated."""
+"""HDF5 files with anything but plain datasets are refused before reading, following links or allocating."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage's own rules: what stays, what goes, who waits. The store is fsspec's, in memory."""
+"""Local copies: which files are kept, removed and waited for. The store is fsspec's, in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store() -> ObjectStore:
 
 
 def put(store: ObjectStore, number: int) -> IndexEntry:
-    """An object of 1,000 bytes, and what a manifest knows of it."""
+    """An object of 1,000 bytes, and its entry in a manifest."""
     data = bytes([number]) * SIZE_BYTES
     digest = bytes_digest(data).hex()
     entry = IndexEntry(f"shard-{digest[:16]}.h5", len(data), digest)
@@ -52,7 +52,7 @@ def test_nothing_is_written_before_something_is_fetched(tmp_path, store):
     assert (stage.directory / entry.name).read_bytes() == store.read(entry.name)
 
 
-def test_what_was_not_used_for_longest_goes_first_and_what_is_kept_stays(tmp_path, store):
+def test_the_least_recently_used_file_is_removed_first_and_kept_files_stay(tmp_path, store):
     stage = LocalCopies(tmp_path, 3 * SIZE_BYTES)
     oldest, old, new, next_one = (put(store, number) for number in range(4))
     for seconds, entry in enumerate((oldest, old, new), 1):
@@ -109,7 +109,7 @@ def held(store) -> _Held:
     return store
 
 
-def test_who_comes_second_is_told_that_another_is_at_it(tmp_path, held):
+def test_a_shard_that_another_thread_copies_is_busy(tmp_path, held):
     entry, found = put(held, 1), []
     first = threading.Thread(target=lambda: found.append(LocalCopies(tmp_path).fetch(held, entry)))
     first.start()
@@ -139,7 +139,7 @@ def test_closing_ends_the_threads_and_drops_what_was_not_begun(tmp_path, held):
     assert not [thread for thread in threading.enumerate() if thread.name == "shard-copies"]
 
 
-def test_reader_that_nobody_holds_ends_its_threads(tmp_path, store):
+def test_unreferenced_reader_ends_its_threads(tmp_path, store):
     build(make_source(tmp_path / "source", 24), tmp_path / "cache", sizes_px=(16,))
     for path in cache_dir(tmp_path / "cache").iterdir():
         store.write(path.name, path.read_bytes())
@@ -171,7 +171,7 @@ def test_default_place_of_each_system():
     assert default_copies_dir({"LOCALAPPDATA": "/L"}, "win32", home) == Path("/L/leukemia-cells/stage")
 
 
-def test_when_there_is_no_room_for_one_the_others_of_its_size_are_not_asked_for(tmp_path, store, monkeypatch):
+def test_without_room_for_one_shard_others_of_its_size_are_not_tried(tmp_path, store, monkeypatch):
     entries = [put(store, number) for number in range(40)]
     stage, fetched = LocalCopies(tmp_path, 3 * SIZE_BYTES), []
     fetch = stage.fetch
@@ -181,5 +181,5 @@ def test_when_there_is_no_room_for_one_the_others_of_its_size_are_not_asked_for(
     stager.wait(range(40))
     stager.close()
     assert sum(stage.holds(entry) for entry in entries) == 3
-    # Four threads may be at it when the first finds no room.
+    # Four threads may be copying when the first finds no room.
     assert len(fetched) <= 3 + 4

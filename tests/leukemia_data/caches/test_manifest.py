@@ -266,7 +266,7 @@ def test_json_that_exceeds_parsers_is_a_cache_error(tmp_path, text):
     ("key", "value"),
     [("codec", "gzip"), ("codec", None), ("codec", 0), ("shard_capacity", 0), ("shard_capacity", "128")],
 )
-def test_a_layout_that_nobody_wrote_is_damage(cache_dir, key, value):
+def test_an_unknown_layout_is_damage(cache_dir, key, value):
     change(cache_dir, lambda content: content.update({key: value}))
     with pytest.raises(CacheError, match=key):
         load_manifest(cache_dir)
@@ -309,7 +309,7 @@ def test_chunks_that_have_no_room_in_their_shard_are_damage(cache_dir, changes):
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd"])
-def test_shards_of_another_codec_than_the_manifest_tells_are_damage(cache_dir, codec):
+def test_shards_of_another_codec_than_the_manifests_are_damage(cache_dir, codec):
     chunks = {"chunks_num_bytes": 9, "chunk_lengths_offset_bytes": 10} if codec == "raw" else {}
     change(cache_dir, lambda content: content.update(codec=codec))
     change(cache_dir, lambda content: [shard.update(chunks) for shard in content["shards"]])

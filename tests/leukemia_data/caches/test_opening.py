@@ -1,4 +1,4 @@
-"""Caches at a path or an address, found and chosen alike."""
+"""Caches at a path or a URL are found and chosen alike."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_choose_lists_several(root):
     assert str(cache_dir(root, 24)) in str(caught.value)
 
 
-def test_choose_says_what_there_is_where_nothing_fits(root, tmp_path):
+def test_choose_lists_the_caches_where_none_fits(root, tmp_path):
     with pytest.raises(CacheError, match=r"no cache of 128 px.*24-"):
         choose_cache(root, size_px=128)
     with pytest.raises(CacheError, match="no cache of 24 px"):
@@ -116,7 +116,7 @@ def test_what_is_for_folders_refuses_addresses_in_one_line(url):
         assert "\n" not in str(caught.value)
 
 
-def test_several_and_no_caches_in_a_store_are_said_like_those_of_a_folder(url):
+def test_errors_of_several_and_no_caches_in_a_store_are_those_of_a_folder(url):
     with pytest.raises(UsageError, match="several caches"):
         choose_cache(url)
     with pytest.raises(CacheError, match=r"no cache of 99 px.*ldata push"):

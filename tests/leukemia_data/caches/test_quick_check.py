@@ -1,4 +1,4 @@
-"""A quick check finds all that is wrong beside the pixels, and reads none of them."""
+"""A quick check finds all damage outside the pixels, without reading pixels."""
 
 from __future__ import annotations
 

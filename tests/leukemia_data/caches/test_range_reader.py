@@ -1,4 +1,4 @@
-"""Batches of a cache in a real S3 server: the same as from disk, before and after its shards are copied."""
+"""Batches of a cache in a real S3 server equal those from disk, before and after its shards are copied."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def url(directory, object_server: ObjectServer) -> str:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def store_at(url: str, num_attempts: int = 4) -> ObjectStore:
@@ -102,7 +102,7 @@ def test_nothing_is_copied_before_samples_are_read(url, faulty_s3: FaultyProxy, 
     assert faulty_s3.seen("shard-") == []
 
 
-def test_shard_of_which_much_is_wanted_is_copied_instead_of_read_by_rows(url, local, faulty_s3, tmp_path):
+def test_a_shard_with_many_requested_rows_is_copied_instead_of_read_by_rows(url, local, faulty_s3, tmp_path):
     with open_here(url, tmp_path) as cache:
         found = cache.reader.gather(np.arange(8))
         assert np.array_equal(found, local.reader.gather(np.arange(8)))
@@ -212,7 +212,7 @@ def test_compressed_shards_give_the_same_batches_by_ranges_and_copied(compressed
         assert cache.reader.num_unmapped == 0
 
 
-def test_damaged_lengths_of_a_compressed_shard_are_told_by_name(compressed, object_server, s3, tmp_path):
+def test_the_error_of_damaged_lengths_names_the_shard(compressed, object_server, s3, tmp_path):
     url = put_cache(compressed, object_server, f"{object_server.make_bucket()}/damaged")
     manifest = load_manifest(compressed)
     entry = manifest.shards[1]
@@ -271,7 +271,7 @@ def test_faulty_network_gives_the_same_batches(url, local, faulty_s3, tmp_path):
     assert faulty_s3.num_failed > 0
 
 
-def test_row_that_stays_damaged_is_told_by_name(url, directory, local, faulty_s3, tmp_path):
+def test_the_error_of_a_damaged_row_names_it(url, directory, local, faulty_s3, tmp_path):
     name = shard_names(directory)[1]
     faulty_s3.faults.append(Fault(CORRUPTED, f"GET .*{name}"))
     number = int(local.first_rows[1])
@@ -291,7 +291,7 @@ def test_object_with_other_bytes_stops_the_stream_with_its_name(url, directory, 
     assert list((tmp_path / "stage").glob("*.partial")) == []
 
 
-def test_truncated_object_is_told_by_name(directory, local, s3, tmp_path):
+def test_the_error_of_a_truncated_object_names_it(directory, local, s3, tmp_path):
     name, own = shard_names(directory)[2], f"{s3.make_bucket()}/c"
     put_cache(directory, s3, own)
     s3.write(f"{own}/{name}", (directory / name).read_bytes()[:1000])
@@ -299,7 +299,7 @@ def test_truncated_object_is_told_by_name(directory, local, s3, tmp_path):
         cache.reader.gather(np.arange(NUM))
 
 
-def test_error_of_a_staging_thread_reaches_whoever_reads_batches(url, directory, local, faulty_s3, tmp_path):
+def test_error_of_a_copying_thread_reaches_the_reader_of_batches(url, directory, local, faulty_s3, tmp_path):
     name = shard_names(directory)[0]
     with open_here(url, tmp_path) as cache:
         # Only who wants a whole object asks for its size.
@@ -312,7 +312,7 @@ def test_error_of_a_staging_thread_reaches_whoever_reads_batches(url, directory,
     assert copying_threads() == []
 
 
-def test_cache_that_is_not_there_is_told(s3, tmp_path):
+def test_a_missing_cache_is_an_error(s3, tmp_path):
     bucket = s3.make_bucket()
     with pytest.raises(CacheError, match=rf"{bucket}/nothing holds no manifest.json"):
         open_here(f"{bucket}/nothing", tmp_path)
@@ -320,6 +320,6 @@ def test_cache_that_is_not_there_is_told(s3, tmp_path):
         open_here("s3://no-such-bucket/cache", tmp_path)
 
 
-def test_no_room_for_the_index_is_told(url, s3, tmp_path):
+def test_no_room_for_the_index_is_an_error(url, s3, tmp_path):
     with pytest.raises(CacheError, match=r"no room for the index .*--local-copies-gb"):
         open_here(url, tmp_path, max_bytes=10)

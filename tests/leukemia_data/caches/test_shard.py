@@ -1,4 +1,4 @@
-"""Shards are held against h5py used alone, against plain file reads, and against files that others made."""
+"""Shards compared with plain h5py, with plain file reads, and with files of other writers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_images_are_contiguous_unfiltered_uint8_and_page_aligned(tmp_path, entry
         assert dataset.id.get_storage_size() == NUM * SIZE * SIZE * 3
 
 
-def test_pixels_lie_in_the_file_as_in_memory(tmp_path, images, entry):
+def test_pixels_in_the_file_are_those_in_memory(tmp_path, images, entry):
     path = tmp_path / entry.name
     with h5py.File(path, "r") as file:
         offset = file["images"].id.get_offset()
@@ -121,7 +121,7 @@ def test_every_argument_changes_the_name(tmp_path, images, table, entry):
     assert len(others | {entry.name}) == 4
 
 
-def test_equal_shard_that_lies_there_is_not_replaced_but_a_damaged_one_is(tmp_path, images, table, entry):
+def test_an_existing_equal_shard_is_kept_and_a_damaged_one_replaced(tmp_path, images, table, entry):
     path = tmp_path / entry.name
     inode, data = path.stat().st_ino, path.read_bytes()
     write_shard(tmp_path, images, table, FINGERPRINT)

@@ -1,4 +1,4 @@
-"""Plain reads against h5py, on file systems that do what network file systems do."""
+"""Plain reads compared with h5py, on simulated network file systems."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_stale_handle_of_a_file_that_is_gone_is_an_error(first):
         rows[0]
 
 
-def test_error_of_the_disk_is_told_with_the_file(first):
+def test_error_of_the_disk_names_the_file(first):
     rows = PlainRows(first, lambda path: FailingFile(path, errno.EIO))
     with pytest.raises(CacheError, match=rf"{first.path} cannot be read: {os.strerror(errno.EIO)}"):
         rows[0]

@@ -1,4 +1,4 @@
-"""A cache divided: parts against NumPy's own counting, statistics against pixels, streams against the reader."""
+"""Splits of a cache: parts compared with NumPy's counts, statistics with pixels, streams with the reader."""
 
 from __future__ import annotations
 

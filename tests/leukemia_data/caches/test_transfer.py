@@ -1,4 +1,4 @@
-"""Copies of a cache to and from a real S3 server: whole, verified, and resumed where they stopped."""
+"""Copies of a cache to and from a real S3 server: complete, verified and resumed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def directory(built, tmp_path) -> Path:
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def store_at(url: str, num_attempts: int = 6) -> ObjectStore:
@@ -90,7 +90,7 @@ def test_push_copies_every_byte_with_the_manifest_last_and_only_once(directory, 
     assert faulty_s3.seen("^PUT .*16-x/") == puts
 
 
-def test_stopped_push_is_no_cache_and_goes_on_where_it_was(directory, url, faulty_s3):
+def test_interrupted_push_is_no_cache_and_continues(directory, url, faulty_s3):
     name = load_manifest(directory).shards[2].name
     faulty_s3.faults.append(Fault(SERVER_ERROR, f"PUT .*{name}"))
     with pytest.raises(StorageError, match=name):
@@ -175,7 +175,7 @@ def test_pull_copies_every_byte_and_only_what_is_missing_or_damaged(directory, u
     assert files_of(target) == files_of(directory)
 
 
-def test_stopped_pull_is_no_cache_and_goes_on_where_it_was(directory, url, faulty_s3, tmp_path):
+def test_interrupted_pull_is_no_cache_and_continues(directory, url, faulty_s3, tmp_path):
     put_cache(directory, faulty_s3.server, url)
     name, target = load_manifest(directory).shards[2].name, tmp_path / "16-x"
     faulty_s3.faults.append(Fault(CORRUPTED, f"GET .*{name}"))
@@ -199,7 +199,7 @@ def test_copies_through_a_faulty_network_are_the_same(directory, url, faulty_s3,
     assert faulty_s3.num_failed > 0
 
 
-def test_pull_waits_for_nobody_and_spoils_no_other_cache(built, directory, url, faulty_s3, tmp_path):
+def test_pull_does_not_wait_and_overwrites_no_other_cache(built, directory, url, faulty_s3, tmp_path):
     put_cache(directory, faulty_s3.server, url)
     with lock_cache(tmp_path / "16-x"), pytest.raises(CacheError, match="in use by another process"):
         pull(url, tmp_path / "16-x")

@@ -1,4 +1,4 @@
-"""Frames against the zstandard package's own functions, and what happens to damaged ones."""
+"""Zstandard frames compared with the package's own functions, and damaged ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_no_bit_can_change_a_pixel_unseen(codec, name):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 9, 100, -5])
-def test_frame_that_ends_early_is_told(codec, keep):
+def test_a_truncated_frame_is_an_error(codec, keep):
     stored = codec.encode(IMAGES["noise"])
     with pytest.raises(ValueError, match=r"bytes|error|frame"):
         codec.decode(stored[:keep], np.empty(192, np.uint8))
@@ -84,7 +84,7 @@ def test_what_a_frame_holds_is_checked_before_it_is_decoded(codec):
         codec.decode(bomb, np.empty(192, np.uint8))
 
 
-def test_frame_that_holds_more_than_it_tells_does_not_leave_the_buffer(codec):
+def test_frame_that_holds_more_than_it_declares_does_not_leave_the_buffer(codec):
     large = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(200))
     small = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(192))
     assert (large[5], small[5]) == (200, 192)
@@ -95,7 +95,7 @@ def test_frame_that_holds_more_than_it_tells_does_not_leave_the_buffer(codec):
 
 
 @pytest.mark.parametrize("level", [{"write_checksum": False}, {"write_content_size": False}])
-def test_frames_that_do_not_tell_enough_are_refused(codec, level):
+def test_frames_without_checksum_or_size_are_refused(codec, level):
     stored = zstandard.ZstdCompressor(**level).compress(bytes(192))
     with pytest.raises(ValueError, match=r"no checksum|not 192"):
         codec.decode(stored, np.empty(192, np.uint8))

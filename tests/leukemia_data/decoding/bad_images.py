@@ -1,6 +1,6 @@
-"""Image files as they should not be, and odd ones that are right: the rows of docs/input.md.
+"""Bad image files, and odd ones that are read: the rows of docs/input.md.
 
-Pixels that must come out are Pillow's, or those that were put in; reasons are regular expressions.
+Expected pixels are Pillow's, or those that were stored; reasons are regular expressions.
 """
 
 from __future__ import annotations

@@ -79,11 +79,11 @@ def test_damage_of_any_kind_ends_in_pixels_or_in_a_reason(kind, make_noise, rng,
             decoded = decode(bytes(damaged[: chance.choice((len(damaged), len(damaged) - 9))]))
             assert decoded.dtype == np.uint8
             assert decoded.ndim == 3
-    # Words of the decoders' own go past Python.
+    # The decoders' own messages bypass Python.
     capfd.readouterr()
 
 
 def test_a_png_is_read_without_what_decides_no_pixel() -> None:
-    """A library's word on a broken colour profile would be one line on stderr for each image."""
+    """A library's message about a broken colour profile would be one line on stderr per image."""
     row = next(row for row in READ if row.name.startswith("PNG with a colour profile"))
     np.testing.assert_array_equal(decode(row.data), decode(png_with(b"")))

@@ -1,4 +1,4 @@
-"""Fields of a BMP's header that decide nothing, and those that do, beside what Pillow and OpenCV read."""
+"""Fields of a BMP's header that are used and ignored, compared with Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_fields_that_decide_nothing(field: tuple[int, str], values: tuple[int, .
         assert_read_as_others_do(bmp_with(field, value))
 
 
-def test_the_rows_may_begin_anywhere_behind_the_header_and_end_before_the_file() -> None:
+def test_rows_may_begin_anywhere_after_the_header_and_end_before_the_file() -> None:
     data = pillow(cell(), "BMP")
     for gap in (1, 3, 1000):
         shifted = data[:10] + struct.pack("<I", 54 + gap) + data[14:54] + bytes(gap) + data[54:] + b"tail"
@@ -65,7 +65,7 @@ def test_the_rows_may_begin_anywhere_behind_the_header_and_end_before_the_file()
 
 
 @pytest.mark.parametrize("declared", [0, 3734, 3736, 2**32 - 1])
-def test_missing_rows_are_told_whatever_the_header_says(declared: int) -> None:
+def test_missing_rows_are_reported_whatever_the_header_declares(declared: int) -> None:
     whole = bmp_with(FILE_SIZE, declared)
     for end in (len(whole) - 1, len(whole) - 92, 60):
         with pytest.raises(ImageError, match="truncated"):

@@ -98,7 +98,7 @@ def test_opaque_alpha_is_dropped(image, file_format):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpegs_are_turned_as_their_exif_says(image, orientation):
+def test_jpegs_are_turned_by_exif(image, orientation):
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     data = pillow_bytes(image, "JPEG", quality=95, subsampling=0, exif=exif.tobytes())
@@ -174,12 +174,12 @@ def test_truncated_files_are_refused_wherever_they_end(image, kind):
             decode_rgb(as_bytes(data[:end]))
 
 
-def test_a_truncated_bmp_says_how_much_is_missing(image):
+def test_the_message_of_a_truncated_bmp_has_the_missing_bytes(image):
     data = pillow_bytes(image, "BMP")
     assert_refused(data[:-100], f"truncated: its header says {len(data)} bytes, it has {len(data) - 100}")
 
 
-def test_a_bmp_that_does_not_tell_its_size_is_not_half_read(image):
+def test_a_bmp_without_its_size_is_not_half_read(image):
     data = bytearray(pillow_bytes(image, "BMP"))
     data[2:6] = bytes(4)
     np.testing.assert_array_equal(decode_rgb(as_bytes(bytes(data))), image)

@@ -1,4 +1,4 @@
-"""Looks of images: what copying does to a picture changes them little, and other pictures have others."""
+"""Looks of images: modified copies have similar looks, other pictures different ones."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_smooth_disc_has_no_look_and_noise_on_it_is_its_own():
     assert len(set(near_groups(np.stack(looks)).tolist())) == len(looks)
 
 
-def test_photographs_on_a_white_ground_are_told_apart():
+def test_photographs_on_a_white_background_are_distinguished():
     rng = np.random.default_rng(2)
     photographs = []
     for _ in range(20):
@@ -155,7 +155,7 @@ def test_no_two_people_of_fold_1_are_tied_and_its_splits_stay(real_data):
     looks = np.stack([image_look(decode_rgb(read_file(record.path).data)) for record in records])
     assert looks.any(axis=1).all()
     blind = SampleTable.from_records(records)
-    # Of which every image is its own: identical ones would tie people with looks and without.
+    # Without identical images, which tie subjects with looks and without.
     blind.pixel_digests[:, :8] = np.arange(len(blind), dtype=np.uint64)[:, None].view(np.uint8)
     seeing = replace(blind, looks=looks)
     people: dict[int, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Kinds of TIFF: read as OpenCV reads them, or refused with what they are, and only damage is called damage."""
+"""Kinds of TIFF: read as by OpenCV, or refused with their kind; only damaged ones are called damaged."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_directories_behind_the_first(order: str, big: bool) -> None:
 
 
 @pytest.mark.parametrize(("order", "big"), FORMS)
-def test_files_that_end_early_are_told_as_such(order: str, big: bool) -> None:
+def test_truncated_files_are_reported_as_truncated(order: str, big: bool) -> None:
     whole = tiff(page_of(cell(), big=big), pixels=cell().tobytes(), order=order, big=big)
     for end in (4, 8, 15, 17, 2000, len(whole) - 60, len(whole) - 1):
         assert "truncated" in reason_of(whole[:end])

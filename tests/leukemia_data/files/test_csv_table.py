@@ -1,4 +1,4 @@
-"""Tables as people's programs write them; what they hold is the readers' business."""
+"""CSV tables in the formats of common programs."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_lines_are_those_of_the_file(tmp_path):
         ("Path,label\n" + "x" * 200_000 + ",1\n", ["line 2", "field larger"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_lines(tmp_path, content, words):
+def test_problems_are_reported_with_lines(tmp_path, content, words):
     message = refusal(tmp_path, content)
     assert [word for word in words if word not in message] == [], message
 

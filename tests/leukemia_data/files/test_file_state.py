@@ -1,4 +1,4 @@
-"""States of files: what changes them, and numbers that 64 bits do not hold."""
+"""States of files: their changes, and values beyond 64 bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST = 2**63 - 1
 
 
 class _Status:
-    """What the system might tell of a file; no file system here can be made to say all of it."""
+    """A possible state of a file; no file system here has all of them."""
 
     def __init__(self, *, mtime_ns: int = 5, ctime_ns: int = 6, inode: int = 7) -> None:
         self.st_size, self.st_mtime_ns, self.st_ctime_ns, self.st_ino = 10, mtime_ns, ctime_ns, inode

@@ -35,7 +35,7 @@ def test_each_kind_takes_its_own_values_and_no_others(kind: Kind, expected: list
     assert [repr(value) for value in VALUES if kind.includes(value)] == [repr(value) for value in expected]
 
 
-def test_a_wrong_value_is_named_and_cut_short_and_a_missing_one_is_not_looked_at() -> None:
+def test_a_wrong_value_is_named_shortly_and_a_missing_one_is_not_checked() -> None:
     require_kinds({"other": 1}, {"size_px": COUNT})
     with pytest.raises(ValueError, match=r"^size_px must be a whole number above 0, got 'a{59}$"):
         require_kinds({"size_px": "a" * 10_000}, {"size_px": COUNT})

@@ -92,7 +92,7 @@ def test_the_message_names_the_holder(tmp_path, holder):
     assert -2 < age_s.total_seconds() < 60
 
 
-def test_the_note_tells_the_work_and_goes_with_the_lock(tmp_path):
+def test_the_note_names_the_work_and_is_removed_with_the_lock(tmp_path):
     with lock_cache(tmp_path, "gc"):
         holder = read_holder(tmp_path)
         assert holder is not None
@@ -153,7 +153,7 @@ def test_the_lock_holds_though_its_note_cannot_be_written(tmp_path):
 # --- waiting
 
 
-def test_waits_for_the_holder_and_says_so_once(tmp_path, holder):
+def test_waits_for_the_holder_with_one_note(tmp_path, holder):
     told = []
 
     def let_go(busy: str) -> None:
@@ -167,7 +167,7 @@ def test_waits_for_the_holder_and_says_so_once(tmp_path, holder):
 
 
 def test_locks_are_taken_in_the_order_of_their_names(tmp_path):
-    """Whoever waits for the first holds none of the others: two can never wait for each other."""
+    """A process that waits for the first lock holds no other, which prevents deadlock."""
     first, second = tmp_path / "128-a", tmp_path / "224-b"
     with lock_cache(first):
         for order in ([first, second], [second, first], [second, first, second]):
@@ -191,7 +191,7 @@ def test_locks_are_taken_in_the_order_of_their_names(tmp_path):
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOSYS])
 def no_locks(request, monkeypatch):
-    """As on a network file system whose server knows no locks."""
+    """As on a network file system without locks."""
 
     def refuse(*arguments: object, **options: object) -> NoReturn:
         raise OSError(request.param, os.strerror(request.param))
@@ -223,7 +223,7 @@ def test_such_a_file_of_a_dead_process_is_recognised(tmp_path):
 # --- places that cannot be written
 
 
-def test_folder_of_another_user_is_told_with_what_to_do(without_rights, shared_folder):
+def test_the_error_of_another_users_folder_says_what_to_do(without_rights, shared_folder):
     with (
         without_rights(shared_folder),
         pytest.raises(CacheError, match=r"cannot be written: Permission denied; get the right .* or .* --cache"),
@@ -233,7 +233,7 @@ def test_folder_of_another_user_is_told_with_what_to_do(without_rights, shared_f
     assert list(shared_folder.iterdir()) == []
 
 
-def test_place_that_cannot_be_a_directory_is_told(tmp_path):
+def test_place_that_cannot_be_a_directory_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(CacheError, match="cannot be written"), lock_cache(path):
@@ -242,7 +242,7 @@ def test_place_that_cannot_be_a_directory_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("work", ["build", "gc", "pull", "convert"])
-def test_who_meets_a_lock_is_told_what_its_holder_does(tmp_path, work):
+def test_the_error_of_a_lock_names_the_holders_work(tmp_path, work):
     with lock_cache(tmp_path, work):
         told = rf"in use by another process \({work}, process {os.getpid()} "
         with pytest.raises(CacheError, match=told), lock_cache(tmp_path):

@@ -1,4 +1,4 @@
-"""A process lets itself open more files, and never fewer."""
+"""The limit of open files is raised and never lowered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders for work in between, whose owners end as they should, or are killed."""
+"""Temporary folders of processes that end or are killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts in tables: no spreadsheet computes one, and every one is read back as it was."""
+"""Texts in tables: not computed by spreadsheets, and read back unchanged."""
 
 import pytest
 

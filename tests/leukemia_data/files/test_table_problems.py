@@ -8,7 +8,7 @@ from leukemia_data.errors import SourceError
 from leukemia_data.files.csv_table import TableProblems, shown
 
 
-def test_kinds_are_told_with_their_first_lines():
+def test_problems_are_reported_by_kind_with_their_first_lines():
     problems = TableProblems(Path("train.csv"))
     problems.raise_any("never told")
     for line in range(2, 1009):

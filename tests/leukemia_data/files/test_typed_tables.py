@@ -288,14 +288,14 @@ def test_a_byte_order_mark_and_the_ends_of_lines_are_no_part_of_a_document(tmp_p
         (b"a = " + b"[" * 10_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_toml_is_told_with_its_path(tmp_path, content, words):
+def test_the_error_of_invalid_toml_has_its_path(tmp_path, content, words):
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=rf"mine\.toml: .*{words}"):
         read_toml(path)
 
 
-def test_a_file_that_cannot_be_read_is_told_with_its_path(tmp_path):
+def test_an_unreadable_file_is_an_error_with_its_path(tmp_path):
     with pytest.raises(UsageError, match=r"absent\.toml: cannot be read: No such file"):
         read_toml(tmp_path / "absent.toml")
 

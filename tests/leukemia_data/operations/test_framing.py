@@ -40,7 +40,7 @@ def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
 @pytest.mark.parametrize("method", ["area", "antialias"])
 @pytest.mark.parametrize("side", [1, 31, 128, 224])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_share_of_padding_is_what_the_aspect_leaves(shape, side, method):
+def test_the_fraction_of_padding_follows_from_the_aspect(shape, side, method):
     frame = np.full((*shape, 3), 200, np.uint8)
     image = fit(frame, side, PAD, method)
     assert image.shape == (side, side, 3)
@@ -150,7 +150,7 @@ def test_a_square_inside_the_frame_is_its_resized_pixels(make_noise, rng):
     "square",
     [Box(-20, -30, 80, 70), Box(60, 90, 160, 190), Box(-50, -50, 250, 250), Box(99, 149, 199, 249), Box(-5, 40, 5, 50)],
 )
-def test_what_lies_beyond_the_frame_is_padding(square, side):
+def test_pixels_outside_the_frame_are_padding(square, side):
     frame = np.full((100, 150, 3), 200, np.uint8)
     padding = is_pad(crop(frame, square, side, PAD))
     scale = side / (square.bottom - square.top)

@@ -44,7 +44,7 @@ def test_names_and_defaults(op):
         (lambda: MeanFilter(size_px=1), "odd number in 3..63"),
         (lambda: HighPass(size_px=65), "high_pass: size_px"),
         (lambda: Gabor(size_px=6), "gabor: size_px"),
-        # The first report's own number: the message says why it cannot be.
+        # The first report's value: the message says why it is impossible.
         (lambda: Gabor(lambda_px=1.0), "at least 2, got 1.0.*Nyquist"),
         (lambda: Gabor(lambda_px=float("nan")), "lambda_px must be at least 2"),
         (lambda: Gabor(lambda_px=10.5), r"at most 2 \* size_px = 10"),

@@ -215,7 +215,7 @@ def test_a_file_without_a_name_is_named_after_the_file(tmp_path):
         ('[[step]]\nop = "canvas\n', ["not valid TOML"]),
     ],
 )
-def test_a_wrong_file_is_told_with_file_and_step(tmp_path, text, fragments):
+def test_an_error_names_the_file_and_the_step(tmp_path, text, fragments):
     path = write_recipe(tmp_path, text)
     with pytest.raises(UsageError) as caught:
         load_recipe(str(path))
@@ -294,7 +294,7 @@ def test_sizes_that_just_fit():
         ((CropToCell(side_px=300), Unsharp(), Resize()), 2),
     ],
 )
-def test_steps_before_the_first_that_knows_the_size_are_shared(steps, count):
+def test_steps_before_the_first_that_depends_on_the_size_are_shared(steps, count):
     assert Recipe("mine", steps).num_shared_steps == count
 
 

@@ -51,7 +51,7 @@ REPORT_A_AT_224 = (
     ],
 )
 def test_golden_fingerprints(name, expected):
-    """A change here makes every cache in the world a miss: it must be meant, and told in the change log."""
+    """A change here makes every existing cache a miss; list it in the changelog."""
     assert cache_fingerprint(load_recipe(name), 224, OPENCV) == expected
 
 

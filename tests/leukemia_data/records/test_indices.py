@@ -1,4 +1,4 @@
-"""Whatever looks like indices chooses what NumPy's indexing with its values chooses, or is refused by name."""
+"""Choices of samples select what NumPy's indexing selects, or raise an error that names the argument."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_without_a_length_masks_are_refused_and_no_index_is_too_large():
             as_indices(wrong, None, "numbers")
 
 
-def test_kept_indices_are_nobody_elses():
+def test_kept_indices_are_copies():
     given_numbers = np.array([3, 1])
     own = own_indices(given_numbers, LENGTH, "numbers")
     given_numbers[:] = 0

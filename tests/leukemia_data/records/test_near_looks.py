@@ -150,6 +150,6 @@ def test_joined_is_the_smallest_of_what_is_tied(seed):
     assert joined(np.arange(60), first, second).tolist() == expected
 
 
-def test_beyond_all_pairs_it_is_said_how_images_are_compared() -> None:
+def test_the_report_says_how_images_are_compared_beyond_all_pairs() -> None:
     assert comparison_note(MAX_COMPARED) == ""
     assert f"{MAX_COMPARED + 1:,}" in comparison_note(MAX_COMPARED + 1)

@@ -26,7 +26,7 @@ def test_labels_are_those_of_the_published_label_table():
         ("UID_H10_100_12_hem.png", CellName("H10", 100, 12, HEM)),
     ],
 )
-def test_cell_names_tell_subject_photo_cell_and_class(name, expected):
+def test_cell_names_give_subject_photo_cell_and_class(name, expected):
     assert parse_cell_name(name) == expected
 
 

@@ -1,4 +1,4 @@
-"""How well numbers predict a class: what is told, what is not, and how sure it is."""
+"""Prediction of a class from features: what is reported, and its interval."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert one != other
 
 
-def test_classes_dealt_at_random_to_mixed_frames_are_told_in_at_most_one_source_of_twenty():
+def test_classes_dealt_at_random_to_mixed_frames_are_reported_in_at_most_one_source_of_twenty():
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1], 12)
     num_told = 0
@@ -51,7 +51,7 @@ def test_classes_dealt_at_random_to_mixed_frames_are_told_in_at_most_one_source_
 
 
 def test_subjects_with_cameras_of_their_own_are_no_classes():
-    """Six images of each of sixteen people, whose camera is drawn by person: images alone would tell nearly always."""
+    """Six images of each of sixteen people, whose camera is drawn by person."""
     rng = np.random.default_rng(7)
     people = np.repeat(np.arange(16), 6)
     labels = people // 8

@@ -1,4 +1,4 @@
-"""Frames to predict beside those of a training."""
+"""Frames to predict compared with those of a training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_frames_like_those_of_training_are_not_spoken_of(files):
     assert frame_difference(facts((300, 300), (600, 600)), files((450, 500, 0)), RECIPE, 224) is None
 
 
-def test_others_are_told_with_their_numbers(files):
+def test_differences_are_given_with_counts(files):
     said = frame_difference(facts((450, 450)), files(*[(900, 1200, 240)] * 4), RECIPE, 224)
     assert "450x450 px on black ground" in said
     assert f"4 of 4 images are 900x1200 px, 100% cropped ({1 - 450 * 450 / (900 * 1200):.0%} of the frame)" in said

@@ -1,4 +1,4 @@
-"""Frames with classes in, what they tell of the classes out."""
+"""Findings about frames that predict the class."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def seen(num: int = 12, subjects: bool = False, **classes: FrameTraits) -> list[
     ]
 
 
-def test_two_sizes_are_told_with_what_the_recipe_pads_and_cuts():
+def test_two_sizes_are_noted_with_what_the_recipe_pads_and_cuts():
     found = find_telling_frames(seen(Blast=traits(224), Healthy=traits(600)), SIZED)
     assert found.tells_class
     assert (found.balanced_accuracy, found.num_images, found.features) == (1.0, 24, ("height",))
@@ -56,15 +56,15 @@ def test_two_sizes_are_told_with_what_the_recipe_pads_and_cuts():
         (FrameTraits(450, 600, "RGB", "PNG", BLACK), "width", "450x600 px"),
     ],
 )
-def test_every_trait_alone_is_told(healthy, feature, words):
+def test_every_single_trait_is_reported(healthy, feature, words):
     found = find_telling_frames(seen(Blast=traits(), Healthy=healthy), SIZED)
     assert found.tells_class
     assert found.features == (feature,)
     assert words in dict(found.classes)["Healthy"]
 
 
-def test_a_file_format_is_named_rather_than_what_it_leaves_on_the_ground():
-    """Compression leaves traces around the cell: whoever reads of the ground alone looks for another camera."""
+def test_a_file_format_is_named_rather_than_its_traces_in_the_background():
+    """Compression changes the background around the cell, so the format is named first."""
     grounds = [Ground((0, 0, 0), 0, 1 if number == 0 else 0.4, "black") for number in range(12)]
     healthy = [SeenFrame(traits(file_format="JPEG", ground=ground), "Healthy", "") for ground in grounds]
     found = find_telling_frames([*seen(Blast=traits()), *healthy])
@@ -73,7 +73,7 @@ def test_a_file_format_is_named_rather_than_what_it_leaves_on_the_ground():
     assert find_telling_frames([*seen(Blast=traits()), *alike]).features == ("file format",)
 
 
-def test_frames_that_are_alike_tell_nothing_and_so_do_few():
+def test_equal_frames_predict_nothing_and_neither_do_few():
     alike = find_telling_frames(seen(a=traits(), b=traits()))
     assert (alike.balanced_accuracy, alike.tells_class) == (0.5, False)
     assert find_telling_frames(seen(MIN_IMAGES - 1, a=traits(224), b=traits(600))) is None
@@ -91,7 +91,7 @@ def test_the_folds_are_by_subject_where_there_are_enough():
     assert find_telling_frames(some).folds_by == "subject, of 8, and 1 images of unknown ones"
 
 
-def test_classes_dealt_at_random_to_two_cameras_are_seldom_told():
+def test_classes_dealt_at_random_to_two_cameras_are_seldom_reported():
     rng = np.random.default_rng(2)
     cameras = [traits(224, BLACK), traits(600, WHITE, "JPEG")]
     frames = [

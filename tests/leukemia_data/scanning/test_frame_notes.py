@@ -1,4 +1,4 @@
-"""What a recipe does to frames, against the pixels that it really makes."""
+"""Padding and cropping of frames by a recipe, compared with its pixels."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SHAPES = [(450, 450), (224, 224), (100, 300), (300, 100), (600, 600), (451, 200)
 
 @pytest.mark.parametrize("recipe", PLAIN, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
-def test_padding_is_the_share_of_black_in_what_becomes_of_a_white_frame(recipe, shape):
+def test_padding_is_the_fraction_of_black_in_a_preprocessed_white_frame(recipe, shape):
     pixels = Preprocessor(recipe, [SIZE_PX])(np.full((*shape, 3), 255, np.uint8))[SIZE_PX]
     share = 1 - pixels.mean() / 255
     # Half a pixel on each side is the rounding of places.
@@ -63,7 +63,7 @@ def test_padding_is_the_share_of_black_in_what_becomes_of_a_white_frame(recipe, 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_cut_is_the_share_of_pixels_that_no_canvas_holds(shape):
+def test_cut_is_the_fraction_of_pixels_outside_the_canvas(shape):
     height, width = shape
     place = np.arange(height * width, dtype=np.uint32).reshape(shape)
     frame = np.stack([place & 255, place >> 8 & 255, place >> 16], axis=-1).astype(np.uint8)
@@ -109,7 +109,7 @@ def notes(recipe: Recipe, *frames: FramesFound) -> list[str]:
     return [*effect_notes(effects, recipe), *telling_notes(effects)]
 
 
-def test_what_is_worth_saying():
+def test_notes_about_frames():
     recipe = load_recipe("report-a")
     assert notes(recipe, found("a", (450, 450)), found("b", (450, 450))) == []
     (cut,) = notes(recipe, found("a", (600, 600)), found("b", (600, 600)))
@@ -123,7 +123,7 @@ def test_what_is_worth_saying():
     assert notes(load_recipe("fit"), found("Blast", (224, 224)), found("Healthy", (600, 600))) == []
 
 
-def test_classes_of_other_sizes_and_grounds_are_told_whatever_the_recipe():
+def test_classes_of_other_sizes_and_backgrounds_are_reported_for_any_recipe():
     alike = [found("a", (450, 450)), found("b", (450, 450)), found("", (20, 20), ground="bright")]
     assert list(size_notes(alike)) == []
     (sizes,) = size_notes([found("Blast", (224, 224)), found("Healthy", (600, 500))])
@@ -171,7 +171,7 @@ def reading(low: float, accuracy: float = 0.9) -> Reading:
     return Reading(frames=(found("Blast", (224, 224)), found("Healthy", (600, 600))), frame_finding=finding)
 
 
-def test_frames_that_tell_the_class_are_said_once_and_first():
+def test_frames_that_predict_the_class_are_the_first_caution_and_appear_once():
     said = cautions(reading(low=0.8), load_recipe("report-a"))
     assert "balanced accuracy of 0.90 (99 % interval 0.80 to 1.00, chance 0.50; 24 images" in said[0]
     assert "Blast: 224x224 px, 100% padded" in said[0]
@@ -185,11 +185,11 @@ def test_frames_that_tell_the_class_are_said_once_and_first():
 
 
 @pytest.mark.parametrize(("low", "accuracy"), [(0.49, 0.9), (0.51, 0.59)])
-def test_what_chance_may_have_done_is_not_said(low, accuracy):
+def test_chance_differences_are_not_reported(low, accuracy):
     assert cautions(reading(low=low, accuracy=accuracy), load_recipe("fit")) == []
 
 
-def test_a_size_that_classes_share_is_no_sign_of_another_camera():
+def test_a_common_size_does_not_predict_the_class():
     frames = [found("a", (224, 224), (224, 224), (600, 600)), found("b", (600, 600), (600, 600), (224, 224))]
     mixed = [
         FramesFound(class_name=one.class_name, num_looked_at=3, sizes=((*one.sizes[0][:2], 2), (*one.sizes[2][:2], 1)))

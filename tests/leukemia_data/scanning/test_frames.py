@@ -1,4 +1,4 @@
-"""Sizes, modes and ground of frames by class, against images made by hand."""
+"""Sizes, modes and backgrounds of frames by class, compared with generated images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path, suffix, orientation):
     assert (height, width) == ((30, 50) if orientation < 5 else (50, 30))
 
 
-def test_unreadable_files_are_looked_at_and_tell_nothing(tmp_path):
+def test_unreadable_files_are_tried_and_ignored(tmp_path):
     save(tmp_path / "blast" / "1.png", "RGB", (30, 40))
     (tmp_path / "blast" / "2.png").write_bytes(b"no image")
     (tmp_path / "normal").mkdir()

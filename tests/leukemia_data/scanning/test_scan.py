@@ -1,4 +1,4 @@
-"""A source, its frames and what a recipe does to them, as one value."""
+"""Scans: a source, its frames and the effect of a recipe on them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_subjects_written_in_two_ways_are_a_caution(tmp_path, write_tree):
     assert not any("p1" in text for text in confirmed.cautions)
 
 
-def test_unreadable_images_tell_nothing(tmp_path):
+def test_unreadable_images_are_ignored(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"x")
@@ -98,7 +98,7 @@ def test_unreadable_images_tell_nothing(tmp_path):
     assert found.lines()[-1] == "suggested recipe: none: no frame could be looked at"
 
 
-def test_what_is_ambiguous_is_asked_before_anything_is_looked_at(tmp_path, write_tree):
+def test_ambiguous_sources_are_refused_before_any_image_is_read(tmp_path, write_tree):
     write_tree(tmp_path, "sick/X/1.png", "sick/Y/1.png", "well/Z/1.png")
     with pytest.raises(AmbiguousSourceError):
         look(tmp_path)

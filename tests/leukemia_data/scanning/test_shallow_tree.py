@@ -1,4 +1,4 @@
-"""A shallow tree against scikit-learn's."""
+"""The shallow tree compared with scikit-learn's."""
 
 from __future__ import annotations
 

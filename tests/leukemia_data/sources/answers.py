@@ -1,4 +1,4 @@
-"""What a refused source's readings hold when each is chosen, as a user would choose it."""
+"""Results of each reading that the error of an ambiguous source offers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parsed(command_text: str, given: ReadingOptions | None = None) -> ReadingOpt
 
 
 def ask(paths: Sequence[Path], given: ReadingOptions | None = None) -> dict[str, SourceListing]:
-    """By the options that choose it: what each reading of a refused source holds. Each asks nothing more."""
+    """Result of each reading of an ambiguous source, by the options that choose it. Each is unambiguous."""
     with pytest.raises(AmbiguousSourceError) as caught:
         list_source(paths, options=given)
     choices = [reading for reading in caught.value.readings if isinstance(reading, ReadingChoice)]

@@ -1,4 +1,4 @@
-"""Subjects that are written in several ways."""
+"""Subjects in several spellings."""
 
 from __future__ import annotations
 

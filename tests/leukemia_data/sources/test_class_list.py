@@ -1,4 +1,4 @@
-"""From class names to labels: order, choice, merging, and what is asked."""
+"""From class names to labels: order, choice, merging, and ambiguous names."""
 
 from __future__ import annotations
 
@@ -119,5 +119,5 @@ def test_numbers_beside_names():
     assert _readings("2 blast") == [(("2", "blast"), {"2": 0, "blast": 1})]
 
 
-def test_merging_answers_what_was_asked():
+def test_merging_classes_resolves_an_ambiguity():
     assert number("0 1 blast", merge=["blast=1", "healthy=0"])[0] == ("blast", "healthy")

@@ -1,4 +1,4 @@
-"""C-NMC's label tables, saved by whichever program."""
+"""C-NMC's label tables in the formats of several programs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cells(path: Path) -> dict[str, CellName]:
         {"rows": [(f" {row[0]} ", *row[1:]) for row in ROWS]},
     ],
 )
-def test_tables_in_every_form_tell_the_same(tmp_path, form):
+def test_tables_in_every_format_are_read_alike(tmp_path, form):
     rows = form.pop("rows", ROWS)
     table = write(tmp_path / "labels.csv", rows, **form)
     assert cells(table) == {"1": parse_cell_name(ROWS[0][0]), "2": parse_cell_name(ROWS[1][0])}
@@ -60,7 +60,7 @@ def test_names_are_compared_without_an_image_s_ending(name, key):
     assert label_key(name) == key
 
 
-def test_every_wrong_row_is_told(tmp_path):
+def test_every_wrong_row_is_reported(tmp_path):
     rows = [*ROWS, ("UID_57_29_1_all.bmp", "3.bmp", "0"), ("x.bmp", "4.bmp", "1"), ("UID_9_1_1_all.bmp", "", "1")]
     table = write(
         tmp_path / "labels.csv", [*rows, ("UID_8_1_1_all.bmp", "1.png", "1"), ("UID_8_1_1_all.bmp", "5", "NA")]

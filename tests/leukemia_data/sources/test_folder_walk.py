@@ -1,4 +1,4 @@
-"""What lies below a folder: deep trees, links, what belongs to systems, and what these commands wrote themselves."""
+"""Walks of folders: deep trees, links, system files, and output of this project."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_these_commands_wrote_is_passed_over(tmp_path, write_tree, folder):
     assert dict(list_source([root]).reading.classes) == {"hem": 1, "all": 1}
     found = read_passed_over(root)[OUTPUT]
     assert (found.count, found.examples) == (1, (f"{folder}/",))
-    # One of these files alone is anybody's.
+    # One of these files alone is not from this project.
     if len(OUTPUTS[folder]) > 1:
         (root / folder / OUTPUTS[folder][1]).unlink()
         assert any(name.startswith(folder) for name in walk(root)[0])

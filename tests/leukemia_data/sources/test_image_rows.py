@@ -80,7 +80,7 @@ def test_repeated_rows_stay_in_their_places(lab: Path) -> None:
     assert [row.record.record_id for row in first_of_each_file(rows)] == texts[:2]
 
 
-def test_wrong_rows_are_told_with_their_lines(lab: Path) -> None:
+def test_wrong_rows_are_reported_with_their_lines(lab: Path) -> None:
     table = written(lab, "test/0.bmp", "", "../1.bmp", "test/9.bmp", '" "', "test\\8.bmp", "test/1.bmp")
     with pytest.raises(SourceError) as caught:
         rows_of_list(table, lab)

@@ -1,4 +1,4 @@
-"""A kind of source of one's own, read through the public door."""
+"""A custom kind of source, read through the public API."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def file_list(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_kind_of_ones_own(file_list, tmp_path):
+def test_a_custom_kind(file_list, tmp_path):
     with pytest.raises(UsageError, match=r"neither a folder nor a \.csv table"):
         list_source([file_list])
     with SOURCE_KINDS.temporarily("list", FileLists()):

@@ -1,4 +1,4 @@
-"""What names mean, in several languages and cases, and the names that only look like such words."""
+"""Meaning of names, in several languages and cases, and similar names without that meaning."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ CLASSES = ("Blast", "Healthy")
         ("blast/a.png", "blast", 0),
         ("a.png", None, -1),
         ("x/a.png", "all", -1),
-        # What the file's name says is of another list; the folder is the run's.
+        # The file name has a class of another list; the folder has one of the run's.
         ("Healthy/UID_7_1_1_all.bmp", "all", 1),
         ("Healthy/slide_3/a.png", "slide_3", 1),
         ("Healthy\\a.png", None, 1),
@@ -40,7 +40,7 @@ def test_case_counts_where_it_alone_differs() -> None:
     assert [label_of(text, ("blast", "Blast")) for text in ("blast", "Blast", "BLAST")] == [0, 1, -1]
 
 
-def test_folders_that_may_mean_anything_name_no_other_class() -> None:
+def test_other_lists_are_counted_and_ambiguous_folders_are_not() -> None:
     images = [("all/1.png", "all"), ("2_all.png", "all"), ("P3/3.png", "P3"), ("t.png", "Rest")]
     assert [is_other_class(name, record_id) for record_id, name in images] == [True, True, False, True]
     assert others_text({"all": 2, "Rest": 1}, CLASSES).startswith("all (2 images), Rest (1 images): named by another")

@@ -44,7 +44,7 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("negative", "positive"), KNOWN)
-def test_names_tell_the_positive_class_in_any_order(negative: str, positive: str) -> None:
+def test_names_give_the_positive_class_in_any_order(negative: str, positive: str) -> None:
     for classes in ((negative, positive), (positive, negative)):
         found = known_positive(classes)
         assert found is not None
@@ -74,7 +74,7 @@ def test_nothing_is_guessed(classes: tuple[str, ...]) -> None:
     assert known_positive(classes) is None
 
 
-def test_who_says_more_is_heard_first() -> None:
+def test_an_option_precedes_the_cache_and_the_cache_known_names() -> None:
     classes = ("Blast", "Healthy")
     built = PositiveClass("Healthy", "chosen with --positive")
     assert choose_positive(classes, "blast", built_with=built) == ("Blast", "chosen with --positive")
@@ -87,13 +87,13 @@ def test_who_says_more_is_heard_first() -> None:
 def test_a_class_that_is_none_is_refused_with_the_list() -> None:
     with pytest.raises(UsageError, match="--positive Blst: there is no such class; classes are Blast, Healthy"):
         choose_positive(("Blast", "Healthy"), "Blst")
-    # Case tells them apart: neither is meant.
+    # They differ in case: neither is the known name.
     with pytest.raises(UsageError, match="no such class"):
         choose_positive(("blast", "BLAST"), "Blast")
     assert choose_positive(("blast", "Blast"), "Blast") == ("Blast", "chosen with --positive")
 
 
-def test_where_nothing_tells_the_options_are_named() -> None:
+def test_without_a_known_pair_the_error_names_the_options() -> None:
     with pytest.raises(UsageError, match=r"say --positive early or --positive 'very late'"):
         require_positive(("early", "very late"))
     assert positive_text(("-1", "2"), None).endswith("say --positive -1 or --positive 2")

@@ -1,4 +1,4 @@
-"""The reading as a value: kept, shown and compared."""
+"""Readings: stored, shown and compared."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_differences_are_those_that_decide_results():
     assert differences(changes["classes "], FULL) == ["classes normal, blast, now blast, normal"]
 
 
-def test_a_reading_of_an_earlier_release_has_the_positive_class_that_names_tell():
+def test_a_reading_of_an_earlier_release_has_the_positive_class_of_known_names():
     values = FULL.to_dict()
     del values["positive"]
     assert Reading.from_dict(values) == FULL

@@ -1,4 +1,4 @@
-"""The options that decide a reading: written, read, kept and compared."""
+"""Options of a reading: formatted, parsed, stored and compared."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_two_thirds_of_the_subjects_have_leukaemia(num_subjects, num_all):
     assert len(subjects) == num_subjects
 
 
-def test_names_parse_and_subjects_lie_in_one_fold_each():
+def test_names_parse_and_each_subject_is_in_one_fold():
     folds = defaultdict(set)
     cells = plan_sample(9, 12)
     for cell in cells:

@@ -99,7 +99,7 @@ def test_files_outside_the_root_on_demand(lab):
     (record,) = list_images([table], allow_outside=True)
     assert (record.is_missing, record.label) == (False, 1)
     listing = list_source([table], allow_outside=True)
-    # No list of C-NMC's: its numbers are names.
+    # Not a list of C-NMC: its numbers are names.
     assert listing.classes == ("1",)
     assert [record.path for record in listing.records] == [record.path]
 
@@ -191,7 +191,7 @@ def test_several_folders_keep_their_images_apart(tmp_path, write_tree):
     ]
 
 
-def test_two_folders_of_one_name_are_told_apart_by_those_above(tmp_path, write_tree):
+def test_two_folders_of_one_name_are_distinguished_by_those_above(tmp_path, write_tree):
     for place in ("a/cells", "b/cells"):
         write_tree(tmp_path / place, "blast/1.png", "healthy/1.png")
     listing = list_source([tmp_path / "a" / "cells", tmp_path / "b" / "cells"])
@@ -307,7 +307,7 @@ def test_roots_whose_names_are_classes(tmp_path, write_tree):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_roots_of_one_name_are_told_apart_by_as_many_parts_as_it_takes(tmp_path, write_tree, depth):
+def test_roots_of_one_name_get_as_many_parts_as_needed(tmp_path, write_tree, depth):
     below = "/".join(["images", "png", "cells"][-depth:])
     roots = [write_tree(tmp_path / site / below, "blast/1.png", "healthy/1.png") for site in ("siteA", "siteB")]
     listing = list_source(roots)
@@ -384,7 +384,7 @@ def test_folders_as_subjects_are_never_the_classes(tmp_path, write_tree):
 # --- the reading ----------------------------------------------------------------------------------------------
 
 
-def test_a_table_of_several_splits_that_tells_none(lab):
+def test_a_table_named_after_several_splits_has_none(lab):
     rows = ["./new_dataset/train/0.bmp,hem", "./new_dataset/valid/0.bmp,all"]
     listing = list_source([write_csv(lab / "train_val_test.csv", "Path,label", *rows)])
     assert listing.reading.splits == ()

@@ -141,7 +141,7 @@ def test_named_images_without_any_folder(tmp_path, write_tree):
     assert walk(tmp_path)["UID_H1_1_1_hem.png"] == ("hem", "H1", "", -1)
 
 
-def test_named_images_in_a_preliminary_folder_tell_by_themselves(tmp_path, write_tree):
+def test_named_images_in_a_preliminary_folder_have_their_own_labels(tmp_path, write_tree):
     write_tree(tmp_path, "C-NMC_test_prelim_phase_data/UID_57_29_1_all.bmp", *TRAINING)
     assert walk(tmp_path)["C-NMC_test_prelim_phase_data/UID_57_29_1_all.bmp"] == ("all", "57", "valid", -1)
 
@@ -178,7 +178,7 @@ def test_a_wrong_row_of_a_label_table(tmp_path, write_tree, row):
         walk(tmp_path)
 
 
-def test_all_wrong_rows_are_told_at_once(tmp_path, write_tree):
+def test_all_wrong_rows_are_in_one_message(tmp_path, write_tree):
     write_tree(tmp_path, f"{PRELIMINARY}/1.bmp")
     write_csv(tmp_path / "labels.csv", HEADER, "UID_1_1_1_all.bmp,1.bmp,0", *LABELS[1:], "x,3.bmp,1")
     with pytest.raises(SourceError, match=r"line 2.*line 5"):
@@ -295,7 +295,7 @@ def test_no_images(tmp_path):
         walk(tmp_path)
 
 
-def test_labels_that_the_folder_denies_are_told_all_at_once(tmp_path, write_tree):
+def test_labels_that_contradict_the_folder_are_in_one_message(tmp_path, write_tree):
     wrong = ["fold_0/hem/UID_1_1_1_all.bmp", "fold_1/all/UID_H1_1_1_hem.bmp"]
     write_tree(tmp_path, *wrong, "fold_0/all/UID_2_1_1_all.bmp")
     with pytest.raises(SourceError, match="2 images") as caught:
@@ -344,7 +344,7 @@ def test_linked_folders_are_read(tmp_path, write_tree):
 # --- one file -------------------------------------------------------------------------------------------------
 
 
-def test_one_file_tells_what_its_name_says(tmp_path, write_tree):
+def test_one_file_is_read_by_its_name(tmp_path, write_tree):
     write_tree(tmp_path, "UID_H3_1_1_hem.bmp", "unknown.png")
     assert meaning(describe_file(tmp_path / "UID_H3_1_1_hem.bmp")) == ("hem", "H3", "", -1)
     assert meaning(describe_file(tmp_path / "unknown.png")) == (None, "", "", -1)
@@ -376,7 +376,7 @@ def test_what_bears_an_images_name_is_listed_whatever_it_is(tmp_path, write_tree
 
 
 @posix_only
-def test_what_is_no_file_and_bears_no_images_name_is_told(tmp_path, write_tree):
+def test_other_things_than_files_without_an_image_name_are_noted(tmp_path, write_tree):
     write_tree(tmp_path, "a/1.bmp", "b/2.bmp")
     os.mkfifo(tmp_path / "labels.csv")
     (tmp_path / "fold_3").symlink_to("/not/mounted")
@@ -431,7 +431,7 @@ def test_ids_are_lines_of_text_whatever_the_names_are(tmp_path, name, shown):
     }
 
 
-def test_names_that_differ_in_case_alone_are_told(tmp_path, write_tree):
+def test_names_that_differ_in_case_alone_are_reported(tmp_path, write_tree):
     write_tree(tmp_path, "a/cell.bmp", "a/CELL.bmp", "b/cell.bmp")
     found, notes = walk_tree_images(tmp_path)
     if len(found) == 2:

@@ -1,4 +1,4 @@
-"""Sources in a store: listed as the same folders and tables on a disk are, and read when their pixels are needed."""
+"""Sources in a store: listed like the same folders and tables on a disk, and read on demand."""
 
 from __future__ import annotations
 
@@ -112,13 +112,13 @@ def test_paths_that_lead_elsewhere_are_refused(bucket, text, problem):
         list_source([bucket / "t.csv"], allow_outside=True)
 
 
-def test_an_address_below_the_root_is_a_path_and_double_meanings_are_told(bucket):
+def test_a_url_below_the_root_is_a_path_and_double_meanings_are_noted(bucket):
     for name in ("d/1.bmp", "d\\1.bmp", "d/2.bmp"):
         bucket.store.write(name, b"x")
     bucket.store.write("t.csv", f"Path,label\n{bucket}/d/2.bmp,0\n".encode())
     [record] = list_source([bucket / "t.csv"]).records
     assert str(record.path) == f"{bucket}/d/2.bmp"
-    # A name that is there as it is written is meant.
+    # An existing name is used as written.
     bucket.store.write("t.csv", b"Path,label\nd\\1.bmp,0\n")
     [record] = list_source([bucket / "t.csv"]).records
     assert record.path.name == "d\\1.bmp"

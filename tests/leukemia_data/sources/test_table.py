@@ -63,7 +63,7 @@ def test_subject_and_split_columns_win(lab):
     assert (second.split, second.subject, second.class_name) == ("train", "", None)
 
 
-def test_c_nmc_names_tell_the_subject(tmp_path, write_tree):
+def test_c_nmc_names_give_the_subject(tmp_path, write_tree):
     write_tree(tmp_path, "UID_h3_1_1_hem.bmp")
     table = write_csv(tmp_path / "cells.csv", "Path,label", "UID_h3_1_1_hem.bmp,0")
     (image,) = read_table_images(table, tmp_path)
@@ -92,14 +92,14 @@ def test_missing_files_are_listed_not_skipped(lab):
     assert missing.state == NO_FILE
 
 
-def test_a_wrong_root_is_told_with_the_first_place_looked_at(lab):
+def test_an_error_of_a_wrong_root_names_the_first_missing_file(lab):
     table = write_csv(lab / "train.csv", "Path,label", "./new_dataset/train/0.bmp,0", "./new_dataset/train/1.bmp,1")
     with pytest.raises(SourceError, match=r"none of its 2 files.*--root") as caught:
         read_table_images(table, lab / "elsewhere")
     assert f"'./new_dataset/train/0.bmp' and looked for in {lab / 'elsewhere'};" in str(caught.value)
 
 
-def test_all_wrong_rows_are_told_at_once(lab):
+def test_all_wrong_rows_are_in_one_message(lab):
     table = write_csv(
         lab / "train.csv",
         "Path,label,split",
@@ -149,7 +149,7 @@ def test_a_folder_is_no_image(lab):
     assert [not image.state.is_file for image in read_table_images(table, lab)] == [False, True]
 
 
-def test_rows_said_twice_count_once(lab):
+def test_repeated_rows_count_once(lab):
     rows = ["./new_dataset/train/0.bmp,0", "./new_dataset/train/1.bmp,1", "./new_dataset/train/0.bmp,hem"]
     table = read_image_table(write_csv(lab / "train.csv", "Path,label", *rows), lab)
     assert [row.line for row in table.rows] == [2, 3]
@@ -195,7 +195,7 @@ def test_labels_as_programs_write_them(lab, label, class_name):
     assert image.class_name == class_name
 
 
-def test_every_wrong_cell_of_a_row_is_told(lab):
+def test_every_wrong_cell_of_a_row_is_reported(lab):
     table = write_csv(lab / "t.csv", "Path,label,split", "../x.bmp,hme,later", "new_dataset/train/0.bmp,1,train")
     told = r"3 problems: column label .*line 2 .*; column split .*line 2 .*; column Path leads out .*line 2"
     with pytest.raises(SourceError, match=told):

@@ -1,4 +1,4 @@
-"""Which columns of a table are read: by usual names, by content, by the user's word, or by asking."""
+"""Columns of a table: found by usual names, by content or by option, or ambiguous."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_columns_of_subjects_and_splits(table, subject, split):
     assert all(one.words == (f"column {split}",) for one in listing.reading.splits)
 
 
-def test_the_own_name_of_a_role_comes_first_and_the_rest_is_told(table):
+def test_a_columns_own_name_comes_first_and_the_others_are_listed(table):
     listing = read(table(("class", "x y x y x y"), ("label", LABELS), ("patient", PEOPLE), ("subject", "p q r s t u")))
     assert meaning(listing)[:2] == (LABELS.split(), list("pqrstu"))
     assert listing.reading.tables[0].not_read == ("class", "patient")
@@ -82,7 +82,7 @@ def test_the_own_name_of_a_role_comes_first_and_the_rest_is_told(table):
     ("role", "first", "second"),
     [("label", "diagnosis", "category"), ("subject", "patient", "donor"), ("split", "set", "subset")],
 )
-def test_two_columns_that_may_be_meant_are_asked_for(table, role, first, second):
+def test_two_possible_columns_need_an_option(table, role, first, second):
     cells = {"label": LABELS, "subject": PEOPLE, "split": PARTS}[role]
     label = () if role == "label" else (("label", LABELS),)
     listings = ask([table(*label, (first, cells), (second, cells))])
@@ -91,14 +91,14 @@ def test_two_columns_that_may_be_meant_are_asked_for(table, role, first, second)
     assert all(meaning(listing)[position] == cells.split() for listing in listings.values())
 
 
-def test_two_columns_of_paths_are_told_apart_by_their_files(table, tmp_path):
+def test_two_columns_of_paths_are_distinguished_by_their_files(table, tmp_path):
     other = ("image_id", "7 8 9 10 11 12")
     assert meaning(read(table(("label", LABELS), other, path="file")))[0] == LABELS.split()
     same = ("image", " ".join(f"i/{n}.png" for n in range(NUM_ROWS)))
     assert set(ask([table(("label", LABELS), same, path="file")])) == {"--path-column file", "--path-column image"}
 
 
-def test_one_hot_labels_are_asked_for(table):
+def test_one_hot_labels_need_an_option(table):
     listings = ask([table(("hem", "1 0 1 0 0 1"), ("all", "0 1 0 1 1 0"))])
     one_hot = listings["--label-column hem,all"]
     assert meaning(one_hot)[0] == ["hem", "all", "hem", "all", "all", "hem"]
@@ -130,7 +130,7 @@ def test_other_titles_may_be_there_twice(table):
     assert meaning(listing)[0] == LABELS.split()
 
 
-def test_columns_that_may_be_labels_are_asked_for(table):
+def test_columns_that_may_be_labels_need_an_option(table):
     cells = ("finding", "x x y y x x"), ("age", "30 41 52 63 30 41"), ("comment", "b b b c c c"), ("key", "a b c d e f")
     assert classes_of(ask([table(*cells)])) == {
         "--label-column finding": {"x": 4, "y": 2},
@@ -184,6 +184,6 @@ def test_what_a_choice_leads_to_is_asked_at_once(table):
     )
 
 
-def test_columns_are_not_asked_for_images_to_predict(table):
+def test_images_to_predict_need_no_columns(table):
     with pytest.raises(AmbiguousSourceError):
         read(table(("finding", "x x y y x x")))

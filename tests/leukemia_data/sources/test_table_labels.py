@@ -1,4 +1,4 @@
-"""What the cells of label columns mean: unknown values, numbers, one-hot rows, and C-NMC's 0 and 1."""
+"""Values of label columns: unknown values, numbers, one-hot rows, and C-NMC's 0 and 1."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_unknown_values_are_no_class_and_shift_no_label(reading, unknown):
     assert (other.classes, other.num_unlabelled) == ((("Ape", 1), ("Zoo", 2)), 1)
 
 
-def test_a_class_that_looks_unknown_is_one_if_the_user_says_so(reading):
+def test_an_option_makes_a_class_of_an_unknown_word(reading):
     labels = ["AML", "None", "None", "NA"]
     assert reading(labels, classes="None,AML").classes == (("None", 2), ("AML", 1))
     assert reading(labels, merge=["rest=None+NA"]).classes == (("AML", 1), ("rest", 3))
@@ -69,7 +69,7 @@ def test_negative_numbers_are_classes(reading):
 
 
 @pytest.mark.parametrize("labels", [["True", "TRUE", "False"], ["Normal", "normal", "AML"], ["hem", "AML", "aml"]])
-def test_spellings_are_asked_about(reading, labels):
+def test_ambiguous_spellings_are_refused(reading, labels):
     with pytest.raises(AmbiguousSourceError, match="--merge") as caught:
         reading(labels)
     same, different = (choice.options for choice in caught.value.readings)
@@ -77,7 +77,7 @@ def test_spellings_are_asked_about(reading, labels):
     assert len(reading(labels, classes=",".join(different.classes)).classes) == 3
 
 
-def test_numbers_beside_names_are_told_with_the_fewer_ones(reading):
+def test_the_error_of_numbers_beside_names_lists_the_fewer_ones(reading):
     with pytest.raises(SourceError, match=r"a number in some rows and a name in others.*line 4 \('2'\)"):
         reading(["AML", "CML", "2"])
     with pytest.raises(SourceError, match=r"a number in some rows and a name in others.*line 5 \('AML'\)"):
@@ -125,12 +125,12 @@ def test_unknown_subjects_and_splits(reading):
     assert all(word in note for word in ("NA", "unknown", "?"))
 
 
-def test_a_subject_column_of_c_nmc_names_tells_their_subjects(reading):
+def test_a_subject_column_of_c_nmc_names_gives_their_subjects(reading):
     found = reading(["x,UID_H7_1_1_hem.bmp", "y,UID_8_1_1_all.bmp"], title="label,patient_id")
     assert found.subjects.examples == ("8", "H7")
 
 
-def test_labels_of_another_kind_than_the_names_are_said(reading):
+def test_labels_of_another_kind_than_the_names_are_noted(reading):
     found = reading(["Early", "Pre"], name="UID_1_{}_1_all.bmp")
     assert found.classes == (("Early", 1), ("Pre", 1))
     assert any("Early (named all) 1" in note for note in found.notes)

@@ -1,4 +1,4 @@
-"""Which folders of a tree name classes, splits and subjects: found out, or asked with readings that all work."""
+"""Folders of a tree that name classes, splits and subjects: found, or ambiguous with readings that all work."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_slides_below_classes_are_neither_classes_nor_subjects(tree):
     assert any("slide_1 2" in text and "--subject-from folder" in text for text in reading.other_folders)
 
 
-def test_subtypes_below_classes_are_asked_for(tree):
+def test_subtypes_below_classes_need_an_option(tree):
     root = tree("cancer/B-cell/{}.png", "cancer/T-cell/{}.png", "control/young/{}.png", "control/old/{}.png")
     assert classes_of(ask([root])) == {
         "--class-level 2": {"B-cell": 2, "T-cell": 2, "old": 2, "young": 2},
@@ -91,7 +91,7 @@ def test_a_level_that_some_images_lack_is_refused(tree):
         read(root, class_level=2)
 
 
-def test_names_that_look_like_no_classes_are_asked_for(tree):
+def test_names_unlike_classes_need_an_option(tree):
     listings = ask([tree("patient_01/{}.png", "patient_02/{}.png", "patient_03/{}.png")])
     assert classes_of(listings) == {"--class-level 1": {"patient_01": 2, "patient_02": 2, "patient_03": 2}}
 
@@ -126,7 +126,7 @@ def test_a_stray_image_is_named_and_the_classes_stay(tree, write_tree, stray):
 
 
 @pytest.mark.parametrize("num_roots", [1, 2])
-def test_images_beside_folders_of_images_are_asked_for(tree, num_roots):
+def test_images_beside_folders_of_images_need_an_option(tree, num_roots):
     roots = [tree("blast/{}.png", "healthy/{}.png", "healthy/checked/{}.png", root=f"r{n}") for n in range(num_roots)]
     listings = ask(roots)
     assert list(classes_of(listings).values()) == [
@@ -203,7 +203,7 @@ def test_people_below_classes_are_subjects(tree):
     assert set(subjects_of(root, subject_from="name").values()) == {""}
 
 
-def test_people_above_classes_are_no_subjects_before_somebody_says_so(tree):
+def test_people_above_classes_are_subjects_only_by_option(tree):
     root = tree(*(f"patient_{n}/{kind}/{{}}.png" for n in (1, 2, 3) for kind in ("Early", "Pro")))
     reading = read(root)
     assert dict(reading.classes) == {"Early": 6, "Pro": 6}
@@ -278,7 +278,7 @@ def test_words_beside_a_split_word_may_be_the_classes(tree):
 
 
 @pytest.mark.parametrize("root", ["cells", "train"])
-def test_a_stranger_beside_splits_is_asked_for(tree, root):
+def test_an_unknown_folder_beside_splits_needs_an_option(tree, root):
     patterns = [f"{part}/{kind}/{{}}.png" for part in ("train", "test", "batch2") for kind in ("hem", "all")]
     listings = ask([tree(*patterns, root=root)])
     assert [splits_of(listing.reading) for listing in listings.values()] == [
@@ -291,7 +291,7 @@ def test_a_stranger_beside_splits_is_asked_for(tree, root):
     assert all(dict(listing.reading.classes).keys() == {"hem", "all"} for listing in listings.values())
 
 
-def test_strangers_of_several_sources_are_asked_for_and_can_be_left_out(tree, tmp_path):
+def test_unknown_folders_of_several_sources_need_an_option_and_can_be_left_out(tree, tmp_path):
     patterns = [f"{part}/{kind}/{{}}.png" for part in ("train", "test", "extra") for kind in ("hem", "all")]
     roots = [tree(*patterns, root=f"site{n}") for n in (1, 2)]
     listings = ask(roots)
@@ -331,7 +331,7 @@ def test_subtypes_of_one_named_class(tree):
     root = tree("early/UID_1_{}_1_all.bmp", "pre/UID_2_{}_1_all.bmp")
     listings = ask([root])
     assert classes_of(listings)["--class-level 1"] == {"early": 2, "pre": 2}
-    # The names tell the subjects all the same.
+    # The names still give the subjects.
     assert all(listing.reading.subjects.count == 2 for listing in listings.values())
 
 
@@ -351,7 +351,7 @@ def test_a_named_image_in_the_other_class_s_folder_is_refused(tree):
 # --- one folder alone -------------------------------------------------------------------------------------------
 
 
-def test_one_folder_that_names_no_class_tells_nothing(tree):
+def test_one_folder_that_names_no_class_gives_no_label(tree):
     reading = read(tree("xyc/{}.png"))
     assert (reading.num_unlabelled, dict(reading.classes)) == (2, {"hem": 0, "all": 0})
     assert any("--classes xyc" in note for note in reading.notes)
@@ -365,7 +365,7 @@ def test_a_table_beside_the_only_folder_is_named(tree):
         read(root)
 
 
-def test_one_class_alone_is_said(tree):
+def test_one_class_alone_is_noted(tree):
     assert any("one class" in note for note in read(tree("blast/{}.png")).notes)
 
 
@@ -398,7 +398,7 @@ def test_own_folders_beside_cnmc_names_stay_classes(tree):
     assert dict(read(root).classes) == {"all": 2, "hem": 2, "normal": 2}
 
 
-def test_cnmc_names_that_a_folder_beside_the_classes_denies_are_asked_for(tree):
+def test_cnmc_names_that_contradict_a_folder_need_an_option(tree):
     root = tree("all/UID_1_{}_1_all.bmp", "hem/UID_H1_{}_1_hem.bmp", "artefact/UID_2_{}_1_all.bmp")
     assert classes_of(ask([root])) == {
         "--class-level name": {"hem": 2, "all": 4},
@@ -406,7 +406,7 @@ def test_cnmc_names_that_a_folder_beside_the_classes_denies_are_asked_for(tree):
     }
 
 
-def test_each_of_two_strangers_may_be_another_split(tree):
+def test_each_of_two_unknown_folders_may_be_another_split(tree):
     parts = ("train", "test", "tuning", "unseen")
     root = tree(*(f"{part}/{kind}/{{}}.png" for part in parts for kind in ("blast", "normal")))
     listings = ask([root])
@@ -425,7 +425,7 @@ def test_a_split_word_among_others_in_a_split_s_folder_is_a_class(tree):
 
 
 @pytest.mark.parametrize("name", ["backup", "New folder", "old", "tmp", "results", "blast - Copy", "备份"])
-def test_folders_called_like_copies_or_drafts_are_asked_for(tree, name):
+def test_folders_named_like_copies_or_drafts_need_an_option(tree, name):
     listings = ask([tree("blast/{}.png", "normal/{}.png", f"{name}/{{}}.png")])
     assert list(classes_of(listings).values()) == [
         {"blast": 2, "normal": 2},
@@ -433,7 +433,7 @@ def test_folders_called_like_copies_or_drafts_are_asked_for(tree, name):
     ]
 
 
-def test_classes_called_like_people_are_asked_for(tree):
+def test_classes_named_like_people_need_an_option(tree):
     listings = ask([tree("P01/{}.png", "P02/{}.png", "P03/{}.png")])
     assert classes_of(listings) == {"--class-level 1": {"P01": 2, "P02": 2, "P03": 2}}
 

@@ -1,4 +1,4 @@
-"""Options that mean nothing in a source are refused, or said."""
+"""Options without effect on a source are refused or noted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_patterns_that_name_what_is_passed_over_anyway(source):
     (source / "A" / ".hidden").touch()
     (source / "A" / "notes.txt").touch()
     heeded = [read(source, exclude=[".hidden", "notes.*"], class_level=2)]
-    # Below a folder that is excluded nothing is looked at.
+    # Nothing below an excluded folder is read.
     heeded.append(read(source, exclude=["/A", "A/blast/0.png"], class_level=2))
     assert [len(listing.records) for listing in heeded] == [8, 4]
     assert not any("excludes nothing" in note for listing in heeded for note in listing.notes)
@@ -74,7 +74,7 @@ def test_patterns_and_several_sources(source):
 
 
 def test_the_source_itself_may_be_the_folder_of_a_split(source):
-    """What the user says of its name counts before what the name means."""
+    """The option overrides the meaning of the name."""
     root = source.rename(source.parent / "train")
     for text, expected in (("train=train", "train"), ("valid=train", "valid"), ("test=train", "test")):
         reading = read(root / "A" / "..", split_folders=text, class_level=2).reading

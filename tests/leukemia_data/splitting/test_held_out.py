@@ -1,4 +1,4 @@
-"""Folds of the source, named subjects, and the lists of splits that make a k-fold."""
+"""Splits by the source's folds and by named subjects, and the splits of a cross-validation."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_named_subjects_are_held_out(make_table):
     assert codes_of("leave-out:1,H2", table) == [TEST, TRAIN, TRAIN, TEST, TEST, UNUSED]
 
 
-def test_whoever_shares_pictures_leaves_too(make_table):
+def test_subjects_who_share_images_leave_together(make_table):
     # 20 = 21 by a picture, 21 = 22 by another; 23 stands alone.
     table = make_table(["20", "21", "21", "22", "23"], [ALL] * 5, pixels=[1, 1, 2, 2, 3])
     assert codes_of("leave-out:22", table) == [TEST, TEST, TEST, TEST, TRAIN]
@@ -99,12 +99,12 @@ def test_unknown_subjects_are_named_with_those_that_may_be_meant(make_table):
     assert "'12'" not in message
 
 
-def test_a_subject_without_a_labelled_image_cannot_be_judged(make_table):
+def test_a_subject_without_a_labelled_image_cannot_be_evaluated(make_table):
     with pytest.raises(UsageError, match="no labelled image is of subject '2'"):
         codes_of("leave-out:2", make_table(["1", "2"], [ALL, -1]))
 
 
-def test_somebody_must_stay(make_table):
+def test_one_subject_must_stay(make_table):
     table = make_table(["1", "2", "3"], [ALL] * 3, pixels=[4, 4, 5])
     with pytest.raises(UsageError, match="none is left to train on"):
         codes_of("leave-out:1,3", table)

@@ -1,4 +1,4 @@
-"""What stands on two sides of a split."""
+"""Leaks between the parts of a split."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CONFIRMED = SubjectsFound(sources=("folders",), count=2, is_confirmed=True)
 READ = SubjectsFound(sources=("C-NMC file names", "column patient"), count=2)
 
 
-def test_subjects_of_several_classes_are_no_subjects_before_somebody_says_so(make_table):
+def test_subjects_of_several_classes_are_subjects_only_by_option(make_table):
     table = make_table(["1", "1", "2", "3"], [ALL, HEM, ALL, HEM])
     codes = np.array([TRAIN, TRAIN, VALID, VALID], np.int8)
     for subjects in (None, READ):
@@ -147,7 +147,7 @@ def test_a_person_who_is_written_in_two_ways_is_not_two(make_table, names):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_what_the_audit_calls_wrong_or_a_leak_is_not_stamped_disjoint(make_table, seed):
-    """One list of checks: random small sources are audited, and their split is checked as a training checks it."""
+    """Random small sources: the audit's leaks equal those of a training's check."""
     rng = np.random.default_rng(seed)
     num = 6
     subjects = [str(number) for number in rng.integers(1, 5, num)]

@@ -1,4 +1,4 @@
-"""An outside set against what a network has learnt from, by hand-made images."""
+"""Outside sets compared with a network's training images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_where_pixels_of_the_run_are_unknown_nothing_is_claimed(learnt: list[Own
     assert found.stamp.startswith("not compared")
 
 
-def test_images_of_unknown_pixels_share_nothing() -> None:
+def test_images_of_unknown_pixels_have_no_identical_ones() -> None:
     assert check(("", "7", 1), learnt=[OwnedImage("", "1", 1)]).shared_images == 0
 
 

@@ -1,4 +1,4 @@
-"""What weights have seen, and the samples of another split that are among it."""
+"""Samples that weights have seen, and their intersection with another split."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_what_was_seen_must_not_be_held_out(
 
 
 def test_renamed_subjects_are_found_by_one_image(make_table, seen: SeenSamples) -> None:
-    """Image 2 was trained on: whoever has it, and whoever shares an image with that one, has been seen."""
+    """Image 2 was trained on: its subjects, and subjects that share an image with them, were seen."""
     renamed = make_table(["a", "a", "b", "b", "c"], [ALL] * 5, pixels=[2, 50, 50, 60, 70])
     found = meets(seen, renamed, codes_of(TEST, TEST, TEST, TEST, TEST), OTHER_LAB)
     assert found == SeenBefore(subjects=2, images=1, num_samples=4)
 
 
-def test_a_seen_image_in_another_part_tells_of_its_subject(make_table, seen: SeenSamples) -> None:
+def test_a_seen_image_in_another_part_marks_its_subject_as_seen(make_table, seen: SeenSamples) -> None:
     table = make_table(["a", "a"], [ALL] * 2, pixels=[1, 50])
     assert meets(seen, table, codes_of(UNUSED, TEST), OTHER_LAB) == SeenBefore(subjects=1, num_samples=1)
 
@@ -138,7 +138,7 @@ def test_what_was_seen_is_carried_on(earlier: SampleTable, seen: SeenSamples, ma
 
 
 def test_an_unrelated_source_in_between_makes_no_namesakes_seen(make_table, seen: SeenSamples) -> None:
-    """Pre-training on other people called 1 and 2 must not taint a later run on the lab's own 1 and 2."""
+    """Pre-training on other subjects 1 and 2 must not count for a later run on the lab's 1 and 2."""
     unrelated = samples_of_split(make_table(["3"], [ALL], pixels=[90]), codes_of(TRAIN), OTHER_LAB)
     table = make_table(["1", "1", "2", "3"], [ALL] * 4, pixels=[1, 2, 3, 4])
     found = meets(joined(unrelated, seen), table, codes_of(TRAIN, TRAIN, VALID, TEST), LAB)

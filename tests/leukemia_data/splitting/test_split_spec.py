@@ -106,7 +106,7 @@ def test_shares_are_read_and_written_back(text, share):
     assert (spec.with_valid, spec.valid_share, str(spec)) == (True, share, text)
 
 
-def test_the_usual_share_has_one_name_of_each_kind():
+def test_the_default_fraction_has_one_name_of_each_kind():
     assert str(parse_split("given+valid")) == str(parse_split("given+valid:.150")) == "given+valid:0.15"
     assert str(parse_split("official:0+valid:0.15")) == "official:0+valid"
     assert parse_split("official:0+valid:0.15") == parse_split("official:0+valid")

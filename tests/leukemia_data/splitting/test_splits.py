@@ -41,18 +41,18 @@ def shares(codes: np.ndarray, chosen: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_subjects_lie_in_one_part_and_parts_have_both_classes(cohort, seed):
+def test_subjects_are_in_one_part_and_parts_have_both_classes(cohort, seed):
     codes = assign_split(SUBJECT, cohort, seed)
     assert all(len(parts) == 1 for parts in parts_of(codes, cohort).values())
     assert check_leaks(codes, cohort).is_disjoint
     for code in (TRAIN, VALID, TEST):
         assert set(cohort.labels[codes == code].tolist()) == {HEM, ALL}
     for label in (HEM, ALL):
-        # 26 subjects of unequal size cannot meet the shares exactly; the best of many draws comes close.
+        # 26 subjects of unequal size cannot meet the fractions exactly; the best of many draws comes close.
         assert shares(codes, cohort.labels == label) == pytest.approx([0.75, 0.15, 0.10], abs=0.02)
 
 
-def test_many_small_subjects_meet_the_shares(make_table):
+def test_many_small_subjects_meet_the_fractions(make_table):
     subjects = [f"H{k}" for k in range(200)] + [f"{k}" for k in range(400)]
     table = make_table([s for s in subjects for _ in range(5)], [HEM] * 1000 + [ALL] * 2000)
     codes = assign_split(SUBJECT, table, 0)
@@ -270,7 +270,7 @@ def test_a_validation_part_needs_subjects(make_table):
 
 
 @pytest.mark.parametrize(("num_hem", "num_all"), [(339, 728), (3, 4), (20, 7), (101, 13)])
-def test_an_image_split_is_within_one_image_of_the_shares(make_table, num_hem, num_all):
+def test_an_image_split_is_within_one_image_of_the_fractions(make_table, num_hem, num_all):
     labels = np.array([HEM] * num_hem + [ALL] * num_all)
     table = make_table(["1"] * len(labels), labels.tolist())
     for seed in range(3):
@@ -278,7 +278,7 @@ def test_an_image_split_is_within_one_image_of_the_shares(make_table, num_hem, n
         for label, count in ((HEM, num_hem), (ALL, num_all)):
             sizes = np.bincount(codes[labels == label], minlength=3)
             assert sizes.min() >= 1
-            # Every part gets an image first; beyond that the sizes are the rounded shares.
+            # Every part gets an image first; beyond that the sizes are the rounded fractions.
             wanted = np.array([0.75, 0.15, 0.10]) * count
             assert np.abs(sizes - wanted).max() <= (1 if wanted.min() >= 1 else 2)
 

@@ -1,4 +1,4 @@
-"""Samples that must stay together."""
+"""Groups of samples that must stay in one part."""
 
 from __future__ import annotations
 

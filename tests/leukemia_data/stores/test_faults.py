@@ -1,4 +1,4 @@
-"""What errors of stores mean, told by the classes of their real libraries."""
+"""Classification of the real libraries' errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects of a real S3 server, of memory and of a folder: read, written, listed, and what faults become."""
+"""Objects of a real S3 server, of memory and of a folder: read, written and listed, with faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD_NAME = "a b/ü%20+&=?#'.bmp"
 
 
 def no_wait(seconds: float) -> None:
-    """Attempts follow each other at once here."""
+    """Retries without waits."""
 
 
 def store_at(url: str, num_attempts: int = 4) -> ObjectStore:
@@ -49,7 +49,7 @@ def test_objects_are_what_was_written(store):
     assert store.below("a b").read(ODD_NAME.removeprefix("a b/")) == b"x"
 
 
-def test_ranges_come_in_the_order_asked_for(store):
+def test_ranges_come_in_the_requested_order(store):
     store.write("a", bytes(range(256)))
     store.write("b", b"other")
     ranges = [("a", 250, 6), ("b", 0, 2), ("a", 0, 0), ("a", 3, 1)]
@@ -136,7 +136,7 @@ def test_faults_are_met_by_another_attempt(faulty_s3, kind, tmp_path):
         ("GET .*/a", lambda: store.read_ranges([("a", 0, 5), ("b", 9, 2)]), [data[:5], data[9:11]]),
         ("GET .*list-type", lambda: sorted(store.entries()), ["a", "b"]),
     ]:
-        # The answer to a PUT has no body that could end early.
+        # The answer to a PUT has no body to truncate.
         faulty_s3.faults[:] = [Fault(kind, match, times=2)] if (kind, match[0]) != (TRUNCATED, "P") else []
         assert do() == expected
         assert [fault.times for fault in faulty_s3.faults] in ([0], []), match
@@ -155,7 +155,7 @@ def test_attempts_end_and_the_error_is_one_line(faulty_s3):
     assert len(faulty_s3.seen("GET .*/a")) == 3
 
 
-def test_what_is_denied_is_asked_once(faulty_s3):
+def test_denied_requests_are_not_repeated(faulty_s3):
     store = store_at(faulty_s3.server.make_bucket())
     faulty_s3.faults[:] = [Fault(DENIED, "GET .*/a")]
     with pytest.raises(StorageError, match=r"/a: the store denies it: AccessDenied: .*; check the credentials"):
@@ -201,7 +201,7 @@ def test_no_bucket_no_credentials_no_server(s3, monkeypatch):
         store_at(url).entries()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA-of-nobody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-nobody")
-    # Nothing listens there.
+    # No server listens there.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"given up after 2 attempts: .*127\.0\.0\.1:9") as raised:
         store_at(url, num_attempts=2).entries()
@@ -220,7 +220,7 @@ def test_a_missing_library_names_its_extra(monkeypatch):
 
 def test_settings_that_the_library_refuses_are_one_line(monkeypatch):
     monkeypatch.setitem(conf, "s3", {"max_concurrency": 0})
-    # Another environment: what is open already is not taken.
+    # Another environment: the open connection is not reused.
     monkeypatch.setenv("AWS_PROFILE", "one-of-its-own")
     with pytest.raises(StorageError, match=r"^s3://: max_concurrency must be >= 1$"):
         open_store("s3://bucket/x")

@@ -1,4 +1,4 @@
-"""Further attempts: how many, how long between, and for which errors."""
+"""Retries: number, waits, and errors that are retried."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_attempts_are_bounded():
 @pytest.mark.parametrize(
     "error", [PermissionError("no"), FileNotFoundError("no"), ValueError("no"), KeyboardInterrupt()]
 )
-def test_what_no_waiting_mends_is_raised_at_once(error):
+def test_permanent_errors_are_raised_at_once(error):
     waits: list[float] = []
     with pytest.raises(type(error)):
         Retry(sleep=waits.append).run(failing(error))

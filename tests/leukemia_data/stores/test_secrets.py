@@ -1,4 +1,4 @@
-"""What libraries say is printed without keys, tokens and signed queries."""
+"""Messages of libraries are printed without keys, tokens and signed queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses: what is one, how they are joined, and what they must not hold."""
+"""URLs: recognised, joined, and refused with credentials."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_all_ranks_together_take_the_batches_of_one(world_size, batch_size):
 
 
 @pytest.mark.parametrize(("world_size", "micro_batches_per_rank"), [(1, 2), (1, 5), (2, 2), (3, 2)])
-def test_shares_of_all_ranks_in_a_row_are_the_batch(world_size, micro_batches_per_rank):
+def test_micro_batches_of_all_ranks_in_a_row_are_the_batch(world_size, micro_batches_per_rank):
     alone = list(BatchPlan(NUMBERS, batch_size=8, seed=5).batches(2, 1))
     by_rank = [
         list(
@@ -101,7 +101,7 @@ def test_balanced_weights_are_one_over_the_groups_size():
     assert balanced_weights(np.array([1, 0, 1, 1, 5])).tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3, 1])
 
 
-def test_identity_tells_plans_apart_but_not_ranks():
+def test_identity_differs_between_plans_but_not_between_ranks():
     plan = BatchPlan(NUMBERS, batch_size=8, seed=1)
     same = BatchPlan(NUMBERS.copy(), batch_size=8, seed=1, rank=1, world_size=2)
     assert plan.identity() == same.identity()

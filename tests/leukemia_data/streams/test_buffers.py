@@ -60,7 +60,7 @@ def test_two_tensors_never_share_memory():
     ],
     ids=["slice", "permutation", "array", "slice of array", "detached", "memoryview", "storage"],
 )
-def test_memory_stays_taken_while_anything_shares_it(hold):
+def test_memory_stays_taken_while_anything_refers_to_it(hold):
     pool = BufferPool()
     tensor = pool.take((10, 4), torch.float32)
     held = hold(tensor)

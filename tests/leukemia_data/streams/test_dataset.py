@@ -98,7 +98,7 @@ def epoch(loader: DataLoader) -> tuple[torch.Tensor, list[int], list[str]]:
 METHODS = [method for method in ("spawn", "forkserver", "fork") if method in multiprocessing.get_all_start_methods()]
 
 
-# Forking a process with threads is what Python warns of; the dataset holds nothing that could break by it.
+# Python warns of forking a process with threads; the dataset holds nothing that could break.
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
 @pytest.mark.parametrize("method", [None, *METHODS])

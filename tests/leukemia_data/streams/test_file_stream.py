@@ -42,7 +42,7 @@ def test_every_iterator_gives_all_files_with_the_pixels_of_a_cache(source, tmp_p
     assert failures == []
 
 
-def test_every_iterator_leaves_out_and_tells_the_same_files(tmp_path):
+def test_every_iterator_leaves_out_and_lists_the_same_files(tmp_path):
     source, failures = make_source(tmp_path / "source", NUM), []
     image_paths(source)[3].write_bytes(b"\x89PNG\r\n\x1a\n")
     stream = stream_of(source, failures)

@@ -1,4 +1,4 @@
-"""What each training framework takes out of a stream, counted inside its steps: all samples of an epoch, every time."""
+"""Training frameworks take all samples of every epoch from a stream, counted inside their steps."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_after_an_epoch_that_was_left_early_comes_the_next_whole_one(training, v
     assert indices(take(training)) == expected[2]
 
 
-def test_iterators_that_nobody_uses_and_epochs_by_number_leave_no_epoch_out(training):
+def test_unused_iterators_and_epochs_by_number_skip_no_epoch(training):
     expected = whole_epochs(training, 2)
     for _ in range(3):
         iter(training)
@@ -156,7 +156,7 @@ def test_only_the_first_iterator_after_a_state_was_loaded_gives_the_rest(cache, 
     again.load_state_dict(training.state_dict())
     rest = indices(again)
     if stop == 0:
-        # No batch of epoch 1 was handed out: the state is still that of the look at epoch 0.
+        # No batch of epoch 1 was returned: the state is still that of epoch 0.
         assert rest == expected[0][BATCH:]
     else:
         assert taken + rest == expected[1] or (stop == len(training) and rest == expected[2])
@@ -197,7 +197,7 @@ def lightning():
 
 @pytest.fixture
 def make_module(lightning):
-    """A LightningModule that notes the samples of every step, by epoch, validation and test."""
+    """A LightningModule that records the samples of every step, by epoch, validation and test."""
 
     class Counting(lightning.LightningModule):
         def __init__(self) -> None:
@@ -257,7 +257,7 @@ def test_lightning_validates_and_tests_all_samples_again_and_again(make_module, 
 
 
 @pytest.mark.parametrize("every_n_steps", [2, None], ids=["inside", "at the end"])
-def test_lightning_goes_on_from_its_checkpoint(
+def test_lightning_resumes_from_its_checkpoint(
     lightning, make_module, make_trainer, cache, validation, tmp_path, every_n_steps
 ):
     def stream() -> BatchStream:

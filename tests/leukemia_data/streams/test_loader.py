@@ -214,7 +214,7 @@ def test_error_in_a_thread_surfaces_at_its_batch(cache, monkeypatch):
 
 
 def test_iterator_that_the_garbage_collector_drops_in_one_of_its_own_threads(cache, monkeypatch):
-    """Such a thread cannot wait for itself: pytest makes an error of the one that would be ignored then."""
+    """A thread cannot wait for itself; pytest reports an error that would otherwise be ignored."""
     dropped, gather = threading.Event(), cache.reader.gather
 
     def collecting(indices_B, out):
@@ -258,7 +258,7 @@ def test_closing_early_leaves_no_file_and_no_map(directory, tmp_path):
     assert not stream_threads()
 
 
-def test_closed_stream_says_so(cache):
+def test_a_closed_stream_is_an_error(cache):
     stream = BatchStream(cache, np.arange(NUM), batch_size=2)
     stream.close()
     with pytest.raises(UsageError, match="closed"):
@@ -351,14 +351,14 @@ def test_stores_hold_the_samples_pixels(cache, stored, store):
 
 @pytest.fixture
 def unmapped(directory) -> Cache:
-    """The cache as on a file system that knows no memory maps."""
+    """The cache as on a file system without memory maps."""
     cache = open_cache(directory)
     cache.__dict__["reader"] = SampleReader(cache, open_rows=PlainRows)
     return cache
 
 
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
-def test_shards_that_cannot_be_mapped_give_the_same_batches_and_are_told(cache, unmapped, residency):
+def test_shards_that_cannot_be_mapped_give_the_same_batches_and_a_note(cache, unmapped, residency):
     num_shards = len(cache.manifest.shards)
     mapped = BatchStream(cache, np.arange(NUM), batch_size=4, seed=2, residency=residency)
     plain = BatchStream(unmapped, np.arange(NUM), batch_size=4, seed=2, residency=residency)
@@ -397,7 +397,7 @@ def test_damaged_chunk_ends_the_epoch_by_name(compressed, residency):
 
 
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
-def test_shard_that_can_no_longer_be_read_is_told_by_name(unmapped, residency, monkeypatch):
+def test_the_error_of_an_unreadable_shard_names_it(unmapped, residency, monkeypatch):
     stream = BatchStream(unmapped, np.arange(NUM), batch_size=4, residency=residency, num_threads=2)
 
     def fail(file: OpenFile, num_bytes: int, offset_bytes: int) -> bytes:
@@ -439,7 +439,7 @@ def test_batches_arrive_whole_on_the_device(cache, stored, residency):
     for epoch in range(5):
         for batch in stream.epoch(epoch):
             assert batch.images_BHWC.device.type == batch.labels_B.device.type == device.type
-            # Work on the consumer's stream, right away: it must see the copied values.
+            # Immediate work on the consumer's stream must see the copied values.
             doubled = (batch.images_BHWC.to(torch.int32) * 2).cpu()
             assert np.array_equal(doubled.numpy(), stored[0][batch.indices_B.numpy()].astype(np.int32) * 2)
 
@@ -482,12 +482,12 @@ def test_stream_restored_twice_within_an_epoch_and_at_its_end(make_stream):
     assert seen == whole
     stream = make_stream()
     stream.load_state_dict(state)
-    # All batches were handed out, though the loop over them had not ended yet.
+    # All batches were returned, though the loop over them had not ended yet.
     assert (state["epoch"], state["step"]) == (1, 0)
     assert steps(stream) == steps(make_stream().epoch(1))
 
 
-def test_state_is_that_of_the_iterator_asked_for_last(make_stream):
+def test_state_is_that_of_the_iterator_created_last(make_stream):
     stream = make_stream()
     earlier, later = stream.epoch(0), stream.epoch(5)
     next(later)
@@ -548,8 +548,8 @@ def test_epochs_and_steps_out_of_range_are_refused(make_stream):
 
 
 @pytest.mark.parametrize("micro_batches_per_rank", [1, 2])
-def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
-    """Mapped, as for sets that no memory holds: what a rank reads is what its part of the batches holds."""
+def test_ranks_read_their_own_rows_and_together_each_sample_once(cache, monkeypatch, micro_batches_per_rank):
+    """Mapped, as for sets larger than memory: a rank reads only the rows of its part of the batches."""
     read, gather = [], cache.reader.gather
 
     def watched(indices_B, out=None):
@@ -579,7 +579,7 @@ def test_ranks_read_their_own_shares_and_together_each_sample_once(cache, monkey
     assert sorted(by_rank[0] + by_rank[1]) == list(range(24))
 
 
-def test_a_step_of_several_shares_counts_when_all_are_handed_out(cache):
+def test_a_step_counts_when_all_its_micro_batches_were_returned(cache):
     stream = BatchStream(cache, np.arange(24), batch_size=8, seed=1, micro_batches_per_rank=4)
     expected = [batch.indices_B.tolist() for batch in stream.epoch(0)]
     assert (len(stream), len(expected)) == (3, 12)

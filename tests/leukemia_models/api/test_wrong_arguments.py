@@ -1,4 +1,4 @@
-"""What is wrong is said in a line that names the argument, before anything is computed. Right ones: docs/api.md."""
+"""Wrong arguments raise an error of one line that names them, before any work. docs/api.md has right ones."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def test_wrong_arguments(use, words):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_no_cache_is_said_in_a_line(tmp_path):
+def test_no_cache_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ld.LeukemiaError, match="no cache of 96 px at"):
         lm.train(tmp_path / "nosuch", size=96)

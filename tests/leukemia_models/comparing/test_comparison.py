@@ -1,4 +1,4 @@
-"""Several runs side by side: what is read, what differs, which pairs may be compared, and what is written."""
+"""Comparisons of runs: reading, differences, comparable pairs, and output."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_stages_of_a_plan_follow_each_other_and_the_last_is_evaluated(plans):
     assert run.settings["epochs"] == 3
 
 
-def test_networks_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_runs_of_one_network_are_distinguished_by_their_folders(tmp_path):
     table = random_predictions(PEOPLE, 2, seed=0)
     paths = [write_run(tmp_path / "a" / "run", table), write_run(tmp_path / "b" / "run", table)]
     assert [run.label for run in read_compared_runs(paths)] == ["a/run", "b/run"]
@@ -329,7 +329,7 @@ def test_six_lines_for_three_runs(runs):
     assert [line.get_linestyle() for line in lines] == ["--", "-"] * 3
 
 
-def test_epochs_go_on_over_stages_with_marked_boundaries(plans):
+def test_epochs_continue_over_stages_with_marked_boundaries(plans):
     runs = read_compared_runs(plans)
     figure = draw_accuracies(runs, title="t", stamp="s")
     [axes] = figure.axes
@@ -381,7 +381,7 @@ def test_runs_without_validation_have_one_line(runs):
     assert legend_of(figure)[:2] == ["resnet18 train", "resnet34 (patient-mixed) train"]
 
 
-def test_confusions_show_counts_and_shares(runs):
+def test_confusions_show_counts_and_fractions(runs):
     compared = read_compared_runs(runs)
     figure = draw_confusions(compared, title="t", stamp="s")
     panels = [axes for axes in figure.axes if axes.texts]
@@ -391,7 +391,7 @@ def test_confusions_show_counts_and_shares(runs):
         assert cells == [f"{counts[i, j] / counts[i].sum():.1%}\n({counts[i, j]:,})" for i in (0, 1) for j in (0, 1)]
 
 
-def test_subjects_are_sorted_by_class_and_mean_share(tmp_path):
+def test_subjects_are_sorted_by_class_and_mean_fraction(tmp_path):
     people = {"H1": 0, "H2": 0, "1": 1}
     shares = {"H1": [0.1, 0.2], "H2": [0.9, 0.2], "1": [0.9, 0.8]}
     worse = {"H1": [0.1, 0.9], "H2": [0.9, 0.8], "1": [0.9, 0.3]}

@@ -1,4 +1,4 @@
-"""Folds pooled: every image held out once, numbers of single folds, their spread, and what is written of them."""
+"""Pooled folds: every image held out once, metrics of single folds, their spread, and output."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_numbers_of_perfect_folds_stand_inside_the_figure(written):
     assert max(axes.get_yticks()) == 1
 
 
-def test_settings_that_folds_share_are_kept(written):
+def test_settings_common_to_folds_are_kept(written):
     result, _ = written
     assert result.pooled.settings == {"size_px": 32, "recipe": "raw", "batch_size": 8}
     assert result.pooled.judging == {"tta": "none"}
@@ -266,7 +266,7 @@ def test_the_worst_fold_stamps_all(own_dirs):
 # --- folds that do not belong together ------------------------------------------------------------------------------
 
 
-def test_what_all_folds_are_warned_of_is_said_of_the_whole(own_dirs):
+def test_cautions_of_all_folds_are_given_once(own_dirs):
     for number, folder in enumerate(own_dirs):
         path = folder / "test" / "results.json"
         content = json.loads(path.read_text()) | {"warnings": ["Frames tell.", f"Only fold {number}."]}

@@ -12,7 +12,7 @@ from ..small_training import Recorder, train, without_times
 
 
 def test_compiled_training_is_the_same_and_so_are_its_names() -> None:
-    """The backend ``eager`` traces and guards like any other, and computes like none: bit by bit."""
+    """The backend ``eager`` traces and guards, and computes bit for bit as without compilation."""
     plain, compiled = tiny_network(), tiny_network()
     expected = train(plain, fake_source(6, 6, 4), fake_source(5))
     recorder = Recorder(compiled)
@@ -31,7 +31,7 @@ def test_modes_are_those_of_the_network() -> None:
         torch.testing.assert_close(forward(images), model(images))
 
 
-def test_machine_that_cannot_compile_is_told_what_to_do() -> None:
+def test_the_error_of_a_machine_that_cannot_compile_says_what_to_do() -> None:
     with pytest.raises(RunError, match=r"cannot be compiled on this machine: .*nothing-like-it.*C\+\+ compiler"):
         compiled_forward(tiny_network(), "nothing-like-it")
 

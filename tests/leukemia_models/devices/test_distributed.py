@@ -1,4 +1,4 @@
-"""One process, and who it is; what two do together is in test_two_ranks."""
+"""One process and its rank; two processes are in test_two_ranks."""
 
 from __future__ import annotations
 

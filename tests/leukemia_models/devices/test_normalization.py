@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def cell_like_images() -> npt.NDArray[np.uint8]:
-    """Half black, half two brightnesses, with just the mean and std of the real cells in each channel."""
+    """Half black, half two brightnesses, with the mean and std of the real cells in each channel."""
     mean, std = np.asarray(CELL_MEAN), np.asarray(CELL_STD)
     images = np.zeros((4, 32, 32, 3), np.uint8)
     second_moment = mean**2 + std**2

@@ -60,6 +60,6 @@ def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
     assert not is_out_of_memory(error)
 
 
-def test_the_amount_is_told_where_the_error_tells_it() -> None:
+def test_the_message_has_the_amount_if_the_error_has_it() -> None:
     assert wanted_memory(RuntimeError("CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0")) == "512.00 MiB"
     assert wanted_memory(MemoryError()) is None

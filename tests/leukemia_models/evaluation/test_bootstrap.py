@@ -15,7 +15,7 @@ FEW = BootstrapSettings(num_draws=300)
 
 
 def simulated(rng: np.random.Generator, num_subjects: int, effect: float, num_cells: int = 40) -> EvaluatedSamples:
-    """Cells whose score depends on the class, on the cell and, by `effect`, on whose cell it is."""
+    """Cells whose score depends on the class, the cell and, by `effect`, the subject."""
     subject = np.repeat(np.arange(2 * num_subjects), num_cells)
     labels = subject % 2
     mood = rng.normal(0, effect, 2 * num_subjects)
@@ -110,7 +110,7 @@ def test_paired_difference_is_the_difference_on_the_same_draws(rng: np.random.Ge
         assert difference.difference == pytest.approx(values[0] - values[1])
         assert difference.interval is not None
         assert difference.interval.low < difference.difference < difference.interval.high
-        # Both meet the same subjects: the difference is surer than the two values.
+        # Both use the same subjects, so the difference has a narrower interval than the two values.
         assert difference.interval.high - difference.interval.low < 0.8 * (one[name].high - other[name].low)
     assert found.differences["auroc"].share_at_most_zero < 0.05
     assert found.differences["nll"].share_at_most_zero > 0.95
@@ -144,7 +144,7 @@ def test_a_network_and_itself_differ_by_nothing(rng: np.random.Generator) -> Non
     for difference in paired_bootstrap(samples, samples, settings=FEW).differences.values():
         assert difference.difference == 0
         assert difference.interval is None
-        # Not 1: in a table that reads as "surely lower".
+        # Not 1, which would mean "always lower".
         assert difference.share_at_most_zero is None
 
 

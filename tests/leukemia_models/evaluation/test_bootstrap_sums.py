@@ -13,7 +13,7 @@ from leukemia_models.evaluation.resampling import bootstrapped_metrics
 
 
 def weighted_metrics(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, threshold: float) -> dict[str, float]:
-    """What scikit-learn says of samples that count several times."""
+    """scikit-learn's metrics of samples with integer weights."""
     calls = (scores > threshold).astype(int)
     of_label = np.where(labels == 1, scores, 1 - scores).clip(1e-9, 1 - 1e-9)
     recall = oracle.recall_score(labels, calls, average=None, labels=[0, 1], sample_weight=weights, zero_division=0)

@@ -40,7 +40,7 @@ def test_temperature_is_logistic_regression_without_intercept(rng: np.random.Gen
 
 
 def test_temperature_of_a_very_sure_network_by_hand() -> None:
-    # All answers have the log-odds 8 and nine of ten are right: the scaled probability must be 0.9.
+    # All predictions have the log-odds 8 and nine of ten are right: the scaled probability must be 0.9.
     labels = np.array([1] * 90 + [0] * 10)
     assert fit_temperature(labels, expit(np.full(100, 8.0))) == pytest.approx(8 / np.log(9), rel=1e-4)
 
@@ -120,7 +120,7 @@ def test_one_class_cannot_be_fitted() -> None:
         fit_calibration(samples_of(np.array([1, 1]), np.array([0.3, 0.7])), fitted_on="valid")
 
 
-def test_unknown_subjects_are_told() -> None:
+def test_unknown_subjects_are_reported() -> None:
     samples = EvaluatedSamples(("a", "b", "c"), ("", "x", "y"), np.array([0, 1, 0]), np.array([0.3, 0.7, 0.8]))
     assert "unknown" in str(fit_calibration(samples, fitted_on="valid").note)
 

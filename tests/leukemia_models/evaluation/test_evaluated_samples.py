@@ -13,7 +13,7 @@ from leukemia_models.evaluation.metrics import classification_metrics, majority_
 SAMPLES = EvaluatedSamples(("a", "b", "c"), ("1", "", "H1"), np.array([1, 1, 0]), np.array([0.9, 0.4, 0.2]))
 
 
-def test_rows_are_taken_in_the_order_asked_for() -> None:
+def test_rows_are_taken_in_the_requested_order() -> None:
     found = SAMPLES.take(np.array([2, 0]))
     assert (found.ids, found.subjects) == (("c", "a"), ("H1", "1"))
     assert found.labels_N.tolist() == [0, 1]

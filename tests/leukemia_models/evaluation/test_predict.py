@@ -61,7 +61,7 @@ def test_mode_comes_back_after_an_error() -> None:
 
 
 def test_reused_buffers_are_copied() -> None:
-    """A stream may write its next batch over the last one."""
+    """A stream may overwrite the last batch with the next one."""
     source = fake_batch(4, 1)
     reused = FakeBatch(*(tensor.clone() for tensor in vars(source).values()))
 

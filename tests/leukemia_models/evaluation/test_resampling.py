@@ -33,7 +33,7 @@ def test_each_draw_keeps_the_number_of_subjects_of_each_class() -> None:
     assert draws.shape == (300, 15)
     assert set(draws[:, :6].sum(axis=1)) == {6}
     assert set(draws[:, 6:].sum(axis=1)) == {9}
-    # Every subject is drawn once on average; a share (1 - 1/9)^9 of the draws leaves it out.
+    # Every subject is drawn once on average; a fraction (1 - 1/9)^9 of the draws leaves it out.
     assert draws.mean(axis=0) == pytest.approx(1, abs=0.25)
     assert (draws[:, 6:] == 0).mean() == pytest.approx((1 - 1 / 9) ** 9, abs=0.03)
 
@@ -75,7 +75,7 @@ def test_one_unknown_subject_leaves_no_groups() -> None:
         ((10, 10), None),
     ],
 )
-def test_few_subjects_are_told(counts: tuple[int, int], words: str | None) -> None:
+def test_few_subjects_give_a_caution(counts: tuple[int, int], words: str | None) -> None:
     note = trust_note(samples_of(["a"], [0]), groups_of(*counts), CLASSES)
     assert note is None if words is None else words in str(note)
 

@@ -61,7 +61,7 @@ def test_threshold_is_that_of_images_and_means() -> None:
     assert found.vote.confusion == ((2, 0), (0, 2))
 
 
-def test_subject_with_both_labels_is_told_but_not_evaluated() -> None:
+def test_subject_with_both_labels_is_listed_but_not_evaluated() -> None:
     found = subject_level(samples_of([*ROWS, ("x", 0, 0.1), ("x", 1, 0.1)]))
     assert found.mixed_subjects == ("x",)
     assert found.mean is not None

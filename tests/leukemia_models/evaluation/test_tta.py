@@ -47,7 +47,7 @@ def _seeded() -> Iterator[None]:
 
 @pytest.fixture
 def sided() -> nn.Module:
-    """A network for 16 px that tells sides and corners apart."""
+    """A network for 16 px whose output depends on sides and corners."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 4, 2)
     )
@@ -302,7 +302,7 @@ def test_masked_rows_and_batches_of_uneven_size(sided: nn.Module) -> None:
 
 def test_rows_of_several_ranks_come_together(sided: nn.Module) -> None:
     class Echo(Ranks):
-        """A second rank that says what this one says."""
+        """A second rank with the values of this one."""
 
         def gather(self, values: Tensor) -> Tensor:
             return torch.stack([values, values])
@@ -315,7 +315,7 @@ def test_rows_of_several_ranks_come_together(sided: nn.Module) -> None:
     assert found.indices_N.tolist() == alone.indices_N[rows].tolist()
 
 
-def test_network_that_fails_on_one_view_is_told() -> None:
+def test_network_that_fails_on_one_view_is_an_error() -> None:
     class Overflowing(nn.Module):
         """Too much for images that are brighter on the left."""
 

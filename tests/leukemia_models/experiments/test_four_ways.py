@@ -95,7 +95,7 @@ def test_evaluating_does_not_disturb_the_training() -> None:
     assert same_state(copied_state(evaluated), copied_state(again))
 
 
-def test_in_training_mode_an_answer_depends_on_the_company_and_in_eval_mode_it_does_not() -> None:
+def test_a_prediction_depends_on_the_batch_in_training_mode_and_not_in_eval_mode() -> None:
     model, image = tiny_network(), fake_batch(1, 1)
     batches = []
     for seed in (2, 3):

@@ -23,7 +23,7 @@ def test_every_image_comes_once_an_epoch_with_its_label_and_number() -> None:
     assert all(batch.mask_B.all() for batch in batches)
 
 
-def test_order_depends_on_the_epoch_and_goes_on_inside_one() -> None:
+def test_order_depends_on_the_epoch_and_continues_inside_one() -> None:
     source = MemorySource(IMAGES, LABELS, batch_size=2, seed=5, drop_last=True)
     assert len(source) == 3
 

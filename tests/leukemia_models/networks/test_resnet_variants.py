@@ -65,7 +65,7 @@ def test_concat_block_by_plain_functions(in_channels: int, width: int, stride: i
 
 
 def test_branch_of_the_linear_bottleneck_is_affine_up_to_its_last_relu() -> None:
-    """What is lost without the inner ReLUs: sums of inputs give sums of outputs."""
+    """Without the inner ReLUs the branch is linear: sums of inputs give sums of outputs."""
 
     def before_relu(block: nn.Module, features: Tensor) -> Tensor:
         found: list[Tensor] = []
@@ -107,7 +107,7 @@ def test_concat_keeps_the_names_of_resnet18_and_adds_one_convolution_a_block() -
 
 
 def test_concat_learns() -> None:
-    """The merging convolution has no BatchNorm: check that the start is neither dead nor wild."""
+    """The merging convolution has no BatchNorm: check the scale of the initial outputs."""
     model = build_model("resnet18-concat", 2, seed=1)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     logits = model(images)

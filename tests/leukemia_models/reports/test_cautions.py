@@ -1,4 +1,4 @@
-"""Cautions: each once, one line, the most important first."""
+"""Cautions: one line each, without repetition, the most important first."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_count_of_a_split_that_is_not_disjoint_stays_unsaid(name: str) -> Non
     assert list(split_cautions(summary(leaks, (10, 10)), ("hem", "all")))
 
 
-def test_parts_share_their_cautions() -> None:
+def test_parts_have_the_same_cautions() -> None:
     few = {"valid": [Caution("few", "Few: 2.")], "test": [Caution("few", "Few: 3."), Caution("mixed", "Mixed.")]}
     # The numbers are those of the test part, which stands last.
     assert cautions_of_parts(few) == ["test: Mixed.", "Few: 3."]

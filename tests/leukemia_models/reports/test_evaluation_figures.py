@@ -41,7 +41,7 @@ def test_every_figure_is_stamped(samples: EvaluatedSamples) -> None:
     assert all(figure.get_suptitle() == "resnet18" for figure in figures)
 
 
-def test_confusion_shows_shares_of_rows_and_counts() -> None:
+def test_confusion_shows_fractions_of_rows_and_counts() -> None:
     figure = draw_confusion(((30, 10), (0, 1200)), CLASSES, **NAMED)
     shown = texts(figure)
     assert "75.0%\n(30)" in shown

@@ -80,7 +80,7 @@ def test_evaluation_modules_load_no_torch_and_no_pyplot() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_letters_that_the_font_lacks_are_told_apart(tmp_path: Path) -> None:
+def test_letters_that_the_font_lacks_are_escaped_differently(tmp_path: Path) -> None:
     # In a process of its own: tests of the command line leave figures of this one blank.
     code = (
         "import sys, warnings\n"

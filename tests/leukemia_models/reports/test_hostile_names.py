@@ -1,4 +1,4 @@
-"""Names that are markup, formulas or commands elsewhere: tables and pages show them as they are, and read back."""
+"""Names that are markup, formulas or commands elsewhere: shown literally in tables and pages, and read back."""
 
 from __future__ import annotations
 

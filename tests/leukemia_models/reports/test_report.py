@@ -45,7 +45,7 @@ DISJOINT = results(summary(NO_LEAK, (10, 12)))
 MIXED = results(summary(SHARED, (10, 12)))
 
 
-def test_stamp_says_what_stands_on_two_sides() -> None:
+def test_stamp_names_what_is_on_two_sides() -> None:
     assert summary(NO_LEAK, (1, 1)).stamp == "subject-disjoint"
     assert summary(SHARED, (1, 1)).stamp == (
         "PATIENT-MIXED (5 subjects on both sides, 2 identical images on both sides)"
@@ -74,7 +74,7 @@ def test_cautions_are_plain_sentences(split: SplitSummary, words: str) -> None:
     assert words in sentence
 
 
-def test_collapsed_network_and_other_warnings_are_told() -> None:
+def test_collapsed_network_and_other_warnings_are_shown() -> None:
     collapsed = classification_metrics(LABELS, np.eye(2)[[1] * 10])
     found = cautions(replace(DISJOINT, metrics=collapsed, warnings=("Something else.",)))
     assert found[0] == "Something else."

@@ -152,7 +152,7 @@ def test_undefined_numbers_are_words() -> None:
     assert rows["sensitivity (recall of `all`)"][1] != "-"
 
 
-def test_unknown_and_mixed_subjects_are_told() -> None:
+def test_unknown_and_mixed_subjects_are_reported() -> None:
     table = make_predictions(6)
     table.loc[:2, "subject"] = ""
     table.loc[3, "subject"] = "1"

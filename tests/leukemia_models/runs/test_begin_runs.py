@@ -1,4 +1,4 @@
-"""Folders of runs are claimed: whoever begins has one for himself, and nobody writes where another one trains."""
+"""Folders of runs are claimed: no two trainings write to one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM = 8
 
 
 def all_at_once(claim: Callable[[ExitStack], Path], held: ExitStack) -> list[Path | LeukemiaError]:
-    """What comes of claims at one moment: locks conflict between threads as between processes."""
+    """Results of simultaneous claims: locks conflict between threads as between processes."""
     ready = threading.Barrier(NUM)
 
     def begin(_: int) -> Path | LeukemiaError:
@@ -65,7 +65,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_stays_as_it_is(tmp_path: Pa
     assert isinstance(claim_error(tmp_path / "notes.txt"), UsageError)
 
 
-def test_what_a_killed_beginning_left_is_cleared_but_not_while_it_is_written(tmp_path: Path) -> None:
+def test_files_of_a_killed_beginning_are_removed_but_not_while_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "split.csv").write_text("id\n")
     with lock_run(tmp_path / "run"):

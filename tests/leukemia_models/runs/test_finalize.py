@@ -62,7 +62,7 @@ RECORD = EpochRecord(
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Two classes, four subjects each, six images a subject."""
+    """Two classes, four subjects each, six images per subject."""
     root = tmp_path_factory.mktemp("evaluated")
     for number in range(48):
         label, subject = number % 2, number // 2 % 4
@@ -78,7 +78,7 @@ def split_of(cache: Cache, parts: tuple[str, ...] = PARTS) -> SplitCache:
 
 
 def trained_run(folder: Path, cache: Cache, *, validated: bool = True) -> RunFolder:
-    """A run whose network was never trained, and whose BatchNorm statistics fit nothing."""
+    """A run of an untrained network with arbitrary BatchNorm statistics."""
     run = RunFolder(folder)
     folder.mkdir()
     record = RECORD if validated else replace(RECORD, valid_loss=None)
@@ -203,7 +203,7 @@ def test_last_weights_of_a_watched_training_are_not_called_untouched(finished: F
     assert any(note.startswith("Training was monitored on these images") for note in results.notes)
 
 
-def test_subjects_with_identical_images_are_told(finished: Finished) -> None:
+def test_subjects_with_identical_images_are_listed(finished: Finished) -> None:
     assert linked_subjects_note(finished.data, "test") == ()
     data, table = finished.data, finished.data.cache.table
     digests = table.pixel_digests.copy()
@@ -223,7 +223,7 @@ def test_results_file_says_how_it_was_evaluated(finished: Finished) -> None:
     assert [row["images"] for row in found["subjects"]["subjects"]] == [6, 6]
 
 
-def test_running_statistics_are_kept_when_asked_for(finished: Finished) -> None:
+def test_running_statistics_are_kept_by_option(finished: Finished) -> None:
     found = prepared(finished.run, finished.data, RUNNING)
     assert changed(load_checkpoint(finished.run.checkpoint("best")), found) == set()
     assert evaluation_of(found)["batchnorm"] == {"chosen": RUNNING}

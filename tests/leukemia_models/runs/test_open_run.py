@@ -19,7 +19,7 @@ JUDGING: dict[str, Any] = {
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, judging: object) -> Any:
-    """The checkpoint of a run whose file says so."""
+    """The checkpoint of a run with a `run.json`."""
     checkpoint = SimpleNamespace(path=Path("final.safetensors"), info=SimpleNamespace(judging=judging))
     monkeypatch.setattr(open_run, "load_checkpoint", lambda path: checkpoint)
     return open_run.open_checkpoint(Path("final.safetensors"))

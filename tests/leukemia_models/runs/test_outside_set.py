@@ -1,4 +1,4 @@
-"""Classes of an outside set against those of a run."""
+"""Classes of an outside set compared with those of a run."""
 
 from __future__ import annotations
 

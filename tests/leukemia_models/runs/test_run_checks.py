@@ -1,4 +1,4 @@
-"""What is checked before a run begins; sizes of micro-batches are worked out by hand."""
+"""Checks before a run begins; sizes of micro-batches are computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a run: what is there is found, and what is not or is damaged is named."""
+"""Files of a run: found, or named if missing or damaged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_text_that_is_no_description_is_refused(folder: RunFolder, text: str) ->
         load_config(folder)
 
 
-def test_what_is_not_there_is_wrong_usage_and_what_holds_no_run_is_not(tmp_path: Path) -> None:
+def test_a_missing_path_is_wrong_usage_and_a_folder_without_a_run_is_not(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="absent does not exist"):
         find_runs(tmp_path / "absent")
     with pytest.raises(RunError, match="holds no run"):

@@ -145,7 +145,7 @@ def test_the_split_comes_back_with_every_samples_digest(begun: Begun) -> None:
 
 
 @pytest.mark.parametrize("version", ["this", "0.1"])
-def test_added_images_are_unused_and_said(version: str, begun: Begun, earlier_run: Begun, tmp_path: Path) -> None:
+def test_added_images_are_unused_and_noted(version: str, begun: Begun, earlier_run: Begun, tmp_path: Path) -> None:
     run = begun if version == "this" else earlier_run
     cache = changed(begun, tmp_path, add_person)
     assert not holds_data(cache, run.config.data_digest)
@@ -188,7 +188,7 @@ def test_an_earlier_run_refuses_what_may_be_other_pixels(
         split_of_run(earlier_run.folder, begun.config, changed(begun, tmp_path, change))
 
 
-def test_an_earlier_run_goes_on_with_its_own_cache(earlier_run: Begun) -> None:
+def test_an_earlier_run_continues_with_its_cache(earlier_run: Begun) -> None:
     data = split_of_run(earlier_run.folder, earlier_run.config, earlier_run.cache)
     np.testing.assert_array_equal(data.codes, earlier_run.codes)
 

@@ -1,4 +1,4 @@
-"""What start weights have seen: told by the checkpoint, by the run around it, or by nobody."""
+"""Samples that start weights have seen: from the checkpoint, from its run, or unknown."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def make_run(root: Path, cache: Cache, codes: np.ndarray, *, start: str = "scrat
 
 
 def as_of_an_earlier_version(folder: RunFolder) -> RunFolder:
-    """Take away what version 0.1 did not write: what the weights have seen, and the pixels' digests."""
+    """Remove what version 0.1 did not write: the samples seen by the weights, and the pixels' digests."""
     checkpoint = load_checkpoint(folder.checkpoint("last"))
     info = replace(checkpoint.info, seen=None)
     save_checkpoint(folder.checkpoint("last"), checkpoint.build_model(), info, checkpoint.state, resumable=False)
@@ -113,7 +113,7 @@ def first(cache: Cache, tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "first", cache, codes_of(cache, "train", "valid", "train", "test"))
 
 
-def test_a_checkpoint_tells_what_its_weights_have_seen(first: RunFolder, cache: Cache, tmp_path: Path) -> None:
+def test_a_checkpoint_records_what_its_weights_have_seen(first: RunFolder, cache: Cache, tmp_path: Path) -> None:
     path = first.checkpoint("last")
     own = samples_of_split(cache.table, codes_of(cache, "train", "valid", "train", "test"), naming_of(cache))
     assert load_checkpoint(path).info.seen == own == seen_by_weights(path)
@@ -131,7 +131,7 @@ def test_names_of_subjects_do_not_travel_with_the_weights(first: RunFolder) -> N
 def test_a_split_that_tests_what_was_trained_on_is_met(version: str, first: RunFolder, cache: Cache) -> None:
     folder = first if version == "this" else as_of_an_earlier_version(first)
     path, other = folder.checkpoint("last"), codes_of(cache, "test", "train", "train", "valid")
-    # Version 0.1 tells the subjects; its images are known by their subjects alone.
+    # Version 0.1 gives the subjects only, not the images.
     images = 2 if version == "this" else 0
     assert seen_before(path, cache, other) == SeenBefore(subjects=1, images=images, num_samples=2)
     assert seen_before(path, cache, codes_of(cache, "train", "valid", "train", "test")) == NOTHING_SEEN_BEFORE
@@ -183,7 +183,7 @@ def test_weights_from_elsewhere_are_of_unknown_origin(first: RunFolder, cache: C
     assert seen_by_weights(lonely) == UNKNOWN_ORIGIN
 
 
-def test_a_run_beside_which_a_checkpoint_does_not_belong_tells_nothing(first: RunFolder) -> None:
+def test_a_run_of_another_checkpoint_is_not_used(first: RunFolder) -> None:
     folder = as_of_an_earlier_version(first)
     save_config(folder, replace(load_config(folder), split_seed=5))
     assert seen_by_weights(folder.checkpoint("last")) == UNKNOWN_ORIGIN
@@ -199,7 +199,7 @@ def test_what_a_run_wrote_down_of_its_start_counts(first: RunFolder, cache: Cach
     codes = codes_of(cache, "test", "train", "train", "valid")
     run = make_run(tmp_path / "run", cache, codes, start=str(first.checkpoint("last")))
     found = recorded_seen_before(run, load_config(run), cache, codes)
-    assert found == SeenBefore(subjects=1, images=2, num_samples=2)  # found out: it has nothing written down
+    assert found == SeenBefore(subjects=1, images=2, num_samples=2)  # inferred, as it has no record
     save_config(run, replace(load_config(run), seen_before=found))
     first.checkpoint("last").unlink()
     assert recorded_seen_before(run, load_config(run), cache, codes) == found

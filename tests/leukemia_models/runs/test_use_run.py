@@ -1,4 +1,4 @@
-"""A run used from Python: evaluated, asked for predictions and submissions, with values and no command line."""
+"""Runs used from Python: evaluation, predictions and submissions."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_images_from_outside_are_evaluated_and_known_ones_counted(
     assert {"known", "failed"} <= found.to_dict().keys()
 
 
-def test_predictions_are_a_table_and_written_only_where_asked(run: OpenRun, source: Path, tmp_path: Path) -> None:
+def test_predictions_are_a_table_and_written_only_by_option(run: OpenRun, source: Path, tmp_path: Path) -> None:
     before = sorted(run.folder.root.rglob("*"))
     whole = predict_part(run, "all")
     images = predict_images(run, [source])
@@ -166,7 +166,7 @@ def test_predictions_are_a_table_and_written_only_where_asked(run: OpenRun, sour
     assert read_predictions(tmp_path / "p.csv", ("hem", "all"))["id"].tolist() == written.table["id"].tolist()
 
 
-def test_an_image_that_cannot_be_used_is_told_and_keeps_a_submission_back(
+def test_an_unusable_image_is_reported_and_prevents_a_submission(
     run: OpenRun, source: Path, tmp_path: Path, console: ListConsole
 ) -> None:
     good = min(source.rglob("*.png"))

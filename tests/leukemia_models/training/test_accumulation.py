@@ -1,4 +1,4 @@
-"""A batch worked through in shares: one optimizer step, and what BatchNorm makes of it. Ranks are in test_two_ranks."""
+"""Micro-batches: one optimizer step, and BatchNorm. Several ranks are in test_two_ranks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def without_batchnorm() -> nn.Module:
 
 @pytest.mark.parametrize("num_micro_batches", [2, 3, 4])
 @pytest.mark.parametrize("extra", [{}, {"class_weights": (1.0, 3.0), "clip_norm": 0.3, "ema_decay": 0.9}], ids=str)
-def test_without_batchnorm_shares_are_one_full_batch(num_micro_batches: int, extra: dict) -> None:
+def test_without_batchnorm_micro_batches_are_one_full_batch(num_micro_batches: int, extra: dict) -> None:
     whole, shared = without_batchnorm(), without_batchnorm()
     recorder = Recorder(shared)
     history = train(whole, fake_source(*SIZES), fake_source(6), **extra)
@@ -56,7 +56,7 @@ def test_without_batchnorm_shares_are_one_full_batch(num_micro_batches: int, ext
     assert [heard[3] for heard in steps[:4]] == [7, 3, 5, 8]
 
 
-def test_running_statistics_move_once_by_the_mean_over_the_shares() -> None:
+def test_running_statistics_move_once_by_the_mean_over_the_micro_batches() -> None:
     batch, model = fake_batch(8, 0), tiny_network()
     images = flipped_by_epoch_and_sample(batch.images_BHWC, 1, batch.indices_B)
     before = copy.deepcopy(model[1])
@@ -73,8 +73,8 @@ def test_running_statistics_move_once_by_the_mean_over_the_shares() -> None:
     assert model[1].num_batches_tracked == 1
 
 
-def test_shares_are_prepared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only 8-bit images of a whole step are held; floats and activations are those of one share."""
+def test_micro_batches_are_prepared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the 8-bit images are those of a whole step; floats and activations are of one micro-batch."""
     seen: list[int] = []
 
     def watched(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def test_gradients_for_16_bits_are_scaled_once_a_step(monkeypatch: pytest.Monkey
         torch.testing.assert_close(copied_state(found)[name], value)
 
 
-def test_a_step_of_a_single_sample_is_left_out_whatever_its_shares() -> None:
+def test_a_step_of_a_single_sample_is_left_out_with_any_number_of_micro_batches() -> None:
     lonely = SeveralShares([[share_of(fake_batch(size, 1), n, 2, padded=True) for n in (0, 1)] for size in (1, 4)])
     recorder = Recorder(model := tiny_network())
     train(model, lonely, epochs=1, accumulate=2, observer=recorder)
@@ -124,7 +124,7 @@ def test_at_least_one_share() -> None:
         TrainSettings(epochs=1, accumulate=0)
 
 
-def test_one_share_is_the_plain_training_bit_by_bit() -> None:
+def test_one_micro_batch_is_the_plain_training_bit_by_bit() -> None:
     plain, shared = tiny_network(), tiny_network()
     train(plain, FakeSource([fake_batch(size, seed) for seed, size in enumerate(SIZES)]))
     train(shared, in_shares(1), accumulate=1)

@@ -101,7 +101,7 @@ def test_comparison_judges_with_either_and_changes_nothing() -> None:
     assert found.reestimated.loss == predict().loss
 
 
-def test_network_without_batchnorm_is_judged_once() -> None:
+def test_network_without_batchnorm_is_evaluated_once() -> None:
     model, calls = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), []
 
     def predict() -> Predictions:
@@ -114,7 +114,7 @@ def test_network_without_batchnorm_is_judged_once() -> None:
     assert found.chosen == "running"
 
 
-def test_unknown_mode_is_refused_before_anything_is_judged() -> None:
+def test_unknown_mode_is_refused_before_anything_is_evaluated() -> None:
     with pytest.raises(UsageError, match="known modes: auto, running, reestimated"):
         compare_batchnorm(
             tiny_network(), BatchNormStatistics({}, 0), lambda: pytest.fail("judged"), mode="best", judged_on="valid"

@@ -177,7 +177,7 @@ def test_checkpoints_of_earlier_versions_are_read_and_trained_on(run_dir: Path, 
 
 @pytest.fixture(scope="module")
 def averaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints of a run that averages its weights, and some of the same run that are for judging only."""
+    """Checkpoints of a run that averages its weights, and some of the same run for evaluation only."""
     directory = tmp_path_factory.mktemp("averaged")
     for name, resumable in (("judging", False), ("run", True)):
         model = tiny_network(seed=1)
@@ -185,7 +185,7 @@ def averaged_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_run_with_an_average_goes_on_from_its_own_weights_and_is_judged_by_the_average(averaged_dir: Path) -> None:
+def test_run_with_an_average_resumes_from_its_own_weights_and_is_evaluated_by_the_average(averaged_dir: Path) -> None:
     step, last, best = (load_checkpoint(averaged_dir / f"{name}.safetensors") for name in ("step1", "run2", "judging2"))
     assert not torch.equal(last.training_weights["6.weight"], last.model_state["6.weight"])
     assert (best.state.average, last.state.average.num_updates) == (None, 4)
@@ -200,7 +200,7 @@ def test_run_with_an_average_goes_on_from_its_own_weights_and_is_judged_by_the_a
 
 
 @pytest.mark.parametrize("name", ["judging2", "run2"])
-def test_stage_starts_from_the_weights_that_were_judged(averaged_dir: Path, name: str) -> None:
+def test_stage_starts_from_the_weights_that_were_evaluated(averaged_dir: Path, name: str) -> None:
     expected = load_checkpoint(averaged_dir / "judging2.safetensors").model_state
     by_path, by_checkpoint = tiny_network(), tiny_network()
     load_weights_file(by_path, averaged_dir / f"{name}.safetensors")
@@ -209,7 +209,7 @@ def test_stage_starts_from_the_weights_that_were_judged(averaged_dir: Path, name
     assert same_state(copied_state(by_checkpoint), expected)
 
 
-def test_ranger21_goes_on_from_disk_bit_by_bit(tmp_path: Path) -> None:
+def test_ranger21_resumes_from_disk_bit_by_bit(tmp_path: Path) -> None:
     settings = TrainSettings(
         epochs=4,
         optimizer=OptimizerSettings(name="ranger21", lr=0.01),
@@ -236,7 +236,7 @@ def test_any_safetensors_reader_opens_it(checkpoint_path: Path) -> None:
     assert content["info"]["recipe"] == INFO.recipe
 
 
-def test_checkpoint_for_judging_has_no_optimizer(tmp_path: Path) -> None:
+def test_checkpoint_for_evaluation_has_no_optimizer(tmp_path: Path) -> None:
     model = build_model("resnet18-narrow", 2)
     saver = Saver(tmp_path / "best.safetensors", model, resumable=False)
     train(model, saver)

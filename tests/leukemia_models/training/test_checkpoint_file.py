@@ -1,4 +1,4 @@
-"""Checkpoints as bytes that another machine has read: what the file gives, and what is no such file."""
+"""Checkpoints read from bytes, and bytes that are no checkpoint."""
 
 from __future__ import annotations
 

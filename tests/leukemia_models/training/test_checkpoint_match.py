@@ -1,4 +1,4 @@
-"""A checkpoint that belongs to something else is refused, with every difference named."""
+"""Checkpoints of another run are refused with every difference."""
 
 from __future__ import annotations
 

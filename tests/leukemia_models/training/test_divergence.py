@@ -1,4 +1,4 @@
-"""Training that runs away: it stops at once, and what it has saved stays finite."""
+"""Diverging trainings stop, and their checkpoints stay finite."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVERY_STEP = tuple((epoch, step) for epoch in (1, 2, 3) for step in (1, 2))
 
 
 @pytest.mark.parametrize("saved_steps", [EVERY_STEP, ()], ids=["saved every step", "saved every epoch"])
-def test_weights_that_are_spoilt_under_a_finite_loss_are_never_saved(saved_steps: tuple[tuple[int, int], ...]) -> None:
+def test_non_finite_weights_under_a_finite_loss_are_never_saved(saved_steps: tuple[tuple[int, int], ...]) -> None:
     """The gradient of the second epoch's second step, the fourth of all, is infinite."""
     model = Overflowing(lambda step: step == 4)
     recorder = Recorder(model, saved_steps)
@@ -59,14 +59,14 @@ def test_weights_that_are_spoilt_under_a_finite_loss_are_never_saved(saved_steps
     assert all(first_non_finite(saved) is None for saved in weights)
 
 
-def test_loss_after_spoilt_weights_names_them_as_the_cause() -> None:
+def test_the_error_of_a_loss_after_non_finite_weights_names_the_weights() -> None:
     model = Overflowing(lambda step: step == 2)
     with pytest.raises(DivergenceError, match=r"loss became nan in epoch 1, step 3, .* an earlier step had made"):
         train(model, fake_source(4, 4, 4), epochs=1)
 
 
 def test_what_an_optimizer_remembers_is_looked_at_too() -> None:
-    """Adam divides by what overflowed: its weights stay finite, and stand still for good."""
+    """Adam divides by the overflowed value: its weights stay finite and never change again."""
 
     class Steep(nn.Module):
         def __init__(self) -> None:

@@ -69,7 +69,7 @@ def test_run_with_an_average_resumes_bit_by_bit(stop: tuple[int, int]) -> None:
     assert same_state(dict(first.tensors), dict(second.tensors))
 
 
-def test_average_is_judged_and_changes_nothing_in_training() -> None:
+def test_average_is_evaluated_and_changes_nothing_in_training() -> None:
     plain, averaged = tiny_network(), tiny_network()
     without = train(plain, fake_source(6, 6), fake_source(9))
     recorder = Recorder(averaged)
@@ -77,22 +77,22 @@ def test_average_is_judged_and_changes_nothing_in_training() -> None:
     assert same_state(copied_state(plain), copied_state(averaged))
     assert [one.train_loss for one in without.records] == [one.train_loss for one in with_average.records]
     assert without.records[-1].valid_loss != with_average.records[-1].valid_loss
-    # The judged network: the average with the running statistics of the network itself.
+    # The evaluated network: the average with the running statistics of the network itself.
     judged = tiny_network()
     judged.load_state_dict({**recorder.weights[-1], **recorder.states[-1].average.tensors})
     loss = predict_probabilities(judged, fake_source(9).epoch(2), NORMALIZATION, CPU).loss
     assert with_average.records[-1].valid_loss == loss
 
 
-def test_run_without_an_average_cannot_go_on_with_one() -> None:
+def test_run_without_an_average_cannot_resume_with_one() -> None:
     recorder = Recorder(model := tiny_network())
     train(model, fake_source(4), epochs=1, observer=recorder)
     with pytest.raises(RunError, match="no average of the weights"):
         train(model, fake_source(4), epochs=2, ema_decay=0.9, start=recorder.states[-1])
 
 
-def test_average_is_judged_with_statistics_estimated_for_it_and_they_are_saved_with_it() -> None:
-    """The running ones belong to other weights; they stay as they are, and so does the training."""
+def test_average_is_evaluated_and_saved_with_statistics_estimated_for_it() -> None:
+    """The running statistics belong to other weights; they and the training do not change."""
     without, model = tiny_network(), tiny_network()
     train(without, fake_source(6, 6), fake_source(9), ema_decay=0.9)
     clean, recorder = fake_source(8, 8), Recorder(model, ((2, 1),))

@@ -23,7 +23,7 @@ from ..small_training import Recorder, train, without_times
 UNEVEN = (5, 1, 6, 4)
 STOPS = (
     ((1, 2),),
-    ((1, 4),),  # after an epoch's last step, before it is judged
+    ((1, 4),),  # after an epoch's last step, before its validation
     ((2, 3),),  # only the step that is left out is left
     ((2, 1), (2, 2)),
     ((1, 2), (1, 4), (2, 3), (3, 1)),
@@ -70,7 +70,7 @@ def test_seconds_of_an_epoch_are_those_of_all_its_parts() -> None:
     assert record.images_per_s == 12 / 8
 
 
-def test_state_is_handed_over_after_the_step_it_holds() -> None:
+def test_state_is_passed_on_after_its_step() -> None:
     recorder = Recorder(model := tiny_network(), ((1, 2),))
     train(model, fake_source(4, 3), epochs=1, observer=recorder)
     assert recorder.heard[1:] == [("step", 1, 1, 3), ("step", 1, 2, 4), ("state", 1, 2), ("end", 1)]

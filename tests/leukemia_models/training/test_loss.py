@@ -40,7 +40,7 @@ def test_labels_outside_reach_the_one_who_can_name_them() -> None:
 
 
 def test_reported_loss_is_the_weighted_mean_over_the_epoch() -> None:
-    """Weights that do not move: the mean over all samples at once."""
+    """Constant weights: the mean over all samples at once."""
     source, weights = fake_source(8, 3, 6), (0.5, 4.0)
     model = tiny_network().train()
     history = train(model, source, epochs=1, optimizer=STANDING_STILL, class_weights=weights, label_smoothing=0.2)

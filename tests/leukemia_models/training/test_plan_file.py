@@ -57,7 +57,7 @@ def plan_at(tmp_path):
     return write
 
 
-def test_a_plan_says_what_it_says(plan_at):
+def test_the_text_of_a_plan_has_its_settings(plan_at):
     plan = load_plan(plan_at(PLAN))
     assert (plan.name, plan.model_name, plan.num_folds) == ("plan", "resnet50", 3)
     assert (plan.evaluation.tta.num_views, plan.evaluation.batchnorm) == (8, "running")
@@ -167,7 +167,7 @@ def test_a_plan_that_is_not_there():
         load_plan("nowhere.toml")
 
 
-def test_files_lie_beside_the_plan(plan_at, tmp_path):
+def test_files_are_beside_the_plan(plan_at, tmp_path):
     (tmp_path / "mine.toml").write_text("[flip_horizontal]\np = 0.5\n", encoding="utf-8")
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
     text = 'model = "resnet18"\n[[stage]]\nepochs = 1\naugment = "mine.toml"\nstart = "w.safetensors"\n'

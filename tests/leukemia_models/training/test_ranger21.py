@@ -65,7 +65,7 @@ def test_a_second_schedule_is_refused_unless_its_own_is_off(schedule: ScheduleSe
 @pytest.mark.parametrize("decay_norm_and_bias", [True, False])
 @pytest.mark.parametrize("step", [1, 4, 5, 6, 9, 10, 11])
 def test_resumed_run_ends_bit_by_bit_the_same(step: int, decay_norm_and_bias: bool) -> None:
-    """Every fifth step it looks back; it takes turns between two momenta; three steps are an epoch here."""
+    """Lookahead every fifth step, two alternating momenta; three steps are an epoch here."""
     optimizer = OptimizerSettings(name="ranger21", lr=0.01, decay_norm_and_bias=decay_norm_and_bias)
     run = {"epochs": 5, "optimizer": optimizer, "schedule": CONSTANT}
     stop = ((step - 1) // 3 + 1, (step - 1) % 3 + 1)
@@ -86,7 +86,7 @@ def test_resumed_run_ends_bit_by_bit_the_same(step: int, decay_norm_and_bias: bo
         assert all(torch.equal(value, start.optimizer_state[number][name]) for name, value in tensors.items())
 
 
-def test_history_tells_the_rate_it_really_went_at() -> None:
+def test_history_has_the_learning_rate_that_was_used() -> None:
     history = train(tiny_network(), fake_source(4, 4), epochs=10, optimizer=RANGER, schedule=CONSTANT)
     assert history.records[0].lr == pytest.approx(0.01 * 2 / 4)
     assert history.records[-1].lr == pytest.approx(3e-5, abs=1e-12)

@@ -34,7 +34,7 @@ reestimated = partial(reestimate_batchnorm, normalization=NORMALIZATION, device=
 
 
 def two_layers(seed: int = 0) -> nn.Module:
-    """A network whose second BatchNorm layer sees what the first one makes."""
+    """A network whose second BatchNorm layer depends on the first."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -88,7 +88,7 @@ def test_one_batch_gives_what_torch_measures_with_a_momentum_of_one() -> None:
         torch.testing.assert_close(found.buffers[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_batch_size_does_not_matter_where_no_layer_lies_before() -> None:
+def test_batch_size_does_not_matter_for_the_first_layer() -> None:
     model, whole = tiny_network(), fake_batch(12, 3)
     parts = [FakeBatch(*(tensor[i : i + 3] for tensor in vars(whole).values())) for i in range(0, 12, 3)]
     one, four = reestimated(model, [whole]).buffers, reestimated(model, parts).buffers
@@ -97,7 +97,7 @@ def test_batch_size_does_not_matter_where_no_layer_lies_before() -> None:
 
 
 def test_eval_mode_with_the_estimates_is_training_mode_on_the_same_images() -> None:
-    """The point of it: buffers that fit nothing are replaced by those that fit the weights."""
+    """Arbitrary buffers are replaced by those of the weights."""
     model, batch = two_layers(), fake_batch(64, 1)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
@@ -123,7 +123,7 @@ def test_masked_rows_and_single_images_are_left_out() -> None:
         assert torch.equal(found.buffers[name], value)
 
 
-def test_no_more_batches_are_taken_than_wanted_and_the_stream_is_closed() -> None:
+def test_only_the_needed_batches_are_taken_and_the_stream_is_closed() -> None:
     events: list[str] = []
 
     def stream() -> Iterator[FakeBatch]:
@@ -179,7 +179,7 @@ def test_only_batchnorm_is_in_training_mode() -> None:
         assert torch.equal(value, other)
 
 
-def test_network_can_go_on_learning_with_the_estimates() -> None:
+def test_network_can_continue_training_with_the_estimates() -> None:
     model = two_layers()
     reestimated(model, [fake_batch(8, 1)]).apply(model)
     assert not any(tensor.is_inference() for tensor in model.state_dict().values())
@@ -272,7 +272,7 @@ def test_wrong_requests() -> None:
 
 
 class ThreadRanks(Ranks):
-    """Ranks that are threads of this process: what one gives is seen by all after a barrier."""
+    """Ranks as threads of this process: gathered values are available to all after a barrier."""
 
     board: list[Tensor]
     barrier: threading.Barrier
@@ -354,8 +354,8 @@ def test_evaluation_changes_no_buffer_and_no_mode(tta: Tta, training: bool) -> N
     assert [module.training for module in model.modules()] == modes
 
 
-def test_judging_in_training_mode_would_change_the_network() -> None:
-    """What the second report did: after it, the running statistics are those of the validation images."""
+def test_evaluation_in_training_mode_would_change_the_network() -> None:
+    """The second report's validation, after which the running statistics are those of the validation images."""
     model = build_model("resnet18", 2)
     before = copied_state(model)
     predict_in_train_mode(model, [fake_batch(4, seed) for seed in range(3)], NORMALIZATION, CPU)

@@ -65,7 +65,7 @@ def test_a_restarted_schedule_is_that_of_a_run_of_the_added_epochs(name: str, wa
         assert long.learning_rate(28, more) == pytest.approx(PEAK * 0.1)
 
 
-def test_the_note_tells_both_rates_and_what_else_could_be_meant() -> None:
+def test_the_note_has_both_rates_and_the_other_choice() -> None:
     note = with_length(settings_of(), state_after(3), 8).note
     following = PEAK * 0.5 * (1 + math.cos(math.pi * 3 / 8))
     for words in (
@@ -82,7 +82,7 @@ def test_the_note_tells_both_rates_and_what_else_could_be_meant() -> None:
     assert "does not depend on the length" in with_length(settings_of("constant"), state_after(3), 8).note
 
 
-def test_a_run_that_is_not_at_its_end_is_told_the_rate_instead_of_the_other() -> None:
+def test_the_note_of_an_unfinished_run_has_the_rate_of_the_other_choice() -> None:
     progress = EpochProgress(steps_done=4, lr=0.005)
     for state, epoch in ((state_after(1), 2), (state_after(1, progress), 3)):
         note = with_length(settings_of(), state, 8).note

@@ -110,7 +110,7 @@ def test_warm_restarts_begin_after_the_warmup() -> None:
 
 
 def test_one_cycle_is_that_of_torch() -> None:
-    """torch's turns after ``share x steps - 1`` steps and ends with the last; ours at those shares of the run."""
+    """torch's turns after ``fraction x steps - 1`` steps and ends with the last; ours at these fractions of the run."""
     settings = ScheduleSettings(
         name="one-cycle", cycle_rise_share=(0.3 * 41 - 1) / 40, cycle_start_divisor=20, cycle_final_divisor=50
     )

@@ -1,4 +1,4 @@
-"""One rank alone; what two ranks do together is in test_two_ranks."""
+"""One rank alone; two ranks are in test_two_ranks."""
 
 from __future__ import annotations
 

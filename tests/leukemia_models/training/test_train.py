@@ -39,7 +39,7 @@ def as_is(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
 
 
 def plain_sgd(model: nn.Module, batches: list[FakeBatch], lrs: list[float]) -> tuple[float, float]:
-    """The same steps as an ordinary training script would take them; returns mean loss and accuracy."""
+    """The steps of a plain training script; returns mean loss and accuracy."""
     model.train()
     velocity = [torch.zeros_like(parameter) for parameter in model.parameters()]
     losses, hits = [], []
@@ -200,7 +200,7 @@ def test_resumed_run_ends_bit_by_bit_like_the_uninterrupted_one(channels_last: b
     again = train(resumed, source, valid, epochs=3, start=start, channels_last=channels_last)
     assert same_state(copied_state(resumed), recorder.weights[-1])
     assert without_times(again) == without_times(history)
-    # What was handed in to start from is still what was saved.
+    # The start state is unchanged.
     for number, tensors in before.optimizer_state.items():
         assert torch.equal(tensors["momentum_buffer"], start.optimizer_state[number]["momentum_buffer"])
 
@@ -228,8 +228,8 @@ def test_finished_run_has_nothing_left_to_do() -> None:
     assert same_state(copied_state(model), before)
 
 
-def test_run_that_stopped_early_says_so_and_does_not_go_on() -> None:
-    """Weights that hardly move: no epoch is better than the first by the given margin."""
+def test_run_that_stopped_early_says_so_and_is_not_resumed() -> None:
+    """Almost constant weights: no epoch is better than the first by the given margin."""
     stopping = EarlyStopping(patience_epochs=2, min_delta=0.5, metric="loss")
     run = {"epochs": 9, "early_stopping": stopping, "optimizer": OptimizerSettings(lr=1e-9)}
     recorder = Recorder(model := tiny_network())

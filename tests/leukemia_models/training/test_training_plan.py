@@ -1,4 +1,4 @@
-"""Plans made in Python: defaults of the command line, and what is refused."""
+"""Training plans made in Python: defaults of the command line, and refused values."""
 
 from __future__ import annotations
 

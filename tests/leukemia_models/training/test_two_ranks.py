@@ -1,4 +1,4 @@
-"""Two processes that train together do what one does alone. They run :mod:`rank_program`, once for all tests."""
+"""Two processes train like one. They run :mod:`rank_program`, once for all tests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
-    """Folder with what each of two ranks found; and how each ended, and what it said."""
+    """Folder with the results of two ranks; and the exit code and output of each."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [*forked_python(), "-m", "tests.leukemia_models.rank_program", str(folder)]
     processes = [
@@ -60,7 +60,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[in
 
 @pytest.fixture(scope="module")
 def ranks_found(ended: tuple[Path, list[tuple[int, str]]]) -> list[dict[str, Any]]:
-    """What each of two ranks found."""
+    """Results of each of two ranks."""
     folder, said = ended
     files = [folder / f"rank{rank}.pt" for rank in (0, 1)]
     assert all(file.exists() for file in files), said
@@ -109,7 +109,7 @@ def test_loss_weights_clipping_and_average_are_those_of_the_whole_batch(ranks_fo
             torch.testing.assert_close(average.tensors[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_ranks_with_batchnorm_apart_train_like_one_process_that_accumulates(ranks_found: list[dict]) -> None:
+def test_ranks_without_synchronised_batchnorm_train_like_one_process_that_accumulates(ranks_found: list[dict]) -> None:
     expected = trained_by_shares(SINGLE, 2, APART)
     for found in (rank["apart"] for rank in ranks_found):
         assert_same_run(found, expected)
@@ -118,16 +118,16 @@ def test_ranks_with_batchnorm_apart_train_like_one_process_that_accumulates(rank
     assert same_state(first, second)  # running statistics too
 
 
-def test_shares_of_two_ranks_train_like_as_many_of_one(ranks_found: list[dict]) -> None:
-    """Class weights, clipping and average included; one share of the smallest batch is empty."""
+def test_micro_batches_of_two_ranks_train_like_as_many_of_one(ranks_found: list[dict]) -> None:
+    """Class weights, clipping and average included; one micro-batch of the smallest batch is empty."""
     expected = trained_by_shares(SINGLE, 4, replace(EVERYTHING, sync_batchnorm=False))
     for found in (rank["shares apart"] for rank in ranks_found):
         assert_same_run(found, expected)
 
 
-def test_synchronised_shares_are_normalised_over_the_ranks_one_after_the_other(ranks_found: list[dict]) -> None:
+def test_synchronised_micro_batches_are_normalised_over_the_ranks_one_after_the_other(ranks_found: list[dict]) -> None:
     quarters = several_shares(SINGLE, 4)
-    # What both ranks have at the same time.
+    # Values of both ranks.
     pairs = [[joined(step[number], step[number + 2]) for number in (0, 1)] for step in quarters.batches]
     settings = replace(SETTINGS, accumulate=2)
     expected = trained(SINGLE, settings=settings, train_source=SeveralShares(pairs))
@@ -146,7 +146,7 @@ def test_all_ranks_have_the_same_history_weights_and_buffers(ranks_found: list[d
     assert same_state(first["weights"], second["weights"])
 
 
-def test_state_that_one_rank_wants_is_handed_to_all_and_is_whole(ranks_found: list[dict], alone: dict) -> None:
+def test_state_that_one_rank_wants_is_sent_to_all_and_is_complete(ranks_found: list[dict], alone: dict) -> None:
     (first, _), (second, _) = (found["trained"]["saved"] for found in ranks_found)
     progress, expected = first.progress, alone["saved"][0].progress
     assert first.progress == second.progress
@@ -162,7 +162,7 @@ def test_two_ranks_resume_inside_an_epoch_bit_by_bit(ranks_found: list[dict]) ->
             assert (one["train_loss"], one["train_accuracy"]) == (other["train_loss"], other["train_accuracy"])
 
 
-def test_state_of_two_ranks_is_one_that_a_single_process_goes_on_from(ranks_found: list[dict], alone: dict) -> None:
+def test_a_single_process_resumes_from_the_state_of_two_ranks(ranks_found: list[dict], alone: dict) -> None:
     assert_same_run(resumed(SINGLE, ranks_found[0]["trained"]), alone)
 
 
@@ -192,7 +192,7 @@ def test_failure_of_one_rank_stops_all_with_its_message(ranks_found: list[dict],
     # The loss is that of all ranks: each of them sees it.
     assert kind == ("DivergenceError" if name == "loss" else "RunError")
     if name in ("label", "loss"):
-        assert message == own_message  # all ranks know it first-hand
+        assert message == own_message  # all ranks have it themselves
     else:
         assert message == f"rank 1 of 2 failed: {own_message}"
 
@@ -227,7 +227,7 @@ def test_synchronized_layer_equals_batchnorm_on_the_whole_batch(ranks_found: lis
         assert torch.equal(found[0][name], found[1][name])
         torch.testing.assert_close(found[0][name], value, rtol=1e-5, atol=1e-6)
     if layer.track_running_stats:
-        # Rank 0 judged while rank 1 did not: nothing was sent.
+        # Rank 0 evaluated while rank 1 did not: nothing was sent.
         expected = layer.eval()(features[: rows_W[0]]).detach()
         torch.testing.assert_close(found[0]["judged"], expected, rtol=1e-5, atol=1e-5)
 

@@ -96,7 +96,7 @@ def test_file_whose_numbers_are_no_weights_is_refused_by_tensor(tmp_path: Path, 
     assert same_state(copied_state(model), before)
 
 
-def test_optimizer_and_average_that_are_not_finite_are_no_state_to_go_on_from() -> None:
+def test_a_non_finite_optimizer_or_average_cannot_be_resumed() -> None:
     weights = {"layer.weight": torch.zeros(2)}
     bad = torch.tensor([0.0, float("nan")])
     states = {
