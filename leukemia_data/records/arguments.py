@@ -115,12 +115,10 @@ def own_indices(values: Indices, length: int | None, name: str) -> NDArray[np.in
 def _array(values: Indices, name: str, length: int | None) -> NDArray[Any]:
     if isinstance(values, range):
         return np.arange(values.start, values.stop, values.step)
-    if isinstance(values, np.ma.MaskedArray):
-        raise _refusal(name, length, "a masked array")
     if isinstance(values, list | tuple) and len({isinstance(value, _TRUTHS) for value in values}) > 1:
         # NumPy would convert True to 1 among numbers.
         raise _refusal(name, length, "numbers and truth values together")
-    if isinstance(values, Set | str | bytes | dict):
+    if isinstance(values, np.ma.MaskedArray | Set | str | bytes | dict):
         raise _refusal(name, length, type(values).__name__)
     try:
         array = np.asarray(values)

@@ -38,7 +38,6 @@ _IS_EVEN = ~_ODD[_ABOVE] & ~_ODD[_BESIDE]
 # Above the rounding error of float32 sums of 64 products.
 _SLACK = 1e-5
 
-_Looks = NDArray[np.int8]
 _Unit = NDArray[np.float32]
 _Rows = NDArray[np.int64]
 
@@ -127,7 +126,7 @@ def _look_views(looks_N64: _Unit) -> Iterator[_Unit]:
             yield (mirrored * _SIGNS).reshape(len(looks_N64), LOOK_VALUES)
 
 
-def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
+def _distinct(looks_N64: NDArray[np.int8]) -> tuple[_Rows, _Unit, _Rows]:
     """Rows with a look, the distinct looks as unit vectors, and each row's index among these."""
     rows = np.flatnonzero(looks_N64.any(axis=1))
     packed = np.ascontiguousarray(looks_N64[rows]).view(f"V{LOOK_VALUES}").ravel()
@@ -135,7 +134,7 @@ def _distinct(looks_N64: _Looks) -> tuple[_Rows, _Unit, _Rows]:
     return rows, _unit(looks_N64[rows[firsts]]), distinct_of.astype(np.int64)
 
 
-def _unit(looks_N64: _Looks) -> _Unit:
+def _unit(looks_N64: NDArray[np.int8]) -> _Unit:
     values = looks_N64.astype(np.float32)
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1), np.float32)
 

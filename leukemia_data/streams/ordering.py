@@ -40,8 +40,6 @@ def permuted(positions_B: NDArray[np.int64], num_samples: int, seed: int, epoch:
     results outside the range are permuted again until they are inside (Black, Rogaway, "Ciphers with arbitrary finite
     domains", CT-RSA 2002).
     """
-    if len(positions_B) == 0:
-        return np.empty(0, np.int64)
     rows = math.isqrt(max(num_samples - 1, 0)) + 1
     # Even: rotations of an odd number of rows are even permutations.
     rows += rows % 2
