@@ -247,12 +247,11 @@ def _from_first_version(path: Path, table: pd.DataFrame, classes: Sequence[str])
     name_of = {str(label): name for label, name in enumerate(classes)}
     _require_names(path, table["label"], {*name_of, UNKNOWN_CLASS})
     _require_names(path, table["prediction"], set(name_of))
-    column = probability_column(classes[1])
-    probabilities = _probabilities(path, table[column])
+    columns = ["id", "subject", "label", "split", "prediction", *map(probability_column, classes)]
+    probabilities = _probabilities(path, table[columns[-1]])
     named = {name: table[name].map({**name_of, UNKNOWN_CLASS: UNKNOWN_CLASS}).astype(object) for name in CLASS_COLUMNS}
-    table = table.assign(**named, **{column: probabilities})
-    table.insert(list(table.columns).index(column), probability_column(classes[0]), 1 - probabilities)
-    return table
+    table = table.assign(**named, **{columns[-2]: 1 - probabilities, columns[-1]: probabilities})
+    return table[[*columns, *(name for name in table.columns if name not in columns)]]
 
 
 def _require_names(path: Path, names: pd.Series[str], known: Collection[str]) -> None:
