@@ -13,6 +13,7 @@ import gc
 import importlib
 import io
 import marshal
+import multiprocessing.process
 import os
 import pkgutil
 import runpy
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("leukemia_data", "leukemia_models", "cli")
 OTHERS = ("torch._dynamo", "torch.distributed.run", "tests.blank_figures", "s3fs", "hdf5plugin")
 ADDRESS = "FORKED_PYTHON"
-START_S = 120
+START_S = 400
 _CLIENT = Path(__file__).with_name("forked_client.py")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -50,6 +51,7 @@ def forked_python() -> tuple[str, ...]:
     deadline_s = time.monotonic() + START_S
     while not Path(address).exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
+    assert Path(address).exists(), f"the server of {__name__} has not started"
     return (sys.executable, "-I", "-S", str(_CLIENT), address)
 
 
@@ -185,6 +187,7 @@ def _become(
     """In the child: be the interpreter that the client stands for, and end as it would."""
     os.setsid()
     os.chdir(folder)
+    multiprocessing.process.ORIGINAL_DIR = folder  # where spawned workers look for the script
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
