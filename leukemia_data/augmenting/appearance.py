@@ -32,7 +32,7 @@ class Color(Chance):
     """Change brightness, contrast and saturation by factors, and the hue by turns, all uniform in (low, high)."""
 
     name: ClassVar[str] = "color"
-    limits: ClassVar[Mapping[str, Range]] = {
+    value_limits: ClassVar[Mapping[str, Range]] = {
         **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 10)),
         "hue": (-0.5, 0.5),
     }
@@ -126,7 +126,7 @@ class Blur(Chance):
     """Gaussian blur with an odd kernel and a sigma uniform in (low, high), both in pixels."""
 
     name: ClassVar[str] = "blur"
-    limits: ClassVar[Mapping[str, Range]] = {"sigma_px": (0.05, 50)}
+    value_limits: ClassVar[Mapping[str, Range]] = {"sigma_px": (0.05, 50)}
     kernel_px: int
     sigma_px: Range
 
@@ -142,7 +142,7 @@ class Noise(Chance):
     """Add independent Gaussian noise to every value; ``variance`` is in grey levels squared."""
 
     name: ClassVar[str] = "noise"
-    limits: ClassVar[Mapping[str, Range]] = {"variance": (0, 65025)}
+    value_limits: ClassVar[Mapping[str, Range]] = {"variance": (0, 65025)}
     variance: float
 
 

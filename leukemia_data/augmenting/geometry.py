@@ -28,7 +28,7 @@ class Rotate(Chance):
     """Rotate about the centre by an angle uniform in -degrees..degrees, positive counter-clockwise, black border."""
 
     name: ClassVar[str] = "rotate"
-    limits: ClassVar[Mapping[str, Range]] = {"degrees": (0, 180)}
+    value_limits: ClassVar[Mapping[str, Range]] = {"degrees": (0, 180)}
     degrees: float
 
 
@@ -38,7 +38,7 @@ class Scale(Chance):
     """Scale about the centre by a factor uniform in (low, high); factors below 1 leave a black border."""
 
     name: ClassVar[str] = "scale"
-    limits: ClassVar[Mapping[str, Range]] = {"factor": (0.1, 10)}
+    value_limits: ClassVar[Mapping[str, Range]] = {"factor": (0.1, 10)}
     factor: Range
 
 
@@ -48,7 +48,7 @@ class Translate(Chance):
     """Shift along each axis by a distance uniform in -fraction..fraction of the side, black border."""
 
     name: ClassVar[str] = "translate"
-    limits: ClassVar[Mapping[str, Range]] = {"fraction": (0, 1)}
+    value_limits: ClassVar[Mapping[str, Range]] = {"fraction": (0, 1)}
     fraction: float
 
 

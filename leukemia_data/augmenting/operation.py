@@ -36,12 +36,12 @@ class Chance:
     ----------
     name
         Its name in augmentations.
-    limits
+    value_limits
         Least and greatest value of numbers and of the ends of ranges, by parameter.
     """
 
     name: ClassVar[str]
-    limits: ClassVar[Mapping[str, Range]] = {}
+    value_limits: ClassVar[Mapping[str, Range]] = {}
     p: float
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Chance:
             # Values may come from Python as well as from a file; the dataclass is frozen.
             value = parse_value(getattr(self, field.name), hints[field.name], field.name)
             object.__setattr__(self, field.name, value)
-        for key, (least, greatest) in {"p": (0, 1), **self.limits}.items():
+        for key, (least, greatest) in {"p": (0, 1), **self.value_limits}.items():
             value = getattr(self, key)
             if isinstance(value, tuple):
                 is_within, wanted, value = least <= value[0] <= value[1] <= greatest, "be [low, high] within", [*value]

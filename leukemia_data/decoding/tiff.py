@@ -114,7 +114,7 @@ def _check_numbers(tags: TiffDirectory) -> None:
 def _check_colours(tags: TiffDirectory) -> None:
     number = _photometric(tags)
     if number == _COLOURS_UNKNOWN:
-        raise ImageError(f"its header does not tell whether it is grey, white on black or RGB: {_TO_RGB}")
+        raise ImageError(f"its header does not say whether it is grey, white on black or RGB: {_TO_RGB}")
     if number == _INKS and tags.integer(_INK_SET, 1) != 1:
         raise ImageError(f"its colours are inks other than CMYK: {_TO_RGB}")
     if number not in _COLOUR_CHANNELS:

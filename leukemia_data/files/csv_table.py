@@ -253,7 +253,7 @@ class CsvTable:
 
 
 def read_csv_table(path: Path, names: Sequence[str]) -> CsvTable:
-    """Read a table whatever its columns are; :meth:`CsvTable.require` checks them.
+    """Read a table of any columns; :meth:`CsvTable.require` checks them.
 
     The separator is the one of comma, semicolon and tab with which the header has most of `names`, then most columns;
     or what a spreadsheet's first line ``sep=;`` says.
