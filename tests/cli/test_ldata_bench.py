@@ -34,6 +34,6 @@ def test_text_says_what_an_epoch_waits(caches: Path, ldata: Callable) -> None:
 
 
 def test_wrong_requests(caches: Path, ldata: Callable, error_of: Callable) -> None:
-    assert "less than --batch-size 64" in error_of(ldata("bench", caches, "--size", 48, "--device", "cpu"), 2)
+    assert "fewer than --batch-size 64" in error_of(ldata("bench", caches, "--size", 48, "--device", "cpu"), 2)
     assert "report-z" in error_of(ldata("bench", caches, *OPTIONS, "--augment", "report-z"), 2)
     assert "49 px" in error_of(ldata("bench", caches, "--size", 49), 1)
