@@ -26,7 +26,7 @@ from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info
 from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.preflight import explained_faults
+from leukemia_models.runs.training_faults import explained_faults
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, VALID
@@ -104,7 +104,7 @@ def train_run(run: PreparedRun, root: Path, process: TrainingProcess) -> dict[st
     Raises
     ------
     RunError
-        If another process trains the run, or as :func:`~leukemia_models.runs.preflight.explained_faults`.
+        If another process trains the run, or as :func:`~leukemia_models.runs.training_faults.explained_faults`.
     """
     config, ranks = run.config, process.ranks
     model = build_model(config.model_name, len(run.data.cache.manifest.classes), seed=config.settings.seed)

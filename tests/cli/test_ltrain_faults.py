@@ -208,7 +208,7 @@ def test_a_later_run_without_room_is_a_warning(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recorder, "on_step", stop)
-    monkeypatch.setattr("leukemia_models.runs.preflight.free_disk_bytes", lambda path: 25_000_000)
+    monkeypatch.setattr("leukemia_models.runs.training_faults.free_disk_bytes", lambda path: 25_000_000)
     options = ("--cache", caches, "--size", 48, "--model", "resnet18-narrow", "--epochs", 1, "--device", "cpu")
     result = ltrain("kfold", *options, "--folds", 2, "--out", tmp_path / "folds")
     assert "interrupted" in error_of(result, 130)
