@@ -24,11 +24,11 @@ from leukemia_models.comparing.fold_report import pool_folds
 from leukemia_models.reports.results import result_text
 from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, clear_leftovers, folder_name, write_runs
 from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches
-from leukemia_models.runs.training_faults import check_data, warn_of_sources
 from leukemia_models.runs.resume_runs import RunChanges, may_resume, require_as_drafted, resume_runs
 from leukemia_models.runs.run_config import ALONE, ProcessArguments, RunOptions, TrainingProcess
 from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
 from leukemia_models.runs.train_plan import Prepare, is_finished, prepared_runs, train_stages
+from leukemia_models.runs.training_faults import check_data, warn_of_sources
 from leukemia_models.training.training_plan import TrainingPlan
 
 KFOLD_FORMAT = "leukemia-cells k-fold"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,13 @@ from leukemia_data.errors import UsageError
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
-from leukemia_data.splitting.leaks import require_no_leak
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split
 from leukemia_data.stores.url import Location
 from leukemia_models.devices.normalization import Normalization, check_normalization
-from leukemia_models.runs.run_checks import (
-    leak_advice,
-    require_memory,
-    require_micro_batches,
-    require_parts,
+from leukemia_models.runs.preflight import (
+    check_stage,
     require_start,
 )
 from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOptions, TrainingProcess
@@ -110,7 +105,7 @@ def draft_runs(
         manifest, spec = cache.manifest, options.split_spec
         codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
-        _check(stage, data, options, process, is_fold=is_fold)
+        check_stage(stage, data, options, process, is_fold=is_fold)
         config = _config(plan, len(drafts), data, positive, options, process.console)
         drafts.append(RunDraft(config, data, stage.augmentation))
     return drafts
@@ -160,19 +155,6 @@ def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes:
         return seen_before(stage.start.path, cache, codes)
     before = [draft.data.seen_before for draft in earlier if draft.config.stage == stage.start.stage != ""]
     return before[0] if before else NOTHING_SEEN_BEFORE
-
-
-def _check(stage: Stage, data: SplitCache, options: RunOptions, process: TrainingProcess, *, is_fold: bool) -> None:
-    require_parts(data, stage, options, is_fold=is_fold)
-    require_no_leak(
-        data.leaks,
-        str(data.spec),
-        allow_leak=options.allow_leak,
-        advice=partial(leak_advice, data, stage, options, is_fold=is_fold),
-        console=process.console,
-    )
-    require_memory(data, process)
-    require_micro_batches(stage.batch_size, len(data.indices(TRAIN)), stage.settings, process.ranks.world_size)
 
 
 def _config(

@@ -19,7 +19,7 @@ from leukemia_data.files.lock import lock_run
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info, clear_leftovers
 from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.open_run import open_run_cache
-from leukemia_models.runs.run_checks import require_memory, require_micro_batches
+from leukemia_models.runs.preflight import require_memory, require_micro_batches
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess, load_config, save_config
 from leukemia_models.runs.run_folder import RunFolder, find_runs, is_kfold
 from leukemia_models.runs.run_split import TRAIN, SplitCache, holds_data

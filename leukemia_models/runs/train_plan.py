@@ -22,7 +22,6 @@ from leukemia_models.reports.results import Results, result_text
 from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, folder_name, write_runs
 from leukemia_models.runs.draft_runs import draft_runs, stage_caches
 from leukemia_models.runs.open_run import open_run_cache
-from leukemia_models.runs.training_faults import check_data, require_disk_room, warn_of_sources
 from leukemia_models.runs.resume_runs import NO_CHANGES, RunChanges, may_resume, require_as_drafted, resume_folder
 from leukemia_models.runs.run_config import (
     ALONE,
@@ -37,6 +36,7 @@ from leukemia_models.runs.run_config import (
 from leukemia_models.runs.run_folder import RunFolder, is_begun, is_kfold
 from leukemia_models.runs.run_split import SplitCache, holds_data
 from leukemia_models.runs.train_run import train_run
+from leukemia_models.runs.training_faults import check_data, require_disk_room, warn_of_sources
 from leukemia_models.training.training_plan import TrainingPlan
 
 

@@ -26,11 +26,11 @@ from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info
 from leukemia_models.runs.finalize import finalize_run
-from leukemia_models.runs.training_faults import explained_faults
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, VALID
 from leukemia_models.runs.start_weights import seen_by_run
+from leukemia_models.runs.training_faults import explained_faults
 from leukemia_models.training.checkpoint import (
     Checkpoint,
     CheckpointInfo,

@@ -16,10 +16,10 @@ from leukemia_data.errors import CacheError
 from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import assign_split
 from leukemia_models.runs.begin_runs import PreparedRun
-from leukemia_models.runs.training_faults import check_data, used_shards
 from leukemia_models.runs.run_config import MachineOptions, RunConfig, TrainingProcess, load_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import SplitCache
+from leukemia_models.runs.training_faults import check_data, used_shards
 
 from ..leukemia_data.consoles import ListConsole
 

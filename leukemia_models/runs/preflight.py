@@ -1,10 +1,12 @@
-"""Checks of a run before it starts: classes and sizes of its parts, initial weights, batches, memory."""
+"""Checks of a run before it starts: its parts, leaks, initial weights, batches, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from leukemia_data.errors import UsageError
+from leukemia_data.splitting.leaks import require_no_leak
 from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
 from leukemia_data.streams.batch import micro_batch_size
 from leukemia_data.streams.residency import residency_on
@@ -19,7 +21,23 @@ from leukemia_models.training.training_plan import Stage
 _MIN_MICRO_BATCH = 2
 
 
-def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> None:
+def check_stage(
+    stage: Stage, data: SplitCache, options: RunOptions, process: TrainingProcess, *, is_fold: bool
+) -> None:
+    """Raise a UsageError if a stage cannot be trained on its data, or its split has a leak that is not allowed."""
+    _require_parts(data, stage, options, is_fold=is_fold)
+    require_no_leak(
+        data.leaks,
+        str(data.spec),
+        allow_leak=options.allow_leak,
+        advice=partial(_leak_advice, data, stage, options, is_fold=is_fold),
+        console=process.console,
+    )
+    require_memory(data, process)
+    require_micro_batches(stage.batch_size, len(data.indices(TRAIN)), stage.settings, process.ranks.world_size)
+
+
+def _require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> None:
     """Raise a UsageError if a class is missing in the training part, or validation images that the settings need.
 
     The error lists the splits of this cache that the stage can be trained on.
@@ -37,7 +55,7 @@ def require_parts(data: SplitCache, stage: Stage, options: RunOptions, *, is_fol
         raise UsageError(f"split {data.spec}: {error}{hint}") from None
 
 
-def leak_advice(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> str:
+def _leak_advice(data: SplitCache, stage: Stage, options: RunOptions, *, is_fold: bool) -> str:
     """Return what to do about a split with a leak."""
     if data.seen_before.is_leak:
         return _seen_text(data, stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_models.runs.run_checks import require_micro_batches
+from leukemia_models.runs.preflight import require_micro_batches
 from leukemia_models.training.run_state import TrainSettings
 
 
