@@ -13,7 +13,6 @@ from torch import Tensor
 
 from leukemia_data.errors import UsageError
 from leukemia_data.files.limits import free_ram_bytes
-from leukemia_data.files.text import format_bytes
 from leukemia_data.records.sample_table import PixelReader
 from leukemia_data.streams.batch import to_device
 
@@ -91,7 +90,7 @@ def choose_residency(
     if wanted == AUTO:
         return _choose_freely(split_bytes, None if is_too_large else device_free_bytes, ram_bytes)
     if wanted == MAPPED:
-        return Residency(MAPPED, f"{format_bytes(split_bytes)} mapped from disk, as requested")
+        return Residency(MAPPED, f"{_text(split_bytes)} mapped from disk, as requested")
     if wanted == RAM:
         return _checked(RAM, split_bytes, int(ram_bytes * _MAX_FRACTION), "of this machine's free memory")
     if device_free_bytes is None:
@@ -114,24 +113,26 @@ def residency_on(device: torch.device, wanted: str, split_bytes: int, num_proces
 
 
 def _choose_freely(split_bytes: int, device_free_bytes: int | None, ram_bytes: int) -> Residency:
-    size = format_bytes(split_bytes)
+    size = _text(split_bytes)
     if device_free_bytes is not None and split_bytes <= device_free_bytes * _DEVICE_FRACTION:
-        return Residency(DEVICE, f"{size} on the device, which has {format_bytes(device_free_bytes)} free")
+        return Residency(DEVICE, f"{size} on the device, which has {_text(device_free_bytes)} free")
     if split_bytes <= ram_bytes * _RAM_FRACTION:
-        return Residency(RAM, f"{size} in this process's memory, of {format_bytes(ram_bytes)} free")
-    return Residency(
-        MAPPED, f"{size} mapped from disk: more than a quarter of {format_bytes(ram_bytes)} of free memory"
-    )
+        return Residency(RAM, f"{size} in this process's memory, of {_text(ram_bytes)} free")
+    return Residency(MAPPED, f"{size} mapped from disk: more than a quarter of {_text(ram_bytes)} of free memory")
 
 
 def _checked(kind: str, split_bytes: int, room_bytes: int, of_what: str) -> Residency:
     if split_bytes > room_bytes:
         raise UsageError(
-            f"residency {kind!r}: the split has {format_bytes(split_bytes)}, more than {format_bytes(room_bytes)} "
+            f"residency {kind!r}: the split has {_text(split_bytes)}, more than {_text(room_bytes)} "
             f"{of_what}; use mapped or auto"
         )
     place = "in this process's memory" if kind == RAM else "on the device"
-    return Residency(kind, f"{format_bytes(split_bytes)} {place}, as requested")
+    return Residency(kind, f"{_text(split_bytes)} {place}, as requested")
+
+
+def _text(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 _CHUNK_SAMPLES = 128
