@@ -169,7 +169,8 @@ def sample_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
     """An empty folder that every user of this machine can reach, as folders of pytest's own cannot be."""
-    folder = Path(tempfile.mkdtemp(prefix="shared-"))
+    # On the file system of the other folders of tests.
+    folder = Path(tempfile.mkdtemp(prefix="shared-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
