@@ -250,9 +250,6 @@ def _correlations(first_NPP: NDArray[np.generic], second_NPP: NDArray[np.generic
     return correlations
 
 
-_MAX_LISTED = 8
-
-
 @dataclass(frozen=True, slots=True)
 class NearGroup:
     """Ascending indices of images with the same content, and each look's correlation with the first one's."""
@@ -321,7 +318,7 @@ def near_identical_checks(
     people = Counter(
         " = ".join(names) for group in groups if len(names := group.values([image.subject for image in images])) > 1
     )
-    named = f": {listed((f'{who} ({count})' for who, count in people.most_common()), most=_MAX_LISTED)}"
+    named = f": {listed((f'{who} ({count})' for who, count in people.most_common()), most=8)}"
     yield counted("near_identical_subjects", "LOOK", people.total(), f"  of two subjects{named if people else ''}")
     conflicts = _num_across(groups, [image.class_name for image in images])
     yield counted("near_identical_labels", "WRONG", conflicts, "  with two labels")

@@ -21,8 +21,6 @@ from leukemia_data.sources.reading import SubjectsFound
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_data.splitting.split_spec import SplitSpec
 
-_SAME_SET_SHARE = 0.9
-
 
 @dataclass(frozen=True, slots=True)
 class AuditArgument:
@@ -79,7 +77,7 @@ def _pair_notes(
     if {first.kind, second.kind} == {"cache", "table"}:
         return [f"{first.name} and {second.name} cannot be compared: a cache has no SHA-256 of its files"]
     a, b = ({key for image in images for key in image.content_keys} for images in (first_images, second_images))
-    if a and b and len(a & b) >= _SAME_SET_SHARE * min(len(a), len(b)):
+    if a and b and len(a & b) >= 0.9 * min(len(a), len(b)):
         return [
             f"{first.name} and {second.name} are nearly the same set of images ({len(a & b):,} in common): "
             "if one was made from the other, give only one of them"

@@ -114,7 +114,7 @@ def _check_numbers(tags: TiffDirectory) -> None:
 def _check_colours(tags: TiffDirectory) -> None:
     number = _photometric(tags)
     if number == _COLOURS_UNKNOWN:
-        raise ImageError(f"its header does not say whether it is grey, white on black or RGB: {_TO_RGB}")
+        raise ImageError(f"its header does not tell whether it is grey, white on black or RGB: {_TO_RGB}")
     if number == _INKS and tags.integer(_INK_SET, 1) != 1:
         raise ImageError(f"its colours are inks other than CMYK: {_TO_RGB}")
     if number not in _COLOUR_CHANNELS:
@@ -169,7 +169,6 @@ _PARTS = {
 _SHORT, _LONG, _FRACTION, _UNDEFINED = 3, 4, 5, 7
 _ENTRY = struct.Struct("<HHI")
 _MAX_BYTES = 2**32 - 2**24
-_PLANE_AFTER_PLANE = 2
 _ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa", "La")
 _DAMAGED = "cannot be decoded: truncated or damaged"
 
@@ -242,7 +241,8 @@ def _grid(tags: TiffDirectory) -> tuple[int, int, int]:
     """Rows, columns and planes of strips or tiles that cover the picture."""
     height, width = _stored_size(tags)
     part_height, part_width = _part_size(tags)
-    num_planes = _num_channels(tags) if tags.integer(_PLANES, 1) == _PLANE_AFTER_PLANE else 1
+    is_planar = tags.integer(_PLANES, 1) == 2
+    num_planes = _num_channels(tags) if is_planar else 1
     return -(-height // part_height), -(-width // part_width), num_planes
 
 

@@ -46,9 +46,9 @@ def parse_toml(text: str) -> dict[str, Any]:
     try:
         values = tomllib.loads(text)
         _require_short_numbers(values)
+        return values
     except RecursionError:
         raise ValueError(_NESTED) from None
-    return values
 
 
 def _require_short_numbers(value: object) -> None:

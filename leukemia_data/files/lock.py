@@ -32,7 +32,6 @@ LOCK_FILES = frozenset({LOCK_NAME, SOFT_LOCK_NAME, HOLDER_NAME})
 Announce = Callable[[str], None]
 """Called with a message, once for each process that is waited for."""
 
-_POLL_S = 0.2
 # The first attempt may only remove the lock of a dead holder.
 _SOFT_TIMEOUT_S = 0.2
 _NO_SUCH_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -154,7 +153,7 @@ def _acquire(directory: Path, on_busy: Announce | None) -> BaseFileLock:
         if busy != announced:
             on_busy(f"{busy}{_soft_advice(directory)}")
             announced = busy
-        time.sleep(_POLL_S)
+        time.sleep(0.2)
     return lock
 
 

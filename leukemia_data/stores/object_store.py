@@ -33,7 +33,6 @@ _S3 = frozenset({"s3", "s3a"})
 _LOCAL = frozenset({"file", "local"})
 _EXTRA = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _KNOWN = _LOCAL | {"memory"} | _EXTRA.keys()
-_NUM_CONNECTIONS = 32
 # Prefixes of the variables that name servers and credentials.
 _SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "STORAGE_")
 # Threads that begin together share one file system.
@@ -69,7 +68,7 @@ def open_filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
         raise UsageError(f"{scheme}:// is no kind of store that is known: use s3://, gs://, az:// or file://")
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if scheme in _S3:
-        own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _NUM_CONNECTIONS}
+        own = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
         options["config_kwargs"] = {**own, **conf.get(scheme, {}).get("config_kwargs", {})}
     elif scheme in _LOCAL:
         options["auto_mkdir"] = True
