@@ -9,7 +9,7 @@ import pytest
 
 from leukemia_data.building import planned_tasks as gone_samples
 
-from .......py import helpers
+from .. import helpers
 from ..helpers import OLD_NS, SIZES, image_paths, make_source, write_cell
 
 NUM = 60

@@ -26,7 +26,7 @@ from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.records.sample_table import MTIME, write_columns
 from leukemia_data.sources.source import SourceListing, list_source
 
-from .......py import helpers
+from .. import helpers
 from ..helpers import LISTED_NS, OLD_NS, SIZES, adopt_states, all_shards, cache_dir, work_done
 
 NUM, NUM_LINKS = 18, 4

@@ -153,7 +153,7 @@ def test_manifest_that_changed_meanwhile_is_not_written_over(directory, url, fau
     def somebody_commits(num_bytes: int) -> None:
         faulty_s3.server.write(f"{url}/{MANIFEST_NAME}", other)
 
-    with pytest.raises(ConflictError, match=r"changed by somebody else"):
+    with pytest.raises(ConflictError, match=r"changed by another process"):
         push_cache(directory, store_at(url), num_threads=1, is_verify=False, progress=somebody_commits)
     assert faulty_s3.server.read(f"{url}/{MANIFEST_NAME}") == other
 
