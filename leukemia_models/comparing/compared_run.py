@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
@@ -24,7 +22,7 @@ from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
 from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
 from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level, subject_samples
-from leukemia_models.networks.registry import build_model, count_parameters, model_names
+from leukemia_models.networks.registry import build_outline, count_parameters, model_names
 from leukemia_models.reports.results import read_results
 from leukemia_models.reports.style import flattened
 from leukemia_models.runs.run_config import RunConfig, load_config
@@ -107,8 +105,7 @@ class ComparedRun:
         """Trainable parameters of its network; None for an unknown network."""
         if self.model_name not in model_names():
             return None
-        with torch.device("meta"):
-            return count_parameters(build_model(self.model_name, len(self.classes)))
+        return count_parameters(build_outline(self.model_name, len(self.classes)))
 
     @cached_property
     def metrics(self) -> ClassificationMetrics:

@@ -144,9 +144,8 @@ def measure_cost(name: str, size_px: int, num_classes: int = 2) -> ModelCost:
 
     from leukemia_models.networks.resnet import count_multiply_adds, stage_sizes
 
-    with torch.device("meta"):
-        model = build_model(name, num_classes)
-        image = torch.empty(1, 3, size_px, size_px)
+    model = build_outline(name, num_classes)
+    image = torch.empty(1, 3, size_px, size_px, device="meta")
     return ModelCost(size_px, count_parameters(model), count_multiply_adds(model, image), stage_sizes(model, image))
 
 
@@ -168,6 +167,23 @@ def build_model(name: str, num_classes: int, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return network.build(num_classes)
+
+
+def build_outline(name: str, num_classes: int) -> nn.Module:
+    """Return a network on torch's meta device: shapes without values, which take no memory. Raises as build_model."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutDraws(TorchFunctionMode):
+        # On the meta device a draw changes nothing, but its first one imports sympy: 1.5 s of every training's start.
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+            kwargs = kwargs or {}
+            if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    with torch.device("meta"), WithoutDraws():
+        return build_model(name, num_classes)
 
 
 def count_parameters(model: nn.Module) -> int:

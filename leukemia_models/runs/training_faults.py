@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import ShardEntry, is_whole
@@ -26,7 +25,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import is_out_of_memory, wanted_memory
-from leukemia_models.networks.registry import build_model
+from leukemia_models.networks.registry import build_outline
 from leukemia_models.runs.begin_runs import PreparedRun
 from leukemia_models.runs.draft_runs import train_statistics
 from leukemia_models.runs.run_config import TrainingProcess
@@ -140,9 +139,7 @@ def require_disk_room(runs: Sequence[PreparedRun], console: Console) -> None:
     taken_before = 0
     for number, run in enumerate(runs):
         settings, root = run.config.settings, run.folder.root
-        # The meta device takes no memory and initialises no weights.
-        with torch.device("meta"):
-            room = checkpoint_room(build_model(run.config.model_name, settings.num_classes), settings)
+        room = checkpoint_room(build_outline(run.config.model_name, settings.num_classes), settings)
         present = sum(path.stat().st_size for path in root.glob("*.safetensors"))
         needed = taken_before + max(room.max_bytes - present, room.resumable_bytes)
         free = free_disk_bytes(root)

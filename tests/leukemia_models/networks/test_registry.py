@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -100,3 +102,17 @@ def test_global_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     build_model("resnet18", 2, seed=9)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_outline_has_the_shapes_of_the_network_and_loads_no_sympy() -> None:
+    code = """
+import sys
+from leukemia_models.networks.registry import build_model, build_outline
+outline, model = build_outline("resnet18-narrow", 3), build_model("resnet18-narrow", 3)
+assert {value.device.type for value in outline.state_dict().values()} == {"meta"}
+assert [(name, value.shape) for name, value in outline.state_dict().items()] == [
+    (name, value.shape) for name, value in model.state_dict().items()
+]
+assert "sympy" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
