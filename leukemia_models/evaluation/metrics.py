@@ -97,7 +97,7 @@ class Outcome:
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Counts (2,2), ``confusion[label, prediction]``."""
-        return np.asarray(sklearn_metrics.confusion_matrix(self.labels_N, self.predictions_N, labels=[0, 1]))
+        return np.bincount(2 * self.labels_N + self.predictions_N, minlength=4).reshape(2, 2)
 
     @cached_property
     def support_K(self) -> npt.NDArray[np.int64]:
@@ -107,10 +107,8 @@ class Outcome:
     @cached_property
     def f1_K(self) -> Floats:
         """F1 of each class, (2,); 0 for a class without samples or predictions."""
-        scores = sklearn_metrics.f1_score(
-            self.labels_N, self.predictions_N, labels=[0, 1], average=None, zero_division=0.0
-        )
-        return np.asarray(scores)
+        sizes_K = self.support_K + self.confusion.sum(axis=0)
+        return np.asarray(2 * self.confusion.diagonal() / np.maximum(sizes_K, 1))
 
     def recall(self, label: int) -> float | None:
         """Return the recall of a class, None without samples of it."""
