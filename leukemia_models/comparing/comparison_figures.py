@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
 
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import ComparedRun, StageCurve
+from leukemia_models.evaluation.metrics import sklearn_metrics
 from leukemia_models.reports.evaluation_figures import draw_confusion_on, finish_roc, legend_above
 from leukemia_models.reports.style import series_style, stamped_figure, wrapped_name
 
@@ -60,7 +60,7 @@ def draw_rocs(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
 
 def _draw_roc(axes: Axes, number: int, run: ComparedRun, auroc: float) -> None:
     style = series_style(number)
-    false_shares, true_shares, _ = roc_curve(run.samples.labels_N, run.samples.probabilities_N)
+    false_shares, true_shares, _ = sklearn_metrics.roc_curve(run.samples.labels_N, run.samples.probabilities_N)
     interval = run.intervals.intervals.get("auroc")
     spread = f" ({interval.low:.3f} to {interval.high:.3f})" if interval else ""
     axes.plot(

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
 
 from leukemia_data.errors import UsageError
+from leukemia_data.lazy_imports import Library
 from leukemia_models.evaluation.evaluated_samples import (
     DEFAULT_THRESHOLD,
     EvaluatedSamples,
@@ -25,6 +24,11 @@ from leukemia_models.evaluation.evaluated_samples import (
 )
 from leukemia_models.evaluation.metrics import LOWEST_PROBABILITY, POSITIVE
 from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS, MIN_SUBJECTS
+
+if TYPE_CHECKING:
+    from scipy import optimize, special
+else:
+    optimize, special = Library("scipy.optimize"), Library("scipy.special")
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 """Beyond it, validation images do not determine the temperature: they are separated perfectly (below), or no better
@@ -122,7 +126,7 @@ def fit_calibration(
 
 def scaled_probabilities(probabilities_N: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
     """Return probabilities (N,) of class 1 with their log-odds divided by `temperature`."""
-    return np.asarray(expit(_log_odds(probabilities_N) / temperature))
+    return np.asarray(special.expit(_log_odds(probabilities_N) / temperature))
 
 
 def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:
@@ -138,7 +142,7 @@ def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArra
 
     lowest, highest = TEMPERATURE_RANGE
     # Unlike the NLL, which clips scaled probabilities, this loss is convex in the inverse temperature.
-    found = minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-7})
+    found = optimize.minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-7})
     return float(1 / found.x)
 
 
@@ -164,7 +168,7 @@ def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[
 
 
 def _log_odds(probabilities_N: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
+    return np.asarray(special.logit(np.clip(probabilities_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
 def _note(counts: tuple[int, ...] | None, classes: Sequence[str], *, is_inside: bool) -> str | None:

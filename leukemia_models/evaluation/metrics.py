@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sklearn_metrics
 
 from leukemia_data.errors import UsageError
+from leukemia_data.lazy_imports import Library
 from leukemia_data.records.arguments import as_labels, as_numbers
 from leukemia_data.registry import Registry
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, labels_and_probabilities
+
+if TYPE_CHECKING:
+    import sklearn.metrics
+
+    sklearn_metrics = sklearn.metrics
+else:
+    # It takes as long to import as torch: not before the first evaluation.
+    sklearn_metrics = Library("sklearn.metrics")
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]

@@ -15,12 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import auc, roc_curve
 
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
-from leukemia_models.evaluation.metrics import reliability_bins
+from leukemia_models.evaluation.metrics import reliability_bins, sklearn_metrics
 from leukemia_models.evaluation.resampling import Interval
 from leukemia_models.evaluation.subject_level import subject_samples
 from leukemia_models.reports.style import (
@@ -110,8 +109,10 @@ def draw_roc(
 def _draw_roc_on(axes: Axes, samples: EvaluatedSamples, label: str, *, number: int) -> None:
     """Draw a ROC curve with a mark at the threshold 0.5; ``{auroc}`` in the label becomes its area."""
     style = series_style(number)
-    false_rates, true_rates, thresholds = roc_curve(samples.labels_N, samples.probabilities_N, drop_intermediate=False)
-    named = label.format(auroc=auc(false_rates, true_rates))
+    false_rates, true_rates, thresholds = sklearn_metrics.roc_curve(
+        samples.labels_N, samples.probabilities_N, drop_intermediate=False
+    )
+    named = label.format(auroc=sklearn_metrics.auc(false_rates, true_rates))
     line_style = LINE_STYLES[number % len(LINE_STYLES)]
     axes.plot(false_rates, true_rates, color=style.color, linestyle=line_style, label=named)
     # The curve's points are "at least this score"; a prediction is class 1 above the threshold.
