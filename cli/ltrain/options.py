@@ -106,7 +106,15 @@ _learning_options = with_options(
 _machine_options = with_options(
     local_copies_options,
     click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps."),
-    click.option("--amp/--no-amp", default=False, help="Mixed precision, on CUDA only."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        help="Of the network while it trains; evaluation is in fp32. auto: bf16 where the device computes in it (CUDA "
+        "from Ampere on, CPUs with AVX512-BF16 or AMX), else fp32. With --resume: where the run's own is missing.",
+    ),
+    click.option("--amp/--no-amp", default=False, hidden=True),
+    click.option("--tf32/--no-tf32", default=True, help="Let CUDA round to TF32 in convolutions of fp32."),
     click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),
     click.option(
         "--sync-batchnorm/--no-sync-batchnorm",
@@ -213,7 +221,7 @@ STAGE_OPTIONS = (
 """Options that describe one stage; a plan has them in its file instead."""
 MACHINE_OPTIONS = ("device", "num_threads", "residency", "save_minutes", "wait_minutes", "check")
 _FREE_ON_RESUME = {
-    *("out", "resume", "resume_if_begun", "as_json", "epochs", "extend", "accumulate"),
+    *("out", "resume", "resume_if_begun", "as_json", "epochs", "extend", "accumulate", "precision"),
     *("cache", "copies_dir", "copies_gb", *MACHINE_OPTIONS),
 }
 """Options that a run has not decided already."""

@@ -55,7 +55,7 @@ def train(**options: OptionValue) -> None:
 
     common = _common(given, options, "ltrain")
     if options["resume"]:
-        changes = RunChanges(**_set(given, options, "epochs", "extend", "accumulate"))
+        changes = RunChanges(**_set(given, options, "epochs", "extend", "accumulate", "precision"))
         trained = train_plan.resume(options["out"], changes=changes, **common)
     else:
         trained = train_plan.train_plan(**_beginning(given, options, options["split"]), **common)
@@ -101,10 +101,12 @@ def kfold(**options: OptionValue) -> None:
         raise UsageError("--epochs: the folds of a cross-validation keep their length; start a new one")
     from leukemia_data.splitting.split_spec import VALID_SHARE
     from leukemia_models.comparing.kfold import cross_validate, resume_cross_validation
+    from leukemia_models.runs.resume_runs import RunChanges
 
     common = _common(given, options, "ltrain kfold")
     if options["resume"]:
-        trained = resume_cross_validation(options["out"], **_set(given, options, "accumulate"), **common)
+        changes = RunChanges(**_set(given, options, "accumulate", "precision"))
+        trained = resume_cross_validation(options["out"], changes=changes, **common)
     else:
         valid_share = VALID_SHARE if options["inner_valid"] else options["valid_from_train"] or 0.0
         trained = cross_validate(
@@ -131,7 +133,9 @@ def _plan(given: Mapping[str, str], options: Mapping[str, Any]) -> TrainingPlan:
     else:
         plan = single_stage_plan(**{name: options[name] for name in STAGE_OPTIONS})
     plan = with_evaluation(plan, **_set(given, options, "tta", "tta_average", "batchnorm"))
-    return with_settings(plan, **_set(given, options, "amp", "compile", "sync_batchnorm", "accumulate"))
+    if "amp" in given:
+        plan = with_settings(plan, precision="amp" if options["amp"] else "fp32")
+    return with_settings(plan, **_set(given, options, "precision", "tf32", "compile", "sync_batchnorm", "accumulate"))
 
 
 def _beginning(given: Mapping[str, str], options: Mapping[str, Any], split: str) -> dict[str, Any]:

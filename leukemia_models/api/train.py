@@ -59,6 +59,7 @@ class TrainArguments(TypedDict, total=False):
     class_weights: str
     early_stopping: int
     ema: float
+    precision: str
     start: str
     tta: str
     tta_average: str

@@ -24,7 +24,7 @@ from leukemia_models.comparing.fold_report import pool_folds
 from leukemia_models.reports.results import result_text
 from leukemia_models.runs.begin_runs import PreparedRun, claim_folder, clear_leftovers, folder_name, write_runs
 from leukemia_models.runs.draft_runs import RunDraft, draft_runs, stage_caches
-from leukemia_models.runs.resume_runs import RunChanges, may_resume, require_as_drafted, resume_runs
+from leukemia_models.runs.resume_runs import NO_CHANGES, RunChanges, may_resume, require_as_drafted, resume_runs
 from leukemia_models.runs.run_config import ALONE, ProcessArguments, RunOptions, TrainingProcess
 from leukemia_models.runs.run_folder import KFOLD_FILE_NAME, is_kfold
 from leukemia_models.runs.train_plan import Prepare, is_finished, prepared_runs, train_stages
@@ -91,7 +91,7 @@ def cross_validate(
 
 
 def resume_cross_validation(
-    out: Path, *, accumulate: int | None = None, **process_arguments: Unpack[ProcessArguments]
+    out: Path, *, changes: RunChanges = NO_CHANGES, **process_arguments: Unpack[ProcessArguments]
 ) -> TrainedFolds:
     """Resume a stopped cross-validation; finished folds are kept.
 
@@ -99,10 +99,9 @@ def resume_cross_validation(
     ----------
     out, process_arguments
         As for :func:`~leukemia_models.runs.train_plan.resume`, whose errors it raises.
-    accumulate : int, optional
-        Micro-batches of each process; None keeps what the folds have.
+    changes : RunChanges
+        Of every unfinished fold; the folds keep their length.
     """
-    changes = RunChanges(accumulate=accumulate)
     return _train_folds(lambda process, held: _resumed(out, process, held, changes), out, **process_arguments)
 
 

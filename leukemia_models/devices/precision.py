@@ -6,29 +6,136 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from leukemia_data.errors import LeukemiaError, RunError, UsageError
+from leukemia_data.lazy_imports import torch
+from leukemia_data.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
-def autocast_dtype(device: torch.device, amp: bool) -> torch.dtype | None:
-    """Return the 16-bit dtype of mixed precision on `device`, or None for plain float32."""
-    if not amp or device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+AUTO, FP32, BF16, FP16 = "auto", "fp32", "bf16", "fp16"
+PRECISIONS = (AUTO, FP32, BF16, FP16)
+AMP = "amp"
+"""The precision of runs that version 0.1 began with ``--amp``: 16 bits on CUDA, float32 elsewhere."""
 
 
-def autocast(device: torch.device, amp: bool) -> torch.autocast:
-    """Return the context of a forward pass on `device`; it does nothing off CUDA."""
-    dtype = autocast_dtype(device, amp)
+def computes_in_bf16(device: torch.device) -> bool:
+    """Return whether `device` has bfloat16 arithmetic of its own: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        # It answers for the current device.
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and _cpu_computes_in_bf16()
+
+
+def _cpu_computes_in_bf16() -> bool:
+    # Releases of torch before get_capabilities have a private function for AVX512 only.
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is None:
+        return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    found = ask()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def decide_precision(name: str, device: torch.device) -> str:
+    """Return the precision of a new run on `device`: ``fp32``, ``bf16`` or ``fp16``.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`PRECISIONS`, or :data:`AMP`. ``auto`` is bfloat16 where the device computes in it, else float32.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, or the device would emulate that precision.
+    """
+    if name == AUTO:
+        return BF16 if computes_in_bf16(device) else FP32
+    if name == AMP:
+        return precision_name(device, AMP)
+    require_precision(name, device)
+    return name
+
+
+def require_precision_name(name: str) -> None:
+    """Raise UsageError unless there is this precision."""
+    if name not in (*PRECISIONS, AMP):
+        raise UsageError(
+            f"unknown precision {name!r}{did_you_mean(name, PRECISIONS)}; known are {', '.join(PRECISIONS)}"
+        )
+
+
+def require_precision(name: str, device: torch.device) -> None:
+    """Raise UsageError unless `device` computes in this decided precision, without emulation."""
+    require_precision_name(name)
+    if name == BF16 and not computes_in_bf16(device):
+        raise UsageError(
+            f"--precision {BF16}: {device} has no arithmetic of 16 bits and would emulate it, which is slower than 32 "
+            f"bits; use --precision {FP32}"
+        )
+    if name == FP16 and device.type != "cuda":
+        raise UsageError(f"--precision {FP16}: only CUDA trains in it, and this is {device}; use --precision {FP32}")
+
+
+def has_precision(name: str, device: torch.device) -> bool:
+    """Return whether `device` computes in this decided precision, without emulation."""
+    try:
+        require_precision(name, device)
+    except UsageError:
+        return False
+    return True
+
+
+def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
+    """Return the 16-bit dtype of a decided precision on `device`, or None for float32."""
+    if precision == AMP:
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if computes_in_bf16(device) else torch.float16
+    return {FP32: None, BF16: torch.bfloat16, FP16: torch.float16}[precision]
+
+
+def precision_name(device: torch.device, precision: str) -> str:
+    """Return ``fp32``, ``bf16`` or ``fp16``: what a decided precision is on `device`."""
+    return {None: FP32, torch.bfloat16: BF16, torch.float16: FP16}[autocast_dtype(device, precision)]
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of a forward pass on `device`; it does nothing in float32."""
+    dtype = autocast_dtype(device, precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def gradient_scaler(device: torch.device, amp: bool) -> torch.amp.GradScaler:
+def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Return the scaler of a backward pass on `device`; it does nothing except for float16."""
-    return torch.amp.GradScaler(device.type, enabled=autocast_dtype(device, amp) is torch.float16)
+    return torch.amp.GradScaler(device.type, enabled=autocast_dtype(device, precision) is torch.float16)
+
+
+@contextmanager
+def convolutions(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iterator[None]:
+    """Let CUDA's convolutions round to TF32, and cuDNN try its algorithms, for the block; other devices do neither."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    # Since torch 2.9 the older flag is deprecated, and must not be mixed with this one.
+    flags, name, value = (
+        (cudnn.conv, "fp32_precision", "tf32" if tf32 else "ieee")
+        if hasattr(cudnn, "conv")
+        else (cudnn, "allow_tf32", tf32)
+    )
+    before = getattr(flags, name), cudnn.benchmark
+    setattr(flags, name, value)
+    cudnn.benchmark = cudnn_benchmark
+    try:
+        yield
+    finally:
+        setattr(flags, name, before[0])
+        cudnn.benchmark = before[1]
 
 
 # CUDA and MPS; torch on the CPU; the system (two); cuDNN and cuBLAS; C++.
@@ -64,7 +171,7 @@ def wanted_memory(error: BaseException) -> str | None:
     return found[1] if found else None
 
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[["Tensor"], "Tensor"]
 """Images (B,3,S,S) in, logits (B,K) out."""
 DEFAULT_BACKEND = "inductor"
 

@@ -16,7 +16,7 @@ from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, Normalization, Normalizer
-from leukemia_models.devices.precision import autocast
+from leukemia_models.devices.precision import FP32, autocast
 from leukemia_models.evaluation.predictions import Predictions
 from leukemia_models.evaluation.settings import D4, LOGITS, NO_TTA, NONE, Tta
 
@@ -120,7 +120,7 @@ def predict_probabilities(
     normalization: Normalization,
     device: torch.device,
     *,
-    amp: bool = False,
+    precision: str = FP32,
     channels_last: bool = True,
     tta: Tta = NO_TTA,
     ranks: Ranks = SINGLE,
@@ -135,8 +135,10 @@ def predict_probabilities(
         On `device`; maps normalised images to logits. It is left unchanged.
     batches : iterable of Batch
         Each sample once, not augmented. Masked rows are skipped.
-    normalization, device, amp, channels_last, tta, ranks
-        Normalisation and device of the network, mixed precision, memory format, test-time augmentation, and processes.
+    normalization, device, channels_last, tta, ranks
+        Normalisation and device of the network, memory format, test-time augmentation, and processes.
+    precision : str
+        A decided one, see :func:`~leukemia_models.devices.precision.decide_precision`.
 
     Returns
     -------
@@ -151,7 +153,7 @@ def predict_probabilities(
     normalizer = Normalizer(normalization, device, channels_last=channels_last)
 
     def logits_of(images_BHWC: Tensor) -> Tensor:
-        with autocast(device, amp):
+        with autocast(device, precision):
             shown = views(tta, to_device(images_BHWC, device))
             return torch.stack([cast(Tensor, model(normalizer(view_BHWC))) for view_BHWC in shown], dim=1)
 

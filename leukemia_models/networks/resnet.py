@@ -160,7 +160,16 @@ class ResNet(nn.Module):
         """Return the logits."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images_BCHW))))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
-        return cast(Tensor, self.fc(self.avgpool(features).flatten(1)))
+        return self._classified(features)
+
+    def _classified(self, features: Tensor) -> Tensor:
+        """Pool and classify in float32 under autocast too: rounded logits would have ties that the images have not."""
+        kind = features.device.type
+        # The meta device, which counts operations, knows no autocast.
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return cast(Tensor, self.fc(self.avgpool(features).flatten(1)))
+        with torch.autocast(kind, enabled=False):
+            return cast(Tensor, self.fc(self.avgpool(features.float()).flatten(1)))
 
 
 class LinearBottleneck(Bottleneck):

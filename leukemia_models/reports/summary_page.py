@@ -55,7 +55,7 @@ from leukemia_models.reports.style import (
 
 MAX_LISTED_SUBJECTS = 80
 SUBJECTS_FILE = "subjects.csv"
-_EVALUATION_SHOWN = ("checkpoint", "tta", "batchnorm.mode", "batchnorm.chosen")
+_EVALUATION_SHOWN = ("checkpoint", "precision", "tta", "batchnorm.mode", "batchnorm.chosen")
 _CALIBRATION_SHOWN = ("calibration.temperature", "calibration.threshold", "calibration.fitted_on")
 _CALIBRATED_ROWS = ("nll", "brier", "ece", "balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "mcc")
 
@@ -92,9 +92,9 @@ def _evaluation_rows(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _setting_rows(results: Results) -> Iterator[tuple[str, str]]:
-    """Yield the settings with a value; a note describes extensions."""
+    """Yield the settings with a value; notes describe changes of length and precision."""
     for name, value in flattened(results.settings):
-        if value is not None and name != "extensions":
+        if value is not None and name not in ("extensions", "precision_changes"):
             yield plain(name), _short(value)
 
 

@@ -24,6 +24,7 @@ from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split
 from leukemia_data.stores.url import Location
 from leukemia_models.devices.normalization import Normalization, check_normalization
+from leukemia_models.devices.precision import decide_precision
 from leukemia_models.runs.preflight import (
     check_stage,
     require_start,
@@ -106,7 +107,7 @@ def draft_runs(
         codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
         check_stage(stage, data, options, process, is_fold=is_fold)
-        config = _config(plan, len(drafts), data, positive, options, process.console)
+        config = _config(plan, len(drafts), data, positive, options, process)
         drafts.append(RunDraft(config, data, stage.augmentation))
     return drafts
 
@@ -158,7 +159,7 @@ def _seen_before(stage: Stage, earlier: Sequence[RunDraft], cache: Cache, codes:
 
 
 def _config(
-    plan: TrainingPlan, number: int, data: SplitCache, positive: str, options: RunOptions, console: Console
+    plan: TrainingPlan, number: int, data: SplitCache, positive: str, options: RunOptions, process: TrainingProcess
 ) -> RunConfig:
     stage, cache, indices = plan.stages[number], data.cache, data.indices(TRAIN)
     return RunConfig(
@@ -169,9 +170,10 @@ def _config(
         split=str(data.spec),
         split_seed=options.split_seed,
         batch_size=stage.batch_size,
-        normalization=_normalization(cache, indices, options, console).to_dict(),
+        normalization=_normalization(cache, indices, options, process.console).to_dict(),
         settings=replace(
-            stage.settings,
+            stage.settings.decided(process.device),
+            precision=decide_precision(stage.settings.precision, process.device),
             seed=_stage_seed(options.seed, number),
             num_classes=NUM_CLASSES,
             class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),

@@ -24,7 +24,7 @@ from leukemia_data.streams.batch import micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Batch
-from leukemia_models.devices.precision import is_out_of_memory
+from leukemia_models.devices.precision import FP32, convolutions, is_out_of_memory
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.evaluation.predictions import Predictions, predictions_table
@@ -104,7 +104,8 @@ class Predictor:
         """
         shown = tracked(batches, self.console, num_batches, purpose, "batch")
         normalization = self.checkpoint.info.normalization
-        return predict_probabilities(self.model, shown, normalization, self.device, tta=self.tta)
+        with convolutions(self.device, tf32=False, cudnn_benchmark=False):
+            return predict_probabilities(self.model, shown, normalization, self.device, precision=FP32, tta=self.tta)
 
     def predict_samples(self, data: SplitCache, indices_N: NDArray[np.int64], purpose: str) -> Predictions:
         """Predict samples of a cache, in the order of `indices_N`.
@@ -299,12 +300,13 @@ MONITORED_NOTE = (
 def evaluated_network(checkpoint: Checkpoint, part: str) -> EvaluatedNetwork:
     """Return the description of an evaluated network for reports; an outside set counts as ``test``."""
     info, history = checkpoint.info, checkpoint.state.history
-    judging = dict(info.judging or {"checkpoint": checkpoint.path.stem})
+    judging = {**(info.judging or {"checkpoint": checkpoint.path.stem}), "precision": FP32}
     best = history.best if judging["checkpoint"] == "best" else None
     calibration = evaluation_calibration(info.judging)
     batchnorm = dict(judging.get("batchnorm", {}))
     settings = info.settings
     notes: list[str | None] = [extension.text(settings.schedule.name) for extension in settings.extensions or ()]
+    notes += [change.text() for change in settings.precision_changes or ()]
     notes.append(positive_note(info))
     if part == VALID and any(record.valid_loss is not None for record in history.records):
         notes.append(MONITORED_NOTE if best is None or best.valid_loss is None else CHOSEN_BY_NOTE)

@@ -16,6 +16,7 @@ from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.console import Console
 from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.lock import lock_run
+from leukemia_models.devices.precision import FP32, decide_precision, has_precision
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info, clear_leftovers
 from leukemia_models.runs.draft_runs import RunDraft
 from leukemia_models.runs.open_run import open_run_cache
@@ -26,7 +27,7 @@ from leukemia_models.runs.run_split import TRAIN, SplitCache, holds_data
 from leukemia_models.runs.start_weights import split_of_run
 from leukemia_models.training.checkpoint import load_checkpoint, require_trainable
 from leukemia_models.training.checkpoint_match import differences, require_same_run
-from leukemia_models.training.run_state import STRETCH, require_extended, with_length
+from leukemia_models.training.run_state import STRETCH, PrecisionChange, TrainState, require_extended, with_length
 from leukemia_models.training.training_plan import SAMPLINGS
 
 # Each agent counts its own restarts; one that joined later begins at 0.
@@ -45,11 +46,14 @@ class RunChanges:
         Schedule of a longer run: over all epochs, or a new one over the added ones. None stretches.
     accumulate : int, optional
         Micro-batches of each process.
+    precision : str, optional
+        For a device that lacks the run's own. The change is recorded.
     """
 
     epochs: int | None = None
     extend: str | None = None
     accumulate: int | None = None
+    precision: str | None = None
 
 
 NO_CHANGES = RunChanges()
@@ -136,6 +140,7 @@ def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -
         config = replace(config, settings=replace(config.settings, accumulate=changes.accumulate))
     require_micro_batches(config.batch_size, len(data.indices(TRAIN)), config.settings, process.ranks.world_size)
     config = _with_length(folder, config, data, changes, process.console)
+    config = _with_precision(folder, config, data, changes, process)
     if changes.accumulate is not None:
         save_config(folder, config)
     return PreparedRun(folder, config, data)
@@ -178,15 +183,45 @@ def _with_length(
         if changes.extend is not None:
             require_extended(config.settings, changes.extend)
         return config
-    state = None
-    if folder.is_begun:
-        checkpoint = load_checkpoint(folder.checkpoint("last"))
-        require_trainable(checkpoint)
-        # Before run.json is changed.
-        require_same_run(checkpoint, checkpoint_info(config, data))
-        state = checkpoint.state
+    state = _state(folder, config, data)
     changed = with_length(config.settings, state, changes.epochs, changes.extend or STRETCH)
     console.note(f"note: {changed.note}")
     config = replace(config, settings=changed.settings)
+    save_config(folder, config)
+    return config
+
+
+def _state(folder: RunFolder, config: RunConfig, data: SplitCache) -> TrainState | None:
+    """Return the state of a run whose settings will be changed; None before it begins."""
+    if not folder.is_begun:
+        return None
+    checkpoint = load_checkpoint(folder.checkpoint("last"))
+    require_trainable(checkpoint)
+    # Before run.json is changed.
+    require_same_run(checkpoint, checkpoint_info(config, data))
+    return checkpoint.state
+
+
+def _with_precision(
+    folder: RunFolder, config: RunConfig, data: SplitCache, changes: RunChanges, process: TrainingProcess
+) -> RunConfig:
+    """Change the precision of an unfinished run, also in ``run.json``, or require that the device has it."""
+    settings, device = config.settings, process.device
+    wanted = settings.precision if changes.precision is None else decide_precision(changes.precision, device)
+    if wanted == settings.precision and has_precision(wanted, device):
+        return config
+    state = _state(folder, config, data)
+    if state is not None and settings.stops_after(state.history.records):
+        return config
+    if wanted == settings.precision:
+        raise UsageError(
+            f"{folder.root} computes in {wanted}, which {device} would emulate: resume it where it was begun, or with "
+            f"--precision {FP32}, which is recorded as a change of the run"
+        )
+    done = state.epochs_done if state is not None else 0
+    change = PrecisionChange(after_epochs=done, from_precision=settings.precision, to_precision=wanted)
+    process.console.note(f"note: {change.text()}")
+    changed = replace(settings, precision=wanted, precision_changes=(*(settings.precision_changes or ()), change))
+    config = replace(config, settings=changed)
     save_config(folder, config)
     return config

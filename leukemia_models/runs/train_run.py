@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -22,6 +23,7 @@ from leukemia_data.streams.batch import balanced_weights, micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.distributed import Ranks
+from leukemia_models.devices.precision import FP32, precision_name
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info
@@ -40,6 +42,7 @@ from leukemia_models.training.checkpoint import (
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
+from leukemia_models.training.optimizers import OPTIMIZERS
 from leukemia_models.training.train import Observer, fit
 from leukemia_models.training.training_plan import CLASS_BALANCED, SCRATCH, SUBJECT_BALANCED, EvaluationSettings
 
@@ -213,13 +216,25 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
         f"split {config.split}{_seed_text(config)}: {data.leaks.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), "
         f"{_batches_text(config, num_ranks)}; start: {config.start}\n"
+        f"{_computing_text(config, device)}\n"
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
         f"run: {run.folder.root}"
     )
     for caution in start_cautions(data.leaks):
         process.console.warn(caution.text)
-    if config.settings.amp and device.type != "cuda":
-        process.console.note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
+
+
+def _computing_text(config: RunConfig, device: torch.device) -> str:
+    """Return ``computes in bf16 (weights, pooling and classifier in 32 bits), channels_last``."""
+    settings, name = config.settings, precision_name(device, config.settings.precision)
+    words = [name if name == FP32 else f"{name} (weights, pooling and classifier in 32 bits)"]
+    if device.type == "cuda":
+        words += ["TF32 convolutions"] if settings.tf32 else []
+        words += ["cudnn.benchmark"] if settings.cudnn_benchmark else []
+    words += ["channels_last"] if settings.channels_last else []
+    words += ["compiled"] if settings.compile else []
+    words += ["fused optimizer"] if settings.fused and OPTIMIZERS.get(settings.optimizer.name).has_fused else []
+    return f"computes in {', '.join(words)}"
 
 
 def _seed_text(config: RunConfig) -> str:

@@ -24,7 +24,7 @@ from leukemia_data.splitting.splits import split_indices
 from leukemia_data.stores.url import Location
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import is_out_of_memory, wanted_memory
+from leukemia_models.devices.precision import FP32, computes_in_bf16, is_out_of_memory, wanted_memory
 from leukemia_models.networks.registry import build_outline
 from leukemia_models.runs.begin_runs import PreparedRun
 from leukemia_models.runs.draft_runs import train_statistics
@@ -214,7 +214,7 @@ def _out_of_memory(error: BaseException, run: PreparedRun, again: str, process: 
     parts = 2 * config.settings.accumulate
     changes = [f"--batch-size {max(config.batch_size // 2, 2)}"] if config.batch_size > 2 else []
     changes += [f"--accumulate {parts}"] if config.batch_size >= 2 * parts else []
-    changes += ["--amp"] if device.type == "cuda" and not config.settings.amp else []
+    changes += ["--precision auto"] if config.settings.precision == FP32 and computes_in_bf16(device) else []
     changes.append("a cache of a smaller --size")
     last = run.folder.checkpoint("last")
     start = f", from the saved weights: --start {quoted(last)}" if last.is_file() and not run.is_fold else ""

@@ -17,7 +17,7 @@ from leukemia_data.records.arguments import as_whole
 from leukemia_data.streams.batch import to_device
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, Normalization, Normalizer, close_batches, unmasked
-from leukemia_models.devices.precision import autocast
+from leukemia_models.devices.precision import FP32, autocast
 from leukemia_models.evaluation.predict import evaluating
 from leukemia_models.training.sync_batchnorm import BATCHNORM_LAYERS, synchronized_batchnorm
 
@@ -168,7 +168,7 @@ def reestimate_batchnorm(
     normalization: Normalization,
     device: torch.device,
     *,
-    amp: bool = False,
+    precision: str = FP32,
     channels_last: bool = True,
     max_batches: int | None = None,
     ranks: Ranks = SINGLE,
@@ -184,7 +184,7 @@ def reestimate_batchnorm(
     batches : iterable of Batch
         Training images without augmentation, shuffled. Masked rows and batches of a single image are skipped. The
         iterator is closed at the end.
-    normalization, device, amp, channels_last, ranks
+    normalization, device, precision, channels_last, ranks
         As for :func:`leukemia_models.evaluation.predict.predict_probabilities`.
     max_batches : int, optional
         Maximum number of batches, at least 1. A few thousand images suffice (arXiv 2105.07576, section 3).
@@ -212,7 +212,7 @@ def reestimate_batchnorm(
         num_channels = {name: len(layer.get_buffer("running_mean")) for name, layer in layers.items()}
         with _normalizing_by_batch(layers), measuring_inputs(layers, num_channels) as meter:
             for images_BHWC, num_rows in _images(batches, max_batches, ranks):
-                with autocast(device, amp):
+                with autocast(device, precision):
                     model(normalizer(to_device(images_BHWC, device)))
                 meter.collect()
                 num_images += num_rows

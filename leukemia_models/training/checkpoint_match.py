@@ -17,6 +17,7 @@ _NO_DIFFERENCE = (
     "judging",
     "settings.epochs",
     "settings.extensions",
+    "settings.precision_changes",
     "settings.accumulate",
     f"details.{FRAMES_DETAIL}",
 )
@@ -24,7 +25,16 @@ _NO_DIFFERENCE = (
 have other notes on the same frames."""
 _SPLIT_DIGEST = "details.split_digest"
 _OPTIONS = {
-    "settings": ("seed", "amp", "compile", "clip_norm", "label_smoothing", "class_weights", "early_stopping"),
+    "settings": (
+        "seed",
+        "precision",
+        "tf32",
+        "compile",
+        "clip_norm",
+        "label_smoothing",
+        "class_weights",
+        "early_stopping",
+    ),
     "settings.optimizer": ("lr", "momentum", "weight_decay"),
     "details": ("split_seed", "batch_size", "sampling", "start", "positive"),
 }
@@ -57,11 +67,19 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
     Details that only one of the two has are ignored, since earlier versions have fewer.
     """
     one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
+    _explain_precision(one["settings"], other["settings"])
     recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
     common = one["details"].keys() & other["details"].keys()
     for side in (one, other):
         side["details"] = {name: side["details"][name] for name in sorted(common)}
     return [*recipes, *_value_differences(dict(_flat(one)), dict(_flat(other)))]
+
+
+def _explain_precision(found: dict[str, Any], expected: Mapping[str, Any]) -> None:
+    """Take over the expected precision if the run was changed to it after the checkpoint `found`."""
+    later = (expected["precision_changes"] or [])[len(found["precision_changes"] or []) :]
+    if later and later[0]["from_precision"] == found["precision"]:
+        found["precision"] = expected["precision"]
 
 
 def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:

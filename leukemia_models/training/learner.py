@@ -120,7 +120,7 @@ class Learner:
         On `device`, in the settings' memory format: see :func:`place`. With several ranks its BatchNorm layers must
         be synchronised, unless the settings say otherwise.
     settings, normalization, prepare, device, ranks, compile_backend
-        As for :func:`leukemia_models.training.train.fit`.
+        As for :func:`leukemia_models.training.train.fit`; the settings are decided.
     num_steps : int
         Steps of the whole run.
     """
@@ -144,14 +144,14 @@ class Learner:
         self._evaluation: dict[str, Any] = {
             "normalization": normalization,
             "device": device,
-            "amp": settings.amp,
+            "precision": settings.precision,
             "channels_last": settings.channels_last,
             "ranks": ranks,
         }
         self._prepare = prepare
         self._loss = TrainingLoss(settings, device)
-        self._optimizer = build_optimizer(model, settings.optimizer, num_steps)
-        self._scaler = gradient_scaler(device, settings.amp)
+        self._optimizer = build_optimizer(model, settings.optimizer, num_steps, fused=bool(settings.fused))
+        self._scaler = gradient_scaler(device, settings.precision)
         self._average = None if settings.ema_decay is None else WeightAverage(model, settings.ema_decay)
         self._statistics: BatchNormStatistics | None = None
         # Beside the network, not in its place: the wrapper would change names in checkpoints.
@@ -203,7 +203,7 @@ class Learner:
 
     def _backward(self, micro_batch: MicroBatch, num_samples: int, total_weight: Tensor | None) -> StepSums:
         with self._batchnorm_statistics.of_micro_batch(len(micro_batch.labels_B)):
-            with autocast(self.device, self.settings.amp):
+            with autocast(self.device, self.settings.precision):
                 logits_BK = self._forward(micro_batch.images_BCHW)
             sums = self._loss.sums(logits_BK, micro_batch.labels_B)
             # The scaler's get_scale() waits for the device.

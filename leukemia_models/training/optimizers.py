@@ -28,6 +28,7 @@ class OptimizerKind(Kind):
     """A registered optimizer, see :func:`register_optimizer`."""
 
     build: BuildOptimizer
+    has_fused: bool = False
     num_buffers: Callable[[Mapping[str, Any]], int] = field(default=lambda options: 2)
 
 
@@ -41,6 +42,7 @@ def register_optimizer(
     *,
     ranges: Mapping[str, Range] | None = None,
     num_buffers: int | Callable[[Mapping[str, Any]], int] = 2,
+    has_fused: bool = False,
 ) -> OptimizerKind:
     """Register an optimizer for training plans, the command line and the library.
 
@@ -58,6 +60,8 @@ def register_optimizer(
     num_buffers : int or callable
         Number of tensors of a parameter's shape in its state, possibly as a function of the options, to estimate the
         size of checkpoints.
+    has_fused : bool
+        Whether `build` takes ``fused=True``, for an update in few kernels on CUDA.
 
     Raises
     ------
@@ -68,7 +72,14 @@ def register_optimizer(
         raise UsageError(f"optimizer {name!r} must have an option lr with a default: schedules set it")
     count = num_buffers if callable(num_buffers) else lambda options: num_buffers
     return OPTIMIZERS.register(
-        OptimizerKind(name=name, build=build, options=dict(options), ranges=dict(ranges or {}), num_buffers=count)
+        OptimizerKind(
+            name=name,
+            build=build,
+            options=dict(options),
+            ranges=dict(ranges or {}),
+            num_buffers=count,
+            has_fused=has_fused,
+        )
     )
 
 
@@ -153,13 +164,15 @@ class OptimizerSettings(NamedSettings):
         return OPTIMIZERS.get(self.name).num_buffers(self.values())
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings, num_steps: int) -> Optimizer:
+def build_optimizer(model: nn.Module, settings: OptimizerSettings, num_steps: int, *, fused: bool = False) -> Optimizer:
     """Return the optimizer of a network, which is on its device, for a run of `num_steps` steps.
 
+    `fused` asks for an update in few kernels, where the optimizer has one.
     Ranger21's own schedule depends on `num_steps`, and does not reach its end if steps are skipped.
     """
     kind = OPTIMIZERS.get(settings.name)
-    return kind.build(parameter_groups(model, settings), num_steps, **settings.values())
+    options = {"fused": True} if fused and kind.has_fused else {}
+    return kind.build(parameter_groups(model, settings), num_steps, **settings.values(), **options)
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
@@ -210,8 +223,14 @@ register_optimizer(
     _build_sgd,
     {"lr": 0.005, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False},
     num_buffers=lambda options: 1 if options["momentum"] else 0,
+    has_fused=True,
 )
-register_optimizer("adamw", _build_adamw, {"lr": 1e-3, "weight_decay": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8})
+register_optimizer(
+    "adamw",
+    _build_adamw,
+    {"lr": 1e-3, "weight_decay": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8},
+    has_fused=True,
+)
 register_optimizer(
     "ranger21",
     _build_ranger21,

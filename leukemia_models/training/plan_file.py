@@ -39,6 +39,7 @@ from leukemia_data.augmenting.augmentation import Augmentation, load_augmentatio
 from leukemia_data.errors import UsageError
 from leukemia_data.files.documents import KeyPath
 from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table, read_toml
+from leukemia_models.devices.precision import AMP, AUTO, FP32
 from leukemia_models.evaluation.settings import parse_tta
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
@@ -92,7 +93,9 @@ class _StageTable:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     early_stopping: EarlyStopping | None = None
-    amp: bool = False
+    precision: str | None = None
+    amp: bool | None = None  # of version 0.1
+    tf32: bool = True
     channels_last: bool = True
     compile: bool = False
     clip_norm: float | None = None
@@ -106,10 +109,16 @@ class _StageTable:
         self.stage(self.name or "stage", Augmentation(name="none"), StartWeights())
 
     def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
-        settings = {each.name for each in fields(TrainSettings)} - {"class_weights"}
+        if self.amp is not None and self.precision is not None:
+            raise UsageError("amp is an earlier name of precision: leave it out")
+        settings = {each.name for each in fields(TrainSettings)} - {"class_weights", "precision"}
+        of_earlier = {None: AUTO, True: AMP, False: FP32}[self.amp]
         return Stage(
             name=name,
-            settings=TrainSettings(**{key: value for key, value in vars(self).items() if key in settings}),
+            settings=TrainSettings(
+                precision=self.precision or of_earlier,
+                **{key: value for key, value in vars(self).items() if key in settings},
+            ),
             augmentation=augmentation,
             size_px=self.size,
             recipe=self.recipe,

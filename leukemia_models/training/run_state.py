@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
+from leukemia_models.devices.precision import AMP, AUTO, FP32, decide_precision, require_precision_name
 from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
 from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.schedules import SCHEDULES, ScheduleSettings, learning_rate
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 STRETCH, RESTART = "stretch", "restart"
@@ -80,6 +82,28 @@ def require_extension(name: str) -> None:
         raise UsageError(f"unknown extension {name!r}: use {' or '.join(EXTENSIONS)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrecisionChange:
+    """One change of a run's precision, for a device that lacks the earlier one.
+
+    Parameters
+    ----------
+    after_epochs : int
+        Number of epochs done before the change, at least 0.
+    from_precision, to_precision : str
+    """
+
+    after_epochs: int
+    from_precision: str
+    to_precision: str
+
+    def text(self) -> str:
+        """Return a sentence on the change."""
+        return (
+            f"After {self.after_epochs} epochs the run went on in {self.to_precision} instead of {self.from_precision}."
+        )
+
+
 OptimizerState = Mapping[int, Mapping[str, Any]]
 """The optimizer's tensors by name, of each parameter by its index in the network."""
 
@@ -99,8 +123,15 @@ class TrainSettings:
         Labels are 0 to num_classes - 1.
     seed : int
         Seed of the network's random layers. Weights, order and augmentation have their own.
-    amp : bool
-        Mixed precision, on CUDA only.
+    precision : {"fp32", "bf16", "fp16", "auto"}
+        Of forward and backward pass; weights, pooling and classifier are always float32. ``auto`` is not decided yet,
+        see :meth:`decided`; runs of version 0.1 may have ``amp``.
+    tf32 : bool
+        Whether convolutions in float32 may round to TF32, on CUDA.
+    cudnn_benchmark : bool or None
+        Whether cuDNN tries its algorithms and takes the fastest, on CUDA; None is not decided yet.
+    fused : bool or None
+        Whether the optimizer updates in few kernels, where it can; None is not decided yet.
     channels_last : bool
         Memory format of weights and activations; results are the same within rounding.
     compile : bool
@@ -120,6 +151,8 @@ class TrainSettings:
         Micro-batches of a rank before each step of the optimizer; at least 1. BatchNorm normalises each by itself.
     extensions : tuple of Extension or None
         Changes of the length since the run began, in order; None without any.
+    precision_changes : tuple of PrecisionChange or None
+        Changes of the precision since the run began, in order; None without any.
 
     Raises
     ------
@@ -132,7 +165,10 @@ class TrainSettings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     num_classes: int = 2
     seed: int = 0
-    amp: bool = False
+    precision: str = FP32
+    tf32: bool = True
+    cudnn_benchmark: bool | None = None
+    fused: bool | None = None
     channels_last: bool = True
     compile: bool = False
     clip_norm: float | None = None
@@ -143,6 +179,7 @@ class TrainSettings:
     sync_batchnorm: bool = True
     accumulate: int = 1
     extensions: tuple[Extension, ...] | None = None
+    precision_changes: tuple[PrecisionChange, ...] | None = None
 
     def __post_init__(self) -> None:
         as_whole(self.epochs, "epochs", at_least=1)
@@ -151,6 +188,7 @@ class TrainSettings:
         if not self.course_start < self.epochs:
             raise UsageError(f"a schedule cannot begin after {self.course_start} of {self.epochs} epochs")
         as_whole(self.accumulate, "accumulate", at_least=1)
+        require_precision_name(self.precision)
         require(BELOW_ONE, "label_smoothing", self.label_smoothing)
         if self.clip_norm is not None:
             require(ABOVE_ZERO, "clip_norm", self.clip_norm)
@@ -159,6 +197,16 @@ class TrainSettings:
         if self.class_weights is not None:
             _require_class_weights(self.class_weights, self.num_classes)
         _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
+
+    def decided(self, device: torch.device) -> TrainSettings:
+        """Return the settings with everything decided that depends on the device; decided ones stay as they are."""
+        is_cuda = device.type == "cuda"
+        return replace(
+            self,
+            precision=decide_precision(AUTO, device) if self.precision == AUTO else self.precision,
+            cudnn_benchmark=is_cuda if self.cudnn_benchmark is None else self.cudnn_benchmark,
+            fused=is_cuda if self.fused is None else self.fused,
+        )
 
     @property
     def course_start(self) -> int:
@@ -215,9 +263,11 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
         """Return the settings that :meth:`to_dict` wrote, also after JSON and by earlier versions."""
+        values = _of_earlier(values)
         optimizer = _tuples(values["optimizer"])
         schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
         stopping, extensions = values.get("early_stopping"), values.get("extensions")
+        changes = values.get("precision_changes")
         return cls(
             **{
                 **_tuples(values),
@@ -225,12 +275,21 @@ class TrainSettings:
                 "schedule": ScheduleSettings(**schedule),
                 "early_stopping": None if stopping is None else EarlyStopping(**stopping),
                 "extensions": tuple(Extension(**each) for each in extensions) if extensions else None,
+                "precision_changes": tuple(PrecisionChange(**each) for each in changes) if changes else None,
             }
         )
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _of_earlier(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings of version 0.1, which had ``amp``, in today's terms, and others as they are."""
+    if "precision" in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "amp"}
+    return {"precision": AMP if values.get("amp") else FP32, "cudnn_benchmark": False, "fused": False, **rest}
 
 
 def _schedule_of_earlier(optimizer: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from leukemia_data.errors import RunError
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
-from leukemia_models.devices.precision import DEFAULT_BACKEND
+from leukemia_models.devices.precision import DEFAULT_BACKEND, convolutions, require_precision
 from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, Prepare, place
 from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_non_finite, isolated_random_state
@@ -215,7 +215,7 @@ def fit(
     valid_source : BatchSource, optional
         Evaluated after every epoch; without it the last epoch is the best.
     settings, normalization : TrainSettings, Normalization
-        The latter normalises validation and clean images.
+        What the settings leave open, `device` decides. The latter normalises validation and clean images.
     prepare : callable
         Augments and normalises training images, see :data:`~leukemia_models.training.learner.Prepare`.
     start : TrainState, optional
@@ -228,7 +228,7 @@ def fit(
     Raises
     ------
     UsageError
-        If the settings need a validation split, and there is none.
+        If the settings need a validation split, and there is none, or the device would emulate their precision.
     DivergenceError
         On every rank, if the loss, the weights or all gradients are non-finite; saved states are finite.
     RunError
@@ -236,13 +236,17 @@ def fit(
         samples, or `start` does not fit the network or the number of steps.
     """
     settings.require_validation(valid_source is not None)
+    settings = settings.decided(device)
     place(model, settings, device)
     options: dict[str, Any] = {
         "num_steps": settings.epochs * len(train_source),
         "ranks": ranks,
         "compile_backend": compile_backend,
     }
-    with synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext():
+    with (
+        convolutions(device, tf32=settings.tf32, cudnn_benchmark=bool(settings.cudnn_benchmark)),
+        synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext(),
+    ):
         learner = Learner(model, settings, normalization, prepare, device, **options)
         loop = _Loop(learner, train_source, valid_source, clean_source, observer or Observer(), clock)
         return loop.run(start)
@@ -262,11 +266,17 @@ class _Loop:
     def run(self, start: TrainState | None) -> TrainHistory:
         history, done = (start.history, start.progress) if start else (TrainHistory(), None)
         stops_after = self.learner.settings.stops_after
-        if start and not stops_after(history.records):
-            self.learner.restore(start)
+        if not stops_after(history.records):
+            self._require_precision()
+            if start:
+                self.learner.restore(start)
         while not stops_after(history.records):
             history, done = self._train_epoch(history, done or EpochProgress()), None
         return history
+
+    def _require_precision(self) -> None:
+        precision, device = self.learner.settings.precision, self.learner.device
+        self.learner.ranks.run_on_all(lambda: require_precision(precision, device))
 
     def _train_epoch(self, history: TrainHistory, done: EpochProgress) -> TrainHistory:
         learner, observer, epoch = self.learner, self.observer, len(history.records) + 1

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypedDict, Unpack
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
 from leukemia_data.registry import did_you_mean
+from leukemia_models.devices.precision import AMP
+from leukemia_models.devices.precision import AUTO as AUTO_PRECISION
 from leukemia_models.evaluation.settings import AUTO, NO_TTA, Tta, parse_tta, require_batchnorm_mode
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
@@ -229,8 +231,11 @@ class TrainingPlan:
         }
 
     def warnings(self) -> list[str]:
-        """Return the warnings of the stages' augmentations, each once."""
-        return sorted({text for stage in self.stages for text in stage.augmentation.warnings()})
+        """Return the warnings of the stages, each once."""
+        found = {text for stage in self.stages for text in stage.augmentation.warnings()}
+        if any(stage.settings.precision == AMP for stage in self.stages):
+            found.add('amp is deprecated and will go: write precision = "auto", or --precision auto')
+        return sorted(found)
 
 
 class StageArguments(TypedDict, total=False):
@@ -258,6 +263,7 @@ def single_stage_plan(
     label_smoothing: float = 0.0,
     early_stopping: int | None = None,
     ema: float | None = None,
+    precision: str = AUTO_PRECISION,
     start: str = SCRATCH,
     **stage: Unpack[StageArguments],
 ) -> TrainingPlan:
@@ -274,7 +280,7 @@ def single_stage_plan(
         Patience in epochs.
     start : str
         ``scratch`` or a ``.safetensors`` file.
-    model, epochs, clip_norm, label_smoothing, ema, **stage
+    model, epochs, clip_norm, label_smoothing, ema, precision, **stage
         As in :class:`TrainingPlan`, :class:`TrainSettings` and :class:`Stage`.
     """
     if isinstance(optimizer, str):
@@ -290,6 +296,7 @@ def single_stage_plan(
         label_smoothing=label_smoothing,
         early_stopping=EarlyStopping(patience_epochs=early_stopping) if early_stopping else None,
         ema_decay=ema,
+        precision=precision,
     )
     weights = parse_start(start, Path())
     if weights.stage:
@@ -334,10 +341,10 @@ def with_evaluation(
     return replace(plan, evaluation=EvaluationSettings(tta=views, batchnorm=batchnorm or before.batchnorm))
 
 
-def with_settings(plan: TrainingPlan, **settings: bool | int) -> TrainingPlan:
+def with_settings(plan: TrainingPlan, **settings: bool | int | str) -> TrainingPlan:
     """Return a plan with these :class:`~leukemia_models.training.run_state.TrainSettings` in all stages.
 
-    For settings that depend on the machine: ``amp``, ``compile``, ``sync_batchnorm``, ``accumulate``.
+    For settings that depend on the machine: ``precision``, ``tf32``, ``compile``, ``sync_batchnorm``, ``accumulate``.
     """
     changes: dict[str, Any] = settings
     stages = (replace(stage, settings=replace(stage.settings, **changes)) for stage in plan.stages)

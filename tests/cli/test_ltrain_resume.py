@@ -18,6 +18,7 @@ import torch
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.files.lock import lock_run
 from leukemia_data.records.fingerprint import lines_digest
+from leukemia_models.devices import precision
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
@@ -157,6 +158,34 @@ def test_epochs_may_be_raised_on_resume(own_run: Path, ltrain: Callable) -> None
         assert (settings["epochs"], settings["extensions"]) == (3, [extension])
     summary = (own_run / "test" / "summary.md").read_text(encoding="utf-8")
     assert "After 2 epochs the run was extended from 2 to 3 epochs" in summary
+
+
+def test_a_run_goes_on_in_32_bits_where_its_16_bits_are_missing(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: True)
+    result = ltrain(*train_options, "--epochs", 1, "--precision", "auto", "--device", "cpu", "--out", run)
+    assert "computes in bf16 (weights, pooling and classifier in 32 bits), channels_last" in result.stderr
+    results = json.loads((run / "test" / "results.json").read_text(encoding="utf-8"))
+    assert (results["settings"]["precision"], results["judging"]["precision"]) == ("bf16", "fp32")
+
+    monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: False)
+    resume = ("--out", run, "--resume", "--device", "cpu")
+    assert ltrain(*resume).exit_code == 0, "a finished run needs no training"
+    message = error_of(ltrain(*resume, "--epochs", 2), 2)
+    assert "computes in bf16" in message
+    assert "--precision fp32" in message
+    result = ltrain(*resume, "--epochs", 2, "--precision", "fp32")
+    assert result.exit_code == 0, result.output
+    said = "After 1 epochs the run went on in fp32 instead of bf16"
+    assert said in result.stderr
+    assert "computes in fp32" in result.stderr
+    assert said in (run / "test" / "summary.md").read_text(encoding="utf-8")
+    settings = json.loads((run / "run.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["precision_changes"] == [{"after_epochs": 1, "from_precision": "bf16", "to_precision": "fp32"}]
+    assert len(history_rows(run)) == 2
+    assert ltrain(*resume).exit_code == 0
 
 
 def test_a_new_schedule_over_the_added_epochs_goes_on_bit_by_bit_where_it_is_killed(

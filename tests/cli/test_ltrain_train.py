@@ -252,14 +252,15 @@ def test_wrong_request_leaves_no_run(
 def test_without_validation_an_epoch_line_says_nothing_of_it(
     tmp_path: Path, train_options: list[object], ltrain: Callable
 ) -> None:
-    options = ("--split", "test-fold:1/2", "--epochs", 1, "--amp", "--out", tmp_path / "run")
+    options = ("--split", "test-fold:1/2", "--epochs", 1, "--amp", "--device", "cpu", "--out", tmp_path / "run")
     result = ltrain(*train_options, *options)
     [line] = [line for line in result.stderr.splitlines() if line.startswith("epoch   1/1")]
     assert "train loss" in line
     assert "images/s" in line
     assert "valid" not in line
     assert "best" not in line
-    assert "mixed precision is for CUDA only" in result.stderr
+    assert "amp is deprecated" in result.stderr
+    assert "computes in fp32, channels_last" in result.stderr
 
 
 def test_a_named_schedule_takes_the_place_of_rangers_own(

@@ -7,7 +7,6 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from leukemia_data.errors import RunError
-from leukemia_models.devices.precision import autocast, autocast_dtype, gradient_scaler
 from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.networks.registry import build_model
 
@@ -106,10 +105,3 @@ def test_certain_and_wrong_has_a_finite_loss() -> None:
 def test_nothing_to_predict_is_an_error() -> None:
     with pytest.raises(RunError, match="no images"):
         predict_probabilities(tiny_network(), [], NORMALIZATION, CPU)
-
-
-def test_mixed_precision_is_for_cuda_only() -> None:
-    assert autocast_dtype(CPU, amp=True) is None
-    assert not gradient_scaler(CPU, amp=True).is_enabled()
-    with autocast(CPU, amp=True):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32

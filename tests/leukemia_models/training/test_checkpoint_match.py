@@ -13,7 +13,7 @@ from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
 from leukemia_models.training.checkpoint_match import differences, require_same_network, require_same_run
 from leukemia_models.training.history import EarlyStopping, TrainHistory
 from leukemia_models.training.optimizers import OptimizerSettings
-from leukemia_models.training.run_state import TrainSettings, TrainState
+from leukemia_models.training.run_state import PrecisionChange, TrainSettings, TrainState
 from leukemia_models.training.schedules import ScheduleSettings
 
 INFO = CheckpointInfo(
@@ -102,3 +102,15 @@ def test_a_start_may_have_another_size_and_recipe_but_not_another_network_or_ord
     require_same_network(checkpoint_of(other), "resnet18", ("hem", "all"))
     with pytest.raises(RunError, match=r"--model: resnet18 instead of resnet18-no-maxpool; classes: hem, all instead"):
         require_same_network(checkpoint_of(other), "resnet18-no-maxpool", ("all", "hem"))
+
+
+def test_another_precision_is_that_of_another_run_unless_a_recorded_change_explains_it() -> None:
+    change = PrecisionChange(after_epochs=1, from_precision="bf16", to_precision="fp32")
+    in_16_bits = replace(INFO, settings=TrainSettings(epochs=3, precision="bf16"))
+    changed = replace(INFO, settings=TrainSettings(epochs=3, precision_changes=(change,)))
+    assert differences(in_16_bits, INFO) == ["--precision: bf16 instead of fp32"]
+    assert differences(in_16_bits, changed) == []
+    assert differences(changed, changed) == []
+    other = replace(INFO, settings=TrainSettings(epochs=3, precision="fp16"))
+    assert differences(other, changed) == ["--precision: fp16 instead of fp32"]
+    assert differences(changed, in_16_bits) == ["--precision: fp32 instead of bf16"]

@@ -85,7 +85,7 @@ def test_what_an_optimizer_remembers_is_looked_at_too() -> None:
 
 def with_scaler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs on the CPU scale their gradients as float16 on CUDA does."""
-    monkeypatch.setattr(learner, "gradient_scaler", lambda device, amp: torch.amp.GradScaler("cpu", enabled=True))
+    monkeypatch.setattr(learner, "gradient_scaler", lambda device, precision: torch.amp.GradScaler("cpu", enabled=True))
 
 
 def test_a_few_skipped_steps_are_normal(monkeypatch: pytest.MonkeyPatch) -> None:

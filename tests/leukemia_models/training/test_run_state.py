@@ -8,7 +8,7 @@ import pytest
 from leukemia_data.errors import UsageError
 from leukemia_models.training.history import EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings
-from leukemia_models.training.run_state import EpochProgress, TrainSettings
+from leukemia_models.training.run_state import EpochProgress, PrecisionChange, TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
 
 from ..small_training import epoch_record
@@ -25,6 +25,8 @@ EVERYTHING = TrainSettings(
     class_weights=(1.0, 0.5, 2.0),
     early_stopping=EarlyStopping(patience_epochs=5, metric="loss"),
     ema_decay=0.99,
+    precision="bf16",
+    precision_changes=(PrecisionChange(after_epochs=2, from_precision="fp16", to_precision="bf16"),),
 )
 
 
@@ -57,7 +59,9 @@ def test_settings_of_the_first_versions_are_read(name: str) -> None:
         optimizer=OptimizerSettings(lr=0.02, momentum=0.8, weight_decay=0.001),
         schedule=ScheduleSettings(name=name, warmup_epochs=0.5, **steps),
         seed=3,
-        amp=True,
+        precision="amp",
+        cudnn_benchmark=False,
+        fused=False,
         channels_last=False,
     )
 

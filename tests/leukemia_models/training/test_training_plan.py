@@ -55,8 +55,8 @@ def test_wrong_values(given: dict[str, Any], words: str) -> None:
 
 
 def test_evaluation_and_settings_of_all_stages() -> None:
-    plan = with_settings(single_stage_plan(), amp=True, accumulate=4)
-    assert (plan.stages[0].settings.amp, plan.stages[0].settings.accumulate) == (True, 4)
+    plan = with_settings(single_stage_plan(), precision="bf16", accumulate=4)
+    assert (plan.stages[0].settings.precision, plan.stages[0].settings.accumulate) == ("bf16", 4)
     assert with_evaluation(plan) == plan
     changed = with_evaluation(plan, tta="d4", tta_average="probabilities", batchnorm="running").evaluation
     assert (str(changed.tta), changed.tta.average, changed.batchnorm) == ("d4", "probabilities", "running")
