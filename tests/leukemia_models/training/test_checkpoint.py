@@ -102,7 +102,7 @@ def checkpoint_path(run_dir: Path) -> Path:
 
 def test_everything_comes_back(checkpoint_path: Path) -> None:
     found = load_checkpoint(checkpoint_path)
-    assert found.info == replace(INFO, settings=INFO.settings.decided(CPU))
+    assert found.info == INFO
     assert found.state.epochs_done == 1
     assert found.state.history.records[0].epoch == 1
     assert found.state.optimizer_state is not None
