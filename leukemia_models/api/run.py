@@ -162,14 +162,19 @@ class Run(runs_open_run.OpenRun):
         )
 
     def resume(
-        self, *, epochs: int | None = None, extend: str | None = None, machine: MachineOptions | None = None
+        self,
+        *,
+        epochs: int | None = None,
+        extend: str | None = None,
+        precision: str | None = None,
+        machine: MachineOptions | None = None,
     ) -> Run:
         """Go on with a training that was stopped, or train for more `epochs`; the weights become those without a stop.
 
-        For `extend` see :class:`~leukemia_models.runs.resume_runs.RunChanges`.
+        For `extend` and `precision` see :class:`~leukemia_models.runs.resume_runs.RunChanges`.
         """
         options = machine or MachineOptions(device=str(self.device), cache=self.cache_location, copies=self.copies)
-        changes = RunChanges(epochs=epochs, extend=extend)
+        changes = RunChanges(epochs=epochs, extend=extend, precision=precision)
         resume(self.path, changes=changes, machine=options, resume_text=resume_text, console=self.console)
         return _as_run(runs_open_run.open_run(self.path, device=str(self.device), console=self.console))
 
