@@ -53,7 +53,7 @@ def main() -> None:
     is_emulated = not computes_in_bf16(choose_device("auto"))
     found: dict[str, list[float]] = {FP32: [], BF16: []}
     # Training refuses emulation; its accuracy is that of real 16 bits.
-    with mock.patch.object(precisions, "_cpu_computes_in_bf16", lambda: True):
+    with mock.patch.object(precisions, "_cpu_computes_in_bf16", return_value=True):
         for seed in range(arguments.seeds):
             for precision, accuracies in found.items():
                 accuracies.append(accuracy_of(arguments, precision, seed))

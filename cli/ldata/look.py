@@ -299,7 +299,10 @@ def bench_lines(result: StreamBench) -> Iterator[str]:
         [f"memory copies, {threads}", f"{ceiling:,.0f}", "the ceiling"],
         [f"stream of uint8 batches, {threads}", f"{stream:,.0f}", f"{stream / ceiling:.2f} of it"],
         [f"augmentation {result.augmentation}", f"{result.augment_images_per_s:,.0f}", ""],
-        [f"training {result.model_name}", f"{result.train_images_per_s:,.0f}", ""],
+        *(
+            [f"training {result.model_name}, {name}", f"{rate:,.0f}", "the default here" * (name == result.precision)]
+            for name, rate in result.images_per_s_by_precision.items()
+        ),
     ]
     yield (
         f"{result.cache}: {result.num_samples:,} images of {result.size_px} px, batches of {result.batch_size}, "
@@ -308,8 +311,8 @@ def bench_lines(result: StreamBench) -> Iterator[str]:
     yield format_table(["", "images/s", ""], rows)
     yield f"\nFirst batch {result.first_batch_s:.2f} s after opening the cache."
     yield (
-        f"An epoch of {result.num_samples:,} images takes {result.epoch_s:,.1f} s, of which it waits "
-        f"{result.epoch_wait_s:.2f} s for data ({100 * result.epoch_wait_s / result.epoch_s:.2f} %)."
+        f"An epoch of {result.num_samples:,} images takes {result.epoch_s:,.1f} s in {result.precision}, of which it "
+        f"waits {result.epoch_wait_s:.2f} s for data ({100 * result.epoch_wait_s / result.epoch_s:.2f} %)."
     )
     yield f"The stream could feed {stream / result.train_images_per_s:,.0f} times as fast a network."
     if result.traffic:

@@ -23,7 +23,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import choose_device
+from leukemia_models.devices.precision import AUTO, FP32, choose_device, decide_precision
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.draft_runs import train_statistics
 from leukemia_models.training.history import EpochRecord
@@ -48,8 +48,12 @@ class StreamBench:
         Of shuffled uint8 batches on the device.
     augment_images_per_s
         Of augmentation and normalisation of a batch on the device.
+    precision
+        That of a training by default on this device.
     train_images_per_s
-        Of training: stream, augmentation, forward and backward pass.
+        Of training in it: stream, augmentation, forward and backward pass.
+    images_per_s_by_precision
+        The same in ``fp32``, and in ``bf16`` where the device computes in it.
     first_batch_s
         From opening the cache to the first batch.
     epoch_s, epoch_wait_s
@@ -70,7 +74,9 @@ class StreamBench:
     ceiling_images_per_s: float
     stream_images_per_s: float
     augment_images_per_s: float
+    precision: str
     train_images_per_s: float
+    images_per_s_by_precision: dict[str, float]
     first_batch_s: float
     epoch_s: float
     epoch_wait_s: float
@@ -123,7 +129,9 @@ def measure_stream(
         bench = _Bench(cache, stream, augmenter, normalization, batch_size, where, seconds)
         # Once through the cache, so that the rates do not depend on what was in memory before.
         bench.rate(stream.epoch(0), math.inf)
-        trained = bench.train(model_name)
+        precision = decide_precision(AUTO, where)
+        by_precision = {name: bench.train(model_name, name) for name in dict.fromkeys((FP32, precision))}
+        trained = by_precision[precision]
         epoch_s = len(cache) / trained.images_per_s
         return StreamBench(
             cache=str(cache.location),
@@ -138,7 +146,9 @@ def measure_stream(
             ceiling_images_per_s=bench.copy_ceiling(),
             stream_images_per_s=bench.rate(batch for epoch in count() for batch in stream.epoch(epoch)),
             augment_images_per_s=bench.rate(augmenter(batch.images_BHWC, epoch, batch.indices_B) for epoch in count(1)),
+            precision=precision,
             train_images_per_s=trained.images_per_s,
+            images_per_s_by_precision={name: record.images_per_s for name, record in by_precision.items()},
             first_batch_s=first_batch_s,
             epoch_s=epoch_s,
             epoch_wait_s=epoch_s * (trained.data_wait_share or 0.0),
@@ -176,10 +186,11 @@ class _Bench:
             torch.mps.synchronize()
         return num_images / (time.perf_counter() - started_s)
 
-    def train(self, model_name: str) -> EpochRecord:
+    def train(self, model_name: str, precision: str) -> EpochRecord:
         """Train for some steps to warm up, then for some seconds."""
         num_classes = len(self.cache.manifest.classes)
-        model, settings = build_model(model_name, num_classes), TrainSettings(epochs=1, num_classes=num_classes)
+        model = build_model(model_name, num_classes)
+        settings = TrainSettings(epochs=1, num_classes=num_classes, precision=precision)
 
         def train(num_steps: int) -> EpochRecord:
             steps = _FirstSteps(self.stream, num_steps)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from leukemia_models.devices import precision
+
 OPTIONS = ("--size", 48, "--batch-size", 8, "--seconds", 0.1, "--device", "cpu")
 
 
@@ -24,6 +26,17 @@ def test_figures_are_there_and_fit_together(caches: Path, ldata: Callable, json_
     assert all(rate > 0 for rate in rates)
     assert said["epoch_s"] == pytest.approx(32 / said["train_images_per_s"])
     assert 0 <= said["epoch_wait_s"] <= said["epoch_s"]
+
+
+def test_the_step_is_measured_in_both_precisions_where_the_device_has_them(
+    caches: Path, ldata: Callable, json_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has_bf16, names in ((True, ["fp32", "bf16"]), (False, ["fp32"])):
+        monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda has=has_bf16: has)
+        said = json_of(ldata("bench", caches, *OPTIONS, "--model", "resnet18-narrow", "--json"))
+        assert list(said["images_per_s_by_precision"]) == names
+        assert said["precision"] == names[-1]
+        assert said["train_images_per_s"] == said["images_per_s_by_precision"][names[-1]]
 
 
 def test_text_says_what_an_epoch_waits(caches: Path, ldata: Callable) -> None:
