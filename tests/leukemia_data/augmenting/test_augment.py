@@ -19,7 +19,7 @@ from leukemia_data.augmenting.augment import (
     normalize_pixels,
 )
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
+from leukemia_data.augmenting.geometry import Rotate, Scale, Translate, warp
 from leukemia_data.augmenting.operation import Chance
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.sample_cells import generate_cell
@@ -90,6 +90,30 @@ def test_flips_only_move_values(cells):
         assert len(matches) == 1
         found.add(matches[0])
     assert len(found) > 3
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("num_images", "size_px"), [(0, 16), (1, 16), (40, 1), (40, 17), (40, 128)])
+def test_moved_pixels_are_bit_for_bit_those_of_a_warp(rng, channels_last, num_images, size_px):
+    images = torch.from_numpy(rng.integers(0, 256, (num_images, size_px, size_px, 3), dtype=np.uint8))
+    moves = Augmentation(name="moves", flip_horizontal=HALF, flip_vertical=HALF, transpose=HALF, quarter_turns=HALF)
+    result = Augmenter(moves, seed=1, mean=MEAN, std=STD, device="cpu", channels_last=channels_last)(
+        images, 0, torch.arange(num_images)
+    )
+    table = torch.from_numpy(draw_parameters(moves, np.arange(num_images), 1, 0, size_px))
+    affine = table[:, Columns.AFFINE].reshape(-1, 2, 3)
+    assert num_images < 40 or len(affine.unique(dim=0)) == 8
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    offset, scale = ((values).float()[:, None, None] for values in (-mean / std, 1 / (255 * std)))
+    warped = warp(planes(images), affine, "nearest") if num_images else planes(images)
+    assert torch.equal(result, torch.addcmul(offset, warped, scale))
+
+
+def test_pixels_are_moved_from_any_strides(cells):
+    wide = cells.repeat(1, 1, 1, 2)[..., :3]
+    assert not wide.is_contiguous()
+    augment = augmenter("flips")
+    assert torch.equal(augment(wide, 0, torch.arange(8)), augment(cells, 0, torch.arange(8)))
 
 
 @pytest.mark.parametrize("p_flip", [0.0, 1.0])
@@ -316,6 +340,20 @@ def test_batches_of_every_length_and_side(name):
         assert result.shape == (batch, 3, size_px, size_px)
         assert result.dtype == torch.float32
         assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("given", [*PRESETS, EVERY_OPERATION], ids=[*PRESETS, "everything"])
+def test_the_memory_format_is_chosen_and_changes_no_value(cells, given):
+    augmentation = load_augmentation(given) if isinstance(given, str) else given
+    last, first = (
+        Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu", channels_last=flag)(cells, 0, torch.arange(8))
+        for flag in (True, False)
+    )
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert first.is_contiguous()
+    assert torch.equal(last, first)
+    with pytest.raises(UsageError, match="channels_last"):
+        Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu", channels_last="yes")
 
 
 def test_what_is_no_batch_is_refused(cells):
