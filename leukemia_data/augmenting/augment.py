@@ -59,16 +59,26 @@ def custom_columns(augmentation: Augmentation) -> list[slice]:
 
 
 def draw_parameters(
-    augmentation: Augmentation, samples_B: NDArray[np.int64], seed: int, epoch: int, size_px: int
+    augmentation: Augmentation,
+    samples_B: NDArray[np.int64],
+    seed: int,
+    epoch: int,
+    size_px: int,
+    occurrences_B: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Draw the parameters of samples, given by their indices in the cache (B,), for images of `size_px`.
+
+    Parameters
+    ----------
+    occurrences_B : ndarray of shape (B,), int64, optional
+        As for :class:`~leukemia_data.augmenting.operation.Draws`.
 
     Returns
     -------
     ndarray of shape (B, 22 + kernel_px of the blur + 1 + num_draws of each custom operation), float32
         As :class:`Columns` describes it.
     """
-    draws = Draws(samples_B, seed, epoch)
+    draws = Draws(samples_B, seed, epoch, occurrences_B)
     table_BP = np.zeros((len(samples_B), blur_columns(augmentation).stop), np.float32)
     table_BP[:, Columns.AFFINE] = draw_affine(
         augmentation.moving, augmentation.rotate, augmentation.scale, augmentation.translate, draws
@@ -105,7 +115,7 @@ class Augmenter:
     augmentation
         The operations and their parameters.
     seed
-        Non-negative; every draw is a function of seed, epoch and sample index.
+        Non-negative; every draw is a function of seed, epoch, sample index and occurrence.
     mean, std
         Of the channels R, G, B on the scale [0, 1], as in the cache's statistics; finite, std above 0.
     device
@@ -154,7 +164,9 @@ class Augmenter:
             torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
     @torch.no_grad()
-    def __call__(self, images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+    def __call__(
+        self, images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None = None
+    ) -> Tensor:
         """Augment and normalise one batch.
 
         Parameters
@@ -165,6 +177,9 @@ class Augmenter:
             Non-negative.
         indices_B : Tensor of shape (B,), int64
             Indices of the samples in the cache, on the CPU.
+        occurrences_B : Tensor of shape (B,), int64, optional
+            A batch's `occurrences_B`, on the CPU: whole numbers from 0 that differ between the draws of a sample in an
+            epoch, so that each is augmented differently. None for 0.
 
         Returns
         -------
@@ -172,8 +187,8 @@ class Augmenter:
             Normalised, in the augmenter's memory format. On the CPU its memory is reused once it is no longer
             referenced.
         """
-        size_px = self._check(images_BHWC, indices_B)
-        table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, size_px)
+        size_px = self._check(images_BHWC, indices_B, occurrences_B)
+        table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, occurrences_B, size_px)
         self._prepare_noise(size_px)
         out_BCHW = self._output(len(images_BHWC), size_px)
         for part in self._parts(len(images_BHWC), size_px):
@@ -270,9 +285,12 @@ class Augmenter:
         color = self.augmentation.color
         return may_happen(color) and color.contrast != (1.0, 1.0)
 
-    def _parameters(self, epoch: int, indices_B: Tensor, size_px: int) -> Tensor:
+    def _parameters(self, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None, size_px: int) -> Tensor:
         """The batch's table of parameters on the device."""
-        table_BP = torch.from_numpy(draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px))
+        occurrences = None if occurrences_B is None else occurrences_B.numpy()
+        table_BP = torch.from_numpy(
+            draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px, occurrences)
+        )
         if self._device.type == "cuda":
             table_BP = table_BP.pin_memory()
         return to_device(table_BP, self._device)
@@ -299,7 +317,7 @@ class Augmenter:
         length = batch if self._device.type != "cpu" else max(1, num_values // (3 * size_px**2))
         return (slice(start, start + length) for start in range(0, batch, max(1, length)))
 
-    def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
+    def _check(self, images_BHWC: Tensor, indices_B: Tensor, occurrences_B: Tensor | None) -> int:
         """Return the images' side; raises UsageError unless they are a batch of square images."""
         if images_BHWC.ndim != 4:
             raise UsageError(f"images_BHWC must be of shape (B, S, S, 3), got {tuple(images_BHWC.shape)}")
@@ -309,6 +327,10 @@ class Augmenter:
             raise UsageError(
                 f"expected uint8 images (B, S, S, 3) and B whole sample indices, got {images_BHWC.dtype} "
                 f"{tuple(images_BHWC.shape)} and {indices_B.dtype} {tuple(indices_B.shape)}"
+            )
+        if occurrences_B is not None and (occurrences_B.shape != (batch,) or occurrences_B.dtype not in _WHOLE):
+            raise UsageError(
+                f"expected B whole occurrences, got {occurrences_B.dtype} {tuple(occurrences_B.shape)} for {batch}"
             )
         kernel = self.augmentation.blur
         if may_happen(kernel) and kernel.kernel_px // 2 >= height_px:
