@@ -50,7 +50,7 @@ class AugmentedStreamPeer(Peer):
     def batches(self, folder: Path, batch_size: int, epoch: int) -> Iterator[Tensor]:
         """Yield one epoch."""
         for batch in self._stream.epoch(epoch):
-            yield self._augment(batch.images_BHWC, epoch, batch.indices_B)
+            yield self._augment(batch.images_BHWC, epoch, batch.indices_B, batch.occurrences_B)
 
     def close(self) -> None:
         """Close the stream."""

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from leukemia_data.augmenting import appearance
 from leukemia_data.augmenting.augmentation import Augmentation
-from leukemia_data.augmenting.geometry import draw_affine, warp
+from leukemia_data.augmenting.geometry import draw_affine, move_pixels, warp
 from leukemia_data.augmenting.operation import Draws, may_happen
 from leukemia_data.errors import UsageError
-from leukemia_data.records.arguments import as_numbers, as_whole
+from leukemia_data.lazy_imports import cv2
+from leukemia_data.records.arguments import as_flag, as_numbers, as_whole
 from leukemia_data.streams.batch import BufferPool, as_device, to_device
 
 
@@ -58,16 +59,26 @@ def custom_columns(augmentation: Augmentation) -> list[slice]:
 
 
 def draw_parameters(
-    augmentation: Augmentation, samples_B: NDArray[np.int64], seed: int, epoch: int, size_px: int
+    augmentation: Augmentation,
+    samples_B: NDArray[np.int64],
+    seed: int,
+    epoch: int,
+    size_px: int,
+    occurrences_B: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Draw the parameters of samples, given by their indices in the cache (B,), for images of `size_px`.
+
+    Parameters
+    ----------
+    occurrences_B : ndarray of shape (B,), int64, optional
+        As for :class:`~leukemia_data.augmenting.operation.Draws`.
 
     Returns
     -------
     ndarray of shape (B, 22 + kernel_px of the blur + 1 + num_draws of each custom operation), float32
         As :class:`Columns` describes it.
     """
-    draws = Draws(samples_B, seed, epoch)
+    draws = Draws(samples_B, seed, epoch, occurrences_B)
     table_BP = np.zeros((len(samples_B), blur_columns(augmentation).stop), np.float32)
     table_BP[:, Columns.AFFINE] = draw_affine(
         augmentation.moving, augmentation.rotate, augmentation.scale, augmentation.translate, draws
@@ -104,11 +115,13 @@ class Augmenter:
     augmentation
         The operations and their parameters.
     seed
-        Non-negative; every draw is a function of seed, epoch and sample index.
+        Non-negative; every draw is a function of seed, epoch, sample index and occurrence.
     mean, std
         Of the channels R, G, B on the scale [0, 1], as in the cache's statistics; finite, std above 0.
     device
         Device of the batches.
+    channels_last
+        Memory format of the results, that of the network; their values do not depend on it.
 
     Raises
     ------
@@ -124,10 +137,12 @@ class Augmenter:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device | str,
+        channels_last: bool = True,
     ) -> None:
         self.augmentation = augmentation
         self._seed = as_whole(seed, "seed", at_least=0)
         self._device = as_device(device)
+        self._channels_last = as_flag(channels_last, "channels_last")
         mean, std = _channels(mean, "mean"), _channels(std, "std")
         if min(std) <= 0:
             raise UsageError(f"std must be above 0 in every channel, got {std}")
@@ -141,13 +156,17 @@ class Augmenter:
         columns_of_custom = zip(augmentation.custom, custom_columns(augmentation), strict=True)
         self._custom = [(operation, columns) for operation, columns in columns_of_custom if may_happen(operation)]
         changes = (augmentation.color, augmentation.blur, augmentation.noise, augmentation.cutout)
-        moves = augmentation.moves or augmentation.warps
-        self._only_normalizes = not moves and not self._custom and not any(map(may_happen, changes))
+        # Moving 8-bit pixels costs a tenth of a nearest-neighbour warp; devices have kernels for the warp alone.
+        self._moves_first = self._device.type == "cpu" and augmentation.moves and not augmentation.warps
+        warps = augmentation.warps or (augmentation.moves and not self._moves_first)
+        self._only_normalizes = not warps and not self._custom and not any(map(may_happen, changes))
         if self._device.type == "cpu":
             torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
     @torch.no_grad()
-    def __call__(self, images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+    def __call__(
+        self, images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None = None
+    ) -> Tensor:
         """Augment and normalise one batch.
 
         Parameters
@@ -158,27 +177,42 @@ class Augmenter:
             Non-negative.
         indices_B : Tensor of shape (B,), int64
             Indices of the samples in the cache, on the CPU.
+        occurrences_B : Tensor of shape (B,), int64, optional
+            A batch's `occurrences_B`, on the CPU: whole numbers from 0 that differ between the draws of a sample in an
+            epoch, so that each is augmented differently. None for 0.
 
         Returns
         -------
         Tensor of shape (B, 3, S, S), float32
-            Normalised. In ``channels_last`` layout if images are only normalised, else contiguous. On the CPU its
-            memory is reused once it is no longer referenced.
+            Normalised, in the augmenter's memory format. On the CPU its memory is reused once it is no longer
+            referenced.
         """
-        size_px = self._check(images_BHWC, indices_B)
-        table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, size_px)
+        size_px = self._check(images_BHWC, indices_B, occurrences_B)
+        table_BP = self._parameters(as_whole(epoch, "epoch", at_least=0), indices_B, occurrences_B, size_px)
         self._prepare_noise(size_px)
         out_BCHW = self._output(len(images_BHWC), size_px)
         for part in self._parts(len(images_BHWC), size_px):
-            self.apply(images_BHWC[part], table_BP[part], out_BCHW[part])
+            self._augment(images_BHWC[part], table_BP[part], out_BCHW[part])
         return out_BCHW
+
+    def _augment(self, images_BHWC: Tensor, table_BP: Tensor, out_BCHW: Tensor) -> None:
+        """Augment a part of a batch into its memory format."""
+        if self._moves_first:
+            moves_B22 = table_BP[:, Columns.AFFINE].reshape(-1, 2, 3)[:, :, :2]
+            images_BHWC = torch.from_numpy(move_pixels(images_BHWC.numpy(), moves_B22.numpy()))
+        if self._only_normalizes or not self._channels_last:
+            self.apply(images_BHWC, table_BP, out_BCHW)
+            return
+        planes_BCHW = torch.empty_like(out_BCHW, memory_format=torch.contiguous_format)
+        self.apply(images_BHWC, table_BP, planes_BCHW)
+        interleave(planes_BCHW, out_BCHW)
 
     def apply(self, images_BHWC: Tensor, table_BP: Tensor, out_BCHW: Tensor) -> None:
         """Augment images by a table of parameters, and write them, normalised, into `out_BCHW`.
 
-        All device work is here; may be compiled by ``torch.compile``.
+        All device work is here; may be compiled by ``torch.compile``. On the CPU whole pixels have been moved before.
         """
-        if self._only_normalizes:
+        if self._only_normalizes and self._channels_last:
             normalize_pixels(images_BHWC, self._scale_C, self._offset_C, out_BCHW.permute(0, 2, 3, 1))
             return
         images_BCHW = self._geometry(images_BHWC, table_BP)
@@ -216,7 +250,7 @@ class Augmenter:
     def _geometry(self, images_BHWC: Tensor, table_BP: Tensor) -> Tensor:
         """Grey levels as new contiguous floats (B, 3, S, S), moved or warped."""
         images_BCHW = images_BHWC.permute(0, 3, 1, 2)
-        if not self.augmentation.moves and not self.augmentation.warps:
+        if self._moves_first or not (self.augmentation.moves or self.augmentation.warps):
             return images_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
         # The conversion that keeps the byte order is the fastest; the warp makes planes.
         images_BCHW = images_BCHW.to(torch.float32, memory_format=torch.channels_last)
@@ -251,9 +285,12 @@ class Augmenter:
         color = self.augmentation.color
         return may_happen(color) and color.contrast != (1.0, 1.0)
 
-    def _parameters(self, epoch: int, indices_B: Tensor, size_px: int) -> Tensor:
+    def _parameters(self, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None, size_px: int) -> Tensor:
         """The batch's table of parameters on the device."""
-        table_BP = torch.from_numpy(draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px))
+        occurrences = None if occurrences_B is None else occurrences_B.numpy()
+        table_BP = torch.from_numpy(
+            draw_parameters(self.augmentation, indices_B.numpy(), self._seed, epoch, size_px, occurrences)
+        )
         if self._device.type == "cuda":
             table_BP = table_BP.pin_memory()
         return to_device(table_BP, self._device)
@@ -266,19 +303,21 @@ class Augmenter:
 
     def _output(self, batch: int, size_px: int) -> Tensor:
         """Uninitialised memory for a result, named (B, 3, S, S)."""
-        shape = (batch, size_px, size_px, 3) if self._only_normalizes else (batch, 3, size_px, size_px)
+        shape = (batch, size_px, size_px, 3) if self._channels_last else (batch, 3, size_px, size_px)
         if self._device.type == "cpu":
             out = self._pool.take(shape, torch.float32)
         else:
             out = torch.empty(shape, dtype=torch.float32, device=self._device)
-        return out.permute(0, 3, 1, 2) if self._only_normalizes else out
+        return out.permute(0, 3, 1, 2) if self._channels_last else out
 
     def _parts(self, batch: int, size_px: int) -> Iterator[slice]:
         """Slices of the batch: a few samples each on the CPU, the whole batch elsewhere."""
-        length = batch if self._device.type != "cpu" else max(1, _PART_VALUES // (3 * size_px**2))
+        # Normalisation alone makes no further copies.
+        num_values = 2 * _PART_VALUES if self._only_normalizes else _PART_VALUES
+        length = batch if self._device.type != "cpu" else max(1, num_values // (3 * size_px**2))
         return (slice(start, start + length) for start in range(0, batch, max(1, length)))
 
-    def _check(self, images_BHWC: Tensor, indices_B: Tensor) -> int:
+    def _check(self, images_BHWC: Tensor, indices_B: Tensor, occurrences_B: Tensor | None) -> int:
         """Return the images' side; raises UsageError unless they are a batch of square images."""
         if images_BHWC.ndim != 4:
             raise UsageError(f"images_BHWC must be of shape (B, S, S, 3), got {tuple(images_BHWC.shape)}")
@@ -288,6 +327,10 @@ class Augmenter:
             raise UsageError(
                 f"expected uint8 images (B, S, S, 3) and B whole sample indices, got {images_BHWC.dtype} "
                 f"{tuple(images_BHWC.shape)} and {indices_B.dtype} {tuple(indices_B.shape)}"
+            )
+        if occurrences_B is not None and (occurrences_B.shape != (batch,) or occurrences_B.dtype not in _WHOLE):
+            raise UsageError(
+                f"expected B whole occurrences, got {occurrences_B.dtype} {tuple(occurrences_B.shape)} for {batch}"
             )
         kernel = self.augmentation.blur
         if may_happen(kernel) and kernel.kernel_px // 2 >= height_px:
@@ -316,6 +359,16 @@ def normalize_pixels(images_BHWC: Tensor, scale_C: Tensor, offset_C: Tensor, out
     rows = out_BHWC.view(batch * height_px, width_px * channels)
     rows.copy_(images_BHWC.reshape(batch * height_px, width_px * channels))
     torch.addcmul(offset_C.repeat(width_px), rows, scale_C.repeat(width_px), out=rows)
+
+
+def interleave(planes_BCHW: Tensor, out_BCHW: Tensor) -> None:
+    """Copy contiguous float images into ``channels_last`` memory."""
+    if planes_BCHW.device.type != "cpu":
+        out_BCHW.copy_(planes_BCHW)
+        return
+    # torch's copy takes more than twice as long.
+    for planes, out in zip(planes_BCHW.numpy(), out_BCHW.permute(0, 2, 3, 1).numpy(), strict=True):
+        cv2.merge(tuple(planes), dst=out)
 
 
 def clamp_channels_(images_BCHW: Tensor, low_C: Sequence[float], high_C: Sequence[float]) -> None:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from leukemia_data.augmenting.operation import AUGMENTATIONS, Chance, Draw, Draws, FloatArray, Range
-from leukemia_data.lazy_imports import torch
+from leukemia_data.lazy_imports import cv2, torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _FLIP_X, _FLIP_Y, _SWAP = np.diag([-1.0, 1.0]), np.diag([1.0, -1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])
+# OpenCV's, by the signs of x and y.
+_FLIP_CODES = {(-1, 1): 1, (1, -1): 0, (-1, -1): -1}
 _QUARTERS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.float64)
 
 
@@ -121,3 +124,26 @@ def warp(images_BCHW: Tensor, affine_B23: Tensor, mode: str = "bilinear") -> Ten
     along_y = affine_B23[:, :, 1, None] * centres_S + affine_B23[:, :, 2, None]
     grid_BHW2 = (along_x + along_y[..., None]).permute(0, 2, 3, 1)
     return torch.nn.functional.grid_sample(images_BCHW, grid_BHW2, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def move_pixels(images_BHWC: NDArray[np.uint8], moves_B22: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return images flipped, transposed and turned by quarters: :func:`warp` for whole pixels, on the CPU.
+
+    Parameters
+    ----------
+    images_BHWC : ndarray of shape (B, S, S, 3), uint8
+    moves_B22 : ndarray of shape (B, 2, 2)
+        From output to input coordinates (x, y): one entry of 1 or -1 in every row and column, else 0.
+    """
+    moved_BHWC = np.empty(images_BHWC.shape, np.uint8)
+    is_swapped_B, signs_B2 = moves_B22[:, 0, 0] == 0, moves_B22.sum(axis=1).astype(np.int64)
+    for image, moved, is_swapped, signs in zip(
+        images_BHWC, moved_BHWC, is_swapped_B.tolist(), map(tuple, signs_B2.tolist()), strict=True
+    ):
+        if is_swapped:
+            image = cv2.transpose(image, dst=moved)
+        if signs != (1, 1):
+            cv2.flip(image, _FLIP_CODES[signs], dst=moved)
+        elif not is_swapped:
+            np.copyto(moved, image)
+    return moved_BHWC

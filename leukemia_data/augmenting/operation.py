@@ -25,6 +25,8 @@ FloatArray = NDArray[np.float64]
 _Operation = TypeVar("_Operation", bound="Chance")
 # The draw of `sample_bits` that is augmentation's, and the number of counters per sample.
 _STREAM = 0
+# Draw number of the keys of occurrences, beside those of orders and augmentations.
+_OCCURRENCE_DRAW = 1 << 42
 _COUNTERS_A_SAMPLE = 64
 
 
@@ -101,15 +103,30 @@ Draw = IntEnum(
 
 
 class Draws:
-    """All random numbers of a batch of samples: functions of their indices in the cache, (B,), seed and epoch."""
+    """All random numbers of a batch: functions of the samples' indices in the cache, their occurrences, seed and epoch.
 
-    def __init__(self, samples_B: NDArray[np.int64], seed: int, epoch: int) -> None:
-        self._samples_B, self._seed, self._epoch = samples_B, seed, epoch
-        counters_BD = samples_B[:, None] * _COUNTERS_A_SAMPLE + np.arange(len(Draw))
+    Parameters
+    ----------
+    samples_B : ndarray of shape (B,), int64
+    seed, epoch
+        Non-negative.
+    occurrences_B : ndarray of shape (B,), int64, optional
+        Numbers that differ between the draws of a sample in an epoch; None for 0.
+    """
+
+    def __init__(
+        self, samples_B: NDArray[np.int64], seed: int, epoch: int, occurrences_B: NDArray[np.int64] | None = None
+    ) -> None:
+        # What would be drawn for samples without occurrences at random distant indices.
+        keys_B = samples_B.astype(np.int64)
+        if occurrences_B is not None:
+            keys_B += _offsets(occurrences_B, seed, epoch)
+        self._keys_B, self._seed, self._epoch = keys_B, seed, epoch
+        counters_BD = keys_B[:, None] * _COUNTERS_A_SAMPLE + np.arange(len(Draw))
         self._uniform_DB: FloatArray = unit_interval(sample_bits(counters_BD, seed, epoch, _STREAM).T)
 
     def __len__(self) -> int:
-        return len(self._samples_B)
+        return len(self._keys_B)
 
     def happens(self, operation: Chance | None, draw: Draw) -> NDArray[np.bool_]:
         """Return which samples an operation is applied to."""
@@ -130,7 +147,13 @@ class Draws:
         # By its name, so that it changes no draw of another operation.
         first = xxhash.xxh3_64_intdigest(f"augmentation {operation.name}".encode())
         uniform_KB = [
-            unit_interval(sample_bits(self._samples_B, self._seed, self._epoch, first + number))
+            unit_interval(sample_bits(self._keys_B, self._seed, self._epoch, first + number))
             for number in range(1 + operation.num_draws)
         ]
         return np.stack([uniform_KB[0] < operation.p, *uniform_KB[1:]], axis=1)
+
+
+def _offsets(occurrences_B: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return 0 for occurrence 0, else random numbers."""
+    bits_B = sample_bits(occurrences_B, seed, epoch, _OCCURRENCE_DRAW).astype(np.int64)
+    return np.where(occurrences_B == 0, 0, bits_B)

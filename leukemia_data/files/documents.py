@@ -179,6 +179,7 @@ TEXT = Kind("a text", lambda value: isinstance(value, str))
 TEXTS = Kind(
     "a list of texts", lambda value: isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 )
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 COUNT = Kind("a whole number above 0", lambda value: _is_whole(value) and value > 0)
 WHOLE_NUMBER = Kind("a whole number", _is_whole)
 NUMBER = Kind("a number", is_number)

@@ -17,7 +17,7 @@ from torch import Tensor
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import Indices, as_flag, as_numbers, as_whole, own_indices
 from leukemia_data.records.fingerprint import bytes_digest
-from leukemia_data.streams.ordering import permuted, stratified
+from leukemia_data.streams.ordering import permuted, stratified, stratified_occurrences
 
 
 class Batch(NamedTuple):
@@ -31,12 +31,15 @@ class Batch(NamedTuple):
         Sample indices in the cache.
     mask_B : Tensor of shape (B,), bool, on the CPU
         False for rows that pad a rank's micro-batch, which must not be counted.
+    occurrences_B : Tensor of shape (B,), int64, on the CPU
+        Differ between the draws of a sample in an epoch; 0 for samples that are drawn once.
     """
 
     images_BHWC: Tensor
     labels_B: Tensor
     indices_B: Tensor
     mask_B: Tensor
+    occurrences_B: Tensor
 
 
 def as_device(device: torch.device | str) -> torch.device:
@@ -175,10 +178,24 @@ _BLOCK_POSITIONS = 4096
 
 
 class BatchRows(NamedTuple):
-    """One micro-batch: sample indices in the cache, and a mask that is False for rows that only pad it."""
+    """One micro-batch: sample indices in the cache, a mask that is False for rows that only pad it, and occurrences.
+
+    The occurrences differ between the draws of a sample in an epoch, and are 0 without weights.
+    """
 
     indices_B: NDArray[np.int64]
     mask_B: NDArray[np.bool_]
+    occurrences_B: NDArray[np.int64]
+
+
+class _Draws(NamedTuple):
+    """Samples at successive positions of an epoch, and the occurrences of each."""
+
+    indices_G: NDArray[np.int64]
+    occurrences_G: NDArray[np.int64]
+
+    def rows(self, rows: slice | NDArray[np.int64]) -> _Draws:
+        return _Draws(self.indices_G[rows], self.occurrences_G[rows])
 
 
 class PlanOptions(TypedDict, total=False):
@@ -267,30 +284,35 @@ class BatchPlan:
         while start < len(self):
             first = start * self.batch_size
             stop = min(stop, len(self))
-            indices = self._indices(epoch, first, min(stop * self.batch_size, len(self.indices_N)))
+            draws = self._draws(epoch, first, min(stop * self.batch_size, len(self.indices_N)))
             for begin in range(0, (stop - start) * self.batch_size, self.batch_size):
-                yield from self._micro_batches(indices[begin : begin + self.batch_size])
+                yield from self._micro_batches(draws.rows(slice(begin, begin + self.batch_size)))
             start, stop = stop, stop + max(_BLOCK_POSITIONS // self.batch_size, 1)
 
-    def _indices(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
-        """Sample indices at positions `first` to before `last`."""
-        if self._seed is None:
-            return self.indices_N[first:last]
+    def _draws(self, epoch: int, first: int, last: int) -> _Draws:
+        """Samples at positions `first` to before `last`."""
         positions = np.arange(first, last, dtype=np.int64)
-        if self._cumulative is not None:
-            return self.indices_N[stratified(positions, self._cumulative, self._seed, epoch)]
-        return self.indices_N[permuted(positions, len(self.indices_N), self._seed, epoch)]
+        occurrences = np.zeros_like(positions)
+        if self._seed is None:
+            return _Draws(self.indices_N[first:last], occurrences)
+        if self._cumulative is None:
+            return _Draws(self.indices_N[permuted(positions, len(self.indices_N), self._seed, epoch)], occurrences)
+        rows = stratified(positions, self._cumulative, self._seed, epoch)
+        occurrences = stratified_occurrences(positions, rows, self._cumulative, self._seed, epoch)
+        return _Draws(self.indices_N[rows], occurrences)
 
-    def _micro_batches(self, indices_G: NDArray[np.int64]) -> Iterator[BatchRows]:
+    def _micro_batches(self, draws: _Draws) -> Iterator[BatchRows]:
         """Cut a global batch into equal micro-batches; rows beyond its end repeat its last sample, masked."""
+        num_samples = len(draws.indices_G)
         if self._num_micro_batches == 1:
-            yield BatchRows(indices_G, np.ones(len(indices_G), np.bool_))
+            yield BatchRows(draws.indices_G, np.ones(num_samples, np.bool_), draws.occurrences_G)
             return
-        size = micro_batch_size(len(indices_G), self._num_micro_batches)
+        size = micro_batch_size(num_samples, self._num_micro_batches)
         first = self._rank * self.micro_batches_per_rank
         for micro_batch in range(first, first + self.micro_batches_per_rank):
             rows_B = np.arange(micro_batch * size, (micro_batch + 1) * size)
-            yield BatchRows(indices_G[np.minimum(rows_B, len(indices_G) - 1)], rows_B < len(indices_G))
+            own = draws.rows(np.minimum(rows_B, num_samples - 1))
+            yield BatchRows(own.indices_G, rows_B < num_samples, own.occurrences_G)
 
 
 def micro_batch_size(num_samples: int, num_micro_batches: int) -> int:

@@ -172,4 +172,5 @@ class FileStream:
             return None
         labels = torch.tensor([self._records[each].label for each in indices])
         mask = torch.ones(len(indices), dtype=torch.bool)
-        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(indices), mask)
+        occurrences = torch.zeros(len(indices), dtype=torch.int64)
+        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(indices), mask, occurrences)

@@ -83,6 +83,33 @@ def stratified(
     return np.asarray(np.minimum(rows_B, last), np.int64)
 
 
+def stratified_occurrences(
+    positions_B: NDArray[np.int64],
+    rows_B: NDArray[np.int64],
+    cumulative_weights_N: NDArray[np.float64],
+    seed: int,
+    epoch: int,
+) -> NDArray[np.int64]:
+    """Number the draws of each sample within an epoch, from 0; return the numbers of some positions, shape (B,), int64.
+
+    A draw's number is that of its slot, counted from the first slot that holds a part of the sample's weight. It is a
+    function of its own position; a slot of which a neighbour is drawn leaves a gap.
+
+    Parameters
+    ----------
+    positions_B, cumulative_weights_N, seed, epoch
+        As for :func:`stratified`.
+    rows_B : ndarray of shape (B,), int64
+        What :func:`stratified` has drawn for the positions.
+    """
+    num_samples = len(cumulative_weights_N)
+    slots_B = permuted(positions_B, num_samples, seed, epoch)
+    weights_before_B = np.where(rows_B > 0, cumulative_weights_N[rows_B - 1], 0)
+    first_slots_B = np.floor(weights_before_B / (cumulative_weights_N[-1] / num_samples)).astype(np.int64)
+    # Rounding may draw a sample from the slot before its first, which then counts as the last of all.
+    return np.asarray((slots_B - first_slots_B) % num_samples, np.int64)
+
+
 def unit_interval(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return random bits as numbers in [0, 1), from their upper 53 bits."""
     return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)

@@ -173,6 +173,10 @@ class Batch(Protocol):
     def mask_B(self) -> Tensor:
         """False for padding rows; bool (B,), on the CPU."""
 
+    @property
+    def occurrences_B(self) -> Tensor:
+        """Numbers that differ between the draws of a sample in an epoch, int64 (B,), on the CPU."""
+
 
 class BatchSource(Protocol):
     """A split as batches, ``TrainSettings.accumulate`` of them for each step; of the same length on every rank."""

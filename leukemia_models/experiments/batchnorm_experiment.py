@@ -305,10 +305,11 @@ class MemorySource:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `first_step` on, on the CPU."""
-        for indices_B, mask_B in self._plan.batches(epoch, first_step):
+        for indices_B, mask_B, occurrences_B in self._plan.batches(epoch, first_step):
             yield Batch(
                 torch.from_numpy(self._images_NHWC[indices_B]),
                 torch.from_numpy(self._labels_N[indices_B]),
                 torch.from_numpy(indices_B.copy()),
                 torch.from_numpy(mask_B),
+                torch.from_numpy(occurrences_B.copy()),
             )

@@ -89,7 +89,12 @@ def train_four_ways(
     evaluation = _Evaluation(model, clean_source, valid_source, normalization, device, settings.channels_last)
     observer = _EpochEvaluation(evaluation, on_step)
     augmenter = Augmenter(
-        augmentation, seed=settings.seed, mean=normalization.mean, std=normalization.std, device=device
+        augmentation,
+        seed=settings.seed,
+        mean=normalization.mean,
+        std=normalization.std,
+        device=device,
+        channels_last=settings.channels_last,
     )
     fit(model, train_source, None, settings, normalization, augmenter, device, observer)
     return observer.epochs

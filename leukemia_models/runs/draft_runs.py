@@ -180,6 +180,7 @@ def _config(
         ),
         augmentation=stage.augmentation.to_dict(),
         sampling=stage.sampling,
+        draws_by_occurrence=True,
         start=_start_file(plan, stage),
         judging=plan.evaluation.to_dict(),
         stage=stage.name if plan.is_staged else "",

@@ -18,6 +18,7 @@ from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import (
     COUNT,
+    FLAG,
     OBJECT,
     OBJECT_OR_NONE,
     TEXT,
@@ -38,9 +39,9 @@ from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.training_plan import EvaluationSettings
 
 RUN_FORMAT = "leukemia-cells run"
-RUN_FORMAT_VERSION = 5
+RUN_FORMAT_VERSION = 6
 """2 added the augmentation and the sampling; 3 the start, the judging and the plan's stage; 4 micro-batches; 5 the
-positive class and seen_before."""
+positive class and seen_before; 6 the draws by occurrence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class RunConfig:
         All parameters; None in runs of earlier versions, which flipped and transposed.
     sampling
         One of :data:`~leukemia_models.training.training_plan.SAMPLINGS`.
+    draws_by_occurrence
+        Whether a sample that is drawn twice in an epoch is augmented differently; False in runs of earlier versions.
     start
         ``scratch``, or the file of the initial weights, absolute or relative to the run's folder.
     judging
@@ -84,6 +87,7 @@ class RunConfig:
     settings: TrainSettings
     augmentation: Mapping[str, Any] | None = None
     sampling: str = "uniform"
+    draws_by_occurrence: bool = False
     start: str = "scratch"
     judging: Mapping[str, Any] = field(default_factory=dict)
     stage: str = ""
@@ -117,6 +121,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "normalization": OBJECT,
         "augmentation": OBJECT_OR_NONE,
         "sampling": TEXT,
+        "draws_by_occurrence": FLAG,
         "start": TEXT,
         "judging": OBJECT,
         "stage": TEXT,

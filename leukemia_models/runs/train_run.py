@@ -23,6 +23,7 @@ from leukemia_data.streams.batch import balanced_weights, micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.distributed import Ranks
+from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import FP32, precision_name
 from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
@@ -42,9 +43,16 @@ from leukemia_models.training.checkpoint import (
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
+from leukemia_models.training.learner import Prepare
 from leukemia_models.training.optimizers import OPTIMIZERS
 from leukemia_models.training.train import Observer, fit
-from leukemia_models.training.training_plan import CLASS_BALANCED, SCRATCH, SUBJECT_BALANCED, EvaluationSettings
+from leukemia_models.training.training_plan import (
+    CLASS_BALANCED,
+    SCRATCH,
+    SUBJECT_BALANCED,
+    UNIFORM,
+    EvaluationSettings,
+)
 
 CLEAN_IMAGES = 512
 """Enough for a mean and a variance, and few compared with an epoch."""
@@ -162,8 +170,6 @@ def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: 
     config, ranks, device = run.config, process.ranks, process.device
     info = checkpoint_info(config, run.data)
     training, validation, clean = ranks.run_on_all(lambda: _open_streams(run, process))
-    mean, std = info.normalization.mean, info.normalization.std
-    augmentation = Augmentation.from_dict(config.augmentation or {})
     with ExitStack() as closing:
         for stream in filter(None, (training, validation, clean)):
             closing.enter_context(stream)
@@ -178,13 +184,28 @@ def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: 
             validation,
             config.settings,
             info.normalization,
-            Augmenter(augmentation, seed=config.settings.seed, mean=mean, std=std, device=device),
+            _prepare(run.config, info.normalization, device),
             device,
             observer,
             start.state if start is not None else None,
             ranks=ranks,
             clean_source=clean,
         )
+
+
+def _prepare(config: RunConfig, normalization: Normalization, device: torch.device) -> Prepare:
+    """Return the augmentation of training images."""
+    augment = Augmenter(
+        Augmentation.from_dict(config.augmentation or {}),
+        seed=config.settings.seed,
+        mean=normalization.mean,
+        std=normalization.std,
+        device=device,
+        channels_last=config.settings.channels_last,
+    )
+    if config.draws_by_occurrence:
+        return augment
+    return lambda images_BHWC, epoch, indices_B, _: augment(images_BHWC, epoch, indices_B)
 
 
 def _recorder(
@@ -217,7 +238,7 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), "
         f"{_batches_text(config, num_ranks)}; start: {config.start}\n"
         f"{_computing_text(config, device)}\n"
-        f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {config.sampling}\n"
+        f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {_sampling_text(config)}\n"
         f"run: {run.folder.root}"
     )
     for caution in start_cautions(data.leaks):
@@ -240,6 +261,14 @@ def _computing_text(config: RunConfig, device: torch.device) -> str:
 def _seed_text(config: RunConfig) -> str:
     is_drawn = parse_split(config.split).is_drawn
     return f" (split seed {config.split_seed}; --split-seed draws others)" if is_drawn else ""
+
+
+def _sampling_text(config: RunConfig) -> str:
+    """Return ``class-balanced (repeats in an epoch augmented anew)``."""
+    if config.sampling == UNIFORM:
+        return config.sampling
+    repeats = "augmented anew" if config.draws_by_occurrence else "augmented alike, as when the run began"
+    return f"{config.sampling} (repeats in an epoch {repeats})"
 
 
 def _batches_text(config: RunConfig, num_ranks: int) -> str:

@@ -97,10 +97,11 @@ def _fits(parameter: nn.Parameter, tensors: Mapping[str, Any]) -> bool:
     return all(value.shape == parameter.shape for value in values)
 
 
-Prepare = Callable[[Tensor, int, Tensor], Tensor]
-"""(uint8 images (B,S,S,3) on the device, epoch, sample indices (B,) on the CPU) -> augmented, normalised (B,3,S,S).
+Prepare = Callable[[Tensor, int, Tensor, Tensor], Tensor]
+"""(uint8 images (B,S,S,3) on the device, epoch, sample indices, their occurrences) -> augmented, normalised (B,3,S,S).
 
-The result for an image depends on the epoch and the sample alone, not on its batch.
+Indices and occurrences are (B,), on the CPU. The result for an image depends on the epoch, the sample and its
+occurrence alone, not on its batch.
 """
 
 
@@ -170,7 +171,7 @@ class Learner:
         if not len(indices_B):
             return MicroBatch(images_BHWC.permute(0, 3, 1, 2).float(), labels_B)
         with torch.no_grad():
-            images_BCHW = self._prepare(images_BHWC, epoch, indices_B)
+            images_BCHW = self._prepare(images_BHWC, epoch, indices_B, batch.occurrences_B[batch.mask_B])
         return MicroBatch(images_BCHW.to(memory_format=_memory_format(self.settings)), labels_B)
 
     def _rows(self, values: Tensor, batch: Batch) -> Tensor:

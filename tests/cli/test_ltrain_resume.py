@@ -394,6 +394,26 @@ def test_run_of_an_earlier_version_is_evaluated_but_not_resumed(
     assert ltrain("evaluate", own_run, "--device", "cpu").exit_code == 0
 
 
+def test_a_weighted_run_of_an_earlier_version_augments_repeats_as_it_began(
+    tmp_path: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    begun = ltrain(*train_options, "--epochs", 1, "--sampling", "class-balanced", "--out", new)
+    assert "class-balanced (repeats in an epoch augmented anew)" in begun.stderr
+    shutil.copytree(new, old)
+    config = json.loads((old / "run.json").read_text(encoding="utf-8"))
+    assert config.pop("draws_by_occurrence") is True
+    (old / "run.json").write_text(json.dumps({**config, "format_version": 5}), encoding="utf-8")
+    resumed = [ltrain("--resume", "--out", run, "--epochs", 2, "--device", "cpu") for run in (new, old)]
+    assert "class-balanced (repeats in an epoch augmented anew)" in resumed[0].stderr
+    assert "class-balanced (repeats in an epoch augmented alike, as when the run began)" in resumed[1].stderr
+    # Both draw the same samples, of which some come twice.
+    rows = [history_rows(run) for run in (new, old)]
+    assert rows[0][0] == rows[1][0]
+    assert rows[0][1]["train_loss"] != rows[1][1]["train_loss"]
+    assert json.loads((old / "run.json").read_text(encoding="utf-8"))["draws_by_occurrence"] is False
+
+
 @pytest.mark.parametrize("changed", ["[transpose]\np = 1.0\n", "x = ["])
 def test_resume_says_that_an_edited_augmentation_does_not_count(changed: str, own_run: Path, ltrain: Callable) -> None:
     path = RunFolder(own_run).augmentation
@@ -406,7 +426,8 @@ def test_resume_says_that_an_edited_augmentation_does_not_count(changed: str, ow
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("augmentation", [1]), ("augmentation", {"rotate": 5}), ("sampling", "fair")]
+    ("key", "value"),
+    [("augmentation", [1]), ("augmentation", {"rotate": 5}), ("sampling", "fair"), ("draws_by_occurrence", 1)],
 )
 def test_resume_refuses_damaged_settings_of_the_stream(
     key: str, value: Any, own_run: Path, ltrain: Callable, error_of: Callable, files_below: Callable

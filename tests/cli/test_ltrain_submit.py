@@ -43,7 +43,8 @@ def log_odds_of(network: nn.Module, images: list[Path], info: CheckpointInfo, tt
     preprocess = Preprocessor(Recipe.from_dict(info.recipe), [SIZE_PX])
     pixels = np.stack([preprocess(decode_rgb(np.fromfile(path, np.uint8)))[SIZE_PX] for path in images])
     number = torch.arange(len(images))
-    batch = Batch(torch.from_numpy(pixels), torch.zeros_like(number), number, torch.ones_like(number, dtype=torch.bool))
+    zeros = torch.zeros_like(number)
+    batch = Batch(torch.from_numpy(pixels), zeros, number, torch.ones_like(number, dtype=torch.bool), zeros)
     found = predict_probabilities(network, [batch], info.normalization, CPU, tta=tta).log_probabilities_NK
     return {path.name: float(odds) for path, odds in zip(images, found[:, 1] - found[:, 0], strict=True)}
 

@@ -22,6 +22,10 @@ class FakeBatch:
     indices_B: Tensor
     mask_B: Tensor
 
+    @property
+    def occurrences_B(self) -> Tensor:
+        return torch.zeros_like(self.indices_B)
+
 
 def fake_batch(num_samples: int, seed: int, size_px: int = 32) -> FakeBatch:
     generator = torch.Generator().manual_seed(seed)
@@ -69,7 +73,9 @@ def fake_source(*sizes: int, size_px: int = 32) -> FakeSource:
     return FakeSource([fake_batch(size, seed, size_px) for seed, size in enumerate(sizes)])
 
 
-def flipped_by_epoch_and_sample(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+def flipped_by_epoch_and_sample(
+    images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None = None
+) -> Tensor:
     """Prepare a batch so that it matters which epoch and samples it belongs to."""
     flip_B = (indices_B + epoch) % 2 == 0
     return normalized(torch.where(flip_B[:, None, None, None], images_BHWC.flip(2), images_BHWC))

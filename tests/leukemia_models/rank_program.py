@@ -200,11 +200,11 @@ class FullDisk(Saver):
         raise OSError(28, "No space left on device")
 
 
-def spoilt(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+def spoilt(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor) -> Tensor:
     return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B) * (torch.nan if epoch == 2 else 1.0)
 
 
-def unprepared(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+def unprepared(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor) -> Tensor:
     raise ValueError("no such augmentation")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ from leukemia_data.augmenting.augment import (
     normalize_pixels,
 )
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
-from leukemia_data.augmenting.geometry import Rotate, Scale, Translate
-from leukemia_data.augmenting.operation import Chance
+from leukemia_data.augmenting.geometry import Rotate, Scale, Translate, warp
+from leukemia_data.augmenting.operation import Chance, CustomAugmentation
 from leukemia_data.errors import UsageError
 from leukemia_data.sources.sample_cells import generate_cell
 
@@ -90,6 +92,30 @@ def test_flips_only_move_values(cells):
         assert len(matches) == 1
         found.add(matches[0])
     assert len(found) > 3
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("num_images", "size_px"), [(0, 16), (1, 16), (40, 1), (40, 17), (40, 128)])
+def test_moved_pixels_are_bit_for_bit_those_of_a_warp(rng, channels_last, num_images, size_px):
+    images = torch.from_numpy(rng.integers(0, 256, (num_images, size_px, size_px, 3), dtype=np.uint8))
+    moves = Augmentation(name="moves", flip_horizontal=HALF, flip_vertical=HALF, transpose=HALF, quarter_turns=HALF)
+    result = Augmenter(moves, seed=1, mean=MEAN, std=STD, device="cpu", channels_last=channels_last)(
+        images, 0, torch.arange(num_images)
+    )
+    table = torch.from_numpy(draw_parameters(moves, np.arange(num_images), 1, 0, size_px))
+    affine = table[:, Columns.AFFINE].reshape(-1, 2, 3)
+    assert num_images < 40 or len(affine.unique(dim=0)) == 8
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
+    offset, scale = ((values).float()[:, None, None] for values in (-mean / std, 1 / (255 * std)))
+    warped = warp(planes(images), affine, "nearest") if num_images else planes(images)
+    assert torch.equal(result, torch.addcmul(offset, warped, scale))
+
+
+def test_pixels_are_moved_from_any_strides(cells):
+    wide = cells.repeat(1, 1, 1, 2)[..., :3]
+    assert not wide.is_contiguous()
+    augment = augmenter("flips")
+    assert torch.equal(augment(wide, 0, torch.arange(8)), augment(cells, 0, torch.arange(8)))
 
 
 @pytest.mark.parametrize("p_flip", [0.0, 1.0])
@@ -283,6 +309,67 @@ def test_epochs_and_seeds_augment_anew(cells, name):
     assert not torch.equal(augmenter(name, seed=2)(cells, 0, torch.arange(8)), first)
 
 
+@pytest.mark.parametrize(
+    "given", ["flips", "report-a-geometry", EVERY_OPERATION], ids=["flips", "rotation", "everything"]
+)
+def test_each_occurrence_of_a_sample_is_augmented_anew(cells, given):
+    augment = augmenter(given)
+    same = cells[:1].repeat(64, 1, 1, 1)
+    samples, occurrences = torch.full((64,), 12), torch.arange(64)
+    drawn = augment(same, 2, samples, occurrences)
+    num_views = len({image.numpy().tobytes() for image in drawn})
+    assert num_views == (8 if given == "flips" else 64)
+    # Occurrence 0 is what a sample gets without one, and each is independent of the batch.
+    assert torch.equal(drawn[:1], augment(same[:1], 2, samples[:1]))
+    order = torch.tensor([40, 0, 3])
+    assert torch.equal(augment(same[:3], 2, samples[:3], occurrences[order]), drawn[order])
+    zeros = torch.zeros(8, dtype=torch.int64)
+    assert torch.equal(augment(cells, 2, torch.arange(8), zeros), augment(cells, 2, torch.arange(8)))
+    assert not torch.equal(augment(same, 3, samples, occurrences), drawn)
+
+
+def test_occurrences_draw_all_views_equally_often_and_unlike_other_samples():
+    moves = load_augmentation("flips")
+    samples, occurrences = (axis.ravel() for axis in np.meshgrid(np.arange(100), np.arange(40)))
+    table = draw_parameters(moves, samples, 1, 0, 32, occurrences)[:, Columns.AFFINE]
+    _, views, counts = np.unique(table, axis=0, return_inverse=True, return_counts=True)
+    # 7 degrees of freedom: 24.3 is exceeded with probability 0.001.
+    assert ((counts - 500) ** 2 / 500).sum() < 24.3
+    views = views.reshape(40, 100)
+    for one, other in ((views[1:], views[:-1]), (views[:, 1:], views[:, :-1])):
+        # One in eight agree by chance; the standard deviation is 0.0053.
+        assert abs((one == other).mean() - 1 / 8) < 0.022
+
+
+def test_custom_operations_get_draws_of_their_occurrence():
+    @dataclass(frozen=True, kw_only=True)
+    class Lift(CustomAugmentation):
+        name: ClassVar[str] = "lift"
+        num_draws: ClassVar[int] = 1
+
+        def apply(self, images_BCHW, draws_BK):
+            return images_BCHW + 200 * draws_BK[:, :, None, None]
+
+    augment = augmenter(Augmentation(name="test", custom=(Lift(p=1.0),)))
+    black = torch.zeros(20, 4, 4, 3, dtype=torch.uint8)
+    result = augment(black, 0, torch.zeros(20, dtype=torch.int64), torch.arange(20))
+    assert len(result[:, 0, 0, 0].unique()) == 20
+    assert result[0, 0, 0, 0] == augment(black[:1], 0, torch.zeros(1, dtype=torch.int64))[0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("occurrences", [torch.arange(7), torch.zeros(8), torch.zeros(8, dtype=torch.bool)])
+def test_occurrences_of_another_kind_are_refused(cells, occurrences):
+    with pytest.raises(UsageError, match="whole occurrences"):
+        augmenter("flips")(cells, 0, torch.arange(8), occurrences)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_the_width_of_sample_indices_changes_no_draw(cells, dtype):
+    samples = torch.tensor([50, 3, 99, 7, 8, 12, 0, 41])
+    augment = augmenter("flips")
+    assert torch.equal(augment(cells, 0, samples.to(dtype)), augment(cells, 0, samples))
+
+
 def test_input_and_global_random_state_are_left_alone(cells):
     before, torch_state, numpy_state = cells.clone(), torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     augmenter(EVERY_OPERATION)(cells, 0, torch.arange(8))
@@ -316,6 +403,20 @@ def test_batches_of_every_length_and_side(name):
         assert result.shape == (batch, 3, size_px, size_px)
         assert result.dtype == torch.float32
         assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("given", [*PRESETS, EVERY_OPERATION], ids=[*PRESETS, "everything"])
+def test_the_memory_format_is_chosen_and_changes_no_value(cells, given):
+    augmentation = load_augmentation(given) if isinstance(given, str) else given
+    last, first = (
+        Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu", channels_last=flag)(cells, 0, torch.arange(8))
+        for flag in (True, False)
+    )
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert first.is_contiguous()
+    assert torch.equal(last, first)
+    with pytest.raises(UsageError, match="channels_last"):
+        Augmenter(augmentation, seed=1, mean=MEAN, std=STD, device="cpu", channels_last="yes")
 
 
 def test_what_is_no_batch_is_refused(cells):

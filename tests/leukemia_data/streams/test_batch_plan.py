@@ -97,6 +97,48 @@ def test_weights_choose_the_samples():
     assert order(plan, 0) == order(BatchPlan(NUMBERS, batch_size=5, seed=2, weights_N=weights), 0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 5},
+        {"batch_size": 37},
+        {"world_size": 3},
+        {"micro_batches_per_rank": 3},
+        {"world_size": 2, "micro_batches_per_rank": 2, "batch_size": 10},
+    ],
+)
+def test_occurrences_do_not_depend_on_how_an_epoch_is_cut(changes):
+    weights = balanced_weights(np.array(["all"] * 30 + ["hem"] * 7))
+
+    def drawn(first_step=0, **options):
+        options = {"batch_size": 8, "world_size": 1, "seed": 2, "weights_N": weights, **options}
+        ranks = [BatchPlan(NUMBERS, rank=rank, **options) for rank in range(options["world_size"])]
+        rows = [rows for plan in ranks for rows in plan.batches(3, first_step)]
+        assert all(each.occurrences_B.shape == each.indices_B.shape for each in rows)
+        return sorted(
+            pair
+            for each in rows
+            for pair in zip(each.indices_B[each.mask_B], each.occurrences_B[each.mask_B], strict=True)
+        )
+
+    whole = drawn()
+    assert len(set(whole)) == len(whole) == 37
+    assert len({number for number, _ in whole}) < 37
+    assert drawn(**changes) == whole
+    batch_size = {"batch_size": 8, **changes}["batch_size"]
+    first_positions = drawn(**{**changes, "world_size": 1, "micro_batches_per_rank": 1})
+    assert first_positions == whole
+    rest = drawn(first_step=2, **changes)
+    assert len(rest) == max(37 - 2 * batch_size, 0)
+    assert set(rest) <= set(whole)
+
+
+def test_without_weights_every_sample_occurs_once():
+    for seed in (None, 2):
+        for rows in BatchPlan(NUMBERS, batch_size=8, seed=seed, world_size=3).batches(0):
+            assert (rows.occurrences_B == 0).all()
+
+
 def test_balanced_weights_are_one_over_the_groups_size():
     assert balanced_weights(np.array([1, 0, 1, 1, 5])).tolist() == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3, 1])
 

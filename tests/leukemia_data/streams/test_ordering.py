@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from leukemia_data.records.fingerprint import bytes_digest
-from leukemia_data.streams.ordering import permuted, sample_bits, stratified, unit_interval
+from leukemia_data.streams.ordering import (
+    permuted,
+    sample_bits,
+    stratified,
+    stratified_occurrences,
+    unit_interval,
+)
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
@@ -167,6 +173,43 @@ def test_weighted_order_is_mixed_and_a_function_of_its_arguments():
 
 def test_samples_of_no_weight_at_the_end_never_come():
     assert (drawn_counts([1.0, 1.0, 0.0, 0.0], 500)[:, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 7, 100, 3000])
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda rng, num: np.full(num, 0.1),
+        lambda rng, num: rng.random(num),
+        lambda rng, num: rng.random(num) ** 20,
+        lambda rng, num: rng.integers(0, 3, num) / 7 + (np.arange(num) == num // 2),
+    ],
+    ids=["equal", "uniform", "heavy", "thirds and zeros"],
+)
+def test_draws_of_a_sample_in_an_epoch_have_occurrences_of_their_own(rng, weigh, num_samples):
+    cumulative, positions = np.cumsum(weigh(rng, num_samples)), np.arange(num_samples)
+    for epoch in range(5):
+        rows = stratified(positions, cumulative, 1, epoch)
+        occurrences = stratified_occurrences(positions, rows, cumulative, 1, epoch)
+        assert occurrences.dtype == np.int64
+        assert len(set(zip(rows.tolist(), occurrences.tolist(), strict=True))) == num_samples
+        assert 0 <= occurrences.min() <= occurrences.max() < num_samples
+        some = rng.permutation(num_samples)[:20]
+        np.testing.assert_array_equal(stratified_occurrences(some, rows[some], cumulative, 1, epoch), occurrences[some])
+
+
+def test_occurrences_count_the_slots_of_a_sample():
+    # Slots of 2: the samples hold 0 to 1, 1 to 7 and 7 to 8, so that the second one is drawn in slots 0 to 3.
+    cumulative, positions = np.array([1.0, 7.0, 8.0, 8.0]), np.arange(4)
+    seen = set()
+    for epoch in range(30):
+        rows = stratified(positions, cumulative, 0, epoch)
+        occurrences = stratified_occurrences(positions, rows, cumulative, 0, epoch)
+        slots = permuted(positions, 4, 0, epoch)
+        first_slots = np.array([0, 0, 3, 9])
+        np.testing.assert_array_equal(occurrences, slots - first_slots[rows])
+        seen |= set(zip(rows.tolist(), occurrences.tolist(), strict=True))
+    assert seen == {(0, 0), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)}
 
 
 def test_unit_interval_is_half_open():

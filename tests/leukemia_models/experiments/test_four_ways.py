@@ -85,7 +85,7 @@ def test_evaluating_does_not_disturb_the_training() -> None:
         None,
         SETTINGS,
         NORMALIZATION,
-        lambda images_BHWC, epoch, indices_B: normalized(images_BHWC),
+        lambda images_BHWC, epoch, indices_B, occurrences_B: normalized(images_BHWC),
         CPU,
     )
     for name, value in copied_state(plain).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import UsageError
 from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.train import fit
 
 from ..fakes import (
+    CPU,
+    NORMALIZATION,
+    FakeBatch,
     FakeSource,
     copied_state,
     fake_batch,
@@ -77,13 +82,33 @@ def test_micro_batches_are_prepared_one_at_a_time(monkeypatch: pytest.MonkeyPatc
     """Only the 8-bit images are those of a whole step; floats and activations are of one micro-batch."""
     seen: list[int] = []
 
-    def watched(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+    def watched(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor) -> Tensor:
         seen.append(len(images_BHWC))
         return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B)
 
     monkeypatch.setattr("tests.leukemia_models.small_training.flipped_by_epoch_and_sample", watched)
     train(tiny_network(), in_shares(2), epochs=1, accumulate=2)
     assert seen == [4, 3, 2, 1, 3, 2, 4, 4]
+
+
+def test_occurrences_of_the_rows_that_count_are_passed_on() -> None:
+    @dataclass(frozen=True)
+    class Drawn(FakeBatch):
+        @property
+        def occurrences_B(self) -> Tensor:
+            return torch.arange(len(self.indices_B)) * 10
+
+    batch = fake_batch(4, 0)
+    mask_B = torch.tensor([True, False, True, True])
+    seen: list[list[int]] = []
+
+    def watched(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor) -> Tensor:
+        seen.append(occurrences_B.tolist())
+        return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B)
+
+    source = FakeSource([Drawn(batch.images_BHWC, batch.labels_B, batch.indices_B, mask_B)])
+    fit(tiny_network(), source, None, TrainSettings(epochs=1), NORMALIZATION, watched, CPU)
+    assert seen == [[0, 20, 30]]
 
 
 def test_run_resumed_between_steps_ends_bit_by_bit_like_the_uninterrupted_one() -> None:

@@ -34,7 +34,7 @@ from ..fakes import (
 from ..small_training import Recorder, train, without_times
 
 
-def as_is(images_BHWC: Tensor, epoch: int, indices_B: Tensor) -> Tensor:
+def as_is(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor | None = None) -> Tensor:
     return normalized(images_BHWC)
 
 
