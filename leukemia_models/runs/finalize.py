@@ -165,5 +165,5 @@ def trained_checkpoint(folder: RunFolder) -> Checkpoint:
         return checkpoint
     # The run may have been extended after the best epoch.
     now = load_config(folder).settings
-    settings = replace(checkpoint.info.settings, epochs=now.epochs, extensions=now.extensions)
+    settings = replace(checkpoint.info.settings, epochs=now.epochs, extensions=now.extensions, sizes=now.sizes)
     return replace(checkpoint, info=replace(checkpoint.info, settings=settings))

@@ -40,6 +40,7 @@ from leukemia_models.training.checkpoint import (
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
+from leukemia_models.training.image_sizes import described_sizes
 from leukemia_models.training.train import Observer, fit
 from leukemia_models.training.training_plan import CLASS_BALANCED, SCRATCH, SUBJECT_BALANCED, EvaluationSettings
 
@@ -209,7 +210,7 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
     optimizer, schedule = config.settings.optimizer, config.settings.schedule
     process.console.note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
-        f"{data.cache.location} ({data.cache.size_px} px)\n"
+        f"{data.cache.location} ({data.cache.size_px} px){_sizes_text(config)}\n"
         f"split {config.split}{_seed_text(config)}: {data.leaks.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), "
         f"{_batches_text(config, num_ranks)}; start: {config.start}\n"
@@ -220,6 +221,11 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
         process.console.warn(caution.text)
     if config.settings.amp and device.type != "cuda":
         process.console.note(f"note: mixed precision is for CUDA only; on {device} the run computes in 32 bits")
+
+
+def _sizes_text(config: RunConfig) -> str:
+    sizes = config.settings.sizes
+    return "" if sizes is None else f", reduced to {described_sizes(sizes)}"
 
 
 def _seed_text(config: RunConfig) -> str:

@@ -11,6 +11,7 @@ from leukemia_data.errors import RunError
 from leukemia_data.records.fingerprint import canonical_json
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
+from leukemia_models.training.image_sizes import sizes_text
 
 _MAX_LETTERS = 60
 _NO_DIFFERENCE = (
@@ -44,6 +45,7 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.schedule": "schedule",
         "settings.ema_decay": "--ema",
         "settings.sync_batchnorm": "--sync-batchnorm",
+        "settings.sizes": "--sizes",
         "details.augmentation": "--augment",
         **{f"{at}.{name}": f"--{name.replace('_', '-')}" for at, names in _OPTIONS.items() for name in names},
     }
@@ -57,11 +59,19 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
     Details that only one of the two has are ignored, since earlier versions have fewer.
     """
     one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
+    for side in (one, other):
+        _forget_length(side["settings"])
     recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
     common = one["details"].keys() & other["details"].keys()
     for side in (one, other):
         side["details"] = {name: side["details"][name] for name in sorted(common)}
     return [*recipes, *_value_differences(dict(_flat(one)), dict(_flat(other)))]
+
+
+def _forget_length(settings: dict[str, Any]) -> None:
+    """Replace progressive sizes by a text without the epochs at the last one, which follow the run's length."""
+    if settings.get("sizes"):
+        settings["sizes"] = sizes_text(settings["sizes"]).rpartition(":")[0]
 
 
 def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:

@@ -23,7 +23,7 @@
     [[stage]]
     name = "large"
     size = 224
-    epochs = 100
+    sizes = [[128, 40], [224, 60]]   # instead of epochs: at 128 px, then at 224, from the cache of 224
     start = "best:small"
     optimizer.lr = 0.0005
 """
@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
@@ -42,6 +42,7 @@ from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table
 from leukemia_models.evaluation.settings import parse_tta
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.image_sizes import ImageSizes, run_length
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
@@ -80,7 +81,8 @@ class _EvaluationTable:
 class _StageTable:
     """A ``[[stage]]`` table over ``[defaults]``."""
 
-    epochs: int
+    epochs: int | None = None
+    sizes: Annotated[ImageSizes | None, "a list of pairs [side in px, epochs]"] = None
     name: str | None = None
     start: str = SCRATCH
     augment: str = "flips"
@@ -106,10 +108,14 @@ class _StageTable:
         self.stage(self.name or "stage", Augmentation(name="none"), StartWeights())
 
     def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
-        settings = {each.name for each in fields(TrainSettings)} - {"class_weights"}
+        epochs = run_length(self.epochs, self.sizes)
+        if epochs is None:
+            raise UsageError("epochs is missing: write epochs = 30, or sizes = [[64, 5], [96, 4], [128, 3]]")
+        settings = {each.name for each in fields(TrainSettings)} - {"class_weights", "epochs"}
+        own = {key: value for key, value in vars(self).items() if key in settings}
         return Stage(
             name=name,
-            settings=TrainSettings(**{key: value for key, value in vars(self).items() if key in settings}),
+            settings=TrainSettings(epochs=epochs, **own),
             augmentation=augmentation,
             size_px=self.size,
             recipe=self.recipe,
