@@ -69,7 +69,7 @@ def total_epochs(sizes: ImageSizes) -> int:
 
 def run_length(epochs: int | None, sizes: ImageSizes | None) -> int | None:
     """Return the number of epochs of a run: as given, else those of its sizes, else None."""
-    return total_epochs(sizes) if epochs is None and sizes is not None else epochs
+    return total_epochs(sizes) if epochs is None and sizes else epochs
 
 
 def last_px(sizes: ImageSizes) -> int:

@@ -42,7 +42,7 @@ from leukemia_data.files.typed_tables import TableFault, at, locate, parse_table
 from leukemia_models.evaluation.settings import parse_tta
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
-from leukemia_models.training.image_sizes import ImageSizes, run_length
+from leukemia_models.training.image_sizes import run_length
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
@@ -60,6 +60,7 @@ from leukemia_models.training.training_plan import (
 )
 
 PLANS_DIR = Path(__file__).parent / "plans"
+_PAIRS = "a list of pairs [side in px, epochs]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class _StageTable:
     """A ``[[stage]]`` table over ``[defaults]``."""
 
     epochs: int | None = None
-    sizes: Annotated[ImageSizes | None, "a list of pairs [side in px, epochs]"] = None
+    sizes: Annotated[tuple[Annotated[tuple[int, int], _PAIRS], ...] | None, _PAIRS] = None
     name: str | None = None
     start: str = SCRATCH
     augment: str = "flips"

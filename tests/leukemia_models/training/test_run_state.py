@@ -25,6 +25,7 @@ EVERYTHING = TrainSettings(
     class_weights=(1.0, 0.5, 2.0),
     early_stopping=EarlyStopping(patience_epochs=5, metric="loss"),
     ema_decay=0.99,
+    sizes=((64, 10), (128, 20)),
 )
 
 
