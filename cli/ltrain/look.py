@@ -185,9 +185,9 @@ def _stage_row(stage: Stage) -> tuple[str, ...]:
     settings = stage.settings
     return (
         stage.name,
-        str(stage.size_px or "any"),
+        " > ".join(str(px) for px, _ in settings.sizes) if settings.sizes else str(stage.size_px or "any"),
         stage.recipe or "any",
-        str(settings.epochs),
+        " + ".join(str(count) for _, count in settings.sizes) if settings.sizes else str(settings.epochs),
         str(stage.batch_size),
         settings.optimizer.name,
         f"{settings.optimizer.peak_lr:g}",

@@ -71,7 +71,13 @@ _learning_options = with_options(
     ),
     click.option("--epochs-scale", default=1.0, help="Make the plan's stages this much longer."),
     model_option,
-    click.option("--epochs", default=30, type=click.IntRange(1)),
+    click.option("--epochs", type=click.IntRange(1), help="[default: 30, or those of --sizes]"),
+    click.option(
+        "--sizes",
+        metavar="SIDE:EPOCHS,...",
+        help="Train at small sizes first, such as 64:5,96:4,128:3: from the cache of 128 px, reduced to 64 px for "
+        "5 epochs, then to 96 px for 4.",
+    ),
     click.option("--batch-size", default=64, type=click.IntRange(2), help="Of all processes together."),
     augment_option,
     click.option(
@@ -214,7 +220,19 @@ def training_options(*own_options: Decorator) -> Decorator:
 
 
 STAGE_OPTIONS = (
-    *("size_px", "recipe", "model", "epochs", "batch_size", "augment", "sampling", "optimizer", "lr", "momentum"),
+    *(
+        "size_px",
+        "recipe",
+        "model",
+        "epochs",
+        "sizes",
+        "batch_size",
+        "augment",
+        "sampling",
+        "optimizer",
+        "lr",
+        "momentum",
+    ),
     *("weight_decay", "schedule", "warmup_epochs", "clip_norm", "label_smoothing", "class_weights", "early_stopping"),
     *("ema", "start"),
 )

@@ -181,6 +181,7 @@ TEXTS = Kind(
 )
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 COUNT = Kind("a whole number above 0", lambda value: _is_whole(value) and value > 0)
+COUNT_OR_NONE = Kind("a whole number above 0, or null", lambda value: value is None or (_is_whole(value) and value > 0))
 WHOLE_NUMBER = Kind("a whole number", _is_whole)
 NUMBER = Kind("a number", is_number)
 NUMBER_OR_NONE = Kind("a number or null", lambda value: value is None or is_number(value))

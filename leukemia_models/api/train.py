@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
@@ -43,6 +43,7 @@ class TrainArguments(TypedDict, total=False):
 
     model: str
     epochs: int
+    sizes: str | Sequence[Sequence[int]]
     size: int
     recipe: str
     batch_size: int

@@ -270,6 +270,19 @@ def _draw_curves(axes: Axes, records: Sequence[EpochRecord], quantity: str) -> N
     axes.set_xlim(0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, color="0.9")
+    _mark_sizes(axes, records)
+
+
+def _mark_sizes(axes: Axes, records: Sequence[EpochRecord]) -> None:
+    """Draw a light line before the first epoch at each of progressive sizes, with the size."""
+    before = None
+    for record in records:
+        if record.size_px != before:
+            start = record.epoch - 0.5
+            axes.axvline(start, color="0.8", linewidth=1, zorder=0)
+            above = axes.get_xaxis_transform()
+            axes.text(start, 0.01, f" {record.size_px} px", transform=above, fontsize=7, color="0.5", va="bottom")
+        before = record.size_px
 
 
 def write_history(path: Path, history: TrainHistory, stamp: str) -> None:

@@ -15,7 +15,7 @@ from leukemia_data.caches.cache import WITHOUT_LOOKS, Cache
 from leukemia_data.caches.opening import LocalCopiesChoice, lasting_name, open_chosen_cache
 from leukemia_data.caches.statistics import channel_statistics
 from leukemia_data.console import Console
-from leukemia_data.errors import UsageError
+from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.positive_class import positive_text
@@ -33,6 +33,7 @@ from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOpti
 from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
 from leukemia_models.runs.run_split import TRAIN, SplitCache, data_digest, positive_of_caches
 from leukemia_models.runs.start_weights import seen_before
+from leukemia_models.training.image_sizes import sizes_text
 from leukemia_models.training.training_plan import Stage, TrainingPlan
 
 NUM_CLASSES = 2
@@ -114,9 +115,17 @@ def draft_runs(
 
 def _stage_cache(stage: Stage, location: Location, copies: LocalCopiesChoice) -> Cache:
     try:
-        cache = open_chosen_cache(location, copies, size_px=stage.size_px, recipe=stage.recipe)
+        cache = open_chosen_cache(location, copies, size_px=stage.cache_size_px, recipe=stage.recipe)
+    except CacheError as error:
+        sizes = stage.settings.sizes
+        if sizes is None:
+            raise
+        raise CacheError(
+            f"{error}; the last of the sizes ({sizes_text(sizes)}) is the size of the cache, from "
+            "which the others are reduced"
+        ) from None
     except UsageError as error:
-        if stage.size_px is not None or stage.recipe is not None:
+        if stage.cache_size_px is not None or stage.recipe is not None:
             raise
         raise UsageError(f"{error}\nor choose one by its size or recipe") from None
     classes = cache.manifest.classes

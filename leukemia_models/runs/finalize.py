@@ -169,6 +169,7 @@ def trained_checkpoint(folder: RunFolder) -> Checkpoint:
         checkpoint.info.settings,
         epochs=now.epochs,
         extensions=now.extensions,
+        sizes=now.sizes,
         precision=now.precision,
         precision_changes=now.precision_changes,
     )

@@ -67,7 +67,7 @@ class Recorder(Observer):
     def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
         """Show progress over the epoch's steps."""
         self._end_progress()
-        what = f"epoch {epoch}/{self._epochs}"
+        what = f"epoch {epoch}/{self._epochs}{_size_text(self._info.settings.size_at(epoch))}"
         self._progress = self._shown.enter_context(self._console.progress(num_steps, what, "step", steps_done))
 
     def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
@@ -119,6 +119,10 @@ class Recorder(Observer):
         self._undrawn, self._drawn_s = None, self._clock()
 
 
+def _size_text(size_px: int | None) -> str:
+    return "" if size_px is None else f", {size_px} px"
+
+
 def _epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
     valid = best = ""
     if record.valid_loss is not None:
@@ -128,7 +132,8 @@ def _epoch_line(record: EpochRecord, epochs: int, is_best: bool) -> str:
         )
         best = "  best" if is_best else ""
     wait = "" if record.data_wait_share is None else f"waiting {100 * record.data_wait_share:.2f} %"
+    epoch = f"epoch {record.epoch:>3}/{epochs}{_size_text(record.size_px)}"
     return (
-        f"epoch {record.epoch:>3}/{epochs}  train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}  "
+        f"{epoch}  train loss {record.train_loss:.3f} acc {record.train_accuracy:.3f}  "
         f"{valid}{record.seconds:.1f} s, {record.images_per_s:.0f} images/s, {wait}{best}"
     )

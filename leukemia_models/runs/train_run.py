@@ -43,6 +43,7 @@ from leukemia_models.training.checkpoint import (
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
+from leukemia_models.training.image_sizes import described_sizes
 from leukemia_models.training.learner import Prepare
 from leukemia_models.training.optimizers import OPTIMIZERS
 from leukemia_models.training.train import Observer, fit
@@ -233,7 +234,7 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
     optimizer, schedule = config.settings.optimizer, config.settings.schedule
     process.console.note(
         f"{config.model_name} ({count_parameters(model) / 1e6:.2f} M parameters) on {device}{processes}, "
-        f"{data.cache.location} ({data.cache.size_px} px)\n"
+        f"{data.cache.location} ({data.cache.size_px} px){_sizes_text(config)}\n"
         f"split {config.split}{_seed_text(config)}: {data.leaks.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), "
         f"{_batches_text(config, num_ranks)}; start: {config.start}\n"
@@ -256,6 +257,11 @@ def _computing_text(config: RunConfig, device: torch.device) -> str:
     words += ["compiled"] if settings.compile else []
     words += ["fused optimizer"] if settings.fused and OPTIMIZERS.get(settings.optimizer.name).has_fused else []
     return f"computes in {', '.join(words)}"
+
+
+def _sizes_text(config: RunConfig) -> str:
+    sizes = config.settings.sizes
+    return "" if sizes is None else f", reduced to {described_sizes(sizes)}"
 
 
 def _seed_text(config: RunConfig) -> str:

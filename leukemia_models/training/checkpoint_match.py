@@ -11,6 +11,7 @@ from leukemia_data.errors import RunError
 from leukemia_data.records.fingerprint import canonical_json
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo
+from leukemia_models.training.image_sizes import sizes_text
 
 _MAX_LETTERS = 60
 _NO_DIFFERENCE = (
@@ -54,6 +55,7 @@ _NAMED: Mapping[str, str] = MappingProxyType(
         "settings.schedule": "schedule",
         "settings.ema_decay": "--ema",
         "settings.sync_batchnorm": "--sync-batchnorm",
+        "settings.sizes": "--sizes",
         "details.augmentation": "--augment",
         **{f"{at}.{name}": f"--{name.replace('_', '-')}" for at, names in _OPTIONS.items() for name in names},
     }
@@ -68,6 +70,8 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
     """
     one, other = (json.loads(canonical_json(info.to_dict())) for info in (found, expected))
     _explain_precision(one["settings"], other["settings"])
+    for side in (one, other):
+        _forget_length(side["settings"])
     recipes = _recipe_difference(one.pop("recipe"), other.pop("recipe"))
     common = one["details"].keys() & other["details"].keys()
     for side in (one, other):
@@ -80,6 +84,12 @@ def _explain_precision(found: dict[str, Any], expected: Mapping[str, Any]) -> No
     later = (expected["precision_changes"] or [])[len(found["precision_changes"] or []) :]
     if later and later[0]["from_precision"] == found["precision"]:
         found["precision"] = expected["precision"]
+
+
+def _forget_length(settings: dict[str, Any]) -> None:
+    """Replace progressive sizes by a text without the epochs at the last one, which follow the run's length."""
+    if settings.get("sizes"):
+        settings["sizes"] = sizes_text(settings["sizes"]).rpartition(":")[0]
 
 
 def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.documents import COUNT, NUMBER, NUMBER_OR_NONE, Kind, require_kinds
+from leukemia_data.files.documents import COUNT, COUNT_OR_NONE, NUMBER, NUMBER_OR_NONE, Kind, require_kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class EpochRecord:
     data_wait_share : float or None
         Fraction of the training time spent waiting for batches, in [0, 1], the maximum over the ranks. None in runs of
         earlier versions.
+    size_px : int or None
+        Side to which the images were reduced, in a run with progressive sizes; else None.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochRecord:
     seconds: float
     images_per_s: float
     data_wait_share: float | None = None
+    size_px: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -70,6 +73,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         **dict.fromkeys(EPOCH_FIELDS, NUMBER),
         **dict.fromkeys((*VALID_FIELDS, "data_wait_share"), NUMBER_OR_NONE),
         "epoch": COUNT,
+        "size_px": COUNT_OR_NONE,
     }
 )
 
@@ -85,11 +89,12 @@ class TrainHistory:
         """The epoch with the highest :func:`validation_score`, or None without epochs.
 
         Among equals it is that with the lower validation loss, then the earlier one; without validation the last one.
+        With progressive sizes it is one of the epochs at the present size: other sizes are not comparable.
         """
         records = self.records
         if not records or records[-1].valid_loss is None:
             return records[-1] if records else None
-        return max(records, key=_merit)
+        return max((record for record in records if record.size_px == records[-1].size_px), key=_merit)
 
     def extended(self, record: EpochRecord) -> TrainHistory:
         """Return the history with one more epoch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from inspect import signature
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
+from leukemia_models.devices.area_reduction import area_reduced, reduced_batches
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, unmasked
 from leukemia_models.devices.precision import DEFAULT_BACKEND, Forward, autocast, compiled_forward, gradient_scaler
@@ -164,8 +165,11 @@ class Learner:
         )
 
     def load(self, batch: Batch, epoch: int) -> MicroBatch:
-        """Return a batch on the device, prepared, without its masked rows."""
+        """Return a batch on the device, reduced to the epoch's size and prepared, without its masked rows."""
         images_BHWC = self._rows(batch.images_BHWC, batch)
+        size_px = self.settings.size_at(epoch)
+        if size_px is not None:
+            images_BHWC = area_reduced(images_BHWC, size_px)
         labels_B = self._rows(batch.labels_B, batch)
         indices_B = batch.indices_B[batch.mask_B]
         if not len(indices_B):
@@ -245,21 +249,25 @@ class Learner:
             self._statistics.apply(network)
         return network
 
-    def estimate_batchnorm(self, source: BatchSource) -> None:
+    def estimate_batchnorm(self, source: BatchSource, epoch: int) -> None:
         """Estimate the BatchNorm statistics of the averaged weights, which hold until the next step.
 
         Parameters
         ----------
         source : BatchSource
             Training images without augmentation, in the same order every time; unused without an average.
+        epoch : int
+            Whose size the images are reduced to.
         """
         if self._average is not None:
             network = self._average.network(self.model)
-            self._statistics = reestimate_batchnorm(network, source.epoch(0), **self._evaluation)
+            batches = self._sized(source.epoch(0), epoch)
+            self._statistics = reestimate_batchnorm(network, batches, **self._evaluation)
 
     def validate(self, source: BatchSource, epoch: int) -> dict[str, float | None]:
         """Return the validation fields of an epoch's record, over the samples of all ranks."""
-        predictions = predict_probabilities(self.evaluation_model, source.epoch(epoch), **self._evaluation)
+        batches = self._sized(source.epoch(epoch), epoch)
+        predictions = predict_probabilities(self.evaluation_model, batches, **self._evaluation)
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK)
         return {
             "valid_loss": predictions.loss,
@@ -268,6 +276,10 @@ class Learner:
             "valid_weighted_f1": scores.weighted_f1,
             "valid_auroc": scores.auroc,
         }
+
+    def _sized(self, batches: Iterable[Batch], epoch: int) -> Iterable[Batch]:
+        size_px = self.settings.size_at(epoch)
+        return batches if size_px is None else reduced_batches(batches, size_px, self.device)
 
     def state(self, history: TrainHistory, progress: EpochProgress | None = None) -> TrainState:
         """Return the state to resume from, apart from the network's weights."""

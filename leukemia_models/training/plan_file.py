@@ -23,7 +23,7 @@
     [[stage]]
     name = "large"
     size = 224
-    epochs = 100
+    sizes = [[128, 40], [224, 60]]   # instead of epochs: at 128 px, then at 224, from the cache of 224
     start = "best:small"
     optimizer.lr = 0.0005
 """
@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from leukemia_data.augmenting.augmentation import Augmentation, load_augmentation
 from leukemia_data.errors import UsageError
@@ -43,6 +43,7 @@ from leukemia_models.devices.precision import AMP, AUTO, FP32
 from leukemia_models.evaluation.settings import parse_tta
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.image_sizes import run_length
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
@@ -60,6 +61,7 @@ from leukemia_models.training.training_plan import (
 )
 
 PLANS_DIR = Path(__file__).parent / "plans"
+_PAIRS = "a list of pairs [side in px, epochs]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,8 @@ class _EvaluationTable:
 class _StageTable:
     """A ``[[stage]]`` table over ``[defaults]``."""
 
-    epochs: int
+    epochs: int | None = None
+    sizes: Annotated[tuple[Annotated[tuple[int, int], _PAIRS], ...] | None, _PAIRS] = None
     name: str | None = None
     start: str = SCRATCH
     augment: str = "flips"
@@ -111,14 +114,15 @@ class _StageTable:
     def stage(self, name: str, augmentation: Augmentation, start: StartWeights) -> Stage:
         if self.amp is not None and self.precision is not None:
             raise UsageError("amp is an earlier name of precision: leave it out")
-        settings = {each.name for each in fields(TrainSettings)} - {"class_weights", "precision"}
-        of_earlier = {None: AUTO, True: AMP, False: FP32}[self.amp]
+        precision = self.precision or {None: AUTO, True: AMP, False: FP32}[self.amp]
+        epochs = run_length(self.epochs, self.sizes)
+        if epochs is None:
+            raise UsageError("epochs is missing: write epochs = 30, or sizes = [[64, 5], [96, 4], [128, 3]]")
+        settings = {each.name for each in fields(TrainSettings)} - {"class_weights", "epochs", "precision"}
+        own = {key: value for key, value in vars(self).items() if key in settings}
         return Stage(
             name=name,
-            settings=TrainSettings(
-                precision=self.precision or of_earlier,
-                **{key: value for key, value in vars(self).items() if key in settings},
-            ),
+            settings=TrainSettings(epochs=epochs, precision=precision, **own),
             augmentation=augmentation,
             size_px=self.size,
             recipe=self.recipe,

@@ -11,6 +11,14 @@ from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
 from leukemia_models.devices.precision import AMP, AUTO, FP32, decide_precision, require_precision_name
 from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
+from leukemia_models.training.image_sizes import (
+    ImageSizes,
+    require_sizes,
+    scaled_sizes,
+    size_at,
+    sizes_with_length,
+    total_epochs,
+)
 from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.schedules import SCHEDULES, ScheduleSettings, learning_rate
@@ -153,6 +161,9 @@ class TrainSettings:
         Changes of the length since the run began, in order; None without any.
     precision_changes : tuple of PrecisionChange or None
         Changes of the precision since the run began, in order; None without any.
+    sizes : tuple of (int, int) or None
+        Side in px to which images are reduced, and for how many of the epochs; sides ascend, the last is that of the
+        cache. None trains at the cache's size throughout.
 
     Raises
     ------
@@ -180,6 +191,7 @@ class TrainSettings:
     accumulate: int = 1
     extensions: tuple[Extension, ...] | None = None
     precision_changes: tuple[PrecisionChange, ...] | None = None
+    sizes: ImageSizes | None = None
 
     def __post_init__(self) -> None:
         as_whole(self.epochs, "epochs", at_least=1)
@@ -196,6 +208,8 @@ class TrainSettings:
             require(BETWEEN, "ema_decay", self.ema_decay)
         if self.class_weights is not None:
             _require_class_weights(self.class_weights, self.num_classes)
+        if self.sizes is not None:
+            require_sizes(self.sizes, self.epochs)
         _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
 
     def decided(self, device: torch.device) -> TrainSettings:
@@ -235,9 +249,17 @@ class TrainSettings:
                 f"schedule {self.schedule.name} watches the validation part, and there is none: choose another schedule"
             )
 
+    def size_at(self, epoch: int) -> int | None:
+        """Return the side in px to which the images of an epoch, counted from 1, are reduced; None for the cache's."""
+        return None if self.sizes is None else size_at(self.sizes, epoch)
+
     def stops_after(self, records: Sequence[EpochRecord]) -> bool:
-        """Return whether a run ends after these epochs, by its length or by early stopping."""
-        return len(records) >= self.epochs or has_stopped(self.early_stopping, records)
+        """Return whether a run ends after these epochs, by its length or by early stopping.
+
+        Early stopping watches the epochs at the last size: smaller images give other values.
+        """
+        smaller = 0 if self.sizes is None else total_epochs(self.sizes[:-1])
+        return len(records) >= self.epochs or has_stopped(self.early_stopping, records[smaller:])
 
     def stopped_early(self, records: Sequence[EpochRecord]) -> bool:
         """Return whether early stopping ends a run after these epochs."""
@@ -248,13 +270,26 @@ class TrainSettings:
         stopping = self.early_stopping
         if stopping is not None:
             stopping = replace(stopping, patience_epochs=max(1, round(stopping.patience_epochs * factor)))
+        sizes = None if self.sizes is None else scaled_sizes(self.sizes, factor)
         return replace(
             self,
             # 550 x 0.02 may be slightly above 11.
-            epochs=max(1, math.ceil(self.epochs * factor - 1e-9)),
+            epochs=max(1, math.ceil(self.epochs * factor - 1e-9)) if sizes is None else total_epochs(sizes),
+            sizes=sizes,
             schedule=self.schedule.with_epochs_scaled(factor),
             early_stopping=stopping,
         )
+
+    def with_epochs(self, epochs: int) -> TrainSettings:
+        """Return settings of another length; of progressive sizes the last one is longer or shorter.
+
+        Raises
+        ------
+        UsageError
+            If it leaves no epoch at the last size.
+        """
+        sizes = None if self.sizes is None else sizes_with_length(self.sizes, epochs)
+        return replace(self, epochs=epochs, sizes=sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as nested JSON values."""
@@ -268,6 +303,7 @@ class TrainSettings:
         schedule = _tuples(values["schedule"]) if "schedule" in values else _schedule_of_earlier(optimizer)
         stopping, extensions = values.get("early_stopping"), values.get("extensions")
         changes = values.get("precision_changes")
+        sizes = values.get("sizes")
         return cls(
             **{
                 **_tuples(values),
@@ -276,6 +312,7 @@ class TrainSettings:
                 "early_stopping": None if stopping is None else EarlyStopping(**stopping),
                 "extensions": tuple(Extension(**each) for each in extensions) if extensions else None,
                 "precision_changes": tuple(PrecisionChange(**each) for each in changes) if changes else None,
+                "sizes": None if sizes is None else tuple(map(tuple, sizes)),
             }
         )
 
@@ -432,7 +469,8 @@ def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, 
     Raises
     ------
     UsageError
-        If the run has begun more epochs, was ended by early stopping, or its schedule cannot restart.
+        If the run has begun more epochs, was ended by early stopping, its schedule cannot restart, or no epoch at the
+        last of its sizes is left.
     """
     require_extension(extend)
     changed = f"the run now ends after {epochs} epochs instead of {settings.epochs}"
@@ -440,9 +478,9 @@ def with_length(settings: TrainSettings, state: TrainState | None, epochs: int, 
     begun = done + (1 if state is not None and state.progress else 0)
     _require_possible(settings, state, epochs, begun, extend)
     if state is None:
-        return ChangedLength(replace(settings, epochs=epochs), changed)
+        return ChangedLength(settings.with_epochs(epochs), changed)
     extension = Extension(after_epochs=done, from_epochs=settings.epochs, to_epochs=epochs, schedule=extend)
-    longer = replace(settings, epochs=epochs, extensions=(*(settings.extensions or ()), extension))
+    longer = replace(settings.with_epochs(epochs), extensions=(*(settings.extensions or ()), extension))
     return ChangedLength(longer, f"{changed}; {_rates(settings, longer, extension, state, begun)}")
 
 

@@ -130,7 +130,7 @@ class ScheduleSettings(NamedSettings):
         One of :data:`SCHEDULES`. After the warm-up, ``cosine`` is half a cosine; ``constant`` the peak; ``step`` drops
         at each of `step_fractions`; ``warm-restarts`` repeats half cosines (Loshchilov and Hutter 2017, SGDR);
         ``one-cycle`` rises and falls once (Smith 2018), by half cosines; ``plateau`` drops when the validation loss
-        stops falling.
+        stops falling, at any of progressive sizes.
     warmup_epochs : float
         Epochs of linear rise from 0 to the peak, at the beginning of the run. One-cycle has its own rise.
     min_lr : float

@@ -295,7 +295,7 @@ class _Loop:
     def _evaluated(self, epoch: int, trained: EpochProgress) -> EpochRecord:
         started_s = self.clock()
         if self.clean_source is not None:
-            self.learner.estimate_batchnorm(self.clean_source)
+            self.learner.estimate_batchnorm(self.clean_source, epoch)
         scores: dict[str, float | None] = dict.fromkeys(VALID_FIELDS)
         if self.valid_source is not None:
             scores = self.learner.validate(self.valid_source, epoch)
@@ -310,4 +310,5 @@ class _Loop:
             seconds=trained.train_s + evaluation_s,
             images_per_s=trained.num_samples / train_s,
             data_wait_share=trained.wait_s / train_s,
+            size_px=self.learner.settings.size_at(epoch),
         )

@@ -17,6 +17,7 @@ from leukemia_models.devices.precision import AUTO as AUTO_PRECISION
 from leukemia_models.evaluation.settings import AUTO, NO_TTA, Tta, parse_tta, require_batchnorm_mode
 from leukemia_models.networks.registry import NETWORKS
 from leukemia_models.training.history import EarlyStopping
+from leukemia_models.training.image_sizes import as_sizes, last_px, run_length, sizes_text
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
@@ -57,6 +58,7 @@ UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED = "uniform", "class-balanced", "subjec
 SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
 CLASS_WEIGHTINGS = ("none", "balanced")
 SCRATCH: Literal["scratch"] = "scratch"
+DEFAULT_EPOCHS = 30
 OPTIONS_STAGE = "options"
 """Name of the only stage of a plan without a file."""
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -155,6 +157,18 @@ class Stage:
             raise UsageError(f"batch_size must be at least 2, got {self.batch_size}")
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("class_weights", self.class_weights, CLASS_WEIGHTINGS)
+        sizes = self.settings.sizes
+        if sizes is not None and self.size_px not in (None, last_px(sizes)):
+            raise UsageError(
+                f"sizes {sizes_text(sizes)} end at {last_px(sizes)} px, and size is {self.size_px}: the last of sizes "
+                "is the cache's size, so leave size out"
+            )
+
+    @property
+    def cache_size_px(self) -> int | None:
+        """Image side of the cache; None if any will do."""
+        sizes = self.settings.sizes
+        return self.size_px if sizes is None else last_px(sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -251,7 +265,8 @@ class StageArguments(TypedDict, total=False):
 def single_stage_plan(
     *,
     model: str = "resnet18",
-    epochs: int = 30,
+    epochs: int | None = None,
+    sizes: str | Sequence[Sequence[int]] | None = None,
     augment: str | Augmentation = "flips",
     optimizer: str | OptimizerSettings = "sgd",
     lr: float | None = None,
@@ -271,6 +286,10 @@ def single_stage_plan(
 
     Parameters
     ----------
+    epochs : int, optional
+        The sum of `sizes` by default, else 30.
+    sizes : str or pairs of ints, optional
+        Progressive sizes, such as ``64:5,96:4,128:3`` or ``[(64, 5), (96, 4), (128, 3)]``: side in px, and epochs.
     augment : str or Augmentation
         Preset or file, see :func:`~leukemia_data.augmenting.augmentation.load_augmentation`.
     optimizer, schedule : str or settings
@@ -280,7 +299,7 @@ def single_stage_plan(
         Patience in epochs.
     start : str
         ``scratch`` or a ``.safetensors`` file.
-    model, epochs, clip_norm, label_smoothing, ema, precision, **stage
+    model, clip_norm, label_smoothing, ema, precision, **stage
         As in :class:`TrainingPlan`, :class:`TrainSettings` and :class:`Stage`.
     """
     if isinstance(optimizer, str):
@@ -288,8 +307,11 @@ def single_stage_plan(
         optimizer = OptimizerSettings(
             name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay, inner_schedule=own
         )
+    steps = as_sizes(sizes)
+    length = run_length(epochs, steps)
     settings = TrainSettings(
-        epochs=epochs,
+        epochs=DEFAULT_EPOCHS if length is None else length,
+        sizes=steps,
         optimizer=optimizer,
         schedule=_schedule(schedule, warmup_epochs, optimizer),
         clip_norm=clip_norm,

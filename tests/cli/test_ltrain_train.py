@@ -282,3 +282,37 @@ def test_three_classes_are_refused(
     message = error_of(ltrain("--cache", tmp_path / "cache", "--out", tmp_path / "run"), 2)
     assert "a, b, c" in message
     assert not (tmp_path / "run").exists()
+
+
+# --- progressive sizes ------------------------------------------------------------------------------------------------
+
+
+def test_run_grows_its_images_and_goes_on_at_the_last_size(
+    tmp_path: Path, train_options: list[object], ltrain: Callable
+) -> None:
+    run = tmp_path / "sized"
+    result = ltrain(*train_options, "--sizes", "32:1,48:1,64:1", "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "(64 px), reduced to 32 px for 1 epoch, 48 px for 1, 64 px for 1\n" in result.stderr
+    assert [f"epoch   {n}/3, {px} px" in result.stderr for n, px in ((1, 32), (2, 48), (3, 64))] == [True] * 3
+    assert [row["size_px"] for row in history_rows(run)] == ["32", "48", "64"]
+    longer = ltrain("--out", run, "--resume", "--epochs", 4, "--device", "cpu")
+    assert longer.exit_code == 0, longer.output
+    assert load_config(RunFolder(run)).settings.sizes == ((32, 1), (48, 1), (64, 2))
+    assert [row["size_px"] for row in history_rows(run)] == ["32", "48", "64", "64"]
+    # The network of the best epoch is evaluated at the cache's size.
+    assert re.search(r"epoch [34], ", longer.stdout)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [("32:1,80:1", "no cache of 80 px"), ("32", "write SIDE:EPOCHS"), ("64:1,32:1", "must ascend")],
+)
+def test_sizes_that_cannot_be_are_refused(
+    sizes: str, words: str, caches: Path, tmp_path: Path, ltrain: Callable, error_of: Callable
+) -> None:
+    result = ltrain("--cache", caches, "--sizes", sizes, "--out", tmp_path / "run")
+    message = error_of(result, 1 if "cache" in words else 2)
+    assert words in message
+    if "cache" in words:
+        assert "the last of the sizes (32:1,80:1) is the size of the cache" in message

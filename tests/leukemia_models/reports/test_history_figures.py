@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from leukemia_models.reports.evaluation_figures import draw_history
@@ -36,6 +38,19 @@ def test_curves_are_the_history() -> None:
     assert list(accuracy.lines[1].get_ydata()) == [0.54, 0.58, 0.62, 0.66]
     assert list(loss.lines[0].get_xdata()) == [1, 2, 3, 4]
     assert list(loss.lines[0].get_ydata()) == [0.7, 0.35, 0.7 / 3, 0.175]
+
+
+def test_sizes_are_marked_where_they_begin() -> None:
+    records = history(4).records
+    sized = TrainHistory(
+        tuple(replace(record, size_px=px) for record, px in zip(records, (64, 64, 96, 128), strict=True))
+    )
+    accuracy, loss = draw_history(sized, title="t", stamp="s").axes
+    for axes in (accuracy, loss):
+        texts = {text.get_text().strip(): text.get_position()[0] for text in axes.texts}
+        assert texts == {"64 px": 0.5, "96 px": 2.5, "128 px": 3.5}
+        assert [line.get_xdata()[0] for line in axes.lines if line.get_color() == "0.8"] == [0.5, 2.5, 3.5]
+    assert accuracy.get_ylim() == draw_history(history(4), title="t", stamp="s").axes[0].get_ylim()
 
 
 def test_lines_differ_without_colour() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,7 +368,9 @@ def test_a_description_that_was_changed_is_found_where_there_is_a_digest(
 ) -> None:
     changed = tmp_path / "changed.safetensors"
     data = rewrite(checkpoint_path, changed, format_version=version).read_bytes()
-    place = data.index(b'\\"size_px\\":') + len(b'\\"size_px\\":')
+    # That of the images; an epoch's is null.
+    found = re.search(rb'\\"size_px\\":(?=\d)', data)
+    place = found.end()
     changed.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
     if version == "3":
         assert load_checkpoint(changed).info.size_px != INFO.size_px

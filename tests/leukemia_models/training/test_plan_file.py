@@ -160,6 +160,30 @@ def test_what_is_no_plan(plan_at, text, words):
         load_plan(plan_at(text))
 
 
+def test_sizes_replace_the_length_and_are_scaled_with_it(plan_at):
+    plan = load_plan(plan_at('model = "resnet18"\n[[stage]]\nsizes = [[64, 10], [96, 5], [128, 1]]\n'))
+    [stage] = plan.stages
+    assert (stage.settings.epochs, stage.settings.sizes) == (16, ((64, 10), (96, 5), (128, 1)))
+    shorter = scaled(plan, 0.3).stages[0].settings
+    assert (shorter.epochs, shorter.sizes) == (6, ((64, 3), (96, 2), (128, 1)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ("[[64, 10], [64, 5]]", "must ascend"),
+        ("[64, 128]", r"sizes must be a list of pairs \[side in px, epochs\], got 64"),
+        ("[[64, 10, 3]]", "a list of pairs"),
+        ('"64:10"', "a list of pairs"),
+        ("[]", "epochs is missing"),
+    ],
+)
+def test_wrong_sizes_are_named_by_their_line(plan_at, sizes, words):
+    path = plan_at(f'model = "resnet18"\n[[stage]]\nname = "a"\nsizes = {sizes}\n')
+    with pytest.raises(UsageError, match=f"line 4: .*{words}"):
+        load_plan(path)
+
+
 def test_a_plan_that_is_not_there():
     with pytest.raises(UsageError, match="known are report-a-resnet152"):
         load_plan("report-c")

@@ -145,6 +145,23 @@ def test_lengths_that_cannot_be_are_refused(settings, state, epochs, extend, wor
         with_length(settings, state, epochs, extend)
 
 
+SIZED = settings_of(epochs=4, sizes=((64, 2), (96, 1), (128, 1)))
+
+
+def test_further_epochs_are_at_the_last_of_progressive_sizes() -> None:
+    for state in (None, state_after(4)):
+        longer = with_length(SIZED, state, 7).settings
+        assert (longer.epochs, longer.sizes) == (7, ((64, 2), (96, 1), (128, 4)))
+        again = with_length(longer, state, 5).settings
+        assert again.sizes == ((64, 2), (96, 1), (128, 2))
+
+
+@pytest.mark.parametrize("begun", [None, state_after(2)])
+def test_a_run_keeps_an_epoch_at_the_last_of_its_sizes(begun: TrainState | None) -> None:
+    with pytest.raises(UsageError, match=r"only epochs at 128 px.*give at least 4"):
+        with_length(SIZED, begun, 3)
+
+
 def test_the_same_extension_again_is_none_and_another_is_refused() -> None:
     longer = with_length(settings_of(), state_after(3), 8, "restart").settings
     require_extended(longer, "restart")

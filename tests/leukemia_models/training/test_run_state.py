@@ -27,6 +27,7 @@ EVERYTHING = TrainSettings(
     ema_decay=0.99,
     precision="bf16",
     precision_changes=(PrecisionChange(after_epochs=2, from_precision="fp16", to_precision="bf16"),),
+    sizes=((64, 10), (128, 20)),
 )
 
 

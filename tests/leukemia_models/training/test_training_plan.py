@@ -47,11 +47,26 @@ def test_a_named_schedule_takes_the_place_of_the_optimizers_own(
         ({"optimizer": "ranger21", "warmup_epochs": 1.0}, "warms up by itself"),
         ({"augment": "nothing"}, "nothing"),
         ({"class_weights": "heavy"}, "heavy"),
+        ({"sizes": "64:2,128"}, "write SIDE:EPOCHS"),
+        ({"sizes": [(64, 2, 3)]}, "must be pairs"),
+        ({"sizes": "128:2,64:1"}, "must ascend"),
+        ({"sizes": "64:2,128:0"}, "epochs of a side in sizes"),
+        ({"sizes": "64:2,128:1", "epochs": 4}, "are 3 epochs, and epochs is 4: leave epochs out"),
+        ({"sizes": "64:2,128:1", "size_px": 64}, "leave size out"),
+        ({"epochs": 0}, "epochs must be at least 1"),
     ],
 )
 def test_wrong_values(given: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         single_stage_plan(**given)
+
+
+@pytest.mark.parametrize("sizes", ["64:2, 96:1,128:4", [[64, 2], [96, 1], [128, 4]], ((64, 2), (96, 1), (128, 4))])
+def test_progressive_sizes_give_the_length_and_the_cache(sizes: Any) -> None:
+    [stage] = single_stage_plan(sizes=sizes).stages
+    assert (stage.settings.epochs, stage.settings.sizes) == (7, ((64, 2), (96, 1), (128, 4)))
+    assert stage.cache_size_px == 128
+    assert single_stage_plan(sizes=sizes, epochs=7, size_px=128).stages[0].settings == stage.settings
 
 
 def test_evaluation_and_settings_of_all_stages() -> None:
