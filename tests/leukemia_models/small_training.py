@@ -88,8 +88,10 @@ def train(
 
 
 def without_times(history: TrainHistory) -> list[dict[str, object]]:
+    """Return the epochs' numbers, without times and without sizes where there are none."""
     times = {"seconds": 0, "images_per_s": 0, "data_wait_share": 0}
-    return [{**record.to_dict(), **times} for record in history.records]
+    records = [{**record.to_dict(), **times} for record in history.records]
+    return [{name: value for name, value in record.items() if (name, value) != ("size_px", None)} for record in records]
 
 
 def epoch_record(epoch: int, **values: float | None) -> EpochRecord:

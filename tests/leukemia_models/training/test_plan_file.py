@@ -185,7 +185,7 @@ def test_wrong_sizes_are_named_by_their_line(plan_at, sizes, words):
 
 
 def test_a_plan_that_is_not_there():
-    with pytest.raises(UsageError, match="known are report-a-resnet152"):
+    with pytest.raises(UsageError, match="known are fast-resnet18, report-a-resnet152"):
         load_plan("report-c")
     with pytest.raises(UsageError, match="plan file not found"):
         load_plan("nowhere.toml")
