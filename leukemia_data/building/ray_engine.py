@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TextIO
 
 import ray
+from ray._private import worker
 from ray.exceptions import RayError, RayTaskError
 from ray.util.joblib.ray_backend import RayBackend
 
@@ -107,7 +108,9 @@ def _connected(address: str | None, num_processes: int) -> Iterator[None]:
         # A connection that the calling program opened earlier stays open.
         yield
         return
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, print_message = signal.getsignal(signal.SIGTERM), worker.print_to_stdstream
+    # Of lost workers a thread of Ray tells at any time, also while the caller has the process and its output.
+    worker.print_to_stdstream = _drop_message
     try:
         _connect(address, num_processes)
         if threading.current_thread() is threading.main_thread():
@@ -116,6 +119,11 @@ def _connected(address: str | None, num_processes: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        worker.print_to_stdstream = print_message
+
+
+def _drop_message(data: object, ignore_prefix: bool) -> None:
+    """Take the place of Ray's function that prints a message."""
 
 
 def _connect(address: str | None, num_processes: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import psutil
 import pytest
 import ray
+from ray._private import worker
 
 from leukemia_data.building.ray_engine import run_on_ray
 from leukemia_data.building.shard_task import ShardResult, ShardTask
@@ -23,6 +25,16 @@ def worker_pids() -> list[int]:
     """Processes of Ray that run tasks, of those that this one started."""
     children = psutil.Process().children(recursive=True)
     return sorted(child.pid for child in children if child.name().startswith("ray::PoolActor"))
+
+
+def tell_of_a_lost_worker() -> None:
+    """Do what Ray's own thread does when the message arrives."""
+    message = {"lines": ["The actor is dead"], "pid": "raylet", "is_err": False}
+    teller = threading.Thread(
+        target=lambda: worker.print_to_stdstream(message, ignore_prefix=False), name="ray_listen_error_messages"
+    )
+    teller.start()
+    teller.join()
 
 
 @pytest.mark.slow
@@ -43,6 +55,7 @@ def test_same_bytes_as_a_local_build_though_a_worker_is_killed_in_the_middle(tmp
                 killed.append(pids[0])
                 os.kill(pids[0], signal.SIGKILL)
             print("printed")
+            tell_of_a_lost_worker()
             yield answer
 
     build(source, tmp_path / "cache", capacity=CAPACITY, engine=run)
@@ -51,6 +64,7 @@ def test_same_bytes_as_a_local_build_though_a_worker_is_killed_in_the_middle(tmp
     assert killed
     assert worker_pids() == []
     assert not ray.is_initialized()
+    assert worker.print_to_stdstream.__module__ == worker.__name__
     said = capfd.readouterr()
     assert (set(said.out.split()), said.err) == ({"printed"}, "")
 
