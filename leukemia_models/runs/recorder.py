@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 
 from torch import nn
@@ -11,7 +12,12 @@ from leukemia_data.console import Console, Progress
 from leukemia_models.reports.evaluation_figures import draw_history, write_history
 from leukemia_models.reports.style import number_text, save_figure
 from leukemia_models.runs.run_folder import RunFolder
-from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
+from leukemia_models.training.checkpoint import (
+    CheckpointInfo,
+    CheckpointSnapshot,
+    NotSavedError,
+    snapshot_checkpoint,
+)
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.run_state import TrainState
 from leukemia_models.training.train import Observer
@@ -20,8 +26,42 @@ _DRAW_SECONDS = 20
 """Shortest time between two drawings of the curves."""
 
 
+class _Writer:
+    """Runs one job at a time in a thread; the error of a job is raised by the next call."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._job: Future[None] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last job has ended with an error, which was not raised yet."""
+        return self._job is not None and self._job.done() and self._job.exception() is not None
+
+    def start(self, job: Callable[[], None]) -> None:
+        """Start a job after the end of the one before, for which this waits."""
+        self.wait()
+        self._job = self._thread.submit(job)
+
+    def wait(self) -> None:
+        """Wait for the job, and raise its error."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def close(self) -> None:
+        """Wait for the job, and end the thread; an error is raised."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+
 class Recorder(Observer):
     """Shows progress and writes checkpoints, metrics and curves after every epoch.
+
+    Files are written by a thread from copies of the tensors, so that the training goes on meanwhile. The line on an
+    epoch follows when its files are there.
 
     Parameters
     ----------
@@ -58,6 +98,7 @@ class Recorder(Observer):
         self._undrawn: TrainHistory | None = None
         self._shown = ExitStack()
         self._progress: Progress | None = None
+        self._writer = _Writer()
 
     def on_resume(self, state: TrainState) -> None:
         """Write the history, which a process killed right after its last checkpoint did not write."""
@@ -77,27 +118,49 @@ class Recorder(Observer):
             self._progress.update()
 
     def wants_state(self, epoch: int, step: int) -> bool:
-        """Whether the last checkpoint is old."""
-        return self._clock() - self._saved_s >= self._save_seconds
+        """Whether the last checkpoint is old, or could not be written, which :meth:`on_state` raises on all ranks."""
+        return self._clock() - self._saved_s >= self._save_seconds or self._writer.has_failed
 
     def on_state(self, state: TrainState) -> None:
         """Save the step."""
-        save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
-        self._saved_s = self._clock()
+        last = self._snapshot(state)
+        self._write(lambda: last.write(self._folder.checkpoint("last")))
 
     def on_epoch_end(self, record: EpochRecord, state: TrainState, is_best: bool) -> None:
         """Save weights first and figures last, so that a killed process can be resumed from whole files."""
         self._end_progress()
-        if is_best:
-            save_checkpoint(self._folder.checkpoint("best"), self._model, self._info, state, resumable=False)
-        save_checkpoint(self._folder.checkpoint("last"), self._model, self._info, state)
+        last, best = self._snapshot(state), self._snapshot(state, resumable=False) if is_best else None
+
+        def write() -> None:
+            if best is not None:
+                best.write(self._folder.checkpoint("best"))
+            last.write(self._folder.checkpoint("last"))
+            self._write_history(state.history)
+            self._console.note(_epoch_line(record, self._epochs, is_best))
+
+        self._write(write)
+
+    def _snapshot(self, state: TrainState, *, resumable: bool = True) -> CheckpointSnapshot:
+        # First, so that no third copy of the tensors is in memory.
+        self._writer.wait()
+        return snapshot_checkpoint(self._model, self._info, state, resumable=resumable)
+
+    def _write(self, job: Callable[[], None]) -> None:
+        self._writer.start(job)
         self._saved_s = self._clock()
-        self._write_history(state.history)
-        self._console.note(_epoch_line(record, self._epochs, is_best))
+        if not self._save_seconds:
+            # Promised after every step.
+            self._writer.wait()
+
+    def wait(self) -> None:
+        """Wait for files that are being written, and raise what prevents it."""
+        self._writer.wait()
 
     def close(self, *, is_failing: bool = False) -> None:
-        """End the progress, and draw the epochs that are not yet in the figure."""
+        """End the progress, wait for files that are being written, and draw epochs that are not yet in the figure."""
         self._end_progress()
+        with suppress(NotSavedError, OSError) if is_failing else nullcontext():
+            self._writer.close()
         if self._undrawn is not None:
             # On a full disk, a second error would hide the first.
             with suppress(OSError) if is_failing else nullcontext():

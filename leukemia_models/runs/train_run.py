@@ -46,7 +46,7 @@ from leukemia_models.training.checkpoint_match import require_same_network, requ
 from leukemia_models.training.image_sizes import described_sizes
 from leukemia_models.training.learner import Prepare
 from leukemia_models.training.optimizers import OPTIMIZERS
-from leukemia_models.training.train import Observer, fit
+from leukemia_models.training.train import fit
 from leukemia_models.training.training_plan import (
     CLASS_BALANCED,
     SCRATCH,
@@ -174,11 +174,11 @@ def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: 
     with ExitStack() as closing:
         for stream in filter(None, (training, validation, clean)):
             closing.enter_context(stream)
-        observer = Observer()
+        recorder = None
         if ranks.is_first:
             _announce(run, model, process, training)
-            observer = recorder = _recorder(run, info, model, start, process)
-            closing.push(lambda kind, *_: recorder.close(is_failing=kind is not None))
+            recorder = _recorder(run, info, model, start, process)
+            closing.push(partial(_close, recorder))
         fit(
             model,
             training,
@@ -187,11 +187,16 @@ def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: 
             info.normalization,
             _prepare(run.config, info.normalization, device),
             device,
-            observer,
+            recorder,
             start.state if start is not None else None,
             ranks=ranks,
             clean_source=clean,
         )
+        ranks.run_on_all(recorder.wait if recorder is not None else lambda: None)
+
+
+def _close(recorder: Recorder, kind: type[BaseException] | None, *_: object) -> None:
+    recorder.close(is_failing=kind is not None)
 
 
 def _prepare(config: RunConfig, normalization: Normalization, device: torch.device) -> Prepare:

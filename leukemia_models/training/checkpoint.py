@@ -41,6 +41,7 @@ from leukemia_models.training.checkpoint_file import (
     flatten,
     flatten_seen,
     named,
+    on_host,
     read_part,
     read_safetensors,
     tensors_digest,
@@ -197,26 +198,66 @@ class Checkpoint:
         return model
 
 
-def save_checkpoint(
-    path: Path, model: nn.Module, info: CheckpointInfo, state: TrainState, *, resumable: bool = True
-) -> None:
-    """Write a checkpoint atomically.
+@dataclass(frozen=True)
+class CheckpointSnapshot:
+    """The tensors and the description of a checkpoint, which later steps do not change.
 
     Parameters
     ----------
-    path : Path
-        In a directory that exists.
+    tensors : mapping of str to tensor
+        On the CPU, by their names in the file.
+    content : mapping
+        The description as JSON values, but for the seen samples.
+    seen : SeenSamples or None
+    """
+
+    tensors: Mapping[str, Tensor]
+    content: Mapping[str, Any]
+    seen: SeenSamples | None
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint atomically.
+
+        Raises
+        ------
+        NotSavedError
+            If it cannot be written; an earlier file at `path` is left unchanged.
+        """
+        tensors, seen = {name: value.contiguous() for name, value in self.tensors.items()}, None
+        if self.seen is not None:
+            seen_tensors, seen = flatten_seen(self.seen)
+            tensors |= seen_tensors
+        text = canonical_json({**self.content, "seen": seen}).decode("ascii")
+        metadata = {
+            "format": FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "digest": tensors_digest(tensors),
+            "content_digest": _text_digest(text),
+            "content": text,
+        }
+        # Not safetensors' `save_file`: its temporary file stays when it is killed, and only the owner may read its
+        # file.
+        data = safetensors.torch.save(tensors, metadata)
+        try:
+            with atomic_path(path) as partial:
+                partial.write_bytes(data)
+        except OSError as error:
+            raise NotSavedError(_not_saved(path, len(data), error)) from error
+
+
+def snapshot_checkpoint(
+    model: nn.Module, info: CheckpointInfo, state: TrainState, *, resumable: bool = True
+) -> CheckpointSnapshot:
+    """Copy what a checkpoint holds to the CPU, so that it can be written while the training goes on.
+
+    Parameters
+    ----------
     model : torch.nn.Module
         On any device, in any memory format.
     info, state
         Its description, and the state of its training.
     resumable : bool
         False omits the optimizer's tensors, and all weights but those to evaluate.
-
-    Raises
-    ------
-    NotSavedError
-        If it cannot be written; an earlier file at `path` is left unchanged.
     """
     weights = model.state_dict() if resumable else evaluation_weights(model.state_dict(), state)
     tensors = named(MODEL_PREFIX, weights)
@@ -227,26 +268,21 @@ def save_checkpoint(
     average = state.average if resumable else None
     if average is not None:
         tensors |= named(AVERAGE_PREFIX, average.tensors)
-    seen: dict[str, Any] | None = None
-    if info.seen is not None:
-        seen_tensors, seen = flatten_seen(info.seen)
-        tensors |= seen_tensors
-    content = {**_content(info, state, resumable=resumable), "optimizer_values": optimizer_values, "seen": seen}
-    text = canonical_json(content).decode("ascii")
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "digest": tensors_digest(tensors),
-        "content_digest": _text_digest(text),
-        "content": text,
-    }
-    # Not safetensors' `save_file`: its temporary file stays when it is killed, and only the owner may read its file.
-    data = safetensors.torch.save(tensors, metadata)
-    try:
-        with atomic_path(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        raise NotSavedError(_not_saved(path, len(data), error)) from error
+    content = {**_content(info, state, resumable=resumable), "optimizer_values": optimizer_values}
+    return CheckpointSnapshot(on_host(tensors), content, info.seen)
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, info: CheckpointInfo, state: TrainState, *, resumable: bool = True
+) -> None:
+    """Write a checkpoint atomically into a directory that exists; see :func:`snapshot_checkpoint`.
+
+    Raises
+    ------
+    NotSavedError
+        If it cannot be written; an earlier file at `path` is left unchanged.
+    """
+    snapshot_checkpoint(model, info, state, resumable=resumable).write(path)
 
 
 def _content(info: CheckpointInfo, state: TrainState, *, resumable: bool) -> dict[str, Any]:

@@ -93,8 +93,23 @@ OPTIMIZER_PREFIX = "optimizer."
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, with a prefix to their names."""
-    return {prefix + name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """Return the tensors with a prefix to their names."""
+    return {prefix + name: value.detach() for name, value in tensors.items()}
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies on the CPU with the same strides, which share no memory; waits for a device once."""
+    copies, devices = {}, set()
+    for name, value in tensors.items():
+        is_cuda = value.device.type == "cuda"
+        # Strides are kept: a copy to others takes ten times as long, and can be made later.
+        host = torch.empty_like(value, device="cpu", pin_memory=is_cuda)
+        copies[name] = host.copy_(value, non_blocking=is_cuda)
+        if is_cuda:
+            devices.add(value.device)
+    for device in devices:
+        torch.cuda.current_stream(device).synchronize()
+    return copies
 
 
 def flatten(optimizer_state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
