@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from leukemia_data.auditing.audit import AuditReport, ClassBalance
 from leukemia_data.auditing.audit_image import AuditImage
 from leukemia_data.auditing.audit_pairs import AuditPair
-from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.atomic import move_into_place, scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.scanning.preview import shortened
@@ -204,4 +204,4 @@ def _save(figure: Figure, path: Path) -> None:
     with scratch_path(path.parent, path.name) as scratch:
         # Without "Software", the bytes do not depend on matplotlib's version string.
         figure.savefig(scratch, dpi=_DPI, format="png", metadata={"Software": None})
-        scratch.replace(path)
+        move_into_place(scratch, path)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from leukemia_data.building.shard_task import RECEIPTS_DIR
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest, parse_manifest
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.atomic import move_into_place, scratch_path
 from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.url import Location, Url
@@ -229,7 +229,7 @@ def mark_pending(directories: Iterable[Path], digest: str, job_file: Path) -> No
         path = _mark_path(directory, digest)
         with scratch_path(directory, path.name) as scratch:
             scratch.write_text(json.dumps({"plan": str(job_file)}) + "\n", encoding="utf-8")
-            scratch.replace(path)
+            move_into_place(scratch, path)
 
 
 def is_marked(directories: Iterable[Path], digest: str) -> bool:

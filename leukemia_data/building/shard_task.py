@@ -13,7 +13,7 @@ from leukemia_data.caches.codec import RAW
 from leukemia_data.caches.manifest import QuarantinedImage, ShardEntry
 from leukemia_data.caches.shard import metadata_digest, open_images, read_table, shard_images, shard_name
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import FileState, scratch_path
+from leukemia_data.files.atomic import FileState, move_into_place, scratch_path
 from leukemia_data.files.documents import parse_json
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.fingerprint import LOOKS_VERSION, file_digest, records_digest
@@ -146,7 +146,7 @@ def leave_receipts(task: ShardTask, result: ShardResult) -> None:
         }
         with scratch_path(path.parent, path.name) as scratch:
             scratch.write_text(json.dumps(receipt), encoding="utf-8")
-            scratch.replace(path)
+            move_into_place(scratch, path)
 
 
 def find_receipts(task: ShardTask, *, take_failures: bool = False) -> ShardResult | None:

@@ -7,13 +7,19 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -40,8 +46,28 @@ def atomic_path(final: Path) -> Iterator[Path]:
     with scratch_path(final.parent, final.name) as scratch:
         yield scratch
         sync_file(scratch)
-        scratch.replace(final)
+        move_into_place(scratch, final)
         sync_directory(final.parent)
+
+
+_IS_WINDOWS = os.name == "nt"
+# A virus scanner, an indexer or a reader has the file open: access denied, sharing violation, lock violation.
+_HELD_OPEN = (5, 32, 33)
+_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
+
+
+def move_into_place(scratch: Path, final: Path, pause: Callable[[float], None] = time.sleep) -> None:
+    """Rename a file over another one; on Windows, where open files cannot be replaced, try for two seconds."""
+    for seconds in _PAUSES_S if _IS_WINDOWS else ():
+        try:
+            scratch.replace(final)
+        except OSError as error:
+            if getattr(error, "winerror", None) not in _HELD_OPEN:
+                raise
+            pause(seconds)
+        else:
+            return
+    scratch.replace(final)
 
 
 def write_text(final: Path, text: str) -> None:
@@ -53,7 +79,7 @@ def write_text(final: Path, text: str) -> None:
 def sync_file(path: Path) -> None:
     """Block until the bytes of `path` are on disk."""
     with naming_file(path), path.open("rb+") as file:
-        os.fsync(file.fileno())
+        _flush(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -63,9 +89,20 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with naming_file(directory):
-            os.fsync(descriptor)
+            _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    """Block until a file's bytes are on disk; on macOS, where fsync leaves them in the drive's memory, past that."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        # Not all file systems have it.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, full_sync)
+            return
+    os.fsync(descriptor)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import ImageError, SourceError, UsageError
-from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.atomic import move_into_place, scratch_path
 from leukemia_data.files.text import printable
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.recipe import Preprocessor, Recipe, trace_steps
@@ -163,7 +163,7 @@ def draw_sheet(rows: Sequence[SheetRow], title: str, path: Path) -> None:
     figure = sheet_figure(rows, title)
     with scratch_path(path.parent, path.name) as scratch:
         figure.savefig(scratch, dpi=_DPI, format="png")
-        scratch.replace(path)
+        move_into_place(scratch, path)
 
 
 def sheet_figure(rows: Sequence[SheetRow], title: str) -> Figure:

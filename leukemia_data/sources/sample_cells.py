@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leukemia_data.errors import SourceError, UsageError
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, move_into_place, scratch_path
 from leukemia_data.records.record import CELL_CLASSES
 
 FRAME_PX = 450
@@ -506,7 +506,7 @@ def _write_file(out_dir: Path, seed: int, cell: SampleCell) -> None:
     # Not flushed to disk: the next run detects damage by a power cut by comparing.
     with scratch_path(path.parent, path.name) as scratch:
         scratch.write_bytes(content)
-        scratch.replace(path)
+        move_into_place(scratch, path)
 
 
 def _encode(cell: SampleCell, seed: int) -> bytes:

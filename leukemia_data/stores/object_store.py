@@ -17,7 +17,7 @@ import fsspec
 from fsspec.config import conf
 
 from leukemia_data.errors import LeukemiaError, UsageError
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path, sync_file
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, move_into_place, scratch_path, sync_file
 from leukemia_data.stores.faults import (
     ConflictError,
     MissingObjectError,
@@ -326,7 +326,7 @@ class ObjectStore:
         scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL_SUFFIX}")
         try:
             self._ask(name, lambda: write(str(scratch)))
-            self._ask(name, lambda: scratch.replace(path))
+            self._ask(name, lambda: move_into_place(scratch, path))
         finally:
             scratch.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import cache
 from typing import NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -96,8 +97,14 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return batch._replace(images_BHWC=images_BHWC, labels_B=labels_B)
 
 
+@cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all copies to a device: torch's allocator keeps the memory of each stream apart."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copying = _copying_stream(device)
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     with closing(batches):
         for batch in batches:

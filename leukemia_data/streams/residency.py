@@ -43,7 +43,9 @@ class Residency:
 def free_bytes(device: torch.device) -> int | None:
     """Return the free memory of a device now; None for the CPU and for devices that do not report it."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # What torch keeps for itself, as after an earlier run in this process, counts as used there.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(kept)
     if device.type == "mps":
         return max(int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory()), 0)
     return None

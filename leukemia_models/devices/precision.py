@@ -219,6 +219,16 @@ def _compiler_errors() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Make a CUDA device the current one for the block: some functions of torch ask only for it."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
+
+
 def choose_device(name: str) -> torch.device:
     """Return a torch device by name; ``auto`` is CUDA, else Apple's MPS, else the CPU.
 

@@ -24,7 +24,7 @@ from leukemia_data.streams.batch import micro_batch_size
 from leukemia_data.streams.loader import BatchStream
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Batch
-from leukemia_models.devices.precision import FP32, convolutions, is_out_of_memory
+from leukemia_models.devices.precision import FP32, convolutions, current, is_out_of_memory
 from leukemia_models.evaluation.calibration import Calibration
 from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.evaluation.predictions import Predictions, predictions_table
@@ -104,7 +104,7 @@ class Predictor:
         """
         shown = tracked(batches, self.console, num_batches, purpose, "batch")
         normalization = self.checkpoint.info.normalization
-        with convolutions(self.device, tf32=False, cudnn_benchmark=False):
+        with current(self.device), convolutions(self.device, tf32=False, cudnn_benchmark=False):
             return predict_probabilities(self.model, shown, normalization, self.device, precision=FP32, tta=self.tta)
 
     def predict_samples(self, data: SplitCache, indices_N: NDArray[np.int64], purpose: str) -> Predictions:

@@ -105,9 +105,10 @@ def require_memory(data: SplitCache, process: TrainingProcess) -> None:
     Raises
     ------
     UsageError
-        If the training part does not fit where it is wanted.
+        If the training and validation parts do not fit where they are wanted.
     """
-    num_bytes = len(data.indices(TRAIN)) * data.cache.pixels_per_image * 3
+    num_images = len(data.indices(TRAIN)) + len(split_indices(data.codes, VALID))
+    num_bytes = num_images * data.cache.pixels_per_image * 3
     residency_on(process.device, process.options.residency, num_bytes, process.ranks.processes_here)
 
 

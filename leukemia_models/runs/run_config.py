@@ -33,7 +33,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import micro_batch_size
 from leukemia_models.devices.distributed import SINGLE, Ranks, joined_ranks, rank_device
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import choose_device
+from leukemia_models.devices.precision import choose_device, current
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.training_plan import EvaluationSettings
@@ -312,7 +312,7 @@ def training_process(
         If there is no such device, or another process does not join in time.
     """
     device = rank_device(choose_device(machine.device), environment)
-    with joined_ranks(environment, device, wait_minutes=machine.wait_minutes) as ranks:
+    with current(device), joined_ranks(environment, device, wait_minutes=machine.wait_minutes) as ranks:
         yield TrainingProcess(
             options=machine,
             device=device,

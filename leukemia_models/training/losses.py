@@ -126,8 +126,13 @@ def optimizer_tensors(state: Mapping[int, Mapping[str, object]]) -> dict[str, Te
 def isolated_random_state(device: torch.device) -> Iterator[None]:
     """Restore torch's global random state after the block."""
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+    before = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        if before is not None:
+            torch.mps.set_rng_state(before)
 
 
 def seed_random_layers(seed: int, epoch: int, step: int, micro_batch: int) -> None:

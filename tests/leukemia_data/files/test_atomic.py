@@ -3,10 +3,20 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, atomic_path, scratch_path, sync_directory, sync_file, write_text
+from leukemia_data.files import atomic
+from leukemia_data.files.atomic import (
+    PARTIAL_SUFFIX,
+    atomic_path,
+    move_into_place,
+    scratch_path,
+    sync_directory,
+    sync_file,
+    write_text,
+)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -155,3 +165,72 @@ def test_a_scratch_file_that_cannot_be_removed_does_not_hide_the_error(tmp_path,
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(RuntimeError, match="stop"):
         fail_while_writing(tmp_path / "file.txt")
+
+
+class HeldOpen(PermissionError):
+    """What Windows raises for a file that another program has open."""
+
+    def __init__(self, winerror: int) -> None:
+        super().__init__(errno.EACCES, "in use")
+        self.winerror = winerror
+
+
+@pytest.fixture
+def renames(tmp_path, monkeypatch):
+    """Two files, the errors that the next renames raise, and the pauses between them."""
+    errors, pauses, rename = [], [], Path.replace
+
+    def replace(path, target):
+        if errors:
+            raise errors.pop(0)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(atomic, "_IS_WINDOWS", True)
+    scratch, final = tmp_path / "new", tmp_path / "final"
+    scratch.write_text("new", encoding="utf-8")
+    final.write_text("old", encoding="utf-8")
+    return SimpleNamespace(errors=errors, pauses=pauses, scratch=scratch, final=final)
+
+
+@pytest.mark.parametrize("winerror", [5, 32, 33])
+def test_a_file_that_is_held_open_on_windows_is_replaced_when_it_is_let_go(renames, winerror):
+    renames.errors += [HeldOpen(winerror)] * 3
+    move_into_place(renames.scratch, renames.final, renames.pauses.append)
+    assert renames.final.read_text(encoding="utf-8") == "new"
+    assert len(renames.pauses) == 3
+
+
+def test_a_file_that_is_never_let_go_is_an_error_after_two_seconds(renames):
+    renames.errors += [HeldOpen(32)] * 99
+    with pytest.raises(HeldOpen):
+        move_into_place(renames.scratch, renames.final, renames.pauses.append)
+    assert 1.5 < sum(renames.pauses) < 2.5
+    assert renames.final.read_text(encoding="utf-8") == "old"
+
+
+def test_other_errors_and_other_systems_do_not_wait(renames, monkeypatch):
+    for error in (HeldOpen(112), OSError(errno.ENOSPC, "full")):
+        renames.errors.append(error)
+        with pytest.raises(OSError, match=r"in use|full"):
+            move_into_place(renames.scratch, renames.final, renames.pauses.append)
+    monkeypatch.setattr(atomic, "_IS_WINDOWS", False)
+    renames.errors.append(HeldOpen(32))
+    with pytest.raises(HeldOpen):
+        move_into_place(renames.scratch, renames.final, renames.pauses.append)
+    assert renames.pauses == []
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_macos_flushes_past_the_memory_of_the_drive(tmp_path, monkeypatch, has_it):
+    calls = []
+
+    def full_sync(descriptor, command):
+        calls.append(command)
+        if not has_it:
+            raise OSError(errno.ENOTSUP, "not on this file system")
+
+    monkeypatch.setattr(atomic, "fcntl", SimpleNamespace(F_FULLFSYNC=51, fcntl=full_sync))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("fsync"))
+    write_text(tmp_path / "file", "text")
+    assert calls == [51, 51] if has_it else [51, "fsync", 51, "fsync"]

@@ -67,3 +67,12 @@ def test_processes_share_the_memory():
 
 def test_the_cpu_has_no_memory_of_its_own():
     assert free_bytes(torch.device("cpu")) is None
+
+
+def test_what_torch_keeps_for_itself_is_free(monkeypatch):
+    """After a fold the allocator holds its memory: without it the next fold would find the device full."""
+    device = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda asked: {device: (2 * GB, 16 * GB)}[asked])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda asked: {device: 11 * GB}[asked])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda asked: {device: GB}[asked])
+    assert free_bytes(device) == 12 * GB

@@ -22,6 +22,7 @@ from leukemia_models.devices.precision import (
     autocast,
     computes_in_bf16,
     convolutions,
+    current,
     decide_precision,
     gradient_scaler,
     has_precision,
@@ -214,3 +215,20 @@ def test_unfused_and_fused_updates_agree() -> None:
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     assert replace(TrainSettings(epochs=1), fused=True).decided(CPU).fused
+
+
+def test_a_chosen_cuda_device_is_the_current_one_for_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[object] = []
+
+    @contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        entered.append(chosen)
+        yield
+        entered.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    with current(CUDA):
+        assert entered == [CUDA]
+    assert entered == [CUDA, "left"]
+    with current(CPU), current(MPS):
+        assert entered == [CUDA, "left"]

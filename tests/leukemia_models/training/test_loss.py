@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leukemia_models.devices.distributed import SINGLE
-from leukemia_models.training.losses import TrainingLoss
+from leukemia_models.training.losses import TrainingLoss, isolated_random_state
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 
@@ -52,3 +52,18 @@ def test_reported_loss_is_the_weighted_mean_over_the_epoch() -> None:
         total += losses.sum().item()
         weight += sum(weights[label] for label in batch.labels_B)
     assert history.records[0].train_loss == pytest.approx(total / weight, rel=1e-5)
+
+
+def test_the_random_state_of_mps_is_restored_after_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ["before"]
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+
+    def draw() -> None:
+        with isolated_random_state(torch.device("mps")):
+            states.append("changed")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        draw()
+    assert states == ["before", "changed", "before"]
