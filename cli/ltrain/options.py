@@ -124,8 +124,9 @@ _machine_options = with_options(
     click.option("--compile/--no-compile", "compile", default=False, help="Compile the network with torch.compile."),
     click.option(
         "--sync-batchnorm/--no-sync-batchnorm",
-        default=True,
-        help="Of several processes: BatchNorm over what all have at a time, or over each process's own images.",
+        default=False,
+        help="Of several processes: BatchNorm over what all have at a time (two exchanges a layer), or over each "
+        "process's own images.",
     ),
     click.option(
         "--accumulate",

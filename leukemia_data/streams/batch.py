@@ -34,6 +34,8 @@ class Batch(NamedTuple):
         False for rows that pad a rank's micro-batch, which must not be counted.
     occurrences_B : Tensor of shape (B,), int64, on the CPU
         Differ between the draws of a sample in an epoch; 0 for samples that are drawn once.
+    host_labels_B : Tensor of shape (B,), int64, on the CPU
+        The labels again: to read them from a GPU would wait for all its work.
     """
 
     images_BHWC: Tensor
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
     indices_B: Tensor
     mask_B: Tensor
     occurrences_B: Tensor
+    host_labels_B: Tensor
 
 
 def as_device(device: torch.device | str) -> torch.device:

@@ -173,4 +173,4 @@ class FileStream:
         labels = torch.tensor([self._records[each].label for each in indices])
         mask = torch.ones(len(indices), dtype=torch.bool)
         occurrences = torch.zeros(len(indices), dtype=torch.int64)
-        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(indices), mask, occurrences)
+        return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(indices), mask, occurrences, labels)

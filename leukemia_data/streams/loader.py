@@ -253,7 +253,7 @@ class BatchStream:
         labels_B = torch.from_numpy(self._labels[rows.indices_B].astype(np.int64))
         labels_B = labels_B.pin_memory() if self._device.type == "cuda" else labels_B
         indices_B, occurrences_B = (torch.from_numpy(each.copy()) for each in (rows.indices_B, rows.occurrences_B))
-        return Batch(images_BHWC, labels_B, indices_B, torch.from_numpy(rows.mask_B), occurrences_B)
+        return Batch(images_BHWC, labels_B, indices_B, torch.from_numpy(rows.mask_B), occurrences_B, labels_B)
 
 
 def _or_default(value: int | None, name: str, default: int) -> int:

@@ -69,6 +69,7 @@ class _ReducedBatch:
     indices_B: Tensor
     mask_B: Tensor
     occurrences_B: Tensor
+    host_labels_B: Tensor
 
 
 def reduced_batches(batches: Iterable[Batch], size_px: int, device: torch.device) -> Iterator[Batch]:
@@ -77,6 +78,13 @@ def reduced_batches(batches: Iterable[Batch], size_px: int, device: torch.device
     try:
         for batch in iterator:
             images_BHWC = area_reduced(to_device(batch.images_BHWC, device), size_px)
-            yield _ReducedBatch(images_BHWC, batch.labels_B, batch.indices_B, batch.mask_B, batch.occurrences_B)
+            yield _ReducedBatch(
+                images_BHWC,
+                batch.labels_B,
+                batch.indices_B,
+                batch.mask_B,
+                batch.occurrences_B,
+                batch.host_labels_B,
+            )
     finally:
         close_batches(iterator)

@@ -3,7 +3,8 @@
 Each of the `world_size` processes has its own rows of every batch; gradients go through torch's
 DistributedDataParallel. Every rank must make the same calls in the same order. An action that may fail on one rank
 goes through :meth:`Ranks.all_gather_numbers` or :meth:`Ranks.run_on_all`, which raise on all, so that no rank waits for
-a failed one. A single process uses no process group.
+a failed one. Where that would cost an exchange in every step, a failed rank leaves instead, and the others notice that
+its connections are closed. A single process uses no process group.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, values: Tensor) -> Tensor:
-        """All-gather CPU tensors of one shape and dtype: (world_size, ...), in the order of the ranks."""
+        """All-gather tensors of one shape and dtype: (world_size, ...), in the order of the ranks.
+
+        On CUDA the host does not wait for the result.
+        """
         if self.world_size == 1:
             return values.unsqueeze(0)
         parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(self.world_size)]
@@ -65,16 +69,13 @@ class Ranks:
         return torch.stack(parts)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all ranks of CPU tensors, bitwise the same on every rank."""
+        """Return the sum over all ranks, bitwise the same on every rank."""
         # Summed here: the order of additions in an all-reduce may differ from rank to rank.
         return self.gather(values).sum(dim=0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean over all ranks of floating-point tensors, on their device; the same on every rank."""
-        if values.device.type == "cpu":
-            return self.sum(values) / self.world_size
-        dist.all_reduce(values)
-        return values / self.world_size
+        """Return the mean over all ranks of floating-point tensors; the same on every rank."""
+        return self.sum(values) / self.world_size
 
     def all_gather_numbers(self, *numbers: float, error: Exception | None = None) -> Tensor:
         """All-gather numbers to a float64 tensor (world_size, number of numbers), or raise on all ranks.
@@ -93,14 +94,19 @@ class Ranks:
         RunError
             On the others, with the message of the first failed rank.
         """
-        if self.world_size == 1:
-            if error is not None:
-                raise error
-            return torch.tensor([numbers], dtype=torch.float64)
-        gathered_WN = self.gather(torch.tensor([error is not None, *numbers], dtype=torch.float64))
-        if gathered_WN[:, 0].any():
-            self._fail(error, failed_rank=int(gathered_WN[:, 0].argmax()))
-        return gathered_WN[:, 1:]
+        try:
+            if self.world_size == 1:
+                if error is not None:
+                    raise error
+                return torch.tensor([numbers], dtype=torch.float64)
+            gathered_WN = self.gather(torch.tensor([error is not None, *numbers], dtype=torch.float64))
+            if gathered_WN[:, 0].any():
+                self._fail(error, failed_rank=int(gathered_WN[:, 0].argmax()))
+            return gathered_WN[:, 1:]
+        finally:
+            # An error holds the frames that it passes through: in one of them it would keep itself alive, and what
+            # those frames hold.
+            del error
 
     def run_on_all(self, action: Callable[[], _T]) -> _T:
         """Return what `action` returns; if it fails on one rank, raise on all, as :meth:`all_gather_numbers` does.
@@ -112,7 +118,10 @@ class Ranks:
             result = action()
         except Exception as caught:
             error = caught
-        self.all_gather_numbers(error=error)
+        try:
+            self.all_gather_numbers(error=error)
+        finally:
+            del error  # see there
         return result
 
     def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
@@ -134,11 +143,14 @@ class Ranks:
         return bool(self.all_gather_numbers(answer)[0])
 
     def _fail(self, error: Exception | None, failed_rank: int) -> NoReturn:
-        text = "" if error is None else str(error) or repr(error)
-        data = text.encode("utf-8", "surrogateescape")[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
-        messages = self.gather(torch.tensor(list(data), dtype=torch.uint8))
-        if error is not None:
-            raise error
+        try:
+            text = "" if error is None else str(error) or repr(error)
+            data = text.encode("utf-8", "surrogateescape")[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
+            messages = self.gather(torch.tensor(list(data), dtype=torch.uint8))
+            if error is not None:
+                raise error
+        finally:
+            del error
         message = bytes(messages[failed_rank].tolist()).rstrip(b"\0").decode("utf-8", "ignore")
         raise RunError(f"rank {failed_rank} of {self.world_size} failed: {message}")
 
@@ -198,6 +210,10 @@ def joined_ranks(
 ) -> Iterator[Ranks]:
     """Set up torch's process group for the block; with a single process, do nothing.
 
+    The group is destroyed only if the block ends well. NCCL's teardown waits for peers that wait for this rank, so that
+    after an error it would hide the cause for as long as they wait. Print the error and end the process: the others
+    notice that, or torchrun ends them. A process whose block has failed can join no other group.
+
     Parameters
     ----------
     environment : mapping
@@ -230,8 +246,7 @@ def joined_ranks(
             f"rank {ranks.rank} of {ranks.world_size} lost contact with another one, which failed or was stopped: see "
             "its message"
         ) from error
-    finally:
-        dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def _init_process_group(ranks: Ranks, device: torch.device, init_method: str, timeout: timedelta) -> None:

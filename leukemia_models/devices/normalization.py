@@ -14,6 +14,7 @@ from torch import Tensor
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers
+from leukemia_data.streams.batch import to_device
 
 Floats = npt.NDArray[np.float64]
 GREY_LEVELS = 255.0
@@ -177,6 +178,10 @@ class Batch(Protocol):
     def occurrences_B(self) -> Tensor:
         """Numbers that differ between the draws of a sample in an epoch, int64 (B,), on the CPU."""
 
+    @property
+    def host_labels_B(self) -> Tensor:
+        """`labels_B` on the CPU, where they are read without waiting for a device."""
+
 
 class BatchSource(Protocol):
     """A split as batches, ``TrainSettings.accumulate`` of them for each step; of the same length on every rank."""
@@ -192,8 +197,17 @@ class BatchSource(Protocol):
 
 
 def unmasked(values: Tensor, mask_B: Tensor) -> Tensor:
-    """Return the rows of a batch's tensor, on any device, for which its mask is True."""
-    return values if mask_B.all() else values[mask_B.nonzero().flatten().to(values.device)]
+    """Return the rows of a batch's tensor, on any device, for which its mask is True, without waiting for the device.
+
+    Which rows these are is computed on the CPU. Padding at the end, as streams have it, costs no copy.
+    """
+    rows_N = np.flatnonzero(mask_B.numpy())
+    if not len(rows_N) or rows_N[-1] == len(rows_N) - 1:
+        return values[: len(rows_N)]
+    index_N = torch.from_numpy(rows_N)
+    # A copy from other memory would wait.
+    index_N = index_N.pin_memory() if values.device.type == "cuda" else index_N
+    return values.index_select(0, to_device(index_N, values.device))
 
 
 def close_batches(batches: Iterator[Batch]) -> None:

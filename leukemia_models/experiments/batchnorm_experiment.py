@@ -306,10 +306,12 @@ class MemorySource:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `first_step` on, on the CPU."""
         for indices_B, mask_B, occurrences_B in self._plan.batches(epoch, first_step):
+            labels_B = torch.from_numpy(self._labels_N[indices_B])
             yield Batch(
                 torch.from_numpy(self._images_NHWC[indices_B]),
-                torch.from_numpy(self._labels_N[indices_B]),
+                labels_B,
                 torch.from_numpy(indices_B.copy()),
                 torch.from_numpy(mask_B),
                 torch.from_numpy(occurrences_B.copy()),
+                labels_B,
             )

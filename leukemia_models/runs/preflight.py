@@ -125,4 +125,5 @@ def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettin
             f"{num_samples} images of a batch in {num_micro_batches} micro-batches ({num_ranks} processes, "
             f"--accumulate {settings.accumulate}) leave {max(num_last, 0)} for the last one, and BatchNorm needs "
             f"{_MIN_MICRO_BATCH}: use a larger --batch-size, or fewer micro-batches"
+            f"{'' if sees_batch or settings.accumulate > 1 else ', or --sync-batchnorm'}"
         )

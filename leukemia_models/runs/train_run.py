@@ -261,6 +261,11 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
     )
     for caution in start_cautions(data.leaks):
         process.console.warn(caution.text)
+    if config.settings.compile and config.settings.sync_batchnorm and num_ranks > 1:
+        process.console.warn(
+            "BatchNorm over all processes exchanges numbers in every layer, where a compiled network is interrupted: "
+            "--compile gains little with --sync-batchnorm"
+        )
 
 
 def _computing_text(config: RunConfig, device: torch.device) -> str:
@@ -295,7 +300,7 @@ def _sampling_text(config: RunConfig) -> str:
 
 
 def _batches_text(config: RunConfig, num_ranks: int) -> str:
-    """Return ``batches of 64 in 4 micro-batches (2 processes, 2 each), BatchNorm over 32 images``."""
+    """Return ``batches of 64 in 4 micro-batches (one after the other), BatchNorm over 16 images``."""
     text, settings = f"batches of {config.batch_size}", config.settings
     num_micro_batches = num_ranks * settings.accumulate
     if num_micro_batches == 1:
@@ -303,6 +308,10 @@ def _batches_text(config: RunConfig, num_ranks: int) -> str:
     size = micro_batch_size(config.batch_size, num_micro_batches)
     seen = size * num_ranks if settings.sync_batchnorm else size
     where = f"{num_ranks} processes, {settings.accumulate} each" if num_ranks > 1 else "one after the other"
+    whose = ""
+    if num_ranks > 1:
+        whose = " of all processes" if settings.sync_batchnorm else " of each process by itself"
     return (
-        f"{text} in {num_micro_batches} micro-batches ({where}), BatchNorm over {min(seen, config.batch_size)} images"
+        f"{text} in {num_micro_batches} micro-batches ({where}), BatchNorm over {min(seen, config.batch_size)} "
+        f"images{whose}"
     )

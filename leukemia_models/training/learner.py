@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -26,12 +25,13 @@ from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, r
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.losses import (
     PendingNumbers,
+    StepLabels,
     StepSums,
+    StepTotals,
     TrainingLoss,
     first_non_finite,
     optimizer_tensors,
     seed_random_layers,
-    step_numbers,
     summed_steps,
 )
 from leukemia_models.training.optimizers import build_optimizer, rate_in_use, set_learning_rate
@@ -181,45 +181,61 @@ class Learner:
     def _rows(self, values: Tensor, batch: Batch) -> Tensor:
         return unmasked(to_device(values, self.device), batch.mask_B)
 
-    def gradient(self, batches: list[Batch], num_samples: int, epoch: int, step: int) -> StepSums:
-        """Compute the gradient of the mean loss over the `num_samples` rows of the whole batch, over all ranks.
+    def step_labels(self, batches: Sequence[Batch]) -> StepLabels:
+        """Return what the labels of this rank's micro-batches say, without waiting for the device."""
+        return self._loss.of_labels([unmasked(batch.host_labels_B, batch.mask_B) for batch in batches])
+
+    def micro_batches(self, batches: list[Batch], epoch: int, step: int) -> Iterator[MicroBatch]:
+        """Seed the random layers for each of this rank's micro-batches, load it when it is asked for, and yield it.
+
+        Batches are removed from the list one by one, so that only one at a time has activations.
+        """
+        first = self.ranks.rank * len(batches)
+        for number in range(first, first + len(batches)):
+            seed_random_layers(self.settings.seed, epoch, step, number)
+            yield self.load(batches.pop(0), epoch)
+
+    def gradient(self, micro_batches: Iterable[MicroBatch], totals: StepTotals) -> StepSums:
+        """Compute the gradient of the mean loss over the whole batch of all ranks; the sums are of this rank's rows.
 
         Parameters
         ----------
-        batches : list of Batch
-            This rank's micro-batches, removed from the list one by one: only one at a time has activations.
-        num_samples : int
-            Unmasked rows of the batch, over all ranks; at least 2.
-        epoch, step : int
-            Both from 1.
+        micro_batches : iterable of MicroBatch
+            From :meth:`micro_batches`, as many as the settings say.
+        totals : StepTotals
+            Of at least two samples.
         """
-        total_weight = self._loss.total_weight((self._rows(each.labels_B, each) for each in batches), self.ranks)
         self._optimizer.zero_grad(set_to_none=True)
         found: list[StepSums] = []
-        first_micro_batch = self.ranks.rank * len(batches)
-        with self._batchnorm_statistics.of_step():
-            while batches:
-                seed_random_layers(self.settings.seed, epoch, step, first_micro_batch + len(found))
-                micro_batch = self.ranks.run_on_all(partial(self.load, batches.pop(0), epoch))
+        with self._batchnorm_statistics.of_step(has_empty=totals.has_empty):
+            for micro_batch in micro_batches:
                 # Gradients accumulate locally until the backward pass of the last micro-batch averages them.
-                with self._parallel.no_sync() if batches and self._parallel is not None else nullcontext():
-                    found.append(self._backward(micro_batch, num_samples, total_weight))
+                is_last = len(found) == self.settings.accumulate - 1
+                with nullcontext() if is_last or self._parallel is None else self._parallel.no_sync():
+                    found.append(self._backward(micro_batch, totals))
         return summed_steps(found)
 
-    def _backward(self, micro_batch: MicroBatch, num_samples: int, total_weight: Tensor | None) -> StepSums:
+    def _backward(self, micro_batch: MicroBatch, totals: StepTotals) -> StepSums:
         with self._batchnorm_statistics.of_micro_batch(len(micro_batch.labels_B)):
             with autocast(self.device, self.settings.precision):
                 logits_BK = self._forward(micro_batch.images_BCHW)
-            sums = self._loss.sums(logits_BK, micro_batch.labels_B)
-            # The scaler's get_scale() waits for the device.
-            scale = self._scaler.scale(torch.ones((), device=sums.loss_sum.device))
-            pending = PendingNumbers(torch.stack([scale, *step_numbers(sums, micro_batch.labels_B)]))
-            mean = self._loss.mean(sums, num_samples, total_weight, self.ranks)
-            torch.autograd.backward(self._scaler.scale(mean))
+            loss_sum = self._loss.sum(logits_BK, micro_batch.labels_B)
+            pending = PendingNumbers(torch.stack([loss_sum.detach(), *self._scales(loss_sum.device)]))
+            torch.autograd.backward(self._scaler.scale(self._loss.mean(loss_sum, totals, self.ranks)))
         num_correct = (logits_BK.detach().argmax(dim=1) == micro_batch.labels_B).sum()
-        scale_now, loss, lowest, highest, *weight = pending.values()
-        weight_sum = weight[0] if weight else len(micro_batch.labels_B)
-        return StepSums(loss, weight_sum, int(lowest), int(highest), scale_now, num_correct)
+        loss, *scale = pending.values()
+        return StepSums(loss, scale[0] if scale else 1.0, num_correct)
+
+    def _scales(self, device: torch.device) -> list[Tensor]:
+        """Return the gradient scaler's scale, if it has one; its get_scale() would wait for the device."""
+        return [self._scaler.scale(torch.ones((), device=device))] if self._scaler.is_enabled() else []
+
+    def average_statistics(self) -> None:
+        """Make the running statistics of BatchNorm equal on all ranks, which must all call this.
+
+        Needed before the network is evaluated or saved, as ranks whose BatchNorm is not synchronised keep their own.
+        """
+        self._batchnorm_statistics.average()
 
     def update(self, lr: float) -> float:
         """Take a step along the gradient, and return the learning rate that was used."""

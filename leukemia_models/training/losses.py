@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,22 @@ from leukemia_models.devices.distributed import Ranks
 from leukemia_models.training.run_state import TrainSettings
 
 
-class LossSum(NamedTuple):
-    """A sum of losses and of the weights to divide it by, so that sums of micro-batches and ranks can be added."""
+class StepLabels(NamedTuple):
+    """What the labels of a rank's micro-batches say before the forward pass, computed on the CPU."""
 
-    loss_sum: Tensor
-    weight_sum: Tensor | None  # None: the number of rows
+    num_rows: int = 0
+    lowest: int = 0
+    highest: int = 0
+    weight: float = 0.0  # the number of rows, or the sum of their class weights
+    has_empty: bool = False  # a micro-batch without rows
+
+
+class StepTotals(NamedTuple):
+    """Sums over the micro-batches of all ranks, which each rank needs for its part of the mean loss."""
+
+    num_samples: int
+    weight: float
+    has_empty: bool = False
 
 
 class TrainingLoss:
@@ -31,39 +42,44 @@ class TrainingLoss:
 
     def __init__(self, settings: TrainSettings, device: torch.device) -> None:
         self._smoothing, self._num_classes = settings.label_smoothing, settings.num_classes
-        self._weights_K = (
-            None if settings.class_weights is None else torch.tensor(settings.class_weights, device=device)
-        )
+        self._host_weights_K = None if settings.class_weights is None else torch.tensor(settings.class_weights)
+        self._weights_K = None if self._host_weights_K is None else self._host_weights_K.to(device)
 
-    def sums(self, logits_BK: Tensor, labels_B: Tensor) -> LossSum:
+    def of_labels(self, labels_of_micro_batches: Sequence[Tensor]) -> StepLabels:
+        """Return what is known of the unmasked labels of a rank's micro-batches, all on the CPU.
+
+        Labels outside of the classes are weighed like the nearest one: check them before the forward pass.
+        """
+        labels_N = torch.cat(list(labels_of_micro_batches))
+        num_rows = len(labels_N)
+        has_empty = any(not len(labels_B) for labels_B in labels_of_micro_batches)
+        if not num_rows:
+            return StepLabels(has_empty=has_empty)
+        lowest, highest = torch.stack(labels_N.aminmax()).tolist()
+        weight = float(num_rows)
+        if self._host_weights_K is not None:
+            weights_N = self._host_weights_K[labels_N.clamp(0, self._num_classes - 1)]
+            weight = cast(float, weights_N.sum().tolist())
+        return StepLabels(num_rows, lowest, highest, weight, has_empty)
+
+    def sum(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         """Return the sum over a micro-batch's rows.
 
-        Labels are clamped to the classes, since others would end the process on CUDA; the caller checks them.
+        Labels outside of the classes would end the process on CUDA: see :meth:`of_labels`.
         """
-        labels_B = labels_B.clamp(0, self._num_classes - 1)
-        loss_sum = functional.cross_entropy(
+        return functional.cross_entropy(
             logits_BK.float(), labels_B, self._weights_K, reduction="sum", label_smoothing=self._smoothing
         )
-        return LossSum(loss_sum, None if self._weights_K is None else self._weights_K[labels_B].sum())
 
-    def total_weight(self, labels_of_micro_batches: Iterable[Tensor], ranks: Ranks) -> Tensor | None:
-        """Return the sum of all labels' weights, over the micro-batches of all ranks; None without class weights."""
-        if self._weights_K is None:
-            return None
-        weight = self._weights_K[torch.cat(list(labels_of_micro_batches)).clamp(0, self._num_classes - 1)].sum()
-        # A single rank need not wait for the device here.
-        return weight if ranks.world_size == 1 else ranks.sum(weight.cpu())
-
-    def mean(self, sums: LossSum, num_samples: int, total_weight: Tensor | None, ranks: Ranks) -> Tensor:
-        """Return this micro-batch's part of the mean loss over the `num_samples` rows of the whole batch.
+    def mean(self, loss_sum: Tensor, totals: StepTotals, ranks: Ranks) -> Tensor:
+        """Return the part of the whole batch's mean loss that has this sum.
 
         It is multiplied by the number of ranks, because their gradients are averaged.
         """
-        if total_weight is None:
-            return sums.loss_sum * (ranks.world_size / num_samples)
-        if ranks.world_size == 1:
-            return sums.loss_sum / total_weight
-        return sums.loss_sum * (ranks.world_size / float(total_weight))
+        if self._weights_K is not None and ranks.world_size == 1:
+            # Rounds otherwise than the product.
+            return loss_sum / totals.weight
+        return loss_sum * (ranks.world_size / totals.weight)
 
 
 MAX_SKIPS = 25
@@ -145,9 +161,6 @@ class StepSums(NamedTuple):
     """Sums of one step, or of one micro-batch of it, on one rank."""
 
     loss_sum: float
-    weight_sum: float  # the number of samples, or the sum of their class weights
-    lowest_label: int
-    highest_label: int
     scale: float  # the gradient scaler's; 1 without float16
     num_correct: Tensor  # on the device: reading it at every step would stall a GPU
 
@@ -158,16 +171,16 @@ def summed_steps(parts: Sequence[StepSums]) -> StepSums:
         return parts[0]
     return StepSums(
         loss_sum=sum(part.loss_sum for part in parts),
-        weight_sum=sum(part.weight_sum for part in parts),
-        lowest_label=min(part.lowest_label for part in parts),
-        highest_label=max(part.highest_label for part in parts),
         scale=parts[0].scale,
         num_correct=torch.stack([part.num_correct for part in parts]).sum(),
     )
 
 
 class PendingNumbers:
-    """Numbers that are copied from the device asynchronously: on CUDA while the backward pass is queued."""
+    """Numbers that are copied from the device asynchronously: on CUDA while the backward pass is queued.
+
+    On MPS torch has no event for a copy, so that :meth:`values` waits for everything queued, the backward pass too.
+    """
 
     def __init__(self, numbers: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -182,10 +195,3 @@ class PendingNumbers:
         if self._event is not None:
             self._event.synchronize()
         return [float(number) for number in self._host.tolist()]
-
-
-def step_numbers(sums: LossSum, labels_B: Tensor) -> list[Tensor]:
-    """Return the loss, lowest and highest label, and the sum of class weights if there are any, on the device."""
-    low, high = labels_B.aminmax() if len(labels_B) else torch.zeros(2, device=labels_B.device)
-    weights = [] if sums.weight_sum is None else [sums.weight_sum]
-    return [sums.loss_sum.detach(), low.float(), high.float(), *weights]

@@ -104,7 +104,7 @@ class _StageTable:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     ema_decay: float | None = None
-    sync_batchnorm: bool = True
+    sync_batchnorm: bool = False
     accumulate: int = 1
 
     def __post_init__(self) -> None:

@@ -154,7 +154,8 @@ class TrainSettings:
     ema_decay : float or None
         Decay, in (0, 1), of a :class:`~leukemia_models.training.weights.WeightAverage`, which is evaluated.
     sync_batchnorm : bool
-        Whether BatchNorm normalises over all ranks, or each rank by the moments of its own rows.
+        Whether BatchNorm normalises over all ranks, which costs two exchanges a layer and step, or each rank by the
+        moments of its own rows.
     accumulate : int
         Micro-batches of a rank before each step of the optimizer; at least 1. BatchNorm normalises each by itself.
     extensions : tuple of Extension or None
@@ -187,7 +188,7 @@ class TrainSettings:
     class_weights: tuple[float, ...] | None = None
     early_stopping: EarlyStopping | None = None
     ema_decay: float | None = None
-    sync_batchnorm: bool = True
+    sync_batchnorm: bool = False
     accumulate: int = 1
     extensions: tuple[Extension, ...] | None = None
     precision_changes: tuple[PrecisionChange, ...] | None = None
@@ -306,6 +307,8 @@ class TrainSettings:
         sizes = values.get("sizes")
         return cls(
             **{
+                # Runs of version 0.1 synchronised it.
+                "sync_batchnorm": True,
                 **_tuples(values),
                 "optimizer": OptimizerSettings(**optimizer),
                 "schedule": ScheduleSettings(**schedule),

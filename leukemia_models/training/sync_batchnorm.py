@@ -29,7 +29,7 @@ def synchronized_batchnorm(model: nn.Module, ranks: Ranks) -> Iterator[None]:
         if isinstance(child, BatchNorm) and ranks.world_size > 1
     ]
     for parent, name, child in places:
-        parent.add_module(name, _synchronized(child, ranks))
+        parent.add_module(name, SynchronizedBatchNorm(child, ranks))
     try:
         yield
     finally:
@@ -38,18 +38,12 @@ def synchronized_batchnorm(model: nn.Module, ranks: Ranks) -> Iterator[None]:
             parent.add_module(name, child)
 
 
-def _synchronized(layer: BatchNorm, ranks: Ranks) -> nn.Module:
-    tensors = [*layer.parameters(), *layer.buffers()]
-    if tensors and tensors[0].device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
-        return converted.train(layer.training)
-    return SynchronizedBatchNorm(layer, ranks)
-
-
 class SynchronizedBatchNorm(nn.Module):
     """A BatchNorm layer that normalises by the moments over all ranks; in eval mode as `layer` does.
 
-    Ranks may have different numbers of rows, or none.
+    Ranks may have different numbers of rows, or none. Each sends its moments in float64 whatever its rows are computed
+    in, and on CUDA the host does not wait for those of the others: torch's SyncBatchNorm sends them in the type of the
+    input where a rank has no rows, and waits in every layer to leave such ranks out.
 
     Parameters
     ----------
@@ -91,7 +85,7 @@ class SynchronizedBatchNorm(nn.Module):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        step = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        step = self.num_batches_tracked.double().reciprocal() if self.momentum is None else self.momentum
         self.running_mean.mul_(1 - step).add_(step * mean_C)
         self.running_var.mul_(1 - step).add_(step * unbiased_var_C)
 
@@ -142,14 +136,16 @@ def _global_moments(features: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Ten
     computing sample variances" (1979).
     """
     channels = features.shape[1]
-    local = torch.zeros(1 + 2 * channels, dtype=torch.float64)
+    local = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=features.device)
     if features.numel():
-        # The sums that nn.BatchNorm2d computes on the CPU.
         local[0] = features.numel() // channels
-        local[1:] = torch.cat(torch.batch_norm_update_stats(features, None, None, 0.0))
+        # The sums that nn.BatchNorm2d computes. On the CPU those of 16-bit numbers would have 16 bits.
+        exact = features.float() if features.device.type == "cpu" else features
+        local[1:] = torch.cat(torch.batch_norm_update_stats(exact, None, None, 0.0))
     counts_W1, means_WC, variances_WC = torch.split(ranks.gather(local), [1, channels, channels], dim=1)
     count = counts_W1.sum()
-    if count < 2:
+    # On a GPU this would wait; a step has at least two samples.
+    if count.device.type == "cpu" and count < 2:
         raise ValueError(f"BatchNorm needs more than one value per channel in training, got shape {features.shape}")
     fractions_W1 = counts_W1 / count
     mean_C = (fractions_W1 * means_WC).sum(dim=0)
@@ -178,6 +174,9 @@ BATCHNORM_LAYERS = (BatchNorm, nn.SyncBatchNorm, SynchronizedBatchNorm)
 class MicroBatchStatistics:
     """Updates a network's running statistics once a step, by the mean over its micro-batches.
 
+    Ranks whose layers are not synchronised keep statistics of their own. Those of the run are their mean at any time,
+    because they are linear in the moments of the batches, and :meth:`average` computes it when it is needed.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -197,21 +196,36 @@ class MicroBatchStatistics:
         self._counters = [layer.get_buffer("num_batches_tracked") for layer in tracking]
         self._ranks, self._micro_batches_per_rank = ranks, micro_batches_per_rank
         self._is_synchronized = synchronized or ranks.world_size == 1
-        # With one micro-batch a step over all ranks the layers alone suffice.
-        self._is_idle = not tracking or (micro_batches_per_rank == 1 and self._is_synchronized)
+        # With one micro-batch a step the layers alone suffice.
+        self._is_idle = not tracking or micro_batches_per_rank == 1
+        self._are_equal = True
+        if not self._is_idle:
+            self._before, self._sums, self._counters_before = (
+                [torch.empty_like(tensor) for tensor in tensors]
+                for tensors in (self._buffers, self._buffers, self._counters)
+            )
 
     @contextmanager
-    def of_step(self) -> Iterator[None]:
-        """Context of a step, around its micro-batches, each within :meth:`of_micro_batch`."""
+    def of_step(self, *, has_empty: bool = False) -> Iterator[None]:
+        """Context of a step, around its micro-batches, each within :meth:`of_micro_batch`.
+
+        `has_empty` says whether any rank has a micro-batch without rows. It counts as the statistics before the step,
+        which each rank then needs to know.
+        """
+        if has_empty:
+            self.average()
+        self._are_equal = self._is_synchronized
         if self._is_idle:
             yield
             return
-        self._before = [buffer.clone() for buffer in self._buffers]
-        self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
-        counters = [counter.clone() for counter in self._counters]
+        torch._foreach_copy_(self._before, self._buffers)
+        torch._foreach_zero_(self._sums)
+        torch._foreach_copy_(self._counters_before, self._counters)
         yield
-        torch._foreach_copy_(self._buffers, self._mean())
-        torch._foreach_copy_(self._counters, [counter + 1 for counter in counters])
+        torch._foreach_div_(self._sums, self._micro_batches_per_rank)
+        torch._foreach_copy_(self._buffers, self._sums)
+        torch._foreach_add_(self._counters_before, 1)
+        torch._foreach_copy_(self._counters, self._counters_before)
 
     @contextmanager
     def of_micro_batch(self, num_rows: int) -> Iterator[None]:
@@ -225,14 +239,18 @@ class MicroBatchStatistics:
         finally:
             for layer, training in zip(self._layers, was_training, strict=True):
                 layer.train(training)
-        if not self._is_idle:
+        if self._is_idle:
+            if has_no_moments and self._counters:
+                torch._foreach_add_(self._counters, 1)
+        else:
             # Not before the backward pass, which refuses buffers written after the forward pass.
             torch._foreach_add_(self._sums, self._buffers)
             torch._foreach_copy_(self._buffers, self._before)
 
-    def _mean(self) -> list[Tensor]:
-        torch._foreach_div_(self._sums, self._micro_batches_per_rank)
-        if self._is_synchronized:
-            return self._sums
-        flat = self._ranks.mean(torch.cat(self._sums))
-        return list(torch.split(flat, [len(buffer) for buffer in self._buffers]))
+    def average(self) -> None:
+        """Replace the statistics of each rank by their mean over the ranks, which must all call this."""
+        if self._are_equal or not self._buffers:
+            return
+        flat = self._ranks.mean(torch.cat(self._buffers))
+        torch._foreach_copy_(self._buffers, list(torch.split(flat, [len(buffer) for buffer in self._buffers])))
+        self._are_equal = True

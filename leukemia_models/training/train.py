@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,16 @@ from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
 from leukemia_models.devices.precision import DEFAULT_BACKEND, convolutions, require_precision
 from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
-from leukemia_models.training.learner import Learner, Prepare, place
-from leukemia_models.training.losses import DivergenceError, SkippedSteps, first_non_finite, isolated_random_state
+from leukemia_models.training.learner import Learner, MicroBatch, Prepare, place
+from leukemia_models.training.losses import (
+    DivergenceError,
+    SkippedSteps,
+    StepLabels,
+    StepSums,
+    StepTotals,
+    first_non_finite,
+    isolated_random_state,
+)
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
 from leukemia_models.training.sync_batchnorm import synchronized_batchnorm
 
@@ -26,18 +35,22 @@ from leukemia_models.training.sync_batchnorm import synchronized_batchnorm
 class Observer:
     """Callbacks of a training; the methods do nothing unless overridden.
 
-    With several ranks each has an observer, and all get the same numbers. An error that one raises in
-    :meth:`on_state` or :meth:`on_epoch_end` ends the training on all ranks.
+    With several ranks each has an observer, and all get the same numbers but for the loss of a step. An error that one
+    raises in :meth:`on_state` or :meth:`on_epoch_end` ends the training on all ranks.
     """
 
     def on_epoch_start(self, epoch: int, num_steps: int, steps_done: int) -> None:
         """Called before an epoch, counted from 1, of which `steps_done` steps are done already."""
 
     def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
-        """Called after each step, counted from 1, with the mean loss over the `num_samples` of all ranks."""
+        """Called after each step, counted from 1, of `num_samples` over all ranks.
+
+        The loss is the mean over this rank's own samples, which each rank knows without asking the others; NaN if it
+        had none.
+        """
 
     def wants_state(self, epoch: int, step: int) -> bool:
-        """Return whether to call :meth:`on_state` after this step; called during the step."""
+        """Return whether to call :meth:`on_state` after this step; called before it."""
         return False
 
     def on_state(self, state: TrainState) -> None:
@@ -51,6 +64,22 @@ class Observer:
 
 
 SaveState = Callable[[EpochProgress], None]
+
+
+class _OwnLoss(NamedTuple):
+    """A rank's part of the sums of an epoch."""
+
+    loss_sum: float = 0.0
+    weight: float = 0.0
+
+
+class _BegunStep(NamedTuple):
+    """What a rank knows before the forward pass of a step."""
+
+    micro_batches: Iterator[MicroBatch]
+    totals: StepTotals
+    own_weight: float
+    is_wanted: bool  # the state after it, by any rank
 
 
 class _Epoch:
@@ -73,6 +102,8 @@ class _Epoch:
                 "images and the batch size of the training"
             )
         self._sums = done
+        self._own_loss = self._first_only(done)
+        self._failure: DivergenceError | None = None
         self._skipped = SkippedSteps()
         self._wait_s = 0.0
         self._started_s = clock()
@@ -99,46 +130,59 @@ class _Epoch:
 
     def _take_step(self, step: int, observer: Observer, save: SaveState) -> None:
         learner = self._learner
-        batches, num_samples = self._next_micro_batches(step)
-        if num_samples < 2:
+        begun = self._begin_step(step, wants_state=observer.wants_state(self._epoch, step))
+        totals = begun.totals
+        if totals.num_samples < 2:
             # BatchNorm cannot estimate a variance from it.
             self._sums = replace(self._sums, steps_done=step)
             return
         progress = min(self._epoch - 1 + (step - 0.5) / self._num_steps, self._epoch)
         lr = learner.settings.learning_rate(progress, self._records)
-        found = learner.gradient(batches, num_samples, self._epoch, step)
-        wants_state = observer.wants_state(self._epoch, step)
-        gathered_WN = learner.ranks.all_gather_numbers(
-            found.lowest_label, found.highest_label, wants_state, found.loss_sum, found.weight_sum
-        )
-        self._require_labels(gathered_WN[:, :2], step)
-        loss_sum, weight_sum = gathered_WN[:, 3:].sum(dim=0).tolist()
-        self._require_finite_loss(loss_sum, step, lr)
-        self._skipped.require_few(found.scale, self._epoch, step)
-        self._num_correct += found.num_correct
-        self._sums = replace(
-            self._sums,
-            steps_done=step,
-            lr=learner.update(lr),
-            loss_sum=self._sums.loss_sum + loss_sum,
-            weight_sum=self._sums.weight_sum + weight_sum,
-            num_samples=self._sums.num_samples + num_samples,
-        )
-        observer.on_step(self._epoch, step, loss_sum / weight_sum, num_samples)
-        if gathered_WN[:, 2].any():
+        found = learner.gradient(begun.micro_batches, totals)
+        self._failure = self._non_finite_loss(found.loss_sum, step, lr)
+        if self._failure is None:
+            self._update(step, lr, found, begun)
+            own_loss = found.loss_sum / begun.own_weight if begun.own_weight else math.nan
+            observer.on_step(self._epoch, step, own_loss, totals.num_samples)
+        elif learner.ranks.world_size == 1:
+            self._exchange()
+        if begun.is_wanted:
             self._require_finite_weights(step)
             save(self._progress())
 
-    def _next_micro_batches(self, step: int) -> tuple[list[Batch], int]:
-        """Return this rank's micro-batches of the next step, and the number of rows of the whole batch."""
-        batches: list[Batch] = []
+    def _update(self, step: int, lr: float, found: StepSums, begun: _BegunStep) -> None:
+        self._skipped.require_few(found.scale, self._epoch, step)
+        self._num_correct += found.num_correct
+        self._own_loss = _OwnLoss(self._own_loss.loss_sum + found.loss_sum, self._own_loss.weight + begun.own_weight)
+        num_samples = self._sums.num_samples + begun.totals.num_samples
+        self._sums = replace(self._sums, steps_done=step, lr=self._learner.update(lr), num_samples=num_samples)
+
+    def _begin_step(self, step: int, *, wants_state: bool) -> _BegunStep:
+        """Load the first of this rank's micro-batches, and exchange what the ranks know before the forward pass.
+
+        This is the only exchange of a step but for the mean of the gradients, and the host waits for no device in it.
+        """
+        learner = self._learner
+        own = StepLabels()
+        micro_batches: Iterator[MicroBatch] = iter(())
         error: Exception | None = None
         try:
-            batches += [self._next_batch(step) for _ in range(self._learner.settings.accumulate)]
+            batches = [self._next_batch(step) for _ in range(learner.settings.accumulate)]
+            own = learner.step_labels(batches)
+            loading = learner.micro_batches(batches, self._epoch, step)
+            # Here, so that its error reaches the other ranks.
+            micro_batches = chain((next(loading),), loading)
         except Exception as caught:
             error = caught
-        num_rows = sum(int(batch.mask_B.sum()) for batch in batches)
-        return batches, int(self._learner.ranks.all_gather_numbers(num_rows, error=error).sum())
+        try:
+            gathered_WN = self._exchange(*own, wants_state, error=error)
+        finally:
+            del error
+        num_samples, _, _, weight, num_with_empty, num_wanting = gathered_WN.sum(dim=0).tolist()
+        if num_samples >= 2:
+            self._require_labels(gathered_WN[:, 1:3], step)
+        totals = StepTotals(int(num_samples), weight, num_with_empty > 0)
+        return _BegunStep(micro_batches, totals, own.weight, num_wanting > 0)
 
     def _next_batch(self, step: int) -> Batch:
         started_s = self._clock()
@@ -149,15 +193,48 @@ class _Epoch:
         return batch
 
     def _progress(self) -> EpochProgress:
-        """Return the sums so far; waits for the device and for all ranks."""
+        """Return the sums so far, with equal BatchNorm statistics on all ranks; waits for the device and for them."""
         train_s = self._clock() - self._started_s
-        gathered_WN = self._learner.ranks.all_gather_numbers(int(self._num_correct), self._wait_s, train_s)
-        return replace(
+        gathered_WN = self._exchange(*self._own_loss, int(self._num_correct), self._wait_s, train_s)
+        loss_sum, weight_sum, num_correct = gathered_WN[:, :3].sum(dim=0).tolist()
+        self._learner.average_statistics()
+        progress = replace(
             self._sums,
-            num_correct=self._sums.num_correct + int(gathered_WN[:, 0].sum()),
-            wait_s=self._sums.wait_s + float(gathered_WN[:, 1].max()),
-            train_s=self._sums.train_s + float(gathered_WN[:, 2].max()),
+            loss_sum=loss_sum,
+            weight_sum=weight_sum,
+            num_correct=self._sums.num_correct + int(num_correct),
+            wait_s=self._sums.wait_s + float(gathered_WN[:, 3].max()),
+            train_s=self._sums.train_s + float(gathered_WN[:, 4].max()),
         )
+        # As after a resume from this state, so that it ends with the same digits.
+        self._own_loss = self._first_only(progress)
+        return progress
+
+    def _first_only(self, progress: EpochProgress) -> _OwnLoss:
+        """Return the sums over all ranks so far as the first rank's own, to which each adds its further steps."""
+        return _OwnLoss(progress.loss_sum, progress.weight_sum) if self._learner.ranks.is_first else _OwnLoss()
+
+    def _exchange(self, *numbers: float, error: Exception | None = None) -> Tensor:
+        """Gather numbers of all ranks, or raise on all: DivergenceError if the loss of one was non-finite."""
+        ranks = self._learner.ranks
+        failure, self._failure = self._failure, None
+        try:
+            gathered_WN = ranks.all_gather_numbers(*numbers, failure is not None, error=error)
+            if gathered_WN[:, -1].any():
+                self._raise_divergence(failure)
+            return gathered_WN[:, :-1]
+        finally:
+            del error, failure  # see all_gather_numbers
+
+    def _raise_divergence(self, failure: DivergenceError | None) -> None:
+        try:
+            self._learner.ranks.all_gather_numbers(error=failure)
+        except DivergenceError:
+            raise
+        except RunError as error:
+            raise DivergenceError(str(error)) from None
+        finally:
+            del failure
 
     def _require_labels(self, ranges_W2: Tensor, step: int) -> None:
         low, high, num_classes = int(ranges_W2.min()), int(ranges_W2.max()), self._learner.settings.num_classes
@@ -167,19 +244,20 @@ class _Epoch:
                 f"{num_classes - 1}; images without a label (-1) cannot be trained on"
             )
 
-    def _require_finite_loss(self, loss: float, step: int, lr: float) -> None:
+    def _non_finite_loss(self, loss: float, step: int, lr: float) -> DivergenceError | None:
+        """Return the error of a non-finite loss of this rank, which :meth:`_exchange` raises on all."""
         if math.isfinite(loss):
-            return
+            return None
         where = f"the training loss became {loss} in epoch {self._epoch}, step {step}, at learning rate {lr:.3g}"
         # Only the weights show the cause: the buffers already hold the statistics of this batch.
         if first_non_finite(dict(self._learner.model.named_parameters())) is None:
-            raise DivergenceError(f"{where}; the weights were not updated with it")
-        raise DivergenceError(f"{where}: an earlier step had made the weights non-finite")
+            return DivergenceError(f"{where}; the weights were not updated with it")
+        return DivergenceError(f"{where}: an earlier step had made the weights non-finite")
 
     def _require_finite_weights(self, step: int) -> None:
         non_finite = self._learner.first_non_finite()
         # Checked on every rank, although the weights should be the same on all.
-        if self._learner.ranks.all_gather_numbers(non_finite is not None).any():
+        if self._exchange(non_finite is not None).any():
             raise DivergenceError(
                 f"the training has diverged by epoch {self._epoch}, step {step}: "
                 f"{non_finite or 'a tensor of another rank'} is non-finite; this state was not saved"

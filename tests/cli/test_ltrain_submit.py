@@ -44,7 +44,7 @@ def log_odds_of(network: nn.Module, images: list[Path], info: CheckpointInfo, tt
     pixels = np.stack([preprocess(decode_rgb(np.fromfile(path, np.uint8)))[SIZE_PX] for path in images])
     number = torch.arange(len(images))
     zeros = torch.zeros_like(number)
-    batch = Batch(torch.from_numpy(pixels), zeros, number, torch.ones_like(number, dtype=torch.bool), zeros)
+    batch = Batch(torch.from_numpy(pixels), zeros, number, torch.ones_like(number, dtype=torch.bool), zeros, zeros)
     found = predict_probabilities(network, [batch], info.normalization, CPU, tta=tta).log_probabilities_NK
     return {path.name: float(odds) for path, odds in zip(images, found[:, 1] - found[:, 0], strict=True)}
 

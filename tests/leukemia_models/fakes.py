@@ -26,6 +26,10 @@ class FakeBatch:
     def occurrences_B(self) -> Tensor:
         return torch.zeros_like(self.indices_B)
 
+    @property
+    def host_labels_B(self) -> Tensor:
+        return self.labels_B
+
 
 def fake_batch(num_samples: int, seed: int, size_px: int = 32) -> FakeBatch:
     generator = torch.Generator().manual_seed(seed)

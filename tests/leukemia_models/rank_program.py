@@ -1,6 +1,8 @@
-"""What one of several processes does in the tests of ranks: ``python -m tests.leukemia_models.rank_program FOLDER``.
+"""What one of several processes does in the tests of ranks.
 
-They rendezvous in the folder, and each writes its results to ``rank<n>.pt``. Finally one of them dies.
+``python -m tests.leukemia_models.rank_program FOLDER END``: they rendezvous in the folder, and each writes its results
+to ``rank<n>.pt``. Finally the last of them vanishes (END is ``vanishing``). With ``failing`` they do nothing before it
+fails inside a step.
 """
 
 from __future__ import annotations
@@ -8,12 +10,15 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from leukemia_data.errors import CacheError, RunError
@@ -40,7 +45,7 @@ from .fakes import (
 # An odd batch, a batch of one that is left out, and one of three.
 TRAIN_SIZES = (8, 7, 1, 3)
 VALID_SIZES = (6, 6, 3)
-SETTINGS = TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.05), seed=5)
+SETTINGS = TrainSettings(epochs=3, optimizer=OptimizerSettings(lr=0.05), seed=5, sync_batchnorm=True)
 EVERYTHING = replace(
     SETTINGS,
     optimizer=OptimizerSettings(lr=0.05, nesterov=True, decay_norm_and_bias=False),
@@ -51,6 +56,9 @@ EVERYTHING = replace(
     early_stopping=EarlyStopping(patience_epochs=1, min_delta=0.5, metric="loss"),
 )
 APART = replace(SETTINGS, sync_batchnorm=False)
+WEIGHTED = replace(APART, class_weights=(1.0, 3.0), clip_norm=0.8)
+# Of every batch each rank has a row for each of two micro-batches.
+EVEN_SIZES = (8, 7, 8)
 STATE_AFTER = (2, 2)
 # Rows of each rank, shape of a row, and how the layer differs from the default one.
 LAYER_CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
@@ -72,13 +80,13 @@ def shares(sizes: tuple[int, ...], first_seed: int, ranks: Ranks, *, padded: boo
     return FakeSource([share_of(batch, ranks.rank, ranks.world_size, padded=padded) for batch in whole])
 
 
-def several_shares(ranks: Ranks, micro_batches_per_rank: int) -> FakeSource:
+def several_shares(ranks: Ranks, micro_batches_per_rank: int, sizes: tuple[int, ...] = TRAIN_SIZES) -> SeveralShares:
     """Each batch as so many batches for each rank, filled up with rows that do not count."""
     first, num_micro_batches = ranks.rank * micro_batches_per_rank, ranks.world_size * micro_batches_per_rank
     return SeveralShares(
         [
             [share_of(batch, first + part, num_micro_batches, padded=True) for part in range(micro_batches_per_rank)]
-            for batch in batches(TRAIN_SIZES, 0)
+            for batch in batches(sizes, 0)
         ]
     )
 
@@ -153,6 +161,51 @@ def trained_by_shares(ranks: Ranks, micro_batches_per_rank: int, settings: Train
     return trained(ranks, settings=replace(settings, accumulate=micro_batches_per_rank), train_source=source)
 
 
+@contextmanager
+def counted_exchanges() -> Iterator[Counter[str]]:
+    """Count torch's collective operations in the block, but for those that DDP starts in C++."""
+    names = ("all_gather", "all_gather_into_tensor", "all_reduce", "broadcast", "barrier", "gather", "reduce")
+    functions = {name: getattr(dist, name) for name in names}
+    found: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., Any]:
+        def count(*given: Any, **options: Any) -> Any:
+            found[name] += 1
+            return functions[name](*given, **options)
+
+        return count
+
+    try:
+        for name in names:
+            setattr(dist, name, counting(name))
+        yield found
+    finally:
+        for name, function in functions.items():
+            setattr(dist, name, function)
+
+
+class ExchangesPerStep(Observer):
+    """Keeps how many collective operations there were from the end of a step to the end of the next one."""
+
+    def __init__(self, found: Counter[str]) -> None:
+        self.found, self.before = found, Counter[str]()
+        self.between: list[Counter[str]] = []
+
+    def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
+        if step > 1:
+            self.between.append(self.found - self.before)
+        self.before = Counter(self.found)
+
+
+def exchanges_per_step(ranks: Ranks, micro_batches_per_rank: int, settings: TrainSettings) -> list[Counter[str]]:
+    source = several_shares(ranks, micro_batches_per_rank, EVEN_SIZES)
+    settings = replace(settings, accumulate=micro_batches_per_rank)
+    with counted_exchanges() as found:
+        observer = ExchangesPerStep(found)
+        trained(ranks, settings=settings, train_source=source, observer=observer)
+    return observer.between
+
+
 def resumed(ranks: Ranks, whole: dict[str, Any]) -> dict[str, Any]:
     state, weights = whole["saved"]
     return trained(ranks, start=state, weights=weights)
@@ -224,13 +277,15 @@ FAILURES: dict[str, Callable[[Ranks], dict[str, Any]]] = {
 }
 
 
-def failed(ranks: Ranks, name: str) -> tuple[str, str]:
-    """Kind and message of the error when something fails on rank 1 alone."""
+def failed(ranks: Ranks, name: str, settings: TrainSettings = APART) -> tuple[str, str, int]:
+    """Kind and message of the error when something fails on rank 1 alone, and the number of steps before."""
+    saver = Saver(tiny_network(), ranks)
+    changes = {"observer": saver, **(FAILURES[name](ranks) if ranks.rank == 1 else {})}
     try:
-        trained(ranks, **(FAILURES[name](ranks) if ranks.rank == 1 else {}))
+        trained(ranks, settings=settings, **changes)
     except (RunError, CacheError, ValueError, OSError) as error:
-        return type(error).__name__, str(error)
-    return "", "no error"
+        return type(error).__name__, str(error), len(saver.steps)
+    return "", "no error", len(saver.steps)
 
 
 def work(ranks: Ranks) -> dict[str, Any]:
@@ -246,6 +301,12 @@ def work(ranks: Ranks) -> dict[str, Any]:
         "predicted": predicted(ranks),
         "layers": [normalized_share(ranks, case) for case in range(len(LAYER_CASES))],
         "failed": {name: failed(ranks, name) for name in FAILURES},
+        "failed together": failed(ranks, "loss", SETTINGS),
+        "exchanges": {
+            (number, settings.class_weights): exchanges_per_step(ranks, number, settings)
+            for number in (1, 2)
+            for settings in (APART, WEIGHTED)
+        },
         "told": ranks.broadcast_text("grün\udc80" if ranks.is_first else "red, and longer"),
         "handed out": ranks.broadcast_bytes(lambda: bytes(range(256)) if ranks.is_first else 1 / 0),
         "says first": [ranks.broadcast_flag(ranks.is_first), ranks.broadcast_flag(not ranks.is_first)],
@@ -265,16 +326,32 @@ class Vanishing(Observer):
         return False
 
 
-def main(folder: Path) -> None:
+def fail_inside_a_step(ranks: Ranks) -> None:
+    """The second micro-batch of the last rank cannot be prepared, when the others wait for its gradients."""
+    calls = Counter[int]()
+
+    def prepare(images_BHWC: Tensor, epoch: int, indices_B: Tensor, occurrences_B: Tensor) -> Tensor:
+        calls[epoch] += 1
+        if ranks.rank == ranks.world_size - 1 and calls[epoch] == 2:
+            raise ValueError("no such augmentation")
+        return flipped_by_epoch_and_sample(images_BHWC, epoch, indices_B)
+
+    source = several_shares(ranks, 2, EVEN_SIZES)
+    trained(ranks, settings=replace(APART, accumulate=2), train_source=source, prepare=prepare)
+
+
+def main(folder: Path, end: str) -> None:
     torch.set_num_threads(1)
     device = rank_device(CPU, os.environ)
     try:
         with joined_ranks(os.environ, device, init_method=(folder / "meeting").as_uri()) as ranks:
+            if end == "failing":
+                fail_inside_a_step(ranks)
             torch.save(work(ranks), folder / f"rank{ranks.rank}.pt")
             trained(ranks, observer=Vanishing(ranks))
-    except RunError as error:
-        sys.exit(f"RunError: {error}")
+    except (RunError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -75,7 +75,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
 def batches(num_batches: int) -> Generator[Batch]:
     for number in range(num_batches):
         numbers = torch.tensor([number])
-        yield Batch(numbers, numbers, numbers, numbers > 0, numbers)
+        yield Batch(numbers, numbers, numbers, numbers > 0, numbers, numbers)
 
 
 def test_the_next_batch_is_copied_before_this_one_is_used(calls: Calls) -> None:

@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as torchvision_functional
 
 from leukemia_data.errors import UsageError
-from leukemia_models.devices.normalization import Normalization, Normalizer, check_normalization
+from leukemia_models.devices.normalization import Normalization, Normalizer, check_normalization, unmasked
 
 # What DESIGN's data set has after CLAHE, unsharp and crop.
 CELL_MEAN = (0.171, 0.100, 0.174)
@@ -136,3 +136,22 @@ def test_black_images_do_not_divide_by_zero() -> None:
 def test_sample_of_wrong_shape_is_refused() -> None:
     with pytest.raises(UsageError, match="sample images"):
         check_normalization(IMAGENET, np.zeros((0, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "mask", [[True] * 4, [True, True, False, False], [False] * 4, [False, True, True, False], [True, False, True, True]]
+)
+def test_rows_that_count_are_those_of_the_mask(mask: list[bool]) -> None:
+    values, mask_B = torch.arange(12).reshape(4, 3), torch.tensor(mask)
+    found = unmasked(values, mask_B)
+    assert torch.equal(found, values[mask_B])
+    # No copy of whole batches, and of those with padding at the end.
+    is_at_the_end = mask == sorted(mask, reverse=True)
+    assert (found.untyped_storage().data_ptr() == values.untyped_storage().data_ptr()) == is_at_the_end
+
+
+@pytest.mark.parametrize("mask", [[True, True, False], [False, True, True]])
+def test_which_rows_count_is_never_asked_of_the_device(mask: list[bool]) -> None:
+    """A tensor without values cannot answer."""
+    found = unmasked(torch.empty(3, 8, device="meta"), torch.tensor(mask))
+    assert (found.device.type, found.shape) == ("meta", (2, 8))

@@ -46,7 +46,7 @@ def checkpoint_of(info: CheckpointInfo) -> Checkpoint:
             {"normalization": Normalization((0.1, 0.3, 0.1), (0.2, 0.2, 0.2))},
             "--normalize, mean: 0.1, 0.3, 0.1 instead of 0.1, 0.1, 0.1",
         ),
-        ({"settings": TrainSettings(epochs=3, sync_batchnorm=False)}, "--sync-batchnorm: False instead of True"),
+        ({"settings": TrainSettings(epochs=3, sync_batchnorm=True)}, "--sync-batchnorm: True instead of False"),
         ({"settings": TrainSettings(epochs=3, sizes=((64, 2), (128, 1)))}, "--sizes: 64:2,128 instead of none"),
         ({"settings": TrainSettings(epochs=3, clip_norm=1.0)}, "--clip-norm: 1 instead of none"),
         (

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from leukemia_models.devices.distributed import SINGLE
-from leukemia_models.training.losses import TrainingLoss, isolated_random_state
+from leukemia_models.training.losses import StepLabels, StepTotals, TrainingLoss, isolated_random_state
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 
@@ -23,7 +23,9 @@ def test_mean_and_gradient_are_those_of_torchs_loss(weights: tuple[float, ...] |
     labels = torch.randint(0, 3, (7,), generator=generator)
     settings = TrainSettings(epochs=1, num_classes=3, class_weights=weights, label_smoothing=smoothing)
     loss = TrainingLoss(settings, CPU)
-    found = loss.mean(loss.sums(logits, labels), 7, loss.total_weight([labels], SINGLE), SINGLE)
+    known = loss.of_labels([labels[:3], labels[3:]])
+    assert known.num_rows == 7
+    found = loss.mean(loss.sum(logits, labels), StepTotals(7, known.weight), SINGLE)
     oracle = nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights), label_smoothing=smoothing)
     expected = oracle(logits, labels)
     torch.testing.assert_close(found, expected)
@@ -34,9 +36,9 @@ def test_mean_and_gradient_are_those_of_torchs_loss(weights: tuple[float, ...] |
 
 def test_labels_outside_reach_the_one_who_can_name_them() -> None:
     loss = TrainingLoss(TrainSettings(epochs=1, class_weights=(1.0, 2.0)), CPU)
-    sums = loss.sums(torch.zeros(3, 2), torch.tensor([-1, 0, 5]))
-    assert sums.loss_sum.isfinite()
-    assert sums.weight_sum == 4
+    known = loss.of_labels([torch.tensor([-1, 0]), torch.tensor([5]), torch.tensor([], dtype=torch.int64)])
+    assert known == StepLabels(num_rows=3, lowest=-1, highest=5, weight=4, has_empty=True)
+    assert loss.of_labels([torch.tensor([], dtype=torch.int64)]) == StepLabels(has_empty=True)
 
 
 def test_reported_loss_is_the_weighted_mean_over_the_epoch() -> None:

@@ -64,6 +64,7 @@ def test_settings_of_the_first_versions_are_read(name: str) -> None:
         cudnn_benchmark=False,
         fused=False,
         channels_last=False,
+        sync_batchnorm=True,
     )
 
 

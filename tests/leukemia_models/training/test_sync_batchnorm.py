@@ -2,17 +2,97 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass, field
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.networks.registry import build_model
-from leukemia_models.training.sync_batchnorm import SynchronizedBatchNorm, synchronized_batchnorm
+from leukemia_models.training.sync_batchnorm import MicroBatchStatistics, SynchronizedBatchNorm, synchronized_batchnorm
 
 from ..fakes import copied_state, same_state, tiny_network
 
 TWO = Ranks(0, 2)
+
+
+@dataclass(frozen=True)
+class Mirrored(Ranks):
+    """One of two ranks, the other of which sends a given number of rows with moments 0; keeps what this one sends."""
+
+    world_size: int = 2
+    num_others: int = 6
+    sent: list[Tensor] = field(default_factory=list)
+
+    def gather(self, values: Tensor) -> Tensor:
+        self.sent.append(values)
+        other = torch.zeros_like(values)
+        other[0] = self.num_others
+        return torch.stack([values, other])
+
+
+@pytest.mark.parametrize("num_rows", [4, 0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_ranks_send_numbers_of_one_type_whatever_they_compute_in(num_rows: int, dtype: torch.dtype) -> None:
+    """A rank without rows too: messages of several types would be read as other numbers."""
+    ranks = Mirrored()
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), SynchronizedBatchNorm(nn.BatchNorm2d(5), ranks))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        output = network(torch.randn(num_rows, 3, 6, 6, generator=torch.Generator().manual_seed(0)))
+    output.float().sum().backward()
+    assert output.shape == (num_rows, 5, 6, 6)
+    assert output.dtype == dtype
+    # Forward: a number of values, and two moments; backward: two sums.
+    assert [message.dtype for message in ranks.sent] == [torch.float64] * 2
+    assert [message.shape for message in ranks.sent] == [(11,), (10,)]
+
+
+def test_under_16_bits_the_moments_are_those_of_32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = (100 + torch.randn(64, 5, 6, 6, generator=generator)).bfloat16()
+    layer = nn.BatchNorm2d(5)
+    SynchronizedBatchNorm(layer, SINGLE)(features)
+    expected = nn.BatchNorm2d(5)
+    expected(features.float())
+    torch.testing.assert_close(layer.running_mean, expected.running_mean)
+    torch.testing.assert_close(layer.running_var, expected.running_var)
+
+
+@dataclass(frozen=True)
+class Averaging(Ranks):
+    """One of two ranks, the other of which has statistics of 1 everywhere; counts the exchanges."""
+
+    world_size: int = 2
+    asked: list[int] = field(default_factory=list)
+
+    def gather(self, values: Tensor) -> Tensor:
+        self.asked.append(values.numel())
+        return torch.stack([values, torch.ones_like(values)])
+
+
+def test_statistics_of_a_rank_are_averaged_when_they_are_needed_and_once() -> None:
+    ranks, model = Averaging(), tiny_network().train()
+    statistics = MicroBatchStatistics(model, ranks, 1, synchronized=False)
+    statistics.average()
+    assert not ranks.asked  # equal before the first step
+    own = copy.deepcopy(model)
+    for seed in (0, 1):
+        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        own(images)
+        with statistics.of_step(), statistics.of_micro_batch(4):
+            model(images)
+    assert not ranks.asked
+    for _ in range(2):
+        statistics.average()
+    assert ranks.asked == [16]
+    torch.testing.assert_close(model[1].running_mean, (own[1].running_mean + 1) / 2)
+    torch.testing.assert_close(model[1].running_var, (own[1].running_var + 1) / 2)
+    with statistics.of_step(has_empty=True), statistics.of_micro_batch(0):
+        model(torch.zeros(0, 3, 8, 8))
+    assert ranks.asked == [16]
+    assert model[1].num_batches_tracked == 3  # as on the ranks that have rows
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
