@@ -52,7 +52,16 @@ def test_a_lost_node_leaves_a_run_that_goes_on_by_itself_with_fewer_processes(
     at 50 times the rate), another order of the samples by 80 %. Small networks are compared to the last digits in
     test_two_ranks.
     """
-    options = [*without_cache(train_options), "--epochs", EPOCHS, "--lr", 1e-5, "--sync-batchnorm"]
+    options = [
+        *without_cache(train_options),
+        "--epochs",
+        EPOCHS,
+        "--lr",
+        1e-5,
+        "--sync-batchnorm",
+        "--precision",
+        "fp32",
+    ]
     run, alone = tmp_path / "run", tmp_path / "alone"
     elastic = [*options, "--out", run, "--save-minutes", 0]
     # Caches in other places, named by option and by environment.

@@ -35,10 +35,12 @@ def test_two_machines_go_on_with_a_run_as_one_process_does(
     """One step over the whole training part; small networks are compared to the last digits in the library's tests.
 
     Where a value before a ReLU is zero within rounding, the gradient takes one way or the other. One process that
-    computes with one thread and with two differs by up to 3 % in a layer's step here, two processes by up to 6.5 %.
+    computes with one thread and with two differs by up to 3 % in a layer's step here, and so may two processes.
     """
     alone, started = tmp_path / "alone", tmp_path / "started" / "run"
-    result = ltrain(*train_options, "--epochs", 1, "--batch-size", 16, "--sync-batchnorm", "--out", alone)
+    result = ltrain(
+        *train_options, "--epochs", 1, "--batch-size", 16, "--sync-batchnorm", "--precision", "fp32", "--out", alone
+    )
     assert result.exit_code == 0, result.output
     # A machine does not know whether it will have the first rank; none has the cache where it was.
     shutil.copytree(alone, started)
@@ -70,7 +72,7 @@ def test_two_machines_go_on_with_a_run_as_one_process_does(
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         error = (weights[name].double() - value.double()).norm()
-        assert error <= 0.1 * value.double().norm(), name
+        assert error <= 0.06 * value.double().norm(), name
     (begun, row), (same, other) = history(two), history(alone)
     assert begun == same
     assert row["epoch"] == "2"
