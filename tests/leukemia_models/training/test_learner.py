@@ -15,6 +15,7 @@ from leukemia_models.training.learner import Learner, place
 from leukemia_models.training.losses import StepTotals
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
 
 from ..fakes import CPU, NORMALIZATION, fake_batch, flipped_by_epoch_and_sample, tiny_network
 
@@ -128,6 +129,14 @@ def test_a_step_waits_for_no_device_and_has_few_operators(
     assert not waiting & (gradient + update).keys()
     assert gradient.total() <= most
     assert update.total() <= 250  # four for each parameter, two for the buffers of momentum all together
+
+
+def test_an_update_of_ranger21_waits_for_no_device_and_has_few_operators() -> None:
+    """The library's has 1,934 and waits once. Seven for each parameter here, as many as reduce it to numbers."""
+    ranger = OptimizerSettings(name="ranger21")
+    _, update = second_step(optimizer=ranger, schedule=ScheduleSettings(name="constant"))
+    assert "aten::_local_scalar_dense" not in update
+    assert update.total() <= 437
 
 
 class WatchedScaler(torch.amp.GradScaler):

@@ -5,9 +5,18 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pytorch_optimizer.optimizer.ranger21 import Ranger21
 
 from leukemia_data.errors import RunError, UsageError
-from leukemia_models.training.optimizers import OptimizerSettings, build_optimizer, rate_in_use, set_learning_rate
+from leukemia_models.networks.registry import build_model
+from leukemia_models.training.optimizers import (
+    OptimizerSettings,
+    build_optimizer,
+    parameter_groups,
+    rate_in_use,
+    set_learning_rate,
+)
+from leukemia_models.training.ranger21 import LOWEST_LR
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
 
@@ -97,3 +106,36 @@ def test_state_of_another_optimizer_is_refused() -> None:
     train(model, fake_source(4), epochs=1, observer=recorder)
     with pytest.raises(RunError, match="another optimizer"):
         train(model, fake_source(4), optimizer=RANGER, schedule=CONSTANT, start=recorder.states[-1])
+
+
+@pytest.mark.parametrize("inner_schedule", [True, False])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_steps_are_those_of_the_library_bit_by_bit(memory_format: torch.memory_format, inner_schedule: bool) -> None:
+    """Gradients from a hundredth to a hundred, which are clipped or not; two lookaheads; one parameter without any."""
+    settings = OptimizerSettings(
+        name="ranger21", lr=0.01, inner_schedule=inner_schedule, decay_norm_and_bias=False, weight_decay=0.1
+    )
+    options = settings.values()
+    disabled = not options.pop("inner_schedule")
+    own = build_model("resnet18-narrow", 2, seed=0).to(memory_format=memory_format)
+    other = copy.deepcopy(own)
+    library = Ranger21(
+        parameter_groups(other, settings),
+        num_iterations=12,
+        disable_lr_scheduler=disabled,
+        warm_down_min_lr=LOWEST_LR,
+        **options,
+    )
+    optimizer = build_optimizer(own, settings, 12)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(12):
+        for one, two in zip(list(own.parameters())[1:], list(other.parameters())[1:], strict=True):
+            one.grad = torch.randn(one.shape, generator=generator) * 10.0 ** (step % 5 - 2)
+            two.grad = one.grad.clone()
+        optimizer.step()
+        library.step()
+    assert same_state(copied_state(own), copied_state(other))
+    assert rate_in_use(optimizer) == (settings.peak_lr if disabled else library.current_lr)
+    for one, two in zip(own.parameters(), other.parameters(), strict=True):
+        assert optimizer.state[one].keys() == library.state[two].keys()
+        assert all(torch.equal(value, library.state[two][name]) for name, value in optimizer.state[one].items())
