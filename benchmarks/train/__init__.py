@@ -1,0 +1,1 @@
+"""The ways to train that bench_train.py compares."""
