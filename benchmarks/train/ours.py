@@ -1,4 +1,4 @@
-"""This project's own training, as `ltrain train` runs it: with checkpoints, history and figures."""
+"""Our own training, as `ltrain train` runs it: with checkpoints, history and figures."""
 
 from __future__ import annotations
 

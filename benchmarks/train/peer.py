@@ -133,6 +133,7 @@ class PeerEntry:
 TIMED_ALIKE: Mapping[str, str] = {"ours": "ours-fp32"}
 """Rows that are the same training where this device computes in 32 bits."""
 FAST = "fast-resnet18"
+TIMM = "pip install timm"
 REPORTS = "reports"
 PEERS = (
     PeerEntry(REPORTS, "the reports' way: OpenCV on the fly in a DataLoader", "torch_loops", "ReportsPeer"),
