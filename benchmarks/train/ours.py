@@ -22,6 +22,7 @@ from leukemia_models.devices.precision import choose_device
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_folder import find_runs
 from leukemia_models.training.plan_file import load_plan
+from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.train import Observer, fit
 from leukemia_models.training.training_plan import TrainingPlan, single_stage_plan, with_settings
 from train.peer import SPLIT, Epoch, Setting, Steps, TrainPeer
@@ -98,7 +99,7 @@ class OursPeer(TrainPeer):
                 stage.augmentation, seed=0, mean=normalization.mean, std=normalization.std, device=device
             )
             model = build_model(self._plan.model_name, 2)
-            settings = lm.TrainSettings(epochs=1, precision=stage.settings.precision)
+            settings = TrainSettings(epochs=1, precision=stage.settings.precision)
             fit(model, source, None, settings, normalization, augmenter, device, times)
         seconds = times.ended_s[-1] - times.ended_s[NUM_WARM_STEPS - 1]
         return Steps(num_steps * stage.batch_size, seconds, source.wait_s)

@@ -133,15 +133,13 @@ class PeerEntry:
 TIMED_ALIKE: Mapping[str, str] = {"ours": "ours-fp32"}
 """Rows that are the same training where this device computes in 32 bits."""
 FAST = "fast-resnet18"
-TIMM = "pip install timm"
+TIMM, TIMM_TITLE = "pip install timm", "timm's network and recipe on cached pixels, mixed precision"
 REPORTS = "reports"
 PEERS = (
     PeerEntry(REPORTS, "the reports' way: OpenCV on the fly in a DataLoader", "torch_loops", "ReportsPeer"),
     PeerEntry("torchvision", "torchvision on cached pixels, channels_last", "torch_loops", "TorchvisionPeer"),
     PeerEntry("lightning", "Lightning's Trainer with CachedCells", "lightning_trainer", "LightningPeer"),
-    PeerEntry(
-        "timm", "timm's network and recipe on cached pixels", "torch_loops", "TimmPeer", install="pip install timm"
-    ),
+    PeerEntry("timm", TIMM_TITLE, "torch_loops", "TimmPeer", install=TIMM),
     PeerEntry("ours-fp32", "ltrain, fp32", "ours", "OursPeer", {"precision": "fp32"}, is_ours=True),
     PeerEntry("ours", "ltrain, default precision", "ours", "OursPeer", is_ours=True),
     PeerEntry(FAST, "ltrain --plan fast-resnet18", "ours", "OursPeer", {"plan": FAST}, is_ours=True),

@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.streams.dataset import CachedCells
+from leukemia_models.devices.precision import AUTO, FP32, autocast, decide_precision
 from train.peer import Epoch, Setting, Steps, TrainPeer
 
 NUM_WARM_STEPS = 2
@@ -81,6 +82,7 @@ class TorchPeer(TrainPeer):
 
     memory_format = torch.contiguous_format
     num_epochs = 100
+    precision = FP32
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -137,8 +139,9 @@ class TorchPeer(TrainPeer):
                 return Steps(num_images, time.perf_counter() - started_s, wait_s)
             images_BCHW, labels_B = batch
             optimizer.zero_grad()
-            loss = self.loss(network(images_BCHW.to(memory_format=self.memory_format)), labels_B)
-            loss.backward()
+            with autocast(torch.device("cpu"), self.precision):
+                logits_BK = network(images_BCHW.to(memory_format=self.memory_format))
+            self.loss(logits_BK.float(), labels_B).backward()
             optimizer.step()
             num_images += len(labels_B)
 
@@ -176,10 +179,14 @@ class TorchvisionPeer(TorchPeer):
 
 
 class TimmPeer(TorchPeer):
-    """timm's network, optimizer, schedule and loss, at the rate that its train script derives from the batch size."""
+    """timm's network, optimizer, schedule and loss, at the rate that its train script derives from the batch size.
+
+    With mixed precision (``--amp --amp-dtype bfloat16``) where the processor computes in it.
+    """
 
     memory_format = torch.channels_last
     num_epochs = 15
+    precision = decide_precision(AUTO, torch.device("cpu"))
 
     def network(self) -> nn.Module:
         """Return timm's ResNet-18."""
