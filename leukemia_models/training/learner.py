@@ -15,9 +15,15 @@ from torch.optim import Optimizer
 
 from leukemia_data.errors import RunError
 from leukemia_data.streams.batch import to_device
-from leukemia_models.devices.area_reduction import area_reduced, reduced_batches
 from leukemia_models.devices.distributed import SINGLE, Ranks
-from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, unmasked
+from leukemia_models.devices.normalization import (
+    Batch,
+    BatchSource,
+    Normalization,
+    area_reduced,
+    reduced_batches,
+    unmasked,
+)
 from leukemia_models.devices.precision import DEFAULT_BACKEND, Forward, autocast, compiled_forward, gradient_scaler
 from leukemia_models.evaluation.metrics import classification_metrics
 from leukemia_models.evaluation.predict import predict_probabilities

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from leukemia_data.errors import UsageError
-from leukemia_models.devices.area_reduction import area_reduced, reduced_batches
+from leukemia_models.devices.normalization import area_reduced, reduced_batches
 
 from ..fakes import CPU, fake_source
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from leukemia_models.devices.area_reduction import area_reduced
+from leukemia_models.devices.normalization import area_reduced
 from leukemia_models.training.history import EarlyStopping, TrainHistory
 from leukemia_models.training.image_sizes import described_sizes, size_at
 from leukemia_models.training.run_state import TrainSettings
