@@ -90,7 +90,7 @@ def _open_streams(
         return training, validation, None
     # Averaged weights need statistics of their own, from batches as large as BatchNorm sees in training.
     clean = np.random.default_rng(seed).permutation(train)[:CLEAN_IMAGES]
-    batch_size = min(config.images_at_a_time, len(clean))
+    batch_size = min(_images_seen(config, ranks.world_size), len(clean))
     return training, validation, stream(clean, batch_size=batch_size, residency=MAPPED)
 
 
@@ -299,19 +299,21 @@ def _sampling_text(config: RunConfig) -> str:
     return f"{config.sampling} (repeats in an epoch {repeats})"
 
 
+def _images_seen(config: RunConfig, num_ranks: int) -> int:
+    """Return the largest number of images that BatchNorm normalises together in training."""
+    size = micro_batch_size(config.batch_size, num_ranks * config.settings.accumulate)
+    return min(size * num_ranks if config.settings.sync_batchnorm else size, config.batch_size)
+
+
 def _batches_text(config: RunConfig, num_ranks: int) -> str:
     """Return ``batches of 64 in 4 micro-batches (one after the other), BatchNorm over 16 images``."""
     text, settings = f"batches of {config.batch_size}", config.settings
     num_micro_batches = num_ranks * settings.accumulate
     if num_micro_batches == 1:
         return text
-    size = micro_batch_size(config.batch_size, num_micro_batches)
-    seen = size * num_ranks if settings.sync_batchnorm else size
+    seen = _images_seen(config, num_ranks)
     where = f"{num_ranks} processes, {settings.accumulate} each" if num_ranks > 1 else "one after the other"
     whose = ""
     if num_ranks > 1:
         whose = " of all processes" if settings.sync_batchnorm else " of each process by itself"
-    return (
-        f"{text} in {num_micro_batches} micro-batches ({where}), BatchNorm over {min(seen, config.batch_size)} "
-        f"images{whose}"
-    )
+    return f"{text} in {num_micro_batches} micro-batches ({where}), BatchNorm over {seen} images{whose}"
