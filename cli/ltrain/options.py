@@ -267,6 +267,8 @@ def check_options(given: Mapping[str, str], options: Mapping[str, Any]) -> None:
     plan, clashing = options["plan"], ", ".join(given[name] for name in sorted(given.keys() & STAGE_OPTIONS))
     if plan is not None and clashing:
         raise UsageError(f"--plan sets {clashing}: leave them out, or change a copy of the plan")
+    if "amp" in given and "precision" in given:
+        raise UsageError(f"{given['amp']} is an earlier name of --precision: leave it out")
     if plan is None and "epochs_scale" in given:
         raise UsageError("--epochs-scale is for --plan; without one say --epochs")
     if isinstance(options["cache"], Path) and not options["cache"].exists():

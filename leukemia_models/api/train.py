@@ -61,6 +61,7 @@ class TrainArguments(TypedDict, total=False):
     early_stopping: int
     ema: float
     precision: str
+    tf32: bool
     start: str
     tta: str
     tta_average: str

@@ -15,6 +15,8 @@ from leukemia_data.registry import did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from leukemia_models.devices.distributed import Ranks
+
 
 AUTO, FP32, BF16, FP16 = "auto", "fp32", "bf16", "fp16"
 PRECISIONS = (AUTO, FP32, BF16, FP16)
@@ -31,6 +33,11 @@ def computes_in_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and _cpu_computes_in_bf16()
 
 
+def all_compute_in_bf16(device: torch.device, ranks: Ranks) -> bool:
+    """Return whether the devices of all ranks, which must all call this, compute in bfloat16."""
+    return bool(ranks.all_gather_numbers(computes_in_bf16(device)).all())
+
+
 def _cpu_computes_in_bf16() -> bool:
     # Releases of torch before get_capabilities have a private function for AVX512 only.
     ask = getattr(torch.cpu, "get_capabilities", None)
@@ -40,24 +47,26 @@ def _cpu_computes_in_bf16() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def decide_precision(name: str, device: torch.device) -> str:
+def decide_precision(name: str, device: torch.device, *, has_bf16: bool | None = None) -> str:
     """Return the precision of a new run on `device`: ``fp32``, ``bf16`` or ``fp16``.
 
     Parameters
     ----------
     name : str
         One of :data:`PRECISIONS`, or :data:`AMP`. ``auto`` is bfloat16 where the device computes in it, else float32.
+    has_bf16 : bool, optional
+        Whether the devices of all processes that train together compute in bfloat16; None asks `device` alone.
 
     Raises
     ------
     UsageError
-        If the name is unknown, or the device would emulate that precision.
+        If the name is unknown, or a device would emulate that precision.
     """
     if name == AUTO:
-        return BF16 if computes_in_bf16(device) else FP32
+        return BF16 if (computes_in_bf16(device) if has_bf16 is None else has_bf16) else FP32
     if name == AMP:
         return precision_name(device, AMP)
-    require_precision(name, device)
+    require_precision(name, device, has_bf16=has_bf16)
     return name
 
 
@@ -69,22 +78,24 @@ def require_precision_name(name: str) -> None:
         )
 
 
-def require_precision(name: str, device: torch.device) -> None:
-    """Raise UsageError unless `device` computes in this decided precision, without emulation."""
+def require_precision(name: str, device: torch.device, *, has_bf16: bool | None = None) -> None:
+    """Raise UsageError unless `device`, with `has_bf16` all of them, computes in this precision without emulation."""
     require_precision_name(name)
-    if name == BF16 and not computes_in_bf16(device):
+    has_own = name != BF16 or computes_in_bf16(device)
+    if not has_own or (name == BF16 and has_bf16 is False):
+        which = device if not has_own else "the device of another process"
         raise UsageError(
-            f"--precision {BF16}: {device} has no arithmetic of 16 bits and would emulate it, which is slower than 32 "
+            f"--precision {BF16}: {which} has no arithmetic of 16 bits and would emulate it, which is slower than 32 "
             f"bits; use --precision {FP32}"
         )
     if name == FP16 and device.type != "cuda":
         raise UsageError(f"--precision {FP16}: only CUDA trains in it, and this is {device}; use --precision {FP32}")
 
 
-def has_precision(name: str, device: torch.device) -> bool:
-    """Return whether `device` computes in this decided precision, without emulation."""
+def has_precision(name: str, device: torch.device, *, has_bf16: bool | None = None) -> bool:
+    """Return whether :func:`require_precision` raises nothing."""
     try:
-        require_precision(name, device)
+        require_precision(name, device, has_bf16=has_bf16)
     except UsageError:
         return False
     return True

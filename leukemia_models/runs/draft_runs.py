@@ -42,11 +42,12 @@ _GUARD_IMAGES = 256
 
 @dataclass(frozen=True)
 class RunDraft:
-    """A checked run that has not begun."""
+    """A checked run that has not begun; the device has decided the settings named in `left_to_device`."""
 
     config: RunConfig
     data: SplitCache
     augmentation: Augmentation
+    left_to_device: tuple[str, ...] = ()
 
 
 def stage_caches(
@@ -109,7 +110,7 @@ def draft_runs(
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
         check_stage(stage, data, options, process, is_fold=is_fold)
         config = _config(plan, len(drafts), data, positive, options, process)
-        drafts.append(RunDraft(config, data, stage.augmentation))
+        drafts.append(RunDraft(config, data, stage.augmentation, stage.settings.left_to_device))
     return drafts
 
 
@@ -181,8 +182,8 @@ def _config(
         batch_size=stage.batch_size,
         normalization=_normalization(cache, indices, options, process.console).to_dict(),
         settings=replace(
-            stage.settings.decided(process.device),
-            precision=decide_precision(stage.settings.precision, process.device),
+            stage.settings.decided(process.device, has_bf16=process.has_bf16),
+            precision=decide_precision(stage.settings.precision, process.device, has_bf16=process.has_bf16),
             seed=_stage_seed(options.seed, number),
             num_classes=NUM_CLASSES,
             class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),

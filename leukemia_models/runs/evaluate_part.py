@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,13 @@ class Predictor:
         """
         shown = tracked(batches, self.console, num_batches, purpose, "batch")
         normalization = self.checkpoint.info.normalization
-        with current(self.device), convolutions(self.device, tf32=False, cudnn_benchmark=False):
+        with self._in_32_bits():
             return predict_probabilities(self.model, shown, normalization, self.device, precision=FP32, tta=self.tta)
+
+    @contextmanager
+    def _in_32_bits(self) -> Iterator[None]:
+        with current(self.device), convolutions(self.device, tf32=False, cudnn_benchmark=False):
+            yield
 
     def predict_samples(self, data: SplitCache, indices_N: NDArray[np.int64], purpose: str) -> Predictions:
         """Predict samples of a cache, in the order of `indices_N`.
@@ -136,7 +142,7 @@ class Predictor:
         # As large as in training: the input of a layer depends on the batch statistics of those before it.
         whole = int(info.details.get("batch_size", self.batch_size))
         batch_size = min(micro_batch_size(whole, info.settings.accumulate), len(indices_N))
-        with self._stream(data, indices_N, batch_size) as stream:
+        with self._stream(data, indices_N, batch_size) as stream, self._in_32_bits():
             batches = tracked(stream.epoch(0), self.console, len(stream), "re-estimate BatchNorm", "batch")
             return reestimate_batchnorm(self.model, batches, info.normalization, self.device)
 

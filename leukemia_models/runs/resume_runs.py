@@ -117,6 +117,9 @@ def require_as_drafted(runs: Sequence[PreparedRun], drafts: Sequence[RunDraft], 
 
 def _differences(run: PreparedRun, draft: RunDraft) -> Iterator[str]:
     own, asked = run.config, draft.config
+    # A job that is restarted on another machine goes on as the first one decided.
+    decided = {name: getattr(own.settings, name) for name in draft.left_to_device}
+    asked = replace(asked, settings=replace(asked.settings, **decided))
     yield from differences(checkpoint_info(own, run.data), checkpoint_info(asked, draft.data))
     if own.settings.epochs != asked.settings.epochs:
         yield f"--epochs: {own.settings.epochs} instead of {asked.settings.epochs}"
@@ -127,7 +130,7 @@ def _differences(run: PreparedRun, draft: RunDraft) -> Iterator[str]:
 
 
 def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -> PreparedRun:
-    config = load_config(folder)
+    config = begun = load_config(folder)
     if config.augmentation is None:
         raise RunError(
             f"{folder.root} was begun by an earlier version with another augmentation: it can be evaluated and used, "
@@ -141,7 +144,8 @@ def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -
     require_micro_batches(config.batch_size, len(data.indices(TRAIN)), config.settings, process.ranks.world_size)
     config = _with_length(folder, config, data, changes, process.console)
     config = _with_precision(folder, config, data, changes, process)
-    if changes.accumulate is not None:
+    # After all checks: a change that is refused changes nothing.
+    if config != begun:
         save_config(folder, config)
     return PreparedRun(folder, config, data)
 
@@ -178,7 +182,7 @@ def _check_augmentation(folder: RunFolder, config: RunConfig, stored: Mapping[st
 def _with_length(
     folder: RunFolder, config: RunConfig, data: SplitCache, changes: RunChanges, console: Console
 ) -> RunConfig:
-    """Change the length of a run, also in ``run.json``."""
+    """Return the settings of a run with another length."""
     if changes.epochs is None or changes.epochs == config.settings.epochs:
         if changes.extend is not None:
             require_extended(config.settings, changes.extend)
@@ -186,9 +190,7 @@ def _with_length(
     state = _state(folder, config, data)
     changed = with_length(config.settings, state, changes.epochs, changes.extend or STRETCH)
     console.note(f"note: {changed.note}")
-    config = replace(config, settings=changed.settings)
-    save_config(folder, config)
-    return config
+    return replace(config, settings=changed.settings)
 
 
 def _state(folder: RunFolder, config: RunConfig, data: SplitCache) -> TrainState | None:
@@ -205,10 +207,12 @@ def _state(folder: RunFolder, config: RunConfig, data: SplitCache) -> TrainState
 def _with_precision(
     folder: RunFolder, config: RunConfig, data: SplitCache, changes: RunChanges, process: TrainingProcess
 ) -> RunConfig:
-    """Change the precision of an unfinished run, also in ``run.json``, or require that the device has it."""
-    settings, device = config.settings, process.device
-    wanted = settings.precision if changes.precision is None else decide_precision(changes.precision, device)
-    if wanted == settings.precision and has_precision(wanted, device):
+    """Return the settings of an unfinished run with another precision, or require that the devices have its own."""
+    settings, device, has_bf16 = config.settings, process.device, process.has_bf16
+    wanted = settings.precision
+    if changes.precision is not None:
+        wanted = decide_precision(changes.precision, device, has_bf16=has_bf16)
+    if wanted == settings.precision and has_precision(wanted, device, has_bf16=has_bf16):
         return config
     state = _state(folder, config, data)
     if state is not None and settings.stops_after(state.history.records):
@@ -218,10 +222,9 @@ def _with_precision(
             f"{folder.root} computes in {wanted}, which {device} would emulate: resume it where it was begun, or with "
             f"--precision {FP32}, which is recorded as a change of the run"
         )
-    done = state.epochs_done if state is not None else 0
-    change = PrecisionChange(after_epochs=done, from_precision=settings.precision, to_precision=wanted)
+    if state is None:
+        return replace(config, settings=replace(settings, precision=wanted))
+    change = PrecisionChange(after_epochs=state.epochs_done, from_precision=settings.precision, to_precision=wanted)
     process.console.note(f"note: {change.text()}")
     changed = replace(settings, precision=wanted, precision_changes=(*(settings.precision_changes or ()), change))
-    config = replace(config, settings=changed)
-    save_config(folder, config)
-    return config
+    return replace(config, settings=changed)

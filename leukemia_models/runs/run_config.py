@@ -33,7 +33,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import micro_batch_size
 from leukemia_models.devices.distributed import SINGLE, Ranks, joined_ranks, rank_device
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import choose_device, current
+from leukemia_models.devices.precision import all_compute_in_bf16, choose_device, current
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.training_plan import EvaluationSettings
@@ -272,6 +272,8 @@ class TrainingProcess:
         Silent on other ranks than the first.
     is_first_here
         Whether it is the first process on this machine.
+    has_bf16
+        Whether the devices of all processes compute in bfloat16; None asks that of this one.
     """
 
     options: MachineOptions
@@ -280,6 +282,7 @@ class TrainingProcess:
     console: Console = NULL_CONSOLE
     resume_text: ResumeText = resume_call
     is_first_here: bool = True
+    has_bf16: bool | None = None
 
 
 class ProcessArguments(TypedDict, total=False):
@@ -320,4 +323,5 @@ def training_process(
             console=console if ranks.is_first else NULL_CONSOLE,
             resume_text=resume_text,
             is_first_here=environment.get("LOCAL_RANK", "0") == "0",
+            has_bf16=all_compute_in_bf16(device, ranks),
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from leukemia_data.caches.cache import Cache
 from leukemia_data.caches.manifest import ShardEntry, is_whole
@@ -24,11 +25,11 @@ from leukemia_data.splitting.splits import split_indices
 from leukemia_data.stores.url import Location
 from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import FP32, computes_in_bf16, is_out_of_memory, wanted_memory
+from leukemia_models.devices.precision import BF16, FP16, FP32, computes_in_bf16, is_out_of_memory, wanted_memory
 from leukemia_models.networks.registry import build_outline
 from leukemia_models.runs.begin_runs import PreparedRun
 from leukemia_models.runs.draft_runs import train_statistics
-from leukemia_models.runs.run_config import TrainingProcess
+from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, SplitCache
 from leukemia_models.training.checkpoint import NotSavedError
 from leukemia_models.training.checkpoint_file import checkpoint_room
@@ -214,7 +215,7 @@ def _out_of_memory(error: BaseException, run: PreparedRun, again: str, process: 
     parts = 2 * config.settings.accumulate
     changes = [f"--batch-size {max(config.batch_size // 2, 2)}"] if config.batch_size > 2 else []
     changes += [f"--accumulate {parts}"] if config.batch_size >= 2 * parts else []
-    changes += ["--precision auto"] if config.settings.precision == FP32 and computes_in_bf16(device) else []
+    changes += [f"--precision {name}" for name in _halving_precision(config, device)]
     changes.append("a cache of a smaller --size")
     last = run.folder.checkpoint("last")
     start = f", from the saved weights: --start {quoted(last)}" if last.is_file() and not run.is_fold else ""
@@ -223,6 +224,15 @@ def _out_of_memory(error: BaseException, run: PreparedRun, again: str, process: 
         f"{run.data.cache.size_px} px{f' (when {wanted} more were wanted)' if wanted else ''}. End what else uses that "
         f"memory and go on with {again}{mapped}; or start a new run with {' or '.join(changes)}{start}"
     )
+
+
+def _halving_precision(config: RunConfig, device: torch.device) -> list[str]:
+    """Return the precision of 16 bits that the device has, in one word or none; none if the run is in it."""
+    if config.settings.precision != FP32:
+        return []
+    if computes_in_bf16(device):
+        return [BF16]
+    return [FP16] if device.type == "cuda" else []
 
 
 def _disk_full(error: BaseException, run: PreparedRun, again: str) -> str:

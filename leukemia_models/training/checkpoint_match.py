@@ -81,8 +81,9 @@ def differences(found: CheckpointInfo, expected: CheckpointInfo) -> list[str]:
 
 def _explain_precision(found: dict[str, Any], expected: Mapping[str, Any]) -> None:
     """Take over the expected precision if the run was changed to it after the checkpoint `found`."""
-    later = (expected["precision_changes"] or [])[len(found["precision_changes"] or []) :]
-    if later and later[0]["from_precision"] == found["precision"]:
+    earlier, changes = found["precision_changes"] or [], expected["precision_changes"] or []
+    later = changes[len(earlier) :]
+    if later and changes[: len(earlier)] == earlier and later[0]["from_precision"] == found["precision"]:
         found["precision"] = expected["precision"]
 
 

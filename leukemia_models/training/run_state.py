@@ -20,7 +20,7 @@ from leukemia_models.training.image_sizes import (
     total_epochs,
 )
 from leukemia_models.training.named_options import ABOVE_ZERO, BELOW_ONE, BETWEEN, require
-from leukemia_models.training.optimizers import OptimizerSettings
+from leukemia_models.training.optimizers import OPTIMIZERS, OptimizerSettings
 from leukemia_models.training.schedules import SCHEDULES, ScheduleSettings, learning_rate
 
 if TYPE_CHECKING:
@@ -213,15 +213,24 @@ class TrainSettings:
             require_sizes(self.sizes, self.epochs)
         _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
 
-    def decided(self, device: torch.device) -> TrainSettings:
-        """Return the settings with everything decided that depends on the device; decided ones stay as they are."""
-        is_cuda = device.type == "cuda"
+    def decided(self, device: torch.device, *, has_bf16: bool | None = None) -> TrainSettings:
+        """Return the settings with everything decided that depends on the device; decided ones stay as they are.
+
+        For `has_bf16` see :func:`~leukemia_models.devices.precision.decide_precision`.
+        """
+        is_cuda, has_fused = device.type == "cuda", OPTIMIZERS.get(self.optimizer.name).has_fused
         return replace(
             self,
-            precision=decide_precision(AUTO, device) if self.precision == AUTO else self.precision,
+            precision=decide_precision(AUTO, device, has_bf16=has_bf16) if self.precision == AUTO else self.precision,
             cudnn_benchmark=is_cuda if self.cudnn_benchmark is None else self.cudnn_benchmark,
-            fused=is_cuda if self.fused is None else self.fused,
+            fused=is_cuda and has_fused if self.fused is None else self.fused,
         )
+
+    @property
+    def left_to_device(self) -> tuple[str, ...]:
+        """Names of the settings that the device decides."""
+        undecided = {"precision": (AUTO, AMP), "cudnn_benchmark": (None,), "fused": (None,)}
+        return tuple(name for name, values in undecided.items() if getattr(self, name) in values)
 
     @property
     def course_start(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from leukemia_data.errors import RunError
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
-from leukemia_models.devices.precision import DEFAULT_BACKEND, convolutions, require_precision
+from leukemia_models.devices.precision import DEFAULT_BACKEND, all_compute_in_bf16, convolutions, require_precision
 from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, MicroBatch, Prepare, place
 from leukemia_models.training.losses import (
@@ -293,7 +293,8 @@ def fit(
     valid_source : BatchSource, optional
         Evaluated after every epoch; without it the last epoch is the best.
     settings, normalization : TrainSettings, Normalization
-        What the settings leave open, `device` decides. The latter normalises validation and clean images.
+        What the settings leave open, the devices of all ranks decide. The normalisation is that of validation and clean
+        images.
     prepare : callable
         Augments and normalises training images, see :data:`~leukemia_models.training.learner.Prepare`.
     start : TrainState, optional
@@ -314,7 +315,7 @@ def fit(
         samples, or `start` does not fit the network or the number of steps.
     """
     settings.require_validation(valid_source is not None)
-    settings = settings.decided(device)
+    settings = settings.decided(device, has_bf16=all_compute_in_bf16(device, ranks))
     place(model, settings, device)
     options: dict[str, Any] = {
         "num_steps": settings.epochs * len(train_source),

@@ -279,6 +279,7 @@ def single_stage_plan(
     early_stopping: int | None = None,
     ema: float | None = None,
     precision: str = AUTO_PRECISION,
+    tf32: bool = True,
     start: str = SCRATCH,
     **stage: Unpack[StageArguments],
 ) -> TrainingPlan:
@@ -299,7 +300,7 @@ def single_stage_plan(
         Patience in epochs.
     start : str
         ``scratch`` or a ``.safetensors`` file.
-    model, clip_norm, label_smoothing, ema, precision, **stage
+    model, clip_norm, label_smoothing, ema, precision, tf32, **stage
         As in :class:`TrainingPlan`, :class:`TrainSettings` and :class:`Stage`.
     """
     if isinstance(optimizer, str):
@@ -319,6 +320,7 @@ def single_stage_plan(
         early_stopping=EarlyStopping(patience_epochs=early_stopping) if early_stopping else None,
         ema_decay=ema,
         precision=precision,
+        tf32=tf32,
     )
     weights = parse_start(start, Path())
     if weights.stage:

@@ -18,6 +18,7 @@ import torch
 import cli.ltrain
 from leukemia_data.files import atomic
 from leukemia_data.files.atomic import PARTIAL_SUFFIX
+from leukemia_models.devices import precision
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.training.checkpoint import load_checkpoint, save_checkpoint
@@ -88,8 +89,10 @@ def test_memory_that_runs_out_says_what_to_change(
 
     if when == "training":
         monkeypatch.setattr(Learner, "gradient", run_out)
+        monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: True)
         message = error_of(ltrain(*train_options, "--epochs", 1, "--out", tmp_path / "run"), 1)
         expected = ["batches of 8 images of 64 px", "2.00 GiB", "--batch-size 4", "--residency mapped", "--size"]
+        expected += ["--precision bf16"]
     else:
         monkeypatch.setattr("leukemia_models.runs.evaluate_part.predict_probabilities", run_out)
         message = error_of(ltrain("evaluate", own_run, "--device", "cpu"), 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from leukemia_models.devices import precision
 from leukemia_models.runs.recorder import Recorder
 
 from .runs import assert_same_run, history_rows
@@ -89,6 +90,20 @@ def test_cross_validation_goes_on_by_the_same_command_line(
     assert ltrain(*options).exit_code == 0
     assert (out / "fold-2" / "history.csv").read_bytes() == before
     assert "--lr: 0.01 instead of 0.5" in error_of(ltrain(*options, "--lr", 0.5), 2)
+
+
+def test_a_job_that_is_restarted_on_another_machine_keeps_what_the_first_one_decided(
+    tmp_path: Path, train_options: list[object], ltrain: Callable, error_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    options = [*train_options, "--precision", "auto", "--epochs", 1, "--out", run, "--resume-if-begun"]
+    monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: False)
+    interrupted_at((1, 1), monkeypatch, lambda: ltrain(*options))
+    monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: True)
+    assert "--precision: fp32 instead of bf16" in error_of(ltrain(*options, "--precision", "bf16"), 2)
+    result = ltrain(*options)
+    assert result.exit_code == 0, result.output
+    assert "computes in fp32" in result.stderr
 
 
 def test_micro_batches_are_kept_with_the_run_and_may_change_with_the_hardware(

@@ -173,7 +173,9 @@ def test_a_run_goes_on_in_32_bits_where_its_16_bits_are_missing(
     monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: False)
     resume = ("--out", run, "--resume", "--device", "cpu")
     assert ltrain(*resume).exit_code == 0, "a finished run needs no training"
+    before = (run / "run.json").read_bytes()
     message = error_of(ltrain(*resume, "--epochs", 2), 2)
+    assert (run / "run.json").read_bytes() == before
     assert "computes in bf16" in message
     assert "--precision fp32" in message
     result = ltrain(*resume, "--epochs", 2, "--precision", "fp32")

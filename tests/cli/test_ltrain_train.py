@@ -252,15 +252,24 @@ def test_wrong_request_leaves_no_run(
 def test_without_validation_an_epoch_line_says_nothing_of_it(
     tmp_path: Path, train_options: list[object], ltrain: Callable
 ) -> None:
-    options = ("--split", "test-fold:1/2", "--epochs", 1, "--amp", "--device", "cpu", "--out", tmp_path / "run")
+    options = ("--split", "test-fold:1/2", "--epochs", 1, "--out", tmp_path / "run")
     result = ltrain(*train_options, *options)
     [line] = [line for line in result.stderr.splitlines() if line.startswith("epoch   1/1")]
     assert "train loss" in line
     assert "images/s" in line
     assert "valid" not in line
     assert "best" not in line
+
+
+def test_amp_is_taken_for_what_it_was(tmp_path: Path, caches: Path, ltrain: Callable, error_of: Callable) -> None:
+    options = ("--cache", caches, "--size", 64, "--model", "resnet18-narrow", "--device", "cpu", "--amp")
+    message = error_of(ltrain(*options, "--precision", "bf16", "--out", tmp_path / "run"), 2)
+    assert "--amp is an earlier name of --precision" in message
+    result = ltrain(*options, "--epochs", 1, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
     assert "amp is deprecated" in result.stderr
     assert "computes in fp32, channels_last" in result.stderr
+    assert load_config(RunFolder(tmp_path / "run")).settings.precision == "fp32"
 
 
 def test_a_named_schedule_takes_the_place_of_rangers_own(

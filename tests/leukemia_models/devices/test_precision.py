@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import UsageError
 from leukemia_models.devices import precision
+from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.precision import (
     AMP,
     AUTO,
     BF16,
     FP16,
     FP32,
+    all_compute_in_bf16,
     autocast,
     computes_in_bf16,
     convolutions,
@@ -28,7 +30,9 @@ from leukemia_models.devices.precision import (
     has_precision,
 )
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training.optimizers import OptimizerSettings, build_optimizer
 from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.schedules import ScheduleSettings
 
 from ..fakes import CPU, copied_state, fake_source, same_state
 from ..small_training import Recorder, train, without_times
@@ -108,6 +112,33 @@ def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that lacks the units emulates them, with the same numbers."""
     monkeypatch.setattr(precision, "_cpu_computes_in_bf16", lambda: True)
+
+
+class WithAnother(Ranks):
+    """The first of two ranks; the device of the other computes in 32 bits alone."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        return torch.stack([values, torch.zeros_like(values)])
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_several_processes_take_what_the_devices_of_all_compute_in() -> None:
+    """One in 16 bits and one in 32 would train on each other's gradients."""
+    assert all_compute_in_bf16(CPU, SINGLE)
+    has_bf16 = all_compute_in_bf16(CPU, WithAnother(0, 2))
+    assert not has_bf16
+    assert TrainSettings(epochs=1, precision=AUTO).decided(CPU, has_bf16=has_bf16).precision == FP32
+    with pytest.raises(UsageError, match="--precision bf16: the device of another process has no arithmetic of 16"):
+        decide_precision(BF16, CPU, has_bf16=has_bf16)
+
+
+@pytest.mark.parametrize(("name", "has_fused"), [("sgd", True), ("adamw", True), ("ranger21", False)])
+def test_cuda_decides_for_fused_updates_where_the_optimizer_has_them(name: str, has_fused: bool) -> None:
+    schedule = ScheduleSettings(name="constant" if name == "ranger21" else "cosine")
+    settings = TrainSettings(epochs=1, optimizer=OptimizerSettings(name=name), schedule=schedule)
+    assert settings.left_to_device == ("cudnn_benchmark", "fused")
+    decided = settings.decided(CUDA)
+    assert (decided.cudnn_benchmark, decided.fused, decided.left_to_device) == (True, has_fused, ())
 
 
 @pytest.mark.usefixtures("with_bf16")
@@ -200,8 +231,6 @@ def test_a_run_in_16_bits_resumes_bit_by_bit_also_within_an_epoch() -> None:
 
 @pytest.mark.parametrize(("name", "expected"), [("sgd", True), ("adamw", True), ("ranger21", False)])
 def test_fused_updates_reach_the_optimizers_that_have_them(name: str, expected: bool) -> None:
-    from leukemia_models.training.optimizers import OptimizerSettings, build_optimizer
-
     settings = OptimizerSettings(name=name)
     for fused in (True, False):
         optimizer = build_optimizer(build_model("resnet18-narrow", 2), settings, 10, fused=fused)

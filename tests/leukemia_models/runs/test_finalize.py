@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,25 @@ def test_test_images_decide_nothing(finished: Finished) -> None:
     whole = prepared(finished.run, finished.data, REESTIMATED)
     assert without.info == whole.info
     assert changed(without, whole) == set()
+
+
+def test_everything_is_evaluated_in_32_bits_without_tf32(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of BatchNorm too, on CUDA: they are those that the network is evaluated with."""
+    asked: list[tuple[torch.device, bool, bool]] = []
+
+    @contextmanager
+    def noted(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iterator[None]:
+        asked.append((device, tf32, cudnn_benchmark))
+        yield
+        asked.append((device, tf32, cudnn_benchmark))
+
+    monkeypatch.setattr("leukemia_models.runs.evaluate_part.convolutions", noted)
+    predictor = predictor_of(load_checkpoint(finished.run.checkpoint("final")))
+    predictor.predict_part(finished.data, "test")
+    predictor.reestimate_batchnorm(finished.data, finished.data.indices("train"))
+    assert asked == 4 * [(CPU, False, False)]
+    results = json.loads((finished.run.part("test") / "results.json").read_text(encoding="utf-8"))
+    assert results["judging"]["precision"] == "fp32"
 
 
 def test_without_validation_the_last_weights_are_evaluated(cache: Cache, tmp_path: Path) -> None:

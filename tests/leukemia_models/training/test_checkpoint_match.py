@@ -115,3 +115,9 @@ def test_another_precision_is_that_of_another_run_unless_a_recorded_change_expla
     other = replace(INFO, settings=TrainSettings(epochs=3, precision="fp16"))
     assert differences(other, changed) == ["--precision: fp16 instead of fp32"]
     assert differences(changed, in_16_bits) == ["--precision: fp32 instead of bf16"]
+    # Changed twice, and the earlier change was another one.
+    back = PrecisionChange(after_epochs=2, from_precision="fp32", to_precision="bf16")
+    later = replace(INFO, settings=TrainSettings(epochs=3, precision="bf16", precision_changes=(change, back)))
+    assert differences(changed, later) == []
+    strange = replace(INFO, settings=replace(later.settings, precision_changes=(replace(change, after_epochs=0), back)))
+    assert differences(changed, strange) == ["--precision: fp32 instead of bf16"]

@@ -160,6 +160,16 @@ def test_what_is_no_plan(plan_at, text, words):
         load_plan(plan_at(text))
 
 
+@pytest.mark.parametrize(("value", "expected"), [("true", "amp"), ("false", "fp32")])
+def test_amp_of_version_01_is_taken_for_what_it_was(plan_at, value, expected):
+    plan = load_plan(plan_at(f'model = "resnet18"\n[defaults]\namp = {value}\n[[stage]]\nepochs = 1\n'))
+    assert plan.stages[0].settings.precision == expected
+    assert any("amp is deprecated" in text for text in plan.warnings()) is (value == "true")
+    both = f'model = "resnet18"\n[[stage]]\nepochs = 1\namp = {value}\nprecision = "bf16"\n'
+    with pytest.raises(UsageError, match="line 4: amp is an earlier name of precision"):
+        load_plan(plan_at(both))
+
+
 def test_sizes_replace_the_length_and_are_scaled_with_it(plan_at):
     plan = load_plan(plan_at('model = "resnet18"\n[[stage]]\nsizes = [[64, 10], [96, 5], [128, 1]]\n'))
     [stage] = plan.stages
