@@ -42,13 +42,13 @@ def test_run_of_an_earlier_version_is_evaluated_with_its_best_checkpoint(own_run
     assert result.exit_code == 0, result.output
     assert "has no final checkpoint" in result.stderr
     found = results_in(own_run / "test")
-    assert found["judging"] == {"checkpoint": "best"}
+    assert found["judging"] == {"checkpoint": "best", "precision": "fp32"}
     assert found["calibrated"] is None
 
 
 def test_best_checkpoint_is_evaluated_as_training_left_it(own_run: Path, ltrain: Callable) -> None:
     assert ltrain("evaluate", own_run, "--checkpoint", "best", "--device", "cpu").exit_code == 0
-    assert results_in(own_run / "test-best")["judging"] == {"checkpoint": "best"}
+    assert results_in(own_run / "test-best")["judging"] == {"checkpoint": "best", "precision": "fp32"}
 
 
 def test_person_reads_subjects_and_each_caution_once(own_run: Path, ltrain: Callable) -> None:
