@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import cache
-from typing import NamedTuple, Required, TypedDict
+from typing import NamedTuple, Required, Self, TypedDict
 
 import numpy as np
 import torch
@@ -21,8 +21,15 @@ from leukemia_data.records.fingerprint import bytes_digest
 from leukemia_data.streams.ordering import permuted, stratified, stratified_occurrences
 
 
-class Batch(NamedTuple):
-    """The samples of one step.
+class _Rows(NamedTuple):
+    images_BHWC: Tensor
+    labels_B: Tensor
+    indices_B: Tensor
+    mask_B: Tensor
+
+
+class Batch(_Rows):
+    """The samples of one step, as a tuple of the first four: ``for images, labels, indices, mask in stream``.
 
     Attributes
     ----------
@@ -38,12 +45,27 @@ class Batch(NamedTuple):
         The labels again: to read them from a GPU would wait for all its work.
     """
 
-    images_BHWC: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
-    mask_B: Tensor
     occurrences_B: Tensor
     host_labels_B: Tensor
+
+    def __new__(
+        cls,
+        images_BHWC: Tensor,
+        labels_B: Tensor,
+        indices_B: Tensor,
+        mask_B: Tensor,
+        occurrences_B: Tensor | None = None,
+        host_labels_B: Tensor | None = None,
+    ) -> Self:
+        """Make a batch; without the last two, as of frameworks that rebuild tuples, from labels and indices."""
+        batch = super().__new__(cls, images_BHWC, labels_B, indices_B, mask_B)
+        batch.occurrences_B = torch.zeros_like(indices_B) if occurrences_B is None else occurrences_B
+        batch.host_labels_B = labels_B.cpu() if host_labels_B is None else host_labels_B
+        return batch
+
+    def moved(self, images_BHWC: Tensor, labels_B: Tensor) -> Batch:
+        """Return the batch with images and labels elsewhere."""
+        return Batch(images_BHWC, labels_B, self.indices_B, self.mask_B, self.occurrences_B, self.host_labels_B)
 
 
 def as_device(device: torch.device | str) -> torch.device:
@@ -97,7 +119,7 @@ def _move_each(batches: Generator[Batch], device: torch.device) -> Generator[Bat
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
     images_BHWC, labels_B = (to_device(values, device) for values in (batch.images_BHWC, batch.labels_B))
-    return batch._replace(images_BHWC=images_BHWC, labels_B=labels_B)
+    return batch.moved(images_BHWC, labels_B)
 
 
 @cache

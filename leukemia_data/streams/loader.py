@@ -247,7 +247,7 @@ class BatchStream:
         """Take batches from the device's memory."""
         for rows in self.plan.batches(epoch, first_step):
             batch = self._batch(store.take(rows.indices_B), rows)
-            yield batch._replace(labels_B=to_device(batch.labels_B, self._device))
+            yield batch.moved(batch.images_BHWC, to_device(batch.labels_B, self._device))
 
     def _batch(self, images_BHWC: Tensor, rows: BatchRows) -> Batch:
         labels_B = torch.from_numpy(self._labels[rows.indices_B].astype(np.int64))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+import torch
 
 from leukemia_data.errors import UsageError
-from leukemia_data.streams.batch import BatchPlan, balanced_weights
+from leukemia_data.streams.batch import Batch, BatchPlan, balanced_weights
 
 NUMBERS = np.arange(100, 137)
 
@@ -191,3 +195,19 @@ def test_wrong_plans_are_refused(changes, words):
 def test_groups_are_one_label_a_sample(groups):
     with pytest.raises(UsageError, match="groups_N must be one label or text for each sample"):
         balanced_weights(groups)
+
+
+def test_a_batch_is_a_tuple_of_four_with_more_beside_them():
+    """Loops unpack it, frameworks rebuild it from its parts, and loaders pickle it."""
+    images, labels, indices = torch.zeros(3, 2, 2, 3, dtype=torch.uint8), torch.tensor([1, 0, 1]), torch.arange(3)
+    occurrences = torch.tensor([0, 2, 1])
+    batch = Batch(images, labels, indices, indices >= 0, occurrences, labels)
+    found_images, found_labels, found_indices, mask = batch
+    assert (found_images is images, found_labels is labels, found_indices is indices) == (True, True, True)
+    assert mask.all()
+    rebuilt = type(batch)(*batch)
+    assert rebuilt.occurrences_B.tolist() == [0, 0, 0]
+    assert rebuilt.host_labels_B.tolist() == [1, 0, 1]
+    for same in (pickle.loads(pickle.dumps(batch)), copy.copy(batch), batch.moved(images, labels)):
+        assert same.occurrences_B.tolist() == [0, 2, 1]
+        assert len(same) == 4

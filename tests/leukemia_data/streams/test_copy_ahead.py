@@ -61,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     def moved(batch: Batch, device: torch.device) -> Batch:
         number = int(batch.labels_B)
         found.append(f"copy {number}")
-        return batch._replace(images_BHWC=Values(found, f"images {number}"), labels_B=Values(found, f"labels {number}"))
+        return batch.moved(Values(found, f"images {number}"), Values(found, f"labels {number}"))
 
     monkeypatch.setattr(torch.cuda, "Stream", new_stream)
     monkeypatch.setattr(torch.cuda, "stream", using)
