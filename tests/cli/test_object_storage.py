@@ -48,7 +48,7 @@ def test_training_from_a_bucket_is_the_training_from_disk(
     root = f"{s3.make_bucket()}/caches"
     assert ldata("push", directory, root).exit_code == 0
     out, stage = tmp_path / "run", tmp_path / "own-stage"
-    network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--lr", 0.01)
+    network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--precision", "fp32", "--lr", 0.01)
     options = ["--cache", root, "--size", 64, *network, "--stage-dir", stage]
     # The local copy of an earlier run is damaged: it is reported, and downloaded again before the training.
     [shard] = load_manifest(directory).shards
