@@ -27,6 +27,7 @@ from leukemia_data.registry import did_you_mean
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 # Until the callback that swallowed a signal has returned.
 _AGAIN_AFTER_S = 0.02
+_IS_WINDOWS = os.name == "nt"
 _AT_ONCE = b"Error: interrupted twice: ended at once\n"
 
 
@@ -67,7 +68,7 @@ class _Ending:
         # On a busy machine a timer may end before its start has returned, and so be within the same callback.
         while self._came_too_early:
             self._came_too_early = False
-            timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), self.number))
+            timer = threading.Timer(_AGAIN_AFTER_S, _send_to_self, (self.number,))
             timer.daemon = True
             timer.start()
         self._came_too_early = None
@@ -78,6 +79,16 @@ class _Ending:
         if is_failure and self.number is not None:
             return interrupted_exit_code(self.number)
         return done.code
+
+
+def _send_to_self(number: int) -> None:
+    """Send a signal to this process, from any thread."""
+    if _IS_WINDOWS:
+        # There `os.kill` ends the process without its handlers.
+        signal.raise_signal(number)
+    else:
+        # Not to this thread alone: it must interrupt the main thread's waiting.
+        os.kill(os.getpid(), number)
 
 
 def _end_children() -> None:

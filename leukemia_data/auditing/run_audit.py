@@ -29,7 +29,7 @@ from leukemia_data.caches.opening import DEFAULT_COPIES, LocalCopiesChoice, find
 from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.decoding.decode import decode_rgb, one_opencv_thread, read_file
 from leukemia_data.errors import ImageError, UsageError
-from leukemia_data.files.atomic import write_text
+from leukemia_data.files.atomic import remove_file, write_text
 from leukemia_data.operations.operation import Image
 from leukemia_data.records.record import CELL_CLASSES, ImagePlace, Record
 from leukemia_data.sources.reading import SubjectsFound
@@ -269,7 +269,7 @@ def _write(out: Path, report: AuditReport, material: _Material, notes: Sequence[
     if draw_findings(report, lambda image: _load_pixels(image, material.caches), pictures):
         return table, summary, balance, pictures
     # Remove that of an earlier audit.
-    pictures.unlink(missing_ok=True)
+    remove_file(pictures)
     return table, summary, balance
 
 

@@ -36,7 +36,7 @@ from leukemia_data.caches.verify import VerifyReport, intact_images, verify_cach
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.decoding.decode import decode_rgb, read_file
 from leukemia_data.errors import CacheError, ImageError, SourceError
-from leukemia_data.files.atomic import scratch_path, sync_directory, sync_file
+from leukemia_data.files.atomic import remove_file, scratch_path, sync_directory, sync_file
 from leukemia_data.files.lock import lock_cache
 from leukemia_data.operations.operation import Image
 from leukemia_data.operations.recipe import Preprocessor
@@ -346,7 +346,7 @@ class _Repair:
             entry = write_index(self._directory, SampleIndex(table, states))
             if entry == manifest.index:
                 return manifest
-            (self._directory / entry.name).unlink()
+            remove_file(self._directory / entry.name)
         unsettled = write_index(self._directory, SampleIndex(table, unsettled_states(n)))
         return replace(manifest, index=unsettled, source_state=None)
 

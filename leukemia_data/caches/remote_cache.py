@@ -15,7 +15,7 @@ from leukemia_data.caches.local_copies import Fetched, LocalCopies
 from leukemia_data.caches.manifest import MANIFEST_NAME, IndexEntry, Manifest, is_intact, parse_manifest
 from leukemia_data.caches.range_reader import RangeReader
 from leukemia_data.errors import CacheError, StorageError
-from leukemia_data.files.atomic import atomic_path
+from leukemia_data.files.atomic import atomic_path, remove_file
 from leukemia_data.records.sample_table import PixelReader, SampleTable
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.object_store import ObjectStore, StoredObject, StoredUrl, open_store
@@ -159,7 +159,7 @@ def refresh_mirror(url: StoredUrl, directory: Path) -> StoredCache:
     state, data = read_manifest_object(store)
     files = {name: found.num_bytes for name, found in store.iterate() if "/" not in name}
     if data is None:
-        (directory / MANIFEST_NAME).unlink(missing_ok=True)
+        remove_file(directory / MANIFEST_NAME)
         return StoredCache(url, None, files)
     with atomic_path(directory / MANIFEST_NAME) as partial:
         partial.write_bytes(data)
@@ -189,6 +189,6 @@ def _mirror_index(store: ObjectStore, directory: Path, entry: IndexEntry) -> Non
     if is_intact(directory, entry):
         return
     for other in directory.glob("index-*.h5"):
-        other.unlink(missing_ok=True)
+        remove_file(other)
     with suppress(MissingObjectError):
         store.download(entry.name, directory / entry.name)

@@ -34,7 +34,7 @@ from leukemia_data.caches.hdf5_file import (
 )
 from leukemia_data.caches.manifest import Manifest, ShardEntry, is_intact
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import scratch_path
+from leukemia_data.files.atomic import move_into_place, scratch_path
 from leukemia_data.records.fingerprint import bytes_digest, file_digest
 from leukemia_data.records.sample_table import SampleTable, read_columns, stored_columns, write_columns
 
@@ -178,7 +178,7 @@ def write_shard(
     if not final.is_file() or file_digest(final) != digest:
         with scratch_path(directory, "shard") as scratch:
             scratch.write_bytes(data)
-            scratch.replace(final)
+            move_into_place(scratch, final)
     return entry
 
 

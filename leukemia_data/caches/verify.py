@@ -23,6 +23,7 @@ from leukemia_data.caches.shard import ShardImages, intact_table, metadata_diges
 from leukemia_data.caches.shard_rows import ShardRows, open_damaged_rows
 from leukemia_data.console import NULL_CONSOLE, Console
 from leukemia_data.errors import CacheError, UsageError
+from leukemia_data.files.atomic import remove_file
 from leukemia_data.records.fingerprint import cache_fingerprint, file_digest
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.stores.url import Location, Url
@@ -168,7 +169,7 @@ def _verify_stored(url: Url, *, num_threads: int, progress: Callable[[int], obje
             try:
                 yield
             finally:
-                (directory / name).unlink(missing_ok=True)
+                remove_file(directory / name)
 
         store.download(MANIFEST_NAME, directory / MANIFEST_NAME)
         with fetched(load_manifest(directory).index.name):

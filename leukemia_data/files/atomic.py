@@ -58,16 +58,25 @@ _PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.6)
 
 def move_into_place(scratch: Path, final: Path, pause: Callable[[float], None] = time.sleep) -> None:
     """Rename a file over another one; on Windows, where open files cannot be replaced, try for two seconds."""
+    _when_let_go(lambda: scratch.replace(final), pause)
+
+
+def remove_file(path: Path, pause: Callable[[float], None] = time.sleep) -> None:
+    """Remove a file if it exists; on Windows, where open files cannot be removed, try for two seconds."""
+    _when_let_go(lambda: path.unlink(missing_ok=True), pause)
+
+
+def _when_let_go(change: Callable[[], object], pause: Callable[[float], None]) -> None:
     for seconds in _PAUSES_S if _IS_WINDOWS else ():
         try:
-            scratch.replace(final)
+            change()
         except OSError as error:
             if getattr(error, "winerror", None) not in _HELD_OPEN:
                 raise
             pause(seconds)
         else:
             return
-    scratch.replace(final)
+    change()
 
 
 def write_text(final: Path, text: str) -> None:

@@ -71,6 +71,7 @@ def source_place(text: str) -> ImagePlace:
 
 def _generate_sample(directory: Path, console: Console) -> None:
     """Write the built-in sample; only a complete one gets the directory's name."""
+    from leukemia_data.files.atomic import move_into_place
     from leukemia_data.files.lock import lock_cache, note_waiting
     from leukemia_data.sources.sample_cells import write_sample
 
@@ -82,4 +83,4 @@ def _generate_sample(directory: Path, console: Console) -> None:
             write_sample(
                 partial_directory, num_subjects=SAMPLE_SUBJECTS, cells_per_subject=SAMPLE_CELLS, progress=bar.update
             )
-        partial_directory.replace(directory)
+        move_into_place(partial_directory, directory)

@@ -207,7 +207,7 @@ class ObjectStore:
                     if progress:
                         progress(len(data))
             sync_file(scratch)
-            scratch.replace(file)
+            move_into_place(scratch, file)
 
     def blocks(self, name: str, num_bytes: int) -> Iterator[bytes]:
         """Yield the bytes of an object of `num_bytes` in blocks, of which few are in memory."""

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.atomic import write_text
+from leukemia_data.files.atomic import remove_file, write_text
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.compared_run import ComparedRun, read_compared_runs
 from leukemia_models.comparing.comparison_figures import (
@@ -305,7 +305,7 @@ def _write_figures(out_dir: Path, comparison: Comparison) -> list[Path]:
     for pattern in ("accuracy-stage-[0-9]*.png", "accuracy-stage-[0-9]*.pdf", "subjects.png", "subjects.pdf"):
         for path in out_dir.glob(pattern):
             if path.stem not in drawn:
-                path.unlink()
+                remove_file(path)
     paths = [out_dir / f"{name}.png" for name in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
         save_figure(figure, path)

@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from leukemia_data.errors import UsageError
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, write_text
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, remove_file, write_text
 from leukemia_data.files.lock import LOCK_FILES, lock_run
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, training_facts
 from leukemia_models.devices.normalization import Normalization
@@ -143,7 +143,7 @@ def clear_beginning(root: Path) -> None:
     if any(path.name not in written and not path.name.endswith(PARTIAL_SUFFIX) for path in files):
         return
     for path in files:
-        path.unlink()
+        remove_file(path)
     for directory in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
         directory.rmdir()
 
@@ -151,7 +151,7 @@ def clear_beginning(root: Path) -> None:
 def clear_leftovers(root: Path) -> None:
     """Remove the partial files of a killed process, some as large as a checkpoint."""
     for leftover in root.rglob(f"*{PARTIAL_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+        remove_file(leftover)
 
 
 def _new_folder(name: str) -> Path:

@@ -17,6 +17,7 @@ from leukemia_data.caches.manifest import ShardEntry, is_whole
 from leukemia_data.caches.verify import changed_shards
 from leukemia_data.console import Console, Progress
 from leukemia_data.errors import CacheError, InterruptionError, RunError
+from leukemia_data.files.atomic import remove_file
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.files.text import format_bytes
 from leukemia_data.scanning.frame_notes import cautions, frame_caution
@@ -103,7 +104,7 @@ def _check_shards(
             # It may have mapped the damaged files.
             cache.close()
         for damage in damages:
-            (directory / damage.file).unlink(missing_ok=True)
+            remove_file(directory / damage.file)
         console.note(f"damaged local copies, to be downloaded again: {len(damages)}, first {damages[0].file}")
 
 

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from cli import main_group
 from cli.main_group import ending_on_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals to this process")
@@ -118,3 +119,23 @@ def test_a_signal_that_python_can_only_print_comes_again(start_s, capsys, monkey
     with pytest.raises(KeyboardInterrupt), ending_on_signals(is_program=False):
         work()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_on_windows_a_signal_comes_again_without_ending_the_process(monkeypatch):
+    """There `os.kill` is TerminateProcess."""
+    ended: list[object] = []
+    monkeypatch.setattr(main_group, "_IS_WINDOWS", True)
+    monkeypatch.setattr(os, "kill", lambda *of_whom: ended.append(of_whom))
+
+    class Destroyed:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work():
+        Destroyed()
+        for _ in range(500):
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt), ending_on_signals(is_program=False):
+        work()
+    assert ended == []

@@ -12,6 +12,7 @@ from leukemia_data.files.atomic import (
     PARTIAL_SUFFIX,
     atomic_path,
     move_into_place,
+    remove_file,
     scratch_path,
     sync_directory,
     sync_file,
@@ -207,6 +208,21 @@ def test_a_file_that_is_never_let_go_is_an_error_after_two_seconds(renames):
         move_into_place(renames.scratch, renames.final, renames.pauses.append)
     assert 1.5 < sum(renames.pauses) < 2.5
     assert renames.final.read_text(encoding="utf-8") == "old"
+
+
+def test_a_file_that_is_held_open_on_windows_is_removed_when_it_is_let_go(renames, monkeypatch):
+    errors, unlink = [HeldOpen(32)] * 3, Path.unlink
+
+    def held(path, missing_ok=False):
+        if errors:
+            raise errors.pop()
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    remove_file(renames.final, renames.pauses.append)
+    assert not renames.final.exists()
+    remove_file(renames.final, renames.pauses.append)
+    assert len(renames.pauses) == 3
 
 
 def test_other_errors_and_other_systems_do_not_wait(renames, monkeypatch):
