@@ -64,6 +64,7 @@ def choose_residency(
     ram_free_bytes: int,
     device_max_bytes: int | None = None,
     num_processes: int = 1,
+    other_bytes: int = 0,
 ) -> Residency:
     """Choose where to store a split.
 
@@ -79,6 +80,8 @@ def choose_residency(
         :func:`leukemia_data.files.limits.free_ram_bytes`.
     num_processes
         Number of processes of this machine with their own copy.
+    other_bytes
+        Size of another split's pixels, in a tensor of its own, that must fit beside it.
 
     Raises
     ------
@@ -89,6 +92,7 @@ def choose_residency(
         raise UsageError(f"unknown residency {wanted!r}: use {', '.join(RESIDENCIES)}")
     ram_bytes = ram_free_bytes // num_processes
     is_too_large = device_max_bytes is not None and split_bytes > device_max_bytes
+    split_bytes += other_bytes
     if wanted == AUTO:
         return _choose_freely(split_bytes, None if is_too_large else device_free_bytes, ram_bytes)
     if wanted == MAPPED:
@@ -98,19 +102,31 @@ def choose_residency(
     if device_free_bytes is None:
         raise UsageError("residency 'device' needs a CUDA or MPS device; use ram, mapped or auto on the CPU")
     if device_max_bytes is not None and is_too_large:
-        return _checked(DEVICE, split_bytes, device_max_bytes, "that one tensor can hold on this device")
+        return _checked(DEVICE, split_bytes - other_bytes, device_max_bytes, "that one tensor can hold on this device")
     return _checked(DEVICE, split_bytes, device_free_bytes, "of free memory on the device")
 
 
-def residency_on(device: torch.device, wanted: str, split_bytes: int, num_processes: int) -> Residency:
-    """Return the result of :func:`choose_residency` for this machine's and a device's memory."""
+def residency_on(
+    device: torch.device,
+    wanted: str,
+    split_bytes: int,
+    num_processes: int,
+    *,
+    other_bytes: int = 0,
+    taken_ram_bytes: int = 0,
+) -> Residency:
+    """Return the result of :func:`choose_residency` for this machine's and a device's memory.
+
+    Of this machine's free memory `taken_ram_bytes` will be used otherwise.
+    """
     return choose_residency(
         wanted,
         split_bytes,
         device_free_bytes=free_bytes(device),
         device_max_bytes=max_bytes(device),
-        ram_free_bytes=free_ram_bytes(),
+        ram_free_bytes=max(free_ram_bytes() - taken_ram_bytes, 0),
         num_processes=num_processes,
+        other_bytes=other_bytes,
     )
 
 

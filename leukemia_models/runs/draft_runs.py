@@ -108,7 +108,7 @@ def draft_runs(
         manifest, spec = cache.manifest, options.split_spec
         codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
-        check_stage(stage, data, options, process, is_fold=is_fold)
+        check_stage(stage, data, plan.model_name, options, process, is_fold=is_fold)
         config = _config(plan, len(drafts), data, positive, options, process)
         drafts.append(RunDraft(config, data, stage.augmentation, stage.settings.left_to_device))
     return drafts

@@ -9,11 +9,12 @@ from leukemia_data.errors import UsageError
 from leukemia_data.splitting.leaks import require_no_leak
 from leukemia_data.splitting.splits import choices_text, split_choices, split_indices
 from leukemia_data.streams.batch import micro_batch_size
-from leukemia_data.streams.residency import residency_on
-from leukemia_models.networks.registry import build_model
+from leukemia_data.streams.residency import AUTO, DEVICE, MAPPED, RAM, residency_on
+from leukemia_models.networks.registry import build_model, build_outline
 from leukemia_models.runs.run_config import RunOptions, TrainingProcess
 from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
 from leukemia_models.training.checkpoint import load_weights_file
+from leukemia_models.training.checkpoint_file import checkpoint_room
 from leukemia_models.training.checkpoint_match import require_same_network
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.training_plan import Stage
@@ -22,7 +23,7 @@ _MIN_MICRO_BATCH = 2
 
 
 def check_stage(
-    stage: Stage, data: SplitCache, options: RunOptions, process: TrainingProcess, *, is_fold: bool
+    stage: Stage, data: SplitCache, model_name: str, options: RunOptions, process: TrainingProcess, *, is_fold: bool
 ) -> None:
     """Raise a UsageError if a stage cannot be trained on its data, or its split has a leak that is not allowed."""
     _require_parts(data, stage, options, is_fold=is_fold)
@@ -33,7 +34,7 @@ def check_stage(
         advice=partial(_leak_advice, data, stage, options, is_fold=is_fold),
         console=process.console,
     )
-    require_memory(data, process)
+    require_memory(data, model_name, stage.settings, process)
     require_micro_batches(stage.batch_size, len(data.indices(TRAIN)), stage.settings, process.ranks.world_size)
 
 
@@ -99,17 +100,42 @@ def require_start(stage: Stage, model_name: str, classes: Sequence[str]) -> None
         )
 
 
-def require_memory(data: SplitCache, process: TrainingProcess) -> None:
+def require_memory(data: SplitCache, model_name: str, settings: TrainSettings, process: TrainingProcess) -> None:
     """Refuse a residency that cannot be had, before a run's folder is made or changed.
+
+    Both parts have to fit together, in this machine's memory beside the copies from which checkpoints are written.
 
     Raises
     ------
     UsageError
         If the training and validation parts do not fit where they are wanted.
     """
-    num_images = len(data.indices(TRAIN)) + len(split_indices(data.codes, VALID))
-    num_bytes = num_images * data.cache.pixels_per_image * 3
-    residency_on(process.device, process.options.residency, num_bytes, process.ranks.processes_here)
+    smaller, larger = sorted(_pixel_bytes(data))
+    wanted, taken = process.options.residency, 0
+    if wanted == RAM and process.ranks.is_first:
+        room = checkpoint_room(build_outline(model_name, len(data.cache.manifest.classes)), settings)
+        taken = room.resumable_bytes + room.evaluation_bytes
+    num_processes = process.ranks.processes_here
+    residency_on(process.device, wanted, larger, num_processes, other_bytes=smaller, taken_ram_bytes=taken)
+
+
+def valid_residency(data: SplitCache, process: TrainingProcess) -> str:
+    """Return the residency of validation images, before the training images take their memory.
+
+    With ``auto`` they go to a device only if the training images fit beside them in what ``auto`` allows.
+    """
+    wanted, device = process.options.residency, process.device
+    if wanted != AUTO or device.type == "cpu":
+        return wanted
+    train, valid = _pixel_bytes(data)
+    both = residency_on(device, AUTO, valid, process.ranks.processes_here, other_bytes=train)
+    return AUTO if both.kind == DEVICE else MAPPED
+
+
+def _pixel_bytes(data: SplitCache) -> tuple[int, int]:
+    """Return the sizes of the training and validation images."""
+    num_train, num_valid = len(data.indices(TRAIN)), len(split_indices(data.codes, VALID))
+    return num_train * data.cache.pixels_per_image * 3, num_valid * data.cache.pixels_per_image * 3
 
 
 def require_micro_batches(batch_size: int, num_train: int, settings: TrainSettings, num_ranks: int) -> None:

@@ -138,7 +138,7 @@ def _resumed(folder: RunFolder, process: TrainingProcess, changes: RunChanges) -
         )
     _check_augmentation(folder, config, config.augmentation, process.console)
     data = _data_of_run(folder, config, process)
-    require_memory(data, process)
+    require_memory(data, config.model_name, config.settings, process)
     if changes.accumulate is not None:
         config = replace(config, settings=replace(config.settings, accumulate=changes.accumulate))
     require_micro_batches(config.batch_size, len(data.indices(TRAIN)), config.settings, process.ranks.world_size)

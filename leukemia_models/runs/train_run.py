@@ -21,7 +21,7 @@ from leukemia_data.splitting.split_spec import parse_split
 from leukemia_data.splitting.splits import split_indices
 from leukemia_data.streams.batch import balanced_weights, micro_batch_size
 from leukemia_data.streams.loader import BatchStream
-from leukemia_data.streams.residency import AUTO, DEVICE, MAPPED, residency_on
+from leukemia_data.streams.residency import MAPPED
 from leukemia_models.devices.distributed import Ranks
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.devices.precision import FP32, precision_name
@@ -29,6 +29,7 @@ from leukemia_models.networks.registry import build_model, count_parameters
 from leukemia_models.reports.results import Results, start_cautions
 from leukemia_models.runs.begin_runs import PreparedRun, checkpoint_info
 from leukemia_models.runs.finalize import finalize_run
+from leukemia_models.runs.preflight import valid_residency
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_config import RunConfig, TrainingProcess
 from leukemia_models.runs.run_split import TRAIN, VALID
@@ -65,8 +66,7 @@ def _open_streams(
     """Open the streams of training images, of validation images, and of those for BatchNorm statistics."""
     config, ranks = run.config, process.ranks
     seed, train, valid = config.settings.seed, run.data.indices(TRAIN), split_indices(run.data.codes, VALID)
-    # Before the first one takes its memory: both together get what `auto` allows.
-    valid_residency = _valid_residency(run, process, len(train) + len(valid))
+    wanted_for_valid = valid_residency(run.data, process)
     stream = partial(
         BatchStream,
         run.data.cache,
@@ -85,23 +85,13 @@ def _open_streams(
         drop_last=True,
         micro_batches_per_rank=config.settings.accumulate,
     )
-    validation = stream(valid, batch_size=config.images_at_a_time, residency=valid_residency) if len(valid) else None
+    validation = stream(valid, batch_size=config.images_at_a_time, residency=wanted_for_valid) if len(valid) else None
     if config.settings.ema_decay is None:
         return training, validation, None
     # Averaged weights need statistics of their own, from batches as large as BatchNorm sees in training.
     clean = np.random.default_rng(seed).permutation(train)[:CLEAN_IMAGES]
     batch_size = min(_images_seen(config, ranks.world_size), len(clean))
     return training, validation, stream(clean, batch_size=batch_size, residency=MAPPED)
-
-
-def _valid_residency(run: PreparedRun, process: TrainingProcess, num_images: int) -> str:
-    """Return the residency of validation images; only with the training images does it go to a device."""
-    wanted, device = process.options.residency, process.device
-    if wanted != AUTO or device.type == "cpu":
-        return wanted
-    num_bytes = num_images * run.data.cache.pixels_per_image * 3
-    both = residency_on(device, AUTO, num_bytes, process.ranks.processes_here)
-    return AUTO if both.kind == DEVICE else MAPPED
 
 
 def _weights(sampling: str, table: SampleTable, indices: NDArray[np.int64]) -> NDArray[np.float64] | None:

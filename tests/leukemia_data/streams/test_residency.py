@@ -52,6 +52,16 @@ def test_device_that_indexes_with_32_bits_gets_no_larger_split(split_bytes, kind
             choose_residency("device", split_bytes, **limits)
 
 
+def test_another_split_shares_the_memory_but_not_the_tensor():
+    limits = {"device_free_bytes": 10 * GB, "ram_free_bytes": 10 * GB}
+    assert choose_residency("auto", 3 * GB, other_bytes=GB, **limits).kind == "device"
+    assert choose_residency("auto", 3 * GB, other_bytes=GB + 1, **limits).kind == "mapped"
+    with pytest.raises(UsageError, match=r"11\.00 GB, more than 10\.00 GB of free memory on the device"):
+        choose_residency("device", 6 * GB, other_bytes=5 * GB, **limits)
+    # Each has a tensor of its own.
+    assert choose_residency("device", 2 * GB, other_bytes=2 * GB, device_max_bytes=2 * GB, **limits).kind == "device"
+
+
 def test_only_mps_limits_what_one_tensor_may_hold():
     assert max_bytes(torch.device("mps")) == 2**31 - 1
     assert max_bytes(torch.device("cuda")) is max_bytes(torch.device("cpu")) is None

@@ -22,7 +22,7 @@ from leukemia_models.training.checkpoint import (
     save_checkpoint,
     snapshot_checkpoint,
 )
-from leukemia_models.training.checkpoint_file import read_safetensors
+from leukemia_models.training.checkpoint_file import on_host, read_safetensors
 from leukemia_models.training.history import TrainHistory
 from leukemia_models.training.run_state import TrainSettings, TrainState
 
@@ -221,3 +221,32 @@ def test_the_figure_is_drawn_by_the_thread_too(
     recorder.on_epoch_end(epoch_record(1), state_of(model), is_best=False)
     recorder.close()
     assert drawn_by == ["checkpoint_0"]
+
+
+class OnDevice:
+    """A tensor of a CUDA device, as far as it is copied."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.device = name, torch.device("cuda", 1)
+
+
+def test_copies_from_a_device_are_all_under_way_before_it_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    class Pinned:
+        def copy_(self, value: OnDevice, *, non_blocking: bool) -> Pinned:
+            calls.append(f"copy {value.name}{' without waiting' if non_blocking else ''}")
+            return self
+
+    class Stream:
+        def synchronize(self) -> None:
+            calls.append("wait")
+
+    def empty_like(value: OnDevice, *, device: str, pin_memory: bool) -> Pinned:
+        assert (device, pin_memory) == ("cpu", True)
+        return Pinned()
+
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    on_host({name: OnDevice(name) for name in ("weight", "momentum")})  # type: ignore[dict-item]
+    assert calls == ["copy weight without waiting", "copy momentum without waiting", "wait"]
