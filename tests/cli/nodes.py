@@ -14,8 +14,9 @@ from ..forked_python import forked_python
 
 ROOT = Path(__file__).resolve().parents[2]
 TIME_LIMIT_S = 240
-# A node that is not heard of for 5 s is lost; with fewer nodes than at most they wait a second for more.
-_MEETING = "is_host=false,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=5"
+# A node that is not heard of for 5 s is lost. With fewer nodes than at most they wait four seconds for more: where an
+# agent comes later, torch restarts the others, and may wait in vain for them.
+_MEETING = "is_host=false,last_call_timeout=4,keep_alive_interval=1,keep_alive_max_attempt=5"
 
 
 class MeetingPlace:
