@@ -24,6 +24,11 @@ AMP = "amp"
 """The precision of runs that version 0.1 began with ``--amp``: 16 bits on CUDA, float32 elsewhere."""
 
 
+MIN_BF16_PX = 32
+"""Smallest images to train on in bfloat16 on CPUs. In smaller ones a layer's input is a single pixel, and there oneDNN
+leaves parts of the gradient of a 3x3 convolution of stride 2 uninitialised (seen in torch 2.14, with AVX512 and AMX)."""
+
+
 def computes_in_bf16(device: torch.device) -> bool:
     """Return whether `device` has bfloat16 arithmetic of its own: CUDA from Ampere on, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
@@ -47,7 +52,9 @@ def _cpu_computes_in_bf16() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def decide_precision(name: str, device: torch.device, *, has_bf16: bool | None = None) -> str:
+def decide_precision(
+    name: str, device: torch.device, *, has_bf16: bool | None = None, size_px: int = MIN_BF16_PX
+) -> str:
     """Return the precision of a new run on `device`: ``fp32``, ``bf16`` or ``fp16``.
 
     Parameters
@@ -56,12 +63,21 @@ def decide_precision(name: str, device: torch.device, *, has_bf16: bool | None =
         One of :data:`PRECISIONS`, or :data:`AMP`. ``auto`` is bfloat16 where the device computes in it, else float32.
     has_bf16 : bool, optional
         Whether the devices of all processes that train together compute in bfloat16; None asks `device` alone.
+    size_px : int
+        Side of the smallest images to train on, see :data:`MIN_BF16_PX`.
 
     Raises
     ------
     UsageError
-        If the name is unknown, or a device would emulate that precision.
+        If the name is unknown, a device would emulate that precision, or has none for images of this size.
     """
+    if device.type == "cpu" and size_px < MIN_BF16_PX and name in (AUTO, BF16):
+        if name == BF16:
+            raise UsageError(
+                f"--precision {BF16}: on a CPU its gradients are wrong for images below {MIN_BF16_PX} px, and these "
+                f"have {size_px} px; use --precision {FP32}"
+            )
+        return FP32
     if name == AUTO:
         return BF16 if (computes_in_bf16(device) if has_bf16 is None else has_bf16) else FP32
     if name == AMP:

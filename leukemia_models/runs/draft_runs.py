@@ -183,7 +183,12 @@ def _config(
         normalization=_normalization(cache, indices, options, process.console).to_dict(),
         settings=replace(
             stage.settings.decided(process.device, has_bf16=process.has_bf16),
-            precision=decide_precision(stage.settings.precision, process.device, has_bf16=process.has_bf16),
+            precision=decide_precision(
+                stage.settings.precision,
+                process.device,
+                has_bf16=process.has_bf16,
+                size_px=stage.settings.sizes[0][0] if stage.settings.sizes else cache.size_px,
+            ),
             seed=_stage_seed(options.seed, number),
             num_classes=NUM_CLASSES,
             class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),

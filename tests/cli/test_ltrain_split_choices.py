@@ -193,6 +193,8 @@ def test_a_run_goes_on_and_is_evaluated_with_the_share_it_began_with(
     network = ("--model", "resnet18-narrow", "--batch-size", 8, "--device", "cpu", "--epochs", 1)
     begun = ltrain("--cache", cache.location, *network, "--split", "given", "--valid-from-train", "0.3", "--out", run)
     assert begun.exit_code == 0, begun.output
+    # Of 16 px, too small for 16 bits.
+    assert "computes in fp32" in begun.stderr
     assert json.loads((run / "run.json").read_text())["split"] == "given+valid:0.3"
     assert ltrain("--out", run, "--resume", "--epochs", 2).exit_code == 0
     assert ltrain("evaluate", run, "--part", "valid").exit_code == 0

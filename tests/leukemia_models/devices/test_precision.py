@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -261,3 +262,29 @@ def test_a_chosen_cuda_device_is_the_current_one_for_the_block(monkeypatch: pyte
     assert entered == [CUDA, "left"]
     with current(CPU), current(MPS):
         assert entered == [CUDA, "left"]
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_images_too_small_for_16_bits_on_a_cpu() -> None:
+    assert [decide_precision(AUTO, CPU, size_px=size_px) for size_px in (16, 31, 32, 224)] == [FP32, FP32, BF16, BF16]
+    with pytest.raises(UsageError, match=r"images below 32 px, and these have 16 px; use --precision fp32"):
+        decide_precision(BF16, CPU, size_px=16)
+    assert decide_precision(FP32, CPU, size_px=16) == FP32
+
+
+@pytest.mark.parametrize("size_px", [32, 33, 64])
+def test_gradients_in_16_bits_are_as_long_as_those_in_32(size_px: int) -> None:
+    """Also if the memory for them held NaN before, as it does where parts of them are left uninitialised."""
+    images, labels = torch.rand(8, 3, size_px, size_px), torch.tensor([0, 1] * 4)
+    gradients = []
+    for name in (FP32, BF16):
+        model = build_model("resnet18-narrow", 2, seed=1).to(memory_format=torch.channels_last)
+        dirty = [torch.full((num_values,), math.nan) for num_values in (1_000, 50_000, 300_000, 2_000_000)]
+        del dirty
+        with autocast(CPU, name):
+            logits = model(images.to(memory_format=torch.channels_last))
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for exact, rounded in zip(*gradients, strict=True):
+        # Rounding through twenty layers changes a gradient, but not its length.
+        assert 0.5 < rounded.norm() / exact.norm() < 2
