@@ -213,7 +213,7 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         found: list[StepSums] = []
-        with self._batchnorm_statistics.of_step(has_empty=totals.has_empty):
+        with self._batchnorm_statistics.of_step(totals.share_with_rows):
             for micro_batch in micro_batches:
                 # Gradients accumulate locally until the backward pass of the last micro-batch averages them.
                 is_last = len(found) == self.settings.accumulate - 1
@@ -348,8 +348,8 @@ def _memory_format(settings: TrainSettings) -> torch.memory_format:
 
 def _averaging_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Wrap a network so that its backward pass leaves the mean gradient of all ranks."""
-    # Buffers need no broadcast: synchronized BatchNorm or MicroBatchStatistics keeps them equal. torch 2.14 renamed
-    # the option.
+    # Buffers need no broadcast: synchronized BatchNorm keeps them equal, or MicroBatchStatistics averages them before
+    # they are used. torch 2.14 renamed the option.
     names = signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {name: False}

@@ -23,7 +23,7 @@ class StepLabels(NamedTuple):
     lowest: int = 0
     highest: int = 0
     weight: float = 0.0  # the number of rows, or the sum of their class weights
-    has_empty: bool = False  # a micro-batch without rows
+    num_empty: int = 0  # micro-batches without rows
 
 
 class StepTotals(NamedTuple):
@@ -31,7 +31,7 @@ class StepTotals(NamedTuple):
 
     num_samples: int
     weight: float
-    has_empty: bool = False
+    share_with_rows: float = 1.0  # of the micro-batches
 
 
 class TrainingLoss:
@@ -52,15 +52,15 @@ class TrainingLoss:
         """
         labels_N = torch.cat(list(labels_of_micro_batches))
         num_rows = len(labels_N)
-        has_empty = any(not len(labels_B) for labels_B in labels_of_micro_batches)
+        num_empty = sum(not len(labels_B) for labels_B in labels_of_micro_batches)
         if not num_rows:
-            return StepLabels(has_empty=has_empty)
+            return StepLabels(num_empty=num_empty)
         lowest, highest = torch.stack(labels_N.aminmax()).tolist()
         weight = float(num_rows)
         if self._host_weights_K is not None:
             weights_N = self._host_weights_K[labels_N.clamp(0, self._num_classes - 1)]
             weight = cast(float, weights_N.sum().tolist())
-        return StepLabels(num_rows, lowest, highest, weight, has_empty)
+        return StepLabels(num_rows, lowest, highest, weight, num_empty)
 
     def sum(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         """Return the sum over a micro-batch's rows.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -194,11 +195,13 @@ class MicroBatchStatistics:
         tracking = [layer for layer in self._layers if layer.running_mean is not None]
         self._buffers = [layer.get_buffer(name) for layer in tracking for name in ("running_mean", "running_var")]
         self._counters = [layer.get_buffer("num_batches_tracked") for layer in tracking]
+        self._momenta = [layer.momentum for layer in tracking]
         self._ranks, self._micro_batches_per_rank = ranks, micro_batches_per_rank
         self._is_synchronized = synchronized or ranks.world_size == 1
         # With one micro-batch a step the layers alone suffice.
         self._is_idle = not tracking or micro_batches_per_rank == 1
         self._are_equal = True
+        self._num_with_rows = 0
         if not self._is_idle:
             self._before, self._sums, self._counters_before = (
                 [torch.empty_like(tensor) for tensor in tensors]
@@ -206,15 +209,21 @@ class MicroBatchStatistics:
             )
 
     @contextmanager
-    def of_step(self, *, has_empty: bool = False) -> Iterator[None]:
+    def of_step(self, share_with_rows: float = 1.0) -> Iterator[None]:
         """Context of a step, around its micro-batches, each within :meth:`of_micro_batch`.
 
-        `has_empty` says whether any rank has a micro-batch without rows. It counts as the statistics before the step,
-        which each rank then needs to know.
+        `share_with_rows` is the share of all ranks' micro-batches that have rows. The others count as the mean of the
+        statistics before the step.
         """
-        if has_empty:
-            self.average()
         self._are_equal = self._is_synchronized
+        self._num_with_rows = 0
+        is_plain = self._is_synchronized or share_with_rows == 1
+        weighing = nullcontext() if is_plain else self._weighing_before(share_with_rows)
+        with weighing, self._averaging_micro_batches():
+            yield
+
+    @contextmanager
+    def _averaging_micro_batches(self) -> Iterator[None]:
         if self._is_idle:
             yield
             return
@@ -228,8 +237,26 @@ class MicroBatchStatistics:
         torch._foreach_copy_(self._counters, self._counters_before)
 
     @contextmanager
+    def _weighing_before(self, share_with_rows: float) -> Iterator[None]:
+        """Give the statistics before the block the same weight in those after it on every rank.
+
+        Otherwise ranks with fewer rows would keep more of their own, and the mean would not be that of the run; with it
+        no rank needs those of the others.
+        """
+        before = [buffer.clone() for buffer in self._buffers]
+        yield
+        more = self._num_with_rows / self._micro_batches_per_rank - share_with_rows
+        pairs = zip(self._buffers, before, strict=True)
+        for momentum, counter in zip(self._momenta, self._counters, strict=True):
+            # Without a momentum torch averages over the batches.
+            factor = more / counter if momentum is None else more * momentum
+            for buffer, value in islice(pairs, 2):  # of each layer
+                buffer.add_(value * factor)
+
+    @contextmanager
     def of_micro_batch(self, num_rows: int) -> Iterator[None]:
         """Context of the forward and backward pass of a micro-batch, from the statistics before the step."""
+        self._num_with_rows += num_rows > 0
         has_no_moments = num_rows == 0 and (self._ranks.world_size == 1 or not self._is_synchronized)
         was_training = [layer.training for layer in self._layers]
         for layer in self._layers:

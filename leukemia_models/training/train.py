@@ -178,10 +178,11 @@ class _Epoch:
             gathered_WN = self._exchange(*own, wants_state, error=error)
         finally:
             del error
-        num_samples, _, _, weight, num_with_empty, num_wanting = gathered_WN.sum(dim=0).tolist()
+        num_samples, _, _, weight, num_empty, num_wanting = gathered_WN.sum(dim=0).tolist()
         if num_samples >= 2:
             self._require_labels(gathered_WN[:, 1:3], step)
-        totals = StepTotals(int(num_samples), weight, num_with_empty > 0)
+        share_with_rows = 1 - num_empty / (learner.ranks.world_size * learner.settings.accumulate)
+        totals = StepTotals(int(num_samples), weight, share_with_rows)
         return _BegunStep(micro_batches, totals, own.weight, num_wanting > 0)
 
     def _next_batch(self, step: int) -> Batch:

@@ -37,8 +37,8 @@ def test_mean_and_gradient_are_those_of_torchs_loss(weights: tuple[float, ...] |
 def test_labels_outside_reach_the_one_who_can_name_them() -> None:
     loss = TrainingLoss(TrainSettings(epochs=1, class_weights=(1.0, 2.0)), CPU)
     known = loss.of_labels([torch.tensor([-1, 0]), torch.tensor([5]), torch.tensor([], dtype=torch.int64)])
-    assert known == StepLabels(num_rows=3, lowest=-1, highest=5, weight=4, has_empty=True)
-    assert loss.of_labels([torch.tensor([], dtype=torch.int64)]) == StepLabels(has_empty=True)
+    assert known == StepLabels(num_rows=3, lowest=-1, highest=5, weight=4, num_empty=1)
+    assert loss.of_labels([torch.tensor([], dtype=torch.int64)]) == StepLabels(num_empty=1)
 
 
 def test_reported_loss_is_the_weighted_mean_over_the_epoch() -> None:

@@ -89,10 +89,40 @@ def test_statistics_of_a_rank_are_averaged_when_they_are_needed_and_once() -> No
     assert ranks.asked == [16]
     torch.testing.assert_close(model[1].running_mean, (own[1].running_mean + 1) / 2)
     torch.testing.assert_close(model[1].running_var, (own[1].running_var + 1) / 2)
-    with statistics.of_step(has_empty=True), statistics.of_micro_batch(0):
-        model(torch.zeros(0, 3, 8, 8))
-    assert ranks.asked == [16]
-    assert model[1].num_batches_tracked == 3  # as on the ranks that have rows
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_a_rank_without_rows_leaves_the_mean_of_the_statistics_as_if_all_knew_it(momentum: float | None) -> None:
+    """Two ranks with different statistics; in the last step one has no rows, and neither asks the other."""
+    models = [tiny_network().train() for _ in range(2)]
+    for model in models:
+        model[1].momentum = momentum
+    ranks = [Averaging(0), Averaging(1)]
+    both = [MicroBatchStatistics(model, own, 1, synchronized=False) for model, own in zip(models, ranks, strict=True)]
+    images = torch.randn(4, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for number, (model, statistics) in enumerate(zip(models, both, strict=True)):
+        with statistics.of_step(), statistics.of_micro_batch(4):
+            model(images[number])
+    layers = [model[1] for model in models]
+    before = [torch.stack([running(layer)[part] for layer in layers]).mean(dim=0) for part in range(2)]
+    alone = copy.deepcopy(models[0])
+    for buffer, value in zip(running(alone[1]), before, strict=True):
+        buffer.copy_(value)
+    alone(images[2])
+    expected = [(now + was) / 2 for now, was in zip(running(alone[1]), before, strict=True)]
+
+    for model, statistics, rows in zip(models, both, (images[2], images[2][:0]), strict=True):
+        with statistics.of_step(0.5), statistics.of_micro_batch(len(rows)):
+            model(rows)
+    for part in range(2):
+        found = torch.stack([running(layer)[part] for layer in layers]).mean(dim=0)
+        torch.testing.assert_close(found, expected[part])
+    assert [layer.num_batches_tracked.item() for layer in layers] == [2, 2]
+    assert not any(own.asked for own in ranks)
+
+
+def running(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return layer.running_mean, layer.running_var
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
