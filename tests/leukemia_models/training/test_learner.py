@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from leukemia_data.augmenting.augment import Augmenter
 from leukemia_data.augmenting.augmentation import load_augmentation
 from leukemia_models.networks.registry import build_model
 from leukemia_models.training.learner import Learner, place
-from leukemia_models.training.losses import StepTotals
+from leukemia_models.training.losses import PendingNumbers, StepTotals
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings
 from leukemia_models.training.schedules import ScheduleSettings
@@ -129,6 +130,46 @@ def test_a_step_waits_for_no_device_and_has_few_operators(
     assert not waiting & (gradient + update).keys()
     assert gradient.total() <= most
     assert update.total() <= 250  # four for each parameter, two for the buffers of momentum all together
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "ranger21"])
+def test_a_step_reads_nothing_from_its_device_but_the_loss(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device ``meta`` has no numbers to read. Counts on the CPU show neither ``tolist`` nor ``cpu``.
+
+    With augmentation, class weights, micro-batches, clipping and the average of weights.
+    """
+    read: list[PendingNumbers] = []
+
+    def values(pending: PendingNumbers) -> list[float]:
+        read.append(pending)
+        return [0.5]
+
+    monkeypatch.setattr(PendingNumbers, "values", values)
+    monkeypatch.setattr("leukemia_models.training.learner.autocast", lambda *given: nullcontext())  # it has none
+    device = torch.device("meta")
+    settings = TrainSettings(
+        epochs=1,
+        precision="fp32",
+        accumulate=2,
+        class_weights=(1.0, 3.0),
+        clip_norm=1.0,
+        ema_decay=0.9,
+        optimizer=OptimizerSettings(name=optimizer),
+        schedule=ScheduleSettings(name="constant"),
+    ).decided(device)
+    model = build_model("resnet18-narrow", 2, seed=0).train()
+    place(model, settings, device)
+    mean, std = NORMALIZATION.mean, NORMALIZATION.std
+    augmenter = Augmenter(load_augmentation("flips"), seed=0, mean=mean, std=std, device=device)
+    learner = Learner(model, settings, NORMALIZATION, augmenter, device, num_steps=2)
+    for step in (1, 2):
+        batches = [fake_batch(4, step), fake_batch(3, step)]
+        known = learner.step_labels(batches)
+        learner.gradient(learner.micro_batches(batches, 1, step), StepTotals(known.num_rows, known.weight))
+        learner.update(0.01)
+    assert len(read) == 4
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        next(model.parameters()).sum().tolist()
 
 
 def test_an_update_of_ranger21_waits_for_no_device_and_has_few_operators() -> None:
