@@ -129,7 +129,7 @@ def measure_stream(
         bench = _Bench(cache, stream, augmenter, normalization, batch_size, where, seconds)
         # Once through the cache, so that the rates do not depend on what was in memory before.
         bench.rate(stream.epoch(0), math.inf)
-        precision = decide_precision(AUTO, where)
+        precision = decide_precision(AUTO, where, size_px=cache.size_px)
         by_precision = {name: bench.train(model_name, name) for name in dict.fromkeys((FP32, precision))}
         trained = by_precision[precision]
         epoch_s = len(cache) / trained.images_per_s
