@@ -25,8 +25,11 @@ AMP = "amp"
 
 
 MIN_BF16_PX = 32
-"""Smallest images to train on in bfloat16 on CPUs. With smaller ones a layer's input is a single pixel, and oneDNN leaves
-parts of the gradient of a 3x3 convolution of stride 2 uninitialised there (torch 2.14, AVX512-BF16 and AMX)."""
+"""Smallest images to train on in bfloat16 on CPUs.
+
+With smaller ones a layer's input is a single pixel, and oneDNN leaves parts of the gradient of a 3x3 convolution of
+stride 2 uninitialised there (torch 2.14, AVX512-BF16 and AMX).
+"""
 
 
 def computes_in_bf16(device: torch.device) -> bool:
