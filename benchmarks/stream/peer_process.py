@@ -94,12 +94,20 @@ class PeerProcess:
             if not self._pipe.poll(ORDER_TIMEOUT_S):
                 end_tree(self._process.pid)
                 raise PeerFailedError(f"{order[0]} took more than {ORDER_TIMEOUT_S:.0f} s")
-            is_good, answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise PeerFailedError(f"its process died; {self._log_path} may tell why") from error
-        if not is_good:
-            raise PeerFailedError(answer)
-        return answer
+        return receive_answer(self._pipe, self._log_path)
+
+
+def receive_answer(pipe: Connection, log_path: Path) -> Any:  # noqa: ANN401 - what the order gives
+    """Return the answer of a peer's process, or raise what it could not do."""
+    try:
+        is_good, answer = pipe.recv()
+    except (EOFError, OSError) as error:
+        raise PeerFailedError(f"its process died; {log_path} may tell why") from error
+    if not is_good:
+        raise PeerFailedError(answer)
+    return answer
 
 
 def end_tree(pid: int | None) -> None:

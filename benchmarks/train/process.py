@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from stream.peer_process import PeerFailedError, end_tree
+from stream.peer_process import end_tree, receive_answer
 
 from train.peer import Epoch, PeerEntry, Setting, Steps, TrainPeer
 
@@ -55,15 +55,8 @@ class TrainProcess:
         self._process.join()
 
     def _receive(self, timeout_s: float) -> Any:  # noqa: ANN401 - what the order gives
-        try:
-            if not self._pipe.poll(max(timeout_s, 0)):
-                return None
-            is_good, answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise PeerFailedError(f"its process died; {self._log_path} may tell why") from error
-        if not is_good:
-            raise PeerFailedError(answer)
-        return answer
+        """Return the next answer; None after the time."""
+        return receive_answer(self._pipe, self._log_path) if self._pipe.poll(max(timeout_s, 0)) else None
 
 
 def _serve(pipe: Connection, entry: PeerEntry, setting: Setting, log_path: Path) -> None:

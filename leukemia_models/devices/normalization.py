@@ -14,6 +14,7 @@ from torch import Tensor
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_numbers
+from leukemia_data.streams.batch import Batch as SampleBatch
 from leukemia_data.streams.batch import to_device
 
 Floats = npt.NDArray[np.float64]
@@ -263,25 +264,13 @@ def _overlaps(old: int, new: int, device: torch.device) -> Tensor:
     return (end_QP - torch.maximum(old_start_P, new_start_Q1)).clamp_(min=0).float()
 
 
-@dataclass(frozen=True)
-class _ReducedBatch:
-    """A batch with smaller images."""
-
-    images_BHWC: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
-    mask_B: Tensor
-    occurrences_B: Tensor
-    host_labels_B: Tensor
-
-
 def reduced_batches(batches: Iterable[Batch], size_px: int, device: torch.device) -> Iterator[Batch]:
     """Yield batches with their images on the device, reduced to a side; closing it closes `batches`."""
     iterator = iter(batches)
     try:
         for batch in iterator:
             images_BHWC = area_reduced(to_device(batch.images_BHWC, device), size_px)
-            yield _ReducedBatch(
+            yield SampleBatch(
                 images_BHWC,
                 batch.labels_B,
                 batch.indices_B,

@@ -172,6 +172,12 @@ def _config(
     plan: TrainingPlan, number: int, data: SplitCache, positive: str, options: RunOptions, process: TrainingProcess
 ) -> RunConfig:
     stage, cache, indices = plan.stages[number], data.cache, data.indices(TRAIN)
+    precision = decide_precision(
+        stage.settings.precision,
+        process.device,
+        has_bf16=process.has_bf16,
+        size_px=stage.settings.smallest_px(cache.size_px),
+    )
     return RunConfig(
         model_name=plan.model_name,
         cache_dir=lasting_name(cache),
@@ -182,13 +188,7 @@ def _config(
         batch_size=stage.batch_size,
         normalization=_normalization(cache, indices, options, process.console).to_dict(),
         settings=replace(
-            stage.settings.decided(process.device, has_bf16=process.has_bf16),
-            precision=decide_precision(
-                stage.settings.precision,
-                process.device,
-                has_bf16=process.has_bf16,
-                size_px=stage.settings.sizes[0][0] if stage.settings.sizes else cache.size_px,
-            ),
+            replace(stage.settings, precision=precision).decided(process.device),
             seed=_stage_seed(options.seed, number),
             num_classes=NUM_CLASSES,
             class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),

@@ -211,7 +211,8 @@ def _with_precision(
     settings, device, has_bf16 = config.settings, process.device, process.has_bf16
     wanted = settings.precision
     if changes.precision is not None:
-        wanted = decide_precision(changes.precision, device, has_bf16=has_bf16)
+        size_px = settings.smallest_px(data.cache.size_px)
+        wanted = decide_precision(changes.precision, device, has_bf16=has_bf16, size_px=size_px)
     if wanted == settings.precision and has_precision(wanted, device, has_bf16=has_bf16):
         return config
     state = _state(folder, config, data)

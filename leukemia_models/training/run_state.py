@@ -232,6 +232,10 @@ class TrainSettings:
         undecided = {"precision": (AUTO, AMP), "cudnn_benchmark": (None,), "fused": (None,)}
         return tuple(name for name, values in undecided.items() if getattr(self, name) in values)
 
+    def smallest_px(self, cache_px: int) -> int:
+        """Return the side of the smallest images to train on, from a cache of this size."""
+        return self.sizes[0][0] if self.sizes else cache_px
+
     @property
     def course_start(self) -> int:
         """Number of epochs before the schedule last started: 0 without a restart."""

@@ -196,6 +196,8 @@ def test_a_run_goes_on_and_is_evaluated_with_the_share_it_began_with(
     # Of 16 px, too small for 16 bits.
     assert "computes in fp32" in begun.stderr
     assert json.loads((run / "run.json").read_text())["split"] == "given+valid:0.3"
+    in_16_bits = ltrain("--out", run, "--resume", "--epochs", 2, "--device", "cpu", "--precision", "bf16")
+    assert (in_16_bits.exit_code, "these have 16 px" in in_16_bits.stderr) == (2, True)
     assert ltrain("--out", run, "--resume", "--epochs", 2).exit_code == 0
     assert ltrain("evaluate", run, "--part", "valid").exit_code == 0
     refused = ltrain("--out", run, "--resume", "--valid-from-train", "0.2")

@@ -96,14 +96,18 @@ class CountedOperators(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
+def learner_with_flips(settings: TrainSettings, device: torch.device) -> Learner:
+    model = build_model("resnet18-narrow", 2, seed=0).train()
+    place(model, settings, device)
+    mean, std = NORMALIZATION.mean, NORMALIZATION.std
+    augmenter = Augmenter(load_augmentation("flips"), seed=0, mean=mean, std=std, device=device)
+    return Learner(model, settings, NORMALIZATION, augmenter, device, num_steps=2)
+
+
 def second_step(**settings: Any) -> tuple[Counter[str], Counter[str]]:
     """Operators of the gradient of a step with flips, and those of its update."""
     decided = TrainSettings(epochs=1, **settings).decided(CPU)
-    model = build_model("resnet18-narrow", 2, seed=0).train()
-    place(model, decided, CPU)
-    mean, std = NORMALIZATION.mean, NORMALIZATION.std
-    augmenter = Augmenter(load_augmentation("flips"), seed=0, mean=mean, std=std, device=CPU)
-    learner = Learner(model, decided, NORMALIZATION, augmenter, CPU, num_steps=2)
+    learner = learner_with_flips(decided, CPU)
     for step in (1, 2):
         batches = [fake_batch(4, 10 * step + number) for number in range(decided.accumulate)]
         with CountedOperators() as gradient:
@@ -157,11 +161,7 @@ def test_a_step_reads_nothing_from_its_device_but_the_loss(optimizer: str, monke
         optimizer=OptimizerSettings(name=optimizer),
         schedule=ScheduleSettings(name="constant"),
     ).decided(device)
-    model = build_model("resnet18-narrow", 2, seed=0).train()
-    place(model, settings, device)
-    mean, std = NORMALIZATION.mean, NORMALIZATION.std
-    augmenter = Augmenter(load_augmentation("flips"), seed=0, mean=mean, std=std, device=device)
-    learner = Learner(model, settings, NORMALIZATION, augmenter, device, num_steps=2)
+    learner = learner_with_flips(settings, device)
     for step in (1, 2):
         batches = [fake_batch(4, step), fake_batch(3, step)]
         known = learner.step_labels(batches)
@@ -169,7 +169,7 @@ def test_a_step_reads_nothing_from_its_device_but_the_loss(optimizer: str, monke
         learner.update(0.01)
     assert len(read) == 4
     with pytest.raises((RuntimeError, NotImplementedError)):
-        next(model.parameters()).sum().tolist()
+        next(learner.model.parameters()).sum().tolist()
 
 
 def test_an_update_of_ranger21_waits_for_no_device_and_has_few_operators() -> None:
