@@ -129,6 +129,8 @@ def _copying_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _copy_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
+    # A device without a number is the current one now, which may be another in the next epoch.
+    device = device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
     copying = _copying_stream(device)
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     with closing(batches):

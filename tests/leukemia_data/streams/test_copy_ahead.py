@@ -97,3 +97,12 @@ def test_all_epochs_copy_on_one_stream(calls: Calls) -> None:
     for _ in range(3):
         assert len(list(move_batches(batches(2), CUDA))) == 2
     assert calls.count("stream on cuda:1") == 1
+
+
+def test_a_device_without_a_number_is_the_current_one_of_each_epoch(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 1, 0):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda number=number: number)
+        list(move_batches(batches(1), torch.device("cuda")))
+    assert [call for call in calls if call.startswith("stream on")] == ["stream on cuda:0", "stream on cuda:1"]
