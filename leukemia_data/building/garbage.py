@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from leukemia_data.building.shard_task import RECEIPTS_DIR
 from leukemia_data.caches.manifest import MANIFEST_NAME, find_manifest, parse_manifest
 from leukemia_data.errors import CacheError
-from leukemia_data.files.atomic import move_into_place, scratch_path
+from leukemia_data.files.atomic import move_into_place, remove_file, scratch_path
 from leukemia_data.files.lock import LOCK_NAME, SOFT_LOCK_NAME, lock_cache
 from leukemia_data.stores.faults import MissingObjectError
 from leukemia_data.stores.url import Location, Url
@@ -240,7 +240,7 @@ def is_marked(directories: Iterable[Path], digest: str) -> bool:
 def forget_job_file(directories: Iterable[Path], digest: str) -> None:
     """Remove a committed job file's marks, and the receipts that no other one needs."""
     for directory in directories:
-        _mark_path(directory, digest).unlink(missing_ok=True)
+        remove_file(_mark_path(directory, digest))
         clear_receipts(directory)
 
 

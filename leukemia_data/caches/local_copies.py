@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from leukemia_data.caches.manifest import IndexEntry, ShardEntry, is_intact, is_whole
 from leukemia_data.errors import StorageError
-from leukemia_data.files.atomic import PARTIAL_SUFFIX, scratch_path
+from leukemia_data.files.atomic import PARTIAL_SUFFIX, remove_file, scratch_path
 from leukemia_data.files.documents import parse_json
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.records.fingerprint import file_digest
@@ -109,7 +109,9 @@ class CopiesFolder:
                     state = item.stat()
                     is_passing = item.name.endswith((PARTIAL_SUFFIX, _RESERVED_SUFFIX))
                     if is_passing and now_s - state.st_mtime > _DEAD_AFTER_S:
-                        Path(item.path).unlink()
+                        # Windows keeps a file that is in use.
+                        with suppress(OSError):
+                            Path(item.path).unlink()
                     elif item.name.endswith((_FILE_SUFFIX, _RESERVED_SUFFIX)):
                         files[item.name] = state
         return files
@@ -134,7 +136,7 @@ class CopiesFolder:
             self._note_path.write_text(note + "\n", encoding="utf-8")
         except OSError:
             # A stale note would be too low.
-            self._note_path.unlink(missing_ok=True)
+            remove_file(self._note_path)
 
 
 COPIES_VARIABLE = "LDATA_LOCAL_COPIES"

@@ -328,7 +328,9 @@ class ObjectStore:
             self._ask(name, lambda: write(str(scratch)))
             self._ask(name, lambda: move_into_place(scratch, path))
         finally:
-            scratch.unlink(missing_ok=True)
+            # A failure must not hide the first error.
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
 
     def _s3_pages(self, base: str) -> Iterator[list[tuple[str, StoredObject]]]:
         bucket, _, folder = base.partition("/")

@@ -14,12 +14,13 @@ import pytest
 from leukemia_data.building import jobs
 from leukemia_data.building.build import FailurePolicy
 from leukemia_data.building.build_request import BuildSummary
-from leukemia_data.building.garbage import KEPT_DAYS, collect_garbage, mark_pending, pending_mark
+from leukemia_data.building.garbage import KEPT_DAYS, collect_garbage, forget_job_file, mark_pending, pending_mark
 from leukemia_data.building.job_file import JobFile, JobSettings, write_job_file
 from leukemia_data.building.jobs import ShareSummary, commit_job_file, run_share, share_bounds
 from leukemia_data.building.shard_task import ShardTask
 from leukemia_data.caches.manifest import load_manifest, manifest_digest
 from leukemia_data.errors import BuildError, UsageError
+from leukemia_data.files import atomic
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.sources.source import list_source
 
@@ -342,3 +343,21 @@ def test_commit_makes_few_tasks_ahead_of_those_that_it_has_read(plan):
         if number == 150:
             break
     assert tasks.most_alive < 40
+
+
+def test_a_mark_that_is_read_on_windows_is_removed_when_it_is_let_go(tmp_path, monkeypatch):
+    held, unlink = [PermissionError(13, "in use"), PermissionError(13, "in use")], Path.unlink
+    for error in held:
+        error.winerror = 32
+
+    def let_go_later(path, missing_ok=False):
+        if held:
+            raise held.pop()
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(atomic, "_IS_WINDOWS", True)
+    mark_pending([tmp_path], "0" * 64, tmp_path / "plan.json")
+    monkeypatch.setattr(Path, "unlink", let_go_later)
+    forget_job_file([tmp_path], "0" * 64)
+    assert pending_mark(tmp_path) is None
+    assert held == []

@@ -87,3 +87,23 @@ def test_old_note_and_one_of_the_future_are_not_believed(tmp_path: Path, looks: 
     assert bring(tmp_path, 3 * FILE_BYTES, 3)
     assert len(looks) == 1
     assert len(staged(tmp_path)) == 3
+
+
+def test_a_dead_download_that_is_in_use_stays_and_stops_nothing(
+    tmp_path: Path, looks: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no file that a virus scanner has open."""
+    dead, unlink = tmp_path / "shard-0000.h5.partial", Path.unlink
+    dead.write_bytes(b"part")
+    os.utime(dead, (1, 1))
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == dead:
+            raise PermissionError(13, "in use")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert bring(tmp_path, 50 * FILE_BYTES, 1)
+    assert staged(tmp_path) == [1]
+    assert looks
+    assert dead.exists()

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fsspec.config import conf
@@ -224,3 +225,18 @@ def test_settings_that_the_library_refuses_are_one_line(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "one-of-its-own")
     with pytest.raises(StorageError, match=r"^s3://: max_concurrency must be >= 1$"):
         open_store("s3://bucket/x")
+
+
+def test_a_scratch_file_that_cannot_be_removed_does_not_hide_why_it_was_left(tmp_path, monkeypatch):
+    store = store_at(tmp_path.as_uri(), num_attempts=1)
+
+    def fill_disk(path, data):
+        raise OSError(28, "no space left")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(store._files, "pipe_file", fill_disk)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StorageError, match="no space left"):
+        store.write("a", b"x")
