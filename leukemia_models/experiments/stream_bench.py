@@ -23,7 +23,7 @@ from leukemia_data.stores.url import Location
 from leukemia_data.streams.batch import Batch
 from leukemia_data.streams.loader import BatchStream
 from leukemia_models.devices.normalization import Normalization
-from leukemia_models.devices.precision import AUTO, FP32, choose_device, decide_precision
+from leukemia_models.devices.precision import AUTO, FP32, choose_device, current, decide_precision
 from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.draft_runs import train_statistics
 from leukemia_models.training.history import EpochRecord
@@ -116,7 +116,7 @@ def measure_stream(
         If the cache holds fewer images than a batch or unlabelled ones, or the device is missing.
     """
     where, started_s = choose_device(device), time.perf_counter()
-    with open_chosen_cache(location, copies, size_px=size_px) as cache:
+    with current(where), open_chosen_cache(location, copies, size_px=size_px) as cache:
         _check(cache, batch_size)
         indices_N = np.arange(len(cache), dtype=np.int64)
         stream = BatchStream(

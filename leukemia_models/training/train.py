@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from leukemia_data.errors import RunError
 from leukemia_models.devices.distributed import SINGLE, Ranks
 from leukemia_models.devices.normalization import Batch, BatchSource, Normalization, close_batches
-from leukemia_models.devices.precision import DEFAULT_BACKEND, all_compute_in_bf16, convolutions, require_precision
+from leukemia_models.devices.precision import (
+    DEFAULT_BACKEND,
+    all_compute_in_bf16,
+    convolutions,
+    current,
+    require_precision,
+)
 from leukemia_models.training.history import VALID_FIELDS, EpochRecord, TrainHistory
 from leukemia_models.training.learner import Learner, MicroBatch, Prepare, place
 from leukemia_models.training.losses import (
@@ -324,6 +330,7 @@ def fit(
         "compile_backend": compile_backend,
     }
     with (
+        current(device),
         convolutions(device, tf32=settings.tf32, cudnn_benchmark=bool(settings.cudnn_benchmark)),
         synchronized_batchnorm(model, ranks) if settings.sync_batchnorm else nullcontext(),
     ):

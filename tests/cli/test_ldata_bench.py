@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from leukemia_models.devices import precision
+from leukemia_models.experiments import stream_bench
 
 OPTIONS = ("--size", 48, "--batch-size", 8, "--seconds", 0.1, "--device", "cpu")
 
@@ -50,3 +52,28 @@ def test_wrong_requests(caches: Path, ldata: Callable, error_of: Callable) -> No
     assert "fewer than --batch-size 64" in error_of(ldata("bench", caches, "--size", 48, "--device", "cpu"), 2)
     assert "report-z" in error_of(ldata("bench", caches, *OPTIONS, "--augment", "report-z"), 2)
     assert "49 px" in error_of(ldata("bench", caches, "--size", 49), 1)
+
+
+def test_the_device_is_the_current_one_while_it_is_measured(
+    caches: Path, ldata: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        calls.append(device)
+        yield
+        calls.append("left")
+
+    measure = stream_bench.BatchStream.epoch
+
+    def epoch(stream: object, *args: object) -> object:
+        calls.append("epoch")
+        return measure(stream, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stream_bench, "current", current)
+    monkeypatch.setattr(stream_bench.BatchStream, "epoch", epoch)
+    assert ldata("bench", caches, *OPTIONS, "--model", "resnet18-narrow").exit_code == 0
+    assert calls[0] == torch.device("cpu")
+    assert calls[-1] == "left"
+    assert set(calls[1:-1]) == {"epoch"}

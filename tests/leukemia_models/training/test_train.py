@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch.nn import functional
 
 from leukemia_data.errors import RunError, UsageError
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training import train as train_module
 from leukemia_models.training.history import EPOCH_FIELDS, EarlyStopping
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import TrainSettings, TrainState
 from leukemia_models.training.schedules import ScheduleSettings
-from leukemia_models.training.train import fit
+from leukemia_models.training.train import Observer, fit
 
 from ..fakes import (
     CPU,
@@ -359,3 +361,22 @@ def test_state_without_optimizer_or_of_another_network_is_refused() -> None:
         train(model, fake_source(4), start=TrainState(state.history, None))
     with pytest.raises(RunError, match="does not fit"):
         train(build_model("resnet18-narrow", 2), fake_source(4), start=state)
+
+
+def test_the_device_is_the_current_one_during_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compiled code and some functions of torch need it on cuda:1."""
+    calls: list[object] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        calls.append(device)
+        yield
+        calls.append("left")
+
+    class Steps(Observer):
+        def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
+            calls.append("step")
+
+    monkeypatch.setattr(train_module, "current", current)
+    fit(tiny_network(), fake_source(2, 4), None, TrainSettings(epochs=1), NORMALIZATION, as_is, CPU, Steps())
+    assert calls == [CPU, "step", "step", "left"]
