@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from leukemia_models.evaluation.predict import evaluating
+from leukemia_models.networks.convolution import Conv2d
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size at stride 1; no bias, a BatchNorm follows."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+    return Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """Return a 1x1 convolution; no bias, a BatchNorm follows."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+    return Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -140,7 +141,7 @@ class ResNet(nn.Module):
         channels: int = 64,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if has_maxpool else nn.Identity()
@@ -191,7 +192,7 @@ class ConcatBlock(BasicBlock):
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__(in_channels, width, stride)
-        self.merge = nn.Conv2d(2 * width, width, kernel_size=3, padding=1)
+        self.merge = Conv2d(2 * width, width, kernel_size=3, padding=1)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Return ``relu(merge(cat(branch(x), shortcut(x))))``."""
