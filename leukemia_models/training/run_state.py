@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
-from leukemia_models.devices.precision import AMP, AUTO, FP32, decide_precision, require_precision_name
+from leukemia_models.devices.precision import AMP, AUTO, FP16, FP32, decide_precision, require_precision_name
 from leukemia_models.training.history import EarlyStopping, EpochRecord, TrainHistory, has_stopped
 from leukemia_models.training.image_sizes import (
     ImageSizes,
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 STRETCH, RESTART = "stretch", "restart"
 EXTENSIONS = (STRETCH, RESTART)
+FUSED_DEVICES = ("cuda", "cpu")
+"""Where an optimizer that updates in one pass was found faster, or is known to be."""
+SCALED_PRECISIONS = (FP16, AMP)
+"""Their gradients may overflow. The step is skipped then, and torch's SGD would spoil its momentum in a fused one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ class TrainSettings:
     cudnn_benchmark : bool or None
         Whether cuDNN tries its algorithms and takes the fastest, on CUDA; None is not decided yet.
     fused : bool or None
-        Whether the optimizer updates in few kernels, where it can; None is not decided yet.
+        Whether the optimizer updates each parameter, or all, in one pass, where it can; None is not decided yet.
     channels_last : bool
         Memory format of weights and activations; results are the same within rounding.
     compile : bool
@@ -209,6 +213,8 @@ class TrainSettings:
             require(BETWEEN, "ema_decay", self.ema_decay)
         if self.class_weights is not None:
             _require_class_weights(self.class_weights, self.num_classes)
+        if self.fused and self.precision in SCALED_PRECISIONS:
+            raise UsageError(f"fused updates cannot skip steps as {self.precision} must: leave fused out, or False")
         if self.sizes is not None:
             require_sizes(self.sizes, self.epochs)
         _require_fitting_schedule(self.optimizer, self.schedule, self.epochs - self.course_start)
@@ -218,12 +224,13 @@ class TrainSettings:
 
         For `has_bf16` see :func:`~leukemia_models.devices.precision.decide_precision`.
         """
-        is_cuda, has_fused = device.type == "cuda", OPTIMIZERS.get(self.optimizer.name).has_fused
+        precision = decide_precision(AUTO, device, has_bf16=has_bf16) if self.precision == AUTO else self.precision
+        has_fused = device.type in FUSED_DEVICES and OPTIMIZERS.get(self.optimizer.name).has_fused
         return replace(
             self,
-            precision=decide_precision(AUTO, device, has_bf16=has_bf16) if self.precision == AUTO else self.precision,
-            cudnn_benchmark=is_cuda if self.cudnn_benchmark is None else self.cudnn_benchmark,
-            fused=is_cuda and has_fused if self.fused is None else self.fused,
+            precision=precision,
+            cudnn_benchmark=device.type == "cuda" if self.cudnn_benchmark is None else self.cudnn_benchmark,
+            fused=has_fused and precision not in SCALED_PRECISIONS if self.fused is None else self.fused,
         )
 
     @property

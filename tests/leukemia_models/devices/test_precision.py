@@ -133,19 +133,27 @@ def test_several_processes_take_what_the_devices_of_all_compute_in() -> None:
         decide_precision(BF16, CPU, has_bf16=has_bf16)
 
 
+@pytest.mark.parametrize("device", [CUDA, CPU, torch.device("mps")], ids=str)
 @pytest.mark.parametrize(("name", "has_fused"), [("sgd", True), ("adamw", True), ("ranger21", False)])
-def test_cuda_decides_for_fused_updates_where_the_optimizer_has_them(name: str, has_fused: bool) -> None:
+def test_updates_are_fused_where_device_and_optimizer_have_them(
+    name: str, has_fused: bool, device: torch.device
+) -> None:
     schedule = ScheduleSettings(name="constant" if name == "ranger21" else "cosine")
     settings = TrainSettings(epochs=1, optimizer=OptimizerSettings(name=name), schedule=schedule)
     assert settings.left_to_device == ("cudnn_benchmark", "fused")
-    decided = settings.decided(CUDA)
-    assert (decided.cudnn_benchmark, decided.fused, decided.left_to_device) == (True, has_fused, ())
+    decided = settings.decided(device)
+    assert (decided.fused, decided.left_to_device) == (has_fused and device.type != "mps", ())
+    assert decided.cudnn_benchmark == (device.type == "cuda")
+
+
+def test_updates_are_not_fused_where_gradients_are_scaled() -> None:
+    assert TrainSettings(epochs=1, precision=FP16).decided(CUDA).fused is False
 
 
 @pytest.mark.usefixtures("with_bf16")
 def test_settings_are_decided_once() -> None:
     decided = TrainSettings(epochs=1, precision=AUTO).decided(CPU)
-    assert (decided.precision, decided.cudnn_benchmark, decided.fused) == (BF16, False, False)
+    assert (decided.precision, decided.cudnn_benchmark, decided.fused) == (BF16, False, True)
     assert decided.decided(CPU) == decided
     assert TrainSettings.from_dict(decided.to_dict()) == decided
 

@@ -93,6 +93,7 @@ def test_progress_of_the_first_versions_is_read() -> None:
         ({"seed": 0.5}, "seed must be a whole number"),
         ({"label_smoothing": "0.1"}, "label_smoothing must be"),
         ({"clip_norm": 0.0}, "clip_norm"),
+        ({"fused": True, "precision": "fp16"}, "fused updates cannot skip steps as fp16 must"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"ema_decay": 1.0}, "ema_decay"),
         ({"class_weights": (1.0,)}, "class_weights must be one number for each of 2"),
