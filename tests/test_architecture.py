@@ -59,7 +59,7 @@ ROOMS = {
 LAZY_TARGET = re.compile(r"(leukemia_data|leukemia_models)(\.\w+)+:\w+\Z")
 HEAVY = {"torch", "torchvision", "matplotlib", "pandas", "sklearn", "scipy"}
 MAY_LOAD = {
-    "leukemia_data.lazy_imports": {"torch"},
+    "leukemia_data.lazy_imports": {"pandas", "torch"},
     "leukemia_data.scanning.preview": {"matplotlib"},
     "leukemia_data.auditing.audit_sheet": {"matplotlib"},
     "leukemia_data.streams": {"torch"},
@@ -205,6 +205,21 @@ def test_torch_and_matplotlib_are_imported_by_their_rooms_only():
             assert top_levels(module) & HEAVY <= allowed, module
 
 
+def loaded_by(modules: list[str]) -> set[str]:
+    """Top-level names of everything that is loaded when these modules have been imported."""
+    code = f"import sys, {', '.join(modules)}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, check=True
+    )
+    return set(ast.literal_eval(done.stdout))
+
+
+def test_a_training_begins_without_the_libraries_of_its_evaluation():
+    loaded = loaded_by(["cli.ltrain.train", "leukemia_models.runs.train_plan"])
+    assert "torch" in loaded
+    assert not loaded & (HEAVY - {"torch"})
+
+
 def test_building_loads_neither_torch_nor_matplotlib_nor_pandas():
     lower = [
         module
@@ -212,11 +227,7 @@ def test_building_loads_neither_torch_nor_matplotlib_nor_pandas():
         if module.startswith("leukemia_data.")
         and not module.removeprefix("leukemia_data.").startswith(NOT_FOR_BUILDING)
     ]
-    code = f"import sys, {', '.join(lower)}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=python_environment(), capture_output=True, text=True, check=True
-    )
-    loaded = set(ast.literal_eval(done.stdout))
+    loaded = loaded_by(lower)
     assert "cv2" in loaded
     assert not loaded & HEAVY
 

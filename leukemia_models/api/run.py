@@ -7,8 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leukemia_data.api.arguments import (
     Place,
     as_location,
@@ -21,6 +19,7 @@ from leukemia_data.api.arguments import (
 from leukemia_data.caches.cache import Part
 from leukemia_data.console import Console
 from leukemia_data.files.text import html_table, printable
+from leukemia_data.lazy_imports import pd
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.splitting.split_spec import SPLIT_NAMES

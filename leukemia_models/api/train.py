@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 import numpy as np
-import pandas as pd
 
 from leukemia_data.api.arguments import CachePlace, Place, as_optional_path, as_path, console_of, place_of
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import Split
 from leukemia_data.console import Console
 from leukemia_data.errors import UsageError
+from leukemia_data.lazy_imports import pd
 from leukemia_data.registry import did_you_mean
 from leukemia_data.splitting.split_spec import SplitSpec
 from leukemia_models.api.run import Run, open_run, resume_text

@@ -9,10 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leukemia_data.errors import UsageError
 from leukemia_data.files.atomic import remove_file, write_text
+from leukemia_data.lazy_imports import pd
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.compared_run import ComparedRun, read_compared_runs
 from leukemia_models.comparing.comparison_figures import (

@@ -9,13 +9,12 @@ from itertools import accumulate
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import ComparedRun, StageCurve
 from leukemia_models.evaluation.metrics import sklearn_metrics
 from leukemia_models.reports.evaluation_figures import draw_confusion_on, finish_roc, legend_above
-from leukemia_models.reports.style import series_style, stamped_figure, wrapped_name
+from leukemia_models.reports.style import series_style, stamped_figure, tick_whole_numbers, wrapped_name
 
 MAX_COLUMNS = 4
 _INCHES_PER_SUBJECT = 0.24
@@ -245,6 +244,6 @@ def _finish_curves(figure: Figure, axes: Axes, x_label: str) -> None:
     axes.set_ylabel("accuracy (share of images)")
     axes.set_xlim(0.5, max(1.0, axes.dataLim.xmax) + 0.5)
     axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.01)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    tick_whole_numbers(axes.xaxis)
     axes.grid(visible=True, color="0.9")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8, handlelength=3.2)

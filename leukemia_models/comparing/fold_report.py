@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
+from leukemia_data.lazy_imports import pd
 from leukemia_models.comparing.fold_evaluation import (
     POOLED_NAME,
     SHOWN_METRICS,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from leukemia_data.errors import RunError, listed
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
+from leukemia_data.lazy_imports import pd
 from leukemia_data.sources.positive_class import negative_first
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
 

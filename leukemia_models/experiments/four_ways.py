@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from torch import nn
 
 from leukemia_data.augmenting.augment import Augmenter
@@ -21,7 +21,7 @@ from leukemia_models.devices.normalization import Batch, BatchSource, Normalizat
 from leukemia_models.evaluation.predict import average_views, predict_probabilities, views
 from leukemia_models.evaluation.predictions import Predictions
 from leukemia_models.evaluation.settings import D4, LOGITS, Tta
-from leukemia_models.reports.style import BLUE, GREEN, ORANGE, VERMILION, stamped_figure
+from leukemia_models.reports.style import BLUE, GREEN, ORANGE, VERMILION, stamped_figure, tick_whole_numbers
 from leukemia_models.training.batchnorm_report import BatchNormScores
 from leukemia_models.training.batchnorm_statistics import applied, reestimate_batchnorm
 from leukemia_models.training.history import EpochRecord
@@ -215,5 +215,5 @@ def _draw_panel(axes: Axes, epochs: Sequence[EpochScores], quantity: str, label:
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_xlim(min(xs) - 0.3, max(xs) + 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    tick_whole_numbers(axes.xaxis)
     axes.grid(visible=True, color="0.9")

@@ -6,18 +6,14 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
 
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
+from leukemia_data.lazy_imports import pd
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
 from leukemia_models.evaluation.metrics import reliability_bins, sklearn_metrics
 from leukemia_models.evaluation.resampling import Interval
@@ -28,9 +24,15 @@ from leukemia_models.reports.style import (
     VALID_STYLE,
     series_style,
     stamped_figure,
+    tick_whole_numbers,
     wrapped_name,
 )
 from leukemia_models.training.history import EPOCH_FIELDS, EpochRecord, TrainHistory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 BOTH_CLASSES = -1
 MAX_SUBJECTS_IN_A_COLUMN = 30
@@ -158,7 +160,7 @@ def draw_reliability(
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(-0.02, 1.02)
     counts_axes.set_ylabel("images")
-    counts_axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
+    tick_whole_numbers(counts_axes.yaxis, most=4)
     counts_axes.set_xlabel(wrapped_name(f"probability of '{classes[1]}'", AXIS_LETTERS))
     for each_axes in (axes, counts_axes):
         each_axes.grid(visible=True, color="0.9")
@@ -268,7 +270,7 @@ def _draw_curves(axes: Axes, records: Sequence[EpochRecord], quantity: str) -> N
         axes.plot(epochs, [np.nan if value is None else value for value in values], markersize=4, **marked)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    tick_whole_numbers(axes.xaxis)
     axes.grid(visible=True, color="0.9")
     _mark_sizes(axes, records)
 

@@ -1,4 +1,7 @@
-"""Style of figures and of Markdown pages."""
+"""Style of figures and of Markdown pages.
+
+matplotlib, whose import takes a second, is loaded with the first figure: a training begins without it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,27 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.text import Text
+from typing import TYPE_CHECKING, Any
 
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import printable
+from leukemia_data.lazy_imports import Library
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.evaluation.resampling import Interval
+
+if TYPE_CHECKING:
+    from matplotlib import figure as figures
+    from matplotlib import font_manager as fonts
+    from matplotlib import text as texts
+    from matplotlib import ticker
+    from matplotlib.axis import Axis
+    from matplotlib.backends import backend_agg, backend_pdf
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+else:
+    backend_agg, backend_pdf = map(Library, ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"))
+    figures, fonts = map(Library, ("matplotlib.figure", "matplotlib.font_manager"))
+    texts, ticker = map(Library, ("matplotlib.text", "matplotlib.ticker"))
 
 DOTS_PER_INCH = 160
 LETTER_WIDTH = 0.7
@@ -52,7 +64,7 @@ def stamped_figure(size_inches: tuple[float, float], title: str, stamp: str) -> 
 
     The stamp is highlighted unless it is subject-disjoint.
     """
-    figure = Figure(figsize=size_inches, layout="constrained")
+    figure = figures.Figure(figsize=size_inches, layout="constrained")
     figure.suptitle(_wrapped(title, size_inches[0], fontsize=12), fontsize=12)
     is_warning = not is_disjoint_stamp(stamp)
     box = {"boxstyle": "round", "facecolor": YELLOW if is_warning else "white", "edgecolor": "0.4"}
@@ -77,8 +89,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     with atomic_path(path.with_suffix(".pdf")) as partial:
-        FigureCanvasPdf(figure)
+        backend_pdf.FigureCanvasPdf(figure)
         figure.savefig(partial, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def tick_whole_numbers(axis: Axis, most: int = 10) -> None:
+    """Let an axis have at most so many ticks, all at whole numbers."""
+    axis.set_major_locator(ticker.MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
 
 
 def wrapped_name(name: str, num_letters: int) -> str:
@@ -90,7 +107,7 @@ def _with_glyphs(letters: str, text: Text) -> str:
     r"""Return letters with escapes such as ``\u6b63`` for those that the text's font lacks."""
     if letters.isascii():
         return letters
-    font = get_font(findfont(text.get_fontproperties()))
+    font = fonts.get_font(fonts.findfont(text.get_fontproperties()))
     return "".join(
         letter if letter.isascii() or font.get_char_index(ord(letter)) else letter.encode("unicode_escape").decode()
         for letter in letters
@@ -100,12 +117,12 @@ def _with_glyphs(letters: str, text: Text) -> str:
 def lay_out(figure: Figure) -> None:
     """Lay out a figure once for both files; with a layout engine, each `savefig` would do it again."""
     figure.set_dpi(DOTS_PER_INCH)
-    for text in figure.findobj(Text):
+    for text in figure.findobj(texts.Text):
         # A dollar sign in a name must not begin a formula.
         text.set_parse_math(False)
         text.set_text(_with_glyphs(printable(text.get_text()), text))
     # The canvas attaches itself to the figure.
-    FigureCanvasAgg(figure)
+    backend_agg.FigureCanvasAgg(figure)
     engine = figure.get_layout_engine()
     if engine is not None:
         # Axes of a fixed aspect, and legends beside them, need a second pass.

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from leukemia_data.console import NULL_CONSOLE, Console, tracked
 from leukemia_data.errors import RunError, UsageError, listed
+from leukemia_data.lazy_imports import pd
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.scanning.frame_notes import FRAMES_DETAIL, finding_caution
 from leukemia_data.splitting.leaks import is_disjoint_stamp

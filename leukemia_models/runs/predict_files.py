@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from leukemia_data.errors import ImageError, RunError, UsageError, listed
+from leukemia_data.lazy_imports import pd
 from leukemia_data.operations.recipe import Recipe
 from leukemia_data.records.near_looks import LOOK_VALUES
 from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace, Record

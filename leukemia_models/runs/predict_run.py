@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from leukemia_data.errors import RunError, SourceError, UsageError
+from leukemia_data.lazy_imports import pd
 from leukemia_data.records.record import ImagePlace
 from leukemia_data.sources.image_rows import list_image_rows, list_table_rows
 from leukemia_models.evaluation.predictions import write_submission, write_table
