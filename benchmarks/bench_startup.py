@@ -20,7 +20,7 @@ from pathlib import Path
 
 PARTS = (
     ("python", "interpreter and command line"),
-    ("imports", "imports: torch, pandas, matplotlib and the library"),
+    ("imports", "imports: torch and the library"),
     ("checks", "checks: cache, split, normalisation, digests of the shards, folder of the run"),
     ("opening", "network, streams, recorder"),
     ("batch", "first batch: read, augmented"),
