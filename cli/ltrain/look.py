@@ -79,9 +79,9 @@ def _comparison_lines(comparison: Comparison, look_at: Sequence[Path]) -> Iterat
 
 
 def _comparison_table(comparison: Comparison) -> str:
-    from leukemia_models.evaluation.metrics import metric_title
+    from leukemia_models.evaluation.metrics import main_metric_names, metric_title
 
-    shown = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
+    shown = main_metric_names(len(comparison.runs[0].classes))
     header = ["per image", *(metric_title(name, comparison.runs[0].classes) for name in shown), "images"]
     rows = []
     for run in comparison.runs:

@@ -111,14 +111,19 @@ def require_positive(
     return chosen
 
 
-def negative_first(classes: Sequence[str], positive: str) -> tuple[str, str]:
-    """Return two classes as (negative, positive), the order of evaluated predictions.
+def evaluated_order(classes: Sequence[str], positive: str | None = None) -> tuple[str, ...]:
+    """Return classes in the order of evaluations: two as (negative, positive), more as they are.
+
+    Of two classes `positive` defaults to the second.
 
     Raises
     ------
     UsageError
-        If there are not two classes, or `positive` is neither.
+        If there is one class, or `positive` is none of two.
     """
+    if len(classes) > _NUM_CLASSES:
+        return tuple(classes)
+    positive = classes[-1] if positive is None else positive
     if len(classes) != _NUM_CLASSES or positive not in classes:
         raise UsageError(f"the positive class {positive!r} is not one of two classes {listed(classes)}")
     [negative] = [name for name in classes if name != positive]

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
-import numpy as np
-
 from leukemia_data.api.arguments import CachePlace, Place, as_optional_path, as_path, console_of, place_of
 from leukemia_data.augmenting.augmentation import Augmentation
 from leukemia_data.caches.cache import Split
@@ -177,8 +175,7 @@ def evaluate_predictions(table: pd.DataFrame) -> ClassificationMetrics:
     """Return metrics of the labelled rows of a table from :meth:`~leukemia_models.api.run.Run.predict`."""
     classes = table_classes(table)
     samples = evaluated_samples(table, classes)
-    probabilities_NK = np.stack([1 - samples.probabilities_N, samples.probabilities_N], axis=1)
-    return classification_metrics(samples.labels_N, probabilities_NK, classes)
+    return classification_metrics(samples.labels_N, samples.probabilities_NK, classes)
 
 
 def _plan(plan: TrainingPlan | str | None, settings: Mapping[str, Any]) -> TrainingPlan:

@@ -60,8 +60,8 @@ class ComparedRun:
         Its folder, as it was named.
     label : str
         Unique name in tables and figures.
-    classes : tuple of two str
-        The negative and the positive class.
+    classes : tuple of str
+        Of two the negative and the positive class.
     part : str
         The evaluated part, such as ``test`` or ``out-of-fold``.
     stamp : str
@@ -86,9 +86,9 @@ class ComparedRun:
     pixel_digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def positive(self) -> str:
-        """The positive class."""
-        return self.classes[1]
+    def positive(self) -> str | None:
+        """The positive class of two; None of more."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     @property
     def is_patient_mixed(self) -> bool:

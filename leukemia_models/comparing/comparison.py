@@ -24,7 +24,7 @@ from leukemia_models.comparing.comparison_figures import (
 )
 from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
-from leukemia_models.evaluation.metrics import METRICS, ClassificationMetrics, metric_title
+from leukemia_models.evaluation.metrics import ClassificationMetrics, main_metric_names, metric_names, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.style import code, markdown_table, plain, quoted_paragraphs, save_figure, without_repeats
@@ -191,7 +191,7 @@ def compare(runs: Sequence[ComparedRun], settings: BootstrapSettings = DEFAULT_B
         If they have different classes, or different positive ones.
     """
     for run in runs[1:]:
-        if run.classes == runs[0].classes[::-1]:
+        if run.positive is not None and run.classes == runs[0].classes[::-1]:
             raise UsageError(
                 f"{runs[0].label} and {run.label} have different positive classes: {runs[0].classes[1]} and "
                 f"{run.classes[1]}. Their sensitivity, AUPRC and thresholds are not of the same class: compare runs "
@@ -263,8 +263,6 @@ def _evaluated_dict(metrics: ClassificationMetrics | None, intervals: SubjectBoo
 
 
 FORMAT_VERSION = 1
-PAIRED_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
-"""Metrics of a pair on the page; the JSON has all."""
 ABSENT = "-"
 
 
@@ -343,7 +341,7 @@ def _run_rows(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
         ("parameters", *(ABSENT if run.num_parameters is None else f"{run.num_parameters:,}" for run in runs)),
         ("epochs", *(" + ".join(str(len(stage.epochs)) for stage in run.stages) for run in runs)),
         ("evaluated part", *(plain(run.part) for run in runs)),
-        ("positive class", *(code(run.positive) for run in runs)),
+        *([("positive class", *(code(run.positive or "") for run in runs))] if runs[0].positive is not None else []),
         ("images", *(f"{len(run.samples):,}" for run in runs)),
         ("subjects", *(_subjects_text(run) for run in runs)),
     ]
@@ -360,7 +358,10 @@ Evaluated = tuple[ClassificationMetrics | None, SubjectBootstrap | None]
 
 
 def _metric_rows(classes: Sequence[str], evaluated: Sequence[Evaluated]) -> list[tuple[str, ...]]:
-    return [(metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated)) for name in METRICS]
+    return [
+        (metric_title(name, classes, code), *(_metric_text(name, *each) for each in evaluated))
+        for name in metric_names(len(classes))
+    ]
 
 
 def _metric_text(name: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None) -> str:
@@ -395,7 +396,7 @@ def _pair_text(pair: PairComparison, marked: Mapping[str, str], classes: Sequenc
             *_difference_cells(pair.images, name),
             *_difference_cells(pair.subjects, name),
         )
-        for name in PAIRED_METRICS
+        for name in main_metric_names(len(classes))
     ]
     notes = without_repeats(each.note for each in (pair.images, pair.subjects) if each is not None and each.note)
     return title + markdown_table(header, rows) + "".join(f"\n\n{plain(note)}" for note in notes)
@@ -434,19 +435,20 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
             "positive": run.positive,
             "images": len(run.samples),
         }
-        row |= _metric_columns("image", run.metrics, run.intervals)
-        row |= _metric_columns("subject", run.subject_level.mean, run.subject_intervals)
+        names = metric_names(len(run.classes))
+        row |= _metric_columns("image", names, run.metrics, run.intervals)
+        row |= _metric_columns("subject", names, run.subject_level.mean, run.subject_intervals)
         row |= {f"setting_{name}": values[number] for name, values in comparison.settings.items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _metric_columns(
-    unit: str, metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None
+    unit: str, names: Sequence[str], metrics: ClassificationMetrics | None, bootstrap: SubjectBootstrap | None
 ) -> dict[str, float | None]:
-    values = metrics.values() if metrics is not None else dict.fromkeys(METRICS)
+    values = metrics.values() if metrics is not None else dict.fromkeys(names)
     columns: dict[str, float | None] = {}
-    for name in METRICS:
+    for name in names:
         interval = bootstrap.intervals.get(name) if bootstrap is not None else None
         columns[f"{unit}_{name}"] = values[name]
         columns[f"{unit}_{name}_low"] = interval.low if interval else None

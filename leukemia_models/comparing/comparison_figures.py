@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import ComparedRun, StageCurve
-from leukemia_models.evaluation.metrics import sklearn_metrics
-from leukemia_models.reports.evaluation_figures import draw_confusion_on, finish_roc, legend_above
+from leukemia_models.evaluation.curves import mean_roc
+from leukemia_models.reports.evaluation_figures import confusion_inches, draw_confusion_on, finish_roc, legend_above
 from leukemia_models.reports.style import series_style, stamped_figure, tick_whole_numbers, wrapped_name
 
 MAX_COLUMNS = 4
@@ -30,7 +30,8 @@ def draw_confusions(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> F
     """
     num_columns = min(len(runs), MAX_COLUMNS)
     num_rows = math.ceil(len(runs) / num_columns)
-    figure = stamped_figure((3.7 * num_columns + 0.9, 3.9 * num_rows + 0.5), title, stamp)
+    side = confusion_inches(len(runs[0].classes)) - 0.9
+    figure = stamped_figure((side * num_columns + 0.9, (side + 0.2) * num_rows + 0.5), title, stamp)
     panels = figure.subplots(num_rows, num_columns, squeeze=False)
     used = panels.ravel()[: len(runs)]
     for axes, run in zip(used, runs, strict=True):
@@ -59,7 +60,7 @@ def draw_rocs(runs: Sequence[ComparedRun], *, title: str, stamp: str) -> Figure:
 
 def _draw_roc(axes: Axes, number: int, run: ComparedRun, auroc: float) -> None:
     style = series_style(number)
-    false_shares, true_shares, _ = sklearn_metrics.roc_curve(run.samples.labels_N, run.samples.probabilities_N)
+    false_shares, true_shares = mean_roc(run.samples)
     interval = run.intervals.intervals.get("auroc")
     spread = f" ({interval.low:.3f} to {interval.high:.3f})" if interval else ""
     axes.plot(

@@ -18,7 +18,13 @@ from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples, subjects_per_class
-from leukemia_models.evaluation.metrics import METRICS, classification_metrics, metric_title
+from leukemia_models.evaluation.metrics import (
+    METRICS,
+    classification_metrics,
+    main_metric_names,
+    metric_names,
+    metric_title,
+)
 from leukemia_models.evaluation.predictions import UNKNOWN_CLASS, evaluated_samples, read_predictions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import Results, SplitCounts, SplitSummary, cautions, metric_text, read_results
@@ -57,8 +63,8 @@ class FoldPredictions:
         Labelled samples in any part of the split, and those in its test part.
     table : pandas.DataFrame
         Predictions of the test part, from :func:`~leukemia_models.evaluation.predictions.read_predictions`.
-    classes : tuple of two str
-        The negative and the positive class.
+    classes : tuple of str
+        Of two the negative and the positive class.
     settings, judging, epoch, warnings
         As in the fold's ``results.json``.
     """
@@ -205,8 +211,8 @@ def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
     samples = evaluated_samples(fold.table, fold.classes)
     values = classification_metrics(samples.labels_N, samples.probabilities_NK, fold.classes).values()
     counts = _counts(samples)
-    if not all(counts.images_per_class):
-        values = {name: values[name] if name in ("sensitivity", "specificity") else None for name in METRICS}
+    if sum(map(bool, counts.images_per_class)) < 2:
+        values = {name: value if METRICS.get(name).of_class is not None else None for name, value in values.items()}
     return FoldMetrics(
         name=fold.name,
         split=str(fold.split),
@@ -219,12 +225,8 @@ def fold_metrics(fold: FoldPredictions) -> FoldMetrics:
 
 
 def _counts(samples: EvaluatedSamples) -> SplitCounts:
-    images = tuple(np.bincount(samples.labels_N, minlength=2).tolist())
-    return SplitCounts(images, subjects_per_class(samples.labels_N, samples.subjects))
-
-
-SHOWN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
-"""Metrics in short texts and figures; tables have all."""
+    images = tuple(np.bincount(samples.labels_N, minlength=samples.num_classes).tolist())
+    return SplitCounts(images, subjects_per_class(samples.labels_N, samples.subjects, samples.num_classes))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -261,12 +263,15 @@ class CrossValidation:
     @property
     def num_one_class_folds(self) -> int:
         """Number of folds that held out one class alone."""
-        return sum(not all(fold.images_per_class) for fold in self.folds)
+        return sum(sum(map(bool, fold.images_per_class)) < 2 for fold in self.folds)
 
     def text(self) -> str:
         """Return the main results in a few lines."""
         lines = [f"{self.name} ({len(self.table):,} images held out once, {self.stamp}):"]
-        lines += [f"  {metric_title(name, self.pooled.classes)}: {self._metric_text(name)}" for name in SHOWN_METRICS]
+        classes = self.pooled.classes
+        lines += [
+            f"  {metric_title(name, classes)}: {self._metric_text(name)}" for name in main_metric_names(len(classes))
+        ]
         return "\n".join([*lines, *(f"  caution: {sentence}" for sentence in cautions(self.pooled))])
 
     def _metric_text(self, name: str) -> str:
@@ -325,7 +330,10 @@ def cross_validate(
     return CrossValidation(
         name=name,
         folds=metrics,
-        spread={metric: Spread.of([fold.values[metric] for fold in metrics]) for metric in METRICS},
+        spread={
+            metric: Spread.of([fold.values[metric] for fold in metrics])
+            for metric in metric_names(len(folds[0].classes))
+        },
         pooled=results_of_table(table, split, network, bootstrap=bootstrap),
         table=table,
     )
@@ -344,7 +352,7 @@ def _pooling_note(folds: Sequence[FoldMetrics]) -> str:
     )
     aurocs = Spread.of([fold.values["auroc"] for fold in folds])
     if aurocs.mean is None:
-        return f"{note}; no fold holds both classes, so there is no AUROC within one network to set beside it."
+        return f"{note}; no fold holds several classes, so there is no AUROC within one network to set beside it."
     return f"{note}; within one network at a time, AUROC is {aurocs.mean:.3f} in the mean of {aurocs.num_folds} folds."
 
 

@@ -15,14 +15,13 @@ from leukemia_data.files.text import printable
 from leukemia_data.lazy_imports import pd
 from leukemia_models.comparing.fold_evaluation import (
     POOLED_NAME,
-    SHOWN_METRICS,
     CrossValidation,
     FoldMetrics,
     Spread,
     cross_validate,
     read_fold,
 )
-from leukemia_models.evaluation.metrics import METRICS, metric_title
+from leukemia_models.evaluation.metrics import main_metric_names, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import IMAGE, SUBJECT_MEAN, cautions
@@ -55,13 +54,14 @@ def draw_folds(result: CrossValidation) -> Figure:
     title = f"{result.pooled.model_name}, {result.name}: each fold, mean and pooled"
     figure = stamped_figure((9.6, 4.8), title, result.stamp)
     axes = figure.subplots()
-    for position, name in enumerate(SHOWN_METRICS):
+    shown = main_metric_names(len(result.pooled.classes))
+    for position, name in enumerate(shown):
         values = [fold.values[name] for fold in result.folds]
         _draw_values(axes, position, values)
         _draw_mean(axes, position, result.spread[name])
         _draw_pooled(axes, position, name, result)
-    axes.set_xticks(range(len(SHOWN_METRICS)), _titles(result.pooled.classes))
-    axes.set_xlim(-0.5, len(SHOWN_METRICS) - 0.5)
+    axes.set_xticks(range(len(shown)), _titles(result.pooled.classes))
+    axes.set_xlim(-0.5, len(shown) - 0.5)
     lowest, highest = axes.get_ylim()
     # A mean with its standard deviation may reach beyond 0 or 1.
     axes.set_yticks(np.arange(11) / 10)
@@ -76,7 +76,8 @@ def draw_folds(result: CrossValidation) -> Figure:
 
 def _titles(classes: Sequence[str]) -> list[str]:
     """Return the titles of the metrics, with the class on separate lines."""
-    titles = [printable(metric_title(name, classes)).partition(" (") for name in SHOWN_METRICS]
+    names = main_metric_names(len(classes))
+    titles = [printable(metric_title(name, classes)).partition(" (") for name in names]
     return [
         "\n".join([name, *([wrapped_name(f"({rest}", _TITLE_LETTERS)] if rest else [])]) for name, _, rest in titles
     ]
@@ -211,7 +212,7 @@ def cross_validation_text(result: CrossValidation) -> str:
     sections = [
         f"# {plain(result.pooled.model_name)}: cross-validation, {plain(result.name)}",
         f"Split: **{stamp}**" + (" (the counts are those of the worst fold)" if "(" in stamp else ""),
-        f"Positive class: **{code(result.pooled.positive)}**",
+        "" if result.pooled.positive is None else f"Positive class: **{code(result.pooled.positive)}**",
         quoted_paragraphs(cautions(result.pooled)),
         f"## Mean and spread over the folds ({stamp})\n\n" + _spread_section(result),
         f"## Pooled out-of-fold predictions ({stamp})\n\n" + _pooled_section(result),
@@ -257,7 +258,7 @@ def _pooled_section(result: CrossValidation) -> str:
             interval_text(pooled.interval(SUBJECT_MEAN, name)),
             number_text(result.spread[name].mean),
         )
-        for name in METRICS
+        for name in result.spread
     ]
     notes = without_repeats(each.note for each in (images, people) if each is not None and each.note)
     return "\n\n".join([markdown_table(header, rows), *map(plain, notes), *map(plain, pooled.notes)])
@@ -271,7 +272,7 @@ def _folds_section(result: CrossValidation) -> str:
         *(f"images {code(name)}" for name in classes),
         *(f"subjects {code(name)}" for name in classes),
         "epoch",
-        *(metric_title(name, classes, code) for name in SHOWN_METRICS),
+        *(metric_title(name, classes, code) for name in main_metric_names(len(classes))),
         "split",
     )
     return markdown_table(header, _fold_rows(result.folds))
@@ -280,6 +281,7 @@ def _folds_section(result: CrossValidation) -> str:
 def _fold_rows(folds: Sequence[FoldMetrics]) -> Iterator[tuple[object, ...]]:
     for fold in folds:
         subjects = fold.subjects_per_class or ("unknown",) * len(fold.images_per_class)
-        values = ("-" if (value := fold.values[name]) is None else f"{value:.3f}" for name in SHOWN_METRICS)
+        names = main_metric_names(len(fold.images_per_class))
+        values = ("-" if (value := fold.values[name]) is None else f"{value:.3f}" for name in names)
         epoch = "-" if fold.epoch is None else fold.epoch
         yield plain(fold.name), code(fold.split), *fold.images_per_class, *subjects, epoch, *values, fold.stamp

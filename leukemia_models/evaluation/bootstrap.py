@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from leukemia_models.evaluation.metrics import (
     Outcome,
     brier_terms,
     classification_metrics,
+    metric_names,
     nll_terms,
 )
 from leukemia_models.evaluation.resampling import (
@@ -48,16 +50,15 @@ def drawn_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints, th
     draws_DS : int64 array (D,S)
         Count of each subject in each draw.
     threshold : float
-        The prediction is class 1 where its probability is above.
+        Of two classes the prediction is class 1 where its probability is above.
     """
-    num_subjects = draws_DS.shape[1]
-    calls_N = (samples.probabilities_N > threshold).astype(np.int64)
-    cell_N = 2 * samples.labels_N + calls_N
-    confusion_SC = np.zeros((num_subjects, 4))
+    num_subjects, num_classes = draws_DS.shape[1], samples.num_classes
+    cell_N = num_classes * samples.labels_N + samples.predictions_N(threshold)
+    confusion_SC = np.zeros((num_subjects, num_classes**2))
     np.add.at(confusion_SC, (subject_N, cell_N), 1)
     losses_SL = np.stack(
         [
-            np.bincount(subject_N, terms(samples.labels_N, samples.probabilities_N), num_subjects)
+            np.bincount(subject_N, terms(samples.labels_N, samples.probabilities_NK), num_subjects)
             for terms in (brier_terms, nll_terms)
         ],
         axis=1,
@@ -72,7 +73,7 @@ def drawn_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints, th
             "brier": brier_D,
             "nll": nll_D,
         }
-    for name in bootstrapped_metrics():
+    for name in bootstrapped_metrics(num_classes):
         metric = METRICS.get(name)
         if metric.of_confusions is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -85,14 +86,46 @@ def drawn_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints, th
 def _value_of_each_draw(metric: Metric, samples: EvaluatedSamples, weights_DN: Ints, threshold: float) -> Floats:
     """Return a metric of every draw, computed on samples that are repeated by their counts."""
     outcomes = (
-        Outcome(np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_N, weights_N), threshold)
+        Outcome(
+            np.repeat(samples.labels_N, weights_N), np.repeat(samples.probabilities_NK, weights_N, axis=0), threshold
+        )
         for weights_N in weights_DN
     )
     return np.array([np.nan if (value := metric.of(outcome)) is None else value for outcome in outcomes], np.float64)
 
 
 def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
-    """Return metrics (D,) of counts (D,4) of (label, prediction) = (0,0), (0,1), (1,0), (1,1)."""
+    """Return metrics (D,) of counts (D,K*K), of two classes (label, prediction) = (0,0), (0,1), (1,0), (1,1).
+
+    NaN where undefined. Of more than two classes means are over those with samples in a draw.
+    """
+    if confusion_DC.shape[1] == 4:
+        return _confusion_metrics_of_two(confusion_DC)
+    num_classes = math.isqrt(confusion_DC.shape[1])
+    confusion_DKK = confusion_DC.reshape(-1, num_classes, num_classes)
+    hits_DK = np.diagonal(confusion_DKK, axis1=1, axis2=2)
+    support_DK, called_DK = confusion_DKK.sum(axis=2), confusion_DKK.sum(axis=1)
+    total_D = support_DK.sum(axis=1)
+    has_several_D = np.count_nonzero(support_DK, axis=1) > 1
+    sizes_DK = support_DK + called_DK
+    f1_DK = 2 * hits_DK / np.maximum(sizes_DK, 1)
+    recalls_D = (hits_DK / np.maximum(support_DK, 1)).sum(axis=1) / np.count_nonzero(support_DK, axis=1)
+    # Gorodkin (2004), Comparing two K-category assignments by a K-category correlation coefficient.
+    together_D = hits_DK.sum(axis=1) * total_D - (support_DK * called_DK).sum(axis=1)
+    spread_D = np.sqrt(
+        (total_D**2 - np.square(support_DK).sum(axis=1)) * (total_D**2 - np.square(called_DK).sum(axis=1))
+    )
+    mcc_D = np.where(spread_D > 0, together_D / np.where(spread_D > 0, spread_D, 1), 0)
+    return {
+        "balanced_accuracy": np.where(has_several_D, recalls_D, np.nan),
+        "weighted_f1": (f1_DK * support_DK).sum(axis=1) / total_D,
+        "macro_f1": np.where(has_several_D, f1_DK.sum(axis=1) / np.count_nonzero(sizes_DK, axis=1), np.nan),
+        "mcc": np.where(has_several_D, mcc_D, np.nan),
+        "accuracy": hits_DK.sum(axis=1) / total_D,
+    }
+
+
+def _confusion_metrics_of_two(confusion_DC: Floats) -> dict[str, Floats]:
     true_0, false_1, false_0, true_1 = confusion_DC.T
     label_0, label_1 = true_0 + false_1, true_1 + false_0
     called_0, called_1 = true_0 + false_0, true_1 + false_1
@@ -114,11 +147,26 @@ def confusion_metrics(confusion_DC: Floats) -> dict[str, Floats]:
 
 
 def _ranking_metrics(samples: EvaluatedSamples, subject_N: Ints, draws_DS: Ints) -> dict[str, Floats]:
-    """Return AUROC and average precision of every draw, computed in chunks of draws."""
-    falling_N = np.argsort(-samples.probabilities_N, kind="stable")
-    scores_N = samples.probabilities_N[falling_N]
+    """Return AUROC and average precision of every draw: of class 1 of two, else the mean over the classes in it."""
+    labels = (POSITIVE,) if samples.num_classes == 2 else range(samples.num_classes)
+    found = [_ranking_of_class(samples, label, subject_N, draws_DS) for label in labels]
+    if len(found) == 1:
+        return dict(found[0])
+    return {name: _mean_of_defined(np.stack([each[name] for each in found])) for name in ("auroc", "auprc")}
+
+
+def _mean_of_defined(values_KD: Floats) -> Floats:
+    is_defined_KD = np.isfinite(values_KD)
+    return np.asarray(np.where(is_defined_KD, values_KD, 0).sum(axis=0) / is_defined_KD.sum(axis=0))
+
+
+def _ranking_of_class(samples: EvaluatedSamples, label: int, subject_N: Ints, draws_DS: Ints) -> dict[str, Floats]:
+    """Return AUROC and average precision of a class against the rest in every draw, computed in chunks of draws."""
+    scores_N = samples.probabilities_NK[:, label]
+    falling_N = np.argsort(-scores_N, kind="stable")
+    scores_N = scores_N[falling_N]
     last_of_tie = np.flatnonzero(np.append(scores_N[1:] != scores_N[:-1], True))
-    is_positive_N = samples.labels_N[falling_N] == POSITIVE
+    is_positive_N = samples.labels_N[falling_N] == label
     length = max(MAX_CHUNK_VALUES // len(samples), 1)
     chunks = [
         _ranking_of_weights(draws_DS[start : start + length][:, subject_N[falling_N]], is_positive_N, last_of_tie)
@@ -164,7 +212,7 @@ class SubjectBootstrap:
     """
 
     settings: BootstrapSettings
-    subjects_per_class: tuple[int, int] | None
+    subjects_per_class: tuple[int, ...] | None
     intervals: Mapping[str, Interval]
     note: str | None
 
@@ -187,10 +235,10 @@ def subject_bootstrap(
     samples : EvaluatedSamples
         Images; or one row a subject, for subject-level metrics.
     threshold : float
-        The prediction is class 1 where its probability is above.
+        Of two classes the prediction is class 1 where its probability is above.
     settings : BootstrapSettings
-    classes : sequence of two str
-        Names of class 0 and 1, for the note.
+    classes : sequence of str
+        Names of the classes, for the note.
     """
     groups = subject_groups(samples)
     intervals = {}
@@ -241,11 +289,11 @@ class PairedBootstrap:
     settings, subjects_per_class, note
         As for :class:`SubjectBootstrap`.
     differences : mapping of str to Difference
-        For all of :data:`~leukemia_models.evaluation.metrics.METRICS`.
+        For all metrics of so many classes, see :func:`~leukemia_models.evaluation.metrics.metric_names`.
     """
 
     settings: BootstrapSettings
-    subjects_per_class: tuple[int, int] | None
+    subjects_per_class: tuple[int, ...] | None
     differences: Mapping[str, Difference]
     note: str | None
 
@@ -284,6 +332,8 @@ def paired_bootstrap(
     UsageError
         If the two do not have the same images with the same labels and subjects.
     """
+    if first.num_classes != second.num_classes:
+        raise UsageError(f"the two have {first.num_classes} and {second.num_classes} classes: they cannot be compared")
     pair = ((first, thresholds[0]), (_in_order_of(second, first), thresholds[1]))
     plain = [
         classification_metrics(each.labels_N, each.probabilities_NK, classes, threshold=threshold).values()
@@ -298,7 +348,7 @@ def paired_bootstrap(
         difference_of_draws = {name: (one[name] - other[name]).round(12) for name in names}
     differences = {
         name: _difference(plain[0][name], plain[1][name], difference_of_draws.get(name), settings.level)
-        for name in METRICS
+        for name in metric_names(first.num_classes)
     }
     is_same = any(differences[name].interval is None for name in difference_of_draws)
     return PairedBootstrap(

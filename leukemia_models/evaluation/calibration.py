@@ -1,13 +1,14 @@
 """Calibration: temperature and decision threshold, fitted on validation images. No torch.
 
-Temperature scaling divides the log-odds by one number, which keeps rankings and the meaning of 0.5 (Guo et al. 2017, On
-Calibration of Modern Neural Networks). The threshold is then chosen on the scaled probabilities.
+Temperature scaling divides the log-odds, of more than two classes the logarithms of the probabilities, by one number,
+which keeps the predicted classes (Guo et al. 2017, On Calibration of Modern Neural Networks). Of two classes a
+threshold is then chosen on the scaled probabilities.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
 from leukemia_data.lazy_imports import Library
+from leukemia_data.records.arguments import as_labels
 from leukemia_models.evaluation.evaluated_samples import (
     DEFAULT_THRESHOLD,
     EvaluatedSamples,
+    class_probabilities,
     labels_and_probabilities,
+    require_labels,
     subjects_per_class,
 )
 from leukemia_models.evaluation.metrics import LOWEST_PROBABILITY, POSITIVE
@@ -44,7 +48,7 @@ class Calibration:
     temperature : float
         Divisor of the log-odds, > 0; above 1 for an overconfident network.
     threshold : float
-        Of the scaled probability of class 1, in [0, 1).
+        Of the scaled probability of class 1 of two, in [0, 1); 0.5 for more classes, where it is not used.
     fitted_on : str
         Part of the split, such as ``valid``.
     num_images : int
@@ -73,7 +77,7 @@ class Calibration:
 
     def apply(self, samples: EvaluatedSamples) -> EvaluatedSamples:
         """Return the samples with scaled probabilities."""
-        return samples.with_probabilities(scaled_probabilities(samples.probabilities_N, self.temperature))
+        return samples.with_probabilities(scaled_probabilities(samples.probabilities_NK, self.temperature))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -100,23 +104,25 @@ def fit_calibration(
         Validation images, predicted with the test-time augmentation that will be used.
     fitted_on : str
         Part of the split, for messages.
-    classes : sequence of two str
-        Names of class 0 and 1, for the note.
+    classes : sequence of str
+        Names of the classes, for the note.
 
     Raises
     ------
     UsageError
         If the labels hold one class only.
     """
+    num_classes = samples.num_classes
     if len(np.unique(samples.labels_N)) < 2:
-        raise UsageError(f"temperature and threshold need {fitted_on} images of both classes")
-    temperature = fit_temperature(samples.labels_N, samples.probabilities_N)
-    scaled_N = scaled_probabilities(samples.probabilities_N, temperature)
-    counts = subjects_per_class(samples.labels_N, samples.subjects)
+        needed = "both" if num_classes == 2 else "several"
+        raise UsageError(f"temperature and threshold need {fitted_on} images of {needed} classes")
+    temperature = fit_temperature(samples.labels_N, samples.probabilities_NK)
+    scaled = samples.with_probabilities(scaled_probabilities(samples.probabilities_NK, temperature))
+    counts = subjects_per_class(samples.labels_N, samples.subjects, num_classes)
     is_inside = TEMPERATURE_RANGE[0] * 1.01 < temperature < TEMPERATURE_RANGE[1] / 1.01
     return Calibration(
         temperature=temperature,
-        threshold=fit_threshold(samples.labels_N, scaled_N),
+        threshold=fit_threshold(samples.labels_N, scaled.probabilities_N) if num_classes == 2 else DEFAULT_THRESHOLD,
         fitted_on=fitted_on,
         num_images=len(samples),
         note=_note(counts, classes, is_inside=is_inside),
@@ -124,26 +130,52 @@ def fit_calibration(
     )
 
 
-def scaled_probabilities(probabilities_N: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Return probabilities (N,) of class 1 with their log-odds divided by `temperature`."""
-    return np.asarray(special.expit(_log_odds(probabilities_N) / temperature))
+def scaled_probabilities(probabilities: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """Return probabilities with their log-odds divided by `temperature`, in the same shape.
+
+    They are those of class 1 of two, (N,), or of all classes, (N,K).
+    """
+    if probabilities.ndim == 1:
+        return np.asarray(special.expit(_log_odds(probabilities) / temperature))
+    if probabilities.shape[1] == 2:
+        return class_probabilities(scaled_probabilities(probabilities[:, POSITIVE], temperature))
+    return np.asarray(special.softmax(_logarithms(probabilities) / temperature, axis=1))
 
 
-def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:
+def fit_temperature(labels_N: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> float:
     """Return the temperature with the lowest negative log-likelihood, within :data:`TEMPERATURE_RANGE`.
 
-    Labels are 0 or 1, probabilities those of class 1.
+    Probabilities are those of class 1 of two, (N,), or of all classes, (N,K).
     """
-    labels_N, probabilities_N = labels_and_probabilities(labels_N, probabilities_N)
-    wrong_log_odds_N = np.where(labels_N == POSITIVE, -1, 1) * _log_odds(probabilities_N)
-
-    def loss(inverse: float) -> float:
-        return float(np.mean(np.logaddexp(0, wrong_log_odds_N * inverse)))
-
+    probabilities_NK = class_probabilities(probabilities)
+    labels_N = as_labels(labels_N, "labels_N")
+    if labels_N.ndim != 1 or len(labels_N) != len(probabilities_NK):
+        raise UsageError(f"one label for each row of probabilities is needed, got {labels_N.shape}")
+    require_labels(labels_N, probabilities_NK.shape[1])
+    loss_of = _two_class_loss if probabilities_NK.shape[1] == 2 else _many_class_loss
+    loss = loss_of(labels_N, probabilities_NK)
     lowest, highest = TEMPERATURE_RANGE
-    # Unlike the NLL, which clips scaled probabilities, this loss is convex in the inverse temperature.
+    # Unlike the NLL, which clips scaled probabilities, these losses are convex in the inverse temperature.
     found = optimize.minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-7})
     return float(1 / found.x)
+
+
+Loss = Callable[[float], float]
+
+
+def _two_class_loss(labels_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[np.float64]) -> Loss:
+    wrong_log_odds_N = np.where(labels_N == POSITIVE, -1, 1) * _log_odds(probabilities_NK[:, POSITIVE])
+    return lambda inverse: float(np.mean(np.logaddexp(0, wrong_log_odds_N * inverse)))
+
+
+def _many_class_loss(labels_N: npt.NDArray[np.int64], probabilities_NK: npt.NDArray[np.float64]) -> Loss:
+    logarithms_NK = _logarithms(probabilities_NK)
+    of_label_N = logarithms_NK[np.arange(len(labels_N)), labels_N]
+    return lambda inverse: float(np.mean(special.logsumexp(logarithms_NK * inverse, axis=1) - of_label_N * inverse))
+
+
+def _logarithms(probabilities_NK: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.log(np.clip(probabilities_NK, LOWEST_PROBABILITY, 1)))
 
 
 def fit_threshold(labels_N: npt.NDArray[np.int64], probabilities_N: npt.NDArray[np.float64]) -> float:

@@ -17,7 +17,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSamples:
-    """Samples with a label and the probability of class 1.
+    """Samples with a label and the probability of each class.
 
     Parameters
     ----------
@@ -25,9 +25,9 @@ class EvaluatedSamples:
     subjects : tuple of str
         Subject of each sample; "" where unknown.
     labels_N : int64 array (N,)
-        0 or 1.
-    probabilities_N : float64 array (N,)
-        Of class 1, in [0, 1].
+        0 to K-1, for K >= 2 classes.
+    probabilities_NK : float64 array (N,K)
+        In [0, 1]. Of two classes also (N,), the probabilities of class 1.
 
     Raises
     ------
@@ -38,31 +38,41 @@ class EvaluatedSamples:
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
     labels_N: npt.NDArray[np.int64]
-    probabilities_N: npt.NDArray[np.float64]
+    probabilities_NK: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        labels_N, probabilities_N = labels_and_probabilities(self.labels_N, self.probabilities_N)
-        object.__setattr__(self, "labels_N", labels_N)
-        object.__setattr__(self, "probabilities_N", probabilities_N)
-        lengths = len(self.ids), len(self.subjects), len(labels_N)
-        if len({*lengths}) != 1:
-            raise UsageError(f"ids, subjects and labels differ in number: {lengths}")
+        probabilities_NK = class_probabilities(self.probabilities_NK)
+        labels_N = as_labels(self.labels_N, "labels_N")
+        lengths = len(self.ids), len(self.subjects), len(labels_N), len(probabilities_NK)
+        if labels_N.ndim != 1 or len({*lengths}) != 1:
+            raise UsageError(f"ids, subjects, labels and probabilities differ in number: {lengths}")
         if not self.ids:
             raise UsageError("no image to evaluate has a label")
-        if not np.isin(self.labels_N, (0, 1)).all():
-            raise UsageError(f"labels must be 0 or 1, got {sorted(set(self.labels_N.tolist()))[:5]}")
+        require_labels(labels_N, probabilities_NK.shape[1])
+        object.__setattr__(self, "labels_N", labels_N)
+        object.__setattr__(self, "probabilities_NK", probabilities_NK)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def probabilities_NK(self) -> npt.NDArray[np.float64]:
-        """Probabilities of both classes, (N,2)."""
-        return np.stack([1 - self.probabilities_N, self.probabilities_N], axis=1)
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return int(self.probabilities_NK.shape[1])
 
-    def with_probabilities(self, probabilities_N: npt.NDArray[np.float64]) -> EvaluatedSamples:
-        """Return the same samples with other probabilities of class 1."""
-        return replace(self, probabilities_N=probabilities_N)
+    @property
+    def probabilities_N(self) -> npt.NDArray[np.float64]:
+        """Probabilities of class 1 of two, (N,)."""
+        _, probabilities_N = self.probabilities_NK.T
+        return np.asarray(probabilities_N)
+
+    def predictions_N(self, threshold: float = DEFAULT_THRESHOLD) -> npt.NDArray[np.int64]:
+        """Return the predicted classes, see :func:`predicted_classes`."""
+        return predicted_classes(self.probabilities_NK, threshold)
+
+    def with_probabilities(self, probabilities_NK: npt.NDArray[np.float64]) -> EvaluatedSamples:
+        """Return the same samples with other probabilities."""
+        return replace(self, probabilities_NK=probabilities_NK)
 
     def take(self, rows: npt.NDArray[np.int64]) -> EvaluatedSamples:
         """Return the samples at the given rows, in that order; raise UsageError for no or unknown rows."""
@@ -71,8 +81,48 @@ class EvaluatedSamples:
             tuple(self.ids[row] for row in rows),
             tuple(self.subjects[row] for row in rows),
             self.labels_N[rows],
-            self.probabilities_N[rows],
+            self.probabilities_NK[rows],
         )
+
+
+def class_probabilities(probabilities: object) -> npt.NDArray[np.float64]:
+    """Return probabilities of all classes (N,K); those of class 1 alone, (N,), are completed.
+
+    Raises
+    ------
+    UsageError
+        If they have another shape, or one is outside [0, 1].
+    """
+    numbers = as_numbers(probabilities, "probabilities_NK")
+    if numbers.ndim == 1:
+        numbers = np.stack([1 - numbers, numbers], axis=1)
+    if numbers.ndim != 2 or numbers.shape[1] < 2:
+        raise UsageError(
+            f"probabilities_NK must be of shape (N,K) for two classes or more, or (N,) for class 1, got {numbers.shape}"
+        )
+    if not ((numbers >= 0) & (numbers <= 1)).all():
+        raise UsageError("probabilities_NK must be in [0, 1]")
+    return numbers
+
+
+def require_labels(labels_N: npt.NDArray[np.int64], num_classes: int) -> None:
+    """Raise a UsageError unless all labels are 0 to ``num_classes - 1``."""
+    if len(labels_N) and not 0 <= labels_N.min() <= labels_N.max() < num_classes:
+        known = "0 or 1" if num_classes == 2 else f"0 to {num_classes - 1}"
+        raise UsageError(f"labels must be {known}, got {sorted(set(labels_N.tolist()))[:5]}")
+
+
+def predicted_classes(
+    probabilities_NK: npt.NDArray[np.float64], threshold: float = DEFAULT_THRESHOLD
+) -> npt.NDArray[np.int64]:
+    """Return the predicted class of each row (N,).
+
+    Of two classes it is class 1 where its probability is above `threshold`; of more the most probable one, the first
+    of equals.
+    """
+    if probabilities_NK.shape[1] == 2:
+        return np.asarray(probabilities_NK[:, 1] > threshold, np.int64)
+    return np.asarray(probabilities_NK.argmax(axis=1), np.int64)
 
 
 def labels_and_probabilities(

@@ -1,8 +1,9 @@
 """Predictions as arrays, tables and CSV files. No torch.
 
 A table names the classes in its cells and columns, independent of a run's order of labels; :func:`evaluated_samples`
-turns names into 0 and 1, the negative and the positive class. In ``predictions.csv`` texts are escaped against formulas
-of spreadsheets, which :func:`read_predictions` undoes. In a submission ids are unchanged, since it is joined by id.
+turns names into numbers, of two classes into 0 and 1 for the negative and the positive one. In ``predictions.csv``
+texts are escaped against formulas of spreadsheets, which :func:`read_predictions` undoes. In a submission ids are
+unchanged, since it is joined by id.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from leukemia_data.errors import RunError, listed
 from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.text import formula_restored, formula_safe, quoting_for
 from leukemia_data.lazy_imports import pd
-from leukemia_data.sources.positive_class import negative_first
-from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
+from leukemia_data.sources.positive_class import evaluated_order
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples, predicted_classes
 
 PROBABILITY_PREFIX = "probability_"
 TEXT_COLUMNS = ("id", "subject", "split")
@@ -78,8 +79,8 @@ def evaluated_samples(table: pd.DataFrame, classes: Sequence[str]) -> EvaluatedS
     ----------
     table : pandas.DataFrame
         From :func:`predictions_table` or :func:`read_predictions`.
-    classes : sequence of two str
-        Names of the negative and the positive class, which become 0 and 1.
+    classes : sequence of str
+        Names of the classes, of two the negative and the positive one, which become 0, 1, ...
 
     Raises
     ------
@@ -89,16 +90,19 @@ def evaluated_samples(table: pd.DataFrame, classes: Sequence[str]) -> EvaluatedS
         If the table has other classes.
     """
     require_classes(table, classes, "the table of predictions")
-    negative, positive = classes
     known = table[table["label"] != UNKNOWN_CLASS]
-    strange = sorted(set(known["label"]) - {negative, positive})
+    strange = sorted(set(known["label"]) - set(classes))
     if strange:
         raise RunError(f"the table of predictions has labels {listed(strange)}; classes are {listed(classes)}")
+    # Of two classes one probability says both, also if rounded digits do not sum to 1.
+    columns = list(map(probability_column, classes[-1:] if len(classes) == 2 else classes))
+    probabilities_NK = known[columns].to_numpy(np.float64)
+    label_of = {name: label for label, name in enumerate(classes)}
     return EvaluatedSamples(
         tuple(known["id"]),
         tuple(known["subject"]),
-        (known["label"] == positive).to_numpy().astype(np.int64),
-        known[probability_column(positive)].to_numpy(np.float64),
+        np.array([label_of[name] for name in known["label"]], np.int64),
+        probabilities_NK[:, 0] if len(classes) == 2 else probabilities_NK,
     )
 
 
@@ -131,17 +135,18 @@ def predictions_table(
     classes: Sequence[str] = ("hem", "all"),
     positive: str | None = None,
 ) -> pd.DataFrame:
-    """Return a table of two-class predictions.
+    """Return a table of predictions.
 
     Parameters
     ----------
     predictions : Predictions
     ids, subjects, splits : sequence of str
         Of all samples of the cache (or list of files), by index.
-    classes : sequence of two str
+    classes : sequence of str
         Name of each label.
     positive : str, optional
-        The class that is predicted where its probability is above 0.5; by default the second.
+        Of two classes the one that is predicted where its probability is above 0.5; by default the second. Of more the
+        most probable class is predicted.
 
     Returns
     -------
@@ -152,8 +157,9 @@ def predictions_table(
     """
     rows = predictions.indices_N.tolist()
     probabilities_NK = predictions.probabilities_NK
-    negative, positive = negative_first(classes, classes[1] if positive is None else positive)
-    is_positive_N = probabilities_NK[:, list(classes).index(positive)] > DEFAULT_THRESHOLD
+    order = evaluated_order(classes, positive)
+    columns = [list(classes).index(name) for name in order]
+    predictions_N = predicted_classes(probabilities_NK[:, columns], DEFAULT_THRESHOLD)
     return pd.DataFrame(
         {
             "id": _texts(ids, rows),
@@ -161,7 +167,7 @@ def predictions_table(
             # The last one is for -1, an unknown label.
             "label": _texts([*classes, UNKNOWN_CLASS], predictions.labels_N.tolist()),
             "split": _texts(splits, rows),
-            "prediction": _texts([negative, positive], is_positive_N.tolist()),
+            "prediction": _texts(order, predictions_N.tolist()),
             **{probability_column(name): probabilities_NK[:, label] for label, name in enumerate(classes)},
         }
     )
@@ -195,7 +201,7 @@ def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-    classes : sequence of two str
+    classes : sequence of str
         Names of the run's classes; for a file of version 0.1 in the order of their labels.
 
     Returns
@@ -214,7 +220,7 @@ def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
         raise RunError(f"{path} is not a table of predictions: it has no column {', '.join(missing)}")
     for name in (*TEXT_COLUMNS, *CLASS_COLUMNS):
         table[name] = table[name].map(formula_restored).astype(object)
-    if table_classes(table) == (classes[1],):
+    if len(classes) == 2 and table_classes(table) == (classes[1],):
         return _from_first_version(path, table, classes)
     require_classes(table, classes, str(path))
     _require_names(path, table["label"], {*classes, UNKNOWN_CLASS})
@@ -274,8 +280,10 @@ def _refuse_first(path: Path, is_wrong: pd.Series[bool], what: Callable[[int], s
         raise RunError(f"{path}, row {row + 2}: {what(row)}")
 
 
-def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequence[str] | None = None) -> None:
-    """Write a submission file atomically: header ``ID,label``, ids unchanged, 1 for the positive class.
+def write_submission(path: Path, table: pd.DataFrame, positive: str | None, order: Sequence[str] | None = None) -> None:
+    """Write a submission file atomically: header ``ID,label``, ids unchanged.
+
+    The label is 1 for the positive class and 0 for the other one; of more than two classes it is the class's name.
 
     Parameters
     ----------
@@ -283,8 +291,8 @@ def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequ
         In a directory that exists.
     table : pandas.DataFrame
         With ``id`` and ``prediction``, as from :func:`predictions_table`.
-    positive : str
-        Name of the positive class.
+    positive : str or None
+        Name of the positive class; None for more than two classes.
     order : sequence of str, optional
         The ids to write, in this order; by default those of the table, repeated ones too.
 
@@ -305,7 +313,9 @@ def write_submission(path: Path, table: pd.DataFrame, positive: str, order: Sequ
             f"{path.name}: no prediction for {listed(absent, most=MAX_LISTED)}; predict the split that holds these "
             "images first"
         )
-    frame = pd.DataFrame({"ID": pd.Series(wanted, dtype=object), "label": [int(by_id[i] == positive) for i in wanted]})
+    named = [by_id[wanted_id] for wanted_id in wanted]
+    labels = named if positive is None else [int(name == positive) for name in named]
+    frame = pd.DataFrame({"ID": pd.Series(wanted, dtype=object), "label": labels})
     _write_csv(path, frame)
 
 

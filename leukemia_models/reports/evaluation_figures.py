@@ -14,11 +14,12 @@ import numpy.typing as npt
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
 from leukemia_data.lazy_imports import pd
+from leukemia_models.evaluation.curves import mean_roc, reliability_bins, roc_of_class, sklearn_metrics
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
-from leukemia_models.evaluation.metrics import reliability_bins, sklearn_metrics
 from leukemia_models.evaluation.resampling import Interval
 from leukemia_models.evaluation.subject_level import subject_samples
 from leukemia_models.reports.style import (
+    COLORS,
     LINE_STYLES,
     TRAIN_STYLE,
     VALID_STYLE,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 BOTH_CLASSES = -1
+MAX_COUNTED_CLASSES = 4
+"""Of more classes, fields of a confusion matrix hold percents only, and subjects share one column."""
 MAX_SUBJECTS_IN_A_COLUMN = 30
 MAX_NAMED_SUBJECTS = 60
 INCHES_PER_SUBJECT = 0.165
@@ -57,28 +60,44 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *
     title, stamp : str
         As for :func:`~leukemia_models.reports.style.stamped_figure`, here and below.
     """
-    figure = stamped_figure((4.8, 4.3), title, stamp)
+    side = confusion_inches(len(classes))
+    figure = stamped_figure((side + 0.2, side - 0.3), title, stamp)
     axes = figure.subplots()
     image = draw_confusion_on(axes, confusion, classes)
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.04)
     return figure
 
 
+def confusion_inches(num_classes: int) -> float:
+    """Return the side of a figure in which the fields of a confusion matrix can be read."""
+    return 4.6 if num_classes <= MAX_COUNTED_CLASSES else min(2.4 + 0.55 * num_classes, 14.0)
+
+
 def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> AxesImage:
-    """Draw a confusion matrix into axes, and return the image for a colour bar."""
+    """Draw a confusion matrix into axes, and return the image for a colour bar.
+
+    Fields of up to four classes have shares and counts, those of more whole percents, or nothing without images.
+    """
     counts = np.asarray(confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    is_counted = len(classes) <= MAX_COUNTED_CLASSES
     for (row, column), count in np.ndenumerate(counts):
-        share = f"{shares[row, column]:.1%}" if totals[row, 0] else "none"
         ink = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(column, row, f"{share}\n({count:,})", ha="center", va="center", color=ink, fontsize=12)
+        if is_counted:
+            text, fontsize = f"{shares[row, column]:.1%}\n({count:,})" if totals[row, 0] else f"none\n({count:,})", 12
+        else:
+            text, fontsize = f"{100 * shares[row, column]:.0f}" if count else "", 9
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=fontsize)
     names = [wrapped_name(name, TICK_LETTERS) for name in classes]
     counted = [f"{name}\n(n = {total:,})" for name, total in zip(names, totals[:, 0], strict=True)]
-    axes.set_xticks(range(len(classes)), names, parse_math=False)
-    axes.set_yticks(range(len(classes)), counted, parse_math=False)
-    axes.set_xlabel("predicted class")
+    turned: dict[str, Any] = (
+        {} if is_counted else {"rotation": 60, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
+    )
+    axes.set_xticks(range(len(classes)), names, parse_math=False, **turned)
+    axes.set_yticks(range(len(classes)), counted, parse_math=False, fontsize=None if is_counted else 8)
+    axes.set_xlabel("predicted class" if is_counted else "predicted class (numbers: % of the true class)")
     axes.set_ylabel("true class")
     return image
 
@@ -88,16 +107,20 @@ def draw_roc(
 ) -> Figure:
     """Draw the ROC curve per image and, if subjects are known, per subject (mean probability).
 
+    Of more than two classes the curve of each class against the rest is drawn, per image, and their mean.
+
     Parameters
     ----------
     samples : EvaluatedSamples
-        Images of both classes.
+        Images of two classes at least.
     interval : Interval, optional
         Of the AUROC per image.
     """
+    spread = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
+    if samples.num_classes > 2:
+        return _draw_rocs_of_classes(samples, classes, title=title, stamp=stamp, spread=spread)
     figure = stamped_figure((5.2, 6.0), title, stamp)
     axes = figure.subplots()
-    spread = f" ({interval.low:.3f} - {interval.high:.3f})" if interval else ""
     _draw_roc_on(axes, samples, "per image, AUROC {auroc:.3f}" + spread, number=0)
     by_subject = subject_samples(samples)
     if by_subject is not None and len(set(by_subject.labels_N.tolist())) == 2:
@@ -105,6 +128,25 @@ def draw_roc(
     finish_roc(axes, classes)
     axes.plot([], [], marker="o", color="0.3", linestyle="none", label=f"at the threshold {DEFAULT_THRESHOLD}")
     legend_above(axes)
+    return figure
+
+
+def _draw_rocs_of_classes(
+    samples: EvaluatedSamples, classes: Sequence[str], *, title: str, stamp: str, spread: str
+) -> Figure:
+    labels = np.unique(samples.labels_N).tolist()
+    figure = stamped_figure((6.2, 6.2 + 0.09 * len(labels)), title, stamp)
+    axes = figure.subplots()
+    for label in labels:
+        false_rates, true_rates = roc_of_class(samples, label)
+        named = f"{wrapped_name(classes[label], LEGEND_LETTERS)}, {sklearn_metrics.auc(false_rates, true_rates):.3f}"
+        style, line_style = series_style(label), LINE_STYLES[label // len(COLORS) % len(LINE_STYLES)]
+        axes.plot(false_rates, true_rates, color=style.color, linestyle=line_style, linewidth=1, label=named)
+    false_rates, true_rates = mean_roc(samples)
+    auroc = sklearn_metrics.auc(false_rates, true_rates)
+    axes.plot(false_rates, true_rates, color="black", linewidth=2.5, label=f"mean, AUROC {auroc:.3f}{spread}")
+    finish_roc(axes, classes)
+    legend_above(axes, ncols=2)
     return figure
 
 
@@ -125,8 +167,11 @@ def _draw_roc_on(axes: Axes, samples: EvaluatedSamples, label: str, *, number: i
 def finish_roc(axes: Axes, classes: Sequence[str]) -> None:
     """Add the chance line and the names of the axes."""
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="chance")
-    axes.set_xlabel(wrapped_name(f"share of '{classes[0]}' called '{classes[1]}' (1 - specificity)", AXIS_LETTERS))
-    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' called '{classes[1]}' (sensitivity)", AXIS_LETTERS))
+    of_two = len(classes) == 2
+    called, positive = ("the class", "the class") if not of_two else (f"'{classes[1]}'", f"'{classes[1]}'")
+    negative = f"'{classes[0]}'" if of_two else "all other images"
+    axes.set_xlabel(wrapped_name(f"share of {negative} called {called} (1 - specificity)", AXIS_LETTERS))
+    axes.set_ylabel(wrapped_name(f"share of {positive} called {called} (sensitivity)", AXIS_LETTERS))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_aspect("equal")
@@ -148,6 +193,7 @@ def draw_reliability(
 ) -> Figure:
     """Draw a reliability diagram: the fraction of class 1 by bins of its probability; below, the counts.
 
+    Of more than two classes it is the fraction of right predictions by the probability of the predicted class.
     `calibrated` are the same samples after temperature scaling.
     """
     figure = stamped_figure((5.2, 6.3), title, stamp)
@@ -156,12 +202,15 @@ def draw_reliability(
     series = [("as trained", samples)] + ([("calibrated", calibrated)] if calibrated is not None else [])
     for number, (name, drawn) in enumerate(series):
         _draw_reliability_on(axes, counts_axes, drawn, name, number)
-    axes.set_ylabel(wrapped_name(f"share of '{classes[1]}' in the bin", AXIS_LETTERS))
+    of_two = len(classes) == 2
+    shown = f"share of '{classes[1]}' in the bin" if of_two else "share of right predictions in the bin"
+    axes.set_ylabel(wrapped_name(shown, AXIS_LETTERS))
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(-0.02, 1.02)
     counts_axes.set_ylabel("images")
     tick_whole_numbers(counts_axes.yaxis, most=4)
-    counts_axes.set_xlabel(wrapped_name(f"probability of '{classes[1]}'", AXIS_LETTERS))
+    scored = f"probability of '{classes[1]}'" if of_two else "probability of the predicted class"
+    counts_axes.set_xlabel(wrapped_name(scored, AXIS_LETTERS))
     for each_axes in (axes, counts_axes):
         each_axes.grid(visible=True, color="0.9")
         each_axes.set_axisbelow(True)
@@ -170,7 +219,7 @@ def draw_reliability(
 
 
 def _draw_reliability_on(axes: Axes, counts_axes: Axes, samples: EvaluatedSamples, name: str, number: int) -> None:
-    style, bins = series_style(number), reliability_bins(samples.labels_N, samples.probabilities_N)
+    style, bins = series_style(number), reliability_bins(samples.labels_N, samples.probabilities_NK)
     line: dict[str, Any] = {"color": style.color, "linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
     filled = bins.counts_M > 0
     predicted_M = bins.probability_sums_M[filled] / bins.counts_M[filled]
@@ -194,7 +243,8 @@ def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, st
     by_class = table.assign(label=table["label"].astype("float64").fillna(BOTH_CLASSES).astype(np.int64))
     rows = by_class.sort_values(["label", "share_right", "images"], kind="stable")
     groups = [group for _, group in rows.groupby("label")]
-    columns = [[group] for group in groups] if len(rows) > MAX_SUBJECTS_IN_A_COLUMN else [groups]
+    is_wide = len(rows) > MAX_SUBJECTS_IN_A_COLUMN and len(groups) <= MAX_COUNTED_CLASSES
+    columns = [[group] for group in groups] if is_wide else [groups]
     longest = max(sum(map(len, column)) for column in columns)
     is_named = longest <= MAX_NAMED_SUBJECTS
     height = max(1.8 + INCHES_PER_SUBJECT * longest, 2.8) if is_named else UNNAMED_HEIGHT_INCHES
@@ -211,9 +261,10 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
     for group in groups:
         number = int(group["label"].iloc[0])
         heights = np.arange(start, start + len(group))
-        name = "both classes" if number == BOTH_CLASSES else classes[number]
+        several = "both classes" if len(classes) == 2 else "several classes"
+        name = several if number == BOTH_CLASSES else classes[number]
         label = f"{wrapped_name(name, LEGEND_LETTERS)} (n = {len(group):,})"
-        _draw_group(axes, heights, group["share_right"], label, number, is_named=is_named)
+        _draw_group(axes, heights, group["share_right"], label, number, len(classes), is_named=is_named)
         start += len(group)
     axes.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
     named = [f"{printable(str(row.subject))} ({row.images:,})" for group in groups for row in group.itertuples()]
@@ -230,9 +281,16 @@ def _draw_subjects_on(axes: Axes, groups: Sequence[pd.DataFrame], classes: Seque
 
 
 def _draw_group(
-    axes: Axes, heights: npt.NDArray[np.int64], shares: pd.Series[float], label: str, number: int, *, is_named: bool
+    axes: Axes,
+    heights: npt.NDArray[np.int64],
+    shares: pd.Series[float],
+    label: str,
+    number: int,
+    num_classes: int,
+    *,
+    is_named: bool,
 ) -> None:
-    style = series_style(number if number != BOTH_CLASSES else 2)
+    style = series_style(number if number != BOTH_CLASSES else num_classes)
     size = 5 if is_named else 1.5
     axes.plot(shares, heights, color=style.color, marker=style.marker, markersize=size, linestyle="none", label=label)
     if is_named:

@@ -188,8 +188,8 @@ class Results:
 
     Parameters
     ----------
-    classes : tuple of two str
-        The negative and the positive class; all other values are in this order.
+    classes : tuple of str
+        All other values are in this order; of two the negative and the positive class.
     settings : mapping
         Settings of the run, as JSON values.
     epoch : int or None
@@ -226,9 +226,9 @@ class Results:
     warnings: tuple[str, ...] = ()
 
     @property
-    def positive(self) -> str:
-        """The positive class."""
-        return self.classes[1]
+    def positive(self) -> str | None:
+        """The positive class of two; None of more."""
+        return self.classes[1] if len(self.classes) == 2 else None
 
     @property
     def title(self) -> str:
@@ -279,7 +279,7 @@ def read_results(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        At least ``model_name`` (str), ``classes`` (two str, the second is the positive class), ``settings`` (dict),
+        At least ``model_name`` (str), ``classes`` (str; of two the second is the positive class), ``settings`` (dict),
         ``epoch`` (int or None) and ``split`` (dict with the str ``kind`` and ``stamp``).
 
     Raises
@@ -304,9 +304,9 @@ def _wrong_value(content: object) -> str:
     if not isinstance(content, dict):
         return "it is no JSON object"
     classes, split = content.get("classes"), content.get("split")
-    has_two_classes = isinstance(classes, list) and len(classes) == 2 and classes[0] != classes[1]
-    if not has_two_classes or not all(isinstance(name, str) for name in cast(list[object], classes)):
-        return "classes are not two different names"
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not is_list or not 2 <= len(set(cast(list[str], classes))) == len(cast(list[str], classes)):
+        return "classes are not two or more different names"
     if not isinstance(split, dict) or not all(isinstance(split.get(name), str) for name in ("kind", "stamp")):
         return "split has no kind and stamp"
     for name, kinds in _VALUE_KINDS.items():
@@ -336,14 +336,13 @@ def result_text(part: str, results: Results) -> str:
 def _result_lines(part: str, results: Results) -> Iterator[str]:
     metrics, subjects = results.metrics, results.subjects
     epoch = "" if results.epoch is None else f", epoch {results.epoch}"
-    recall = ", ".join(
-        f"{metric_title(name, results.classes)} {number_text(metrics.values()[name])}"
-        for name in ("sensitivity", "specificity")
-    )
+    names = ("sensitivity", "specificity") if len(results.classes) == 2 else ("mcc",)
+    recall = ", ".join(f"{metric_title(name, results.classes)} {number_text(metrics.values()[name])}" for name in names)
+    always = f"always the {'larger' if len(results.classes) == 2 else 'largest'} class"
     yield f"{part} ({metrics.num_samples:,} images{epoch}, {results.split.stamp}):"
     yield f"  balanced accuracy {metric_text(results, 'balanced_accuracy')}, {recall}"
     yield (
-        f"  weighted F1 {metric_text(results, 'weighted_f1')} (always the larger class: "
+        f"  weighted F1 {metric_text(results, 'weighted_f1')} ({always}: "
         f"{results.baseline.weighted_f1:.3f}), macro F1 {number_text(metrics.macro_f1)}, "
         f"AUROC {metric_text(results, 'auroc')}"
     )

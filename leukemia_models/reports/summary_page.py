@@ -18,6 +18,7 @@ from leukemia_models.evaluation.metrics import (
     ClassificationMetrics,
     classification_metrics,
     majority_baseline,
+    metric_names,
     metric_title,
 )
 from leukemia_models.evaluation.predictions import evaluated_samples, write_table
@@ -65,10 +66,13 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
     sections = [
         f"# {plain(results.title)}",
         f"Split: **{split.stamp}** ({code(split.kind)})",
-        f"Positive class: **{code(results.positive)}**; {code(results.classes[0])} is the negative one",
+        _classes_line(results),
         quoted_paragraphs(cautions(results)),
         "\n\n".join(map(plain, results.notes)),
         f"## Results per image ({split.stamp})\n\n" + _image_section(results),
+        f"## Each class against the rest ({split.stamp})\n\n" + _class_section(results)
+        if len(results.classes) > 2
+        else "",
         f"## Results per subject ({split.stamp})\n\n" + _subject_section(results, results.subjects)
         if results.subjects
         else "",
@@ -81,6 +85,25 @@ def summary_text(results: Results, figures: Sequence[str] = ()) -> str:
         "## Figures\n\n" + "\n".join(_figure_line(name) for name in figures) if figures else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _classes_line(results: Results) -> str:
+    if results.positive is None:
+        return f"{len(results.classes)} classes: {', '.join(map(code, results.classes))}"
+    return f"Positive class: **{code(results.positive)}**; {code(results.classes[0])} is the negative one"
+
+
+def _class_section(results: Results) -> str:
+    header = ("class", "images", "recall", "precision", "F1", "specificity", "AUROC", "AUPRC")
+    rows = [
+        (
+            plain(name),
+            f"{each.support:,}",
+            *map(number_text, (each.recall, each.precision, each.f1, each.specificity, each.auroc, each.auprc)),
+        )
+        for name, each in zip(results.classes, results.metrics.per_class, strict=True)
+    ]
+    return markdown_table(header, rows)
 
 
 def _evaluation_rows(results: Results) -> Iterator[tuple[str, str]]:
@@ -113,25 +136,32 @@ def _image_section(results: Results) -> str:
     always = f"always {code(results.classes[results.baseline.prediction])}"
     header = ("per image", plain(results.model_name), level, always)
     rows = [("images", f"{metrics.num_samples:,}", "", f"{metrics.num_samples:,}")]
-    for name in METRICS:
-        value, interval = number_text(metrics.values()[name]), interval_text(results.interval(IMAGE, name))
+    for name, number in metrics.values().items():
+        value, interval = number_text(number), interval_text(results.interval(IMAGE, name))
         baseline = number_text(constant[name]) if name in constant else "-"
         rows.append((metric_title(name, results.classes, code), value, interval, baseline))
     return _paragraphs(markdown_table(header, rows), _interval_note(bootstrap, results.classes))
 
 
 def _majority_metrics(results: Results) -> dict[str, float | None]:
-    """Return the metrics of always predicting the larger class."""
+    """Return the metrics of always predicting the largest class."""
     baseline, recalls = results.baseline, results.metrics.recall_per_class
-    is_defined = None not in recalls
-    chance = 0.5 if is_defined else None
+    num_known = len(recalls) - recalls.count(None)
+    is_defined = num_known > 1
+    of_two = (
+        {}
+        if len(recalls) > 2
+        else {
+            "sensitivity": None if recalls[1] is None else float(baseline.prediction == 1),
+            "specificity": None if recalls[0] is None else float(baseline.prediction == 0),
+        }
+    )
     return {
-        "balanced_accuracy": chance,
-        "sensitivity": None if recalls[1] is None else float(baseline.prediction == 1),
-        "specificity": None if recalls[0] is None else float(baseline.prediction == 0),
+        "balanced_accuracy": 1 / num_known if is_defined else None,
+        **of_two,
         "weighted_f1": baseline.weighted_f1,
         "macro_f1": baseline.macro_f1,
-        "auroc": chance,
+        "auroc": 0.5 if is_defined else None,
         "auprc": baseline.auprc if is_defined else None,
         "mcc": 0.0 if is_defined else None,
         "accuracy": baseline.accuracy,
@@ -178,7 +208,7 @@ def _subject_metrics(
     for title, _, _ in columns:
         header += [title, "interval"]
     rows = [["subjects", *(cell for _, metrics, _ in columns for cell in (f"{metrics.num_samples:,}", ""))]]
-    for name in METRICS:
+    for name in metric_names(len(classes)):
         row = [metric_title(name, classes, code)]
         for _, metrics, bootstrap in columns:
             value = metrics.values()[name]
@@ -194,12 +224,20 @@ def _left_out(subjects: SubjectLevel) -> Iterator[str]:
         yield f"{subjects.num_unknown_images:,} images of unknown subjects are left out here."
     if subjects.mixed_subjects:
         names = ", ".join(code(name) for name in subjects.mixed_subjects[:10])
-        yield f"{len(subjects.mixed_subjects):,} subjects with images of both classes are left out here: {names}."
+        several = "both" if subjects.share_errors is None else "several"
+        yield f"{len(subjects.mixed_subjects):,} subjects with images of {several} classes are left out here: {names}."
+    if subjects.share_errors is not None and subjects.mixed_subjects:
+        yield (
+            "Shares of the classes in a subject's images, true and predicted, differ by "
+            f"{sum(subjects.share_errors) / len(subjects.share_errors):.3f} in the mean of subjects and classes."
+        )
 
 
 def _subject_list(subjects: SubjectLevel, classes: Sequence[str]) -> str:
     if len(subjects.table) > MAX_LISTED_SUBJECTS:
         return f"All subjects are in [{SUBJECTS_FILE}]({SUBJECTS_FILE})."
+    if len(classes) > 2:
+        return markdown_table(_MANY_HEADER, [_row_of_many(row, classes) for row in subjects.to_dict()["subjects"]])
     positive = code(classes[1])
     header = ("subject", "class", "images", "share right", f"mean P({positive})", f"votes for {positive}")
     rows = [
@@ -216,15 +254,28 @@ def _subject_list(subjects: SubjectLevel, classes: Sequence[str]) -> str:
     return markdown_table(header, rows)
 
 
+_MANY_HEADER = ("subject", "class", "images", "share right", "mean probability", "votes")
+
+
+def _row_of_many(row: Mapping[str, Any], classes: Sequence[str]) -> tuple[object, ...]:
+    """Return a subject's row, with the class of the highest mean probability and that of most votes."""
+    by_mean, by_vote = row["prediction_mean"], row["prediction_vote"]
+    return (
+        plain(row["subject"]),
+        "several" if row["label"] is None else plain(classes[row["label"]]),
+        row["images"],
+        number_text(row["share_right"]),
+        f"{plain(classes[by_mean])} {number_text(row[f'mean_probability_{by_mean}'])}",
+        f"{plain(classes[by_vote])} {number_text(row[f'vote_share_{by_vote}'])}",
+    )
+
+
 def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
     calibration = calibrated.calibration
     fitted_on = f"{calibration.num_images:,} {plain(calibration.fitted_on)} images"
-    text = (
-        f"The same predictions with the temperature {calibration.temperature:.3f} and then the threshold "
-        f"{calibration.threshold:.3f} of P({code(results.positive)}), both fitted on {fitted_on}. All other tables and "
-        "files are without them."
-    )
-    header = ("per image", "as trained, threshold 0.5", "calibrated", "interval")
+    text, trained = _calibration_texts(results, calibration)
+    text += f" fitted on {fitted_on}. All other tables and files are without them."
+    header = ("per image", trained, "calibrated", "interval")
     rows = [
         (
             metric_title(name, results.classes, code),
@@ -233,8 +284,18 @@ def _calibrated_section(results: Results, calibrated: CalibratedResults) -> str:
             interval_text(calibrated.bootstrap.intervals.get(name)),
         )
         for name in _CALIBRATED_ROWS
+        if name in metric_names(len(results.classes))
     ]
     return _paragraphs(text, markdown_table(header, rows))
+
+
+def _calibration_texts(results: Results, calibration: Calibration) -> tuple[str, str]:
+    """Return how predictions are calibrated, and the title of those that are not."""
+    text = f"The same predictions with the temperature {calibration.temperature:.3f}"
+    if results.positive is None:
+        return f"{text},", "as trained"
+    threshold = f"and then the threshold {calibration.threshold:.3f} of P({code(results.positive)}), both"
+    return f"{text} {threshold}", "as trained, threshold 0.5"
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
@@ -305,7 +366,7 @@ def results_of_table(
         split=split,
         epoch=network.epoch,
         metrics=classification_metrics(samples.labels_N, samples.probabilities_NK, classes),
-        baseline=majority_baseline(samples.labels_N),
+        baseline=majority_baseline(samples.labels_N, samples.num_classes),
         subjects=subject_level(samples, classes),
         intervals=_intervals(samples, bootstrap, classes),
         calibrated=_calibrated(samples, network.calibration, bootstrap, classes) if network.calibration else None,

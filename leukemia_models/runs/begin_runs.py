@@ -72,7 +72,7 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
             "sampling": config.sampling,
             "start": config.start,
             FRAMES_DETAIL: training_facts(manifest.understood),
-            POSITIVE_DETAIL: config.positive or manifest.classes[-1],
+            **({POSITIVE_DETAIL: config.positive or manifest.classes[-1]} if len(manifest.classes) == 2 else {}),
         },
     )
 

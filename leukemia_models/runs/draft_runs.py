@@ -101,7 +101,7 @@ def draft_runs(
         If a cache cannot be split or trained on with these options, subjects are on both sides of the split without
         ``allow_leak``, or initial weights do not fit.
     """
-    positive = positive_of_caches(caches, options.positive).name
+    positive = positive_of_caches(caches, options.positive)
     drafts: list[RunDraft] = []
     for stage, cache in zip(plan.stages, caches, strict=True):
         require_start(stage, plan.model_name, cache.manifest.classes)
@@ -109,7 +109,7 @@ def draft_runs(
         codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
         check_stage(stage, data, plan.model_name, options, process, is_fold=is_fold)
-        config = _config(plan, len(drafts), data, positive, options, process)
+        config = _config(plan, len(drafts), data, positive.name if positive else "", options, process)
         drafts.append(RunDraft(config, data, stage.augmentation, stage.settings.left_to_device))
     return drafts
 

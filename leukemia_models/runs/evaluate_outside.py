@@ -15,7 +15,7 @@ from leukemia_data.records.record import UNKNOWN_LABEL, ImagePlace
 from leukemia_data.records.sample_table import SampleTable
 from leukemia_data.sources.image_rows import ImageRow, file_key
 from leukemia_data.sources.name_words import are_numbers
-from leukemia_data.sources.positive_class import known_positive, place_of_class
+from leukemia_data.sources.positive_class import evaluated_order, known_positive, place_of_class
 from leukemia_data.sources.reading import Reading
 from leukemia_data.sources.reading_options import ReadingOptions
 from leukemia_data.sources.source import list_source
@@ -79,7 +79,7 @@ class OutsideSet:
 def read_outside_set(
     paths: Sequence[ImagePlace],
     classes: Sequence[str],
-    positive: str,
+    positive: str | None,
     *,
     root: ImagePlace | None = None,
     allow_outside: bool = False,
@@ -95,7 +95,7 @@ def read_outside_set(
         Those of the run. Classes of the set are mapped to them by equal names
         (:func:`~leukemia_data.sources.positive_class.place_of_class`).
     positive
-        The run's positive class.
+        The run's positive class; None of more than two classes.
 
     Raises
     ------
@@ -104,7 +104,8 @@ def read_outside_set(
         the run, or no image has a label.
     """
     if options is not None and options.positive not in (None, positive):
-        raise UsageError(f"--positive {options.positive}: the run's positive class is {positive}, as it was trained")
+        is_there = "has no positive class" if positive is None else f"has the positive class {positive}"
+        raise UsageError(f"--positive {options.positive}: the run {is_there}, as it was trained")
     given = None if options is None else replace(options, positive=None)
     listing = list_source(paths, root=root, allow_outside=allow_outside, options=given)
     place_of = _matched([name for name, count in listing.reading.classes if count], classes, positive)
@@ -128,7 +129,7 @@ def read_outside_set(
     )
 
 
-def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dict[str, int]:
+def _matched(names: Sequence[str], classes: Sequence[str], positive: str | None) -> dict[str, int]:
     """Return the position in the run's classes of each class of the set."""
     found = {name: place_of_class(name, classes) for name in names}
     unmatched = [name for name, place in found.items() if place is None]
@@ -143,18 +144,18 @@ def _matched(names: Sequence[str], classes: Sequence[str], positive: str) -> dic
     return known
 
 
-def _advice(unmatched: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str) -> str:
+def _advice(unmatched: Sequence[str], names: Sequence[str], classes: Sequence[str], positive: str | None) -> str:
     """Return options that map unmatched classes; an example must not map a healthy class to a diseased one."""
-    order = (*(name for name in classes if name != positive), positive)
+    order = evaluated_order(classes, positive)
     chosen = ReadingOptions(classes=order).command_text
     if are_numbers(unmatched) and max(map(int, unmatched)) < len(classes):
         meaning = ", ".join(f"{number} {name}" for number, name in enumerate(order))
         return f"{chosen} makes of the numbers {meaning}"
     known = known_positive(names)
     if known is None or len(order) != len(names):
-        merge: tuple[tuple[str, tuple[str, ...]], ...] = ((positive, ("NAME",)),)
+        merge: tuple[tuple[str, tuple[str, ...]], ...] = ((order[-1], ("NAME",)),)
     else:
-        merge = tuple((positive if name == known.name else order[0], (name,)) for name in names if name in unmatched)
+        merge = tuple((order[-1] if name == known.name else order[0], (name,)) for name in names if name in unmatched)
     return f"Say what each means, such as {ReadingOptions(merge=merge).command_text}; {chosen} leaves others out"
 
 

@@ -178,7 +178,7 @@ def table_of_files(
     found: FilePredictions,
     known: KnownSamples,
     classes: Sequence[str],
-    positive: str,
+    positive: str | None,
     labels: Sequence[int] | None = None,
     seen: SeenSamples = NOTHING_SEEN,
 ) -> FileTable:
@@ -192,7 +192,7 @@ def table_of_files(
         The run's classes. Other classes of files (see :func:`~leukemia_data.sources.classes.own_label`) are named in a
         caution.
     positive
-        The run's positive class.
+        The run's positive class; None of more than two.
     labels
         Per row: position in `classes`, instead of the label of the run's split or of the file's place.
     seen

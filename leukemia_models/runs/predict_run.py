@@ -290,7 +290,9 @@ def _require_writable(paths: Sequence[Path | None], images: Sequence[ImagePlace]
     require_not_replaced(paths, images)
 
 
-def _write(table: pd.DataFrame, out: Path | None, submission: Path | None, positive: str, *, for_excel: bool) -> None:
+def _write(
+    table: pd.DataFrame, out: Path | None, submission: Path | None, positive: str | None, *, for_excel: bool
+) -> None:
     if out is not None:
         write_table(out, table, for_excel=for_excel)
     if submission is not None:

@@ -356,8 +356,10 @@ def naming_of(cache: Cache) -> Naming:
     return Naming(cache.manifest.name, "" if subjects is None else "; ".join(subjects.sources))
 
 
-def positive_of_caches(caches: Sequence[Cache], asked: str | None = None) -> PositiveClass:
+def positive_of_caches(caches: Sequence[Cache], asked: str | None = None) -> PositiveClass | None:
     """Return the positive class: `asked`, else that of the caches' manifests, else by known names of classes.
+
+    More than two classes have none.
 
     Raises
     ------
@@ -368,6 +370,13 @@ def positive_of_caches(caches: Sequence[Cache], asked: str | None = None) -> Pos
     for cache in caches:
         reading = cache.manifest.understood
         built_with = None if reading is None else reading.positive
+        if len(cache.manifest.classes) > 2:
+            if asked is not None:
+                raise UsageError(
+                    f"--positive {asked}: one of two classes is the positive one, and {cache.location} has "
+                    f"{len(cache.manifest.classes)}: leave it out, or build a cache of two with --merge or --classes"
+                )
+            return None
         chosen.append(require_positive(cache.manifest.classes, asked, built_with=built_with))
         if chosen[-1].name != chosen[0].name:
             raise UsageError(

@@ -26,25 +26,26 @@ class BatchNormScores:
         Mean cross-entropy.
     accuracy, balanced_accuracy, one_class_warning
         As in :class:`~leukemia_models.evaluation.metrics.ClassificationMetrics`.
-    share_positive : float
-        Fraction of the predictions that are class 1.
+    share_positive : float or None
+        Fraction of the predictions that are class 1 of two; None of more classes.
     """
 
     loss: float
     accuracy: float
     balanced_accuracy: float | None
-    share_positive: float
+    share_positive: float | None
     one_class_warning: str | None
 
     @classmethod
     def of(cls, predictions: Predictions, classes: Sequence[str] = TWO_CLASSES) -> BatchNormScores:
         """Evaluate predictions of labelled images."""
         scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, classes)
+        predicted_N = predictions.probabilities_NK.argmax(axis=1)
         return cls(
             loss=predictions.loss,
             accuracy=scores.accuracy,
             balanced_accuracy=scores.balanced_accuracy,
-            share_positive=float((predictions.probabilities_NK.argmax(axis=1) == POSITIVE).mean()),
+            share_positive=float((predicted_N == POSITIVE).mean()) if len(classes) == 2 else None,
             one_class_warning=scores.one_class_warning,
         )
 
@@ -116,10 +117,12 @@ class BatchNormReport:
         changes = [
             f"cross-entropy {running.loss:.4f} -> {reestimated.loss:.4f}",
             f"accuracy {running.accuracy:.3f} -> {reestimated.accuracy:.3f}",
-            f"share of {self.class_name!r} {running.share_positive:.3f} -> {reestimated.share_positive:.3f}",
         ]
         if running.balanced_accuracy is not None and reestimated.balanced_accuracy is not None:
-            changes[2:2] = [f"balanced accuracy {running.balanced_accuracy:.3f} -> {reestimated.balanced_accuracy:.3f}"]
+            changes.append(f"balanced accuracy {running.balanced_accuracy:.3f} -> {reestimated.balanced_accuracy:.3f}")
+        if running.share_positive is not None and reestimated.share_positive is not None:
+            shares = f"{running.share_positive:.3f} -> {reestimated.share_positive:.3f}"
+            changes.append(f"share of {self.class_name!r} {shares}")
         return ", ".join(changes)
 
 
@@ -145,8 +148,8 @@ def compare_batchnorm(
         by all ranks, once for each kind of statistics.
     mode, judged_on
         As for :class:`BatchNormReport`.
-    classes : sequence of two str
-        Names of class 0 and 1.
+    classes : sequence of str
+        Names of the classes.
 
     Raises
     ------

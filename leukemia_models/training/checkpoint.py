@@ -32,7 +32,7 @@ from leukemia_data.files.atomic import atomic_path
 from leukemia_data.files.documents import COUNT, OBJECT, OBJECT_OR_NONE, TEXT, TEXTS, Kind, parse_json, require_kinds
 from leukemia_data.files.limits import free_disk_bytes, is_disk_full
 from leukemia_data.records.fingerprint import bytes_digest, canonical_json
-from leukemia_data.sources.positive_class import negative_first
+from leukemia_data.sources.positive_class import evaluated_order
 from leukemia_data.splitting.seen_samples import SeenSamples
 from leukemia_models.devices.normalization import Normalization
 from leukemia_models.networks.registry import build_model
@@ -122,18 +122,18 @@ class CheckpointInfo:
 
     @property
     def has_positive(self) -> bool:
-        """Whether the run recorded its positive class; earlier versions did not."""
-        return POSITIVE_DETAIL in self.details
+        """Whether the run recorded its positive class, or can have none; earlier versions did not."""
+        return POSITIVE_DETAIL in self.details or len(self.classes) > 2
 
     @property
-    def positive(self) -> str:
-        """The class whose recall is the sensitivity; the last one where none was recorded."""
-        return str(self.details.get(POSITIVE_DETAIL, self.classes[-1]))
+    def positive(self) -> str | None:
+        """The class of two whose recall is the sensitivity, the last one where none was recorded; None of more."""
+        return None if len(self.classes) > 2 else str(self.details.get(POSITIVE_DETAIL, self.classes[-1]))
 
     @property
-    def evaluated_classes(self) -> tuple[str, str]:
-        """The negative and the positive class, in this order."""
-        return negative_first(self.classes, self.positive)
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """The negative and the positive class, in this order; more than two as they are."""
+        return evaluated_order(self.classes, self.positive)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields but `seen` as JSON values."""

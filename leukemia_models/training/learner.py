@@ -290,7 +290,8 @@ class Learner:
         """Return the validation fields of an epoch's record, over the samples of all ranks."""
         batches = self._sized(source.epoch(epoch), epoch)
         predictions = predict_probabilities(self.evaluation_model, batches, **self._evaluation)
-        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK)
+        names = [str(label) for label in range(predictions.probabilities_NK.shape[1])]
+        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, names)
         return {
             "valid_loss": predictions.loss,
             "valid_accuracy": scores.accuracy,

@@ -7,8 +7,9 @@ import torch
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.calibration import fit_temperature, fit_threshold
+from leukemia_models.evaluation.curves import reliability_bins
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import classification_metrics, majority_baseline, reliability_bins
+from leukemia_models.evaluation.metrics import classification_metrics, majority_baseline
 
 SAMPLES = EvaluatedSamples(("a", "b", "c"), ("1", "", "H1"), np.array([1, 1, 0]), np.array([0.9, 0.4, 0.2]))
 
@@ -26,9 +27,9 @@ def test_rows_are_taken_in_the_requested_order() -> None:
     [
         ({"ids": ("a",)}, "differ in number"),
         ({"labels_N": np.array([0, 1, 2])}, "0 or 1"),
-        ({"probabilities_N": np.array([0.5, 0.5, 1.5])}, r"\[0, 1\]"),
-        ({"probabilities_N": np.array([0.5, 0.5, np.nan])}, r"\[0, 1\]"),
-        ({"ids": (), "subjects": (), "labels_N": np.zeros(0, int), "probabilities_N": np.zeros(0)}, "has a label"),
+        ({"probabilities_NK": np.array([0.5, 0.5, 1.5])}, r"\[0, 1\]"),
+        ({"probabilities_NK": np.array([0.5, 0.5, np.nan])}, r"\[0, 1\]"),
+        ({"ids": (), "subjects": (), "labels_N": np.zeros(0, int), "probabilities_NK": np.zeros(0)}, "has a label"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], message: str) -> None:

@@ -141,7 +141,9 @@ def test_equal_probabilities_are_class_0() -> None:
     ("labels", "probabilities", "message"),
     [
         ([], np.zeros((0, 2)), "empty"),
-        ([0, 1], np.full((2, 3), 1 / 3), "shape|\\(2, 3\\)"),
+        ([0, 1], np.full((3, 2), 1 / 2), r"\(3, 2\)"),
+        ([0, 1], np.full((2, 1), 1.0), r"\(2, 1\)"),
+        ([0, 3], np.full((2, 3), 1 / 3), "0 to 2"),
         ([0, 2], answers(0, 1), "0 or 1"),
         ([0, -1], answers(0, 1), "0 or 1"),
         ([0, 1], np.array([[0.5, 0.5], [np.nan, 1.0]]), "sum to 1"),

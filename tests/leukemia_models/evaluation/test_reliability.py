@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leukemia_models.evaluation.metrics import reliability_bins
+from leukemia_models.evaluation.curves import reliability_bins
 
 
 def test_bins_by_hand() -> None:

@@ -24,7 +24,8 @@ def samples_of(subjects: list[str], labels: list[int]) -> EvaluatedSamples:
 
 def groups_of(num_negative: int, num_positive: int) -> SubjectGroups:
     count = num_negative + num_positive
-    return SubjectGroups(np.arange(count), np.repeat([0, 1], [num_negative, num_positive]))
+    strata = np.repeat([0, 1], [num_negative, num_positive])
+    return SubjectGroups(np.arange(count), strata, (num_negative, num_positive))
 
 
 def test_each_draw_keeps_the_number_of_subjects_of_each_class() -> None:
@@ -49,14 +50,14 @@ def test_subjects_are_numbered_by_name_whatever_the_order() -> None:
     groups = subject_groups(samples_of(["b", "a", "b", "c"], [1, 0, 1, 0]))
     assert groups is not None
     assert groups.subject_N.tolist() == [1, 0, 1, 2]
-    assert groups.class_S.tolist() == [0, 1, 0]
+    assert groups.stratum_S.tolist() == [0, 1, 0]
     assert groups.per_class == (2, 1)
 
 
 def test_mixed_subject_is_drawn_with_its_larger_class() -> None:
     groups = subject_groups(samples_of(["a", "a", "a", "b", "b"], [1, 1, 0, 1, 0]))
     assert groups is not None
-    assert groups.class_S.tolist() == [1, 0]
+    assert groups.stratum_S.tolist() == [1, 0]
 
 
 def test_one_unknown_subject_leaves_no_groups() -> None:
