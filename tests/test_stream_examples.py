@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 
 from .forked_python import forked_python
 from .leukemia_data.helpers import build, python_environment

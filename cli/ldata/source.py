@@ -35,29 +35,39 @@ from leukemia_data.sources.source_choice import announce_source, choose_source
 @click.argument("out", type=FOLDER)
 @click.option("--subjects", "num_subjects", default=24, help="Subjects, two thirds with leukaemia.")
 @click.option("--cells", "cells_per_subject", default=20, help="Cells of each subject.")
+@click.option("--classes", "num_classes", default=2, help="2: like C-NMC; 3 to 20: made-up kinds of cells.")
 @click.option("--seed", default=0, help="Another seed, other cells.")
 @json_option
-def sample(out: Path, num_subjects: int, cells_per_subject: int, seed: int, as_json: bool) -> None:
+def sample(out: Path, num_subjects: int, cells_per_subject: int, num_classes: int, seed: int, as_json: bool) -> None:
     """Write generated white cells below OUT, in the tree and with the names of C-NMC 2019.
 
     450x450 24-bit BMP files on exactly black ground, both classes, stain and light differing between subjects. The same
-    arguments give the same bytes. They are for trying and testing; nothing medical follows from them.
+    arguments give the same bytes. They are for trying and testing; nothing medical follows from them. With --classes
+    there are more kinds of cells, in a folder for each kind and subject.
 
     \b
     Examples:
       ldata sample demo-images
       ldata sample small --subjects 6 --cells 4 --seed 1
+      ldata sample kinds --classes 5 --subjects 40
     """
     # Loads OpenCV: not for --help.
-    from leukemia_data.sources.sample_cells import write_sample
+    from leukemia_data.sources.sample_set import write_sample
 
     with CONSOLE.progress(num_subjects * cells_per_subject, "generating") as bar:
         summary = write_sample(
-            out, num_subjects=num_subjects, cells_per_subject=cells_per_subject, seed=seed, progress=bar.update
+            out,
+            num_subjects=num_subjects,
+            cells_per_subject=cells_per_subject,
+            num_classes=num_classes,
+            seed=seed,
+            progress=bar.update,
         )
+    people = f"{summary.num_all_subjects} leukaemia and {summary.num_hem_subjects} healthy subjects"
+    if num_classes > 2:
+        people = f"{num_subjects} subjects and {num_classes} kinds"
     lines = (
-        f"{summary.num_images} generated cells of {summary.num_all_subjects} leukaemia and {summary.num_hem_subjects} "
-        f"healthy subjects, {format_bytes(summary.num_bytes)}, in {summary.root}",
+        f"{summary.num_images} generated cells of {people}, {format_bytes(summary.num_bytes)}, in {summary.root}",
         f"Next: ldata build {summary.root}",
     )
     print_result({**asdict(summary), "root": str(summary.root)}, lines, as_json=as_json)

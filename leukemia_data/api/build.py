@@ -25,14 +25,21 @@ if TYPE_CHECKING:
     from leukemia_data.scanning.preview import Preview
     from leukemia_data.scanning.scan import Scan
     from leukemia_data.sources.reading_options import ReadingOptions
-    from leukemia_data.sources.sample_cells import SampleSummary
+    from leukemia_data.sources.sample_set import SampleSummary
 
 
-def write_sample(folder: Place, *, subjects: int = 24, cells: int = 20, seed: int = 0) -> SampleSummary:
-    """Write generated images below a folder, `cells` of each of so many `subjects`; nothing medical is in them."""
-    from leukemia_data.sources.sample_cells import write_sample as write
+def write_sample(
+    folder: Place, *, subjects: int = 24, cells: int = 20, classes: int = 2, seed: int = 0
+) -> SampleSummary:
+    """Write generated images below a folder, `cells` of each of so many `subjects`; nothing medical is in them.
 
-    return write(as_path(folder, "folder"), num_subjects=subjects, cells_per_subject=cells, seed=seed)
+    Two `classes` look like those of C-NMC 2019, up to 20 are made-up kinds.
+    """
+    from leukemia_data.sources.sample_set import write_sample as write
+
+    return write(
+        as_path(folder, "folder"), num_subjects=subjects, cells_per_subject=cells, num_classes=classes, seed=seed
+    )
 
 
 def scan(

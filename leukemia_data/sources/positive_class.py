@@ -137,6 +137,11 @@ def positive_text(classes: Sequence[str], chosen: PositiveClass | None) -> str:
     return f"positive class: {chosen.name} ({chosen.reason}); --positive changes it"
 
 
+def classes_text(classes: Sequence[str]) -> str:
+    """Return more than two classes as one line of text; none of them is the positive one."""
+    return f"{len(classes)} classes: {', '.join(classes)}; numbers are means over them, and of each against the rest"
+
+
 def _options_text(classes: Sequence[str]) -> str:
     return " or ".join(ReadingOptions(positive=name).command_text for name in classes)
 

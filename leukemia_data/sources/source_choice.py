@@ -73,7 +73,7 @@ def _generate_sample(directory: Path, console: Console) -> None:
     """Write the built-in sample; only a complete one gets the directory's name."""
     from leukemia_data.files.atomic import move_into_place
     from leukemia_data.files.lock import lock_cache, note_waiting
-    from leukemia_data.sources.sample_cells import write_sample
+    from leukemia_data.sources.sample_set import write_sample
 
     partial_directory = directory.with_name(f"{directory.name}.partial")
     with lock_cache(directory.parent, "generating the sample", on_busy=partial(note_waiting, console)):

@@ -24,6 +24,7 @@ from leukemia_models.evaluation.evaluated_samples import (
     class_probabilities,
     labels_and_probabilities,
     require_labels,
+    subject_counts_text,
     subjects_per_class,
 )
 from leukemia_models.evaluation.metrics import LOWEST_PROBABILITY, POSITIVE
@@ -209,7 +210,7 @@ def _note(counts: tuple[int, ...] | None, classes: Sequence[str], *, is_inside: 
     if counts is None:
         sentences.append("Temperature and threshold were fitted on unknown subjects, perhaps few.")
     elif min(counts) < ENOUGH_SUBJECTS:
-        listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
+        listed = subject_counts_text(counts, classes)
         advice = _NOT_USABLE[0] if min(counts) < MIN_SUBJECTS else "They may not generalise"
         sentences.append(f"Temperature and threshold were fitted on few subjects, {listed}. {advice}.")
     if not is_inside:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,3 +165,23 @@ def subjects_per_class(
         return None
     pairs = {(int(label), subject) for label, subject in zip(labels_N, subjects_N, strict=True)}
     return tuple(sum(label == k for label, _ in pairs) for k in range(num_classes))
+
+
+MAX_LISTED_CLASSES = 4
+
+
+def subject_counts_text(counts: Sequence[int], classes: Sequence[str], quoted: Callable[[str], str] = repr) -> str:
+    """Return the number of subjects of each class in words, of many classes the smallest and the largest number.
+
+    >>> print(subject_counts_text([4, 9], ["hem", "all"]))
+    4 of class 'hem' and 9 of class 'all'
+    >>> print(subject_counts_text([4, 9, 3, 9, 9], list("abcde")))
+    3 (class 'c') to 9 of each of 5 classes
+    """
+    if len(classes) <= MAX_LISTED_CLASSES:
+        *others, last = (f"{count} of class {quoted(name)}" for count, name in zip(counts, classes, strict=True))
+        return f"{', '.join(others)} and {last}" if others else last
+    fewest, most = min(counts), max(counts)
+    if fewest == most:
+        return f"{fewest} of each of {len(classes)} classes"
+    return f"{fewest} (class {quoted(classes[list(counts).index(fewest)])}) to {most} of each of {len(classes)} classes"

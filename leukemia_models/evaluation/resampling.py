@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_whole
-from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
+from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples, subject_counts_text
 from leukemia_models.evaluation.metrics import METRICS, metric_names
 
 MIN_SUBJECTS = 5
@@ -161,7 +161,7 @@ def trust_note(samples: EvaluatedSamples, groups: SubjectGroups | None, classes:
     having = [
         (count, name) for count, name in zip(groups.per_class, classes, strict=True) if count or len(classes) == 2
     ]
-    counts = " and ".join(f"{count} of class {name!r}" for count, name in having)
+    counts = subject_counts_text(*zip(*having, strict=True))
     fewest = min(count for count, _ in having)
     if fewest >= ENOUGH_SUBJECTS:
         return None

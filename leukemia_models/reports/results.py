@@ -15,6 +15,7 @@ from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap
 from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.evaluated_samples import MAX_LISTED_CLASSES, subject_counts_text
 from leukemia_models.evaluation.metrics import ClassificationMetrics, MajorityBaseline, metric_title
 from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS, Interval
 from leukemia_models.evaluation.subject_level import SubjectLevel
@@ -123,7 +124,7 @@ def split_cautions(split: SplitSummary, classes: Sequence[str]) -> Iterator[Caut
         whose = "the evaluated images" if counts is None else "some other images"
         yield Caution("unknown", f"The subjects of {whose} are unknown: the same patients may train and be evaluated.")
     if counts is not None and min(counts) < ENOUGH_SUBJECTS:
-        listed = " and ".join(f"{count} of class {name!r}" for count, name in zip(counts, classes, strict=True))
+        listed = subject_counts_text(counts, classes)
         yield Caution("few", f"Few subjects, {listed}: other patients can give quite different numbers.")
 
 
@@ -347,9 +348,7 @@ def _result_lines(part: str, results: Results) -> Iterator[str]:
         f"AUROC {metric_text(results, 'auroc')}"
     )
     if subjects is not None and subjects.mean is not None:
-        rows = enumerate(zip(results.classes, subjects.mean.confusion, strict=True))
-        right = " and ".join(f"{row[label]} of {sum(row)} {name}" for label, (name, row) in rows)
-        yield f"  per subject (mean probability): {right} right"
+        yield f"  per subject (mean probability): {_right_text(results.classes, subjects.mean.confusion)} right"
     if results.calibrated is not None:
         calibration, after = results.calibrated.calibration, results.calibrated.metrics
         changes = (
@@ -365,6 +364,14 @@ def _result_lines(part: str, results: Results) -> Iterator[str]:
         views = tta["views"] if tta["views"] == "none" else f"{tta['views']}, mean of {tta['average']}"
         mode = batchnorm.get("mode", batchnorm["chosen"])
         yield f"  BatchNorm statistics: {batchnorm['chosen']} ({mode}); views of an image: {views}"
+
+
+def _right_text(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    rows = list(enumerate(zip(classes, confusion, strict=True)))
+    if len(classes) > MAX_LISTED_CLASSES:
+        num_right = sum(row[label] for label, (_, row) in rows)
+        return f"{num_right} of {sum(sum(row) for row in confusion)}"
+    return " and ".join(f"{row[label]} of {sum(row)} {name}" for label, (name, row) in rows)
 
 
 def metric_text(results: Results, name: str) -> str:

@@ -12,7 +12,12 @@ from leukemia_data.files.atomic import write_text
 from leukemia_data.lazy_imports import pd
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.evaluation.calibration import Calibration
-from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
+from leukemia_models.evaluation.evaluated_samples import (
+    DEFAULT_THRESHOLD,
+    MAX_LISTED_CLASSES,
+    EvaluatedSamples,
+    subject_counts_text,
+)
 from leukemia_models.evaluation.metrics import (
     METRICS,
     ClassificationMetrics,
@@ -175,9 +180,7 @@ def _interval_note(bootstrap: SubjectBootstrap | None, classes: Sequence[str]) -
     if not bootstrap.intervals or bootstrap.subjects_per_class is None:
         return plain(bootstrap.note or "")
     settings = bootstrap.settings
-    counts = " and ".join(
-        f"{count} of class {code(name)}" for count, name in zip(bootstrap.subjects_per_class, classes, strict=True)
-    )
+    counts = subject_counts_text(bootstrap.subjects_per_class, classes, code)
     made = (
         f"{_percent(settings.level)} intervals: percentiles over {settings.num_draws:,} resamples of the subjects "
         f"({counts}), seed {settings.seed}. ECE has none: resampling by itself makes it larger."
@@ -299,12 +302,30 @@ def _calibration_texts(results: Results, calibration: Calibration) -> tuple[str,
 
 
 def _split_table(split: SplitSummary, classes: Sequence[str]) -> str:
+    """Return the sizes of the parts; many classes have a row each instead of a column."""
+    if len(classes) > MAX_LISTED_CLASSES:
+        return _split_table_of_many(split, classes)
     header = ["part", *(f"images {code(name)}" for name in classes), *(f"subjects {code(name)}" for name in classes)]
     rows = []
     for name, counts in split.parts.items():
         subjects = counts.subjects_per_class or ("unknown",) * len(classes)
         label = f"{name} (evaluated)" if name == split.judged else name
         rows.append([label, *(f"{count:,}" for count in counts.images_per_class), *map(str, subjects)])
+    return markdown_table(header, rows)
+
+
+def _split_table_of_many(split: SplitSummary, classes: Sequence[str]) -> str:
+    parts = split.parts.items()
+    titles = [f"{name} (evaluated)" if name == split.judged else name for name, _ in parts]
+    header = ["class", *(f"{title}: images" for title in titles), *(f"{title}: subjects" for title in titles)]
+    rows = [
+        [
+            code(name),
+            *(f"{counts.images_per_class[label]:,}" for _, counts in parts),
+            *(str((counts.subjects_per_class or ("unknown",) * len(classes))[label]) for _, counts in parts),
+        ]
+        for label, name in enumerate(classes)
+    ]
     return markdown_table(header, rows)
 
 

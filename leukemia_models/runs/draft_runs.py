@@ -18,7 +18,7 @@ from leukemia_data.console import Console
 from leukemia_data.errors import CacheError, UsageError
 from leukemia_data.records.near_looks import comparison_note
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.positive_class import positive_text
+from leukemia_data.sources.positive_class import classes_text, positive_text
 from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split
@@ -36,7 +36,7 @@ from leukemia_models.runs.start_weights import seen_before
 from leukemia_models.training.image_sizes import sizes_text
 from leukemia_models.training.training_plan import Stage, TrainingPlan
 
-NUM_CLASSES = 2
+MIN_CLASSES = 2
 _GUARD_IMAGES = 256
 
 
@@ -74,7 +74,8 @@ def stage_caches(
         console.note(f"note: {caches[0].location}: {WITHOUT_LOOKS}")
     if how := comparison_note(len(caches[0].table)):
         console.note(f"note: {how}")
-    console.note(positive_text(caches[0].manifest.classes, positive_of_caches(caches, positive)))
+    classes, chosen = caches[0].manifest.classes, positive_of_caches(caches, positive)
+    console.note(positive_text(classes, chosen) if len(classes) == MIN_CLASSES else classes_text(classes))
     return caches
 
 
@@ -130,11 +131,8 @@ def _stage_cache(stage: Stage, location: Location, copies: LocalCopiesChoice) ->
             raise
         raise UsageError(f"{error}\nor choose one by its size or recipe") from None
     classes = cache.manifest.classes
-    if len(classes) != NUM_CLASSES:
-        raise UsageError(
-            f"{cache.location} has {len(classes)} classes ({', '.join(classes)}): networks are trained and evaluated "
-            "with two"
-        )
+    if len(classes) < MIN_CLASSES:
+        raise UsageError(f"{cache.location} has one class ({', '.join(classes)}): there is nothing to tell apart")
     return cache
 
 
@@ -190,8 +188,8 @@ def _config(
         settings=replace(
             replace(stage.settings, precision=precision).decided(process.device),
             seed=_stage_seed(options.seed, number),
-            num_classes=NUM_CLASSES,
-            class_weights=_class_weights(stage.class_weights, cache.table.labels[indices]),
+            num_classes=len(cache.manifest.classes),
+            class_weights=_class_weights(stage.class_weights, cache.table.labels[indices], len(cache.manifest.classes)),
         ),
         augmentation=stage.augmentation.to_dict(),
         sampling=stage.sampling,
@@ -264,9 +262,9 @@ def _stage_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _class_weights(kind: str, labels_N: NDArray[np.int16]) -> tuple[float, ...] | None:
+def _class_weights(kind: str, labels_N: NDArray[np.int16], num_classes: int) -> tuple[float, ...] | None:
     """Return images / (classes * images of the class), as scikit-learn's ``balanced``: mean 1 over the images."""
     if kind == "none":
         return None
-    counts = np.bincount(labels_N, minlength=NUM_CLASSES)
-    return tuple((len(labels_N) / (NUM_CLASSES * counts)).tolist())
+    counts = np.bincount(labels_N, minlength=num_classes)
+    return tuple((len(labels_N) / (num_classes * counts)).tolist())

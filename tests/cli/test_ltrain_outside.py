@@ -13,7 +13,7 @@ import cv2
 import pytest
 
 from leukemia_data.caches.cache import open_cache
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 from leukemia_models.evaluation.predictions import read_predictions
 
 CPU = ("--device", "cpu")

@@ -34,7 +34,7 @@ import cli.ldata
 import cli.ltrain
 
 # Loaded here and not by the command, so that no process has to do it again.
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 from leukemia_models.reports import style as figure_style
 from leukemia_models.runs.recorder import Recorder
 from leukemia_models.runs.run_folder import PLAN_FILE_NAME, RunFolder, is_kfold

@@ -10,7 +10,8 @@ import pytest
 
 from leukemia_data.errors import SourceError, UsageError
 from leukemia_data.records.record import parse_cell_name
-from leukemia_data.sources.sample_cells import generate_cell, plan_sample, write_sample
+from leukemia_data.sources.sample_cells import generate_cell
+from leukemia_data.sources.sample_set import plan_sample, write_sample
 
 HEM, ALL = 0, 1
 TRAINING = Path("C-NMC_Leukemia") / "training_data"
